@@ -1,0 +1,289 @@
+"""Payments and everything that is booked because of them. The hot paths write these tables with SQL from sql/.
+
+Every table leads with its tenant, in the database's primary keys too (migration 0002), so that it can be distributed by
+tenant. Rows of the hot tables carry no foreign-key constraints: the statements that write them take the ids from rows
+they lock, and a check per row would cost a third of the throughput.
+"""
+
+from datetime import timedelta
+from typing import Self
+
+from django.db import models
+from django.db.models.functions import Now
+from django_async_backend.db.models.base import AsyncModelMixin
+from django_async_backend.db.models.manager import AsyncManager
+from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
+
+from payments.states import CANCELED, FAILED, REQUIRES_ACTION, SUCCEEDED, Status
+from registry.models import Tenant
+
+STUCK_AFTER = timedelta(minutes=5)
+
+
+def tenant_key() -> models.ForeignKey:
+    return models.ForeignKey(Tenant, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+
+
+def payment_key() -> models.ForeignKey:
+    return models.ForeignKey("payments.Payment", models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+
+
+class Processor(AsyncModelMixin, models.Model):
+    """A tenant's account at somebody who books payments."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="processors")
+    name = models.SlugField(max_length=63)
+    kind = models.CharField(max_length=20, help_text="http or sandbox")
+    url = models.URLField(max_length=500, blank=True)
+    fee = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="share of the amount: 0.05 is 5 %")
+    options = models.JSONField(default=dict, blank=True)
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["tenant", "fee", "name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="one_processor_per_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def endpoint(self) -> str:
+        """What health, breaker and connections are shared by: accounts at the same address fail together."""
+        return f"{self.kind}:{self.url or self.pk}"
+
+
+class Endpoint(AsyncModelMixin, models.Model):
+    """Health and breaker of one address, shared by all workers. payments.routing and payments.breaker write it."""
+
+    class Breaker(models.TextChoices):
+        CLOSED = "closed"
+        OPEN = "open"
+        HALF_OPEN = "half_open", "half open"
+
+    key = models.CharField(max_length=600, primary_key=True)
+    failing = models.BooleanField(default=False, help_text="what its health call said last")
+    min_response_ms = models.IntegerField(default=0, help_text="what its health call said last")
+    trend_ms = models.FloatField(default=0, help_text="moving average of the answers that workers saw")
+    polled_at = models.DateTimeField(null=True, help_text="when the elected poller asked last")
+    next_poll_at = models.DateTimeField(db_default=Now())
+    breaker = models.CharField(max_length=10, choices=Breaker, default=Breaker.CLOSED)
+    failures = models.IntegerField(default=0, help_text="in a row")
+    breaker_changed_at = models.DateTimeField(db_default=Now())
+    probe_at = models.DateTimeField(null=True, help_text="when an open breaker lets the next probe through")
+
+    class Meta:
+        ordering = ["key"]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class PaymentQuerySet(AsyncQuerySet):
+    def of(self, tenant_id: int) -> Self:
+        return self.filter(tenant_id=tenant_id)
+
+    def stuck(self, *, since: timedelta = STUCK_AFTER) -> Self:
+        """Sent to a processor that never gave an answer."""
+        return self.filter(status__in=[Status.PROCESSING, Status.UNCERTAIN], changed_at__lt=Now() - since)
+
+
+class Payment(AsyncModelMixin, models.Model):
+    """One payment: what was asked, where it stands, and its own entry in the work queue."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant = tenant_key()
+    correlation_id = models.UUIDField()
+    fingerprint = models.BinaryField(max_length=16, help_text="of the content: replays carry the same one")
+    amount = models.BigIntegerField(help_text="minor units")
+    currency = models.CharField(max_length=3)
+    description = models.TextField(default="")
+    metadata = models.JSONField(null=True)
+    wanted_processor = models.CharField(max_length=63, default="", help_text="asked for by name; empty: routed")
+
+    status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
+    sequence = models.IntegerField(default=1, help_text="number of its latest event")
+    code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
+    processor = models.ForeignKey(
+        Processor, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    requested_at = models.DateTimeField(null=True, help_text="stamped once per decision to send; milliseconds")
+    in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
+    fee = models.BigIntegerField(null=True, help_text="minor units")
+    refunded = models.BigIntegerField(default=0, help_text="minor units")
+
+    run_at = models.DateTimeField(db_default=Now())
+    priority = models.SmallIntegerField(default=0, help_text="0 to 9, 9 first")
+    attempt = models.IntegerField(default=0, help_text="number of the latest attempt: the fence")
+    lease_id = models.BigIntegerField(null=True, help_text="the worker that holds it")
+    leased_until = models.DateTimeField(null=True)
+
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now())
+    # Not NULL once no worker has anything to do. Derived, so that the indexes below do not change when `status` does.
+    closed = models.GeneratedField(
+        expression=models.Case(
+            *(models.When(status=s, then=models.Value(s.value)) for s in (SUCCEEDED, FAILED, CANCELED, REQUIRES_ACTION))
+        ),
+        output_field=models.CharField(max_length=20, null=True),
+        db_persist=True,
+    )
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(PaymentQuerySet)()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "correlation_id"], name="payment_once_per_tenant"),
+            models.CheckConstraint(condition=models.Q(amount__gt=0), name="payment_amount_positive"),
+            models.CheckConstraint(condition=models.Q(status__in=Status.values), name="payment_status_known"),
+        ]
+        indexes = [
+            models.Index("tenant", models.F("priority").desc(), "run_at", "id", condition=models.Q(closed=None), name="payment_open"),
+            models.Index(fields=["tenant", "created_at", "id"], name="payment_created"),
+            models.Index(
+                fields=["tenant", "closed", "id"],
+                condition=models.Q(closed__in=[FAILED.value, CANCELED.value, REQUIRES_ACTION.value]),
+                name="payment_exceptions",
+            ),
+            models.Index(
+                fields=["tenant", "processor", "requested_at"],
+                include=["amount", "currency", "fee"],
+                condition=models.Q(closed=SUCCEEDED.value),
+                name="payment_booked",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.correlation_id)
+
+
+class Attempt(AsyncModelMixin, models.Model):
+    """One try at one processor, written down before it is sent."""
+
+    class Outcome(models.TextChoices):
+        BOOKED = "booked"
+        DECLINED = "declined"
+        NOT_BOOKED = "not_booked", "not booked"
+        UNKNOWN = "unknown"
+
+    id = models.BigAutoField(primary_key=True)
+    tenant = tenant_key()
+    payment = payment_key()
+    number = models.IntegerField()
+    processor = models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    reason = models.CharField(max_length=200, help_text="why this processor")
+    requested_at = models.DateTimeField()
+    worker_id = models.BigIntegerField(null=True)
+    started_at = models.DateTimeField(db_default=Now())
+    outcome = models.CharField(max_length=10, choices=Outcome, default="", help_text="empty: not known yet")
+    code = models.CharField(max_length=50, default="")
+    latency_ms = models.IntegerField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "payment", "number"], name="attempt_number_once")]
+
+    def __str__(self) -> str:
+        return f"{self.number} at {self.processor_id}"
+
+
+class Stream(AsyncModelMixin, models.Model):
+    """The number of a tenant's latest event. Locked while events are numbered: numbers have no gaps and are in commit order."""
+
+    tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
+    position = models.BigIntegerField(default=0)
+
+
+class PaymentEvent(AsyncModelMixin, models.Model):
+    """A change of a payment: `sequence` counts within the payment, `position` within the tenant."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "position")
+    tenant = tenant_key()
+    position = models.BigIntegerField()
+    payment = payment_key()
+    sequence = models.IntegerField()
+    status = models.CharField(max_length=20, choices=Status)
+    processor_id = models.BigIntegerField(null=True)
+    attempt = models.IntegerField(default=0)
+    at = models.DateTimeField(db_default=Now())
+    detail = models.CharField(max_length=300, default="")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "payment", "sequence"], name="event_sequence_once")]
+
+
+class LedgerEntry(AsyncModelMixin, models.Model):
+    """One line of a double entry. Debits are positive; the lines of a payment add up to zero."""
+
+    class Account(models.TextChoices):
+        PROCESSOR = "processor", "held by the processor"
+        FEES = "fees", "kept by the processor"
+        BALANCE = "balance", "owed to the tenant"
+
+    id = models.BigAutoField(primary_key=True)
+    tenant = tenant_key()
+    payment = payment_key()
+    processor_id = models.BigIntegerField()
+    account = models.CharField(max_length=10, choices=Account)
+    amount = models.BigIntegerField(help_text="minor units, debit positive")
+    currency = models.CharField(max_length=3)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "ledger entries"
+        indexes = [models.Index(fields=["tenant", "payment"], name="ledger_payment")]
+
+
+class Rollup(AsyncModelMixin, models.Model):
+    """What a processor booked for a tenant in one span of `requestedAt`. Kept in the settling transaction."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "width", "starts_at", "processor_id", "currency")
+    tenant = tenant_key()
+    width = models.IntegerField(help_text="seconds: 1 or 3600")
+    starts_at = models.DateTimeField()
+    processor_id = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    payments = models.BigIntegerField(default=0)
+    amount = models.BigIntegerField(default=0)
+    fee = models.BigIntegerField(default=0)
+
+
+class DeadLetter(AsyncModelMixin, models.Model):
+    """A payment that ran out of tries and waits for an operator: replay or close."""
+
+    class Resolution(models.TextChoices):
+        REPLAYED = "replayed"
+        CLOSED = "closed"
+
+    tenant = tenant_key()
+    payment = payment_key()
+    code = models.CharField(max_length=50)
+    detail = models.CharField(max_length=300, default="")
+    created_at = models.DateTimeField(db_default=Now())
+    resolution = models.CharField(max_length=10, choices=Resolution, default="", blank=True)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_by = models.CharField(max_length=150, default="", blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["tenant", "payment"], name="dead_letter_payment"),
+            models.Index(fields=["-id"], condition=models.Q(resolution=""), name="dead_letter_open"),
+        ]
+
+
+class SandboxBooking(AsyncModelMixin, models.Model):
+    """What a processor of kind `sandbox` has booked: its own books, kept apart from ours."""
+
+    pk = models.CompositePrimaryKey("processor_id", "correlation_id")
+    processor_id = models.BigIntegerField()
+    correlation_id = models.UUIDField()
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    requested_at = models.DateTimeField()
+    booked_at = models.DateTimeField(db_default=Now())
+
+

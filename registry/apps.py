@@ -1,0 +1,8 @@
+"""The app of tenants and access."""
+
+from django.apps import AppConfig
+
+
+class RegistryConfig(AppConfig):
+    name = "registry"
+    verbose_name = "Tenants and access"

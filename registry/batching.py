@@ -1,0 +1,73 @@
+"""Group commit: callers of the same instant share one statement, and one fsync. What the statement is, its owner knows."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from registry.errors import Unavailable
+
+MAX_ROWS = 500  # per statement; more only makes the first caller wait for the last
+IN_FLIGHT = 2  # statements under way at once: one is prepared while the other commits
+
+
+class Batcher[In, Out]:
+    """Gathers what is submitted while earlier batches commit; there is no artificial wait.
+
+    `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
+    written one by one, so that a bad one fails alone; when the database is away (Unavailable) all fail at once.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[In]], Awaitable[Sequence[Out]]],
+        *,
+        max_rows: int = MAX_ROWS,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self._write = write
+        self._max_rows = max_rows
+        self._in_flight = in_flight
+        self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
+        self._writers: set[asyncio.Task[None]] = set()
+
+    def submit(self, item: In) -> asyncio.Future[Out]:
+        """The future of `item`'s result. Cancelling it does not take the item back: it may be committed already."""
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if len(self._writers) < self._in_flight:
+            task = asyncio.get_running_loop().create_task(self._drain())
+            self._writers.add(task)
+            task.add_done_callback(self._writers.discard)
+        return future
+
+    async def finish(self) -> None:
+        """Wait until everything submitted so far is written."""
+        while self._writers:
+            await asyncio.gather(*self._writers)
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
+            await self._settle(batch)
+
+    async def _settle(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            results = await self._write([item for item, _ in batch])
+        except Unavailable as error:
+            for _, future in batch:
+                _fail(future, error)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch[0][1], error)
+                return
+            for pair in batch:
+                await self._settle([pair])
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(future: asyncio.Future, error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a caller that hung up never asks; that is no news for the log

@@ -1,0 +1,239 @@
+"""The way to PostgreSQL: one pool per event loop with every limit of requirement D2, transactions, retries, SQL files.
+
+The ORM (`async_objects`, `async_atomic`) and the hot paths' own SQL take their connections from the same pool. Nothing
+opens at import; who runs a loop calls `close()` before it ends.
+"""
+
+import asyncio
+import re
+import select
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import stamina
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError
+from django_async_backend.db import async_connections
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.types.numeric import Int8BinaryDumper
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from registry import telemetry
+from registry.errors import Unavailable
+
+RETRY_FIRST = 0.1  # seconds before the second try; long enough for a connection to be replaced
+QUERY_GRACE = 2.0  # seconds that the server gets to enforce its own statement time-out before we give up on it
+
+type Row = tuple[Any, ...]
+type Params = Sequence[Any] | Mapping[str, Any]
+
+
+# -- The pool --------------------------------------------------------------------------------------
+
+
+class Pool(AsyncConnectionPool):
+    """psycopg's pool with SQLAlchemy's overflow: up to `overflow` more in a rush, closed when given back."""
+
+    def __init__(self) -> None:
+        self.keep = settings.DB_POOL_MAX
+        super().__init__(
+            kwargs=connection_parameters(),
+            min_size=settings.DB_POOL_MIN,
+            max_size=settings.DB_POOL_MAX + settings.DB_POOL_OVERFLOW,
+            timeout=settings.DB_POOL_TIMEOUT,
+            max_lifetime=settings.DB_POOL_RECYCLE,
+            max_idle=600,
+            reconnect_timeout=5,
+            configure=_configure,
+            check=_still_open,
+            open=False,
+            name="registry",
+        )
+
+    async def getconn(self, timeout: float | None = None) -> AsyncConnection:
+        if self._closed:
+            await self.open()
+        return await super().getconn(timeout)
+
+    async def putconn(self, conn: AsyncConnection) -> None:
+        if not self._closed and self._nconns > self.keep and not self._waiting:
+            async with self._lock:
+                self._nconns -= 1
+            await self._close_connection(conn)
+            return
+        await super().putconn(conn)
+
+
+def connection_parameters() -> dict[str, Any]:
+    wrapper = async_connections.create_connection(DEFAULT_DB_ALIAS)
+    parameters = wrapper.get_connection_params()
+    # None switches prepared statements off: PgBouncer's transaction mode cannot carry them.
+    return {**parameters, "autocommit": True, "prepare_threshold": 2 if settings.DB_PREPARE else None}
+
+
+async def _configure(connection: AsyncConnection) -> None:
+    # All integers travel as bigint, so that a statement has one prepared form and not one per magnitude.
+    connection.adapters.register_dumper(int, Int8BinaryDumper)
+
+
+async def _still_open(connection: AsyncConnection) -> None:
+    """Notice a connection that the server has closed, at the price of a poll and not of a round trip."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        connection.pgconn.consume_input()  # raises OperationalError at end of file
+        if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the server closed the connection")
+
+
+_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = weakref.WeakKeyDictionary()
+
+
+def pool() -> Pool:
+    """The running loop's pool; it opens with the first connection asked of it."""
+    loop = asyncio.get_running_loop()
+    found = _pools.get(loop)
+    if found is None:
+        found = _pools[loop] = Pool()
+    return found
+
+
+async def close() -> None:
+    """Close the running loop's pool. Its connections are gone afterwards; the next use opens a new one."""
+    await release()
+    if found := _pools.pop(asyncio.get_running_loop(), None):
+        await found.close(timeout=2)
+
+
+def statistics() -> dict[str, int]:
+    """The pool's own counters (psycopg_pool's names): size, available, waiting, waited ms, errors, connections lost."""
+    found = _pools.get(asyncio.get_running_loop())
+    return found.get_stats() if found else {}
+
+
+async def release() -> None:
+    """Give back what the ORM holds in this context: between the messages of a socket or a stream, at a request's end."""
+    for wrapper in async_connections.all(initialized_only=True):
+        if wrapper.connection is not None:
+            await wrapper.close()
+
+
+# -- Statements --------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connection() -> AsyncIterator[AsyncConnection]:
+    """A raw connection in autocommit. Raises Unavailable (503) when there is none to be had in time."""
+    try:
+        async with pool().connection() as conn:
+            yield conn
+    except PoolTimeout as error:
+        telemetry.DB_ERRORS.labels("pool_timeout").inc()
+        raise Unavailable(f"no database connection within {settings.DB_POOL_TIMEOUT} s") from error
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[AsyncConnection]:
+    """A raw connection in a transaction: commits at the end, rolls back on any exception, cancellation included."""
+    async with connection() as conn, conn.transaction():
+        yield conn
+
+
+async def rows(conn: AsyncConnection, sql: str, params: Params = ()) -> list[Row]:
+    """Run one statement, parameters and results in binary; all its rows, or none for a statement that returns none."""
+    async with asyncio.timeout(settings.DB_QUERY_TIMEOUT + QUERY_GRACE):
+        cursor = AsyncCursor(conn)
+        await cursor.execute(sql, params, binary=True, prepare=settings.DB_PREPARE or None)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def fetch(sql: str, params: Params = (), *, repeatable: bool = True) -> list[Row]:
+    """One statement in its own transaction. Tried again after a lost connection unless not `repeatable`."""
+
+    async def once() -> list[Row]:
+        async with connection() as conn:
+            return await rows(conn, sql, params)
+
+    return await retrying(once) if repeatable else await guarded(once)
+
+
+# -- Failure -----------------------------------------------------------------------------------------
+
+CONNECTION_LOST = (
+    psycopg.errors.AdminShutdown,
+    psycopg.errors.CrashShutdown,
+    psycopg.errors.CannotConnectNow,
+    psycopg.errors.TooManyConnections,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same statement may go through a moment later: lost connections, deadlocks, serialization failures."""
+    if isinstance(error, (OperationalError, InterfaceError)) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, (*CONNECTION_LOST, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
+        return True
+    if isinstance(error, (psycopg.errors.QueryCanceled, PoolTimeout)):
+        return False
+    # libpq's own errors carry no SQLSTATE: refused, reset, closed, timed out
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and error.sqlstate is None
+
+
+async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work` once; what the database's absence raises becomes Unavailable (503)."""
+    try:
+        return await work()
+    except (psycopg.OperationalError, psycopg.InterfaceError, OperationalError, InterfaceError, TimeoutError) as error:
+        telemetry.DB_ERRORS.labels(type(error).__name__).inc()
+        raise Unavailable("the database cannot be reached or did not answer in time") from error
+
+
+async def retrying[T](work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work`, which must be safe to repeat, up to DB_RETRY_ATTEMPTS times. Raises Unavailable (503) after that."""
+
+    async def attempts() -> T:
+        async for attempt in stamina.retry_context(
+            on=is_transient,  # type: ignore[arg-type]
+            attempts=settings.DB_RETRY_ATTEMPTS,
+            timeout=None,
+            wait_initial=RETRY_FIRST,
+            wait_max=float(settings.DB_RETRY_MAX),
+            wait_jitter=RETRY_FIRST,
+            wait_exp_base=settings.DB_RETRY_BACKOFF,
+        ):
+            with attempt:
+                return await work()
+        raise AssertionError("unreachable")
+
+    return await guarded(attempts)
+
+
+async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
+    """Run independent reads side by side, at most CONCURRENT_OPERATIONS at a time; results in order."""
+    gate = asyncio.Semaphore(settings.CONCURRENT_OPERATIONS)
+
+    async def one(step: Callable[[], Awaitable[T]]) -> T:
+        async with gate:
+            return await step()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(step)) for step in work]
+    return [task.result() for task in tasks]
+
+
+# -- SQL files ---------------------------------------------------------------------------------------
+
+_NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+@cache
+def statements(path: Path) -> dict[str, str]:
+    """The statements of a .sql file by their `-- name:` lines."""
+    parts = _NAMED.split(path.read_text())
+    return {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}

@@ -1,0 +1,119 @@
+"""Tenants, who may act for them, and what operators did. Payments and queues have rooms of their own."""
+
+from typing import Self
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Now
+from django_async_backend.db.models.base import AsyncModelMixin
+from django_async_backend.db.models.manager import AsyncManager
+from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
+
+SLUG = RegexValidator(r"^[a-z0-9][a-z0-9-]{0,62}\Z", "lower-case letters, digits and hyphens, at most 63")
+
+
+class Tenant(AsyncModelMixin, models.Model):
+    """A merchant, school or marketplace: the owner of everything else."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active"
+        SUSPENDED = "suspended"
+        CLOSED = "closed"
+
+    class Mode(models.TextChoices):
+        SANDBOX = "sandbox"
+        LIVE = "live"
+
+    slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
+    name = models.CharField(max_length=200)
+    currency = models.CharField(max_length=3, default="BRL", help_text="ISO 4217, used where a payment names none")
+    status = models.CharField(max_length=10, choices=Status, default=Status.ACTIVE)
+    mode = models.CharField(max_length=10, choices=Mode, default=Mode.SANDBOX)
+    open = models.BooleanField(default=False, help_text="requests without a key may act as this tenant")
+    max_amount = models.BigIntegerField(null=True, blank=True, help_text="minor units; no payment may be larger")
+    settings = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class ApiKeyQuerySet(AsyncQuerySet):
+    def usable(self) -> Self:
+        """Neither revoked nor expired."""
+        return self.filter(revoked_at=None).filter(models.Q(expires_at=None) | models.Q(expires_at__gt=Now()))
+
+
+class ApiKey(AsyncModelMixin, models.Model):
+    """A program's right to act for a tenant. Only the SHA-256 of the secret is kept: 256 random bits need no salt."""
+
+    class Scope(models.TextChoices):
+        READ = "read"
+        WRITE = "write"
+        ADMIN = "admin"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys")
+    prefix = models.CharField(max_length=16, unique=True, editable=False)
+    digest = models.BinaryField(max_length=32, editable=False)
+    name = models.CharField(max_length=100, blank=True)
+    scopes = models.JSONField(default=list)
+    rate_limit = models.CharField(max_length=50, blank=True, help_text="such as 100/second; empty: none")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(ApiKeyQuerySet)()
+
+    class Meta:
+        ordering = ["tenant", "prefix"]
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return self.prefix
+
+
+class Membership(AsyncModelMixin, models.Model):
+    """A person's part in a tenant."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner"
+        OPERATOR = "operator"
+        VIEWER = "viewer"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role, default=Role.VIEWER)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="one_membership_per_person")]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.tenant}"
+
+
+class AuditEntry(AsyncModelMixin, models.Model):
+    """What an operator did, why, and to how many rows. Written by registry.audit, never changed."""
+
+    at = models.DateTimeField(db_default=Now())
+    tenant = models.ForeignKey(Tenant, models.SET_NULL, null=True, blank=True, related_name="+")
+    actor = models.CharField(max_length=150)
+    action = models.CharField(max_length=100)
+    target = models.CharField(max_length=200, help_text="what it was done to")
+    rows = models.IntegerField(default=1)
+    reason = models.TextField(blank=True)
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["tenant", "at"], name="audit_tenant_at")]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.action} {self.target}"

@@ -1,0 +1,210 @@
+"""Every setting, typed and read once. Bad values stop the start with the variable's name and what it wanted."""
+
+import os
+import secrets
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+
+def whole(name: str, default: int, *, least: int = 0) -> int:
+    """The environment's `name` as an integer of at least `least`."""
+    value = os.environ.get(name, str(default))
+    try:
+        number = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} wants a whole number, got {value!r}") from None
+    if number < least:
+        raise ImproperlyConfigured(f"{name} wants at least {least}, got {number}")
+    return number
+
+
+def required_url(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set; run through manage.py, which finds or starts the embedded servers")
+    return value
+
+
+REGISTRY_DATA = Path(os.environ.get("REGISTRY_DATA", BASE_DIR / ".data")).resolve()
+
+
+def secret_key() -> str:
+    """SECRET_KEY from the environment, else one generated once into the data folder."""
+    if key := os.environ.get("SECRET_KEY"):
+        if len(key) < 32 and not DEBUG:
+            raise ImproperlyConfigured("SECRET_KEY wants at least 32 characters when DEBUG is off")
+        return key
+    path = REGISTRY_DATA / "secret_key"
+    if not path.exists():
+        REGISTRY_DATA.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_urlsafe(64))
+        try:
+            os.link(fresh, path)  # the first of several processes wins
+        except FileExistsError:
+            pass
+        fresh.unlink()
+    return path.read_text().strip()
+
+
+LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+
+DEBUG = env.bool("DEBUG", False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK))
+if "*" in ALLOWED_HOSTS and not DEBUG:
+    raise ImproperlyConfigured("ALLOWED_HOSTS wants host names, not *, when DEBUG is off")
+SECRET_KEY = secret_key()
+
+# A host that others can reach makes this a production service: pages and cookies over https only.
+PRODUCTION = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_REDIRECT_EXEMPT = [r"^health", r"^metrics$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+CSRF_TRUSTED_ORIGINS = [f"https://{host.lstrip('.')}" for host in ALLOWED_HOSTS if host not in LOOPBACK] if PRODUCTION else []
+
+INSTALLED_APPS = [
+    "registry",
+    "queueing",
+    "payments",
+    "django_async_backend",
+    "django_rq",
+    "django_htmx",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+]
+
+# The pages' middleware. Requests to the API pass none of it: registry.handler says which and why.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+SECURE_CSP = {
+    "default-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "connect-src": ["'self'"],
+    "object-src": ["'none'"],
+    "base-uri": ["'none'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+}
+
+ROOT_URLCONF = "registry.urls"
+ASGI_APPLICATION = "registry.asgi.application"
+APPEND_SLASH = False
+LOGIN_URL = "/login"
+LOGIN_REDIRECT_URL = "/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "registry" / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+# -- Data layer (requirement D2): registry.database enforces each of these -----------------------
+DB_POOL_MIN = whole("DB_POOL_MIN", 5, least=1)  # connections kept open
+DB_POOL_MAX = whole("DB_POOL_MAX", 20, least=1)  # connections kept for reuse
+DB_POOL_OVERFLOW = whole("DB_POOL_OVERFLOW", 10)  # opened above that in a rush, closed when given back
+DB_POOL_TIMEOUT = whole("DB_POOL_TIMEOUT", 30, least=1)  # seconds a caller waits for a connection
+DB_POOL_RECYCLE = whole("DB_POOL_RECYCLE", 3600, least=1)  # seconds after which a connection is replaced
+DB_QUERY_TIMEOUT = whole("DB_QUERY_TIMEOUT", 30, least=1)  # seconds a statement may take
+DB_RETRY_ATTEMPTS = whole("DB_RETRY_ATTEMPTS", 3, least=1)  # tries of a statement that is safe to repeat
+DB_RETRY_BACKOFF = whole("DB_RETRY_BACKOFF", 2, least=1)  # factor between waits
+DB_RETRY_MAX = whole("DB_RETRY_MAX", 10, least=1)  # seconds, the longest wait between tries
+BATCH_SIZE = whole("BATCH_SIZE", 100, least=1)  # rows per page of a bulk read or write
+CONCURRENT_OPERATIONS = whole("CONCURRENT_OPERATIONS", 10, least=1)  # queries one call may run side by side
+DB_PREPARE = env.bool("DB_PREPARE", True)  # off behind PgBouncer's transaction mode
+if DB_POOL_MIN > DB_POOL_MAX:
+    raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
+
+DATABASES = {
+    "default": {
+        **env.db_url_config(required_url("DATABASE_URL")),
+        "ENGINE": "registry.postgresql",
+        "CONN_MAX_AGE": 0,
+    }
+}
+DATABASES["default"]["OPTIONS"] = {
+    **DATABASES["default"].get("OPTIONS", {}),
+    "connect_timeout": 5,
+    "options": f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000} -c idle_in_transaction_session_timeout=60000",
+    # A server that vanished without a word is noticed within seconds, not after the kernel's hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.handler gives connections back itself
+
+REDIS_URL = required_url("REDIS_URL")
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [os.environ.get("LIVE_REDIS_URL", REDIS_URL)], "prefix": "registry"},
+    }
+}
+RQ_QUEUES = {
+    name: {"URL": os.environ.get("RQ_REDIS_URL", REDIS_URL), "DEFAULT_TIMEOUT": 900}
+    for name in ("drain", "housekeeping")
+}
+RQ_SHOW_ADMIN_LINK = False
+
+# -- Registry's own --------------------------------------------------------------------------------
+REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
+REGISTRY_URL = os.environ.get("REGISTRY_URL", "")  # public address for links; else the request's
+MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST /payments
+MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
+LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
+LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")
+if LOG_FORMAT not in ("json", "console"):
+    raise ImproperlyConfigured(f"LOG_FORMAT wants json or console, got {LOG_FORMAT!r}")
+
+LOGGING_CONFIG = "registry.telemetry.configure_logging"
+LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT}

@@ -1,0 +1,75 @@
+"""Metrics and logs of the whole service. Who measures a thing declares it here, so that one page lists them all."""
+
+import logging
+import re
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+ACCEPTED = Counter("registry_payments_accepted_total", "Payments made durable", ["outcome"])
+ACCEPT_BATCH = Histogram("registry_accept_batch_rows", "Payments per commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500))
+ACCEPT_SECONDS = Histogram("registry_accept_commit_seconds", "Time to commit a batch of payments", buckets=_FAST)
+SETTLED = Counter("registry_payments_settled_total", "Outcomes written", ["outcome"])
+SETTLE_SECONDS = Histogram("registry_settle_commit_seconds", "Time to commit a batch of outcomes", buckets=_FAST)
+SEND_SECONDS = Histogram("registry_processor_seconds", "Time a processor took to answer", ["kind", "outcome"], buckets=_FAST)
+LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
+LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")
+LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
+LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", multiprocess_mode="livesum")
+DB_ERRORS = Counter("registry_database_errors_total", "Errors of the connection to PostgreSQL", ["kind"])
+REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
+
+SECRETS = re.compile(r"(rk_[a-z0-9]+_)[A-Za-z0-9_-]+|(Bearer\s+)\S+|(://[^:/@\s]*:)[^@/\s]+(?=@)", re.IGNORECASE)
+SECRET_NAMES = re.compile(r"authorization|cookie|password|secret|token|api_?key|card", re.IGNORECASE)
+
+
+def redact(value: Any) -> Any:
+    """`value` without keys, passwords and tokens, however deep they sit."""
+    if isinstance(value, str):
+        return SECRETS.sub(lambda match: next(filter(None, match.groups())) + "[redacted]", value)
+    if isinstance(value, dict):
+        return {k: "[redacted]" if SECRET_NAMES.search(str(k)) else redact(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item) for item in value]
+    return value
+
+
+def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return {k: "[redacted]" if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
+
+
+def configure_logging(config: dict[str, str]) -> None:
+    """One line of JSON per event on stderr (or readable ones: LOG_FORMAT=console), secrets removed, context bound."""
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=False) if config["format"] == "console" else structlog.processors.JSONRenderer()
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(config["level"])
+    for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "aiohttp.access", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel("WARNING")
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
