@@ -1,0 +1,54 @@
+"""The whole service in the foreground; registry.supervisor does it, this hands over what Django knows."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from registry import supervisor
+
+# By name: queueing stands above this room. async (minimum, maximum) -> workers wanted now.
+WORKERS_WANTED = "queueing.scale.desired_workers"
+
+
+class Command(BaseCommand):
+    help = "Run everything in the foreground: servers, web, workers, cron. SIGTERM or Ctrl-C stops it within 10 s."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        supervisor.add_arguments(parser)
+
+    def handle(self, **options: Any) -> None:
+        names = ("host", "port", "web", "workers", "max_workers", "demo")
+        plan = supervisor.Plan(
+            data=Path(settings.REGISTRY_DATA), host_header=host_header(), **{name: options[name] for name in names}
+        )
+        try:
+            listener = supervisor.listen(plan.host, plan.port)
+        except supervisor.PortTaken as error:
+            raise CommandError(str(error)) from None
+        with listener:
+            call_command("migrate", interactive=False, verbosity=0)
+            connections.close_all()
+            supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, wanted())
+        for number in (signal.SIGTERM, signal.SIGINT):  # told twice is told once: the servers stop in order
+            signal.signal(number, signal.SIG_IGN)
+
+
+def wanted() -> supervisor.Wanted | None:
+    try:
+        return import_string(WORKERS_WANTED)
+    except ImportError:
+        return None
+
+
+def host_header() -> str:
+    """A name the health check may use."""
+    names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
+    return names[0] if names else "localhost"

@@ -1,0 +1,36 @@
+"""One web process on a listening socket it was handed; the supervisor owns the socket and starts these.
+
+uvicorn's own `--fd` takes the socket for a Unix one and leaves Nagle's algorithm on: 40 ms on every answer in two parts.
+"""
+
+import socket
+import sys
+
+import uvicorn
+
+GRACE = 5  # seconds for requests in flight when told to stop; the supervisor kills after 7
+KEEP_ALIVE = 75  # seconds an idle connection stays; longer than the usual proxy's 60, so that the proxy closes first
+FRAME_LIMIT = 1024 * 1024  # bytes of one websocket message
+
+
+def main(handle: int) -> None:
+    config = uvicorn.Config(
+        "registry.asgi:application",
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=FRAME_LIMIT,
+        ws_per_message_deflate=False,  # messages are small; a compressor per socket would be the most of its memory
+        access_log=False,
+        server_header=False,
+        log_config=None,  # Django has configured logging: one format for every line
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE,
+        timeout_keep_alive=KEEP_ALIVE,
+        workers=1,
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=handle)])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
