@@ -197,9 +197,9 @@ class Server:
 
     def clear_leftovers(self) -> None:
         """Wait for one that starts or stops right now; end the orphans of one that was killed."""
-        if pid := self.pid():
-            if not holds_within(START_LIMIT, lambda: self.answers() or self.pid() != pid):
-                raise EmbeddedError(f"{self.name} runs as process {pid} but does not answer on port {self.port}")
+        pid = self.pid()
+        if pid and not holds_within(START_LIMIT, lambda: self.answers() or self.pid() != pid):
+            raise EmbeddedError(f"{self.name} runs as process {pid} but does not answer on port {self.port}")
         if self.pid() is None:
             for pid in self.pids():
                 signal_process(pid, self.hard_signal)
@@ -221,14 +221,17 @@ class Server:
                 self.place.move_port(self.name)
                 log.warning("port of %s is taken by another program, moving to %d", self.name, self.port)
             self.configure()
-            process = self.spawn()
-            if not holds_within(START_LIMIT, lambda: self.answers() or process.poll() is not None):
-                raise EmbeddedError(f"{self.name} does not answer after {START_LIMIT:.0f} s\n{self.last_words()}")
-            if process.poll() is None:
+            if self.comes_up(self.spawn()):
                 return
             if port_is_free(self.port):  # so the port was not what ended it
                 break
         raise EmbeddedError(f"{self.name} ended at start\n{self.last_words()}")
+
+    def comes_up(self, process: subprocess.Popen) -> bool:
+        """It answers; False if it ended instead."""
+        if not holds_within(START_LIMIT, lambda: self.answers() or process.poll() is not None):
+            raise EmbeddedError(f"{self.name} does not answer after {START_LIMIT:.0f} s\n{self.last_words()}")
+        return process.poll() is None
 
     def configure(self) -> None:
         raise NotImplementedError
@@ -240,7 +243,7 @@ class Server:
     def spawn(self) -> subprocess.Popen:
         set_aside(self.output)
         with self.output.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 self.command(),
                 cwd=self.folder,
                 env=server_environment(),
@@ -326,7 +329,7 @@ class Postgres(Server):
 
     def initdb(self, folder: Path, *options: str) -> None:
         command = [str(self.binary.parent / "initdb"), "-D", str(folder), *options]
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             command, cwd=folder, env=server_environment(), capture_output=True, text=True, **self.place.as_process
         )
         if done.returncode:
@@ -421,7 +424,8 @@ class Place:
         return folder
 
     def lets_in(self, path: Path) -> bool:
-        done = subprocess.run(["/bin/sh", "-c", 'cd "$1"', "sh", str(path)], cwd="/", capture_output=True, **self.as_process)  # noqa: S603
+        question = ["/bin/sh", "-c", 'cd "$1"', "sh", str(path)]
+        done = subprocess.run(question, cwd="/", capture_output=True, **self.as_process)
         return done.returncode == 0
 
     def usable(self, program: Program) -> Path:
@@ -437,7 +441,7 @@ class Place:
 
     def runs(self, executable: Path) -> bool:
         try:
-            done = subprocess.run([executable, "--version"], cwd="/", capture_output=True, **self.as_process)  # noqa: S603
+            done = subprocess.run([executable, "--version"], cwd="/", capture_output=True, **self.as_process)
         except OSError:
             return False
         return done.returncode == 0
@@ -582,7 +586,7 @@ def package_folder(name: str) -> Path | None:
 
 
 def version_of(postgres: Path) -> int:
-    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"\) (\d+)", said)
     return int(found[1]) if found else 0
 
@@ -643,7 +647,7 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    return next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))  # noqa: S311
+    return next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
 
 
 def holds_within(limit: float, question: Callable[[], bool]) -> bool:
@@ -735,7 +739,7 @@ def use(data: Path) -> Iterator[Urls]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m registry.embedded start|stop|status FOLDER`: the supervisor's way to start a server while it watches."""
+    """`python -m registry.embedded start|stop|status FOLDER`: how the supervisor starts a server while it watches."""
     action, folder = arguments[0], Path(arguments[1])
     if action == "start":
         ensure(folder)

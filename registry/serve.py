@@ -1,6 +1,7 @@
 """One web process on a listening socket it was handed; the supervisor owns the socket and starts these.
 
-uvicorn's own `--fd` takes the socket for a Unix one and leaves Nagle's algorithm on: 40 ms on every answer in two parts.
+uvicorn's own `--fd` takes the socket for a Unix one and leaves Nagle's algorithm on: an answer in two parts waits for
+the client's delayed acknowledgement, 40 ms.
 """
 
 import socket

@@ -130,7 +130,7 @@ class Process:
     def __init__(self, part: Part, environ: dict[str, str], on_line: Callable[[bytes], None] | None = None) -> None:
         self.part = part
         self.started = time.monotonic()
-        self.popen = subprocess.Popen(  # noqa: S603
+        self.popen = subprocess.Popen(
             part.command,
             cwd=PROJECT,
             env=environ,
@@ -139,7 +139,7 @@ class Process:
             stderr=subprocess.PIPE,
             pass_fds=part.handles,
             start_new_session=True,
-            preexec_fn=dying_with(os.getpid()),  # noqa: PLW1509
+            preexec_fn=dying_with(os.getpid()),
         )
         self.pid = self.popen.pid
         show = lambda line: write_line(part.name, line)  # noqa: E731
@@ -180,10 +180,10 @@ async def gone(pid: int) -> None:
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(handle, lambda: ended.done() or ended.set_result(None))
+    ended = asyncio.Event()
+    loop.add_reader(handle, ended.set)
     try:
-        await ended
+        await ended.wait()
     finally:
         loop.remove_reader(handle)
         os.close(handle)
@@ -469,7 +469,7 @@ def descendants(pid: int) -> list[int]:
 
 async def answers_ok(plan: Plan, path: str) -> bool:
     """GET `path` is 200."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(plan.host, plan.host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(plan.host, plan.host)
     reader, writer = await asyncio.open_connection(host, plan.port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {plan.host_header}\r\nConnection: close\r\n\r\n".encode())
@@ -504,7 +504,7 @@ def listen(host: str, port: int) -> socket.socket:
             return socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from None
+                raise PortTaken(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
         time.sleep(PROBE_EVERY)
 
 

@@ -1,0 +1,54 @@
+# Two commands to know: `make run` and `make test`. Nothing is installed outside .venv.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+WANTED := $(shell cat .python-version)
+# .python-version by way of pyenv or by name, else the newest python3 that is new enough.
+CANDIDATES := $(shell pyenv prefix $(WANTED) 2>/dev/null || pyenv prefix $$(pyenv latest $(WANTED) 2>/dev/null) 2>/dev/null)
+FIND_PYTHON = for python in $(addsuffix /bin/python3,$(CANDIDATES)) python$(WANTED) python3 python3.14 python3.13 python3.12; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { command -v "$$python"; exit; }; \
+	done; echo "Python 3.12 or newer (with venv) is needed" >&2; exit 1
+
+# Arguments of `manage.py up`, of pytest and of the benchmarks: make test ARGS="-k ledger -n 4"
+ARGS ?=
+
+# The type checker reads the settings; they want the servers' names, and nobody calls them.
+SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
+	SECRET_KEY=only-for-the-type-checker-which-signs-nothing
+
+.PHONY: run test bench lint venv clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.run
+	@exec $(PYTHON) manage.py up --demo $(ARGS)
+
+test: $(VENV)/.test
+	$(PYTHON) -m pytest $(ARGS)
+
+bench: $(VENV)/.test
+	$(PYTHON) -m bench $(ARGS)
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(SETTINGS) $(VENV)/bin/mypy manage.py registry queueing payments
+	git ls-files '*.html' | xargs -r $(VENV)/bin/djade --check --target-version 6.1
+	$(PYTHON) manage.py makemigrations --check --dry-run
+	$(PYTHON) -m pytest -q tests/test_structure.py
+
+venv: $(VENV)/.test
+
+$(VENV)/.python:
+	@python="$$($(FIND_PYTHON))" && echo "creating $(VENV) with $$python" && "$$python" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-dev.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
