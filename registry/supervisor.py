@@ -32,7 +32,7 @@ PROBE_LIMIT = 2.0  # seconds for one look
 SCALE_EVERY = 1.0  # seconds between two questions how many workers are wanted
 SCALE_LIMIT = 5.0  # seconds for the answer
 SHRINK_AFTER = 10.0  # seconds that fewer workers must be wanted before one is sent home: a start costs a second
-REAP_EVERY = 5.0  # seconds
+REAP_EVERY = 5.0  # seconds between two burials of orphans
 PORT_LIMIT = 3.0  # seconds for a predecessor that was killed to let go of the port
 BACKLOG = 2048  # connections that wait while no web process accepts
 
@@ -169,7 +169,7 @@ class Supervisor:
 
     async def announce(self) -> None:
         """The `ready` line, once every part lives and the web answers; then the demo."""
-        while not await self.is_ready():
+        while not await self.is_ready():  # noqa: ASYNC110 (nobody tells us when the web answers)
             await asyncio.sleep(PROBE_EVERY)
         print(f"ready {self.plan.address}", flush=True)
         if self.plan.demo:

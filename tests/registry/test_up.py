@@ -1,0 +1,368 @@
+"""`up` and the supervisor under it: real processes, real signals. Stand-in parts show what the supervisor does with
+any part; the last tests run the service itself."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from registry import embedded
+from registry.processes import descendants, parent_of
+
+PROJECT = Path(__file__).resolve().parents[2]
+LIMIT = 30.0  # seconds for what takes one or two
+EXIT_LIMIT = 10.0  # seconds, as promised
+
+# Parts that stand in for web, worker and the like, as `python -c` programs. Each prints its process number first.
+SAY = "import os, signal, socket, subprocess, sys, time; print('pid', os.getpid(), flush=True)\n"
+STAND_INS = {
+    "web": """
+server = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    connection, _ = server.accept()
+    connection.recv(1000)
+    connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n')
+    connection.close()
+""",
+    "idle": "time.sleep(600)",
+    "dying": "time.sleep(0.1); sys.exit(3)",
+    "stubborn": "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
+    "parent": """
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)
+print('child', child.pid, flush=True)
+time.sleep(600)
+""",
+    "talker": """
+sys.stdout.write('half'); sys.stdout.flush()
+time.sleep(0.1)
+print(' and half'); print('bad', file=sys.stderr)
+time.sleep(600)
+""",
+}
+
+# What `up` does after the servers and the schema are there, with the parts named on the command line.
+SUPERVISE = """
+import asyncio, json, logging, sys
+from pathlib import Path
+from registry import parts, supervisor
+from registry.parts import Part
+logging.basicConfig(level="INFO", format="%(message)s")
+facts = json.loads(sys.argv[1])
+parts.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0.1
+counts = iter(facts["wanted"])
+async def wanted(least, most):
+    if (count := next(counts, None)) is None:
+        raise ConnectionError("the database is away")
+    return count
+listener = supervisor.listen("127.0.0.1", 0)
+plan = supervisor.Plan(Path(facts["data"]), port=listener.getsockname()[1], workers=facts["workers"], max_workers=3)
+def part(name, program, *arguments):
+    return Part(name, (sys.executable, "-c", program, *arguments))
+web = Part("web", (sys.executable, "-c", facts["parts"].pop("web"), str(listener.fileno())), (listener.fileno(),))
+wholly = [web, *(part(name, program) for name, program in facts["parts"].items())]
+asyncio.run(supervisor.Supervisor(plan, wholly, supervisor.environment(plan), wanted,
+    worker=lambda slot: part(f"worker-{slot}", facts["idle"])).run())
+"""
+
+
+class Running:
+    """A program whose output goes to files, so that nobody has to drain it; killed at the end of the test."""
+
+    def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
+        self.folder = folder
+        with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
+            self.popen = subprocess.Popen(command, cwd=PROJECT, env=environ, stdout=out, stderr=log)
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def until[Answer](self, question: Callable[[], Answer]) -> Answer:
+        """The first answer that is true, within LIMIT; what the program said, otherwise."""
+        deadline = time.monotonic() + LIMIT
+        while not (answer := question()):
+            assert time.monotonic() < deadline and self.popen.poll() is None, f"{self.out}\n{self.log}"
+            time.sleep(0.01)
+        return answer
+
+    def says(self, text: str, times: int = 1) -> bool:
+        return self.until(lambda: self.log.count(text) >= times)
+
+    def url(self) -> str:
+        return self.until(lambda: self.out.partition("\n")[0].removeprefix("ready ") if "\n" in self.out else "")
+
+    def number(self, name: str, word: str = "pid", time: int = 1) -> int:
+        """What part `name` said after `word`, the nth time."""
+        lead = f"[{name}] {word} "
+        self.says(lead, time)
+        return int(self.log.split(lead)[time].split()[0])
+
+    def exit(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """Its status, and the seconds it took to leave."""
+        started = time.monotonic()
+        self.popen.send_signal(number)
+        return self.popen.wait(LIMIT), time.monotonic() - started
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            left = descendants(self.popen.pid)
+            for pid in [self.popen.pid, *left]:
+                os.kill(pid, signal.SIGKILL)
+            self.popen.wait(LIMIT)
+
+
+def is_alive(pid: int) -> bool:
+    return parent_of(pid) > 0
+
+
+def gone_within_limit(pid: int) -> bool:
+    deadline = time.monotonic() + LIMIT
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not is_alive(pid)
+
+
+def get(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=LIMIT) as answer:
+        return answer.status
+
+
+def clean_environment(**own: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    return {**kept, "PYTHONPATH": str(PROJECT), **own}
+
+
+# The supervisor, with stand-ins -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def supervise(tmp_path):
+    """Run the supervisor with the stand-ins named; servers are the user's own, so none are started."""
+    started: list[Running] = []
+    environ = clean_environment(DATABASE_URL="postgres://a@127.0.0.1:1/b", REDIS_URL="redis://127.0.0.1:1/0")
+
+    def start(*names: str, workers: int = 0, wanted: tuple[int, ...] = ()) -> Running:
+        parts = {name: SAY + STAND_INS[name] for name in ("web", *names)}
+        idle = SAY + STAND_INS["idle"]
+        facts = {"data": str(tmp_path), "parts": parts, "idle": idle, "workers": workers, "wanted": wanted}
+        started.append(Running([sys.executable, "-c", SUPERVISE, json.dumps(facts)], tmp_path, environ))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
+
+
+def test_ready_is_one_line_on_stdout_once_the_web_answers(supervise):
+    running = supervise("idle")
+
+    assert get(running.url()) == 200
+    assert running.out.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_leaves_with_status_0_and_nothing_behind(supervise, number):
+    running = supervise("idle")
+    running.url()
+    pids = [running.number("web"), running.number("idle")]
+
+    status, _ = running.exit(number)
+
+    assert status == 0
+    assert not any(map(is_alive, pids))
+
+
+def test_lines_of_a_part_carry_its_name_and_stay_whole(supervise):
+    running = supervise("talker")
+
+    assert running.says("[talker] half and half\n")
+    assert running.says("[talker] bad\n")
+
+
+def test_a_part_that_was_killed_is_started_again_and_the_log_says_so(supervise):
+    running = supervise("idle")
+    os.kill(running.number("idle"), signal.SIGKILL)
+
+    assert running.says("idle ended (signal 9), starting it again in 0.2 s")
+    assert is_alive(running.number("idle", time=2))
+
+
+def test_a_part_that_dies_at_once_is_tried_ever_more_slowly(supervise):
+    running = supervise("dying")
+
+    for pause in ("0.2", "0.4", "0.8"):
+        assert running.says(f"dying ended (status 3), starting it again in {pause} s")
+
+
+def test_connections_wait_while_the_web_is_restarted(supervise):
+    running = supervise()
+    url = running.url()
+    os.kill(running.number("web"), signal.SIGKILL)
+
+    assert [get(url) for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_part_that_does_not_listen_is_killed(supervise):
+    running = supervise("stubborn")
+    running.says("[stubborn] deaf")
+    pid = running.number("stubborn")
+
+    status, seconds = running.exit()
+
+    assert (status, is_alive(pid)) == (0, False)
+    assert seconds < EXIT_LIMIT
+
+
+def test_what_a_killed_part_left_in_a_session_of_its_own_goes_too(supervise):
+    running = supervise("parent")
+    child = running.number("parent", "child")
+    os.kill(running.number("parent"), signal.SIGKILL)
+    running.number("parent", time=2)
+
+    status, _ = running.exit()
+
+    assert (status, is_alive(child)) == (0, False)
+
+
+def test_parts_stop_when_the_supervisor_is_killed(supervise):
+    running = supervise("idle")
+    pids = [running.number("web"), running.number("idle")]
+
+    running.popen.kill()
+    running.popen.wait()
+
+    assert all(map(gone_within_limit, pids))
+
+
+def test_workers_follow_what_the_queue_wants(supervise):
+    running = supervise(workers=1, wanted=(3, 3, *[1] * 200))
+
+    workers = [running.number(f"worker-{slot}") for slot in (1, 2, 3)]
+
+    assert gone_within_limit(workers[2]) and gone_within_limit(workers[1])
+    assert is_alive(workers[0])
+
+
+def test_workers_stay_within_their_limits(supervise):
+    running = supervise(workers=2, wanted=(99, 99, *[0] * 200))
+
+    assert running.says("[worker-3] pid")
+    assert running.says("stopping worker 3")
+    assert "worker-4" not in running.log and "stopping worker 2" not in running.log
+
+
+def test_a_queue_nobody_can_ask_changes_nothing(supervise):
+    running = supervise(workers=1, wanted=(2,))
+    workers = [running.number(f"worker-{slot}") for slot in (1, 2)]
+
+    os.kill(workers[1], signal.SIGKILL)
+
+    assert is_alive(running.number("worker-2", time=2))
+
+
+# The service itself -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data():
+    folder = Path(tempfile.mkdtemp(prefix="registry-test-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    embedded.stop(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def up(data, monkeypatch):
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    started: list[Running] = []
+
+    def start(*arguments: str) -> Running:
+        command = [sys.executable, "manage.py", "up", *(arguments or ("--port", "0"))]
+        started.append(Running(command, data, clean_environment(REGISTRY_DATA=str(data))))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
+
+
+def processes_naming(data: Path) -> list[int]:
+    """Everything that was started for this data folder."""
+    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return [number for number in numbers if mentions(number, str(data).encode())]
+
+
+def mentions(pid: int, text: bytes) -> bool:
+    try:
+        return any(text in Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
+    except OSError:
+        return False
+
+
+def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, data):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        running = up("--port", str(port))
+        status = running.popen.wait(LIMIT)
+
+    assert (status, running.log) == (1, f"registry: cannot listen on 127.0.0.1:{port}: Address already in use\n")
+    assert {path.name for path in data.iterdir()} == {"out", "log"}
+
+
+def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(up, data):
+    running = up("--port", "0", "--workers", "1")
+    url = running.url()
+    assert get(f"{url}/health/ready") == 200
+
+    for server in embedded.servers(data):
+        os.kill(server.pid(), signal.SIGKILL)
+        running.says(f"{server.name} ended, starting it again")
+    for pid in [pid for pid in descendants(running.popen.pid) if mentions(pid, b"registry.serve")]:
+        os.kill(pid, signal.SIGKILL)
+    running.says("web ended (signal 9)")
+
+    running.until(lambda: ready_again(url))
+    with psycopg.connect(embedded.urls(data).database_url) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    status, seconds = running.exit()
+    assert status == 0 and seconds < EXIT_LIMIT
+    assert processes_naming(data) == []
+
+
+def ready_again(url: str) -> bool:
+    try:
+        return get(f"{url}/health/ready") == 200
+    except OSError:
+        return False
+
+
+def test_up_after_kill_9_finds_the_servers_it_left(up, data):
+    first = up()
+    first.url()
+    left = [server.pid() for server in embedded.servers(data)]
+    first.popen.kill()
+    first.popen.wait()
+
+    second = up()
+    second.url()
+
+    assert [server.pid() for server in embedded.servers(data)] == left
+    assert second.exit()[0] == 0
+    assert processes_naming(data) == []
