@@ -13,7 +13,7 @@ import msgspec
 from tests.bed.books import Booking, Books, Received, read_order
 from tests.bed.wire import Answer, Request, Reset, Server, Silence, response
 
-TOKEN = "123"  # noqa: S105 of the administration: a test bed has no secrets
+TOKEN = "123"
 HEALTH_EVERY = 5.0  # seconds between two health calls, for all callers together
 HEALTH_WAITERS = 2  # callers that are made to wait for their turn; the next one gets 429
 AT_ONCE = 800  # bookings that are worked on at the same time
@@ -242,9 +242,12 @@ class HttpProcessor:
         booking = self.booked.get(correlation_id)
         if booking is None:
             return response(404)
-        return response(200, msgspec.json.encode(
-            {"correlationId": correlation_id, "amount": booking.amount / 100, "requestedAt": stamp(booking.requested_at)}
-        ))  # fmt: skip
+        said = {
+            "correlationId": correlation_id,
+            "amount": booking.amount / 100,
+            "requestedAt": stamp(booking.requested_at),
+        }
+        return response(200, msgspec.json.encode(said))
 
     def health(self) -> Answer | Awaitable[Answer]:
         """One call in 5 s for all callers together: two wait for their turn, the others get 429."""
@@ -296,7 +299,9 @@ class HttpProcessor:
                 self.delays(msgspec.json.decode(request.body)["delay"])
                 return {}
             case "PUT", "configurations/failure":
-                self.fails() if msgspec.json.decode(request.body)["failure"] else setattr(self, "_trouble", None)
+                self.fails()
+                if not msgspec.json.decode(request.body)["failure"]:
+                    self._trouble = None
                 return {}
             case "POST", "trouble":
                 return self.get_into(**msgspec.json.decode(request.body))
@@ -333,8 +338,22 @@ class HttpProcessor:
 
 
 TROUBLES = frozenset(
-    "recovers delays fails answers overloads books_but_never_answers never_answers answers_garbage resets_connections "
-    "flaps says_of_its_health lookups_answer cuts_connections resets".split()
+    [
+        "recovers",
+        "delays",
+        "fails",
+        "answers",
+        "overloads",
+        "books_but_never_answers",
+        "never_answers",
+        "answers_garbage",
+        "resets_connections",
+        "flaps",
+        "says_of_its_health",
+        "lookups_answer",
+        "cuts_connections",
+        "resets",
+    ]
 )
 
 

@@ -56,7 +56,9 @@ class RemoteProcessor:
     def __getattr__(self, name: str) -> Any:
         if name not in TROUBLES:
             raise AttributeError(name)
-        return lambda *arguments, **options: self.ask("POST", "trouble", dict(name=name, arguments=arguments, options=options))
+        return lambda *arguments, **options: self.ask(
+            "POST", "trouble", {"name": name, "arguments": arguments, "options": options}
+        )
 
     @property
     def report(self) -> dict[str, Any]:
@@ -82,7 +84,9 @@ class RemoteProcessor:
     def ask(self, method: str, name: str, body: object = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_LIMIT)
         try:
-            connection.request(method, f"/admin/{name}", None if body is None else json.dumps(body), {"X-Rinha-Token": TOKEN})
+            connection.request(
+                method, f"/admin/{name}", None if body is None else json.dumps(body), {"X-Rinha-Token": TOKEN}
+            )
             answer = connection.getresponse()
             text = answer.read()
         finally:

@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 to be a fast server: keep-alive, one request at a time per connection, bodies by Content-Length."""
+"""Just enough HTTP/1.1 to be a fast server: keep-alive, one request at a time, bodies by Content-Length."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

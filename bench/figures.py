@@ -1,0 +1,73 @@
+"""What a benchmark hands back: figures with their targets, and how far they are from them."""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Effort(Enum):
+    """How long a benchmark may take. Only normal and full runs are fit for a report."""
+
+    QUICK = "quick"  # seconds: shows that it works
+    NORMAL = "normal"  # minutes
+    FULL = "full"  # and the sizes that take a quarter of an hour to seed
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number. `target` is what it must at least be, or at most if `at_most`; none: for information."""
+
+    what: str
+    value: float
+    unit: str = ""
+    target: float | None = None
+    at_most: bool = False
+    note: str = ""
+    data: dict[str, Any] = field(default_factory=dict)  # what it was made from, kept in the JSON
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return ""
+        if self.met:
+            return "met"
+        if self.target == 0:
+            return f"missed by {number(self.value)}"
+        return f"missed by {abs(self.value / self.target - 1):.0%}"
+
+    @property
+    def wanted(self) -> str:
+        if self.target is None:
+            return ""
+        sign = "=" if self.at_most and self.target == 0 else "≤" if self.at_most else "≥"
+        return f"{sign} {number(self.target)} {self.unit}".rstrip()
+
+    @property
+    def shown(self) -> str:
+        return f"{number(self.value)} {self.unit}".rstrip()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"verdict": self.verdict}
+
+
+def number(value: float) -> str:
+    """Three figures that matter, thousands apart."""
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def median(values: list[float]) -> float:
+    return quantile(values, 0.5)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The smallest value that at least `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-len(ordered) * share // 1) - 1))]

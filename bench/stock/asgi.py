@@ -1,0 +1,9 @@
+"""Django's ASGIHandler as it comes."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bench.stock.settings")
+
+from django.core.asgi import get_asgi_application
+
+application = get_asgi_application()

@@ -1,0 +1,25 @@
+"""Tenants, their keys, and payments that exist once per tenant: what idempotency takes at the least."""
+
+from django.db import models
+
+
+class Tenant(models.Model):  # noqa: DJ008
+    slug = models.SlugField(unique=True)
+    currency = models.CharField(max_length=3, default="BRL")
+
+
+class ApiKey(models.Model):  # noqa: DJ008
+    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    digest = models.CharField(max_length=64, unique=True)
+
+
+class Payment(models.Model):  # noqa: DJ008
+    tenant = models.ForeignKey(Tenant, models.CASCADE, db_index=False)
+    correlation_id = models.UUIDField()
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    status = models.CharField(max_length=20, default="queued")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "correlation_id"], name="stock_payment_once")]
