@@ -128,7 +128,9 @@ class Server:
         raise NotImplementedError
 
     def pids(self) -> list[int]:
-        """Every living process of this server."""
+        """Every living process of this server. Asking chooses nothing: a folder never used has none."""
+        if not self.place.is_chosen:
+            return []
         return [pid for pid in processes_in(self.folder) if command_of(pid) in self.processes]
 
     def pid(self) -> int | None:

@@ -36,6 +36,10 @@ class Place:
         return self.account.as_process if self.account else {}
 
     @property
+    def is_chosen(self) -> bool:
+        return "folder" in self.state()
+
+    @property
     def folder(self) -> Path:
         """The data folder, or where root had to put the servers' part of it."""
         state = self.state()

@@ -171,6 +171,11 @@ def test_servers_of_the_users_own_are_left_to_the_user(tmp_path, monkeypatch):
         assert embedded.servers(tmp_path) == [] == list(tmp_path.iterdir())
 
 
+def test_looking_for_servers_in_a_folder_never_used_makes_nothing(tmp_path):
+    assert (postgres(tmp_path).pids(), valkey(tmp_path).pid()) == ([], None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_after_kill_9_of_both_nothing_committed_is_lost_and_the_address_stays(running):
     before = embedded.urls(running)
     ask(running, "CREATE TABLE kept AS SELECT 42 AS answer")
