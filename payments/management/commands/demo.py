@@ -1,0 +1,79 @@
+"""`demo`: prepare the demo tenant, then send it believable payments over HTTP until told to stop."""
+
+import asyncio
+import contextlib
+import signal
+from typing import Any
+
+import aiohttp
+from django.core.management.base import CommandError, CommandParser
+
+from payments import demo
+from registry.management.base import AsyncCommand, add_json
+
+SEND_TIMEOUT = 10.0  # seconds for one payment; the service answers in milliseconds or says that it cannot
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between tries while the service is away
+AT_ONCE = 20  # payments under way; the rest of a burst waits its turn
+
+
+class Command(AsyncCommand):
+    help = "Make the demo tenant, its processors, login and key; without --prepare also send it payments until stopped."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the service answers")
+        parser.add_argument("--prepare", action="store_true", help="make what is missing and stop")
+        add_json(parser)
+
+    async def run(self, *, url: str, prepare: bool, json: bool, **_: Any) -> None:
+        url = url.rstrip("/")
+        known = await demo.prepare()
+        if prepare or json:
+            facts = demo.facts(url, known)
+            self.tell("\n".join(f"{name:<9} {value}" for name, value in facts.items()), facts, as_json=json)
+        if not prepare:
+            await trickle(url, known.api_key)
+
+
+async def trickle(url: str, api_key: str) -> None:
+    """Send payments until SIGTERM or SIGINT. Raises CommandError when the key is refused."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    headers = {"Authorization": f"Bearer {api_key}"}
+    timeout = aiohttp.ClientTimeout(total=SEND_TIMEOUT)
+    async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as session:
+        sending = asyncio.create_task(_send_all(session))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (sending, stopping):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+
+
+async def _send_all(session: aiohttp.ClientSession) -> None:
+    places = asyncio.Semaphore(AT_ONCE)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for pause in demo.pauses():
+                await places.acquire()
+                group.create_task(_send(session, demo.purchase())).add_done_callback(lambda _: places.release())
+                await asyncio.sleep(pause)
+    except* CommandError as refused:
+        raise refused.exceptions[0] from None
+
+
+async def _send(session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
+    """Until it is accepted: the same id again is the same payment."""
+    wait = FIRST_WAIT
+    while True:
+        try:
+            async with session.post("/payments", json=body) as response:
+                if response.status == 401:
+                    raise CommandError("the demo's key is refused; `demo --prepare` makes a new one")
+                if response.status < 500 and response.status != 429:
+                    return  # accepted, or wrong for ever
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            pass  # away or starting
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, LONGEST_WAIT)

@@ -1,0 +1,30 @@
+-- name: replay
+-- Resolve the letter, make its payment due, number the event: all or nothing (the caller rolls back when the payment did
+-- not move). A failed payment is queued again. One in doubt stays in doubt, so that it is asked about at the same
+-- processor first. The attempt number stays in both cases: as the fence it may only grow.
+WITH letter AS (
+    UPDATE payments_deadletter SET resolution = 'replayed', resolved_at = now(), resolved_by = %(actor)s
+    WHERE id = %(id)s AND resolution = ''
+    RETURNING tenant_id, payment_id
+), moved AS (
+    UPDATE payments_payment p
+    SET status = CASE p.status WHEN 'failed' THEN 'queued' ELSE p.status END,
+        code = CASE p.status WHEN 'failed' THEN '' ELSE p.code END,
+        sequence = p.sequence + 1, run_at = now(), changed_at = now()
+    FROM letter
+    WHERE p.tenant_id = letter.tenant_id AND p.id = letter.payment_id AND p.status IN ('failed', 'uncertain')
+    RETURNING p.tenant_id, p.id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.changed_at, p.sequence
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position)
+    SELECT tenant_id, 1 FROM moved
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
+    RETURNING tenant_id, position
+), event AS (
+    INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
+    SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, %(detail)s
+    FROM moved m JOIN numbered n USING (tenant_id)
+)
+SELECT l.tenant_id, n.position, m.correlation_id, m.status, m.amount, m.currency, m.attempt, m.changed_at, m.sequence
+FROM letter l
+LEFT JOIN moved m ON m.tenant_id = l.tenant_id AND m.id = l.payment_id
+LEFT JOIN numbered n ON n.tenant_id = l.tenant_id;

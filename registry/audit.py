@@ -1,0 +1,51 @@
+"""The one way into the audit trail: who did what, to how many rows, and why. Reading it is the admin's matter.
+
+Both twins join the transaction that their caller has open, so that an action and its entry stand or fall together. That
+is why `record_sync` writes for itself: through the loop it would go to another connection, and into another transaction.
+"""
+
+from typing import Any
+
+from registry.models import AuditEntry
+
+
+async def record(
+    *,
+    actor: str,
+    action: str,
+    target: str,
+    tenant_id: int | None = None,
+    rows: int = 1,
+    reason: str = "",
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Write down that `actor` did `action` (`noun.verb`) to `target`; within the caller's `async_atomic`, if any."""
+    await AuditEntry.async_objects.acreate(**_fields(actor, action, target, tenant_id, rows, reason, detail))
+
+
+def record_sync(
+    *,
+    actor: str,
+    action: str,
+    target: str,
+    tenant_id: int | None = None,
+    rows: int = 1,
+    reason: str = "",
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """The same for threads: within the caller's `transaction.atomic`, on Django's own connection."""
+    AuditEntry.objects.create(**_fields(actor, action, target, tenant_id, rows, reason, detail))
+
+
+def _fields(
+    actor: str, action: str, target: str, tenant_id: int | None, rows: int, reason: str, detail: dict[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "actor": actor[:150],
+        "action": action[:100],
+        "target": target[:200],
+        "tenant_id": tenant_id,
+        "rows": rows,
+        "reason": reason,
+        "detail": detail or {},
+    }

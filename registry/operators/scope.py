@@ -1,0 +1,121 @@
+"""Whose rows a person sees and may change in the admin: memberships decide, and for superusers nothing is closed."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import models
+from django.http import HttpRequest
+
+from registry.models import Membership, Tenant
+
+type Roles = frozenset[str]
+READ: Roles = frozenset(Membership.Role.values)
+OPERATE: Roles = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR})
+OWN: Roles = frozenset({Membership.Role.OWNER})
+SUPERUSERS: Roles = frozenset({"superuser"})  # a role that no membership gives
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A person's tenants by role. `everything` is a superuser's."""
+
+    everything: bool
+    roles: dict[int, str]  # tenant id → role
+
+    def tenants(self, roles: Roles = READ) -> list[int]:
+        return [tenant for tenant, role in self.roles.items() if role in roles]
+
+    def allows(self, roles: Roles, tenant_id: int | None = None) -> bool:
+        """Whether one of `roles` is held in this tenant; without a tenant: in any."""
+        if self.everything:
+            return True
+        return self.roles.get(tenant_id) in roles if tenant_id else bool(self.tenants(roles))
+
+    def narrow(self, queryset: models.QuerySet, path: str, roles: Roles = READ) -> models.QuerySet:
+        """The rows of `queryset` whose tenant, found at `path`, is one of ours."""
+        return queryset if self.everything else queryset.filter(**{f"{path}__in": self.tenants(roles)})
+
+
+NOBODY = Scope(everything=False, roles={})
+
+
+def scope_of(request: HttpRequest) -> Scope:
+    """The scope of the request's user, asked of the database once per request."""
+    found = getattr(request, "_operator_scope", None)
+    if found is None:
+        found = request._operator_scope = _scope(request.user)  # type: ignore[attr-defined]
+    return found
+
+
+def _scope(user: AbstractBaseUser) -> Scope:
+    if not (user.is_active and getattr(user, "is_staff", False)):
+        return NOBODY
+    if getattr(user, "is_superuser", False):
+        return Scope(everything=True, roles={})
+    return Scope(everything=False, roles=dict(Membership.objects.filter(user=user).values_list("tenant_id", "role")))
+
+
+class TenantScoped(admin.ModelAdmin):
+    """Rows of one's own tenants only; what one may do there follows from the membership's role, not from permissions.
+
+    Nothing can be deleted in the admin: money rows point at tenants and processors without constraints.
+    """
+
+    tenant_path: ClassVar[str] = "tenant_id"  # how a row names its tenant; "" for rows that belong to no tenant
+    add_roles: ClassVar[Roles] = frozenset()  # none: not even superusers add rows here
+    change_roles: ClassVar[Roles] = frozenset()
+    act_roles: ClassVar[Roles] = OPERATE  # for the actions
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count, filter by filter
+    list_per_page = 50
+    list_max_show_all = 50
+
+    class Media:
+        css = {"all": ["registry/admin.css"]}
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet:
+        queryset = super().get_queryset(request)
+        return scope_of(request).narrow(queryset, self.tenant_path) if self.tenant_path else queryset
+
+    def tenant_of(self, obj: models.Model) -> int | None:
+        return getattr(obj, self.tenant_path) if self.tenant_path else None
+
+    def may(self, request: HttpRequest, roles: Roles, obj: models.Model | None = None) -> bool:
+        scope = scope_of(request)
+        if not self.tenant_path:
+            return bool(roles) and scope.everything
+        return bool(roles) and scope.allows(roles, self.tenant_of(obj) if obj is not None else None)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.may(request, READ)
+
+    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return self.may(request, READ, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.may(request, self.add_roles)
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return self.may(request, self.change_roles, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """Asked by Django for actions with `permissions=["act"]`."""
+        return self.may(request, self.act_roles)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        kwargs.setdefault("queryset", self._choices(db_field.remote_field.model, scope_of(request)))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def _choices(self, model: type[models.Model], scope: Scope) -> models.QuerySet:
+        rows = model._default_manager.all()
+        if model is Tenant:
+            return scope.narrow(rows, "pk", self.add_roles | self.change_roles)
+        if model is get_user_model():  # colleagues only: who else has an account is nobody's business
+            return rows if scope.everything else rows.filter(memberships__tenant__in=scope.tenants()).distinct()
+        return scope.narrow(rows, "tenant_id")

@@ -1,0 +1,32 @@
+"""Async services for callers in threads: admin pages, tests. Commands run a loop of their own (registry.management.base)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
+from asgiref.sync import async_to_sync
+from django_async_backend.db import async_new_connection
+
+from registry import database, live
+
+
+def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+    """`service` for a caller in a thread: on the server's loop where there is one, else on a loop made for this call."""
+
+    @wraps(service)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return async_to_sync(_run)(lambda: service(*args, **kwargs))
+
+    return call
+
+
+async def _run[T](service: Callable[[], Awaitable[T]]) -> T:
+    made_for_us = len(asyncio.all_tasks()) == 1  # then its pool has no other owner
+    try:
+        # The task inherits the request's context, and with it a connection that belongs to the request's own task.
+        async with async_new_connection():
+            return await service()
+    finally:
+        if made_for_us:
+            await live.close()
+            await database.close()
