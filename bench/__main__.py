@@ -19,7 +19,7 @@ from bench.figures import Effort, Figure
 from bench.place import DATA, console
 from registry import embedded
 
-NAMES = ("accept", "settle", "contest", "latency", "summary", "memory")
+NAMES = ("accept", "settle", "contest", "latency", "summary", "memory", "recovery")
 RESULTS = Path(__file__).parent / "results"
 
 

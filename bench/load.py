@@ -44,6 +44,7 @@ class Result:
     p90: float
     p99: float
     worst: float
+    silence: float = 0.0  # milliseconds, the longest time in which nothing was answered with 2xx; only our own says it
 
     @property
     def rate(self) -> float:
@@ -152,6 +153,7 @@ class Run:
         self.load = load
         self.errors = 0
         self.times: list[float] = []
+        self.silence = 0.0
         self.left = load.requests
         more = "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
         length = len(self.body())
@@ -177,6 +179,8 @@ class Run:
 
     def answered(self, seconds: float, *, ok: bool) -> None:
         if ok:
+            now = time.perf_counter()
+            self.silence, self.last = max(self.silence, now - self.last), now
             self.times.append(seconds)
         else:
             self.errors += 1
@@ -199,7 +203,7 @@ class Run:
     async def go(self) -> Result:
         self.loop, self.done = asyncio.get_running_loop(), asyncio.Event()
         self.open = self.load.connections
-        start = time.perf_counter()
+        start = self.last = time.perf_counter()
         self.end = start + self.load.seconds
         async with asyncio.timeout(limit(self.load)):
             await asyncio.gather(*(self.connect() for _ in range(self.load.connections)))
@@ -207,7 +211,7 @@ class Run:
         seconds = time.perf_counter() - start
         times = [1000 * t for t in self.times] or [0.0]
         points = (quantile(times, share) for share in (0.5, 0.9, 0.99, 1))
-        return Result(len(self.times), self.errors, seconds, *points)
+        return Result(len(self.times), self.errors, seconds, *points, silence=1000 * self.silence)
 
 
 if __name__ == "__main__":
