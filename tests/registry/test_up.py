@@ -60,11 +60,8 @@ from registry.parts import Part
 logging.basicConfig(level="INFO", format="%(message)s")
 facts = json.loads(sys.argv[1])
 parts.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0.1
-counts = iter(facts["wanted"])
 async def wanted(least, most):
-    if (count := next(counts, None)) is None:
-        raise ConnectionError("the database is away")
-    return count
+    return int((Path(facts["data"]) / "wanted").read_text())
 listener = supervisor.listen("127.0.0.1", 0)
 plan = supervisor.Plan(Path(facts["data"]), port=listener.getsockname()[1], workers=facts["workers"], max_workers=3)
 def part(name, program, *arguments):
@@ -156,10 +153,10 @@ def supervise(tmp_path):
     started: list[Running] = []
     environ = clean_environment(DATABASE_URL="postgres://a@127.0.0.1:1/b", REDIS_URL="redis://127.0.0.1:1/0")
 
-    def start(*names: str, workers: int = 0, wanted: tuple[int, ...] = ()) -> Running:
+    def start(*names: str, workers: int = 0) -> Running:
         parts = {name: SAY + STAND_INS[name] for name in ("web", *names)}
         idle = SAY + STAND_INS["idle"]
-        facts = {"data": str(tmp_path), "parts": parts, "idle": idle, "workers": workers, "wanted": wanted}
+        facts = {"data": str(tmp_path), "parts": parts, "idle": idle, "workers": workers}
         started.append(Running([sys.executable, "-c", SUPERVISE, json.dumps(facts)], tmp_path, environ))
         return started[-1]
 
@@ -213,6 +210,7 @@ def test_connections_wait_while_the_web_is_restarted(supervise):
     running = supervise()
     url = running.url()
     os.kill(running.number("web"), signal.SIGKILL)
+    running.says("web ended")
 
     assert [get(url) for _ in range(3)] == [200, 200, 200]
 
@@ -249,28 +247,45 @@ def test_parts_stop_when_the_supervisor_is_killed(supervise):
     assert all(map(gone_within_limit, pids))
 
 
-def test_workers_follow_what_the_queue_wants(supervise):
-    running = supervise(workers=1, wanted=(3, 3, *[1] * 200))
+@pytest.fixture
+def queue_wants(tmp_path):
+    """What the queue answers from now on, when asked how many workers it wants; before the first call it is away."""
 
+    def want(count: int) -> None:
+        (tmp_path / "new").write_text(str(count))
+        (tmp_path / "new").rename(tmp_path / "wanted")
+
+    return want
+
+
+def test_workers_follow_what_the_queue_wants(supervise, queue_wants):
+    running = supervise(workers=1)
+    queue_wants(3)
     workers = [running.number(f"worker-{slot}") for slot in (1, 2, 3)]
+
+    queue_wants(1)
 
     assert gone_within_limit(workers[2]) and gone_within_limit(workers[1])
     assert is_alive(workers[0])
 
 
-def test_workers_stay_within_their_limits(supervise):
-    running = supervise(workers=2, wanted=(99, 99, *[0] * 200))
+def test_workers_stay_within_their_limits(supervise, queue_wants):
+    running = supervise(workers=2)
+    queue_wants(99)
+    third = running.number("worker-3")
+    queue_wants(0)
 
-    assert running.says("[worker-3] pid")
-    assert running.says("stopping worker 3")
+    assert gone_within_limit(third)
     assert "worker-4" not in running.log and "stopping worker 2" not in running.log
 
 
-def test_a_queue_nobody_can_ask_changes_nothing(supervise):
-    running = supervise(workers=1, wanted=(2,))
-    workers = [running.number(f"worker-{slot}") for slot in (1, 2)]
+def test_a_queue_nobody_can_ask_changes_nothing(supervise, queue_wants, tmp_path):
+    running = supervise(workers=1)
+    queue_wants(2)
+    second = running.number("worker-2")
+    (tmp_path / "wanted").unlink()
 
-    os.kill(workers[1], signal.SIGKILL)
+    os.kill(second, signal.SIGKILL)
 
     assert is_alive(running.number("worker-2", time=2))
 
