@@ -30,7 +30,7 @@ START_LIMIT = 60.0  # seconds until a process answers
 STOP_LIMIT = 15.0  # seconds from SIGTERM to SIGKILL; `up` owes its exit within 10
 DEFAULT_FEE, FALLBACK_FEE = 0.05, 0.15
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 @dataclass

@@ -41,7 +41,7 @@ FROM (
     SELECT n, 100 + n %% 9900 AS amount, n %% 5 = 0 AS dear, date_trunc('milliseconds', CASE
         WHEN n <= %(half)s THEN %(now)s - interval '30 days' * (1 - n / %(half)s::float8)
         ELSE %(now)s - interval '1 second' * ((%(size)s - n) / %(rate)s::float8) END) AS at
-    FROM generate_series(%(low)s, %(high)s) n
+    FROM generate_series(%(low)s::int, %(high)s::int) n
 ) seed
 """
 ROLLUPS = """
