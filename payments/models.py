@@ -104,10 +104,11 @@ class Payment(AsyncModelMixin, models.Model):
     status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
     sequence = models.IntegerField(default=1, help_text="number of its latest event")
     code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
+    # Where and when it was booked. Before that, its latest attempt says: a claim must not touch an indexed column.
     processor = models.ForeignKey(
         Processor, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
     )
-    requested_at = models.DateTimeField(null=True, help_text="stamped once per decision to send; milliseconds")
+    requested_at = models.DateTimeField(null=True, help_text="the requestedAt that was booked; milliseconds")
     in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
     fee = models.BigIntegerField(null=True, help_text="minor units")
     refunded = models.BigIntegerField(default=0, help_text="minor units")

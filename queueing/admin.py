@@ -1,4 +1,4 @@
-"""The operators' page of workers: who is at work, who fell silent. What they work on has its pages in the apps that own it."""
+"""The operators' page of workers: who is at work, who fell silent. What they work on has pages in its own app."""
 
 from datetime import timedelta
 
@@ -35,10 +35,22 @@ class WorkerAdmin(TenantScoped):
     """Workers serve all tenants; their figures would tell one tenant of another's business, so superusers only."""
 
     tenant_path = ""
-    list_display = ["__str__", "state", "queue", "hostname", "pid", "in_flight", "capacity", "finished", "failed", "running"]
+    list_display = [
+        "__str__",
+        "state",
+        "queue",
+        "hostname",
+        "pid",
+        "in_flight",
+        "capacity",
+        "finished",
+        "failed",
+        "running",
+    ]
     list_filter = [AliveFilter, "queue"]
     fields = (
-        "state", "queue", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished", "failed",
+        "state", "queue", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished",
+        "failed",
     )  # fmt: skip
     readonly_fields = fields
     actions = None

@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class QueueingConfig(AppConfig):
     name = "queueing"
     verbose_name = "Workers and queues"
+
+    def ready(self) -> None:
+        from queueing import health  # noqa: F401 - registers checks and gauges

@@ -18,7 +18,7 @@ import psycopg
 import stamina
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError
-from django_async_backend.db import async_connections
+from django_async_backend.db import async_connections, async_new_connection
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -215,11 +215,11 @@ async def retrying[T](work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
-    """Run independent reads side by side, at most CONCURRENT_OPERATIONS at a time; results in order."""
+    """Run independent reads side by side, each on its own connection, at most CONCURRENT_OPERATIONS at a time."""
     gate = asyncio.Semaphore(settings.CONCURRENT_OPERATIONS)
 
     async def one(step: Callable[[], Awaitable[T]]) -> T:
-        async with gate:
+        async with gate, async_new_connection():
             return await step()
 
     async with asyncio.TaskGroup() as group:

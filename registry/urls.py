@@ -1,1 +1,32 @@
-urlpatterns = []
+"""All addresses, in one place: the composition root may look up at every room."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from payments import page_urls
+from payments import urls as payments
+from registry import status
+from registry.api import api
+from registry.handler import lean
+
+
+def _lean(patterns: list) -> list:
+    """ninja's views run on the loop alone, like the hot ones."""
+    for pattern in patterns:
+        lean(pattern.callback)
+    return patterns
+
+
+urlpatterns = [
+    *payments.hot,
+    path("health", status.health),
+    path("health/live", status.live),
+    path("health/ready", status.ready),
+    path("metrics", status.metrics),
+    path("openapi.json", status.openapi),
+    path("docs", status.docs, name="docs"),
+    *_lean(api.urls[0]),
+    path("admin/queues/", include("django_rq.urls")),
+    path("admin/", admin.site.urls),
+    *page_urls.urlpatterns,
+]

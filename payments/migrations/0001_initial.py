@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
                 ('status', models.CharField(choices=[('queued', 'Queued'), ('processing', 'Processing'), ('uncertain', 'Uncertain'), ('requires_action', 'requires action'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('canceled', 'Canceled')], default='queued', max_length=20)),
                 ('sequence', models.IntegerField(default=1, help_text='number of its latest event')),
                 ('code', models.CharField(default='', help_text='why it failed or is in doubt', max_length=50)),
-                ('requested_at', models.DateTimeField(help_text='stamped once per decision to send; milliseconds', null=True)),
+                ('requested_at', models.DateTimeField(help_text='the requestedAt that was booked; milliseconds', null=True)),
                 ('in_doubt_since', models.DateTimeField(help_text='last send whose outcome is unknown', null=True)),
                 ('fee', models.BigIntegerField(help_text='minor units', null=True)),
                 ('refunded', models.BigIntegerField(default=0, help_text='minor units')),

@@ -1,0 +1,295 @@
+"""The websockets of contract section 3: one payment by its link, and a tenant's stream. The hub feeds them; they hold no connection."""
+
+import asyncio
+import time
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import msgspec
+from channels.auth import get_user
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from payments import events, queries
+from payments.states import Status
+from registry import access, database, live, telemetry
+from registry.api import ENCODER
+from registry.errors import Problem, Unauthorized
+from registry.models import Membership
+
+NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
+SEND_TIMEOUT = 10.0  # seconds that a socket may take for one message before it counts as too slow
+LARGEST_FRAME = 16 * 1024  # bytes from a client
+MESSAGES_PER_SECOND, BURST = 10, 50  # from a client
+SUBSCRIBED_IDS = 500
+LIST_AT_MOST = 200
+READ_AT_ONCE = 500  # events per read when a client resumes
+
+
+class Resume(msgspec.Struct, tag_field="type", tag="resume", forbid_unknown_fields=True):
+    """Send again everything after this sequence."""
+
+    after: int
+
+
+class Filter(msgspec.Struct, forbid_unknown_fields=True):
+    """What a list shows, as in `GET /payments`."""
+
+    status: Status | None = None
+    processor: str | None = None
+    from_: str | None = msgspec.field(name="from", default=None)
+    to: str | None = None
+
+
+class List(msgspec.Struct, tag_field="type", tag="list", forbid_unknown_fields=True):
+    """A page of payments over the socket."""
+
+    id: int | str
+    filter: Filter = msgspec.field(default_factory=Filter)
+    limit: int = 50
+
+
+class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe", forbid_unknown_fields=True):
+    """Only these payments from now on; an empty list is all again."""
+
+    ids: list[UUID]
+
+
+class Ping(msgspec.Struct, tag_field="type", tag="ping", forbid_unknown_fields=True):
+    """Are you there?"""
+
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+_decoder = msgspec.json.Decoder(Resume | List | Subscribe | Ping)
+
+
+class BadMessage(Exception):
+    """The client sent what is not in the contract."""
+
+
+class LiveSocket(AsyncWebsocketConsumer):
+    """What both sockets share: authority at the start, a pump for events, requests one after the other."""
+
+    channel_layer_alias = ""  # no Redis subscription per socket: the hub has one for all
+    tenant_id: int
+
+    async def connect(self) -> None:
+        self._pump: asyncio.Task | None = None
+        self._allowance, self._counted_at = float(BURST), time.monotonic()
+        self._wanted: frozenset[str] | None = None
+        await self.accept()
+        try:
+            tenant_id = await self.authority()
+        except Problem as error:
+            await self._close(NO_RIGHT if error.status in (401, 403, 404) else AWAY)
+            return
+        finally:
+            await database.release()
+        self.tenant_id = tenant_id
+        self._pump = asyncio.create_task(self._feed())
+
+    async def disconnect(self, code: int) -> None:
+        if self._pump:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+
+    async def authority(self) -> int:
+        """The tenant whose events this socket may see. Raises Unauthorized."""
+        raise NotImplementedError
+
+    def query(self, name: str) -> str:
+        return parse_qs(self.scope["query_string"].decode("latin1")).get(name, [""])[0]
+
+    # -- Out -------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        try:
+            async with live.hub().subscribe(self.tenant_id, self.subjects()) as subscription:
+                await self.greet()
+                while True:
+                    for event in await subscription.get():
+                        if self._wanted is None or event.subject in self._wanted:
+                            await self.tell(event)
+        except (live.TooSlow, TimeoutError):
+            telemetry.LIVE_DROPPED.inc()
+            await self._close(TOO_SLOW)
+        except Problem:
+            await self._close(AWAY)
+
+    def subjects(self) -> frozenset[str] | None:
+        return None
+
+    async def greet(self) -> None:
+        """Sent first, after the subscription stands."""
+
+    def number(self, event: live.Event) -> int:
+        """The sequence that this socket counts by."""
+        return event.position
+
+    async def tell(self, event: live.Event) -> None:
+        telemetry.LIVE_EVENTS.inc()
+        await self._send(b'{"type":"payment","sequence":%d,"payment":%b}' % (self.number(event), event.body))
+
+    async def _send(self, message: bytes) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self.send(text_data=message.decode())
+
+    async def _close(self, code: int) -> None:
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await self.close(code=code)
+        except (TimeoutError, RuntimeError):
+            pass  # it is gone, or its line is stuck: the server drops it
+
+    # -- In --------------------------------------------------------------------------------------------------
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self._pump is None:
+            return
+        try:
+            await self._answer(self._read(text_data, bytes_data))
+        except BadMessage as error:
+            await self._send(ENCODER.encode({"type": "error", "detail": str(error)}))
+            await self._close(BAD_MESSAGE)
+        except Problem as error:
+            await self._send(ENCODER.encode({"type": "error", "detail": error.detail, "errors": error.errors}))
+        except TimeoutError:
+            await self._close(TOO_SLOW)
+        finally:
+            await database.release()
+
+    def _read(self, text: str | None, data: bytes | None) -> Any:
+        now = time.monotonic()
+        self._allowance = min(BURST, self._allowance + (now - self._counted_at) * MESSAGES_PER_SECOND) - 1
+        self._counted_at = now
+        if self._allowance < 0:
+            raise BadMessage(f"too many messages; at most {MESSAGES_PER_SECOND} a second")
+        if data is not None or text is None:
+            raise BadMessage("only text frames with JSON are understood")
+        if len(text) > LARGEST_FRAME:
+            raise BadMessage(f"a message may have at most {LARGEST_FRAME} bytes")
+        try:
+            return _decoder.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise BadMessage(f"not a message of the contract: {str(error)[:200]}") from None
+
+    async def _answer(self, message: Any) -> None:
+        match message:
+            case Ping():
+                await self._send(b'{"type":"pong"}')
+            case Resume(after=after):
+                await self.resume(after)
+            case Subscribe(ids=ids):
+                await self.subscribe(ids)
+            case List():
+                await self.list(message)
+
+    async def resume(self, after: int) -> None:
+        raise NotImplementedError
+
+    async def subscribe(self, ids: list[UUID]) -> None:
+        raise BadMessage("this socket shows one payment")
+
+    async def list(self, message: List) -> None:
+        raise BadMessage("this socket shows one payment")
+
+
+class PaymentSocket(LiveSocket):
+    """One payment, for whoever has its link. Counts by the payment's own sequence."""
+
+    @property
+    def correlation_id(self) -> UUID:
+        return self.scope["url_route"]["kwargs"]["correlation_id"]
+
+    async def authority(self) -> int:
+        if token := self.query("token"):
+            tenant_id = access.live_subject(self.correlation_id, token)
+        else:
+            tenant_id = (await stream_authority(self)) if _has_credentials(self) else None
+        if tenant_id is None or await queries.status_of(tenant_id, self.correlation_id) is None:
+            raise Unauthorized
+        return tenant_id
+
+    def subjects(self) -> frozenset[str]:
+        return frozenset({str(self.correlation_id)})
+
+    def number(self, event: live.Event) -> int:
+        return event.sequence
+
+    async def greet(self) -> None:
+        if found := await queries.status_of(self.tenant_id, self.correlation_id):
+            await self._send(ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found}))
+
+    async def resume(self, after: int) -> None:
+        for event in await events.of_payment(self.tenant_id, self.correlation_id, after):
+            await self.tell(event)
+
+
+class StreamSocket(LiveSocket):
+    """Everything of a tenant, for its people and its programs. Counts by the tenant's own numbers."""
+
+    async def authority(self) -> int:
+        return await stream_authority(self)
+
+    async def resume(self, after: int) -> None:
+        while found := await events.since(self.tenant_id, after, READ_AT_ONCE):
+            for event in found:
+                if self._wanted is None or event.subject in self._wanted:
+                    await self.tell(event)
+            after = found[-1].position
+
+    async def subscribe(self, ids: list[UUID]) -> None:
+        if len(ids) > SUBSCRIBED_IDS:
+            raise BadMessage(f"at most {SUBSCRIBED_IDS} ids")
+        self._wanted = frozenset(map(str, ids)) or None
+        await self._send(ENCODER.encode({"type": "subscribed", "ids": ids}))
+
+    async def list(self, message: List) -> None:
+        if not 1 <= message.limit <= LIST_AT_MOST:
+            raise BadMessage(f"limit wants 1 to {LIST_AT_MOST}")
+        wanted = message.filter
+        try:
+            start, end = (text and msgspec.convert(text, _Moment, strict=False) for text in (wanted.from_, wanted.to))
+        except msgspec.ValidationError:
+            raise BadMessage("from and to want times in ISO 8601 with a zone") from None
+        filters = queries.Filters(wanted.status, wanted.processor, start or None, end or None)
+        page = await queries.page_of(self.tenant_id, filters, limit=message.limit)
+        await self._send(ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]}))
+
+
+# -- Who may ------------------------------------------------------------------------------------------------
+
+
+def _header(socket: LiveSocket, name: bytes) -> str:
+    return next((value.decode("latin1") for key, value in socket.scope["headers"] if key == name), "")
+
+
+def _has_credentials(socket: LiveSocket) -> bool:
+    return bool(_header(socket, b"authorization") or _header(socket, b"cookie"))
+
+
+async def stream_authority(socket: LiveSocket) -> int:
+    """By key, by session (from our own pages only), or the open tenant. Raises Unauthorized, Forbidden."""
+    if authorization := _header(socket, b"authorization"):
+        principal = await access.authenticate(authorization)
+        principal.require("read")
+        return principal.tenant_id
+    user = await get_user(socket.scope)
+    if user.is_authenticated and _own_origin(socket):
+        mine = Membership.async_objects.filter(user_id=user.pk, tenant__status="active")
+        if slug := socket.query("tenant"):
+            mine = mine.filter(tenant__slug=slug)
+        if (tenant_id := await mine.order_by("id").values_list("tenant_id", flat=True).afirst()) is not None:
+            return tenant_id
+    return (await access.authenticate(None)).tenant_id
+
+
+def _own_origin(socket: LiveSocket) -> bool:
+    """Other sites' pages can open sockets with the visitor's cookies; they do not get past this."""
+    origin = urlsplit(_header(socket, b"origin"))
+    host, _ = split_domain_port(origin.netloc)
+    return bool(host) and origin.netloc == _header(socket, b"host") and validate_host(host, settings.ALLOWED_HOSTS or ["localhost"])
+

@@ -1,0 +1,427 @@
+"""The hot way out: claim → route → write down → send → settle. Which processor, routing.py says; the loop is queueing's.
+
+What is sent was written down before (attempt, processor, requestedAt). An outcome that is unknown, be it for a time-out,
+a reset or the death of a worker, is settled at the same processor with the same requestedAt before anything else.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from payments import events, money, routing
+from payments.processors import KINDS
+from payments.processors.base import Account, Order, Outcome, Processor, Result
+from payments.routing import Atlas, Road
+from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
+from queueing.drain import TENANT_ROOM
+from queueing.work import WorkTable, register
+from registry import database, live, telemetry
+from registry.batching import Batcher
+from registry.errors import Unavailable
+
+log = logging.getLogger(__name__)
+SQL = database.statements(Path(__file__).parent / "sql" / "dispatch.sql")
+
+LEASE = 30.0  # seconds; longer than a look-up and a send together, and than any pause of ours
+MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
+MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF that is well over an hour
+FIRST_BACKOFF = 0.1  # seconds
+LONGEST_BACKOFF = 30.0  # seconds
+NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked at again
+WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
+SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
+POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
+
+_COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.wanted_processor,
+    p.in_doubt_since, p.created_at, a.processor_id, a.requested_at, p.leased_until"""
+_JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
+
+PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
+
+
+class Claim(msgspec.Struct, kw_only=True):
+    """A payment in this worker's hands, with the attempt that is being made."""
+
+    tenant_id: int
+    payment_id: int
+    correlation_id: UUID
+    amount: int
+    currency: str
+    status: Status  # as written down for this attempt
+    was: Status  # as found
+    number: int
+    account: Account
+    reason: str
+    requested_at: datetime
+    in_doubt_since: datetime | None
+    created_at: datetime
+
+    @property
+    def order(self) -> Order:
+        return Order(
+            correlation_id=self.correlation_id, amount=self.amount, currency=self.currency, requested_at=self.requested_at
+        )
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an attempt and what it means for the payment."""
+
+    claim: Claim
+    status: Status
+    outcome: Result
+    code: str
+    detail: str
+    latency_ms: int
+    wait: float | None = None  # seconds until it is due again
+    in_doubt_since: datetime | None = None
+    dead: bool = False
+
+
+class Dispatch:
+    """The drain's job for payments: one per worker process and event loop."""
+
+    table = PAYMENTS
+
+    def __init__(self) -> None:
+        self.atlas = Atlas()
+        self.worker_id = 0
+        self._processors: dict[str, Processor] = {}
+        self._open = AsyncExitStack()
+        self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS)
+
+    async def close(self) -> None:
+        await self._settlements.finish()
+        await self._open.aclose()
+
+    # -- Claiming ----------------------------------------------------------------------------------------------
+
+    async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> list[Claim]:
+        """Lease up to `limit` payments, route them and write their attempts down, in one transaction."""
+        self.worker_id = worker_id
+        room = {**room, **dict.fromkeys(self.atlas.blocked(), 0)}
+        return await database.guarded(lambda: self._claim(limit, room))
+
+    async def _claim(self, limit: int, room: dict[int, int]) -> list[Claim]:
+        parameters = {"limit": limit, "room": TENANT_ROOM, "tenants": list(room), "rooms": list(room.values())}
+        async with database.transaction() as conn:
+            found = await database.rows(conn, PAYMENTS.claim, parameters)
+            if not found:
+                return []
+            await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
+            claims, roadless = self._route(found)
+            if roadless:
+                keys = {"tenant": [t for t, _ in roadless], "payment": [p for _, p in roadless], "seconds": NO_ROAD}
+                await database.rows(conn, SQL["postpone"], keys)
+            numbered = await database.rows(conn, SQL["begin"], self._beginnings(claims)) if claims else []
+        self._tell_begun(claims, numbered)
+        return claims
+
+    def _route(self, found: Sequence[database.Row]) -> tuple[list[Claim], list[tuple[int, int]]]:
+        now, at = time.monotonic(), datetime.now(UTC)
+        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        claims, roadless = [], []
+        for tenant, payment, correlation, amount, currency, status, attempt, wanted, doubt, created, processor, requested, lapsed in found:
+            was = Status(status)
+            if was is QUEUED:
+                road, doubt, requested_at = routing.choose(self.atlas.of(tenant), wanted=wanted, now=now), None, at
+            else:  # sent before, outcome unknown: the same processor, the same requestedAt
+                road, doubt, requested_at = self._same_road(tenant, processor), doubt or lapsed or at, requested
+            if road is None:
+                roadless.append((tenant, payment))
+                continue
+            claims.append(
+                Claim(
+                    tenant_id=tenant,
+                    payment_id=payment,
+                    correlation_id=correlation,
+                    amount=amount,
+                    currency=currency,
+                    status=PROCESSING if was is QUEUED else UNCERTAIN,
+                    was=was,
+                    number=attempt + 1,
+                    account=road.account,
+                    reason=road.reason,
+                    requested_at=requested_at,
+                    in_doubt_since=doubt,
+                    created_at=created,
+                )
+            )
+        return claims, roadless
+
+    def _same_road(self, tenant: int, processor_id: int) -> Road | None:
+        account = self.atlas.account(tenant, processor_id)
+        return account and Road(account, "same processor: the outcome of an earlier send is unknown")
+
+    def _beginnings(self, claims: Sequence[Claim]) -> dict[str, object]:
+        return {
+            "worker": self.worker_id,
+            "lease": LEASE,
+            "tenant": [c.tenant_id for c in claims],
+            "payment": [c.payment_id for c in claims],
+            "number": [c.number for c in claims],
+            "status": [c.status.value for c in claims],
+            "changed": [c.status is not c.was for c in claims],
+            "processor": [c.account.id for c in claims],
+            "requested_at": [c.requested_at for c in claims],
+            "reason": [c.reason for c in claims],
+            "in_doubt_since": [c.in_doubt_since for c in claims],
+        }
+
+    def _tell_begun(self, claims: Sequence[Claim], numbered: Sequence[database.Row]) -> None:
+        by_id = {(c.tenant_id, c.payment_id): c for c in claims}
+        live.tell([_event(by_id[tenant, payment], by_id[tenant, payment].status, *rest) for tenant, payment, *rest in numbered])
+
+    # -- Sending -----------------------------------------------------------------------------------------------
+
+    async def handle(self, claim: Claim) -> bool:
+        """Make the attempt and settle it; whether the payment is done for good."""
+        started = time.perf_counter()
+        processor = await self._processor(claim.account)
+        if claim.status is PROCESSING:
+            outcome = await self._send(processor, claim)
+            settlement = after_send(claim, outcome, _ms(started))
+        else:
+            settlement = await self._resolve(processor, claim, started)
+        await self.settle(settlement)
+        return settlement.status in (SUCCEEDED, FAILED)
+
+    async def _send(self, processor: Processor, claim: Claim) -> Outcome:
+        started = time.perf_counter()
+        outcome = await processor.send(claim.order, claim.account)
+        seconds = time.perf_counter() - started
+        self.atlas.endpoints[claim.account.endpoint].answered(healthy=outcome.healthy, seconds=seconds)
+        _send_seconds(claim.account.kind, outcome.result).observe(seconds)
+        return outcome
+
+    async def _resolve(self, processor: Processor, claim: Claim, started: float) -> Settlement:
+        """Find out what became of an earlier send, at the processor it went to."""
+        looked_up = await processor.look_up(claim.order, claim.account)
+        if looked_up.result is Result.BOOKED:
+            return after_send(claim, looked_up, _ms(started))
+        if looked_up.result is Result.NOT_BOOKED and _doubt_is_over(claim):
+            return never_booked(claim, _ms(started))
+        if not self.atlas.endpoints[claim.account.endpoint].allows(time.monotonic()):
+            return still_in_doubt(claim, looked_up, _ms(started))
+        return after_repeat(claim, await self._send(processor, claim), _ms(started))
+
+    async def _processor(self, account: Account) -> Processor:
+        found = self._processors.get(account.endpoint)
+        if found is None:
+            found = self._processors[account.endpoint] = KINDS[account.kind]()
+            await self._open.enter_async_context(found)
+        return found
+
+    # -- Settling ----------------------------------------------------------------------------------------------
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write the outcome down, for as long as it takes; False when somebody else has taken over the payment."""
+        while True:
+            try:
+                return await self._settlements.submit(settlement)
+            except Unavailable:
+                await asyncio.sleep(WRITE_AGAIN)
+
+    async def _write(self, batch: Sequence[Settlement]) -> list[bool]:
+        with telemetry.SETTLE_SECONDS.time():
+            rows = await database.fetch(SQL["settle"], self._settlement_columns(batch))
+        done = {(tenant, payment): rest for tenant, payment, *rest in rows}
+        told, verdicts = [], []
+        for s in batch:
+            numbered = done.get((s.claim.tenant_id, s.claim.payment_id))
+            verdicts.append(numbered is not None)
+            if numbered and numbered[0] is not None:
+                told.append(_event(s.claim, s.status, *numbered))
+            if numbered:
+                _settled(s.status).inc()
+                if s.status is SUCCEEDED:
+                    telemetry.LATENCY.observe(max(0.0, (numbered[2] - s.claim.created_at).total_seconds()))
+        live.tell(told)
+        return verdicts
+
+    def _settlement_columns(self, batch: Sequence[Settlement]) -> dict[str, object]:
+        claims = [s.claim for s in batch]
+        return {
+            "worker": self.worker_id,
+            "tenant": [c.tenant_id for c in claims],
+            "payment": [c.payment_id for c in claims],
+            "number": [c.number for c in claims],
+            "status": [s.status.value for s in batch],
+            "changed": [s.status is not s.claim.status for s in batch],
+            "processor": [c.account.id for c in claims],
+            "requested_at": [c.requested_at for c in claims],
+            "fee": [money.share(c.amount, c.account.fee_ppm) for c in claims],
+            "outcome": [s.outcome.value for s in batch],
+            "code": [s.code[:50] for s in batch],
+            "detail": [s.detail[:300] for s in batch],
+            "latency": [s.latency_ms for s in batch],
+            "wait": [s.wait for s in batch],
+            "in_doubt_since": [s.in_doubt_since for s in batch],
+            "dead": [s.dead for s in batch],
+        }
+
+    async def hand_back(self, items: Sequence[Claim]) -> None:
+        """We are leaving: what is in flight may go through, so it is in doubt from now on, and due at once."""
+        for claim in items:
+            self._settlements.submit(_unknown(claim, "worker_left", "The worker left before the answer came", 0, wait=0.0))
+        await self._settlements.finish()
+
+    # -- Beside ------------------------------------------------------------------------------------------------
+
+    def background(self) -> list[Callable[[], Awaitable[None]]]:
+        return [self._share, self._poll]
+
+    async def _share(self) -> None:
+        await self.atlas.share()
+        await asyncio.sleep(routing.SYNC_EVERY)
+
+    async def _poll(self) -> None:
+        accounts = {account.endpoint: account for account in self.atlas.polled()}
+        if accounts:
+            await asyncio.gather(*(self._ask(accounts[key]) for key in await routing.elect(list(accounts))))
+        await asyncio.sleep(POLL_STEP)
+
+    async def _ask(self, account: Account) -> None:
+        health = await (await self._processor(account)).health(account)
+        if health:
+            self.atlas.endpoints[account.endpoint].said(health)
+            await routing.note(account.endpoint, health)
+
+
+# -- What an outcome means: decisions without I/O ------------------------------------------------------------
+
+
+def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    """The first send of a decision, or a look-up that found the booking."""
+    if outcome.result is Result.BOOKED:
+        return _booked(claim, outcome, latency_ms)
+    if outcome.result is Result.DECLINED:
+        return _final(claim, outcome, f"Declined by {claim.account.name} ({outcome.code})", latency_ms)
+    if outcome.result is Result.NOT_BOOKED:
+        return _again(claim, outcome, latency_ms)
+    return _unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
+
+
+def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    """A send to the same processor while an earlier one is in doubt: only a booking ends the doubt.
+
+    A refusal says nothing of the earlier send, which may still be on its way.
+    """
+    if outcome.result is Result.BOOKED:
+        return _booked(claim, outcome, latency_ms)
+    if outcome.result is Result.UNKNOWN:
+        return _unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
+    return still_in_doubt(claim, outcome, latency_ms)
+
+
+def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    return msgspec.structs.replace(
+        _unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms), in_doubt_since=claim.in_doubt_since
+    )
+
+
+def never_booked(claim: Claim, latency_ms: int) -> Settlement:
+    """The processor's longest delay has passed and it knows nothing of the payment: it may go anywhere now."""
+    return Settlement(
+        claim=claim,
+        status=QUEUED,
+        outcome=Result.NOT_BOOKED,
+        code="never_booked",
+        detail=f"{claim.account.name} never booked it",
+        latency_ms=latency_ms,
+        wait=0.0,
+    )
+
+
+def _booked(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    took = max(0, round((datetime.now(UTC) - claim.created_at).total_seconds() * 1000))
+    return Settlement(
+        claim=claim,
+        status=SUCCEEDED,
+        outcome=Result.BOOKED,
+        code=outcome.code,
+        detail=f"Booked at {claim.account.name}, {duration(took)} after acceptance",
+        latency_ms=latency_ms,
+    )
+
+
+def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead: bool = False) -> Settlement:
+    return Settlement(
+        claim=claim, status=FAILED, outcome=outcome.result, code=outcome.code, detail=detail, latency_ms=latency_ms, dead=dead
+    )
+
+
+def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    if claim.number >= MAX_ATTEMPTS:
+        return _final(claim, outcome, f"Gave up after {claim.number} attempts ({outcome.code})", latency_ms, dead=True)
+    return Settlement(
+        claim=claim,
+        status=QUEUED,
+        outcome=outcome.result,
+        code=outcome.code,
+        detail=f"Not booked at {claim.account.name} ({outcome.code})",
+        latency_ms=latency_ms,
+        wait=max(outcome.retry_after, backoff(claim.number)),
+    )
+
+
+def _unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: float | None = None) -> Settlement:
+    return Settlement(
+        claim=claim,
+        status=UNCERTAIN,
+        outcome=Result.UNKNOWN,
+        code=code,
+        detail=detail,
+        latency_ms=latency_ms,
+        wait=backoff(claim.number) if wait is None else wait,
+        in_doubt_since=datetime.now(UTC),
+        dead=claim.number >= MAX_QUESTIONS,
+    )
+
+
+def _doubt_is_over(claim: Claim) -> bool:
+    since = claim.in_doubt_since
+    return since is not None and (datetime.now(UTC) - since).total_seconds() > claim.account.longest_delay
+
+
+def backoff(number: int) -> float:
+    """Seconds before the next attempt: doubling from FIRST_BACKOFF to LONGEST_BACKOFF, the upper half at random."""
+    full = min(FIRST_BACKOFF * 2 ** min(number - 1, 16), LONGEST_BACKOFF)
+    return full * random.uniform(0.5, 1.0)
+
+
+def duration(ms: int) -> str:
+    """Milliseconds in words for people: 41 ms, 3.2 s, 4 min."""
+    if ms < 1000:
+        return f"{ms} ms"
+    return f"{ms / 1000:.1f} s" if ms < 120_000 else f"{ms / 60_000:.0f} min"
+
+
+def _ms(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)
+
+
+def _event(claim: Claim, status: Status, position: int, sequence: int, at: datetime) -> live.Event:
+    return events.event(
+        tenant=claim.tenant_id,
+        position=position,
+        correlation_id=claim.correlation_id,
+        status=status.value,
+        amount=claim.amount,
+        currency=claim.currency,
+        processor=claim.account.name,
+        attempts=claim.number,
+        updated_at=at,
+        sequence=sequence,
+    )
+
+
+_settled = telemetry.SETTLED.labels
+_send_seconds = telemetry.SEND_SECONDS.labels

@@ -1,0 +1,35 @@
+"""What a caller can do wrong with payments."""
+
+from registry.errors import NotFound, Problem
+
+
+class PaymentError(Problem):
+    """The payment cannot be handled that way."""
+
+    status = 422
+
+
+class UnknownPayment(NotFound):
+    """There is no payment with this id."""
+
+
+class DifferentContent(PaymentError):
+    """A payment with this correlation id exists with other content."""
+
+    status = 409
+
+
+class NotCancelable(PaymentError):
+    """Only a payment that is still queued can be canceled."""
+
+    status = 409
+
+
+class LiveTenant(PaymentError):
+    """Payments of a live tenant cannot be purged."""
+
+    status = 403
+
+
+class AmountRefused(PaymentError):
+    """The amount cannot be represented in its currency."""

@@ -1,0 +1,70 @@
+"""A payment's changes as readers see them: the live message, and what was missed, read back from PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from payments.money import decimal_text
+from registry import database, live
+from registry.api import ENCODER, iso
+
+SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
+
+
+def status_body(
+    *,
+    correlation_id: UUID | str,
+    status: str,
+    amount: int,
+    currency: str,
+    processor: str | None,
+    attempts: int,
+    updated_at: datetime,
+    sequence: int,
+) -> dict:
+    """The object of `GET /payments/{id}/status` (contract section 2), which live messages carry too."""
+    return {
+        "correlationId": str(correlation_id),
+        "status": status,
+        "amount": decimal_text(amount, currency),
+        "currency": currency,
+        "processor": processor,
+        "attempts": attempts,
+        "updatedAt": iso(updated_at),
+        "sequence": sequence,
+    }
+
+
+def event(*, tenant: int, position: int, **fields) -> live.Event:
+    """A live event from the fields of `status_body`."""
+    body = status_body(**fields)
+    return live.Event(tenant, position, body["correlationId"], body["sequence"], ENCODER.encode(body))
+
+
+_COLUMNS = ("correlation_id", "status", "amount", "currency", "processor", "attempts", "updated_at", "sequence")
+
+
+def _from_row(row: database.Row) -> live.Event:
+    tenant, position, *fields = row
+    return event(tenant=tenant, position=position, **dict(zip(_COLUMNS, fields, strict=True)))
+
+
+async def since(tenant: int, after: int, limit: int) -> list[live.Event]:
+    """A tenant's events numbered above `after`, in order, at most `limit`."""
+    rows = await database.fetch(SQL["since"], {"tenant": tenant, "after": after, "limit": limit})
+    return [_from_row(row) for row in rows]
+
+
+async def of_payment(tenant: int, correlation_id: UUID, after: int) -> list[live.Event]:
+    """One payment's events with a sequence above `after`, in order."""
+    params = {"tenant": tenant, "correlation": correlation_id, "after": after}
+    return [_from_row(row) for row in await database.fetch(SQL["of_payment"], params)]
+
+
+async def positions(tenants: Sequence[int]) -> dict[int, int]:
+    """The numbers of these tenants' latest events."""
+    return dict(await database.fetch(SQL["positions"], {"tenants": list(tenants)}))
+
+
+live.use(since, positions)

@@ -1,0 +1,90 @@
+"""What callers may send: the structs of the API's bodies, and the way from one to an order."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+import msgspec
+from msgspec import Meta
+
+from payments import money, routing
+from payments.errors import AmountRefused
+from payments.intake import Order
+from registry.access import Principal
+from registry.errors import Invalid
+
+METADATA_PAIRS = 50
+BATCH_ITEMS = 1000
+FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
+
+type Scalar = str | int | float | bool | None
+
+
+class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The body of `POST /payments`."""
+
+    amount: Annotated[Decimal, Meta(description="at most as many decimals as the currency has", examples=["19.90"])]
+    correlation_id: Annotated[UUID, Meta(description="the sender's id; made here when missing")] | None = None
+    currency: Annotated[str, Meta(description="ISO 4217; the tenant's when missing", examples=["BRL"])] | None = None
+    description: Annotated[str, Meta(max_length=500)] = ""
+    metadata: dict[Annotated[str, Meta(min_length=1, max_length=100)], Scalar] | None = None
+    processor: Annotated[str, Meta(max_length=63, description="send it to this one only")] | None = None
+    scheduled_for: Annotated[datetime, Meta(tz=True)] | None = None
+    priority: Annotated[int, Meta(ge=0, le=9, description="9 goes first")] = 0
+
+
+class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /payments/batch`: items are read one by one, so that a bad one spoils no other."""
+
+    items: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_ITEMS)]
+
+
+PAYMENT = msgspec.json.Decoder(PaymentRequest)
+BATCH = msgspec.json.Decoder(BatchRequest)
+
+
+def key_id(principal: Principal, idempotency_key: str) -> UUID:
+    """The correlation id that an `Idempotency-Key` header stands for: the same key of the same tenant, the same id."""
+    if len(idempotency_key) > 255 or not idempotency_key.isprintable():
+        raise Invalid(errors=[{"field": "Idempotency-Key", "message": "wants at most 255 printable characters"}])
+    return uuid5(NAMESPACE_URL, f"registry:{principal.tenant_id}:{idempotency_key}")
+
+
+async def order_of(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> Order:
+    """The order that `request` asks for, checked against its tenant. Raises Invalid (422) with every fault."""
+    faults: list[dict[str, str]] = []
+
+    def fault(field: str, message: str) -> None:
+        faults.append({"field": field, "message": message})
+
+    currency = principal.currency if request.currency is None else request.currency
+    if currency not in money.CURRENCIES:
+        fault("currency", "is not an ISO 4217 currency code such as BRL")
+        currency = principal.currency
+    amount = 0
+    try:
+        amount = money.minor_units(request.amount, currency)
+    except AmountRefused as error:
+        fault("amount", error.detail)
+    if principal.max_amount is not None and amount > principal.max_amount:
+        fault("amount", f"is above this tenant's limit of {money.decimal_text(principal.max_amount, currency)}")
+    if request.metadata and len(request.metadata) > METADATA_PAIRS:
+        fault("metadata", f"has {len(request.metadata)} pairs; at most {METADATA_PAIRS}")
+    if request.processor is not None and not await routing.has_processor(principal.tenant_id, request.processor):
+        fault("processor", "is not the name of one of this tenant's processors")
+    if request.scheduled_for and request.scheduled_for > datetime.now(UTC) + FURTHEST:
+        fault("scheduledFor", f"is more than {FURTHEST.days} days ahead")
+    if faults:
+        raise Invalid("some fields are not acceptable", errors=faults)
+    return Order(
+        tenant_id=principal.tenant_id,
+        correlation_id=request.correlation_id or (key_id(principal, idempotency_key) if idempotency_key else uuid4()),
+        amount=amount,
+        currency=currency,
+        description=request.description,
+        metadata=request.metadata,
+        processor=request.processor or "",
+        scheduled_for=request.scheduled_for,
+        priority=request.priority,
+    )

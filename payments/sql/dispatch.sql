@@ -1,0 +1,104 @@
+-- name: begin
+-- Written before anything is sent: the attempt, its processor, its requestedAt and the reason. Touches no indexed column
+-- of the payment, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
+        %(processor)b::bigint[], %(requested_at)b::timestamptz[], %(reason)b::text[], %(in_doubt_since)b::timestamptz[]
+    ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, reason, in_doubt_since)
+), begun AS (
+    UPDATE payments_payment p
+    SET status = i.status, sequence = p.sequence + i.changed::int, attempt = i.number, in_doubt_since = i.in_doubt_since,
+        lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s),
+        changed_at = CASE WHEN i.changed THEN now() ELSE p.changed_at END
+    FROM input i
+    WHERE p.tenant_id = i.tenant_id AND p.id = i.payment_id
+    RETURNING p.tenant_id, p.id AS payment_id, p.sequence, p.status, i.number, i.processor_id, i.reason, i.changed
+), attempts AS (
+    INSERT INTO payments_attempt (tenant_id, payment_id, number, processor_id, reason, requested_at, worker_id, started_at, outcome, code)
+    SELECT tenant_id, payment_id, number, processor_id, reason, requested_at, %(worker)s, now(), '', '' FROM input
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM begun WHERE changed GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+)
+INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
+SELECT b.tenant_id, n.position - row_number() OVER (PARTITION BY b.tenant_id ORDER BY b.payment_id DESC) + 1,
+    b.payment_id, b.sequence, b.status, b.processor_id, b.number, now(), b.reason
+FROM begun b JOIN numbered n USING (tenant_id)
+WHERE b.changed
+RETURNING tenant_id, payment_id, position, sequence, at;
+
+-- name: postpone
+-- Rows that no processor can take at the moment (asked for by name, or all of the tenant's are away).
+UPDATE payments_payment SET run_at = now() + make_interval(secs => %(seconds)s)
+WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]));
+
+-- name: settle
+-- Everything that an outcome means, in one commit: state (compare and set: fenced by worker, attempt and state), attempt,
+-- ledger, roll-ups, dead letters, events. Shared rows last and in order: roll-ups by key, then streams by tenant.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
+        %(processor)b::bigint[], %(requested_at)b::timestamptz[], %(fee)b::bigint[], %(outcome)b::text[], %(code)b::text[],
+        %(detail)b::text[], %(latency)b::bigint[], %(wait)b::float8[], %(in_doubt_since)b::timestamptz[], %(dead)b::boolean[]
+    ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, fee, outcome, code,
+        detail, latency, wait, in_doubt_since, dead)
+), settled AS (
+    UPDATE payments_payment p
+    SET status = i.status, sequence = p.sequence + i.changed::int, code = CASE WHEN i.status = 'succeeded' THEN '' ELSE i.code END,
+        processor_id = CASE WHEN i.status = 'succeeded' THEN i.processor_id ELSE p.processor_id END,
+        requested_at = CASE WHEN i.status = 'succeeded' THEN i.requested_at ELSE p.requested_at END,
+        fee = CASE WHEN i.status = 'succeeded' THEN i.fee ELSE p.fee END,
+        in_doubt_since = i.in_doubt_since,
+        run_at = CASE WHEN i.dead AND i.status = 'uncertain' THEN 'infinity'
+            WHEN i.wait IS NULL THEN p.run_at ELSE now() + make_interval(secs => i.wait) END,
+        lease_id = NULL, leased_until = NULL,
+        changed_at = CASE WHEN i.changed THEN now() ELSE p.changed_at END
+    FROM input i
+    WHERE p.tenant_id = i.tenant_id AND p.id = i.payment_id
+      AND p.attempt = i.number AND p.lease_id = %(worker)s AND p.status IN ('processing', 'uncertain')
+    RETURNING p.tenant_id, p.id AS payment_id, p.sequence, p.status, p.amount, p.currency,
+        i.number, i.changed, i.processor_id, i.requested_at, i.fee, i.outcome, i.code, i.detail, i.latency, i.dead
+), attempts AS (
+    UPDATE payments_attempt a SET outcome = s.outcome, code = s.code, latency_ms = s.latency
+    FROM settled s
+    WHERE a.tenant_id = s.tenant_id AND a.payment_id = s.payment_id AND a.number = s.number
+), booked AS (
+    SELECT * FROM settled WHERE status = 'succeeded'
+), ledger AS (
+    INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at)
+    SELECT b.tenant_id, b.payment_id, b.processor_id, l.account, l.amount, b.currency, now()
+    FROM booked b
+    CROSS JOIN LATERAL (VALUES ('processor', b.amount), ('fees', -b.fee), ('balance', b.fee - b.amount)) AS l (account, amount)
+), letters AS (
+    INSERT INTO payments_deadletter (tenant_id, payment_id, code, detail, created_at, resolution, resolved_by)
+    SELECT tenant_id, payment_id, code, detail, now(), '', '' FROM settled WHERE dead
+), rolled AS (
+    INSERT INTO payments_rollup AS r (tenant_id, width, starts_at, processor_id, currency, payments, amount, fee)
+    SELECT b.tenant_id, w.width, to_timestamp(floor(extract(epoch FROM b.requested_at) / w.width) * w.width) AS starts_at,
+        b.processor_id, b.currency, count(*), sum(b.amount), sum(b.fee)
+    FROM booked b CROSS JOIN (VALUES (1), (3600)) AS w (width)
+    GROUP BY 1, 2, 3, 4, 5
+    ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (tenant_id, width, starts_at, processor_id, currency) DO UPDATE
+    SET payments = r.payments + excluded.payments, amount = r.amount + excluded.amount, fee = r.fee + excluded.fee
+    RETURNING 1
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM settled
+    WHERE changed AND (SELECT count(*) FROM rolled) >= 0  -- the roll-ups' locks come first, always
+    GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
+    SELECT s.tenant_id, n.position - row_number() OVER (PARTITION BY s.tenant_id ORDER BY s.payment_id DESC) + 1,
+        s.payment_id, s.sequence, s.status, s.processor_id, s.number, now(), s.detail
+    FROM settled s JOIN numbered n USING (tenant_id)
+    WHERE s.changed
+    RETURNING tenant_id, payment_id, position, sequence, at
+)
+SELECT s.tenant_id, s.payment_id, e.position, e.sequence, e.at
+FROM settled s LEFT JOIN events e USING (tenant_id, payment_id);

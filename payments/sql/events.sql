@@ -1,0 +1,21 @@
+-- name: since
+-- A tenant's stream after a number. Commit order equals number order (Stream is locked while numbering), so nothing
+-- committed later can have a lower number.
+SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence
+FROM payments_paymentevent e
+JOIN payments_payment p ON p.tenant_id = e.tenant_id AND p.id = e.payment_id
+LEFT JOIN payments_processor r ON r.id = e.processor_id
+WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s
+ORDER BY e.position
+LIMIT %(limit)s;
+
+-- name: of_payment
+SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence
+FROM payments_payment p
+JOIN payments_paymentevent e ON e.tenant_id = p.tenant_id AND e.payment_id = p.id
+LEFT JOIN payments_processor r ON r.id = e.processor_id
+WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s AND e.sequence > %(after)s
+ORDER BY e.sequence;
+
+-- name: positions
+SELECT tenant_id, position FROM payments_stream WHERE tenant_id = ANY(%(tenants)s);

@@ -1,0 +1,42 @@
+-- name: accept
+-- One statement, one commit for all payments of the same instant. A correlation id that exists is left alone and not
+-- returned. Events are numbered last: the tenants' stream rows are locked in order of tenant and only until the commit.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(tenant)b::bigint[], %(correlation)b::uuid[], %(fingerprint)b::bytea[], %(amount)b::bigint[],
+        %(currency)b::text[], %(description)b::text[], %(metadata)b::text[], %(wanted)b::text[],
+        %(run_at)b::timestamptz[], %(priority)b::bigint[]
+    ) AS t (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata, wanted, run_at, priority)
+), accepted AS (
+    INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,
+        wanted_processor, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
+    SELECT tenant_id, correlation_id, fingerprint, amount, currency, description, metadata::jsonb,
+        wanted, coalesce(run_at, now()), priority, 'queued', 1, '', 0, 0, now(), now()
+    FROM input
+    ON CONFLICT (tenant_id, correlation_id) DO NOTHING
+    RETURNING tenant_id, id, correlation_id, created_at
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM accepted GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
+    SELECT a.tenant_id, n.position - row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) + 1,
+        a.id, 1, 'queued', 0, a.created_at, ''
+    FROM accepted a JOIN numbered n USING (tenant_id)
+    RETURNING tenant_id, payment_id, position
+)
+SELECT a.tenant_id, a.correlation_id, a.created_at, e.position
+FROM accepted a JOIN events e ON e.tenant_id = a.tenant_id AND e.payment_id = a.id;
+
+-- name: existing
+-- What stands under ids that were not accepted: replays carry the same fingerprint.
+SELECT p.tenant_id, p.correlation_id, p.fingerprint, p.created_at, p.currency, p.amount
+FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
+JOIN payments_payment p USING (tenant_id, correlation_id);
+
+-- name: wake
+-- A hint to the drains. On its own and not waiting for the disk: a NOTIFY in the accepting transaction would hold a
+-- lock that all of them share until its fsync is done.
+NOTIFY payments;

@@ -1,0 +1,48 @@
+-- name: accounts
+SELECT id, tenant_id, name, kind, rtrim(url, '/'), (fee * 1000000)::bigint, options, enabled,
+    kind || ':' || coalesce(nullif(url, ''), id::text)
+FROM payments_processor
+WHERE tenant_id = ANY(%(tenants)s::bigint[])
+ORDER BY tenant_id, fee, id;
+
+-- name: elect
+-- One caller per endpoint and interval: whoever moves the time forward may ask.
+WITH known AS (
+    INSERT INTO payments_endpoint (key, failing, min_response_ms, trend_ms, next_poll_at, breaker, failures, breaker_changed_at)
+    SELECT key, false, 0, 0, now(), 'closed', 0, now() FROM unnest(%(keys)s::text[]) AS key
+    ON CONFLICT (key) DO NOTHING
+)
+UPDATE payments_endpoint SET next_poll_at = now() + make_interval(secs => %(every)s)
+WHERE key IN (
+    SELECT key FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]) AND next_poll_at <= now()
+    ORDER BY key FOR UPDATE SKIP LOCKED
+)
+RETURNING key;
+
+-- name: note
+UPDATE payments_endpoint SET failing = %(failing)s, min_response_ms = %(minimum)s, polled_at = now() WHERE key = %(key)s;
+
+-- name: share
+-- A breaker is written only by the worker that saw it change; rows that would stay as they are cost no write.
+WITH seen AS (
+    SELECT * FROM unnest(%(keys)s::text[], %(breakers)s::text[], %(failures)s::bigint[], %(trends)s::float8[])
+        AS t (key, breaker, failures, trend_ms)
+), written AS (
+    INSERT INTO payments_endpoint AS e
+        (key, failing, min_response_ms, trend_ms, next_poll_at, breaker, failures, breaker_changed_at)
+    SELECT key, false, 0, trend_ms, now(), coalesce(nullif(breaker, ''), 'closed'), failures, now() FROM seen ORDER BY key
+    ON CONFLICT (key) DO UPDATE SET
+        trend_ms = excluded.trend_ms,
+        failures = excluded.failures,
+        breaker = CASE WHEN (SELECT s.breaker FROM seen s WHERE s.key = e.key) = '' THEN e.breaker ELSE excluded.breaker END,
+        breaker_changed_at = CASE WHEN (SELECT s.breaker FROM seen s WHERE s.key = e.key) IN ('', e.breaker)
+            THEN e.breaker_changed_at ELSE now() END
+    WHERE abs(e.trend_ms - excluded.trend_ms) > 0.5 OR e.failures <> excluded.failures
+       OR (SELECT s.breaker FROM seen s WHERE s.key = e.key) NOT IN ('', e.breaker)
+    RETURNING e.key, e.failing, e.min_response_ms, e.breaker, extract(epoch FROM now() - e.polled_at)::float8 AS ago
+)
+SELECT * FROM written
+UNION ALL
+SELECT e.key, e.failing, e.min_response_ms, e.breaker, extract(epoch FROM now() - e.polled_at)::float8
+FROM payments_endpoint e
+WHERE e.key = ANY(%(keys)s::text[]) AND e.key NOT IN (SELECT key FROM written);

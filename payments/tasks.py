@@ -1,0 +1,24 @@
+"""What workers and cron run for payments, by name."""
+
+import logging
+
+from payments import ledger
+from payments.dispatch import Dispatch
+from queueing import schedule, tasks
+
+log = logging.getLogger(__name__)
+
+PROVE_EVERY = 300  # seconds between proofs of the ledger
+
+
+async def prove_ledger() -> None:
+    proof = await ledger.prove()
+    if proof.sound:
+        log.info("ledger proven", extra={"payments": proof.payments, "lines": proof.lines})
+    else:
+        log.error("ledger does not add up", extra={"proof": str(proof)})
+
+
+tasks.DRAINS["payments"] = Dispatch
+tasks.CHORES["prove-ledger"] = prove_ledger
+schedule.every("prove-ledger", PROVE_EVERY)

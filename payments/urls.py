@@ -1,0 +1,11 @@
+"""Addresses of the payments API."""
+
+from django.urls import path
+
+from payments import views
+from registry.handler import by_method
+
+hot = [
+    path("payments", by_method(POST=views.accept, GET=views.browse), name="payments"),
+    path("payments/batch", by_method(POST=views.accept_batch), name="payments_batch"),
+]

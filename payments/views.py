@@ -1,0 +1,369 @@
+"""The API of payments over HTTP (contract section 2). Pages for people live in pages.py."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+
+from payments import events, intake, lifecycle, queries
+from payments import summary as summaries
+from payments.errors import LiveTenant, UnknownPayment
+from payments.money import decimal_text
+from payments.requests import BATCH, PAYMENT, PaymentRequest, order_of
+from payments.states import OPEN, Status
+from registry import access, live
+from registry.access import Principal
+from registry.api import ENCODER, api, field_faults, iso, json_response, read
+from registry.errors import Invalid, Problem
+from registry.handler import lean, until_disconnect
+
+WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
+PAGE_AT_MOST = 500
+
+
+async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
+    """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
+    principal = await access.authenticate(request.META.get("HTTP_AUTHORIZATION"))
+    principal.require(scope)
+    return principal, await access.limit_rate(principal) if principal.rate_limit else {}
+
+
+def payment_id(text: str) -> UUID:
+    """The id in a path; one that is no UUID is simply unknown."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UnknownPayment from None
+
+
+# -- Accepting: hot, so plain views -----------------------------------------------------------------------
+
+
+@lean
+async def accept(request: HttpRequest) -> HttpResponse:
+    """`POST /payments`: 202 once durable; the same content under the same id, the same answer."""
+    principal, headers = await authorize(request, "write")
+    order = await order_of(read(request, PAYMENT), principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
+    receipt = await intake.submit(order)
+    if wait := preferred_wait(request.META.get("HTTP_PREFER", "")):
+        return await settled_within(wait, order, receipt, request, headers)
+    return accepted(order, receipt, headers)
+
+
+def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:
+    address = f"{settings.REGISTRY_URL}/payments/{order.correlation_id}"
+    body = (
+        f'{{"correlationId":"{order.correlation_id}","status":"queued","amount":"{decimal_text(order.amount, order.currency)}",'
+        f'"currency":"{order.currency}","createdAt":"{iso(receipt.created_at)}","statusUrl":"{address}/status",'
+        f'"liveUrl":"{address}/live?token={access.live_token(order.tenant_id, order.correlation_id)}"}}'
+    )
+    response = HttpResponse(body.encode(), status=202, content_type="application/json", headers=headers)
+    response["Location"] = f"{address}/status"
+    if receipt.replayed:
+        response["Idempotent-Replayed"] = "true"
+    return response
+
+
+def preferred_wait(prefer: str) -> float:
+    """The seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_AT_MOST; 0 without."""
+    for preference in prefer.split(","):
+        name, _, value = preference.partition("=")
+        if name.strip().lower() == "wait" and value.strip().isdigit():
+            return min(float(value), WAIT_AT_MOST)
+    return 0
+
+
+async def settled_within(
+    wait: float, order: intake.Order, receipt: intake.Receipt, request: HttpRequest, headers: dict[str, str]
+) -> HttpResponse:
+    """200 with the settled payment, or the usual 202 when that takes longer."""
+    await until_disconnect(request.receive, lifecycle.settled(order.tenant_id, order.correlation_id, within=wait))
+    detail = await queries.detail_of(order.tenant_id, order.correlation_id)
+    if detail is None or detail["status"] in OPEN:
+        return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})
+    response = json_response(detail, headers=headers)
+    if receipt.replayed:
+        response["Idempotent-Replayed"] = "true"
+    return with_headers(response, {"Preference-Applied": f"wait={wait:.0f}"})
+
+
+def with_headers(response: HttpResponse, headers: dict[str, str]) -> HttpResponse:
+    for name, value in headers.items():
+        response[name] = value
+    return response
+
+
+@lean(max_body=settings.MAX_BATCH_BODY)
+async def accept_batch(request: HttpRequest) -> HttpResponse:
+    """`POST /payments/batch`: up to 1,000 payments, one verdict per item; bad ones never spoil good ones."""
+    principal, headers = await authorize(request, "write")
+    batch = read(request, BATCH)
+    if principal.rate_limit:
+        headers = await access.limit_rate(principal, cost=max(1, len(batch.items) - 1))
+    verdicts: list[dict[str, Any]] = [{}] * len(batch.items)
+    orders: list[tuple[int, intake.Order]] = []
+    for n, raw in enumerate(batch.items):
+        try:
+            orders.append((n, await order_of(item_of(raw), principal)))
+        except Invalid as error:
+            verdicts[n] = {"correlationId": named_id(raw), "status": "invalid", "error": {"detail": error.detail, "errors": error.errors}}
+    outcomes = await intake.submit_many([order for _, order in orders])
+    for (n, order), outcome in zip(orders, outcomes, strict=True):
+        verdicts[n] = verdict(order, outcome)
+    return json_response({"results": verdicts}, headers=headers)
+
+
+def item_of(raw: msgspec.Raw) -> PaymentRequest:
+    if len(raw) > settings.MAX_BODY:
+        raise Invalid(f"an item may have at most {settings.MAX_BODY} bytes")
+    try:
+        return PAYMENT.decode(raw)
+    except msgspec.ValidationError:
+        faults = field_faults(msgspec.json.decode(raw), PaymentRequest)
+        raise Invalid("some fields are not acceptable", errors=faults) from None
+
+
+def named_id(raw: msgspec.Raw) -> str | None:
+    data = msgspec.json.decode(raw)
+    name = data.get("correlationId") if isinstance(data, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def verdict(order: intake.Order, outcome: intake.Receipt | Problem) -> dict[str, Any]:
+    if isinstance(outcome, intake.Receipt):
+        return {"correlationId": str(order.correlation_id), "status": "replayed" if outcome.replayed else "queued"}
+    if outcome.status != 409:
+        raise outcome
+    return {"correlationId": str(order.correlation_id), "status": "conflict", "error": {"detail": outcome.detail, "errors": []}}
+
+
+# -- Asking -----------------------------------------------------------------------------------------------
+
+
+@api.get("/payments/{id}/status", tags=["payments"], summary="Where a payment stands")
+async def status(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "read")
+    found = await queries.status_of(principal.tenant_id, payment_id(id))
+    if found is None:
+        raise UnknownPayment
+    return json_response(found, headers=headers)
+
+
+@api.get("/payments/{id}", tags=["payments"], summary="A payment with its attempts and its timeline")
+async def detail(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "read")
+    found = await queries.detail_of(principal.tenant_id, payment_id(id))
+    if found is None:
+        raise UnknownPayment
+    return json_response(found, headers=headers)
+
+
+def moment(request: HttpRequest, name: str) -> datetime | None:
+    """A query parameter in ISO 8601; without a zone it is UTC."""
+    text = request.GET.get(name)
+    if not text:
+        return None
+    try:
+        # A "+" that was not percent-encoded arrives as a space.
+        at = msgspec.convert(text.replace(" ", "+") if "T" in text else text, datetime, strict=False)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (msgspec.ValidationError, ValueError):
+        raise Invalid(errors=[{"field": name, "message": "wants a time in ISO 8601 such as 2025-07-15T12:34:56.000Z"}]) from None
+
+
+LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")
+
+
+def filters_of(request: HttpRequest) -> queries.Filters:
+    """The filters in the query string. Raises Invalid (422) naming unknown ones."""
+    unknown = [name for name in request.GET if name not in LIST_FIELDS]
+    if unknown:
+        allowed = ", ".join(LIST_FIELDS)
+        raise Invalid(errors=[{"field": name[:100], "message": f"unknown; allowed: {allowed}"} for name in unknown])
+    status = request.GET.get("status") or None
+    if status and status not in Status.values:
+        raise Invalid(errors=[{"field": "status", "message": f"wants one of {', '.join(Status.values)}"}])
+    return queries.Filters(
+        status=status,
+        processor=request.GET.get("processor") or None,
+        from_=moment(request, "from"),
+        to=moment(request, "to"),
+    )
+
+
+def whole(request: HttpRequest, name: str, default: int, least: int, most: int) -> int:
+    text = request.GET.get(name, str(default))
+    if not text.isdecimal() or not least <= int(text[:12]) <= most:
+        raise Invalid(errors=[{"field": name, "message": f"wants a whole number from {least} to {most}"}])
+    return int(text)
+
+
+@lean
+async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
+    principal, headers = await authorize(request, "read")
+    filters = filters_of(request)
+    accept = request.META.get("HTTP_ACCEPT", "")
+    if "text/csv" in accept:
+        return export(csv_lines(principal.tenant_id, filters), "text/csv; charset=utf-8", "payments.csv")
+    if "application/x-ndjson" in accept:
+        return export(json_lines(principal.tenant_id, filters), "application/x-ndjson", "payments.ndjson")
+    limit = whole(request, "limit", 50, 1, PAGE_AT_MOST)
+    page = await queries.page_of(principal.tenant_id, filters, limit=limit, cursor=request.GET.get("cursor"))
+    return json_response(page, headers=headers)
+
+
+def export(lines: AsyncIterator[bytes], kind: str, name: str) -> StreamingHttpResponse:
+    return StreamingHttpResponse(lines, content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+async def json_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
+    async for items in queries.all_of(tenant_id, filters):
+        yield ENCODER.encode_lines(items)
+
+
+COLUMNS = ("correlationId", "status", "amount", "currency", "processor", "attempts", "createdAt", "updatedAt", "description")
+
+
+async def csv_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
+    yield (",".join(COLUMNS) + "\r\n").encode()
+    async for items in queries.all_of(tenant_id, filters):
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerows([safe_cell(item[column]) for column in COLUMNS] for item in items)
+        yield text.getvalue().encode()
+
+
+def safe_cell(value: Any) -> Any:
+    """Spreadsheets run cells that begin like formulas (CSV injection); a quote in front stops that."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+@api.get("/payments-summary", tags=["payments"], summary="What each processor booked in a window of requestedAt")
+async def summary(request: HttpRequest) -> HttpResponse:
+    principal, headers = await authorize(request, "read")
+    found = await summaries.summary(
+        tenant_id=principal.tenant_id,
+        currency=request.GET.get("currency") or principal.currency,
+        start=moment(request, "from"),
+        end=moment(request, "to"),
+    )
+    return json_response(found, headers=headers)
+
+
+@api.get("/payments/{id}/events", tags=["live"], summary="Long poll: events after a sequence, or none after `wait` seconds")
+async def poll(request: HttpRequest, id: str) -> HttpResponse:
+    correlation_id = payment_id(id)
+    tenant_id = await reader_of(request, correlation_id)
+    after = whole(request, "after", 0, 0, 2**31 - 1)
+    wait = whole(request, "wait", 20, 0, int(WAIT_AT_MOST))
+    found = await until_disconnect(request.receive, events_after(tenant_id, correlation_id, after, wait))
+    messages = [live_message(event) for event in found or []]
+    return json_response({"events": messages, "next": found[-1].sequence if found else after})
+
+
+async def reader_of(request: HttpRequest, correlation_id: UUID) -> int:
+    """The tenant whose payment this is: by the link's token, else by key."""
+    if token := request.GET.get("token"):
+        tenant_id = access.live_subject(correlation_id, token)
+        if tenant_id is None:
+            raise UnknownPayment
+        return tenant_id
+    principal, _ = await authorize(request, "read")
+    return principal.tenant_id
+
+
+def live_message(event: live.Event) -> dict[str, Any]:
+    return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body)}
+
+
+async def events_after(tenant_id: int, correlation_id: UUID, after: int, wait: float) -> list[live.Event]:
+    async with live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription:
+        if found := await events.of_payment(tenant_id, correlation_id, after):
+            return found
+        if await queries.status_of(tenant_id, correlation_id) is None:
+            raise UnknownPayment
+        try:
+            async with asyncio.timeout(wait):
+                return [event for event in await subscription.get() if event.sequence > after]
+        except TimeoutError:
+            return []
+
+
+# -- Changing -----------------------------------------------------------------------------------------------
+
+
+@api.post("/payments/{id}/cancel", tags=["payments"], summary="Cancel a payment that is still queued")
+async def cancel(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "write")
+    return json_response(await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id)), headers=headers)
+
+
+@api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant")
+async def purge(request: HttpRequest) -> HttpResponse:
+    principal, headers = await authorize(request, "write")
+    if principal.mode != "sandbox":
+        raise LiveTenant
+    removed = await lifecycle.purge(tenant_id=principal.tenant_id)
+    return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)
+
+
+_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/PaymentRequest"}}}
+_PROBLEMS = {
+    str(status): {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in (
+        (400, "Not JSON"),
+        (401, "No valid key"),
+        (403, "The key lacks the scope"),
+        (409, "Other content under the same id"),
+        (413, "Body above the limit"),
+        (415, "Not application/json"),
+        (422, "Fields not acceptable"),
+        (429, "Rate limit"),
+        (503, "Nothing can take it at the moment; Retry-After says when to come back"),
+    )
+}
+api.describe(
+    "/payments",
+    "post",
+    {
+        "tags": ["payments"],
+        "operationId": "accept_payment",
+        "summary": "Accept a payment: 202 once it is durable",
+        "requestBody": {"required": True, "content": _JSON},
+        "responses": {"202": {"description": "Durable"}, "200": {"description": "Settled within `Prefer: wait`"}, **_PROBLEMS},
+    },
+    PaymentRequest,
+)
+api.describe(
+    "/payments/batch",
+    "post",
+    {
+        "tags": ["payments"],
+        "operationId": "accept_batch",
+        "summary": "Accept up to 1,000 payments, one verdict per item",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object", "required": ["items"], "properties": {
+                "items": {"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/PaymentRequest"}}}}}},
+        },
+        "responses": {"200": {"description": "One verdict per item, in order"}, **_PROBLEMS},
+    },
+)
+api.describe(
+    "/payments",
+    "get",
+    {
+        "tags": ["payments"],
+        "operationId": "browse_payments",
+        "summary": "A page of payments with the total; text/csv or application/x-ndjson stream everything",
+        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in LIST_FIELDS],
+        "responses": {"200": {"description": "A page"}, **{k: v for k, v in _PROBLEMS.items() if k in ("401", "403", "422", "429")}},
+    },
+)

@@ -1,0 +1,216 @@
+"""The loop that an RQ job runs: wake, claim, hand out, collect, until told to stop. What is claimed, its owner knows."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import psycopg
+from django.db.models.functions import Now
+from django_async_backend.db import async_new_connection
+
+from queueing.models import Worker
+from queueing.work import TABLES, WorkTable
+from registry import database
+from registry.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+CAPACITY = 400  # rows in flight per drain: rate × delay must fit (550/s at 0.5 s is 275)
+TENANT_ROOM = 300  # of these for one tenant, so that a slow processor of one leaves room for the others
+CLAIM_AT_MOST = 200  # rows per claim; larger ones hold the stream's lock for longer than a commit should
+CLAIM_FREE = 50  # do not claim for less room than that while more is in flight
+POLL = 0.2  # seconds between looks when nothing wakes us
+HEARTBEAT = 1.0  # seconds
+GRACE = 4.0  # seconds that what is in flight gets after the signal to stop; `up` kills after 7
+AWAY = 0.5  # seconds before the database is tried again
+RECONNECT = 1.0  # seconds before LISTEN is tried again
+
+
+class Item(Protocol):
+    tenant_id: int
+
+
+class Job(Protocol):
+    """What a drain needs to know of its work."""
+
+    table: WorkTable
+
+    async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> Sequence[Item]:
+        """Lease up to `limit` rows; `room` says how many more some tenants may have in flight."""
+
+    async def handle(self, item: Any) -> bool:
+        """Bring one row to its outcome and write that down; whether it is done for good."""
+
+    async def hand_back(self, items: Sequence[Any]) -> None:
+        """Write down that these were begun and not finished."""
+
+    def background(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """Loops that run beside, such as health polls."""
+
+
+class Drain:
+    """One at work: a Worker row that beats, a listener that wakes it, and up to CAPACITY rows in flight."""
+
+    def __init__(self, job: Job, *, capacity: int = CAPACITY) -> None:
+        self.job = job
+        self.capacity = capacity
+        self.in_flight: dict[asyncio.Task, Item] = {}
+        self.per_tenant: Counter[int] = Counter()
+        self.finished = self.failed = 0
+        self.worker_id = 0
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._beats: asyncio.Task | None = None
+
+    def stop(self) -> None:
+        """Claim nothing more; finish what is in flight, or hand it back after GRACE."""
+        self._stop.set()
+        self._wake.set()
+
+    async def run(self, *, seconds: float) -> None:
+        """Drain for about `seconds`, or until `stop`."""
+        await self._register()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self.stop)
+        beside = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.job.background())]
+        try:
+            while not self._stop.is_set():
+                await self._step()
+            await self._finish()
+        finally:
+            timer.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await self._sign_off()
+
+    # -- Claiming ------------------------------------------------------------------------------------------
+
+    async def _step(self) -> None:
+        free = self.capacity - len(self.in_flight)
+        if free < min(CLAIM_FREE, self.capacity):
+            await self._until_room()
+            return
+        self._wake.clear()
+        try:
+            items = await self.job.claim(self.worker_id, min(free, CLAIM_AT_MOST), self._room())
+        except Unavailable:
+            await asyncio.sleep(AWAY)
+            return
+        for item in items:
+            self._start(item)
+        if not items:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL):
+                    await self._wake.wait()
+
+    def _room(self) -> dict[int, int]:
+        return {tenant: TENANT_ROOM - used for tenant, used in self.per_tenant.items() if used}
+
+    async def _until_room(self) -> None:
+        waiting = {asyncio.ensure_future(self._stop.wait()), *self.in_flight}
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=POLL)
+
+    def _start(self, item: Item) -> None:
+        task = asyncio.get_running_loop().create_task(self.job.handle(item))
+        self.in_flight[task] = item
+        self.per_tenant[item.tenant_id] += 1
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task) -> None:
+        item = self.in_flight.pop(task)
+        self.per_tenant[item.tenant_id] -= 1
+        if task.cancelled():
+            return
+        if error := task.exception():
+            log.error("work failed unexpectedly; its lease will lapse", exc_info=error)
+        self.finished += 1
+        self.failed += not (error is None and task.result())
+
+    # -- Ending --------------------------------------------------------------------------------------------
+
+    async def _finish(self) -> None:
+        if self.in_flight:
+            await asyncio.wait(self.in_flight, timeout=GRACE)
+        left = dict(self.in_flight)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        if left:
+            with contextlib.suppress(Unavailable):  # the leases lapse then
+                await self.job.hand_back(list(left.values()))
+
+    # -- Being seen ----------------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                worker = await database.guarded(
+                    lambda: Worker.async_objects.acreate(
+                        queue=self.job.table.queue, hostname=socket.gethostname(), pid=os.getpid(), capacity=self.capacity
+                    )
+                )
+                self.worker_id = worker.id
+                return
+            except Unavailable:
+                await asyncio.sleep(AWAY)
+            finally:
+                await database.release()
+
+    async def _beat(self) -> None:
+        async with async_new_connection():
+            row = Worker.async_objects.filter(id=self.worker_id)
+            beating = await row.aupdate(
+                heartbeat_at=Now(), in_flight=len(self.in_flight), finished=self.finished, failed=self.failed
+            )
+            if not beating:  # taken for dead while the database or this process was away; our leases have lapsed
+                log.warning("worker was taken for dead; starting anew", extra={"worker": self.worker_id})
+                self.stop()
+            await reap()
+        await asyncio.sleep(HEARTBEAT)
+
+    async def _sign_off(self) -> None:
+        with contextlib.suppress(Unavailable):
+            await database.guarded(lambda: Worker.async_objects.filter(id=self.worker_id).adelete())
+        await database.release()
+
+    async def _listen(self) -> None:
+        """LISTEN needs a connection of its own: it does not pass PgBouncer's transaction mode, nor the pool's recycling."""
+        parameters = {**database.connection_parameters(), "cursor_factory": psycopg.AsyncCursor}
+        try:
+            async with await psycopg.AsyncConnection.connect(**parameters) as conn:
+                await conn.execute(f"LISTEN {self.job.table.queue}")
+                self._wake.set()
+                async for _ in conn.notifies():
+                    self._wake.set()
+        except psycopg.Error as error:
+            log.info("not listening, polling meanwhile", extra={"error": str(error)[:200]})
+        await asyncio.sleep(RECONNECT)
+
+
+async def forever(work: Callable[[], Awaitable[None]]) -> None:
+    """Repeat `work`; an error is said and not the end."""
+    while True:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - a loop beside must not end with one bad moment
+            log.warning("background work interrupted", extra={"work": getattr(work, "__qualname__", str(work)), "error": repr(error)})
+            await asyncio.sleep(HEARTBEAT)
+
+
+async def reap() -> None:
+    """Release the leases of workers that fell silent, in all work tables, and forget them."""
+    silent = [worker.id async for worker in Worker.async_objects.all().silent()]
+    if silent:
+        for table in TABLES.values():
+            await table.release(silent)
+        await Worker.async_objects.filter(id__in=silent).adelete()
+        log.warning("workers fell silent; their leases lapsed", extra={"workers": silent})
+
+

@@ -1,0 +1,43 @@
+"""How the queues and their workers are, for /health and /metrics."""
+
+from prometheus_client.core import GaugeMetricFamily
+
+from queueing.models import Worker
+from queueing.work import TABLES
+from registry import status
+
+
+@status.check("workers")
+async def _workers() -> str:
+    alive = await Worker.async_objects.all().alive().acount()
+    if not alive:
+        raise RuntimeError("no worker is alive; accepted payments wait")
+    return f"{alive} alive"
+
+
+@status.check("queue")
+async def _queue() -> str:
+    depths = {name: await table.depth() for name, table in TABLES.items()}
+    return "; ".join(f"{name}: {d.waiting} waiting, oldest {d.oldest:.1f} s" for name, d in depths.items())
+
+
+async def _gauges() -> list[GaugeMetricFamily]:
+    depth = GaugeMetricFamily("registry_queue_rows", "Open rows by what they wait for", labels=["queue", "state"])
+    age = GaugeMetricFamily("registry_queue_oldest_seconds", "How long the oldest due row has waited", labels=["queue"])
+    for name, table in TABLES.items():
+        now = await table.depth()
+        for state in ("waiting", "leased", "scheduled"):
+            depth.add_metric([name, state], getattr(now, state))
+        age.add_metric([name], now.oldest)
+    workers = GaugeMetricFamily("registry_workers", "Drains at work", labels=["queue"])
+    use = GaugeMetricFamily("registry_worker_use_ratio", "Rows in flight against capacity", labels=["queue"])
+    found = [w async for w in Worker.async_objects.all().alive()]
+    for name in TABLES:
+        mine = [w for w in found if w.queue == name]
+        workers.add_metric([name], len(mine))
+        capacity = sum(w.capacity for w in mine)
+        use.add_metric([name], sum(w.in_flight for w in mine) / capacity if capacity else 0)
+    return [depth, age, workers, use]
+
+
+status.gauges.append(_gauges)

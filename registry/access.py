@@ -1,0 +1,270 @@
+"""Keys and links to tenants: who a request acts for, with which scopes, how often. What they may then see is the apps' matter."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.db.models.functions import Now
+from limits import RateLimitItem, parse
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from registry import database
+from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
+from registry.models import ApiKey, Tenant
+
+log = logging.getLogger(__name__)
+
+FRESH = 0.4  # seconds that a key's answer is used without a second thought
+STALE = 0.8  # seconds that it is used while being asked again; after that we wait. Revocation works within 1 s
+CACHED_KEYS = 10_000  # entries; a flood of invented keys evicts, it does not grow
+LIMITER_TIMEOUT = 0.2  # seconds for the rate limiter's Redis; without it requests pass
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whom a request acts for."""
+
+    tenant_id: int
+    slug: str
+    currency: str
+    mode: str
+    max_amount: int | None  # minor units
+    scopes: frozenset[str]
+    key: str  # prefix; "" for the open tenant
+    rate_limit: RateLimitItem | None = None
+
+    def require(self, scope: str) -> None:
+        """Raises Forbidden (403) unless the key has `scope`; `admin` includes all."""
+        if scope not in self.scopes and "admin" not in self.scopes:
+            raise Forbidden(f"this key has no {scope} scope")
+
+
+# -- Recognising a caller --------------------------------------------------------------------------
+
+_KEY = """
+SELECT t.id, t.slug, t.currency, t.mode, t.max_amount, k.scopes::text, k.prefix, k.rate_limit, t.status,
+       k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute'
+FROM registry_apikey k JOIN registry_tenant t ON t.id = k.tenant_id
+WHERE k.prefix = %s AND k.digest = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+"""
+_USED = "UPDATE registry_apikey SET last_used_at = now() WHERE prefix = %s"
+_OPEN = """
+SELECT id, slug, currency, mode, max_amount, '["read", "write"]', '', '', status, false
+FROM registry_tenant WHERE slug = %s AND open
+"""
+
+
+@dataclass(slots=True)
+class _Entry:
+    principal: Principal | None
+    asked_at: float
+    refresh: asyncio.Task | None = None
+
+
+class _Cache:
+    """What the database said of a key, for less than a second. If it is away, what it said last: nobody can revoke then."""
+
+    def __init__(self, load: Callable[[str], Awaitable[Principal | None]]) -> None:
+        self._load = load
+        self._entries: dict[bytes, _Entry] = {}
+
+    async def get(self, name: str) -> Principal | None:
+        key = hashlib.sha256(name.encode()).digest()  # no plain keys in memory dumps
+        entry = self._entries.get(key)
+        if entry is None:
+            return (await self._ask(key, name)).principal
+        age = time.monotonic() - entry.asked_at
+        if age < FRESH:
+            return entry.principal
+        if entry.refresh is None:
+            entry.refresh = asyncio.create_task(self._again(key, name, entry))
+        if age > STALE:
+            await asyncio.shield(entry.refresh)
+        return self._entries.get(key, entry).principal
+
+    async def _ask(self, key: bytes, name: str) -> _Entry:
+        asked_at = time.monotonic()
+        principal = await self._load(name)
+        if len(self._entries) >= CACHED_KEYS:
+            self._entries.pop(next(iter(self._entries)))
+        entry = self._entries[key] = _Entry(principal, asked_at)
+        return entry
+
+    async def _again(self, key: bytes, name: str, entry: _Entry) -> None:
+        try:
+            await self._ask(key, name)
+        except Unavailable:
+            entry.asked_at = time.monotonic()
+        finally:
+            entry.refresh = None
+
+
+async def _load_key(token: str) -> Principal | None:
+    return await _load(_KEY, (token.split("_", 2)[1], hashlib.sha256(token.encode()).digest()))
+
+
+async def _load_open(slug: str) -> Principal | None:
+    return await _load(_OPEN, (slug,))
+
+
+async def _load(sql: str, params: tuple) -> Principal | None:
+    rows = await database.fetch(sql, params)
+    if not rows:
+        return None
+    tenant_id, slug, currency, mode, max_amount, scopes, prefix, rate_limit, status, note_use = rows[0]
+    if note_use:
+        await database.fetch(_USED, (prefix,))
+    if status != Tenant.Status.ACTIVE:
+        return None
+    return Principal(
+        tenant_id=tenant_id,
+        slug=slug,
+        currency=currency,
+        mode=mode,
+        max_amount=max_amount,
+        scopes=frozenset(msgspec.json.decode(scopes)),
+        key=prefix,
+        rate_limit=parse(rate_limit) if rate_limit else None,
+    )
+
+
+_keys, _open = _Cache(_load_key), _Cache(_load_open)
+
+
+async def authenticate(authorization: str | None, *, keyless: bool = True) -> Principal:
+    """The principal of an `Authorization: Bearer KEY` header; without one the open tenant, where `keyless` allows it.
+
+    Raises Unauthorized (401) for keys that are unknown, revoked, expired or of a tenant that is not active.
+    """
+    if not authorization:
+        if keyless and settings.REGISTRY_OPEN_TENANT and (principal := await _open.get(settings.REGISTRY_OPEN_TENANT)):
+            return principal
+        raise Unauthorized
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token.startswith("rk_") or token.count("_") < 2 or len(token) > 200:
+        raise Unauthorized
+    principal = await _keys.get(token)
+    if principal is None:
+        raise Unauthorized
+    return principal
+
+
+# -- How often (requirement A8) -----------------------------------------------------------------------
+
+_limiters: dict[asyncio.AbstractEventLoop, MovingWindowRateLimiter] = {}
+
+
+def _limiter() -> MovingWindowRateLimiter:
+    loop = asyncio.get_running_loop()
+    if loop not in _limiters:
+        _limiters[loop] = MovingWindowRateLimiter(RedisStorage(f"async+{settings.REDIS_URL}", implementation="redispy"))
+    return _limiters[loop]
+
+
+async def limit_rate(principal: Principal, cost: int = 1) -> dict[str, str]:
+    """Count `cost` against the key's limit; the RateLimit-* headers. Raises TooManyRequests (429) with Retry-After.
+
+    Without Redis nothing is limited: a payment refused is worse than one too many.
+    """
+    item = principal.rate_limit
+    if item is None:
+        return {}
+    try:
+        async with asyncio.timeout(LIMITER_TIMEOUT):
+            allowed = await _limiter().hit(item, "key", principal.key, cost=cost)
+            window = await _limiter().get_window_stats(item, "key", principal.key)
+    except Exception as error:
+        log.warning("rate limiter away, letting requests pass", extra={"error": repr(error)})
+        return {}
+    reset = max(1, round(window.reset_time - time.time()))
+    headers = {
+        "RateLimit-Limit": str(item.amount),
+        "RateLimit-Remaining": str(max(0, window.remaining)),
+        "RateLimit-Reset": str(reset),
+    }
+    if not allowed:
+        raise TooManyRequests(f"at most {item}", headers={**headers, "Retry-After": str(reset)})
+    return headers
+
+
+# -- Tenants and keys ------------------------------------------------------------------------------------
+
+
+async def create_tenant(
+    *, slug: str, name: str = "", currency: str = "BRL", open: bool = False, mode: str = Tenant.Mode.SANDBOX
+) -> Tenant:
+    """A new tenant. Raises ValidationError for a bad slug or one that is taken."""
+    tenant = Tenant(slug=slug, name=name or slug, currency=currency, open=open, mode=mode)
+    tenant.clean_fields()
+    await tenant.async_save()
+    return tenant
+
+
+async def issue_key(
+    *,
+    tenant: Tenant,
+    scopes: list[str],
+    name: str = "",
+    expires_at: datetime | None = None,
+    rate_limit: str = "",
+) -> tuple[ApiKey, str]:
+    """A new key and its plain text `rk_PREFIX_SECRET`, which is shown once and never kept."""
+    if rate_limit:
+        parse(rate_limit)  # ValueError names what it wanted
+    prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    plain = f"rk_{prefix}_{secret}"
+    key = ApiKey(
+        tenant=tenant,
+        prefix=prefix,
+        digest=hashlib.sha256(plain.encode()).digest(),
+        name=name,
+        scopes=scopes,
+        expires_at=expires_at,
+        rate_limit=rate_limit,
+    )
+    await key.async_save()
+    return key, plain
+
+
+async def revoke_key(*, prefix: str) -> bool:
+    """End a key; every process refuses it within a second. False when it was revoked before or never was."""
+    return bool(await ApiKey.async_objects.filter(prefix=prefix, revoked_at=None).aupdate(revoked_at=Now()))
+
+
+create_tenant_sync = async_to_sync(create_tenant)
+issue_key_sync = async_to_sync(issue_key)
+revoke_key_sync = async_to_sync(revoke_key)
+
+
+# -- Links that anybody may follow ---------------------------------------------------------------------------
+
+_LINK_KEY = hashlib.sha256(b"payment link" + settings.SECRET_KEY.encode()).digest()
+
+
+def live_token(tenant_id: int, correlation_id: UUID) -> str:
+    """The signature in a payment's public link: it shows this payment and nothing else, for as long as SECRET_KEY lives."""
+    mac = hmac.digest(_LINK_KEY, b"%d:%b" % (tenant_id, correlation_id.bytes), "sha256")[:15]
+    return f"{tenant_id:x}.{base64.urlsafe_b64encode(mac).decode()}"
+
+
+def live_subject(correlation_id: UUID, token: str) -> int | None:
+    """The tenant whose payment `token` shows; None for a token that is not ours or of another payment."""
+    try:
+        tenant_id = int(token.partition(".")[0], 16)
+    except ValueError:
+        return None
+    expected = live_token(tenant_id, correlation_id)
+    return tenant_id if hmac.compare_digest(expected.encode(), token.encode()) else None

@@ -1,0 +1,139 @@
+"""The JSON edges of the API: problem details (RFC 9457), decoding with every field's fault named, times, OpenAPI."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+
+from registry.errors import Invalid, Malformed, Problem, UnsupportedMediaType
+
+ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def json_response(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(ENCODER.encode(data), status=status, content_type="application/json", headers=headers)
+
+
+def problem_response(error: Problem) -> HttpResponse:
+    """RFC 9457: type, title, status, detail; `errors` names fields."""
+    name = "".join(f"-{c.lower()}" if c.isupper() else c for c in type(error).__name__).lstrip("-")
+    body: dict[str, Any] = {"type": f"urn:registry:problem:{name}", "title": error.title, "status": error.status, "detail": error.detail}
+    if error.errors:
+        body["errors"] = error.errors
+    return HttpResponse(
+        ENCODER.encode(body), status=error.status, content_type="application/problem+json", headers=error.headers
+    )
+
+
+def iso(at: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and Z."""
+    at = at.astimezone(UTC) if at.tzinfo is not UTC else at
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+# -- Reading JSON ------------------------------------------------------------------------------------------
+
+
+def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Malformed(f"the field {twice[:50]!r} stands twice in one object")
+    return fields
+
+
+_duplicate_check = json.JSONDecoder(object_pairs_hook=_no_duplicates)
+
+
+def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder[S]") -> S:
+    """The request's body as a struct. Raises UnsupportedMediaType (415), Malformed (400), Invalid (422, all fields)."""
+    kind = request.META.get("CONTENT_TYPE", "")
+    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType
+    body = request.body
+    try:
+        # Two fields of one name: readers differ in which one counts, so neither does.
+        _duplicate_check.decode(body.decode())
+        if b"\\u0000" in body:
+            raise Invalid("a text contains the character NUL, which cannot be stored", errors=_where_nul(json.loads(body)))
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(body, decoder.type, error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise Malformed(f"not JSON: {str(error)[:200] or 'nested too deeply'}") from None
+
+
+def _where_nul(data: Any) -> list[dict[str, str]]:
+    fields = data.items() if isinstance(data, dict) else [("body", data)]
+    return [{"field": name[:100], "message": "contains NUL"} for name, value in fields if "\\u0000" in json.dumps([name, value])]
+
+
+def invalid(body: bytes, kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Invalid:
+    """Every field's fault, not only the first: each is converted on its own once the whole has failed."""
+    data = msgspec.json.decode(body)
+    faults = field_faults(data, kind) or [{"field": "body", "message": str(error)}]
+    return Invalid("some fields are not acceptable", errors=faults)
+
+
+def field_faults(data: Any, kind: type[msgspec.Struct]) -> list[dict[str, str]]:
+    if not isinstance(data, dict):
+        return [{"field": "body", "message": f"wants an object, got {type(data).__name__}"}]
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    faults = [
+        {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"} for name in data if name not in fields
+    ]
+    for name, field in fields.items():
+        if name not in data:
+            if field.required:
+                faults.append({"field": name, "message": "is required"})
+            continue
+        try:
+            msgspec.convert(data[name], field.type, strict=True)
+        except (msgspec.ValidationError, ValueError) as fault:
+            faults.append({"field": name, "message": str(fault)})
+    return faults
+
+
+# -- The API object -----------------------------------------------------------------------------------------
+
+
+class Api(NinjaAPI):
+    """Ordinary routes are ninja's; hot ones are plain views, described in the same OpenAPI document."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            title="Registry",
+            version="1",
+            description="Accept a payment, settle it surely, watch it live.",
+            docs_url=None,
+            openapi_url=None,
+            urls_namespace="api",
+        )
+        self.plain: dict[str, dict[str, Any]] = {}
+        self.schemas: dict[str, Any] = {}
+
+    def describe(self, path: str, method: str, operation: dict[str, Any], *structs: type[msgspec.Struct]) -> None:
+        """Put a plain view into the OpenAPI document, with the schemas of its structs."""
+        self.plain.setdefault(path, {})[method.lower()] = operation
+        _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+        self.schemas.update(components)
+
+    def get_openapi_schema(self, **more: Any) -> dict[str, Any]:
+        schema = super().get_openapi_schema(path_prefix="", **more)
+        for path, operations in self.plain.items():
+            schema["paths"].setdefault(path, {}).update(operations)
+        schema.setdefault("components", {}).setdefault("schemas", {}).update(self.schemas)
+        return schema
+
+
+api = Api()
+
+
+@api.exception_handler(Problem)
+def _problem(_request: HttpRequest, error: Problem) -> HttpResponse:
+    return problem_response(error)

@@ -1,0 +1,41 @@
+"""The ASGI application: HTTP to the lean handler, websockets to the apps' consumers, and the process's start and end."""
+
+import os
+from contextlib import AsyncExitStack
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
+
+import django
+
+django.setup(set_prefix=False)
+
+from channels.routing import URLRouter
+from channels.sessions import CookieMiddleware, SessionMiddleware
+from payments.socket_urls import websocket_urlpatterns
+
+from registry import database, live
+from registry.handler import LeanHandler
+
+http = LeanHandler()
+websocket = CookieMiddleware(SessionMiddleware(URLRouter(websocket_urlpatterns)))
+
+
+async def application(scope: dict, receive, send) -> None:
+    match scope["type"]:
+        case "http":
+            await http(scope, receive, send)
+        case "websocket":
+            await websocket(scope, receive, send)
+        case "lifespan":
+            await lifespan(receive, send)
+
+
+async def lifespan(receive, send) -> None:
+    """Open what the process holds, close it in reverse. Servers without lifespan get both lazily."""
+    async with AsyncExitStack() as stack:
+        await receive()
+        stack.push_async_callback(database.close)
+        stack.push_async_callback(live.close)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,195 @@
+"""Django's ASGI handler without what the API does not use: its requests, resolver and views stay, threads and signals go.
+
+Views marked `@lean` (the API) run on the loop alone: no middleware, no signal receivers in threads, the body in memory,
+no task that waits for a disconnect. All other requests (pages, admin, static files) take Django's own way.
+"""
+
+import asyncio
+import io
+import logging
+import random
+import re
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+from asgiref.sync import ThreadSensitiveContext
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, get_resolver
+
+from registry import database, telemetry
+from registry.api import problem_response
+from registry.errors import BodyTimeout, MethodNotAllowed, NotFound, Problem, TooLarge
+
+log = logging.getLogger(__name__)
+
+BODY_TIMEOUT = 20  # seconds for a whole body to arrive; slower is an attack or a dead line
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller's own, passed on; anything else is replaced
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+type View = Callable[..., Awaitable[HttpResponseBase]]
+
+
+def lean[V: View](view: V | None = None, *, max_body: int | None = None) -> Any:
+    """Mark an async view as one that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY."""
+
+    def mark(view: V) -> V:
+        view.lean = True  # type: ignore[attr-defined]
+        view.max_body = max_body or settings.MAX_BODY  # type: ignore[attr-defined]
+        return view
+
+    return mark(view) if view else mark
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete."""
+
+
+class LeanHandler(ASGIHandler):
+    """The one HTTP application of the service."""
+
+    counters: ClassVar[dict[tuple[str, int], Any]] = {}
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        rid = given if REQUEST_ID.match(given) else b"%016x" % random.getrandbits(64)
+        request_id.set(rid.decode())
+        try:
+            match = get_resolver().resolve(scope["path"])
+        except Resolver404:
+            match = None
+        if match is not None and getattr(match.func, "lean", False):
+            await self.serve_lean(match, scope, receive, send, rid)
+        else:
+            async with ThreadSensitiveContext():
+                try:
+                    await self.handle(scope, receive, _with_request_id(send, rid))
+                finally:
+                    await database.release()
+
+    async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
+        request: HttpRequest | None = None
+        try:
+            body = await read_body(scope, receive, match.func.max_body)
+            request = self.request_class(scope, io.BytesIO(body))
+            request._body = body  # in memory already: Django need not read the stream again
+            request.resolver_match = match
+            request.receive = receive  # type: ignore[attr-defined]
+            response = await match.func(request, *match.args, **match.kwargs)
+            if response.status_code == 405 and response.get("Content-Type", "").startswith("text/"):
+                response = problem_response(MethodNotAllowed(headers={"Allow": response.get("Allow", "")}))
+        except ClientGone:
+            return
+        except Problem as error:
+            response = problem_response(error)
+        except (Http404, UnicodeDecodeError):
+            response = problem_response(NotFound())
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("unhandled error", extra={"path": scope["path"]})
+            response = problem_response(Problem("something went wrong here; it has been logged under this request id"))
+        finally:
+            await database.release()
+        await self.answer(response, scope, receive, send, rid)
+
+    async def answer(self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
+        response["X-Request-Id"] = rid.decode()
+        response["X-Content-Type-Options"] = "nosniff"
+        self.count(scope["method"], response.status_code)
+        if response.streaming:
+            await until_disconnect(receive, self.send_response(response, send))
+            return
+        headers = [(name.encode("latin1"), value.encode("latin1")) for name, value in response.items()]
+        content = response.content if scope["method"] != "HEAD" else b""
+        headers.append((b"content-length", b"%d" % len(response.content)))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    def count(self, method: str, status: int) -> None:
+        counter = self.counters.get((method, status))
+        if counter is None:
+            known = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
+            counter = self.counters[method, status] = telemetry.REQUESTS.labels(known, str(status))
+        counter.inc()
+
+
+def _with_request_id(send: Callable, rid: bytes) -> Callable:
+    async def sending(message: dict) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", rid)]
+        await send(message)
+
+    return sending
+
+
+async def read_body(scope: dict, receive: Callable, limit: int) -> bytes:
+    """The whole body. Raises TooLarge (413) as soon as that is known, BodyTimeout (408), ClientGone."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    if not message.get("more_body"):
+        return _checked(message.get("body", b""), limit)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await _rest_of_body(message, receive, limit)
+    except TimeoutError:
+        raise BodyTimeout(f"no complete body within {BODY_TIMEOUT} s", headers={"Connection": "close"}) from None
+
+
+async def _rest_of_body(message: dict, receive: Callable, limit: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+
+
+def _checked(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+    return body
+
+
+async def until_disconnect[T](receive: Callable, work: Awaitable[T]) -> T | None:
+    """Run `work`, for long polls and streams, and cancel it when the client hangs up; None then."""
+
+    async def hung_up() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(hung_up())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+
+
+def by_method(**views: View) -> View:
+    """One address, several views: `by_method(POST=accept, GET=browse)`. The most generous body limit counts."""
+
+    async def dispatch(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        view = views.get(request.method or "") or (views.get("GET") if request.method == "HEAD" else None)
+        if view is None:
+            raise MethodNotAllowed(f"allowed: {', '.join(sorted(views))}", headers={"Allow": ", ".join(sorted(views))})
+        return await view(request, *args, **kwargs)
+
+    return lean(dispatch, max_body=max(getattr(view, "max_body", settings.MAX_BODY) for view in views.values()))
+
+

@@ -1,0 +1,274 @@
+"""The hub: one subscription per process, fanned out to sockets and long polls by key. What an event means, the apps know.
+
+Redis carries the news (at most once, in any order); PostgreSQL numbers it. A tenant's events are numbered without gaps in
+commit order, so the hub sees at once what it missed, reads that from the source, and hands all on in order. Without Redis
+it asks the source every second: pages get slower, not wrong.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+from channels.layers import get_channel_layer
+
+from registry import telemetry
+from registry.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+GROUP = "live"
+PUBLISH_TIMEOUT = 1.0  # seconds; news that Redis does not take in time is found by the hubs' own look
+FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
+TICK = 1.0  # seconds between looks at the source, which find what Redis lost
+MAILBOX = 1000  # events that a slow reader may be behind before it is dropped
+FILL_LIMIT = 500  # events per read of a gap
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One numbered change. `body` is the JSON object that readers get."""
+
+    tenant: int
+    position: int  # within the tenant; no gaps
+    subject: str  # what changed, such as a payment's correlation id
+    sequence: int  # within the subject
+    body: bytes
+
+
+class Source:
+    """Where missed events are read from; an app registers its own with `use`."""
+
+    since: Callable[[int, int, int], Awaitable[list[Event]]]  # (tenant, after, limit) → events in order
+    positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]]  # tenants → their latest numbers
+
+
+source = Source()
+
+
+def use(
+    since: Callable[[int, int, int], Awaitable[list[Event]]],
+    positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]],
+) -> None:
+    source.since, source.positions = since, positions  # type: ignore[method-assign]
+
+
+# -- Telling -------------------------------------------------------------------------------------------
+
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Event])
+_telling: set[asyncio.Task] = set()
+
+
+def tell(events: Sequence[Event]) -> None:
+    """Spread committed events, one message for all of them. Never waits, never fails: it is a hint."""
+    if events:
+        task = asyncio.get_running_loop().create_task(_tell(_encoder.encode(events)))
+        _telling.add(task)
+        task.add_done_callback(_telling.discard)
+
+
+async def _tell(data: bytes) -> None:
+    try:
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            await get_channel_layer().group_send(GROUP, {"type": "live", "data": data})
+    except Exception as error:
+        log.debug("live message not sent", extra={"error": repr(error)})
+
+
+# -- Listening -----------------------------------------------------------------------------------------
+
+
+class TooSlow(Exception):
+    """The reader fell more than MAILBOX events behind."""
+
+
+class Subscription:
+    """A reader's mailbox for one tenant, or for some of its subjects."""
+
+    def __init__(self, subjects: frozenset[str] | None) -> None:
+        self.subjects = subjects
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._overrun = False
+
+    def wants(self, event: Event) -> bool:
+        return self.subjects is None or event.subject in self.subjects
+
+    def put(self, event: Event) -> None:
+        if len(self._events) >= MAILBOX:
+            self._overrun = True
+        else:
+            self._events.append(event)
+        self._arrived.set()
+
+    async def get(self) -> list[Event]:
+        """All that has arrived, at least one. Raises TooSlow."""
+        await self._arrived.wait()
+        if self._overrun:
+            raise TooSlow
+        self._arrived.clear()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+
+class Feed:
+    """One tenant's events in order, for all readers of this process."""
+
+    def __init__(self, tenant: int, position: int) -> None:
+        self.tenant = tenant
+        self.position = position
+        self.streams: set[Subscription] = set()
+        self.by_subject: dict[str, set[Subscription]] = {}
+        self._early: dict[int, Event] = {}
+        self._filling: asyncio.Task | None = None
+
+    def add(self, subscription: Subscription) -> None:
+        for readers in self._rooms(subscription):
+            readers.add(subscription)
+
+    def discard(self, subscription: Subscription) -> None:
+        for readers in self._rooms(subscription):
+            readers.discard(subscription)
+        for subject in subscription.subjects or ():
+            if not self.by_subject.get(subject, True):
+                del self.by_subject[subject]
+
+    def _rooms(self, subscription: Subscription) -> list[set[Subscription]]:
+        if subscription.subjects is None:
+            return [self.streams]
+        return [self.by_subject.setdefault(subject, set()) for subject in subscription.subjects]
+
+    @property
+    def unused(self) -> bool:
+        return not self.streams and not self.by_subject
+
+    def offer(self, event: Event) -> None:
+        if event.position > self.position:
+            self._early[event.position] = event
+            self._advance()
+
+    def _advance(self) -> None:
+        while event := self._early.pop(self.position + 1, None):
+            self.position += 1
+            self._hand_out(event)
+        if self._early and self._filling is None:
+            self.fill(after=FILL_AFTER)
+
+    def _hand_out(self, event: Event) -> None:
+        for subscription in (*self.streams, *self.by_subject.get(event.subject, ())):
+            subscription.put(event)
+
+    def fill(self, *, after: float = 0) -> None:
+        """Read what is missing from the source, once for all readers."""
+        if self._filling is None:
+            self._filling = asyncio.get_running_loop().create_task(self._fill(after))
+
+    async def _fill(self, after: float) -> None:
+        try:
+            await asyncio.sleep(after)
+            if after and not self._early:
+                return  # it was only overtaken
+            for event in await source.since(self.tenant, self.position, FILL_LIMIT):
+                self._early[event.position] = event
+        except Unavailable:
+            pass  # the next tick tries again
+        finally:
+            self._filling = None
+            for stale in [position for position in self._early if position <= self.position]:
+                del self._early[stale]
+            if self.position + 1 in self._early:
+                self._advance()
+
+    def close(self) -> None:
+        if self._filling:
+            self._filling.cancel()
+
+
+class Hub:
+    """All feeds of this process and the one subscription that serves them. It listens while somebody reads."""
+
+    def __init__(self) -> None:
+        self.feeds: dict[int, Feed] = {}
+        self._tasks: list[asyncio.Task] = []
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def subscribe(self, tenant: int, subjects: frozenset[str] | None = None) -> AsyncIterator[Subscription]:
+        """Everything committed from now on: of the tenant, or of these subjects. Read the past after entering."""
+        feed = await self._feed(tenant)
+        subscription = Subscription(subjects)
+        feed.add(subscription)
+        telemetry.LIVE_SOCKETS.inc()
+        try:
+            yield subscription
+        finally:
+            telemetry.LIVE_SOCKETS.dec()
+            feed.discard(subscription)
+            if feed.unused and self.feeds.get(tenant) is feed:
+                self.feeds.pop(tenant).close()
+
+    async def _feed(self, tenant: int) -> Feed:
+        async with self._opening:
+            if not self._tasks:
+                loop = asyncio.get_running_loop()
+                self._tasks = [loop.create_task(self._listen()), loop.create_task(self._tick())]
+            feed = self.feeds.get(tenant)
+            if feed is None:
+                position = (await source.positions([tenant])).get(tenant, 0)
+                feed = self.feeds[tenant] = Feed(tenant, position)
+            return feed
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                layer = get_channel_layer()
+                channel = await layer.new_channel(GROUP)
+                await layer.group_add(GROUP, channel)
+                while True:
+                    self._receive((await layer.receive(channel))["data"])
+            except Exception as error:
+                log.warning("live messages interrupted", extra={"error": repr(error)})
+                await asyncio.sleep(TICK)
+
+    def _receive(self, data: bytes) -> None:
+        if self.feeds:
+            for event in _decoder.decode(data):
+                if feed := self.feeds.get(event.tenant):
+                    feed.offer(event)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            with suppress(Unavailable):
+                if self.feeds:
+                    for tenant, position in (await source.positions(list(self.feeds))).items():
+                        if (feed := self.feeds.get(tenant)) and position > feed.position:
+                            feed.fill()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for feed in self.feeds.values():
+            feed.close()
+
+
+_hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+
+
+def hub() -> Hub:
+    loop = asyncio.get_running_loop()
+    if loop not in _hubs:
+        _hubs[loop] = Hub()
+    return _hubs[loop]
+
+
+async def close() -> None:
+    """Stop listening and telling in this loop, and close the channel layer's connections."""
+    if found := _hubs.pop(asyncio.get_running_loop(), None):
+        await found.close()
+    await asyncio.gather(*_telling, return_exceptions=True)
+    with suppress(Exception):
+        await get_channel_layer().flush()

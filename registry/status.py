@@ -1,0 +1,158 @@
+"""How the service itself is: health per dependency, metrics, the API's description."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from functools import cache
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django_async_backend.db import async_new_connection
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from redis.asyncio import Redis
+
+from registry import database
+from registry.api import api, json_response
+from registry.errors import MethodNotAllowed
+from registry.handler import lean
+
+CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
+
+type Check = Callable[[], Awaitable[str]]
+checks: dict[str, Check] = {}
+gauges: list[Callable[[], Awaitable[list[GaugeMetricFamily]]]] = []
+
+
+def check(name: str) -> Callable[[Check], Check]:
+    """Register a dependency's check: returns a word on how it is, raises when it is not well."""
+
+    def register(function: Check) -> Check:
+        checks[name] = function
+        return function
+
+    return register
+
+
+@check("database")
+async def _database() -> str:
+    await database.fetch("SELECT 1", repeatable=False)
+    return "connected"
+
+
+@check("redis")
+async def _redis() -> str:
+    async with Redis.from_url(settings.REDIS_URL, socket_timeout=CHECK_TIMEOUT) as client:
+        await client.ping()
+    return "connected"
+
+
+async def _run(function: Check) -> dict[str, str]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT), async_new_connection():
+            return {"status": "ok", "detail": await function()}
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not well
+        return {"status": "failing", "detail": str(error)[:200] or type(error).__name__}
+
+
+async def _report() -> HttpResponse:
+    names = list(checks)
+    results = await asyncio.gather(*(_run(checks[name]) for name in names))
+    well = all(result["status"] == "ok" for result in results)
+    body = {"status": "healthy" if well else "unhealthy", "checks": dict(zip(names, results, strict=True))}
+    return json_response(body, status=200 if well else 503, headers={"Cache-Control": "no-store"})
+
+
+def _only_get(request: HttpRequest) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("allowed: GET", headers={"Allow": "GET, HEAD"})
+
+
+@lean
+async def health(request: HttpRequest) -> HttpResponse:
+    """200 when every dependency is well, else 503; each with its own word."""
+    _only_get(request)
+    return await _report()
+
+
+@lean
+async def live(request: HttpRequest) -> HttpResponse:
+    """200 while the process serves at all."""
+    _only_get(request)
+    return json_response({"status": "alive"}, headers={"Cache-Control": "no-store"})
+
+
+@lean
+async def ready(request: HttpRequest) -> HttpResponse:
+    """200 when requests can be served: database, Redis, queue, and workers that settle."""
+    _only_get(request)
+    return await _report()
+
+
+# -- Metrics ---------------------------------------------------------------------------------------------
+
+
+async def _pool_gauges() -> list[GaugeMetricFamily]:
+    statistics = {"pool_size": 0, "pool_available": 0, "requests_waiting": 0, **database.statistics()}
+    return [
+        GaugeMetricFamily(f"registry_database_pool_{name}", f"psycopg_pool's {name}", value=value)
+        for name, value in statistics.items()
+    ]
+
+
+gauges.append(_pool_gauges)
+
+
+@cache
+def _processes() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return registry
+
+
+class _Now:
+    """A collector of what was just read."""
+
+    def __init__(self, families: list[GaugeMetricFamily]) -> None:
+        self.families = families
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        return self.families
+
+
+@lean
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus text: counters of all processes, gauges read from the database at this moment."""
+    _only_get(request)
+    text = await asyncio.to_thread(generate_latest, _processes())
+    for gauge in gauges:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT), async_new_connection():
+                families = await gauge()
+        except Exception:  # noqa: BLE001 - a database that is away must not hide the counters
+            continue
+        now = CollectorRegistry()
+        now.register(_Now(families))
+        text += generate_latest(now)
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
+
+
+# -- Description --------------------------------------------------------------------------------------------
+
+
+@lean
+async def openapi(request: HttpRequest) -> HttpResponse:
+    """OpenAPI 3.1 of every public route."""
+    _only_get(request)
+    return json_response(api.get_openapi_schema())
+
+
+async def docs(request: HttpRequest) -> HttpResponse:
+    """The same for people, from our own server alone."""
+    return await asyncio.to_thread(render, request, "registry/docs.html", {"schema": api.get_openapi_schema()})
+
+
