@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from registry import embedded
-from registry.processes import descendants, parent_of
+from registry.processes import children, descendants, parent_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 30.0  # seconds for what takes one or two
@@ -349,9 +349,11 @@ def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(up, data)
     for server in embedded.servers(data):
         os.kill(server.pid(), signal.SIGKILL)
         running.says(f"{server.name} ended, starting it again")
-    for pid in [pid for pid in descendants(running.popen.pid) if mentions(pid, b"registry.serve")]:
+    servers = {server.pid() for server in embedded.servers(data)}
+    for pid in set(children(running.popen.pid)) - servers:
         os.kill(pid, signal.SIGKILL)
-    running.says("web ended (signal 9)")
+    for name in ("web", "worker-1", "housekeeping", "cron"):
+        running.says(f"{name} ended (signal 9)")
 
     running.until(lambda: ready_again(url))
     with psycopg.connect(embedded.urls(data).database_url) as connection:
