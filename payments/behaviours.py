@@ -1,0 +1,43 @@
+"""What the demo's switches make a sandbox processor do, in options and in words. The doing is in processors/sandbox.py."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """One position of the switch."""
+
+    word: str
+    effect: str  # what the visitor will see
+    delay: int = 0  # milliseconds before it answers
+    fail: bool = False
+    hang: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As they are kept in Processor.options."""
+        return {"delay": self.delay, "failing": self.fail, "hang": self.hang}
+
+    @property
+    def bad(self) -> bool:
+        return self.fail or self.hang
+
+
+BEHAVIOURS: Final[dict[str, Behaviour]] = {
+    "work": Behaviour("work", "It books every payment at once."),
+    "slow": Behaviour("take 200 ms", "Its answers take 200 ms; payments go where it is quicker.", delay=200),
+    "slower": Behaviour("take 2 s", "Its answers take 2 s; payments move to the quicker processor.", delay=2000),
+    "fail": Behaviour("fail", "It refuses everything: its breaker opens after a few failures, payments take the other road.", fail=True),
+    "hang": Behaviour("hang", "It never answers: what it holds becomes uncertain and is asked about here alone, so nobody pays twice.", hang=True),
+}
+
+
+def behaviour_of(options: dict[str, Any]) -> str:
+    """The position that `options` come from; the nearest one for options set by hand."""
+    if options.get("hang"):
+        return "hang"
+    if options.get("failing"):
+        return "fail"
+    delay = options.get("delay") or 0
+    return "slower" if delay >= 1000 else "slow" if delay else "work"

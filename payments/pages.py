@@ -1,0 +1,281 @@
+"""The pages: a tenant's stream and one payment, with the few things a visitor may do there. Numbers come from queries.py."""
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+
+from payments import events, intake, queries
+from payments.behaviours import BEHAVIOURS, behaviour_of
+from payments.models import Processor
+from payments.money import decimal_text, minor_units
+from payments.states import QUEUED, Status
+from payments.visitors import Visitor, visitor_of
+from registry.access import live_subject, live_token
+from registry.errors import Invalid, Problem, Unavailable
+from registry.models import Tenant
+
+ROWS = 25  # per page of the table: the first view stays below 100 KB
+LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
+LONGEST_DESCRIPTION = 200  # characters in the test payment's form
+
+type PageView = Callable[..., Awaitable[HttpResponse]]
+
+
+def page(*methods: str) -> Callable[[PageView], PageView]:
+    """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
+
+    def wrap(view: PageView) -> PageView:
+        @wraps(view)
+        async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.method not in methods:
+                return HttpResponseNotAllowed(methods)
+            try:
+                response = await view(request, *args, **kwargs)
+            except Unavailable as error:
+                response = render(request, "503.html", status=503)
+                response.headers.update(error.headers)
+            response.headers.setdefault("Cache-Control", "private, no-cache")
+            patch_vary_headers(response, ["HX-Request", "Cookie"])
+            return response
+
+        return answer
+
+    return wrap
+
+
+# -- The stream --------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD")
+async def dashboard(request: HttpRequest) -> HttpResponse:
+    """A tenant's payments as they move."""
+    visitor = await visitor_of(request)
+    if visitor is None:
+        return await _nowhere(request)
+    return await _dashboard(request, visitor)
+
+
+@page("GET", "HEAD")
+async def overview(request: HttpRequest) -> HttpResponse:
+    """The moving part above the table: numbers, charts' figures, processors."""
+    return render(request, "payments/_overview.html", await _overview(await _known(request)))
+
+
+async def _known(request: HttpRequest) -> Visitor:
+    if visitor := await visitor_of(request):
+        return visitor
+    raise Http404
+
+
+async def _nowhere(request: HttpRequest) -> HttpResponse:
+    user = await request.auser()
+    if user.is_authenticated:
+        return render(request, "payments/nowhere.html", {"person": user.get_username(), "staff": user.is_staff}, status=403)
+    return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
+
+
+async def _dashboard(request: HttpRequest, visitor: Visitor, **more: Any) -> HttpResponse:
+    # The stream's number is read first: what happens while the page is made is then sent again, and changes nothing.
+    position = (await events.positions([visitor.tenant.pk])).get(visitor.tenant.pk, 0)
+    context = {
+        **await _overview(visitor),
+        **await _table(request, visitor),
+        "position": position,
+        "blank": BLANK,
+        "send_command": _send_command(request, visitor.tenant),
+        **more,
+    }
+    return render(request, "payments/dashboard.html", context, status=422 if more else 200)
+
+
+# The row that the browser fills in for payments that arrive later.
+BLANK = {
+    "correlationId": "",
+    "status": QUEUED.value,
+    "amount": "0",
+    "currency": "XXX",
+    "processor": "",
+    "attempts": 0,
+    "updatedAt": "1970-01-01T00:00:00Z",
+    "sequence": 0,
+}
+
+
+async def _overview(visitor: Visitor) -> dict[str, Any]:
+    figures = await queries.dashboard(visitor.tenant.pk)
+    for number, processor in enumerate(figures["processors"]):
+        processor["colour"] = LINES[number % len(LINES)]
+        if processor["kind"] == "sandbox":
+            chosen = behaviour_of(processor["options"])
+            processor["effect"] = BEHAVIOURS[chosen].effect
+            processor["switches"] = [{"value": v, "word": b.word, "bad": b.bad, "on": v == chosen} for v, b in BEHAVIOURS.items()]
+    response = {p["name"]: p["trendMs"] for p in figures["processors"]}
+    return {
+        "visitor": visitor,
+        "figures": figures,
+        "series": json.dumps({**figures["series"], "response": response}, separators=(",", ":")),
+        "any_sandbox": any("switches" in p for p in figures["processors"]),
+        "add_processor": f"python manage.py processor add {visitor.tenant.slug} default --kind sandbox --fee 0.05",
+    }
+
+
+async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
+    chosen = {name: request.GET.get(name, "").strip() for name in ("status", "processor", "from", "to", "id")}
+    cursor = request.GET.get("cursor") or None
+    errors: dict[str, str] = {}
+    found = await _found(visitor.tenant.pk, chosen, cursor, errors)
+    wanted = {name: value for name, value in chosen.items() if value}
+    here = {"tenant": visitor.tenant.slug, **wanted}
+    return {
+        "page": found,
+        "chosen": chosen,
+        "errors": errors,
+        "filtered": bool(wanted),
+        "filter_json": json.dumps(wanted),
+        "page_is_first": not cursor,
+        "newest": f"/?{urlencode(here)}",
+        "older": f"/?{urlencode({**here, 'cursor': found['next']})}" if found["next"] else None,
+    }
+
+
+async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, errors: dict[str, str]) -> dict[str, Any]:
+    """The page of payments that was asked for; what cannot be understood goes into `errors` and finds nothing."""
+    nothing = {"items": [], "next": None, "total": 0}
+    identifier = _parsed(UUID, chosen["id"], "id", "is not a whole payment id", errors)
+    since = _parsed(_moment, chosen["from"], "from", "is not a date and time", errors)
+    until = _parsed(_moment, chosen["to"], "to", "is not a date and time", errors)
+    status = _parsed(Status, chosen["status"], "status", "is not a state", errors)
+    if errors:
+        return nothing
+    if identifier:
+        payment = await queries.status_of(tenant_id, identifier)
+        return {"items": [payment], "next": None, "total": 1} if payment else nothing
+    filters = queries.Filters(status=status, processor=chosen["processor"] or None, from_=since, to=until)
+    try:
+        return await queries.page_of(tenant_id, filters, limit=ROWS, cursor=cursor)
+    except Invalid:
+        raise Http404 from None
+
+
+def _parsed[T](read: Callable[[str], T], text: str, field: str, complaint: str, errors: dict[str, str]) -> T | None:
+    try:
+        return read(text) if text else None
+    except (ValueError, OverflowError):
+        errors[field] = f"“{text[:40]}” {complaint}."
+        return None
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _send_command(request: HttpRequest, tenant: Tenant) -> str:
+    base = settings.REGISTRY_URL.rstrip("/") or f"{request.scheme}://{request.get_host()}"
+    keyless = tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT
+    key = "" if keyless else " -H 'Authorization: Bearer YOUR_KEY'"
+    return f"curl {base}/payments{key} -H 'Content-Type: application/json' -d '{{\"amount\": 19.90}}'"
+
+
+# -- One payment ---------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD")
+async def payment_live(request: HttpRequest, correlation_id: UUID) -> HttpResponse:
+    """One payment: for whoever holds its signed link, and for those who may look at its tenant."""
+    visitor = None
+    if "token" in request.GET:
+        tenant_id = live_subject(correlation_id, request.GET["token"])
+    else:
+        visitor = await _known(request)
+        tenant_id = visitor.tenant.pk
+    payment = await queries.detail_of(tenant_id, correlation_id) if tenant_id else None
+    if payment is None:
+        raise Http404
+    if request.htmx:
+        return render(request, "payments/_payment.html", {"payment": payment})
+    context = {
+        "payment": payment,
+        "tenant": visitor.tenant if visitor else await Tenant.async_objects.aget(pk=tenant_id),
+        "token": live_token(tenant_id, correlation_id),
+        "back": f"/?{urlencode({'tenant': visitor.tenant.slug})}" if visitor else None,
+    }
+    return render(request, "payments/payment.html", context)
+
+
+# -- The demo's play-things ------------------------------------------------------------------------------------
+
+
+async def _player(request: HttpRequest) -> Visitor:
+    visitor = await _known(request)
+    if not visitor.may_play:
+        raise Http404
+    return visitor
+
+
+@page("POST")
+async def set_behaviour(request: HttpRequest, name: str) -> HttpResponse:
+    """Let a sandbox processor work, dawdle, fail or hang."""
+    visitor = await _player(request)
+    chosen = BEHAVIOURS.get(request.POST.get("behaviour", ""))
+    mine = Processor.async_objects.filter(tenant_id=visitor.tenant.pk, name=name, kind="sandbox")
+    processor = await mine.afirst()
+    if chosen is None or processor is None:
+        raise Http404
+    await mine.aupdate(options={**processor.options, **chosen.options})
+    if request.htmx:
+        return render(request, "payments/_overview.html", await _overview(visitor))
+    return redirect(f"/?{urlencode({'tenant': visitor.tenant.slug})}#processor-{name}")
+
+
+@page("POST")
+async def send_test_payment(request: HttpRequest) -> HttpResponse:
+    """Accept a payment from the form, the same way as the API's."""
+    visitor = await _player(request)
+    entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}
+    try:
+        order = _order(visitor.tenant, **entered)
+        started = time.perf_counter()
+        await intake.submit(order)
+    except Invalid as error:
+        errors = {e["field"]: e["message"] for e in error.errors}
+        if request.htmx:
+            return render(request, "payments/_sent.html", {"errors": errors})
+        return await _dashboard(request, visitor, form={**entered, "errors": errors})
+    link = f"{reverse('payment_live', args=[order.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
+    if request.htmx:
+        return render(request, "payments/_sent.html", {"took": time.perf_counter() - started, "link": link})
+    return redirect(link)
+
+
+def _order(tenant: Tenant, *, amount: str, description: str) -> intake.Order:
+    """Raises Invalid (422) with words for the fields."""
+    wrong = {}
+    units = 0
+    try:
+        units = minor_units(Decimal(amount.replace(",", ".")), tenant.currency)
+        if tenant.max_amount is not None and units > tenant.max_amount:
+            wrong["amount"] = f"must be at most {decimal_text(tenant.max_amount, tenant.currency)}"
+    except InvalidOperation:
+        wrong["amount"] = "must be a number, such as 19.90"
+    except Problem as error:
+        wrong["amount"] = error.detail
+    if len(description) > LONGEST_DESCRIPTION or "\0" in description:
+        wrong["description"] = f"must be at most {LONGEST_DESCRIPTION} ordinary characters"
+    if wrong:
+        raise Invalid(errors=[{"field": field, "message": message} for field, message in wrong.items()])
+    return intake.Order(
+        tenant_id=tenant.pk, correlation_id=uuid4(), amount=units, currency=tenant.currency, description=description
+    )

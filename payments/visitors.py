@@ -1,0 +1,62 @@
+"""Who looks at a page, and as whose: a member of a tenant, or anybody where the demo's tenant is open."""
+
+from dataclasses import dataclass, field
+
+from django.conf import settings
+from django.http import Http404, HttpRequest
+
+from registry.models import Membership, Tenant
+
+MAY_ACT = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """A person, known or not, at one tenant's pages."""
+
+    tenant: Tenant
+    person: str = ""  # user name; "" for somebody who is not signed in
+    role: str = ""  # "" for a guest of the open tenant
+    staff: bool = False
+    choices: list[Tenant] = field(default_factory=list)  # tenants that this person may look at
+
+    @property
+    def may_play(self) -> bool:
+        """Whether test payments and the sandbox's switches are theirs to use."""
+        return self.tenant.mode == Tenant.Mode.SANDBOX and (not self.role or self.role in MAY_ACT)
+
+
+async def visitor_of(request: HttpRequest) -> Visitor | None:
+    """The visitor, at the tenant that `?tenant=` names or else at their first one; None where they have none.
+
+    Raises Http404 for a tenant that is not theirs, the same as for one that does not exist.
+    """
+    user = await request.auser()
+    roles = await _roles(user.pk) if user.is_authenticated else {}
+    if (guest := await _open_tenant()) and guest not in roles:
+        roles[guest] = ""
+    wanted = request.GET.get("tenant")
+    tenant = next((t for t in roles if not wanted or t.slug == wanted), None)
+    if tenant is None:
+        if wanted and (roles or user.is_authenticated):
+            raise Http404
+        return None
+    return Visitor(
+        tenant=tenant,
+        person=user.get_username(),
+        role=roles[tenant],
+        staff=user.is_authenticated and user.is_staff,
+        choices=list(roles),
+    )
+
+
+async def _roles(user_id: int) -> dict[Tenant, str]:
+    mine = Membership.async_objects.filter(user_id=user_id, tenant__status=Tenant.Status.ACTIVE)
+    return {m.tenant: m.role async for m in mine.select_related("tenant").order_by("tenant__slug")}
+
+
+async def _open_tenant() -> Tenant | None:
+    if not settings.REGISTRY_OPEN_TENANT:
+        return None
+    open_one = Tenant.async_objects.filter(slug=settings.REGISTRY_OPEN_TENANT, open=True, status=Tenant.Status.ACTIVE)
+    return await open_one.afirst()
