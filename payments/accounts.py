@@ -42,7 +42,7 @@ async def add(
 
 
 async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> bool:
-    """Let payments be sent there, or not. False when it was so before. Raises Refused when there is no such processor."""
+    """Let payments be sent there, or not. False when it was so before. Raises Refused for an unknown name."""
     async with async_atomic():
         mine = Processor.async_objects.filter(tenant=tenant, name=name)
         moved = await mine.filter(enabled=not enabled).aupdate(enabled=enabled)

@@ -1,4 +1,4 @@
-"""Operators' pages of payments, attempts, dead letters, processors, breakers and the ledger. Who may see what: registry.operators."""
+"""Operators' pages of payments and all that is booked for them. Who may see what is decided in registry.operators."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ from registry.operators.lists import (
     pill,
     since,
 )
-from registry.operators.scope import SUPERUSERS, TenantScoped
+from registry.operators.scope import SUPERUSERS, TenantScoped, scope_of
 
 LARGEST_ID = 2**63 - 1
 HISTORY = 200  # attempts, events, ledger lines on a payment's page; none has more without being broken
@@ -41,7 +41,7 @@ HISTORY = 200  # attempts, events, ledger lines on a payment's page; none has mo
 
 def status_pill(status: str) -> SafeString:
     look = LOOKS[Status(status)]
-    return pill(look.shape, look.colour, Status(status).label)
+    return pill(look.shape, look.colour, Status(status).label.lower())
 
 
 def money(units: int | None, currency: str) -> SafeString | str:
@@ -51,7 +51,7 @@ def money(units: int | None, currency: str) -> SafeString | str:
 
 
 def payments_of(rows: Iterable[Any]) -> dict[tuple[int, int], Payment]:
-    """The payments that `rows` belong to, by (tenant, id): the primary key of the table, which a join by id would miss."""
+    """The payments that `rows` belong to by (tenant, id), the primary key: a join by id would miss it."""
     keys = {(row.tenant_id, row.payment_id) for row in rows}
     found = Payment.objects.filter(tenant_id__in={t for t, _ in keys}, id__in={p for _, p in keys})
     return {(payment.tenant_id, payment.id): payment for payment in found}
@@ -66,7 +66,7 @@ class StatusFilter(admin.SimpleListFilter):
     title = parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status.value, f"{LOOKS[status].shape} {status.label}") for status in Status]
+        return [(status.value, f"{LOOKS[status].shape} {status.label.lower()}") for status in Status]
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
         status = self.value()
@@ -83,8 +83,9 @@ class ProcessorFilter(admin.SimpleListFilter):
     title = parameter_name = "processor"
 
     def lookups(self, request: HttpRequest, model_admin: TenantScoped) -> list[tuple[str, str]]:
-        tenant = OneTenantFilter(request, {k: v for k, v in request.GET.lists()}, Payment, model_admin).value()
-        found = Processor.objects.filter(tenant__slug=tenant).values_list("pk", "name") if tenant else []
+        tenant = OneTenantFilter(request, dict(request.GET.lists()), Payment, model_admin).value()
+        mine = scope_of(request).narrow(Processor.objects.all(), "tenant_id")  # the tenant is what the address says
+        found = mine.filter(tenant__slug=tenant).values_list("pk", "name") if tenant else []
         return [(str(pk), name) for pk, name in found]
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
@@ -159,7 +160,17 @@ class WithPayment(Attaching):
 
 @admin.register(Payment)
 class PaymentAdmin(HotList):
-    list_display = ["correlation_id", "tenant", "amount_text", "state", "processor", "attempt", "code", "created_at", "took"]
+    list_display = [
+        "correlation_id",
+        "tenant",
+        "amount_text",
+        "state",
+        "processor",
+        "attempt",
+        "code",
+        "created_at",
+        "took",
+    ]
     list_filter = [OneTenantFilter, StatusFilter, ProcessorFilter, since("created_at", "created")]
     list_select_related = ["tenant", "processor"]
     change_form_template = "admin/payments/payment/change_form.html"
@@ -176,7 +187,9 @@ class PaymentAdmin(HotList):
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
         return queryset.filter(correlation_id=correlation)
 
-    def changeform_view(self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any) -> HttpResponse:
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         response = super().changeform_view(request, object_id, *args, **kwargs)
         if payment := getattr(response, "context_data", {}).get("original"):
             response.context_data.update(history(payment))
@@ -212,7 +225,9 @@ class PaymentAdmin(HotList):
     @admin.display(description="live page")
     def live_page(self, payment: Payment) -> SafeString:
         token = live_token(payment.tenant_id, payment.correlation_id)
-        return format_html('<a href="/payments/{}/live?token={}">what the payer sees</a>', payment.correlation_id, token)
+        return format_html(
+            '<a href="/payments/{}/live?token={}">what the payer sees</a>', payment.correlation_id, token
+        )
 
     @admin.display(description="lease")
     def lease(self, payment: Payment) -> SafeString | str:
@@ -256,7 +271,8 @@ def history(payment: Payment) -> dict[str, Any]:
 @admin.register(Attempt)
 class AttemptAdmin(WithPayment, HotList):
     list_display = [
-        "id", "payment_link", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at", "started_at",
+        "id", "payment_link", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
+        "started_at",
     ]  # fmt: skip
     list_filter = [OneTenantFilter, ProcessorFilter, "outcome"]
     list_select_related = ["processor"]
@@ -354,8 +370,8 @@ class DeadLetterAdmin(WithPayment, Searchable, TenantScoped):
             "deadletter.replay",
             label="Replay",
             warning=(
-                "Failed payments are queued again. Payments in doubt are asked about at the same processor first; nothing is "
-                "charged twice."
+                "Failed payments are queued again. Payments in doubt are asked about at the same processor first; "
+                "nothing is charged twice."
             ),
             expects={"resolution": ""},
             perform=_replay,
@@ -388,8 +404,11 @@ def breaker_pill(endpoint: Endpoint | None) -> SafeString:
 
 
 class ProcessorForm(ReasonedForm):
-    # models.URLField wants a dot in the host's name, which hosts on a private network have not.
     url = forms.CharField(max_length=500, required=False, help_text="kind http: where it answers")
+
+    def _get_validation_exclusions(self) -> set[str]:
+        """models.URLField wants a dot in the host's name, which hosts on a private network have not."""
+        return super()._get_validation_exclusions() | {"url"}
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -424,7 +443,7 @@ class ProcessorAdmin(Attaching, Reasoned):
         guarded(
             "processor.disable",
             label="Disable: send nothing new",
-            warning="Nothing new is sent there. What is in doubt there is still asked about. Others take over, or payments wait.",
+            warning="Nothing new is sent there; what is in doubt there is still asked about. Others take over.",
             expects={"enabled": True},
             perform=moves("processor.disable", expects={"enabled": True}, sets=lambda: {"enabled": False}),
         ),
@@ -488,12 +507,21 @@ class EndpointAdmin(TenantScoped):
 
     tenant_path = ""
     act_roles = SUPERUSERS
-    list_display = ["key", "state", "failures", "min_response_ms", "trend", "polled_at", "breaker_changed_at", "probe_at"]
+    list_display = [
+        "key",
+        "state",
+        "failures",
+        "min_response_ms",
+        "trend",
+        "polled_at",
+        "breaker_changed_at",
+        "probe_at",
+    ]
     list_filter = ["breaker", "failing"]
     search_fields = ["key"]
     fields = (
-        "key", "state", "failing", "failures", "min_response_ms", "trend", "polled_at", "next_poll_at", "breaker_changed_at",
-        "probe_at",
+        "key", "state", "failing", "failures", "min_response_ms", "trend", "polled_at", "next_poll_at",
+        "breaker_changed_at", "probe_at",
     )  # fmt: skip
     readonly_fields = fields
     actions = [
@@ -538,7 +566,9 @@ class EndpointAdmin(TenantScoped):
 
 def booked_by_tenant(tenants: Sequence[int]) -> dict[int, int]:
     """From the hourly roll-ups: counting the payments themselves takes as long as there are payments."""
-    found = Rollup.objects.filter(tenant_id__in=tenants, width=3600).values("tenant_id").annotate(n=models.Sum("payments"))
+    found = (
+        Rollup.objects.filter(tenant_id__in=tenants, width=3600).values("tenant_id").annotate(n=models.Sum("payments"))
+    )
     return {row["tenant_id"]: row["n"] for row in found}
 
 

@@ -1,4 +1,4 @@
-"""What an operator does with a payment that ran out of tries: replay or close. Who writes dead letters is dispatch.py."""
+"""What an operator does with a payment that ran out of tries: replay or close. dispatch.py writes the dead letters."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The demo: a tenant with two sandbox processors, a login, and payments that look like a shop's. For people to look at."""
+"""The demo: a tenant with two sandbox processors, a login, and payments that look like a shop's."""
 
 import os
 import random

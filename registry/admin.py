@@ -1,4 +1,4 @@
-"""Operators' pages of tenants, keys, memberships and the audit trail. Payments and workers have theirs in their own apps."""
+"""Operators' pages of tenants, keys, memberships and the audit trail. Apps above have pages of their own."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,13 +66,24 @@ class TenantAdmin(Attaching, Reasoned):
     search_fields = ["slug", "name"]
     add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "settings")
     # The mode stays: a live tenant that became a sandbox could be purged.
-    change_fields = ("slug", "name", "status", "mode", "currency", "open", "max_amount", "settings", "belongings", "created_at")
+    change_fields = (
+        "slug",
+        "name",
+        "status",
+        "mode",
+        "currency",
+        "open",
+        "max_amount",
+        "settings",
+        "belongings",
+        "created_at",
+    )
     readonly_fields = ("slug", "mode", "status", "belongings", "created_at")
     actions = [
         guarded(
             "tenant.suspend",
             label="Suspend: keys stop working",
-            warning="Requests with these tenants' keys are refused within a second. Payments accepted before are still settled.",
+            warning="Their keys are refused within a second. What was accepted before is still settled.",
             expects={"status": Tenant.Status.ACTIVE},
             perform=moves(
                 "tenant.suspend",
@@ -122,7 +133,9 @@ class TenantAdmin(Attaching, Reasoned):
 
 class ApiKeyForm(ReasonedForm):
     scopes = forms.MultipleChoiceField(
-        choices=ApiKey.Scope.choices, initial=[ApiKey.Scope.READ, ApiKey.Scope.WRITE], widget=forms.CheckboxSelectMultiple
+        choices=ApiKey.Scope.choices,
+        initial=[ApiKey.Scope.READ, ApiKey.Scope.WRITE],
+        widget=forms.CheckboxSelectMultiple,
     )
 
     def clean_rate_limit(self) -> str:
@@ -151,13 +164,23 @@ class ApiKeyAdmin(Reasoned):
     list_select_related = ["tenant"]
     search_fields = ["prefix__startswith", "name"]
     add_fields = ("tenant", "name", "scopes", "rate_limit", "expires_at")
-    change_fields = ("tenant_link", "prefix", "name", "rights", "rate_limit", "state", "created_at", "expires_at", "last_used_at")
+    change_fields = (
+        "tenant_link",
+        "prefix",
+        "name",
+        "rights",
+        "rate_limit",
+        "state",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+    )
     readonly_fields = change_fields
     actions = [
         guarded(
             "apikey.revoke",
             label="Revoke",
-            warning="Every request with one of these keys is refused within a second. A revoked key cannot be brought back.",
+            warning="Every request with one of these keys is refused within a second. It cannot be brought back.",
             expects={"revoked_at": None},
             perform=_revoke,
         )
@@ -177,7 +200,9 @@ class ApiKeyAdmin(Reasoned):
         obj.pk, obj.prefix = key.pk, key.prefix
         self.message_user(
             request,
-            format_html("The new key is <code>{}</code>. Copy it now: it is not kept and cannot be shown again.", plain),
+            format_html(
+                "The new key is <code>{}</code>. Copy it now: it is not kept and cannot be shown again.", plain
+            ),
             messages.WARNING,
         )
 

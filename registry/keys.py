@@ -1,4 +1,4 @@
-"""API keys as operators handle them: each change with its audit entry in one transaction. registry.access is what they rest on."""
+"""API keys as operators handle them: each change with its audit entry in one transaction. access.py makes the keys."""
 
 from datetime import datetime, timedelta
 
@@ -42,7 +42,7 @@ async def revoke(*, prefix: str, actor: str, reason: str = "") -> bool:
 async def rotate(
     *, prefix: str, actor: str, grace: timedelta = timedelta(0), reason: str = ""
 ) -> tuple[ApiKey, str] | None:
-    """A successor with the same rights; the old key ends after `grace`. None when the old one is not usable any more."""
+    """A successor with the same rights; the old key ends after `grace`. None when the old one is not usable."""
     async with async_atomic():
         old = await ApiKey.async_objects.usable().select_for_update().filter(prefix=prefix).afirst()
         if old is None:

@@ -1,4 +1,4 @@
-"""Async services for callers in threads: admin pages, tests. Commands run a loop of their own (registry.management.base)."""
+"""Async services for callers in threads, such as admin pages. Commands run a loop of their own: management/base.py."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from registry import database, live
 
 
 def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
-    """`service` for a caller in a thread: on the server's loop where there is one, else on a loop made for this call."""
+    """`service` for a caller in a thread: on the server's loop if there is one, else on a loop made for this call."""
 
     @wraps(service)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Commands that are async all through: the loop, its connections and the words for what went wrong have one owner here."""
+"""Async commands: the loop, its connections and the words for what went wrong have one owner here."""
 
 import asyncio
 import getpass

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import models
@@ -111,7 +112,12 @@ class SinceFilter(admin.SimpleListFilter):
 
     parameter_name = "since"
     column = "created_at"
-    SPANS = {"1h": ("last hour", 1), "24h": ("last 24 hours", 24), "7d": ("last 7 days", 168), "30d": ("last 30 days", 720)}
+    SPANS = {
+        "1h": ("last hour", 1),
+        "24h": ("last 24 hours", 24),
+        "7d": ("last 7 days", 168),
+        "30d": ("last 30 days", 720),
+    }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(key, text) for key, (text, _) in self.SPANS.items()]
@@ -130,7 +136,7 @@ def since(column: str, title: str) -> type[SinceFilter]:
 
 def link_to(model: type[models.Model], pk: Any, text: Any) -> SafeString:
     """A link to the row's page in the admin."""
-    return format_html('<a href="{}">{}</a>', reverse(_name(model, "change"), args=[pk]), text)
+    return format_html('<a href="{}">{}</a>', reverse(_name(model, "change"), args=[quote(pk)]), text)
 
 
 def link_to_list(model: type[models.Model], text: Any, **filters: Any) -> SafeString:

@@ -21,7 +21,9 @@ class Command(AsyncCommand):
         add.add_argument("--kind", required=True, help="http, sandbox, …")
         add.add_argument("--url", default="", help="where it answers; kind http needs it")
         add.add_argument("--fee", default="0", help="share of the amount: 0.05 is 5 %%")
-        add.add_argument("--option", action="append", default=[], metavar="K=V", help="V as JSON, else as text; may be repeated")
+        add.add_argument(
+            "--option", action="append", default=[], metavar="K=V", help="V as JSON, else text; repeatable"
+        )
         add_json(add)
         found = verbs.add_parser("list", help="a tenant's processors")
         found.add_argument("tenant")

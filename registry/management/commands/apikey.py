@@ -21,7 +21,9 @@ class Command(AsyncCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         create = verbs.add_parser("create", help="make a key for a tenant")
         create.add_argument("tenant")
-        create.add_argument("--scope", action="append", choices=ApiKey.Scope.values, help="may be repeated (read, write)")
+        create.add_argument(
+            "--scope", action="append", choices=ApiKey.Scope.values, help="may be repeated (read, write)"
+        )
         create.add_argument("--name", default="", help="what it is for")
         create.add_argument("--expires", type=_moment, help="a date, or a time as 2030-01-31T12:00:00Z")
         create.add_argument("--rate-limit", default="", type=_rate, help="such as 100/second")
@@ -124,7 +126,8 @@ def _moment(text: str) -> datetime:
 
 def _rate(text: str) -> str:
     try:
-        parse(text)
+        if text:
+            parse(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"wants a limit such as 100/second, got {text!r}") from None
     return text

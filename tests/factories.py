@@ -1,0 +1,110 @@
+"""Rows for tests, committed through Django's own connection: what the loop's connections are to see must be there."""
+
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+
+from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor, Stream
+from payments.states import OPEN, QUEUED, SUCCEEDED, Status
+from registry.models import Membership, Tenant
+
+_number = count(1)
+
+
+def make_tenant(slug: str = "", **fields: Any) -> Tenant:
+    slug = slug or f"tenant-{next(_number)}"
+    return Tenant.objects.create(slug=slug, name=fields.pop("name", slug), **fields)
+
+
+def make_processor(tenant: Tenant, name: str = "default", **fields: Any) -> Processor:
+    return Processor.objects.create(tenant=tenant, name=name, **{"kind": "sandbox", "fee": "0.05", **fields})
+
+
+def make_person(name: str = "", *, tenant: Tenant | None = None, role: str = "operator", **fields: Any) -> Any:
+    """A member of staff; of `tenant` where one is given, else a superuser."""
+    people = get_user_model().objects
+    name = name or f"person-{next(_number)}"
+    if tenant is None:
+        return people.create_superuser(name, **fields)
+    person = people.create_user(name, is_staff=True, **fields)
+    Membership.objects.create(tenant=tenant, user=person, role=role)
+    return person
+
+
+def make_payment(
+    tenant: Tenant, *, status: Status = QUEUED, processor: Processor | None = None, **fields: Any
+) -> Payment:
+    """A payment with the events, attempt and ledger lines that one in this state has."""
+    now = timezone.now()
+    sent = status != QUEUED and processor is not None
+    payment = Payment(
+        tenant=tenant,
+        **{
+            "correlation_id": uuid4(),
+            "fingerprint": bytes(16),
+            "amount": 1990,
+            "currency": "BRL",
+            "status": status,
+            "sequence": 1 if status == QUEUED else 2,
+            "attempt": 1 if sent else 0,
+            "run_at": now,
+            "created_at": now,
+            "changed_at": now,
+            **fields,
+        },
+    )
+    if status == SUCCEEDED and processor:
+        payment.processor, payment.fee, payment.requested_at = processor, 100, now
+    payment.save()
+    add_event(payment, 1, QUEUED)
+    if status != QUEUED:
+        add_event(payment, 2, status)
+    if sent:
+        _send(payment, processor)
+    return payment
+
+
+def add_event(payment: Payment, sequence: int, status: Status) -> PaymentEvent:
+    stream, _ = Stream.objects.get_or_create(tenant=payment.tenant)
+    stream.position += 1
+    stream.save()
+    return PaymentEvent.objects.create(
+        tenant=payment.tenant,
+        position=stream.position,
+        payment=payment,
+        sequence=sequence,
+        status=status,
+        at=timezone.now(),
+        attempt=payment.attempt,
+    )
+
+
+def make_dead_letter(payment: Payment, **fields: Any) -> DeadLetter:
+    return DeadLetter.objects.create(tenant=payment.tenant, payment=payment, **{"code": "tries_used_up", **fields})
+
+
+def _send(payment: Payment, processor: Processor) -> None:
+    outcome = {SUCCEEDED: "booked", **dict.fromkeys(OPEN, "")}.get(payment.status, "declined")
+    Attempt.objects.create(
+        tenant=payment.tenant,
+        payment=payment,
+        number=payment.attempt,
+        processor=processor,
+        reason="cheapest healthy",
+        requested_at=timezone.now(),
+        outcome=outcome,
+        latency_ms=12,
+    )
+    if payment.status == SUCCEEDED:
+        for account, amount in (("processor", payment.amount - 100), ("fees", 100), ("balance", -payment.amount)):
+            LedgerEntry.objects.create(
+                tenant=payment.tenant,
+                payment=payment,
+                processor_id=processor.pk,
+                account=account,
+                amount=amount,
+                currency=payment.currency,
+            )
