@@ -74,6 +74,10 @@ class Drain:
 
     async def run(self, *, seconds: float) -> None:
         """Drain for about `seconds`, or until `stop`."""
+        async with async_new_connection():  # whoever started this task may hold one of its own
+            await self._run(seconds)
+
+    async def _run(self, seconds: float) -> None:
         await self._register()
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self.stop)
