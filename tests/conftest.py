@@ -15,6 +15,8 @@ import pytest
 import uvicorn
 from django.apps import apps
 from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
+from django.test.utils import setup_databases, teardown_databases
 from django_async_backend.db import async_new_connection
 
 from payments.dispatch import Dispatch
@@ -25,6 +27,33 @@ from tests.bed import HttpProcessor
 from tests.factories import make_processor, make_tenant
 
 PATIENCE = 10.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_keepdb: bool,
+    django_db_createdb: bool,
+    django_db_blocker: Any,
+) -> Iterator[None]:
+    """The test database, always: pytest-django's own makes it only when a test that was collected bears its mark."""
+    keep = django_db_keepdb and not django_db_createdb
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, keepdb=keep)
+    yield
+    if not django_db_keepdb:
+        with django_db_blocker.unblock():
+            teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment: None, django_db_blocker: Any, django_db_modify_db_settings: None) -> Iterator[None]:
+    """pytest-django's own makes a test database only for tests that carry its mark; ours all work on one."""
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False)
+        yield
+        teardown_databases(made, verbosity=0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +84,7 @@ def _remove_all() -> None:
     labels = ("registry", "queueing", "payments", "auth")
     tables = [f'DELETE FROM "{model._meta.db_table}"' for label in labels for model in apps.get_app_config(label).get_models()]
     kept = ("auth_permission", "auth_group")
+    assert connection.settings_dict["NAME"].startswith("test_")
     with connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")  # no order of foreign keys to find
         cursor.execute("DELETE FROM auth_user_groups; DELETE FROM auth_user_user_permissions; DELETE FROM django_admin_log")
