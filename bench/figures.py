@@ -39,6 +39,8 @@ class Figure:
             return "met"
         if self.target == 0:
             return f"missed by {number(self.value)}"
+        if self.value > 2 * self.target:
+            return f"missed: {number(self.value / self.target)} × as much"
         return f"missed by {abs(self.value / self.target - 1):.0%}"
 
     @property

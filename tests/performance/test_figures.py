@@ -17,6 +17,7 @@ def test_a_quantile_is_a_value_that_was_measured():
     (Figure("rate", 3000, "/s", 3000), "met"),
     (Figure("rate", 2700, "/s", 3000), "missed by 10%"),
     (Figure("p99", 6, "ms", 5, at_most=True), "missed by 20%"),
+    (Figure("p99", 60, "ms", 5, at_most=True), "missed: 12 × as much"),
     (Figure("lag", 0, "", 0, at_most=True), "met"),
     (Figure("lag", 3, "", 0, at_most=True), "missed by 3"),
     (Figure("memory", 90, "MiB"), ""),
