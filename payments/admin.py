@@ -1,6 +1,6 @@
 """Operators' pages of payments and all that is booked for them. Who may see what is decided in registry.operators."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -82,7 +82,7 @@ class ProcessorFilter(admin.SimpleListFilter):
 
     title = parameter_name = "processor"
 
-    def lookups(self, request: HttpRequest, model_admin: TenantScoped) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         tenant = OneTenantFilter(request, dict(request.GET.lists()), Payment, model_admin).value()
         mine = scope_of(request).narrow(Processor.objects.all(), "tenant_id")  # the tenant is what the address says
         found = mine.filter(tenant__slug=tenant).values_list("pk", "name") if tenant else []
@@ -94,7 +94,7 @@ class ProcessorFilter(admin.SimpleListFilter):
         return queryset.filter(processor_id=int(value)) if value in known else queryset
 
 
-class Searchable:
+class Searchable(TenantScoped):
     """Searches by a payment's whole correlation id, or by a row's number: what an index can answer."""
 
     search_fields = ("id",)
@@ -112,7 +112,7 @@ class Searchable:
             pass
         if term.isascii() and term.isdigit() and int(term) <= LARGEST_ID:
             return queryset.filter(id=int(term)), False
-        self.message_user(request, "Search wants a whole correlation id, or a number.", messages.WARNING)  # type: ignore[attr-defined]
+        self.message_user(request, "Search wants a whole correlation id, or a number.", messages.WARNING)
         return queryset.none(), False
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
@@ -121,7 +121,7 @@ class Searchable:
         return queryset.filter(tenant_id__in=[t for t, _ in keys], payment_id__in=[p for _, p in keys])
 
 
-class HotList(Searchable, TenantScoped):
+class HotList(Searchable):
     """Read-only rows of a table that grows without end: one tenant at a time, newest first and in no other order."""
 
     paginator = CappedPaginator
@@ -191,8 +191,9 @@ class PaymentAdmin(HotList):
         self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
     ) -> HttpResponse:
         response = super().changeform_view(request, object_id, *args, **kwargs)
-        if payment := getattr(response, "context_data", {}).get("original"):
-            response.context_data.update(history(payment))
+        context = getattr(response, "context_data", None) or {}
+        if payment := context.get("original"):
+            context.update(history(payment))
         return response
 
     @admin.display(description="amount")
@@ -254,7 +255,7 @@ def history(payment: Payment) -> dict[str, Any]:
         attempt.look = pill(*OUTCOMES[attempt.outcome])
     events = list(PaymentEvent.objects.filter(**mine).order_by("sequence")[:HISTORY])
     for event in events:
-        event.look, event.processor_name = status_pill(event.status), names.get(event.processor_id, "")
+        event.look, event.processor_name = status_pill(event.status), names.get(event.processor_id or 0, "")
         event.after_ms = round((event.at - events[0].at).total_seconds() * 1000)
     entries = list(LedgerEntry.objects.filter(**mine).order_by("id")[:HISTORY])
     for entry in entries:
@@ -329,7 +330,7 @@ class ResolutionFilter(admin.SimpleListFilter):
     def value(self) -> str:
         return super().value() or "open"
 
-    def choices(self, changelist: Any) -> Iterable[dict[str, Any]]:
+    def choices(self, changelist: Any) -> Iterator[Any]:
         for value, title in self.lookup_choices:
             yield {
                 "selected": self.value() == value,
@@ -356,7 +357,7 @@ def _close(page: TenantScoped, order: Order) -> Done:
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(WithPayment, Searchable, TenantScoped):
+class DeadLetterAdmin(WithPayment, Searchable):
     paginator = CappedPaginator
     list_display = ["code", "detail", "payment_link", "payment_status", "tenant", "created_at", "resolved"]
     list_filter = [ResolutionFilter, TenantFilter, since("created_at", "created")]
@@ -408,7 +409,7 @@ class ProcessorForm(ReasonedForm):
 
     def _get_validation_exclusions(self) -> set[str]:
         """models.URLField wants a dot in the host's name, which hosts on a private network have not."""
-        return super()._get_validation_exclusions() | {"url"}
+        return super()._get_validation_exclusions() | {"url"}  # type: ignore[misc]
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -456,7 +457,7 @@ class ProcessorAdmin(Attaching, Reasoned):
         ),
     ]
 
-    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
         """Options may hold a processor's secrets: they are shown to those who may change them."""
         fields = super().get_fields(request, obj)
         return fields if self.has_change_permission(request, obj) else [f for f in fields if f != "options"]

@@ -186,7 +186,7 @@ class ApiKeyAdmin(Reasoned):
         )
     ]
 
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         given = form.cleaned_data
         key, plain = keys.issue_sync(
             tenant=given["tenant"],
@@ -277,6 +277,6 @@ class AuditEntryAdmin(TenantScoped):
     search_fields = ["actor__exact", "action__exact", "target"]
     search_help_text = "An actor or an action in full, or a part of the target."
     sortable_by = ()
-    fields = ["at", "actor", "action", "target", "rows", "reason", "tenant", "detail"]
+    fields = ("at", "actor", "action", "target", "rows", "reason", "tenant", "detail")
     readonly_fields = fields
     actions = None

@@ -20,7 +20,7 @@ class AsyncCommand(BaseCommand):
 
     requires_system_checks = ()
 
-    async def run(self, **options: Any) -> None:
+    async def run(self, *args: Any, **options: Any) -> None:
         raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:

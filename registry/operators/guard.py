@@ -71,9 +71,10 @@ def guarded(name: str, *, label: str, warning: str, expects: dict[str, Any], per
         form = ReasonForm(request.POST if "seen" in request.POST else None, initial={"seen": count})
         if form.is_valid():
             if form.cleaned_data["seen"] == count:
-                return _carry_out(page, Order(request, eligible, form.cleaned_data["reason"].strip()), label, perform)
+                _carry_out(page, Order(request, eligible, form.cleaned_data["reason"].strip()), label, perform)
+                return None
             form.add_error(None, f"You saw {form.cleaned_data['seen']} rows, now there are {count}. Please look again.")
-            form.data = {**form.data.dict(), "seen": count}
+            form.data = {**request.POST.dict(), "seen": str(count)}
         context = {
             **page.admin_site.each_context(request),
             "title": label,
@@ -177,7 +178,7 @@ class Reasoned(TenantScoped):
     change_fields: tuple[str, ...] = ()
     add_fields: tuple[str, ...] = ()
 
-    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
         if obj is None:
             return [*self.add_fields, "reason"]
         return [*self.change_fields, "reason"] if self.has_change_permission(request, obj) else [*self.change_fields]
@@ -188,7 +189,7 @@ class Reasoned(TenantScoped):
             return [name for name in self.readonly_fields if name not in self.add_fields]
         return list(self.readonly_fields)
 
-    def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         changed = [name for name in form.changed_data if name != "reason"]
         super().save_model(request, obj, form, change)
         if changed or not change:

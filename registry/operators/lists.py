@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from registry.models import Tenant
-from registry.operators.scope import scope_of
+from registry.operators.scope import TenantScoped, scope_of
 
 COUNTED = 5000  # rows; further back a filter is faster than paging, for the reader and for the database
 TENANTS_SHOWN = 50  # in the filter; others are reached from the page of tenants
@@ -30,7 +30,7 @@ class CappedPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        return self.object_list.order_by()[:COUNTED].count()
+        return cast(models.QuerySet, self.object_list).order_by()[:COUNTED].count()
 
 
 class PageList(ChangeList):
@@ -39,10 +39,10 @@ class PageList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = list(self.result_list)
-        self.model_admin.attach(self.result_list)
+        cast(Attaching, self.model_admin).attach(self.result_list)
 
 
-class Attaching:
+class Attaching(TenantScoped):
     """For a ModelAdmin whose list shows what no join can fetch cheaply."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -98,7 +98,7 @@ class OneTenantFilter(TenantFilter):
         tenant_id = self.tenants.filter(slug=slug).values_list("pk", flat=True).first()
         return queryset.none() if tenant_id is None else queryset.filter(tenant_id=tenant_id)
 
-    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
         for slug, title in self.lookup_choices:
             yield {
                 "selected": self.value() == slug,

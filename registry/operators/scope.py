@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
 from django.http import HttpRequest
 
@@ -50,10 +49,10 @@ def scope_of(request: HttpRequest) -> Scope:
     return found
 
 
-def _scope(user: AbstractBaseUser) -> Scope:
-    if not (user.is_active and getattr(user, "is_staff", False)):
+def _scope(user: Any) -> Scope:
+    if not (user.is_active and user.is_staff):
         return NOBODY
-    if getattr(user, "is_superuser", False):
+    if user.is_superuser:
         return Scope(everything=True, roles={})
     return Scope(everything=False, roles=dict(Membership.objects.filter(user=user).values_list("tenant_id", "role")))
 

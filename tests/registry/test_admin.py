@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from uuid import uuid4
 
+import aiohttp
 import pytest
 from django.contrib import admin
 from django.contrib.messages import get_messages
@@ -19,7 +20,7 @@ from queueing.models import Worker
 from registry import keys
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
 from registry.sync import sync_twin
-from tests.factories import make_dead_letter, make_payment, make_person, make_processor, make_tenant
+from tests.factories import in_thread, make_dead_letter, make_payment, make_person, make_processor, make_tenant
 
 # Committed rows: some actions write on the loop's own connections.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -188,6 +189,26 @@ def test_every_action_of_the_admin_asks_why():
         if model._meta.app_label in ("registry", "queueing", "payments"):
             for action in site.actions or []:
                 assert action.allowed_permissions == ["act"], action
+
+
+async def test_an_action_works_through_the_server_on_its_own_loop(server, acme):
+    """In the other tests each action has a loop to itself; here it shares the server's, and its pool."""
+    letter = await in_thread(lambda: make_dead_letter(make_payment(acme, status=FAILED)))
+    olga = await in_thread(lambda: as_person(make_person("olga")))
+    cookies = {"sessionid": olga.cookies["sessionid"].value}
+    url = server + listing(DeadLetter)
+
+    jar = aiohttp.CookieJar(unsafe=True)  # cookies of a bare address too
+    async with aiohttp.ClientSession(cookies=cookies, cookie_jar=jar) as browser:
+        async with browser.get(url) as answer:
+            token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', await answer.text())
+        form = {"action": "deadletter_replay", "_selected_action": letter.pk, "csrfmiddlewaretoken": token[1]}
+        async with browser.post(url, data=form) as answer:
+            assert "will be touched" in await answer.text()
+        async with browser.post(url, data={**form, "seen": 1, "reason": WHY}) as answer:
+            assert "Replay: 1 done" in await answer.text()
+
+    assert (await in_thread(Payment.objects.get)).status == QUEUED
 
 
 # -- Dead letters ------------------------------------------------------------------------------------

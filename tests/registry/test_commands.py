@@ -222,10 +222,9 @@ def test_keys_are_listed_without_their_secrets():
 def test_a_processor_is_added_with_fee_and_options():
     make_tenant("acme")
 
-    run(
-        "processor", "add", "acme", "default", "--kind", "http", "--url", "http://processor-default:8080", "--fee", "0.05",
-        "--option", "delay=250", "--option", "failing=true", "--option", "note=all right",
-    )  # fmt: skip
+    options = ["--option", "delay=250", "--option", "failing=true", "--option", "note=all right"]
+    address = ["--url", "http://processor-default:8080"]
+    run("processor", "add", "acme", "default", "--kind", "http", *address, "--fee", "0.05", *options)
 
     processor = Processor.objects.get()
     assert (processor.name, processor.kind, processor.url) == ("default", "http", "http://processor-default:8080")
