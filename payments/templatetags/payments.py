@@ -124,14 +124,14 @@ def look(status: str) -> Look:
 
 @register.filter
 def label(status: str) -> str:
-    return str(Status(status).label)
+    return Status(status).label.lower()
 
 
 @register.inclusion_tag("payments/_pill.html")
 def pill(status: str, size: str = "") -> dict:
     """A payment's state: word, colour and shape."""
     found = LOOKS[Status(status)]
-    return {"shape": found.shape, "colour": found.colour, "word": Status(status).label, "status": status, "size": size}
+    return {"shape": found.shape, "colour": found.colour, "word": label(status), "status": status, "size": size}
 
 
 @register.inclusion_tag("payments/_pill.html")
@@ -177,17 +177,22 @@ def steps(payment: dict) -> list[dict]:
     sent = [step for step in found if step["status"] == PROCESSING]
     for number, attempt in enumerate(payment["attempts"]):
         if sent:  # a payment in doubt is sent again without leaving its state: then the last step holds several
-            sent[min(number, len(sent) - 1)]["attempts"].append(_attempt(attempt))
+            step = sent[min(number, len(sent) - 1)]
+            step["attempts"].append(_attempt(attempt))
+            if step["detail"] == attempt["reason"]:
+                step["detail"] = ""  # said below, with the attempt
     return found
 
 
 def _step(event: dict, first: dict) -> dict:
     status = Status(event["status"])
     took = span(when(event["at"]) - when(first["at"]))
-    word = "accepted" if event is first else status.label
+    word = "accepted" if event is first else label(status)
     return {**event, "word": word.capitalize(), "look": LOOKS[status], "after": took, "attempts": []}
 
 
 def _attempt(attempt: dict) -> dict:
-    shape, colour, word = OUTCOMES[attempt["outcome"] or ""]
-    return {**attempt, "shape": shape, "colour": colour, "word": word}
+    outcome = attempt["outcome"] or ""
+    shape, colour, word = OUTCOMES[outcome]
+    code = "" if outcome == "booked" else (attempt["code"] or "").replace("_", " ")
+    return {**attempt, "shape": shape, "colour": colour, "word": word, "code": code}

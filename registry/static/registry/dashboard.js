@@ -32,6 +32,7 @@ function blankRow(payment) {
   const id = payment.correlationId;
   const link = row.querySelector("a");
   row.dataset.id = id;
+  row.dataset.created = payment.createdAt;
   link.href = `/payments/${id}/live?tenant=${encodeURIComponent(table.dataset.tenant)}`;
   link.title = id;
   link.textContent = short(id);
@@ -69,10 +70,11 @@ function heard({ payment }) {
   const id = payment.correlationId;
   if (payment.sequence === 1 && !rowOf(id) && fits(payment)) {
     unseen += 1;
-    waiting.set(id, payment);
+    waiting.set(id, { ...payment, createdAt: payment.updatedAt }); // its first change is its acceptance
+    countOne();
     if (waiting.size > MOST_ROWS) waiting.delete(waiting.keys().next().value);
   } else if ((waiting.get(id)?.sequence ?? Infinity) < payment.sequence) {
-    waiting.set(id, payment);
+    waiting.set(id, { ...payment, createdAt: waiting.get(id).createdAt });
   } else if (!((changed.get(id)?.sequence ?? 0) >= payment.sequence)) {
     changed.set(id, payment);
   }
@@ -107,12 +109,31 @@ function showNew() {
   if (!body) { location.reload(); return; } // the first payment ever: the page with a table comes from the server
   for (const payment of waiting.values()) {
     const row = fill(blankRow(payment), payment);
-    row.classList.add("fresh");
-    body.prepend(row);
+    prepend(body, row);
   }
-  while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
   waiting.clear();
   unseen = 0;
+}
+
+function prepend(body, row) {
+  row.classList.add("fresh");
+  row.addEventListener("animationend", () => row.classList.remove("fresh"), { once: true });
+  body.prepend(row);
+  if (body.rows.length <= MOST_ROWS) return;
+  body.lastElementChild.remove();
+  const older = document.querySelector("[data-older]"); // it must go on where the table now ends
+  if (!older) return;
+  const url = new URL(older.href);
+  url.searchParams.delete("cursor");
+  url.searchParams.set("to", body.lastElementChild.dataset.created.replace("Z", ""));
+  older.href = url;
+}
+
+const total = document.querySelector("[data-total]");
+
+function countOne() {
+  total.dataset.total = Number(total.dataset.total) + 1;
+  total.textContent = Number(total.dataset.total).toLocaleString("en");
 }
 
 function showNews() {
@@ -167,9 +188,8 @@ function takeRow(row) {
   const mine = rowOf(row.dataset.id);
   if (!mine) {
     if (!first || readerIsThere()) return;
-    row.classList.add("fresh");
-    table.querySelector("tbody").prepend(row);
-    while (table.querySelector("tbody").rows.length > MOST_ROWS) table.querySelector("tbody").lastElementChild.remove();
+    prepend(table.querySelector("tbody"), row);
+    countOne();
   } else if (Number(mine.dataset.sequence) < Number(row.dataset.sequence)) {
     for (const part of [".state", ".where", ".tries", ".at"]) mine.querySelector(part).replaceWith(row.querySelector(part));
     mine.dataset.sequence = row.dataset.sequence;
@@ -226,11 +246,10 @@ function remember(series) {
 }
 
 function colours(keys) {
-  const style = getComputedStyle(document.documentElement);
   const probe = document.body.appendChild(document.createElement("span"));
   const found = (name) => { probe.className = name; probe.style.color = "var(--state)"; return getComputedStyle(probe).color; };
   const plain = (name) => { probe.className = ""; probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
-  const result = { lines: keys.map(found), muted: plain("--muted"), grid: plain("--line"), font: `12px ${style.fontFamily || "sans-serif"}` };
+  const result = { lines: keys.map(found), muted: plain("--muted"), grid: plain("--line"), font: `12px ${getComputedStyle(document.body).fontFamily}` };
   probe.remove();
   return result;
 }
@@ -256,7 +275,7 @@ function options(place, names, colourNames, dashed) {
       y: { range: (_, __, top) => [0, Math.max(1, (top || 0) * 1.15)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 80, size: 28, gap: 4, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toTimeString().slice(0, 5)) },
+      { ...axis, grid: { show: false }, space: 56, size: 28, gap: 4, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toTimeString().slice(0, 5)) },
       { ...axis, size: 44, gap: 6, space: 28 },
     ],
     series: [{}, ...names.map((label, n) => ({
