@@ -5,7 +5,7 @@ from html import escape
 
 from bench.figures import Figure
 
-ROW, TOP, BAR_LEFT, BAR_WIDTH, WIDTH = 44, 96, 380, 340, 1000
+ROW, TOP, BAR_LEFT, BAR_WIDTH, WIDTH = 44, 112, 400, 260, 1080
 FULL_SCALE = 2.0  # the bar's end: twice the target; what is above is cut there
 
 STYLE = """
@@ -35,8 +35,8 @@ def draw(title: str, lines: list[str], figures: Iterable[Figure]) -> str:
 def row(figure: Figure, y: float) -> str:
     length = BAR_WIDTH * min(share_of(figure), FULL_SCALE) / FULL_SCALE
     kind = "met" if figure.met else "missed"
-    side = "at most" if figure.at_most else "at least"
-    said = f"{figure.shown}  ({side} {figure.wanted[2:]}, {figure.verdict})"
+    said = f"{'✓' if figure.met else '✕'} {figure.shown} ({figure.wanted})"
+    said += "" if figure.met else f", {figure.verdict}"
     return (
         f'<text x="20" y="{y + 15}">{escape(figure.what)}</text>'
         f'<text x="20" y="{y + 31}" class="small">{escape(figure.note[:62])}</text>'
