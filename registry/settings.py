@@ -143,8 +143,7 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "registry" / "staticfiles"
-WHITENOISE_USE_FINDERS = True
+WHITENOISE_USE_FINDERS = True  # read once at the start from where they lie: there is no collectstatic to forget
 WHITENOISE_AUTOREFRESH = False
 
 # -- Data layer (requirement D2): registry.database enforces each of these -----------------------

@@ -66,7 +66,20 @@ class Plan:
 
     @property
     def address(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return http_address(self.host, self.port)
+
+    @property
+    def local_host(self) -> str:
+        """Where this machine reaches it: nobody connects to a wildcard."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
+
+    @property
+    def local_address(self) -> str:
+        return http_address(self.local_host, self.port)
+
+
+def http_address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,7 +187,7 @@ class Supervisor:
         print(f"ready {self.plan.address}", flush=True)
         if self.plan.demo:
             await self.show_demo()
-            self.keepers["demo"] = Keeper(manage("demo", "demo"), self.environ)
+            self.keepers["demo"] = Keeper(manage("demo", "demo", "--url", self.plan.local_address), self.environ)
 
     async def is_ready(self) -> bool:
         if not all(keeper.alive for keeper in self.everybody()):
@@ -187,13 +200,14 @@ class Supervisor:
 
     async def show_demo(self) -> None:
         said: list[bytes] = []
-        status = await self.run_helper(manage("demo", "demo", "--prepare", "--json"), said.append)
+        prepare = manage("demo", "demo", "--prepare", "--json", "--url", self.plan.local_address)
+        status = await self.run_helper(prepare, said.append)
         try:
             facts = json.loads(said[-1])
         except (IndexError, ValueError):
             log.error("the demo could not be prepared (status %d)", status)
             return
-        show_panel({"url": self.plan.address, **facts})
+        show_panel(facts)
 
     async def run_helper(self, part: Part, on_line: Callable[[bytes], None] | None = None) -> int:
         """A command that ends by itself; killed if we are told to stop meanwhile."""
@@ -282,8 +296,7 @@ def report(task: asyncio.Task) -> None:
 
 async def answers_ok(plan: Plan, path: str) -> bool:
     """GET `path` is 200."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(plan.host, plan.host)
-    reader, writer = await asyncio.open_connection(host, plan.port)
+    reader, writer = await asyncio.open_connection(plan.local_host, plan.port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {plan.host_header}\r\nConnection: close\r\n\r\n".encode())
         return b" 200 " in await reader.readline()

@@ -25,8 +25,8 @@ urlpatterns = [
     path("metrics", status.metrics),
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
+    *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/queues/", include("django_rq.urls")),
     path("admin/", admin.site.urls),
-    *page_urls.urlpatterns,
 ]
