@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-import psutil
-
 from bench.figures import Effort, Figure, median
 from bench.load import Load, Result
 from bench.load import run as drive
@@ -35,10 +33,6 @@ class Subject:
 
     def driven(self, connections: int, seconds: float) -> Result:
         return drive(Load(self.process.port, connections, seconds, path=self.path, headers=self.headers))
-
-    @property
-    def memory(self) -> float:
-        return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
 
 def run(effort: Effort) -> list[Figure]:
@@ -162,5 +156,5 @@ def costs(
         )
         errors = sum(r.errors for several in results[subject.name].values() for r in several)
         note = f"{connections} database connections, {errors} errors"
-        figures.append(Figure(f"{subject.name}, memory", subject.memory, "MiB", note=note))
+        figures.append(Figure(f"{subject.name}, memory", subject.process.memory, "MiB", note=note))
     return figures

@@ -5,7 +5,6 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import psycopg
 import redis
 
@@ -45,7 +44,7 @@ def describe(database_url: str, redis_url: str) -> Machine:
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         cpu=cpu_model(),
-        memory=f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        memory=f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         postgresql=postgresql,

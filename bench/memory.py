@@ -1,7 +1,5 @@
 """Memory of the web process after many payments, against after a few: what grows with requests is a leak."""
 
-import psutil
-
 from bench.figures import Effort, Figure
 from bench.load import Load
 from bench.load import run as drive
@@ -23,7 +21,7 @@ def run(effort: Effort) -> list[Figure]:
             if result.errors:
                 raise RuntimeError(f"{result.errors} errors: {process.log.read_text()[-2000:]}")
             bars.advance(bar, count)
-            return psutil.Process(process.pid).memory_info().rss / 2**20
+            return process.memory
 
         early = accept(few)
         late = [accept((many - few) // PORTIONS) for _ in range(PORTIONS)]

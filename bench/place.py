@@ -132,6 +132,12 @@ class Process:
     def pid(self) -> int:
         return self.popen.pid
 
+    @property
+    def memory(self) -> float:
+        """Resident MiB."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     def check(self) -> None:
         if self.popen.poll() is not None:
             raise RuntimeError(f"ended with {self.popen.returncode}: {self.log.read_text()[-2000:]}")
