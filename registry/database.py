@@ -222,8 +222,11 @@ async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
         async with gate, async_new_connection():
             return await step()
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(step)) for step in work]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(step)) for step in work]
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None  # callers know the error of a step, not that there were steps
     return [task.result() for task in tasks]
 
 

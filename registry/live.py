@@ -170,14 +170,19 @@ class Feed:
             await asyncio.sleep(after)
             if after and not self._early:
                 return  # it was only overtaken
-            for event in await source.since(self.tenant, self.position, FILL_LIMIT):
-                self._early[event.position] = event
+            full = True
+            while full:
+                found = await source.since(self.tenant, self.position, FILL_LIMIT)
+                full = len(found) == FILL_LIMIT
+                for event in found:
+                    if event.position > self.position:  # a number that the source leaves out is gone for good
+                        self.position = event.position
+                        self._hand_out(event)
+                self._early = {p: event for p, event in self._early.items() if p > self.position}
         except Unavailable:
             pass  # the next tick tries again
         finally:
             self._filling = None
-            for stale in [position for position in self._early if position <= self.position]:
-                del self._early[stale]
             if self.position + 1 in self._early:
                 self._advance()
 
