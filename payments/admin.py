@@ -24,6 +24,7 @@ from registry.models import Tenant
 from registry.operators.guard import Done, Order, Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import (
     Attaching,
+    BoundedList,
     CappedPaginator,
     OneTenantFilter,
     TenantFilter,
@@ -91,7 +92,17 @@ class ProcessorFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
         value = self.value()
         known = {pk for pk, _ in self.lookup_choices}
-        return queryset.filter(processor_id=int(value)) if value in known else queryset
+        return self.at(queryset, int(value)) if value in known else queryset
+
+    def at(self, queryset: models.QuerySet, processor: int) -> models.QuerySet:
+        return queryset.filter(processor_id=processor)
+
+
+class BookedAtFilter(ProcessorFilter):
+    title = "booked at"
+
+    def at(self, queryset: models.QuerySet, processor: int) -> models.QuerySet:
+        return queryset.filter(closed=SUCCEEDED, processor_id=processor)  # as the index of booked payments has it
 
 
 class Searchable(TenantScoped):
@@ -121,7 +132,7 @@ class Searchable(TenantScoped):
         return queryset.filter(tenant_id__in=[t for t, _ in keys], payment_id__in=[p for _, p in keys])
 
 
-class HotList(Searchable):
+class HotList(Searchable, BoundedList):
     """Read-only rows of a table that grows without end: one tenant at a time, newest first and in no other order."""
 
     paginator = CappedPaginator
@@ -171,7 +182,7 @@ class PaymentAdmin(HotList):
         "created_at",
         "took",
     ]
-    list_filter = [OneTenantFilter, StatusFilter, ProcessorFilter, since("created_at", "created")]
+    list_filter = [OneTenantFilter, StatusFilter, BookedAtFilter, since("created_at", "created")]
     list_select_related = ["tenant", "processor"]
     change_form_template = "admin/payments/payment/change_form.html"
     fields = (
@@ -275,7 +286,7 @@ class AttemptAdmin(WithPayment, HotList):
         "id", "payment_link", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
         "started_at",
     ]  # fmt: skip
-    list_filter = [OneTenantFilter, ProcessorFilter, "outcome"]
+    list_filter = [OneTenantFilter, ProcessorFilter, "outcome", since("started_at", "sent")]
     list_select_related = ["processor"]
     fields = (
         "payment_link", "tenant", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
@@ -291,7 +302,7 @@ class AttemptAdmin(WithPayment, HotList):
 @admin.register(LedgerEntry)
 class LedgerEntryAdmin(WithPayment, HotList):
     list_display = ["id", "payment_link", "account", "debit", "credit", "processor_name", "at"]
-    list_filter = [OneTenantFilter, "account"]
+    list_filter = [OneTenantFilter, "account", since("at", "booked")]
     fields = ("payment_link", "tenant", "account", "debit", "credit", "processor_name", "at")
     readonly_fields = fields
 

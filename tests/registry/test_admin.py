@@ -411,6 +411,20 @@ def test_the_list_of_payments_keeps_to_one_tenant_and_never_counts_to_the_end(op
     assert "LIMIT 5000" in counts[0]
 
 
+def test_a_list_that_would_take_too_long_asks_for_a_narrower_question(operator, acme, monkeypatch):
+    monkeypatch.setattr("registry.operators.lists.LOOK_LIMIT", 0.05)
+    monkeypatch.setattr("payments.admin.StatusFilter.queryset", lambda *_: slow())
+
+    def slow():
+        return Payment.objects.extra(where=["pg_sleep(1) IS NULL"])
+
+    make_payment(acme)
+    answer = operator.get(listing(Payment), {"status": "failed"})
+
+    assert (answer.status_code, answer.url) == (302, listing(Payment))
+    assert "Choose a shorter time" in said(answer)
+
+
 @pytest.mark.parametrize(
     "model", [m for m in admin.site._registry if m._meta.app_label in ("registry", "payments", "queueing")]
 )
