@@ -184,6 +184,8 @@ class Dispatch:
     async def handle(self, claim: Claim) -> bool:
         """Make the attempt and settle it; whether the payment is done for good."""
         started = time.perf_counter()
+        telemetry.TENANT.set(claim.tenant_id)
+        telemetry.PAYMENT.set(str(claim.correlation_id))
         processor = await self._processor(claim.account)
         if claim.status is PROCESSING:
             outcome = await self._send(processor, claim)

@@ -56,11 +56,20 @@ def _span(start: datetime | None, end: datetime | None) -> Span:
     return (start.isoformat() if start else "-infinity", end.isoformat() if end else "infinity")
 
 
-async def summary(*, tenant_id: int, currency: str, start: datetime | None, end: datetime | None) -> dict[str, dict]:
-    """Per processor name {"totalRequests": int, "totalAmount": Decimal}, `start` and `end` inclusive."""
+async def summary(
+    *, tenant_id: int, start: datetime | None, end: datetime | None, currency: str | None = None
+) -> dict[str, dict]:
+    """Per processor name {"totalRequests": int, "totalAmount": Decimal}, `start` and `end` inclusive.
+
+    Without `currency` everything is counted, as the processors count it: amounts of several currencies are then added up.
+    """
     bounds = {f"{name}_{side}": at for name, span in spans(start, end).items() for side, at in zip(("from", "to"), span, strict=True)}
-    rows = await database.fetch(SQL["summary"], {"tenant": tenant_id, "currency": currency, **bounds})
-    return {
-        name: {"totalRequests": payments, "totalAmount": Decimal(decimal_text(amount, currency))}
-        for name, payments, amount in rows
-    }
+    totals: dict[str, dict] = {}
+    for name, unit, payments, amount in await database.fetch(
+        SQL["summary"], {"tenant": tenant_id, "currency": currency, **bounds}
+    ):
+        total = totals.setdefault(name, {"totalRequests": 0, "totalAmount": Decimal("0.00")})
+        total["totalRequests"] += payments
+        if payments:
+            total["totalAmount"] += Decimal(decimal_text(amount, unit))
+    return totals

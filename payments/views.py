@@ -18,7 +18,7 @@ from payments.errors import LiveTenant, UnknownPayment
 from payments.money import decimal_text
 from payments.requests import BATCH, PAYMENT, PaymentRequest, order_of
 from payments.states import OPEN, Status
-from registry import access, live
+from registry import access, live, telemetry
 from registry.access import Principal
 from registry.api import ENCODER, api, field_faults, iso, json_response, read
 from registry.errors import Invalid, Problem
@@ -38,9 +38,11 @@ async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[s
 def payment_id(text: str) -> UUID:
     """The id in a path; one that is no UUID is simply unknown."""
     try:
-        return UUID(text)
+        found = UUID(text)
     except ValueError:
         raise UnknownPayment from None
+    telemetry.PAYMENT.set(str(found))
+    return found
 
 
 # -- Accepting: hot, so plain views -----------------------------------------------------------------------
@@ -250,7 +252,7 @@ async def summary(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     found = await summaries.summary(
         tenant_id=principal.tenant_id,
-        currency=request.GET.get("currency") or principal.currency,
+        currency=request.GET.get("currency") or None,
         start=moment(request, "from"),
         end=moment(request, "to"),
     )

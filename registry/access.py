@@ -20,7 +20,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from registry import database
+from registry import database, telemetry
 from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from registry.models import ApiKey, Tenant
 
@@ -150,6 +150,7 @@ async def authenticate(authorization: str | None, *, keyless: bool = True) -> Pr
     """
     if not authorization:
         if keyless and settings.REGISTRY_OPEN_TENANT and (principal := await _open.get(settings.REGISTRY_OPEN_TENANT)):
+            telemetry.TENANT.set(principal.slug)
             return principal
         raise Unauthorized
     scheme, _, token = authorization.partition(" ")
@@ -159,6 +160,7 @@ async def authenticate(authorization: str | None, *, keyless: bool = True) -> Pr
     principal = await _keys.get(token)
     if principal is None:
         raise Unauthorized
+    telemetry.TENANT.set(principal.slug)
     return principal
 
 

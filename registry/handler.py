@@ -10,26 +10,24 @@ import logging
 import random
 import re
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
 from registry import database, telemetry
 from registry.api import problem_response
-from registry.errors import BodyTimeout, MethodNotAllowed, NotFound, Problem, TooLarge
+from registry.errors import BodyTimeout, MethodNotAllowed, NotFound, Problem, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 
 BODY_TIMEOUT = 20  # seconds for a whole body to arrive; slower is an attack or a dead line
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller's own, passed on; anything else is replaced
-
-request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 type View = Callable[..., Awaitable[HttpResponseBase]]
 
@@ -57,19 +55,32 @@ class LeanHandler(ASGIHandler):
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         rid = given if REQUEST_ID.match(given) else b"%016x" % random.getrandbits(64)
-        request_id.set(rid.decode())
+        telemetry.REQUEST.set(rid.decode())
         try:
             match = get_resolver().resolve(scope["path"])
         except Resolver404:
             match = None
         if match is not None and getattr(match.func, "lean", False):
             await self.serve_lean(match, scope, receive, send, rid)
+        elif match is None and _is_program(scope):
+            await self.answer(problem_response(NotFound()), scope, receive, send, rid)
         else:
             async with ThreadSensitiveContext():
                 try:
-                    await self.handle(scope, receive, _with_request_id(send, rid))
+                    await self.serve_page(scope, receive, _with_request_id(send, rid))
                 finally:
                     await database.release()
+
+    async def serve_page(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """Django's own way, with the whole body in hand first: a form is small, and has its time."""
+        try:
+            body = await read_body(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        except ClientGone:
+            return
+        except Problem as error:
+            await self.send_response(problem_response(error), send)
+            return
+        await self.handle(scope, _replay(body, receive), send)
 
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         request: HttpRequest | None = None
@@ -88,8 +99,9 @@ class LeanHandler(ASGIHandler):
             response = problem_response(error)
         except (Http404, UnicodeDecodeError):
             response = problem_response(NotFound())
-        except asyncio.CancelledError:
-            raise
+        except (OperationalError, InterfaceError):
+            log.warning("database away", extra={"path": scope["path"]}, exc_info=True)
+            response = problem_response(Unavailable("the database cannot be reached or did not answer in time"))
         except Exception:
             log.exception("unhandled error", extra={"path": scope["path"]})
             response = problem_response(Problem("something went wrong here; it has been logged under this request id"))
@@ -118,6 +130,22 @@ class LeanHandler(ASGIHandler):
         counter.inc()
 
 
+def _is_program(scope: dict) -> bool:
+    """Who asks for an unknown address and did not ask for a page. Static files have no route: whitenoise knows them."""
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return b"text/html" not in accept and not scope["path"].startswith(settings.STATIC_URL)
+
+
+def _replay(body: bytes, receive: Callable) -> Callable:
+    """`receive` for somebody who reads the body again, and then waits for the client to hang up."""
+    first = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receiving() -> dict:
+        return first.pop() if first else await receive()
+
+    return receiving
+
+
 def _with_request_id(send: Callable, rid: bytes) -> Callable:
     async def sending(message: dict) -> None:
         if message["type"] == "http.response.start":
@@ -132,13 +160,13 @@ async def read_body(scope: dict, receive: Callable, limit: int) -> bytes:
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    if not message.get("more_body"):
-        return _checked(message.get("body", b""), limit)
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            if not message.get("more_body"):
+                return _checked(message.get("body", b""), limit)
             return await _rest_of_body(message, receive, limit)
     except TimeoutError:
         raise BodyTimeout(f"no complete body within {BODY_TIMEOUT} s", headers={"Connection": "close"}) from None

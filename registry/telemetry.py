@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
@@ -22,7 +23,18 @@ LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", mul
 DB_ERRORS = Counter("registry_database_errors_total", "Errors of the connection to PostgreSQL", ["kind"])
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 
-SECRETS = re.compile(r"(rk_[a-z0-9]+_)[A-Za-z0-9_-]+|(Bearer\s+)\S+|(://[^:/@\s]*:)[^@/\s]+(?=@)", re.IGNORECASE)
+# What the work at hand is for; every line of the log carries it.
+REQUEST: ContextVar[str] = ContextVar("request_id", default="")
+TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id where the slug is not at hand
+PAYMENT: ContextVar[str] = ContextVar("payment", default="")  # correlation id
+
+SECRETS = re.compile(
+    r"(rk_[a-z0-9]+_)[A-Za-z0-9_-]+"
+    r"|((?:Bearer|Basic)\s+)\S+"
+    r"|(://[^:/@\s]*:)[^\s]+(?=@)"
+    r"|((?:password|passwd|secret|token|sessionid|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}\]]+",
+    re.IGNORECASE,
+)
 SECRET_NAMES = re.compile(r"authorization|cookie|password|secret|token|api_?key|card", re.IGNORECASE)
 
 
@@ -37,6 +49,13 @@ def redact(value: Any) -> Any:
     return value
 
 
+def _with_context(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    for variable in (REQUEST, TENANT, PAYMENT):
+        if value := variable.get():
+            event.setdefault(variable.name, value)
+    return event
+
+
 def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     return {k: "[redacted]" if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
 
@@ -44,7 +63,7 @@ def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, An
 def configure_logging(config: dict[str, str]) -> None:
     """One line of JSON per event on stderr (or readable ones: LOG_FORMAT=console), secrets removed, context bound."""
     shared = [
-        structlog.contextvars.merge_contextvars,
+        _with_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
