@@ -32,7 +32,7 @@ READ_AT_ONCE = 500  # events per read when a client resumes
 class Resume(msgspec.Struct, tag_field="type", tag="resume", forbid_unknown_fields=True):
     """Send again everything after this sequence."""
 
-    after: int
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Filter(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,6 +80,9 @@ class LiveSocket(AsyncWebsocketConsumer):
         self._pump: asyncio.Task | None = None
         self._allowance, self._counted_at = float(BURST), time.monotonic()
         self._wanted: frozenset[str] | None = None
+        self._greeted = asyncio.Event()
+        self._told = 0  # number of the latest event that this socket was sent
+        self._passed: int | None = None  # while resuming: the latest that the pump left to `resume`
         await self.accept()
         try:
             tenant_id = await self.authority()
@@ -109,15 +112,24 @@ class LiveSocket(AsyncWebsocketConsumer):
         try:
             async with live.hub().subscribe(self.tenant_id, self.subjects()) as subscription:
                 await self.greet()
+                self._greeted.set()
                 while True:
                     for event in await subscription.get():
-                        if self._wanted is None or event.subject in self._wanted:
-                            await self.tell(event)
+                        await self._pass_on(event)
         except (live.TooSlow, TimeoutError):
             telemetry.LIVE_DROPPED.inc()
             await self._close(TOO_SLOW)
         except Problem:
             await self._close(AWAY)
+        finally:
+            self._greeted.set()
+
+    async def _pass_on(self, event: live.Event) -> None:
+        number = self.number(event)
+        if self._passed is not None:
+            self._passed = max(self._passed, number)
+        elif number > self._told and (self._wanted is None or event.subject in self._wanted):
+            await self.tell(event)
 
     def subjects(self) -> frozenset[str] | None:
         return None
@@ -131,6 +143,7 @@ class LiveSocket(AsyncWebsocketConsumer):
 
     async def tell(self, event: live.Event) -> None:
         telemetry.LIVE_EVENTS.inc()
+        self._told = self.number(event)
         await self._send(b'{"type":"payment","sequence":%d,"payment":%b}' % (self.number(event), event.body))
 
     async def _send(self, message: bytes) -> None:
@@ -149,6 +162,7 @@ class LiveSocket(AsyncWebsocketConsumer):
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self._pump is None:
             return
+        await self._greeted.wait()
         try:
             await self._answer(self._read(text_data, bytes_data))
         except BadMessage as error:
@@ -188,6 +202,19 @@ class LiveSocket(AsyncWebsocketConsumer):
                 await self.list(message)
 
     async def resume(self, after: int) -> None:
+        """Everything after, in order and once. What is committed meanwhile the pump leaves to us."""
+        self._passed = 0
+        try:
+            while (found := await self.past(after)) or self._passed > after:
+                for event in found:
+                    if self._wanted is None or event.subject in self._wanted:
+                        await self.tell(event)
+                after = self.number(found[-1]) if found else self._passed
+        finally:
+            self._passed = None
+
+    async def past(self, after: int) -> list[live.Event]:
+        """The next events above a number, in order; none when there are no more."""
         raise NotImplementedError
 
     async def subscribe(self, ids: list[UUID]) -> None:
@@ -221,11 +248,11 @@ class PaymentSocket(LiveSocket):
 
     async def greet(self) -> None:
         if found := await queries.status_of(self.tenant_id, self.correlation_id):
+            self._told = found["sequence"]
             await self._send(ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found}))
 
-    async def resume(self, after: int) -> None:
-        for event in await events.of_payment(self.tenant_id, self.correlation_id, after):
-            await self.tell(event)
+    async def past(self, after: int) -> list[live.Event]:
+        return await events.of_payment(self.tenant_id, self.correlation_id, after)
 
 
 class StreamSocket(LiveSocket):
@@ -234,12 +261,8 @@ class StreamSocket(LiveSocket):
     async def authority(self) -> int:
         return await stream_authority(self)
 
-    async def resume(self, after: int) -> None:
-        while found := await events.since(self.tenant_id, after, READ_AT_ONCE):
-            for event in found:
-                if self._wanted is None or event.subject in self._wanted:
-                    await self.tell(event)
-            after = found[-1].position
+    async def past(self, after: int) -> list[live.Event]:
+        return await events.since(self.tenant_id, after, READ_AT_ONCE)
 
     async def subscribe(self, ids: list[UUID]) -> None:
         if len(ids) > SUBSCRIBED_IDS:

@@ -1,0 +1,213 @@
+"""A real browser before the real service. BROWSER=none leaves these tests out by choice; no browser otherwise is a failure."""
+
+import asyncio
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+
+from registry.models import Tenant
+from tests.conftest import Api
+from tests.factories import make_processor, make_tenant
+
+HERE = Path(__file__).parent
+PICTURES = HERE.parents[1] / "docs" / "pictures"
+LAUNCH = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+LEFT_OUT = pytest.StashKey[int]()
+AXE = gzip.decompress((HERE / "vendor" / "axe.min.js.gz").read_bytes()).decode()
+
+MODES: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 900}},
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}, "has_touch": True},
+}
+
+# Before the page's own scripts: a socket that tests can cut or forbid, and violations of the CSP where the guard hears them.
+INIT = """
+document.addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
+window.line = { blocked: false, sockets: [], opened: 0 };
+const Real = window.WebSocket;
+window.WebSocket = class extends EventTarget {
+  static OPEN = 1;
+  constructor(...address) {
+    if (window.line.blocked) {
+      super();
+      setTimeout(() => this.onclose?.({ code: 1006 }), 5);
+      return;
+    }
+    const socket = new Real(...address);
+    window.line.opened += 1;
+    window.line.sockets.push(socket);
+    return socket;
+  }
+};
+"""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("BROWSER") == "none":
+        mine = [item for item in items if HERE in item.path.parents]
+        config.stash[LEFT_OUT] = len(mine)
+        items[:] = [item for item in items if item not in mine]
+        config.hook.pytest_deselected(items=mine)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{left_out} browser tests left out: BROWSER=none")
+
+
+# -- The browser -----------------------------------------------------------------------------------------
+
+
+def find_browser() -> str | None:
+    """Path of a chromium: the one on PATH, else Debian's package, else Playwright's download (None: it knows the place)."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if found := next(filter(None, map(shutil.which, names)), None):
+        return found
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        _try("apt-get", "-qq", "update")
+        _try("apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends", "chromium")
+        if found := shutil.which("chromium"):
+            return found
+    if not _try(sys.executable, "-m", "playwright", "install", "chromium"):
+        pytest.fail("no browser: no chromium on PATH, none to be had from apt or Playwright (BROWSER=none leaves these tests out)", pytrace=False)
+    return None
+
+
+def _try(*command: str) -> bool:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    path = await asyncio.to_thread(find_browser)
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=path, args=LAUNCH)
+        yield found
+        await found.close()
+
+
+# -- The guard: what no page may do -----------------------------------------------------------------------
+
+
+@dataclass
+class Guard:
+    """Collects what went wrong in a page without anybody looking."""
+
+    home: str
+    wrong: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)  # parts of messages that a test provokes
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self._note(f"error: {error}"))
+        page.on("request", self._request)
+        page.on("websocket", lambda socket: self._address(socket.url.replace("ws", "http", 1)))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._note(f"console: {message.text}")
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            self._address(request.url)
+
+    def _address(self, url: str) -> None:
+        if urlsplit(url).netloc != urlsplit(self.home).netloc:
+            self._note(f"outside: {url}")
+
+    def _note(self, text: str) -> None:
+        if not any(part in text for part in self.allowed):
+            self.wrong.append(text)
+
+
+@pytest.fixture
+def guard(server: str) -> Guard:
+    return Guard(server)
+
+
+@pytest.fixture
+async def context(browser: Browser, server: str, guard: Guard) -> AsyncIterator[BrowserContext]:
+    """A person's browser window, with nothing kept from before."""
+    async with await browser.new_context(base_url=server, **MODES["light"]) as found:
+        await _prepare(found, guard)
+        yield found
+    assert guard.wrong == []
+
+
+@pytest.fixture(params=MODES)
+async def in_each_mode(request: pytest.FixtureRequest, browser: Browser, server: str, guard: Guard) -> AsyncIterator[Page]:
+    """A page in light, in dark, and on a phone."""
+    async with await browser.new_context(base_url=server, **MODES[request.param]) as found:
+        await _prepare(found, guard)
+        page = await found.new_page()
+        page.mode = request.param  # type: ignore[attr-defined]
+        yield page
+    assert guard.wrong == []
+
+
+@pytest.fixture
+async def page(context: BrowserContext) -> Page:
+    return await context.new_page()
+
+
+@pytest.fixture
+async def plain(browser: Browser, server: str, guard: Guard) -> AsyncIterator[Page]:
+    """A page where JavaScript is off."""
+    async with await browser.new_context(base_url=server, java_script_enabled=False, **MODES["light"]) as found:
+        page = await found.new_page()
+        guard.watch(page)
+        yield page
+    assert guard.wrong == []
+
+
+async def _prepare(context: BrowserContext, guard: Guard) -> None:
+    context.set_default_timeout(10_000)
+    await context.add_init_script(INIT)
+    context.on("page", guard.watch)
+
+
+# -- The shop ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def tenant(settings: Any) -> Tenant:
+    """The demo's tenant: open to anybody, with two sandbox processors. Named anew each time, as keys of caches are."""
+    tenant = await asyncio.to_thread(make_tenant, f"shop-{uuid4().hex[:8]}", name="Corner shop", open=True)
+    for name, fee in (("default", "0.05"), ("fallback", "0.15")):
+        await asyncio.to_thread(make_processor, tenant, name, fee=fee)
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    return tenant
+
+
+async def audit(page: Page) -> list[str]:
+    """What axe finds wrong, WCAG 2.2 A and AA, contrast included."""
+    await page.evaluate(AXE)
+    found = await page.evaluate(
+        "axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })"
+    )
+    return [f"{v['id']}: {n['target']} {n['failureSummary']}" for v in found["violations"] for n in v["nodes"]]
+
+
+def picture(page: Page, name: str, folder: Path) -> str:
+    """Where a screenshot goes: the temporary folder; the docs too when REGISTRY_PICTURES is 1."""
+    return str(folder / f"{name}-{getattr(page, 'mode', 'light')}.png")
+
+
+async def pay_many(api: Api, count: int) -> list[str]:
+    answers = await asyncio.gather(*(api.pay(f"{n}.50", description=f"Order {n}") for n in range(1, count + 1)))
+    return [answer["correlationId"] for answer in answers]

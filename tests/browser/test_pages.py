@@ -1,0 +1,238 @@
+"""How the pages look and read: in light, dark and on a phone, by keyboard, to a screen reader, and without JavaScript."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from payments.models import Processor
+from payments.states import LOOKS, Status
+from registry.models import Tenant
+from tests.browser.conftest import PICTURES, Guard, audit, pay_many, picture
+from tests.conftest import Api
+from tests.factories import make_payment, make_person
+
+FIRST_VIEW = 100_000  # bytes over the line
+
+
+async def fits(page: Page) -> bool:
+    """Nothing sticks out sideways."""
+    return await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def one_of_each_state(tenant: Tenant) -> list[Any]:
+    processor = await asyncio.to_thread(Processor.objects.get, tenant=tenant, name="default")
+    return [await asyncio.to_thread(make_payment, tenant, status=status, processor=processor) for status in Status]
+
+
+async def test_the_dashboard_looks_right(in_each_mode: Page, tenant, api: Api, worker, tmp_path: Path):
+    page = in_each_mode
+    await pay_many(api, 30)
+    await one_of_each_state(tenant)
+    await page.goto("/")
+    await expect(page.locator("[data-live=live]")).to_be_visible()
+    await expect(page.locator("canvas")).to_have_count(2)
+
+    assert await fits(page)
+    assert await audit(page) == []
+    await page.screenshot(path=picture(page, "dashboard", tmp_path), full_page=True)
+
+
+async def test_the_payment_page_looks_right(in_each_mode: Page, tenant, api: Api, worker, tmp_path: Path):
+    page = in_each_mode
+    payment = await api.pay("1234.50", description="Two coffees")
+    await api.until(payment["correlationId"], "succeeded")
+    await page.goto(payment["liveUrl"])
+    await expect(page.locator("[data-live=live]")).to_be_visible()
+
+    await expect(page.locator(".amount")).to_have_text("R$1,234.50")
+    await expect(page.locator(".sentence")).to_contain_text("Booked at default,")
+    assert await fits(page)
+    assert await audit(page) == []
+    await page.screenshot(path=picture(page, "payment", tmp_path), full_page=True)
+
+
+@pytest.mark.parametrize("address", ["/login", "/payments/00000000-0000-4000-8000-000000000000/live?token=1.x"])
+async def test_the_other_pages_look_right(in_each_mode: Page, guard: Guard, tenant, tmp_path: Path, address: str):
+    page = in_each_mode
+    guard.allowed.append("status of 404")
+    await page.goto(address)
+
+    assert await fits(page)
+    assert await audit(page) == []
+    await page.screenshot(path=picture(page, address.split("/")[1], tmp_path))
+
+
+async def test_an_empty_dashboard_says_what_would_fill_it(in_each_mode: Page, tenant, tmp_path: Path):
+    page = in_each_mode
+    await page.goto("/")
+
+    await expect(page.get_by_role("heading", name="No payments yet")).to_be_visible()
+    await expect(page.locator("pre")).to_contain_text("curl http://")
+    assert await audit(page) == []
+    await page.screenshot(path=picture(page, "empty", tmp_path), full_page=True)
+
+
+async def test_every_state_is_a_word_with_a_shape_and_a_colour(page: Page, tenant):
+    payments = await one_of_each_state(tenant)
+    await page.goto("/")
+
+    for payment in payments:
+        pill = page.locator(f'tr[data-id="{payment.correlation_id}"] .pill')
+        await expect(pill).to_have_text(f"{LOOKS[payment.status].shape}{payment.status.label.lower()}")
+        await expect(pill).to_have_class(f"pill {LOOKS[payment.status].colour}")
+
+
+async def test_the_first_view_is_light(page: Page, tenant, api: Api, worker):
+    await pay_many(api, 30)
+    sizes: dict[str, int] = {}
+    client = await page.context.new_cdp_session(page)
+    await client.send("Network.enable")
+    client.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
+    await page.goto("/", wait_until="load")
+    await expect(page.locator("canvas")).to_have_count(2)
+
+    assert sum(sizes.values()) < FIRST_VIEW, sizes
+
+
+async def test_the_theme_switch_is_kept(page: Page, tenant):
+    await page.goto("/")
+    await page.get_by_role("button", name="Dark colours").click()
+    await page.reload()
+
+    await expect(page.get_by_role("button", name="Dark colours", pressed=True)).to_be_visible()
+    assert await page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+
+
+async def test_everything_is_reached_with_the_keyboard(page: Page, tenant, api: Api):
+    payment = await api.pay()
+    await page.goto("/")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    reached = set()
+    for _ in range(60):
+        await page.keyboard.press("Tab")
+        reached.add(await page.evaluate("document.activeElement.id || document.activeElement.getAttribute('href') || document.activeElement.ariaLabel"))
+
+    assert reached >= {"switch-default-work", "switch-fallback-hang", "amount", "status", "to", "id", "Copy the id"}
+    assert f"/payments/{payment['correlationId']}/live?tenant={tenant.slug}" in reached
+
+
+async def test_an_id_is_copied_whole(page: Page, tenant, api: Api):
+    payment = await api.pay()
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto(payment["liveUrl"])
+    await page.get_by_role("button", name="Copy the id").click()
+
+    assert await page.evaluate("navigator.clipboard.readText()") == payment["correlationId"]
+
+
+# -- Without JavaScript --------------------------------------------------------------------------------------
+
+
+async def test_without_javascript_payments_can_be_read_paged_and_filtered(plain: Page, tenant, api: Api, worker):
+    ids = await pay_many(api, 30)
+    for one in ids:
+        await api.until(one, "succeeded")
+    await plain.goto("/")
+    await expect(plain.locator("tbody tr")).to_have_count(25)
+    await plain.get_by_role("link", name="Older").click()
+    await expect(plain.locator("tbody tr")).to_have_count(5)
+
+    await plain.get_by_label("Payment id").fill(ids[0])
+    await plain.get_by_role("button", name="Filter").click()
+    await expect(plain.locator("tbody tr")).to_have_count(1)
+    await plain.locator("tbody a").click()
+    await expect(plain.locator(".amount")).to_have_text("R$1.50")
+
+
+async def test_without_javascript_the_switches_and_the_form_work(plain: Page, tenant, worker):
+    await plain.goto("/")
+    await plain.locator("#switch-default-slow").click()
+    await expect(plain.locator("#switch-default-slow")).to_have_attribute("aria-pressed", "true")
+
+    await plain.get_by_label("Amount").fill("twelve")
+    await plain.get_by_role("button", name="Send").click()
+    await expect(plain.locator(".error")).to_contain_text("Amount must be a number")
+    await expect(plain.get_by_label("Amount")).to_have_value("twelve")
+    await plain.get_by_label("Amount").fill("12,30")
+    await plain.get_by_role("button", name="Send").click()
+    await expect(plain.locator(".amount")).to_have_text("R$12.30")
+
+
+# -- Whose page it is -----------------------------------------------------------------------------------------
+
+
+async def sign_in(page: Page, name: str, password: str) -> None:
+    await page.goto("/login")
+    await page.get_by_label("User name").fill(name)
+    await page.get_by_label("Password").fill(password)
+    await page.get_by_role("button", name="Sign in").click()
+
+
+async def test_somebody_who_is_not_signed_in_is_sent_to_the_login(page: Page, tenant, settings):
+    settings.REGISTRY_OPEN_TENANT = ""
+    await page.goto("/")
+
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+async def test_a_member_sees_their_own_tenant_and_no_other(page: Page, guard: Guard, tenant, stranger: Api, settings):
+    settings.REGISTRY_OPEN_TENANT = ""
+    theirs = await stranger.pay("66.60")
+    other = await asyncio.to_thread(lambda: Tenant.objects.get(slug__startswith="other-").slug)
+    await asyncio.to_thread(make_person, "ana", tenant=tenant, role="viewer", password="correct horse battery")
+    await sign_in(page, "ana", "correct horse battery")
+
+    await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
+    await expect(page.get_by_text("66.60")).to_have_count(0)
+    await expect(page.get_by_role("button", name="fail")).to_have_count(0)  # viewers look on
+    guard.allowed.append("status of 404")
+    for address in (f"/?tenant={other}", "/?tenant=nobody", f"/payments/{theirs['correlationId']}/live", f"/overview?tenant={other}"):
+        response = await page.goto(address)
+        assert response.status == 404, address
+
+
+async def test_a_link_shows_its_payment_and_no_other(page: Page, guard: Guard, tenant, api: Api, settings):
+    settings.REGISTRY_OPEN_TENANT = ""
+    mine, other = await api.pay(), await api.pay()
+    token = mine["liveUrl"].partition("token=")[2]
+    guard.allowed.append("status of 404")
+
+    assert (await page.goto(mine["liveUrl"])).status == 200
+    assert (await page.goto(f"/payments/{other['correlationId']}/live?token={token}")).status == 404
+
+
+async def test_what_the_payment_says_is_never_markup(page: Page, tenant, api: Api):
+    payment = await api.pay(description="<img src=x onerror=alert(1)><script>alert(2)</script>")
+    await page.goto(payment["liveUrl"])
+
+    await expect(page.locator(".what")).to_have_text("<img src=x onerror=alert(1)><script>alert(2)</script>")
+
+
+@pytest.mark.parametrize("query", ["status=nonsense", "from=yesterday", "id=123", "to=9999-99-99T00:00"])
+async def test_a_filter_that_makes_no_sense_is_said_in_words(page: Page, tenant, query: str):
+    response = await page.goto(f"/?{query}")
+
+    assert response.status == 200
+    await expect(page.locator(".error")).to_be_visible()
+
+
+# -- The README's pictures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.environ.get("REGISTRY_PICTURES") != "1", reason="REGISTRY_PICTURES=1 takes the README's pictures")
+async def test_pictures_for_the_readme(page: Page, tenant, api: Api, worker):
+    await page.goto("/")
+    await page.locator("#switch-default-fail").click()
+    for _ in range(150):
+        payment = await api.pay("19.90", description="Two coffees")
+        await asyncio.sleep(0.15)
+    await page.screenshot(path=PICTURES / "dashboard.png")
+    await api.until(payment["correlationId"], "succeeded")
+    await page.goto(payment["liveUrl"])
+    await expect(page.locator("[data-live=live]")).to_be_visible()
+    await page.screenshot(path=PICTURES / "payment.png")
