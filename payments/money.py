@@ -37,10 +37,11 @@ def minor_units(amount: Decimal, currency: str) -> int:
         raise AmountRefused("must be greater than zero")
     if amount.adjusted() > 15:  # before any arithmetic: 1e400 would become a number of 400 digits
         raise AmountRefused(f"must be at most {decimal_text(LARGEST, currency)}")
-    shifted = amount.scaleb(digits)
-    units = int(shifted)
-    if units != shifted:
-        raise AmountRefused(f"{currency} has {digits} decimals, no more")
+    if (surplus := -(scale + digits)) > 0:  # by digits: Decimal's arithmetic rounds to 28 of them
+        if any(number[-surplus:]) or surplus >= len(number):
+            raise AmountRefused(f"{currency} has {digits} decimals, no more")
+        number, surplus = number[:-surplus], 0
+    units = int("".join(map(str, number))) * 10**-surplus
     if units > LARGEST:
         raise AmountRefused(f"must be at most {decimal_text(LARGEST, currency)}")
     return units

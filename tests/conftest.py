@@ -4,6 +4,7 @@ Tests commit. What isolates them is the tenant, as in the product; rows are remo
 """
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -97,6 +98,8 @@ async def _loop_resources() -> AsyncIterator[None]:
     yield
     await live.close()
     await database.close()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    gc.collect()  # Django's connections of those threads: they are closed when they are forgotten
 
 
 # -- Tenants and what they have ------------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""The state table is complete, and everything derived from it agrees with it."""
+
+import asyncio
+
+import pytest
+
+from payments.models import Payment
+from payments.states import ARROWS, CANCELED, FAILED, LOOKS, OPEN, QUEUED, REQUIRES_ACTION, TERMINAL, Status, sources_of
+from registry.models import Tenant
+from tests.factories import make_payment
+
+
+def test_every_state_has_its_arrows_and_they_lead_to_states():
+    assert set(ARROWS) == set(Status)
+    assert all(target in Status for targets in ARROWS.values() for target in targets)
+
+
+def test_no_arrow_leads_to_its_own_state():
+    assert [state for state, targets in ARROWS.items() if state in targets] == []
+
+
+def test_no_arrow_leaves_an_end_but_the_replay_of_a_failed_payment():
+    leaving = {(state, target) for state in TERMINAL for target in ARROWS[state]}
+
+    assert leaving == {(FAILED, QUEUED)}
+
+
+def test_money_that_was_booked_or_a_sender_who_canceled_are_final():
+    assert ARROWS[Status.SUCCEEDED] == ARROWS[CANCELED] == frozenset()
+
+
+def test_nothing_that_may_be_at_a_processor_can_be_canceled():
+    assert set(sources_of(CANCELED)) == {QUEUED, REQUIRES_ACTION}
+
+
+def test_every_state_can_be_reached_and_every_state_can_end():
+    assert reachable(QUEUED) == set(Status)
+    assert [state for state in Status if not (reachable(state) & TERMINAL)] == []
+
+
+def reachable(start: Status) -> set[Status]:
+    found, new = set(), {start}
+    while new:
+        found |= new
+        new = {target for state in new for target in ARROWS[state]} - found
+    return found
+
+
+@pytest.mark.parametrize("target", Status)
+def test_the_sources_of_a_state_are_its_arrows_backwards(target):
+    assert set(sources_of(target)) == {state for state in Status if target in ARROWS[state]}
+
+
+def test_a_state_is_open_or_ended_or_waits_for_the_payer():
+    assert OPEN | TERMINAL | {REQUIRES_ACTION} == set(Status)
+    assert not OPEN & TERMINAL
+
+
+def test_every_state_has_a_look_of_its_own_without_colour():
+    assert set(LOOKS) == set(Status)
+    assert len({look.shape for look in LOOKS.values()}) == len(Status)
+    assert all(look.sentence.endswith(".") and look.colour for look in LOOKS.values())
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_the_database_closes_exactly_the_payments_no_worker_has_work_with(tenant: Tenant, status: Status):
+    payment = await asyncio.to_thread(make_payment, tenant, status=status)
+
+    found = await Payment.async_objects.aget(tenant_id=tenant.pk, id=payment.id)
+
+    assert found.closed == (None if status in OPEN else status.value)
