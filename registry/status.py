@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import cache
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -153,6 +154,32 @@ async def openapi(request: HttpRequest) -> HttpResponse:
 
 async def docs(request: HttpRequest) -> HttpResponse:
     """The same for people, from our own server alone."""
-    return await asyncio.to_thread(render, request, "registry/docs.html", {"schema": api.get_openapi_schema()})
+    schema = api.get_openapi_schema()
+    context = {"description": schema["info"]["description"], "operations": list(_operations(schema))}
+    return await asyncio.to_thread(render, request, "registry/docs.html", context)
 
 
+def _operations(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            yield {
+                "path": path,
+                "method": method.upper(),
+                "summary": operation.get("summary", ""),
+                "parameters": [parameter["name"] for parameter in operation.get("parameters", [])],
+                "fields": list(_fields(schema, operation)),
+                "answers": [(status, answer["description"]) for status, answer in operation["responses"].items()],
+            }
+
+
+def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    named = schema["components"]["schemas"].get(body.get("$ref", "").rpartition("/")[2], {})
+    for name, field in named.get("properties", {}).items():
+        kinds = [field, *field.get("anyOf", [])]
+        yield {
+            "name": name,
+            "type": " or ".join(dict.fromkeys(k["type"] for k in kinds if k.get("type") not in (None, "null"))),
+            "required": name in named.get("required", []),
+            "description": next((k["description"] for k in kinds if "description" in k), ""),
+        }
