@@ -52,6 +52,9 @@ class Job(Protocol):
     def background(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """Loops that run beside, such as health polls."""
 
+    async def close(self) -> None:
+        """Let go of everything it opened."""
+
 
 class Drain:
     """One at work: a Worker row that beats, a listener that wakes it, and up to CAPACITY rows in flight."""
@@ -64,6 +67,7 @@ class Drain:
         self.finished = self.failed = 0
         self.worker_id = 0
         self._wake = asyncio.Event()
+        self._free = asyncio.Event()
         self._stop = asyncio.Event()
         self._beats: asyncio.Task | None = None
 
@@ -71,6 +75,7 @@ class Drain:
         """Claim nothing more; finish what is in flight, or hand it back after GRACE."""
         self._stop.set()
         self._wake.set()
+        self._free.set()
 
     async def run(self, *, seconds: float) -> None:
         """Drain for about `seconds`, or until `stop`."""
@@ -98,7 +103,8 @@ class Drain:
     async def _step(self) -> None:
         free = self.capacity - len(self.in_flight)
         if free < min(CLAIM_FREE, self.capacity):
-            await self._until_room()
+            await _happens(self._free, within=POLL)
+            self._free.clear()
             return
         self._wake.clear()
         try:
@@ -106,20 +112,17 @@ class Drain:
         except Unavailable:
             await asyncio.sleep(AWAY)
             return
+        except Exception:  # what is in flight must still come to its outcome
+            log.exception("nothing could be claimed")
+            await asyncio.sleep(AWAY)
+            return
         for item in items:
             self._start(item)
         if not items:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL):
-                    await self._wake.wait()
+            await _happens(self._wake, within=POLL)
 
     def _room(self) -> dict[int, int]:
         return {tenant: TENANT_ROOM - used for tenant, used in self.per_tenant.items() if used}
-
-    async def _until_room(self) -> None:
-        waiting = {asyncio.ensure_future(self._stop.wait()), *self.in_flight}
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=POLL)
 
     def _start(self, item: Item) -> None:
         task = asyncio.get_running_loop().create_task(self.job.handle(item))
@@ -130,6 +133,10 @@ class Drain:
     def _done(self, task: asyncio.Task) -> None:
         item = self.in_flight.pop(task)
         self.per_tenant[item.tenant_id] -= 1
+        if self.capacity - len(self.in_flight) >= min(CLAIM_FREE, self.capacity):
+            self._free.set()
+        if self.per_tenant[item.tenant_id] == TENANT_ROOM - CLAIM_FREE:
+            self._wake.set()  # its room was full, so the last claim may have left rows of it alone
         if task.cancelled():
             return
         if error := task.exception():
@@ -196,6 +203,12 @@ class Drain:
         except psycopg.Error as error:
             log.info("not listening, polling meanwhile", extra={"error": str(error)[:200]})
         await asyncio.sleep(RECONNECT)
+
+
+async def _happens(event: asyncio.Event, *, within: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await event.wait()
 
 
 async def forever(work: Callable[[], Awaitable[None]]) -> None:

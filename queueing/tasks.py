@@ -48,6 +48,7 @@ async def _drain(queue: str) -> None:
         await drain.run(seconds=DRAIN_SECONDS * random.uniform(0.8, 1.2))
     finally:
         watching.cancel()
+        await drain.job.close()
         await live.close()
         await database.close()
 
