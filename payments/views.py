@@ -28,6 +28,35 @@ WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a req
 PAGE_AT_MOST = 500
 
 
+# -- For the OpenAPI document --------------------------------------------------------------------------------
+
+_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/PaymentRequest"}}}
+_PROBLEMS = {
+    str(status): {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in (
+        (400, "Not JSON"),
+        (401, "No valid key"),
+        (403, "The key lacks the scope"),
+        (404, "No such payment here"),
+        (409, "In the way: other content under the same id, or no longer queued"),
+        (413, "Body above the limit"),
+        (415, "Not application/json"),
+        (422, "Fields not acceptable"),
+        (429, "Rate limit"),
+        (503, "Nothing can take it at the moment; Retry-After says when to come back"),
+    )
+}
+
+
+def described(good: str, *problems: int, query: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What ninja cannot know of an operation that answers by itself."""
+    answers = {200: {"description": good, "content": {"application/json": {}}}}
+    return {
+        "responses": answers | {status: _PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
+        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in query],
+    }
+
+
 async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
     """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
     principal = await access.authenticate(request.META.get("HTTP_AUTHORIZATION"))
@@ -115,7 +144,11 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
         try:
             orders.append((n, await order_of(item_of(raw), principal)))
         except Invalid as error:
-            verdicts[n] = {"correlationId": named_id(raw), "status": "invalid", "error": {"detail": error.detail, "errors": error.errors}}
+            verdicts[n] = {
+                "correlationId": named_id(raw),
+                "status": "invalid",
+                "error": {"detail": error.detail, "errors": error.errors},
+            }
     outcomes = await intake.submit_many([order for _, order in orders])
     for (n, order), outcome in zip(orders, outcomes, strict=True):
         verdicts[n] = verdict(order, outcome)
@@ -143,13 +176,22 @@ def verdict(order: intake.Order, outcome: intake.Receipt | Problem) -> dict[str,
         return {"correlationId": str(order.correlation_id), "status": "replayed" if outcome.replayed else "queued"}
     if outcome.status != 409:
         raise outcome
-    return {"correlationId": str(order.correlation_id), "status": "conflict", "error": {"detail": outcome.detail, "errors": []}}
+    return {
+        "correlationId": str(order.correlation_id),
+        "status": "conflict",
+        "error": {"detail": outcome.detail, "errors": []},
+    }
 
 
 # -- Asking -----------------------------------------------------------------------------------------------
 
 
-@api.get("/payments/{id}/status", tags=["payments"], summary="Where a payment stands")
+@api.get(
+    "/payments/{id}/status",
+    tags=["payments"],
+    summary="Where a payment stands",
+    openapi_extra=described("Its status object", 404),
+)
 async def status(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     found = await queries.status_of(principal.tenant_id, payment_id(id))
@@ -158,7 +200,12 @@ async def status(request: HttpRequest, id: str) -> HttpResponse:
     return json_response(found, headers=headers)
 
 
-@api.get("/payments/{id}", tags=["payments"], summary="A payment with its attempts and its timeline")
+@api.get(
+    "/payments/{id}",
+    tags=["payments"],
+    summary="A payment with its attempts and its timeline",
+    openapi_extra=described("The payment", 404),
+)
 async def detail(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     found = await queries.detail_of(principal.tenant_id, payment_id(id))
@@ -177,7 +224,9 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
         at = msgspec.convert(text.replace(" ", "+") if "T" in text else text, datetime, strict=False)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
     except (msgspec.ValidationError, ValueError):
-        raise Invalid(errors=[{"field": name, "message": "wants a time in ISO 8601 such as 2025-07-15T12:34:56.000Z"}]) from None
+        raise Invalid(
+            errors=[{"field": name, "message": "wants a time in ISO 8601 such as 2025-07-15T12:34:56.000Z"}]
+        ) from None
 
 
 LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")
@@ -222,7 +271,9 @@ async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
 
 
 def export(lines: AsyncIterator[bytes], kind: str, name: str) -> StreamingHttpResponse:
-    return StreamingHttpResponse(lines, content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return StreamingHttpResponse(
+        lines, content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )
 
 
 async def json_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
@@ -230,7 +281,17 @@ async def json_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[
         yield ENCODER.encode_lines(items)
 
 
-COLUMNS = ("correlationId", "status", "amount", "currency", "processor", "attempts", "createdAt", "updatedAt", "description")
+COLUMNS = (
+    "correlationId",
+    "status",
+    "amount",
+    "currency",
+    "processor",
+    "attempts",
+    "createdAt",
+    "updatedAt",
+    "description",
+)
 
 
 async def csv_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
@@ -247,7 +308,12 @@ def safe_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-@api.get("/payments-summary", tags=["payments"], summary="What each processor booked in a window of requestedAt")
+@api.get(
+    "/payments-summary",
+    tags=["payments"],
+    summary="What each processor booked in a window of requestedAt",
+    openapi_extra=described("Requests and amount per processor", 422, query=("from", "to", "currency")),
+)
 async def summary(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     found = await summaries.summary(
@@ -259,7 +325,12 @@ async def summary(request: HttpRequest) -> HttpResponse:
     return json_response(found, headers=headers)
 
 
-@api.get("/payments/{id}/events", tags=["live"], summary="Long poll: events after a sequence, or none after `wait` seconds")
+@api.get(
+    "/payments/{id}/events",
+    tags=["live"],
+    summary="Long poll: events after a sequence, or none after `wait` seconds",
+    openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=("after", "wait", "token")),
+)
 async def poll(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id = payment_id(id)
     tenant_id = await reader_of(request, correlation_id)
@@ -301,13 +372,20 @@ async def events_after(tenant_id: int, correlation_id: UUID, after: int, wait: f
 # -- Changing -----------------------------------------------------------------------------------------------
 
 
-@api.post("/payments/{id}/cancel", tags=["payments"], summary="Cancel a payment that is still queued")
+@api.post(
+    "/payments/{id}/cancel",
+    tags=["payments"],
+    summary="Cancel a payment that is still queued",
+    openapi_extra=described("Canceled", 404, 409),
+)
 async def cancel(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "write")
-    return json_response(await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id)), headers=headers)
+    return json_response(
+        await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id)), headers=headers
+    )
 
 
-@api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant")
+@api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant", openapi_extra=described("Purged"))
 async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     if principal.mode != "sandbox":
@@ -316,21 +394,6 @@ async def purge(request: HttpRequest) -> HttpResponse:
     return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)
 
 
-_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/PaymentRequest"}}}
-_PROBLEMS = {
-    str(status): {"description": text, "content": {"application/problem+json": {}}}
-    for status, text in (
-        (400, "Not JSON"),
-        (401, "No valid key"),
-        (403, "The key lacks the scope"),
-        (409, "Other content under the same id"),
-        (413, "Body above the limit"),
-        (415, "Not application/json"),
-        (422, "Fields not acceptable"),
-        (429, "Rate limit"),
-        (503, "Nothing can take it at the moment; Retry-After says when to come back"),
-    )
-}
 api.describe(
     "/payments",
     "post",
@@ -339,7 +402,11 @@ api.describe(
         "operationId": "accept_payment",
         "summary": "Accept a payment: 202 once it is durable",
         "requestBody": {"required": True, "content": _JSON},
-        "responses": {"202": {"description": "Durable"}, "200": {"description": "Settled within `Prefer: wait`"}, **_PROBLEMS},
+        "responses": {
+            "202": {"description": "Durable"},
+            "200": {"description": "Settled within `Prefer: wait`"},
+            **_PROBLEMS,
+        },
     },
     PaymentRequest,
 )
@@ -352,8 +419,21 @@ api.describe(
         "summary": "Accept up to 1,000 payments, one verdict per item",
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"type": "object", "required": ["items"], "properties": {
-                "items": {"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/PaymentRequest"}}}}}},
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["items"],
+                        "properties": {
+                            "items": {
+                                "type": "array",
+                                "maxItems": 1000,
+                                "items": {"$ref": "#/components/schemas/PaymentRequest"},
+                            }
+                        },
+                    }
+                }
+            },
         },
         "responses": {"200": {"description": "One verdict per item, in order"}, **_PROBLEMS},
     },
@@ -366,6 +446,9 @@ api.describe(
         "operationId": "browse_payments",
         "summary": "A page of payments with the total; text/csv or application/x-ndjson stream everything",
         "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in LIST_FIELDS],
-        "responses": {"200": {"description": "A page"}, **{k: v for k, v in _PROBLEMS.items() if k in ("401", "403", "422", "429")}},
+        "responses": {
+            "200": {"description": "A page"},
+            **{k: v for k, v in _PROBLEMS.items() if k in ("401", "403", "422", "429")},
+        },
     },
 )
