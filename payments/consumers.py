@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,7 @@ from payments import events, queries
 from payments.states import Status
 from registry import access, database, live, telemetry
 from registry.api import ENCODER
-from registry.errors import Problem, Unauthorized
+from registry.errors import Problem, Unauthorized, Unavailable
 from registry.models import Membership
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
@@ -151,11 +152,9 @@ class LiveSocket(AsyncWebsocketConsumer):
             await self.send(text_data=message.decode())
 
     async def _close(self, code: int) -> None:
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT):
-                await self.close(code=code)
-        except (TimeoutError, RuntimeError):
-            pass  # it is gone, or its line is stuck: the server drops it
+        # Without a limit: a client that reads again must learn that it was left; the server's pings end a dead line.
+        with suppress(RuntimeError):
+            await self.close(code=code)
 
     # -- In --------------------------------------------------------------------------------------------------
 
@@ -205,11 +204,16 @@ class LiveSocket(AsyncWebsocketConsumer):
         """Everything after, in order and once. What is committed meanwhile the pump leaves to us."""
         self._passed = 0
         try:
-            while (found := await self.past(after)) or self._passed > after:
+            while True:
+                before, found = self._passed, await self.past(after)
+                if not found and self._passed == before:
+                    return
                 for event in found:
                     if self._wanted is None or event.subject in self._wanted:
                         await self.tell(event)
-                after = self.number(found[-1]) if found else self._passed
+                    after = self.number(event)
+        except Unavailable:
+            await self._close(AWAY)  # what the pump left to us would be missing
         finally:
             self._passed = None
 
@@ -280,7 +284,9 @@ class StreamSocket(LiveSocket):
             raise BadMessage("from and to want times in ISO 8601 with a zone") from None
         filters = queries.Filters(wanted.status, wanted.processor, start or None, end or None)
         page = await queries.page_of(self.tenant_id, filters, limit=message.limit)
-        await self._send(ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]}))
+        await self._send(
+            ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]})
+        )
 
 
 # -- Who may ------------------------------------------------------------------------------------------------
@@ -314,5 +320,8 @@ def _own_origin(socket: LiveSocket) -> bool:
     """Other sites' pages can open sockets with the visitor's cookies; they do not get past this."""
     origin = urlsplit(_header(socket, b"origin"))
     host, _ = split_domain_port(origin.netloc)
-    return bool(host) and origin.netloc == _header(socket, b"host") and validate_host(host, settings.ALLOWED_HOSTS or ["localhost"])
-
+    return (
+        bool(host)
+        and origin.netloc == _header(socket, b"host")
+        and validate_host(host, settings.ALLOWED_HOSTS or ["localhost"])
+    )

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "dispatch.sql")
 
 LEASE = 30.0  # seconds; longer than a look-up and a send together, and than any pause of ours
+SEND_WITHIN = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
 MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
 MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF that is well over an hour
 FIRST_BACKOFF = 0.1  # seconds
@@ -41,7 +42,8 @@ SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
 _COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.wanted_processor,
-    p.in_doubt_since, p.created_at, a.processor_id, a.requested_at, p.leased_until"""
+    coalesce(p.in_doubt_since, p.leased_until, now()), p.created_at, a.processor_id, a.requested_at,
+    extract(epoch FROM now() - coalesce(p.in_doubt_since, p.leased_until, now()))::float8"""
 _JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
@@ -62,12 +64,17 @@ class Claim(msgspec.Struct, kw_only=True):
     reason: str
     requested_at: datetime
     in_doubt_since: datetime | None
+    in_doubt_for: float  # seconds at the claim, by the database's clock: ours may be stepped at any time
+    taken_at: float  # of our monotonic clock
     created_at: datetime
 
     @property
     def order(self) -> Order:
         return Order(
-            correlation_id=self.correlation_id, amount=self.amount, currency=self.currency, requested_at=self.requested_at
+            correlation_id=self.correlation_id,
+            amount=self.amount,
+            currency=self.currency,
+            requested_at=self.requested_at,
         )
 
 
@@ -81,7 +88,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     latency_ms: int
     wait: float | None = None  # seconds until it is due again
-    in_doubt_since: datetime | None = None
+    in_doubt_since: datetime | None = None  # when uncertain: None is from now on
     dead: bool = False
 
 
@@ -128,12 +135,26 @@ class Dispatch:
         now, at = time.monotonic(), datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         claims, roadless = [], []
-        for tenant, payment, correlation, amount, currency, status, attempt, wanted, doubt, created, processor, requested, lapsed in found:
+        for (
+            tenant,
+            payment,
+            correlation,
+            amount,
+            currency,
+            status,
+            attempt,
+            wanted,
+            doubt,
+            created,
+            processor,
+            requested,
+            doubted,
+        ) in found:
             was = Status(status)
             if was is QUEUED:
                 road, doubt, requested_at = routing.choose(self.atlas.of(tenant), wanted=wanted, now=now), None, at
             else:  # sent before, outcome unknown: the same processor, the same requestedAt
-                road, doubt, requested_at = self._same_road(tenant, processor), doubt or lapsed or at, requested
+                road, doubt, requested_at = self._same_road(tenant, processor), doubt, requested
             if road is None:
                 roadless.append((tenant, payment))
                 continue
@@ -151,6 +172,8 @@ class Dispatch:
                     reason=road.reason,
                     requested_at=requested_at,
                     in_doubt_since=doubt,
+                    in_doubt_for=doubted if doubt else 0.0,
+                    taken_at=now,
                     created_at=created,
                 )
             )
@@ -177,7 +200,12 @@ class Dispatch:
 
     def _tell_begun(self, claims: Sequence[Claim], numbered: Sequence[database.Row]) -> None:
         by_id = {(c.tenant_id, c.payment_id): c for c in claims}
-        live.tell([_event(by_id[tenant, payment], by_id[tenant, payment].status, *rest) for tenant, payment, *rest in numbered])
+        live.tell(
+            [
+                _event(by_id[tenant, payment], by_id[tenant, payment].status, *rest)
+                for tenant, payment, *rest in numbered
+            ]
+        )
 
     # -- Sending -----------------------------------------------------------------------------------------------
 
@@ -197,6 +225,8 @@ class Dispatch:
 
     async def _send(self, processor: Processor, claim: Claim) -> Outcome:
         started = time.perf_counter()
+        if time.monotonic() - claim.taken_at > SEND_WITHIN:
+            return Outcome(Result.NOT_BOOKED, code="not_sent_in_time")
         outcome = await processor.send(claim.order, claim.account)
         seconds = time.perf_counter() - started
         self.atlas.endpoints[claim.account.endpoint].answered(healthy=outcome.healthy, seconds=seconds)
@@ -210,7 +240,7 @@ class Dispatch:
             return after_send(claim, looked_up, _ms(started))
         if looked_up.result is Result.NOT_BOOKED and _doubt_is_over(claim):
             return never_booked(claim, _ms(started))
-        if not self.atlas.endpoints[claim.account.endpoint].allows(time.monotonic()):
+        if not self.atlas.endpoints[claim.account.endpoint].admits(time.monotonic()):
             return still_in_doubt(claim, looked_up, _ms(started))
         return after_repeat(claim, await self._send(processor, claim), _ms(started))
 
@@ -272,7 +302,9 @@ class Dispatch:
     async def hand_back(self, items: Sequence[Claim]) -> None:
         """We are leaving: what is in flight may go through, so it is in doubt from now on, and due at once."""
         for claim in items:
-            self._settlements.submit(_unknown(claim, "worker_left", "The worker left before the answer came", 0, wait=0.0))
+            self._settlements.submit(
+                _unknown(claim, "worker_left", "The worker left before the answer came", 0, wait=0.0)
+            )
         await self._settlements.finish()
 
     # -- Beside ------------------------------------------------------------------------------------------------
@@ -325,7 +357,8 @@ def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
 
 def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
     return msgspec.structs.replace(
-        _unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms), in_doubt_since=claim.in_doubt_since
+        _unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms),
+        in_doubt_since=claim.in_doubt_since,
     )
 
 
@@ -356,7 +389,13 @@ def _booked(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
 
 def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead: bool = False) -> Settlement:
     return Settlement(
-        claim=claim, status=FAILED, outcome=outcome.result, code=outcome.code, detail=detail, latency_ms=latency_ms, dead=dead
+        claim=claim,
+        status=FAILED,
+        outcome=outcome.result,
+        code=outcome.code,
+        detail=detail,
+        latency_ms=latency_ms,
+        dead=dead,
     )
 
 
@@ -383,14 +422,13 @@ def _unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: flo
         detail=detail,
         latency_ms=latency_ms,
         wait=backoff(claim.number) if wait is None else wait,
-        in_doubt_since=datetime.now(UTC),
         dead=claim.number >= MAX_QUESTIONS,
     )
 
 
 def _doubt_is_over(claim: Claim) -> bool:
-    since = claim.in_doubt_since
-    return since is not None and (datetime.now(UTC) - since).total_seconds() > claim.account.longest_delay
+    """As of the claim: what is looked up after it is looked up late enough."""
+    return claim.in_doubt_since is not None and claim.in_doubt_for > claim.account.longest_delay
 
 
 def backoff(number: int) -> float:

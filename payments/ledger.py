@@ -46,4 +46,3 @@ async def balance(*, tenant_id: int) -> dict[str, int]:
 
 prove_sync = async_to_sync(prove)
 balance_sync = async_to_sync(balance)
-

@@ -39,7 +39,7 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
     if found is None:
         raise UnknownPayment
     if moved:
-        live.tell([event for event in await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1)])
+        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
     elif found["status"] != CANCELED:
         raise NotCancelable(f"it is {found['status']}; only a queued payment can be canceled")
     return found

@@ -25,7 +25,9 @@ def tenant_key() -> models.ForeignKey:
 
 
 def payment_key() -> models.ForeignKey:
-    return models.ForeignKey("payments.Payment", models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    return models.ForeignKey(
+        "payments.Payment", models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
 
 
 class Processor(AsyncModelMixin, models.Model):
@@ -141,7 +143,14 @@ class Payment(AsyncModelMixin, models.Model):
             models.CheckConstraint(condition=models.Q(status__in=Status.values), name="payment_status_known"),
         ]
         indexes = [
-            models.Index("tenant", models.F("priority").desc(), "run_at", "id", condition=models.Q(closed=None), name="payment_open"),
+            models.Index(
+                "tenant",
+                models.F("priority").desc(),
+                "run_at",
+                "id",
+                condition=models.Q(closed=None),
+                name="payment_open",
+            ),
             models.Index(fields=["tenant", "created_at", "id"], name="payment_created"),
             models.Index(
                 fields=["tenant", "closed", "id"],
@@ -286,5 +295,3 @@ class SandboxBooking(AsyncModelMixin, models.Model):
     currency = models.CharField(max_length=3)
     requested_at = models.DateTimeField()
     booked_at = models.DateTimeField(db_default=Now())
-
-

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
@@ -29,6 +30,8 @@ from registry.models import Tenant
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
 LONGEST_DESCRIPTION = 200  # characters in the test payment's form
+
+_gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
 
 type PageView = Callable[..., Awaitable[HttpResponse]]
 
@@ -48,7 +51,7 @@ def page(*methods: str) -> Callable[[PageView], PageView]:
                 response.headers.update(error.headers)
             response.headers.setdefault("Cache-Control", "private, no-cache")
             patch_vary_headers(response, ["HX-Request", "Cookie"])
-            return response
+            return _gzip.process_response(request, response)
 
         return answer
 
@@ -136,13 +139,15 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
     cursor = request.GET.get("cursor") or None
     errors: dict[str, str] = {}
     found = await _found(visitor.tenant.pk, chosen, cursor, errors)
+    for name in ("from", "to"):  # as the browser's field wants it; what it cannot show is in the error
+        chosen[name] = "" if name in errors else _as_entered(chosen[name])
     wanted = {name: value for name, value in chosen.items() if value}
     here = {"tenant": visitor.tenant.slug, **wanted}
     return {
         "page": found,
         "chosen": chosen,
         "errors": errors,
-        "filtered": bool(wanted),
+        "filtered": bool(wanted or errors),
         "filter_json": json.dumps(wanted),
         "page_is_first": not cursor,
         "newest": f"/?{urlencode(here)}",
@@ -180,6 +185,10 @@ def _parsed[T](read: Callable[[str], T], text: str, field: str, complaint: str, 
 def _moment(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _as_entered(text: str) -> str:
+    return _moment(text).astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") if text else ""
 
 
 def _send_command(request: HttpRequest, tenant: Tenant) -> str:

@@ -37,11 +37,23 @@ class Filters:
     to: datetime | None = None
 
 
-_latest_attempt = Attempt.objects.filter(tenant_id=OuterRef("tenant_id"), payment_id=OuterRef("id"), number=OuterRef("attempt"))
+_latest_attempt = Attempt.objects.filter(
+    tenant_id=OuterRef("tenant_id"), payment_id=OuterRef("id"), number=OuterRef("attempt")
+)
 _processor_name = Subquery(
     Processor.objects.filter(id=OuterRef("at_processor")).values("name")[:1], output_field=CharField()
 )
-_FIELDS = ("id", "correlation_id", "status", "amount", "currency", "processor_name", "attempt", "changed_at", "sequence")
+_FIELDS = (
+    "id",
+    "correlation_id",
+    "status",
+    "amount",
+    "currency",
+    "processor_name",
+    "attempt",
+    "changed_at",
+    "sequence",
+)
 _ITEM = (*_FIELDS, "created_at", "description")
 _DETAIL = (*_ITEM, "metadata", "fee", "refunded", "code", "run_at", "priority")
 
@@ -100,7 +112,9 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         "fee": None if fee is None else decimal_text(fee, currency),
         "refunded": decimal_text(payment["refunded"], currency),
         "code": payment["code"] or None,
-        "scheduledFor": iso(payment["run_at"]) if payment["run_at"] > payment["created_at"] + timedelta(seconds=1) else None,
+        "scheduledFor": iso(payment["run_at"])
+        if payment["run_at"] > payment["created_at"] + timedelta(seconds=1)
+        else None,
         "priority": payment["priority"],
         "attempts": [
             {
@@ -115,7 +129,8 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
             for a in attempts
         ],
         "timeline": [
-            {"sequence": e["sequence"], "at": iso(e["at"]), "status": e["status"], "detail": e["detail"]} for e in timeline
+            {"sequence": e["sequence"], "at": iso(e["at"]), "status": e["status"], "detail": e["detail"]}
+            for e in timeline
         ],
     }
 
@@ -169,7 +184,11 @@ async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: 
         lambda: _rows(tenant_id, filters, limit + 1, cursor), lambda: _filtered(tenant_id, filters).acount()
     )
     more = len(rows) > limit
-    return {"items": [_item(row) for row in rows[:limit]], "next": _encode_cursor(rows[limit - 1]) if more else None, "total": total}
+    return {
+        "items": [_item(row) for row in rows[:limit]],
+        "next": _encode_cursor(rows[limit - 1]) if more else None,
+        "total": total,
+    }
 
 
 async def all_of(tenant_id: int, filters: Filters) -> AsyncIterator[list[dict[str, Any]]]:
@@ -227,5 +246,3 @@ def _card(row: database.Row) -> dict[str, Any]:
         "share": round(float(share), 3),
         "options": options,
     }
-
-

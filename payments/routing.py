@@ -41,10 +41,22 @@ class Endpoint:
     @property
     def expected_ms(self) -> float:
         """How long an answer will take: what it measured itself, or said of itself more recently."""
-        return max(self.trend_ms, self.min_response_ms) if self.measured_at >= self.polled_at else float(self.min_response_ms)
+        return (
+            max(self.trend_ms, self.min_response_ms)
+            if self.measured_at >= self.polled_at
+            else float(self.min_response_ms)
+        )
 
     def allows(self, now: float) -> bool:
         return not self.failing and self.breaker.allows(now)
+
+    def admits(self, now: float) -> bool:
+        """`allows`, for whoever then sends: where that is a probe, it is the only one."""
+        if not self.allows(now):
+            return False
+        if self.breaker.is_probe():
+            self.breaker.probing(now)
+        return True
 
     def answered(self, *, healthy: bool, seconds: float) -> None:
         """Learn from an answer."""
@@ -90,7 +102,9 @@ def choose(accounts: Sequence[tuple[Account, Endpoint]], *, wanted: str = "", no
     if not wanted and endpoint.expected_ms > SLOW_MS and not endpoint.breaker.is_probe():
         faster = min(able[1:], key=lambda pair: pair[1].expected_ms, default=None)
         if faster and endpoint.expected_ms - faster[1].expected_ms > WORTH_MS and not faster[1].breaker.is_probe():
-            reason = f"{account.name} needs {endpoint.expected_ms:.0f} ms, {faster[0].name} {faster[1].expected_ms:.0f} ms"
+            reason = (
+                f"{account.name} needs {endpoint.expected_ms:.0f} ms, {faster[0].name} {faster[1].expected_ms:.0f} ms"
+            )
             account, endpoint = faster
     if endpoint.breaker.is_probe():
         endpoint.breaker.probing(now)
@@ -119,7 +133,9 @@ class Atlas:
         self._accounts: dict[int, list[Account]] = {}
         self._read_at: dict[int, float] = {}
 
-    async def learn(self, tenants: set[int], fetch: Callable[..., Awaitable[list[database.Row]]] = database.fetch) -> None:
+    async def learn(
+        self, tenants: set[int], fetch: Callable[..., Awaitable[list[database.Row]]] = database.fetch
+    ) -> None:
         """Make sure that the accounts of `tenants` are known and not older than FRESH."""
         now = time.monotonic()
         stale = [tenant for tenant in tenants if now - self._read_at.get(tenant, -FRESH) >= FRESH]
@@ -149,12 +165,18 @@ class Atlas:
 
     def polled(self) -> list[Account]:
         """One account per endpoint that has a health call."""
-        return list({a.endpoint: a for accounts in self._accounts.values() for a in accounts if a.kind != "sandbox"}.values())
+        return list(
+            {a.endpoint: a for accounts in self._accounts.values() for a in accounts if a.kind != "sandbox"}.values()
+        )
 
     def blocked(self) -> set[int]:
         """Tenants with accounts of which none may be sent to at the moment: their payments wait."""
         now = time.monotonic()
-        return {t for t in self._accounts if self._accounts[t] and not any(e.allows(now) for a, e in self.of(t) if a.enabled)}
+        return {
+            t
+            for t in self._accounts
+            if self._accounts[t] and not any(e.allows(now) for a, e in self.of(t) if a.enabled)
+        }
 
     async def share(self) -> None:
         """Write what this worker learned, read what others did: breakers, trends, health."""

@@ -53,7 +53,9 @@ class Look:
 LOOKS: Final[dict[Status, Look]] = {
     QUEUED: Look("○", "grey", "Accepted and waiting its turn."),
     PROCESSING: Look("◔", "blue", "On its way to the processor."),
-    UNCERTAIN: Look("◑", "amber", "The processor has not answered yet; we are asking it. You will not be charged twice."),
+    UNCERTAIN: Look(
+        "◑", "amber", "The processor has not answered yet; we are asking it. You will not be charged twice."
+    ),
     REQUIRES_ACTION: Look("◐", "violet", "Waiting for you to confirm the payment."),
     SUCCEEDED: Look("●", "green", "Booked."),
     FAILED: Look("✕", "red", "Not booked. No money has moved."),

@@ -63,7 +63,11 @@ async def summary(
 
     Without `currency` everything is counted, as the processors count it: amounts of several currencies are then added up.
     """
-    bounds = {f"{name}_{side}": at for name, span in spans(start, end).items() for side, at in zip(("from", "to"), span, strict=True)}
+    bounds = {
+        f"{name}_{side}": at
+        for name, span in spans(start, end).items()
+        for side, at in zip(("from", "to"), span, strict=True)
+    }
     totals: dict[str, dict] = {}
     for name, unit, payments, amount in await database.fetch(
         SQL["summary"], {"tenant": tenant_id, "currency": currency, **bounds}

@@ -164,7 +164,10 @@ class Drain:
             try:
                 worker = await database.guarded(
                     lambda: Worker.async_objects.acreate(
-                        queue=self.job.table.queue, hostname=socket.gethostname(), pid=os.getpid(), capacity=self.capacity
+                        queue=self.job.table.queue,
+                        hostname=socket.gethostname(),
+                        pid=os.getpid(),
+                        capacity=self.capacity,
                     )
                 )
                 self.worker_id = worker.id
@@ -216,8 +219,11 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - a loop beside must not end with one bad moment
-            log.warning("background work interrupted", extra={"work": getattr(work, "__qualname__", str(work)), "error": repr(error)})
+        except Exception as error:
+            log.warning(
+                "background work interrupted",
+                extra={"work": getattr(work, "__qualname__", str(work)), "error": repr(error)},
+            )
             await asyncio.sleep(HEARTBEAT)
 
 
@@ -229,5 +235,3 @@ async def reap() -> None:
             await table.release(silent)
         await Worker.async_objects.filter(id__in=silent).adelete()
         log.warning("workers fell silent; their leases lapsed", extra={"workers": silent})
-
-

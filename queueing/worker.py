@@ -45,7 +45,7 @@ class DrainWorker(GentleWorker):
         with contextlib.suppress(*REDIS_AWAY):
             if not queue.count:
                 for name in self.drains or tuple(DRAINS):
-                    queue.enqueue("queueing.tasks.drain", name, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600)
+                    queue.enqueue(
+                        "queueing.tasks.drain", name, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600
+                    )
         return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
-
-

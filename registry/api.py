@@ -21,7 +21,12 @@ def json_response(data: Any, status: int = 200, headers: dict[str, str] | None =
 def problem_response(error: Problem) -> HttpResponse:
     """RFC 9457: type, title, status, detail; `errors` names fields."""
     name = "".join(f"-{c.lower()}" if c.isupper() else c for c in type(error).__name__).lstrip("-")
-    body: dict[str, Any] = {"type": f"urn:registry:problem:{name}", "title": error.title, "status": error.status, "detail": error.detail}
+    body: dict[str, Any] = {
+        "type": f"urn:registry:problem:{name}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+    }
     if error.errors:
         body["errors"] = error.errors
     return HttpResponse(
@@ -31,8 +36,7 @@ def problem_response(error: Problem) -> HttpResponse:
 
 def iso(at: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and Z."""
-    at = at.astimezone(UTC) if at.tzinfo is not UTC else at
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 # -- Reading JSON ------------------------------------------------------------------------------------------
@@ -60,7 +64,9 @@ def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder
         # Two fields of one name: readers differ in which one counts, so neither does.
         _duplicate_check.decode(body.decode())
         if b"\\u0000" in body:
-            raise Invalid("a text contains the character NUL, which cannot be stored", errors=_where_nul(json.loads(body)))
+            raise Invalid(
+                "a text contains the character NUL, which cannot be stored", errors=_where_nul(json.loads(body))
+            )
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise invalid(body, decoder.type, error) from None
@@ -70,7 +76,11 @@ def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder
 
 def _where_nul(data: Any) -> list[dict[str, str]]:
     fields = data.items() if isinstance(data, dict) else [("body", data)]
-    return [{"field": name[:100], "message": "contains NUL"} for name, value in fields if "\\u0000" in json.dumps([name, value])]
+    return [
+        {"field": name[:100], "message": "contains NUL"}
+        for name, value in fields
+        if "\\u0000" in json.dumps([name, value])
+    ]
 
 
 def invalid(body: bytes, kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Invalid:
@@ -85,7 +95,9 @@ def field_faults(data: Any, kind: type[msgspec.Struct]) -> list[dict[str, str]]:
         return [{"field": "body", "message": f"wants an object, got {type(data).__name__}"}]
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     faults = [
-        {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"} for name in data if name not in fields
+        {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"}
+        for name in data
+        if name not in fields
     ]
     for name, field in fields.items():
         if name not in data:

@@ -11,8 +11,8 @@ django.setup(set_prefix=False)
 
 from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
-from payments.socket_urls import websocket_urlpatterns
 
+from payments.socket_urls import websocket_urlpatterns
 from registry import database, live
 from registry.handler import LeanHandler
 

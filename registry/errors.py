@@ -9,7 +9,9 @@ class Problem(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = ""  # last part of the problem's `type`; empty: derived from the class's name
 
-    def __init__(self, detail: str = "", *, errors: list[dict[str, str]] | None = None, headers: dict[str, str] | None = None):
+    def __init__(
+        self, detail: str = "", *, errors: list[dict[str, str]] | None = None, headers: dict[str, str] | None = None
+    ):
         self.detail = detail or (type(self).__doc__ or "").strip()
         self.errors = errors or []
         self.headers = headers or {}

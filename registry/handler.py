@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT = 20  # seconds for a whole body to arrive; slower is an attack or a dead line
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller's own, passed on; anything else is replaced
 
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+
 type View = Callable[..., Awaitable[HttpResponseBase]]
 
 
@@ -109,18 +111,19 @@ class LeanHandler(ASGIHandler):
             await database.release()
         await self.answer(response, scope, receive, send, rid)
 
-    async def answer(self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
-        response["X-Request-Id"] = rid.decode()
-        response["X-Content-Type-Options"] = "nosniff"
+    async def answer(
+        self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes
+    ) -> None:
         self.count(scope["method"], response.status_code)
         if response.streaming:
+            response["X-Request-Id"], response["X-Content-Type-Options"] = rid.decode(), "nosniff"
             await until_disconnect(receive, self.send_response(response, send))
             return
+        content = response.content
         headers = [(name.encode("latin1"), value.encode("latin1")) for name, value in response.items()]
-        content = response.content if scope["method"] != "HEAD" else b""
-        headers.append((b"content-length", b"%d" % len(response.content)))
+        headers += (b"x-request-id", rid), _NOSNIFF, (b"content-length", b"%d" % len(content))
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await send({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
 
     def count(self, method: str, status: int) -> None:
         counter = self.counters.get((method, status))
@@ -219,5 +222,3 @@ def by_method(**views: View) -> View:
         return await view(request, *args, **kwargs)
 
     return lean(dispatch, max_body=max(getattr(view, "max_body", settings.MAX_BODY) for view in views.values()))
-
-

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "live"
 PUBLISH_TIMEOUT = 1.0  # seconds; news that Redis does not take in time is found by the hubs' own look
+TELL_EVERY = 0.01  # seconds between messages of one process; what comes meanwhile shares the next
 FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
 TICK = 1.0  # seconds between looks at the source, which find what Redis lost
 MAILBOX = 1000  # events that a slow reader may be behind before it is dropped
@@ -57,23 +58,48 @@ def use(
 # -- Telling -------------------------------------------------------------------------------------------
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Event])
-_telling: set[asyncio.Task] = set()
+
+
+class _Teller:
+    """Tells at once, then at most every TELL_EVERY: under load many commits share one message."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.task: asyncio.Task | None = None
+
+    def add(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            while self.events:
+                events, self.events = self.events, []
+                await self._send(_encoder.encode(events))
+                await asyncio.sleep(TELL_EVERY)
+        finally:
+            self.task = None
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await get_channel_layer().group_send(GROUP, {"type": "live", "data": data})
+        except Exception as error:  # the hubs look for themselves
+            log.debug("live message not sent", extra={"error": repr(error)})
+
+
+_tellers: dict[asyncio.AbstractEventLoop, _Teller] = {}
 
 
 def tell(events: Sequence[Event]) -> None:
-    """Spread committed events, one message for all of them. Never waits, never fails: it is a hint."""
+    """Spread committed events. Never waits, never fails: it is a hint."""
     if events:
-        task = asyncio.get_running_loop().create_task(_tell(_encoder.encode(events)))
-        _telling.add(task)
-        task.add_done_callback(_telling.discard)
-
-
-async def _tell(data: bytes) -> None:
-    try:
-        async with asyncio.timeout(PUBLISH_TIMEOUT):
-            await get_channel_layer().group_send(GROUP, {"type": "live", "data": data})
-    except Exception as error:
-        log.debug("live message not sent", extra={"error": repr(error)})
+        loop = asyncio.get_running_loop()
+        teller = _tellers.get(loop)
+        if teller is None:
+            teller = _tellers[loop] = _Teller()
+        teller.add(events)
 
 
 # -- Listening -----------------------------------------------------------------------------------------
@@ -274,6 +300,7 @@ async def close() -> None:
     """Stop listening and telling in this loop, and close the channel layer's connections."""
     if found := _hubs.pop(asyncio.get_running_loop(), None):
         await found.close()
-    await asyncio.gather(*_telling, return_exceptions=True)
+    if (teller := _tellers.pop(asyncio.get_running_loop(), None)) and teller.task:
+        await asyncio.gather(teller.task, return_exceptions=True)
     with suppress(Exception):
         await get_channel_layer().flush()

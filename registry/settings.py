@@ -26,7 +26,9 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
 def required_url(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise ImproperlyConfigured(f"{name} is not set; run through manage.py, which finds or starts the embedded servers")
+        raise ImproperlyConfigured(
+            f"{name} is not set; run through manage.py, which finds or starts the embedded servers"
+        )
     return value
 
 
@@ -71,7 +73,9 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
-CSRF_TRUSTED_ORIGINS = [f"https://{host.lstrip('.')}" for host in ALLOWED_HOSTS if host not in LOOPBACK] if PRODUCTION else []
+CSRF_TRUSTED_ORIGINS = (
+    [f"https://{host.lstrip('.')}" for host in ALLOWED_HOSTS if host not in LOOPBACK] if PRODUCTION else []
+)
 
 INSTALLED_APPS = [
     "registry",

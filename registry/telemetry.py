@@ -11,11 +11,15 @@ from prometheus_client import Counter, Gauge, Histogram
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 ACCEPTED = Counter("registry_payments_accepted_total", "Payments made durable", ["outcome"])
-ACCEPT_BATCH = Histogram("registry_accept_batch_rows", "Payments per commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500))
+ACCEPT_BATCH = Histogram(
+    "registry_accept_batch_rows", "Payments per commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
+)
 ACCEPT_SECONDS = Histogram("registry_accept_commit_seconds", "Time to commit a batch of payments", buckets=_FAST)
 SETTLED = Counter("registry_payments_settled_total", "Outcomes written", ["outcome"])
 SETTLE_SECONDS = Histogram("registry_settle_commit_seconds", "Time to commit a batch of outcomes", buckets=_FAST)
-SEND_SECONDS = Histogram("registry_processor_seconds", "Time a processor took to answer", ["kind", "outcome"], buckets=_FAST)
+SEND_SECONDS = Histogram(
+    "registry_processor_seconds", "Time a processor took to answer", ["kind", "outcome"], buckets=_FAST
+)
 LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
@@ -71,7 +75,9 @@ def configure_logging(config: dict[str, str]) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer = (
-        structlog.dev.ConsoleRenderer(colors=False) if config["format"] == "console" else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=False)
+        if config["format"] == "console"
+        else structlog.processors.JSONRenderer()
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
@@ -90,5 +96,3 @@ def configure_logging(config: dict[str, str]) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-
-

@@ -17,7 +17,6 @@ import uvicorn
 from django.apps import apps
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
-from django.test.utils import setup_databases, teardown_databases
 from django_async_backend.db import async_new_connection
 
 from payments.dispatch import Dispatch
@@ -48,15 +47,6 @@ def django_db_setup(
             teardown_databases(made, verbosity=0)
 
 
-@pytest.fixture(scope="session")
-def django_db_setup(django_test_environment: None, django_db_blocker: Any, django_db_modify_db_settings: None) -> Iterator[None]:
-    """pytest-django's own makes a test database only for tests that carry its mark; ours all work on one."""
-    with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False)
-        yield
-        teardown_databases(made, verbosity=0)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The loop's pool and Django's own connection both see the test database, in every test."""
@@ -83,12 +73,16 @@ def _anything_left() -> bool:
 def _remove_all() -> None:
     """DELETE, not TRUNCATE: with a handful of rows it is a hundred times cheaper."""
     labels = ("registry", "queueing", "payments", "auth")
-    tables = [f'DELETE FROM "{model._meta.db_table}"' for label in labels for model in apps.get_app_config(label).get_models()]
+    tables = [
+        f'DELETE FROM "{model._meta.db_table}"' for label in labels for model in apps.get_app_config(label).get_models()
+    ]
     kept = ("auth_permission", "auth_group")
     assert connection.settings_dict["NAME"].startswith("test_")
     with connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")  # no order of foreign keys to find
-        cursor.execute("DELETE FROM auth_user_groups; DELETE FROM auth_user_user_permissions; DELETE FROM django_admin_log")
+        cursor.execute(
+            "DELETE FROM auth_user_groups; DELETE FROM auth_user_user_permissions; DELETE FROM django_admin_log"
+        )
         cursor.execute("; ".join(sql for sql in tables if not any(name in sql for name in kept)))
     connection.close()
 
@@ -151,7 +145,13 @@ async def server() -> AsyncIterator[str]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        application, http="httptools", ws="websockets-sansio", access_log=False, log_config=None, timeout_graceful_shutdown=1, lifespan="off"
+        application,
+        http="httptools",
+        ws="websockets-sansio",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+        lifespan="off",
     )
     uvicorn_server = uvicorn.Server(config)
     uvicorn_server.install_signal_handlers = lambda: None

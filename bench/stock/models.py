@@ -3,17 +3,17 @@
 from django.db import models
 
 
-class Tenant(models.Model):  # noqa: DJ008
+class Tenant(models.Model):
     slug = models.SlugField(unique=True)
     currency = models.CharField(max_length=3, default="BRL")
 
 
-class ApiKey(models.Model):  # noqa: DJ008
+class ApiKey(models.Model):
     tenant = models.ForeignKey(Tenant, models.CASCADE)
     digest = models.CharField(max_length=64, unique=True)
 
 
-class Payment(models.Model):  # noqa: DJ008
+class Payment(models.Model):
     tenant = models.ForeignKey(Tenant, models.CASCADE, db_index=False)
     correlation_id = models.UUIDField()
     amount = models.BigIntegerField()

@@ -50,9 +50,13 @@ class HttpProcessor:
             async with self._session.post(
                 f"{account.url}/payments", data=body.encode(), timeout=_SEND, allow_redirects=False
             ) as answer:
-                return judge(answer.status, await answer.content.read(LARGEST_ANSWER), answer.headers.get("Retry-After"))
+                return judge(
+                    answer.status, await answer.content.read(LARGEST_ANSWER), answer.headers.get("Retry-After")
+                )
         except aiohttp.ClientConnectorError as error:
-            return Outcome(Result.NOT_BOOKED, code=_code(error), healthy=False)  # no connection: it never saw the payment
+            return Outcome(
+                Result.NOT_BOOKED, code=_code(error), healthy=False
+            )  # no connection: it never saw the payment
         except TimeoutError:
             return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:

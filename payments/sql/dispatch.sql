@@ -51,8 +51,8 @@ WITH input AS MATERIALIZED (
         processor_id = CASE WHEN i.status = 'succeeded' THEN i.processor_id ELSE p.processor_id END,
         requested_at = CASE WHEN i.status = 'succeeded' THEN i.requested_at ELSE p.requested_at END,
         fee = CASE WHEN i.status = 'succeeded' THEN i.fee ELSE p.fee END,
-        in_doubt_since = i.in_doubt_since,
-        run_at = CASE WHEN i.dead AND i.status = 'uncertain' THEN 'infinity'
+        in_doubt_since = CASE WHEN i.status = 'uncertain' THEN coalesce(i.in_doubt_since, now()) END,
+        run_at = CASE WHEN i.dead AND i.status = 'uncertain' THEN '9999-12-31Z'::timestamptz
             WHEN i.wait IS NULL THEN p.run_at ELSE now() + make_interval(secs => i.wait) END,
         lease_id = NULL, leased_until = NULL,
         changed_at = CASE WHEN i.changed THEN now() ELSE p.changed_at END

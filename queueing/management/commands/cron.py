@@ -17,6 +17,12 @@ class Command(BaseCommand):
         scheduler = CronScheduler(connection=django_rq.get_connection("housekeeping"), logging_level="WARNING")
         for name, seconds in CHORES.items():
             scheduler.register(
-                chore, "housekeeping", args=(name,), interval=seconds, job_timeout=CHORE_TIMEOUT, result_ttl=0, name=name
+                chore,
+                "housekeeping",
+                args=(name,),
+                interval=seconds,
+                job_timeout=CHORE_TIMEOUT,
+                result_ttl=0,
+                name=name,
             )
         scheduler.start()
