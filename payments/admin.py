@@ -29,9 +29,11 @@ from registry.operators.lists import (
     OneTenantFilter,
     TenantFilter,
     ago,
+    exact,
     link_to,
     link_to_list,
     pill,
+    shortened,
     since,
 )
 from registry.operators.scope import SUPERUSERS, TenantScoped, scope_of
@@ -158,7 +160,7 @@ class WithPayment(Attaching):
     @admin.display(description="payment")
     def payment_link(self, row: Any) -> SafeString:
         payment = self.found(row)
-        return link_to(Payment, row.payment_id, payment.correlation_id if payment else row.payment_id)
+        return link_to(Payment, row.payment_id, shortened(payment.correlation_id) if payment else row.payment_id)
 
     @admin.display(description="payment is")
     def payment_status(self, row: Any) -> SafeString | str:
@@ -172,25 +174,28 @@ class WithPayment(Attaching):
 @admin.register(Payment)
 class PaymentAdmin(HotList):
     list_display = [
-        "correlation_id",
-        "tenant",
+        "short_id",
         "amount_text",
         "state",
         "processor",
         "attempt",
         "code",
-        "created_at",
+        "created",
         "took",
+        "tenant",
     ]
     list_filter = [OneTenantFilter, StatusFilter, BookedAtFilter, since("created_at", "created")]
     list_select_related = ["tenant", "processor"]
     change_form_template = "admin/payments/payment/change_form.html"
     fields = (
-        "correlation_id", "tenant_link", "live_page", "state", "code", "amount_text", "fee_text", "processor_link",
-        "wanted_processor", "requested_at", "in_doubt_since", "attempt", "run_at", "priority", "lease", "letters",
-        "description", "metadata", "created_at", "changed_at",
-    )  # fmt: skip
-    readonly_fields = fields
+        ("correlation_id", "tenant_link", "live_page"),
+        ("state", "code", "letters"),
+        ("amount_text", "fee_text", "processor_link", "requested"),
+        ("attempt", "due", "lease", "doubtful"),
+        ("wanted_processor", "priority", "created", "changed"),
+        ("description", "metadata"),
+    )
+    readonly_fields = [name for row in fields for name in row]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet:
         return super().get_queryset(request).select_related("tenant", "processor")
@@ -206,6 +211,30 @@ class PaymentAdmin(HotList):
         if payment := context.get("original"):
             context.update(history(payment))
         return response
+
+    @admin.display(description="correlation id")
+    def short_id(self, payment: Payment) -> SafeString:
+        return shortened(payment.correlation_id)
+
+    @admin.display(description="created")
+    def created(self, payment: Payment) -> SafeString | str:
+        return exact(payment.created_at)
+
+    @admin.display(description="changed")
+    def changed(self, payment: Payment) -> SafeString | str:
+        return exact(payment.changed_at)
+
+    @admin.display(description="due at")
+    def due(self, payment: Payment) -> SafeString | str:
+        return exact(payment.run_at)
+
+    @admin.display(description="requested at")
+    def requested(self, payment: Payment) -> SafeString | str:
+        return exact(payment.requested_at)
+
+    @admin.display(description="in doubt since")
+    def doubtful(self, payment: Payment) -> SafeString | str:
+        return exact(payment.in_doubt_since)
 
     @admin.display(description="amount")
     def amount_text(self, payment: Payment) -> SafeString | str:
@@ -370,7 +399,7 @@ def _close(page: TenantScoped, order: Order) -> Done:
 @admin.register(DeadLetter)
 class DeadLetterAdmin(WithPayment, Searchable):
     paginator = CappedPaginator
-    list_display = ["code", "detail", "payment_link", "payment_status", "tenant", "created_at", "resolved"]
+    list_display = ["code", "detail", "payment_link", "payment_status", "tenant", "created", "resolved"]
     list_filter = [ResolutionFilter, TenantFilter, since("created_at", "created")]
     list_select_related = ["tenant"]
     list_display_links = ["code"]
@@ -396,6 +425,15 @@ class DeadLetterAdmin(WithPayment, Searchable):
             perform=_close,
         ),
     ]
+
+    def name_of(self, row: DeadLetter) -> str:
+        payment = self.found(row)
+        standing = payment.status if payment else "gone"
+        return f"{row.code}: payment {payment or row.payment_id} of {row.tenant}, {standing}"
+
+    @admin.display(description="created")
+    def created(self, letter: DeadLetter) -> SafeString | str:
+        return exact(letter.created_at)
 
     @admin.display(description="resolved")
     def resolved(self, letter: DeadLetter) -> SafeString | str:
@@ -501,7 +539,7 @@ class ProcessorAdmin(Attaching, Reasoned):
         if endpoint is None or endpoint.polled_at is None:
             return "not asked yet"
         asked = ago(max(0.0, (timezone.now() - endpoint.polled_at).total_seconds()))
-        return f"{'failing' if endpoint.failing else 'well'}, at least {endpoint.min_response_ms} ms, asked {asked} ago"
+        return f"{'failing' if endpoint.failing else 'well'}, ≥ {endpoint.min_response_ms} ms, {asked} ago"
 
     @admin.display(description="answers in")
     def trend(self, processor: Processor) -> str:

@@ -84,7 +84,7 @@ def guarded(name: str, *, label: str, warning: str, expects: dict[str, Any], per
             "form": form,
             "count": count,
             "left_out": selected - count,
-            "shown": list(eligible[:SHOWN]),
+            "shown": [page.name_of(row) for row in _with_names(page, eligible)[:SHOWN]],
             "more": max(0, count - SHOWN),
             "carried": _carried(request),
             "back": request.get_full_path(),
@@ -103,6 +103,11 @@ def _eligible(
     """Those in the expected state, of tenants in which this person may act (and not only look)."""
     rows = queryset.filter(**expects).order_by("pk")
     return scope_of(request).narrow(rows, page.tenant_path, page.act_roles) if page.tenant_path else rows
+
+
+def _with_names(page: TenantScoped, rows: models.QuerySet) -> models.QuerySet:
+    joins = page.list_select_related
+    return rows.select_related(*joins) if isinstance(joins, (list, tuple)) and joins else rows
 
 
 def _carried(request: HttpRequest) -> list[tuple[str, str]]:

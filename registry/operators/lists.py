@@ -1,7 +1,7 @@
 """Lists over tables of any length: one tenant at a time, never counted to the end, related rows fetched by the page."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, cast
 
@@ -176,6 +176,20 @@ def _name(model: type[models.Model], page: str) -> str:
 def pill(shape: str, colour: str, word: str) -> SafeString:
     """A state as word, colour and shape: never colour alone."""
     return format_html('<span class="pill pill-{}"><span aria-hidden="true">{}</span> {}</span>', colour, shape, word)
+
+
+def exact(moment: datetime | None) -> SafeString | str:
+    """To the second in the cell, to the millisecond in its title. UTC."""
+    if moment is None:
+        return "–"
+    text = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
+    return format_html('<span class="figure" title="{} UTC">{}</span>', text[:-3], text[:-7])
+
+
+def shortened(identifier: Any) -> SafeString:
+    """An id cut in the middle, whole in its title."""
+    text = str(identifier)
+    return format_html('<span class="figure" title="{}">{}…{}</span>', text, text[:8], text[-4:])
 
 
 def ago(seconds: float) -> str:

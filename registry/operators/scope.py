@@ -82,6 +82,11 @@ class TenantScoped(admin.ModelAdmin):
     def tenant_of(self, obj: models.Model) -> int | None:
         return getattr(obj, self.tenant_path) if self.tenant_path else None
 
+    def name_of(self, row: Any) -> str:
+        """The row in a list of what an action will touch."""
+        tenant = getattr(row, "tenant", None)
+        return f"{row} of {tenant}" if tenant else str(row)
+
     def may(self, request: HttpRequest, roles: Roles, obj: models.Model | None = None) -> bool:
         scope = scope_of(request)
         if not self.tenant_path:

@@ -98,6 +98,7 @@ def test_an_action_names_itself_and_counts_its_rows_before_it_does_anything(oper
     asked = choose(operator, "processor_disable", first, second)
 
     assert "Disable: send nothing new" in text(asked)
+    assert "<li>default of acme</li>" in text(asked)
     assert "<strong>1</strong> processor will be touched" in text(asked)
     assert "1 of the selected" in text(asked)
     assert Processor.objects.get(pk=first.pk).enabled
@@ -268,7 +269,7 @@ def test_processors_are_listed_with_breaker_health_and_trend(operator, acme):
     seen = text(operator.get(listing(Processor)))
 
     assert "breaker open" in seen
-    assert "failing, at least 120 ms" in seen
+    assert "failing, ≥ 120 ms" in seen
     assert "341 ms" in seen
 
 
