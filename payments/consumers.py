@@ -18,7 +18,7 @@ from payments import events, queries
 from payments.states import Status
 from registry import access, database, live, telemetry
 from registry.api import ENCODER
-from registry.errors import Problem, Unauthorized, Unavailable
+from registry.errors import Invalid, Problem, Unauthorized, Unavailable
 from registry.models import Membership
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
@@ -282,7 +282,10 @@ class StreamSocket(LiveSocket):
             start, end = (text and msgspec.convert(text, _Moment, strict=False) for text in (wanted.from_, wanted.to))
         except msgspec.ValidationError:
             raise BadMessage("from and to want times in ISO 8601 with a zone") from None
-        filters = queries.Filters(wanted.status, wanted.processor, start or None, end or None)
+        try:
+            filters = queries.Filters(wanted.status, wanted.processor, start or None, end or None)
+        except Invalid as error:
+            raise BadMessage(f"processor {error.errors[0]['message']}") from None
         page = await queries.page_of(self.tenant_id, filters, limit=message.limit)
         await self._send(
             ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]})

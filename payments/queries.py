@@ -36,6 +36,10 @@ class Filters:
     from_: datetime | None = None
     to: datetime | None = None
 
+    def __post_init__(self) -> None:
+        if "\0" in (self.processor or ""):
+            raise Invalid(errors=[{"field": "processor", "message": "contains NUL"}])
+
 
 _latest_attempt = Attempt.objects.filter(
     tenant_id=OuterRef("tenant_id"), payment_id=OuterRef("id"), number=OuterRef("attempt")

@@ -152,9 +152,9 @@ class Atlas:
         self._read_at.update(dict.fromkeys(stale, now))
 
     def _sandbox(self, account: Account) -> None:
-        # It has no health call: what the switch says is what a poll would have said.
+        # It has no health call: what the switch says is what a poll would have said just now.
         endpoint = self.endpoints[account.endpoint]
-        endpoint.min_response_ms = int(float(account.options.get("delay", 0)))
+        endpoint.min_response_ms, endpoint.polled_at = int(account.number("delay")), time.monotonic()
 
     def of(self, tenant: int) -> list[tuple[Account, Endpoint]]:
         """The tenant's accounts, cheapest first, with their endpoints."""
@@ -183,17 +183,21 @@ class Atlas:
         if not self.endpoints:
             return
         mine = list(self.endpoints.values())
-        rows = await database.fetch(
-            SQL["share"],
-            {
-                "keys": [e.key for e in mine],
-                "breakers": [str(e.breaker.state) if e.breaker.changed else "" for e in mine],
-                "failures": [e.breaker.failures for e in mine],
-                "trends": [float(e.trend_ms) for e in mine],
-            },
-        )
-        for endpoint in mine:
-            endpoint.breaker.changed = False
+        changed = [e.breaker for e in mine if e.breaker.changed]
+        parameters = {
+            "keys": [e.key for e in mine],
+            "breakers": [str(e.breaker.state) if e.breaker.changed else "" for e in mine],
+            "failures": [e.breaker.failures for e in mine],
+            "trends": [float(e.trend_ms) for e in mine],
+        }
+        for breaker in changed:  # before the write: what changes while it is under way is for the next one
+            breaker.changed = False
+        try:
+            rows = await database.fetch(SQL["share"], parameters)
+        except BaseException:
+            for breaker in changed:
+                breaker.changed = True
+            raise
         for key, failing, minimum, breaker, polled_ago in rows:
             self._adopt(self.endpoints[key], failing, minimum, State(breaker), polled_ago)
 
@@ -213,7 +217,10 @@ class Atlas:
 
 def _account(row: database.Row) -> Account:
     names = ("id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint")
-    return Account(**dict(zip(names, row, strict=True)))
+    fields = dict(zip(names, row, strict=True))
+    if not isinstance(fields["options"], dict):  # typed in by people: one tenant's slip must not stop all
+        fields["options"] = {}
+    return Account(**fields)
 
 
 async def elect(keys: Sequence[str]) -> set[str]:
@@ -224,7 +231,8 @@ async def elect(keys: Sequence[str]) -> set[str]:
 
 async def note(key: str, health: Health) -> None:
     """Write down what a health call said, for all workers and for the eye."""
-    await database.fetch(SQL["note"], {"key": key, "failing": health.failing, "minimum": health.min_response_ms})
+    parameters = {"key": key, "failing": health.failing, "minimum": health.min_response_ms, "every": POLL_EVERY}
+    await database.fetch(SQL["note"], parameters)
 
 
 # -- For the way in ------------------------------------------------------------------------------------------

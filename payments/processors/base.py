@@ -58,7 +58,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def longest_delay(self) -> float:
         """Seconds after which the processor can no longer book what it was sent: only then does 404 mean no."""
-        return float(self.options.get("longestDelay", 30))
+        return self.number("longestDelay", 30.0)
+
+    def number(self, option: str, default: float = 0.0) -> float:
+        """An option as a number of at least zero; `default` where somebody wrote what is none."""
+        try:
+            value = float(self.options.get(option, default))
+        except (TypeError, ValueError):
+            return default
+        return value if 0 <= value < 1e9 else default
 
 
 class Processor(Protocol):

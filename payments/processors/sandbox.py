@@ -42,10 +42,10 @@ class SandboxProcessor:
     async def send(self, order: Order, account: Account) -> Outcome:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                await asyncio.sleep(float(account.options.get("delay", 0)) / 1000)
+                await asyncio.sleep(account.number("delay") / 1000)
                 if account.options.get("failing"):
                     return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False)
-                if _unlucky(order, float(account.options.get("decline", 0))):
+                if _unlucky(order, account.number("decline")):
                     return Outcome(Result.DECLINED, code="card_declined")
                 fresh = await self._books.submit(_Booking(account.id, order))
                 if account.options.get("hang"):
@@ -64,7 +64,7 @@ class SandboxProcessor:
         return Outcome(Result.BOOKED, code="looked_up") if found else Outcome(Result.NOT_BOOKED, code="not_there_yet")
 
     async def health(self, account: Account) -> Health:
-        return Health(bool(account.options.get("failing")), int(float(account.options.get("delay", 0))))
+        return Health(bool(account.options.get("failing")), int(account.number("delay")))
 
 
 def _unlucky(order: Order, share: float) -> bool:

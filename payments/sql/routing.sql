@@ -20,7 +20,10 @@ WHERE key IN (
 RETURNING key;
 
 -- name: note
-UPDATE payments_endpoint SET failing = %(failing)s, min_response_ms = %(minimum)s, polled_at = now() WHERE key = %(key)s;
+-- The next call is due an interval after this one was answered: how late it was sent after its election is not known here.
+UPDATE payments_endpoint SET failing = %(failing)s, min_response_ms = %(minimum)s, polled_at = now(),
+    next_poll_at = now() + make_interval(secs => %(every)s)
+WHERE key = %(key)s;
 
 -- name: share
 -- A breaker is written only by the worker that saw it change; rows that would stay as they are cost no write.
