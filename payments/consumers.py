@@ -23,6 +23,7 @@ from registry.models import Membership
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a socket may take for one message before it counts as too slow
+OPENING = 0.25  # seconds in which a client may say where it left off, before it is sent what is new
 LARGEST_FRAME = 16 * 1024  # bytes from a client
 MESSAGES_PER_SECOND, BURST = 10, 50  # from a client
 SUBSCRIBED_IDS = 500
@@ -77,11 +78,20 @@ class LiveSocket(AsyncWebsocketConsumer):
     channel_layer_alias = ""  # no Redis subscription per socket: the hub has one for all
     tenant_id: int
 
+    _pump: asyncio.Task | None = None
+
+    async def __call__(self, *connection: Any) -> None:
+        try:
+            await super().__call__(*connection)
+        finally:  # also when the client hung up in the middle of an answer, of which `disconnect` is not told
+            if self._pump:
+                self._pump.cancel()
+                await asyncio.gather(self._pump, return_exceptions=True)
+
     async def connect(self) -> None:
-        self._pump: asyncio.Task | None = None
         self._allowance, self._counted_at = float(BURST), time.monotonic()
         self._wanted: frozenset[str] | None = None
-        self._greeted = asyncio.Event()
+        self._greeted, self._spoken = asyncio.Event(), asyncio.Event()
         self._told = 0  # number of the latest event that this socket was sent
         self._passed: int | None = None  # while resuming: the latest that the pump left to `resume`
         await self.accept()
@@ -94,11 +104,6 @@ class LiveSocket(AsyncWebsocketConsumer):
             await database.release()
         self.tenant_id = tenant_id
         self._pump = asyncio.create_task(self._feed())
-
-    async def disconnect(self, code: int) -> None:
-        if self._pump:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
 
     async def authority(self) -> int:
         """The tenant whose events this socket may see. Raises Unauthorized."""
@@ -114,14 +119,19 @@ class LiveSocket(AsyncWebsocketConsumer):
             async with live.hub().subscribe(self.tenant_id, self.subjects()) as subscription:
                 await self.greet()
                 self._greeted.set()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(OPENING):
+                        await self._spoken.wait()
                 while True:
                     for event in await subscription.get():
                         await self._pass_on(event)
-        except (live.TooSlow, TimeoutError):
+        except (live.TooSlow, TimeoutError):  # before OSError, of which TimeoutError is one
             telemetry.LIVE_DROPPED.inc()
             await self._close(TOO_SLOW)
         except Problem:
             await self._close(AWAY)
+        except OSError:
+            pass  # the client hung up
         finally:
             self._greeted.set()
 
@@ -172,6 +182,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         except TimeoutError:
             await self._close(TOO_SLOW)
         finally:
+            self._spoken.set()
             await database.release()
 
     def _read(self, text: str | None, data: bytes | None) -> Any:
@@ -203,6 +214,7 @@ class LiveSocket(AsyncWebsocketConsumer):
     async def resume(self, after: int) -> None:
         """Everything after, in order and once. What is committed meanwhile the pump leaves to us."""
         self._passed = 0
+        self._spoken.set()
         try:
             while True:
                 before, found = self._passed, await self.past(after)

@@ -39,6 +39,7 @@ LONGEST_BACKOFF = 30.0  # seconds
 NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked at again
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
+SETTLE_LINGER = 0.003  # seconds that outcomes gather: fewer commits leave the processor time for accepting
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
 _COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.wanted_processor,
@@ -102,7 +103,9 @@ class Dispatch:
         self.worker_id = 0
         self._processors: dict[str, Processor] = {}
         self._open = AsyncExitStack()
-        self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS)
+        self._settlements: Batcher[Settlement, bool] = Batcher(
+            self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER
+        )
 
     async def close(self) -> None:
         await self._settlements.finish()
@@ -113,7 +116,7 @@ class Dispatch:
     async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> list[Claim]:
         """Lease up to `limit` payments, route them and write their attempts down, in one transaction."""
         self.worker_id = worker_id
-        room = {**room, **dict.fromkeys(self.atlas.blocked(), 0)}
+        room |= {tenant: min(few, room.get(tenant, few)) for tenant, few in self.atlas.rooms().items()}
         return await database.guarded(lambda: self._claim(limit, room))
 
     async def _claim(self, limit: int, room: dict[int, int]) -> list[Claim]:
@@ -315,7 +318,7 @@ class Dispatch:
     async def _share(self) -> None:
         await self.atlas.share()
         # Nothing of theirs is claimed, so that nobody else would notice a processor that was added or switched on.
-        await self.atlas.learn(self.atlas.blocked())
+        await self.atlas.learn(set(self.atlas.rooms()))
         await asyncio.sleep(routing.SYNC_EVERY)
 
     async def _poll(self) -> None:

@@ -169,14 +169,15 @@ class Atlas:
             {a.endpoint: a for accounts in self._accounts.values() for a in accounts if a.kind != "sandbox"}.values()
         )
 
-    def blocked(self) -> set[int]:
-        """Tenants with accounts of which none may be sent to at the moment: their payments wait."""
+    def rooms(self) -> dict[int, int]:
+        """Tenants that can have only so many payments sent now: one while a probe is due, none while nothing is allowed."""
         now = time.monotonic()
-        return {
-            t
-            for t in self._accounts
-            if self._accounts[t] and not any(e.allows(now) for a, e in self.of(t) if a.enabled)
-        }
+        rooms = {}
+        for tenant, accounts in self._accounts.items():
+            able = [self.endpoints[a.endpoint] for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(now)]
+            if all(endpoint.breaker.is_probe() for endpoint in able):
+                rooms[tenant] = min(len(able), 1)
+        return rooms
 
     async def share(self) -> None:
         """Write what this worker learned, read what others did: breakers, trends, health."""

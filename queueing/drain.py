@@ -24,6 +24,7 @@ CAPACITY = 400  # rows in flight per drain: rate × delay must fit (550/s at 0.5
 TENANT_ROOM = 300  # of these for one tenant, so that a slow processor of one leaves room for the others
 CLAIM_AT_MOST = 200  # rows per claim; larger ones hold the stream's lock for longer than a commit should
 CLAIM_FREE = 50  # do not claim for less room than that while more is in flight
+CLAIM_EVERY = 0.005  # seconds between small claims
 POLL = 0.2  # seconds between looks when nothing wakes us
 HEARTBEAT = 1.0  # seconds
 GRACE = 4.0  # seconds that what is in flight gets after the signal to stop; `up` kills after 7
@@ -120,6 +121,8 @@ class Drain:
             self._start(item)
         if not items:
             await _happens(self._wake, within=POLL)
+        elif len(items) < CLAIM_FREE:  # a trickle: rather one claim of many than many of one
+            await asyncio.sleep(CLAIM_EVERY)
 
     def _room(self) -> dict[int, int]:
         return {tenant: TENANT_ROOM - used for tenant, used in self.per_tenant.items() if used}

@@ -22,10 +22,12 @@ class Batcher[In, Out]:
         *,
         max_rows: int = MAX_ROWS,
         in_flight: int = IN_FLIGHT,
+        linger: float = 0.0,
     ) -> None:
         self._write = write
         self._max_rows = max_rows
         self._in_flight = in_flight
+        self._linger = linger
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -46,6 +48,8 @@ class Batcher[In, Out]:
 
     async def _drain(self) -> None:
         while self._waiting:
+            if self._linger and len(self._waiting) < self._max_rows:
+                await asyncio.sleep(self._linger)
             batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
             await self._settle(batch)
 
