@@ -565,13 +565,12 @@ class EndpointAdmin(TenantScoped):
         "trend",
         "polled_at",
         "breaker_changed_at",
-        "probe_at",
     ]
     list_filter = ["breaker", "failing"]
     search_fields = ["key"]
     fields = (
         "key", "state", "failing", "failures", "min_response_ms", "trend", "polled_at", "next_poll_at",
-        "breaker_changed_at", "probe_at",
+        "breaker_changed_at",
     )  # fmt: skip
     readonly_fields = fields
     actions = [
@@ -584,20 +583,22 @@ class EndpointAdmin(TenantScoped):
                 "endpoint.close",
                 expects={"breaker__in": [Endpoint.Breaker.OPEN, Endpoint.Breaker.HALF_OPEN]},
                 sets=lambda: {
-                    "breaker": Endpoint.Breaker.CLOSED, "failures": 0, "probe_at": None, "breaker_changed_at": Now(),
+                    "breaker": Endpoint.Breaker.CLOSED, "failures": 0, "breaker_changed_at": Now(),
                 },
             ),
         ),
         guarded(
             "endpoint.open",
             label="Open the breaker: send nothing",
-            warning="Nothing is sent there, not even a probe, for any tenant, until somebody closes the breaker here.",
+            warning=(
+                "All tenants' payments go elsewhere or wait. Single probes go on, and a good answer closes the breaker "
+                "again; to keep payments away for longer, disable the processors."
+            ),
             expects={"breaker__in": [Endpoint.Breaker.CLOSED, Endpoint.Breaker.HALF_OPEN]},
             perform=moves(
                 "endpoint.open",
                 expects={"breaker__in": [Endpoint.Breaker.CLOSED, Endpoint.Breaker.HALF_OPEN]},
-                # Without a time for the next probe it stays open: that is what tells a hand from a failure.
-                sets=lambda: {"breaker": Endpoint.Breaker.OPEN, "probe_at": None, "breaker_changed_at": Now()},
+                sets=lambda: {"breaker": Endpoint.Breaker.OPEN, "breaker_changed_at": Now()},
             ),
         ),
     ]  # fmt: skip

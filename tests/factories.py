@@ -114,7 +114,7 @@ def _send(payment: Payment, processor: Processor) -> None:
         latency_ms=12,
     )
     if payment.status == SUCCEEDED:
-        for account, amount in (("processor", payment.amount - 100), ("fees", 100), ("balance", -payment.amount)):
+        for account, amount in (("processor", payment.amount), ("fees", -100), ("balance", 100 - payment.amount)):
             LedgerEntry.objects.create(
                 tenant=payment.tenant,
                 payment=payment,
