@@ -10,7 +10,8 @@ IN_FLIGHT = 2  # statements under way at once: one is prepared while the other c
 
 
 class Batcher[In, Out]:
-    """Gathers what is submitted while earlier batches commit; there is no artificial wait.
+    """Gathers what is submitted while earlier batches commit; no artificial wait, unless `linger` (seconds) asks for one
+    where fewer commits are worth more than the first item's time.
 
     `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
     written one by one, so that a bad one fails alone; when the database is away (Unavailable) all fail at once.
@@ -50,6 +51,8 @@ class Batcher[In, Out]:
         while self._waiting:
             if self._linger and len(self._waiting) < self._max_rows:
                 await asyncio.sleep(self._linger)
+                if not self._waiting:  # the other writer took them
+                    return
             batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
             await self._settle(batch)
 
