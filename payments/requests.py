@@ -16,6 +16,7 @@ from registry.errors import Invalid
 
 METADATA_PAIRS = 50
 BATCH_ITEMS = 1000
+LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")  # of `GET /payments`
 FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
 
 type Scalar = str | int | float | bool | None

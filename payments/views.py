@@ -1,8 +1,6 @@
 """The API of payments over HTTP (contract section 2). Pages for people live in pages.py."""
 
 import asyncio
-import csv
-import io
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,46 +13,19 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from payments import events, intake, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, UnknownPayment
+from payments.exports import csv_lines, json_lines
 from payments.money import decimal_text
-from payments.requests import BATCH, PAYMENT, PaymentRequest, order_of
+from payments.openapi import described
+from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, order_of
 from payments.states import OPEN, Status
 from registry import access, live, telemetry
 from registry.access import Principal
-from registry.api import ENCODER, api, field_faults, iso, json_response, read
+from registry.api import api, field_faults, iso, json_response, read
 from registry.errors import Invalid, Problem
 from registry.handler import lean, until_disconnect
 
 WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
 PAGE_AT_MOST = 500
-
-
-# -- For the OpenAPI document --------------------------------------------------------------------------------
-
-_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/PaymentRequest"}}}
-_PROBLEMS = {
-    str(status): {"description": text, "content": {"application/problem+json": {}}}
-    for status, text in (
-        (400, "Not JSON"),
-        (401, "No valid key"),
-        (403, "The key lacks the scope"),
-        (404, "No such payment here"),
-        (409, "In the way: other content under the same id, or no longer queued"),
-        (413, "Body above the limit"),
-        (415, "Not application/json"),
-        (422, "Fields not acceptable"),
-        (429, "Rate limit"),
-        (503, "Nothing can take it at the moment; Retry-After says when to come back"),
-    )
-}
-
-
-def described(good: str, *problems: int, query: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What ninja cannot know of an operation that answers by itself."""
-    answers = {200: {"description": good, "content": {"application/json": {}}}}
-    return {
-        "responses": answers | {status: _PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
-        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in query],
-    }
 
 
 async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
@@ -229,9 +200,6 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
         ) from None
 
 
-LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")
-
-
 def filters_of(request: HttpRequest) -> queries.Filters:
     """The filters in the query string. Raises Invalid (422) naming unknown ones."""
     unknown = [name for name in request.GET if name not in LIST_FIELDS]
@@ -274,38 +242,6 @@ def export(lines: AsyncIterator[bytes], kind: str, name: str) -> StreamingHttpRe
     return StreamingHttpResponse(
         lines, content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
     )
-
-
-async def json_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
-    async for items in queries.all_of(tenant_id, filters):
-        yield ENCODER.encode_lines(items)
-
-
-COLUMNS = (
-    "correlationId",
-    "status",
-    "amount",
-    "currency",
-    "processor",
-    "attempts",
-    "createdAt",
-    "updatedAt",
-    "description",
-)
-
-
-async def csv_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
-    yield (",".join(COLUMNS) + "\r\n").encode()
-    async for items in queries.all_of(tenant_id, filters):
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerows([safe_cell(item[column]) for column in COLUMNS] for item in items)
-        yield text.getvalue().encode()
-
-
-def safe_cell(value: Any) -> Any:
-    """Spreadsheets run cells that begin like formulas (CSV injection); a quote in front stops that."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 @api.get(
@@ -392,63 +328,3 @@ async def purge(request: HttpRequest) -> HttpResponse:
         raise LiveTenant
     removed = await lifecycle.purge(tenant_id=principal.tenant_id)
     return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)
-
-
-api.describe(
-    "/payments",
-    "post",
-    {
-        "tags": ["payments"],
-        "operationId": "accept_payment",
-        "summary": "Accept a payment: 202 once it is durable",
-        "requestBody": {"required": True, "content": _JSON},
-        "responses": {
-            "202": {"description": "Durable"},
-            "200": {"description": "Settled within `Prefer: wait`"},
-            **_PROBLEMS,
-        },
-    },
-    PaymentRequest,
-)
-api.describe(
-    "/payments/batch",
-    "post",
-    {
-        "tags": ["payments"],
-        "operationId": "accept_batch",
-        "summary": "Accept up to 1,000 payments, one verdict per item",
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["items"],
-                        "properties": {
-                            "items": {
-                                "type": "array",
-                                "maxItems": 1000,
-                                "items": {"$ref": "#/components/schemas/PaymentRequest"},
-                            }
-                        },
-                    }
-                }
-            },
-        },
-        "responses": {"200": {"description": "One verdict per item, in order"}, **_PROBLEMS},
-    },
-)
-api.describe(
-    "/payments",
-    "get",
-    {
-        "tags": ["payments"],
-        "operationId": "browse_payments",
-        "summary": "A page of payments with the total; text/csv or application/x-ndjson stream everything",
-        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in LIST_FIELDS],
-        "responses": {
-            "200": {"description": "A page"},
-            **{k: v for k, v in _PROBLEMS.items() if k in ("401", "403", "422", "429")},
-        },
-    },
-)

@@ -1,0 +1,92 @@
+"""What the OpenAPI document says of the payments API that no code says of itself: the hot routes, answers, problems."""
+
+from typing import Any
+
+from payments.requests import LIST_FIELDS, PaymentRequest
+from registry.api import api
+
+_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/PaymentRequest"}}}
+_PROBLEMS = {
+    str(status): {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in (
+        (400, "Not JSON"),
+        (401, "No valid key"),
+        (403, "The key lacks the scope"),
+        (404, "No such payment here"),
+        (409, "In the way: other content under the same id, or no longer queued"),
+        (413, "Body above the limit"),
+        (415, "Not application/json"),
+        (422, "Fields not acceptable"),
+        (429, "Rate limit"),
+        (503, "Nothing can take it at the moment; Retry-After says when to come back"),
+    )
+}
+
+
+def described(good: str, *problems: int, query: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What ninja cannot know of an operation that answers by itself."""
+    answers = {200: {"description": good, "content": {"application/json": {}}}}
+    return {
+        "responses": answers | {status: _PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
+        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in query],
+    }
+
+
+api.describe(
+    "/payments",
+    "post",
+    {
+        "tags": ["payments"],
+        "operationId": "accept_payment",
+        "summary": "Accept a payment: 202 once it is durable",
+        "requestBody": {"required": True, "content": _JSON},
+        "responses": {
+            "202": {"description": "Durable"},
+            "200": {"description": "Settled within `Prefer: wait`"},
+            **_PROBLEMS,
+        },
+    },
+    PaymentRequest,
+)
+api.describe(
+    "/payments/batch",
+    "post",
+    {
+        "tags": ["payments"],
+        "operationId": "accept_batch",
+        "summary": "Accept up to 1,000 payments, one verdict per item",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["items"],
+                        "properties": {
+                            "items": {
+                                "type": "array",
+                                "maxItems": 1000,
+                                "items": {"$ref": "#/components/schemas/PaymentRequest"},
+                            }
+                        },
+                    }
+                }
+            },
+        },
+        "responses": {"200": {"description": "One verdict per item, in order"}, **_PROBLEMS},
+    },
+)
+api.describe(
+    "/payments",
+    "get",
+    {
+        "tags": ["payments"],
+        "operationId": "browse_payments",
+        "summary": "A page of payments with the total; text/csv or application/x-ndjson stream everything",
+        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in LIST_FIELDS],
+        "responses": {
+            "200": {"description": "A page"},
+            **{k: v for k, v in _PROBLEMS.items() if k in ("401", "403", "422", "429")},
+        },
+    },
+)
