@@ -1,0 +1,102 @@
+"""Where trying ends: permanent declines at once, temporary ones at a limit, questions at another. Money never goes astray."""
+
+import aiohttp
+import pytest
+
+from payments import deadletters, dispatch
+from payments.models import DeadLetter
+from payments.processors import http
+from payments.states import FAILED, UNCERTAIN
+from registry import database
+from tests.conftest import Api, at_work, eventually
+from tests.settling import accept, payment, tries, until, until_settled
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(dispatch, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(dispatch, "MAX_QUESTIONS", 4)
+    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.2))
+
+
+async def letters(tenant) -> list[DeadLetter]:
+    try:
+        return [letter async for letter in DeadLetter.async_objects.filter(tenant=tenant).order_by("id")]
+    finally:
+        await database.release()
+
+
+async def test_a_permanent_decline_fails_without_another_try(tenant, worker, default, fallback):
+    default.answers(402)
+
+    [one] = await accept(tenant)
+    [failed] = await until(tenant, FAILED)
+
+    assert failed.code == "http_402"
+    assert (len(default.received), len(fallback.received)) == (1, 0)
+    assert [a.outcome for a in await tries(one)] == ["declined"]
+    assert not await letters(tenant)
+
+
+async def test_after_the_last_try_a_payment_fails_and_lies_with_the_dead_letters(tenant, worker, default):
+    default.answers(401)
+
+    [one] = await accept(tenant)
+    [failed] = await until(tenant, FAILED)
+
+    [letter] = await letters(tenant)
+    assert len(default.received) == 3
+    assert [a.outcome for a in await tries(one)] == ["not_booked"] * 3
+    assert (letter.payment_id, letter.code, letter.resolution) == (failed.id, "http_401", "")
+    assert letter.detail == "Gave up after 3 attempts (http_401)"
+
+
+async def test_a_dead_letter_that_is_replayed_settles(tenant, worker, default):
+    default.answers(401)
+    [one] = await accept(tenant)
+    await until(tenant, FAILED)
+    [letter] = await letters(tenant)
+    default.recovers()
+
+    replayed = await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="the key was renewed")
+    [settled] = await until_settled(tenant)
+
+    assert replayed
+    assert settled.attempt == 4
+    assert [a.outcome for a in await tries(one)] == [*["not_booked"] * 3, "booked"]
+
+
+async def test_after_the_last_question_a_payment_stays_in_doubt_and_goes_nowhere_else(
+    tenant, api: Api, worker, default, fallback
+):
+    default.never_answers()
+    default.lookups_answer(500)
+
+    [one] = await accept(tenant)
+    await eventually(lambda: letters(tenant))
+    in_doubt = await payment(tenant, one)
+    shown = await api.detail(str(one))
+
+    assert (in_doubt.status, in_doubt.lease_id, in_doubt.attempt) == (UNCERTAIN, None, 4)
+    assert in_doubt.run_at.year == 9999
+    assert len(await letters(tenant)) == 1
+    assert shown["status"] == "uncertain"
+    assert not fallback.received
+
+
+async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_sent(tenant, default, fallback):
+    default.books_but_never_answers()
+    default.lookups_answer(500)
+    async with at_work():
+        [one] = await accept(tenant)
+        [letter] = await eventually(lambda: letters(tenant))
+    default.recovers()
+
+    async with at_work():
+        await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="they say it is booked")
+        [settled] = await until_settled(tenant)
+
+    assert settled.processor == "default"
+    assert (await tries(one))[-1].code == "looked_up"
+    assert not fallback.received

@@ -1,0 +1,233 @@
+"""An outcome nobody knows is settled where it arose: same processor, same requestedAt, one booking, whatever happens."""
+
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+import time_machine
+
+from payments import dispatch
+from payments.processors import http
+from payments.states import UNCERTAIN
+from registry import database
+from tests.bed import HttpProcessor
+from tests.conftest import at_work, eventually
+from tests.settling import accept, configure, payment, tries, until, until_settled
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Limits as in production, in tenths of seconds."""
+    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(http, "_LOOK_UP", aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.2)
+
+
+def requested_at(processor: HttpProcessor, correlation_id) -> set:
+    """Every requestedAt that the processor was sent for one payment."""
+    return {request.requested_at for request in processor.requests if request.correlation_id == str(correlation_id)}
+
+
+async def test_what_was_booked_without_an_answer_is_looked_up_and_not_sent_again(tenant, worker, default, fallback):
+    default.books_but_never_answers(times=1)
+
+    [one] = await accept(tenant)
+    [settled] = await until_settled(tenant)
+
+    assert settled.processor == "default"
+    assert (default.received, default.lookups) == ([str(one)], [str(one)])
+    assert not fallback.received
+    assert [(a.outcome, a.code) for a in await tries(one)] == [("unknown", "timeout"), ("booked", "looked_up")]
+
+
+async def test_a_look_up_that_answers_nonsense_leaves_the_question_to_a_repeat_at_the_same_place(
+    tenant, worker, default, fallback
+):
+    default.books_but_never_answers(times=1)
+    default.lookups_answer(503)
+
+    [one] = await accept(tenant)
+    [settled] = await until_settled(tenant)
+
+    assert settled.processor == "default"
+    assert requested_at(default, one) == {settled.requested_at} == {default.booked[str(one)].requested_at}
+    assert default.duplicates == 1
+    assert {a.requested_at for a in await tries(one)} == {settled.requested_at}
+    assert not fallback.received
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda p: p.answers_garbage(times=3),
+        lambda p: p.resets_connections(times=3),
+        lambda p: p.answers(502, books=True, times=3),
+        lambda p: p.answers(200, body=b"<html>Welcome</html>", books=True, times=3),
+        lambda p: p.answers(302, books=True, times=3),
+        lambda p: p.answers(503, books=False, times=3),
+    ],
+    ids=["garbage", "reset", "bad gateway", "a web page", "redirect", "unavailable"],
+)
+async def test_an_answer_that_proves_nothing_is_asked_about_at_the_same_processor(
+    tenant, worker, default, fallback, trouble
+):
+    trouble(default)
+
+    ids = await accept(tenant, 4)
+    settled = await until_settled(tenant)
+
+    firsts = {(await tries(one))[0].processor for one in ids}
+    assert firsts == {"default"}
+    struck = [row for row in settled if (await tries(row.correlation_id))[0].outcome == "unknown"]
+    assert len(struck) == 3
+    assert {row.processor for row in struck} == {"default"}
+    assert not set(default.booked) & set(fallback.booked)
+    assert {row.requested_at for row in struck} == {default.booked[str(r.correlation_id)].requested_at for r in struck}
+
+
+async def test_a_booking_that_comes_after_the_time_out_is_found(tenant, worker, default, fallback):
+    await configure(tenant, "default", longestDelay=2)
+    default.delays(800)
+
+    [one] = await accept(tenant)
+    await until(tenant, UNCERTAIN)
+    [settled] = await until_settled(tenant)
+
+    assert settled.processor == "default"
+    assert requested_at(default, one) == {settled.requested_at}
+    assert not fallback.received
+
+
+async def test_only_after_its_longest_delay_may_a_payment_leave_a_processor_that_knows_nothing_of_it(
+    tenant, worker, default, fallback
+):
+    await configure(tenant, "default", longestDelay=1.0)
+    default.never_answers()
+    [one] = await accept(tenant)
+    await eventually(lambda: default.received)
+    default.overloads()  # certain for the repeats, and still no word of the first send
+    await configure(tenant, "default", enabled=False)
+
+    [settled] = await until_settled(tenant)
+
+    first, *_, last = await tries(one)
+    silent_since = first.started_at + timedelta(milliseconds=first.latency_ms)
+    assert (settled.processor, last.processor, first.processor) == ("fallback", "fallback", "default")
+    assert last.started_at - silent_since >= timedelta(seconds=1.0)
+    assert not default.booked
+    assert len(fallback.received) == 1
+    assert "never_booked" in {a.code for a in await tries(one)}
+
+
+async def test_a_silence_that_is_renewed_renews_the_wait(tenant, worker, default, fallback):
+    await configure(tenant, "default", longestDelay=0.8)
+    default.never_answers()
+    [one] = await accept(tenant)
+    await eventually(lambda: default.received)
+    await configure(tenant, "default", enabled=False)
+
+    await until_settled(tenant)
+
+    *before, last = await tries(one)
+    last_silence = max(a.started_at + timedelta(milliseconds=a.latency_ms) for a in before if a.code == "timeout")
+    assert last.started_at - last_silence >= timedelta(seconds=0.8)
+    assert not default.booked
+
+
+async def test_a_processor_that_asks_for_time_gets_it(tenant, worker, default):
+    default.overloads(retry_after=1, times=1)
+
+    [one] = await accept(tenant)
+    await until_settled(tenant)
+
+    first, second = await tries(one)
+    assert (first.outcome, first.code) == ("not_booked", "http_429")
+    assert second.started_at - first.started_at >= timedelta(seconds=1)
+
+
+async def test_while_processors_flap_every_payment_is_booked_once(tenant, worker, default, fallback):
+    default.flaps(0.15)
+    fallback.flaps(0.25)
+
+    ids = await accept(tenant, 60)
+    settled = await until_settled(tenant)
+
+    assert sorted([*default.booked, *fallback.booked]) == sorted(map(str, ids))
+    places = {str(row.correlation_id): row.processor for row in settled}
+    assert {one for one, name in places.items() if name == "default"} == set(default.booked)
+
+
+async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, worker, default, fallback):
+    default.books_but_never_answers(times=1)
+    default.lookups_answer(404)
+    [one] = await accept(tenant)
+    await eventually(lambda: default.booked)
+    default.answers(402)
+
+    await eventually(lambda: len(default.received) > 2)
+    in_doubt = await payment(tenant, one)
+    default.recovers()
+    [settled] = await until_settled(tenant)
+
+    assert in_doubt.status == UNCERTAIN
+    assert settled.processor == "default"
+    assert not fallback.received
+
+
+async def test_a_worker_that_dies_leaves_its_payments_in_doubt_and_not_lost(tenant, default, fallback):
+    default.books_but_never_answers()
+    async with at_work() as drain:
+        [one] = await accept(tenant)
+        await eventually(lambda: default.booked)
+        for task in drain.in_flight:
+            task.cancel()  # as a kill: nothing is written down
+        drain.in_flight.clear()
+    default.recovers()
+    assert (await payment(tenant, one)).status == "processing"
+
+    async with at_work():
+        await _leases_lapse(tenant)
+        [settled] = await until_settled(tenant)
+
+    assert settled.processor == "default"
+    assert requested_at(default, one) == {settled.requested_at}
+    assert not fallback.received
+
+
+async def _leases_lapse(tenant) -> None:
+    await database.fetch("UPDATE payments_payment SET leased_until = now() WHERE tenant_id = %s", [tenant.pk])
+
+
+@pytest.mark.parametrize("step", [timedelta(days=1), timedelta(days=-1)], ids=["forward", "back"])
+async def test_a_clock_that_is_stepped_neither_doubles_nor_loses(tenant, worker, default, fallback, step):
+    default.never_answers()
+    [one] = await accept(tenant)
+    await until(tenant, UNCERTAIN)
+    written = (await tries(one))[0].requested_at
+
+    with time_machine.travel(datetime.now(UTC) + step):
+        asked = len(await tries(one))
+        await eventually(lambda: _tried_more_than(one, asked + 2))
+        elsewhere = list(fallback.received)
+        default.recovers()
+        [settled] = await until_settled(tenant)
+
+    assert not elsewhere
+    assert settled.processor == "default"
+    assert settled.requested_at == written
+    assert requested_at(default, one) == {written}
+
+
+async def _tried_more_than(one, number: int) -> bool:
+    return len(await tries(one)) > number
+
+
+async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant, default, monkeypatch):
+    monkeypatch.setattr(dispatch, "SEND_WITHIN", 0.0)
+
+    async with at_work():
+        [one] = await accept(tenant)
+        await eventually(lambda: _tried_more_than(one, 1))
+
+    assert not default.received
+    assert {a.code for a in await tries(one) if a.outcome} == {"not_sent_in_time"}

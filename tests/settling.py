@@ -1,0 +1,131 @@
+"""What tests of the way out share: payments straight into the intake, backlogs by SQL, and looks at what was written down."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from payments import intake
+from payments.models import Processor
+from payments.states import Status
+from registry import database
+from registry.models import Tenant
+from tests.conftest import eventually
+from tests.factories import in_thread
+
+
+class Row(NamedTuple):
+    """A payment as it stands."""
+
+    id: int
+    correlation_id: UUID
+    status: str
+    processor: str | None
+    requested_at: datetime | None
+    attempt: int
+    lease_id: int | None
+    run_at: datetime
+    code: str
+
+
+class Try(NamedTuple):
+    """An attempt as it was written down."""
+
+    number: int
+    processor: str
+    reason: str
+    requested_at: datetime
+    started_at: datetime
+    outcome: str
+    code: str
+    latency_ms: int | None
+
+
+async def accept(tenant: Tenant, count: int = 1, *, amount: int = 1990, **fields: Any) -> list[UUID]:
+    """`count` payments of `tenant`, durable and due."""
+    ids = [uuid4() for _ in range(count)]
+    orders = [
+        intake.Order(tenant_id=tenant.pk, correlation_id=one, amount=amount, currency="BRL", **fields) for one in ids
+    ]
+    for receipt in await intake.submit_many(orders):
+        assert isinstance(receipt, intake.Receipt), receipt
+    return ids
+
+
+async def seed(tenant: Tenant, count: int, *, due: str = "now()", wanted: str = "", priority: str = "0") -> None:
+    """A backlog of queued payments, faster than the way in takes them; they have no events before they are sent."""
+    await database.fetch(
+        f"""INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, status,
+            sequence, code, refunded, attempt, wanted_processor, priority, run_at, created_at, changed_at)
+        SELECT %(tenant)s, gen_random_uuid(), '', 1990, 'BRL', '', 'queued', 1, '', 0, 0, %(wanted)s, {priority}, {due},
+            now(), now()
+        FROM generate_series(1, %(count)s) AS n""",
+        {"tenant": tenant.pk, "count": count, "wanted": wanted},
+    )
+
+
+async def payments(tenant: Tenant) -> list[Row]:
+    """All payments of `tenant`, oldest first."""
+    found = await database.fetch(
+        """SELECT p.id, p.correlation_id, p.status, r.name, p.requested_at, p.attempt, p.lease_id, p.run_at, p.code
+        FROM payments_payment p LEFT JOIN payments_processor r ON r.id = p.processor_id
+        WHERE p.tenant_id = %s ORDER BY p.id""",
+        [tenant.pk],
+    )
+    return [Row(*row) for row in found]
+
+
+async def payment(tenant: Tenant, correlation_id: UUID) -> Row:
+    return next(row for row in await payments(tenant) if row.correlation_id == correlation_id)
+
+
+async def tries(correlation_id: UUID | str) -> list[Try]:
+    """The attempts of one payment, in order."""
+    found = await database.fetch(
+        """SELECT a.number, r.name, a.reason, a.requested_at, a.started_at, a.outcome, a.code, a.latency_ms
+        FROM payments_attempt a
+        JOIN payments_payment p ON p.tenant_id = a.tenant_id AND p.id = a.payment_id
+        JOIN payments_processor r ON r.id = a.processor_id
+        WHERE p.correlation_id = %s ORDER BY a.number""",
+        [UUID(str(correlation_id))],
+    )
+    return [Try(*row) for row in found]
+
+
+async def count(tenant: Tenant, *statuses: str) -> int:
+    """How many payments of `tenant` are in one of `statuses`."""
+    sql = "SELECT count(*) FROM payments_payment WHERE tenant_id = %s AND status = ANY(%s)"
+    return (await database.fetch(sql, [tenant.pk, list(statuses)]))[0][0]
+
+
+async def until(tenant: Tenant, status: Status | str, *, within: float = 10.0) -> list[Row]:
+    """All payments of `tenant`, once each of them is in `status`."""
+
+    async def reached() -> list[Row]:
+        rows = await payments(tenant)
+        return rows if all(row.status == status for row in rows) else []
+
+    return await eventually(reached, within=within)
+
+
+async def until_settled(tenant: Tenant, *, within: float = 10.0) -> list[Row]:
+    return await until(tenant, Status.SUCCEEDED, within=within)
+
+
+async def configure(tenant: Tenant, name: str, *, enabled: bool | None = None, **options: Any) -> None:
+    """Change a processor as an operator does, at the next look of the workers."""
+
+    def change() -> None:
+        processor = Processor.objects.get(tenant=tenant, name=name)
+        processor.options = {**processor.options, **options}
+        if enabled is not None:
+            processor.enabled = enabled
+        processor.save()
+
+    await in_thread(change)
+
+
+async def together[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
+    """Start all at once and wait for all."""
+    return list(await asyncio.gather(*(one() for one in work)))
