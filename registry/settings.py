@@ -3,6 +3,7 @@
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -186,10 +187,12 @@ DATABASES["default"]["OPTIONS"] = {
 ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.handler gives connections back itself
 
 REDIS_URL = required_url("REDIS_URL")
+LIVE_REDIS_URL = os.environ.get("LIVE_REDIS_URL", REDIS_URL)
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [os.environ.get("LIVE_REDIS_URL", REDIS_URL)], "prefix": "registry"},
+        # Messages know no database numbers: without one in the prefix two services on one Redis hear each other.
+        "CONFIG": {"hosts": [LIVE_REDIS_URL], "prefix": f"registry{urlsplit(LIVE_REDIS_URL).path.replace('/', ':')}"},
     }
 }
 RQ_QUEUES = {

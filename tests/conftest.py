@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import uvicorn
 from django.apps import apps
+from django.conf import settings
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from django_async_backend.db import async_new_connection
@@ -50,6 +51,8 @@ def django_db_setup(
 @pytest.fixture(scope="session", autouse=True)
 def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The loop's pool and Django's own connection both see the test database, in every test."""
+    # Other processes' tests number their tenants as we do; their messages must not reach our hub.
+    settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] += f":{settings.DATABASES['default']['NAME']}"
     with django_db_blocker.unblock():
         yield
         connection.close()
