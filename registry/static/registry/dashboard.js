@@ -100,13 +100,11 @@ function draw() {
 // Rows stay where they are while somebody points at them, has the keyboard in them, or has scrolled into them.
 function readerIsThere() {
   const body = table.querySelector("tbody");
-  if (!body) return false;
   return body.matches(":hover") || body.contains(document.activeElement) || body.getBoundingClientRect().top < 0;
 }
 
 function showNew() {
   const body = table.querySelector("tbody");
-  if (!body) { location.reload(); return; } // the first payment ever: the page with a table comes from the server
   for (const payment of waiting.values()) {
     const row = fill(blankRow(payment), payment);
     prepend(body, row);
@@ -119,6 +117,8 @@ function prepend(body, row) {
   row.classList.add("fresh");
   row.addEventListener("animationend", () => row.classList.remove("fresh"), { once: true });
   body.prepend(row);
+  body.parentElement.hidden = false;
+  table.querySelector(".empty")?.remove();
   if (body.rows.length <= MOST_ROWS) return;
   body.lastElementChild.remove();
   const older = document.querySelector("[data-older]"); // it must go on where the table now ends
@@ -179,7 +179,6 @@ async function readRows(after, signal) {
   const response = await fetch(location.href, { signal });
   if (!response.ok) throw Object.assign(new Error(response.statusText), { status: response.status });
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (!table.querySelector("tbody") && fresh.querySelector("#payments tbody")) location.reload();
   for (const row of [...fresh.querySelectorAll("#payments tbody tr")].reverse()) takeRow(row);
   return after;
 }
