@@ -27,9 +27,19 @@ class Behaviour:
 BEHAVIOURS: Final[dict[str, Behaviour]] = {
     "work": Behaviour("work", "It books every payment at once."),
     "slow": Behaviour("+200 ms", "Its answers take 200 ms: not enough to be worth a dearer fee.", delay=200),
-    "slower": Behaviour("+2 s", "Its answers take 2 s: payments move to a quicker processor, dearer or not.", delay=2000),
-    "fail": Behaviour("fail", "It refuses everything: its breaker opens after a few failures, payments take the other road.", fail=True),
-    "hang": Behaviour("hang", "It never answers: what it holds becomes uncertain and is asked about here alone, so nobody pays twice.", hang=True),
+    "slower": Behaviour(
+        "+2 s", "Its answers take 2 s: payments move to a quicker processor, dearer or not.", delay=2000
+    ),
+    "fail": Behaviour(
+        "fail",
+        "It refuses everything: its breaker opens after a few failures, payments take the other road.",
+        fail=True,
+    ),
+    "hang": Behaviour(
+        "hang",
+        "It never answers: what it holds becomes uncertain and is asked about here alone, so nobody pays twice.",
+        hang=True,
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -42,12 +43,31 @@ SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for
 SETTLE_LINGER = 0.003  # seconds that outcomes gather: fewer commits leave the processor time for accepting
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
-_COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.wanted_processor,
+_COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
     coalesce(p.in_doubt_since, p.leased_until, now()), p.created_at, a.processor_id, a.requested_at,
     extract(epoch FROM now() - coalesce(p.in_doubt_since, p.leased_until, now()))::float8"""
 _JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
+
+
+class Found(NamedTuple):
+    """A row of a claim, in the order of _COLUMNS."""
+
+    tenant_id: int
+    payment_id: int
+    correlation_id: UUID
+    amount: int
+    currency: str
+    status: str
+    attempt: int
+    tries_from: int
+    wanted: str
+    doubted_since: datetime
+    created_at: datetime
+    processor_id: int | None
+    requested_at: datetime | None
+    doubted_for: float
 
 
 class Claim(msgspec.Struct, kw_only=True):
@@ -61,6 +81,7 @@ class Claim(msgspec.Struct, kw_only=True):
     status: Status  # as written down for this attempt
     was: Status  # as found
     number: int
+    tries: int  # with this one, since it was accepted or replayed
     account: Account
     reason: str
     requested_at: datetime
@@ -103,9 +124,7 @@ class Dispatch:
         self.worker_id = 0
         self._processors: dict[str, Processor] = {}
         self._open = AsyncExitStack()
-        self._settlements: Batcher[Settlement, bool] = Batcher(
-            self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER
-        )
+        self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER)
 
     async def close(self) -> None:
         await self._settlements.finish()
@@ -138,46 +157,33 @@ class Dispatch:
         now, at = time.monotonic(), datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         claims, roadless = [], []
-        for (
-            tenant,
-            payment,
-            correlation,
-            amount,
-            currency,
-            status,
-            attempt,
-            wanted,
-            doubt,
-            created,
-            processor,
-            requested,
-            doubted,
-        ) in found:
-            was = Status(status)
-            if was is QUEUED:
-                road, doubt, requested_at = routing.choose(self.atlas.of(tenant), wanted=wanted, now=now), None, at
+        for row in map(Found._make, found):
+            fresh = row.status == QUEUED
+            if fresh:
+                road = routing.choose(self.atlas.of(row.tenant_id), wanted=row.wanted, now=now)
             else:  # sent before, outcome unknown: the same processor, the same requestedAt
-                road, doubt, requested_at = self._same_road(tenant, processor), doubt, requested
+                road = self._same_road(row.tenant_id, row.processor_id)
             if road is None:
-                roadless.append((tenant, payment))
+                roadless.append((row.tenant_id, row.payment_id))
                 continue
             claims.append(
                 Claim(
-                    tenant_id=tenant,
-                    payment_id=payment,
-                    correlation_id=correlation,
-                    amount=amount,
-                    currency=currency,
-                    status=PROCESSING if was is QUEUED else UNCERTAIN,
-                    was=was,
-                    number=attempt + 1,
+                    tenant_id=row.tenant_id,
+                    payment_id=row.payment_id,
+                    correlation_id=row.correlation_id,
+                    amount=row.amount,
+                    currency=row.currency,
+                    status=PROCESSING if fresh else UNCERTAIN,
+                    was=Status(row.status),
+                    number=row.attempt + 1,
+                    tries=row.attempt + 1 - row.tries_from,
                     account=road.account,
                     reason=road.reason,
-                    requested_at=requested_at,
-                    in_doubt_since=doubt,
-                    in_doubt_for=doubted if doubt else 0.0,
+                    requested_at=at if fresh else row.requested_at,
+                    in_doubt_since=None if fresh else row.doubted_since,
+                    in_doubt_for=0.0 if fresh else row.doubted_for,
                     taken_at=now,
-                    created_at=created,
+                    created_at=row.created_at,
                 )
             )
         return claims, roadless
@@ -405,7 +411,7 @@ def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead
 
 
 def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    if claim.number >= MAX_ATTEMPTS:
+    if claim.tries >= MAX_ATTEMPTS:
         return _final(claim, outcome, f"Gave up after {claim.number} attempts ({outcome.code})", latency_ms, dead=True)
     return Settlement(
         claim=claim,
@@ -414,7 +420,7 @@ def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
         code=outcome.code,
         detail=f"Not booked at {claim.account.name} ({outcome.code})",
         latency_ms=latency_ms,
-        wait=max(outcome.retry_after, backoff(claim.number)),
+        wait=max(outcome.retry_after, backoff(claim.tries)),
     )
 
 
@@ -426,8 +432,8 @@ def _unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: flo
         code=code,
         detail=detail,
         latency_ms=latency_ms,
-        wait=backoff(claim.number) if wait is None else wait,
-        dead=claim.number >= MAX_QUESTIONS,
+        wait=backoff(claim.tries) if wait is None else wait,
+        dead=claim.tries >= MAX_QUESTIONS,
     )
 
 

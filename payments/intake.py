@@ -12,7 +12,6 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from asgiref.sync import async_to_sync
 
 from payments import events
 from payments.errors import DifferentContent
@@ -20,6 +19,7 @@ from payments.states import Status
 from registry import database, live, telemetry
 from registry.batching import Batcher
 from registry.errors import Unavailable
+from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
@@ -84,7 +84,7 @@ async def submit_many(orders: Sequence[Order]) -> list[Receipt | DifferentConten
     return list(await asyncio.gather(*(batcher.submit(_Row(order, fingerprint(order))) for order in orders)))
 
 
-submit_sync = async_to_sync(submit)
+submit_sync = sync_twin(submit)
 
 type _Verdict = Receipt | DifferentContent | Unavailable
 _batchers: dict[asyncio.AbstractEventLoop, Batcher[_Row, _Verdict]] = {}

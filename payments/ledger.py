@@ -7,9 +7,9 @@ the rest is owed to the tenant (credit).
 from dataclasses import dataclass
 from pathlib import Path
 
-from asgiref.sync import async_to_sync
 
 from registry import database
+from registry.sync import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
 
@@ -44,5 +44,5 @@ async def balance(*, tenant_id: int) -> dict[str, int]:
     return dict(await database.fetch(SQL["balance"], {"tenant": tenant_id}))
 
 
-prove_sync = async_to_sync(prove)
-balance_sync = async_to_sync(balance)
+prove_sync = sync_twin(prove)
+balance_sync = sync_twin(balance)

@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 from uuid import UUID
 
-from asgiref.sync import async_to_sync
 
 from payments import events, queries
 from payments.errors import NotCancelable, UnknownPayment
 from payments.states import CANCELED, OPEN, sources_of
 from registry import database, live
+from registry.sync import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
 
@@ -53,5 +53,5 @@ async def purge(*, tenant_id: int) -> int:
     return removed[0][0]
 
 
-cancel_sync = async_to_sync(cancel)
-purge_sync = async_to_sync(purge)
+cancel_sync = sync_twin(cancel)
+purge_sync = sync_twin(purge)

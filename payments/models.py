@@ -36,7 +36,7 @@ class Processor(AsyncModelMixin, models.Model):
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="processors")
     name = models.SlugField(max_length=63)
     kind = models.CharField(max_length=20, help_text="http or sandbox")
-    url = models.URLField(max_length=500, blank=True)
+    url = models.CharField(max_length=500, blank=True, help_text="kind http: where it answers")
     fee = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="share of the amount: 0.05 is 5 %")
     options = models.JSONField(default=dict, blank=True)
     enabled = models.BooleanField(default=True)
@@ -118,6 +118,9 @@ class Payment(AsyncModelMixin, models.Model):
     run_at = models.DateTimeField(db_default=Now())
     priority = models.SmallIntegerField(default=0, help_text="0 to 9, 9 first")
     attempt = models.IntegerField(default=0, help_text="number of the latest attempt: the fence")
+    tries_from = models.IntegerField(
+        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
+    )
     lease_id = models.BigIntegerField(null=True, help_text="the worker that holds it")
     leased_until = models.DateTimeField(null=True)
 

@@ -11,6 +11,8 @@ urlpatterns = [
     path("payments/<uuid:correlation_id>/live", pages.payment_live, name="payment_live"),
     path("processors/<slug:name>/behaviour", pages.set_behaviour, name="set_behaviour"),
     path("test-payment", pages.send_test_payment, name="send_test_payment"),
-    path("login", LoginView.as_view(template_name="registry/login.html", redirect_authenticated_user=True), name="login"),
+    path(
+        "login", LoginView.as_view(template_name="registry/login.html", redirect_authenticated_user=True), name="login"
+    ),
     path("logout", LogoutView.as_view(next_page="/login"), name="logout"),
 ]

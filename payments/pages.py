@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
+from django_htmx.middleware import HtmxDetails
 
 from payments import events, intake, queries
 from payments.behaviours import BEHAVIOURS, behaviour_of
@@ -33,22 +35,30 @@ LONGEST_DESCRIPTION = 200  # characters in the test payment's form
 
 _gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
 
+
+class PageRequest(HttpRequest):
+    """A request that has passed the pages' middleware."""
+
+    htmx: HtmxDetails
+
+
 type PageView = Callable[..., Awaitable[HttpResponse]]
 
 
-def page(*methods: str) -> Callable[[PageView], PageView]:
+def page(*methods: str) -> Callable[[PageView], Callable[..., Awaitable[HttpResponseBase]]]:
     """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
 
     def wrap(view: PageView) -> PageView:
         @wraps(view)
-        async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        async def answer(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
             try:
                 response = await view(request, *args, **kwargs)
             except Unavailable as error:
                 response = render(request, "503.html", status=503)
-                response.headers.update(error.headers)
+                for name, value in error.headers.items():
+                    response[name] = value
             response.headers.setdefault("Cache-Control", "private, no-cache")
             patch_vary_headers(response, ["HX-Request", "Cookie"])
             return _gzip.process_response(request, response)
@@ -62,7 +72,7 @@ def page(*methods: str) -> Callable[[PageView], PageView]:
 
 
 @page("GET", "HEAD")
-async def dashboard(request: HttpRequest) -> HttpResponse:
+async def dashboard(request: PageRequest) -> HttpResponse:
     """A tenant's payments as they move."""
     visitor = await visitor_of(request)
     if visitor is None:
@@ -71,7 +81,7 @@ async def dashboard(request: HttpRequest) -> HttpResponse:
 
 
 @page("GET", "HEAD")
-async def overview(request: HttpRequest) -> HttpResponse:
+async def overview(request: PageRequest) -> HttpResponse:
     """The moving part above the table: numbers, charts' figures, processors."""
     return render(request, "payments/_overview.html", await _overview(await _known(request)))
 
@@ -85,7 +95,9 @@ async def _known(request: HttpRequest) -> Visitor:
 async def _nowhere(request: HttpRequest) -> HttpResponse:
     user = await request.auser()
     if user.is_authenticated:
-        return render(request, "payments/nowhere.html", {"person": user.get_username(), "staff": user.is_staff}, status=403)
+        return render(
+            request, "payments/nowhere.html", {"person": user.get_username(), "staff": user.is_staff}, status=403
+        )
     return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
 
 
@@ -123,7 +135,9 @@ async def _overview(visitor: Visitor) -> dict[str, Any]:
         if processor["kind"] == "sandbox":
             chosen = behaviour_of(processor["options"])
             processor["effect"] = BEHAVIOURS[chosen].effect
-            processor["switches"] = [{"value": v, "word": b.word, "bad": b.bad, "on": v == chosen} for v, b in BEHAVIOURS.items()]
+            processor["switches"] = [
+                {"value": v, "word": b.word, "bad": b.bad, "on": v == chosen} for v, b in BEHAVIOURS.items()
+            ]
     response = {p["name"]: p["trendMs"] for p in figures["processors"]}
     return {
         "visitor": visitor,
@@ -157,7 +171,7 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
 
 async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, errors: dict[str, str]) -> dict[str, Any]:
     """The page of payments that was asked for; what cannot be understood goes into `errors` and finds nothing."""
-    nothing = {"items": [], "next": None, "total": 0}
+    nothing: dict[str, Any] = {"items": [], "next": None, "total": 0}
     identifier = _parsed(UUID, chosen["id"], "id", "is not a whole payment id", errors)
     since = _parsed(_moment, chosen["from"], "from", "is not a date and time", errors)
     until = _parsed(_moment, chosen["to"], "to", "is not a date and time", errors)
@@ -202,15 +216,15 @@ def _send_command(request: HttpRequest, tenant: Tenant) -> str:
 
 
 @page("GET", "HEAD")
-async def payment_live(request: HttpRequest, correlation_id: UUID) -> HttpResponse:
+async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpResponse:
     """One payment: for whoever holds its signed link, and for those who may look at its tenant."""
     visitor = None
     if "token" in request.GET:
-        tenant_id = live_subject(correlation_id, request.GET["token"])
+        tenant_id = live_subject(correlation_id, request.GET["token"]) or 0  # no tenant's number
     else:
         visitor = await _known(request)
         tenant_id = visitor.tenant.pk
-    payment = await queries.detail_of(tenant_id, correlation_id) if tenant_id else None
+    payment = await queries.detail_of(tenant_id, correlation_id)
     if payment is None:
         raise Http404
     if request.htmx:
@@ -235,7 +249,7 @@ async def _player(request: HttpRequest) -> Visitor:
 
 
 @page("POST")
-async def set_behaviour(request: HttpRequest, name: str) -> HttpResponse:
+async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
     """Let a sandbox processor work, dawdle, fail or hang."""
     visitor = await _player(request)
     chosen = BEHAVIOURS.get(request.POST.get("behaviour", ""))
@@ -250,7 +264,7 @@ async def set_behaviour(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @page("POST")
-async def send_test_payment(request: HttpRequest) -> HttpResponse:
+async def send_test_payment(request: PageRequest) -> HttpResponse:
     """Accept a payment from the form, the same way as the API's."""
     visitor = await _player(request)
     entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}

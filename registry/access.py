@@ -13,7 +13,6 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db.models.functions import Now
 from limits import RateLimitItem, parse
@@ -23,6 +22,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from registry import database, telemetry
 from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from registry.models import ApiKey, Tenant
+from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
 
@@ -246,9 +246,9 @@ async def revoke_key(*, prefix: str) -> bool:
     return bool(await ApiKey.async_objects.filter(prefix=prefix, revoked_at=None).aupdate(revoked_at=Now()))
 
 
-create_tenant_sync = async_to_sync(create_tenant)
-issue_key_sync = async_to_sync(issue_key)
-revoke_key_sync = async_to_sync(revoke_key)
+create_tenant_sync = sync_twin(create_tenant)
+issue_key_sync = sync_twin(issue_key)
+revoke_key_sync = sync_twin(revoke_key)
 
 
 # -- Links that anybody may follow ---------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 -- name: replay
 -- Resolve the letter, make its payment due, number the event: all or nothing (the caller rolls back when the payment did
 -- not move). A failed payment is queued again. One in doubt stays in doubt, so that it is asked about at the same
--- processor first. The attempt number stays in both cases: as the fence it may only grow.
+-- processor first. The attempt number stays in both cases: as the fence it may only
+-- grow; the tries are counted from it anew.
 WITH letter AS (
     UPDATE payments_deadletter SET resolution = 'replayed', resolved_at = now(), resolved_by = %(actor)s
     WHERE id = %(id)s AND resolution = ''
@@ -10,7 +11,7 @@ WITH letter AS (
     UPDATE payments_payment p
     SET status = CASE p.status WHEN 'failed' THEN 'queued' ELSE p.status END,
         code = CASE p.status WHEN 'failed' THEN '' ELSE p.code END,
-        sequence = p.sequence + 1, run_at = now(), changed_at = now()
+        sequence = p.sequence + 1, run_at = now(), changed_at = now(), tries_from = p.attempt
     FROM letter
     WHERE p.tenant_id = letter.tenant_id AND p.id = letter.payment_id AND p.status IN ('failed', 'uncertain')
     RETURNING p.tenant_id, p.id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.changed_at, p.sequence

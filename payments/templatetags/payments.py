@@ -36,7 +36,7 @@ def money(amount: str | Decimal, currency: str) -> str:
 
 @register.filter
 def nonzero(amount: str | Decimal | None) -> bool:
-    return bool(amount) and Decimal(amount) != 0
+    return Decimal(amount or 0) != 0
 
 
 @register.filter
@@ -65,6 +65,12 @@ def rate(per_second: float | None) -> str:
     """A number for a tile: 3.4, 12, 1,284."""
     value = float(per_second or 0)
     return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
+
+
+@register.filter
+def whole(number: int) -> str:
+    """A count: 1,284."""
+    return f"{number:,}"
 
 
 @register.filter

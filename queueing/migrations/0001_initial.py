@@ -6,29 +6,30 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('queue', models.CharField(max_length=50)),
-                ('hostname', models.CharField(max_length=255)),
-                ('pid', models.IntegerField()),
-                ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('heartbeat_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('in_flight', models.IntegerField(default=0)),
-                ('capacity', models.IntegerField(default=0)),
-                ('finished', models.BigIntegerField(default=0, help_text='rows brought to an outcome since the start')),
-                ('failed', models.BigIntegerField(default=0, help_text='of these, rows that will be tried again or gave up')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("queue", models.CharField(max_length=50)),
+                ("hostname", models.CharField(max_length=255)),
+                ("pid", models.IntegerField()),
+                ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("heartbeat_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("in_flight", models.IntegerField(default=0)),
+                ("capacity", models.IntegerField(default=0)),
+                ("finished", models.BigIntegerField(default=0, help_text="rows brought to an outcome since the start")),
+                (
+                    "failed",
+                    models.BigIntegerField(default=0, help_text="of these, rows that will be tried again or gave up"),
+                ),
             ],
             options={
-                'ordering': ['queue', 'id'],
+                "ordering": ["queue", "id"],
             },
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),

@@ -2,6 +2,7 @@
 
 import aiohttp
 import pytest
+from django_async_backend.db import async_new_connection
 
 from payments import deadletters, dispatch
 from payments.models import DeadLetter
@@ -100,3 +101,21 @@ async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_s
     assert settled.processor == "default"
     assert (await tries(one))[-1].code == "looked_up"
     assert not fallback.received
+
+
+async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, worker, default):
+    default.answers(500)
+    refused = await api.pay()
+    await api.until(refused["correlationId"], "failed")
+    [letter] = await letters(tenant)
+
+    async with async_new_connection():
+        await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="their outage is over")
+    await eventually(lambda: second_letter(tenant))
+
+    found = await api.detail(refused["correlationId"])
+    assert (found["status"], len(found["attempts"])) == (FAILED, 2 * dispatch.MAX_ATTEMPTS)
+
+
+async def second_letter(tenant) -> bool:
+    return len(await letters(tenant)) == 2

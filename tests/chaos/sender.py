@@ -1,0 +1,70 @@
+"""A good client under load: each payment gets one id, which is sent again until it is accepted."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import aiohttp
+
+RATE = 150  # payments a second
+AT_ONCE = 300  # payments under way; while the service is away the others wait their turn
+ANSWER_LIMIT = 5.0  # seconds for one answer
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two tries
+ACCEPT_LIMIT = 30.0  # seconds until the last one must be accepted, once no more are made
+
+
+class Sender:
+    """What was accepted, in cents by id; and answers that a good client should never get."""
+
+    def __init__(self, url: str, key: str, *, rate: int = RATE) -> None:
+        self.url, self.key, self.rate = url, key, rate
+        self.accepted: dict[str, int] = {}
+        self.surprises: list[str] = []
+        self.retries = 0
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """Payments flow while the block runs; all of them are accepted when it ends."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with aiohttp.ClientSession(self.url, headers=headers, timeout=timeout) as session:
+            stop = asyncio.Event()
+            making = asyncio.create_task(self._make(session, stop))
+            try:
+                yield
+            except BaseException:  # what went wrong meanwhile is the news, not that nobody answers
+                making.cancel()
+                raise
+            stop.set()
+            await asyncio.wait_for(making, ACCEPT_LIMIT)
+
+    async def _make(self, session: aiohttp.ClientSession, stop: asyncio.Event) -> None:
+        places = asyncio.Semaphore(AT_ONCE)
+        due = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                await places.acquire()
+                group.create_task(self._pay(session)).add_done_callback(lambda _: places.release())
+                due = max(due + 1 / self.rate, asyncio.get_running_loop().time() - 1)  # no flood after a long pause
+                await asyncio.sleep(due - asyncio.get_running_loop().time())
+
+    async def _pay(self, session: aiohttp.ClientSession) -> None:
+        correlation_id, cents = str(uuid4()), random.randrange(1, 100_000)
+        body = {"correlationId": correlation_id, "amount": f"{cents // 100}.{cents % 100:02d}"}
+        wait = FIRST_WAIT
+        while not await self._is_accepted(session, body):
+            self.retries += 1
+            await asyncio.sleep(wait * random.uniform(0.5, 1))
+            wait = min(wait * 2, LONGEST_WAIT)
+        self.accepted[correlation_id] = cents
+
+    async def _is_accepted(self, session: aiohttp.ClientSession, body: dict[str, str]) -> bool:
+        try:
+            async with session.post("/payments", json=body) as response:
+                if response.status not in (202, 503):
+                    self.surprises.append(f"{response.status} {await response.text()}"[:300])
+                return response.status == 202
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False

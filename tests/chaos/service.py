@@ -1,0 +1,173 @@
+"""The service as `manage.py up` runs it, on a folder of its own, with two processors of the bed beside it."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+from registry import embedded
+from registry.processes import children, descendants, free_port, read_proc
+from tests.bed import RemoteProcessor
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_LIMIT = 60.0  # seconds for initdb, migrations and the first health check, with others on the machine
+PROBE_LIMIT = 2.0  # seconds for one look
+DELAY = 20  # milliseconds that the processors take, so that there is always something in flight to be struck
+TENANT = "shop"
+
+_OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_at <= %s"
+
+
+class Service:
+    """Where it answers, the key of its one tenant, and its processes by what they do."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.postgres, self.valkey = embedded.Postgres(data), embedded.Valkey(data)
+        self.default, self.fallback = RemoteProcessor(fee=0.05), RemoteProcessor(fee=0.15)
+        self.key = ""
+
+    @property
+    def processors(self) -> dict[str, RemoteProcessor]:
+        return {"default": self.default, "fallback": self.fallback}
+
+    # -- Starting and stopping -----------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Everything up, a tenant with both processors in it."""
+        for processor in self.processors.values():
+            await asyncio.to_thread(processor.__enter__)
+            await asyncio.to_thread(processor.delays, DELAY)
+        self.up()
+        await self.until_ready()
+        made = await self.manage("tenant", "create", TENANT, "--json")
+        self.key = json.loads(made)["apiKey"]
+        await asyncio.gather(
+            *(
+                self.manage("processor", "add", TENANT, name, "--kind", "http", "--url", one.url, "--fee", str(one.fee))
+                for name, one in self.processors.items()
+            )
+        )
+        return self
+
+    def up(self) -> None:
+        """Also after a kill: the log goes on in the same file."""
+        with (self.data / "up.log").open("ab") as log:
+            command = [sys.executable, "manage.py", "up", "--port", str(self.port)]
+            self.popen = subprocess.Popen(command, cwd=PROJECT, env=self.environ, stdout=log, stderr=log)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+        return {**kept, "REGISTRY_DATA": str(self.data)}
+
+    async def manage(self, *arguments: str) -> str:
+        """What a command says. Raises RuntimeError with its complaint."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "manage.py",
+            *arguments,
+            cwd=PROJECT,
+            env=self.environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, complaint = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"manage.py {' '.join(arguments)}: {complaint.decode()}")
+        return out.decode()
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(START_LIMIT):
+            while not await asyncio.to_thread(self.is_ready):
+                assert self.popen.poll() is None, f"`up` ended by itself\n{self.last_words()}"
+                await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        """Told to stop first, as its operator would; nothing is left in any case."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+            try:
+                self.popen.wait(START_LIMIT)
+            except subprocess.TimeoutExpired:
+                for pid in [*descendants(self.popen.pid), self.popen.pid]:
+                    os.kill(pid, signal.SIGKILL)
+                self.popen.wait()
+        self.postgres.stop()
+        self.valkey.stop()
+        for processor in self.processors.values():
+            processor.stop()
+
+    # -- Its processes ---------------------------------------------------------------------------------------
+
+    def part(self, *words: str) -> int | None:
+        """The child whose command line has all of `words`, just now."""
+        for pid in children(self.popen.pid):
+            if all(word.encode() in read_proc(pid, "cmdline").split(b"\0") for word in words):
+                return pid
+        return None
+
+    def horse(self) -> int | None:
+        worker = self.part("worker", "--slot")
+        return next(iter(children(worker)), None) if worker else None
+
+    def backend(self) -> int | None:
+        """A PostgreSQL process that serves one connection of the service."""
+        for pid in self.postgres.pids():
+            if read_proc(pid, "cmdline").startswith(b"postgres: registry registry"):
+                return pid
+        return None
+
+    # -- How it is ---------------------------------------------------------------------------------------------
+
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/health/ready")["status"] == "healthy"
+        except (OSError, ValueError):
+            return False
+
+    def get(self, path: str) -> Any:
+        request = urllib.request.Request(f"{self.url}{path}", headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=PROBE_LIMIT) as answer:
+            return json.load(answer)
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.postgres.url, autocommit=True, connect_timeout=int(PROBE_LIMIT))
+
+    def is_settled(self, before: datetime) -> bool:
+        """Nothing that was accepted up to `before` is still open."""
+        try:
+            with self.connect() as connection:
+                return connection.execute(_OPEN, [before]).fetchone() == (0,)
+        except psycopg.OperationalError:
+            return False
+
+    def last_words(self) -> str:
+        return (self.data / "up.log").read_text(errors="replace")[-6000:]
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Service]:
+    """A service of its own for as long as the block runs."""
+    data = Path(tempfile.mkdtemp(prefix="registry-chaos-", dir="/tmp"))
+    data.chmod(0o711)  # where root starts it, the servers' user must get in
+    service = Service(data)
+    try:
+        yield await service.start()
+    finally:
+        await asyncio.to_thread(service.close)
+        shutil.rmtree(data)

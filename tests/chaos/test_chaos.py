@@ -1,0 +1,62 @@
+"""Every part is killed under load. What was accepted is booked once, sums agree, and nobody has to help."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.chaos.sender import Sender
+from tests.chaos.service import Service, running
+from tests.chaos.verdict import faults, until_settled
+from tests.chaos.victims import VICTIMS, Victim, storm, strike_if_there
+
+WARM = 0.5  # seconds of load before a strike
+CALM = 0.5  # seconds of load after the service is whole again: it must take more
+STRIKES = 10  # of the storm
+PAUSES = (0.2, 1.5)  # seconds between two of them: less than most victims take to recover
+STORM_LIMIT = 40.0  # seconds until all of it is settled
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    async with running() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def sender(service: Service) -> Sender:
+    """One client for the whole module: every test also judges what the ones before left."""
+    return Sender(service.url, service.key)
+
+
+@pytest.mark.parametrize("victim", VICTIMS, ids=str)
+async def test_a_strike_under_load_loses_nothing_and_heals_by_itself(service: Service, sender: Sender, victim: Victim):
+    accepted_before = len(sender.accepted)
+
+    async with sender.sending():
+        await asyncio.sleep(WARM)
+        assert await asyncio.to_thread(victim.strike, service)
+        await until_settled(service, before=datetime.now(UTC), within=victim.whole_within)
+        await asyncio.sleep(CALM)
+
+    assert len(sender.accepted) > accepted_before
+    assert await faults(service, sender) == []
+
+
+async def test_a_storm_of_strikes_loses_nothing_and_heals_by_itself(service: Service, sender: Sender):
+    seed = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
+    print(f"CHAOS_SEED={seed} repeats this storm")  # shown when it fails
+    dice = random.Random(seed)
+
+    async with sender.sending():
+        for victim in storm(dice, STRIKES):
+            print(victim)
+            await asyncio.to_thread(strike_if_there, victim, service)
+            await asyncio.sleep(dice.uniform(*PAUSES))
+        await until_settled(service, before=datetime.now(UTC), within=STORM_LIMIT)
+
+    assert await faults(service, sender) == []
+

@@ -1,0 +1,100 @@
+"""Who is struck, how, and within how many seconds the service is whole again without anybody's help."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+
+import psycopg
+import redis
+
+from tests.chaos.service import Service
+
+
+@dataclass(frozen=True)
+class Victim:
+    name: str
+    strike: Callable[[Service], bool]  # whether there was anybody to strike
+    whole_within: float  # seconds; about three times what it takes on two idle cores
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def killing(find: Callable[[Service], int | None]) -> Callable[[Service], bool]:
+    def strike(service: Service) -> bool:
+        pid = find(service)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    return strike
+
+
+def kill_the_supervisor(service: Service) -> bool:
+    """Nobody is above it: here, and only here, somebody has to call `up` again."""
+    service.popen.kill()
+    service.popen.wait()
+    service.up()
+    return True
+
+
+def flush_valkey(service: Service) -> bool:
+    with redis.Redis.from_url(service.valkey.url) as client:
+        return bool(client.flushall())
+
+
+def terminate_connections(service: Service) -> bool:
+    with service.connect() as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    return True
+
+
+VICTIMS = (
+    # Its payments in flight are in doubt until its heartbeat has been missing for 5 s.
+    Victim("horse", killing(Service.horse), 20),
+    Victim("worker", killing(lambda service: service.part("worker", "--slot")), 20),
+    Victim("web", killing(lambda service: service.part("registry.serve")), 15),
+    Victim("valkey", killing(lambda service: service.valkey.pid()), 15),
+    Victim("emptied valkey", flush_valkey, 10),
+    Victim("postmaster", killing(lambda service: service.postgres.pid()), 20),
+    Victim("backend", killing(Service.backend), 20),
+    Victim("all connections", terminate_connections, 10),
+    Victim("supervisor", kill_the_supervisor, 30),
+)
+# Struck in storms too: alone they would show little, for they hold nothing.
+BYSTANDERS = (
+    Victim("housekeeping", killing(lambda service: service.part("worker", "--housekeeping")), 20),
+    Victim("cron", killing(lambda service: service.part("cron")), 20),
+)
+
+def troubling(name: str, **options: int) -> Callable[[Service], bool]:
+    def strike(service: Service) -> bool:
+        getattr(service.default, name)(**options)
+        return True
+
+    return strike
+
+
+# Of the cheaper processor, so that payments change roads while others are in doubt there: that is how one is paid twice.
+TROUBLES = (
+    Victim("refusing processor", troubling("answers", status=500, times=60), 20),
+    Victim("processor that hangs up", troubling("resets_connections", times=30), 20),
+    Victim("silent processor", troubling("books_but_never_answers", times=10), 20),
+)
+
+
+def storm(dice: Random, strikes: int) -> list[Victim]:
+    """A row of victims, about one in four of them a processor."""
+    troubles = round(strikes / 4)
+    struck = dice.choices((*VICTIMS, *BYSTANDERS), k=strikes - troubles) + dice.choices(TROUBLES, k=troubles)
+    dice.shuffle(struck)
+    return struck
+
+
+def strike_if_there(victim: Victim, service: Service) -> None:
+    """In a storm a victim, or who is needed to reach it, may be down already."""
+    with suppress(OSError, psycopg.OperationalError, redis.exceptions.ConnectionError):
+        victim.strike(service)
