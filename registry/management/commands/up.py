@@ -1,6 +1,8 @@
 """The whole service in the foreground; registry.supervisor does it, this hands over what Django knows."""
 
+import logging
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections
+from django.db import OperationalError, connections
 from django.utils.module_loading import import_string
 
-from registry import supervisor
+from registry import embedded, supervisor
 
+log = logging.getLogger(__name__)
+
+DATABASE_LIMIT = 30.0  # seconds for a database that starts beside us, or dies under our start
+DATABASE_PAUSE = 0.5  # seconds between two tries
 # By name: queueing stands above this room. async (minimum, maximum) -> workers wanted now.
 WORKERS_WANTED = "queueing.scale.desired_workers"
 
@@ -34,11 +40,26 @@ class Command(BaseCommand):
         except supervisor.PortTaken as error:
             raise CommandError(str(error)) from None
         with listener:
-            call_command("migrate", interactive=False, verbosity=0)
-            connections.close_all()
+            migrate(plan.data)
             supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, wanted())
         for number in (signal.SIGTERM, signal.SIGINT):  # told twice is told once: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
+
+
+def migrate(data: Path) -> None:
+    """Bring the schema up to date; until the supervisor watches the servers, a death is noticed here."""
+    deadline = time.monotonic() + DATABASE_LIMIT
+    while True:
+        try:
+            return call_command("migrate", interactive=False, verbosity=0)
+        except OperationalError as error:
+            if time.monotonic() > deadline:
+                raise CommandError(f"the database cannot be reached: {error}") from error
+            log.warning("the database cannot be reached, trying again: %s", str(error).splitlines()[0])
+        finally:
+            connections.close_all()
+        time.sleep(DATABASE_PAUSE)
+        embedded.ensure(data)
 
 
 def wanted() -> supervisor.Wanted | None:
