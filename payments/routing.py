@@ -207,7 +207,8 @@ class Atlas:
         if polled_ago is not None and now - polled_ago > endpoint.polled_at + 0.01:
             endpoint.said(Health(failing, minimum))
             endpoint.polled_at = now - polled_ago
-        if state is not endpoint.known_state and state is not endpoint.breaker.state:
+        fresher = endpoint.breaker.changed  # while this was read; it is written next
+        if state is not endpoint.known_state and state is not endpoint.breaker.state and not fresher:
             if state is State.OPEN:
                 endpoint.breaker.trip(now)
             elif state is State.CLOSED:

@@ -1,0 +1,235 @@
+"""The breaker by itself, in every order of events; then half open over HTTP, and shared between workers."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from payments import dispatch
+from payments.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
+from payments.processors import http
+from payments.routing import Atlas
+from registry import database
+from tests.conftest import eventually
+from tests.settling import accept, count, until, until_settled
+
+
+class EveryOrderOfEvents(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker()
+        self.now = 100.0
+        self.in_a_row = 0
+        self.probe_sent_at: float | None = None
+
+    @rule(seconds=st.floats(0.01, 12.0))
+    def time_passes(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def a_send_succeeds(self):
+        self.breaker.succeeded()
+        self.in_a_row, self.probe_sent_at = 0, None
+        assert self.breaker.state is State.CLOSED
+
+    @rule()
+    def a_send_fails(self):
+        was = self.breaker.state
+        self.breaker.failed(self.now)
+        self.in_a_row += 1
+        self.probe_sent_at = None
+        if was is State.HALF_OPEN or self.in_a_row >= FAILURES:
+            assert self.breaker.state is State.OPEN
+        if was is State.HALF_OPEN:
+            assert not self.breaker.allows(self.now)
+
+    @precondition(lambda self: self.breaker.is_probe() and self.breaker.allows(self.now))
+    @rule()
+    def a_probe_is_sent(self):
+        self.breaker.probing(self.now)
+        self.probe_sent_at = self.now
+        assert not self.breaker.allows(self.now)
+
+    @rule()
+    def another_worker_opens_it(self):
+        self.breaker.trip(self.now)
+        assert self.breaker.state is not State.CLOSED
+
+    @rule()
+    def another_worker_closes_it(self):
+        self.breaker.reset()
+        self.in_a_row, self.probe_sent_at = 0, None
+        assert self.breaker.allows(self.now)
+
+    @precondition(lambda self: self.breaker.state is State.OPEN)
+    @rule()
+    def the_endpoint_says_that_it_is_well(self):
+        self.breaker.recovered(self.now)
+        assert self.breaker.allows(self.now)
+
+    @invariant()
+    def closed_means_allowed(self):
+        assert self.breaker.state is not State.CLOSED or self.breaker.allows(self.now)
+
+    @invariant()
+    def a_probe_on_its_way_is_the_only_one_until_it_is_lost(self):
+        if self.breaker.state is State.HALF_OPEN and self.probe_sent_at is not None:
+            assert self.breaker.allows(self.now) == (self.now >= self.probe_sent_at + PROBE_LOST_AFTER)
+
+    @invariant()
+    def it_never_stays_shut_for_good(self):
+        assert self.breaker.allows(self.now + PROBE_LOST_AFTER + LONGEST_PAUSE * 1.2)
+
+
+TestEveryOrderOfEvents = EveryOrderOfEvents.TestCase
+TestEveryOrderOfEvents.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# -- Over HTTP -------------------------------------------------------------------------------------------------
+
+
+async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(tenant, worker, default, monkeypatch):
+    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.1)
+    default.says_of_its_health(failing=False)
+    default.answers(500)
+    await accept(tenant, 40)
+    await eventually(lambda: _is_open(default))
+    answered = await eventually(lambda: _quiet(default))
+
+    default.delays(600)  # the probe is on its way for that long, while all the others are due
+    await eventually(lambda: len(default.received) > answered)
+    most = 0
+    async with asyncio.timeout(5):
+        while default.in_progress:
+            most = max(most, default.in_progress)
+            await asyncio.sleep(0.005)
+    default.recovers()
+    await until_settled(tenant)
+
+    assert most == 1
+
+
+async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, worker, default, monkeypatch):
+    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.1)
+    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.6))
+    default.says_of_its_health(failing=False)
+    default.resets_connections(books=False)
+    await accept(tenant, 40)
+    await until(tenant, "uncertain")
+    await eventually(lambda: _is_open(default))
+    answered = await eventually(lambda: _quiet(default))
+
+    default.delays(400)
+    await eventually(lambda: len(default.received) > answered)
+    most = 0
+    async with asyncio.timeout(5):
+        while default.in_progress:
+            most = max(most, default.in_progress)
+            await asyncio.sleep(0.005)
+    default.recovers()
+    await until_settled(tenant)
+
+    assert most == 1
+    assert len(default.booked) == 40
+
+
+async def _breaker(processor) -> str:
+    rows = await database.fetch("SELECT breaker FROM payments_endpoint WHERE key = %s", [f"http:{processor.url}"])
+    return rows[0][0] if rows else ""
+
+
+async def _is_open(processor) -> bool:
+    return await _breaker(processor) == "open"
+
+
+async def _quiet(processor) -> int:
+    """How much it received by now, once that has not grown for a moment."""
+    before = len(processor.received)
+    await asyncio.sleep(0.1)
+    return before if len(processor.received) == before else 0
+
+
+# -- Shared ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def atlases(tenant, default):
+    """What two workers know of the same tenant."""
+    pair = Atlas(), Atlas()
+    for atlas in pair:
+        await atlas.learn({tenant.pk})
+        await atlas.share()
+    return pair
+
+
+def _endpoint(atlas: Atlas, default):
+    return atlas.endpoints[f"http:{default.url}"]
+
+
+def _fail(endpoint) -> None:
+    for _ in range(FAILURES):
+        endpoint.answered(healthy=False, seconds=0.1)
+
+
+async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too(atlases, default):
+    mine, other = (_endpoint(atlas, default) for atlas in atlases)
+
+    _fail(mine)
+    for atlas in atlases:
+        await atlas.share()
+    opened = other.breaker.state
+    mine.answered(healthy=True, seconds=0.1)
+    for atlas in atlases:
+        await atlas.share()
+
+    assert (opened, other.breaker.state) == (State.OPEN, State.CLOSED)
+
+
+async def test_a_worker_without_news_does_not_undo_what_another_saw(atlases, default):
+    mine, other = (_endpoint(atlas, default) for atlas in atlases)
+
+    _fail(mine)
+    await atlases[0].share()
+    for _ in range(3):
+        await atlases[1].share()
+        await atlases[0].share()
+
+    assert (mine.breaker.state, other.breaker.state, await _breaker(default)) == (State.OPEN, State.OPEN, "open")
+
+
+async def test_a_change_while_the_last_one_is_being_shared_is_shared_next(atlases, default):
+    mine = _endpoint(atlases[0], default)
+    _fail(mine)
+
+    async with database.transaction() as conn:
+        await conn.execute("SELECT 1 FROM payments_endpoint FOR UPDATE")
+        sharing = asyncio.create_task(atlases[0].share())
+        await eventually(lambda: _waits_for_a_lock())
+        mine.answered(healthy=True, seconds=0.1)
+    await sharing
+    await atlases[0].share()
+
+    assert await _breaker(default) == "closed"
+
+
+async def _waits_for_a_lock() -> bool:
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return (await database.fetch(sql))[0][0] > 0
+
+
+async def test_a_breaker_that_opens_stops_all_sending_and_its_payments_just_wait(tenant, worker, default):
+    default.says_of_its_health(failing=False)
+    default.answers(500)
+
+    await accept(tenant, 50)
+    await eventually(lambda: _is_open(default))
+    await eventually(lambda: _quiet(default))
+    failed = await count(tenant, "failed", "uncertain", "processing")
+    default.recovers()
+    await until_settled(tenant)
+
+    assert failed == 0
+    assert len(default.booked) == 50

@@ -1,0 +1,312 @@
+"""Which processor, and why: the choice by itself, and what becomes of it with several workers, tenants and outages."""
+
+import asyncio
+import math
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from payments import dispatch, routing
+from payments.breaker import Breaker, State
+from payments.models import Endpoint as EndpointRow
+from payments.processors.base import Account, Health
+from payments.routing import SLOW_MS, WORTH_MS, Endpoint, choose
+from registry import database
+from tests.bed import HttpProcessor
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread, make_processor, make_tenant
+from tests.settling import accept, configure, count, payments, tries, until_settled
+
+NOW = 1000.0
+
+
+# -- The choice by itself -----------------------------------------------------------------------------------
+
+
+@st.composite
+def roads(draw):
+    """A tenant's accounts, cheapest first, each with an endpoint in some condition."""
+    fees = sorted(draw(st.lists(st.integers(0, 300_000), min_size=0, max_size=5)))
+    return [(_account(f"p{n}", fee, draw(st.booleans())), draw(endpoints())) for n, fee in enumerate(fees)]
+
+
+def _account(name: str, fee: int = 50_000, enabled: bool = True) -> Account:
+    return Account(
+        id=1, tenant_id=1, name=name, kind="http", url="", fee_ppm=fee, options={}, enabled=enabled, endpoint=name
+    )
+
+
+@st.composite
+def endpoints(draw):
+    state = draw(st.sampled_from(State))
+    breaker = Breaker(state=state, probe_at=NOW + draw(st.sampled_from([-1.0, 1.0])))
+    speed = draw(st.integers(0, 3000))
+    return Endpoint("e", breaker=breaker, failing=draw(st.booleans()), min_response_ms=speed, polled_at=1.0)
+
+
+@given(roads(), st.sampled_from(["", "p0", "p3", "nobody"]))
+def test_what_is_chosen_may_be_sent_to(accounts, wanted):
+    able = [a.name for a, e in accounts if a.enabled and e.allows(NOW) and wanted in ("", a.name)]
+
+    road = choose(accounts, wanted=wanted, now=NOW)
+
+    assert (road is None) == (not able)
+    assert road is None or road.account.name in able
+
+
+@given(roads())
+def test_a_dearer_processor_is_chosen_only_where_it_is_much_faster(accounts):
+    able = [(a, e) for a, e in accounts if a.enabled and e.allows(NOW)]
+    speeds = {a.name: e.expected_ms for a, e in able}
+
+    road = choose(accounts, now=NOW)
+
+    if road and road.account is not able[0][0]:
+        cheapest = speeds[able[0][0].name]
+        assert cheapest > SLOW_MS
+        assert cheapest - speeds[road.account.name] > WORTH_MS
+        assert speeds[road.account.name] == min(speed for (a, _), speed in zip(able[1:], list(speeds.values())[1:]))
+        assert road.reason == f"{able[0][0].name} needs {cheapest:.0f} ms, {road.account.name} {speeds[road.account.name]:.0f} ms"
+
+
+@given(roads())
+def test_an_open_breaker_lets_one_payment_through_as_a_probe(accounts):
+    first, second = choose(accounts, now=NOW), choose(accounts, now=NOW)
+
+    if first and first.reason.startswith("probe"):
+        assert second is None or second.account is not first.account
+
+
+@given(roads())
+def test_every_choice_has_a_reason_that_names_what_was_passed_over(accounts):
+    road = choose(accounts, now=NOW)
+
+    if road and road.account.fee_ppm > accounts[0][0].fee_ppm and accounts[0][0].enabled and "probe" not in road.reason:
+        assert road.reason.startswith("p")
+    assert road is None or 0 < len(road.reason) <= 200
+
+
+@given(st.lists(st.floats(0.001, 5.0), min_size=1, max_size=60))
+def test_the_trend_stays_within_what_was_measured(seconds):
+    endpoint = Endpoint("e")
+
+    for one in seconds:
+        endpoint.answered(healthy=True, seconds=one)
+
+    assert 0 <= endpoint.trend_ms <= max(seconds) * 1000 + 1e-6
+    assert math.isclose(endpoint.expected_ms, endpoint.trend_ms)
+
+
+def test_what_a_processor_says_of_itself_counts_until_it_is_measured_again():
+    endpoint = Endpoint("e")
+    endpoint.answered(healthy=True, seconds=5.0)
+
+    endpoint.said(Health(failing=False, min_response_ms=10))
+    said = endpoint.expected_ms
+    endpoint.answered(healthy=True, seconds=5.0)
+
+    assert said == 10
+    assert endpoint.expected_ms > 1000
+
+
+# -- Over HTTP ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_polls(monkeypatch, default, fallback):
+    """A health call in 0.2 s where there would be one in 5 s: the same rule, sooner."""
+    monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
+    monkeypatch.setattr(dispatch, "POLL_STEP", 0.02)
+    default.health_every = fallback.health_every = 0.2
+
+
+async def known(name: str, tenant, **expected) -> None:
+    """Wait until the workers share that knowledge of the endpoint."""
+
+    async def so() -> bool:
+        await database.release()
+        processor = (await in_thread(lambda: tenant.processors.get(name=name))).endpoint
+        rows = [row async for row in EndpointRow.async_objects.filter(key=processor)]
+        await database.release()
+        return bool(rows) and all(getattr(rows[0], field) == value for field, value in expected.items())
+
+    await eventually(so)
+
+
+async def test_one_caller_asks_for_health_whoever_else_is_at_work(monkeypatch, default, quick_polls):
+    tenants = [await in_thread(make_tenant) for _ in range(3)]
+    for tenant in tenants:
+        await in_thread(make_processor, tenant, "default", kind="http", url=default.url)
+
+    async with AsyncExitStack() as workers:
+        for _ in range(4):
+            await workers.enter_async_context(at_work())
+        for _ in range(8):  # enough for every worker to have had payments of some tenant
+            for tenant in tenants:
+                await accept(tenant, 10)
+        await eventually(lambda: len(default.health_calls) >= 8)
+        for tenant in tenants:
+            await until_settled(tenant)
+
+    gaps = [later - earlier for earlier, later in zip(default.health_calls, default.health_calls[1:], strict=False)]
+    assert min(gaps) >= default.health_every
+    assert default.health_refused == 0
+
+
+async def test_a_health_call_that_hangs_is_not_made_twice(monkeypatch, tenant, default, quick_polls):
+    arrived, release = [], asyncio.Event()
+
+    async def hangs() -> bytes:
+        arrived.append(1)
+        await release.wait()
+        return HttpProcessor.state_of_health(default)
+
+    monkeypatch.setattr(default, "health", hangs)
+    async with at_work():
+        await accept(tenant, 5)
+        await until_settled(tenant)
+        await eventually(lambda: arrived)
+        first = len(arrived)
+        release.set()
+
+    assert first == 1
+
+
+async def test_a_slow_processor_is_left_for_a_faster_one_with_the_reason_written_down(
+    tenant, quick_polls, worker, default, fallback
+):
+    await accept(tenant)
+    await until_settled(tenant)
+    default.says_of_its_health(min_response_ms=1500)
+    await known("default", tenant, min_response_ms=1500)
+
+    [one] = await accept(tenant)
+    await until_settled(tenant)
+
+    assert list(fallback.booked) == [str(one)]
+    assert (await tries(one))[0].reason == "default needs 1500 ms, fallback 0 ms"
+
+
+async def test_a_slightly_slower_processor_keeps_its_payments_for_its_lower_fee(
+    tenant, quick_polls, worker, default, fallback
+):
+    await accept(tenant)
+    await until_settled(tenant)
+    default.says_of_its_health(min_response_ms=WORTH_MS)
+    await known("default", tenant, min_response_ms=WORTH_MS)
+
+    await accept(tenant, 5)
+    await until_settled(tenant)
+
+    assert not fallback.received
+
+
+async def test_answers_that_grow_slow_move_payments_before_any_poll_says_so(tenant, worker, default, fallback):
+    default.delays(700)
+
+    for _ in range(8):
+        await accept(tenant, 5)
+        await until_settled(tenant)
+
+    assert fallback.booked
+    reasons = {(await tries(one))[0].reason for one in fallback.booked}
+    assert all(reason.startswith("default needs ") for reason in reasons)
+
+
+async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(
+    tenant, quick_polls, worker, default, fallback
+):
+    await accept(tenant)
+    await until_settled(tenant)
+    for processor in (default, fallback):
+        processor.fails()
+    for name in ("default", "fallback"):
+        await known(name, tenant, failing=True)
+    before = len(default.received) + len(fallback.received)
+
+    ids = await accept(tenant, 30)
+    calls = len(default.health_calls)
+    await eventually(lambda: len(default.health_calls) > calls + 3)
+    sent = len(default.received) + len(fallback.received) - before
+    waiting = await count(tenant, "queued")
+    fallback.recovers()
+    settled = await until_settled(tenant)
+
+    assert (sent, waiting) == (0, 30)
+    assert set(map(str, ids)) == set(fallback.booked)
+    assert {row.attempt for row in settled} == {1}
+
+
+async def test_a_processor_that_is_added_in_an_outage_takes_over(tenant, worker, default, monkeypatch):
+    monkeypatch.setattr(dispatch, "POLL_STEP", 0.02)
+    default.fails()
+    await accept(tenant, 5)
+    await known("default", tenant, failing=True)
+
+    async with HttpProcessor() as rescue:
+        await in_thread(make_processor, tenant, "rescue", kind="http", url=rescue.url)
+        await until_settled(tenant)
+
+        assert len(rescue.booked) == 5
+
+
+async def test_processors_that_were_switched_off_and_on_again_are_used_again(tenant, worker, default):
+    await configure(tenant, "default", enabled=False)
+    await accept(tenant, 5)
+    await eventually(lambda: _looked_at(tenant))
+    assert not default.received
+
+    await configure(tenant, "default", enabled=True)
+    await until_settled(tenant)
+
+    assert len(default.booked) == 5
+
+
+async def _looked_at(tenant) -> bool:
+    """A worker found no road for them, or knows that there is none."""
+    [[postponed]] = await database.fetch(
+        "SELECT count(*) FROM payments_payment WHERE tenant_id = %s AND run_at > created_at", [tenant.pk]
+    )
+    return postponed > 0
+
+
+async def test_a_payment_that_asks_for_a_processor_by_name_goes_nowhere_else(tenant, worker, default, fallback):
+    [one] = await accept(tenant, processor="fallback")
+    await until_settled(tenant)
+
+    assert list(fallback.booked) == [str(one)]
+    assert (await tries(one))[0].reason == "asked for by name"
+
+
+async def test_options_that_make_no_sense_stop_neither_their_tenant_nor_another(tenant, worker, default):
+    careless = await in_thread(make_tenant)
+    odd = {"delay": "soon", "decline": [], "longestDelay": "NaN"}
+    await in_thread(make_processor, careless, "odd", options=odd)
+    odder = await in_thread(make_tenant)
+    await in_thread(make_processor, odder, "odder", options=["delay"])
+
+    for one in (careless, odder, tenant):
+        await accept(one, 3)
+
+    for one in (careless, odder, tenant):
+        assert len(await until_settled(one)) == 3
+
+
+async def test_a_sandbox_that_was_slowed_down_gets_its_payments_back_when_it_is_quick_again(tenant, worker):
+    await in_thread(make_processor, tenant, "cheap", fee="0.01", options={"delay": 600})
+    await in_thread(make_processor, tenant, "dear", fee="0.10")
+    for _ in range(6):
+        await accept(tenant, 3)
+        await until_settled(tenant)
+    left = {row.processor for row in (await payments(tenant))[-3:]}
+
+    await configure(tenant, "cheap", delay=0)
+
+    async def back() -> bool:
+        await accept(tenant)
+        return (await until_settled(tenant))[-1].processor == "cheap"
+
+    await eventually(back)
+    assert left == {"dear"}
