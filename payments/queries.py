@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -166,8 +166,10 @@ def _encode_cursor(row: dict[str, Any]) -> str:
 def _decode_cursor(cursor: str) -> tuple[datetime, int]:
     try:
         at, number = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
-        return datetime.fromisoformat(at), int(number)
-    except (ValueError, binascii.Error):
+        if len(number) > 18:  # fits a bigint
+            raise ValueError(number)
+        return datetime.fromisoformat(at).astimezone(UTC), int(number)
+    except (ValueError, OverflowError, binascii.Error):
         raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
 
 

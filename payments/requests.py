@@ -1,5 +1,6 @@
 """What callers may send: the structs of the API's bodies, and the way from one to an order."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
@@ -18,6 +19,8 @@ METADATA_PAIRS = 50
 BATCH_ITEMS = 1000
 LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")  # of `GET /payments`
 FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # a past time is "now"; refusing it would refuse replays
+WHOLE_NUMBERS = range(-(2**63), 2**63)  # in metadata
 
 type Scalar = str | int | float | bool | None
 
@@ -42,6 +45,7 @@ class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 PAYMENT = msgspec.json.Decoder(PaymentRequest)
+_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(PaymentRequest))
 BATCH = msgspec.json.Decoder(BatchRequest)
 
 
@@ -50,6 +54,21 @@ def key_id(principal: Principal, idempotency_key: str) -> UUID:
     if len(idempotency_key) > 255 or not idempotency_key.isprintable():
         raise Invalid(errors=[{"field": "Idempotency-Key", "message": "wants at most 255 printable characters"}])
     return uuid5(NAMESPACE_URL, f"registry:{principal.tenant_id}:{idempotency_key}")
+
+
+async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Invalid:
+    """`error` of a body that could not be read, with what the tenant would refuse of the fields that could."""
+    data = json.loads(body)
+    if isinstance(data, dict):
+        named = {fault["field"] for fault in error.errors}
+        well = {name: value for name, value in data.items() if name in _FIELDS and name not in named}
+        try:
+            await order_of(msgspec.convert({"amount": 1, **well}, PaymentRequest), principal)
+        except Invalid as more:
+            error.errors += [fault for fault in more.errors if fault["field"] not in named]
+        except msgspec.ValidationError:
+            pass  # one field's type, behind another's NUL
+    return error
 
 
 async def order_of(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> Order:
@@ -72,10 +91,12 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
         fault("amount", f"is above this tenant's limit of {money.decimal_text(principal.max_amount, currency)}")
     if request.metadata and len(request.metadata) > METADATA_PAIRS:
         fault("metadata", f"has {len(request.metadata)} pairs; at most {METADATA_PAIRS}")
+    elif request.metadata and any(isinstance(n, int) and n not in WHOLE_NUMBERS for n in request.metadata.values()):
+        fault("metadata", "has a whole number of more than 64 bits")
     if request.processor is not None and not await routing.has_processor(principal.tenant_id, request.processor):
         fault("processor", "is not the name of one of this tenant's processors")
-    if request.scheduled_for and request.scheduled_for > datetime.now(UTC) + FURTHEST:
-        fault("scheduledFor", f"is more than {FURTHEST.days} days ahead")
+    if request.scheduled_for and not EARLIEST <= request.scheduled_for <= datetime.now(UTC) + FURTHEST:
+        fault("scheduledFor", f"is before {EARLIEST.year} or more than {FURTHEST.days} days ahead")
     if faults:
         raise Invalid("some fields are not acceptable", errors=faults)
     return Order(

@@ -17,6 +17,7 @@ SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 MILLISECOND = timedelta(milliseconds=1)  # the precision of requestedAt
 NOTHING = ("infinity", "-infinity")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)  # nothing was booked later, and datetimes end soon after it
 
 type Span = tuple[str, str]
 
@@ -31,6 +32,10 @@ def ceiling(at: datetime, width: timedelta) -> datetime:
 
 def spans(start: datetime | None, end: datetime | None) -> dict[str, Span]:
     """The half-open spans to read for the inclusive window: `hours`, `head` and `tail` seconds, `first` and `last` edges."""
+    if start is not None and start >= END_OF_TIME:
+        return dict.fromkeys(("hours", "head", "tail", "first", "last"), NOTHING)
+    if end is not None and end >= END_OF_TIME:
+        end = None
     if end is not None:
         end = floor(end, MILLISECOND) + MILLISECOND  # inclusive to the millisecond
     if start is not None and end is not None and start >= end:

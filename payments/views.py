@@ -1,6 +1,7 @@
 """The API of payments over HTTP (contract section 2). Pages for people live in pages.py."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,13 +15,13 @@ from payments import events, intake, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, UnknownPayment
 from payments.exports import csv_lines, json_lines
-from payments.money import decimal_text
+from payments.money import CURRENCIES, decimal_text
 from payments.openapi import described
-from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, order_of
+from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
 from payments.states import OPEN, Status
 from registry import access, live, telemetry
 from registry.access import Principal
-from registry.api import api, field_faults, iso, json_response, read
+from registry.api import api, invalid, iso, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem
 from registry.handler import lean, until_disconnect
 
@@ -52,7 +53,11 @@ def payment_id(text: str) -> UUID:
 async def accept(request: HttpRequest) -> HttpResponse:
     """`POST /payments`: 202 once durable; the same content under the same id, the same answer."""
     principal, headers = await authorize(request, "write")
-    order = await order_of(read(request, PAYMENT), principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
+    try:
+        asked = read(request, PAYMENT)
+    except Invalid as error:
+        raise await every_fault(error, request.body, principal) from None
+    order = await order_of(asked, principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
     receipt = await intake.submit(order)
     if wait := preferred_wait(request.META.get("HTTP_PREFER", "")):
         return await settled_within(wait, order, receipt, request, headers)
@@ -77,7 +82,7 @@ def preferred_wait(prefer: str) -> float:
     """The seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_AT_MOST; 0 without."""
     for preference in prefer.split(","):
         name, _, value = preference.partition("=")
-        if name.strip().lower() == "wait" and value.strip().isdigit():
+        if name.strip().lower() == "wait" and value.strip().isascii() and value.strip().isdigit():
             return min(float(value), WAIT_AT_MOST)
     return 0
 
@@ -106,14 +111,14 @@ def with_headers(response: HttpResponse, headers: dict[str, str]) -> HttpRespons
 async def accept_batch(request: HttpRequest) -> HttpResponse:
     """`POST /payments/batch`: up to 1,000 payments, one verdict per item; bad ones never spoil good ones."""
     principal, headers = await authorize(request, "write")
-    batch = read(request, BATCH)
+    batch = read(request, BATCH, nul=True)
     if principal.rate_limit:
         headers = await access.limit_rate(principal, cost=max(1, len(batch.items) - 1))
     verdicts: list[dict[str, Any]] = [{}] * len(batch.items)
     orders: list[tuple[int, intake.Order]] = []
     for n, raw in enumerate(batch.items):
         try:
-            orders.append((n, await order_of(item_of(raw), principal)))
+            orders.append((n, await order_of(await item_of(raw, principal), principal)))
         except Invalid as error:
             verdicts[n] = {
                 "correlationId": named_id(raw),
@@ -126,18 +131,19 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
     return json_response({"results": verdicts}, headers=headers)
 
 
-def item_of(raw: msgspec.Raw) -> PaymentRequest:
-    if len(raw) > settings.MAX_BODY:
+async def item_of(raw: msgspec.Raw, principal: Principal) -> PaymentRequest:
+    body = bytes(raw)
+    if len(body) > settings.MAX_BODY:
         raise Invalid(f"an item may have at most {settings.MAX_BODY} bytes")
     try:
-        return PAYMENT.decode(raw)
-    except msgspec.ValidationError:
-        faults = field_faults(msgspec.json.decode(raw), PaymentRequest)
-        raise Invalid("some fields are not acceptable", errors=faults) from None
+        refuse_nul(body)
+        return PAYMENT.decode(body)
+    except msgspec.ValidationError as error:
+        raise await every_fault(invalid(json.loads(body), PaymentRequest, error), body, principal) from None
 
 
 def named_id(raw: msgspec.Raw) -> str | None:
-    data = msgspec.json.decode(raw)
+    data = json.loads(bytes(raw))
     name = data.get("correlationId") if isinstance(data, dict) else None
     return name if isinstance(name, str) else None
 
@@ -192,9 +198,9 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
         return None
     try:
         # A "+" that was not percent-encoded arrives as a space.
-        at = msgspec.convert(text.replace(" ", "+") if "T" in text else text, datetime, strict=False)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-    except (msgspec.ValidationError, ValueError):
+        at = msgspec.convert(text.replace(" ", "+") if "T" in text else text, datetime)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (msgspec.ValidationError, ValueError, OverflowError):
         raise Invalid(
             errors=[{"field": name, "message": "wants a time in ISO 8601 such as 2025-07-15T12:34:56.000Z"}]
         ) from None
@@ -211,10 +217,17 @@ def filters_of(request: HttpRequest) -> queries.Filters:
         raise Invalid(errors=[{"field": "status", "message": f"wants one of {', '.join(Status.values)}"}])
     return queries.Filters(
         status=status,
-        processor=request.GET.get("processor") or None,
+        processor=word(request, "processor"),
         from_=moment(request, "from"),
         to=moment(request, "to"),
     )
+
+
+def word(request: HttpRequest, name: str) -> str | None:
+    text = request.GET.get(name) or None
+    if text and "\0" in text:
+        raise Invalid(errors=[{"field": name, "message": "contains NUL"}])
+    return text
 
 
 def whole(request: HttpRequest, name: str, default: int, least: int, most: int) -> int:
@@ -252,9 +265,12 @@ def export(lines: AsyncIterator[bytes], kind: str, name: str) -> StreamingHttpRe
 )
 async def summary(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "read")
+    currency = request.GET.get("currency") or None
+    if currency and currency not in CURRENCIES:
+        raise Invalid(errors=[{"field": "currency", "message": "is not an ISO 4217 currency code such as BRL"}])
     found = await summaries.summary(
         tenant_id=principal.tenant_id,
-        currency=request.GET.get("currency") or None,
+        currency=currency,
         start=moment(request, "from"),
         end=moment(request, "to"),
     )

@@ -104,7 +104,7 @@ async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_s
 
 
 async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, worker, default):
-    default.answers(500)
+    default.answers(401)
     refused = await api.pay()
     await api.until(refused["correlationId"], "failed")
     [letter] = await letters(tenant)
