@@ -22,7 +22,7 @@ class Proof:
     lines: int
     unbalanced: int  # payments whose lines do not add up to zero
     missing: int  # succeeded payments without exactly their three lines
-    strange: int  # lines of payments that did not succeed, or with other amounts than their payment's
+    strange: int  # payments with lines that did not succeed, or have another amount, currency or processor
     rollups_off: int  # roll-up rows that differ from the payments they stand for
 
     @property

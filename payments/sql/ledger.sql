@@ -2,7 +2,9 @@
 WITH lines AS (
     SELECT tenant_id, payment_id, count(*) AS n, sum(amount) AS total,
         sum(amount) FILTER (WHERE account = 'processor') AS gross,
-        -sum(amount) FILTER (WHERE account = 'fees') AS fee
+        -sum(amount) FILTER (WHERE account = 'fees') AS fee,
+        min(currency) AS currency, max(currency) AS other_currency,
+        min(processor_id) AS processor_id, max(processor_id) AS other_processor_id
     FROM payments_ledgerentry
     WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s::bigint
     GROUP BY tenant_id, payment_id
@@ -21,7 +23,9 @@ SELECT (SELECT count(*) FROM booked),
     (SELECT count(*) FROM lines WHERE total <> 0),
     (SELECT count(*) FROM booked b LEFT JOIN lines l ON l.tenant_id = b.tenant_id AND l.payment_id = b.id WHERE coalesce(l.n, 0) <> 3),
     (SELECT count(*) FROM lines l LEFT JOIN booked b ON b.tenant_id = l.tenant_id AND b.id = l.payment_id
-        WHERE b.id IS NULL OR l.gross <> b.amount OR l.fee <> b.fee),
+        WHERE b.id IS NULL OR l.gross IS DISTINCT FROM b.amount OR l.fee IS DISTINCT FROM b.fee
+            OR (l.currency, l.other_currency) IS DISTINCT FROM (b.currency, b.currency)
+            OR (l.processor_id, l.other_processor_id) IS DISTINCT FROM (b.processor_id, b.processor_id)),
     (SELECT count(*) FROM counted c
         FULL JOIN (SELECT * FROM payments_rollup WHERE payments <> 0 AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s::bigint)) r
             USING (tenant_id, width, starts_at, processor_id, currency)

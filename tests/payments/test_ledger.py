@@ -1,0 +1,256 @@
+"""The ledger: three lines per settled payment in the settling commit, and a proof that finds every kind of damage."""
+
+import asyncio
+import json
+from decimal import ROUND_HALF_UP, Decimal
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from hypothesis import given
+from hypothesis import strategies as st
+
+from payments import ledger, money
+from registry import database
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread, make_processor, make_tenant
+from tests.settling import accept, payments, until_settled
+
+
+async def lines(tenant) -> dict[int, dict[str, int]]:
+    """Payment → account → amount."""
+    sql = "SELECT payment_id, account, amount FROM payments_ledgerentry WHERE tenant_id = %s"
+    found: dict[int, dict[str, int]] = {}
+    for payment, account, amount in await database.fetch(sql, [tenant.pk]):
+        assert account not in found.setdefault(payment, {}), "a line twice"
+        found[payment][account] = amount
+    return found
+
+
+@pytest.fixture
+async def sandbox(tenant, worker):
+    """A processor that keeps 5 % and has settled three payments."""
+    await in_thread(make_processor, tenant, "default", fee="0.05")
+    for amount in (1990, 10, 1):
+        await accept(tenant, amount=amount)
+    return await until_settled(tenant)
+
+
+# -- What is written -----------------------------------------------------------------------------------------
+
+
+async def test_a_settled_payment_is_three_lines_that_add_up_to_zero(tenant, sandbox):
+    written = await lines(tenant)
+
+    assert [written[row.id] for row in sandbox] == [
+        {"processor": 1990, "fees": -100, "balance": -1890},
+        {"processor": 10, "fees": -1, "balance": -9},
+        {"processor": 1, "fees": 0, "balance": -1},
+    ]
+    assert {sum(of.values()) for of in written.values()} == {0}
+
+
+async def test_the_balance_is_what_is_owed_to_the_tenant(tenant, sandbox):
+    assert await ledger.balance(tenant_id=tenant.pk) == {"BRL": 1890 + 9 + 1}
+
+
+async def test_what_did_not_succeed_has_no_lines(tenant, worker, default):
+    default.answers(402)
+
+    await accept(tenant, 3)
+    await eventually(lambda: _all_failed(tenant))
+
+    assert await lines(tenant) == {}
+    assert (await ledger.prove(tenant_id=tenant.pk)).sound
+
+
+async def _all_failed(tenant) -> bool:
+    return {row.status for row in await payments(tenant)} == {"failed"}
+
+
+@given(st.integers(1, money.LARGEST), st.integers(0, 999_999))
+def test_a_fee_is_rounded_half_up(units, parts_per_million):
+    exactly = Decimal(units) * parts_per_million / 1_000_000
+
+    fee = money.share(units, parts_per_million)
+
+    assert fee == exactly.quantize(Decimal(1), rounding=ROUND_HALF_UP)
+    assert 0 <= fee <= units
+
+
+# -- All or nothing ------------------------------------------------------------------------------------------
+
+
+async def test_a_settling_that_is_killed_midway_leaves_neither_state_nor_lines_and_is_made_good(tenant):
+    await in_thread(make_processor, tenant)
+    async with at_work():
+        await accept(tenant, 2)
+        await until_settled(tenant)
+        async with database.transaction() as conn:
+            # The roll-ups come late in the settling statement: it has written state, attempt and lines when it waits.
+            await conn.execute("SELECT 1 FROM payments_rollup WHERE width = 3600 FOR UPDATE")
+            await accept(tenant, 3)
+            await eventually(lambda: _settling_waits())
+            killed = await _kill_the_waiting(conn)
+            await eventually(lambda: _settling_waits())  # it tries again at once
+            states = [row.status for row in await payments(tenant)]
+            halfway = await lines(tenant)
+        settled = await until_settled(tenant)
+
+    assert killed
+    assert (states.count("succeeded"), len(halfway)) == (2, 2)
+    assert (len(settled), len(await lines(tenant))) == (5, 5)
+    assert (await ledger.prove(tenant_id=tenant.pk)).sound
+
+
+WAITING = """FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND query LIKE '%%outcome%%' AND pid <> pg_backend_pid()"""
+
+
+async def _settling_waits() -> bool:
+    return (await database.fetch(f"SELECT count(*) {WAITING}"))[0][0] > 0
+
+
+async def _kill_the_waiting(conn) -> list:
+    return await database.rows(conn, f"SELECT pg_terminate_backend(pid) {WAITING}")
+
+
+async def test_workers_that_settle_side_by_side_keep_the_sums(tenant):
+    other = await in_thread(make_tenant)
+    for one in (tenant, other):
+        await in_thread(make_processor, one, "default", fee="0.033333")
+    async with at_work(), at_work():
+        await asyncio.gather(*(accept(one, 100, amount=amount) for one in (tenant, other) for amount in (1, 77, 1990)))
+        for one in (tenant, other):
+            await until_settled(one)
+
+    proof = await ledger.prove()
+
+    assert proof.sound
+    assert (proof.payments, proof.lines) == (600, 1800)
+
+
+# -- The proof ------------------------------------------------------------------------------------------------
+
+DAMAGE = {
+    "a missing line": (
+        "DELETE FROM payments_ledgerentry WHERE payment_id = %(payment)s AND account = 'fees'",
+        {"missing", "unbalanced", "strange"},
+    ),
+    "all lines missing": ("DELETE FROM payments_ledgerentry WHERE payment_id = %(payment)s", {"missing"}),
+    "a line twice": (
+        """INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at)
+        SELECT tenant_id, payment_id, processor_id, account, amount, currency, at FROM payments_ledgerentry
+        WHERE payment_id = %(payment)s AND account = 'fees'""",
+        {"missing", "unbalanced", "strange"},
+    ),
+    "an altered amount": (
+        "UPDATE payments_ledgerentry SET amount = amount + 1 WHERE payment_id = %(payment)s AND account = 'balance'",
+        {"unbalanced"},
+    ),
+    "altered amounts that still add up": (
+        """UPDATE payments_ledgerentry SET amount = amount + CASE account WHEN 'fees' THEN 1 ELSE -1 END
+        WHERE payment_id = %(payment)s AND account IN ('fees', 'balance')""",
+        {"strange"},
+    ),
+    "lines of another currency": (
+        "UPDATE payments_ledgerentry SET currency = 'USD' WHERE payment_id = %(payment)s",
+        {"strange"},
+    ),
+    "lines of another processor": (
+        "UPDATE payments_ledgerentry SET processor_id = processor_id + 1 WHERE payment_id = %(payment)s",
+        {"strange"},
+    ),
+    "an account under a wrong name": (
+        "UPDATE payments_ledgerentry SET account = 'fees' WHERE payment_id = %(payment)s AND account = 'balance'",
+        {"strange"},
+    ),
+    "stray lines": (
+        "UPDATE payments_payment SET status = 'failed' WHERE id = %(payment)s",
+        {"strange", "rollups_off"},
+    ),
+    "lines of a payment that is not there": (
+        "UPDATE payments_ledgerentry SET payment_id = 987654321 WHERE payment_id = %(payment)s",
+        {"missing", "strange"},
+    ),
+    "an altered payment": (
+        "UPDATE payments_payment SET amount = amount + 100 WHERE id = %(payment)s",
+        {"strange", "rollups_off"},
+    ),
+    "a roll-up that is off": (
+        "UPDATE payments_rollup SET amount = amount + 1 WHERE width = 1 AND tenant_id = %(tenant)s",
+        {"rollups_off"},
+    ),
+    "a roll-up that is missing": (
+        "DELETE FROM payments_rollup WHERE width = 3600 AND tenant_id = %(tenant)s",
+        {"rollups_off"},
+    ),
+    "a stray roll-up": (
+        """INSERT INTO payments_rollup (tenant_id, width, starts_at, processor_id, currency, payments, amount, fee)
+        VALUES (%(tenant)s, 3600, '2020-01-01Z', 1, 'BRL', 1, 1, 0)""",
+        {"rollups_off"},
+    ),
+}
+
+
+async def test_a_ledger_without_damage_is_sound(tenant, sandbox):
+    proof = await ledger.prove(tenant_id=tenant.pk)
+
+    assert proof == ledger.Proof(payments=3, lines=9, unbalanced=0, missing=0, strange=0, rollups_off=0)
+    assert proof.sound
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+async def test_the_proof_finds(tenant, sandbox, kind):
+    sql, expected = DAMAGE[kind]
+    await database.fetch(sql.replace("%%", "%"), {"payment": sandbox[0].id, "tenant": tenant.pk})
+
+    proof = await ledger.prove(tenant_id=tenant.pk)
+
+    assert not proof.sound
+    assert {name for name in ("unbalanced", "missing", "strange", "rollups_off") if getattr(proof, name)} == expected
+
+
+async def test_one_tenants_damage_is_not_anothers(tenant, sandbox):
+    other = await in_thread(make_tenant)
+    await database.fetch("DELETE FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk])
+
+    assert (await ledger.prove(tenant_id=other.pk)).sound
+    assert not (await ledger.prove()).sound
+
+
+# -- The command ------------------------------------------------------------------------------------------------
+
+
+async def verify(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `manage.py ledger verify`."""
+    out = StringIO()
+
+    def run() -> int:
+        try:
+            call_command("ledger", "verify", *arguments, stdout=out)
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return await in_thread(run), out.getvalue()
+
+
+async def test_the_command_says_that_all_is_sound(tenant, sandbox):
+    code, text = await verify()
+
+    assert code == 0
+    assert text.startswith("Sound: 3 succeeded payments, 9 lines")
+
+
+async def test_the_command_exits_with_1_and_says_what_is_wrong(tenant, sandbox):
+    await database.fetch("DELETE FROM payments_ledgerentry WHERE payment_id = %s", [sandbox[0].id])
+
+    code, text = await verify()
+    json_code, printed = await verify("--tenant", tenant.slug, "--json")
+
+    assert (code, json_code) == (1, 1)
+    assert "NOT SOUND: of 3 succeeded payments 1 lack their three lines" in text
+    assert json.loads(printed) == {
+        "sound": False, "payments": 3, "lines": 6, "unbalanced": 0, "missing": 1, "strange": 0, "rollups_off": 0,
+    }  # fmt: skip
