@@ -3,6 +3,7 @@ any part; the last tests run the service itself."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import psycopg
 import pytest
 
 from registry import embedded
-from registry.processes import children, descendants, parent_of
+from registry.processes import children, descendants, free_port, parent_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 30.0  # seconds for what takes one or two
@@ -137,6 +138,12 @@ def gone_within_limit(pid: int) -> bool:
 def get(url: str) -> int:
     with urllib.request.urlopen(url, timeout=LIMIT) as answer:
         return answer.status
+
+
+def read(url: str, key: str = "") -> str:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+        return answer.read().decode()
 
 
 def clean_environment(**own: str) -> dict[str, str]:
@@ -383,3 +390,43 @@ def test_up_after_kill_9_finds_the_servers_it_left(up, data):
     assert [server.pid() for server in embedded.servers(data)] == left
     assert second.exit()[0] == 0
     assert processes_naming(data) == []
+
+
+MOMENTS = {
+    "initdb runs": lambda data: any(data.glob("postgres.new-*")),
+    "the database answers": lambda data: embedded.Postgres(data).pid() and embedded.Postgres(data).answers(),
+    "Valkey lives": lambda data: embedded.Valkey(data).pid(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_up_told_to_stop_while_it_starts_leaves_nothing(up, data, moment):
+    running = up()
+    running.until(lambda: MOMENTS[moment](data))
+
+    status, seconds = running.exit()
+
+    assert status == 0 and seconds < EXIT_LIMIT
+    assert processes_naming(data) == []
+
+
+def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(data):
+    nowhere = f"127.0.0.1:{free_port()}"
+    environ = clean_environment(REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}")
+    running = Running([sys.executable, "manage.py", "up", "--port", "0"], data, environ)
+    running.says("the database cannot be reached, trying again")
+
+    status, seconds = running.exit()
+
+    assert status == 0 and seconds < EXIT_LIMIT
+
+
+def test_up_with_the_demo_says_where_to_go_and_payments_move(up):
+    running = up("--port", "0", "--demo")
+    url = running.url()
+    running.until(lambda: "the data stays" in running.out)
+
+    panel = dict(re.findall(r"│ (\w[\w ]*?) {2,}(\S+)", running.out))
+    assert (panel["Page"], panel["Admin"], panel["Login"]) == (url, f"{url}/admin/", "operator")
+    assert "Demo shop" in read(url)
+    running.until(lambda: json.loads(read(f"{url}/payments-summary", panel["API key"]))["default"]["totalRequests"] > 0)
