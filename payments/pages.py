@@ -43,12 +43,13 @@ class PageRequest(HttpRequest):
 
 
 type PageView = Callable[..., Awaitable[HttpResponse]]
+type Answer = Callable[..., Awaitable[HttpResponseBase]]
 
 
-def page(*methods: str) -> Callable[[PageView], Callable[..., Awaitable[HttpResponseBase]]]:
+def page(*methods: str) -> Callable[[PageView], Answer]:
     """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
 
-    def wrap(view: PageView) -> PageView:
+    def wrap(view: PageView) -> Answer:
         @wraps(view)
         async def answer(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:

@@ -194,7 +194,8 @@ def _step(event: dict, first: dict) -> dict:
     status = Status(event["status"])
     took = span(when(event["at"]) - when(first["at"]))
     word = "accepted" if event is first else label(status)
-    return {**event, "word": word.capitalize(), "look": LOOKS[status], "after": took, "attempts": []}
+    detail = "" if status == SUCCEEDED else event["detail"]  # the sentence above says it
+    return {**event, "detail": detail, "word": word.capitalize(), "look": LOOKS[status], "after": took, "attempts": []}
 
 
 def _attempt(attempt: dict) -> dict:

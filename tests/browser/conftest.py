@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from registry.models import Tenant
 from tests.conftest import Api
@@ -84,17 +84,26 @@ def find_browser() -> str | None:
         if found := shutil.which("chromium"):
             return found
     if not _try(sys.executable, "-m", "playwright", "install", "chromium"):
-        pytest.fail("no browser: no chromium on PATH, none to be had from apt or Playwright (BROWSER=none leaves these tests out)", pytrace=False)
+        pytest.fail(
+            "no browser: no chromium on PATH, none to be had from apt or Playwright (BROWSER=none leaves these tests out)",
+            pytrace=False,
+        )
     return None
 
 
 def _try(*command: str) -> bool:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    return (
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )
 
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     path = await asyncio.to_thread(find_browser)
+    expect.set_options(timeout=10_000)
     async with async_playwright() as playwright:
         found = await playwright.chromium.launch(executable_path=path, args=LAUNCH)
         yield found
@@ -150,7 +159,9 @@ async def context(browser: Browser, server: str, guard: Guard) -> AsyncIterator[
 
 
 @pytest.fixture(params=MODES)
-async def in_each_mode(request: pytest.FixtureRequest, browser: Browser, server: str, guard: Guard) -> AsyncIterator[Page]:
+async def in_each_mode(
+    request: pytest.FixtureRequest, browser: Browser, server: str, guard: Guard
+) -> AsyncIterator[Page]:
     """A page in light, in dark, and on a phone."""
     async with await browser.new_context(base_url=server, **MODES[request.param]) as found:
         await _prepare(found, guard)
@@ -204,7 +215,7 @@ async def audit(page: Page) -> list[str]:
 
 
 def picture(page: Page, name: str, folder: Path) -> str:
-    """Where a screenshot goes: the temporary folder; the docs too when REGISTRY_PICTURES is 1."""
+    """Where a screenshot goes: a file named after page and mode."""
     return str(folder / f"{name}-{getattr(page, 'mode', 'light')}.png")
 
 

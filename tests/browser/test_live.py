@@ -184,9 +184,13 @@ async def test_a_processor_that_fails_shows_breaker_and_rerouting(page: Page, te
         await page.locator("#switch-default-fail").click()
 
         await expect(page.locator("#switch-default-fail")).to_have_attribute("aria-pressed", "true")
-        await expect(page.locator('#processor-default[data-breaker="open"], #processor-default[data-breaker="half_open"]')).to_be_visible()
+        await expect(
+            page.locator('#processor-default[data-breaker="open"], #processor-default[data-breaker="half_open"]')
+        ).to_be_visible()
         await expect(page.locator("#announce")).to_contain_text("default:")
-        await expect(page.locator("tbody tr", has_text="succeeded").locator(".where", has_text="fallback").first).to_be_visible()
+        await expect(
+            page.locator("tbody tr", has_text="succeeded").locator(".where", has_text="fallback").first
+        ).to_be_visible()
 
         await page.locator("#switch-default-work").click()
         await expect(page.locator('#processor-default[data-breaker="closed"]')).to_be_visible(timeout=15_000)

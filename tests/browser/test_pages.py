@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from payments import queries
 from payments.models import Processor
 from payments.states import LOOKS, Status
+from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.browser.conftest import PICTURES, Guard, audit, pay_many, picture
 from tests.conftest import Api, at_work
@@ -117,7 +119,11 @@ async def test_everything_is_reached_with_the_keyboard(page: Page, tenant, api: 
     reached = set()
     for _ in range(60):
         await page.keyboard.press("Tab")
-        reached.add(await page.evaluate("document.activeElement.id || document.activeElement.getAttribute('href') || document.activeElement.ariaLabel"))
+        reached.add(
+            await page.evaluate(
+                "document.activeElement.id || document.activeElement.getAttribute('href') || document.activeElement.ariaLabel"
+            )
+        )
 
     assert reached >= {"switch-default-work", "switch-fallback-hang", "amount", "status", "to", "id", "Copy the id"}
     assert f"/payments/{payment['correlationId']}/live?tenant={tenant.slug}" in reached
@@ -194,7 +200,12 @@ async def test_a_member_sees_their_own_tenant_and_no_other(page: Page, guard: Gu
     await expect(page.get_by_text("66.60")).to_have_count(0)
     await expect(page.get_by_role("button", name="fail")).to_have_count(0)  # viewers look on
     guard.allowed.append("status of 404")
-    for address in (f"/?tenant={other}", "/?tenant=nobody", f"/payments/{theirs['correlationId']}/live", f"/overview?tenant={other}"):
+    for address in (
+        f"/?tenant={other}",
+        "/?tenant=nobody",
+        f"/payments/{theirs['correlationId']}/live",
+        f"/overview?tenant={other}",
+    ):
         response = await page.goto(address)
         assert response.status == 404, address
 
@@ -224,11 +235,28 @@ async def test_a_filter_that_makes_no_sense_is_said_in_words(page: Page, tenant,
     await expect(page.locator(".error")).to_be_visible()
 
 
+async def test_a_database_that_is_away_is_said_and_looked_for_again(page: Page, guard: Guard, tenant, monkeypatch):
+    async def away(_: int) -> None:
+        raise Unavailable
+
+    guard.allowed.append("status of 503")
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "dashboard", away)
+        response = await page.goto("/")
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+        await expect(page.get_by_role("heading", name="The database is away")).to_be_visible()
+
+    await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
+
+
 # -- The README's pictures -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.environ.get("REGISTRY_PICTURES") != "1", reason="REGISTRY_PICTURES=1 takes the README's pictures")
+@pytest.mark.skipif(
+    os.environ.get("REGISTRY_PICTURES") != "1", reason="REGISTRY_PICTURES=1 takes the README's pictures"
+)
 async def test_pictures_for_the_readme(page: Page, tenant, api: Api, worker):
+    await page.set_viewport_size({"width": 1280, "height": 1320})
     await page.goto("/")
     await page.locator("#switch-default-fail").click()
     for _ in range(150):
@@ -236,6 +264,7 @@ async def test_pictures_for_the_readme(page: Page, tenant, api: Api, worker):
         await asyncio.sleep(0.15)
     await page.screenshot(path=PICTURES / "dashboard.png")
     await api.until(payment["correlationId"], "succeeded")
+    await page.set_viewport_size({"width": 1280, "height": 900})
     await page.goto(payment["liveUrl"])
     await expect(page.locator("[data-live=live]")).to_be_visible()
     await page.screenshot(path=PICTURES / "payment.png")
