@@ -65,6 +65,8 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
         try:
             await order_of(msgspec.convert({"amount": 1, **well}, PaymentRequest), principal)
         except Invalid as more:
+            if named == {"body"} and "body" not in data:  # a number that only the whole could not be read with
+                error.errors.clear()
             error.errors += [fault for fault in more.errors if fault["field"] not in named]
         except msgspec.ValidationError:
             pass  # one field's type, behind another's NUL

@@ -45,8 +45,8 @@ def iso(at: datetime) -> str:
 def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise Malformed(f"the field {twice[:50]!r} stands twice in one object")
     return fields
 
@@ -54,38 +54,48 @@ def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 _duplicate_check = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 
-def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder[S]") -> S:
-    """The request's body as a struct. Raises UnsupportedMediaType (415), Malformed (400), Invalid (422, all fields)."""
+def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder[S]", *, nul: bool = False) -> S:
+    """The request's body as a struct. Raises UnsupportedMediaType (415), Malformed (400), Invalid (422, all fields).
+
+    `nul`: texts may contain that character, because the caller looks for it itself.
+    """
     kind = request.META.get("CONTENT_TYPE", "")
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType
     body = request.body
     try:
         # Two fields of one name: readers differ in which one counts, so neither does.
-        _duplicate_check.decode(body.decode())
-        if b"\\u0000" in body:
-            raise Invalid(
-                "a text contains the character NUL, which cannot be stored", errors=_where_nul(json.loads(body))
-            )
+        data = _duplicate_check.decode(body.decode())
+        if not nul:
+            refuse_nul(body, data)
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(body, decoder.type, error) from None
+        raise invalid(data, decoder.type, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Malformed(f"not JSON: {str(error)[:200] or 'nested too deeply'}") from None
 
 
-def _where_nul(data: Any) -> list[dict[str, str]]:
+def refuse_nul(body: bytes, data: Any = None) -> None:
+    """Raises Invalid (422) naming the fields whose texts contain NUL, which PostgreSQL cannot store."""
+    if b"\\u0000" not in body:
+        return
+    data = json.loads(body) if data is None else data
     fields = data.items() if isinstance(data, dict) else [("body", data)]
-    return [
-        {"field": name[:100], "message": "contains NUL"}
-        for name, value in fields
-        if "\\u0000" in json.dumps([name, value])
-    ]
+    faults = [{"field": name[:100], "message": "contains NUL"} for name, value in fields if _has_nul([name, value])]
+    if faults:
+        raise Invalid("a text contains the character NUL, which cannot be stored", errors=faults)
 
 
-def invalid(body: bytes, kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Invalid:
+def _has_nul(data: Any) -> bool:
+    if isinstance(data, dict):
+        return any(_has_nul([name, value]) for name, value in data.items())
+    if isinstance(data, list):
+        return any(map(_has_nul, data))
+    return isinstance(data, str) and "\0" in data
+
+
+def invalid(data: Any, kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Invalid:
     """Every field's fault, not only the first: each is converted on its own once the whole has failed."""
-    data = msgspec.json.decode(body)
     faults = field_faults(data, kind) or [{"field": "body", "message": str(error)}]
     return Invalid("some fields are not acceptable", errors=faults)
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from django_async_backend.db import async_new_connection
 
 from payments.models import Payment
 from payments.states import ARROWS, CANCELED, FAILED, LOOKS, OPEN, QUEUED, REQUIRES_ACTION, TERMINAL, Status, sources_of
@@ -66,6 +67,7 @@ def test_every_state_has_a_look_of_its_own_without_colour():
 async def test_the_database_closes_exactly_the_payments_no_worker_has_work_with(tenant: Tenant, status: Status):
     payment = await asyncio.to_thread(make_payment, tenant, status=status)
 
-    found = await Payment.async_objects.aget(tenant_id=tenant.pk, id=payment.id)
+    async with async_new_connection():
+        found = await Payment.async_objects.aget(tenant_id=tenant.pk, id=payment.id)
 
     assert found.closed == (None if status in OPEN else status.value)

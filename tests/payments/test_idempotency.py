@@ -1,0 +1,264 @@
+"""The same id with the same content is the same payment, for ever and from anywhere; other content is a conflict."""
+
+import asyncio
+import os
+import sys
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django_async_backend.db import async_new_connection
+
+from payments.models import Payment, PaymentEvent
+from registry import database
+from registry.models import Tenant
+from tests.conftest import Api
+
+
+async def post(api: Api, body: dict[str, Any], **headers: str) -> tuple[int, bytes, str | None]:
+    async with api.post("/payments", json=body, headers=headers) as response:
+        return response.status, await response.read(), response.headers.get("Idempotent-Replayed")
+
+
+def payment(**fields: Any) -> dict[str, Any]:
+    return {"correlationId": str(uuid4()), "amount": "19.90", **fields}
+
+
+async def stored(tenant: Tenant) -> tuple[int, int]:
+    """Payments and events."""
+    async with async_new_connection():
+        return (
+            await Payment.async_objects.of(tenant.pk).acount(),
+            await PaymentEvent.async_objects.filter(tenant_id=tenant.pk).acount(),
+        )
+
+
+async def test_the_same_payment_again_is_answered_with_the_same_bytes(api: Api, tenant):
+    body = payment(description="a chair", metadata={"order": 7}, priority=3)
+    first = await post(api, body)
+
+    again = await post(api, body)
+
+    assert first == (202, first[1], None)
+    assert again == (202, first[1], "true")
+    assert await stored(tenant) == (1, 1)
+
+
+async def test_a_payment_that_is_settled_replays_its_first_answer(api: Api, worker, default):
+    body = payment()
+    first = await post(api, body)
+    await api.until(body["correlationId"], "succeeded")
+
+    again = await post(api, body)
+
+    assert again == (202, first[1], "true")
+    assert len(default.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        ({"amount": 19.9}, {"amount": "19.90"}),
+        ({"amount": "19.90"}, {"amount": "1990e-2"}),
+        ({"metadata": {"a": 1, "b": 2}}, {"metadata": {"b": 2, "a": 1}}),
+        ({"metadata": {}}, {}),
+        ({"metadata": None}, {"metadata": {}}),
+        ({"description": ""}, {}),
+        ({"currency": "BRL"}, {}),
+        ({"currency": None}, {"currency": "BRL"}),
+        ({"priority": 0}, {}),
+        ({"scheduledFor": "2025-07-15T12:00:00Z"}, {"scheduledFor": "2025-07-15T09:00:00-03:00"}),
+    ],
+)
+async def test_the_same_content_in_other_words_is_a_replay(api: Api, one, same):
+    body = payment()
+    await post(api, body | one)
+
+    status, _, replayed = await post(api, body | same)
+
+    assert (status, replayed) == (202, "true")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"amount": "19.91"},
+        {"amount": "1990", "currency": "JPY"},
+        {"currency": "USD"},
+        {"description": "a table"},
+        {"metadata": {"order": 8}},
+        {"metadata": {"order": "7"}},
+        {"metadata": {}},
+        {"priority": 1},
+        {"scheduledFor": "2025-07-15T12:00:00Z"},
+        {"processor": "default"},
+    ],
+)
+async def test_other_content_under_the_same_id_is_409(api: Api, tenant, default, other):
+    body = payment(description="a chair", metadata={"order": 7})
+    await post(api, body)
+
+    async with api.post("/payments", json=body | other) as response:
+        assert response.status == 409
+        assert response.content_type == "application/problem+json"
+    assert await stored(tenant) == (1, 1)
+
+
+async def test_fifty_at_once_are_one_payment(api: Api, tenant):
+    body = payment()
+
+    answers = await asyncio.gather(*(post(api, body) for _ in range(50)))
+
+    assert {(status, text) for status, text, _ in answers} == {(202, answers[0][1])}
+    assert sorted(replayed or "" for *_, replayed in answers) == ["", *["true"] * 49]
+    assert await stored(tenant) == (1, 1)
+
+
+async def test_of_many_contents_at_once_one_wins_and_the_others_conflict(api: Api, tenant):
+    bodies = [payment(amount=f"{n + 1}.00") for n in range(20)]
+    name = bodies[0]["correlationId"]
+
+    answers = await asyncio.gather(*(post(api, body | {"correlationId": name}) for body in bodies))
+
+    assert sorted(status for status, *_ in answers) == [202, *[409] * 19]
+    winner = next(n for n, (status, *_) in enumerate(answers) if status == 202)
+    assert (await api.status(name))["amount"] == bodies[winner]["amount"]
+    assert await stored(tenant) == (1, 1)
+
+
+async def test_one_in_flight_elsewhere_is_waited_for(api: Api, tenant):
+    """Another process has written the row and not committed yet: neither an error nor a second row."""
+    body = payment()
+    async with database.connection() as elsewhere:
+        async with elsewhere.transaction(force_rollback=True):
+            await elsewhere.execute(
+                "INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, wanted_processor,"
+                " status, sequence, code, refunded, attempt, priority) VALUES (%s, %s, '', 1, 'BRL', '', '', 'queued', 1, '', 0, 0, 0)",
+                (tenant.pk, body["correlationId"]),
+            )
+            waiting = asyncio.create_task(post(api, body))
+            await until_blocked()
+            assert not waiting.done()
+    status, _, replayed = await waiting
+
+    assert (status, replayed) == (202, None)
+    assert await stored(tenant) == (1, 1)
+
+
+async def until_blocked() -> None:
+    """Until a statement of this database waits for another transaction."""
+    async with asyncio.timeout(10):
+        while not (await database.fetch("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"))[0][0]:
+            await asyncio.sleep(0.01)
+
+
+async def test_two_tenants_may_use_the_same_id(api: Api, stranger: Api):
+    body = payment()
+    await post(api, body)
+
+    status, _, replayed = await post(stranger, body | {"amount": "5.00"})
+
+    assert (status, replayed) == (202, None)
+    assert (await api.status(body["correlationId"]))["amount"] == "19.90"
+    assert (await stranger.status(body["correlationId"]))["amount"] == "5.00"
+
+
+# -- The Idempotency-Key header ----------------------------------------------------------------------------------
+
+
+async def test_an_idempotency_key_stands_for_an_id(api: Api, tenant):
+    first = await post(api, {"amount": "19.90"}, **{"Idempotency-Key": "order 4711"})
+
+    again = await post(api, {"amount": 19.9}, **{"Idempotency-Key": "order 4711"})
+    other = await post(api, {"amount": "20.00"}, **{"Idempotency-Key": "order 4711"})
+
+    assert again == (202, first[1], "true")
+    assert other[0] == 409
+    assert await stored(tenant) == (1, 1)
+
+
+async def test_the_same_idempotency_key_of_two_tenants_are_two_payments(api: Api, stranger: Api):
+    _, mine, _ = await post(api, {"amount": "19.90"}, **{"Idempotency-Key": "order 4711"})
+
+    _, theirs, replayed = await post(stranger, {"amount": "19.90"}, **{"Idempotency-Key": "order 4711"})
+
+    assert replayed is None
+    assert mine[:60] != theirs[:60]
+
+
+async def test_without_id_or_key_every_call_is_a_payment_of_its_own(api: Api, tenant):
+    await asyncio.gather(*(post(api, {"amount": "19.90"}) for _ in range(3)))
+
+    assert await stored(tenant) == (3, 3)
+
+
+# -- From another process ------------------------------------------------------------------------------------------
+
+OTHER_PROCESS = """
+import asyncio, sys, django; django.setup()
+from uuid import UUID
+from django.conf import settings; from django.db import connections
+settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = sys.argv[1]
+from payments import intake; from payments.errors import DifferentContent; from registry import database
+from django_async_backend.db import async_connections
+async_connections.settings["default"]["NAME"] = sys.argv[1]
+
+async def main():
+    for amount in (1990, 1991):
+        try:
+            receipt = await intake.submit(intake.Order(tenant_id=int(sys.argv[2]), correlation_id=UUID(sys.argv[3]), amount=amount, currency="BRL"))
+            print("replayed" if receipt.replayed else "new")
+        except DifferentContent:
+            print("conflict")
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_another_process_knows_it_too(api: Api, tenant):
+    body = payment()
+    await post(api, body)
+    name = (await database.fetch("SELECT current_database()"))[0][0]
+
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OTHER_PROCESS, name, str(tenant.pk), body["correlationId"], stdout=-1, env=os.environ
+    )
+    said, _ = await other.communicate()
+
+    assert said.split() == [b"replayed", b"conflict"]
+    assert await stored(tenant) == (1, 1)
+
+
+# -- Prefer: wait --------------------------------------------------------------------------------------------------
+
+
+async def test_prefer_wait_answers_with_the_settled_payment(api: Api, worker, default):
+    async with api.post("/payments", json=payment(), headers={"Prefer": "wait=10"}) as response:
+        said = await response.json()
+
+    assert (response.status, said["status"], said["processor"]) == (200, "succeeded", "default")
+    assert response.headers["Preference-Applied"] == "wait=10"
+    assert said["attempts"][0]["outcome"] == "booked"
+
+
+async def test_prefer_wait_answers_202_when_that_takes_longer(api: Api):
+    async with api.post("/payments", json=payment(), headers={"Prefer": "respond-async, wait=1"}) as response:
+        said = await response.json()
+
+    assert (response.status, said["status"]) == (202, "queued")
+    assert response.headers["Preference-Applied"] == "respond-async"
+    assert "liveUrl" in said
+
+
+async def test_prefer_wait_of_a_replay_answers_at_once_with_what_is_settled(api: Api, worker, default):
+    body = payment()
+    await post(api, body)
+    await api.until(body["correlationId"], "succeeded")
+
+    async with api.post("/payments", json=body, headers={"Prefer": "wait=10"}) as response:
+        said = await response.json()
+
+    assert (response.status, said["status"]) == (200, "succeeded")
+    assert response.headers["Idempotent-Replayed"] == "true"
+    assert len(default.booked) == 1
