@@ -10,21 +10,29 @@ from functools import cached_property
 
 from registry import database
 
-# Fair between tenants: each that has open rows gets an equal share of the limit, and no more than its room. The loose
-# index scan (`waiting`) costs one index probe per tenant with open rows, however many rows there are. Rows of one claim
-# are locked, not written: the caller writes them in the same transaction, and what it leaves alone is free again.
+# Fair between tenants: each that has due rows gets an equal share of the limit, and no more than its room. The loose
+# index scan (`waiting`) costs one index probe per tenant with open rows, however many rows there are (the full order is the
+# partial index's own: by another index it would read closed rows by the million); whose rows only
+# wait for their date has no share, or a few hundred such tenants would leave one row per claim to the busy one. Rows of
+# one claim are locked, not written: the caller writes them in the same transaction, and what it leaves alone is free.
 _CLAIM = """
 WITH RECURSIVE waiting AS (
-    (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id LIMIT 1)
+    (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1)
     UNION ALL
-    SELECT (SELECT w.tenant_id FROM {table} w WHERE {open} AND w.tenant_id > waiting.tenant_id ORDER BY w.tenant_id LIMIT 1)
+    SELECT (
+        SELECT w.tenant_id FROM {table} w WHERE {open} AND w.tenant_id > waiting.tenant_id
+        ORDER BY w.tenant_id, w.priority DESC, w.run_at, w.id LIMIT 1
+    )
     FROM waiting WHERE waiting.tenant_id IS NOT NULL
 ), turn AS MATERIALIZED (
     SELECT w.tenant_id,
         least(ceil(%(limit)s::numeric / count(*) OVER ())::bigint, coalesce(r.room, %(room)s::bigint)) AS quota
     FROM waiting w
     LEFT JOIN unnest(%(tenants)s::bigint[], %(rooms)s::bigint[]) AS r (tenant_id, room) ON r.tenant_id = w.tenant_id
-    WHERE w.tenant_id IS NOT NULL AND coalesce(r.room, 1) > 0
+    WHERE w.tenant_id IS NOT NULL AND coalesce(r.room, 1) > 0 AND EXISTS (
+        SELECT FROM {table} d
+        WHERE d.tenant_id = w.tenant_id AND {open} AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+    )
     ORDER BY random()
     LIMIT %(limit)s
 )

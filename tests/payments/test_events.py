@@ -1,0 +1,116 @@
+"""A tenant's stream: numbers without gaps, in the order of the commits, whoever writes at the same time."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import pytest
+
+from payments import events, lifecycle
+from payments.errors import NotCancelable
+from registry import database
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread, make_processor, make_tenant
+from tests.settling import accept, count, payments, tries, until_settled
+
+TENANTS = 3
+ROUNDS = 8
+
+
+@pytest.fixture
+async def tenants():
+    found = [await in_thread(make_tenant) for _ in range(TENANTS)]
+    for tenant in found:
+        await in_thread(make_processor, tenant, "cheap", fee="0.01")
+        await in_thread(make_processor, tenant, "dear", fee="0.02")
+    return found
+
+
+class Reader:
+    """Resumes after what it has read last, as a socket does; a late commit of a lower number would be missed."""
+
+    def __init__(self, tenant) -> None:
+        self.tenant = tenant
+        self.read: list = []
+
+    async def follow(self) -> None:
+        while True:
+            self.read += await events.since(self.tenant.pk, self.read[-1].position if self.read else 0, 50)
+            await asyncio.sleep(0.002)
+
+
+async def _writes(tenants, number: int) -> None:
+    """Accepts in batches over several tenants, and cancels some of its own while workers are after them."""
+    for _ in range(ROUNDS):
+        mine = random.sample(tenants, 2)
+        for tenant in mine:
+            ids = await accept(tenant, random.randint(1, 20))
+            for one in ids[:3]:
+                with suppress(NotCancelable):
+                    await lifecycle.cancel(tenant_id=tenant.pk, correlation_id=one)
+
+
+async def _deadlocks() -> int:
+    return (await database.fetch("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))[0][0]
+
+
+async def test_numbers_have_no_gaps_and_come_in_commit_order_however_many_write(tenants):
+    before = await _deadlocks()
+    readers = [Reader(tenant) for tenant in tenants]
+    following = [asyncio.create_task(reader.follow()) for reader in readers]
+
+    async with at_work(), at_work():
+        await asyncio.gather(*(_writes(tenants, number) for number in range(8)))
+        await eventually(lambda: _nothing_open(tenants))
+    for reader in readers:
+        latest = (await events.positions([reader.tenant.pk]))[reader.tenant.pk]
+        await eventually(lambda reader=reader, latest=latest: reader.read and reader.read[-1].position == latest)
+    for task in following:
+        task.cancel()
+    await asyncio.gather(*following, return_exceptions=True)
+    await database.close()  # a backend that ends tells its statistics
+
+    for reader in readers:
+        assert [event.position for event in reader.read] == list(range(1, len(reader.read) + 1))
+        assert len(reader.read) >= 100
+    assert await _deadlocks() == before
+
+
+async def _nothing_open(tenants) -> bool:
+    return not any([await count(tenant, "queued", "processing", "uncertain") for tenant in tenants])
+
+
+async def test_a_payments_own_numbers_tell_its_story_in_order(tenants):
+    tenant = tenants[0]
+    async with at_work():
+        await accept(tenant, 10)
+        await until_settled(tenant)
+
+    for row in await payments(tenant):
+        story = await events.of_payment(tenant.pk, row.correlation_id, 0)
+        told = await database.fetch(
+            "SELECT status, sequence, attempt FROM payments_paymentevent WHERE payment_id = %s ORDER BY position", [row.id]
+        )
+        assert [event.sequence for event in story] == [1, 2, 3]
+        assert told == [("queued", 1, 0), ("processing", 2, 1), ("succeeded", 3, 1)]
+
+
+async def test_whoever_is_first_has_it_the_canceler_or_the_worker(tenants):
+    """Either it is canceled and never sent, or it is sent and settles; nothing in between."""
+    tenant = tenants[0]
+    ids = await accept(tenant, 60)
+
+    async def cancel(one) -> bool:
+        try:
+            await lifecycle.cancel(tenant_id=tenant.pk, correlation_id=one)
+            return True
+        except NotCancelable:
+            return False
+
+    async with at_work():
+        canceled = dict(zip(ids, await asyncio.gather(*map(cancel, ids)), strict=True))
+        await eventually(lambda: _nothing_open([tenant]))
+
+    for row in await payments(tenant):
+        assert row.status == ("canceled" if canceled[row.correlation_id] else "succeeded")
+        assert bool(await tries(row.correlation_id)) != canceled[row.correlation_id]

@@ -1,0 +1,114 @@
+"""A flood from one tenant, or one tenant's trouble, delays no other."""
+
+from registry import database
+from registry.models import Tenant
+from tests.bed import HttpProcessor
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread, make_processor, make_tenant
+from tests.settling import accept, count, seed, until_settled
+
+FLOOD = 50_000
+
+
+async def test_ten_payments_beside_fifty_thousand_of_another_tenant_settle_within_two_seconds(tenant):
+    flooding = await in_thread(make_tenant)
+    for one in (flooding, tenant):
+        await in_thread(make_processor, one)
+    await seed(flooding, FLOOD)
+
+    async with at_work():
+        await eventually(lambda: _some(flooding))  # the worker is in the middle of it
+        await accept(tenant, 10)
+        await until_settled(tenant, within=2.0)
+        left = FLOOD - await count(flooding, "succeeded")
+    await _forget(flooding)
+
+    assert left > FLOOD / 2
+
+
+async def test_the_flood_itself_is_not_held_up_by_those_who_only_wait_for_a_date(tenant):
+    """Hundreds of tenants with payments for next month have no share of the present."""
+    many = [Tenant(slug=f"patient-{n}", name="patient") for n in range(200)]
+    for one in await in_thread(Tenant.objects.bulk_create, many):
+        await seed(one, 1, due="now() + interval '30 days'")
+    await in_thread(make_processor, tenant)
+    await seed(tenant, 3000)
+
+    async with at_work():
+        await until_count(tenant, 3000, within=6.0)
+
+
+async def until_count(tenant, number: int, *, within: float) -> None:
+    async def reached() -> bool:
+        return await count(tenant, "succeeded") == number
+
+    await eventually(reached, within=within)
+
+
+async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypatch):
+    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    slow = await in_thread(make_tenant)
+    await in_thread(make_processor, slow, options={"delay": 4000})
+    await in_thread(make_processor, tenant)
+    await seed(slow, 2000)
+
+    async with at_work() as drain:
+        await eventually(lambda: drain.per_tenant[slow.pk] >= 250)
+        for _ in range(5):
+            await accept(tenant, 20)
+            await until_settled(tenant, within=1.0)
+        busy = drain.per_tenant[slow.pk]
+        await _forget(slow)
+
+    assert busy >= 250
+
+
+async def test_a_dead_processor_of_one_tenant_costs_another_nothing(tenant):
+    unlucky = await in_thread(make_tenant)
+    async with HttpProcessor() as dead:
+        dead.answers(500)
+        await in_thread(make_processor, unlucky, "dead", kind="http", url=dead.url)
+        await in_thread(make_processor, tenant)
+        await seed(unlucky, 2000)
+
+        async with at_work():
+            await eventually(lambda: len(dead.received) >= 5)
+            await accept(tenant, 100)
+            await until_settled(tenant, within=1.0)
+            lost = await count(unlucky, "failed", "uncertain")
+
+    assert lost == 0
+
+
+async def test_a_backlog_for_a_processor_that_is_switched_off_lets_other_payments_of_its_tenant_pass(tenant):
+    await in_thread(make_processor, tenant, "off", enabled=False)
+    await in_thread(make_processor, tenant, "on")
+    await seed(tenant, 2000, wanted="off", due="now() - interval '1 hour'")
+
+    async with at_work():
+        await accept(tenant, 5)
+        await until_count(tenant, 5, within=4.0)
+
+
+async def test_more_urgent_payments_of_a_tenant_go_first(tenant):
+    await in_thread(make_processor, tenant, options={"delay": 30})
+    await seed(tenant, 300, priority="n %% 10")
+
+    async with at_work(capacity=10):
+        await eventually(lambda: _some(tenant, 60))
+        order = await database.fetch(
+            "SELECT p.priority FROM payments_attempt a JOIN payments_payment p ON p.id = a.payment_id "
+            "WHERE a.tenant_id = %s ORDER BY a.id LIMIT 50",
+            [tenant.pk],
+        )
+
+    assert [row[0] for row in order] == sorted((row[0] for row in order), reverse=True)
+    assert {row[0] for row in order[:30]} == {9}
+
+
+async def _some(tenant, number: int = 1) -> bool:
+    return await count(tenant, "succeeded") >= number
+
+
+async def _forget(tenant) -> None:
+    await database.fetch("DELETE FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
