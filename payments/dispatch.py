@@ -65,8 +65,8 @@ class Found(NamedTuple):
     wanted: str
     doubted_since: datetime
     created_at: datetime
-    processor_id: int | None
-    requested_at: datetime | None
+    processor_id: int  # of the last attempt, as requested_at: a fresh payment has neither (None)
+    requested_at: datetime
     doubted_for: float
 
 
@@ -190,7 +190,7 @@ class Dispatch:
 
     def _same_road(self, tenant: int, processor_id: int) -> Road | None:
         account = self.atlas.account(tenant, processor_id)
-        return account and Road(account, "same processor: the outcome of an earlier send is unknown")
+        return Road(account, "same processor: the outcome of an earlier send is unknown") if account else None
 
     def _beginnings(self, claims: Sequence[Claim]) -> dict[str, object]:
         return {

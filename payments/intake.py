@@ -103,7 +103,8 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
     accepted = {(t, c): (at, position) for t, c, at, position in await database.fetch(SQL["accept"], _columns(batch))}
     telemetry.ACCEPT_BATCH.observe(len(batch))
     telemetry.ACCEPT_SECONDS.observe(time.perf_counter() - started)
-    verdicts, told, open_keys = [], [], []
+    verdicts: list[Any] = []
+    told, open_keys = [], []
     for row in batch:
         key = (row.order.tenant_id, row.order.correlation_id)
         fresh = accepted.pop(key, None)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import wraps
@@ -43,7 +43,7 @@ class PageRequest(HttpRequest):
 
 
 type PageView = Callable[..., Awaitable[HttpResponse]]
-type Answer = Callable[..., Awaitable[HttpResponseBase]]
+type Answer = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
 def page(*methods: str) -> Callable[[PageView], Answer]:

@@ -91,7 +91,8 @@ async def settled_within(
     wait: float, order: intake.Order, receipt: intake.Receipt, request: HttpRequest, headers: dict[str, str]
 ) -> HttpResponse:
     """200 with the settled payment, or the usual 202 when that takes longer."""
-    await until_disconnect(request.receive, lifecycle.settled(order.tenant_id, order.correlation_id, within=wait))
+    settled = lifecycle.settled(order.tenant_id, order.correlation_id, within=wait)
+    await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
     detail = await queries.detail_of(order.tenant_id, order.correlation_id)
     if detail is None or detail["status"] in OPEN:
         return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})
@@ -288,7 +289,8 @@ async def poll(request: HttpRequest, id: str) -> HttpResponse:
     tenant_id = await reader_of(request, correlation_id)
     after = whole(request, "after", 0, 0, 2**31 - 1)
     wait = whole(request, "wait", 20, 0, int(WAIT_AT_MOST))
-    found = await until_disconnect(request.receive, events_after(tenant_id, correlation_id, after, wait))
+    later = events_after(tenant_id, correlation_id, after, wait)
+    found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
     messages = [live_message(event) for event in found or []]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
 

@@ -145,7 +145,7 @@ class Api(NinjaAPI):
         _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
         self.schemas.update(components)
 
-    def get_openapi_schema(self, **more: Any) -> dict[str, Any]:
+    def get_openapi_schema(self, **more: Any) -> dict[str, Any]:  # type: ignore[override]  # always without a prefix
         schema = super().get_openapi_schema(path_prefix="", **more)
         for path, operations in self.plain.items():
             schema["paths"].setdefault(path, {}).update(operations)

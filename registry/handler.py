@@ -9,7 +9,7 @@ import io
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext
@@ -31,7 +31,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller's own, pass
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
-type View = Callable[..., Awaitable[HttpResponseBase]]
+type View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
 def lean[V: View](view: V | None = None, *, max_body: int | None = None) -> Any:
@@ -119,7 +119,7 @@ class LeanHandler(ASGIHandler):
             response["X-Request-Id"], response["X-Content-Type-Options"] = rid.decode(), "nosniff"
             await until_disconnect(receive, self.send_response(response, send))
             return
-        content = response.content
+        content: bytes = response.content  # type: ignore[attr-defined]  # only streams have none
         headers = [(name.encode("latin1"), value.encode("latin1")) for name, value in response.items()]
         headers += (b"x-request-id", rid), _NOSNIFF, (b"content-length", b"%d" % len(content))
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -53,20 +54,20 @@ def redact(value: Any) -> Any:
     return value
 
 
-def _with_context(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for variable in (REQUEST, TENANT, PAYMENT):
         if value := variable.get():
             event.setdefault(variable.name, value)
     return event
 
 
-def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     return {k: "[redacted]" if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
 
 
 def configure_logging(config: dict[str, str]) -> None:
     """One line of JSON per event on stderr (or readable ones: LOG_FORMAT=console), secrets removed, context bound."""
-    shared = [
+    shared: list[structlog.types.Processor] = [
         _with_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -92,10 +93,10 @@ class Service:
         return out.decode()
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(START_LIMIT):
-            while not await asyncio.to_thread(self.is_ready):
-                assert self.popen.poll() is None, f"`up` ended by itself\n{self.last_words()}"
-                await asyncio.sleep(0.05)
+        deadline = time.monotonic() + START_LIMIT
+        while not await asyncio.to_thread(self.is_ready):
+            assert self.popen.poll() is None and time.monotonic() < deadline, f"not ready\n{self.last_words()}"
+            await asyncio.sleep(0.05)
 
     def close(self) -> None:
         """Told to stop first, as its operator would; nothing is left in any case."""

@@ -59,4 +59,3 @@ async def test_a_storm_of_strikes_loses_nothing_and_heals_by_itself(service: Ser
         await until_settled(service, before=datetime.now(UTC), within=STORM_LIMIT)
 
     assert await faults(service, sender) == []
-

@@ -15,7 +15,9 @@ async def until_settled(service: Service, *, before: datetime, within: float) ->
     """Ready, and nothing open that was accepted up to `before`. Raises TimeoutError with what the service said last."""
     try:
         async with asyncio.timeout(within):
-            while not (await asyncio.to_thread(service.is_ready) and await asyncio.to_thread(service.is_settled, before)):
+            while not (
+                await asyncio.to_thread(service.is_ready) and await asyncio.to_thread(service.is_settled, before)
+            ):
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise TimeoutError(f"not whole after {within:g} s\n{service.last_words()}") from None

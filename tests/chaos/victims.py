@@ -70,6 +70,7 @@ BYSTANDERS = (
     Victim("cron", killing(lambda service: service.part("cron")), 20),
 )
 
+
 def troubling(name: str, **options: int) -> Callable[[Service], bool]:
     def strike(service: Service) -> bool:
         getattr(service.default, name)(**options)

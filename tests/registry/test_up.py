@@ -412,7 +412,9 @@ def test_up_told_to_stop_while_it_starts_leaves_nothing(up, data, moment):
 
 def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(data):
     nowhere = f"127.0.0.1:{free_port()}"
-    environ = clean_environment(REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}")
+    environ = clean_environment(
+        REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
+    )
     running = Running([sys.executable, "manage.py", "up", "--port", "0"], data, environ)
     running.says("the database cannot be reached, trying again")
 

@@ -51,7 +51,8 @@ def migrate(data: Path) -> None:
     deadline = time.monotonic() + DATABASE_LIMIT
     while True:
         try:
-            return call_command("migrate", interactive=False, verbosity=0)
+            call_command("migrate", interactive=False, verbosity=0)
+            return
         except OperationalError as error:
             if time.monotonic() > deadline:
                 raise CommandError(f"the database cannot be reached: {error}") from error
