@@ -47,10 +47,22 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
 
 async def purge(*, tenant_id: int) -> int:
     """Remove all payments of a tenant with everything booked for them; how many there were. The stream's numbers go on."""
+    # Safe to repeat; a settling that holds some of the payments may make a deadlock of it.
+    return await database.retrying(lambda: _purge({"tenant": tenant_id}))
+
+
+_ROLLUP = ("width", "starts_at", "processor", "currency", "payments", "amount", "fee")
+
+
+async def _purge(tenant: dict[str, int]) -> int:
     async with database.transaction() as conn:
-        removed = await database.rows(conn, SQL["purge"], {"tenant": tenant_id})
-        await database.rows(conn, SQL["sweep_rollups"], {"tenant": tenant_id})
-    return removed[0][0]
+        gone = await database.rows(conn, SQL["purge"], tenant)
+        await database.rows(conn, SQL["purge_children"], tenant)
+        booked = zip(*(row for row in gone if row[0]), strict=True)
+        if columns := dict(zip(_ROLLUP, map(list, booked), strict=False)):
+            await database.rows(conn, SQL["purge_rollups"], {**tenant, **columns})
+            await database.rows(conn, SQL["sweep_rollups"], tenant)
+    return next(count for width, _, _, _, count, *_ in gone if not width)
 
 
 cancel_sync = sync_twin(cancel)

@@ -89,9 +89,9 @@ async def _still_open(connection: AsyncConnection) -> None:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
-        connection.pgconn.consume_input()  # raises OperationalError at end of file
-        if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
-            raise psycopg.OperationalError("the server closed the connection")
+        # An idle connection has nothing to read but its end, of which the server's farewell may come first. What is
+        # harmless (a setting changed at the server) costs a new connection.
+        raise psycopg.OperationalError("the server closed the connection")
 
 
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = weakref.WeakKeyDictionary()

@@ -15,35 +15,49 @@ FROM moved m JOIN numbered n USING (tenant_id)
 RETURNING position;
 
 -- name: purge
--- Everything that hangs on the payments that this statement itself removes, and nothing else: payments accepted or
--- settled at the same moment keep their entries, and roll-ups are reduced by what went, not emptied.
+-- The payments, and what their going means for the roll-ups. It waits for those that a worker is settling right now; what
+-- hangs on them is committed then, but too late for this statement's snapshot: the next ones see it.
 WITH gone AS MATERIALIZED (
     DELETE FROM payments_payment WHERE tenant_id = %(tenant)s
-    RETURNING id, closed, processor_id, requested_at, currency, amount, fee
-), attempts AS (
-    DELETE FROM payments_attempt a USING gone g WHERE a.tenant_id = %(tenant)s AND a.payment_id = g.id
-), events AS (
-    DELETE FROM payments_paymentevent e USING gone g WHERE e.tenant_id = %(tenant)s AND e.payment_id = g.id
-), ledger AS (
-    DELETE FROM payments_ledgerentry l USING gone g WHERE l.tenant_id = %(tenant)s AND l.payment_id = g.id
-), letters AS (
-    DELETE FROM payments_deadletter d USING gone g WHERE d.tenant_id = %(tenant)s AND d.payment_id = g.id
+    RETURNING closed, processor_id, requested_at, currency, amount, fee
 ), sandbox AS (
     DELETE FROM payments_sandboxbooking b USING payments_processor p WHERE p.tenant_id = %(tenant)s AND b.processor_id = p.id
-), booked AS (
-    SELECT w.width, to_timestamp(floor(extract(epoch FROM g.requested_at) / w.width) * w.width) AS starts_at,
-        g.processor_id, g.currency, count(*) AS payments, sum(g.amount) AS amount, sum(g.fee) AS fee
-    FROM gone g CROSS JOIN (VALUES (1), (3600)) AS w (width)
-    WHERE g.closed = 'succeeded'
-    GROUP BY 1, 2, 3, 4
-), reduced AS (
-    UPDATE payments_rollup r
-    SET payments = r.payments - b.payments, amount = r.amount - b.amount, fee = r.fee - b.fee
-    FROM booked b
-    WHERE r.tenant_id = %(tenant)s AND r.width = b.width AND r.starts_at = b.starts_at
-      AND r.processor_id = b.processor_id AND r.currency = b.currency
 )
-SELECT count(*) FROM gone;
+SELECT w.width, to_timestamp(floor(extract(epoch FROM g.requested_at) / w.width) * w.width),
+    g.processor_id, g.currency, count(*), sum(g.amount)::bigint, sum(g.fee)::bigint
+FROM gone g CROSS JOIN (VALUES (1), (3600)) AS w (width)
+WHERE g.closed = 'succeeded'
+GROUP BY 1, 2, 3, 4
+UNION ALL
+SELECT 0, NULL, NULL, NULL, count(*), 0, 0 FROM gone;
+
+-- name: purge_children
+-- Everything whose payment is gone. Payments accepted or settled at the same moment stand, and so does what is theirs.
+WITH attempts AS (
+    DELETE FROM payments_attempt c WHERE c.tenant_id = %(tenant)s
+        AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+), events AS (
+    DELETE FROM payments_paymentevent c WHERE c.tenant_id = %(tenant)s
+        AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+), ledger AS (
+    DELETE FROM payments_ledgerentry c WHERE c.tenant_id = %(tenant)s
+        AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+), letters AS (
+    DELETE FROM payments_deadletter c WHERE c.tenant_id = %(tenant)s
+        AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+)
+SELECT 1 FROM payments_rollup WHERE tenant_id = %(tenant)s  -- locked in the order in which settling locks them
+ORDER BY tenant_id, width, starts_at, processor_id, currency FOR UPDATE;
+
+-- name: purge_rollups
+-- Reduced by what went, not emptied.
+UPDATE payments_rollup r
+SET payments = r.payments - g.payments, amount = r.amount - g.amount, fee = r.fee - g.fee
+FROM unnest(%(width)b::bigint[], %(starts_at)b::timestamptz[], %(processor)b::bigint[], %(currency)b::text[],
+    %(payments)b::bigint[], %(amount)b::bigint[], %(fee)b::bigint[]
+) AS g (width, starts_at, processor_id, currency, payments, amount, fee)
+WHERE r.tenant_id = %(tenant)s AND r.width = g.width AND r.starts_at = g.starts_at
+  AND r.processor_id = g.processor_id AND r.currency = g.currency;
 
 -- name: sweep_rollups
 DELETE FROM payments_rollup WHERE tenant_id = %(tenant)s AND payments = 0;

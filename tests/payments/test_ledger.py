@@ -10,7 +10,7 @@ from django.core.management import call_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments import ledger, money
+from payments import ledger, lifecycle, money
 from registry import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -113,6 +113,32 @@ async def _settling_waits() -> bool:
 
 async def _kill_the_waiting(conn) -> list:
     return await database.rows(conn, f"SELECT pg_terminate_backend(pid) {WAITING}")
+
+
+async def test_a_purge_in_the_middle_of_a_settling_takes_all_of_it_along(tenant):
+    await in_thread(make_processor, tenant)
+    async with at_work():
+        await accept(tenant, 2)
+        await until_settled(tenant)
+        async with database.transaction() as conn:
+            await conn.execute("SELECT 1 FROM payments_rollup WHERE width = 3600 FOR UPDATE")
+            await accept(tenant, 3)
+            await eventually(lambda: _settling_waits())
+            purging = asyncio.create_task(lifecycle.purge(tenant_id=tenant.pk))
+            await eventually(lambda: _purge_waits())
+        removed = await purging
+
+    proof = await ledger.prove(tenant_id=tenant.pk)
+    assert removed == 5
+    assert proof == ledger.Proof(payments=0, lines=0, unbalanced=0, missing=0, strange=0, rollups_off=0)
+    for table in ("attempt", "paymentevent", "ledgerentry", "rollup"):
+        assert await database.fetch(f"SELECT * FROM payments_{table} WHERE tenant_id = %s", [tenant.pk]) == []
+
+
+async def _purge_waits() -> bool:
+    sql = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE '%%DELETE FROM payments_payment %%' AND pid <> pg_backend_pid()"""
+    return (await database.fetch(sql))[0][0] > 0
 
 
 async def test_workers_that_settle_side_by_side_keep_the_sums(tenant):
