@@ -12,6 +12,7 @@ CHORE_TIMEOUT = 600  # seconds
 
 class Command(BaseCommand):
     help = "Schedule the chores (ledger proof, clean-up)."
+    requires_system_checks = ()
 
     def handle(self, **_: object) -> None:
         scheduler = CronScheduler(connection=django_rq.get_connection("housekeeping"), logging_level="WARNING")
