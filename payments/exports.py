@@ -38,4 +38,4 @@ async def csv_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[b
 
 def safe_cell(value: Any) -> Any:
     """Spreadsheets run cells that begin like formulas (CSV injection); a quote in front stops that."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else value

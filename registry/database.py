@@ -91,6 +91,7 @@ async def _still_open(connection: AsyncConnection) -> None:
     if poll.poll(0):
         # An idle connection has nothing to read but its end, of which the server's farewell may come first. What is
         # harmless (a setting changed at the server) costs a new connection.
+        await connection.close()  # else the pool would offer it again
         raise psycopg.OperationalError("the server closed the connection")
 
 

@@ -9,7 +9,7 @@ import io
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext
@@ -91,6 +91,7 @@ class LeanHandler(ASGIHandler):
             request = self.request_class(scope, io.BytesIO(body))
             request._body = body  # in memory already: Django need not read the stream again
             request.resolver_match = match
+            request.method = "GET" if scope["method"] == "HEAD" else request.method  # `answer` leaves the body out
             request.receive = receive  # type: ignore[attr-defined]
             response = await match.func(request, *match.args, **match.kwargs)
             if response.status_code == 405 and response.get("Content-Type", "").startswith("text/"):
@@ -117,6 +118,8 @@ class LeanHandler(ASGIHandler):
         self.count(scope["method"], response.status_code)
         if response.streaming:
             response["X-Request-Id"], response["X-Content-Type-Options"] = rid.decode(), "nosniff"
+            if scope["method"] == "HEAD":
+                response.streaming_content = _nothing()  # type: ignore[attr-defined]
             await until_disconnect(receive, self.send_response(response, send))
             return
         content: bytes = response.content  # type: ignore[attr-defined]  # only streams have none
@@ -147,6 +150,11 @@ def _replay(body: bytes, receive: Callable) -> Callable:
         return first.pop() if first else await receive()
 
     return receiving
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for content in ():
+        yield content
 
 
 def _with_request_id(send: Callable, rid: bytes) -> Callable:

@@ -1,0 +1,146 @@
+"""A sandbox tenant can be emptied; a live one and its neighbours cannot lose a row."""
+
+import asyncio
+from typing import Any
+
+from django.db import connection
+from django_async_backend.db import async_new_connection
+
+from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Rollup
+from registry.models import Tenant
+from tests.conftest import Api, at_work, make_key
+from tests.factories import make_dead_letter, make_payment, make_processor, make_tenant
+
+OWNED = (Payment, PaymentEvent, Attempt, LedgerEntry, Rollup, DeadLetter)
+
+
+async def purge(api: Api) -> tuple[int, dict[str, Any]]:
+    async with api.post("/purge-payments") as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def left(tenant: Tenant) -> dict[str, int]:
+    async with async_new_connection():
+        return {kind.__name__: await kind.async_objects.filter(tenant_id=tenant.pk).acount() for kind in OWNED}
+
+
+async def summary(api: Api) -> dict[str, Any]:
+    async with api.get("/payments-summary") as response:
+        return await response.json()
+
+
+async def test_everything_of_a_sandbox_tenant_goes(api: Api, tenant, default):
+    settled = [await api.pay() for _ in range(3)]
+    async with at_work():
+        for payment in settled:
+            await api.until(payment["correlationId"], "succeeded")
+    await api.pay(scheduledFor="2026-12-01T00:00:00Z")
+    await asyncio.to_thread(lambda: make_dead_letter(make_payment(tenant)))
+
+    answer = await purge(api)
+
+    assert answer == (200, {"message": "All payments purged.", "payments": 5})
+    assert set((await left(tenant)).values()) == {0}
+    assert await summary(api) == {"default": {"totalRequests": 0, "totalAmount": 0}}
+
+
+async def test_other_tenants_keep_everything(api: Api, stranger: Api, tenant):
+    theirs = await stranger.pay()
+
+    await purge(api)
+
+    assert (await stranger.status(theirs["correlationId"]))["status"] == "queued"
+
+
+async def test_a_purged_id_is_free_again(api: Api):
+    payment = await api.pay()
+    await purge(api)
+
+    async with api.post("/payments", json={"correlationId": payment["correlationId"], "amount": "1.00"}) as response:
+        assert response.status == 202
+        assert "Idempotent-Replayed" not in response.headers
+
+
+async def test_the_streams_numbers_go_on_after_a_purge(api: Api, tenant):
+    await api.pay()
+    await api.pay()
+    await purge(api)
+    await api.pay()
+
+    async with async_new_connection():
+        positions = [p async for p in PaymentEvent.async_objects.filter(tenant_id=tenant.pk).values_list("position", flat=True)]
+
+    assert positions == [3]
+
+
+async def test_a_live_tenant_cannot_be_purged(server: str):
+    tenant = await asyncio.to_thread(make_tenant, mode="live")
+    async with Api(server, await make_key(tenant)) as api:
+        await api.pay()
+
+        status, said = await purge(api)
+
+    assert (status, said["title"]) == (403, "Payments of a live tenant cannot be purged")
+    assert (await left(tenant))["Payment"] == 1
+
+
+async def test_a_key_that_may_only_read_cannot_purge(server: str, tenant, api: Api):
+    await api.pay()
+    async with Api(server, await make_key(tenant, "read")) as reader:
+        status, _ = await purge(reader)
+
+    assert status == 403
+    assert (await left(tenant))["Payment"] == 1
+
+
+async def test_payments_accepted_and_settled_during_purges_stay_consistent(api: Api, tenant, default):
+    async def accept() -> None:
+        for _ in range(15):
+            await api.pay()
+
+    async def purge_again_and_again() -> None:
+        for _ in range(6):
+            await purge(api)
+
+    async with at_work():
+        await asyncio.gather(accept(), accept(), purge_again_and_again(), accept(), purge_again_and_again())
+
+    assert await asyncio.to_thread(orphans, tenant) == 0
+    rolled = await asyncio.to_thread(rolled_up, tenant)
+    assert rolled[0] == rolled[1]
+
+
+def orphans(tenant: Tenant) -> int:
+    """Rows that hang on a payment that is gone."""
+    tables = ("payments_paymentevent", "payments_ledgerentry", "payments_attempt", "payments_deadletter")
+    counts = " + ".join(
+        f"(SELECT count(*) FROM {table} t WHERE tenant_id = {tenant.pk} AND NOT EXISTS (SELECT FROM payments_payment p"
+        " WHERE p.tenant_id = t.tenant_id AND p.id = t.payment_id))"
+        for table in tables
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {counts}")
+        return cursor.fetchone()[0]
+
+
+def rolled_up(tenant: Tenant) -> tuple[tuple, tuple]:
+    """Booked payments by the roll-ups, and one by one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(payments), 0), coalesce(sum(amount), 0) FROM payments_rollup WHERE width = 1 AND tenant_id = %s",
+            [tenant.pk],
+        )
+        rolled = cursor.fetchone()
+        cursor.execute(
+            "SELECT count(*), coalesce(sum(amount), 0) FROM payments_payment WHERE closed = 'succeeded' AND tenant_id = %s",
+            [tenant.pk],
+        )
+        return rolled, cursor.fetchone()
+
+
+async def test_a_processor_outlives_the_purge(api: Api, tenant):
+    await asyncio.to_thread(make_processor, tenant, "kept")
+
+    await purge(api)
+
+    assert set(await summary(api)) == {"kept"}
