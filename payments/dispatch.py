@@ -387,13 +387,12 @@ def never_booked(claim: Claim, latency_ms: int) -> Settlement:
 
 
 def _booked(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    took = max(0, round((datetime.now(UTC) - claim.created_at).total_seconds() * 1000))
     return Settlement(
         claim=claim,
         status=SUCCEEDED,
         outcome=Result.BOOKED,
         code=outcome.code,
-        detail=f"Booked at {claim.account.name}, {duration(took)} after acceptance",
+        detail=f"Booked at {claim.account.name}",
         latency_ms=latency_ms,
     )
 
@@ -446,13 +445,6 @@ def backoff(number: int) -> float:
     """Seconds before the next attempt: doubling from FIRST_BACKOFF to LONGEST_BACKOFF, the upper half at random."""
     full = min(FIRST_BACKOFF * 2 ** min(number - 1, 16), LONGEST_BACKOFF)
     return full * random.uniform(0.5, 1.0)
-
-
-def duration(ms: int) -> str:
-    """Milliseconds in words for people: 41 ms, 3.2 s, 4 min."""
-    if ms < 1000:
-        return f"{ms} ms"
-    return f"{ms / 1000:.1f} s" if ms < 120_000 else f"{ms / 60_000:.0f} min"
 
 
 def _ms(started: float) -> int:

@@ -7,7 +7,6 @@ the rest is owed to the tenant (credit).
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from registry import database
 from registry.sync import sync_twin
 

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from uuid import UUID
 
-
 from payments import events, queries
 from payments.errors import NotCancelable, UnknownPayment
 from payments.states import CANCELED, OPEN, sources_of

@@ -97,7 +97,6 @@ INSTALLED_APPS = [
 # The pages' middleware. Requests to the API pass none of it: registry.handler says which and why.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -148,7 +147,7 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # read once at the start from where they lie: there is no collectstatic to forget
+WHITENOISE_USE_FINDERS = True  # registry.files: read once at the start from where they lie: there is no collectstatic to forget
 WHITENOISE_AUTOREFRESH = False
 
 # -- Data layer (requirement D2): registry.database enforces each of these -----------------------

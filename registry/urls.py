@@ -5,7 +5,7 @@ from django.urls import include, path
 
 from payments import page_urls
 from payments import urls as payments
-from registry import status
+from registry import files, status
 from registry.api import api
 from registry.handler import lean
 
@@ -19,6 +19,7 @@ def _lean(patterns: list) -> list:
 
 urlpatterns = [
     *payments.hot,
+    path("static/<path:path>", files.static),
     path("health", status.health),
     path("health/live", status.live),
     path("health/ready", status.ready),
