@@ -25,7 +25,7 @@ from queueing.drain import Drain
 from registry import access, database, live
 from registry.models import Tenant
 from tests.bed import HttpProcessor
-from tests.factories import make_processor, make_tenant
+from tests.factories import in_thread, make_processor, make_tenant
 
 PATIENCE = 10.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
 
@@ -67,6 +67,7 @@ async def _clean() -> AsyncIterator[None]:
 
 
 def _anything_left() -> bool:
+    connection.close()  # a test may have cut it
     try:
         return Tenant.objects.exists()
     finally:
@@ -105,7 +106,7 @@ async def _loop_resources() -> AsyncIterator[None]:
 @pytest.fixture
 async def tenant() -> Tenant:
     """A sandbox tenant in BRL, of a name no other test has."""
-    return await asyncio.to_thread(make_tenant, f"shop-{uuid4().hex[:12]}")
+    return await in_thread(make_tenant, f"shop-{uuid4().hex[:12]}")
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ async def make_key(tenant: Tenant, *scopes: str, **options: Any) -> str:
 async def default(tenant: Tenant) -> AsyncIterator[HttpProcessor]:
     """The tenant's cheaper processor, over HTTP, well until told otherwise."""
     async with HttpProcessor() as processor:
-        await asyncio.to_thread(make_processor, tenant, "default", kind="http", url=processor.url, fee="0.05")
+        await in_thread(make_processor, tenant, "default", kind="http", url=processor.url, fee="0.05")
         yield processor
 
 
@@ -133,7 +134,7 @@ async def default(tenant: Tenant) -> AsyncIterator[HttpProcessor]:
 async def fallback(tenant: Tenant) -> AsyncIterator[HttpProcessor]:
     """The tenant's dearer processor."""
     async with HttpProcessor() as processor:
-        await asyncio.to_thread(make_processor, tenant, "fallback", kind="http", url=processor.url, fee="0.15")
+        await in_thread(make_processor, tenant, "fallback", kind="http", url=processor.url, fee="0.15")
         yield processor
 
 
@@ -216,7 +217,7 @@ async def api(server: str, key: str) -> AsyncIterator[Api]:
 @pytest.fixture
 async def stranger(server: str) -> AsyncIterator[Api]:
     """A program of another tenant."""
-    other = await asyncio.to_thread(make_tenant, f"other-{uuid4().hex[:12]}")
+    other = await in_thread(make_tenant, f"other-{uuid4().hex[:12]}")
     async with Api(server, await make_key(other)) as client:
         yield client
 

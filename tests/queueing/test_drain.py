@@ -1,0 +1,242 @@
+"""A drain: quick to wake, gentle to stop, seen while it lives, replaced when it falls silent, patient with the database."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from payments.dispatch import Dispatch
+from queueing import drain as draining
+from queueing.drain import Drain
+from queueing.models import Worker
+from registry import database, telemetry
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread, make_processor
+from tests.settling import accept, configure, count, payments, seed, tries, until_settled
+
+
+@pytest.fixture
+async def processor(tenant):
+    return await in_thread(make_processor, tenant)
+
+
+async def workers() -> list[Worker]:
+    try:
+        return [worker async for worker in Worker.async_objects.order_by("id")]
+    finally:
+        await database.release()
+
+
+# -- Stopping --------------------------------------------------------------------------------------------------
+
+
+async def test_told_to_stop_it_finishes_what_is_in_flight_and_claims_nothing_more(tenant, processor):
+    await configure(tenant, "default", delay=300)
+    await seed(tenant, 30)
+
+    async with at_work(capacity=10) as drain:
+        await eventually(lambda: len(drain.in_flight) == 10)
+        drain.stop()
+
+    assert await count(tenant, "succeeded") == 10
+    assert await count(tenant, "queued") == 20
+    assert {row.lease_id for row in await payments(tenant)} == {None}
+
+
+async def test_what_it_cannot_finish_in_time_it_hands_back_in_doubt_and_due_at_once(tenant, processor, monkeypatch):
+    monkeypatch.setattr(draining, "GRACE", 0.1)
+    await configure(tenant, "default", hang=True)
+    await seed(tenant, 10)
+
+    async with at_work() as drain:
+        await eventually(lambda: len(drain.in_flight) == 10)
+        started = time.monotonic()
+    took = time.monotonic() - started
+
+    rows = await payments(tenant)
+    assert {(row.status, row.lease_id, row.code) for row in rows} == {("uncertain", None, "worker_left")}
+    [[due]] = await database.fetch("SELECT bool_and(run_at <= now()) FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
+    assert due
+    assert took < 3
+
+
+async def test_it_ends_by_itself_after_its_time(tenant, processor):
+    job = Dispatch()
+
+    async with asyncio.timeout(5):
+        await Drain(job).run(seconds=0.1)
+    await job.close()
+
+    assert await workers() == []
+
+
+# -- Being seen ------------------------------------------------------------------------------------------------
+
+
+async def test_it_is_seen_while_it_is_at_work_and_gone_afterwards(tenant, processor, monkeypatch):
+    monkeypatch.setattr(draining, "HEARTBEAT", 0.05)
+    await configure(tenant, "default", delay=400)
+    async with at_work(capacity=50):
+        [first] = await eventually(workers)
+        await seed(tenant, 20)
+
+        async def told() -> Worker | None:
+            [now] = await workers()
+            return now if now.in_flight == 20 and now.heartbeat_at > first.heartbeat_at else None
+
+        busy = await eventually(told)
+        await until_settled(tenant)
+
+        async def finished() -> bool:
+            return [worker.finished for worker in await workers()] == [20]
+
+        await eventually(finished)
+
+    assert (busy.queue, busy.capacity) == ("payments", 50)
+    assert await workers() == []
+
+
+async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(tenant, processor):
+    async with at_work(capacity=5) as silent:
+        await configure(tenant, "default", hang=True)
+        await seed(tenant, 5)
+        await eventually(lambda: len(silent.in_flight) == 5)
+        silent.stop()  # claims no more; its lease is as a dead one's
+        await configure(tenant, "default", hang=False)
+        await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
+
+        async with at_work():
+            settled = await until_settled(tenant, within=5.0)
+        for task in silent.in_flight:
+            task.cancel()
+
+    assert {row.attempt for row in settled} == {2}
+
+
+async def test_a_drain_that_was_taken_for_dead_starts_anew(tenant, processor, monkeypatch):
+    monkeypatch.setattr(draining, "HEARTBEAT", 0.05)
+    job = Dispatch()
+    running = asyncio.create_task(Drain(job).run(seconds=600))
+    await eventually(workers)
+
+    await database.fetch("DELETE FROM queueing_worker")
+
+    async with asyncio.timeout(5):
+        await running
+    await job.close()
+
+
+# -- Waking ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_payment_wakes_it_without_waiting_for_its_own_look(tenant, processor, monkeypatch):
+    monkeypatch.setattr(draining, "POLL", 600.0)
+    async with at_work():
+        await eventually(lambda: _listeners())
+        for _ in range(3):
+            await accept(tenant)
+            await until_settled(tenant, within=1.0)
+
+
+async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor):
+    async with at_work():
+        await eventually(lambda: _listeners())
+        await database.fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")
+        await seed(tenant, 3)  # says nothing to anybody
+
+        await until_settled(tenant, within=2.0)
+
+        await eventually(lambda: _listeners())
+
+
+LISTENING = "datname = current_database() AND query LIKE 'LISTEN %%' AND pid <> pg_backend_pid()"
+
+
+async def _listeners() -> int:
+    return (await database.fetch(f"SELECT count(*) FROM pg_stat_activity WHERE {LISTENING}"))[0][0]
+
+
+async def test_a_full_drain_leaves_no_tasks_behind_while_it_waits_for_room(tenant, processor):
+    await configure(tenant, "default", delay=20)
+    await seed(tenant, 400)
+    before = len(asyncio.all_tasks())
+
+    async with at_work(capacity=20):
+        await eventually(lambda: _succeeded(tenant, 300))
+        tasks = len(asyncio.all_tasks()) - before
+
+    assert tasks < 20 + 30
+
+
+async def _succeeded(tenant, number: int) -> bool:
+    return await count(tenant, "succeeded") >= number
+
+
+# -- The database goes away ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def database_away():
+    """The test database throws everybody out and lets nobody in, as a server that restarts."""
+    name = connection.settings_dict["NAME"]
+    server = urlunsplit(urlsplit(f"postgres://{_address()}")._replace(path="/postgres"))
+    async with await psycopg.AsyncConnection.connect(server, autocommit=True) as maintenance:
+        await maintenance.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        try:
+            await maintenance.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            yield
+        finally:
+            await maintenance.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+def _database_errors() -> float:
+    """Calls that gave up after all their tries."""
+    return sum(one.value for metric in telemetry.DB_ERRORS.collect() for one in metric.samples if one.name.endswith("_total"))
+
+
+def _address() -> str:
+    database_settings = settings.DATABASES["default"]
+    user, password = database_settings["USER"], database_settings.get("PASSWORD")
+    who = f"{user}:{password}" if password else user
+    return f"{who}@{database_settings['HOST']}:{database_settings['PORT']}"
+
+
+async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, default):
+    default.delays(150)
+    async with at_work():
+        ids = await accept(tenant, 150)
+        await eventually(lambda: len(default.booked) >= 20)
+        async with database_away():
+            missed = _database_errors()
+            await eventually(lambda: len(default.booked) >= 100)  # answers come in that nobody can write down
+            await eventually(lambda: _database_errors() > missed)
+        settled = await until_settled(tenant, within=15.0)
+
+    assert sorted(default.booked) == sorted(map(str, ids))
+    assert {row.processor for row in settled} == {"default"}
+    for row in settled[:20]:
+        assert {a.requested_at for a in await tries(row.correlation_id)} == {row.requested_at}
+    [[lines, total]] = await database.fetch(
+        "SELECT count(*), sum(amount)::bigint FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk]
+    )
+    assert (lines, total) == (450, 0)
+
+
+async def test_every_connection_cut_again_and_again_costs_nothing_but_time(tenant, processor):
+    async with at_work(), at_work():
+        for _ in range(4):
+            await seed(tenant, 100)
+            cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            await database.fetch(cut)
+        settled = await until_settled(tenant, within=15.0)
+
+    [[bookings]] = await database.fetch("SELECT count(*) FROM payments_sandboxbooking WHERE processor_id = %s", [processor.pk])
+    [[lines, total]] = await database.fetch(
+        "SELECT count(*), sum(amount)::bigint FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk]
+    )
+    assert (len(settled), bookings, lines, total) == (400, 400, 1200, 0)
