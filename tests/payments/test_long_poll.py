@@ -1,0 +1,145 @@
+"""The long poll of contract section 3: events after a sequence, the wait, who may ask, and hang-ups that leave nothing."""
+
+import asyncio
+import random
+import time
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from registry import database, live
+from tests.conftest import Api, at_work, eventually
+from tests.factories import in_thread, make_processor
+
+
+@pytest.fixture
+async def sandbox(tenant):
+    return await in_thread(make_processor, tenant, "default", options={"delay": 0})
+
+
+async def poll(api: Api, payment: dict, **query: object) -> dict:
+    async with api.get(f"/payments/{payment['correlationId']}/events", params={k: str(v) for k, v in query.items()}) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+async def test_events_after_a_sequence_come_at_once_in_order_as_a_socket_would_send_them(api: Api, sandbox, worker):
+    payment = await api.pay()
+    await api.until(payment["correlationId"], "succeeded")
+
+    answer = await poll(api, payment, after=1, wait=20)
+
+    assert [event["sequence"] for event in answer["events"]] == [2, 3]
+    assert answer["next"] == 3
+    assert answer["events"][-1] == {"type": "payment", "sequence": 3, "payment": await api.status(payment["correlationId"])}
+
+
+async def test_a_poll_that_waits_answers_as_soon_as_something_happens(api: Api, sandbox):
+    payment = await api.pay()
+    waiting = asyncio.create_task(poll(api, payment, after=1, wait=20))
+    await eventually(lambda: live.hub().feeds)
+
+    started = time.monotonic()
+    async with at_work():
+        answer = await waiting
+
+    assert answer["events"][0]["payment"]["status"] == "processing"
+    assert time.monotonic() - started < 2
+
+
+async def test_a_poll_answers_without_events_when_its_wait_is_over(api: Api):
+    payment = await api.pay()
+
+    started = time.monotonic()
+    answer = await poll(api, payment, after=1, wait=1)
+
+    assert answer == {"events": [], "next": 1}
+    assert 0.9 < time.monotonic() - started < 3
+
+
+async def test_a_reader_that_polls_on_sees_every_event_once(api: Api, sandbox):
+    payment = await api.pay()
+    seen, after = [], 0
+
+    async with at_work():
+        while after < 3:
+            answer = await poll(api, payment, after=after, wait=5)
+            seen += [event["sequence"] for event in answer["events"]]
+            after = answer["next"]
+
+    assert seen == [1, 2, 3]
+
+
+async def test_the_token_of_the_payments_link_is_enough(api: Api):
+    payment = await api.pay()
+
+    async with aiohttp.ClientSession(api.address) as nobody:
+        token = urlsplit(payment["liveUrl"]).query
+        async with nobody.get(f"/payments/{payment['correlationId']}/events?wait=0&{token}") as response:
+            answer = await response.json()
+
+    assert (response.status, [event["sequence"] for event in answer["events"]]) == (200, [1])
+
+
+@pytest.mark.parametrize("query", ["wait=0&token=1.AAAAAAAAAAAAAAAAAAAA", "wait=0&token=zz", "wait=0&token=%00"])
+async def test_a_wrong_token_is_404_and_says_no_more_than_for_a_payment_that_is_not_there(api: Api, query: str):
+    payment = await api.pay()
+    bodies = []
+
+    async with aiohttp.ClientSession(api.address) as nobody:
+        for correlation_id in (payment["correlationId"], uuid4()):
+            async with nobody.get(f"/payments/{correlation_id}/events?{query}") as response:
+                bodies.append((response.status, await response.json()))
+
+    assert bodies[0] == bodies[1]
+    assert bodies[0][0] == 404
+
+
+async def test_another_tenant_polls_in_vain(api: Api, stranger: Api):
+    payment = await api.pay()
+
+    async with stranger.get(f"/payments/{payment['correlationId']}/events?wait=0") as response:
+        assert response.status == 404
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "after=99999999999", "wait=31", "wait=-1", "wait=1.5", "after=%C2%B2"])
+async def test_numbers_that_are_none_or_out_of_range_are_422_by_name(api: Api, query: str):
+    payment = await api.pay()
+
+    async with api.get(f"/payments/{payment['correlationId']}/events?{query}") as response:
+        body = await response.json()
+
+    assert response.status == 422
+    assert body["errors"][0]["field"] == query.partition("=")[0]
+
+
+async def test_five_hundred_polls_that_hang_up_leave_no_subscription_and_no_connection(api: Api, tenant):
+    payment = await api.pay()
+    url = f"/payments/{payment['correlationId']}/events?after=1&wait=30"
+    headers = {"Authorization": f"Bearer {api.key}"}
+    async with aiohttp.ClientSession(api.address, connector=aiohttp.TCPConnector(limit=0), headers=headers) as callers:
+        polls = [asyncio.create_task(callers.get(url)) for _ in range(500)]
+        # Some hang up while their request is still on its way, the rest once all of them wait.
+        for waiting in random.Random(1).sample(polls, 100):
+            waiting.cancel()
+            await asyncio.sleep(0)
+        await eventually(lambda: tenant.pk in live.hub().feeds)
+        await eventually(lambda: len(readers(tenant.pk)) >= 400)
+
+        for waiting in polls:
+            waiting.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+    await eventually(lambda: tenant.pk not in live.hub().feeds)
+    await eventually(all_connections_are_back)
+
+
+def readers(tenant_id: int) -> set:
+    return {reader for group in live.hub().feeds[tenant_id].by_subject.values() for reader in group}
+
+
+def all_connections_are_back() -> bool:
+    now = database.statistics()
+    return now["pool_available"] == now["pool_size"] and not now.get("requests_waiting")

@@ -1,0 +1,585 @@
+"""Requirement D1–D3: async ORM and transactions, every limit enforced, retries only where safe, cut lines, nothing leaked."""
+
+import asyncio
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.db import IntegrityError, OperationalError, connection, connections
+from django_async_backend.db import async_new_connection
+from django_async_backend.db.transaction import async_atomic
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+
+from payments import queries
+from registry import database, embedded
+from registry.errors import Unavailable
+from registry.models import Tenant
+from tests.conftest import Api, eventually
+from tests.factories import in_thread, make_payment
+
+SLOW = "SELECT pg_sleep(20)"
+
+
+@pytest.fixture
+async def fresh_pool(settings) -> AsyncIterator[Any]:
+    """The settings, with a pool that is opened after the test has changed them, and closed with it."""
+    await database.close()
+    yield settings
+    await database.close()
+
+
+async def pids(many: int) -> list[int]:
+    """The servers' processes behind `many` connections held at the same time."""
+    all_there = asyncio.Barrier(many)
+
+    async def hold() -> int:
+        async with database.connection() as conn:
+            await all_there.wait()
+            return conn.info.backend_pid
+
+    return await asyncio.gather(*(hold() for _ in range(many)))
+
+
+def cut_all() -> int:
+    """End every other session of this database, as an administrator or a fail-over does; how many there were."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"  # waits until the process has ended
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        return cursor.fetchone()[0]
+
+
+def idle() -> bool:
+    now = database.statistics()
+    return now["pool_available"] == now["pool_size"] and not now.get("requests_waiting")
+
+
+# -- D1: the ORM, async ----------------------------------------------------------------------------------------
+
+
+@async_new_connection
+async def test_rows_are_made_found_changed_and_removed_through_the_orm():
+    slug = f"t-{uuid4().hex[:8]}"
+
+    made = await Tenant.async_objects.acreate(slug=slug, name="before")
+    await Tenant.async_objects.filter(pk=made.pk).aupdate(name="after")
+    found = await Tenant.async_objects.aget(slug=slug)
+    await found.async_delete()
+
+    assert found.name == "after"
+    assert not await Tenant.async_objects.filter(slug=slug).aexists()
+
+
+@async_new_connection
+async def test_a_transaction_that_raises_leaves_nothing_and_one_that_ends_leaves_all():
+    good, bad = f"t-{uuid4().hex[:8]}", f"t-{uuid4().hex[:8]}"
+
+    async with async_atomic():
+        await Tenant.async_objects.acreate(slug=good, name="good")
+    with pytest.raises(IntegrityError):
+        async with async_atomic():
+            await Tenant.async_objects.acreate(slug=bad, name="bad")
+            await Tenant.async_objects.acreate(slug=good, name="twice")
+
+    assert [t.slug async for t in Tenant.async_objects.filter(slug__in=[good, bad])] == [good]
+
+
+@async_new_connection
+async def test_a_savepoint_rolls_back_alone():
+    outer, inner = f"t-{uuid4().hex[:8]}", f"t-{uuid4().hex[:8]}"
+
+    async with async_atomic():
+        await Tenant.async_objects.acreate(slug=outer, name="outer")
+        with suppress(ValueError):
+            async with async_atomic():
+                await Tenant.async_objects.acreate(slug=inner, name="inner")
+                raise ValueError
+
+    assert [t.slug async for t in Tenant.async_objects.filter(slug__in=[outer, inner])] == [outer]
+
+
+@async_new_connection
+async def test_a_cancelled_transaction_is_rolled_back():
+    slug, written = f"t-{uuid4().hex[:8]}", asyncio.Event()
+
+    async def half_way() -> None:
+        async with database.transaction() as conn:
+            await database.rows(conn, "INSERT INTO registry_tenant (slug, name, currency, status, mode, open, settings)"
+                                      " VALUES (%s, 'x', 'BRL', 'active', 'sandbox', false, '{}')", (slug,))
+            written.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(half_way())
+    await written.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert not await Tenant.async_objects.filter(slug=slug).aexists()
+    await database.release()
+    await eventually(idle)
+
+
+# -- D2: every limit -------------------------------------------------------------------------------------------
+
+
+async def test_the_pool_keeps_its_minimum_open(fresh_pool):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = 3, 3, 0
+
+    await database.fetch("SELECT 1")
+
+    await eventually(lambda: database.statistics()["pool_available"] == 3)
+
+
+async def test_a_rush_opens_the_overflow_and_afterwards_only_the_maximum_is_kept(fresh_pool):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = 1, 2, 3
+
+    in_the_rush = await pids(5)
+
+    assert len(set(in_the_rush)) == 5
+    await eventually(lambda: database.statistics()["pool_size"] == 2 and idle())
+    assert set(await pids(2)) <= set(in_the_rush)
+
+
+async def test_beyond_maximum_and_overflow_a_caller_waits_and_after_the_limit_hears_503(fresh_pool):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW, fresh_pool.DB_POOL_TIMEOUT = 1, 1, 1, 0.3
+    async with database.connection(), database.connection():
+        started = time.monotonic()
+
+        with pytest.raises(Unavailable, match="no database connection within"):
+            await database.fetch("SELECT 1")
+
+        assert 0.25 < time.monotonic() - started < 2
+    assert await database.fetch("SELECT 1") == [(1,)]
+
+
+async def test_a_caller_who_waits_gets_the_connection_that_is_given_back(fresh_pool):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = 1, 1, 0
+    async with database.connection() as conn:
+        held = conn.info.backend_pid
+        waiting = asyncio.create_task(database.fetch("SELECT pg_backend_pid()"))
+        await eventually(lambda: database.statistics()["requests_waiting"] == 1)
+
+    assert await waiting == [(held,)]
+
+
+async def test_a_connection_past_its_age_is_replaced(fresh_pool, monkeypatch):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_RECYCLE = 1, 1, 1
+    first = await pids(1)
+
+    async def replaced() -> bool:
+        return await pids(1) != first
+
+    await eventually(replaced)
+
+
+@async_new_connection
+async def test_a_statement_past_its_time_is_stopped_at_the_server_and_answered_with_503(fresh_pool, settings, tenant):
+    options = settings.DATABASES["default"]["OPTIONS"]
+    settings.DB_QUERY_TIMEOUT = 1
+    limited = {**options, "options": options["options"].replace("statement_timeout=30000", "statement_timeout=1000")}
+    assert limited != options
+    with with_options(limited):
+        started = time.monotonic()
+
+        with pytest.raises(Unavailable):
+            await database.fetch(SLOW)
+        with pytest.raises(OperationalError, match="statement timeout"):
+            await Tenant.async_objects.extra(where=["pg_sleep(20) IS NOT NULL"]).acount()
+
+        assert 1.8 < time.monotonic() - started < 6
+    await database.release()
+    await eventually(idle)
+
+
+@contextmanager
+def with_options(options: dict) -> Iterator[None]:
+    """Connections made with other options, as a process started with other settings makes them."""
+    kept = connections.settings["default"]["OPTIONS"]
+    connections.settings["default"]["OPTIONS"] = options
+    try:
+        yield
+    finally:
+        connections.settings["default"]["OPTIONS"] = kept
+
+
+async def test_a_server_that_stops_answering_is_given_up_soon_after_its_own_time_out(settings, monkeypatch):
+    """The server's own limit is off, as behind a pooler that drops it: ours still holds."""
+    settings.DB_QUERY_TIMEOUT = 0.2
+    monkeypatch.setattr(database, "QUERY_GRACE", 0.1)
+    started = time.monotonic()
+
+    async with database.connection() as conn:
+        await conn.execute("SET statement_timeout = 0")
+        with pytest.raises(TimeoutError):
+            await database.rows(conn, SLOW)
+        await conn.execute("RESET statement_timeout")
+
+    assert time.monotonic() - started < 3
+    assert await database.fetch("SELECT 1") == [(1,)]
+
+
+async def test_work_that_may_be_repeated_is_tried_as_often_as_set_with_growing_waits_up_to_the_longest(settings, monkeypatch):
+    settings.DB_RETRY_ATTEMPTS, settings.DB_RETRY_BACKOFF, settings.DB_RETRY_MAX = 5, 4, 0.1
+    monkeypatch.setattr(database, "RETRY_FIRST", 0.02)
+    tries: list[float] = []
+
+    async def cut() -> None:
+        tries.append(time.monotonic())
+        raise errors.AdminShutdown("terminating connection")
+
+    with pytest.raises(Unavailable):
+        await database.retrying(cut)
+
+    waits = [after - before for before, after in zip(tries, tries[1:], strict=False)]
+    assert len(tries) == 5
+    assert 0.01 <= waits[0] < 0.06
+    assert all(0.05 <= wait < 0.3 for wait in waits[2:])  # 0.02 × 4 × 4 is beyond the longest
+
+
+async def test_work_that_comes_through_is_not_tried_again():
+    tries = []
+
+    async def cut_once() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return "done"
+
+    assert await database.retrying(cut_once) == "done"
+    assert len(tries) == 2
+
+
+async def test_a_statement_that_must_not_be_repeated_runs_once(tenant):
+    """Its connection is cut after it has run: whether it was committed is unknown, so nobody runs it again."""
+    runs = f"runs-{uuid4().hex[:8]}"
+    sql = "SELECT nextval(%s), pg_terminate_backend(pg_backend_pid()), pg_sleep(5)"
+    await database.fetch(f'CREATE SEQUENCE "{runs}"')
+    try:
+        with pytest.raises(Unavailable):
+            await database.fetch(sql, (f'"{runs}"',), repeatable=False)
+        once = await database.fetch(f'SELECT last_value, is_called FROM "{runs}"')
+        with pytest.raises(Unavailable):
+            await database.fetch(sql, (f'"{runs}"',))
+        again = await database.fetch(f'SELECT last_value FROM "{runs}"')
+    finally:
+        await database.fetch(f'DROP SEQUENCE "{runs}"')
+
+    assert once == [(1, True)]
+    assert again == [(1 + 3,)]  # the other kind is tried DB_RETRY_ATTEMPTS times
+
+
+async def test_errors_that_no_repetition_cures_are_raised_at_once():
+    for sql, kind in (("SELECT 1 / 0", errors.DivisionByZero), ("SELEKT", errors.SyntaxError)):
+        with pytest.raises(kind):
+            await database.fetch(sql)
+
+
+TRANSIENT = [
+    errors.AdminShutdown(),
+    errors.CrashShutdown(),
+    errors.CannotConnectNow(),
+    errors.TooManyConnections(),
+    errors.IdleInTransactionSessionTimeout(),
+    errors.DeadlockDetected(),
+    errors.SerializationFailure(),
+    psycopg.OperationalError("server closed the connection unexpectedly"),
+    psycopg.InterfaceError("the connection is closed"),
+]
+LASTING = [
+    errors.QueryCanceled(),
+    errors.UniqueViolation(),
+    errors.SyntaxError(),
+    errors.DiskFull(),
+    errors.InvalidPassword(),
+    errors.InsufficientPrivilege(),
+    PoolTimeout(),
+    ValueError(),
+    TimeoutError(),
+]
+
+
+def as_the_orm_raises(error: BaseException) -> OperationalError:
+    wrapped = OperationalError(str(error))
+    wrapped.__cause__ = error
+    return wrapped
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda e: type(e).__name__)
+def test_what_a_moment_cures_is_transient_in_psycopgs_and_in_djangos_words(error: BaseException):
+    assert database.is_transient(error)
+    assert database.is_transient(as_the_orm_raises(error))
+
+
+@pytest.mark.parametrize("error", LASTING, ids=lambda e: type(e).__name__)
+def test_what_a_moment_does_not_cure_is_not_transient(error: BaseException):
+    assert not database.is_transient(error)
+    assert not database.is_transient(as_the_orm_raises(error))
+
+
+async def test_side_by_side_reads_are_at_most_as_many_as_set(settings):
+    settings.CONCURRENT_OPERATIONS = 3
+    running, most = 0, 0
+
+    async def step() -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await Tenant.async_objects.acount()
+        running -= 1
+        return running
+
+    results = await database.concurrently(*(step for _ in range(20)))
+
+    assert len(results) == 20
+    assert most == 3
+    assert idle()
+
+
+async def test_a_step_that_fails_raises_its_own_error_and_ends_the_others():
+    async def fails() -> None:
+        await eventually(sleeping)
+        raise Unavailable("away")
+
+    async def sleeping() -> bool:
+        return bool(await database.fetch("SELECT 1 FROM pg_stat_activity WHERE query = %s AND state = 'active'", (SLOW,)))
+
+    async def waits() -> None:
+        await database.fetch(SLOW)
+
+    with pytest.raises(Unavailable, match="away"):
+        await database.concurrently(waits, fails)
+    await eventually(idle)
+
+
+async def test_an_export_reads_in_chunks_of_the_batch_size(api: Api, tenant, settings, monkeypatch):
+    settings.BATCH_SIZE = 1
+    await in_thread(lambda: [make_payment(tenant) for _ in range(23)])
+
+    chunks = [len(items) async for items in queries.all_of(tenant.pk, queries.Filters())]
+
+    assert chunks == [10, 10, 3]
+
+
+@pytest.mark.parametrize(("prepare", "kept"), [(True, True), (False, False)])
+@async_new_connection
+async def test_behind_pgbouncer_nothing_is_prepared(fresh_pool, prepare: bool, kept: bool):
+    fresh_pool.DB_PREPARE, fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = prepare, 1, 1, 0
+
+    for n in range(10):
+        await database.fetch("SELECT %s::bigint + 1", (n,))
+        await Tenant.async_objects.acount()
+        await database.release()
+    prepared = await database.fetch("SELECT count(*) FROM pg_prepared_statements")
+
+    assert (prepared[0][0] > 0) is kept
+
+
+# -- D3: cut lines, cancelled tasks ----------------------------------------------------------------------------
+
+
+async def test_three_hundred_tasks_with_many_cancelled_leak_no_connection():
+    chance = random.Random(7)
+
+    async def raw() -> None:
+        await database.fetch("SELECT pg_sleep(%s)", (chance.random() / 5,))
+
+    async def changes() -> None:
+        async with database.transaction() as conn:
+            await database.rows(conn, "SELECT pg_sleep(0.1)")
+
+    async def orm() -> None:
+        async with async_new_connection(), async_atomic():
+            await Tenant.async_objects.acount()
+            await asyncio.sleep(chance.random() / 5)
+            await Tenant.async_objects.acount()
+
+    async def side_by_side() -> None:
+        await database.concurrently(Tenant.async_objects.acount, Tenant.async_objects.acount)
+
+    tasks = [asyncio.create_task(chance.choice([raw, changes, orm, side_by_side])()) for _ in range(300)]
+    victims = chance.sample(tasks, 160)
+    for victim in victims:
+        await asyncio.sleep(chance.random() / 500)
+        victim.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    cancelled = sum(isinstance(result, asyncio.CancelledError) for result in results)
+    assert cancelled >= 100
+    assert [r for r in results if r is not None and not isinstance(r, asyncio.CancelledError)] == []
+    await eventually(idle)
+    assert await database.fetch("SELECT 1") == [(1,)]
+
+
+async def test_when_every_connection_is_cut_the_next_statement_does_not_notice():
+    await pids(5)
+
+    assert await in_thread(cut_all) >= 5
+
+    assert await asyncio.gather(*(database.fetch("SELECT 1", repeatable=False) for _ in range(20))) == [[(1,)]] * 20
+
+
+async def test_when_every_connection_is_cut_under_load_reads_come_through_and_nothing_is_lost(api: Api):
+    accepted: list[str] = []
+    outcomes: Counter[int] = Counter()
+    stop = asyncio.Event()
+
+    async def accept_on() -> None:
+        while not stop.is_set():
+            correlation_id = str(uuid4())
+            async with api.post("/payments", json={"correlationId": correlation_id, "amount": "1.00"}) as response:
+                outcomes[response.status] += 1
+                if response.status == 202:
+                    accepted.append(correlation_id)
+
+    async def read_on() -> None:
+        while not stop.is_set():
+            async with api.get("/payments/00000000-0000-0000-0000-000000000000/status") as response:
+                outcomes[response.status] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for work in [accept_on] * 6 + [read_on] * 4:
+            group.create_task(work())
+        for _ in range(5):
+            enough = len(accepted) + 20
+            await eventually(lambda enough=enough: len(accepted) > enough)
+            await in_thread(cut_all)
+        enough = len(accepted) + 50
+        await eventually(lambda: len(accepted) > enough)
+        stop.set()
+
+    found = await database.fetch("SELECT count(*) FROM payments_payment WHERE correlation_id = ANY(%s::uuid[])", (accepted,))
+    assert found == [(len(accepted),)]
+    assert set(outcomes) <= {202, 404, 503}
+    await eventually(idle)
+
+
+@asynccontextmanager
+async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
+    """A PostgreSQL of this test's own, and the loop's pool upon it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DATABASE_URL")
+        place = embedded.Place(folder)
+        place.open_data()
+        server = embedded.Postgres(folder)
+        await asyncio.to_thread(server.start)
+    await database.close()
+    real = database.connection_parameters
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "connection_parameters", lambda: {**real(), **psycopg.conninfo.conninfo_to_dict(server.url)})
+        try:
+            yield server
+        finally:
+            await database.close()
+            with pytest.MonkeyPatch.context() as inner:
+                inner.delenv("DATABASE_URL")
+                await asyncio.to_thread(embedded.stop, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_a_database_restarted_under_load_needs_no_restart_of_ours_and_loses_nothing(settings, monkeypatch):
+    folder = Path(f"/tmp/registry-test-{uuid4().hex[:8]}")
+    settings.DB_POOL_TIMEOUT = 3
+    written: set[int] = set()
+    stop = asyncio.Event()
+
+    async def write_on(base: int) -> None:
+        number = base
+        while not stop.is_set():
+            number += 1
+            try:
+                await database.fetch("INSERT INTO kept VALUES (%s)", (number,), repeatable=False)
+                written.add(number)
+            except Unavailable:
+                await asyncio.sleep(0.02)
+
+    async with own_server(folder) as server:
+        await database.fetch("CREATE TABLE kept (id bigint PRIMARY KEY)")
+        async with asyncio.TaskGroup() as group:
+            for base in range(8):
+                group.create_task(write_on(base * 10**9))
+            await eventually(lambda: len(written) > 200)
+            with monkeypatch.context() as patch:
+                patch.delenv("DATABASE_URL")
+                old_process = server.pid()
+                server.ask_to_stop()
+                await asyncio.to_thread(server.see_gone)
+                before = len(written)
+                await asyncio.to_thread(server.start)
+                process = server.pid()
+            await eventually(lambda: len(written) > before + 200, within=15)
+            stop.set()
+        kept = {number for (number,) in await database.fetch("SELECT id FROM kept")}
+        await eventually(idle)
+
+    assert written <= kept  # what was said to be written is there; what was cut in between may be
+    assert process != old_process
+
+
+# -- Nothing blocks the loop --------------------------------------------------------------------------------------
+
+
+async def longest_standstill(work: Callable[[], Awaitable[None]]) -> float:
+    """Seconds that the loop did not come round while `work` ran."""
+    loop, worst = asyncio.get_running_loop(), 0.0
+    running = asyncio.ensure_future(work())
+    while not running.done():
+        before = loop.time()
+        await asyncio.sleep(0.002)
+        worst = max(worst, loop.time() - before - 0.002)
+    await running
+    return worst
+
+
+async def test_no_query_of_api_pages_or_streams_blocks_the_loop(api: Api, tenant, settings):
+    """Every table is locked for a second: a query on the loop's own thread would stop the loop for that long."""
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    await in_thread(Tenant.objects.filter(pk=tenant.pk).update, open=True)
+    payment = await api.pay()
+    paths = [
+        "/", "/overview", "/health", "/metrics", "/payments", f"/payments/{payment['correlationId']}",
+        f"/payments/{payment['correlationId']}/status", f"/payments/{payment['correlationId']}/live",
+        "/payments-summary", "/login", "/admin/",
+    ]  # fmt: skip
+    statuses: dict[str, int] = {}
+
+    async def get(path: str) -> None:
+        async with api.get(path, headers={"Accept": "text/html"}) as response:
+            await response.read()
+            statuses[path] = response.status
+
+    for path in paths:
+        await get(path)  # templates are compiled once, and are no query
+
+    async def all_while_locked() -> None:
+        async with database.transaction() as conn:
+            names = "registry_tenant, registry_apikey, payments_payment, payments_processor, django_session"
+            await conn.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+            requests = [asyncio.create_task(get(path)) for path in paths]
+            await asyncio.sleep(1)
+        await asyncio.gather(*requests)
+
+    standstill = await longest_standstill(all_while_locked)
+
+    assert standstill < 0.6
+    assert {path: status for path, status in statuses.items() if status >= 500 and path != "/health"} == {}
+
+
+async def test_the_pools_use_is_in_the_metrics(api: Api):
+    async with database.connection(), database.connection():
+        async with api.get("/metrics") as response:
+            text = await response.text()
+
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("registry_database_pool_"))
+    size, available = (float(values[f"registry_database_pool_{name}"]) for name in ("pool_size", "pool_available"))
+    assert size - available >= 2
+    assert {f"registry_database_pool_{name}" for name in ("requests_waiting", "requests_num", "pool_max", "pool_min")} <= set(values)

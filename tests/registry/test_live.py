@@ -1,0 +1,266 @@
+"""The hub: one subscription per process, events in order and once whatever Redis does to the messages."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest
+from channels.layers import get_channel_layer
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as some
+from redis.asyncio import Redis
+
+from registry import live
+from tests.conftest import Api, eventually
+
+_tenants = count(10**9)
+
+
+class Shelf:
+    """What PostgreSQL keeps: a source of numbered events that counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.events: dict[int, list[live.Event]] = {}
+        self.reads = 0
+
+    def add(self, tenant: int, many: int = 1, subject: str = "s") -> list[live.Event]:
+        kept = self.events.setdefault(tenant, [])
+        fresh = [live.Event(tenant, len(kept) + n, subject, len(kept) + n, b"{}") for n in range(1, many + 1)]
+        kept += fresh
+        return fresh
+
+    async def since(self, tenant: int, after: int, limit: int) -> list[live.Event]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        return [event for event in self.events.get(tenant, []) if event.position > after][:limit]
+
+    async def positions(self, tenants: list[int]) -> dict[int, int]:
+        return {tenant: len(self.events[tenant]) for tenant in tenants if tenant in self.events}
+
+
+@pytest.fixture
+def shelf(monkeypatch) -> Shelf:
+    """In PostgreSQL's place for what only order concerns; the tests over HTTP read the real one."""
+    shelf = Shelf()
+    monkeypatch.setattr(live.source, "since", shelf.since)
+    monkeypatch.setattr(live.source, "positions", shelf.positions)
+    return shelf
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[live.Hub]:
+    """A hub that listens to Redis like a web process of its own."""
+    hub = live.Hub()
+    yield hub
+    await hub.close()
+
+
+@pytest.fixture
+def tenant_id() -> int:
+    return next(_tenants)
+
+
+async def positions_read(subscription: live.Subscription, last: int, within: float = 5) -> list[int]:
+    """The numbers that arrive, up to `last`."""
+    got: list[int] = []
+    async with asyncio.timeout(within):
+        while not got or got[-1] < last:
+            got += [event.position for event in await subscription.get()]
+    return got
+
+
+# -- Order ---------------------------------------------------------------------------------------------------
+
+
+async def test_events_told_through_redis_arrive_in_order(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id) as subscription:
+        for _ in range(20):
+            live.tell(shelf.add(tenant_id, 5))
+
+        assert await positions_read(subscription, 100) == list(range(1, 101))
+
+
+async def test_a_gap_is_read_from_the_source_and_once_for_all_readers(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id) as first, hub.subscribe(tenant_id) as second:
+        shelf.add(tenant_id, 7)
+        hub.feeds[tenant_id].offer(shelf.add(tenant_id)[0])
+
+        assert await positions_read(first, 8) == list(range(1, 9))
+        assert await positions_read(second, 8) == list(range(1, 9))
+    assert shelf.reads == 1
+
+
+async def test_a_message_that_was_only_overtaken_costs_no_read(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id) as subscription:
+        one, two, three = shelf.add(tenant_id, 3)
+        for event in (three, one, two):
+            hub.feeds[tenant_id].offer(event)
+        got = await positions_read(subscription, 3)
+        await eventually(lambda: hub.feeds[tenant_id]._filling is None)
+
+    assert got == [1, 2, 3]
+    assert shelf.reads == 0
+
+
+@given(data=some.data())
+@limits(max_examples=40, deadline=None)
+async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_and_once(data):
+    tenant, shelf, hub = next(_tenants), Shelf(), live.Hub()
+    old, live.source.since, live.source.positions = (live.source.since, live.source.positions), shelf.since, shelf.positions
+    many = data.draw(some.integers(1, 30))
+    arriving = data.draw(some.lists(some.integers(0, many - 1), max_size=60))
+    try:
+        async with hub.subscribe(tenant) as subscription:
+            events = shelf.add(tenant, many)
+            for n in arriving:
+                hub.feeds[tenant].offer(events[n])
+            hub.feeds[tenant].fill()  # as the next tick would
+
+            assert await positions_read(subscription, many) == list(range(1, many + 1))
+    finally:
+        live.source.since, live.source.positions = old
+        await hub.close()
+
+
+async def test_numbers_that_are_gone_for_good_do_not_hold_up_what_follows(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id) as subscription:
+        shelf.add(tenant_id, 5)
+        del shelf.events[tenant_id][1:4]  # purged before this process heard of them
+        late = live.Event(tenant_id, 6, "s", 6, b"{}")
+        shelf.events[tenant_id].append(late)
+        hub.feeds[tenant_id].offer(late)
+
+        assert await positions_read(subscription, 6) == [1, 5, 6]
+
+
+async def test_a_gap_longer_than_one_read_is_read_to_its_end(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id, frozenset({"mine"})) as subscription:
+        shelf.add(tenant_id, live.FILL_LIMIT * 3)
+        mine = shelf.add(tenant_id, subject="mine")[0]
+
+        assert await positions_read(subscription, mine.position, within=2) == [mine.position]
+
+
+# -- Without Redis --------------------------------------------------------------------------------------------
+
+
+async def test_without_redis_events_arrive_within_two_seconds(hub: live.Hub, shelf: Shelf, tenant_id: int, monkeypatch):
+    """Nobody tells: what Redis loses, the look at the source finds."""
+    async with hub.subscribe(tenant_id) as subscription:
+        shelf.add(tenant_id, 3)
+
+        assert await positions_read(subscription, 3, within=2) == [1, 2, 3]
+
+
+async def test_with_redis_away_a_poll_still_hears_of_a_payment_within_two_seconds(api: Api, settings):
+    """The channel layer asks a port where nobody listens, here and in the hub."""
+    nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "registry"}}
+    await live.close()
+    settings.CHANNEL_LAYERS = {"default": nowhere}
+    payment = await api.pay()
+    url = f"/payments/{payment['correlationId']}"
+
+    waiting = asyncio.create_task(api.get(f"{url}/events?after=1&wait=20"))
+    await eventually(lambda: live.hub().feeds)
+    async with api.post(f"{url}/cancel") as response:
+        assert response.status == 200
+    async with asyncio.timeout(2.5), await waiting as response:
+        events = (await response.json())["events"]
+    await live.close()
+
+    assert [event["payment"]["status"] for event in events] == ["canceled"]
+
+
+async def test_telling_never_raises_and_never_waits_for_redis(settings):
+    settings.CHANNEL_LAYERS = {
+        "default": {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "x"}}
+    }
+
+    live.tell([live.Event(1, 1, "s", 1, b"{}")])
+
+    await live.close()
+
+
+# -- Readers ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_reader_that_falls_behind_is_told_and_holds_up_nobody(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id) as slow, hub.subscribe(tenant_id) as quick:
+        for _ in range(live.MAILBOX + 1):
+            hub.feeds[tenant_id].offer(shelf.add(tenant_id)[0])
+            await positions_read(quick, len(shelf.events[tenant_id]))
+
+        with pytest.raises(live.TooSlow):
+            await slow.get()
+    assert len(slow._events) == live.MAILBOX
+
+
+async def test_a_reader_of_some_subjects_gets_those_and_no_others(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id, frozenset({"a", "b"})) as subscription:
+        for subject in random.Random(1).choices("abcd", k=50):
+            hub.feeds[tenant_id].offer(shelf.add(tenant_id, subject=subject)[0])
+        wanted = [event.position for event in shelf.events[tenant_id] if event.subject in "ab"]
+
+        assert await positions_read(subscription, wanted[-1]) == wanted
+
+
+async def test_a_tenants_events_reach_no_other_tenants_readers(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    other = next(_tenants)
+    async with hub.subscribe(tenant_id) as mine, hub.subscribe(other) as others:
+        live.tell(shelf.add(tenant_id))
+        live.tell(shelf.add(other))
+
+        assert [event.tenant for event in await mine.get()] == [tenant_id]
+        assert [event.tenant for event in await others.get()] == [other]
+
+
+async def test_a_feed_goes_with_its_last_reader(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async with hub.subscribe(tenant_id):
+        async with hub.subscribe(tenant_id, frozenset({"a"})):
+            pass
+        still = tenant_id in hub.feeds
+        subjects = dict(hub.feeds[tenant_id].by_subject)
+
+    assert still
+    assert subjects == {}
+    assert hub.feeds == {}
+
+
+async def test_cancelled_readers_leave_no_feed(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    async def read() -> None:
+        async with hub.subscribe(tenant_id, frozenset({"a"})) as subscription:
+            await subscription.get()
+
+    readers = [asyncio.create_task(read()) for _ in range(300)]
+    await eventually(lambda: tenant_id in hub.feeds)
+
+    for reader in random.Random(1).sample(readers, 300):
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+
+    assert hub.feeds == {}
+
+
+async def test_a_process_has_one_subscription_however_many_readers(hub: live.Hub, shelf: Shelf, tenant_id: int, settings):
+    before = await subscriptions(settings.REDIS_URL)
+    readers = [hub.subscribe(tenant, None) for tenant in [tenant_id, *(next(_tenants) for _ in range(100))]]
+    for reader in readers:
+        await reader.__aenter__()
+    live.tell(shelf.add(tenant_id))
+
+    try:
+        await eventually(lambda: hub.feeds[tenant_id].position == 1)
+        assert await subscriptions(settings.REDIS_URL) - before == 1
+    finally:
+        for reader in readers:
+            await reader.__aexit__(None, None, None)
+
+
+async def subscriptions(url: str) -> int:
+    """Subscribers of the hub's group at Redis, over all processes and tests that share it."""
+    channel = f"{get_channel_layer().prefix}__group__{live.GROUP}"
+    async with Redis.from_url(url) as client:
+        [(_, many)] = await client.pubsub_numsub(channel)
+    return many
