@@ -48,13 +48,17 @@ class Batcher[In, Out]:
             await asyncio.gather(*self._writers)
 
     async def _drain(self) -> None:
-        while self._waiting:
-            if self._linger and len(self._waiting) < self._max_rows:
-                await asyncio.sleep(self._linger)
-                if not self._waiting:  # the other writer took them
-                    return
-            batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
-            await self._settle(batch)
+        try:
+            while self._waiting:
+                if self._linger and len(self._waiting) < self._max_rows:
+                    await asyncio.sleep(self._linger)
+                    if not self._waiting:  # the other writer took them
+                        return
+                batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
+                await self._settle(batch)
+        finally:
+            # At once and not by a callback: what is submitted before that ran would find no writer, and start none.
+            self._writers.discard(asyncio.current_task())  # type: ignore[arg-type]
 
     async def _settle(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

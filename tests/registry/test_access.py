@@ -1,0 +1,321 @@
+"""Who a request acts for: keys are found by hash, forgotten within a second of their end, and survive the database's absence."""
+
+import asyncio
+import hashlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+from django_async_backend.db import async_new_connection
+
+from registry import access, database, keys
+from registry.errors import Unauthorized
+from registry.models import ApiKey, Tenant
+from tests.conftest import Api, eventually, make_key
+from tests.factories import make_tenant
+
+A_SECOND = 1.0  # within which a revocation is seen everywhere
+
+
+async def change(model: Any, *, of: dict[str, Any], **fields: Any) -> None:
+    async with async_new_connection():
+        assert await model.async_objects.filter(**of).aupdate(**fields) == 1
+
+
+async def answer(api: Api, method: str = "GET", path: str = "/payments", **options: Any) -> int:
+    async with api.session.request(method, path, **options) as response:
+        return response.status
+
+
+async def revoke(key: str) -> None:
+    async with async_new_connection():
+        assert await access.revoke_key(prefix=key.split("_")[1])
+
+
+# -- Keys that work, and how they are kept -----------------------------------------------------------------------
+
+
+async def test_only_the_hash_of_a_key_is_kept(tenant, key):
+    async with async_new_connection():
+        kept = await ApiKey.async_objects.filter(tenant=tenant).values().aget()
+
+    assert bytes(kept["digest"]) == hashlib.sha256(key.encode()).digest()
+    assert key.split("_", 2)[2] not in str(kept)
+
+
+async def test_a_key_acts_for_its_tenant_with_its_scopes(tenant, key):
+    principal = await access.authenticate(f"Bearer {key}")
+
+    assert (principal.tenant_id, principal.slug, principal.scopes) == (tenant.pk, tenant.slug, {"read", "write"})
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
+async def test_the_scheme_is_read_in_any_case(server: str, key: str, scheme):
+    async with Api(server) as api:
+        assert await answer(api, headers={"Authorization": f"{scheme} {key}"}) == 200
+
+
+@pytest.mark.parametrize(
+    ("scopes", "reads", "writes"), [(["read"], 200, 403), (["write"], 403, 202), (["admin"], 200, 202), (["read", "write"], 200, 202)]
+)
+async def test_a_key_may_do_what_its_scopes_say(server: str, tenant, scopes, reads, writes):
+    async with Api(server, await make_key(tenant, *scopes)) as api:
+        assert await answer(api) == reads
+        assert await answer(api, "POST", json={"amount": "1.00"}) == writes
+        assert await answer(api, "POST", "/payments/batch", json={"items": [{"amount": "1.00"}]}) == (200 if writes == 202 else 403)
+
+
+# -- Keys that do not ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("", "Bearer", "Bearer ", "Bearer rk_", "Bearer rk__", "Bearer rk_abc", "Bearer rk_abc_def", "Basic YTpi", "Token {key}"),
+        *("{key}", "Bearer {key}x", "Bearer x{key}", "Bearer {key} {key}", "Bearer {key},", "Bearer rk_{prefix}_", "Bearer {KEY}"),
+        *("Bearer rk_' OR 1=1 --_x", "Bearer rk_" + "x" * 5000, "Bearer rk_\xff_\xfe", "Bearer rk_{prefix}_" + "A" * 43),
+    ],
+    ids=lambda header: header[:30],
+)
+async def test_what_is_no_key_is_401(server: str, key: str, header):
+    header = header.format(key=key, KEY=key.upper(), prefix=key.split("_")[1])
+
+    async with Api(server) as api, api.get("/payments", headers={"Authorization": header}) as response:
+        assert response.status == 401
+        assert response.content_type == "application/problem+json"
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert key not in await response.text()
+
+
+async def test_no_key_is_401_where_there_is_no_open_tenant(server: str):
+    async with Api(server) as api:
+        assert await answer(api) == 401
+        assert await answer(api, "POST", json={"amount": "1.00"}) == 401
+
+
+async def test_an_expired_key_is_401(server: str, tenant):
+    expired = await make_key(tenant, expires_at=timezone.now() - timedelta(seconds=1))
+
+    async with Api(server, expired) as api:
+        assert await answer(api) == 401
+
+
+async def test_a_key_expires_while_it_is_in_use(server: str, tenant):
+    brief = await make_key(tenant, expires_at=timezone.now() + timedelta(seconds=1))
+    async with Api(server, brief) as api:
+        assert await answer(api) == 200
+
+        await eventually(lambda: gone(api), within=1 + A_SECOND + 1)
+
+
+async def gone(api: Api) -> bool:
+    return await answer(api) == 401
+
+
+async def test_a_revoked_key_is_refused_within_a_second_though_it_is_in_use(api: Api, key):
+    assert await answer(api) == 200
+    await revoke(key)
+    revoked = time.monotonic()
+
+    await eventually(lambda: gone(api))
+
+    assert time.monotonic() - revoked < A_SECOND
+    assert [await answer(api) for _ in range(5)] == [401] * 5
+
+
+async def test_a_revoked_key_is_refused_within_a_second_though_it_was_idle(api: Api, key):
+    assert await answer(api) == 200
+    await revoke(key)
+    await asyncio.sleep(A_SECOND)  # the promise itself
+
+    assert await answer(api) == 401
+
+
+OTHER_PROCESS = """
+import asyncio, sys, django; django.setup()
+from django.db import connections
+from django_async_backend.db import async_connections
+for known in (connections, async_connections):
+    known.settings["default"]["NAME"] = sys.argv[1]
+from registry import access, database
+from registry.errors import Unauthorized
+
+async def main():
+    await access.authenticate("Bearer " + sys.argv[2])
+    print("known", flush=True)
+    try:
+        while True:
+            await access.authenticate("Bearer " + sys.argv[2])
+            await asyncio.sleep(0.01)
+    except Unauthorized:
+        print("refused", flush=True)
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_key_revoked_here_is_refused_in_another_process_within_a_second(key):
+    name = (await database.fetch("SELECT current_database()"))[0][0]
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", OTHER_PROCESS, name, key, stdout=-1, env=os.environ)
+    assert await other.stdout.readline() == b"known\n"
+    await revoke(key)
+    revoked = time.monotonic()
+
+    assert await other.stdout.readline() == b"refused\n"
+
+    assert time.monotonic() - revoked < A_SECOND + 0.2  # the pipe's share
+    await other.wait()
+
+
+async def test_a_suspended_tenant_is_refused_and_an_active_one_again_let_in(api: Api, tenant):
+    assert await answer(api) == 200
+    await change(Tenant, of={"pk": tenant.pk}, status=Tenant.Status.SUSPENDED)
+    await eventually(lambda: gone(api), within=A_SECOND)
+
+    await change(Tenant, of={"pk": tenant.pk}, status=Tenant.Status.ACTIVE)
+
+    async def back() -> bool:
+        return await answer(api) == 200
+
+    await eventually(back, within=A_SECOND)
+
+
+async def test_a_rotated_key_ends_and_its_successor_has_its_rights(server: str, tenant):
+    old = await make_key(tenant, "read")
+    async with async_new_connection():
+        _, new = await keys.rotate(prefix=old.split("_")[1], actor="test")
+
+    async with Api(server, old) as before, Api(server, new) as after:
+        assert (await answer(before), await answer(after)) == (401, 200)
+        assert await answer(after, "POST", json={"amount": "1.00"}) == 403
+
+
+async def test_a_rotated_key_with_grace_works_until_then(server: str, tenant):
+    old = await make_key(tenant)
+    async with async_new_connection():
+        await keys.rotate(prefix=old.split("_")[1], actor="test", grace=timedelta(seconds=1))
+
+    async with Api(server, old) as api:
+        assert await answer(api) == 200
+        await eventually(lambda: gone(api), within=1 + A_SECOND + 1)
+
+
+# -- Use -----------------------------------------------------------------------------------------------------------
+
+
+async def last_used(tenant: Tenant) -> Any:
+    async with async_new_connection():
+        return await ApiKey.async_objects.filter(tenant=tenant).values_list("last_used_at", flat=True).aget()
+
+
+async def test_the_last_use_of_a_key_is_noted_once_a_minute(api: Api, tenant):
+    assert await last_used(tenant) is None
+    await answer(api)
+    first = await last_used(tenant)
+    assert timezone.now() - first < timedelta(seconds=10)
+
+    await change(ApiKey, of={"tenant": tenant}, last_used_at=first - timedelta(seconds=120))
+
+    async def noted() -> bool:
+        await answer(api)
+        return await last_used(tenant) >= first
+
+    await eventually(noted)
+
+
+async def test_a_known_key_costs_no_query(tenant, key):
+    await access.authenticate(f"Bearer {key}")
+    before = database.statistics()["requests_num"]
+
+    for _ in range(200):
+        await access.authenticate(f"Bearer {key}")
+
+    assert database.statistics()["requests_num"] - before <= 1  # at most one looks whether it still holds
+
+
+# -- The open tenant -------------------------------------------------------------------------------------------------
+
+
+async def test_an_open_tenant_may_be_made_later(server: str, monkeypatch):
+    monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", "later")
+    async with Api(server) as api:
+        assert await answer(api) == 401
+        tenant = await asyncio.to_thread(make_tenant, "later", open=True)
+
+        async def let_in() -> bool:
+            return await answer(api, "POST", json={"amount": "1.00"}) == 202
+
+        await eventually(let_in, within=A_SECOND)
+        await change(Tenant, of={"pk": tenant.pk}, open=False)
+        await eventually(lambda: gone(api), within=A_SECOND)
+
+
+async def test_a_tenant_that_is_not_open_is_not_opened_by_the_setting(server: str, tenant, monkeypatch):
+    monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", tenant.slug)
+
+    async with Api(server) as api:
+        assert await answer(api) == 401
+
+
+async def test_a_wrong_key_is_not_let_in_as_the_open_tenant(server: str, monkeypatch):
+    await asyncio.to_thread(make_tenant, "wide", open=True)
+    monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", "wide")
+
+    async with Api(server, "rk_abc_def") as api:
+        assert await answer(api) == 401
+
+
+# -- Without a database ----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def no_database() -> AsyncIterator[None]:
+    """PostgreSQL lets nobody into the test database, and has thrown everybody out."""
+    here = connection.settings_dict
+    there = {"host": here["HOST"], "port": here["PORT"], "user": here["USER"], "password": here["PASSWORD"], "dbname": "postgres"}
+    async with await psycopg.AsyncConnection.connect(**there, autocommit=True) as outside:
+        await outside.execute(f'ALTER DATABASE "{here["NAME"]}" ALLOW_CONNECTIONS false')
+        try:
+            await outside.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [here["NAME"]])
+            yield
+        finally:
+            await outside.execute(f'ALTER DATABASE "{here["NAME"]}" ALLOW_CONNECTIONS true')
+
+
+async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch):
+    monkeypatch.setattr(database.pool(), "timeout", 0.5)  # seconds; 30 otherwise
+    known = await access.authenticate(f"Bearer {key}")
+
+    async with no_database():
+        await asyncio.sleep(access.STALE)  # what it said is too old to be used unasked
+        assert await access.authenticate(f"Bearer {key}") == known
+        with pytest.raises(Exception) as unknown:
+            await access.authenticate(f"Bearer rk_{uuid4().hex}_x")
+
+    assert not isinstance(unknown.value, Unauthorized)  # nobody knows: 503, not 401
+    assert unknown.value.status == 503
+
+
+async def test_a_known_key_waits_once_for_a_database_that_is_away_and_not_again_and_again(key, monkeypatch):
+    monkeypatch.setattr(database.pool(), "timeout", 0.5)
+    await access.authenticate(f"Bearer {key}")
+
+    async with no_database():
+        await asyncio.sleep(access.STALE)
+        await access.authenticate(f"Bearer {key}")
+        again = time.monotonic()
+        for _ in range(50):
+            await access.authenticate(f"Bearer {key}")
+
+    assert time.monotonic() - again < access.FRESH

@@ -1,0 +1,175 @@
+"""Group commit: callers of the same instant share a statement; what goes wrong hits only whom it concerns."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payments import intake
+from payments.intake import Order
+from registry import database
+from registry.batching import Batcher
+from registry.errors import Unavailable
+from tests.conftest import eventually
+
+
+class Notebook:
+    """Writes batches down; waits for the gate before each, refuses what is in `bad`."""
+
+    def __init__(self, *, bad: Sequence[int] = (), away: bool = False) -> None:
+        self.batches: list[list[int]] = []
+        self.bad, self.away = set(bad), away
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_once = self.most_at_once = 0
+
+    async def write(self, items: Sequence[int]) -> list[str]:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            self.batches.append(list(items))
+            await self.gate.wait()
+            if self.away:
+                raise Unavailable("away")
+            if self.bad & set(items):
+                raise ValueError("a bad row")
+            return [f"{item} written" for item in items]
+        finally:
+            self.at_once -= 1
+
+
+async def test_many_at_once_share_one_statement():
+    book = Notebook()
+    batcher = Batcher(book.write)
+
+    results = await asyncio.gather(*(batcher.submit(n) for n in range(100)))
+
+    assert results == [f"{n} written" for n in range(100)]
+    assert book.batches == [list(range(100))]
+
+
+async def test_what_comes_while_others_commit_goes_together_afterwards():
+    book = Notebook()
+    book.gate.clear()
+    batcher = Batcher(book.write, in_flight=1)
+    first = batcher.submit(0)
+    await eventually(lambda: book.batches)
+    others = [batcher.submit(n) for n in range(1, 50)]
+
+    book.gate.set()
+    await asyncio.gather(first, *others)
+
+    assert book.batches == [[0], list(range(1, 50))]
+
+
+async def test_a_batch_has_at_most_so_many_rows_and_so_many_are_in_flight():
+    book = Notebook()
+    book.gate.clear()
+    batcher = Batcher(book.write, max_rows=10, in_flight=2)
+    futures = [batcher.submit(n) for n in range(95)]
+    await eventually(lambda: len(book.batches) == 2)
+
+    book.gate.set()
+    await asyncio.gather(*futures)
+
+    assert max(map(len, book.batches)) == 10
+    assert sum(book.batches, []) == list(range(95))
+    assert book.most_at_once == 2
+
+
+async def test_a_bad_row_fails_alone():
+    book = Notebook(bad=[7])
+    batcher = Batcher(book.write)
+
+    results = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
+
+    assert [n for n, result in enumerate(results) if isinstance(result, ValueError)] == [7]
+    assert [result for n, result in enumerate(results) if n != 7] == [f"{n} written" for n in range(20) if n != 7]
+
+
+async def test_a_database_that_is_away_fails_all_at_once_and_is_not_asked_row_by_row():
+    book = Notebook(away=True)
+    batcher = Batcher(book.write)
+
+    results = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
+
+    assert all(isinstance(result, Unavailable) for result in results)
+    assert len(book.batches) == 1
+
+
+async def test_after_a_failure_the_next_are_written():
+    book = Notebook(away=True)
+    batcher = Batcher(book.write)
+    with pytest.raises(Unavailable):
+        await batcher.submit(1)
+    book.away = False
+
+    assert await batcher.submit(2) == "2 written"
+
+
+async def test_callers_that_leave_take_nothing_with_them():
+    book = Notebook()
+    book.gate.clear()
+    batcher = Batcher(book.write)
+    futures = [batcher.submit(n) for n in range(10)]
+    await eventually(lambda: book.batches)
+    for future in futures[::2]:
+        future.cancel()
+
+    book.gate.set()
+    results = await asyncio.gather(*futures, return_exceptions=True)
+
+    assert book.batches == [list(range(10))]
+    assert results[1::2] == [f"{n} written" for n in range(1, 10, 2)]
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+    assert await batcher.submit(99) == "99 written"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    bad=st.sets(st.integers(0, 120), max_size=5),
+    rows=st.integers(1, 30),
+    in_flight=st.integers(1, 3),
+)
+async def test_everybody_gets_their_own_result_whatever_the_order(steps, bad, rows, in_flight):
+    book = Notebook(bad=bad)
+    batcher = Batcher(book.write, max_rows=rows, in_flight=in_flight)
+    futures = []
+    for count in steps:
+        futures += [batcher.submit(len(futures) + n) for n in range(count)]
+        await asyncio.sleep(0)
+
+    results = await asyncio.gather(*futures, return_exceptions=True)
+
+    for n, result in enumerate(results):
+        assert isinstance(result, ValueError) if n in bad else result == f"{n} written"
+
+
+# -- In front of PostgreSQL ----------------------------------------------------------------------------------------
+
+
+def order(tenant_id: int, n: int, **fields: object) -> Order:
+    return Order(**{"tenant_id": tenant_id, "correlation_id": uuid4(), "amount": n + 1, "currency": "BRL", **fields})
+
+
+async def test_two_hundred_payments_of_an_instant_are_committed_together(tenant):
+    await asyncio.gather(*(intake.submit(order(tenant.pk, n)) for n in range(200)))
+
+    commits = await database.fetch("SELECT count(DISTINCT xmin::text) FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
+
+    assert commits[0][0] <= 3
+
+
+async def test_a_row_that_postgresql_refuses_fails_alone(tenant):
+    good = [order(tenant.pk, n) for n in range(10)]
+    bad = order(tenant.pk, 0, description="NUL \0 cannot be stored")
+
+    results = await asyncio.gather(*map(intake.submit, [*good[:5], bad, *good[5:]]), return_exceptions=True)
+
+    assert [isinstance(result, Exception) for result in results] == [False] * 5 + [True] + [False] * 5
+    stored = await database.fetch("SELECT count(*) FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
+    assert stored[0][0] == 10
