@@ -63,6 +63,12 @@ class Pool(AsyncConnectionPool):
             await self.open()
         return await super().getconn(timeout)
 
+    async def reconnect_failed(self) -> None:
+        """Go on trying while somebody waits: by itself the pool tries again only for a new caller, and there may be none."""
+        async with self._lock:
+            if self._waiting:
+                self._maybe_grow_pool()
+
     async def putconn(self, conn: AsyncConnection) -> None:
         if not self._closed and self._nconns > self.keep and not self._waiting:
             async with self._lock:

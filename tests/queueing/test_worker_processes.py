@@ -21,8 +21,7 @@ from registry import database, embedded
 from registry.processes import children, parent_of, signal_process
 from tests.bed import HttpProcessor
 from tests.conftest import eventually
-from tests.factories import in_thread, make_processor
-from tests.settling import accept, configure, count, payments, tries, until_settled
+from tests.settling import accept, payments, tries, until_settled
 
 PROJECT = Path(__file__).resolve().parents[2]
 STOP_LIMIT = 7.0  # seconds; `up` kills after that
@@ -231,16 +230,3 @@ def _kill(valkey: embedded.Valkey) -> None:
     assert pid
     os.kill(pid, signal.SIGKILL)
     valkey.see_gone()
-
-
-async def test_a_worker_starts_and_settles_whatever_the_sandbox_does(tenant, start):
-    await in_thread(make_processor, tenant, "cheap", fee="0.01", options={"failing": True})
-    await in_thread(make_processor, tenant, "dear", fee="0.02")
-    await accept(tenant, 50)
-
-    await start()
-    settled = await until_settled(tenant)
-    await configure(tenant, "cheap", failing=False)
-
-    assert {row.processor for row in settled} == {"dear"}
-    assert await count(tenant, "succeeded") == 50
