@@ -69,20 +69,20 @@ class LeanHandler(ASGIHandler):
         else:
             async with ThreadSensitiveContext():
                 try:
-                    await self.serve_page(scope, receive, _with_request_id(send, rid))
+                    await self.serve_page(scope, receive, send, rid)
                 finally:
                     await database.release()
 
-    async def serve_page(self, scope: dict, receive: Callable, send: Callable) -> None:
+    async def serve_page(self, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         """Django's own way, with the whole body in hand first: a form is small, and has its time."""
         try:
             body = await read_body(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         except ClientGone:
             return
         except Problem as error:
-            await self.send_response(problem_response(error), send)
+            await self.answer(problem_response(error), scope, receive, send, rid)
             return
-        await self.handle(scope, _replay(body, receive), send)
+        await self.handle(scope, _replay(body, receive), _with_request_id(send, rid))
 
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         request: HttpRequest | None = None
@@ -210,7 +210,13 @@ async def until_disconnect[T](receive: Callable, work: Awaitable[T]) -> T | None
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(hung_up())
+    async def released() -> T:
+        try:
+            return await work
+        finally:
+            await database.release()  # what the ORM holds in this task, only this task can give back
+
+    working, waiting = asyncio.ensure_future(released()), asyncio.ensure_future(hung_up())
     try:
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None

@@ -1,0 +1,378 @@
+"""The lean handler over real HTTP: no threads, bodies within limits and in time, streams that stop, errors that say nothing."""
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from copy import copy
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from asgiref.sync import SyncToAsync
+from django.db import connection
+
+from payments import queries
+from payments.models import Payment
+from registry import database, handler, serve, status
+from registry.models import Tenant
+from tests.conftest import Api, eventually, make_key
+from tests.factories import in_thread, make_payment
+
+PROJECT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def line(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection, for what no well-behaved client sends."""
+    where = urlsplit(address)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def answer_to(address: str, request: bytes, within: float = 5) -> tuple[int, bytes]:
+    """Status and the whole answer, read until the server closes or the body is complete."""
+    async with line(address) as (reader, writer), asyncio.timeout(within):
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(next(h for h in head.lower().split(b"\r\n") if h.startswith(b"content-length")).split(b":")[1])
+        return int(head.split()[1]), head + await reader.readexactly(length)
+
+
+# -- Lean -----------------------------------------------------------------------------------------------------
+
+
+async def test_requests_to_the_api_use_no_thread(api: Api, monkeypatch):
+    threads: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    with monkeypatch.context() as watch:
+        watch.setattr(SyncToAsync, "__call__", lambda self, *a, **k: threads.append(str(self.func)))
+        watch.setattr(threading.Thread, "start", lambda self: threads.append(self.name))
+        watch.setattr(type(loop), "run_in_executor", lambda self, executor, work, *a: threads.append(str(work)))
+        payment = await api.pay()
+        for path in ("", "/status", "/events?wait=0"):
+            async with api.get(f"/payments/{payment['correlationId']}{path}") as response:
+                assert response.status == 200
+        for path in ("/payments", "/payments-summary", "/openapi.json", "/health/live"):
+            async with api.get(path) as response:
+                assert response.status == 200
+        async with api.post("/payments/batch", json={"items": [{"amount": 1}]}) as response:
+            assert response.status == 200
+        async with api.post(f"/payments/{payment['correlationId']}/cancel") as response:
+            assert response.status == 200
+
+    assert threads == []
+
+
+async def test_every_answer_carries_a_request_id_and_the_callers_own_where_it_is_one(api: Api):
+    given = {"good": "abc-123_XYZ.0", "short": "abc", "strange": "a b c d e f g h", "long": "x" * 65}
+    returned = {}
+
+    for name, text in given.items():
+        async with api.get("/payments", headers={"X-Request-Id": text}) as response:
+            returned[name] = response.headers.getall("X-Request-Id")
+    for path in ("/login", "/nowhere", "/payments/x/status", "/static/none.css"):
+        async with api.get(path, headers={"Accept": "text/html"}) as response:
+            assert len(response.headers.getall("X-Request-Id")) == 1
+
+    assert returned["good"] == [given["good"]]
+    assert all(len(returned[name]) == 1 and len(returned[name][0]) == 16 for name in ("short", "strange", "long"))
+
+
+async def test_head_answers_like_get_without_the_body(api: Api):
+    payment = await api.pay()
+    for path in ("/payments", f"/payments/{payment['correlationId']}/status", "/health/live", "/openapi.json"):
+        async with api.get(path) as got, api.session.head(path) as head:
+            assert (head.status, head.headers["Content-Length"]) == (got.status, got.headers["Content-Length"])
+            assert await head.read() == b""
+
+
+async def test_a_method_that_is_not_taken_is_405_and_says_which_are(api: Api):
+    for path, allowed in (("/payments", "GET, POST"), ("/payments/batch", "POST"), ("/payments-summary", "GET")):
+        async with api.session.delete(path) as response:
+            body = await response.json(content_type="application/problem+json")
+        assert (response.status, body["status"]) == (405, 405)
+        assert response.headers["Allow"] == allowed
+
+
+# -- Unknown addresses -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/problem+json"])
+async def test_an_unknown_address_is_a_problem_for_programs(api: Api, accept: str | None):
+    headers = {"Accept": accept} if accept else {}
+
+    async with api.get("/payment", headers=headers, skip_auto_headers=["Accept"]) as response:
+        body = await response.json(content_type="application/problem+json")
+
+    assert (response.status, body["status"], body["type"]) == (404, 404, "urn:registry:problem:not-found")
+    assert "X-Request-Id" in response.headers
+
+
+async def test_an_unknown_address_is_a_page_for_people(api: Api):
+    async with api.get("/payment", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}) as response:
+        text = await response.text()
+
+    assert (response.status, response.content_type) == (404, "text/html")
+    assert "<html" in text
+
+
+async def test_static_files_come_whatever_is_accepted(api: Api):
+    async with api.get("/static/registry/app.css", headers={"Accept": "*/*"}) as response:
+        assert response.status == 200
+
+
+# -- Bodies --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/payments", "/login"])
+async def test_a_body_announced_above_the_limit_is_413_before_it_is_sent(server: str, path: str, settings):
+    most = 100 * 1024 * 1024
+    request = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {most}\r\n\r\n"
+
+    status, answer = await answer_to(server, request.encode())
+
+    assert status == 413
+    assert b"application/problem+json" in answer
+
+
+async def test_a_body_of_unknown_length_is_413_once_it_is_above_the_limit(server: str, key: str, settings):
+    request = (
+        f"POST /payments/batch HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+
+    status, _ = await answer_to(server, request + chunk * (settings.MAX_BATCH_BODY // 0x10000 + 2))
+
+    assert status == 413
+
+
+@pytest.mark.parametrize("path", ["/payments", "/login"])
+@pytest.mark.parametrize("sent", [b"", b'{"amount":'])
+async def test_a_body_that_does_not_arrive_in_time_is_408(server: str, monkeypatch, path: str, sent: bytes):
+    monkeypatch.setattr(handler, "BODY_TIMEOUT", 0.2)
+    request = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+
+    status, answer = await answer_to(server, request.encode() + sent)
+
+    assert status == 408
+    assert b"connection: close" in answer.lower()
+
+
+async def test_a_client_that_hangs_up_in_its_body_leaves_nothing(api: Api, tenant):
+    before = len(asyncio.all_tasks())
+    for _ in range(50):
+        async with line(api.address) as (_, writer):
+            writer.write(
+                f"POST /payments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\nContent-Length: 99\r\n\r\n{{".encode()
+            )
+            await writer.drain()
+
+    await eventually(lambda: len(asyncio.all_tasks()) <= before + 2)
+    assert await database.fetch("SELECT count(*) FROM payments_payment WHERE tenant_id = %s", (tenant.pk,)) == [(0,)]
+
+
+# -- Streams ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_export_cut_off_midway_stops_reading_and_gives_its_connection_back(api: Api, tenant, settings, monkeypatch):
+    settings.BATCH_SIZE = 1
+    await in_thread(lambda: make_payments(tenant, 400))
+    reads = 0
+    real = queries._rows
+
+    async def counted(*args: object) -> list:
+        nonlocal reads
+        reads += 1
+        return await real(*args)
+
+    monkeypatch.setattr(queries, "_rows", counted)
+    request = f"GET /payments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\nAccept: text/csv\r\n\r\n".encode()
+    for _ in range(10):
+        async with line(api.address) as (reader, writer):
+            writer.write(request)
+            await reader.readexactly(500)
+            writer.transport.abort()
+
+    await eventually(all_connections_are_back)
+    seen = reads
+    assert await database.fetch("SELECT 1") == [(1,)]
+    assert seen < 10 * 41
+    assert reads == seen
+
+
+def make_payments(tenant: Tenant, many: int) -> None:
+    """Rows as long as they may be, so that an export does not fit into the network's buffers."""
+    first = make_payment(tenant, description="x" * 2000)
+    rows = []
+    for _ in range(many - 1):
+        row = copy(first)
+        row.pk, row._state.adding, row.correlation_id = None, True, uuid4()
+        rows.append(row)
+    Payment.objects.bulk_create(rows)
+
+
+def all_connections_are_back() -> bool:
+    now = database.statistics()
+    return now["pool_available"] == now["pool_size"] and not now.get("requests_waiting")
+
+
+# -- Errors ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_unforeseen_error_is_a_500_that_tells_nothing_of_the_inside(api: Api, monkeypatch):
+    async def broken(*_: object, **__: object) -> None:
+        raise ValueError("secret detail of /srv/registry and rk_0123456789ab_SECRET")
+
+    monkeypatch.setattr(queries, "status_of", broken)
+
+    async with api.get(f"/payments/{uuid4()}/status") as response:
+        text = await response.text()
+
+    assert (response.status, response.content_type) == (500, "application/problem+json")
+    assert set(json.loads(text)) == {"type", "title", "status", "detail"}
+    for inside in ("secret", "rk_", "ValueError", "Traceback", "/srv", ".py"):
+        assert inside not in text
+
+
+@pytest.mark.parametrize("path", ["", "/status"])
+async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_come_back(api: Api, monkeypatch, path: str):
+    """The ORM's way and the hot one, both with a database where nobody listens."""
+    payment = await api.pay()
+    real = database.connection_parameters
+    await database.close()
+    monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
+    monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
+
+    async with api.get(f"/payments/{payment['correlationId']}{path}") as response:
+        body = await response.json(content_type="application/problem+json")
+    await database.close()
+
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    assert "127.0.0.1" not in str(body)
+
+
+# -- Ten thousand that never finish -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as the system lets us have; `up` does the same for its children."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@asynccontextmanager
+async def web_process(**environ: str) -> AsyncIterator[str]:
+    """A web process as `up` starts them, on the test database."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    where = connection.settings_dict
+    database_url = f"postgres://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "registry.serve", str(listener.fileno()),
+        pass_fds=[listener.fileno()], cwd=PROJECT, env={**os.environ, "DATABASE_URL": database_url, **environ},
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+    try:
+        yield address
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_ten_thousand_connections_that_never_finish_their_request_do_not_stop_others(tenant, many_files):
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft > 10_500, "this machine does not let a process open 10,000 sockets: raise the limit of open files"
+    key = await make_key(tenant)
+    halves = (
+        b"GET /pay",
+        b"POST /payments HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        f"POST /payments HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: 50\r\n\r\n{{".encode(),
+    )
+    async with web_process() as address, Api(address, key) as api:
+        await api.pay()
+        where = ("127.0.0.1", urlsplit(address).port)
+        open_ones: list[socket.socket] = []
+        try:
+            for n in range(10_000):
+                sock = socket.create_connection(where)
+                sock.send(halves[n % 3])
+                open_ones.append(sock)
+                if n % 50 == 0:
+                    await asyncio.sleep(0)
+            took = []
+            for _ in range(30):
+                started = time.monotonic()
+                await api.pay()
+                took.append(time.monotonic() - started)
+        finally:
+            for sock in open_ones:
+                sock.close()
+
+    assert sorted(took)[15] < 0.25
+    assert max(took) < 3
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_request_line_or_headers_that_do_not_arrive_in_time_end_the_connection(monkeypatch, sent: bytes):
+    monkeypatch.setattr(serve, "HEAD_TIMEOUT", 0.2)
+    async with punctual_server() as address, line(address) as (reader, writer):
+        writer.write(sent)
+
+        async with asyncio.timeout(3):
+            assert await reader.read() == b""
+
+
+async def test_a_second_request_on_the_same_connection_has_its_own_time(monkeypatch):
+    monkeypatch.setattr(serve, "HEAD_TIMEOUT", 0.2)
+    whole = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with punctual_server() as address, line(address) as (reader, writer), asyncio.timeout(5):
+        writer.write(whole)
+        first = await reader.readuntil(b'{"status":"alive"}')
+        await asyncio.sleep(0.3)  # an idle connection is nobody's harm
+        writer.write(whole)
+        second = await reader.readuntil(b'{"status":"alive"}')
+        writer.write(whole[:20])
+        rest = await reader.read()
+
+    assert (first[:12], second[:12], rest) == (b"HTTP/1.1 200", b"HTTP/1.1 200", b"")
+
+
+@asynccontextmanager
+async def punctual_server() -> AsyncIterator[str]:
+    """The web process's own protocol, in this loop."""
+    import uvicorn
+
+    from registry.asgi import application
+
+    config = uvicorn.Config(application, http=serve.PunctualProtocol, log_config=None, lifespan="off", port=0)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None
+    listener = socket.create_server(("127.0.0.1", 0))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    await eventually(lambda: server.started)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    await task
+
+
+def test_the_limits_have_the_values_that_operators_were_told():
+    assert (handler.BODY_TIMEOUT, serve.HEAD_TIMEOUT, status.CHECK_TIMEOUT) == (20, 10.0, 2.0)
