@@ -170,7 +170,6 @@ class Keeper:
             return 0.0, str(error)
         status = await self.process.ended()
         lived = time.monotonic() - self.process.started
-        forget_metrics(self.environ, self.process.pid)
         self.process = None
         return lived, f"signal {-status}" if status < 0 else f"status {status}"
 
@@ -188,10 +187,3 @@ class Keeper:
             log.warning("%s does not stop, killing it", self.part.name)
             self.process.signal_group(signal.SIGKILL)
         await self.task
-
-
-def forget_metrics(environ: dict[str, str], pid: int) -> None:
-    """A dead process has no open sockets: its live gauges go, its counters stay."""
-    if folder := environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        for path in Path(folder).glob(f"gauge_live*_{pid}.db"):
-            path.unlink(missing_ok=True)

@@ -3,7 +3,9 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,8 +16,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from registry import database
+from registry import database, metric_files
 from registry.api import api, json_response
 from registry.errors import MethodNotAllowed
 from registry.handler import lean
@@ -45,8 +48,11 @@ async def _database() -> str:
 
 @check("redis")
 async def _redis() -> str:
-    async with Redis.from_url(settings.REDIS_URL, socket_timeout=CHECK_TIMEOUT) as client:
-        await client.ping()
+    try:
+        async with Redis.from_url(settings.REDIS_URL, socket_timeout=CHECK_TIMEOUT) as client:
+            await client.ping()
+    except RedisError as error:
+        raise RuntimeError("Redis cannot be reached") from error  # its own words name hosts and ports to everybody
     return "connected"
 
 
@@ -115,6 +121,12 @@ def _processes() -> CollectorRegistry:
     return registry
 
 
+def _counters() -> bytes:
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    with metric_files.reading(Path(folder)) if folder else nullcontext():
+        return generate_latest(_processes())
+
+
 class _Now:
     """A collector of what was just read."""
 
@@ -129,7 +141,7 @@ class _Now:
 async def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text: counters of all processes, gauges read from the database at this moment."""
     _only_get(request)
-    text = await asyncio.to_thread(generate_latest, _processes())
+    text = await asyncio.to_thread(_counters)
     for gauge in gauges:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT), async_new_connection():
@@ -183,3 +195,22 @@ def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> Iterator[dict[
             "required": name in named.get("required", []),
             "description": next((k["description"] for k in kinds if "description" in k), ""),
         }
+
+
+# -- Described for programs -----------------------------------------------------------------------------------
+
+
+def _describe(path: str, summary: str, kind: str, *, may_fail: bool = False) -> None:
+    answers = {"200": {"description": "Well", "content": {kind: {}}}}
+    if may_fail:
+        answers["503"] = {"description": "Something is not well; the body says what", "content": {kind: {}}}
+    name = "service" + path.replace("/", "_").replace(".", "_")
+    operation = {"tags": ["service"], "operationId": name, "summary": summary, "security": [], "responses": answers}
+    api.describe(path, "get", operation)
+
+
+_describe("/health", "How every dependency is", "application/json", may_fail=True)
+_describe("/health/live", "Whether the process serves at all", "application/json")
+_describe("/health/ready", "Whether requests can be served", "application/json", may_fail=True)
+_describe("/metrics", "Metrics as Prometheus reads them", "text/plain")
+_describe("/openapi.json", "This document", "application/json")

@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry import embedded
+from registry import embedded, metric_files
 from registry.parts import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, PROJECT, Keeper, Part, Process, gone, libc
-from registry.processes import POLL, children, descendants, signal_process
+from registry.processes import POLL, children, descendants, parent_of, signal_process
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def parts(plan: Plan, listener: socket.socket) -> list[Part]:
 
 def environment(plan: Plan) -> dict[str, str]:
     """The children's: unbuffered lines, one folder of metrics for all, the demo's open tenant."""
-    own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(plan.data / "metrics"), "PYTHONPATH": str(PROJECT)}
+    own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": str(PROJECT)}
     demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
     return {**os.environ, **own, **demo}
 
@@ -279,6 +279,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(REAP_EVERY)
             self.reap_once()
+            metric_files.fold(metrics_folder(self.plan), lambda pid: parent_of(pid) > 0)
 
     def reap_once(self) -> None:
         """Bury orphans that came to us. Children that somebody waits for are left to them."""
@@ -348,9 +349,13 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def metrics_folder(plan: Plan) -> Path:
+    return plan.data / "metrics"
+
+
 def clear_metrics(plan: Plan) -> None:
-    """Files of processes that are no more would be counted for ever."""
-    folder = plan.data / "metrics"
+    """Counters begin at zero with each `up`, as Prometheus expects of a restart."""
+    folder = metrics_folder(plan)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -1,0 +1,75 @@
+"""Metrics of several processes: what ended ones counted stays, their files do not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from registry.metric_files import fold, reading
+
+COUNTS = """
+from prometheus_client import Counter, Gauge, Histogram
+Counter("paid", "payments", ["how"]).labels("well").inc(3)
+Histogram("took", "seconds", buckets=(1, 2)).observe(1.5)
+Gauge("sockets", "open", multiprocess_mode="livesum").set(7)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path
+
+
+def count_in_another_process(folder: Path) -> int:
+    """A process that counted something and ended; its number."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COUNTS], env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    )
+    assert process.wait(30) == 0
+    return process.pid
+
+
+def scraped(folder: Path) -> dict[str, float]:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(folder))
+    with reading(folder):
+        lines = generate_latest(registry).decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_what_ended_processes_counted_stays_and_their_files_go(folder):
+    for _ in range(3):
+        count_in_another_process(folder)
+        fold(folder, is_alive=lambda _: False)
+
+    assert {path.name for path in folder.glob("*.db")} == {"counter_past.db", "histogram_past.db"}
+    found = scraped(folder)
+    assert found['paid_total{how="well"}'] == 9
+    assert (found['took_bucket{le="1.0"}'], found['took_bucket{le="2.0"}'], found["took_sum"]) == (0, 3, 4.5)
+    assert "sockets" not in found
+
+
+def test_a_living_process_keeps_its_files(folder):
+    alive, ended = count_in_another_process(folder), count_in_another_process(folder)
+
+    fold(folder, is_alive=lambda pid: pid == alive)
+
+    assert {path.stem.rpartition("_")[2] for path in folder.glob("*.db")} == {str(alive), "past"}
+    assert str(ended) not in "".join(os.listdir(folder))
+    found = scraped(folder)
+    assert (found['paid_total{how="well"}'], found["sockets"]) == (6, 7)
+
+
+def test_a_file_that_was_cut_short_harms_nobody(folder):
+    pid = count_in_another_process(folder)
+    path = folder / f"counter_{pid}.db"
+    path.write_bytes(path.read_bytes()[:40])
+
+    fold(folder, is_alive=lambda _: False)
+
+    assert "took_sum" in scraped(folder)
+    assert not path.exists()
