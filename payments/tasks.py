@@ -5,6 +5,7 @@ import logging
 from payments import ledger
 from payments.dispatch import Dispatch
 from queueing import schedule, tasks
+from registry import telemetry
 
 log = logging.getLogger(__name__)
 
@@ -13,6 +14,7 @@ PROVE_EVERY = 300  # seconds between proofs of the ledger
 
 async def prove_ledger() -> None:
     proof = await ledger.prove()
+    telemetry.LEDGER_PROOFS.labels("sound" if proof.sound else "unsound").inc()
     if proof.sound:
         log.info("ledger proven", extra={"payments": proof.payments, "lines": proof.lines})
     else:

@@ -153,7 +153,8 @@ def _replay(body: bytes, receive: Callable) -> Callable:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for content in ():
+    nothing: tuple[bytes, ...] = ()
+    for content in nothing:
         yield content
 
 

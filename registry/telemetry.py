@@ -22,6 +22,7 @@ SEND_SECONDS = Histogram(
     "registry_processor_seconds", "Time a processor took to answer", ["kind", "outcome"], buckets=_FAST
 )
 LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
+LEDGER_PROOFS = Counter("registry_ledger_proofs_total", "Proofs of the ledger, sound and not", ["verdict"])
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
 LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", multiprocess_mode="livesum")
