@@ -1,6 +1,7 @@
 """How long a payment waits between its tries."""
 
 from datetime import timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,5 +31,5 @@ async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(ten
     await until_settled(tenant)
 
     starts = [a.started_at for a in await tries(one)]
-    waits = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(starts)]
     assert [wait >= timedelta(seconds=least) for wait, least in zip(waits, (0.05, 0.1, 0.2), strict=True)] == [True] * 3
