@@ -149,7 +149,10 @@ class Api(NinjaAPI):
         schema = super().get_openapi_schema(path_prefix="", **more)
         for path, operations in self.plain.items():
             schema["paths"].setdefault(path, {}).update(operations)
-        schema.setdefault("components", {}).setdefault("schemas", {}).update(self.schemas)
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {}).update(self.schemas)
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
         return schema
 
 

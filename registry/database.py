@@ -9,6 +9,7 @@ import logging
 import random
 import re
 import select
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -53,7 +54,6 @@ class Pool(AsyncConnectionPool):
             max_idle=600,
             reconnect_timeout=5,
             configure=_configure,
-            check=_still_open,
             open=False,
             name="registry",
         )
@@ -61,7 +61,16 @@ class Pool(AsyncConnectionPool):
     async def getconn(self, timeout: float | None = None) -> AsyncConnection:
         if self._closed:
             await self.open()
-        return await super().getconn(timeout)
+        # Not the pool's own `check`: it waits longer and longer after each dead connection, and after a restart of
+        # the server all that were idle are dead. Here the next is taken at once; each can be found dead only once.
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            conn = await super().getconn(deadline - time.monotonic())
+            try:
+                await _still_open(conn)
+                return conn
+            except psycopg.OperationalError:
+                await super().putconn(conn)
 
     async def reconnect_failed(self) -> None:
         """Go on trying while somebody waits: by itself the pool tries again only for a new caller, and there may be none."""

@@ -319,3 +319,18 @@ async def test_a_known_key_waits_once_for_a_database_that_is_away_and_not_again_
             await access.authenticate(f"Bearer {key}")
 
     assert time.monotonic() - again < access.FRESH
+
+
+async def test_once_the_database_is_back_a_pool_full_of_dead_connections_delays_nobody(tenant):
+    async def use() -> None:
+        async with database.connection() as conn:
+            await conn.execute("SELECT pg_sleep(0.2)")
+
+    await asyncio.gather(*(use() for _ in range(20)))
+
+    async with no_database():
+        pass
+    async with asyncio.timeout(5):
+        found = await database.fetch("SELECT slug FROM registry_tenant WHERE id = %s", [tenant.pk])
+
+    assert found == [(tenant.slug,)]

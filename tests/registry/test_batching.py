@@ -76,7 +76,7 @@ async def test_a_batch_has_at_most_so_many_rows_and_so_many_are_in_flight():
     await asyncio.gather(*futures)
 
     assert max(map(len, book.batches)) == 10
-    assert sum(book.batches, []) == list(range(95))
+    assert [n for batch in book.batches for n in batch] == list(range(95))
     assert book.most_at_once == 2
 
 

@@ -1,0 +1,92 @@
+"""The service keeps to its own description: every public route is in it, and no generated call finds an error of ours."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import schemathesis
+from django.urls import URLPattern, URLResolver, get_resolver
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import checks
+
+from payments import page_urls
+from registry.api import api as description
+from tests.conftest import Api
+
+checks.load_all_checks()
+KEPT = ["not_a_server_error", "status_code_conformance", "content_type_conformance"]
+
+# Pages and what serves them: for people, not for programs.
+PAGES = ("admin", "login", "logout", "static/", "demo", "docs", "payments/{}/live")
+
+
+def test_every_public_route_is_described():
+    described = {path.strip("/").replace("{id}", "{}") for path in description.get_openapi_schema()["paths"]}
+
+    missing = {route for route in routes() if not route.startswith(PAGES) and route not in described}
+
+    assert missing - page_routes() == set()
+
+
+def routes(patterns: list[Any] | None = None, prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        route = prefix + str(pattern.pattern).strip("^")
+        if isinstance(pattern, URLResolver):
+            found |= routes(pattern.url_patterns, route)
+        elif isinstance(pattern, URLPattern):
+            parts = ("{}" if part.startswith("<") else part for part in route.strip("/").split("/"))
+            found.add("/".join(parts))
+    return found
+
+
+def page_routes() -> set[str]:
+    return routes(page_urls.urlpatterns)
+
+
+def test_operations_are_named_once():
+    paths = description.get_openapi_schema()["paths"]
+    names = [operation["operationId"] for path in paths.values() for operation in path.values() if "operationId" in operation]
+
+    assert len(names) == len(set(names)) >= 8
+
+
+async def test_the_description_is_served_as_openapi_3_1(api: Api):
+    async with api.get("/openapi.json") as response:
+        said = await response.json()
+
+    assert said["openapi"].startswith("3.1")
+    assert said["components"]["securitySchemes"]["key"] == {"type": "http", "scheme": "bearer"}
+
+
+@pytest.mark.parametrize("mode", [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE])
+async def test_no_generated_call_finds_an_error_of_ours(api: Api, default, mode):
+    await asyncio.to_thread(call_all, api, mode)
+
+
+def call_all(api: Api, mode: schemathesis.GenerationMode) -> None:
+    schema = schemathesis.openapi.from_url(f"{api.address}/openapi.json")
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.path in ("/health", "/health/ready"):
+            continue  # 503 is what they say of a bed without workers
+
+        @settings(
+            max_examples=6,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def call(case: schemathesis.Case) -> None:
+            response = case.call(headers={"Authorization": f"Bearer {api.key}"}, timeout=20)
+            case.validate_response(
+                response,
+                checks=checks.CHECKS.get_by_names(KEPT),
+            )
+
+        with suppress(Unsatisfiable):  # nothing can be wrong about a call without parameters and body
+            call()
