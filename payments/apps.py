@@ -8,4 +8,4 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments import tasks  # noqa: F401 - registers the drain, the chores and the work table
+        from payments import health, tasks  # noqa: F401 - registers the gauges, the drain, the chores, the work table

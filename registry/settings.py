@@ -10,6 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+REDIS = ("redis", "rediss")
 
 
 def whole(name: str, default: int, *, least: int = 0) -> int:
@@ -22,6 +24,21 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
     if number < least:
         raise ImproperlyConfigured(f"{name} wants at least {least}, got {number}")
     return number
+
+
+def flag(name: str, default: bool) -> bool:
+    """The environment's `name` as yes or no; a word that is neither must not pass for one of them."""
+    value = os.environ.get(name, "").strip().lower()
+    if value not in ("", *YES, *NO):
+        raise ImproperlyConfigured(f"{name} wants true or false, got {value!r}")
+    return value in YES if value else default
+
+
+def url(name: str, value: str, *schemes: str) -> str:
+    """`value` where it is a URL of these schemes. The error does not repeat it: it may hold a password."""
+    if value and (urlsplit(value).scheme not in schemes or "://" not in value):
+        raise ImproperlyConfigured(f"{name} wants a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+    return value
 
 
 def required_url(name: str) -> str:
@@ -58,7 +75,7 @@ def secret_key() -> str:
 
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
-DEBUG = env.bool("DEBUG", False)
+DEBUG = flag("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK))
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise ImproperlyConfigured("ALLOWED_HOSTS wants host names, not *, when DEBUG is off")
@@ -162,13 +179,13 @@ DB_RETRY_BACKOFF = whole("DB_RETRY_BACKOFF", 2, least=1)  # factor between waits
 DB_RETRY_MAX = whole("DB_RETRY_MAX", 10, least=1)  # seconds, the longest wait between tries
 BATCH_SIZE = whole("BATCH_SIZE", 100, least=1)  # rows per page of a bulk read or write
 CONCURRENT_OPERATIONS = whole("CONCURRENT_OPERATIONS", 10, least=1)  # queries one call may run side by side
-DB_PREPARE = env.bool("DB_PREPARE", True)  # off behind PgBouncer's transaction mode
+DB_PREPARE = flag("DB_PREPARE", True)  # off behind PgBouncer's transaction mode
 if DB_POOL_MIN > DB_POOL_MAX:
     raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
 
 DATABASES = {
     "default": {
-        **env.db_url_config(required_url("DATABASE_URL")),
+        **env.db_url_config(url("DATABASE_URL", required_url("DATABASE_URL"), "postgres", "postgresql")),
         "ENGINE": "registry.postgresql",
         "CONN_MAX_AGE": 0,
     }
@@ -185,8 +202,9 @@ DATABASES["default"]["OPTIONS"] = {
 }
 ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.handler gives connections back itself
 
-REDIS_URL = required_url("REDIS_URL")
-LIVE_REDIS_URL = os.environ.get("LIVE_REDIS_URL", REDIS_URL)
+REDIS_URL = url("REDIS_URL", required_url("REDIS_URL"), *REDIS)
+LIVE_REDIS_URL = url("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_URL), *REDIS)
+RQ_REDIS_URL = url("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL), *REDIS)
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -195,19 +213,21 @@ CHANNEL_LAYERS = {
     }
 }
 RQ_QUEUES = {
-    name: {"URL": os.environ.get("RQ_REDIS_URL", REDIS_URL), "DEFAULT_TIMEOUT": 900}
+    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900}
     for name in ("drain", "housekeeping")
 }
 RQ_SHOW_ADMIN_LINK = False
 
 # -- Registry's own --------------------------------------------------------------------------------
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
-REGISTRY_URL = os.environ.get("REGISTRY_URL", "")  # public address for links; else the request's
+REGISTRY_URL = url("REGISTRY_URL", os.environ.get("REGISTRY_URL", "").rstrip("/"), "http", "https")  # public address for links; else the request's
 MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST /payments
 MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")
+if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+    raise ImproperlyConfigured(f"LOG_LEVEL wants DEBUG, INFO, WARNING, ERROR or CRITICAL, got {LOG_LEVEL!r}")
 if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"LOG_FORMAT wants json or console, got {LOG_FORMAT!r}")
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -114,8 +115,12 @@ async def test_a_cancelled_transaction_is_rolled_back():
 
     async def half_way() -> None:
         async with database.transaction() as conn:
-            await database.rows(conn, "INSERT INTO registry_tenant (slug, name, currency, status, mode, open, settings)"
-                                      " VALUES (%s, 'x', 'BRL', 'active', 'sandbox', false, '{}')", (slug,))
+            await database.rows(
+                conn,
+                "INSERT INTO registry_tenant (slug, name, currency, status, mode, open, settings)"
+                " VALUES (%s, 'x', 'BRL', 'active', 'sandbox', false, '{}')",
+                (slug,),
+            )
             written.set()
             await asyncio.Event().wait()
 
@@ -151,7 +156,12 @@ async def test_a_rush_opens_the_overflow_and_afterwards_only_the_maximum_is_kept
 
 
 async def test_beyond_maximum_and_overflow_a_caller_waits_and_after_the_limit_hears_503(fresh_pool):
-    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW, fresh_pool.DB_POOL_TIMEOUT = 1, 1, 1, 0.3
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW, fresh_pool.DB_POOL_TIMEOUT = (
+        1,
+        1,
+        1,
+        0.3,
+    )
     async with database.connection(), database.connection():
         started = time.monotonic()
 
@@ -228,7 +238,9 @@ async def test_a_server_that_stops_answering_is_given_up_soon_after_its_own_time
     assert await database.fetch("SELECT 1") == [(1,)]
 
 
-async def test_work_that_may_be_repeated_is_tried_as_often_as_set_with_growing_waits_up_to_the_longest(settings, monkeypatch):
+async def test_work_that_may_be_repeated_is_tried_as_often_as_set_with_growing_waits_up_to_the_longest(
+    settings, monkeypatch
+):
     settings.DB_RETRY_ATTEMPTS, settings.DB_RETRY_BACKOFF, settings.DB_RETRY_MAX = 5, 4, 0.1
     monkeypatch.setattr(database, "RETRY_FIRST", 0.02)
     tries: list[float] = []
@@ -240,7 +252,7 @@ async def test_work_that_may_be_repeated_is_tried_as_often_as_set_with_growing_w
     with pytest.raises(Unavailable):
         await database.retrying(cut)
 
-    waits = [after - before for before, after in zip(tries, tries[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(tries)]
     assert len(tries) == 5
     assert 0.01 <= waits[0] < 0.06
     assert all(0.05 <= wait < 0.3 for wait in waits[2:])  # 0.02 × 4 × 4 is beyond the longest
@@ -351,7 +363,9 @@ async def test_a_step_that_fails_raises_its_own_error_and_ends_the_others():
         raise Unavailable("away")
 
     async def sleeping() -> bool:
-        return bool(await database.fetch("SELECT 1 FROM pg_stat_activity WHERE query = %s AND state = 'active'", (SLOW,)))
+        return bool(
+            await database.fetch("SELECT 1 FROM pg_stat_activity WHERE query = %s AND state = 'active'", (SLOW,))
+        )
 
     async def waits() -> None:
         await database.fetch(SLOW)
@@ -373,7 +387,12 @@ async def test_an_export_reads_in_chunks_of_the_batch_size(api: Api, tenant, set
 @pytest.mark.parametrize(("prepare", "kept"), [(True, True), (False, False)])
 @async_new_connection
 async def test_behind_pgbouncer_nothing_is_prepared(fresh_pool, prepare: bool, kept: bool):
-    fresh_pool.DB_PREPARE, fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = prepare, 1, 1, 0
+    fresh_pool.DB_PREPARE, fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = (
+        prepare,
+        1,
+        1,
+        0,
+    )
 
     for n in range(10):
         await database.fetch("SELECT %s::bigint + 1", (n,))
@@ -457,7 +476,9 @@ async def test_when_every_connection_is_cut_under_load_reads_come_through_and_no
         await eventually(lambda: len(accepted) > enough)
         stop.set()
 
-    found = await database.fetch("SELECT count(*) FROM payments_payment WHERE correlation_id = ANY(%s::uuid[])", (accepted,))
+    found = await database.fetch(
+        "SELECT count(*) FROM payments_payment WHERE correlation_id = ANY(%s::uuid[])", (accepted,)
+    )
     assert found == [(len(accepted),)]
     assert set(outcomes) <= {202, 404, 503}
     await eventually(idle)
@@ -475,7 +496,9 @@ async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
     await database.close()
     real = database.connection_parameters
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "connection_parameters", lambda: {**real(), **psycopg.conninfo.conninfo_to_dict(server.url)})
+        patch.setattr(
+            database, "connection_parameters", lambda: {**real(), **psycopg.conninfo.conninfo_to_dict(server.url)}
+        )
         try:
             yield server
         finally:
@@ -582,4 +605,6 @@ async def test_the_pools_use_is_in_the_metrics(api: Api):
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("registry_database_pool_"))
     size, available = (float(values[f"registry_database_pool_{name}"]) for name in ("pool_size", "pool_available"))
     assert size - available >= 2
-    assert {f"registry_database_pool_{name}" for name in ("requests_waiting", "requests_num", "pool_max", "pool_min")} <= set(values)
+    assert {
+        f"registry_database_pool_{name}" for name in ("requests_waiting", "requests_num", "pool_max", "pool_min")
+    } <= set(values)

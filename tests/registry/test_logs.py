@@ -1,0 +1,212 @@
+"""Logs: one JSON object per event with request, tenant and payment, and never a secret, whatever goes wrong."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as some
+
+from payments import queries
+from payments.processors import KINDS
+from registry import database, embedded, telemetry
+from tests.conftest import Api, at_work, eventually
+from tests.factories import in_thread, make_processor
+
+PROJECT = Path(__file__).parents[2]
+
+
+class Lines(logging.Handler):
+    """What the service's own formatter makes of each record, read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += self.format(record) + "\n"
+
+    @property
+    def events(self) -> list[dict]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler, root = Lines(), logging.getLogger()
+    ours = next(h for h in root.handlers if type(h.formatter).__name__ == "ProcessorFormatter")
+    handler.setFormatter(ours.formatter)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+
+
+# -- Form ----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_one_json_object_with_time_level_and_logger(lines: Lines):
+    logging.getLogger("some.room").warning("two\nlines of %s", "text", extra={"count": 3})
+
+    [event] = lines.events
+    assert (event["event"], event["level"], event["logger"], event["count"]) == (
+        "two\nlines of text",
+        "warning",
+        "some.room",
+        3,
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", event["timestamp"])
+
+
+async def test_an_error_in_a_request_is_logged_with_its_request_id_tenant_and_payment(
+    api: Api, tenant, lines, monkeypatch
+):
+    async def broken(*_: object) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(queries, "status_of", broken)
+    correlation_id = str(uuid4())
+
+    async with api.get(f"/payments/{correlation_id}/status") as response:
+        request_id = response.headers["X-Request-Id"]
+
+    event = next(e for e in lines.events if e["event"] == "unhandled error")
+    assert (event["request_id"], event["tenant"], event["payment"]) == (request_id, tenant.slug, correlation_id)
+    assert "ValueError: unforeseen" in event["exception"]
+
+
+async def test_an_error_in_a_workers_hands_is_logged_with_tenant_and_payment(api: Api, tenant, lines, monkeypatch):
+    async def broken(*_: object) -> None:
+        logging.getLogger("payments.processors").error("the processor is odd")
+        raise ValueError("unforeseen")
+
+    await in_thread(make_processor, tenant)
+    monkeypatch.setattr(KINDS["sandbox"], "send", broken)
+    payment = await api.pay()
+
+    async with at_work():
+        await eventually(lambda: "the processor is odd" in lines.text)
+
+    event = next(e for e in lines.events if e["event"] == "the processor is odd")
+    assert (event["tenant"], event["payment"]) == (tenant.pk, payment["correlationId"])
+
+
+# -- Secrets --------------------------------------------------------------------------------------------------
+
+KEY = "rk_0123456789ab_c2VjcmV0LXNlY3JldC1zZWNyZXQ"
+TOKEN = "1a.QUJDREVGR0hJSktMTU5P"
+SECRETS = {
+    "a key": (f"called with {KEY}", KEY[-20:]),
+    "a header": (f"headers: Authorization: Bearer {KEY}", KEY[-20:]),
+    "a bearer that is no key": ("Authorization: Bearer abc.def-ghi", "abc.def-ghi"),
+    "basic": ("Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+    "a database's address": ("postgres://registry:hush-hush@db.example/registry", "hush-hush"),
+    "an address with an at sign in the password": ("postgres://registry:hu@sh@db.example/registry", "sh@db"),
+    "an address without a user": ("redis://:hush-hush@cache.example/0", "hush-hush"),
+    "libpq's words": ("connection to host=db password=hush-hush failed", "hush-hush"),
+    "a link's token": (f'"WebSocket /ws/payments/x?token={TOKEN}" [accepted]', TOKEN),
+    "JSON": ('{"password": "hush-hush", "api_key": "hush-too"}', "hush-"),
+    "Python": ("{'secret': 'hush-hush'}", "hush-hush"),
+    "a cookie": ("Cookie: sessionid=hushhushhush; csrftoken=hushtoo", "hush"),
+}
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS.values(), ids=SECRETS.keys())
+def test_secrets_in_messages_arguments_fields_and_errors_are_taken_out(lines: Lines, text: str, secret: str):
+    log = logging.getLogger("some.room")
+
+    log.warning(text)
+    log.warning("with %s", text)
+    log.warning("a field", extra={"detail": {"deep": [text]}})
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("an error")
+
+    assert len(lines.events) == 4
+    assert secret not in lines.text
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "Authorization", "api_key", "apiKey", "secret_key", "token", "cardNumber", "Cookie"]
+)
+def test_fields_whose_names_say_secret_are_taken_out_however_deep(lines: Lines, name: str):
+    logging.getLogger("some.room").warning("x", extra={"outer": [{name: "hush-hush"}], name: "hush-hush"})
+
+    assert "hush-hush" not in lines.text
+    assert "[redacted]" in lines.text
+
+
+@given(secret=some.text(some.characters(categories=["L", "N"], max_codepoint=127), min_size=8, max_size=40))
+@limits(max_examples=60, deadline=None)
+def test_no_key_passes_wherever_it_stands(secret: str):
+    key = f"rk_0123456789ab_{secret}"
+
+    shown = telemetry.redact({"a": [f"x{key}y", {"b": (f"Bearer {key}", f"postgres://u:{secret}@h/d")}]})
+
+    assert secret not in str(shown).replace("rk_0123456789ab_", "").replace("[redacted]", "")
+
+
+async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
+    api: Api, tenant, lines, settings, monkeypatch
+):
+    """A payment's whole way, wrong keys, broken bodies, and a database that is away: then the log is searched."""
+    logging.getLogger().setLevel("DEBUG")
+    try:
+        await in_thread(make_processor, tenant, options={"delay": 0})
+        async with at_work():
+            payment = await api.pay()
+            await api.until(payment["correlationId"], "succeeded")
+        token = payment["liveUrl"].partition("token=")[2]
+        async with api.session.ws_connect(f"/ws/payments/{payment['correlationId']}?token={token}"):
+            pass
+        wrong = "rk_ffffffffffff_d3Jvbmctd3Jvbmctd3Jvbmc"
+        async with api.get("/payments", headers={"Authorization": f"Bearer {wrong}"}):
+            pass
+        async with api.post("/payments", data=b'{"amount": "' + api.key.encode()):
+            pass
+        real = database.connection_parameters
+        await database.close()
+        monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1, "password": "hush-hush"})
+        monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
+        async with api.get(f"/payments/{payment['correlationId']}/status"):
+            pass
+        await database.close()
+    finally:
+        logging.getLogger().setLevel(settings.LOG_LEVEL)
+
+    assert lines.text
+    for secret in (api.key.split("_", 2)[2], wrong.split("_", 2)[2], token, "hush-hush", settings.SECRET_KEY):
+        assert secret not in lines.text
+
+
+def test_a_command_that_fails_says_no_password(tmp_path: Path):
+    url = "postgres://registry:hush-hush@127.0.0.1:1/none"
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--check"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "DATABASE_URL": url},
+    )  # fmt: skip
+
+    assert done.returncode != 0
+    assert done.stderr
+    assert "hush-hush" not in done.stdout + done.stderr
+
+
+# -- How long ---------------------------------------------------------------------------------------------------
+
+
+def test_how_long_logs_are_kept_is_written_down_and_what_we_keep_ourselves_is_turned_over():
+    policy = (PROJECT / "docs" / "operators" / "logs.md").read_text()
+
+    for word in ("days", "journald", "logrotate", "LOG_LEVEL", "postgresql-%a.log", "secrets"):
+        assert word in policy
+    assert embedded.POSTGRES_SETTINGS["log_filename"] == "postgresql-%a.log"
+    assert embedded.POSTGRES_SETTINGS["log_truncate_on_rotation"] == "on"

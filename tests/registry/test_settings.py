@@ -1,0 +1,177 @@
+"""Settings: typed, read once; a bad or unsafe value stops the start with the variable's name; production is clean."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from registry import settings
+
+PROJECT = Path(__file__).parents[2]
+SAFE = {
+    "DATABASE_URL": "postgres://registry:hush-hush@127.0.0.1:1/registry",
+    "REDIS_URL": "redis://:hush-hush@127.0.0.1:1/0",
+    "SECRET_KEY": "0" * 10 + "abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789",
+}
+PRODUCTION = {**SAFE, "ALLOWED_HOSTS": "pay.example.com", "REGISTRY_URL": "https://pay.example.com"}
+
+
+def run(*command: str, folder: Path, **environ: str) -> subprocess.CompletedProcess:
+    """A process that knows nothing but these variables."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=PROJECT, env={**kept, "REGISTRY_DATA": str(folder), **environ}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def read(folder: Path, expression: str, **environ: str) -> str:
+    """The value of `expression` over the settings, or the error's last line."""
+    done = run("-c", f"from registry import settings as s; print({expression})", folder=folder, **{**SAFE, **environ})
+    return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+def together(folder: Path, cases: list[tuple[str, dict[str, str]]]) -> list[str]:
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(lambda case: read(folder, case[0], **case[1]), cases))
+
+
+# -- Typed --------------------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "DB_POOL_MIN": 5,
+    "DB_POOL_MAX": 20,
+    "DB_POOL_OVERFLOW": 10,
+    "DB_POOL_TIMEOUT": 30,
+    "DB_POOL_RECYCLE": 3600,
+    "DB_QUERY_TIMEOUT": 30,
+    "DB_RETRY_ATTEMPTS": 3,
+    "DB_RETRY_BACKOFF": 2,
+    "DB_RETRY_MAX": 10,
+    "BATCH_SIZE": 100,
+    "CONCURRENT_OPERATIONS": 10,
+}
+
+
+def test_every_limit_of_the_data_layer_has_its_default_and_takes_another_value(tmp_path: Path):
+    values = "[" + ", ".join(f"s.{name}" for name in WHOLE) + "]"
+    others = {name: str(default + 1) for name, default in WHOLE.items()}
+
+    defaults, changed = together(tmp_path, [(values, {}), (values, others)])
+
+    assert defaults == str(list(WHOLE.values()))
+    assert changed == str([default + 1 for default in WHOLE.values()])
+
+
+BAD = {
+    **{name: ["ten", "-1", "1.5"] for name in WHOLE},
+    "REGISTRY_MAX_BODY": ["big", "10"],
+    "REGISTRY_MAX_BATCH_BODY": ["big", "10"],
+    "DEBUG": ["maybe", "2"],
+    "DB_PREPARE": ["perhaps"],
+    "LOG_LEVEL": ["LOUD"],
+    "LOG_FORMAT": ["xml"],
+    "DATABASE_URL": ["", "hush-hush", "mysql://u:hush-hush@h/d"],
+    "REDIS_URL": ["", "hush-hush", "http://:hush-hush@h"],
+    "LIVE_REDIS_URL": ["hush-hush:1"],
+    "RQ_REDIS_URL": ["hush-hush:1"],
+    "REGISTRY_URL": ["pay.example.com"],
+}
+
+
+def test_a_bad_value_stops_the_start_with_the_variables_name_and_what_it_wants(tmp_path: Path):
+    cases = [(name, value) for name, values in BAD.items() for value in values]
+    # One process for all: a module that is not there yet is read anew by each import.
+    script = """
+import importlib, json, os, sys
+for name, value in json.loads(sys.argv[1]):
+    kept = dict(os.environ)
+    os.environ[name] = value
+    sys.modules.pop("registry.settings", None)
+    try:
+        importlib.import_module("registry.settings")
+        print("nothing")
+    except Exception as error:
+        print(type(error).__name__, str(error).replace(chr(10), " "))
+    os.environ.clear()
+    os.environ.update(kept)
+"""
+    done = run("-c", script, json.dumps(cases), folder=tmp_path, **SAFE)
+
+    said = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert len(said) == len(cases)
+    for (name, value), line in zip(cases, said, strict=True):
+        assert line.startswith(f"ImproperlyConfigured {name} "), (name, value, line)
+        assert "hush-hush" not in line
+
+
+def test_a_minimum_above_the_maximum_is_refused(tmp_path: Path):
+    [said] = together(tmp_path, [("0", {"DB_POOL_MIN": "9", "DB_POOL_MAX": "8"})])
+
+    assert "DB_POOL_MIN (9) wants to be at most DB_POOL_MAX (8)" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("no", False), ("", False)]
+)
+def test_a_flag_knows_the_usual_words(monkeypatch, text: str, value: bool):
+    monkeypatch.setenv("SOME_FLAG", text)
+
+    assert settings.flag("SOME_FLAG", False) is value
+
+
+# -- Production ------------------------------------------------------------------------------------------------------
+
+
+def test_unsafe_values_are_refused_where_debugging_is_off(tmp_path: Path):
+    star, short, allowed = together(
+        tmp_path,
+        [
+            ("0", {"ALLOWED_HOSTS": "*"}),
+            ("0", {"SECRET_KEY": "short"}),
+            ("s.DEBUG", {"ALLOWED_HOSTS": "*", "SECRET_KEY": "short", "DEBUG": "1"}),
+        ],
+    )
+
+    assert "ALLOWED_HOSTS wants" in star
+    assert "SECRET_KEY wants" in short
+    assert allowed == "True"
+
+
+def test_a_host_that_others_reach_makes_everything_secure(tmp_path: Path):
+    wanted = (
+        "[s.DEBUG, s.SECURE_SSL_REDIRECT, s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SESSION_COOKIE_HTTPONLY]"
+    )
+
+    local, production = together(tmp_path, [(wanted, {}), (wanted, PRODUCTION)])
+
+    assert local == "[False, False, False, False, True]"
+    assert production == "[False, True, True, True, True]"
+
+
+def test_a_production_environment_passes_djangos_deployment_check_without_a_word(tmp_path: Path):
+    where = connection.settings_dict  # the models' checks ask the server for its version
+    address = f"postgres://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"
+    environ = {**PRODUCTION, "DATABASE_URL": address}
+
+    done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", folder=tmp_path, **environ)
+
+    assert done.returncode == 0, done.stderr
+    assert "no issues" in done.stdout
+
+
+def test_a_secret_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path):
+    without = {name: value for name, value in SAFE.items() if name != "SECRET_KEY"}
+    script = ("-c", "from registry import settings; print(settings.SECRET_KEY)")
+    with ThreadPoolExecutor(4) as threads:
+        keys = list(threads.map(lambda _: run(*script, folder=tmp_path, **without).stdout.strip(), range(4)))
+
+    assert len(set(keys)) == 1
+    assert len(keys[0]) > 64
+    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0

@@ -1,0 +1,404 @@
+"""What must stay true about the structure: who may import whom, what is derived from the states, what is documented, what never blocks."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.contrib.postgres.operations import (
+    AddConstraintNotValid,
+    AddIndexConcurrently,
+    RemoveIndexConcurrently,
+    ValidateConstraint,
+)
+from django.core.management import call_command
+from django.db import connection, migrations, models
+from django.db.migrations.operations.base import Operation
+from django.urls import URLPattern, URLResolver, get_resolver
+from django_migration_linter import MigrationLinter
+
+from payments.states import ARROWS, LOOKS, OPEN, TERMINAL, Status, sources_of
+from registry import database
+from registry.api import api
+
+PROJECT = Path(__file__).parents[1]
+ROOMS = ("registry", "queueing", "payments")  # each may import those before it
+COMPOSITION = {"registry/settings.py", "registry/urls.py", "registry/asgi.py"}
+BLOCKING = re.compile(
+    r"time\.sleep|open|input|subprocess\.\w+|requests\.\w+|urllib\.request\.\w+|socket\.create_connection|os\.system"
+    r"|(\w+\.)*(read_text|write_text|read_bytes|write_bytes)|connection\.cursor|call_command|async_to_sync"
+)
+
+
+@cache
+def sources(room: str) -> dict[str, ast.Module]:
+    files = sorted((PROJECT / room).rglob("*.py"))
+    return {str(f.relative_to(PROJECT)): ast.parse(f.read_text()) for f in files if "migrations" not in f.parts}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that a module imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+# -- Who imports whom -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_itself_and_what_it_stands_on_and_nothing_above(room: str):
+    above = ROOMS[ROOMS.index(room) + 1 :]
+
+    upward = [
+        f"{path} imports {name}"
+        for path, tree in sources(room).items()
+        if path not in COMPOSITION
+        for name in imports(tree)
+        if name.split(".")[0] in above
+    ]
+
+    assert upward == []
+
+
+def test_no_product_module_imports_tests_or_benchmarks():
+    found = [
+        (p, n)
+        for room in ROOMS
+        for p, t in sources(room).items()
+        for n in imports(t)
+        if n.split(".")[0] in ("tests", "bench")
+    ]
+
+    assert found == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """By what is imported when a module is loaded; an import inside a function comes later and closes no circle."""
+    modules = {
+        path[:-3].replace("/", ".").removesuffix(".__init__"): tree
+        for room in ROOMS
+        for path, tree in sources(room).items()
+    }
+    arrows = {
+        name: {found for found in loaded_imports(tree) if found in modules and found != name}
+        for name, tree in modules.items()
+    }
+
+    assert circle_in(arrows) is None
+
+
+def loaded_imports(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found = list(imports(ast.Module([node], [])))
+            names = {name.rpartition(".")[0] for name in found}
+            # `from registry import live` needs registry.live; the package itself is empty
+            yield from (name for name in found if name.count(".") or name not in names)
+
+
+def circle_in(arrows: dict[str, set[str]]) -> list[str] | None:
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str] | None:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return None
+        for following in sorted(arrows.get(name, ())):
+            if found := walk(following, [*way, name]):
+                return found
+        done.add(name)
+        return None
+
+    return next((found for name in sorted(arrows) if (found := walk(name, []))), None)
+
+
+def test_the_search_for_circles_finds_one():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_every_module_opens_with_a_sentence():
+    silent = [
+        path for room in ROOMS for path, tree in sources(room).items() if tree.body and not ast.get_docstring(tree)
+    ]
+
+    assert silent == []
+
+
+# -- Nothing blocks the loop ---------------------------------------------------------------------------------------
+
+
+def calls_on_the_loop(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls in async functions, without those in functions inside them that are handed to threads."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.AsyncFunctionDef):
+            yield from _calls_in(function)
+
+
+def _calls_in(node: ast.AST) -> Iterator[ast.Call]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(child, ast.Call):
+            yield child
+        yield from _calls_in(child)
+
+
+SYNC_ORM = {
+    "get", "first", "last", "count", "exists", "create", "update", "delete", "save", "get_or_create", "update_or_create",
+    "bulk_create", "bulk_update", "aggregate", "in_bulk", "earliest", "latest",
+}  # fmt: skip
+
+
+def blocks(call: ast.Call) -> bool:
+    text = ast.unparse(call.func)
+    if BLOCKING.fullmatch(text):
+        return True
+    return ".objects." in text and text.rpartition(".")[2] in SYNC_ORM
+
+
+def test_no_async_function_makes_a_blocking_call():
+    found = [
+        f"{path}:{call.lineno} {ast.unparse(call.func)}"
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        for call in calls_on_the_loop(tree)
+        if blocks(call)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["time.sleep(1)", "open('x')", "subprocess.run(['x'])", "requests.get('x')", "path.read_text()", "Tenant.objects.filter(a=1).first()",
+     "Tenant.objects.create()", "async_to_sync(f)", "connection.cursor()"],
+)  # fmt: skip
+def test_the_search_for_blocking_calls_finds_them(line: str):
+    tree = ast.parse(f"async def f():\n    {line}\n    await asyncio.to_thread(lambda: {line})")
+
+    assert [blocks(call) for call in calls_on_the_loop(tree)].count(True) == 1
+
+
+# -- States ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_state_has_arrows_and_a_look_with_shape_colour_and_sentence():
+    assert set(ARROWS) == set(LOOKS) == set(Status)
+    for look in LOOKS.values():
+        assert look.shape
+        assert look.sentence.endswith(".")
+    assert len({(look.shape, look.colour) for look in LOOKS.values()}) == len(LOOKS)
+    assert len({look.shape for look in LOOKS.values()}) == len(LOOKS)  # colour alone tells nobody anything
+
+
+def test_every_states_colour_stands_in_the_style_sheet():
+    css = (PROJECT / "registry/static/registry/app.css").read_text()
+
+    assert [look.colour for look in LOOKS.values() if f"--{look.colour}" not in css] == []
+
+
+def test_every_state_can_be_reached_and_only_what_is_over_has_no_way_on_but_a_replay():
+    assert [status for status in Status if not sources_of(status)] == []
+    assert {status for status, targets in ARROWS.items() if not targets - {Status.QUEUED}} == TERMINAL
+    assert OPEN.isdisjoint(TERMINAL)
+
+
+def test_every_state_is_named_in_a_test_of_payments():
+    text = "".join(path.read_text() for path in (PROJECT / "tests" / "payments").glob("test_*.py"))
+
+    assert [status for status in Status if status.value not in text and status.name not in text] == []
+
+
+# -- Routes and settings -----------------------------------------------------------------------------------------------
+
+
+def routes(patterns: list, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns, prefix + str(pattern.pattern))
+        else:
+            yield prefix + str(pattern.pattern), pattern
+
+
+def test_every_public_route_of_the_api_is_in_the_openapi_document():
+    about_itself = {"openapi.json", "metrics", "health", "health/live", "health/ready"}
+    files_and_root = {"static/{}", ""}
+
+    lean = {
+        re.sub(r"<[^>]+>", "{}", path)
+        for path, p in routes(get_resolver().url_patterns)
+        if getattr(p.callback, "lean", False)
+    }
+    described = {re.sub(r"\{\w+\}", "{}", path).strip("/") for path in api.get_openapi_schema()["paths"]}
+
+    assert len(lean) > 8
+    assert lean - about_itself - files_and_root - described == set()
+    assert described <= lean
+
+
+def test_every_setting_is_in_the_docs_and_nothing_else():
+    read = set()
+    for room in ROOMS:
+        for path, tree in sources(room).items():
+            if path.startswith(("registry/settings", "registry/status", "registry/parts", "registry/supervisor")):
+                read |= set(variables_read(tree))
+    rows = (PROJECT / "docs" / "settings.md").read_text().splitlines()
+    documented = {found[1] for row in rows if (found := re.match(r"\| `([A-Z_]+)` \| .+ \| .+ \|$", row))}
+
+    assert read - documented == set()
+    assert documented - read == set()
+
+
+def variables_read(tree: ast.AST) -> Iterator[str]:
+    """Names in os.environ.get("X"), whole("X"), flag("X"), required_url("X"), env.list("X") and "X" in os.environ."""
+    for node in ast.walk(tree):
+        texts: list[ast.expr] = []
+        if (
+            isinstance(node, ast.Call)
+            and node.args
+            and re.search(r"environ\.get$|^whole$|^flag$|^required_url$|^env\.", ast.unparse(node.func))
+        ):
+            texts = node.args[:1]
+        elif isinstance(node, ast.Compare) and "environ" in ast.unparse(node.comparators[0]):
+            texts = [node.left]
+        for text in texts:
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                yield text.value
+
+
+def test_the_docs_defaults_are_the_codes():
+    rows = (PROJECT / "docs" / "settings.md").read_text()
+    code = (PROJECT / "registry" / "settings.py").read_text()
+
+    for name, default in re.findall(r'whole\("(\w+)", ([\d_]+)[,)]', code):
+        assert f"| `{name}` | `{int(default)}` |" in rows
+
+
+# -- SQL and migrations ---------------------------------------------------------------------------------------------------
+
+
+def sql_files() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (PROJECT / room).rglob("*.sql"))
+
+
+def test_every_sql_file_is_loaded_and_every_statement_in_it_is_used():
+    unused = []
+    assert sql_files()
+    for path in sql_files():
+        readers = [p for room in ROOMS for p in (PROJECT / room).rglob("*.py") if f'"{path.name}"' in p.read_text()]
+        assert readers, f"{path} is loaded by nobody"
+        text = "".join(reader.read_text() for reader in readers)
+        unused += [f"{path.name}: {name}" for name in database.statements(path) if f'"{name}"' not in text]
+
+    assert unused == []
+
+
+def test_every_statement_says_no_more_than_its_file_holds():
+    """What stands before the first `-- name:` would never run."""
+    stray = [
+        path.name for path in sql_files() if re.sub(r"--[^\n]*", "", path.read_text().partition("-- name: ")[0]).strip()
+    ]
+
+    assert stray == []
+
+
+def test_the_models_have_their_migrations():
+    call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+
+
+BEFORE_FIRST_RELEASE = {  # no installation has rows when these run; whatever comes later is looked at
+    "payments.0001_initial",
+    "payments.0002_tables_by_tenant",
+    "queueing.0001_initial",
+    "registry.0001_initial",
+}
+
+
+def lasting_lock(operation: Operation) -> bool:
+    """Whether it keeps others from an existing table for longer the more rows that has."""
+    if isinstance(
+        operation, (AddIndexConcurrently, RemoveIndexConcurrently, AddConstraintNotValid, ValidateConstraint)
+    ):
+        return False
+    if isinstance(operation, migrations.AddField):
+        field = operation.field
+        return (not field.null and not field.has_db_default()) or field.unique or field.db_index
+    return isinstance(
+        operation,
+        (migrations.AddIndex, migrations.AlterField, migrations.AddConstraint, migrations.AlterUniqueTogether),
+    )
+
+
+def test_the_migration_linter_has_nothing_to_say():
+    linter = MigrationLinter(
+        str(PROJECT), no_cache=True, no_output=True, include_apps=list(ROOMS), warnings_as_errors_tests=["CREATE_INDEX"]
+    )
+
+    linter.lint_all_migrations()
+
+    assert linter.nb_total >= 4
+    assert (linter.nb_erroneous, linter.nb_warnings) == (0, 0)
+
+
+def test_migrations_keep_no_existing_table_locked_for_long():
+    found = []
+    for app in ROOMS:
+        for path in sorted((PROJECT / app / "migrations").glob("0*.py")):
+            if f"{app}.{path.stem}" not in BEFORE_FIRST_RELEASE:
+                operations = importlib.import_module(f"{app}.migrations.{path.stem}").Migration.operations
+                new = {o.name for o in operations if isinstance(o, migrations.CreateModel)}
+                found += [
+                    f"{app}.{path.stem}: {o.describe()}"
+                    for o in operations
+                    if lasting_lock(o) and getattr(o, "model_name", "") not in new
+                ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "locks"),
+    [
+        (migrations.AddIndex("payment", models.Index(fields=["code"], name="i")), True),
+        (AddIndexConcurrently("payment", models.Index(fields=["code"], name="i")), False),
+        (migrations.AddField("payment", "f", models.IntegerField(null=True)), False),
+        (migrations.AddField("payment", "f", models.IntegerField(db_default=0)), False),
+        (migrations.AddField("payment", "f", models.IntegerField(default=0)), True),
+        (migrations.AlterField("payment", "f", models.TextField()), True),
+    ],
+    ids=str,
+)
+def test_the_look_for_lasting_locks_finds_them(operation: Operation, locks: bool):
+    assert lasting_lock(operation) is locks
+
+
+def test_every_table_of_payments_leads_with_its_tenant_in_its_primary_key():
+    """So that tables can be distributed by tenant (architecture, decision 10)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT c.relname, a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+            WHERE i.indisprimary AND c.relname LIKE 'payments\\_%%'"""
+        )
+        first = dict(cursor.fetchall())
+    connection.close()
+    hot = [
+        m._meta.db_table
+        for m in apps.get_app_config("payments").get_models()
+        if any(f.name == "tenant" for f in m._meta.fields)
+    ]
+
+    assert {table: first[table] for table in hot if first[table] != "tenant_id"} == {
+        "payments_processor": "id",  # a handful per tenant, named by every row of the hot tables
+        "payments_deadletter": "id",  # an operator's list
+    }
