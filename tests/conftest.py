@@ -59,6 +59,13 @@ def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _living_connection(_database: None) -> None:
+    """A test before this one may have cut every session, that of this thread among them."""
+    if connection.connection is not None and not connection.is_usable():
+        connection.close()
+
+
+@pytest.fixture(autouse=True)
 async def _clean() -> AsyncIterator[None]:
     yield
     await database.release()
