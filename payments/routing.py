@@ -174,7 +174,9 @@ class Atlas:
         now = time.monotonic()
         rooms = {}
         for tenant, accounts in self._accounts.items():
-            able = [self.endpoints[a.endpoint] for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(now)]
+            able = [
+                self.endpoints[a.endpoint] for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(now)
+            ]
             if all(endpoint.breaker.is_probe() for endpoint in able):
                 rooms[tenant] = min(len(able), 1)
         return rooms
