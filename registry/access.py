@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 FRESH = 0.4  # seconds that a key's answer is used without a second thought
 STALE = 0.8  # seconds that it is used while being asked again; after that we wait. Revocation works within 1 s
 CACHED_KEYS = 10_000  # entries; a flood of invented keys evicts, it does not grow
-LIMITER_TIMEOUT = 1.0  # seconds for the rate limiter's Redis; without it requests pass. A burst must not be able to outwait it
+LIMITER_TIMEOUT = (
+    1.0  # seconds for the rate limiter's Redis; without it requests pass. A burst must not be able to outwait it
+)
 
 
 @dataclass(frozen=True, slots=True)
