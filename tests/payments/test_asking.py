@@ -89,7 +89,12 @@ async def test_the_detail_of_a_settled_payment_tells_its_story(api: Api, default
     said = await api.detail(payment["correlationId"])
 
     assert {name: said[name] for name in status} == status | {"attempts": said["attempts"]}
-    assert (said["description"], said["metadata"], said["fee"], said["refunded"]) == ("a chair", {"order": 7}, "5.00", "0.00")
+    assert (said["description"], said["metadata"], said["fee"], said["refunded"]) == (
+        "a chair",
+        {"order": 7},
+        "5.00",
+        "0.00",
+    )
     [attempt] = said["attempts"]
     assert (attempt["number"], attempt["processor"], attempt["outcome"]) == (1, "default", "booked")
     assert attempt["reason"] and attempt["latencyMs"] >= 0
@@ -187,7 +192,9 @@ async def test_payments_are_filtered_by_the_processor_that_booked_them(api: Api,
 
     found = await page(api, processor="one")
 
-    assert [(item["correlationId"], item["processor"]) for item in found["items"]] == [(str(wanted.correlation_id), "one")]
+    assert [(item["correlationId"], item["processor"]) for item in found["items"]] == [
+        (str(wanted.correlation_id), "one")
+    ]
     assert (await page(api, processor="nobody"))["total"] == 0
 
 
@@ -239,12 +246,12 @@ async def test_a_stream_obeys_the_filters(api: Api, tenant):
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n="])
 async def test_no_cell_is_a_formula_to_a_spreadsheet(api: Api, start):
-    await api.pay(description=f"{start}HYPERLINK(\"http://evil.example\",\"a,b\")")
+    await api.pay(description=f'{start}HYPERLINK("http://evil.example","a,b")')
 
     async with api.get("/payments", headers={"Accept": "text/csv"}) as response:
         [row] = csv.DictReader(io.StringIO(await response.text(), newline=""))
 
-    assert row["description"] == f"'{start}HYPERLINK(\"http://evil.example\",\"a,b\")"
+    assert row["description"] == f'\'{start}HYPERLINK("http://evil.example","a,b")'
 
 
 async def test_a_reader_who_leaves_in_the_middle_of_a_stream_costs_no_connection(api: Api, tenant):
@@ -261,7 +268,9 @@ async def test_a_reader_who_leaves_in_the_middle_of_a_stream_costs_no_connection
 # -- HEAD ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/payments", "/payments/{id}", "/payments/{id}/status", "/payments-summary", "/health/live"])
+@pytest.mark.parametrize(
+    "path", ["/payments", "/payments/{id}", "/payments/{id}/status", "/payments-summary", "/health/live"]
+)
 async def test_head_is_get_without_the_body(api: Api, path):
     path = path.replace("{id}", (await api.pay())["correlationId"])
     async with api.get(path) as response:
