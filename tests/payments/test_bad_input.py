@@ -155,7 +155,9 @@ async def test_a_body_above_64_kib_in_chunks_without_a_length_is_413(api: Api, t
 
 
 async def test_a_length_that_promises_too_much_is_413_before_anything_of_it_arrives(api: Api):
-    answer = await raw(api, "POST /payments HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 99999999999\n\n")
+    answer = await raw(
+        api, "POST /payments HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 99999999999\n\n"
+    )
 
     assert answer.startswith(b"HTTP/1.1 413 ")
 
@@ -179,9 +181,43 @@ async def test_a_body_of_exactly_64_kib_is_read(api: Api):
 @pytest.mark.parametrize(
     "amount",
     [
-        *("-1", "-0.01", "0", "0.00", "-0", "0e10", "1.999", "19.900000000000000000000000000000000001", "1e400", "1e-400"),
-        *("1e99999999999999999999", "1e-99999999", "10000000000000.00", "9" * 300, "true", "false", "null", "[]", "[1]", "{}"),
-        *('"NaN"', '"sNaN"', '"Infinity"', '"-Infinity"', '""', '" "', '"ten"', '"1,50"', '"0x10"', '"19.90 BRL"', '"1e400"'),
+        *(
+            "-1",
+            "-0.01",
+            "0",
+            "0.00",
+            "-0",
+            "0e10",
+            "1.999",
+            "19.900000000000000000000000000000000001",
+            "1e400",
+            "1e-400",
+        ),
+        *(
+            "1e99999999999999999999",
+            "1e-99999999",
+            "10000000000000.00",
+            "9" * 300,
+            "true",
+            "false",
+            "null",
+            "[]",
+            "[1]",
+            "{}",
+        ),
+        *(
+            '"NaN"',
+            '"sNaN"',
+            '"Infinity"',
+            '"-Infinity"',
+            '""',
+            '" "',
+            '"ten"',
+            '"1,50"',
+            '"0x10"',
+            '"19.90 BRL"',
+            '"1e400"',
+        ),
         *('"--1"', '"1.2.3"', '"\\u0000"', '"' + "9" * 5000 + '"'),
     ],
     ids=lambda amount: amount[:30],
@@ -194,7 +230,9 @@ async def test_an_amount_that_is_no_exact_positive_number_is_422(api: Api, tenan
     assert await accepted(tenant) == 0
 
 
-@pytest.mark.parametrize(("amount", "currency"), [("19.90", "JPY"), ("0.5", "CLP"), ("1.2345", "KWD"), ("1.234", "USD")])
+@pytest.mark.parametrize(
+    ("amount", "currency"), [("19.90", "JPY"), ("0.5", "CLP"), ("1.2345", "KWD"), ("1.234", "USD")]
+)
 async def test_decimals_that_the_currency_does_not_have_are_422(api: Api, amount, currency):
     status, said = await send(api, json.dumps({"amount": amount, "currency": currency}).encode())
 
@@ -204,7 +242,13 @@ async def test_decimals_that_the_currency_does_not_have_are_422(api: Api, amount
 
 @pytest.mark.parametrize(
     ("amount", "currency", "text"),
-    [(19.9, "BRL", "19.90"), ("1990", "JPY", "1990"), (1990.0, "JPY", "1990"), ("1.234", "KWD", "1.234"), ("1e1", "BRL", "10.00")],
+    [
+        (19.9, "BRL", "19.90"),
+        ("1990", "JPY", "1990"),
+        (1990.0, "JPY", "1990"),
+        ("1.234", "KWD", "1.234"),
+        ("1e1", "BRL", "10.00"),
+    ],
 )
 async def test_an_amount_is_told_with_the_decimals_of_its_currency(api: Api, amount, currency, text):
     payment = await api.pay(amount, currency=currency)
@@ -326,7 +370,7 @@ async def test_a_field_that_is_not_acceptable_is_named(api: Api, tenant, field, 
         {"above 2^53": 2**53 + 1, "below": -(2**53) - 1},
         {"largest": 2**63 - 1, "least": -(2**63)},
         {"float": 0.1, "tiny": 1e-300, "large": 1e20, "none": None, "yes": True},
-        {"text": "ünïcødé 🎉 \u2028 \" \\ </script>", "six characters": "\\u0000"},
+        {"text": 'ünïcødé 🎉 \u2028 " \\ </script>', "six characters": "\\u0000"},
     ],
     ids=lambda metadata: next(iter(metadata)),
 )
@@ -341,7 +385,9 @@ async def test_metadata_comes_back_as_it_was_sent(api: Api, metadata):
 # -- Batches -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("items", [b"", b"{}", b'{"items": []}', b'{"items": 1}', b'{"items": null}', b'{"itmes": []}', b"[]"])
+@pytest.mark.parametrize(
+    "items", [b"", b"{}", b'{"items": []}', b'{"items": 1}', b'{"items": null}', b'{"itmes": []}', b"[]"]
+)
 async def test_a_batch_without_items_is_refused(api: Api, items):
     status, _ = await send(api, items, "/payments/batch")
 
@@ -359,7 +405,9 @@ async def test_more_than_a_thousand_items_are_422(api: Api, tenant):
 # -- Media types and methods -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", "application/jsonx", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", "application/jsonx", ""]
+)
 @pytest.mark.parametrize("path", ["/payments", "/payments/batch"])
 async def test_a_body_of_another_type_is_415(api: Api, path, kind):
     async with api.post(path, data=b'{"amount": "1.00"}', headers={"Content-Type": kind}) as response:
@@ -458,7 +506,9 @@ async def test_a_window_may_reach_to_the_ends_of_time(api: Api, side, end, defau
 # -- Headers and paths -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefer", ["wait=²", "wait=", "wait", "wait=-1", "wait=1e9", "wait=" + "9" * 5000, ",;=", "respond-async"])
+@pytest.mark.parametrize(
+    "prefer", ["wait=²", "wait=", "wait", "wait=-1", "wait=1e9", "wait=" + "9" * 5000, ",;=", "respond-async"]
+)
 async def test_a_preference_that_makes_no_sense_is_ignored_or_bounded(api: Api, prefer):
     head = f"POST /payments HTTP/1.1\nHost: localhost\nAuthorization: Bearer {api.key}\nContent-Type: application/json\nConnection: close\n"
     body = b'{"amount": "1.00", "scheduledFor": "2020-01-01T00:00:00Z"}'
@@ -472,7 +522,9 @@ async def test_a_preference_that_makes_no_sense_is_ignored_or_bounded(api: Api, 
     assert (await sending).startswith(b"HTTP/1.1 202 ")
 
 
-@pytest.mark.parametrize("given", ["short", "x" * 65, "a b c d e f", "abc%0d%0aSet-Cookie: a=b", "<script>alert(1)", "üüüüüüüü"])
+@pytest.mark.parametrize(
+    "given", ["short", "x" * 65, "a b c d e f", "abc%0d%0aSet-Cookie: a=b", "<script>alert(1)", "üüüüüüüü"]
+)
 async def test_a_request_id_that_is_no_plain_word_is_replaced(api: Api, given):
     answer = await raw(api, f"GET /health/live HTTP/1.1\nHost: localhost\nX-Request-Id: {given}\nConnection: close\n\n")
 
@@ -507,7 +559,17 @@ async def test_an_idempotency_key_that_is_too_long_or_not_printable_is_422(api: 
 @pytest.mark.parametrize(
     "name",
     [
-        *("1", "%00", "%0d%0aSet-Cookie:%20a=b", "..%2f..%2fetc%2fpasswd", "%2e%2e", "%FF", "null", "x" * 8000, "%F0%9F%8E%89"),
+        *(
+            "1",
+            "%00",
+            "%0d%0aSet-Cookie:%20a=b",
+            "..%2f..%2fetc%2fpasswd",
+            "%2e%2e",
+            "%FF",
+            "null",
+            "x" * 8000,
+            "%F0%9F%8E%89",
+        ),
         *("' OR 1=1 --", "%27%20OR%201=1", "{{7*7}}", "urn:uuid:", ID[:-1], ID + "0"),
     ],
     ids=lambda name: name[:20],
@@ -516,7 +578,9 @@ async def test_an_idempotency_key_that_is_too_long_or_not_printable_is_422(api: 
 async def test_a_path_that_names_no_payment_is_404(api: Api, name, tail):
     path = f"/payments/{name.replace(' ', '%20')}{tail}"
 
-    answer = await raw(api, f"GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {api.key}\nConnection: close\n\n")
+    answer = await raw(
+        api, f"GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {api.key}\nConnection: close\n\n"
+    )
 
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 404 ")
@@ -524,9 +588,13 @@ async def test_a_path_that_names_no_payment_is_404(api: Api, name, tail):
     assert name[:20].encode() not in body or name == "1"
 
 
-@pytest.mark.parametrize("path", ["/payments/../admin/", "//payments", "/payments/", "/payments//status", "/.env", "/payments;x"])
+@pytest.mark.parametrize(
+    "path", ["/payments/../admin/", "//payments", "/payments/", "/payments//status", "/.env", "/payments;x"]
+)
 async def test_other_paths_are_404_too(api: Api, path):
-    answer = await raw(api, f"GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {api.key}\nConnection: close\n\n")
+    answer = await raw(
+        api, f"GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {api.key}\nConnection: close\n\n"
+    )
 
     assert answer.startswith(b"HTTP/1.1 404 ")
 
@@ -559,7 +627,8 @@ async def test_a_page_is_not_served_under_a_foreign_host(api: Api):
 
 
 @pytest.mark.parametrize(
-    ("method", "tail"), [("GET", ""), ("GET", "/status"), ("GET", "/events?wait=0"), ("POST", "/cancel"), ("GET", "/live?token=1.x")]
+    ("method", "tail"),
+    [("GET", ""), ("GET", "/status"), ("GET", "/events?wait=0"), ("POST", "/cancel"), ("GET", "/live?token=1.x")],
 )
 async def test_a_payment_of_another_tenant_looks_like_none(api: Api, stranger: Api, method, tail):
     theirs = (await stranger.pay())["correlationId"]
@@ -584,5 +653,3 @@ async def test_a_link_of_one_payment_shows_no_other(api: Api, stranger: Api):
 
     async with stranger.get(f"/payments/{mine}/events?wait=0&token={link.partition('token=')[2]}") as response:
         assert response.status == 404
-
-
