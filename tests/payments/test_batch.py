@@ -67,10 +67,31 @@ async def test_an_item_without_an_id_is_given_one(api: Api):
 @pytest.mark.parametrize(
     "bad",
     [
-        *("null", "1", "[]", '"text"', "{}", '{"amount": 0}', '{"amount": "1.999"}', '{"amount": 1e400}', '{"amount": true}'),
-        *('{"amount": 1, "metadata": {"a": 1e400}}', '{"amount": 1, "surprise": 1}', '{"amount": 1, "description": "\\u0000"}'),
-        *('{"amount": 1, "metadata": {"a": {}}}', '{"amount": 1, "correlationId": "x"}', '{"amount": 1, "currency": "XXX"}'),
-        *('{"amount": 1, "metadata": {"a": 99999999999999999999}}', '{"amount": 1, "description": "' + "x" * 70_000 + '"}'),
+        *(
+            "null",
+            "1",
+            "[]",
+            '"text"',
+            "{}",
+            '{"amount": 0}',
+            '{"amount": "1.999"}',
+            '{"amount": 1e400}',
+            '{"amount": true}',
+        ),
+        *(
+            '{"amount": 1, "metadata": {"a": 1e400}}',
+            '{"amount": 1, "surprise": 1}',
+            '{"amount": 1, "description": "\\u0000"}',
+        ),
+        *(
+            '{"amount": 1, "metadata": {"a": {}}}',
+            '{"amount": 1, "correlationId": "x"}',
+            '{"amount": 1, "currency": "XXX"}',
+        ),
+        *(
+            '{"amount": 1, "metadata": {"a": 99999999999999999999}}',
+            '{"amount": 1, "description": "' + "x" * 70_000 + '"}',
+        ),
     ],
     ids=lambda bad: bad[:40],
 )
@@ -87,7 +108,12 @@ async def test_a_bad_item_spoils_no_good_ones(api: Api, tenant, bad):
 async def test_every_fault_of_an_item_is_named(api: Api):
     [verdict] = await send(api, {"amount": "1.999", "correlationId": "mine", "surprise": 1, "currency": "XXX"})
 
-    assert {fault["field"] for fault in verdict["error"]["errors"]} == {"amount", "correlationId", "surprise", "currency"}
+    assert {fault["field"] for fault in verdict["error"]["errors"]} == {
+        "amount",
+        "correlationId",
+        "surprise",
+        "currency",
+    }
     assert verdict["correlationId"] == "mine"
 
 
