@@ -81,7 +81,9 @@ async def test_of_a_cancel_and_a_claim_at_the_same_time_one_wins(api: Api, defau
         answers = dict(zip(backwards, await asyncio.gather(*(cancel(api, name) for name in backwards)), strict=True))
         ended = {name: (await api.until(name, "succeeded", "canceled"))["status"] for name in names}
 
-    assert {name for name, end in ended.items() if end == "canceled"} == {n for n, (s, _) in answers.items() if s == 200}
+    assert {name for name, end in ended.items() if end == "canceled"} == {
+        n for n, (s, _) in answers.items() if s == 200
+    }
     assert {name for name, end in ended.items() if end == "succeeded"} == set(default.booked)
     assert {status for status, _ in answers.values()} <= {200, 409}
 
