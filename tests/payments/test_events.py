@@ -89,7 +89,8 @@ async def test_a_payments_own_numbers_tell_its_story_in_order(tenants):
     for row in await payments(tenant):
         story = await events.of_payment(tenant.pk, row.correlation_id, 0)
         told = await database.fetch(
-            "SELECT status, sequence, attempt FROM payments_paymentevent WHERE payment_id = %s ORDER BY position", [row.id]
+            "SELECT status, sequence, attempt FROM payments_paymentevent WHERE payment_id = %s ORDER BY position",
+            [row.id],
         )
         assert [event.sequence for event in story] == [1, 2, 3]
         assert told == [("queued", 1, 0), ("processing", 2, 1), ("succeeded", 3, 1)]
