@@ -148,7 +148,9 @@ async def test_one_in_flight_elsewhere_is_waited_for(api: Api, tenant):
 async def until_blocked() -> None:
     """Until a statement of this database waits for another transaction."""
     async with asyncio.timeout(10):
-        while not (await database.fetch("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"))[0][0]:
+        while not (
+            await database.fetch("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+        )[0][0]:
             await asyncio.sleep(0.01)
 
 
