@@ -11,7 +11,9 @@ from payments.errors import AmountRefused
 from payments.money import CURRENCIES, LARGEST, decimal_text, exponent, minor_units, share
 
 currencies = st.sampled_from(sorted(CURRENCIES))
-amounts = st.decimals(allow_nan=True, allow_infinity=True) | st.from_regex(r"-?[0-9]{1,20}(\.[0-9]{1,40})?", fullmatch=True).map(Decimal)
+amounts = st.decimals(allow_nan=True, allow_infinity=True) | st.from_regex(
+    r"-?[0-9]{1,20}(\.[0-9]{1,40})?", fullmatch=True
+).map(Decimal)
 
 
 @given(units=st.integers(1, LARGEST), currency=currencies)
