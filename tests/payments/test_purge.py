@@ -68,7 +68,9 @@ async def test_the_streams_numbers_go_on_after_a_purge(api: Api, tenant):
     await api.pay()
 
     async with async_new_connection():
-        positions = [p async for p in PaymentEvent.async_objects.filter(tenant_id=tenant.pk).values_list("position", flat=True)]
+        positions = [
+            p async for p in PaymentEvent.async_objects.filter(tenant_id=tenant.pk).values_list("position", flat=True)
+        ]
 
     assert positions == [3]
 
