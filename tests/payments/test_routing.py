@@ -68,7 +68,10 @@ def test_a_dearer_processor_is_chosen_only_where_it_is_much_faster(accounts):
         assert cheapest > SLOW_MS
         assert cheapest - speeds[road.account.name] > WORTH_MS
         assert speeds[road.account.name] == min(speeds[a.name] for a, _ in able[1:])
-        assert road.reason == f"{able[0][0].name} needs {cheapest:.0f} ms, {road.account.name} {speeds[road.account.name]:.0f} ms"
+        assert (
+            road.reason
+            == f"{able[0][0].name} needs {cheapest:.0f} ms, {road.account.name} {speeds[road.account.name]:.0f} ms"
+        )
 
 
 @given(roads())
