@@ -97,7 +97,15 @@ async def _all_done(tenant) -> bool:
 async def test_what_stands_in_its_books_is_not_booked_again(tenant, cheap):
     order = Order(correlation_id=uuid4(), amount=100, currency="BRL", requested_at=datetime.now(UTC))
     account = Account(
-        id=cheap.pk, tenant_id=tenant.pk, name="cheap", kind="sandbox", url="", fee_ppm=0, options={}, enabled=True, endpoint="s"
+        id=cheap.pk,
+        tenant_id=tenant.pk,
+        name="cheap",
+        kind="sandbox",
+        url="",
+        fee_ppm=0,
+        options={},
+        enabled=True,
+        endpoint="s",
     )
 
     async with sandbox.SandboxProcessor() as processor:
