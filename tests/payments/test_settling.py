@@ -13,7 +13,9 @@ async def test_an_accepted_payment_is_booked_at_the_cheaper_processor(api: Api, 
     assert not fallback.received
 
 
-async def test_a_processor_that_books_and_never_answers_is_asked_again_and_no_other(api: Api, worker, default, fallback):
+async def test_a_processor_that_books_and_never_answers_is_asked_again_and_no_other(
+    api: Api, worker, default, fallback
+):
     default.books_but_never_answers()
     payment = await api.pay()
     await eventually(lambda: default.booked)
