@@ -65,7 +65,9 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
     await job.close()
 
 
-async def counted(tenant: Tenant, start: datetime | None, end: datetime | None, currency: str | None = None) -> dict[str, Any]:
+async def counted(
+    tenant: Tenant, start: datetime | None, end: datetime | None, currency: str | None = None
+) -> dict[str, Any]:
     """The same, payment by payment."""
     rows = await database.fetch(
         "SELECT r.name, count(p.id), coalesce(sum(p.amount), 0)::bigint FROM payments_processor r LEFT JOIN payments_payment p"
