@@ -60,7 +60,9 @@ async def test_what_it_cannot_finish_in_time_it_hands_back_in_doubt_and_due_at_o
 
     rows = await payments(tenant)
     assert {(row.status, row.lease_id, row.code) for row in rows} == {("uncertain", None, "worker_left")}
-    [[due]] = await database.fetch("SELECT bool_and(run_at <= now()) FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
+    [[due]] = await database.fetch(
+        "SELECT bool_and(run_at <= now()) FROM payments_payment WHERE tenant_id = %s", [tenant.pk]
+    )
     assert due
     assert took < 3
 
@@ -192,7 +194,9 @@ async def database_away():
     async with await psycopg.AsyncConnection.connect(server, autocommit=True) as maintenance:
         await maintenance.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         try:
-            await maintenance.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            await maintenance.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
             yield
         finally:
             await maintenance.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
@@ -235,7 +239,9 @@ async def test_every_connection_cut_again_and_again_costs_nothing_but_time(tenan
             await database.fetch(cut)
         settled = await until_settled(tenant, within=15.0)
 
-    [[bookings]] = await database.fetch("SELECT count(*) FROM payments_sandboxbooking WHERE processor_id = %s", [processor.pk])
+    [[bookings]] = await database.fetch(
+        "SELECT count(*) FROM payments_sandboxbooking WHERE processor_id = %s", [processor.pk]
+    )
     [[lines, total]] = await database.fetch(
         "SELECT count(*), sum(amount)::bigint FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk]
     )
