@@ -34,7 +34,9 @@ async def claim(job: Dispatch, worker: int, limit: int = 100, room: dict[int, in
 
 
 async def lapse() -> None:
-    await database.fetch("UPDATE payments_payment SET leased_until = now() - interval '1 ms' WHERE leased_until IS NOT NULL")
+    await database.fetch(
+        "UPDATE payments_payment SET leased_until = now() - interval '1 ms' WHERE leased_until IS NOT NULL"
+    )
 
 
 # -- Claiming ---------------------------------------------------------------------------------------------------
@@ -133,7 +135,9 @@ async def test_a_lease_lasts_as_long_as_the_databases_clock_says(tenant, process
 
     await claim(first, one)
 
-    [[left]] = await database.fetch("SELECT leased_until - now() FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
+    [[left]] = await database.fetch(
+        "SELECT leased_until - now() FROM payments_payment WHERE tenant_id = %s", [tenant.pk]
+    )
     assert timedelta(seconds=28) < left <= timedelta(seconds=30)
 
 
