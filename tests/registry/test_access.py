@@ -66,13 +66,16 @@ async def test_the_scheme_is_read_in_any_case(server: str, key: str, scheme):
 
 
 @pytest.mark.parametrize(
-    ("scopes", "reads", "writes"), [(["read"], 200, 403), (["write"], 403, 202), (["admin"], 200, 202), (["read", "write"], 200, 202)]
+    ("scopes", "reads", "writes"),
+    [(["read"], 200, 403), (["write"], 403, 202), (["admin"], 200, 202), (["read", "write"], 200, 202)],
 )
 async def test_a_key_may_do_what_its_scopes_say(server: str, tenant, scopes, reads, writes):
     async with Api(server, await make_key(tenant, *scopes)) as api:
         assert await answer(api) == reads
         assert await answer(api, "POST", json={"amount": "1.00"}) == writes
-        assert await answer(api, "POST", "/payments/batch", json={"items": [{"amount": "1.00"}]}) == (200 if writes == 202 else 403)
+        assert await answer(api, "POST", "/payments/batch", json={"items": [{"amount": "1.00"}]}) == (
+            200 if writes == 202 else 403
+        )
 
 
 # -- Keys that do not ----------------------------------------------------------------------------------------------
@@ -81,9 +84,32 @@ async def test_a_key_may_do_what_its_scopes_say(server: str, tenant, scopes, rea
 @pytest.mark.parametrize(
     "header",
     [
-        *("", "Bearer", "Bearer ", "Bearer rk_", "Bearer rk__", "Bearer rk_abc", "Bearer rk_abc_def", "Basic YTpi", "Token {key}"),
-        *("{key}", "Bearer {key}x", "Bearer x{key}", "Bearer {key} {key}", "Bearer {key},", "Bearer rk_{prefix}_", "Bearer {KEY}"),
-        *("Bearer rk_' OR 1=1 --_x", "Bearer rk_" + "x" * 5000, "Bearer rk_\xff_\xfe", "Bearer rk_{prefix}_" + "A" * 43),
+        *(
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer rk_",
+            "Bearer rk__",
+            "Bearer rk_abc",
+            "Bearer rk_abc_def",
+            "Basic YTpi",
+            "Token {key}",
+        ),
+        *(
+            "{key}",
+            "Bearer {key}x",
+            "Bearer x{key}",
+            "Bearer {key} {key}",
+            "Bearer {key},",
+            "Bearer rk_{prefix}_",
+            "Bearer {KEY}",
+        ),
+        *(
+            "Bearer rk_' OR 1=1 --_x",
+            "Bearer rk_" + "x" * 5000,
+            "Bearer rk_\xff_\xfe",
+            "Bearer rk_{prefix}_" + "A" * 43,
+        ),
     ],
     ids=lambda header: header[:30],
 )
@@ -167,7 +193,9 @@ asyncio.run(main())
 
 async def test_a_key_revoked_here_is_refused_in_another_process_within_a_second(key):
     name = (await database.fetch("SELECT current_database()"))[0][0]
-    other = await asyncio.create_subprocess_exec(sys.executable, "-c", OTHER_PROCESS, name, key, stdout=-1, env=os.environ)
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OTHER_PROCESS, name, key, stdout=-1, env=os.environ
+    )
     assert await other.stdout.readline() == b"known\n"
     await revoke(key)
     revoked = time.monotonic()
@@ -283,11 +311,19 @@ async def test_a_wrong_key_is_not_let_in_as_the_open_tenant(server: str, monkeyp
 async def no_database() -> AsyncIterator[None]:
     """PostgreSQL lets nobody into the test database, and has thrown everybody out."""
     here = connection.settings_dict
-    there = {"host": here["HOST"], "port": here["PORT"], "user": here["USER"], "password": here["PASSWORD"], "dbname": "postgres"}
+    there = {
+        "host": here["HOST"],
+        "port": here["PORT"],
+        "user": here["USER"],
+        "password": here["PASSWORD"],
+        "dbname": "postgres",
+    }
     async with await psycopg.AsyncConnection.connect(**there, autocommit=True) as outside:
         await outside.execute(f'ALTER DATABASE "{here["NAME"]}" ALLOW_CONNECTIONS false')
         try:
-            await outside.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [here["NAME"]])
+            await outside.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [here["NAME"]]
+            )
             yield
         finally:
             await outside.execute(f'ALTER DATABASE "{here["NAME"]}" ALLOW_CONNECTIONS true')
