@@ -159,7 +159,9 @@ def order(tenant_id: int, n: int, **fields: object) -> Order:
 async def test_two_hundred_payments_of_an_instant_are_committed_together(tenant):
     await asyncio.gather(*(intake.submit(order(tenant.pk, n)) for n in range(200)))
 
-    commits = await database.fetch("SELECT count(DISTINCT xmin::text) FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
+    commits = await database.fetch(
+        "SELECT count(DISTINCT xmin::text) FROM payments_payment WHERE tenant_id = %s", [tenant.pk]
+    )
 
     assert commits[0][0] <= 3
 
