@@ -48,7 +48,9 @@ def page_routes() -> set[str]:
 
 def test_operations_are_named_once():
     paths = description.get_openapi_schema()["paths"]
-    names = [operation["operationId"] for path in paths.values() for operation in path.values() if "operationId" in operation]
+    names = [
+        operation["operationId"] for path in paths.values() for operation in path.values() if "operationId" in operation
+    ]
 
     assert len(names) == len(set(names)) >= 8
 
