@@ -20,7 +20,9 @@ async def sandbox(tenant):
 
 
 async def poll(api: Api, payment: dict, **query: object) -> dict:
-    async with api.get(f"/payments/{payment['correlationId']}/events", params={k: str(v) for k, v in query.items()}) as response:
+    async with api.get(
+        f"/payments/{payment['correlationId']}/events", params={k: str(v) for k, v in query.items()}
+    ) as response:
         assert response.status == 200, await response.text()
         return await response.json()
 
@@ -33,7 +35,11 @@ async def test_events_after_a_sequence_come_at_once_in_order_as_a_socket_would_s
 
     assert [event["sequence"] for event in answer["events"]] == [2, 3]
     assert answer["next"] == 3
-    assert answer["events"][-1] == {"type": "payment", "sequence": 3, "payment": await api.status(payment["correlationId"])}
+    assert answer["events"][-1] == {
+        "type": "payment",
+        "sequence": 3,
+        "payment": await api.status(payment["correlationId"]),
+    }
 
 
 async def test_a_poll_that_waits_answers_as_soon_as_something_happens(api: Api, sandbox):
@@ -104,7 +110,9 @@ async def test_another_tenant_polls_in_vain(api: Api, stranger: Api):
         assert response.status == 404
 
 
-@pytest.mark.parametrize("query", ["after=-1", "after=x", "after=99999999999", "wait=31", "wait=-1", "wait=1.5", "after=%C2%B2"])
+@pytest.mark.parametrize(
+    "query", ["after=-1", "after=x", "after=99999999999", "wait=31", "wait=-1", "wait=1.5", "after=%C2%B2"]
+)
 async def test_numbers_that_are_none_or_out_of_range_are_422_by_name(api: Api, query: str):
     payment = await api.pay()
 

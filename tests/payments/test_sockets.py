@@ -15,7 +15,6 @@ import aiohttp
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import connection
 from django.test import Client
 from django_async_backend.db import async_new_connection
 
@@ -110,7 +109,10 @@ async def test_the_token_of_one_payment_does_not_open_another(api: Api):
 async def test_a_key_opens_the_stream_and_each_payment_of_its_tenant(api: Api):
     payment = await api.pay()
 
-    async with api.ws_connect("/ws/payments") as stream, api.ws_connect(f"/ws/payments/{payment['correlationId']}") as one:
+    async with (
+        api.ws_connect("/ws/payments") as stream,
+        api.ws_connect(f"/ws/payments/{payment['correlationId']}") as one,
+    ):
         await listening(stream)
         greeting = await read(one)
 
@@ -168,7 +170,9 @@ async def session_cookie(tenant, role: str = "viewer") -> str:
     ("origin", "allowed"),
     [("own", True), ("https://evil.example", False), ("http://127.0.0.1:1", False), ("null", False), (None, False)],
 )
-async def test_a_session_opens_the_stream_from_our_own_pages_only(server: str, tenant, origin: str | None, allowed: bool):
+async def test_a_session_opens_the_stream_from_our_own_pages_only(
+    server: str, tenant, origin: str | None, allowed: bool
+):
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
     headers = {} if origin is None else {"Origin": server if origin == "own" else origin}
 
@@ -497,7 +501,9 @@ async def test_a_thousand_open_sockets_cost_a_worker_nothing_and_leave_nothing(a
     feeds = live.hub().feeds
     memory_before, files_before = resident(), open_files()
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(api.address, connector=connector, headers={"Authorization": f"Bearer {api.key}"}) as many:
+    async with aiohttp.ClientSession(
+        api.address, connector=connector, headers={"Authorization": f"Bearer {api.key}"}
+    ) as many:
         sockets = []
         for _ in range(20):
             sockets += await asyncio.gather(*(many.ws_connect("/ws/payments") for _ in range(50)))

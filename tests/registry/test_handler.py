@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import aiohttp
 import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
@@ -142,7 +141,9 @@ async def test_static_files_come_whatever_is_accepted(api: Api):
 @pytest.mark.parametrize("path", ["/payments", "/login"])
 async def test_a_body_announced_above_the_limit_is_413_before_it_is_sent(server: str, path: str, settings):
     most = 100 * 1024 * 1024
-    request = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {most}\r\n\r\n"
+    request = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {most}\r\n\r\n"
+    )
 
     status, answer = await answer_to(server, request.encode())
 
@@ -190,7 +191,9 @@ async def test_a_client_that_hangs_up_in_its_body_leaves_nothing(api: Api, tenan
 # -- Streams ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_export_cut_off_midway_stops_reading_and_gives_its_connection_back(api: Api, tenant, settings, monkeypatch):
+async def test_an_export_cut_off_midway_stops_reading_and_gives_its_connection_back(
+    api: Api, tenant, settings, monkeypatch
+):
     settings.BATCH_SIZE = 1
     await in_thread(lambda: make_payments(tenant, 400))
     reads = 0
@@ -202,7 +205,9 @@ async def test_an_export_cut_off_midway_stops_reading_and_gives_its_connection_b
         return await real(*args)
 
     monkeypatch.setattr(queries, "_rows", counted)
-    request = f"GET /payments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\nAccept: text/csv\r\n\r\n".encode()
+    request = (
+        f"GET /payments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\nAccept: text/csv\r\n\r\n".encode()
+    )
     for _ in range(10):
         async with line(api.address) as (reader, writer):
             writer.write(request)
@@ -251,7 +256,9 @@ async def test_an_unforeseen_error_is_a_500_that_tells_nothing_of_the_inside(api
 
 
 @pytest.mark.parametrize("path", ["", "/status"])
-async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_come_back(api: Api, monkeypatch, path: str):
+async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_come_back(
+    api: Api, monkeypatch, path: str
+):
     """The ORM's way and the hot one, both with a database where nobody listens."""
     payment = await api.pay()
     real = database.connection_parameters

@@ -7,6 +7,7 @@ from itertools import count
 
 import pytest
 from channels.layers import get_channel_layer
+from django.conf import settings as django_settings
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as some
@@ -107,10 +108,11 @@ async def test_a_message_that_was_only_overtaken_costs_no_read(hub: live.Hub, sh
 @given(data=some.data())
 @limits(max_examples=40, deadline=None)
 async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_and_once(data):
-    tenant, shelf, hub = next(_tenants), Shelf(), live.Hub()
-    old, live.source.since, live.source.positions = (live.source.since, live.source.positions), shelf.since, shelf.positions
     many = data.draw(some.integers(1, 30))
     arriving = data.draw(some.lists(some.integers(0, many - 1), max_size=60))
+    tenant, shelf, hub = next(_tenants), Shelf(), live.Hub()
+    real = live.source.since, live.source.positions
+    live.use(shelf.since, shelf.positions)
     try:
         async with hub.subscribe(tenant) as subscription:
             events = shelf.add(tenant, many)
@@ -120,7 +122,7 @@ async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_an
 
             assert await positions_read(subscription, many) == list(range(1, many + 1))
     finally:
-        live.source.since, live.source.positions = old
+        live.use(*real)
         await hub.close()
 
 
@@ -156,7 +158,10 @@ async def test_without_redis_events_arrive_within_two_seconds(hub: live.Hub, she
 
 async def test_with_redis_away_a_poll_still_hears_of_a_payment_within_two_seconds(api: Api, settings):
     """The channel layer asks a port where nobody listens, here and in the hub."""
-    nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "registry"}}
+    nowhere = {
+        **settings.CHANNEL_LAYERS["default"],
+        "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "registry"},
+    }
     await live.close()
     settings.CHANNEL_LAYERS = {"default": nowhere}
     payment = await api.pay()
@@ -243,8 +248,11 @@ async def test_cancelled_readers_leave_no_feed(hub: live.Hub, shelf: Shelf, tena
     assert hub.feeds == {}
 
 
-async def test_a_process_has_one_subscription_however_many_readers(hub: live.Hub, shelf: Shelf, tenant_id: int, settings):
-    before = await subscriptions(settings.REDIS_URL)
+async def test_a_process_has_one_subscription_however_many_readers(
+    hub: live.Hub, shelf: Shelf, tenant_id: int, settings
+):
+    await live.close()  # the service's own hub
+    await eventually(nobody_listens)
     readers = [hub.subscribe(tenant, None) for tenant in [tenant_id, *(next(_tenants) for _ in range(100))]]
     for reader in readers:
         await reader.__aenter__()
@@ -252,10 +260,14 @@ async def test_a_process_has_one_subscription_however_many_readers(hub: live.Hub
 
     try:
         await eventually(lambda: hub.feeds[tenant_id].position == 1)
-        assert await subscriptions(settings.REDIS_URL) - before == 1
+        assert await subscriptions(settings.REDIS_URL) == 1
     finally:
         for reader in readers:
             await reader.__aexit__(None, None, None)
+
+
+async def nobody_listens() -> bool:
+    return await subscriptions(django_settings.REDIS_URL) == 0
 
 
 async def subscriptions(url: str) -> int:
