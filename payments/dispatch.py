@@ -37,7 +37,8 @@ MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
 MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF that is well over an hour
 FIRST_BACKOFF = 0.1  # seconds
 LONGEST_BACKOFF = 30.0  # seconds
-NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked at again
+NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked at again; behind many such, longer
+LOOKS = 10  # claims in a row past such payments, so that those behind them need not wait until all had their turn
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
 SETTLE_LINGER = 0.003  # seconds that outcomes gather: fewer commits leave the processor time for accepting
@@ -141,14 +142,18 @@ class Dispatch:
     async def _claim(self, limit: int, room: dict[int, int]) -> list[Claim]:
         parameters = {"limit": limit, "room": TENANT_ROOM, "tenants": list(room), "rooms": list(room.values())}
         async with database.transaction() as conn:
-            found = await database.rows(conn, PAYMENTS.claim, parameters)
-            if not found:
-                return []
-            await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
-            claims, roadless = self._route(found)
-            if roadless:
-                keys = {"tenant": [t for t, _ in roadless], "payment": [p for _, p in roadless], "seconds": NO_ROAD}
-                await database.rows(conn, SQL["postpone"], keys)
+            claims: list[Claim] = []
+            for look in range(1, LOOKS + 1):
+                found = await database.rows(conn, PAYMENTS.claim, parameters)
+                if not found:
+                    return []
+                await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
+                claims, roadless = self._route(found)
+                if roadless:
+                    keys = {"tenant": [t for t, _ in roadless], "payment": [p for _, p in roadless]}
+                    await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROAD * look})
+                if claims:
+                    break
             numbered = await database.rows(conn, SQL["begin"], self._beginnings(claims)) if claims else []
         self._tell_begun(claims, numbered)
         return claims

@@ -1,6 +1,17 @@
 """What settles a payment, and where, whatever its processors do."""
 
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+
+from payments.processors import http
 from tests.conftest import Api, eventually
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.5))
 
 
 async def test_an_accepted_payment_is_booked_at_the_cheaper_processor(api: Api, worker, default, fallback):
@@ -25,3 +36,39 @@ async def test_a_processor_that_books_and_never_answers_is_asked_again_and_no_ot
 
     assert settled["processor"] == "default"
     assert not fallback.received
+
+
+async def test_a_settled_payment_tells_how_it_came_about(api: Api, worker, default, fallback):
+    default.answers(500, times=1)
+    payment = await api.pay("0.10", metadata={"order": "7"})
+
+    await api.until(payment["correlationId"], "succeeded")
+    told = await api.detail(payment["correlationId"])
+
+    booking = default.booked[payment["correlationId"]]
+    assert [(a["number"], a["outcome"], a["code"]) for a in told["attempts"]] == [
+        (1, "not_booked", "http_500"),
+        (2, "booked", "http_200"),
+    ]
+    assert told["attempts"][1]["requestedAt"] == booking.requested_at.isoformat(timespec="milliseconds").replace(
+        "+00:00", "Z"
+    )
+    assert [event["status"] for event in told["timeline"]] == [
+        "queued",
+        "processing",
+        "queued",
+        "processing",
+        "succeeded",
+    ]
+    assert (booking.amount, told["fee"], told["processor"]) == (10, "0.01", "default")
+
+
+async def test_a_payment_for_later_is_not_sent_before_its_time(api: Api, worker, default):
+    await api.pay()
+    await eventually(lambda: len(default.booked) == 1)
+    later = await api.pay(scheduledFor=(datetime.now(UTC) + timedelta(seconds=1)).isoformat())
+
+    settled = await api.until(later["correlationId"], "succeeded")
+
+    created, done = (datetime.fromisoformat(moment) for moment in (later["createdAt"], settled["updatedAt"]))
+    assert done - created >= timedelta(seconds=0.9)

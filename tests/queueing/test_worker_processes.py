@@ -19,7 +19,7 @@ from queueing.models import Worker
 from registry import database, embedded
 from registry.processes import children, parent_of, signal_process
 from tests.bed import HttpProcessor
-from tests.conftest import eventually
+from tests.conftest import at_work, eventually
 from tests.settling import accept, payments, tries, until_settled
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ async def start(valkey, tmp_path) -> AsyncIterator:
     log = (tmp_path / "workers.log").open("w")
 
     async def begin(number: int = 1) -> list[WorkerProcess]:
-        before = len(await at_work())
+        before = len(await alive())
         fresh = []
         for _ in range(number):
             command = (sys.executable, str(PROJECT / "manage.py"), "worker", "--slot", str(len(started) + 1))
@@ -92,7 +92,7 @@ def _test_database() -> str:
     return f"postgres://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
 
 
-async def at_work() -> list[Worker]:
+async def alive() -> list[Worker]:
     try:
         return [worker async for worker in Worker.async_objects.all().alive()]
     finally:
@@ -100,7 +100,7 @@ async def at_work() -> list[Worker]:
 
 
 async def _more_at_work(number: int) -> bool:
-    return len(await at_work()) >= number
+    return len(await alive()) >= number
 
 
 async def all_settled_once(tenant, ids, *processors: HttpProcessor, within: float = RECOVERY) -> None:
@@ -133,37 +133,25 @@ async def test_several_workers_share_a_backlog_and_book_nothing_twice(tenant, de
     assert sum(share for _, share in shares) == 600
 
 
-async def test_a_killed_horse_is_replaced_and_what_it_held_settles_at_the_same_place(tenant, default, fallback, start):
-    [worker] = await start()
-    default.delays(400)
-    ids = await accept(tenant, 150)
-    await eventually(lambda: default.in_progress >= 100)
-    horse = worker.horse
+async def test_kills_of_a_horse_and_of_another_ones_parent_lose_nothing(tenant, default, fallback, start):
+    one, other = await start(2)
+    default.delays(500)
+    ids = await accept(tenant, 300)
+    await eventually(lambda: default.in_progress >= 200)
+    horse, orphan = one.horse, other.horse
 
     signal_process(horse, signal.SIGKILL)
+    signal_process(other.pid, signal.SIGKILL)
 
+    # Nobody would stop the orphan any more: it leaves by itself.
+    await eventually(lambda: not _lives(orphan), within=STOP_LIMIT)
     await all_settled_once(tenant, ids, default, fallback)
-    assert worker.process.returncode is None
-    assert worker.horse not in (0, horse)
+    assert one.process.returncode is None
+    assert one.horse not in (0, horse)
     doubtful = [row for row in await payments(tenant) if row.attempt > 1]
     assert doubtful
     for row in doubtful[:20]:
         assert len({(a.processor, a.requested_at) for a in await tries(row.correlation_id)}) == 1
-
-
-async def test_a_horse_whose_parent_was_killed_leaves_by_itself_and_loses_nothing(tenant, default, fallback, start):
-    [worker] = await start()
-    default.delays(300)
-    ids = await accept(tenant, 100)
-    await eventually(lambda: default.in_progress >= 50)
-    horse = worker.horse
-
-    signal_process(worker.pid, signal.SIGKILL)
-    await worker.process.wait()
-    await eventually(lambda: not _lives(horse), within=STOP_LIMIT)
-
-    await start()
-    await all_settled_once(tenant, ids, default, fallback)
 
 
 def _lives(pid: int) -> bool:
@@ -184,12 +172,12 @@ async def test_told_to_stop_a_worker_hands_back_what_hangs_and_is_gone_in_time(t
     took = time.monotonic() - asked
     rows = await payments(tenant)
     default.recovers()
-    await start()
 
     assert (code, took < STOP_LIMIT, _lives(horse)) == (0, True, False)
     assert {(row.status, row.lease_id, row.code) for row in rows} == {("uncertain", None, "worker_left")}
-    assert await at_work()
-    await all_settled_once(tenant, ids, default, fallback)
+    assert not await alive()
+    async with at_work():
+        await all_settled_once(tenant, ids, default, fallback)
 
 
 async def test_a_valkey_that_is_emptied_and_restarted_meanwhile_is_nobodys_business(
