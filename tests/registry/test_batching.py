@@ -110,6 +110,15 @@ async def test_after_a_failure_the_next_are_written():
     assert await batcher.submit(2) == "2 written"
 
 
+async def test_what_is_submitted_as_the_last_writer_ends_is_written_too():
+    batcher = Batcher(Notebook().write, in_flight=1)
+
+    async with asyncio.timeout(5):
+        results = [await batcher.submit(n) for n in range(3)]  # each as the one before has just been told
+
+    assert results == ["0 written", "1 written", "2 written"]
+
+
 async def test_callers_that_leave_take_nothing_with_them():
     book = Notebook()
     book.gate.clear()
@@ -143,7 +152,8 @@ async def test_everybody_gets_their_own_result_whatever_the_order(steps, bad, ro
         futures += [batcher.submit(len(futures) + n) for n in range(count)]
         await asyncio.sleep(0)
 
-    results = await asyncio.gather(*futures, return_exceptions=True)
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*futures, return_exceptions=True)
 
     for n, result in enumerate(results):
         assert isinstance(result, ValueError) if n in bad else result == f"{n} written"
