@@ -104,20 +104,21 @@ async def test_it_is_seen_while_it_is_at_work_and_gone_afterwards(tenant, proces
 
 
 async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(tenant, processor):
-    async with at_work(capacity=5) as silent:
-        await configure(tenant, "default", hang=True)
-        await seed(tenant, 5)
-        await eventually(lambda: len(silent.in_flight) == 5)
-        silent.stop()  # claims no more; its lease is as a dead one's
-        await configure(tenant, "default", hang=False)
-        await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
+    ids = await accept(tenant, 5)
+    silent = await Worker.async_objects.acreate(queue="payments", hostname="unplugged", pid=1)
+    await database.release()
+    job = Dispatch()
+    held = await job.claim(silent.id, 5, {})
+    await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
 
-        async with at_work():
-            settled = await until_settled(tenant, within=5.0)
-        for task in silent.in_flight:
-            task.cancel()
+    async with at_work():
+        settled = await until_settled(tenant, within=5.0)
+        known = [worker.id for worker in await workers()]
+    await job.close()
 
+    assert {claim.correlation_id for claim in held} == set(ids)
     assert {row.attempt for row in settled} == {2}
+    assert silent.id not in known
 
 
 async def test_a_drain_that_was_taken_for_dead_starts_anew(tenant, processor, monkeypatch):
