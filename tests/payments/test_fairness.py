@@ -83,7 +83,7 @@ async def test_a_dead_processor_of_one_tenant_costs_another_nothing(tenant):
 async def test_a_backlog_for_a_processor_that_is_switched_off_lets_other_payments_of_its_tenant_pass(tenant):
     await in_thread(make_processor, tenant, "off", enabled=False)
     await in_thread(make_processor, tenant, "on")
-    await seed(tenant, 2000, wanted="off", due="now() - interval '1 hour'")
+    await seed(tenant, 6000, wanted="off", due="now() - interval '1 hour'")
 
     async with at_work():
         await accept(tenant, 5)
