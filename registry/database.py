@@ -31,6 +31,7 @@ from registry.errors import Unavailable
 log = logging.getLogger(__name__)
 
 RETRY_FIRST = 0.2  # seconds before the second try; long enough for a connection to be replaced
+AWAY_WAIT = 1.0  # seconds that a caller waits while the server takes no connections: DB_POOL_TIMEOUT is for a busy pool
 QUERY_GRACE = 2.0  # seconds that the server gets to enforce its own statement time-out before we give up on it
 
 type Row = tuple[Any, ...]
@@ -45,6 +46,7 @@ class Pool(AsyncConnectionPool):
 
     def __init__(self) -> None:
         self.keep = settings.DB_POOL_MAX
+        self.away = False  # the server took no new connection last time
         super().__init__(
             kwargs=connection_parameters(),
             min_size=settings.DB_POOL_MIN,
@@ -65,12 +67,31 @@ class Pool(AsyncConnectionPool):
         # the server all that were idle are dead. Here the next is taken at once; each can be found dead only once.
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
-            conn = await super().getconn(deadline - time.monotonic())
+            conn = await self._next(deadline)
             try:
                 await _still_open(conn)
                 return conn
             except psycopg.OperationalError:
                 await super().putconn(conn)
+
+    async def _next(self, deadline: float) -> AsyncConnection:
+        # In slices, to notice between them that there is no server to wait for.
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return await super().getconn(min(left, AWAY_WAIT))
+            except PoolTimeout:
+                if self.away or left <= AWAY_WAIT:
+                    raise
+
+    async def _connect(self, timeout: float | None = None) -> AsyncConnection:
+        try:
+            conn = await super()._connect(timeout)
+        except psycopg.OperationalError as error:
+            self.away = not isinstance(error, psycopg.errors.TooManyConnections)
+            raise
+        self.away = False
+        return conn
 
     async def reconnect_failed(self) -> None:
         """Go on trying while somebody waits: by itself the pool tries again only for a new caller, and there may be none."""
@@ -153,7 +174,8 @@ async def connection() -> AsyncIterator[AsyncConnection]:
             yield conn
     except PoolTimeout as error:
         telemetry.DB_ERRORS.labels("pool_timeout").inc()
-        raise Unavailable(f"no database connection within {settings.DB_POOL_TIMEOUT} s") from error
+        waited = AWAY_WAIT if pool().away else settings.DB_POOL_TIMEOUT
+        raise Unavailable(f"no database connection within {waited:g} s") from error
 
 
 @asynccontextmanager

@@ -182,8 +182,8 @@ async def test_a_caller_who_waits_gets_the_connection_that_is_given_back(fresh_p
     assert await waiting == [(held,)]
 
 
-async def test_a_connection_past_its_age_is_replaced(fresh_pool, monkeypatch):
-    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_RECYCLE = 1, 1, 1
+async def test_a_connection_past_its_age_is_replaced(fresh_pool):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW, fresh_pool.DB_POOL_RECYCLE = 1, 1, 0, 1
     first = await pids(1)
 
     async def replaced() -> bool:
@@ -546,6 +546,23 @@ async def test_a_database_restarted_under_load_needs_no_restart_of_ours_and_lose
 
     assert written <= kept  # what was said to be written is there; what was cut in between may be
     assert process != old_process
+
+
+async def test_without_a_server_nobody_waits_as_long_as_for_a_busy_pool(settings, monkeypatch):
+    settings.DB_POOL_TIMEOUT = 30
+    async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
+        await database.fetch("SELECT 1")
+        with monkeypatch.context() as patch:
+            patch.delenv("DATABASE_URL")
+            server.ask_to_stop()
+            await asyncio.to_thread(server.see_gone)
+
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            await database.fetch("SELECT 1")
+        waited = time.monotonic() - started
+
+    assert waited < 5
 
 
 # -- Nothing blocks the loop --------------------------------------------------------------------------------------
