@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -110,6 +111,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
 ]
+
+if "runserver" in sys.argv:
+    # Daphne's runserver serves ASGI. Its app imports Twisted, which no other command has to carry.
+    INSTALLED_APPS.insert(0, "daphne")
 
 # The pages' middleware. Requests to the API pass none of it: registry.handler says which and why.
 MIDDLEWARE = [
