@@ -157,6 +157,11 @@ class Service:
         except psycopg.OperationalError:
             return False
 
+    def postgres_says(self, question: str) -> Any:
+        with self.connect() as connection:
+            [[answer]] = connection.execute(question)
+        return answer
+
     def last_words(self) -> str:
         return (self.data / "up.log").read_text(errors="replace")[-6000:]
 

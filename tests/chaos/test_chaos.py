@@ -1,6 +1,7 @@
 """Every part is killed under load. What was accepted is booked once, sums agree, and nobody has to help."""
 
 import asyncio
+import json
 import os
 import random
 from collections.abc import AsyncIterator
@@ -9,12 +10,15 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.chaos.sender import Sender
-from tests.chaos.service import Service, running
+from tests.chaos.service import DELAY, Service, running
 from tests.chaos.verdict import faults, until_settled
-from tests.chaos.victims import VICTIMS, Victim, storm, strike_if_there
+from tests.chaos.victims import HORSE, VICTIMS, Victim, storm, strike_if_there
+from tests.conftest import eventually
 
 WARM = 0.5  # seconds of load before a strike
 CALM = 0.5  # seconds of load after the service is whole again: it must take more
+IN_DOUBT = "SELECT count(*) FROM payments_payment WHERE status = 'uncertain'"
+DOUBT_LIMIT = 30.0  # seconds: the horse's silence, a refusing processor, and the waits between questions
 STRIKES = 10  # of the storm
 PAUSES = (0.2, 1.5)  # seconds between two of them: less than most victims take to recover
 STORM_LIMIT = 40.0  # seconds until all of it is settled
@@ -46,6 +50,22 @@ async def test_a_strike_under_load_loses_nothing_and_heals_by_itself(service: Se
     assert await faults(service, sender) == []
 
 
+async def test_who_is_in_doubt_stays_at_the_processor_while_others_change_roads(service: Service, sender: Sender):
+    elsewhere = len(service.fallback.ids)
+
+    async with sender.sending():
+        service.default.resets_connections()  # booked, and nobody is told
+        await eventually(lambda: service.postgres_says(IN_DOUBT) > 0)
+        service.default.answers(500)
+        HORSE.strike(service)
+        await eventually(lambda: len(service.fallback.ids) > elsewhere, within=DOUBT_LIMIT)
+        service.default.recovers()
+        await until_settled(service, before=datetime.now(UTC), within=DOUBT_LIMIT)
+
+    service.default.delays(DELAY)
+    assert await faults(service, sender) == []
+
+
 async def test_a_storm_of_strikes_loses_nothing_and_heals_by_itself(service: Service, sender: Sender):
     seed = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
     print(f"CHAOS_SEED={seed} repeats this storm")  # shown when it fails
@@ -59,3 +79,4 @@ async def test_a_storm_of_strikes_loses_nothing_and_heals_by_itself(service: Ser
         await until_settled(service, before=datetime.now(UTC), within=STORM_LIMIT)
 
     assert await faults(service, sender) == []
+    assert json.loads(await service.manage("ledger", "verify", "--json"))["sound"]

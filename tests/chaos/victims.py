@@ -52,9 +52,10 @@ def terminate_connections(service: Service) -> bool:
     return True
 
 
+# Its payments in flight are in doubt until its heartbeat has been missing for 5 s.
+HORSE = Victim("horse", killing(Service.horse), 20)
 VICTIMS = (
-    # Its payments in flight are in doubt until its heartbeat has been missing for 5 s.
-    Victim("horse", killing(Service.horse), 20),
+    HORSE,
     Victim("worker", killing(lambda service: service.part("worker", "--slot")), 20),
     Victim("web", killing(lambda service: service.part("registry.serve")), 15),
     Victim("valkey", killing(lambda service: service.valkey.pid()), 15),
