@@ -89,14 +89,16 @@ async def test_the_token_of_the_payments_link_is_enough(api: Api):
     assert (response.status, [event["sequence"] for event in answer["events"]]) == (200, [1])
 
 
-@pytest.mark.parametrize("query", ["wait=0&token=1.AAAAAAAAAAAAAAAAAAAA", "wait=0&token=zz", "wait=0&token=%00"])
-async def test_a_wrong_token_is_404_and_says_no_more_than_for_a_payment_that_is_not_there(api: Api, query: str):
+@pytest.mark.parametrize(
+    "query", ["wait=0&token={tenant:x}.AAAAAAAAAAAAAAAAAAAA", "wait=0&token=zz", "wait=0&token=%00"]
+)
+async def test_a_wrong_token_is_404_and_says_no_more_than_for_a_payment_that_is_not_there(api: Api, tenant, query: str):
     payment = await api.pay()
     bodies = []
 
     async with aiohttp.ClientSession(api.address) as nobody:
         for correlation_id in (payment["correlationId"], uuid4()):
-            async with nobody.get(f"/payments/{correlation_id}/events?{query}") as response:
+            async with nobody.get(f"/payments/{correlation_id}/events?{query.format(tenant=tenant.pk)}") as response:
                 bodies.append((response.status, await response.json()))
 
     assert bodies[0] == bodies[1]

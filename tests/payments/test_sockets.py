@@ -84,12 +84,14 @@ async def test_the_link_of_a_payment_opens_its_socket_without_a_key(api: Api):
     assert greeting == {"type": "payment", "sequence": 1, "payment": await api.status(payment["correlationId"])}
 
 
-@pytest.mark.parametrize("query", ["", "?token=", "?token=1.AAAAAAAAAAAAAAAAAAAA", "?token=zz", "?token=%00%ff"])
-async def test_a_wrong_or_missing_token_is_4401(api: Api, query: str):
+@pytest.mark.parametrize(
+    "query", ["", "?token=", "?token={tenant:x}.AAAAAAAAAAAAAAAAAAAA", "?token=zz", "?token=%00%ff"]
+)
+async def test_a_wrong_or_missing_token_is_4401(api: Api, tenant, query: str):
     payment = await api.pay()
 
     async with aiohttp.ClientSession(api.address) as nobody:
-        async with nobody.ws_connect(f"/ws/payments/{payment['correlationId']}{query}") as ws:
+        async with nobody.ws_connect(f"/ws/payments/{payment['correlationId']}{query.format(tenant=tenant.pk)}") as ws:
             code = await close_code(ws)
 
     assert code == NO_RIGHT
@@ -314,7 +316,8 @@ async def pay_many(api: Api, payments: int) -> None:
             assert response.status == 200
 
 
-async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Api, tenant, monkeypatch):
+@pytest.mark.parametrize("after", [0, 50])
+async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Api, tenant, monkeypatch, after: int):
     """The read of the past is held open until the pump has passed new events by; none of them is lost or doubled."""
     await pay_many(api, 50)
     reading, go_on = asyncio.Event(), asyncio.Event()
@@ -329,17 +332,54 @@ async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Ap
     async with api.ws_connect("/ws/payments") as ws:
         await listening(ws)
         monkeypatch.setattr(consumers.events, "since", slowly)
-        await ws.send_json({"type": "resume", "after": 0})
+        await ws.send_json({"type": "resume", "after": after})
         await reading.wait()
         late = await api.pay()
         feed = live.hub().feeds[tenant.pk]
         await eventually(lambda: feed.position == 51)
         go_on.set()
-        numbers = [(await read(ws))["sequence"] for _ in range(51)]
+        numbers = [(await read(ws))["sequence"] for _ in range(51 - after)]
         await listening(ws)
 
-    assert numbers == list(range(1, 52))
+    assert numbers == list(range(after + 1, 52))
     assert late["status"] == "queued"
+
+
+async def test_news_that_came_before_the_client_said_where_it_left_off_is_not_sent_twice(api: Api, tenant, monkeypatch):
+    monkeypatch.setattr(consumers, "OPENING", 5)
+    async with api.ws_connect("/ws/payments") as ws:
+        await eventually(lambda: tenant.pk in live.hub().feeds)
+        await pay_many(api, 50)
+        await eventually(lambda: live.hub().feeds[tenant.pk].position == 50)
+
+        await ws.send_json({"type": "resume", "after": 10})
+
+        assert [(await read(ws))["sequence"] for _ in range(40)] == list(range(11, 51))
+        await listening(ws)
+        await api.pay()
+        assert (await read(ws))["sequence"] == 51
+
+
+async def test_a_change_that_the_greeting_shows_already_is_not_sent_again(api: Api, tenant, monkeypatch):
+    payment = await api.pay()
+    real, calls = consumers.queries.status_of, 0
+
+    async def after_the_change(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the first asks who may listen, the second is the greeting's
+            async with api.post(f"/payments/{payment['correlationId']}/cancel") as response:
+                assert response.status == 200
+            await eventually(lambda: live.hub().feeds[tenant.pk].position == 2)
+        return await real(*args)
+
+    monkeypatch.setattr(consumers.queries, "status_of", after_the_change)
+    async with payers_socket(api, payment) as ws:
+        greeting = await read(ws)
+        await listening(ws)
+        await listening(ws)  # by now the pump has had its turn
+
+    assert (greeting["sequence"], greeting["payment"]["status"]) == (2, "canceled")
 
 
 async def test_a_client_that_hangs_up_in_the_middle_of_a_resume_leaves_no_subscription(api: Api, tenant, monkeypatch):
@@ -415,7 +455,8 @@ async def test_too_many_messages_are_answered_with_an_error_and_4400(api: Api):
     async with api.ws_connect("/ws/payments") as ws:
         for _ in range(consumers.BURST + 20):
             await ws.send_str('{"type":"ping"}')
-        answers = [json.loads(message.data) async for message in ws]
+        async with asyncio.timeout(5):
+            answers = [json.loads(message.data) async for message in ws]
 
     assert answers[-1]["type"] == "error"
     assert "too many" in answers[-1]["detail"]
