@@ -169,7 +169,9 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # registry.files: read once at the start from where they lie: there is no collectstatic to forget
+WHITENOISE_USE_FINDERS = (
+    True  # registry.files: read once at the start from where they lie: there is no collectstatic to forget
+)
 WHITENOISE_AUTOREFRESH = False
 
 # -- Data layer (requirement D2): registry.database enforces each of these -----------------------
@@ -217,15 +219,13 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [LIVE_REDIS_URL], "prefix": f"registry{urlsplit(LIVE_REDIS_URL).path.replace('/', ':')}"},
     }
 }
-RQ_QUEUES = {
-    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900}
-    for name in ("drain", "housekeeping")
-}
+RQ_QUEUES = {name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900} for name in ("drain", "housekeeping")}
 RQ_SHOW_ADMIN_LINK = False
 
 # -- Registry's own --------------------------------------------------------------------------------
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
-REGISTRY_URL = url("REGISTRY_URL", os.environ.get("REGISTRY_URL", "").rstrip("/"), "http", "https")  # public address for links; else the request's
+# The public address for links; else the request's.
+REGISTRY_URL = url("REGISTRY_URL", os.environ.get("REGISTRY_URL", "").rstrip("/"), "http", "https")
 MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST /payments
 MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
