@@ -24,6 +24,8 @@ from registry.models import Membership
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a socket may take for one message before it counts as too slow
 OPENING = 0.25  # seconds in which a client may say where it left off, before it is sent what is new
+KEY_RECHECK = 0.5  # seconds; the key's cache answers, not the database
+SESSION_RECHECK = 15.0  # seconds
 LARGEST_FRAME = 16 * 1024  # bytes from a client
 MESSAGES_PER_SECOND, BURST = 10, 50  # from a client
 SUBSCRIBED_IDS = 500
@@ -79,14 +81,16 @@ class LiveSocket(AsyncWebsocketConsumer):
     tenant_id: int
 
     _pump: asyncio.Task | None = None
+    _guard: asyncio.Task | None = None
 
     async def __call__(self, *connection: Any) -> None:
         try:
             await super().__call__(*connection)
         finally:  # also when the client hung up in the middle of an answer, of which `disconnect` is not told
-            if self._pump:
-                self._pump.cancel()
-                await asyncio.gather(self._pump, return_exceptions=True)
+            beside = [task for task in (self._pump, self._guard) if task]
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def connect(self) -> None:
         self._allowance, self._counted_at = float(BURST), time.monotonic()
@@ -104,6 +108,26 @@ class LiveSocket(AsyncWebsocketConsumer):
             await database.release()
         self.tenant_id = tenant_id
         self._pump = asyncio.create_task(self._feed())
+        self._guard = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Whoever loses the right loses the socket: keys within a second, people soon."""
+        while every := self.recheck:
+            await asyncio.sleep(every)
+            try:
+                if await self.authority() != self.tenant_id:
+                    raise Unauthorized
+            except Problem as error:
+                if error.status in (401, 403, 404):
+                    await self._close(NO_RIGHT)
+                    return
+            finally:
+                await database.release()
+
+    @property
+    def recheck(self) -> float:
+        """Seconds between looks at the right; 0 for what cannot be taken back."""
+        return KEY_RECHECK if _header(self, b"authorization") else SESSION_RECHECK
 
     async def authority(self) -> int:
         """The tenant whose events this socket may see. Raises Unauthorized."""
@@ -242,6 +266,10 @@ class LiveSocket(AsyncWebsocketConsumer):
 
 class PaymentSocket(LiveSocket):
     """One payment, for whoever has its link. Counts by the payment's own sequence."""
+
+    @property
+    def recheck(self) -> float:
+        return 0 if self.query("token") else super().recheck
 
     @property
     def correlation_id(self) -> UUID:

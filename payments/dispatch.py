@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -42,11 +42,14 @@ LOOKS = 10  # claims in a row past such payments, so that those behind them need
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
 SETTLE_LINGER = 0.003  # seconds that outcomes gather: fewer commits leave the processor time for accepting
+DOUBTS_KEPT = 100_000  # payments in doubt whose time we remember; one that is forgotten waits once more
+GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and never fail
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
 _COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
-    coalesce(p.in_doubt_since, p.leased_until, now()), p.created_at, a.processor_id, a.requested_at,
-    extract(epoch FROM now() - coalesce(p.in_doubt_since, p.leased_until, now()))::float8"""
+    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
+    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8"""
+# A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
 _JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
@@ -125,6 +128,7 @@ class Dispatch:
         self.worker_id = 0
         self._processors: dict[str, Processor] = {}
         self._open = AsyncExitStack()
+        self._doubts: dict[tuple[int, int], float] = {}  # payments in doubt → since when by our monotonic clock
         self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER)
 
     async def close(self) -> None:
@@ -252,11 +256,27 @@ class Dispatch:
         looked_up = await processor.look_up(claim.order, claim.account)
         if looked_up.result is Result.BOOKED:
             return after_send(claim, looked_up, _ms(started))
-        if looked_up.result is Result.NOT_BOOKED and _doubt_is_over(claim):
+        if looked_up.result is Result.NOT_BOOKED and self._doubt_is_over(claim):
             return never_booked(claim, _ms(started))
         if not self.atlas.endpoints[claim.account.endpoint].admits(time.monotonic()):
             return still_in_doubt(claim, looked_up, _ms(started))
         return after_repeat(claim, await self._send(processor, claim), _ms(started))
+
+    def _doubt_is_over(self, claim: Claim) -> bool:
+        """As of the claim, by the database's clock and by ours that cannot be stepped: what is looked up after it is late
+        enough. A worker that was cut off may have sent until SEND_WITHIN after its own claim."""
+        seen = self._doubts.setdefault((claim.tenant_id, claim.payment_id), claim.taken_at)
+        limit = claim.account.longest_delay
+        return claim.in_doubt_for > limit and time.monotonic() - seen > limit
+
+    def _remember_doubt(self, settlement: Settlement) -> None:
+        key = (settlement.claim.tenant_id, settlement.claim.payment_id)
+        if settlement.status is not UNCERTAIN:
+            self._doubts.pop(key, None)
+        elif settlement.in_doubt_since is None:  # a new send of unknown outcome
+            if len(self._doubts) >= DOUBTS_KEPT:
+                self._doubts.pop(next(iter(self._doubts)))
+            self._doubts[key] = time.monotonic()
 
     async def _processor(self, account: Account) -> Processor:
         found = self._processors.get(account.endpoint)
@@ -269,6 +289,7 @@ class Dispatch:
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write the outcome down, for as long as it takes; False when somebody else has taken over the payment."""
+        self._remember_doubt(settlement)
         while True:
             try:
                 return await self._settlements.submit(settlement)
@@ -415,7 +436,9 @@ def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead
 
 
 def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    if claim.tries >= MAX_ATTEMPTS:
+    # An outage is waited out: its payments are the breaker's probes, and being a probe must not use up their tries.
+    waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
+    if claim.tries >= MAX_ATTEMPTS and not waits:
         return _final(claim, outcome, f"Gave up after {claim.number} attempts ({outcome.code})", latency_ms, dead=True)
     return Settlement(
         claim=claim,
@@ -439,11 +462,6 @@ def _unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: flo
         wait=backoff(claim.tries) if wait is None else wait,
         dead=claim.tries >= MAX_QUESTIONS,
     )
-
-
-def _doubt_is_over(claim: Claim) -> bool:
-    """As of the claim: what is looked up after it is looked up late enough."""
-    return claim.in_doubt_since is not None and claim.in_doubt_for > claim.account.longest_delay
 
 
 def backoff(number: int) -> float:

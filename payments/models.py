@@ -115,6 +115,7 @@ class Payment(AsyncModelMixin, models.Model):
     fee = models.BigIntegerField(null=True, help_text="minor units")
     refunded = models.BigIntegerField(default=0, help_text="minor units")
 
+    scheduled_for = models.DateTimeField(null=True, help_text="when its sender wants it sent")
     run_at = models.DateTimeField(db_default=Now())
     priority = models.SmallIntegerField(default=0, help_text="0 to 9, 9 first")
     attempt = models.IntegerField(default=0, help_text="number of the latest attempt: the fence")

@@ -59,7 +59,7 @@ _FIELDS = (
     "sequence",
 )
 _ITEM = (*_FIELDS, "created_at", "description")
-_DETAIL = (*_ITEM, "metadata", "fee", "refunded", "code", "run_at", "priority")
+_DETAIL = (*_ITEM, "metadata", "fee", "refunded", "code", "scheduled_for", "priority")
 
 
 def _described(tenant_id: int) -> Any:
@@ -116,9 +116,7 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         "fee": None if fee is None else decimal_text(fee, currency),
         "refunded": decimal_text(payment["refunded"], currency),
         "code": payment["code"] or None,
-        "scheduledFor": iso(payment["run_at"])
-        if payment["run_at"] > payment["created_at"] + timedelta(seconds=1)
-        else None,
+        "scheduledFor": iso(payment["scheduled_for"]) if payment["scheduled_for"] else None,
         "priority": payment["priority"],
         "attempts": [
             {

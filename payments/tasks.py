@@ -9,7 +9,7 @@ from registry import telemetry
 
 log = logging.getLogger(__name__)
 
-PROVE_EVERY = 300  # seconds between proofs of the ledger
+PROVE_EVERY = 1800  # seconds between proofs of the ledger; longer than one may take, so that they do not pile up
 
 
 async def prove_ledger() -> None:

@@ -5,10 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from payments import events, intake, lifecycle, queries
@@ -21,8 +23,8 @@ from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every
 from payments.states import OPEN, Status
 from registry import access, live, telemetry
 from registry.access import Principal
-from registry.api import api, invalid, iso, json_response, read, refuse_nul
-from registry.errors import Invalid, Problem
+from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
+from registry.errors import Forbidden, Invalid, Problem, Unavailable
 from registry.handler import lean, until_disconnect
 
 WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
@@ -33,7 +35,17 @@ async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[s
     """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
     principal = await access.authenticate(request.META.get("HTTP_AUTHORIZATION"))
     principal.require(scope)
+    if not principal.key:
+        refuse_foreign_pages(request)
     return principal, await access.limit_rate(principal) if principal.rate_limit else {}
+
+
+def refuse_foreign_pages(request: HttpRequest) -> None:
+    """A page of another site that a visitor has open must not act as the open tenant: no key stands in its way."""
+    host = request.get_host()  # DisallowedHost (400) for a name that is not ours
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin and urlsplit(origin).netloc != host:
+        raise Forbidden("requests without a key must not come from another site's page")
 
 
 def payment_id(text: str) -> UUID:
@@ -92,8 +104,11 @@ async def settled_within(
 ) -> HttpResponse:
     """200 with the settled payment, or the usual 202 when that takes longer."""
     settled = lifecycle.settled(order.tenant_id, order.correlation_id, within=wait)
-    await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
-    detail = await queries.detail_of(order.tenant_id, order.correlation_id)
+    try:
+        await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
+        detail = await queries.detail_of(order.tenant_id, order.correlation_id)
+    except (Unavailable, OperationalError, InterfaceError):
+        detail = None  # it is durable all the same: a 503 would make the sender send another one
     if detail is None or detail["status"] in OPEN:
         return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})
     response = json_response(detail, headers=headers)
@@ -114,7 +129,7 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     batch = read(request, BATCH, nul=True)
     if principal.rate_limit:
-        headers = await access.limit_rate(principal, cost=max(1, len(batch.items) - 1))
+        headers = await access.limit_rate(principal, cost=len(batch.items) - 1) if len(batch.items) > 1 else headers
     verdicts: list[dict[str, Any]] = [{}] * len(batch.items)
     orders: list[tuple[int, intake.Order]] = []
     for n, raw in enumerate(batch.items):
@@ -139,6 +154,8 @@ async def item_of(raw: msgspec.Raw, principal: Principal) -> PaymentRequest:
     try:
         refuse_nul(body)
         return PAYMENT.decode(body)
+    except RecursionError:
+        raise Invalid("nested too deeply") from None
     except msgspec.ValidationError as error:
         raise await every_fault(invalid(json.loads(body), PaymentRequest, error), body, principal) from None
 
@@ -209,7 +226,7 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
 
 def filters_of(request: HttpRequest) -> queries.Filters:
     """The filters in the query string. Raises Invalid (422) naming unknown ones."""
-    unknown = [name for name in request.GET if name not in LIST_FIELDS]
+    unknown = [name for name in request.GET if name not in LIST_FIELDS][:FAULTS_NAMED]
     if unknown:
         allowed = ", ".join(LIST_FIELDS)
         raise Invalid(errors=[{"field": name[:100], "message": f"unknown; allowed: {allowed}"} for name in unknown])
@@ -233,7 +250,7 @@ def word(request: HttpRequest, name: str) -> str | None:
 
 def whole(request: HttpRequest, name: str, default: int, least: int, most: int) -> int:
     text = request.GET.get(name, str(default))
-    if not text.isdecimal() or not least <= int(text[:12]) <= most:
+    if not text.isdecimal() or len(text) > 12 or not least <= int(text) <= most:
         raise Invalid(errors=[{"field": name, "message": f"wants a whole number from {least} to {most}"}])
     return int(text)
 

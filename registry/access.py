@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 FRESH = 0.4  # seconds that a key's answer is used without a second thought
 STALE = 0.8  # seconds that it is used while being asked again; after that we wait. Revocation works within 1 s
+TOKEN_LENGTH = 40  # characters of a payment link's token at most
 CACHED_KEYS = 10_000  # entries; a flood of invented keys evicts, it does not grow
 LIMITER_TIMEOUT = (
     1.0  # seconds for the rate limiter's Redis; without it requests pass. A burst must not be able to outwait it
@@ -266,6 +267,8 @@ def live_token(tenant_id: int, correlation_id: UUID) -> str:
 
 def live_subject(correlation_id: UUID, token: str) -> int | None:
     """The tenant whose payment `token` shows; None for a token that is not ours or of another payment."""
+    if len(token) > TOKEN_LENGTH:
+        return None
     try:
         tenant_id = int(token.partition(".")[0], 16)
     except ValueError:

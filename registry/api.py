@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from ninja import NinjaAPI
 
 from registry.errors import Invalid, Malformed, Problem, UnsupportedMediaType
 
+FAULTS_NAMED = 20  # unknown fields named in one answer: it must not become larger than the question
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -106,8 +108,7 @@ def field_faults(data: Any, kind: type[msgspec.Struct]) -> list[dict[str, str]]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     faults = [
         {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"}
-        for name in data
-        if name not in fields
+        for name in islice((name for name in data if name not in fields), FAULTS_NAMED)
     ]
     for name, field in fields.items():
         if name not in data:

@@ -14,18 +14,20 @@ from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.asgi import ASGIHandler
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
-from registry import database, telemetry
+from registry import access, database, telemetry
 from registry.api import problem_response
-from registry.errors import BodyTimeout, MethodNotAllowed, NotFound, Problem, TooLarge, Unavailable
+from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 
+PAGE_BODY = 256 * 1024  # bytes of a form
 BODY_TIMEOUT = 20  # seconds for a whole body to arrive; slower is an attack or a dead line
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller's own, passed on; anything else is replaced
 
@@ -76,7 +78,7 @@ class LeanHandler(ASGIHandler):
     async def serve_page(self, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         """Django's own way, with the whole body in hand first: a form is small, and has its time."""
         try:
-            body = await read_body(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+            body = await read_body(scope, receive, PAGE_BODY)
         except ClientGone:
             return
         except Problem as error:
@@ -87,6 +89,8 @@ class LeanHandler(ASGIHandler):
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         request: HttpRequest | None = None
         try:
+            if match.func.max_body > settings.MAX_BODY:  # nobody unknown may make us hold a large body
+                await access.authenticate(_header(scope, b"authorization"))
             body = await read_body(scope, receive, match.func.max_body)
             request = self.request_class(scope, io.BytesIO(body))
             request._body = body  # in memory already: Django need not read the stream again
@@ -100,6 +104,8 @@ class LeanHandler(ASGIHandler):
             return
         except Problem as error:
             response = problem_response(error)
+        except SuspiciousOperation as error:  # a foreign Host, too many parameters
+            response = problem_response(Malformed(str(error)[:200]))
         except (Http404, UnicodeDecodeError):
             response = problem_response(NotFound())
         except (OperationalError, InterfaceError):
@@ -136,10 +142,14 @@ class LeanHandler(ASGIHandler):
         counter.inc()
 
 
+def _header(scope: dict, wanted: bytes) -> str:
+    return next((value.decode("latin1") for name, value in scope["headers"] if name == wanted), "")
+
+
 def _is_program(scope: dict) -> bool:
-    """Who asks for an unknown address and did not ask for a page. Static files have no route: whitenoise knows them."""
+    """Who asks for an unknown address and did not ask for a page."""
     accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-    return b"text/html" not in accept and not scope["path"].startswith(settings.STATIC_URL)
+    return b"text/html" not in accept
 
 
 def _replay(body: bytes, receive: Callable) -> Callable:

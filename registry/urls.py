@@ -1,7 +1,7 @@
 """All addresses, in one place: the composition root may look up at every room."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import path
 
 from payments import page_urls
 from payments import urls as payments
@@ -28,6 +28,5 @@ urlpatterns = [
     path("docs", status.docs, name="docs"),
     *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
-    path("admin/queues/", include("django_rq.urls")),
     path("admin/", admin.site.urls),
 ]

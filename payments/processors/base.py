@@ -23,6 +23,7 @@ class Outcome(msgspec.Struct, frozen=True):
     result: Result
     code: str = ""
     healthy: bool = True
+    outage: bool = False  # it is the processor that cannot, whoever asks
     retry_after: float = 0.0  # seconds that the processor asked for
 
 

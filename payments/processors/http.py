@@ -50,13 +50,10 @@ class HttpProcessor:
             async with self._session.post(
                 f"{account.url}/payments", data=body.encode(), timeout=_SEND, allow_redirects=False
             ) as answer:
-                return judge(
-                    answer.status, await answer.content.read(LARGEST_ANSWER), answer.headers.get("Retry-After")
-                )
+                return judge(answer.status, await _body(answer), answer.headers.get("Retry-After"))
         except aiohttp.ClientConnectorError as error:
-            return Outcome(
-                Result.NOT_BOOKED, code=_code(error), healthy=False
-            )  # no connection: it never saw the payment
+            # No connection: it never saw the payment.
+            return Outcome(Result.NOT_BOOKED, code=_code(error), healthy=False, outage=True)
         except TimeoutError:
             return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -67,7 +64,7 @@ class HttpProcessor:
             async with self._session.get(
                 f"{account.url}/payments/{order.correlation_id}", timeout=_LOOK_UP, allow_redirects=False
             ) as answer:
-                body = await answer.content.read(LARGEST_ANSWER)
+                body = await _body(answer)
                 if answer.status == 200 and _is_object(body):
                     return Outcome(Result.BOOKED, code="looked_up")
                 if answer.status == 404:
@@ -81,7 +78,7 @@ class HttpProcessor:
             async with self._session.get(f"{account.url}/payments/service-health", timeout=_HEALTH) as answer:
                 if answer.status != 200:
                     return None
-                said = json.loads(await answer.content.read(LARGEST_ANSWER))
+                said = json.loads(await _body(answer))
                 return Health(failing=bool(said["failing"]), min_response_ms=int(said["minResponseTime"]))
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError, TypeError):
             return None
@@ -90,6 +87,17 @@ class HttpProcessor:
 _SEND = aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=2.0)
 _LOOK_UP = aiohttp.ClientTimeout(total=LOOK_UP_TIMEOUT, sock_connect=2.0)
 _HEALTH = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT, sock_connect=2.0)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """All of it, however many pieces it comes in; what is longer than LARGEST_ANSWER is cut, and then no JSON."""
+    body = b""
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_ANSWER:
+            answer.close()
+            break
+    return body
 
 
 def judge(status: int, body: bytes, retry_after: str | None) -> Outcome:
@@ -102,9 +110,11 @@ def judge(status: int, body: bytes, retry_after: str | None) -> Outcome:
         return Outcome(Result.BOOKED, code="already_booked")
     if status in OVERLOADED:
         wait = float(retry_after) if retry_after and retry_after.isdecimal() else 1.0
-        return Outcome(Result.NOT_BOOKED, code=f"http_{status}", healthy=False, retry_after=min(wait, 60.0))
+        return Outcome(
+            Result.NOT_BOOKED, code=f"http_{status}", healthy=False, outage=True, retry_after=min(wait, 60.0)
+        )
     if status in TURNED_AWAY:
-        return Outcome(Result.NOT_BOOKED, code=f"http_{status}", healthy=False)
+        return Outcome(Result.NOT_BOOKED, code=f"http_{status}", healthy=False, outage=status == 500)
     if status in DECLINED:
         return Outcome(Result.DECLINED, code=f"http_{status}")
     return Outcome(Result.UNKNOWN, code=f"http_{status}", healthy=False)

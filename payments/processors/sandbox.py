@@ -44,7 +44,7 @@ class SandboxProcessor:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 await asyncio.sleep(account.number("delay") / 1000)
                 if account.options.get("failing"):
-                    return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False)
+                    return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False, outage=True)
                 if _unlucky(order, account.number("decline")):
                     return Outcome(Result.DECLINED, code="card_declined")
                 fresh = await self._books.submit(_Booking(account.id, order))

@@ -32,7 +32,9 @@ RETURNING tenant_id, payment_id, position, sequence, at;
 
 -- name: postpone
 -- Rows that no processor can take at the moment (asked for by name, or all of the tenant's are away).
-UPDATE payments_payment SET run_at = now() + make_interval(secs => %(seconds)s)
+-- The longer they have waited, the less often they are looked at.
+UPDATE payments_payment
+SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]));
 
 -- name: settle

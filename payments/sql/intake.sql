@@ -9,9 +9,9 @@ WITH input AS MATERIALIZED (
     ) AS t (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata, wanted, run_at, priority)
 ), accepted AS (
     INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,
-        wanted_processor, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
+        wanted_processor, scheduled_for, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
     SELECT tenant_id, correlation_id, fingerprint, amount, currency, description, metadata::jsonb,
-        wanted, coalesce(run_at, now()), priority, 'queued', 1, '', 0, 0, now(), now()
+        wanted, run_at, coalesce(run_at, now()), priority, 'queued', 1, '', 0, 0, now(), now()
     FROM input
     ON CONFLICT (tenant_id, correlation_id) DO NOTHING
     RETURNING tenant_id, id, correlation_id, created_at

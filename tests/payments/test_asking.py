@@ -292,3 +292,13 @@ async def test_head_of_a_stream_sends_its_type_and_nothing_else(api: Api, tenant
 async def test_head_of_an_unknown_payment_is_404(api: Api):
     async with api.session.head(f"/payments/{uuid4()}") as response:
         assert response.status == 404
+
+
+async def test_numbers_with_many_zeros_in_front_do_not_slip_past_their_limits(api: Api):
+    payment = await api.pay()
+
+    for query in ("limit=00000000000199999999", "cursor=x&limit=" + "0" * 12 + "501"):
+        async with api.get(f"/payments?{query}") as response:
+            assert response.status == 422
+    async with api.get(f"/payments/{payment['correlationId']}/events?wait={'0' * 12}99999") as response:
+        assert response.status == 422

@@ -125,3 +125,14 @@ async def test_an_id_of_another_tenant_is_free_here(api: Api, stranger: Api):
 
     assert verdict["status"] == "queued"
     assert (await stranger.status(one["correlationId"]))["amount"] == "7.00"
+
+
+async def test_an_item_nested_too_deeply_spoils_no_other(api: Api):
+    deep = '{"amount":"1.00","description":"\\u0000","metadata":' + "[" * 3000 + "]" * 3000 + "}"
+    body = f'{{"items":[{deep},{{"amount":"1.00"}}]}}'
+
+    async with api.post("/payments/batch", data=body, headers={"Content-Type": "application/json"}) as response:
+        answer = await response.json()
+
+    assert response.status == 200, answer
+    assert [result["status"] for result in answer["results"]] == ["invalid", "queued"]

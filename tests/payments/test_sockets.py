@@ -586,3 +586,15 @@ def open_files() -> int:
     import os
 
     return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_socket_ends_within_seconds_of_its_key_s_revocation(api: Api, tenant, key):
+    async with api.ws_connect("/ws/payments") as socket:
+        await socket.send_json({"type": "ping"})
+        assert await socket.receive_json() == {"type": "pong"}
+
+        async with async_new_connection():
+            await access.revoke_key(prefix=key.split("_")[1])
+        message = await socket.receive(timeout=5)
+
+    assert (message.type, socket.close_code) == (aiohttp.WSMsgType.CLOSE, 4401)

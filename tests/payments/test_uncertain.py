@@ -1,5 +1,7 @@
 """An outcome nobody knows is settled where it arose: same processor, same requestedAt, one booking, whatever happens."""
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -231,3 +233,32 @@ async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant,
 
     assert not default.received
     assert {a.code for a in await tries(one) if a.outcome} == {"not_sent_in_time"}
+
+
+async def test_a_worker_that_dies_in_a_repeat_begins_the_doubt_anew(tenant, default, fallback):
+    """The repeat may still be on its way: the longest delay counts from its end and not from the first send's."""
+    longest = 2.0
+    await database.fetch(
+        "UPDATE payments_processor SET options = jsonb_build_object('longestDelay', %s::float8) WHERE tenant_id = %s",
+        [longest, tenant.pk],
+    )
+    default.never_answers()
+    default.lookups_answer(500)
+    async with at_work() as drain:
+        await accept(tenant)
+        await until(tenant, UNCERTAIN)
+        await asyncio.sleep(longest)  # the first send's doubt would be over now
+        repeats = len(default.received)
+        await eventually(lambda: len(default.received) > repeats and drain.in_flight)
+        for task in drain.in_flight:
+            task.cancel()  # as a kill: nothing is written down
+        drain.in_flight.clear()
+    await _leases_lapse(tenant)
+    cut = time.monotonic()
+
+    async with at_work():
+        default.recovers()
+        default.answers(500)
+        await eventually(lambda: fallback.received)
+
+    assert time.monotonic() - cut > longest

@@ -22,7 +22,7 @@ from registry import access, database, keys
 from registry.errors import Unauthorized
 from registry.models import ApiKey, Tenant
 from tests.conftest import Api, eventually, make_key
-from tests.factories import make_tenant
+from tests.factories import in_thread, make_tenant
 
 A_SECOND = 1.0  # within which a revocation is seen everywhere
 
@@ -370,3 +370,15 @@ async def test_once_the_database_is_back_a_pool_full_of_dead_connections_delays_
         found = await database.fetch("SELECT slug FROM registry_tenant WHERE id = %s", [tenant.pk])
 
     assert found == [(tenant.slug,)]
+
+
+async def test_another_site_s_page_cannot_act_as_the_open_tenant(server, settings):
+    tenant = await in_thread(make_tenant, f"open-{uuid4().hex[:8]}", open=True)
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    async with Api(server) as visitor:
+        async with visitor.post("/purge-payments", headers={"Origin": "https://elsewhere.example"}) as foreign:
+            assert foreign.status == 403
+        async with visitor.post("/purge-payments", headers={"Host": "elsewhere.example"}) as rebound:
+            assert rebound.status == 400
+        async with visitor.post("/purge-payments") as own:
+            assert own.status == 200
