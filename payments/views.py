@@ -77,9 +77,10 @@ async def accept(request: HttpRequest) -> HttpResponse:
 
 
 def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:
-    address = f"{settings.REGISTRY_URL}/payments/{order.correlation_id}"
+    name = str(order.correlation_id)
+    address = f"{settings.REGISTRY_URL}/payments/{name}"
     body = (
-        f'{{"correlationId":"{order.correlation_id}","status":"queued","amount":"{decimal_text(order.amount, order.currency)}",'
+        f'{{"correlationId":"{name}","status":"queued","amount":"{decimal_text(order.amount, order.currency)}",'
         f'"currency":"{order.currency}","createdAt":"{iso(receipt.created_at)}","statusUrl":"{address}/status",'
         f'"liveUrl":"{address}/live?token={access.live_token(order.tenant_id, order.correlation_id)}"}}'
     )

@@ -261,7 +261,8 @@ _LINK_KEY = hashlib.sha256(b"payment link" + settings.SECRET_KEY.encode()).diges
 
 def live_token(tenant_id: int, correlation_id: UUID) -> str:
     """The signature in a payment's public link: it shows this payment and nothing else, for as long as SECRET_KEY lives."""
-    mac = hmac.digest(_LINK_KEY, b"%d:%b" % (tenant_id, correlation_id.bytes), "sha256")[:15]
+    subject = b"%d:%b" % (tenant_id, correlation_id.bytes)
+    mac = hashlib.blake2b(subject, key=_LINK_KEY, digest_size=15).digest()  # keyed: a MAC (RFC 7693)
     return f"{tenant_id:x}.{base64.urlsafe_b64encode(mac).decode()}"
 
 

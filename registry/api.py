@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -36,6 +37,7 @@ def problem_response(error: Problem) -> HttpResponse:
     )
 
 
+@lru_cache(1024)  # all payments of one commit carry the same time
 def iso(at: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and Z."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -158,9 +158,9 @@ def statistics() -> dict[str, int]:
 
 async def release() -> None:
     """Give back what the ORM holds in this context: between the messages of a socket or a stream, at a request's end."""
-    for wrapper in async_connections.all(initialized_only=True):
-        if wrapper.connection is not None:
-            await wrapper.close()
+    wrapper = getattr(async_connections._connections, DEFAULT_DB_ALIAS, None)  # not made here if there is none
+    if wrapper is not None and wrapper.connection is not None:
+        await wrapper.close()
 
 
 # -- Statements --------------------------------------------------------------------------------------
