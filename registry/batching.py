@@ -7,6 +7,7 @@ from registry.errors import Unavailable
 
 MAX_ROWS = 500  # per statement; more only makes the first caller wait for the last
 IN_FLIGHT = 2  # statements under way at once: one is prepared while the other commits
+WORTH_ANOTHER = 64  # rows waiting before a second statement costs less than it saves; below, they wait for the first
 
 
 class Batcher[In, Out]:
@@ -36,7 +37,7 @@ class Batcher[In, Out]:
         """The future of `item`'s result. Cancelling it does not take the item back: it may be committed already."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._writers) < self._in_flight:
+        if not self._writers or (len(self._writers) < self._in_flight and len(self._waiting) >= WORTH_ANOTHER):
             task = asyncio.get_running_loop().create_task(self._drain())
             self._writers.add(task)
             task.add_done_callback(self._writers.discard)
