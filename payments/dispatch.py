@@ -41,7 +41,7 @@ NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked a
 LOOKS = 10  # claims in a row past such payments, so that those behind them need not wait until all had their turn
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
-SETTLE_LINGER = 0.003  # seconds that outcomes gather: fewer commits leave the processor time for accepting
+SETTLE_LINGER = 0.015  # seconds between commits of outcomes: fewer of them leave the machine time for accepting
 DOUBTS_KEPT = 100_000  # payments in doubt whose time we remember; one that is forgotten waits once more
 GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and never fail
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due

@@ -24,7 +24,7 @@ from registry.sync import sync_twin
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
-WAKE_EVERY = 0.005  # seconds: at most that many hints to the drains, however many commits
+WAKE_EVERY = 0.02  # seconds: at most that many hints to the drains, however many commits
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

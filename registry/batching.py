@@ -1,6 +1,7 @@
 """Group commit: callers of the same instant share one statement, and one fsync. What the statement is, its owner knows."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from registry.errors import Unavailable
@@ -11,8 +12,8 @@ WORTH_ANOTHER = 64  # rows waiting before a second statement costs less than it 
 
 
 class Batcher[In, Out]:
-    """Gathers what is submitted while earlier batches commit; no artificial wait, unless `linger` (seconds) asks for one
-    where fewer commits are worth more than the first item's time.
+    """Gathers what is submitted while earlier batches commit. There is no artificial wait, unless `linger` asks for that
+    many seconds between statements, where fewer commits are worth more than an item's time.
 
     `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
     written one by one, so that a bad one fails alone; when the database is away (Unavailable) all fail at once.
@@ -30,6 +31,7 @@ class Batcher[In, Out]:
         self._max_rows = max_rows
         self._in_flight = in_flight
         self._linger = linger
+        self._wrote_at = -linger
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -51,10 +53,13 @@ class Batcher[In, Out]:
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                if self._linger and len(self._waiting) < self._max_rows:
-                    await asyncio.sleep(self._linger)
+                if (pause := self._wrote_at + self._linger - time.monotonic()) > 0 and len(
+                    self._waiting
+                ) < self._max_rows:
+                    await asyncio.sleep(pause)
                     if not self._waiting:  # the other writer took them
                         return
+                self._wrote_at = time.monotonic()
                 batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
                 await self._settle(batch)
         finally:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "live"
 PUBLISH_TIMEOUT = 1.0  # seconds; news that Redis does not take in time is found by the hubs' own look
-TELL_EVERY = 0.01  # seconds between messages of one process; what comes meanwhile shares the next
+TELL_EVERY = 0.02  # seconds between messages of one process; what comes meanwhile shares the next
 FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
 TICK = 1.0  # seconds between looks at the source, which find what Redis lost
 MAILBOX = 1000  # events that a slow reader may be behind before it is dropped
