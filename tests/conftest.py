@@ -89,6 +89,7 @@ def _remove_all() -> None:
     ]
     kept = ("auth_permission", "auth_group")
     assert connection.settings_dict["NAME"].startswith("test_")
+    connection.close()  # this thread's own may have been cut as well
     with connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")  # no order of foreign keys to find
         cursor.execute(
