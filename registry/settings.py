@@ -224,7 +224,7 @@ RQ_SHOW_ADMIN_LINK = False
 
 # -- Registry's own --------------------------------------------------------------------------------
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
-# The public address for links; else the request's.
+# The public address for links; else links are paths.
 REGISTRY_URL = url("REGISTRY_URL", os.environ.get("REGISTRY_URL", "").rstrip("/"), "http", "https")
 MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST /payments
 MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
