@@ -414,7 +414,7 @@ def test_the_list_of_payments_keeps_to_one_tenant_and_never_counts_to_the_end(op
 
 def test_a_list_that_would_take_too_long_asks_for_a_narrower_question(operator, acme, monkeypatch):
     monkeypatch.setattr("registry.operators.lists.LOOK_LIMIT", 0.05)
-    monkeypatch.setattr("payments.admin.StatusFilter.queryset", lambda *_: slow())
+    monkeypatch.setattr("payments.admin.lists.StatusFilter.queryset", lambda *_: slow())
 
     def slow():
         return Payment.objects.extra(where=["pg_sleep(1) IS NULL"])

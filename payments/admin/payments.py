@@ -1,0 +1,214 @@
+"""Operators' pages of payments, with attempts and ledger lines. Nothing can be changed here."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from payments.admin.lists import BookedAtFilter, HotList, ProcessorFilter, StatusFilter, WithPayment, money, status_pill
+from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
+from payments.states import TERMINAL
+from payments.templatetags.payments import OUTCOMES
+from registry.access import live_token
+from registry.models import Tenant
+from registry.operators.lists import (
+    OneTenantFilter,
+    ago,
+    exact,
+    link_to,
+    pill,
+    shortened,
+    since,
+)
+
+HISTORY = 200  # attempts, events, ledger lines on a payment's page; none has more without being broken
+
+
+@admin.register(Payment)
+class PaymentAdmin(HotList):
+    list_display = [
+        "short_id",
+        "amount_text",
+        "state",
+        "processor",
+        "attempt",
+        "code",
+        "created",
+        "took",
+        "tenant",
+    ]
+    list_filter = [OneTenantFilter, StatusFilter, BookedAtFilter, since("created_at", "created")]
+    list_select_related = ["tenant", "processor"]
+    change_form_template = "admin/payments/payment/change_form.html"
+    fields = (
+        ("correlation_id", "tenant_link", "live_page"),
+        ("state", "code", "letters"),
+        ("amount_text", "fee_text", "processor_link", "requested"),
+        ("attempt", "due", "lease", "doubtful"),
+        ("wanted_processor", "priority", "created", "changed"),
+        ("description", "metadata"),
+    )
+    readonly_fields = [name for row in fields for name in row]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet:
+        return super().get_queryset(request).select_related("tenant", "processor")
+
+    def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
+        return queryset.filter(correlation_id=correlation)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        response = super().changeform_view(request, object_id, *args, **kwargs)
+        context = getattr(response, "context_data", None) or {}
+        if payment := context.get("original"):
+            context.update(history(payment))
+        return response
+
+    @admin.display(description="correlation id")
+    def short_id(self, payment: Payment) -> SafeString:
+        return shortened(payment.correlation_id)
+
+    @admin.display(description="created")
+    def created(self, payment: Payment) -> SafeString | str:
+        return exact(payment.created_at)
+
+    @admin.display(description="changed")
+    def changed(self, payment: Payment) -> SafeString | str:
+        return exact(payment.changed_at)
+
+    @admin.display(description="due at")
+    def due(self, payment: Payment) -> SafeString | str:
+        return exact(payment.run_at)
+
+    @admin.display(description="requested at")
+    def requested(self, payment: Payment) -> SafeString | str:
+        return exact(payment.requested_at)
+
+    @admin.display(description="in doubt since")
+    def doubtful(self, payment: Payment) -> SafeString | str:
+        return exact(payment.in_doubt_since)
+
+    @admin.display(description="amount")
+    def amount_text(self, payment: Payment) -> SafeString | str:
+        return money(payment.amount, payment.currency)
+
+    @admin.display(description="fee")
+    def fee_text(self, payment: Payment) -> SafeString | str:
+        return money(payment.fee, payment.currency)
+
+    @admin.display(description="status")
+    def state(self, payment: Payment) -> SafeString:
+        return status_pill(payment.status)
+
+    @admin.display(description="took")
+    def took(self, payment: Payment) -> str:
+        if payment.status not in TERMINAL:
+            return "–"
+        seconds = (payment.changed_at - payment.created_at).total_seconds()
+        return f"{seconds * 1000:.0f} ms" if seconds < 1 else ago(seconds)
+
+    @admin.display(description="tenant")
+    def tenant_link(self, payment: Payment) -> SafeString:
+        return link_to(Tenant, payment.tenant_id, payment.tenant)
+
+    @admin.display(description="booked at")
+    def processor_link(self, payment: Payment) -> SafeString | str:
+        return link_to(Processor, payment.processor_id, payment.processor) if payment.processor_id else "–"
+
+    @admin.display(description="live page")
+    def live_page(self, payment: Payment) -> SafeString:
+        token = live_token(payment.tenant_id, payment.correlation_id)
+        return format_html(
+            '<a href="/payments/{}/live?token={}">what the payer sees</a>', payment.correlation_id, token
+        )
+
+    @admin.display(description="lease")
+    def lease(self, payment: Payment) -> SafeString | str:
+        if payment.lease_id is None or payment.leased_until is None:
+            return "held by no worker"
+        left = (payment.leased_until - timezone.now()).total_seconds()
+        until = f"for another {ago(left)}" if left > 0 else f"lapsed {ago(-left)} ago"
+        return f"worker {payment.lease_id}, {until}"
+
+    @admin.display(description="dead letters")
+    def letters(self, payment: Payment) -> SafeString | str:
+        found = DeadLetter.objects.filter(tenant_id=payment.tenant_id, payment_id=payment.pk).order_by("id")
+        links = [link_to(DeadLetter, letter.pk, f"{letter.code} ({letter.resolution or 'open'})") for letter in found]
+        return format_html(" · ".join(["{}"] * len(links)), *links) if links else "–"
+
+
+def history(payment: Payment) -> dict[str, Any]:
+    """Attempts, timeline and ledger lines of a payment, for its page."""
+    mine = {"tenant_id": payment.tenant_id, "payment_id": payment.pk}
+    names = dict(Processor.objects.filter(tenant_id=payment.tenant_id).values_list("pk", "name"))
+    attempts = list(Attempt.objects.filter(**mine).order_by("number")[:HISTORY])
+    for attempt in attempts:
+        attempt.at = link_to(Processor, attempt.processor_id, names.get(attempt.processor_id, attempt.processor_id))
+        attempt.look = pill(*OUTCOMES[attempt.outcome])
+    events = list(PaymentEvent.objects.filter(**mine).order_by("sequence")[:HISTORY])
+    for event in events:
+        event.look, event.processor_name = status_pill(event.status), names.get(event.processor_id or 0, "")
+        event.after_ms = round((event.at - events[0].at).total_seconds() * 1000)
+    entries = list(LedgerEntry.objects.filter(**mine).order_by("id")[:HISTORY])
+    for entry in entries:
+        entry.debit = money(entry.amount, entry.currency) if entry.amount >= 0 else ""
+        entry.credit = money(-entry.amount, entry.currency) if entry.amount < 0 else ""
+    return {
+        "attempts": attempts,
+        "events": events,
+        "entries": entries,
+        "unbalanced": sum(entry.amount for entry in entries) != 0,
+    }
+
+
+@admin.register(Attempt)
+class AttemptAdmin(WithPayment, HotList):
+    list_display = [
+        "id", "payment_link", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
+        "started_at",
+    ]  # fmt: skip
+    list_filter = [OneTenantFilter, ProcessorFilter, "outcome", since("started_at", "sent")]
+    list_select_related = ["processor"]
+    fields = (
+        "payment_link", "tenant", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
+        "started_at", "worker_id",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    @admin.display(description="outcome")
+    def look(self, attempt: Attempt) -> SafeString:
+        return pill(*OUTCOMES[attempt.outcome])
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(WithPayment, HotList):
+    list_display = ["id", "payment_link", "account", "debit", "credit", "processor_name", "at"]
+    list_filter = [OneTenantFilter, "account", since("at", "booked")]
+    fields = ("payment_link", "tenant", "account", "debit", "credit", "processor_name", "at")
+    readonly_fields = fields
+
+    def attach(self, rows: list[LedgerEntry]) -> None:
+        super().attach(rows)
+        names = dict(Processor.objects.filter(pk__in={row.processor_id for row in rows}).values_list("pk", "name"))
+        for row in rows:
+            row.at_processor = names.get(row.processor_id, row.processor_id)  # type: ignore[attr-defined]
+
+    @admin.display(description="debit")
+    def debit(self, entry: LedgerEntry) -> SafeString | str:
+        return money(entry.amount, entry.currency) if entry.amount >= 0 else ""
+
+    @admin.display(description="credit")
+    def credit(self, entry: LedgerEntry) -> SafeString | str:
+        return money(-entry.amount, entry.currency) if entry.amount < 0 else ""
+
+    @admin.display(description="processor")
+    def processor_name(self, entry: LedgerEntry) -> SafeString:
+        if not hasattr(entry, "at_processor"):
+            self.attach([entry])
+        return link_to(Processor, entry.processor_id, entry.at_processor)  # type: ignore[attr-defined]
