@@ -6,8 +6,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.dispatch import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
-from tests.settling import accept, tries, until_settled
+from payments.dispatch import FIRST_BACKOFF, LONGEST_BACKOFF, NO_ROAD, Dispatch, backoff
+from registry import database
+from tests.settling import accept, seed, tries, until_settled
 
 
 @given(st.integers(1, 10_000))
@@ -33,3 +34,27 @@ async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(ten
     starts = [a.started_at for a in await tries(one)]
     waits = [later - earlier for earlier, later in pairwise(starts)]
     assert [wait >= timedelta(seconds=least) for wait, least in zip(waits, (0.05, 0.1, 0.2), strict=True)] == [True] * 3
+
+
+async def test_who_has_waited_long_for_a_processor_is_looked_at_less_often(tenant, default):
+    """After an eighth of the time that it has waited, and never later than half a minute."""
+    ages = {0: NO_ROAD, 80: 10, 160: 20, 3600: 30}
+    for age in ages:
+        await seed(tenant, 1, wanted="nobody")
+        await database.fetch(
+            "UPDATE payments_payment SET created_at = now() - make_interval(secs => %s) WHERE id = "
+            "(SELECT max(id) FROM payments_payment)",
+            [float(age)],
+        )
+    job = Dispatch()
+
+    claimed = await job.claim(1, 10, {})
+    waits = await database.fetch(
+        "SELECT extract(epoch FROM run_at - now())::float8 FROM payments_payment WHERE tenant_id = %s ORDER BY id",
+        [tenant.pk],
+    )
+    await job.close()
+
+    assert not claimed
+    for [wait], expected in zip(waits, ages.values(), strict=True):
+        assert expected * 0.9 < wait + 0.1 < expected * 1.1 + 0.1

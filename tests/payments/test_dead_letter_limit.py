@@ -119,3 +119,39 @@ async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, work
 
 async def second_letter(tenant) -> bool:
     return len(await letters(tenant)) == 2
+
+
+async def test_an_outage_is_waited_out_beyond_the_limit_of_tries(tenant, worker, default):
+    default.overloads(retry_after=0)
+    [one] = await accept(tenant)
+    await eventually(lambda: len(default.received) > dispatch.MAX_ATTEMPTS + 1)
+    during = await letters(tenant)
+
+    default.recovers()
+    [settled] = await until_settled(tenant)
+
+    assert not during
+    assert settled.attempt > dispatch.MAX_ATTEMPTS + 1
+    assert {a.code for a in (await tries(one))[:-1]} == {"http_429"}
+
+
+async def test_an_outage_that_outlasts_all_patience_ends_with_the_dead_letters(tenant, worker, default):
+    default.overloads(retry_after=0)
+    [one] = await accept(tenant)
+    await eventually(lambda: len(default.received) > dispatch.MAX_ATTEMPTS + 1)
+    patient = await letters(tenant)
+
+    await _age(tenant, dispatch.GIVE_UP_AFTER)
+    [failed] = await until(tenant, FAILED)
+
+    [letter] = await letters(tenant)
+    assert not patient
+    assert (letter.payment_id, letter.code) == (failed.id, "http_429")
+    assert letter.detail == f"Gave up after {len(await tries(one))} attempts (http_429)"
+
+
+async def _age(tenant, by) -> None:
+    """As if its payments had been accepted so much earlier."""
+    await database.fetch(
+        "UPDATE payments_payment SET created_at = created_at - %s WHERE tenant_id = %s", [by, tenant.pk]
+    )

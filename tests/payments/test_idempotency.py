@@ -3,16 +3,18 @@
 import asyncio
 import os
 import sys
+import time
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from channels_redis.pubsub import RedisPubSubChannelLayer
 from django_async_backend.db import async_new_connection
 
 from payments.models import Payment, PaymentEvent
-from registry import database
+from registry import database, live
 from registry.models import Tenant
-from tests.conftest import Api
+from tests.conftest import Api, eventually
 
 
 async def post(api: Api, body: dict[str, Any], **headers: str) -> tuple[int, bytes, str | None]:
@@ -264,3 +266,45 @@ async def test_prefer_wait_of_a_replay_answers_at_once_with_what_is_settled(api:
     assert (response.status, said["status"]) == (200, "succeeded")
     assert response.headers["Idempotent-Replayed"] == "true"
     assert len(default.booked) == 1
+
+
+async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durable_payment(
+    api: Api, tenant, monkeypatch
+):
+    """Whoever reads a 503 sends another payment, and this one is owed already."""
+    body, real = payment(), database.connection_parameters
+    sending = asyncio.create_task(waited_for(api, body, seconds=1))
+    await eventually(lambda: tenant.pk in live.hub().feeds)  # accepted, and waiting to be settled
+
+    with monkeypatch.context() as away:
+        away.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
+        away.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
+        await database.close()
+        status, said, applied = await sending
+    await database.close()
+
+    assert (status, said["status"], said["correlationId"]) == (202, "queued", body["correlationId"])
+    assert applied == "respond-async"
+    assert await stored(tenant) == (1, 1)
+
+
+async def test_without_redis_one_who_waits_still_gets_the_settled_payment(api: Api, worker, default, monkeypatch):
+    """The live message is a hint: the database tells a moment later."""
+    nobody = RedisPubSubChannelLayer(hosts=["redis://127.0.0.1:1/0"])
+    await live.close()
+    monkeypatch.setattr(live, "get_channel_layer", lambda: nobody)
+    default.delays(200)  # long enough to be waiting by then
+
+    started = time.monotonic()
+    status, said, _ = await waited_for(api, payment(), seconds=20)
+    took = time.monotonic() - started
+    await live.close()
+
+    assert (status, said["status"]) == (200, "succeeded")
+    assert took < 10
+
+
+async def waited_for(api: Api, body: dict[str, Any], *, seconds: int) -> tuple[int, dict[str, Any], str | None]:
+    async with api.post("/payments", json=body, headers={"Prefer": f"wait={seconds}"}) as response:
+        said = await response.json(content_type=None)
+        return response.status, said, response.headers.get("Preference-Applied")

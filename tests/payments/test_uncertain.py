@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 import time_machine
+from django.db import connection
 
 from payments import dispatch
 from payments.processors import http
@@ -14,6 +16,7 @@ from payments.states import UNCERTAIN
 from registry import database
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
+from tests.factories import in_thread
 from tests.settling import accept, configure, payment, tries, until, until_settled
 
 
@@ -262,3 +265,63 @@ async def test_a_worker_that_dies_in_a_repeat_begins_the_doubt_anew(tenant, defa
         await eventually(lambda: fallback.received)
 
     assert time.monotonic() - cut > longest
+
+
+# -- The database's clock --------------------------------------------------------------------------------------
+
+
+STEPPABLE_CLOCK = """
+CREATE SCHEMA clock;
+CREATE TABLE clock.stepped AS SELECT interval '0' AS by;
+CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS
+    'SELECT pg_catalog.transaction_timestamp() + by FROM clock.stepped';
+"""
+
+
+@pytest.fixture
+async def steppable_clock(monkeypatch):
+    """A database whose `now()` is ours to step, as NTP or an operator steps its machine's clock."""
+    real = database.connection_parameters
+    await in_thread(_run, STEPPABLE_CLOCK)
+    await database.close()
+    with monkeypatch.context() as patch:
+        options = "-c search_path=clock,pg_catalog,public"
+        patch.setattr(database, "connection_parameters", lambda: {**real(), "options": options})
+        yield
+        await database.close()
+    await in_thread(_run, "DROP SCHEMA clock CASCADE")
+
+
+def _run(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+@pytest.mark.parametrize("same_worker", [True, False], ids=["the same worker", "a new worker"])
+async def test_a_step_of_the_database_s_clock_does_not_end_a_doubt_early(
+    steppable_clock, tenant, default, fallback, same_worker
+):
+    longest = 2.0
+    await configure(tenant, "default", longestDelay=longest)
+    default.never_answers()
+    async with AsyncExitStack() as workers:
+        first = await workers.enter_async_context(at_work())
+        [one] = await accept(tenant)
+        await until(tenant, UNCERTAIN)
+        doubted = time.monotonic()
+        default.answers(401)  # certain for the repeats, and still no word of the first send
+        await eventually(lambda: _was_refused(one))
+        if not same_worker:
+            first.stop()
+            await workers.enter_async_context(at_work())
+        await configure(tenant, "default", enabled=False)
+
+        await in_thread(_run, "UPDATE clock.stepped SET by = interval '1 hour'")
+        await eventually(lambda: fallback.received)
+
+    assert time.monotonic() - doubted > longest - 0.2  # it was in doubt for a moment before
+    assert not default.booked
+
+
+async def _was_refused(one) -> bool:
+    return "http_401" in {a.code for a in await tries(one)}

@@ -382,3 +382,23 @@ async def test_another_site_s_page_cannot_act_as_the_open_tenant(server, setting
             assert rebound.status == 400
         async with visitor.post("/purge-payments") as own:
             assert own.status == 200
+
+
+# -- Links -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tenant_id", [1, 2**63 - 1])
+def test_the_token_of_every_tenant_fits_and_shows_its_payment_alone(tenant_id: int):
+    one, other = uuid4(), uuid4()
+
+    token = access.live_token(tenant_id, one)
+
+    assert (access.live_subject(one, token), access.live_subject(other, token)) == (tenant_id, None)
+
+
+@pytest.mark.parametrize("token", ["f" * 5000, "f" * 5000 + ".AAAA", "1." + "A" * 5000], ids=len)
+async def test_a_token_that_is_too_long_is_nobody_s_and_no_error(server: str, token: str):
+    async with Api(server) as visitor:
+        asked = await answer(visitor, path=f"/payments/{uuid4()}/events?wait=0&token={token}")
+
+    assert asked == 404

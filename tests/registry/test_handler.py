@@ -18,13 +18,14 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
+from django.test import Client
 
 from payments import queries
 from payments.models import Payment
 from registry import database, handler, serve, status
 from registry.models import Tenant
 from tests.conftest import Api, eventually, make_key
-from tests.factories import in_thread, make_payment
+from tests.factories import in_thread, make_payment, make_person, make_tenant
 
 PROJECT = Path(__file__).parents[2]
 
@@ -130,6 +131,16 @@ async def test_an_unknown_address_is_a_page_for_people(api: Api):
     assert "<html" in text
 
 
+@pytest.mark.parametrize("path", ["/admin/queues", "/admin/queues/", "/admin/queues/queues/0/"])
+async def test_the_task_queue_s_own_console_is_not_there_even_for_an_operator(path: str):
+    """Its pages need scripts that our content policy forbids, and act without asking why."""
+    visit = Client()
+
+    status = await in_thread(lambda: (visit.force_login(make_person()), visit.get(path).status_code)[1])
+
+    assert status == 404
+
+
 async def test_static_files_come_whatever_is_accepted(api: Api):
     async with api.get("/static/registry/app.css", headers={"Accept": "*/*"}) as response:
         assert response.status == 200
@@ -186,6 +197,31 @@ async def test_a_client_that_hangs_up_in_its_body_leaves_nothing(api: Api, tenan
 
     await eventually(lambda: len(asyncio.all_tasks()) <= before + 2)
     assert await database.fetch("SELECT count(*) FROM payments_payment WHERE tenant_id = %s", (tenant.pk,)) == [(0,)]
+
+
+async def test_a_stranger_s_large_body_is_refused_before_it_is_read(server: str):
+    """Not a byte of the body is sent: whoever waits for it here does not answer in time."""
+    request = (
+        "POST /payments/batch HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer rk_0123456789ab_SECRET\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {1024 * 1024}\r\n\r\n"
+    )
+
+    status, answer = await answer_to(server, request.encode(), within=3)
+
+    assert (status, b"application/problem+json" in answer) == (401, True)
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, 403), (1, 413)], ids=["at the limit", "above it"])
+async def test_a_form_may_have_256_kib(server: str, more: int, expected: int):
+    """One at the limit gets as far as Django's check of where the form comes from (403)."""
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    body = b"username=" + b"x" * (256 * 1024 + more - len(b"username="))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:1000], body[1000:])) + b"0\r\n\r\n"
+
+    announced, _ = await answer_to(server, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    streamed, _ = await answer_to(server, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+
+    assert (announced, streamed) == (expected, expected)
 
 
 # -- Streams ---------------------------------------------------------------------------------------------------------
@@ -272,6 +308,17 @@ async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_
 
     assert (response.status, response.headers["Retry-After"]) == (503, "1")
     assert "127.0.0.1" not in str(body)
+
+
+async def test_what_django_finds_suspicious_is_the_callers_fault_and_said_as_a_problem(server: str, settings):
+    open_to_all = await in_thread(make_tenant, f"open-{uuid4().hex[:8]}", open=True)
+    settings.REGISTRY_OPEN_TENANT = open_to_all.slug
+
+    async with Api(server) as visitor, visitor.get("/payments", headers={"Host": "elsewhere.example"}) as response:
+        body = await response.json(content_type="application/problem+json")
+
+    assert (response.status, body["status"]) == (400, 400)
+    assert "elsewhere.example" in body["detail"]
 
 
 # -- Ten thousand that never finish -----------------------------------------------------------------------------------
