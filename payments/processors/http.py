@@ -3,11 +3,10 @@
 import json
 from typing import ClassVar, Self
 
-import aiohttp
-
 from payments.money import decimal_text
 from payments.processors.base import Account, Health, Order, Outcome, Result
 from registry.api import iso
+from registry.http_client import Client, HttpError, NotSent
 
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds
@@ -30,16 +29,25 @@ class HttpProcessor:
     polled: ClassVar[bool] = True
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json", "User-Agent": "Registry"},
-            auto_decompress=False,
-        )
+        self._clients: dict[str, Client] = {}
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._session.close()
+        for client in self._clients.values():
+            await client.close()
+
+    def _client(self, account: Account) -> Client:
+        """Raises BadAddress."""
+        client = self._clients.get(account.url)
+        if client is None:
+            client = self._clients[account.url] = Client(
+                account.url,
+                connections=CONNECTIONS,
+                keep_alive=KEEP_ALIVE,
+                largest_body=LARGEST_ANSWER,
+                headers={"Content-Type": "application/json", "User-Agent": "Registry"},
+            )
+        return client
 
     async def send(self, order: Order, account: Account) -> Outcome:
         body = (
@@ -47,57 +55,36 @@ class HttpProcessor:
             f'"requestedAt":"{iso(order.requested_at)}"}}'
         )
         try:
-            async with self._session.post(
-                f"{account.url}/payments", data=body.encode(), timeout=_SEND, allow_redirects=False
-            ) as answer:
-                return judge(answer.status, await _body(answer), answer.headers.get("Retry-After"))
-        except aiohttp.ClientConnectorError as error:
+            answer = await self._client(account).request("POST", "/payments", body.encode(), limit=SEND_TIMEOUT)
+            return judge(answer.status, answer.body, answer.header("Retry-After"))
+        except NotSent as error:
             # No connection: it never saw the payment.
             return Outcome(Result.NOT_BOOKED, code=_code(error), healthy=False, outage=True)
-        except TimeoutError:
-            return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (HttpError, OSError, ValueError) as error:
             return Outcome(Result.UNKNOWN, code=_code(error), healthy=False)
 
     async def look_up(self, order: Order, account: Account) -> Outcome:
         try:
-            async with self._session.get(
-                f"{account.url}/payments/{order.correlation_id}", timeout=_LOOK_UP, allow_redirects=False
-            ) as answer:
-                body = await _body(answer)
-                if answer.status == 200 and _is_object(body):
-                    return Outcome(Result.BOOKED, code="looked_up")
-                if answer.status == 404:
-                    return Outcome(Result.NOT_BOOKED, code="not_there_yet")
-                return Outcome(Result.UNKNOWN, code=f"http_{answer.status}")
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            answer = await self._client(account).request(
+                "GET", f"/payments/{order.correlation_id}", limit=LOOK_UP_TIMEOUT
+            )
+            if answer.status == 200 and _is_object(answer.body):
+                return Outcome(Result.BOOKED, code="looked_up")
+            if answer.status == 404:
+                return Outcome(Result.NOT_BOOKED, code="not_there_yet")
+            return Outcome(Result.UNKNOWN, code=f"http_{answer.status}")
+        except (HttpError, OSError, ValueError) as error:
             return Outcome(Result.UNKNOWN, code=_code(error), healthy=False)
 
     async def health(self, account: Account) -> Health | None:
         try:
-            async with self._session.get(f"{account.url}/payments/service-health", timeout=_HEALTH) as answer:
-                if answer.status != 200:
-                    return None
-                said = json.loads(await _body(answer))
-                return Health(failing=bool(said["failing"]), min_response_ms=int(said["minResponseTime"]))
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError, TypeError):
+            answer = await self._client(account).request("GET", "/payments/service-health", limit=HEALTH_TIMEOUT)
+            if answer.status != 200:
+                return None
+            said = json.loads(answer.body)
+            return Health(failing=bool(said["failing"]), min_response_ms=int(said["minResponseTime"]))
+        except (HttpError, OSError, ValueError, KeyError, TypeError):
             return None
-
-
-_SEND = aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=2.0)
-_LOOK_UP = aiohttp.ClientTimeout(total=LOOK_UP_TIMEOUT, sock_connect=2.0)
-_HEALTH = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT, sock_connect=2.0)
-
-
-async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    """All of it, however many pieces it comes in; what is longer than LARGEST_ANSWER is cut, and then no JSON."""
-    body = b""
-    async for piece in answer.content.iter_any():
-        body += piece
-        if len(body) > LARGEST_ANSWER:
-            answer.close()
-            break
-    return body
 
 
 def judge(status: int, body: bytes, retry_after: str | None) -> Outcome:

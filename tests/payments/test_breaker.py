@@ -2,7 +2,6 @@
 
 import asyncio
 
-import aiohttp
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -114,7 +113,7 @@ async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(t
 
 async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, worker, default, monkeypatch):
     monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.1)
-    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.6))
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.6)
     default.says_of_its_health(failing=False)
     default.resets_connections(books=False)
     await accept(tenant, 40)

@@ -1,6 +1,5 @@
 """Where trying ends: permanent declines at once, temporary ones at a limit, questions at another. Money never goes astray."""
 
-import aiohttp
 import pytest
 from django_async_backend.db import async_new_connection
 
@@ -18,7 +17,7 @@ def soon(monkeypatch):
     monkeypatch.setattr(dispatch, "MAX_ATTEMPTS", 3)
     monkeypatch.setattr(dispatch, "MAX_QUESTIONS", 4)
     monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.05)
-    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.2))
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.2)
 
 
 async def letters(tenant) -> list[DeadLetter]:

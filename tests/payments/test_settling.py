@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import aiohttp
 import pytest
 
 from payments.processors import http
@@ -11,7 +10,7 @@ from tests.conftest import Api, eventually
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.5))
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.5)
 
 
 async def test_an_accepted_payment_is_booked_at_the_cheaper_processor(api: Api, worker, default, fallback):

@@ -5,7 +5,6 @@ import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
-import aiohttp
 import pytest
 import time_machine
 from django.db import connection
@@ -23,8 +22,8 @@ from tests.settling import accept, configure, payment, tries, until, until_settl
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Limits as in production, in tenths of seconds."""
-    monkeypatch.setattr(http, "_SEND", aiohttp.ClientTimeout(total=0.3))
-    monkeypatch.setattr(http, "_LOOK_UP", aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(http, "LOOK_UP_TIMEOUT", 0.3)
     monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.2)
 
 

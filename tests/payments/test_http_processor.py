@@ -1,0 +1,107 @@
+"""What a processor of kind http makes of trouble on the way: whether the payment can have arrived decides about money."""
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from payments.processors import http
+from payments.processors.base import Account, Order, Result
+from payments.processors.http import HttpProcessor
+from tests.conftest import eventually
+from tests.registry.http_server import OK, Server, hanging, saying
+
+BOOKED = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"message":"x"}'
+
+
+def account(url: str) -> Account:
+    return Account(
+        id=1, tenant_id=1, name="default", kind="http", url=url, fee_ppm=0, options={}, enabled=True, endpoint=url
+    )
+
+
+def order() -> Order:
+    return Order(correlation_id=uuid4(), amount=1990, currency="BRL", requested_at=datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1", "http://nowhere.invalid", "http://user:word@127.0.0.1:1", "ftp://127.0.0.1", ""],
+)
+async def test_what_could_not_be_connected_to_has_not_booked(url):
+    async with HttpProcessor() as processor:
+        outcome = await processor.send(order(), account(url))
+
+    assert (outcome.result, outcome.healthy, outcome.outage) == (Result.NOT_BOOKED, False, True)
+
+
+async def test_an_answer_that_does_not_come_leaves_it_unknown(monkeypatch):
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.2)
+
+    async with Server(hanging) as server, HttpProcessor() as processor:
+        outcome = await processor.send(order(), account(server.url))
+
+    assert (outcome.result, outcome.code, outcome.healthy) == (Result.UNKNOWN, "timeout", False)
+    assert len(server.requests) == 1
+
+
+async def test_who_waited_in_vain_for_a_connection_has_not_booked(monkeypatch):
+    monkeypatch.setattr(http, "CONNECTIONS", 1)
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.5)
+
+    async with Server(hanging) as server, HttpProcessor() as processor:
+        first = asyncio.create_task(processor.send(order(), account(server.url)))
+        await eventually(lambda: server.requests)
+        monkeypatch.setattr(http, "SEND_TIMEOUT", 0.1)
+        second = await processor.send(order(), account(server.url))
+        outcome = await first
+
+    assert (second.result, second.code, second.outage) == (Result.NOT_BOOKED, "ConnectTimeout", True)
+    assert (outcome.result, len(server.requests)) == (Result.UNKNOWN, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"", "Disconnected"), (BOOKED[:-1], "Disconnected"), (b"garbage\r\n\r\n", "BadAnswer"), (OK, "garbage")],
+    ids=["none", "broken off", "garbage", "no object"],
+)
+async def test_an_answer_that_is_none_leaves_it_unknown(answer, code):
+    async with Server(saying(answer, then_close=True)) as server, HttpProcessor() as processor:
+        outcome = await processor.send(order(), account(server.url))
+
+    assert (outcome.result, outcome.code, len(server.requests)) == (Result.UNKNOWN, code, 1)
+
+
+async def closing_at_the_second(reader, writer, server):
+    await server.hear(reader)
+    writer.write(BOOKED)
+    if server.accepted == 1:
+        await server.hear(reader)
+
+
+async def test_a_payment_on_a_connection_that_the_server_closes_is_unknown_and_not_sent_again():
+    async with Server(closing_at_the_second) as server, HttpProcessor() as processor:
+        first = await processor.send(order(), account(server.url))
+        second = await processor.send(order(), account(server.url))
+
+    assert (first.result, second.result) == (Result.BOOKED, Result.UNKNOWN)
+    assert (len(server.requests), server.accepted) == (2, 1)
+
+
+async def test_a_question_on_a_connection_that_the_server_closes_is_asked_again():
+    async with Server(closing_at_the_second) as server, HttpProcessor() as processor:
+        await processor.send(order(), account(server.url))
+        outcome = await processor.look_up(order(), account(server.url))
+
+    assert (outcome.result, len(server.requests), server.accepted) == (Result.BOOKED, 3, 2)
+
+
+async def test_a_processor_that_is_left_keeps_no_connection():
+    async with Server(saying(BOOKED)) as server:
+        async with HttpProcessor() as processor:
+            outcomes = await asyncio.gather(*(processor.send(order(), account(server.url)) for _ in range(30)))
+            held = len(server.open)
+        await eventually(lambda: not server.open)
+
+    assert ({o.result for o in outcomes}, held) == ({Result.BOOKED}, 30)
