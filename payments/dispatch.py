@@ -16,6 +16,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
+from psycopg import AsyncConnection
 
 from payments import events, money, routing
 from payments.processors import KINDS
@@ -44,6 +45,7 @@ SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for
 SETTLE_LINGER = 0.015  # seconds between commits of outcomes: fewer of them leave the machine time for accepting
 DOUBTS_KEPT = 100_000  # payments in doubt whose time we remember; one that is forgotten waits once more
 GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and never fail
+ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
 _COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
@@ -51,6 +53,8 @@ _COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.statu
     extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8"""
 # A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
 _JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
+
+DOUBTS = SQL["doubts"].format(columns=_COLUMNS, joins=_JOINS)
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
 
@@ -140,27 +144,46 @@ class Dispatch:
     async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> list[Claim]:
         """Lease up to `limit` payments, route them and write their attempts down, in one transaction."""
         self.worker_id = worker_id
-        room |= {tenant: min(few, room.get(tenant, few)) for tenant, few in self.atlas.rooms().items()}
-        return await database.guarded(lambda: self._claim(limit, room))
+        return await database.guarded(lambda: self._claim(limit, room, self.atlas.rooms()))
 
-    async def _claim(self, limit: int, room: dict[int, int]) -> list[Claim]:
-        parameters = {"limit": limit, "room": TENANT_ROOM, "tenants": list(room), "rooms": list(room.values())}
+    async def _claim(self, limit: int, room: dict[int, int], narrow: dict[int, int]) -> list[Claim]:
         async with database.transaction() as conn:
-            claims: list[Claim] = []
-            for look in range(1, LOOKS + 1):
-                found = await database.rows(conn, PAYMENTS.claim, parameters)
-                if not found:
-                    return []
-                await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
-                claims, roadless = self._route(found)
-                if roadless:
-                    keys = {"tenant": [t for t, _ in roadless], "payment": [p for _, p in roadless]}
-                    await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROAD * look})
-                if claims:
-                    break
+            claims = await self._claim_doubts(conn, limit, room, narrow)
+            room = room | {tenant: min(few, room.get(tenant, few)) for tenant, few in narrow.items()}
+            if len(claims) < limit:
+                claims += await self._claim_due(conn, limit - len(claims), room, {c.payment_id for c in claims})
             numbered = await database.rows(conn, SQL["begin"], self._beginnings(claims)) if claims else []
         self._tell_begun(claims, numbered)
         return claims
+
+    async def _claim_doubts(
+        self, conn: AsyncConnection, limit: int, room: dict[int, int], narrow: dict[int, int]
+    ) -> list[Claim]:
+        """What is in doubt of tenants that can have nothing, or only a probe, sent now: a look-up needs no road."""
+        if not narrow:
+            return []
+        rooms = [room.get(tenant, TENANT_ROOM) for tenant in narrow]
+        found = await database.rows(conn, DOUBTS, {"tenants": list(narrow), "rooms": rooms, "limit": limit})
+        return self._route(found)[0]
+
+    async def _claim_due(
+        self, conn: AsyncConnection, limit: int, room: dict[int, int], claimed: set[int]
+    ) -> list[Claim]:
+        """What is due and has a road; what has none is postponed, so that it hides nothing."""
+        parameters = {"limit": limit, "room": TENANT_ROOM, "tenants": list(room), "rooms": list(room.values())}
+        for look in range(1, LOOKS + 1):
+            # Rows that this transaction has locked already are not skipped.
+            found = [row for row in await database.rows(conn, PAYMENTS.claim, parameters) if row[1] not in claimed]
+            if not found:
+                break
+            await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
+            claims, roadless = self._route(found)
+            if roadless:
+                keys = {"tenant": [t for t, _ in roadless], "payment": [p for _, p in roadless]}
+                await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROAD * look})
+            if claims:
+                return claims
+        return []
 
     def _route(self, found: Sequence[database.Row]) -> tuple[list[Claim], list[tuple[int, int]]]:
         now, at = time.monotonic(), datetime.now(UTC)
@@ -345,13 +368,18 @@ class Dispatch:
     # -- Beside ------------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._share, self._poll]
+        return [self._share, self._poll, self._abandon]
 
     async def _share(self) -> None:
         await self.atlas.share()
         # Nothing of theirs is claimed, so that nobody else would notice a processor that was added or switched on.
         await self.atlas.learn(set(self.atlas.rooms()))
         await asyncio.sleep(routing.SYNC_EVERY)
+
+    async def _abandon(self) -> None:
+        if narrow := self.atlas.rooms():
+            await database.fetch(SQL["abandon"], {"tenants": list(narrow)})
+        await asyncio.sleep(ABANDON_EVERY)
 
     async def _poll(self) -> None:
         accounts = {account.endpoint: account for account in self.atlas.polled()}

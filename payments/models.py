@@ -155,6 +155,12 @@ class Payment(AsyncModelMixin, models.Model):
                 condition=models.Q(closed=None),
                 name="payment_open",
             ),
+            # Asked about whether or not anything may be sent. In the normal flow none of its columns changes at a claim.
+            models.Index(
+                fields=["tenant", "run_at", "id"],
+                condition=models.Q(closed=None, in_doubt_since__isnull=False),
+                name="payment_in_doubt",
+            ),
             models.Index(fields=["tenant", "created_at", "id"], name="payment_created"),
             models.Index(
                 fields=["tenant", "closed", "id"],

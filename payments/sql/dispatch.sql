@@ -30,6 +30,33 @@ FROM begun b JOIN numbered n USING (tenant_id)
 WHERE b.changed
 RETURNING tenant_id, payment_id, position, sequence, at;
 
+-- name: doubts
+-- What is in doubt of tenants that can have nothing sent: it was sent already, and is asked about all the same. By its
+-- own partial index, of which a claim in the normal flow changes no column: that update still stays on its page.
+SELECT {columns}
+FROM unnest(%(tenants)s::bigint[], %(rooms)s::bigint[]) AS t (tenant_id, room)
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_payment p
+    WHERE p.tenant_id = t.tenant_id AND p.in_doubt_since IS NOT NULL AND p.closed IS NULL
+      AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+    ORDER BY p.run_at, p.id
+    LIMIT greatest(t.room, 0)
+    FOR UPDATE SKIP LOCKED
+) p
+{joins}
+LIMIT %(limit)s;
+
+-- name: abandon
+-- First sends that a worker did not live to settle are in doubt from the end of its lease. It is written down only for
+-- tenants whose rows nobody claims otherwise: it reads all of their open rows.
+UPDATE payments_payment SET in_doubt_since = leased_until
+WHERE (tenant_id, id) IN (
+    SELECT tenant_id, id FROM payments_payment
+    WHERE tenant_id = ANY(%(tenants)s::bigint[]) AND closed IS NULL AND status = 'processing'
+      AND in_doubt_since IS NULL AND leased_until < now()
+    FOR UPDATE SKIP LOCKED
+);
+
 -- name: postpone
 -- Rows that no processor can take at the moment (asked for by name, or all of the tenant's are away).
 -- The longer they have waited, the less often they are looked at.

@@ -1,0 +1,189 @@
+"""What is in doubt is asked about where it was sent, whether or not anything new may be sent there."""
+
+import pytest
+from django.db import connection
+
+from payments import dispatch, routing
+from payments.states import PROCESSING, UNCERTAIN
+from queueing.drain import Drain
+from registry import database
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread
+from tests.settling import accept, configure, count, payment, tries, until, until_settled
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch, default):
+    """Limits as in production, in tenths of seconds."""
+    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.2)
+    monkeypatch.setattr(dispatch, "POLL_STEP", 0.02)
+    monkeypatch.setattr(dispatch, "ABANDON_EVERY", 0.1)
+    monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
+    default.health_every = 0.2
+
+
+def has_no_road(drain: Drain, tenant) -> bool:
+    return drain.job.atlas.rooms().get(tenant.pk) == 0
+
+
+def knows_of_none(drain: Drain, tenant) -> bool:
+    return has_no_road(drain, tenant) and not any(account.enabled for account, _ in drain.job.atlas.of(tenant.pk))
+
+
+async def one_in_doubt(tenant, default):
+    """A payment that is booked, of which its sender knows nothing as long as look-ups fail."""
+    default.resets_connections()
+    default.lookups_answer(500)
+    [one] = await accept(tenant)
+    await until(tenant, UNCERTAIN)
+    return one
+
+
+async def test_a_payment_in_doubt_is_settled_at_a_processor_that_was_disabled_meanwhile(tenant, worker, default):
+    one = await one_in_doubt(tenant, default)
+    await configure(tenant, "default", enabled=False)
+    await eventually(lambda: knows_of_none(worker, tenant))
+    fresh = await accept(tenant, 20)
+
+    default.lookups_answer(500, times=0)  # they tell the truth again
+    await eventually(lambda: settled(tenant, 1))
+
+    assert (await payment(tenant, one)).status == "succeeded"
+    assert await count(tenant, "queued") == len(fresh)
+    assert list(default.booked) == [str(one)]
+    assert await ledger_lines(tenant) == 3
+
+
+async def test_a_payment_in_doubt_is_settled_at_the_only_processor_while_that_fails(tenant, worker, default):
+    one = await one_in_doubt(tenant, default)
+    default.fails()
+    await eventually(lambda: has_no_road(worker, tenant))
+    sent = len(default.received)
+    fresh = await accept(tenant, 20)
+
+    default.lookups_answer(500, times=0)
+    await eventually(lambda: settled(tenant, 1))
+
+    assert (await payment(tenant, one)).status == "succeeded"
+    assert (await tries(one))[-1].code == "looked_up"
+    assert await count(tenant, "queued") == len(fresh)
+    assert (len(default.received), list(default.booked)) == (sent, [str(one)])
+    assert await ledger_lines(tenant) == 3
+
+
+async def test_what_a_disabled_processor_never_booked_is_free_to_go_and_waits_for_a_road(tenant, worker, default):
+    await configure(tenant, "default", longestDelay=0.5)
+    default.resets_connections(books=False)
+    default.lookups_answer(500)
+    [one] = await accept(tenant)
+    await until(tenant, UNCERTAIN)
+    default.fails()
+    await configure(tenant, "default", enabled=False)
+    await eventually(lambda: knows_of_none(worker, tenant))
+
+    default.lookups_answer(500, times=0)
+    await until(tenant, "queued")
+    default.recovers()
+    await configure(tenant, "default", enabled=True)
+    [settled] = await until_settled(tenant)
+
+    assert "never_booked" in {a.code for a in await tries(one)}
+    assert (settled.processor, list(default.booked)) == ("default", [str(one)])
+
+
+async def test_a_first_send_that_its_worker_did_not_live_to_settle_is_asked_about_too(tenant, default):
+    default.books_but_never_answers(times=1)
+    async with at_work() as dying:
+        [one] = await accept(tenant)
+        await eventually(lambda: default.booked)
+        for task in dying.in_flight:
+            task.cancel()  # as a kill: nothing is written down
+        dying.in_flight.clear()
+    assert (await payment(tenant, one)).status == PROCESSING
+    await configure(tenant, "default", enabled=False)
+
+    async with at_work() as other:
+        await accept(tenant)  # the worker learns from it that there is no road
+        await eventually(lambda: knows_of_none(other, tenant))
+        await database.fetch("UPDATE payments_payment SET leased_until = now() WHERE leased_until IS NOT NULL")
+        await eventually(lambda: settled(tenant, 1))
+
+    assert (await payment(tenant, one)).status == "succeeded"
+    assert [a.code for a in await tries(one)] == ["", "looked_up"]
+    assert default.received == [str(one)]
+
+
+async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypatch):
+    """However many are in doubt, one claim takes no more of them than may be in flight."""
+    await accept(tenant, 12)
+    await database.fetch(
+        "UPDATE payments_payment SET status = 'uncertain', in_doubt_since = now(), attempt = 1 WHERE tenant_id = %s",
+        [tenant.pk],
+    )
+    await database.fetch(
+        """INSERT INTO payments_attempt (tenant_id, payment_id, number, processor_id, reason, requested_at, outcome, code)
+        SELECT p.tenant_id, p.id, 1, r.id, '', now(), 'unknown', '' FROM payments_payment p
+        JOIN payments_processor r ON r.tenant_id = p.tenant_id WHERE p.tenant_id = %s""",
+        [tenant.pk],
+    )
+    await configure(tenant, "default", enabled=False)
+    job = dispatch.Dispatch()
+    await job.atlas.learn({tenant.pk})
+
+    few = await job.claim(1, 3, {})
+    room = await job.claim(1, 10, {tenant.pk: 4})
+    none = await job.claim(1, 10, {tenant.pk: 0})
+    rest = await job.claim(1, 10, {})
+    await job.close()
+
+    assert [len(claims) for claims in (few, room, none, rest)] == [3, 4, 0, 5]
+    assert len({c.payment_id for claims in (few, room, none, rest) for c in claims}) == 12
+
+
+async def test_a_claim_in_the_normal_flow_writes_no_index_entry(tenant, default):
+    """Every index of the table would get one per payment and claim: its updates must stay on their pages (HOT)."""
+    many = 300
+    await accept(tenant, many)
+    before = await written()
+    job = dispatch.Dispatch()
+
+    claims = [c for _ in range(3) for c in await job.claim(1, 100, {})]
+    await job.close()
+    updates, hot = (now - then for now, then in zip(await written(), before, strict=True))
+
+    assert len(claims) == many
+    assert updates == many
+    assert hot > 0.9 * many  # some pages have no room left, for rows grow at a claim
+
+
+async def written() -> tuple[int, int]:
+    """Updates of payments so far, and those of them that touched no index. Sessions tell it at their end at the latest."""
+    await database.close()
+    await eventually(nobody_is_connected)
+    return (
+        await database.fetch(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'payments_payment'"
+        )
+    )[0]
+
+
+async def nobody_is_connected() -> bool:
+    """Apart from the test runner, which keeps one connection and writes nothing by it now."""
+    return await in_thread(_sessions) <= 1
+
+
+def _sessions() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return cursor.fetchone()[0]
+
+
+async def settled(tenant, number: int) -> bool:
+    return await count(tenant, "succeeded") == number
+
+
+async def ledger_lines(tenant) -> int:
+    return (await database.fetch("SELECT count(*) FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk]))[0][0]
