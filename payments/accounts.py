@@ -2,7 +2,6 @@
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
@@ -11,6 +10,7 @@ from django_async_backend.db.transaction import async_atomic
 from payments.errors import PaymentError
 from payments.models import Processor
 from registry import audit
+from registry.http_client import Address, BadAddress
 from registry.models import Tenant
 
 
@@ -80,12 +80,11 @@ def check_url(kind: str, url: str) -> None:
             raise Refused("kind http wants a URL, such as http://127.0.0.1:8001")
         return
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or len(url) > 500 or any(c.isspace() or not c.isprintable() for c in url):
-        raise Refused(f"not an http address: {url!r}")
+        Address.parse(url)
+    except BadAddress as error:
+        raise Refused(f"not an http address: {error}") from None
+    if len(url) > 500:
+        raise Refused("not an http address: it has more than 500 characters")
 
 
 def check_fee(fee: Decimal | str) -> Decimal:

@@ -90,7 +90,7 @@ def configure_logging(config: dict[str, str]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config["level"])
-    for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "aiohttp.access", "uvicorn.access"):
+    for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

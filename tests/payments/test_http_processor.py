@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from payments import accounts
 from payments.processors import http
 from payments.processors.base import Account, Order, Result
 from payments.processors.http import HttpProcessor
@@ -105,3 +106,19 @@ async def test_a_processor_that_is_left_keeps_no_connection():
         await eventually(lambda: not server.open)
 
     assert ({o.result for o in outcomes}, held) == ({Result.BOOKED}, 30)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://user:word@pay.example", "a user or password has no place in an address"),
+        ("http://pay.example/?tenant=7", "an address has neither"),
+        ("ftp://pay.example", "begins with http:// or https://"),
+        ("http://pay.example/" + "a" * 500, "more than 500"),
+    ],
+)
+def test_an_address_that_could_not_be_called_is_refused_when_it_is_written_down(url, sentence):
+    with pytest.raises(accounts.Refused, match=sentence) as refused:
+        accounts.check_url("http", url)
+
+    assert "word@" not in refused.value.detail

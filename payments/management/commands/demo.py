@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import json as jsonlib
 import signal
 from typing import Any
 
-import aiohttp
 from django.core.management.base import CommandError, CommandParser
 
 from payments import demo
+from registry.http_client import BadAddress, Client, HttpError
 from registry.management.base import AsyncCommand, add_json
 
 SEND_TIMEOUT = 10.0  # seconds for one payment; the service answers in milliseconds or says that it cannot
@@ -39,10 +40,13 @@ async def trickle(url: str, api_key: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    headers = {"Authorization": f"Bearer {api_key}"}
-    timeout = aiohttp.ClientTimeout(total=SEND_TIMEOUT)
-    async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as session:
-        sending = asyncio.create_task(_send_all(session))
+    headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+    try:
+        client = Client(url, headers=headers)
+    except BadAddress as error:
+        raise CommandError(str(error)) from None
+    async with client:
+        sending = asyncio.create_task(_send_all(client))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (sending, stopping):
@@ -51,29 +55,29 @@ async def trickle(url: str, api_key: str) -> None:
             await sending
 
 
-async def _send_all(session: aiohttp.ClientSession) -> None:
+async def _send_all(client: Client) -> None:
     places = asyncio.Semaphore(AT_ONCE)
     try:
         async with asyncio.TaskGroup() as group:
             for pause in demo.pauses():
                 await places.acquire()
-                group.create_task(_send(session, demo.purchase())).add_done_callback(lambda _: places.release())
+                group.create_task(_send(client, demo.purchase())).add_done_callback(lambda _: places.release())
                 await asyncio.sleep(pause)
     except* CommandError as refused:
         raise refused.exceptions[0] from None
 
 
-async def _send(session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
+async def _send(client: Client, body: dict[str, Any]) -> None:
     """Until it is accepted: the same id again is the same payment."""
     wait = FIRST_WAIT
     while True:
         try:
-            async with session.post("/payments", json=body) as response:
-                if response.status == 401:
-                    raise CommandError("the demo's key is refused; `demo --prepare` makes a new one")
-                if response.status < 500 and response.status != 429:
-                    return  # accepted, or wrong for ever
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            answer = await client.request("POST", "/payments", jsonlib.dumps(body).encode(), limit=SEND_TIMEOUT)
+            if answer.status == 401:
+                raise CommandError("the demo's key is refused; `demo --prepare` makes a new one")
+            if answer.status < 500 and answer.status != 429:
+                return  # accepted, or wrong for ever
+        except HttpError:
             pass  # away or starting
         await asyncio.sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT)
