@@ -9,8 +9,11 @@ FIND_PYTHON = for python in $(addsuffix /bin/python3,$(CANDIDATES)) python$(WANT
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { command -v "$$python"; exit; }; \
 	done; echo "Python 3.12 or newer (with venv) is needed" >&2; exit 1
 
-# Arguments of `manage.py up`, of pytest and of the benchmarks: make test ARGS="-k ledger -n 4"
+# Arguments of `manage.py up`, of pytest and of the benchmarks: make test ARGS="-k ledger -n 0"
 ARGS ?=
+
+# Two test processes, each with databases of its own; a file stays in one, and the longest come first (tests/conftest.py).
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 # The type checker reads the settings; they want the servers' names, and nobody calls them.
 SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
@@ -23,7 +26,7 @@ run: $(VENV)/.run
 	@exec $(PYTHON) manage.py up --demo $(ARGS)
 
 test: $(VENV)/.test
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 bench: $(VENV)/.test
 	$(PYTHON) -m bench $(ARGS)

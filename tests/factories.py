@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -15,18 +17,29 @@ from payments.states import OPEN, QUEUED, SUCCEEDED, Status
 from registry.models import Membership, Tenant
 
 _number = count(1)
+# Threads of the tests' own, whose connections stay open: a new one for each row would cost more than most tests do.
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="rows")
 
 
 async def in_thread[T](make: Callable[..., T], *args: Any, **fields: Any) -> T:
-    """`make(…)` for a test on the loop. The thread's own connection is closed: left open it keeps the database."""
+    """`make(…)` for a test on the loop, on a connection that lives."""
 
     def run() -> T:
-        try:
-            return make(*args, **fields)
-        finally:
-            connection.close()
+        drop_dead_connection()
+        return make(*args, **fields)
 
-    return await asyncio.to_thread(run)
+    return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, run)
+
+
+def drop_dead_connection() -> None:
+    """A test before this one may have cut every session, that of this thread among them."""
+    if connection.connection is not None and not connection.is_usable():
+        connection.close()
+
+
+def end_threads() -> None:
+    """Their connections go with them: one left open would keep the database."""
+    _threads.shutdown()
 
 
 def make_tenant(slug: str = "", **fields: Any) -> Tenant:

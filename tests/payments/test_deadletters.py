@@ -12,8 +12,6 @@ from registry.models import AuditEntry
 from registry.sync import sync_twin
 from tests.factories import make_dead_letter, make_payment, make_processor, make_tenant
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 
 @pytest.fixture
 def tenant():

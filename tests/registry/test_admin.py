@@ -22,9 +22,6 @@ from registry.models import ApiKey, AuditEntry, Membership, Tenant
 from registry.sync import sync_twin
 from tests.factories import in_thread, make_dead_letter, make_payment, make_person, make_processor, make_tenant
 
-# Committed rows: some actions write on the loop's own connections.
-pytestmark = pytest.mark.django_db(transaction=True)
-
 WHY = "the provider confirmed the outage"
 
 

@@ -28,8 +28,6 @@ from registry.models import ApiKey, AuditEntry, Tenant
 from registry.sync import sync_twin
 from tests.factories import make_processor, make_tenant
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 
 def run(*arguments: str) -> str:
     out = StringIO()
@@ -396,13 +394,14 @@ class Till:
 
 
 def test_the_trickle_waits_for_the_service_sends_again_and_stops_when_told(data):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     till = Till()
+    dying = socket.create_server(("127.0.0.1", 0))
+    dying.settimeout(20)
+    port = dying.getsockname()[1]
     process = start_demo(f"http://127.0.0.1:{port}", data)
     try:
-        time.sleep(3)  # the service is away
+        with dying:
+            dying.accept()[0].close()  # the service goes away under the first payment
         with till.open(port):
             # One that was refused with 503 comes again under its own id.
             wait_for(lambda: len(till.seen) - len({payment["correlationId"] for payment in till.seen}) == 2)
