@@ -11,7 +11,8 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from payments import accounts
-from payments.models import Endpoint, Payment, Processor
+from payments.models import Attempt, Endpoint, Payment, Processor
+from payments.states import Status
 from payments.templatetags.payments import BREAKERS
 from registry.operators.guard import Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import (
@@ -32,6 +33,15 @@ def breaker_pill(endpoint: Endpoint | None) -> SafeString:
     return pill(*BREAKERS[endpoint.breaker])
 
 
+def unsettled_at(processor: Processor) -> int:
+    """Payments that are on their way there or in doubt: only the address that they were sent to can say what they became."""
+    there = Attempt.objects.filter(
+        tenant_id=models.OuterRef("tenant_id"), payment_id=models.OuterRef("id"), number=models.OuterRef("attempt")
+    ).filter(processor_id=processor.pk)
+    open_ones = Payment.objects.filter(tenant_id=processor.tenant_id, closed=None)
+    return open_ones.filter(models.Exists(there), status__in=[Status.PROCESSING, Status.UNCERTAIN]).count()
+
+
 class ProcessorForm(ReasonedForm):
     url = forms.CharField(max_length=500, required=False, help_text="kind http: where it answers")
 
@@ -50,7 +60,19 @@ class ProcessorForm(ReasonedForm):
                     check()
                 except accounts.Refused as error:
                     self.add_error(field, error.detail)
+        self._keep_the_address_of_what_is_unsettled()
         return given
+
+    def _keep_the_address_of_what_is_unsettled(self) -> None:
+        moved = [field for field in ("kind", "url") if field in self.changed_data]
+        if self.instance.pk is None or not moved or not (count := unsettled_at(self.instance)):
+            return
+        waiting = "1 payment is" if count == 1 else f"{count} payments are"
+        self.add_error(
+            moved[0],
+            f"{waiting} under way or in doubt here, and must be asked about at this address. "
+            "Disable this processor and add a new one with the other address.",
+        )
 
 
 @admin.register(Processor)
