@@ -1,11 +1,13 @@
-"""How the processors are, for /metrics: by kind, since their addresses and names belong to tenants."""
+"""How the processors and the dead letters are, for /metrics. No tenant is named, nor an address: a processor counts by kind."""
 
 from collections import Counter
 
 from prometheus_client.core import GaugeMetricFamily
 
-from payments.models import Endpoint
+from payments.models import DeadLetter, Endpoint
 from registry import status
+
+LETTERS_COUNTED = 100_000  # at most: beyond that the number says "a lot" and the scrape stays cheap
 
 
 async def _breakers() -> list[GaugeMetricFamily]:
@@ -19,4 +21,12 @@ async def _breakers() -> list[GaugeMetricFamily]:
     return [family]
 
 
-status.gauges.append(_breakers)
+async def _dead_letters() -> list[GaugeMetricFamily]:
+    """By the partial index of open letters: resolved ones cost nothing."""
+    found = DeadLetter.async_objects.filter(resolution="").order_by("-id")[:LETTERS_COUNTED]
+    family = GaugeMetricFamily("registry_dead_letters", "Dead letters that wait for an operator", labels=["app"])
+    family.add_metric(["payments"], await found.acount())
+    return [family]
+
+
+status.gauges += [_breakers, _dead_letters]

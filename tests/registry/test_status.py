@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from payments.models import Endpoint
+from payments.states import FAILED
 from queueing import work
 from registry import database, status
 from tests.conftest import Api, at_work, eventually
-from tests.factories import in_thread, make_processor
+from tests.factories import in_thread, make_dead_letter, make_payment, make_processor
 
 
 async def report(api: Api, path: str) -> tuple[int, dict]:
@@ -174,6 +175,17 @@ async def test_counters_count(api: Api):
     name = 'registry_payments_accepted_total{outcome="new"}'
     assert after[name] - before.get(name, 0) == 2
     assert after['registry_queue_rows{queue="payments",state="waiting"}'] == 2
+
+
+async def test_open_dead_letters_are_counted_and_resolved_ones_are_not(api: Api, tenant):
+    payment = await in_thread(make_payment, tenant, status=FAILED)
+    await in_thread(make_dead_letter, payment)
+    await in_thread(make_dead_letter, payment)
+    await in_thread(make_dead_letter, payment, resolution="closed")
+
+    found = await samples(api)
+
+    assert found['registry_dead_letters{app="payments"}'] == 2
 
 
 async def test_no_tenant_processor_payment_or_key_is_named_in_the_metrics(api: Api, tenant, default):
