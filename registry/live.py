@@ -223,7 +223,7 @@ class Hub:
     def __init__(self) -> None:
         self.feeds: dict[int, Feed] = {}
         self._tasks: list[asyncio.Task] = []
-        self._opening = asyncio.Lock()
+        self._opening: dict[int, asyncio.Task[None]] = {}  # feeds whose position is being read
 
     @asynccontextmanager
     async def subscribe(self, tenant: int, subjects: frozenset[str] | None = None) -> AsyncIterator[Subscription]:
@@ -237,19 +237,33 @@ class Hub:
         finally:
             telemetry.LIVE_SOCKETS.dec()
             feed.discard(subscription)
-            if feed.unused and self.feeds.get(tenant) is feed:
-                self.feeds.pop(tenant).close()
+            self._drop_unused(tenant)
 
     async def _feed(self, tenant: int) -> Feed:
-        async with self._opening:
-            if not self._tasks:
-                loop = asyncio.get_running_loop()
-                self._tasks = [loop.create_task(self._listen()), loop.create_task(self._tick())]
-            feed = self.feeds.get(tenant)
-            if feed is None:
-                position = (await source.positions([tenant])).get(tenant, 0)
-                feed = self.feeds[tenant] = Feed(tenant, position)
-            return feed
+        """The tenant's feed. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
+        loop = asyncio.get_running_loop()
+        if not self._tasks:
+            self._tasks = [loop.create_task(self._listen()), loop.create_task(self._tick())]
+        # Asked again after each wait: whoever waited beside us may have come, gone and taken the feed along.
+        while (feed := self.feeds.get(tenant)) is None:
+            opening = self._opening.get(tenant)
+            if opening is None:
+                opening = self._opening[tenant] = loop.create_task(self._open(tenant))
+                # There may be no waiter left to look at its error.
+                opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                await asyncio.shield(opening)  # one who hangs up cancels it for nobody else
+            except asyncio.CancelledError:
+                self._drop_unused(tenant)
+                raise
+        return feed
+
+    async def _open(self, tenant: int) -> None:
+        try:
+            position = (await source.positions([tenant])).get(tenant, 0)
+            self.feeds[tenant] = Feed(tenant, position)
+        finally:
+            del self._opening[tenant]
 
     async def _listen(self) -> None:
         while True:
@@ -273,15 +287,22 @@ class Hub:
         while True:
             await asyncio.sleep(TICK)
             with suppress(Unavailable):
+                for tenant in list(self.feeds):  # those whose readers all hung up before they were open
+                    self._drop_unused(tenant)
                 if self.feeds:
                     for tenant, position in (await source.positions(list(self.feeds))).items():
                         if (feed := self.feeds.get(tenant)) and position > feed.position:
                             feed.fill()
 
+    def _drop_unused(self, tenant: int) -> None:
+        if (feed := self.feeds.get(tenant)) and feed.unused:
+            self.feeds.pop(tenant).close()
+
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._opening.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for feed in self.feeds.values():
             feed.close()
 

@@ -13,7 +13,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as some
 from redis.asyncio import Redis
 
-from registry import live
+from registry import database, live
 from tests.conftest import Api, eventually
 
 _tenants = count(10**9)
@@ -70,6 +70,98 @@ async def positions_read(subscription: live.Subscription, last: int, within: flo
         while not got or got[-1] < last:
             got += [event.position for event in await subscription.get()]
     return got
+
+
+# -- A slow database -----------------------------------------------------------------------------------------
+
+
+class Turnstile(Shelf):
+    """A shelf whose numbers of one tenant stand behind an advisory lock of the real database."""
+
+    def __init__(self, slow: int) -> None:
+        super().__init__()
+        self.slow, self.asked = slow, 0
+
+    async def positions(self, tenants: list[int]) -> dict[int, int]:
+        if self.slow in tenants:
+            self.asked += 1
+            await database.fetch("SELECT pg_advisory_xact_lock(%s)", [self.slow])
+        return await super().positions(tenants)
+
+
+@pytest.fixture
+def turnstile(monkeypatch, tenant_id: int) -> Turnstile:
+    turnstile = Turnstile(tenant_id)
+    monkeypatch.setattr(live.source, "since", turnstile.since)
+    monkeypatch.setattr(live.source, "positions", turnstile.positions)
+    return turnstile
+
+
+async def first_of(hub: live.Hub, tenant: int, last: int) -> list[int]:
+    async with hub.subscribe(tenant) as subscription:
+        return await positions_read(subscription, last)
+
+
+async def test_a_tenant_whose_database_is_slow_keeps_no_other_tenants_readers_waiting(hub: live.Hub, turnstile):
+    other = next(_tenants)
+    async with database.transaction() as conn:
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
+        waiting = asyncio.create_task(first_of(hub, turnstile.slow, 1))
+        await eventually(lambda: turnstile.asked)
+        async with asyncio.timeout(5), hub.subscribe(other) as subscription:
+            live.tell(turnstile.add(other, 3))
+            got = await positions_read(subscription, 3)
+        held = not waiting.done()
+    await eventually(lambda: turnstile.slow in hub.feeds)
+    live.tell(turnstile.add(turnstile.slow))
+
+    assert got == [1, 2, 3]
+    assert held
+    assert await waiting == [1]
+
+
+async def test_readers_who_wait_for_the_same_feed_share_one_read_and_all_hear_everything_in_order(
+    hub: live.Hub, turnstile
+):
+    async with database.transaction() as conn:
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
+        waiting = [asyncio.create_task(first_of(hub, turnstile.slow, 20)) for _ in range(5)]
+        await eventually(lambda: turnstile.asked)
+        asked = turnstile.asked
+    await eventually(lambda: turnstile.slow in hub.feeds and len(hub.feeds[turnstile.slow].streams) == 5)
+    events = turnstile.add(turnstile.slow, 20)
+    for event in random.sample(events, len(events)):
+        hub.feeds[turnstile.slow].offer(event)
+
+    assert asked == 1
+    assert await asyncio.gather(*waiting) == [list(range(1, 21))] * 5
+
+
+async def test_a_reader_who_hangs_up_while_its_feed_opens_takes_it_from_nobody_and_leaves_none_behind(
+    hub: live.Hub, turnstile
+):
+    async with database.transaction() as conn:
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
+        gone, stays = (asyncio.create_task(first_of(hub, turnstile.slow, 1)) for _ in range(2))
+        await eventually(lambda: turnstile.asked)
+        gone.cancel()
+    await eventually(lambda: turnstile.slow in hub.feeds and hub.feeds[turnstile.slow].streams)
+    hub.feeds[turnstile.slow].offer(turnstile.add(turnstile.slow)[0])
+
+    assert await stays == [1]
+    assert hub.feeds == {}
+
+
+async def test_a_feed_that_nobody_waited_for_to_the_end_is_dropped(hub: live.Hub, turnstile, monkeypatch):
+    monkeypatch.setattr(live, "TICK", 0.05)
+    async with database.transaction() as conn:
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
+        gone = asyncio.create_task(first_of(hub, turnstile.slow, 1))
+        await eventually(lambda: turnstile.asked)
+        gone.cancel()
+
+    await eventually(lambda: not hub._opening)
+    await eventually(lambda: hub.feeds == {})
 
 
 # -- Order ---------------------------------------------------------------------------------------------------
