@@ -4,13 +4,23 @@ A booked payment is three lines that add up to zero: the processor holds the gro
 the rest is owed to the tenant (credit).
 """
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from psycopg import AsyncConnection
+
+from payments.models import LedgerProof
 from registry import database
 from registry.sync import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
+
+WHOLE_EVERY = timedelta(days=1)
+OVERLAP = timedelta(hours=2)  # longer than payments are asked about: what settles late was requested within it
 
 
 @dataclass(frozen=True)
@@ -31,10 +41,43 @@ class Proof:
 
 async def prove(*, tenant_id: int | None = None) -> Proof:
     """Check the whole ledger, or one tenant's, in one snapshot."""
+    async with _snapshot() as conn:
+        return await _proof(conn, "prove", tenant=tenant_id)
+
+
+async def prove_next() -> Proof:
+    """The scheduled proof: of what is new since the last sound one, and once a day of everything. Written down.
+
+    Damage to what was proven before, and lines missing from a payment that was in doubt for longer than OVERLAP, wait for
+    the day's whole proof. After an unsound one the same is looked at again.
+    """
+    sound = LedgerProof.async_objects.filter(sound=True)
+    last, last_whole = await sound.afirst(), await sound.filter(whole=True).afirst()
+    async with _snapshot() as conn:
+        [(at, last_line)] = await (await conn.execute(SQL["standing"])).fetchall()
+        whole = last is None or last_whole is None or at - last_whole.at >= WHOLE_EVERY
+        if last is None or whole:
+            proof = await _proof(conn, "prove", tenant=None)
+        else:
+            since = (last.at - OVERLAP).replace(minute=0, second=0, microsecond=0)  # as the roll-ups have it
+            proof = await _proof(conn, "prove_since", since=since, after=last.last_line)
+    await LedgerProof.async_objects.acreate(
+        at=at, whole=whole, last_line=last_line, sound=proof.sound, found=asdict(proof)
+    )
+    return proof
+
+
+@asynccontextmanager
+async def _snapshot() -> AsyncIterator[AsyncConnection]:
+    """A transaction that may read for as long as it takes, and locks nothing."""
     async with database.transaction() as conn:
         await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        await conn.execute("SET LOCAL statement_timeout = 0")  # it reads everything; it locks nothing
-        [row] = await (await conn.execute(SQL["prove"], {"tenant": tenant_id})).fetchall()
+        await conn.execute("SET LOCAL statement_timeout = 0")
+        yield conn
+
+
+async def _proof(conn: AsyncConnection, statement: str, **params: Any) -> Proof:
+    [row] = await (await conn.execute(SQL[statement], params)).fetchall()
     return Proof(*row)
 
 

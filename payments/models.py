@@ -257,6 +257,19 @@ class LedgerEntry(AsyncModelMixin, models.Model):
         indexes = [models.Index(fields=["tenant", "payment"], name="ledger_payment")]
 
 
+class LedgerProof(AsyncModelMixin, models.Model):
+    """A scheduled proof of the ledger. The next one begins where the last sound one ended."""
+
+    at = models.DateTimeField(help_text="of the snapshot that was proven")
+    whole = models.BooleanField(help_text="the whole ledger, and not only what is new")
+    last_line = models.BigIntegerField(help_text="the ledger's latest line then")
+    sound = models.BooleanField()
+    found = models.JSONField(help_text="what was counted: payments.ledger.Proof")
+
+    class Meta:
+        ordering = ["-id"]
+
+
 class Rollup(AsyncModelMixin, models.Model):
     """What a processor booked for a tenant in one span of `requestedAt`. Kept in the settling transaction."""
 

@@ -9,11 +9,11 @@ from registry import telemetry
 
 log = logging.getLogger(__name__)
 
-PROVE_EVERY = 1800  # seconds between proofs of the ledger; longer than one may take, so that they do not pile up
+PROVE_EVERY = 1800  # seconds between proofs of what is new in the ledger; the whole is proven once a day
 
 
 async def prove_ledger() -> None:
-    proof = await ledger.prove()
+    proof = await ledger.prove_next()
     telemetry.LEDGER_PROOFS.labels("sound" if proof.sound else "unsound").inc()
     if proof.sound:
         log.info("ledger proven", extra={"payments": proof.payments, "lines": proof.lines})

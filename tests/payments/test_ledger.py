@@ -7,10 +7,12 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
+from django_async_backend.db import async_new_connection
 from hypothesis import given
 from hypothesis import strategies as st
 
 from payments import ledger, lifecycle, money
+from payments.models import LedgerProof
 from registry import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -243,6 +245,97 @@ async def test_one_tenants_damage_is_not_anothers(tenant, sandbox):
 
     assert (await ledger.prove(tenant_id=other.pk)).sound
     assert not (await ledger.prove()).sound
+
+
+# -- The scheduled proof -----------------------------------------------------------------------------------------
+
+
+async def proofs() -> list[LedgerProof]:
+    async with async_new_connection():
+        return [proof async for proof in LedgerProof.async_objects.order_by("id")]
+
+
+async def prove_next() -> ledger.Proof:
+    async with async_new_connection():
+        return await ledger.prove_next()
+
+
+@pytest.fixture
+async def long_ago(tenant, sandbox):
+    """Three payments, of yesterday, that a whole proof has seen an hour ago."""
+    yesterday = "requested_at = requested_at - interval '20 hours'"
+    await database.fetch(f"UPDATE payments_payment SET {yesterday} WHERE tenant_id = %s", [tenant.pk])
+    await database.fetch("DELETE FROM payments_rollup WHERE tenant_id = %s", [tenant.pk])
+    await database.fetch(
+        """INSERT INTO payments_rollup (tenant_id, width, starts_at, processor_id, currency, payments, amount, fee)
+        SELECT tenant_id, width, to_timestamp(floor(extract(epoch FROM requested_at) / width) * width), processor_id,
+            currency, count(*), sum(amount), sum(fee)
+        FROM payments_payment CROSS JOIN (VALUES (1), (3600)) AS w (width) WHERE tenant_id = %s GROUP BY 1, 2, 3, 4, 5""",
+        [tenant.pk],
+    )
+    assert (await prove_next()).payments == 3
+    await database.fetch("UPDATE payments_ledgerproof SET at = at - interval '1 hour'")
+    return sandbox
+
+
+async def test_the_first_scheduled_proof_is_of_everything_and_written_down(tenant, sandbox):
+    proof = await prove_next()
+
+    [kept] = await proofs()
+    assert (kept.whole, kept.sound, kept.found["payments"], kept.found["lines"]) == (True, True, 3, 9)
+    assert proof.payments == 3
+
+
+async def test_the_next_reads_only_what_is_new(tenant, long_ago):
+    await accept(tenant, 2)
+    await until_settled(tenant)
+
+    proof = await prove_next()
+
+    assert proof == ledger.Proof(payments=2, lines=6, unbalanced=0, missing=0, strange=0, rollups_off=0)
+    assert [kept.whole for kept in await proofs()] == [True, False]
+
+
+@pytest.mark.parametrize("kind", DAMAGE.keys() - {"a stray roll-up"})
+async def test_a_proof_of_what_is_new_finds_in_it(tenant, long_ago, kind):
+    sql, expected = DAMAGE[kind]
+    await accept(tenant)
+    newest = max(row.id for row in await until_settled(tenant))
+    if expected == {"rollups_off"}:
+        sql += " AND starts_at > now() - interval '3 hours'"
+    await database.fetch(sql.replace("%%", "%"), {"payment": newest, "tenant": tenant.pk})
+
+    proof = await prove_next()
+
+    assert {name for name in ("unbalanced", "missing", "strange", "rollups_off") if getattr(proof, name)} == expected
+    assert [kept.sound for kept in await proofs()] == [True, False]
+
+
+async def test_new_lines_of_an_old_payment_are_found(tenant, long_ago):
+    await database.fetch(DAMAGE["a line twice"][0], {"payment": long_ago[0].id})
+
+    proof = await prove_next()
+
+    assert (proof.payments, proof.unbalanced) == (1, 1)
+
+
+async def test_after_an_unsound_proof_the_same_is_looked_at_again(tenant, long_ago):
+    await database.fetch(DAMAGE["a line twice"][0], {"payment": long_ago[0].id})
+
+    verdicts = [(await prove_next()).sound for _ in range(2)]
+
+    assert verdicts == [False, False]
+
+
+async def test_after_a_day_everything_is_proven_again_and_old_damage_found(tenant, long_ago):
+    await database.fetch(DAMAGE["an altered amount"][0], {"payment": long_ago[0].id})
+    before = await prove_next()
+    await database.fetch("UPDATE payments_ledgerproof SET at = at - interval '1 day'")
+
+    after = await prove_next()
+
+    assert (before.sound, after.sound) == (True, False)
+    assert [kept.whole for kept in await proofs()] == [True, False, True]
 
 
 # -- The command ------------------------------------------------------------------------------------------------
