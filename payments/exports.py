@@ -5,12 +5,29 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
-from payments import queries
+from django_async_backend.db import async_new_connection
+
 from registry.api import ENCODER
 
+type Blocks = AsyncIterator[list[dict[str, Any]]]
 
-async def json_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
-    async for items in queries.all_of(tenant_id, filters):
+
+async def begun(blocks: Blocks) -> Blocks:
+    """`blocks` with the first one read already."""
+    async with async_new_connection():  # the rest is read by the task that sends it
+        first = await anext(blocks, None)
+
+    async def all_of_them() -> Blocks:
+        if first is not None:
+            yield first
+            async for items in blocks:
+                yield items
+
+    return all_of_them()
+
+
+async def json_lines(blocks: Blocks) -> AsyncIterator[bytes]:
+    async for items in blocks:
         yield ENCODER.encode_lines(items)
 
 
@@ -27,9 +44,9 @@ COLUMNS = (
 )
 
 
-async def csv_lines(tenant_id: int, filters: queries.Filters) -> AsyncIterator[bytes]:
+async def csv_lines(blocks: Blocks) -> AsyncIterator[bytes]:
     yield (",".join(COLUMNS) + "\r\n").encode()
-    async for items in queries.all_of(tenant_id, filters):
+    async for items in blocks:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerows([safe_cell(item[column]) for column in COLUMNS] for item in items)

@@ -1,19 +1,13 @@
 """Money as integers in minor units with an ISO 4217 currency. Formatting for people's eyes is Babel's."""
 
-from decimal import Decimal
+import re
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from payments.errors import AmountRefused
+from registry.currencies import CURRENCIES as CURRENCIES
 
-# ISO 4217, active national currencies; those without two decimals are listed again below.
-CURRENCIES: Final = frozenset(
-    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLF "
-    "CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG "
-    "HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA "
-    "MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD "
-    "RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX "
-    "USD UYI UYU UYW UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG".split()
-)
+# Those of ISO 4217 that have not two decimals.
 _EXPONENTS: Final = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
@@ -22,9 +16,29 @@ _EXPONENTS: Final = {
 LARGEST: Final = 10**15 - 1  # minor units; exact in every JSON reader (below 2^53)
 
 
+# An amount as text is written like a number of JSON: ASCII digits, no spaces, no plus, nothing between the digits.
+PLAIN: Final = "^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$"
+_plain = re.compile(PLAIN[1:-1])
+
+
 def exponent(currency: str) -> int:
     """How many decimals `currency` has."""
     return _EXPONENTS.get(currency, 2)
+
+
+def read_amount(text: str) -> Decimal:
+    """An amount that was written as text. Raises AmountRefused for what only Decimal would read: "1_0", " 5", "１２"."""
+    if not _plain.fullmatch(text):
+        raise AmountRefused("must be a number such as 19.90, in plain digits")
+    return read_number(text)
+
+
+def read_number(text: str) -> Decimal:
+    """A number of JSON, digit by digit; an exponent beyond Decimal's own makes it infinite, which is then refused."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("Infinity")
 
 
 def minor_units(amount: Decimal, currency: str) -> int:

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
@@ -17,21 +16,28 @@ from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
+from django_async_backend.db.transaction import async_atomic
 from django_htmx.middleware import HtmxDetails
 
 from payments import events, intake, queries
 from payments.behaviours import BEHAVIOURS, behaviour_of
 from payments.models import Processor
-from payments.money import decimal_text, minor_units
+from payments.money import decimal_text, minor_units, read_amount
 from payments.states import QUEUED, Status
 from payments.visitors import Visitor, visitor_of
+from registry import audit, database
 from registry.access import live_subject, live_token
 from registry.errors import Invalid, Problem, Unavailable
 from registry.models import Tenant
+from registry.sharing import Shared
 
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
+OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all of a process share one answer
+GUEST = "guest of the open tenant"  # in the audit trail
 LONGEST_DESCRIPTION = 200  # characters in the test payment's form
+
+overviews: Shared[int, dict[str, Any]] = Shared(queries.dashboard, fresh=OVERVIEW_FRESH)
 
 _gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
 
@@ -130,7 +136,9 @@ BLANK = {
 
 
 async def _overview(visitor: Visitor) -> dict[str, Any]:
-    figures = await queries.dashboard(visitor.tenant.pk)
+    await database.release()  # a hundred who wait with a connection in hand would leave none to whom they wait for
+    shared = await overviews.get(visitor.tenant.pk)
+    figures = {**shared, "processors": [dict(processor) for processor in shared["processors"]]}
     for number, processor in enumerate(figures["processors"]):
         processor["colour"] = LINES[number % len(LINES)]
         if processor["kind"] == "sandbox":
@@ -258,7 +266,17 @@ async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
     processor = await mine.afirst()
     if chosen is None or processor is None:
         raise Http404
-    await mine.aupdate(options={**processor.options, **chosen.options})
+    before = behaviour_of(processor.options)
+    async with async_atomic():
+        await mine.aupdate(options={**processor.options, **chosen.options})
+        await audit.record(
+            actor=visitor.person or GUEST,
+            action="processor.behave",
+            target=f"processor {name}",
+            tenant_id=visitor.tenant.pk,
+            detail={"behaviour": [before, request.POST["behaviour"]]},
+        )
+    overviews.forget(visitor.tenant.pk)
     if request.htmx:
         return render(request, "payments/_overview.html", await _overview(visitor))
     return redirect(f"/?{urlencode({'tenant': visitor.tenant.slug})}#processor-{name}")
@@ -289,11 +307,9 @@ def _order(tenant: Tenant, *, amount: str, description: str) -> intake.Order:
     wrong = {}
     units = 0
     try:
-        units = minor_units(Decimal(amount.replace(",", ".")), tenant.currency)
+        units = minor_units(read_amount(amount.replace(",", ".")), tenant.currency)
         if tenant.max_amount is not None and units > tenant.max_amount:
             wrong["amount"] = f"must be at most {decimal_text(tenant.max_amount, tenant.currency)}"
-    except InvalidOperation:
-        wrong["amount"] = "must be a number, such as 19.90"
     except Problem as error:
         wrong["amount"] = error.detail
     if len(description) > LONGEST_DESCRIPTION or "\0" in description:

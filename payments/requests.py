@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import msgspec
@@ -25,10 +25,32 @@ WHOLE_NUMBERS = range(-(2**63), 2**63)  # in metadata
 type Scalar = str | int | float | bool | None
 
 
+class Amount(Decimal):
+    """An amount as a JSON number or as plain text. Read by `decode`: Decimal itself takes texts that no one should send."""
+
+    json_schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": money.PLAIN}]
+    }
+
+
+def decode(kind: type, value: Any) -> Any:
+    """msgspec's hook for types of ours. JSON's fractions arrive as Decimal, digit by digit, or as float when read twice."""
+    if kind is not Amount:
+        raise NotImplementedError
+    try:
+        if isinstance(value, str):
+            return Amount(money.read_amount(value))
+    except AmountRefused as error:
+        raise ValueError(error.detail) from None
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        return Amount(str(value) if isinstance(value, float) else value)
+    raise ValueError("must be a number, or a text such as 19.90")
+
+
 class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The body of `POST /payments`."""
 
-    amount: Annotated[Decimal, Meta(description="at most as many decimals as the currency has", examples=["19.90"])]
+    amount: Annotated[Amount, Meta(description="at most as many decimals as the currency has", examples=["19.90"])]
     correlation_id: Annotated[UUID, Meta(description="the sender's id; made here when missing")] | None = None
     currency: Annotated[str, Meta(description="ISO 4217; the tenant's when missing", examples=["BRL"])] | None = None
     description: Annotated[str, Meta(max_length=500)] = ""
@@ -44,7 +66,7 @@ class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_ITEMS)]
 
 
-PAYMENT = msgspec.json.Decoder(PaymentRequest)
+PAYMENT = msgspec.json.Decoder(PaymentRequest, dec_hook=decode, float_hook=money.read_number)
 _FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(PaymentRequest))
 BATCH = msgspec.json.Decoder(BatchRequest)
 
@@ -63,7 +85,7 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
         named = {fault["field"] for fault in error.errors}
         well = {name: value for name, value in data.items() if name in _FIELDS and name not in named}
         try:
-            await order_of(msgspec.convert({"amount": 1, **well}, PaymentRequest), principal)
+            await order_of(msgspec.convert({"amount": 1, **well}, PaymentRequest, dec_hook=decode), principal)
         except Invalid as more:
             if named == {"body"} and "body" not in data:  # a number that only the whole could not be read with
                 error.errors.clear()

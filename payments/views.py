@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -16,36 +16,20 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from payments import events, intake, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, UnknownPayment
-from payments.exports import csv_lines, json_lines
+from payments.exports import Blocks, begun, csv_lines, json_lines
 from payments.money import CURRENCIES, decimal_text
 from payments.openapi import described
 from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
 from payments.states import OPEN, Status
 from registry import access, live, telemetry
-from registry.access import Principal
+from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
-from registry.errors import Forbidden, Invalid, Problem, Unavailable
+from registry.errors import Invalid, Problem, Unavailable
 from registry.handler import lean, until_disconnect
 
 WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
 PAGE_AT_MOST = 500
-
-
-async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
-    """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
-    principal = await access.authenticate(request.META.get("HTTP_AUTHORIZATION"))
-    principal.require(scope)
-    if not principal.key:
-        refuse_foreign_pages(request)
-    return principal, await access.limit_rate(principal) if principal.rate_limit else {}
-
-
-def refuse_foreign_pages(request: HttpRequest) -> None:
-    """A page of another site that a visitor has open must not act as the open tenant: no key stands in its way."""
-    host = request.get_host()  # DisallowedHost (400) for a name that is not ours
-    origin = request.META.get("HTTP_ORIGIN")
-    if origin and urlsplit(origin).netloc != host:
-        raise Forbidden("requests without a key must not come from another site's page")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def payment_id(text: str) -> UUID:
@@ -158,7 +142,7 @@ async def item_of(raw: msgspec.Raw, principal: Principal) -> PaymentRequest:
     except RecursionError:
         raise Invalid("nested too deeply") from None
     except msgspec.ValidationError as error:
-        raise await every_fault(invalid(json.loads(body), PaymentRequest, error), body, principal) from None
+        raise await every_fault(invalid(json.loads(body), PAYMENT, error), body, principal) from None
 
 
 def named_id(raw: msgspec.Raw) -> str | None:
@@ -216,6 +200,8 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
     if not text:
         return None
     try:
+        if DATE.fullmatch(text):
+            text += "T00:00:00Z"  # a date alone is its first moment
         # A "+" that was not percent-encoded arrives as a space.
         at = msgspec.convert(text.replace(" ", "+") if "T" in text else text, datetime)
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
@@ -262,17 +248,25 @@ async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     filters = filters_of(request)
     accept = request.META.get("HTTP_ACCEPT", "")
     if "text/csv" in accept:
-        return export(csv_lines(principal.tenant_id, filters), "text/csv; charset=utf-8", "payments.csv")
+        return await export(csv_lines, principal, filters, "text/csv; charset=utf-8", "payments.csv")
     if "application/x-ndjson" in accept:
-        return export(json_lines(principal.tenant_id, filters), "application/x-ndjson", "payments.ndjson")
+        return await export(json_lines, principal, filters, "application/x-ndjson", "payments.ndjson")
     limit = whole(request, "limit", 50, 1, PAGE_AT_MOST)
     page = await queries.page_of(principal.tenant_id, filters, limit=limit, cursor=request.GET.get("cursor"))
     return json_response(page, headers=headers)
 
 
-def export(lines: AsyncIterator[bytes], kind: str, name: str) -> StreamingHttpResponse:
+async def export(
+    lines: Callable[[Blocks], AsyncIterator[bytes]],
+    principal: Principal,
+    filters: queries.Filters,
+    kind: str,
+    name: str,
+) -> StreamingHttpResponse:
+    """Begins once the first block is read: until then a database that is away is a 503, and not a stream cut short."""
+    blocks = await begun(queries.all_of(principal.tenant_id, filters))
     return StreamingHttpResponse(
-        lines, content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+        lines(blocks), content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
     )
 
 

@@ -50,10 +50,7 @@ STATUS_LOOKS = {"active": ("●", "green"), "suspended": ("◑", "amber"), "clos
 
 class TenantForm(ReasonedForm):
     def clean_currency(self) -> str:
-        currency = self.cleaned_data["currency"].upper()
-        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
-            raise forms.ValidationError("A currency is three letters (ISO 4217), such as BRL.")
-        return currency
+        return self.cleaned_data["currency"].upper()  # the model knows which there are
 
 
 @admin.register(Tenant)

@@ -21,14 +21,15 @@ def json_response(data: Any, status: int = 200, headers: dict[str, str] | None =
     return HttpResponse(ENCODER.encode(data), status=status, content_type="application/json", headers=headers)
 
 
-def problem_response(error: Problem) -> HttpResponse:
-    """RFC 9457: type, title, status, detail; `errors` names fields."""
+def problem_response(error: Problem, /, **more: str) -> HttpResponse:
+    """RFC 9457: type, title, status, detail; `errors` names fields; `more` are extension members."""
     name = "".join(f"-{c.lower()}" if c.isupper() else c for c in type(error).__name__).lstrip("-")
     body: dict[str, Any] = {
         "type": f"urn:registry:problem:{name}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
+        **more,
     }
     if error.errors:
         body["errors"] = error.errors
@@ -74,7 +75,7 @@ def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder
             refuse_nul(body, data)
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(data, decoder.type, error) from None
+        raise invalid(data, decoder, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Malformed(f"not JSON: {str(error)[:200] or 'nested too deeply'}") from None
 
@@ -98,16 +99,16 @@ def _has_nul(data: Any) -> bool:
     return isinstance(data, str) and "\0" in data
 
 
-def invalid(data: Any, kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Invalid:
+def invalid(data: Any, decoder: msgspec.json.Decoder, error: msgspec.ValidationError) -> Invalid:
     """Every field's fault, not only the first: each is converted on its own once the whole has failed."""
-    faults = field_faults(data, kind) or [{"field": "body", "message": str(error)}]
+    faults = field_faults(data, decoder) or [{"field": "body", "message": str(error)}]
     return Invalid("some fields are not acceptable", errors=faults)
 
 
-def field_faults(data: Any, kind: type[msgspec.Struct]) -> list[dict[str, str]]:
+def field_faults(data: Any, decoder: msgspec.json.Decoder) -> list[dict[str, str]]:
     if not isinstance(data, dict):
         return [{"field": "body", "message": f"wants an object, got {type(data).__name__}"}]
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(decoder.type)}
     faults = [
         {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"}
         for name in islice((name for name in data if name not in fields), FAULTS_NAMED)
@@ -118,10 +119,15 @@ def field_faults(data: Any, kind: type[msgspec.Struct]) -> list[dict[str, str]]:
                 faults.append({"field": name, "message": "is required"})
             continue
         try:
-            msgspec.convert(data[name], field.type, strict=True)
+            msgspec.convert(data[name], field.type, strict=True, dec_hook=decoder.dec_hook)
         except (msgspec.ValidationError, ValueError) as fault:
             faults.append({"field": name, "message": str(fault)})
     return faults
+
+
+def _own_schema(kind: Any) -> dict[str, Any]:
+    """What a type that msgspec does not know says of itself."""
+    return kind.json_schema
 
 
 # -- The API object -----------------------------------------------------------------------------------------
@@ -145,7 +151,9 @@ class Api(NinjaAPI):
     def describe(self, path: str, method: str, operation: dict[str, Any], *structs: type[msgspec.Struct]) -> None:
         """Put a plain view into the OpenAPI document, with the schemas of its structs."""
         self.plain.setdefault(path, {})[method.lower()] = operation
-        _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+        _, components = msgspec.json.schema_components(
+            structs, schema_hook=_own_schema, ref_template="#/components/schemas/{name}"
+        )
         self.schemas.update(components)
 
     def get_openapi_schema(self, **more: Any) -> dict[str, Any]:  # type: ignore[override]  # always without a prefix

@@ -10,6 +10,8 @@ from django_async_backend.db.models.base import AsyncModelMixin
 from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
+from registry.currencies import known_currency
+
 SLUG = RegexValidator(r"^[a-z0-9][a-z0-9-]{0,62}\Z", "lower-case letters, digits and hyphens, at most 63")
 
 
@@ -27,11 +29,23 @@ class Tenant(AsyncModelMixin, models.Model):
 
     slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
     name = models.CharField(max_length=200)
-    currency = models.CharField(max_length=3, default="BRL", help_text="ISO 4217, used where a payment names none")
+    currency = models.CharField(
+        max_length=3,
+        default="BRL",
+        validators=[known_currency],
+        help_text="ISO 4217, used where a payment names none",
+    )
     status = models.CharField(max_length=10, choices=Status, default=Status.ACTIVE)
     mode = models.CharField(max_length=10, choices=Mode, default=Mode.SANDBOX)
     open = models.BooleanField(default=False, help_text="requests without a key may act as this tenant")
-    max_amount = models.BigIntegerField(null=True, blank=True, help_text="minor units; no payment may be larger")
+    max_amount = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text=(
+            "No payment may be larger. In minor units of the payment's own currency, whichever that is: "
+            "10000 is 100.00 BRL and also 10,000 JPY."
+        ),
+    )
     settings = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

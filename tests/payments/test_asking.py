@@ -12,8 +12,9 @@ import pytest
 from django.db import connection
 
 from payments.states import Status
+from registry import database
 from registry.models import Tenant
-from tests.conftest import Api, at_work
+from tests.conftest import Api, at_work, eventually
 from tests.factories import make_payment, make_processor
 
 MANY = """
@@ -209,6 +210,23 @@ async def test_payments_are_filtered_by_time_both_ends_included(api: Api, tenant
     assert found["total"] == 3
 
 
+@pytest.mark.parametrize(("window", "count"), [({"from": "2025-07-15"}, 2), ({"to": "2025-07-15"}, 2)])
+async def test_a_date_alone_is_its_midnight_utc(api: Api, tenant, window, count):
+    for at in ("2025-07-14T23:59:59.999Z", "2025-07-15T00:00:00Z", "2025-07-15T00:00:00.001Z"):
+        await asyncio.to_thread(make_payment, tenant, created_at=at)
+
+    assert (await page(api, **window))["total"] == count
+
+
+@pytest.mark.parametrize("text", ["2025-7-5", "2025-02-30", "20250715", "２０２５-07-15", "2025-07-15Z"])
+async def test_what_only_looks_like_a_date_is_422(api: Api, text):
+    async with api.get("/payments", params={"from": text}) as response:
+        said = await response.json()
+
+    assert response.status == 422
+    assert [fault["field"] for fault in said["errors"]] == ["from"]
+
+
 # -- All -------------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +260,32 @@ async def test_a_stream_obeys_the_filters(api: Api, tenant):
         [item] = (await response.read()).splitlines()
 
     assert json.loads(item)["status"] == "failed"
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+async def test_a_stream_whose_first_read_fails_is_503_and_no_empty_file(api: Api, tenant, kind):
+    await api.pay()
+    async with database.transaction() as conn:
+        await conn.execute("LOCK TABLE payments_payment")  # also by readers it must be waited for
+        asking = asyncio.create_task(asked(api, kind))
+        await eventually(read_is_cut)
+        status, headers = await asking
+
+    assert status == 503
+    assert headers["Retry-After"] == "1"
+    assert headers["Content-Type"] == "application/problem+json"
+
+
+async def asked(api: Api, kind: str) -> tuple[int, Any]:
+    async with api.get("/payments", headers={"Accept": kind}) as response:
+        return response.status, response.headers
+
+
+async def read_is_cut() -> bool:
+    """Whether a reader waited, and lost its connection."""
+    sql = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%%payments_payment%%' AND pid <> pg_backend_pid()"""
+    return bool(await database.fetch(sql))
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n="])

@@ -1,5 +1,6 @@
 """Money is whole minor units: what is exactly representable goes through unchanged, everything else is refused."""
 
+import json
 from decimal import Decimal
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from payments.errors import AmountRefused
-from payments.money import CURRENCIES, LARGEST, decimal_text, exponent, minor_units, share
+from payments.money import CURRENCIES, LARGEST, decimal_text, exponent, minor_units, read_amount, share
 
 currencies = st.sampled_from(sorted(CURRENCIES))
 amounts = st.decimals(allow_nan=True, allow_infinity=True) | st.from_regex(
@@ -40,6 +41,46 @@ def test_an_amount_is_taken_exactly_or_not_at_all(amount, currency):
         taken = None
 
     assert taken == wanted
+
+
+@given(text=st.text() | st.text(alphabet="0123456789.-+_eE xX１٣\n", max_size=12))
+@example("1_000")
+@example("１２")
+@example("+5")
+@example(" 5")
+@example("5\n")
+@example("0x10")
+@example("1e400")
+@example("NaN")
+@example("Infinity")
+@example(".5")
+@example("5.")
+@example("")
+def test_a_text_is_an_amount_only_if_json_would_take_it_for_a_number(text):
+    wanted = json_number(text)
+
+    try:
+        read = read_amount(text)
+    except AmountRefused:
+        read = None
+
+    assert read == wanted
+
+
+def json_number(text: str) -> Decimal | None:
+    """By Python's own reader, which has another author."""
+    try:
+        read = json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=lambda _: None)
+    except ValueError:
+        return None
+    return read if isinstance(read, Decimal) and text == text.strip() else None
+
+
+@given(units=st.integers(1, LARGEST), currency=currencies)
+def test_every_amount_that_we_tell_is_one_that_we_read(units, currency):
+    text = decimal_text(units, currency)
+
+    assert minor_units(read_amount(text), currency) == units
 
 
 def exactly(amount: Decimal, currency: str) -> int | None:

@@ -98,8 +98,10 @@ def test_a_bad_slug_is_refused_with_what_it_wants(slug):
     assert not Tenant.objects.exists()
 
 
-def test_a_currency_is_three_letters():
-    assert "three letters" in refused("tenant", "create", "acme", "--currency", "REAL")
+@pytest.mark.parametrize("currency", ["REAL", "XXX", "ZZZ", "BR"])
+def test_a_currency_is_one_that_there_is(currency):
+    assert "not an ISO 4217 currency" in refused("tenant", "create", "acme", "--currency", currency)
+    assert not Tenant.objects.exists()
 
 
 def test_tenants_are_listed():

@@ -7,6 +7,7 @@ from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
 from registry import access, audit, keys
+from registry.currencies import CURRENCIES
 from registry.management.base import AsyncCommand, actor, add_json
 from registry.models import ApiKey, Tenant
 
@@ -34,8 +35,8 @@ class Command(AsyncCommand):
         self, *, slug: str, name: str, currency: str, open: bool, mode: str, json: bool, **_: Any
     ) -> None:
         currency = currency.upper()
-        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
-            raise CommandError(f"a currency is three letters (ISO 4217), such as BRL, got {currency!r}")
+        if currency not in CURRENCIES:
+            raise CommandError(f"{currency!r} is not an ISO 4217 currency code such as BRL")
         if await Tenant.async_objects.filter(slug=slug).aexists():
             raise CommandError(f"there is a tenant {slug!r} already")
         try:

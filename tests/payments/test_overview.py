@@ -1,0 +1,168 @@
+"""The dashboard's moving part: one answer for all who look, and switches that are written down."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from django_async_backend.db import async_new_connection
+
+from payments import pages, queries
+from payments.models import Processor
+from registry import database
+from registry.models import AuditEntry, Tenant
+from registry.sharing import Shared
+from tests.conftest import eventually
+from tests.factories import in_thread, make_processor, make_tenant
+
+
+@pytest.fixture
+async def tenant(settings: Any) -> Tenant:
+    """Open to anybody, with a sandbox processor."""
+    tenant = await in_thread(make_tenant, f"shop-{uuid4().hex[:12]}", open=True)
+    await in_thread(make_processor, tenant, "default", options={"currency": "BRL"})
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    return tenant
+
+
+@pytest.fixture
+async def guest(server: str, tenant: Tenant) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(server, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[int]:
+    """The tenants whose figures were read, one entry per time; the reading is the real one."""
+    read: list[int] = []
+    real = queries.dashboard
+
+    async def counted(tenant_id: int) -> dict[str, Any]:
+        read.append(tenant_id)
+        return await real(tenant_id)
+
+    monkeypatch.setattr(pages.overviews, "work", counted)
+    return read
+
+
+async def look(guest: aiohttp.ClientSession) -> str:
+    async with guest.get("/overview") as response:
+        assert response.status == 200
+        return await response.text()
+
+
+# -- One answer for all ----------------------------------------------------------------------------------------
+
+
+async def test_a_hundred_open_dashboards_cost_one_reading(guest, tenant, reads, monkeypatch):
+    monkeypatch.setattr(pages.overviews, "fresh", 60.0)
+
+    seen = [*await asyncio.gather(*(look(guest) for _ in range(50))), *[await look(guest) for _ in range(50)]]
+
+    assert reads == [tenant.pk]
+    assert all("default" in text for text in seen)
+
+
+async def test_the_figures_are_read_again_once_they_are_no_longer_fresh(guest, tenant, reads, monkeypatch):
+    monkeypatch.setattr(pages.overviews, "fresh", 0.0)
+
+    await look(guest)
+    await eventually(lambda: tenant.pk not in pages.overviews._tasks())
+    await look(guest)
+
+    assert reads == [tenant.pk] * 2
+
+
+async def test_one_who_hangs_up_takes_the_answer_from_nobody_else():
+    gate, asked = asyncio.Event(), []
+
+    async def work(key: str) -> str:
+        asked.append(key)
+        await gate.wait()
+        return key.upper()
+
+    shared = Shared(work, fresh=60.0)
+    first, second = (asyncio.create_task(shared.get("a")) for _ in range(2))
+    await eventually(lambda: asked)
+    first.cancel()
+    gate.set()
+
+    assert await second == "A"
+    assert asked == ["a"]
+
+
+async def test_a_failure_is_told_to_those_who_wait_and_is_not_kept():
+    answers = iter([RuntimeError("away"), "well"])
+
+    async def work(_: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    shared = Shared(work, fresh=60.0)
+    first = await asyncio.gather(*(shared.get("a") for _ in range(3)), return_exceptions=True)
+
+    assert [str(error) for error in first] == ["away"] * 3
+    assert await shared.get("a") == "well"
+
+
+# -- Switches ---------------------------------------------------------------------------------------------------
+
+
+async def turn(guest: aiohttp.ClientSession, behaviour: str) -> str:
+    async with guest.get("/") as page:
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', await page.text())[1]
+    form = {"behaviour": behaviour, "csrfmiddlewaretoken": token}
+    headers = {"HX-Request": "true", "Referer": str(page.url)}
+    async with guest.post("/processors/default/behaviour", data=form, headers=headers) as response:
+        assert response.status == 200, await response.text()
+        return await response.text()
+
+
+async def trail(tenant: Tenant) -> list[AuditEntry]:
+    async with async_new_connection():
+        return [entry async for entry in AuditEntry.async_objects.filter(tenant=tenant).order_by("id")]
+
+
+async def test_a_switch_is_written_into_the_audit_trail_with_what_it_was_before(guest, tenant):
+    await turn(guest, "fail")
+    await turn(guest, "slow")
+
+    written = [(e.actor, e.action, e.target, e.detail) for e in await trail(tenant)]
+    assert written == [
+        ("guest of the open tenant", "processor.behave", "processor default", {"behaviour": ["work", "fail"]}),
+        ("guest of the open tenant", "processor.behave", "processor default", {"behaviour": ["fail", "slow"]}),
+    ]
+
+
+async def test_a_switch_whose_entry_cannot_be_written_is_not_turned(guest, tenant):
+    async with database.transaction() as conn:
+        await conn.execute("LOCK TABLE registry_auditentry")
+        turning = asyncio.create_task(turn(guest, "fail"))
+        await eventually(entry_is_cut)
+        with pytest.raises(AssertionError):
+            await turning
+
+    async with async_new_connection():
+        processor = await Processor.async_objects.aget(tenant=tenant)
+    assert processor.options == {"currency": "BRL"}
+
+
+async def entry_is_cut() -> bool:
+    sql = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%%registry_auditentry%%' AND pid <> pg_backend_pid()"""
+    return bool(await database.fetch(sql))
+
+
+async def test_a_switch_shows_at_once_and_not_what_was_fresh_before(guest, tenant, monkeypatch):
+    monkeypatch.setattr(pages.overviews, "fresh", 60.0)
+    await look(guest)
+
+    shown = await turn(guest, "fail")
+
+    assert "It refuses everything" in shown
+    assert "It refuses everything" in await look(guest)
