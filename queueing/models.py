@@ -9,6 +9,31 @@ from django_async_backend.db.models.base import AsyncModelMixin
 from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
+from queueing.broker.models import (  # the message queue's tables
+    Consumer,
+    DeadMessage,
+    Group,
+    Maintenance,
+    Message,
+    Partition,
+    Queue,
+    Trace,
+    Traffic,
+)
+
+__all__ = [
+    "Consumer",
+    "DeadMessage",
+    "Group",
+    "Maintenance",
+    "Message",
+    "Partition",
+    "Queue",
+    "Trace",
+    "Traffic",
+    "Worker",
+]
+
 SILENT_AFTER = timedelta(seconds=5)  # five missed heartbeats: the worker is taken for dead, its leases lapse
 
 

@@ -10,16 +10,18 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
 from django.conf import settings
 from django.db.models.functions import Now
+from django.http import HttpRequest
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from registry import database, telemetry
+from registry import database, reach, telemetry
 from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from registry.models import ApiKey, Tenant
 from registry.sync import sync_twin
@@ -99,7 +101,7 @@ class _Cache:
 
     async def _ask(self, key: bytes, name: str) -> _Entry:
         asked_at = time.monotonic()
-        principal = await self._load(name)
+        principal = await reach.attempt(lambda: self._load(name))
         if len(self._entries) >= CACHED_KEYS:
             self._entries.pop(next(iter(self._entries)))
         entry = self._entries[key] = _Entry(principal, asked_at)
@@ -165,6 +167,23 @@ async def authenticate(authorization: str | None, *, keyless: bool = True) -> Pr
         raise Unauthorized
     telemetry.TENANT.set(principal.slug)
     return principal
+
+
+async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
+    """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
+    principal = await authenticate(request.META.get("HTTP_AUTHORIZATION"))
+    principal.require(scope)
+    if not principal.key:
+        refuse_foreign_pages(request)
+    return principal, await limit_rate(principal) if principal.rate_limit else {}
+
+
+def refuse_foreign_pages(request: HttpRequest) -> None:
+    """A page of another site that a visitor has open must not act as the open tenant: no key stands in its way."""
+    host = request.get_host()  # DisallowedHost (400) for a name that is not ours
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin and urlsplit(origin).netloc != host:
+        raise Forbidden("requests without a key must not come from another site's page")
 
 
 # -- How often (requirement A8) -----------------------------------------------------------------------

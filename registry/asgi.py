@@ -13,7 +13,8 @@ from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
 
 from payments.socket_urls import websocket_urlpatterns
-from registry import database, live
+from queueing import broker, spill
+from registry import database, live, reach
 from registry.handler import LeanHandler
 
 http = LeanHandler()
@@ -35,7 +36,11 @@ async def lifespan(receive, send) -> None:
     async with AsyncExitStack() as stack:
         await receive()
         stack.push_async_callback(database.close)
+        stack.push_async_callback(reach.close)
         stack.push_async_callback(live.close)
+        stack.push_async_callback(spill.close)
+        await spill.start()
+        stack.push_async_callback(broker.close)
         await send({"type": "lifespan.startup.complete"})
         await receive()
     await send({"type": "lifespan.shutdown.complete"})

@@ -13,7 +13,8 @@ WORTH_ANOTHER = 64  # rows waiting before a second statement costs less than it 
 
 class Batcher[In, Out]:
     """Gathers what is submitted while earlier batches commit. There is no artificial wait, unless `linger` asks for that
-    many seconds between statements, where fewer commits are worth more than an item's time.
+    many seconds between statements, where fewer commits are worth more than an item's time. `weigh` says how many rows an
+    item is, where that is not one.
 
     `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
     written one by one, so that a bad one fails alone; when the database is away (Unavailable) all fail at once.
@@ -26,9 +27,11 @@ class Batcher[In, Out]:
         max_rows: int = MAX_ROWS,
         in_flight: int = IN_FLIGHT,
         linger: float = 0.0,
+        weigh: Callable[[In], int] | None = None,
     ) -> None:
         self._write = write
         self._max_rows = max_rows
+        self._weigh = weigh
         self._in_flight = in_flight
         self._linger = linger
         self._wrote_at = -linger
@@ -60,11 +63,22 @@ class Batcher[In, Out]:
                     if not self._waiting:  # the other writer took them
                         return
                 self._wrote_at = time.monotonic()
-                batch, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
+                end = self._end_of_batch()
+                batch, self._waiting = self._waiting[:end], self._waiting[end:]
                 await self._settle(batch)
         finally:
             # At once and not by a callback: what is submitted before that ran would find no writer, and start none.
             self._writers.discard(asyncio.current_task())  # type: ignore[arg-type]
+
+    def _end_of_batch(self) -> int:
+        if self._weigh is None:
+            return self._max_rows
+        rows = 0
+        for end, (item, _) in enumerate(self._waiting):
+            rows += self._weigh(item)
+            if rows > self._max_rows:
+                return max(end, 1)
+        return len(self._waiting)
 
     async def _settle(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

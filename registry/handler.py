@@ -88,6 +88,7 @@ class LeanHandler(ASGIHandler):
 
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         request: HttpRequest | None = None
+        problem = getattr(match.func, "problem", problem_response)  # how its API words them
         try:
             if match.func.max_body > settings.MAX_BODY:  # nobody unknown may make us hold a large body
                 await access.authenticate(_header(scope, b"authorization"))
@@ -99,21 +100,21 @@ class LeanHandler(ASGIHandler):
             request.receive = receive  # type: ignore[attr-defined]
             response = await match.func(request, *match.args, **match.kwargs)
             if response.status_code == 405 and response.get("Content-Type", "").startswith("text/"):
-                response = problem_response(MethodNotAllowed(headers={"Allow": response.get("Allow", "")}))
+                response = problem(MethodNotAllowed(headers={"Allow": response.get("Allow", "")}))
         except ClientGone:
             return
         except Problem as error:
-            response = problem_response(error)
+            response = problem(error)
         except SuspiciousOperation as error:  # a foreign Host, too many parameters
-            response = problem_response(Malformed(str(error)[:200]))
+            response = problem(Malformed(str(error)[:200]))
         except (Http404, UnicodeDecodeError):
-            response = problem_response(NotFound())
+            response = problem(NotFound())
         except (OperationalError, InterfaceError):
             log.warning("database away", extra={"path": scope["path"]}, exc_info=True)
-            response = problem_response(Unavailable("the database cannot be reached or did not answer in time"))
+            response = problem(Unavailable("the database cannot be reached or did not answer in time"))
         except Exception:
             log.exception("unhandled error", extra={"path": scope["path"]})
-            response = problem_response(Problem("something went wrong here; it has been logged under this request id"))
+            response = problem(Problem("something went wrong here; it has been logged under this request id"))
         finally:
             await database.release()
         await self.answer(response, scope, receive, send, rid)

@@ -5,6 +5,7 @@ from django.urls import path
 
 from payments import page_urls
 from payments import urls as payments
+from queueing import urls as queueing
 from registry import files, status
 from registry.api import api
 from registry.handler import lean
@@ -19,6 +20,7 @@ def _lean(patterns: list) -> list:
 
 urlpatterns = [
     *payments.hot,
+    *queueing.urlpatterns,
     path("static/<path:path>", files.static),
     path("health", status.health),
     path("health/live", status.live),

@@ -1,0 +1,9 @@
+"""The message queue: partitions in strict order, leased to consumer groups, on PostgreSQL."""
+
+
+async def close() -> None:
+    """End what the running loop holds of the message queue."""
+    from queueing.broker import parking, traffic
+
+    await parking.close()
+    await traffic.close()

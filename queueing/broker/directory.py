@@ -1,0 +1,220 @@
+"""Which queues, partitions and groups there are: found by name, made on demand, remembered for a moment per process."""
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+from psycopg import AsyncConnection
+
+from queueing.broker.models import QUEUE_MODE, Group
+from registry import database
+
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "broker.sql")
+
+FRESH = 1.0  # seconds that a queue's settings are used without asking; a push that leans on older ones is sent back
+REMEMBERED = 50_000  # partitions and groups; beyond that the oldest are forgotten
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """What this process needs to know of a queue; what pops and acks need, their statements read themselves."""
+
+    id: int
+    name: str
+    namespace: str
+    task: str
+    priority: int
+    encrypted: bool
+    max_size: int
+    window_seconds: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What a partition is called."""
+
+    partition: str
+    queue_id: int
+    queue: str
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """Where a group that is not known yet begins to read."""
+
+    mode: str = Group.Mode.ALL
+    since: datetime | None = None
+
+
+class _Memory[K, V]:
+    """A bounded dict: what was put first goes first."""
+
+    def __init__(self) -> None:
+        self._items: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        return self._items.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        if len(self._items) >= REMEMBERED:
+            self._items.pop(next(iter(self._items)))
+        self._items[key] = value
+
+    def drop(self, key: K) -> None:
+        self._items.pop(key, None)
+
+
+_queues: _Memory[tuple[int, str], tuple[float, Queue]] = _Memory()
+_partitions: _Memory[tuple[int, int, str], int] = _Memory()
+_places: _Memory[tuple[int, int], Place] = _Memory()
+_groups: _Memory[tuple[int, int, str], int] = _Memory()
+
+
+# -- Queues ----------------------------------------------------------------------------------------------
+
+
+async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | None:
+    """The queue of that name, at most FRESH seconds old; None where there is none."""
+    known = _queues.get((tenant_id, name))
+    if known and not fresh and time.monotonic() - known[0] < FRESH:
+        return known[1]
+    asked_at = time.monotonic()
+    rows = await database.fetch(SQL["find_queue"], {"tenant": tenant_id, "name": name})
+    if not rows:
+        _queues.drop((tenant_id, name))
+        return None
+    queue = Queue(*rows[0])
+    _queues.put((tenant_id, name), (asked_at, queue))
+    return queue
+
+
+async def find_or_make(tenant_id: int, name: str, *, fresh: bool = False) -> Queue:
+    """The queue of that name, made with every option at its default where there was none."""
+    queue = await find(tenant_id, name, fresh=fresh)
+    if queue is None:
+        await database.fetch(SQL["add_queue"], {"tenant": tenant_id, "name": name})
+        queue = await find(tenant_id, name, fresh=True)
+    if queue is None:  # dropped again in this very moment: the caller's next try makes it anew
+        raise LookupError(name)
+    return queue
+
+
+async def about(tenant_id: int, namespace: str, task: str) -> list[Queue]:
+    """The tenant's queues of a namespace, of a task, or of both; "" means any."""
+    params = {"tenant": tenant_id, "namespace": namespace, "task": task}
+    return [Queue(*row) for row in await database.fetch(SQL["queues_about"], params)]
+
+
+def forget_queue(tenant_id: int, name: str) -> None:
+    _queues.drop((tenant_id, name))
+
+
+# -- Partitions ------------------------------------------------------------------------------------------
+
+
+async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fresh: bool = False) -> dict[str, int]:
+    """The numbers of these partitions, made where there were none."""
+    wanted = set(names)
+    found = {} if fresh else {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
+    if len(found) == len(wanted):
+        return found
+    missing = sorted(wanted - found.keys())
+    there = await find_partitions(tenant_id, queue, missing)
+    if new := [name for name in missing if name not in there]:
+        await _make_partitions(tenant_id, queue, new)
+        there |= await find_partitions(tenant_id, queue, new)
+    return found | there
+
+
+async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
+    """Those of these partitions that there are."""
+    params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
+    there = dict(await database.fetch(SQL["find_partitions"], params))
+    for name, number in there.items():
+        _partitions.put((tenant_id, queue.id, name), number)
+        _places.put((tenant_id, number), Place(name, queue.id, queue.name))
+    return there
+
+
+async def find_partition(tenant_id: int, queue: Queue, name: str) -> int | None:
+    known = _partitions.get((tenant_id, queue.id, name))
+    return known if known is not None else (await find_partitions(tenant_id, queue, [name])).get(name)
+
+
+async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:
+    async def make() -> None:
+        # The queue's row is held, so that a group which joins now finds the partition or the partition finds the group.
+        async with database.transaction() as conn:
+            held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": queue.name})
+            if held and held[0][0] == queue.id:
+                await database.rows(
+                    conn, SQL["add_partitions"], {"tenant": tenant_id, "queue": queue.id, "names": names}
+                )
+
+    await database.retrying(make)
+
+
+def forget_partition(tenant_id: int, queue: Queue, name: str) -> None:
+    _partitions.drop((tenant_id, queue.id, name))
+
+
+async def places(tenant_id: int, numbers: Iterable[int]) -> dict[int, Place]:
+    """What these partitions and their queues are called; those of other tenants are left out."""
+    wanted = set(numbers)
+    found = {n: place for n in wanted if (place := _places.get((tenant_id, n)))}
+    if missing := sorted(wanted - found.keys()):
+        params = {"tenant": tenant_id, "partitions": missing}
+        for number, name, queue_id, queue in await database.fetch(SQL["name_partitions"], params):
+            found[number] = Place(name, queue_id, queue)
+            _places.put((tenant_id, number), found[number])
+    return found
+
+
+def known_place(tenant_id: int, number: int) -> Place | None:
+    """What this process remembers of a partition."""
+    return _places.get((tenant_id, number))
+
+
+# -- Groups ----------------------------------------------------------------------------------------------
+
+
+async def group(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -> int:
+    """The group of that name; one that is new begins to read where `wanted` says, later wishes change nothing."""
+    known = _groups.get((tenant_id, queue.id, name))
+    if known is not None:
+        return known
+    params = {"tenant": tenant_id, "queue": queue.id, "name": name}
+    rows = await database.fetch(SQL["find_group"], params)
+    number = rows[0][0] if rows else await _join(tenant_id, queue, name, wanted)
+    _groups.put((tenant_id, queue.id, name), number)
+    return number
+
+
+async def _join(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -> int:
+    if name == QUEUE_MODE:
+        wanted = Subscription()
+    params = {"tenant": tenant_id, "queue": queue.id, "name": name, "mode": wanted.mode, "from": wanted.since}
+
+    async def join() -> int:
+        async with database.transaction() as conn:
+            held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": queue.name})
+            if not held or held[0][0] != queue.id:
+                raise LookupError(queue.name)
+            made = await database.rows(conn, SQL["add_group"], params)
+            if not made:
+                return (await database.rows(conn, SQL["find_group"], params))[0][0]
+            await seat(conn, tenant_id, queue.id, made[0][0], wanted)
+            return made[0][0]
+
+    return await database.retrying(join)
+
+
+async def seat(conn: AsyncConnection, tenant_id: int, queue_id: int, group_id: int, wanted: Subscription) -> int:
+    """Put a group where `wanted` says in every partition of its queue; its leases end. How many partitions there are."""
+    held = await database.rows(conn, SQL["hold_partitions"], {"tenant": tenant_id, "queue": queue_id})
+    params = {"tenant": tenant_id, "queue": queue_id, "group": group_id, "mode": wanted.mode, "from": wanted.since}
+    await database.rows(conn, SQL["seat_group"], params)
+    return len(held)
+
+
+def forget_group(tenant_id: int, queue: Queue, name: str) -> None:
+    _groups.drop((tenant_id, queue.id, name))

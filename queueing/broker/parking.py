@@ -1,0 +1,156 @@
+"""Where long polls wait: without a database connection, woken by a push of this process at once and of another by Redis.
+
+A wake-up is a hint. Whoever is parked looks again by himself every RECHECK seconds, and when the next message is due.
+"""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+from channels.layers import get_channel_layer
+
+log = logging.getLogger(__name__)
+
+RECHECK = 1.0  # seconds between looks of somebody who is parked
+SPREAD_EVERY = 0.01  # seconds between messages to other processes; what comes meanwhile shares the next
+SPREAD_TIMEOUT = 1.0  # seconds for Redis to take one
+CHANNEL = "queues"
+
+_ME = os.urandom(8)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[bytes, dict[int, int]])
+
+
+class Spot:
+    """Somebody who waits for messages of some groups."""
+
+    __slots__ = ("_woken",)
+
+    def __init__(self) -> None:
+        self._woken = asyncio.Event()
+
+    @property
+    def woken(self) -> bool:
+        return self._woken.is_set()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until woken, or that long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        self._woken.clear()
+
+
+class Lot:
+    """All who are parked in this process, by queue and group, and the task that hears of other processes' pushes."""
+
+    def __init__(self) -> None:
+        self._spots: dict[int, dict[int, deque[Spot]]] = {}
+        self._hearing: asyncio.Task | None = None
+        self._news: dict[int, int] = {}
+        self._spreading: asyncio.Task | None = None
+
+    @contextmanager
+    def park(self, places: Sequence[tuple[int, int]]) -> Iterator[Spot]:
+        """A spot for (queue, group) pairs. Look once more after entering: what came before is not told."""
+        if self._hearing is None:
+            self._hearing = asyncio.get_running_loop().create_task(self._hear())
+        spot = Spot()
+        for queue, group in places:
+            self._spots.setdefault(queue, {}).setdefault(group, deque()).append(spot)
+        try:
+            yield spot
+        finally:
+            for queue, group in places:
+                groups = self._spots[queue]
+                groups[group].remove(spot)
+                if not groups[group]:
+                    del groups[group]
+                if not groups:
+                    del self._spots[queue]
+
+    @property
+    def parked(self) -> int:
+        return len({spot for groups in self._spots.values() for spots in groups.values() for spot in spots})
+
+    def wake(self, queue: int, messages: int) -> None:
+        """As many of each group as there are messages, who has slept longest first."""
+        for spots in self._spots.get(queue, {}).values():
+            left = messages
+            for spot in spots:
+                if left <= 0:
+                    break
+                if not spot.woken:
+                    spot.wake()
+                    left -= 1
+
+    def tell(self, queue: int, messages: int) -> None:
+        self._news[queue] = self._news.get(queue, 0) + messages
+        if self._spreading is None:
+            self._spreading = asyncio.get_running_loop().create_task(self._spread())
+
+    async def _spread(self) -> None:
+        try:
+            while self._news:
+                news, self._news = self._news, {}
+                async with asyncio.timeout(SPREAD_TIMEOUT):
+                    await get_channel_layer().group_send(
+                        CHANNEL, {"type": "queues", "data": _encoder.encode((_ME, news))}
+                    )
+                await asyncio.sleep(SPREAD_EVERY)
+        except Exception as error:
+            log.debug("other processes not told of a push, they look by themselves", extra={"error": repr(error)})
+        finally:
+            self._spreading = None
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                layer = get_channel_layer()
+                channel = await layer.new_channel(CHANNEL)
+                await layer.group_add(CHANNEL, channel)
+                while True:
+                    sender, news = _decoder.decode((await layer.receive(channel))["data"])
+                    if sender != _ME:
+                        for queue, messages in news.items():
+                            self.wake(queue, messages)
+            except Exception as error:
+                log.warning("pushes of other processes not heard", extra={"error": repr(error)})
+                await asyncio.sleep(RECHECK)
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._hearing, self._spreading) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_lots: dict[asyncio.AbstractEventLoop, Lot] = {}
+
+
+def lot() -> Lot:
+    loop = asyncio.get_running_loop()
+    if loop not in _lots:
+        _lots[loop] = Lot()
+    return _lots[loop]
+
+
+def wake(queue: int, messages: int = 1) -> None:
+    """Tell everybody who is parked for this queue, here and in other processes. Never waits, never fails."""
+    lot().wake(queue, messages)
+    lot().tell(queue, messages)
+
+
+async def close() -> None:
+    """End the tasks of the running loop."""
+    if found := _lots.pop(asyncio.get_running_loop(), None):
+        await found.close()

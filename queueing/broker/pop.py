@@ -1,0 +1,353 @@
+"""The way out: partitions leased to a group, the longest waiting first; many requests, one statement."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from queueing.broker import bury, crypto, directory, parking, traffic
+from queueing.broker.directory import SQL, Queue, Subscription
+from queueing.broker.models import QUEUE_MODE
+from queueing.broker.names import new_id, partition_name
+from registry import database
+from registry.batching import Batcher
+
+MAX_SLOTS = 200  # partitions per statement
+ROUNDS = 5  # of claims that came up empty because what they found had expired, slept or was buried
+DUE_FRESH = 0.25  # seconds that a group's next due time is used without asking
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to look for messages: a queue, one of its partitions, or all queues of a namespace or task."""
+
+    queue: str = ""
+    partition: str = ""
+    namespace: str = ""
+    task: str = ""
+    group: str = QUEUE_MODE
+    subscription: Subscription = Subscription()
+
+
+class Message(msgspec.Struct, frozen=True, rename="camel"):
+    """A message as its reader gets it (queue contract section 1.1)."""
+
+    id: UUID
+    transaction_id: str
+    trace_id: UUID | None
+    data: msgspec.Raw
+    producer_sub: str | None
+    created_at: datetime
+    partition_id: str
+    partition: str
+    lease_id: str
+    consumer_group: str
+    queue: str
+
+
+class Popped(msgspec.Struct, frozen=True):
+    """What one request got. No messages: nothing is due."""
+
+    lease_id: UUID | None
+    partitions: int = 0
+    messages: list[Message] = []
+
+
+class _Lane(msgspec.Struct, frozen=True):
+    """A group of a queue to look at, or one partition of it."""
+
+    tenant_id: int
+    group_id: int
+    queue: Queue
+    partition: int | None = None
+    priority: int = 0
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    """A request for messages: its lanes, at most `partitions` of them, `size` messages in all."""
+
+    lanes: tuple[_Lane, ...]
+    size: int
+    partitions: int
+    lease: UUID | None  # none: what is handed out is done
+
+
+async def pop(
+    tenant_id: int, target: Target, *, size: int = 1, partitions: int = 1, auto_ack: bool = False, wait: float = 0
+) -> Popped:
+    """Lease up to `partitions` partitions with up to `size` messages in all; wait for them for so many seconds.
+
+    Raises Unavailable (503). Cancelling gives back what was leased meanwhile.
+    """
+    deadline = time.monotonic() + wait
+    lease = None if auto_ack else new_id()
+    while True:
+        lanes = await _lanes(tenant_id, target)
+        claim = _Claim(lanes, size, partitions, lease)
+        if lanes:
+            with parking.lot().park([(lane.queue.id, lane.group_id) for lane in lanes]) as spot:
+                if found := await _look(claim, target):
+                    return found
+                left = deadline - time.monotonic()
+                if left > 0:
+                    await spot.wait(min(left, parking.RECHECK, await _next_due(lanes)))
+        elif (left := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, parking.RECHECK))
+        if left <= 0 and (not lanes or await _still_there(tenant_id, target, lanes)):
+            break
+    for lane in lanes:
+        traffic.count(tenant_id, lane.queue.id, pop_requests=1, empty_pops=1)
+    return Popped(lease)
+
+
+async def _lanes(tenant_id: int, target: Target) -> tuple[_Lane, ...]:
+    """The groups to look at. A queue that nobody pushed to yet has none; it is made by its first push."""
+    if not target.queue:
+        queues = await directory.about(tenant_id, target.namespace, target.task)
+    else:
+        queue = await directory.find(tenant_id, target.queue)
+        queues = [queue] if queue else []
+    lanes = []
+    for queue in queues:
+        try:
+            group = await directory.group(tenant_id, queue, target.group, target.subscription)
+        except LookupError:
+            continue  # dropped meanwhile
+        partition = None
+        if target.partition:
+            partition = await directory.find_partition(tenant_id, queue, target.partition)
+            if partition is None:
+                continue
+        lanes.append(_Lane(tenant_id, group, queue, partition, queue.priority))
+    return tuple(lanes)
+
+
+async def _still_there(tenant_id: int, target: Target, lanes: Sequence[_Lane]) -> bool:
+    """Whether the groups that were asked still exist; those that were dropped are forgotten, and asked for anew."""
+    groups = [lane.group_id for lane in lanes]
+    rows = await database.fetch(SQL["groups_there"], {"tenant": tenant_id, "groups": groups})
+    if rows[0][0] == len(groups):
+        return True
+    for lane in lanes:
+        directory.forget_group(tenant_id, lane.queue, target.group)
+        directory.forget_queue(tenant_id, lane.queue.name)
+        if target.partition:
+            directory.forget_partition(tenant_id, lane.queue, target.partition)
+    return False
+
+
+async def _look(claim: _Claim, target: Target) -> Popped | None:
+    """What is due now. What turns out to be none (expired, not visible yet, out of tries) is put right, and looked again."""
+    for _ in range(ROUNDS):
+        rows = await _claimed(claim)
+        if not rows:
+            return None
+        if dead := [row for row in rows if row.kills and row.seq is not None]:
+            await bury.killers(dead, claim.lease)
+        empty = [row for row in rows if row.seq is None or row.kills or claim.lease is None]
+        if empty:
+            await rest([(row.tenant_id, row.partition_id, row.group_id) for row in empty])
+        if messages := [row for row in rows if row.seq is not None and not row.kills]:
+            return _popped(claim, target, messages)
+    return None
+
+
+async def _claimed(claim: _Claim) -> "list[Row]":
+    batcher = _batcher(one=claim.lanes[0].partition is not None)
+    future = batcher.submit(claim)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if claim.lease:
+            future.add_done_callback(partial(_give_back, claim.lanes[0].tenant_id, claim.lease))
+        raise
+
+
+def _give_back(tenant_id: int, lease: UUID, future: "asyncio.Future[list[Row]]") -> None:
+    """The client hung up before its answer."""
+    if not future.cancelled() and not future.exception() and future.result():
+        task = asyncio.get_running_loop().create_task(bury.give_back(tenant_id, lease))
+        _returning.add(task)
+        task.add_done_callback(_returning.discard)
+
+
+_returning: set[asyncio.Task] = set()
+
+
+async def rest(consumers: Sequence[tuple[int, int, int]]) -> None:
+    """Decide when these consumers, by tenant, partition and group, have something to read next."""
+    unique = sorted(set(consumers))
+    params = {
+        "tenants": [t for t, _, _ in unique],
+        "partitions": [p for _, p, _ in unique],
+        "groups": [g for _, _, g in unique],
+    }
+    await database.fetch(SQL["rest"], params)
+
+
+# -- Answers -----------------------------------------------------------------------------------------------
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A message that was leased; `seq` is None for a partition that had nothing to read."""
+
+    request: int
+    tenant_id: int
+    queue_id: int
+    group_id: int
+    partition_id: int
+    partition: str
+    kills: bool  # out of tries: the leases of who read it alone lapsed
+    tries: int
+    seq: int | None
+    id: UUID
+    transaction_id: str
+    trace_id: UUID | None
+    payload: bytes
+    key_id: str | None
+    producer: str | None
+    created_at: datetime
+
+
+def _popped(claim: _Claim, target: Target, rows: "list[Row]") -> Popped:
+    queues = {lane.queue.id: lane.queue.name for lane in claim.lanes}
+    lease = str(claim.lease) if claim.lease else ""
+    names: dict[int, str] = {}
+    messages = []
+    for row in rows:
+        name = names.get(row.partition_id)
+        if name is None:
+            name = names[row.partition_id] = partition_name(row.tenant_id, row.partition_id)
+        payload = row.payload
+        if row.key_id is not None:
+            place = (row.tenant_id, queues[row.queue_id], row.partition, row.transaction_id)
+            payload = crypto.decrypt(payload, key_id=row.key_id, place=place)
+        messages.append(
+            Message(
+                row.id,
+                row.transaction_id,
+                row.trace_id,
+                msgspec.Raw(payload),
+                row.producer,
+                row.created_at,
+                name,
+                row.partition,
+                lease,
+                target.group,
+                queues[row.queue_id],
+            )
+        )
+    _note(rows, claim)
+    return Popped(claim.lease, len(names), messages)
+
+
+def _note(rows: "list[Row]", claim: _Claim) -> None:
+    now = datetime.now(UTC)
+    by_queue: dict[int, list[Row]] = {}
+    for row in rows:
+        by_queue.setdefault(row.queue_id, []).append(row)
+    for queue_id, mine in by_queue.items():
+        # Partitions are in order of age, and a push's messages share their time: ends are enough for the lag.
+        oldest = max(0, round((now - min(mine[0].created_at, mine[-1].created_at)).total_seconds() * 1000))
+        newest = max(0, round((now - max(mine[0].created_at, mine[-1].created_at)).total_seconds() * 1000))
+        done = len(mine) if claim.lease is None else 0
+        traffic.count(
+            mine[0].tenant_id,
+            queue_id,
+            max_lag_ms=oldest,
+            pop_requests=1,
+            popped=len(mine),
+            completed=done,
+            lag_ms=(oldest + newest) // 2 * len(mine),
+        )
+
+
+# -- Statements ----------------------------------------------------------------------------------------------
+
+_ANY = SQL["claim"].format(where="true")
+_ONE = SQL["claim"].format(where="k.partition_id = l.partition_id")
+
+
+async def _claim(requests: Sequence[_Claim], sql: str) -> "list[list[Row]]":
+    rows = await database.fetch(sql, _parameters(requests), repeatable=False)
+    found: list[list[Row]] = [[] for _ in requests]
+    for row in rows:
+        found[row[0]].append(Row(*row))
+    return found
+
+
+async def _claim_any(requests: Sequence[_Claim]) -> "list[list[Row]]":
+    return await _claim(requests, _ANY)
+
+
+async def _claim_one(requests: Sequence[_Claim]) -> "list[list[Row]]":
+    return await _claim(requests, _ONE)
+
+
+def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
+    """Requests that look at the same lanes share them, and get one slot after the other."""
+    numbers: dict[tuple[_Lane, ...], int] = {}
+    slots: list[tuple[int, int, int, int, UUID | None]] = []
+    taken: list[int] = []
+    for n, request in enumerate(requests):
+        lane = numbers.setdefault(request.lanes, len(numbers))
+        if lane == len(taken):
+            taken.append(0)
+        for _ in range(request.partitions):
+            taken[lane] += 1
+            slots.append((lane, taken[lane], n, request.size, request.lease))
+    lanes = [(number, lane) for key, number in numbers.items() for lane in key]
+    return {
+        "lanes": [number for number, _ in lanes],
+        "tenants": [lane.tenant_id for _, lane in lanes],
+        "groups": [lane.group_id for _, lane in lanes],
+        "partitions": [lane.partition for _, lane in lanes],
+        "priorities": [lane.priority for _, lane in lanes],
+        "slots": [taken[number] for number, _ in lanes],
+        "slot_lanes": [slot[0] for slot in slots],
+        "places": [slot[1] for slot in slots],
+        "requests": [slot[2] for slot in slots],
+        "sizes": [slot[3] for slot in slots],
+        "leases": [slot[4] for slot in slots],
+    }
+
+
+_batchers: dict[tuple[asyncio.AbstractEventLoop, bool], Batcher[_Claim, list[Row]]] = {}
+
+
+def _batcher(*, one: bool) -> "Batcher[_Claim, list[Row]]":
+    key = (asyncio.get_running_loop(), one)
+    found = _batchers.get(key)
+    if found is None:
+        write = _claim_one if one else _claim_any
+        found = _batchers[key] = Batcher(write, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
+    return found
+
+
+# -- When to look again -----------------------------------------------------------------------------------
+
+_due: dict[tuple[asyncio.AbstractEventLoop, tuple[int, ...]], tuple[float, asyncio.Task[float]]] = {}
+
+
+async def _next_due(lanes: Sequence[_Lane]) -> float:
+    """Seconds until something that sleeps (a delay, a lease, a retry) is due; all who wait for the same ask once."""
+    loop, groups = asyncio.get_running_loop(), tuple(lane.group_id for lane in lanes)
+    now = time.monotonic()
+    asked_at, task = _due.get((loop, groups), (0.0, None))
+    if task is None or now - asked_at > DUE_FRESH:
+        if len(_due) > 1000:
+            _due.clear()
+        task = loop.create_task(_ask_due(lanes[0].tenant_id, list(groups)))
+        asked_at = now
+        _due[loop, groups] = (asked_at, task)
+    return max(0.002, await asyncio.shield(task) - (time.monotonic() - asked_at))
+
+
+async def _ask_due(tenant_id: int, groups: list[int]) -> float:
+    rows = await database.fetch(SQL["next_due"], {"tenant": tenant_id, "groups": groups})
+    seconds = rows[0][0]
+    return parking.RECHECK if seconds is None else seconds + 0.001

@@ -1,0 +1,291 @@
+"""The way in: many requests, one commit. Each item is judged on its own, in the order of its request."""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection
+
+from queueing.broker import crypto, directory, parking, traffic
+from queueing.broker.directory import SQL, Queue
+from queueing.broker.names import partition_name
+from registry import database
+from registry.batching import Batcher
+from registry.errors import Unavailable
+
+MAX_ROWS = 2000  # messages per statement
+TRIES = 4  # of an item whose queue was dropped or changed while it was under way
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A message as its sender wants it, checked. `payload` is JSON, byte for byte."""
+
+    queue: str
+    payload: bytes
+    partition: str = "Default"
+    transaction_id: str = ""
+    trace_id: UUID | None = None
+
+
+class Pushed(msgspec.Struct, rename="camel"):
+    """What became of an item (queue contract section 1.1)."""
+
+    index: int
+    transaction_id: str = msgspec.field(name="transaction_id")
+    status: str  # queued, duplicate, failed
+    message_id: str | msgspec.UnsetType = msgspec.field(name="message_id", default=msgspec.UNSET)
+    partition_id: str | msgspec.UnsetType = msgspec.field(name="partition_id", default=msgspec.UNSET)
+    trace_id: UUID | msgspec.UnsetType | None = msgspec.field(name="trace_id", default=msgspec.UNSET)
+    queue_name: str = ""
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Columns:
+    """Rows for `queueing_push`, by column; one request's, or several put together."""
+
+    __slots__ = ("ids", "keys", "partitions", "payloads", "producers", "tenants", "traces", "transactions")
+
+    def __init__(self) -> None:
+        self.tenants: list[int] = []
+        self.partitions: list[int] = []
+        self.ids: list[UUID] = []
+        self.transactions: list[str] = []
+        self.payloads: list[bytes] = []
+        self.keys: list[str | None] = []
+        self.traces: list[UUID | None] = []
+        self.producers: list[str | None] = []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def extend(self, other: "Columns") -> None:
+        for name in self.__slots__:
+            getattr(self, name).extend(getattr(other, name))
+
+    def parameters(self, *, counted: bool) -> dict[str, Any]:
+        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("keys", "traces", "producers"):  # mostly empty: an array less to carry
+            if not any(columns[name]):
+                columns[name] = None
+        return {**columns, "counted": counted}
+
+
+type Verdict = tuple[UUID | None, str]  # the message that was there before, and 'duplicate', 'changed' or 'gone'
+
+
+async def push(tenant_id: int, producer: str, items: Sequence[Item]) -> list[Pushed]:
+    """Make messages durable, in order. Raises Unavailable (503), crypto.NoKey (500)."""
+    results: list[Pushed | None] = [None] * len(items)
+    open_items = list(range(len(items)))
+    for attempt in range(TRIES):
+        open_items = await _try(tenant_id, producer, items, open_items, results, fresh=attempt > 0)
+        if not open_items:
+            break
+    for n in open_items:
+        results[n] = _failed(n, items[n], "the queue was changed again and again meanwhile; try again")
+    return results  # type: ignore[return-value]  # none is left out
+
+
+async def _try(
+    tenant_id: int, producer: str, items: Sequence[Item], wanted: list[int], results: list, *, fresh: bool
+) -> list[int]:
+    """One try of the items `wanted`; those that have to be tried again."""
+    rows, queues = await columns(tenant_id, producer, items, wanted, fresh=fresh)
+    if any(queue.max_size for queue in queues.values()):
+        verdicts = await _push_counted(tenant_id, rows, items, wanted, queues)
+    else:
+        verdicts = await _batcher().submit(rows)
+    again = judge(tenant_id, items, wanted, rows, verdicts, results)
+    queued = [items[n].queue for n in wanted if (r := results[n]) is not None and r.status == "queued"]
+    for queue in {queues[name].id: queues[name] for name in queued}.values():
+        count = sum(queues[name].id == queue.id for name in queued) if len(queues) > 1 else len(queued)
+        traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
+        parking.wake(queue.id, count)
+    for n in again:
+        directory.forget_partition(tenant_id, queues[items[n].queue], items[n].partition)
+    return again
+
+
+async def columns(
+    tenant_id: int, producer: str, items: Sequence[Item], wanted: Sequence[int], *, fresh: bool = False
+) -> tuple[Columns, dict[str, Queue]]:
+    """The rows of these items, and their queues by name; what did not exist is made."""
+    queues, numbers = await _where(tenant_id, items, wanted, fresh=fresh)
+    rows = Columns()
+    first = _first_id()
+    for place, n in enumerate(wanted):
+        item = items[n]
+        queue = queues[item.queue]
+        message = UUID(int=first + place)
+        transaction_id = item.transaction_id or str(message)
+        key_id, payload = None, item.payload
+        if queue.encrypted:
+            key_id = crypto.current_key()
+            place_of = (tenant_id, item.queue, item.partition, transaction_id)
+            payload = crypto.encrypt(payload, key_id=key_id, place=place_of)
+        rows.partitions.append(numbers[item.queue, item.partition])
+        rows.ids.append(message)
+        rows.transactions.append(transaction_id)
+        rows.payloads.append(payload)
+        rows.keys.append(key_id)
+        rows.traces.append(item.trace_id)
+    rows.tenants = [tenant_id] * len(wanted)
+    rows.producers = [producer or None] * len(wanted)
+    return rows, queues
+
+
+async def _where(
+    tenant_id: int, items: Sequence[Item], wanted: Sequence[int], *, fresh: bool
+) -> tuple[dict[str, Queue], dict[tuple[str, str], int]]:
+    names: dict[str, set[str]] = {}
+    for n in wanted:
+        item = items[n]
+        known = names.get(item.queue)
+        if known is None:
+            known = names[item.queue] = set()
+        known.add(item.partition)
+    queues: dict[str, Queue] = {}
+    numbers: dict[tuple[str, str], int] = {}
+    for name, partitions in names.items():
+        try:
+            queue = queues[name] = await directory.find_or_make(tenant_id, name, fresh=fresh)
+            found = await directory.partitions(tenant_id, queue, partitions, fresh=fresh)
+        except LookupError:
+            raise Unavailable("the queue is being dropped at this very moment; try again") from None
+        for partition, number in found.items():
+            numbers[name, partition] = number
+        if len(found) < len(partitions):
+            raise Unavailable("the queue is being dropped at this very moment; try again")
+    return queues, numbers
+
+
+def _first_id() -> int:
+    """A UUID of version 7 as a number, with room to count up from: a request's ids are in its order."""
+    random = int.from_bytes(os.urandom(9))
+    return (
+        (time.time_ns() // 1_000_000) << 80 | (7 << 76) | (random >> 60) << 64 | (2 << 62) | (random & ((1 << 61) - 1))
+    )
+
+
+def judge(
+    tenant_id: int,
+    items: Sequence[Item],
+    wanted: Sequence[int],
+    rows: Columns,
+    verdicts: dict[int, Verdict],
+    results: list,
+) -> list[int]:
+    """Write down what became of the items; those that have to be tried again."""
+    again = []
+    for place, n in enumerate(wanted):
+        item = items[n]
+        original, reason = verdicts.get(place, (None, ""))
+        if (
+            not reason or original == rows.ids[place]
+        ):  # its own: the connection was lost after the commit, and it came twice
+            results[n] = Pushed(
+                n,
+                rows.transactions[place],
+                "queued",
+                str(rows.ids[place]),
+                partition_name(tenant_id, rows.partitions[place]),
+                item.trace_id,
+                item.queue,
+            )
+        elif reason == "duplicate":
+            results[n] = Pushed(n, rows.transactions[place], "duplicate", str(original), queue_name=item.queue)
+        elif reason == "full":
+            results[n] = _failed(n, item, "the queue is full")
+        else:
+            again.append(n)
+    return again
+
+
+def _failed(n: int, item: Item, error: str) -> Pushed:
+    return Pushed(n, item.transaction_id, "failed", queue_name=item.queue, error=error)
+
+
+# -- Statements ------------------------------------------------------------------------------------------
+
+
+async def write(rows: Columns, conn: AsyncConnection | None = None, *, counted: bool = False) -> dict[int, Verdict]:
+    """Add rows; what was not added, by its place."""
+    params = rows.parameters(counted=counted)
+    found = await (database.fetch(SQL["push"], params) if conn is None else database.rows(conn, SQL["push"], params))
+    return {n - 1: (original, reason) for n, original, reason in found}
+
+
+async def _write_batch(requests: Sequence[Columns]) -> list[dict[int, Verdict]]:
+    if len(requests) == 1:
+        return [await write(requests[0])]
+    together = Columns()
+    for request in requests:
+        together.extend(request)
+    verdicts = await write(together)
+    if not verdicts:
+        return [verdicts] * len(requests)
+    results, start = [], 0
+    for request in requests:
+        end = start + len(request)
+        results.append({n - start: verdict for n, verdict in verdicts.items() if start <= n < end})
+        start = end
+    return results
+
+
+async def _push_counted(
+    tenant_id: int, rows: Columns, items: Sequence[Item], wanted: Sequence[int], queues: dict[str, Queue]
+) -> dict[int, Verdict]:
+    """For queues with a maximum: counted under the queue's lock, so that together nobody gets past it."""
+
+    async def once() -> dict[int, Verdict]:
+        async with database.transaction() as conn:
+            room: dict[str, int] = {}
+            for name in sorted(name for name, queue in queues.items() if queue.max_size):
+                await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+                params = {"tenant": tenant_id, "queue": queues[name].id}
+                waiting = (await database.rows(conn, SQL["size"], params))[0][0]
+                room[name] = queues[name].max_size - waiting
+            return await _push_what_fits(conn, rows, [items[n].queue for n in wanted], room)
+
+    return await database.retrying(once)
+
+
+async def _push_what_fits(
+    conn: AsyncConnection, rows: Columns, names: Sequence[str], room: dict[str, int]
+) -> dict[int, Verdict]:
+    """One by one against the room left, for a duplicate takes none."""
+    verdicts: dict[int, Verdict] = {}
+    for place, name in enumerate(names):
+        one = Columns()
+        for column in Columns.__slots__:
+            getattr(one, column).append(getattr(rows, column)[place])
+        left = room.get(name)
+        if left is not None and left <= 0:
+            known = await database.rows(
+                conn,
+                SQL["message_of"],
+                {"tenant": one.tenants[0], "partition": one.partitions[0], "transaction": one.transactions[0]},
+            )
+            verdicts[place] = (known[0][0], "duplicate") if known else (None, "full")
+            continue
+        found = await write(one, conn, counted=True)
+        if 0 in found:
+            verdicts[place] = found[0]
+        elif left is not None:
+            room[name] = left - 1
+    return verdicts
+
+
+_batchers: dict[asyncio.AbstractEventLoop, Batcher[Columns, dict[int, Verdict]]] = {}
+
+
+def _batcher() -> Batcher[Columns, dict[int, Verdict]]:
+    loop = asyncio.get_running_loop()
+    found = _batchers.get(loop)
+    if found is None:
+        found = _batchers[loop] = Batcher(_write_batch, max_rows=MAX_ROWS, weigh=len)
+    return found

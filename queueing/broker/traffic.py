@@ -1,0 +1,78 @@
+"""What goes through each queue, counted in memory and added to its minute's row every few seconds."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from registry import database
+from registry.errors import Unavailable
+
+log = logging.getLogger(__name__)
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "traffic.sql")
+
+FLUSH_EVERY = 1.0  # seconds; what was counted since is lost with the process, no message is
+SUMS = (
+    "push_requests", "pushed", "pop_requests", "popped", "empty_pops", "ack_requests", "completed", "failed", "buried", "lag_ms",
+)  # fmt: skip
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.sums: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMS, 0))
+        self.max_lag: dict[tuple[int, int], int] = {}
+        self.task: asyncio.Task | None = None
+
+    def add(self, tenant_id: int, queue_id: int, max_lag_ms: int, counts: dict[str, int]) -> None:
+        sums = self.sums[tenant_id, queue_id]
+        for name, count in counts.items():
+            sums[name] += count
+        if max_lag_ms > self.max_lag.get((tenant_id, queue_id), 0):
+            self.max_lag[tenant_id, queue_id] = max_lag_ms
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        try:
+            await asyncio.sleep(FLUSH_EVERY)
+        finally:
+            self.task = None
+        await self.flush()
+
+    async def flush(self) -> None:
+        sums, self.sums = self.sums, defaultdict(self.sums.default_factory)
+        max_lag, self.max_lag = self.max_lag, {}
+        if not sums:
+            return
+        keys = sorted(sums)
+        params: dict[str, Any] = {name: [sums[key][name] for key in keys] for name in SUMS}
+        params["tenants"], params["queues"] = [t for t, _ in keys], [q for _, q in keys]
+        params["max_lag_ms"] = [max_lag.get(key, 0) for key in keys]
+        try:
+            await database.fetch(SQL["add"], params, repeatable=False)
+        except Unavailable:
+            log.info("a second of queue statistics was lost with the database")
+
+
+_counts: dict[asyncio.AbstractEventLoop, _Counts] = {}
+
+
+def _mine() -> _Counts:
+    loop = asyncio.get_running_loop()
+    if loop not in _counts:
+        _counts[loop] = _Counts()
+    return _counts[loop]
+
+
+def count(tenant_id: int, queue_id: int, *, max_lag_ms: int = 0, **counts: int) -> None:
+    """Add to a queue's counters; the names are those of Traffic."""
+    _mine().add(tenant_id, queue_id, max_lag_ms, counts)
+
+
+async def close() -> None:
+    """Write what was counted and end this loop's task."""
+    if found := _counts.pop(asyncio.get_running_loop(), None):
+        if found.task:
+            found.task.cancel()
+        await found.flush()

@@ -1,0 +1,263 @@
+-- name: find_queue
+SELECT id, name, namespace, task, priority, encrypted, max_size, window_seconds
+FROM queueing_queue WHERE tenant_id = %(tenant)s AND name = %(name)s
+
+-- name: queues_about
+SELECT id, name, namespace, task, priority, encrypted, max_size, window_seconds
+FROM queueing_queue
+WHERE tenant_id = %(tenant)s AND (%(namespace)s::text = '' OR namespace = %(namespace)s) AND (%(task)s::text = '' OR task = %(task)s)
+
+-- name: add_queue
+INSERT INTO queueing_queue (tenant_id, name, namespace, task)
+VALUES (%(tenant)s, %(name)s::text, split_part(%(name)s::text, '.', 1), split_part(%(name)s::text, '.', 2))
+ON CONFLICT (tenant_id, name) DO NOTHING
+
+-- name: hold_queue
+SELECT id FROM queueing_queue WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
+
+-- name: find_partitions
+SELECT name, id FROM queueing_partition
+WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND name = ANY(%(names)s)
+
+-- name: add_partitions
+WITH added AS (
+    INSERT INTO queueing_partition (tenant_id, queue_id, name)
+    SELECT %(tenant)s, %(queue)s, n FROM unnest(%(names)s::text[]) AS n
+    ON CONFLICT (tenant_id, queue_id, name) DO NOTHING
+    RETURNING id
+)
+INSERT INTO queueing_consumer (tenant_id, partition_id, group_id)
+SELECT %(tenant)s, a.id, g.id FROM added a JOIN queueing_group g ON g.tenant_id = %(tenant)s AND g.queue_id = %(queue)s
+
+-- name: name_partitions
+SELECT p.id, p.name, q.id, q.name FROM queueing_partition p
+JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
+WHERE p.tenant_id = %(tenant)s AND p.id = ANY(%(partitions)s)
+
+-- name: find_group
+SELECT id FROM queueing_group WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND name = %(name)s
+
+-- name: add_group
+INSERT INTO queueing_group (tenant_id, queue_id, name, mode, subscribed_from)
+VALUES (%(tenant)s, %(queue)s, %(name)s, %(mode)s, %(from)s)
+ON CONFLICT (tenant_id, queue_id, name) DO NOTHING
+RETURNING id
+
+-- name: hold_partitions
+SELECT id FROM queueing_partition WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s ORDER BY id FOR UPDATE
+
+-- name: seat_group
+-- Its place in every partition, by the way it subscribes. The partitions are held: nobody pushes meanwhile.
+WITH seat AS MATERIALIZED (
+    SELECT p.id, p.last_seq, CASE %(mode)s::text
+        WHEN 'new' THEN p.last_seq
+        WHEN 'timestamp' THEN coalesce((
+            SELECT m.seq - 1 FROM queueing_message m
+            WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id AND m.created_at >= %(from)s::timestamptz
+            ORDER BY m.seq LIMIT 1
+        ), p.last_seq)
+        ELSE 0 END AS cursor
+    FROM queueing_partition p WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s
+), waiting AS (
+    UPDATE queueing_partition p SET idle = true FROM seat s
+    WHERE p.tenant_id = %(tenant)s AND p.id = s.id AND s.cursor >= s.last_seq AND NOT p.idle
+)
+INSERT INTO queueing_consumer (tenant_id, partition_id, group_id, cursor, delivered, due_at)
+SELECT %(tenant)s, s.id, %(group)s, s.cursor, s.cursor, CASE WHEN s.cursor < s.last_seq THEN (
+    SELECT m.created_at + q.delay_seconds * interval '1 second'
+    FROM queueing_message m, queueing_queue q
+    WHERE m.tenant_id = %(tenant)s AND m.partition_id = s.id AND m.seq > s.cursor
+        AND q.tenant_id = %(tenant)s AND q.id = %(queue)s
+    ORDER BY m.seq LIMIT 1
+) END
+FROM seat s
+ORDER BY s.id
+ON CONFLICT (tenant_id, partition_id, group_id) DO UPDATE SET
+    cursor = excluded.cursor, delivered = excluded.cursor, buried = 0, due_at = excluded.due_at, lease_id = NULL,
+    attempt = 0, singly = 0
+
+-- name: push
+SELECT * FROM queueing_push(
+    %(tenants)s, %(partitions)s, %(ids)s, %(transactions)s, %(payloads)s, %(keys)s, %(traces)s, %(producers)s, %(counted)s
+)
+
+-- name: size
+-- Messages that the slowest group has not consumed yet; without a group, all there are.
+SELECT coalesce(sum(p.last_seq - least(p.last_seq, coalesce((
+    SELECT min(c.cursor) FROM queueing_consumer c WHERE c.tenant_id = p.tenant_id AND c.partition_id = p.id
+), p.removed))), 0)::bigint
+FROM queueing_partition p WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s
+
+-- name: claim
+-- Lanes say where to look (a group of a queue, in the order of priority), slots what to fill: one partition each, up to
+-- `size` messages per request. The longest waiting partition first. Whose reader let its lease lapse has one try less;
+-- who is out of tries is read message by message, to find the one that kills its readers.
+WITH lane AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(lanes)s::bigint[], %(tenants)s::bigint[], %(groups)s::bigint[], %(partitions)s::bigint[], %(priorities)s::bigint[],
+        %(slots)s::bigint[]
+    ) AS l (lane, tenant_id, group_id, partition_id, priority, slots)
+), slot AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(slot_lanes)s::bigint[], %(places)s::bigint[], %(requests)s::bigint[], %(sizes)s::bigint[], %(leases)s::uuid[]
+    ) AS s (lane, place, request, size, lease)
+), taken AS MATERIALIZED (
+    SELECT l.lane, row_number() OVER (PARTITION BY l.lane ORDER BY l.priority DESC, c.due_at, c.partition_id) AS place, c.*
+    FROM lane l
+    CROSS JOIN LATERAL (
+        SELECT * FROM queueing_consumer k
+        WHERE k.tenant_id = l.tenant_id AND k.group_id = l.group_id AND {where} AND k.due_at <= now()
+        ORDER BY k.due_at LIMIT l.slots
+        FOR UPDATE SKIP LOCKED
+    ) c
+), due AS MATERIALIZED (
+    SELECT t.*, s.request, s.size, s.lease AS new_lease, p.name AS partition_name, p.last_seq, q.id AS queue_id,
+        q.lease_seconds, q.ttl_seconds, q.delay_seconds,
+        q.window_seconds > 0 AND p.last_at + q.window_seconds * interval '1 second' > now() AS hidden,
+        t.attempt + (t.lease_id IS NOT NULL)::int AS tries,
+        t.lease_id IS NOT NULL AND q.dead_letter_after_retries AND t.attempt >= q.retry_limit AS spent
+    FROM taken t
+    JOIN slot s ON s.lane = t.lane AND s.place = t.place
+    JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
+    JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
+), sized AS (
+    SELECT d.*, least(
+        CASE WHEN d.hidden THEN 0 WHEN d.spent OR d.singly > d.cursor THEN 1 ELSE d.size END,
+        d.size - coalesce(sum(CASE WHEN d.hidden THEN 0 ELSE greatest(d.last_seq - d.cursor, 0) END) OVER earlier, 0)
+    )::bigint AS room
+    FROM due d
+    WINDOW earlier AS (PARTITION BY d.request ORDER BY d.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+), filled AS (
+    SELECT * FROM sized WHERE room > 0 OR hidden
+), read AS MATERIALIZED (
+    SELECT f.partition_id, f.group_id, m.*
+    FROM filled f
+    CROSS JOIN LATERAL (
+        SELECT m.seq, m.id, m.transaction_id, m.trace_id, m.payload, m.key_id, m.producer, m.created_at
+        FROM queueing_message m
+        WHERE m.tenant_id = f.tenant_id AND m.partition_id = f.partition_id AND m.seq > f.cursor
+            AND (f.delay_seconds = 0 OR m.created_at <= now() - f.delay_seconds * interval '1 second')
+            AND (f.ttl_seconds = 0 OR m.created_at > now() - f.ttl_seconds * interval '1 second')
+            AND (f.buried <= f.cursor OR NOT EXISTS (
+                SELECT FROM queueing_deadmessage b
+                WHERE b.tenant_id = f.tenant_id AND b.partition_id = f.partition_id AND b.group_id = f.group_id AND b.seq = m.seq
+            ))
+        ORDER BY m.seq LIMIT greatest(f.room, 0)
+    ) m
+), ends AS (
+    SELECT partition_id, group_id, max(seq) AS last, count(*) AS messages FROM read GROUP BY 1, 2
+), leased AS (
+    UPDATE queueing_consumer c SET
+        cursor = CASE WHEN f.new_lease IS NULL THEN coalesce(e.last, c.cursor) ELSE c.cursor END,
+        consumed = c.consumed + CASE WHEN f.new_lease IS NULL THEN coalesce(e.messages, 0) ELSE 0 END,
+        consumed_at = CASE WHEN f.new_lease IS NULL THEN now() ELSE c.consumed_at END,
+        delivered = coalesce(e.last, c.delivered),
+        attempt = CASE WHEN f.new_lease IS NULL THEN 0 ELSE f.tries END,
+        singly = CASE WHEN f.spent AND c.singly <= c.cursor THEN c.delivered ELSE c.singly END,
+        lease_id = CASE WHEN e.last IS NOT NULL THEN f.new_lease END,
+        due_at = CASE WHEN e.last IS NOT NULL AND f.new_lease IS NOT NULL
+            THEN now() + f.lease_seconds * interval '1 second' ELSE '-infinity' END
+    FROM filled f LEFT JOIN ends e ON e.partition_id = f.partition_id AND e.group_id = f.group_id
+    WHERE c.tenant_id = f.tenant_id AND c.partition_id = f.partition_id AND c.group_id = f.group_id
+)
+SELECT f.request, f.tenant_id, f.queue_id, f.group_id, f.partition_id, f.partition_name,
+    f.spent AND (f.singly > f.cursor OR f.delivered <= f.cursor + 1), f.tries,
+    r.seq, r.id, r.transaction_id, r.trace_id, r.payload, r.key_id, r.producer, r.created_at
+FROM filled f LEFT JOIN read r ON r.partition_id = f.partition_id AND r.group_id = f.group_id
+ORDER BY f.request, f.place, r.seq
+
+-- name: rest
+SELECT queueing_rest(%(tenants)s, %(partitions)s, %(groups)s)
+
+-- name: next_due
+SELECT extract(epoch FROM min(due_at) - now())::float8 FROM queueing_consumer
+WHERE tenant_id = %(tenant)s AND group_id = ANY(%(groups)s) AND due_at > now()
+
+-- name: groups_there
+SELECT count(*) FROM queueing_group WHERE tenant_id = %(tenant)s AND id = ANY(%(groups)s)
+
+-- name: complete
+SELECT * FROM queueing_complete(%(tenants)s, %(partitions)s, %(names)s, %(leases)s, %(owners)s, %(transactions)s)
+
+-- name: hold_leases
+SELECT c.lease_id, c.partition_id, c.group_id, g.name, c.cursor, c.delivered, c.buried, c.attempt, q.retry_limit,
+    q.retry_delay_ms, q.dead_letter_after_retries, q.dead_letter_queue
+FROM unnest(%(partitions)s::bigint[], %(names)s::text[], %(leases)s::uuid[]) AS k (p, name, lease)
+JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.lease_id = k.lease
+JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id AND g.name = k.name
+JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
+WHERE c.due_at > clock_timestamp()
+ORDER BY c.tenant_id, c.partition_id, c.group_id
+FOR UPDATE OF c
+
+-- name: leases_of
+-- The leases among `leases` that these groups hold on these partitions now.
+SELECT k.n, c.lease_id
+FROM unnest(%(partitions)s::bigint[], %(names)s::text[]) WITH ORDINALITY AS k (p, name, n)
+JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.lease_id = ANY(%(leases)s::uuid[])
+JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id AND g.name = k.name
+
+-- name: places
+SELECT u.n, m.seq
+FROM unnest(%(partitions)s::bigint[], %(transactions)s::text[]) WITH ORDINALITY AS u (p, transaction_id, n)
+JOIN queueing_message m ON m.tenant_id = %(tenant)s AND m.partition_id = u.p AND m.transaction_id = u.transaction_id
+
+-- name: bury
+INSERT INTO queueing_deadmessage (
+    tenant_id, queue_id, partition_id, group_id, group_name, partition_name, seq, message_id, transaction_id, payload,
+    key_id, trace_id, producer, error, attempts, created_at
+)
+SELECT m.tenant_id, p.queue_id, p.id, g.id, g.name, p.name, m.seq, m.id, m.transaction_id, m.payload, m.key_id, m.trace_id,
+    m.producer, u.error, u.attempts, m.created_at
+FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[], %(seqs)s::bigint[], %(errors)s::text[], %(attempts)s::bigint[])
+    AS u (p, g, seq, error, attempts)
+JOIN queueing_message m ON m.tenant_id = %(tenant)s AND m.partition_id = u.p AND m.seq = u.seq
+JOIN queueing_partition p ON p.tenant_id = m.tenant_id AND p.id = m.partition_id
+JOIN queueing_group g ON g.tenant_id = m.tenant_id AND g.id = u.g
+ON CONFLICT (tenant_id, partition_id, group_id, seq) DO NOTHING
+
+-- name: move
+-- Consumers held by the caller. A lease that ends leaves them due after `wait` seconds; queueing_rest looks closer.
+UPDATE queueing_consumer c SET
+    cursor = greatest(c.cursor, u.cursor),
+    consumed = c.consumed + greatest(u.cursor - c.cursor, 0),
+    consumed_at = CASE WHEN u.cursor > c.cursor THEN now() ELSE c.consumed_at END,
+    buried = greatest(c.buried, u.buried),
+    attempt = u.attempt,
+    lease_id = CASE WHEN u.release THEN NULL ELSE c.lease_id END,
+    due_at = CASE WHEN NOT u.release THEN c.due_at WHEN u.wait > 0 THEN clock_timestamp() + u.wait * interval '1 second'
+        ELSE '-infinity' END
+FROM unnest(
+    %(partitions)s::bigint[], %(groups)s::bigint[], %(cursors)s::bigint[], %(buried)s::bigint[], %(attempts)s::bigint[],
+    %(releases)s::boolean[], %(waits)s::float8[]
+) AS u (p, g, cursor, buried, attempt, release, wait)
+WHERE c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g
+
+-- name: extend
+UPDATE queueing_consumer SET due_at = greatest(due_at, now() + %(seconds)s * interval '1 second')
+WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s AND due_at > now()
+RETURNING due_at
+
+-- name: lease_known
+SELECT count(*) FROM queueing_consumer WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s
+
+-- name: message_of
+SELECT id FROM queueing_message
+WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND transaction_id = %(transaction)s
+
+-- name: hold_killer
+SELECT q.dead_letter_queue
+FROM queueing_consumer c
+JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
+JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
+WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s AND c.group_id = %(group)s
+    AND c.lease_id IS NOT DISTINCT FROM %(lease)s::uuid
+FOR UPDATE OF c
+
+-- name: give_back
+UPDATE queueing_consumer SET lease_id = NULL, due_at = '-infinity'
+WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s
+
+-- name: alive_leases
+SELECT DISTINCT lease_id FROM queueing_consumer
+WHERE tenant_id = %(tenant)s AND lease_id = ANY(%(leases)s::uuid[]) AND due_at > clock_timestamp()

@@ -1,0 +1,1 @@
+"""The message queue over HTTP (queue contract): one module per part of the contract."""

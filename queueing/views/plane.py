@@ -1,0 +1,289 @@
+"""Messages in and out: push, pop, ack, transaction, lease (queue contract section 1.1)."""
+
+import re
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from queueing.broker import ack as acks
+from queueing.broker import pop as pops
+from queueing.broker import push as pushes
+from queueing.broker import transaction as transactions
+from queueing.broker.ack import Ack
+from queueing.broker.directory import Subscription
+from queueing.broker.errors import BadRequest
+from queueing.broker.models import QUEUE_MODE, Group
+from queueing.broker.names import new_id
+from queueing.broker.push import Item
+from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
+from registry.access import Principal
+from registry.handler import until_disconnect
+
+LONGEST_WAIT = 60_000  # milliseconds of a long poll
+BATCH_AT_MOST = 10_000  # messages of one pop
+PARTITIONS_AT_MOST = 100  # of one pop
+EXTEND_AT_MOST = 86_400  # seconds
+
+_NULL = msgspec.Raw(b"null")
+
+
+class ItemBody(msgspec.Struct, rename="camel"):
+    """One message of a push. `payload` is any JSON; it is kept byte for byte."""
+
+    queue: str
+    payload: msgspec.Raw = _NULL
+    partition: str | None = None
+    transaction_id: str | None = None
+    trace_id: str | None = None
+
+
+class PushBody(msgspec.Struct):
+    """Messages in the order they are to have within their partitions."""
+
+    items: list[ItemBody]
+
+
+class AckBody(msgspec.Struct, rename="camel"):
+    """What a reader says of one message."""
+
+    transaction_id: str
+    partition_id: str
+    status: str = acks.COMPLETED
+    lease_id: str | None = None
+    consumer_group: str | None = None
+    error: str | None = None
+
+
+class AckBatchBody(msgspec.Struct, rename="camel"):
+    """What a reader says of several messages, for one consumer group."""
+
+    acknowledgments: list[AckBody]
+    consumer_group: str | None = None
+
+
+class OperationBody(msgspec.Struct, rename="camel"):
+    """One operation of a transaction: `type` is push (with `items`) or ack (with what an ack has)."""
+
+    type: str
+    items: list[ItemBody] = []
+    transaction_id: str | None = None
+    partition_id: str | None = None
+    status: str = acks.COMPLETED
+    lease_id: str | None = None
+    consumer_group: str | None = None
+    error: str | None = None
+
+
+class TransactionBody(msgspec.Struct, rename="camel"):
+    """Pushes and acks that happen together or not at all."""
+
+    operations: list[OperationBody]
+    required_leases: list[str] = []
+
+
+class ExtendBody(msgspec.Struct):
+    """How long a lease is to last from now."""
+
+    seconds: int = 60
+
+
+_push, _ack, _ack_batch = (msgspec.json.Decoder(kind) for kind in (PushBody, AckBody, AckBatchBody))
+_transaction, _extend = msgspec.json.Decoder(TransactionBody), msgspec.json.Decoder(ExtendBody)
+
+# What the contract says of a field that is missing or of the wrong type, by the end of msgspec's own message.
+_WORDS = (
+    (re.compile(r"`queue`|\.queue`"), "Queue must be a string"),
+    (re.compile(r"\.partition`"), "Partition must be a string"),
+    (re.compile(r"items\[\.\.\.\]\.transactionId`"), "TransactionId must be a string"),
+    (re.compile(r"\.traceId`"), "TraceId must be a string"),
+    (re.compile(r"acknowledgments\[\.\.\.\].*transactionId|transactionId.*acknowledgments\[\.\.\.\]"), "Each acknowledgment must have a valid transactionId string"),
+    (re.compile(r"acknowledgments\[\.\.\.\].*partitionId|partitionId.*acknowledgments\[\.\.\.\]"), "Each acknowledgment must have a valid partitionId string to ensure message uniqueness"),
+    (re.compile(r"`acknowledgments`|\.acknowledgments`"), "acknowledgments array is required"),
+    (re.compile(r"`operations`|\.operations`"), "operations array required"),
+    (re.compile(r"`items`|\.items`"), "items array is required"),
+    (re.compile(r"transactionId`"), "transactionId is required"),
+    (re.compile(r"partitionId`"), "partitionId is required to ensure message uniqueness"),
+)  # fmt: skip
+
+
+def _read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S | None = None) -> S:
+    try:
+        return read(request, decoder, empty=empty)
+    except BadRequest as error:
+        words = next((words for pattern, words in _WORDS if pattern.search(error.detail)), None)
+        if words is None or error.detail.startswith("Invalid JSON"):
+            raise
+        raise BadRequest(words) from None
+
+
+# -- Push --------------------------------------------------------------------------------------------------
+
+
+@endpoint("write", max_body=settings.MAX_PUSH_BODY)
+async def push(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """201 with one verdict per item, in order."""
+    items = [item_of(item) for item in _read(request, _push).items]
+    return answer(await pushes.push(principal.tenant_id, principal.key, items), status=201)
+
+
+def item_of(body: ItemBody) -> Item:
+    """A checked item. Raises BadRequest (400)."""
+    transaction_id = body.transaction_id
+    return Item(
+        queue=check_name("Queue", body.queue),
+        payload=bytes(body.payload),
+        partition="Default" if body.partition is None else check_name("Partition", body.partition),
+        transaction_id="" if transaction_id is None else check_name("TransactionId", transaction_id),
+        trace_id=None if body.trace_id is None else _trace(body.trace_id),
+    )
+
+
+def _trace(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise BadRequest("TraceId must be a UUID") from None
+
+
+# -- Pop ---------------------------------------------------------------------------------------------------
+
+
+@endpoint("write")
+async def pop(request: HttpRequest, principal: Principal, queue: str = "", partition: str = "") -> HttpResponse:
+    """200 with messages and their lease, 204 when nothing is due (within `timeout` milliseconds, with `wait`)."""
+    target = _target(request, queue, partition)
+    auto_ack = flag(request, "autoAck")
+    wait = whole(request, "timeout", 30_000, most=LONGEST_WAIT) / 1000 if flag(request, "wait") else 0
+    popping = pops.pop(
+        principal.tenant_id,
+        target,
+        size=whole(request, "batch", 1, least=1, most=BATCH_AT_MOST),
+        partitions=1 if partition else whole(request, "partitions", 1, least=1, most=PARTITIONS_AT_MOST),
+        auto_ack=auto_ack,
+        wait=wait,
+    )
+    found = await (until_disconnect(request.receive, popping) if wait else popping)  # type: ignore[attr-defined]
+    if found is None or not found.messages:
+        return HttpResponse(status=204)
+    first = found.messages[0]
+    return answer(
+        {
+            "success": True,
+            "queue": first.queue,
+            "partition": first.partition,
+            "partitionId": first.partition_id,
+            "leaseId": first.lease_id,
+            "consumerGroup": target.group,
+            "partitionsClaimed": found.partitions,
+            "messages": found.messages,
+        }
+    )
+
+
+def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
+    namespace, task = request.GET.get("namespace", ""), request.GET.get("task", "")
+    if queue:
+        check_name("Queue", queue)
+    elif not namespace and not task:
+        raise BadRequest("namespace or task is required where no queue is named")
+    for what, name in (("Partition", partition), ("namespace", namespace), ("task", task)):
+        if name:
+            check_name(what, name)
+    return pops.Target(
+        queue=queue,
+        partition=partition,
+        namespace=namespace,
+        task=task,
+        group=check_name("consumerGroup", request.GET.get("consumerGroup") or QUEUE_MODE),
+        subscription=_subscription(request.GET.get("subscriptionMode", ""), request.GET.get("subscriptionFrom", "")),
+    )
+
+
+def _subscription(mode: str, since: str) -> Subscription:
+    """Where a new group begins: a time counts more than a mode."""
+    if mode not in ("", "all", "new", "new-only", "timestamp"):
+        raise BadRequest("subscriptionMode wants all, new or new-only")
+    if since == "now":
+        return Subscription(Group.Mode.NEW)
+    if since:
+        try:
+            return Subscription(Group.Mode.TIMESTAMP, parse_moment(since))
+        except ValueError:
+            raise BadRequest("subscriptionFrom wants now or an ISO 8601 time") from None
+    return Subscription(
+        Group.Mode.NEW if (mode or settings.DEFAULT_SUBSCRIPTION_MODE).startswith("new") else Group.Mode.ALL
+    )
+
+
+# -- Ack ---------------------------------------------------------------------------------------------------
+
+
+@endpoint("write")
+async def ack(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """200 with an array of one verdict."""
+    body = _read(request, _ack)
+    return answer(await acks.ack(principal.tenant_id, [ack_of(body, body.consumer_group)]))
+
+
+@endpoint("write", max_body=settings.MAX_PUSH_BODY)
+async def ack_batch(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """200 with one verdict per ack, in order."""
+    body = _read(request, _ack_batch)
+    wanted = [ack_of(one, one.consumer_group or body.consumer_group) for one in body.acknowledgments]
+    return answer(await acks.ack(principal.tenant_id, wanted))
+
+
+def ack_of(body: AckBody, group: str | None) -> Ack:
+    return Ack(
+        transaction_id=check_name("transactionId", body.transaction_id),
+        partition_id=body.partition_id,
+        status=body.status,
+        lease_id=body.lease_id or "",
+        group=check_name("consumerGroup", group or QUEUE_MODE),
+        error=None if body.error is None else body.error.replace("\0", "")[:10_000],
+    )
+
+
+# -- Transaction ---------------------------------------------------------------------------------------------
+
+
+@endpoint("write", max_body=settings.MAX_PUSH_BODY)
+async def transaction(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """200 with one result per item and ack; where one cannot be done none is, `success` is false and `error` says why."""
+    body = _read(request, _transaction)
+    if not body.operations:
+        raise BadRequest("operations array cannot be empty")
+    operations = [_operation(one) for one in body.operations]
+    name = str(new_id())
+    try:
+        results = await transactions.commit(principal.tenant_id, principal.key, operations, body.required_leases)
+    except transactions.Refused as error:
+        return answer({"transactionId": name, "success": False, "results": [], "error": str(error)})
+    return answer({"transactionId": name, "success": True, "results": results})
+
+
+def _operation(body: OperationBody) -> transactions.Operation:
+    if body.type == "push":
+        return transactions.Operation(items=tuple(item_of(item) for item in body.items))
+    if body.type != "ack":
+        raise BadRequest("type wants push or ack")
+    if body.transaction_id is None:
+        raise BadRequest("transactionId is required")
+    if body.partition_id is None:
+        raise BadRequest("partitionId is required to ensure message uniqueness")
+    one = AckBody(body.transaction_id, body.partition_id, body.status, body.lease_id, body.consumer_group, body.error)
+    return transactions.Operation(ack=ack_of(one, body.consumer_group))
+
+
+# -- Lease ---------------------------------------------------------------------------------------------------
+
+
+@endpoint("write")
+async def extend(request: HttpRequest, principal: Principal, lease: str) -> HttpResponse:
+    """200 with an array of one verdict; a lease never gets shorter."""
+    seconds = _read(request, _extend, empty=ExtendBody()).seconds
+    if not 1 <= seconds <= EXTEND_AT_MOST:
+        raise BadRequest(f"seconds wants 1 to {EXTEND_AT_MOST}")
+    return answer([await acks.extend(principal.tenant_id, lease, seconds)])
