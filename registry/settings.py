@@ -1,6 +1,7 @@
 """Every setting, typed and read once. Bad values stop the start with the variable's name and what it wanted."""
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -40,6 +41,19 @@ def url(name: str, value: str, *schemes: str) -> str:
     if value and (urlsplit(value).scheme not in schemes or "://" not in value):
         raise ImproperlyConfigured(f"{name} wants a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
     return value
+
+
+def encryption_keys(name: str) -> dict[str, bytes]:
+    """The environment's `name`, `id:64 hex digits,…`, by id in that order. The error repeats no key."""
+    keys: dict[str, bytes] = {}
+    for entry in filter(None, (part.strip() for part in os.environ.get(name, "").split(","))):
+        key_id, _, digits = entry.partition(":")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id) or not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+            raise ImproperlyConfigured(f"{name} wants id:64-hex-digits entries, separated by commas")
+        if key_id in keys:
+            raise ImproperlyConfigured(f"{name} names the id {key_id!r} twice")
+        keys[key_id] = bytes.fromhex(digits)
+    return keys
 
 
 def required_url(name: str) -> str:
@@ -226,9 +240,24 @@ RQ_SHOW_ADMIN_LINK = False
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
 # The public address for links; else links are paths.
 REGISTRY_URL = url("REGISTRY_URL", os.environ.get("REGISTRY_URL", "").rstrip("/"), "http", "https")
+# What catches writes while PostgreSQL is away (queueing.spill), and whether all payments go that way.
+SPILL = os.environ.get("SPILL", "") or "file"
+INTAKE = os.environ.get("INTAKE", "") or "direct"
+SPILL_FOLDER = REGISTRY_DATA / "spill"
+SPILL_MAX_BYTES = whole("SPILL_MAX_BYTES", 268435456, least=65536)  # per process and kind of write
+SPILL_REDIS_URL = url("SPILL_REDIS_URL", os.environ.get("SPILL_REDIS_URL", REDIS_URL), *REDIS)
+if SPILL not in ("file", "stream"):
+    raise ImproperlyConfigured(f"SPILL wants file or stream, got {SPILL!r}")
+if INTAKE not in ("direct", "stream"):
+    raise ImproperlyConfigured(f"INTAKE wants direct or stream, got {INTAKE!r}")
 MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST /payments
 MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
+MAX_PUSH_BODY = whole("REGISTRY_MAX_PUSH_BODY", 8 * 1024 * 1024, least=1024)  # bytes of a push or transaction
+QUEUE_ENCRYPTION_KEYS = encryption_keys("QUEUE_ENCRYPTION_KEYS")  # the first encrypts, all decrypt
+DEFAULT_SUBSCRIPTION_MODE = os.environ.get("DEFAULT_SUBSCRIPTION_MODE", "") or "all"  # of new consumer groups
+if DEFAULT_SUBSCRIPTION_MODE not in ("all", "new"):
+    raise ImproperlyConfigured(f"DEFAULT_SUBSCRIPTION_MODE wants all or new, got {DEFAULT_SUBSCRIPTION_MODE!r}")
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
