@@ -18,7 +18,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from registry.models import Tenant
 from tests.conftest import Api
-from tests.factories import make_processor, make_tenant
+from tests.factories import in_thread, make_processor, make_tenant
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / "docs" / "pictures"
@@ -198,9 +198,9 @@ async def _prepare(context: BrowserContext, guard: Guard) -> None:
 @pytest.fixture
 async def tenant(settings: Any) -> Tenant:
     """The demo's tenant: open to anybody, with two sandbox processors. Named anew each time, as keys of caches are."""
-    tenant = await asyncio.to_thread(make_tenant, f"shop-{uuid4().hex[:8]}", name="Corner shop", open=True)
+    tenant = await in_thread(make_tenant, f"shop-{uuid4().hex[:8]}", name="Corner shop", open=True)
     for name, fee in (("default", "0.05"), ("fallback", "0.15")):
-        await asyncio.to_thread(make_processor, tenant, name, fee=fee)
+        await in_thread(make_processor, tenant, name, fee=fee)
     settings.REGISTRY_OPEN_TENANT = tenant.slug
     return tenant
 

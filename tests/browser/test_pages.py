@@ -15,7 +15,7 @@ from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.browser.conftest import PICTURES, Guard, audit, pay_many, picture
 from tests.conftest import Api, at_work
-from tests.factories import make_payment, make_person
+from tests.factories import in_thread, make_payment, make_person
 
 FIRST_VIEW = 100_000  # bytes over the line
 
@@ -26,8 +26,8 @@ async def fits(page: Page) -> bool:
 
 
 async def one_of_each_state(tenant: Tenant) -> list[Any]:
-    processor = await asyncio.to_thread(Processor.objects.get, tenant=tenant, name="default")
-    return [await asyncio.to_thread(make_payment, tenant, status=status, processor=processor) for status in Status]
+    processor = await in_thread(Processor.objects.get, tenant=tenant, name="default")
+    return [await in_thread(make_payment, tenant, status=status, processor=processor) for status in Status]
 
 
 async def test_the_dashboard_looks_right(in_each_mode: Page, tenant, api: Api, tmp_path: Path):
@@ -192,8 +192,8 @@ async def test_somebody_who_is_not_signed_in_is_sent_to_the_login(page: Page, te
 async def test_a_member_sees_their_own_tenant_and_no_other(page: Page, guard: Guard, tenant, stranger: Api, settings):
     settings.REGISTRY_OPEN_TENANT = ""
     theirs = await stranger.pay("66.60")
-    other = await asyncio.to_thread(lambda: Tenant.objects.get(slug__startswith="other-").slug)
-    await asyncio.to_thread(make_person, "ana", tenant=tenant, role="viewer", password="correct horse battery")
+    other = await in_thread(lambda: Tenant.objects.get(slug__startswith="other-").slug)
+    await in_thread(make_person, "ana", tenant=tenant, role="viewer", password="correct horse battery")
     await sign_in(page, "ana", "correct horse battery")
 
     await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()

@@ -15,7 +15,7 @@ from payments.states import Status
 from registry import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually
-from tests.factories import make_payment, make_processor
+from tests.factories import in_thread, make_payment, make_processor
 
 MANY = """
 INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, wanted_processor,
@@ -31,7 +31,7 @@ async def have(tenant: Tenant, count: int) -> None:
         with connection.cursor() as cursor:
             cursor.execute(MANY, (tenant.pk, count))
 
-    await asyncio.to_thread(insert)
+    await in_thread(insert)
 
 
 async def page(api: Api, **query: Any) -> dict[str, Any]:
@@ -178,7 +178,7 @@ async def test_an_item_has_the_fields_of_the_status_and_more(api: Api):
 @pytest.mark.parametrize("status", Status)
 async def test_payments_are_filtered_by_status(api: Api, tenant, status):
     for each in Status:
-        await asyncio.to_thread(make_payment, tenant, status=each)
+        await in_thread(make_payment, tenant, status=each)
 
     found = await page(api, status=status.value)
 
@@ -186,10 +186,10 @@ async def test_payments_are_filtered_by_status(api: Api, tenant, status):
 
 
 async def test_payments_are_filtered_by_the_processor_that_booked_them(api: Api, tenant):
-    one = await asyncio.to_thread(make_processor, tenant, "one")
-    other = await asyncio.to_thread(make_processor, tenant, "other")
-    wanted = await asyncio.to_thread(make_payment, tenant, status=Status.SUCCEEDED, processor=one)
-    await asyncio.to_thread(make_payment, tenant, status=Status.SUCCEEDED, processor=other)
+    one = await in_thread(make_processor, tenant, "one")
+    other = await in_thread(make_processor, tenant, "other")
+    wanted = await in_thread(make_payment, tenant, status=Status.SUCCEEDED, processor=one)
+    await in_thread(make_payment, tenant, status=Status.SUCCEEDED, processor=other)
 
     found = await page(api, processor="one")
 
@@ -202,7 +202,7 @@ async def test_payments_are_filtered_by_the_processor_that_booked_them(api: Api,
 async def test_payments_are_filtered_by_time_both_ends_included(api: Api, tenant):
     times = [datetime(2025, 7, 15, 12, 0, second, tzinfo=UTC) for second in range(5)]
     for at in times:
-        await asyncio.to_thread(make_payment, tenant, created_at=at)
+        await in_thread(make_payment, tenant, created_at=at)
 
     found = await page(api, **{"from": "2025-07-15T12:00:01Z", "to": "2025-07-15T09:00:03.000-03:00"})
 
@@ -213,7 +213,7 @@ async def test_payments_are_filtered_by_time_both_ends_included(api: Api, tenant
 @pytest.mark.parametrize(("window", "count"), [({"from": "2025-07-15"}, 2), ({"to": "2025-07-15"}, 2)])
 async def test_a_date_alone_is_its_midnight_utc(api: Api, tenant, window, count):
     for at in ("2025-07-14T23:59:59.999Z", "2025-07-15T00:00:00Z", "2025-07-15T00:00:00.001Z"):
-        await asyncio.to_thread(make_payment, tenant, created_at=at)
+        await in_thread(make_payment, tenant, created_at=at)
 
     assert (await page(api, **window))["total"] == count
 
@@ -254,7 +254,7 @@ async def test_thousands_are_streamed_as_csv(api: Api, tenant):
 
 async def test_a_stream_obeys_the_filters(api: Api, tenant):
     for each in Status:
-        await asyncio.to_thread(make_payment, tenant, status=each)
+        await in_thread(make_payment, tenant, status=each)
 
     async with api.get("/payments?status=failed", headers={"Accept": "application/x-ndjson"}) as response:
         [item] = (await response.read()).splitlines()

@@ -9,8 +9,6 @@ from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN
 from registry.models import AuditEntry
 from tests.factories import make_payment, make_person, make_processor, make_tenant
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 HERE, ELSEWHERE = "http://old.example:8001", "http://new.example:8001"
 
 

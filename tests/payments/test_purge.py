@@ -9,7 +9,7 @@ from django_async_backend.db import async_new_connection
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Rollup
 from registry.models import Tenant
 from tests.conftest import Api, at_work, make_key
-from tests.factories import make_dead_letter, make_payment, make_processor, make_tenant
+from tests.factories import in_thread, make_dead_letter, make_payment, make_processor, make_tenant
 
 OWNED = (Payment, PaymentEvent, Attempt, LedgerEntry, Rollup, DeadLetter)
 
@@ -35,7 +35,7 @@ async def test_everything_of_a_sandbox_tenant_goes(api: Api, tenant, default):
         for payment in settled:
             await api.until(payment["correlationId"], "succeeded")
     await api.pay(scheduledFor="2026-12-01T00:00:00Z")
-    await asyncio.to_thread(lambda: make_dead_letter(make_payment(tenant)))
+    await in_thread(lambda: make_dead_letter(make_payment(tenant)))
 
     answer = await purge(api)
 
@@ -76,7 +76,7 @@ async def test_the_streams_numbers_go_on_after_a_purge(api: Api, tenant):
 
 
 async def test_a_live_tenant_cannot_be_purged(server: str):
-    tenant = await asyncio.to_thread(make_tenant, mode="live")
+    tenant = await in_thread(make_tenant, mode="live")
     async with Api(server, await make_key(tenant)) as api:
         await api.pay()
 
@@ -107,8 +107,8 @@ async def test_payments_accepted_and_settled_during_purges_stay_consistent(api: 
     async with at_work():
         await asyncio.gather(accept(), accept(), purge_again_and_again(), accept(), purge_again_and_again())
 
-    assert await asyncio.to_thread(orphans, tenant) == 0
-    rolled = await asyncio.to_thread(rolled_up, tenant)
+    assert await in_thread(orphans, tenant) == 0
+    rolled = await in_thread(rolled_up, tenant)
     assert rolled[0] == rolled[1]
 
 
@@ -141,7 +141,7 @@ def rolled_up(tenant: Tenant) -> tuple[tuple, tuple]:
 
 
 async def test_a_processor_outlives_the_purge(api: Api, tenant):
-    await asyncio.to_thread(make_processor, tenant, "kept")
+    await in_thread(make_processor, tenant, "kept")
 
     await purge(api)
 

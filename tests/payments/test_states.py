@@ -1,14 +1,12 @@
 """The state table is complete, and everything derived from it agrees with it."""
 
-import asyncio
-
 import pytest
 from django_async_backend.db import async_new_connection
 
 from payments.models import Payment
 from payments.states import ARROWS, CANCELED, FAILED, LOOKS, OPEN, QUEUED, REQUIRES_ACTION, TERMINAL, Status, sources_of
 from registry.models import Tenant
-from tests.factories import make_payment
+from tests.factories import in_thread, make_payment
 
 
 def test_every_state_has_its_arrows_and_they_lead_to_states():
@@ -65,7 +63,7 @@ def test_every_state_has_a_look_of_its_own_without_colour():
 
 @pytest.mark.parametrize("status", Status)
 async def test_the_database_closes_exactly_the_payments_no_worker_has_work_with(tenant: Tenant, status: Status):
-    payment = await asyncio.to_thread(make_payment, tenant, status=status)
+    payment = await in_thread(make_payment, tenant, status=status)
 
     async with async_new_connection():
         found = await Payment.async_objects.aget(tenant_id=tenant.pk, id=payment.id)

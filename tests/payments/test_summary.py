@@ -23,7 +23,7 @@ from payments.states import SUCCEEDED
 from registry import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key
-from tests.factories import make_processor, make_tenant
+from tests.factories import in_thread, make_processor, make_tenant
 
 NOON = datetime(2025, 7, 15, 12, tzinfo=UTC)
 WORKER = 77
@@ -87,7 +87,7 @@ async def counted(
 @pytest.fixture
 async def booked(tenant: Tenant) -> Tenant:
     """A tenant with 240 bookings, most of them at the edges of seconds and hours."""
-    processors = [await asyncio.to_thread(make_processor, tenant, name) for name in ("default", "fallback")]
+    processors = [await in_thread(make_processor, tenant, name) for name in ("default", "fallback")]
     around = [
         NOON + timedelta(hours=hour, seconds=second, milliseconds=milli)
         for hour in (-2, -1, 0, 1)
@@ -118,8 +118,8 @@ async def test_any_window_is_what_counting_one_by_one_gives(booked: Tenant, star
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(times=st.lists(moments, min_size=1, max_size=6), start=moments, end=moments)
 async def test_any_bookings_are_found_in_any_window(times, start, end):
-    tenant = await asyncio.to_thread(make_tenant)
-    processors = [await asyncio.to_thread(make_processor, tenant, name) for name in ("default", "fallback")]
+    tenant = await in_thread(make_tenant)
+    processors = [await in_thread(make_processor, tenant, name) for name in ("default", "fallback")]
     await settle(tenant, processors, times)
 
     found = await summaries.summary(tenant_id=tenant.pk, start=start, end=end)
@@ -135,7 +135,7 @@ async def ask(api: Api, **window: str) -> dict[str, Any]:
 
 
 async def test_both_ends_belong_to_the_window_to_the_millisecond(api: Api, tenant):
-    processor = await asyncio.to_thread(make_processor, tenant, "default")
+    processor = await in_thread(make_processor, tenant, "default")
     await settle(tenant, [processor], [NOON + timedelta(milliseconds=n) for n in (122, 123, 124, 455, 456, 457)])
 
     found = await ask(api, **{"from": "2025-07-15T12:00:00.123Z", "to": "2025-07-15T09:00:00.456-03:00"})
@@ -145,7 +145,7 @@ async def test_both_ends_belong_to_the_window_to_the_millisecond(api: Api, tenan
 
 @pytest.mark.parametrize("start", ["2025-07-15T12:00:00Z", "2025-07-15T12:00:00", "2025-07-15T13:00:00+01:00"])
 async def test_a_time_is_read_with_or_without_a_zone(api: Api, tenant, start):
-    processor = await asyncio.to_thread(make_processor, tenant, "default")
+    processor = await in_thread(make_processor, tenant, "default")
     await settle(tenant, [processor], [NOON + timedelta(milliseconds=-1), NOON])
     path = f"/payments-summary?from={start}"  # a plus that nobody encoded
 
@@ -154,7 +154,7 @@ async def test_a_time_is_read_with_or_without_a_zone(api: Api, tenant, start):
 
 
 async def test_amounts_are_numbers_and_processors_without_bookings_are_named(api: Api, tenant):
-    one, _ = [await asyncio.to_thread(make_processor, tenant, name) for name in ("default", "fallback")]
+    one, _ = [await in_thread(make_processor, tenant, name) for name in ("default", "fallback")]
     await settle(tenant, [one], [NOON] * 3)
 
     async with api.get("/payments-summary") as response:
@@ -165,7 +165,7 @@ async def test_amounts_are_numbers_and_processors_without_bookings_are_named(api
 
 
 async def test_a_currency_is_counted_for_itself(api: Api, tenant):
-    processor = await asyncio.to_thread(make_processor, tenant, "default")
+    processor = await in_thread(make_processor, tenant, "default")
     await settle(tenant, [processor], [NOON] * 2)
     await settle(tenant, [processor], [NOON] * 3, currency="JPY")
 
@@ -199,7 +199,7 @@ async def test_the_summary_agrees_with_the_books_of_the_processors(api: Api, def
 async def test_what_a_purge_removed_is_not_counted_and_what_came_later_is(api: Api, booked: Tenant):
     async with api.post("/purge-payments") as response:
         assert response.status == 200
-    processor = await asyncio.to_thread(lambda: Processor.objects.get(tenant=booked, name="default"))
+    processor = await in_thread(lambda: Processor.objects.get(tenant=booked, name="default"))
     await settle(booked, [processor], [NOON, NOON + timedelta(hours=1)])
 
     found = await ask(api, **{"from": NOON.isoformat()})
@@ -209,8 +209,8 @@ async def test_what_a_purge_removed_is_not_counted_and_what_came_later_is(api: A
 
 
 async def test_other_tenants_are_not_counted(server: str, booked: Tenant):
-    other = await asyncio.to_thread(make_tenant)
-    await asyncio.to_thread(make_processor, other, "default")
+    other = await in_thread(make_tenant)
+    await in_thread(make_processor, other, "default")
     async with Api(server, await make_key(other)) as stranger:
         assert await ask(stranger) == {"default": {"totalRequests": 0, "totalAmount": 0}}
 
@@ -222,12 +222,12 @@ async def test_without_an_answer_of_the_database_there_are_no_zeros(api: Api, bo
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE {name} RENAME TO {other}")
 
-    await asyncio.to_thread(out_of_the_way, "payments_rollup", "payments_rollup_away")
+    await in_thread(out_of_the_way, "payments_rollup", "payments_rollup_away")
     try:
         async with api.get("/payments-summary") as response:
             status, kind, said = response.status, response.content_type, await response.json(content_type=None)
     finally:
-        await asyncio.to_thread(out_of_the_way, "payments_rollup_away", "payments_rollup")
+        await in_thread(out_of_the_way, "payments_rollup_away", "payments_rollup")
 
     assert (status, kind) == (500, "application/problem+json")
     assert "totalRequests" not in str(said)

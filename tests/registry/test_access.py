@@ -279,7 +279,7 @@ async def test_an_open_tenant_may_be_made_later(server: str, monkeypatch):
     monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", "later")
     async with Api(server) as api:
         assert await answer(api) == 401
-        tenant = await asyncio.to_thread(make_tenant, "later", open=True)
+        tenant = await in_thread(make_tenant, "later", open=True)
 
         async def let_in() -> bool:
             return await answer(api, "POST", json={"amount": "1.00"}) == 202
@@ -297,7 +297,7 @@ async def test_a_tenant_that_is_not_open_is_not_opened_by_the_setting(server: st
 
 
 async def test_a_wrong_key_is_not_let_in_as_the_open_tenant(server: str, monkeypatch):
-    await asyncio.to_thread(make_tenant, "wide", open=True)
+    await in_thread(make_tenant, "wide", open=True)
     monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", "wide")
 
     async with Api(server, "rk_abc_def") as api:
