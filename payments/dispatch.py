@@ -1,4 +1,4 @@
-"""The hot way out: claim → route → write down → send → settle. Which processor, routing.py says; the loop is queueing's.
+"""The hot way out: claim → route → write down → send → settle. Which processor, routing.py says; what follows, decisions.py.
 
 What is sent was written down before (attempt, processor, requestedAt). An outcome that is unknown, be it for a time-out,
 a reset or the death of a worker, is settled at the same processor with the same requestedAt before anything else.
@@ -6,21 +6,20 @@ a reset or the death of a worker, is settled at the same processor with the same
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
 from psycopg import AsyncConnection
 
 from payments import events, money, routing
+from payments.decisions import Claim, Settlement, after_repeat, after_send, never_booked, still_in_doubt, unknown
 from payments.processors import KINDS
-from payments.processors.base import Account, Order, Outcome, Processor, Result
+from payments.processors.base import Account, Outcome, Processor, Result
 from payments.routing import Atlas, Road
 from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
 from queueing.drain import TENANT_ROOM
@@ -34,17 +33,12 @@ SQL = database.statements(Path(__file__).parent / "sql" / "dispatch.sql")
 
 LEASE = 30.0  # seconds; longer than a look-up and a send together, and than any pause of ours
 SEND_WITHIN = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
-MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
-MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF that is well over an hour
-FIRST_BACKOFF = 0.1  # seconds
-LONGEST_BACKOFF = 30.0  # seconds
 NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked at again; behind many such, longer
 LOOKS = 10  # claims in a row past such payments, so that those behind them need not wait until all had their turn
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
 SETTLE_LINGER = 0.015  # seconds between commits of outcomes: fewer of them leave the machine time for accepting
 DOUBTS_KEPT = 100_000  # payments in doubt whose time we remember; one that is forgotten waits once more
-GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and never fail
 ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
 POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
@@ -76,50 +70,6 @@ class Found(NamedTuple):
     processor_id: int  # of the last attempt, as requested_at: a fresh payment has neither (None)
     requested_at: datetime
     doubted_for: float
-
-
-class Claim(msgspec.Struct, kw_only=True):
-    """A payment in this worker's hands, with the attempt that is being made."""
-
-    tenant_id: int
-    payment_id: int
-    correlation_id: UUID
-    amount: int
-    currency: str
-    status: Status  # as written down for this attempt
-    was: Status  # as found
-    number: int
-    tries: int  # with this one, since it was accepted or replayed
-    account: Account
-    reason: str
-    requested_at: datetime
-    in_doubt_since: datetime | None
-    in_doubt_for: float  # seconds at the claim, by the database's clock: ours may be stepped at any time
-    taken_at: float  # of our monotonic clock
-    created_at: datetime
-
-    @property
-    def order(self) -> Order:
-        return Order(
-            correlation_id=self.correlation_id,
-            amount=self.amount,
-            currency=self.currency,
-            requested_at=self.requested_at,
-        )
-
-
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an attempt and what it means for the payment."""
-
-    claim: Claim
-    status: Status
-    outcome: Result
-    code: str
-    detail: str
-    latency_ms: int
-    wait: float | None = None  # seconds until it is due again
-    in_doubt_since: datetime | None = None  # when uncertain: None is from now on
-    dead: bool = False
 
 
 class Dispatch:
@@ -361,7 +311,7 @@ class Dispatch:
         """We are leaving: what is in flight may go through, so it is in doubt from now on, and due at once."""
         for claim in items:
             self._settlements.submit(
-                _unknown(claim, "worker_left", "The worker left before the answer came", 0, wait=0.0)
+                unknown(claim, "worker_left", "The worker left before the answer came", 0, wait=0.0)
             )
         await self._settlements.finish()
 
@@ -392,110 +342,6 @@ class Dispatch:
         if health:
             self.atlas.endpoints[account.endpoint].said(health)
             await routing.note(account.endpoint, health)
-
-
-# -- What an outcome means: decisions without I/O ------------------------------------------------------------
-
-
-def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    """The first send of a decision, or a look-up that found the booking."""
-    if outcome.result is Result.BOOKED:
-        return _booked(claim, outcome, latency_ms)
-    if outcome.result is Result.DECLINED:
-        return _final(claim, outcome, f"Declined by {claim.account.name} ({outcome.code})", latency_ms)
-    if outcome.result is Result.NOT_BOOKED:
-        return _again(claim, outcome, latency_ms)
-    return _unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
-
-
-def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    """A send to the same processor while an earlier one is in doubt: only a booking ends the doubt.
-
-    A refusal says nothing of the earlier send, which may still be on its way.
-    """
-    if outcome.result is Result.BOOKED:
-        return _booked(claim, outcome, latency_ms)
-    if outcome.result is Result.UNKNOWN:
-        return _unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
-    return still_in_doubt(claim, outcome, latency_ms)
-
-
-def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    return msgspec.structs.replace(
-        _unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms),
-        in_doubt_since=claim.in_doubt_since,
-    )
-
-
-def never_booked(claim: Claim, latency_ms: int) -> Settlement:
-    """The processor's longest delay has passed and it knows nothing of the payment: it may go anywhere now."""
-    return Settlement(
-        claim=claim,
-        status=QUEUED,
-        outcome=Result.NOT_BOOKED,
-        code="never_booked",
-        detail=f"{claim.account.name} never booked it",
-        latency_ms=latency_ms,
-        wait=0.0,
-    )
-
-
-def _booked(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    return Settlement(
-        claim=claim,
-        status=SUCCEEDED,
-        outcome=Result.BOOKED,
-        code=outcome.code,
-        detail=f"Booked at {claim.account.name}",
-        latency_ms=latency_ms,
-    )
-
-
-def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead: bool = False) -> Settlement:
-    return Settlement(
-        claim=claim,
-        status=FAILED,
-        outcome=outcome.result,
-        code=outcome.code,
-        detail=detail,
-        latency_ms=latency_ms,
-        dead=dead,
-    )
-
-
-def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    # An outage is waited out: its payments are the breaker's probes, and being a probe must not use up their tries.
-    waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
-    if claim.tries >= MAX_ATTEMPTS and not waits:
-        return _final(claim, outcome, f"Gave up after {claim.number} attempts ({outcome.code})", latency_ms, dead=True)
-    return Settlement(
-        claim=claim,
-        status=QUEUED,
-        outcome=outcome.result,
-        code=outcome.code,
-        detail=f"Not booked at {claim.account.name} ({outcome.code})",
-        latency_ms=latency_ms,
-        wait=max(outcome.retry_after, backoff(claim.tries)),
-    )
-
-
-def _unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: float | None = None) -> Settlement:
-    return Settlement(
-        claim=claim,
-        status=UNCERTAIN,
-        outcome=Result.UNKNOWN,
-        code=code,
-        detail=detail,
-        latency_ms=latency_ms,
-        wait=backoff(claim.tries) if wait is None else wait,
-        dead=claim.tries >= MAX_QUESTIONS,
-    )
-
-
-def backoff(number: int) -> float:
-    """Seconds before the next attempt: doubling from FIRST_BACKOFF to LONGEST_BACKOFF, the upper half at random."""
-    full = min(FIRST_BACKOFF * 2 ** min(number - 1, 16), LONGEST_BACKOFF)
-    return full * random.uniform(0.5, 1.0)
 
 
 def _ms(started: float) -> int:

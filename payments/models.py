@@ -5,7 +5,6 @@ tenant. Rows of the hot tables carry no foreign-key constraints: the statements 
 they lock, and a check per row would cost a third of the throughput.
 """
 
-from datetime import timedelta
 from typing import Self
 
 from django.db import models
@@ -16,8 +15,6 @@ from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
 from payments.states import CANCELED, FAILED, REQUIRES_ACTION, SUCCEEDED, Status
 from registry.models import Tenant
-
-STUCK_AFTER = timedelta(minutes=5)
 
 
 def tenant_key() -> models.ForeignKey:
@@ -84,10 +81,6 @@ class Endpoint(AsyncModelMixin, models.Model):
 class PaymentQuerySet(AsyncQuerySet):
     def of(self, tenant_id: int) -> Self:
         return self.filter(tenant_id=tenant_id)
-
-    def stuck(self, *, since: timedelta = STUCK_AFTER) -> Self:
-        """Sent to a processor that never gave an answer."""
-        return self.filter(status__in=[Status.PROCESSING, Status.UNCERTAIN], changed_at__lt=Now() - since)
 
 
 class Payment(AsyncModelMixin, models.Model):

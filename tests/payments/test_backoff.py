@@ -6,7 +6,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.dispatch import FIRST_BACKOFF, LONGEST_BACKOFF, NO_ROAD, Dispatch, backoff
+from payments.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
+from payments.dispatch import NO_ROAD, Dispatch
 from registry import database
 from tests.settling import accept, seed, tries, until_settled
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from payments import dispatch
+from payments import decisions
 from payments.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
 from payments.processors import http
 from payments.routing import Atlas
@@ -91,7 +91,7 @@ TestEveryOrderOfEvents.settings = settings(max_examples=60, stateful_step_count=
 
 
 async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(tenant, worker, default, monkeypatch):
-    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.1)
+    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.1)
     default.says_of_its_health(failing=False)
     default.answers(500)
     await accept(tenant, 40)
@@ -112,7 +112,7 @@ async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(t
 
 
 async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, worker, default, monkeypatch):
-    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.1)
+    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.1)
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.6)
     default.says_of_its_health(failing=False)
     default.resets_connections(books=False)

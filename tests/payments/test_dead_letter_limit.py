@@ -3,7 +3,7 @@
 import pytest
 from django_async_backend.db import async_new_connection
 
-from payments import deadletters, dispatch
+from payments import deadletters, decisions
 from payments.models import DeadLetter
 from payments.processors import http
 from payments.states import FAILED, UNCERTAIN
@@ -14,9 +14,9 @@ from tests.settling import accept, payment, tries, until, until_settled
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(dispatch, "MAX_ATTEMPTS", 3)
-    monkeypatch.setattr(dispatch, "MAX_QUESTIONS", 4)
-    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr(decisions, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(decisions, "MAX_QUESTIONS", 4)
+    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.05)
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.2)
 
 
@@ -113,7 +113,7 @@ async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, work
     await eventually(lambda: second_letter(tenant))
 
     found = await api.detail(refused["correlationId"])
-    assert (found["status"], len(found["attempts"])) == (FAILED, 2 * dispatch.MAX_ATTEMPTS)
+    assert (found["status"], len(found["attempts"])) == (FAILED, 2 * decisions.MAX_ATTEMPTS)
 
 
 async def second_letter(tenant) -> bool:
@@ -123,24 +123,24 @@ async def second_letter(tenant) -> bool:
 async def test_an_outage_is_waited_out_beyond_the_limit_of_tries(tenant, worker, default):
     default.overloads(retry_after=0)
     [one] = await accept(tenant)
-    await eventually(lambda: len(default.received) > dispatch.MAX_ATTEMPTS + 1)
+    await eventually(lambda: len(default.received) > decisions.MAX_ATTEMPTS + 1)
     during = await letters(tenant)
 
     default.recovers()
     [settled] = await until_settled(tenant)
 
     assert not during
-    assert settled.attempt > dispatch.MAX_ATTEMPTS + 1
+    assert settled.attempt > decisions.MAX_ATTEMPTS + 1
     assert {a.code for a in (await tries(one))[:-1]} == {"http_429"}
 
 
 async def test_an_outage_that_outlasts_all_patience_ends_with_the_dead_letters(tenant, worker, default):
     default.overloads(retry_after=0)
     [one] = await accept(tenant)
-    await eventually(lambda: len(default.received) > dispatch.MAX_ATTEMPTS + 1)
+    await eventually(lambda: len(default.received) > decisions.MAX_ATTEMPTS + 1)
     patient = await letters(tenant)
 
-    await _age(tenant, dispatch.GIVE_UP_AFTER)
+    await _age(tenant, decisions.GIVE_UP_AFTER)
     [failed] = await until(tenant, FAILED)
 
     [letter] = await letters(tenant)

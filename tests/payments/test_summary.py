@@ -15,7 +15,8 @@ from msgspec import structs
 
 from payments import intake
 from payments import summary as summaries
-from payments.dispatch import Dispatch, Settlement
+from payments.decisions import Settlement
+from payments.dispatch import Dispatch
 from payments.intake import Order
 from payments.models import Processor
 from payments.processors.base import Result

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 from django.db import connection
 
-from payments import dispatch
+from payments import decisions, dispatch
 from payments.processors import http
 from payments.states import UNCERTAIN
 from registry import database
@@ -24,7 +24,7 @@ def impatient(monkeypatch):
     """Limits as in production, in tenths of seconds."""
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.3)
     monkeypatch.setattr(http, "LOOK_UP_TIMEOUT", 0.3)
-    monkeypatch.setattr(dispatch, "LONGEST_BACKOFF", 0.2)
+    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.2)
 
 
 def requested_at(processor: HttpProcessor, correlation_id) -> set:

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from payments.dispatch import PAYMENTS, Dispatch, after_send
+from payments.decisions import after_send
+from payments.dispatch import PAYMENTS, Dispatch
 from payments.processors.base import Outcome, Result
 from registry import database
 from tests.conftest import eventually
