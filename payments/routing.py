@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from payments.breaker import Breaker, State
+from payments.processors import KINDS
 from payments.processors.base import Account, Health
 from registry import database
 
@@ -146,12 +147,12 @@ class Atlas:
             account = _account(row)
             found[account.tenant_id].append(account)
             self.endpoints.setdefault(account.endpoint, Endpoint(account.endpoint))
-            if account.kind == "sandbox":
-                self._sandbox(account)
+            if not _polled(account):
+                self._ask_switch(account)
         self._accounts.update(found)
         self._read_at.update(dict.fromkeys(stale, now))
 
-    def _sandbox(self, account: Account) -> None:
+    def _ask_switch(self, account: Account) -> None:
         # It has no health call: what the switch says is what a poll would have said just now.
         endpoint = self.endpoints[account.endpoint]
         endpoint.min_response_ms, endpoint.polled_at = int(account.number("delay")), time.monotonic()
@@ -165,9 +166,7 @@ class Atlas:
 
     def polled(self) -> list[Account]:
         """One account per endpoint that has a health call."""
-        return list(
-            {a.endpoint: a for accounts in self._accounts.values() for a in accounts if a.kind != "sandbox"}.values()
-        )
+        return list({a.endpoint: a for accounts in self._accounts.values() for a in accounts if _polled(a)}.values())
 
     def rooms(self) -> dict[int, int]:
         """Tenants that can have only so many payments sent now: one while a probe is due, none while nothing is allowed."""
@@ -191,7 +190,7 @@ class Atlas:
             "keys": [e.key for e in mine],
             "breakers": [str(e.breaker.state) if e.breaker.changed else "" for e in mine],
             "failures": [e.breaker.failures for e in mine],
-            "trends": [float(e.trend_ms) for e in mine],
+            "trends": [float(e.trend_ms) if e.measured_at else None for e in mine],
         }
         for breaker in changed:  # before the write: what changes while it is under way is for the next one
             breaker.changed = False
@@ -217,6 +216,11 @@ class Atlas:
                 endpoint.breaker.reset()
             endpoint.breaker.changed = False
         endpoint.known_state = state
+
+
+def _polled(account: Account) -> bool:
+    kind = KINDS.get(account.kind)  # typed in by people, as the options below
+    return kind is not None and kind.polled
 
 
 def _account(row: database.Row) -> Account:

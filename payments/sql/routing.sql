@@ -26,21 +26,21 @@ UPDATE payments_endpoint SET failing = %(failing)s, min_response_ms = %(minimum)
 WHERE key = %(key)s;
 
 -- name: share
--- A breaker is written only by the worker that saw it change; rows that would stay as they are cost no write.
+-- A breaker is written only by the worker that saw it change, a trend only by one that measured it (else NULL); rows that would stay as they are cost no write.
 WITH seen AS (
     SELECT * FROM unnest(%(keys)s::text[], %(breakers)s::text[], %(failures)s::bigint[], %(trends)s::float8[])
         AS t (key, breaker, failures, trend_ms)
 ), written AS (
     INSERT INTO payments_endpoint AS e
         (key, failing, min_response_ms, trend_ms, next_poll_at, breaker, failures, breaker_changed_at)
-    SELECT key, false, 0, trend_ms, now(), coalesce(nullif(breaker, ''), 'closed'), failures, now() FROM seen ORDER BY key
+    SELECT key, false, 0, coalesce(trend_ms, 0), now(), coalesce(nullif(breaker, ''), 'closed'), failures, now() FROM seen ORDER BY key
     ON CONFLICT (key) DO UPDATE SET
-        trend_ms = excluded.trend_ms,
+        trend_ms = coalesce((SELECT s.trend_ms FROM seen s WHERE s.key = e.key), e.trend_ms),
         failures = excluded.failures,
         breaker = CASE WHEN (SELECT s.breaker FROM seen s WHERE s.key = e.key) = '' THEN e.breaker ELSE excluded.breaker END,
         breaker_changed_at = CASE WHEN (SELECT s.breaker FROM seen s WHERE s.key = e.key) IN ('', e.breaker)
             THEN e.breaker_changed_at ELSE now() END
-    WHERE abs(e.trend_ms - excluded.trend_ms) > 0.5 OR e.failures <> excluded.failures
+    WHERE abs(e.trend_ms - (SELECT s.trend_ms FROM seen s WHERE s.key = e.key)) > 0.5 OR e.failures <> excluded.failures
        OR (SELECT s.breaker FROM seen s WHERE s.key = e.key) NOT IN ('', e.breaker)
     RETURNING e.key, e.failing, e.min_response_ms, e.breaker, extract(epoch FROM now() - e.polled_at)::float8 AS ago
 )

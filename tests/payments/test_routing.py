@@ -313,3 +313,37 @@ async def test_a_sandbox_that_was_slowed_down_gets_its_payments_back_when_it_is_
 
     await eventually(back)
     assert left == {"dear"}
+
+
+async def test_a_fresh_worker_leaves_the_trend_that_others_measured_as_it_is(tenant, default):
+    measured, fresh = routing.Atlas(), routing.Atlas()
+    for atlas in (measured, fresh):
+        await atlas.learn({tenant.pk})
+    [endpoint] = measured.endpoints.values()
+    for _ in range(20):
+        endpoint.answered(healthy=True, seconds=0.4)
+    await measured.share()
+    known_before = await _trend(endpoint.key)
+
+    await fresh.share()
+
+    assert known_before > 300
+    assert await _trend(endpoint.key) == known_before
+
+
+async def _trend(key: str) -> float:
+    return (await database.fetch("SELECT trend_ms FROM payments_endpoint WHERE key = %s", [key]))[0][0]
+
+
+async def test_whether_a_kind_is_polled_its_class_says(tenant, default, monkeypatch):
+    await in_thread(make_processor, tenant, "silent", kind="http", url="http://127.0.0.1:1")
+    await in_thread(make_processor, tenant, "own")
+    await in_thread(make_processor, tenant, "odd", kind="nobody-knows")
+    atlas = routing.Atlas()
+
+    await atlas.learn({tenant.pk})
+    polled = {account.name for account in atlas.polled()}
+    monkeypatch.setattr(routing.KINDS["http"], "polled", False)
+
+    assert polled == {"default", "silent"}
+    assert atlas.polled() == []
