@@ -21,6 +21,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     stack.enter_context(embedded.use(data))
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ["REDIS_URL"] = redis_of(worker, os.environ["REDIS_URL"])
+        os.environ["REGISTRY_DATA"] = str(data / worker)
     return (yield)
 
 
