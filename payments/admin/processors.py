@@ -43,7 +43,12 @@ def unsettled_at(processor: Processor) -> int:
 
 
 class ProcessorForm(ReasonedForm):
-    url = forms.CharField(max_length=500, required=False, help_text="kind http: where it answers")
+    url = forms.CharField(
+        max_length=500,
+        required=False,
+        help_text="kind http: where it answers",
+        widget=forms.TextInput(attrs={"size": 60}),  # a whole address in sight
+    )
 
     def _get_validation_exclusions(self) -> set[str]:
         """models.URLField wants a dot in the host's name, which hosts on a private network have not."""
