@@ -128,7 +128,7 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
 async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
     """Those of these partitions that there are."""
     params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
-    there = dict(await database.fetch(SQL["find_partitions"], params))
+    there: dict[str, int] = dict(await database.fetch(SQL["find_partitions"], params))  # type: ignore[arg-type]
     for name, number in there.items():
         _partitions.put((tenant_id, queue.id, name), number)
         _places.put((tenant_id, number), Place(name, queue.id, queue.name))

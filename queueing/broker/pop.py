@@ -157,8 +157,7 @@ async def _look(claim: _Claim, target: Target) -> Popped | None:
 
 
 async def _claimed(claim: _Claim) -> "list[Row]":
-    batcher = _batcher(one=claim.lanes[0].partition is not None)
-    future = batcher.submit(claim)
+    future = _batcher().submit(claim)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -268,24 +267,14 @@ def _note(rows: "list[Row]", claim: _Claim) -> None:
 
 # -- Statements ----------------------------------------------------------------------------------------------
 
-_ANY = SQL["claim"].format(where="true")
-_ONE = SQL["claim"].format(where="k.partition_id = l.partition_id")
 
-
-async def _claim(requests: Sequence[_Claim], sql: str) -> "list[list[Row]]":
-    rows = await database.fetch(sql, _parameters(requests), repeatable=False)
+async def _claim(requests: Sequence[_Claim]) -> "list[list[Row]]":
+    # Not repeated: the first may have been committed, and its leases would stand in the way of the second.
+    rows = await database.fetch(SQL["claim"], _parameters(requests), repeatable=False)
     found: list[list[Row]] = [[] for _ in requests]
     for row in rows:
         found[row[0]].append(Row(*row))
     return found
-
-
-async def _claim_any(requests: Sequence[_Claim]) -> "list[list[Row]]":
-    return await _claim(requests, _ANY)
-
-
-async def _claim_one(requests: Sequence[_Claim]) -> "list[list[Row]]":
-    return await _claim(requests, _ONE)
 
 
 def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
@@ -307,7 +296,7 @@ def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
         "groups": [lane.group_id for _, lane in lanes],
         "partitions": [lane.partition for _, lane in lanes],
         "priorities": [lane.priority for _, lane in lanes],
-        "slots": [taken[number] for number, _ in lanes],
+        "counts": [taken[number] for number, _ in lanes],
         "slot_lanes": [slot[0] for slot in slots],
         "places": [slot[1] for slot in slots],
         "requests": [slot[2] for slot in slots],
@@ -316,15 +305,14 @@ def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
     }
 
 
-_batchers: dict[tuple[asyncio.AbstractEventLoop, bool], Batcher[_Claim, list[Row]]] = {}
+_batchers: dict[asyncio.AbstractEventLoop, Batcher[_Claim, list[Row]]] = {}
 
 
-def _batcher(*, one: bool) -> "Batcher[_Claim, list[Row]]":
-    key = (asyncio.get_running_loop(), one)
-    found = _batchers.get(key)
+def _batcher() -> "Batcher[_Claim, list[Row]]":
+    loop = asyncio.get_running_loop()
+    found = _batchers.get(loop)
     if found is None:
-        write = _claim_one if one else _claim_any
-        found = _batchers[key] = Batcher(write, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
+        found = _batchers[loop] = Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
     return found
 
 

@@ -45,13 +45,13 @@ class Pushed(msgspec.Struct, rename="camel"):
 
 
 class Columns:
-    """Rows for `queueing_push`, by column; one request's, or several put together."""
+    """Messages for `queueing_push`, by column; one request's, or several put together."""
 
-    __slots__ = ("ids", "keys", "partitions", "payloads", "producers", "tenants", "traces", "transactions")
+    __slots__ = ("ids", "keys", "payloads", "producers", "slots", "traces", "transactions", "where")
 
     def __init__(self) -> None:
-        self.tenants: list[int] = []
-        self.partitions: list[int] = []
+        self.where: dict[tuple[int, int], int] = {}  # (tenant, partition) → slot, counted from 1
+        self.slots: list[int] = []
         self.ids: list[UUID] = []
         self.transactions: list[str] = []
         self.payloads: list[bytes] = []
@@ -62,16 +62,42 @@ class Columns:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def slot(self, tenant_id: int, partition: int) -> int:
+        return self.where.setdefault((tenant_id, partition), len(self.where) + 1)
+
     def extend(self, other: "Columns") -> None:
-        for name in self.__slots__:
+        slots = [0, *(self.slot(*place) for place in other.where)]
+        self.slots += [slots[slot] for slot in other.slots]
+        for name in ("ids", "transactions", "payloads", "keys", "traces", "producers"):
             getattr(self, name).extend(getattr(other, name))
 
+    def only(self, place: int) -> "Columns":
+        """One message of these."""
+        one = Columns()
+        one.where = self.where
+        for name in ("slots", "ids", "transactions", "payloads", "keys", "traces", "producers"):
+            getattr(one, name).append(getattr(self, name)[place])
+        return one
+
     def parameters(self, *, counted: bool) -> dict[str, Any]:
-        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        """Partitions sorted, for their rows are locked in that order."""
+        order = sorted(self.where)
+        slots = [0] * (len(order) + 1)
+        for new, place in enumerate(order, 1):
+            slots[self.where[place]] = new
+        params: dict[str, Any] = {
+            "tenants": [tenant for tenant, _ in order],
+            "partitions": [partition for _, partition in order],
+            "slots": [slots[slot] for slot in self.slots],
+            "ids": self.ids,
+            "transactions": self.transactions,
+            "payloads": self.payloads,
+            "counted": counted,
+        }
         for name in ("keys", "traces", "producers"):  # mostly empty: an array less to carry
-            if not any(columns[name]):
-                columns[name] = None
-        return {**columns, "counted": counted}
+            column = getattr(self, name)
+            params[name] = column if any(column) else None
+        return params
 
 
 type Verdict = tuple[UUID | None, str]  # the message that was there before, and 'duplicate', 'changed' or 'gone'
@@ -127,13 +153,12 @@ async def columns(
             key_id = crypto.current_key()
             place_of = (tenant_id, item.queue, item.partition, transaction_id)
             payload = crypto.encrypt(payload, key_id=key_id, place=place_of)
-        rows.partitions.append(numbers[item.queue, item.partition])
+        rows.slots.append(rows.slot(tenant_id, numbers[item.queue, item.partition]))
         rows.ids.append(message)
         rows.transactions.append(transaction_id)
         rows.payloads.append(payload)
         rows.keys.append(key_id)
         rows.traces.append(item.trace_id)
-    rows.tenants = [tenant_id] * len(wanted)
     rows.producers = [producer or None] * len(wanted)
     return rows, queues
 
@@ -181,6 +206,7 @@ def judge(
 ) -> list[int]:
     """Write down what became of the items; those that have to be tried again."""
     again = []
+    names = ["", *(partition_name(*place) for place in rows.where)]
     for place, n in enumerate(wanted):
         item = items[n]
         original, reason = verdicts.get(place, (None, ""))
@@ -192,7 +218,7 @@ def judge(
                 rows.transactions[place],
                 "queued",
                 str(rows.ids[place]),
-                partition_name(tenant_id, rows.partitions[place]),
+                names[rows.slots[place]],
                 item.trace_id,
                 item.queue,
             )
@@ -260,16 +286,12 @@ async def _push_what_fits(
     """One by one against the room left, for a duplicate takes none."""
     verdicts: dict[int, Verdict] = {}
     for place, name in enumerate(names):
-        one = Columns()
-        for column in Columns.__slots__:
-            getattr(one, column).append(getattr(rows, column)[place])
+        one = rows.only(place)
         left = room.get(name)
         if left is not None and left <= 0:
-            known = await database.rows(
-                conn,
-                SQL["message_of"],
-                {"tenant": one.tenants[0], "partition": one.partitions[0], "transaction": one.transactions[0]},
-            )
+            tenant_id, partition = list(rows.where)[rows.slots[place] - 1]
+            params = {"tenant": tenant_id, "partition": partition, "transaction": rows.transactions[place]}
+            known = await database.rows(conn, SQL["message_of"], params)
             verdicts[place] = (known[0][0], "duplicate") if known else (None, "full")
             continue
         found = await write(one, conn, counted=True)

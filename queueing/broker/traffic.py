@@ -18,9 +18,13 @@ SUMS = (
 )  # fmt: skip
 
 
+def _zeros() -> defaultdict[tuple[int, int], dict[str, int]]:
+    return defaultdict(lambda: dict.fromkeys(SUMS, 0))
+
+
 class _Counts:
     def __init__(self) -> None:
-        self.sums: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMS, 0))
+        self.sums = _zeros()
         self.max_lag: dict[tuple[int, int], int] = {}
         self.task: asyncio.Task | None = None
 
@@ -41,7 +45,7 @@ class _Counts:
         await self.flush()
 
     async def flush(self) -> None:
-        sums, self.sums = self.sums, defaultdict(self.sums.default_factory)
+        sums, self.sums = self.sums, _zeros()
         max_lag, self.max_lag = self.max_lag, {}
         if not sums:
             return

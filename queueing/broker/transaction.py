@@ -51,7 +51,7 @@ async def commit(
         count = sum(item.queue == queue.name for item in items)
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
         parking.wake(queue.id, count)
-    return _results(tenant_id, operations, rows, acked)
+    return _results(operations, rows, acked)
 
 
 def _leases(required: Sequence[str]) -> list[UUID]:
@@ -115,10 +115,9 @@ def _number(tenant_id: int, one: Ack) -> int | None:
     return partition_number(tenant_id, one.partition_id)
 
 
-def _results(
-    tenant_id: int, operations: Sequence[Operation], rows: push.Columns, acked: Sequence[acks.Acked]
-) -> list[dict[str, Any]]:
+def _results(operations: Sequence[Operation], rows: push.Columns, acked: Sequence[acks.Acked]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
+    names = ["", *(partition_name(*place) for place in rows.where)]
     item = ack = 0
     for operation in operations:
         for one in operation.items:
@@ -129,7 +128,7 @@ def _results(
                     "success": True,
                     "transactionId": rows.transactions[item],
                     "messageId": str(rows.ids[item]),
-                    "partitionId": partition_name(tenant_id, rows.partitions[item]),
+                    "partitionId": names[rows.slots[item]],
                     "queueName": one.queue,
                 }
             )

@@ -78,7 +78,8 @@ ON CONFLICT (tenant_id, partition_id, group_id) DO UPDATE SET
 
 -- name: push
 SELECT * FROM queueing_push(
-    %(tenants)s, %(partitions)s, %(ids)s, %(transactions)s, %(payloads)s, %(keys)s, %(traces)s, %(producers)s, %(counted)s
+    %(tenants)s, %(partitions)s, %(slots)s, %(ids)s, %(transactions)s, %(payloads)s, %(keys)s, %(traces)s, %(producers)s,
+    %(counted)s
 )
 
 -- name: size
@@ -89,82 +90,10 @@ SELECT coalesce(sum(p.last_seq - least(p.last_seq, coalesce((
 FROM queueing_partition p WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s
 
 -- name: claim
--- Lanes say where to look (a group of a queue, in the order of priority), slots what to fill: one partition each, up to
--- `size` messages per request. The longest waiting partition first. Whose reader let its lease lapse has one try less;
--- who is out of tries is read message by message, to find the one that kills its readers.
-WITH lane AS MATERIALIZED (
-    SELECT * FROM unnest(
-        %(lanes)s::bigint[], %(tenants)s::bigint[], %(groups)s::bigint[], %(partitions)s::bigint[], %(priorities)s::bigint[],
-        %(slots)s::bigint[]
-    ) AS l (lane, tenant_id, group_id, partition_id, priority, slots)
-), slot AS MATERIALIZED (
-    SELECT * FROM unnest(
-        %(slot_lanes)s::bigint[], %(places)s::bigint[], %(requests)s::bigint[], %(sizes)s::bigint[], %(leases)s::uuid[]
-    ) AS s (lane, place, request, size, lease)
-), taken AS MATERIALIZED (
-    SELECT l.lane, row_number() OVER (PARTITION BY l.lane ORDER BY l.priority DESC, c.due_at, c.partition_id) AS place, c.*
-    FROM lane l
-    CROSS JOIN LATERAL (
-        SELECT * FROM queueing_consumer k
-        WHERE k.tenant_id = l.tenant_id AND k.group_id = l.group_id AND {where} AND k.due_at <= now()
-        ORDER BY k.due_at LIMIT l.slots
-        FOR UPDATE SKIP LOCKED
-    ) c
-), due AS MATERIALIZED (
-    SELECT t.*, s.request, s.size, s.lease AS new_lease, p.name AS partition_name, p.last_seq, q.id AS queue_id,
-        q.lease_seconds, q.ttl_seconds, q.delay_seconds,
-        q.window_seconds > 0 AND p.last_at + q.window_seconds * interval '1 second' > now() AS hidden,
-        t.attempt + (t.lease_id IS NOT NULL)::int AS tries,
-        t.lease_id IS NOT NULL AND q.dead_letter_after_retries AND t.attempt >= q.retry_limit AS spent
-    FROM taken t
-    JOIN slot s ON s.lane = t.lane AND s.place = t.place
-    JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
-    JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
-), sized AS (
-    SELECT d.*, least(
-        CASE WHEN d.hidden THEN 0 WHEN d.spent OR d.singly > d.cursor THEN 1 ELSE d.size END,
-        d.size - coalesce(sum(CASE WHEN d.hidden THEN 0 ELSE greatest(d.last_seq - d.cursor, 0) END) OVER earlier, 0)
-    )::bigint AS room
-    FROM due d
-    WINDOW earlier AS (PARTITION BY d.request ORDER BY d.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-), filled AS (
-    SELECT * FROM sized WHERE room > 0 OR hidden
-), read AS MATERIALIZED (
-    SELECT f.partition_id, f.group_id, m.*
-    FROM filled f
-    CROSS JOIN LATERAL (
-        SELECT m.seq, m.id, m.transaction_id, m.trace_id, m.payload, m.key_id, m.producer, m.created_at
-        FROM queueing_message m
-        WHERE m.tenant_id = f.tenant_id AND m.partition_id = f.partition_id AND m.seq > f.cursor
-            AND (f.delay_seconds = 0 OR m.created_at <= now() - f.delay_seconds * interval '1 second')
-            AND (f.ttl_seconds = 0 OR m.created_at > now() - f.ttl_seconds * interval '1 second')
-            AND (f.buried <= f.cursor OR NOT EXISTS (
-                SELECT FROM queueing_deadmessage b
-                WHERE b.tenant_id = f.tenant_id AND b.partition_id = f.partition_id AND b.group_id = f.group_id AND b.seq = m.seq
-            ))
-        ORDER BY m.seq LIMIT greatest(f.room, 0)
-    ) m
-), ends AS (
-    SELECT partition_id, group_id, max(seq) AS last, count(*) AS messages FROM read GROUP BY 1, 2
-), leased AS (
-    UPDATE queueing_consumer c SET
-        cursor = CASE WHEN f.new_lease IS NULL THEN coalesce(e.last, c.cursor) ELSE c.cursor END,
-        consumed = c.consumed + CASE WHEN f.new_lease IS NULL THEN coalesce(e.messages, 0) ELSE 0 END,
-        consumed_at = CASE WHEN f.new_lease IS NULL THEN now() ELSE c.consumed_at END,
-        delivered = coalesce(e.last, c.delivered),
-        attempt = CASE WHEN f.new_lease IS NULL THEN 0 ELSE f.tries END,
-        singly = CASE WHEN f.spent AND c.singly <= c.cursor THEN c.delivered ELSE c.singly END,
-        lease_id = CASE WHEN e.last IS NOT NULL THEN f.new_lease END,
-        due_at = CASE WHEN e.last IS NOT NULL AND f.new_lease IS NOT NULL
-            THEN now() + f.lease_seconds * interval '1 second' ELSE '-infinity' END
-    FROM filled f LEFT JOIN ends e ON e.partition_id = f.partition_id AND e.group_id = f.group_id
-    WHERE c.tenant_id = f.tenant_id AND c.partition_id = f.partition_id AND c.group_id = f.group_id
+SELECT * FROM queueing_claim(
+    %(lanes)s, %(tenants)s, %(groups)s, %(partitions)s, %(priorities)s, %(counts)s, %(slot_lanes)s, %(places)s, %(requests)s,
+    %(sizes)s, %(leases)s
 )
-SELECT f.request, f.tenant_id, f.queue_id, f.group_id, f.partition_id, f.partition_name,
-    f.spent AND (f.singly > f.cursor OR f.delivered <= f.cursor + 1), f.tries,
-    r.seq, r.id, r.transaction_id, r.trace_id, r.payload, r.key_id, r.producer, r.created_at
-FROM filled f LEFT JOIN read r ON r.partition_id = f.partition_id AND r.group_id = f.group_id
-ORDER BY f.request, f.place, r.seq
 
 -- name: rest
 SELECT queueing_rest(%(tenants)s, %(partitions)s, %(groups)s)

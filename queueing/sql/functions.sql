@@ -1,85 +1,80 @@
 -- What the message queue does in more than one step and one round trip. A function's statements see what was committed
 -- before each of them began, so that a row's lock, once held, shows the row's last state: a single statement would not.
+--
+-- Every access to a table is by its key, for rows that are named: the plans are made once per connection, perhaps while
+-- the tables are still empty, and must not become wrong as they grow. Hence no sequential scans and no hash joins, and
+-- places in arrays instead of joins between what was passed in.
 
--- Messages are numbered under the lock of their partition's row, so that numbers appear in order. Returns what was not
--- added: `original` names the message that has the same transaction id; NULL with reason 'gone' means that the partition
--- was dropped, 'changed' that its queue wants what the caller did not do (encrypt, count against its maximum).
+-- Messages are numbered under the lock of their partition's row, so that numbers appear in order. `slots` says which of
+-- the partitions each message goes to. Returns what was not added: a 'duplicate' with the message that has its transaction
+-- id; 'gone' where the partition was dropped; 'changed' where its queue wants what the caller did not do (encrypt, count
+-- against its maximum).
 CREATE OR REPLACE FUNCTION queueing_push(
-    tenants bigint[], partitions bigint[], ids uuid[], transactions text[], payloads bytea[], keys text[],
+    tenants bigint[], partitions bigint[], slots bigint[], ids uuid[], transactions text[], payloads bytea[], keys text[],
     traces uuid[], producers text[], counted boolean
-) RETURNS TABLE (item bigint, original uuid, reason text) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (item bigint, original uuid, reason text) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     moment timestamptz;
-    ready bigint[];
-    sealed bigint[];
-    sleeping bigint[];
+    lasts bigint[];  -- number of each partition's latest message; -1 where there is no such partition
+    kinds bigint[];  -- what each partition's queue wants: 1 encryption, 2 counting
+    sleeping bigint[];  -- slots of partitions that some group waits for
 BEGIN
-    SELECT array_agg(held.id) FILTER (WHERE NOT held.full_check AND held.queue_id IS NOT NULL),
-        array_agg(held.id) FILTER (WHERE held.encrypted),
-        array_agg(held.id) FILTER (WHERE held.idle)
-    INTO ready, sealed, sleeping
-    FROM (
-        SELECT p.id, p.queue_id, p.idle, coalesce(q.encrypted, false) AS encrypted,
-            coalesce(q.max_size, 0) > 0 AND NOT counted AS full_check
-        FROM (SELECT DISTINCT u.t, u.p FROM unnest(tenants, partitions) AS u (t, p)) w
-        JOIN queueing_partition p ON p.tenant_id = w.t AND p.id = w.p
-        LEFT JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
-        ORDER BY p.tenant_id, p.id
-        FOR UPDATE OF p
-    ) held;
+    SELECT array_agg(coalesce(h.last_seq, -1) ORDER BY u.slot), array_agg(coalesce(h.kind, 0) ORDER BY u.slot),
+        array_agg(u.slot) FILTER (WHERE h.idle)
+    INTO lasts, kinds, sleeping
+    FROM unnest(tenants, partitions) WITH ORDINALITY AS u (t, p, slot)
+    LEFT JOIN LATERAL (
+        SELECT p.last_seq, p.idle, (
+            SELECT q.encrypted::int + CASE WHEN q.max_size > 0 THEN 2 ELSE 0 END
+            FROM queueing_queue q WHERE q.id = p.queue_id
+        ) AS kind
+        FROM queueing_partition p
+        WHERE p.tenant_id = u.t AND p.id = u.p AND p.queue_id IS NOT NULL
+        FOR UPDATE
+    ) h ON true;
     moment := clock_timestamp();
 
     RETURN QUERY
-    WITH item AS MATERIALIZED (
-        SELECT * FROM unnest(tenants, partitions, ids, transactions, payloads, keys, traces, producers)
-            WITH ORDINALITY AS u (tenant_id, partition_id, id, transaction_id, payload, key_id, trace_id, producer, n)
+    WITH told AS MATERIALIZED (
+        SELECT u.*, first_value(u.id) OVER (PARTITION BY u.slot, u.transaction_id ORDER BY u.n) AS first, (
+            SELECT m.id FROM queueing_message m
+            WHERE m.tenant_id = tenants[u.slot] AND m.partition_id = partitions[u.slot]
+                AND m.transaction_id = u.transaction_id
+        ) AS known,
+        CASE WHEN lasts[u.slot] < 0 THEN 'gone'
+            WHEN kinds[u.slot] & 1 > 0 AND u.key_id IS NULL OR kinds[u.slot] & 2 > 0 AND NOT counted THEN 'changed' END AS why
+        FROM unnest(slots, ids, transactions, payloads, keys, traces, producers)
+            WITH ORDINALITY AS u (slot, id, transaction_id, payload, key_id, trace_id, producer, n)
     ), fresh AS MATERIALIZED (
-        SELECT f.*, row_number() OVER (PARTITION BY f.partition_id ORDER BY f.n) AS place
-        FROM (
-            SELECT DISTINCT ON (i.partition_id, i.transaction_id) i.*
-            FROM item i
-            WHERE i.partition_id = ANY(ready)
-                AND (i.key_id IS NOT NULL OR sealed IS NULL OR i.partition_id <> ALL(sealed))
-                AND NOT EXISTS (
-                    SELECT FROM queueing_message m
-                    WHERE m.tenant_id = i.tenant_id AND m.partition_id = i.partition_id
-                        AND m.transaction_id = i.transaction_id
-                )
-            ORDER BY i.partition_id, i.transaction_id, i.n
-        ) f
-    ), head AS (
+        SELECT t.*, row_number() OVER (PARTITION BY t.slot ORDER BY t.n) AS place
+        FROM told t WHERE t.known IS NULL AND t.first = t.id AND t.why IS NULL
+    ), moved AS (
         UPDATE queueing_partition p SET last_seq = p.last_seq + c.added, last_at = moment, idle = false
-        FROM (SELECT f.tenant_id, f.partition_id, count(*) AS added FROM fresh f GROUP BY 1, 2) c
-        WHERE p.tenant_id = c.tenant_id AND p.id = c.partition_id
-        RETURNING p.id, p.last_seq - c.added AS base
+        FROM (SELECT f.slot, count(*) AS added FROM fresh f GROUP BY 1) c
+        WHERE p.tenant_id = tenants[c.slot] AND p.id = partitions[c.slot]
     ), added AS (
         INSERT INTO queueing_message (
             tenant_id, partition_id, seq, id, transaction_id, payload, key_id, trace_id, producer, created_at
         )
-        SELECT f.tenant_id, f.partition_id, h.base + f.place, f.id, f.transaction_id, f.payload, f.key_id, f.trace_id,
-            f.producer, moment
-        FROM fresh f JOIN head h ON h.id = f.partition_id
-        RETURNING queueing_message.id
+        SELECT tenants[f.slot], partitions[f.slot], lasts[f.slot] + f.place, f.id, f.transaction_id, f.payload, f.key_id,
+            f.trace_id, f.producer, moment
+        FROM fresh f
     )
-    SELECT i.n, coalesce(m.id, f.id),
-        CASE WHEN m.id IS NOT NULL OR f.id IS NOT NULL THEN 'duplicate' WHEN p.id IS NOT NULL THEN 'changed' ELSE 'gone' END
-    FROM item i
-    LEFT JOIN added a ON a.id = i.id
-    LEFT JOIN fresh f ON f.partition_id = i.partition_id AND f.transaction_id = i.transaction_id
-    LEFT JOIN queueing_message m ON m.tenant_id = i.tenant_id AND m.partition_id = i.partition_id
-        AND m.transaction_id = i.transaction_id
-    LEFT JOIN queueing_partition p ON p.tenant_id = i.tenant_id AND p.id = i.partition_id AND p.queue_id IS NOT NULL
-    WHERE a.id IS NULL;
+    SELECT t.n, CASE WHEN t.known IS NOT NULL THEN t.known WHEN t.why IS NULL THEN t.first END,
+        CASE WHEN t.known IS NULL AND t.why IS NOT NULL THEN t.why ELSE 'duplicate' END
+    FROM told t WHERE t.known IS NOT NULL OR t.first <> t.id OR t.why IS NOT NULL;
 
     IF sleeping IS NOT NULL THEN
         UPDATE queueing_partition p SET idle = false
-        FROM (SELECT DISTINCT u.t, u.p FROM unnest(tenants, partitions) AS u (t, p)) w
-        WHERE p.tenant_id = w.t AND p.id = w.p AND p.id = ANY(sleeping) AND p.idle;
-        UPDATE queueing_consumer c SET due_at = moment + q.delay_seconds * interval '1 second'
-        FROM (SELECT DISTINCT u.t, u.p FROM unnest(tenants, partitions) AS u (t, p)) w
-        JOIN queueing_partition p ON p.tenant_id = w.t AND p.id = w.p
-        JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
-        WHERE p.id = ANY(sleeping) AND c.tenant_id = p.tenant_id AND c.partition_id = p.id AND c.due_at IS NULL;
+        FROM unnest(sleeping) AS u (slot)
+        WHERE p.tenant_id = tenants[u.slot] AND p.id = partitions[u.slot] AND p.idle;
+        UPDATE queueing_consumer c SET due_at = moment + (
+            SELECT q.delay_seconds * interval '1 second' FROM queueing_queue q
+            WHERE q.id = (SELECT p.queue_id FROM queueing_partition p WHERE p.tenant_id = c.tenant_id AND p.id = c.partition_id)
+        )
+        FROM unnest(sleeping) AS u (slot)
+        WHERE c.tenant_id = tenants[u.slot] AND c.partition_id = partitions[u.slot] AND c.due_at IS NULL;
     END IF;
 END $$;
 
@@ -87,7 +82,8 @@ END $$;
 -- lock keeps pushes away meanwhile: one that commits later finds `idle` and wakes them. Where somebody is pushing at this
 -- moment the consumer stays as it is, due, and the next pop comes back to it.
 CREATE OR REPLACE FUNCTION queueing_rest(tenants bigint[], partitions bigint[], groups bigint[])
-RETURNS void LANGUAGE plpgsql AS $$
+RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     held bigint[];
     resting bigint[];
@@ -141,33 +137,39 @@ END $$;
 -- its place. Returns the items that were refused with their reason, and (item 0) the keys whose lease ended.
 CREATE OR REPLACE FUNCTION queueing_complete(
     tenants bigint[], partitions bigint[], names text[], leases uuid[], owners bigint[], transactions text[]
-) RETURNS TABLE (item bigint, key bigint, reason text) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (item bigint, key bigint, reason text) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     moment timestamptz := clock_timestamp();
-    refused_items bigint[];
+    groups bigint[];  -- of each key; -1 where its lease is not alive
+    ends bigint[];  -- number of the latest message that each key's lease handed out
+    delays bigint[];
+    refused bigint[];
     reasons text[];
     ended bigint[];
-    rest_tenants bigint[];
-    rest_partitions bigint[];
-    rest_groups bigint[];
+    over_tenants bigint[];
+    over_partitions bigint[];
+    over_groups bigint[];
 BEGIN
-    WITH held AS MATERIALIZED (
-        SELECT k.k, c.tenant_id, c.partition_id, c.group_id, c.cursor, c.delivered, q.delay_seconds
-        FROM unnest(tenants, partitions, names, leases) WITH ORDINALITY AS k (t, p, name, lease, k)
-        JOIN queueing_consumer c ON c.tenant_id = k.t AND c.partition_id = k.p AND c.lease_id = k.lease
-        JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id AND g.name = k.name
-        JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
-        WHERE c.due_at > moment
-        ORDER BY c.tenant_id, c.partition_id, c.group_id
+    SELECT array_agg(coalesce(h.group_id, -1) ORDER BY u.k), array_agg(coalesce(h.delivered, 0) ORDER BY u.k),
+        array_agg(coalesce(h.delay, 0) ORDER BY u.k)
+    INTO groups, ends, delays
+    FROM unnest(tenants, partitions, names, leases) WITH ORDINALITY AS u (t, p, name, lease, k)
+    LEFT JOIN LATERAL (
+        SELECT c.group_id, c.delivered, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
+        FROM queueing_consumer c
+        JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
+        WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.lease_id = u.lease AND g.name = u.name AND c.due_at > moment
         FOR UPDATE OF c
-    ), found AS MATERIALIZED (
-        SELECT i.n, h.k, m.seq
-        FROM unnest(owners, transactions) WITH ORDINALITY AS i (k, transaction_id, n)
-        LEFT JOIN held h ON h.k = i.k
-        LEFT JOIN queueing_message m ON m.tenant_id = h.tenant_id AND m.partition_id = h.partition_id
-            AND m.transaction_id = i.transaction_id AND m.seq <= h.delivered
-    ), top AS (
-        SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k
+    ) h ON true;
+
+    WITH found AS MATERIALIZED (
+        SELECT u.n, u.k, (
+            SELECT m.seq FROM queueing_message m
+            WHERE m.tenant_id = tenants[u.k] AND m.partition_id = partitions[u.k] AND m.transaction_id = u.transaction_id
+                AND groups[u.k] > 0 AND m.seq <= ends[u.k]
+        ) AS seq
+        FROM unnest(owners, transactions) WITH ORDINALITY AS u (k, transaction_id, n)
     ), moved AS (
         UPDATE queueing_consumer c SET
             cursor = greatest(c.cursor, t.seq),
@@ -176,33 +178,144 @@ BEGIN
             attempt = CASE WHEN t.seq > c.cursor THEN 0 ELSE c.attempt END,
             lease_id = CASE WHEN t.seq < c.delivered THEN c.lease_id END,
             due_at = CASE WHEN t.seq < c.delivered THEN c.due_at ELSE coalesce((
-                SELECT m.created_at + h.delay_seconds * interval '1 second' FROM queueing_message m
-                WHERE m.tenant_id = h.tenant_id AND m.partition_id = h.partition_id AND m.seq > h.delivered
+                SELECT m.created_at + delays[t.k] * interval '1 second' FROM queueing_message m
+                WHERE m.tenant_id = c.tenant_id AND m.partition_id = c.partition_id AND m.seq > c.delivered
                 ORDER BY m.seq LIMIT 1
             ), '-infinity') END
-        FROM top t JOIN held h ON h.k = t.k
-        WHERE c.tenant_id = h.tenant_id AND c.partition_id = h.partition_id AND c.group_id = h.group_id
+        FROM (SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k) t
+        WHERE c.tenant_id = tenants[t.k] AND c.partition_id = partitions[t.k] AND c.group_id = groups[t.k]
         RETURNING t.k, c.tenant_id, c.partition_id, c.group_id, c.lease_id, c.due_at
-    ), refused AS (
+    )
+    SELECT r.items, r.reasons, o.ended, o.tenants, o.partitions, o.groups
+    INTO refused, reasons, ended, over_tenants, over_partitions, over_groups
+    FROM (
         SELECT array_agg(f.n) AS items,
-            array_agg(CASE WHEN f.k IS NULL THEN 'Invalid or expired lease' ELSE 'Message not found' END) AS reasons
+            array_agg(CASE WHEN groups[f.k] < 0 THEN 'Invalid or expired lease' ELSE 'Message not found' END) AS reasons
         FROM found f WHERE f.seq IS NULL
-    ), outcome AS (
+    ) r, (
         SELECT array_agg(m.k) FILTER (WHERE m.lease_id IS NULL) AS ended,
             array_agg(m.tenant_id) FILTER (WHERE m.due_at = '-infinity') AS tenants,
             array_agg(m.partition_id) FILTER (WHERE m.due_at = '-infinity') AS partitions,
             array_agg(m.group_id) FILTER (WHERE m.due_at = '-infinity') AS groups
         FROM moved m
-    )
-    SELECT r.items, r.reasons, o.ended, o.tenants, o.partitions, o.groups
-    INTO refused_items, reasons, ended, rest_tenants, rest_partitions, rest_groups
-    FROM refused r, outcome o;
+    ) o;
 
-    IF rest_tenants IS NOT NULL THEN
-        PERFORM queueing_rest(rest_tenants, rest_partitions, rest_groups);
+    IF over_tenants IS NOT NULL THEN
+        PERFORM queueing_rest(over_tenants, over_partitions, over_groups);
     END IF;
     RETURN QUERY
-    SELECT u.n, 0::bigint, u.why FROM unnest(refused_items, reasons) AS u (n, why)
+    SELECT u.n, 0::bigint, u.why FROM unnest(refused, reasons) AS u (n, why)
     UNION ALL
     SELECT 0::bigint, u.k, ''::text FROM unnest(ended) AS u (k);
+END $$;
+
+-- Lease what is due. Lanes say where to look (a group of a queue, in the order of priority; or one partition of it), slots
+-- what to fill: one partition each, up to `size` messages per request, a request's slots one after the other. The longest
+-- waiting partition comes first. Whose reader let its lease lapse has one try less; who is out of tries is read message by
+-- message, to find the one that kills its readers (`kills`). A slot without a lease is done with what it gets. Rows without
+-- a message tell of partitions that had nothing to read: the caller lets queueing_rest look at them.
+CREATE OR REPLACE FUNCTION queueing_claim(
+    lanes bigint[], tenants bigint[], groups bigint[], partitions bigint[], priorities bigint[], counts bigint[],
+    slot_lanes bigint[], places bigint[], requests bigint[], sizes bigint[], leases uuid[]
+) RETURNS TABLE (
+    request bigint, tenant_id bigint, queue_id bigint, group_id bigint, partition_id bigint, partition_name varchar,
+    kills boolean, tries int, seq bigint, id uuid, transaction_id varchar, trace_id uuid, payload bytea, key_id varchar,
+    producer varchar, created_at timestamptz
+) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH lane AS MATERIALIZED (
+        SELECT * FROM unnest(lanes, tenants, groups, partitions, priorities, counts)
+            AS l (lane, tenant_id, group_id, partition_id, priority, slots)
+    ), slot AS MATERIALIZED (
+        SELECT * FROM unnest(slot_lanes, places, requests, sizes, leases) AS s (lane, place, request, size, lease)
+    ), any_partition AS MATERIALIZED (
+        SELECT l.lane, l.priority, c.*
+        FROM lane l
+        CROSS JOIN LATERAL (
+            SELECT * FROM queueing_consumer k
+            WHERE l.partition_id IS NULL AND k.tenant_id = l.tenant_id AND k.group_id = l.group_id AND k.due_at <= now()
+            ORDER BY k.due_at LIMIT l.slots
+            FOR UPDATE SKIP LOCKED
+        ) c
+    ), one_partition AS MATERIALIZED (
+        SELECT l.lane, l.priority, c.*
+        FROM lane l
+        CROSS JOIN LATERAL (
+            SELECT * FROM queueing_consumer k
+            WHERE k.tenant_id = l.tenant_id AND k.partition_id = l.partition_id AND k.group_id = l.group_id
+                AND k.due_at <= now()
+            FOR UPDATE SKIP LOCKED
+        ) c
+    ), taken AS (
+        SELECT t.*, row_number() OVER (PARTITION BY t.lane ORDER BY t.priority DESC, t.due_at, t.partition_id) AS place
+        FROM (SELECT * FROM any_partition UNION ALL SELECT * FROM one_partition) t
+    ), due AS MATERIALIZED (
+        SELECT t.*, s.request, s.size, s.lease AS new_lease, p.name AS partition_name, p.last_seq, q.id AS queue_id,
+            q.lease_seconds, q.ttl_seconds, q.delay_seconds,
+            q.window_seconds > 0 AND p.last_at + q.window_seconds * interval '1 second' > now() AS hidden,
+            t.attempt + (t.lease_id IS NOT NULL)::int AS tries,
+            t.lease_id IS NOT NULL AND q.dead_letter_after_retries AND t.attempt >= q.retry_limit AS spent
+        FROM taken t
+        JOIN slot s ON s.lane = t.lane AND s.place = t.place
+        JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
+        JOIN queueing_queue q ON q.id = p.queue_id
+    ), sized AS (
+        SELECT d.*, least(
+            CASE WHEN d.hidden THEN 0 WHEN d.spent OR d.singly > d.cursor THEN 1 ELSE d.size END,
+            d.size - coalesce(sum(CASE WHEN d.hidden THEN 0 ELSE greatest(d.last_seq - d.cursor, 0) END) OVER earlier, 0)
+        )::bigint AS room
+        FROM due d
+        WINDOW earlier AS (PARTITION BY d.request ORDER BY d.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+    ), filled AS MATERIALIZED (
+        SELECT * FROM sized WHERE room > 0 OR hidden
+    ), got AS MATERIALIZED (
+        SELECT f.request, f.place AS slot_place, f.tenant_id, f.queue_id, f.group_id, f.partition_id, f.partition_name,
+            f.spent AND (f.singly > f.cursor OR f.delivered <= f.cursor + 1) AS kills, f.tries,
+            m.*
+        FROM filled f
+        CROSS JOIN LATERAL (
+            SELECT m.seq, m.id, m.transaction_id, m.trace_id, m.payload, m.key_id, m.producer, m.created_at
+            FROM queueing_message m
+            WHERE m.tenant_id = f.tenant_id AND m.partition_id = f.partition_id AND m.seq > f.cursor
+                AND (f.delay_seconds = 0 OR m.created_at <= now() - f.delay_seconds * interval '1 second')
+                AND (f.ttl_seconds = 0 OR m.created_at > now() - f.ttl_seconds * interval '1 second')
+                AND (f.buried <= f.cursor OR NOT EXISTS (
+                    SELECT FROM queueing_deadmessage b
+                    WHERE b.tenant_id = f.tenant_id AND b.partition_id = f.partition_id AND b.group_id = f.group_id
+                        AND b.seq = m.seq
+                ))
+            ORDER BY m.seq LIMIT greatest(f.room, 0)
+        ) m
+    ), ends AS MATERIALIZED (
+        SELECT g.partition_id, g.group_id, max(g.seq) AS last, count(*) AS messages FROM got g GROUP BY 1, 2
+    ), all_filled AS MATERIALIZED (
+        SELECT f.*, e.last, e.messages
+        FROM filled f LEFT JOIN ends e ON e.partition_id = f.partition_id AND e.group_id = f.group_id
+    ), leased AS (
+        UPDATE queueing_consumer c SET
+            cursor = CASE WHEN f.new_lease IS NULL THEN coalesce(f.last, c.cursor) ELSE c.cursor END,
+            consumed = c.consumed + CASE WHEN f.new_lease IS NULL THEN coalesce(f.messages, 0) ELSE 0 END,
+            consumed_at = CASE WHEN f.new_lease IS NULL THEN now() ELSE c.consumed_at END,
+            delivered = coalesce(f.last, c.delivered),
+            attempt = CASE WHEN f.new_lease IS NULL THEN 0 ELSE f.tries END,
+            singly = CASE WHEN f.spent AND c.singly <= c.cursor THEN c.delivered ELSE c.singly END,
+            lease_id = CASE WHEN f.last IS NOT NULL THEN f.new_lease END,
+            due_at = CASE WHEN f.last IS NOT NULL AND f.new_lease IS NOT NULL
+                THEN now() + f.lease_seconds * interval '1 second' ELSE '-infinity' END
+        FROM all_filled f
+        WHERE c.tenant_id = f.tenant_id AND c.partition_id = f.partition_id AND c.group_id = f.group_id
+    ), told AS (
+        SELECT * FROM got
+        UNION ALL
+        SELECT f.request, f.place, f.tenant_id, f.queue_id, f.group_id, f.partition_id, f.partition_name, false, f.tries,
+            NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM all_filled f WHERE f.last IS NULL
+    )
+    SELECT t.request, t.tenant_id, t.queue_id, t.group_id, t.partition_id, t.partition_name, t.kills, t.tries, t.seq, t.id,
+        t.transaction_id, t.trace_id, t.payload, t.key_id, t.producer, t.created_at
+    FROM told t
+    ORDER BY t.request, t.slot_place, t.seq;
 END $$;

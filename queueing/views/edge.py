@@ -15,7 +15,7 @@ from queueing.broker.models import NAME_LENGTH
 from registry import access
 from registry.api import json_response, problem_response
 from registry.errors import Invalid, Problem
-from registry.handler import by_method, lean
+from registry.handler import View, by_method, lean
 
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -54,7 +54,7 @@ def endpoint(scope: str, *, max_body: int | None = None) -> Callable[[Endpoint],
     return mark
 
 
-def route(**views: Endpoint) -> Endpoint:
+def route(**views: View) -> View:
     """One address of the queue's API, a view per method; browsers of any site may ask whether they may ask."""
     dispatch = by_method(OPTIONS=_preflight, **views)
     dispatch.problem = queue_problem  # type: ignore[attr-defined]

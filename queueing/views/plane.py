@@ -89,8 +89,11 @@ class ExtendBody(msgspec.Struct):
     seconds: int = 60
 
 
-_push, _ack, _ack_batch = (msgspec.json.Decoder(kind) for kind in (PushBody, AckBody, AckBatchBody))
-_transaction, _extend = msgspec.json.Decoder(TransactionBody), msgspec.json.Decoder(ExtendBody)
+_push = msgspec.json.Decoder(PushBody)
+_ack = msgspec.json.Decoder(AckBody)
+_ack_batch = msgspec.json.Decoder(AckBatchBody)
+_transaction = msgspec.json.Decoder(TransactionBody)
+_extend = msgspec.json.Decoder(ExtendBody)
 
 # What the contract says of a field that is missing or of the wrong type, by the end of msgspec's own message.
 _WORDS = (
