@@ -48,6 +48,6 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(
             FUNCTIONS.read_text().replace("%", "%%"),
-            "DROP FUNCTION queueing_push; DROP FUNCTION queueing_rest; DROP FUNCTION queueing_complete",
+            "DROP FUNCTION queueing_push, queueing_rest, queueing_complete, queueing_claim",
         ),
     ]
