@@ -4,19 +4,22 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import psycopg
+from django.conf import settings
 
 from payments import events
-from payments.errors import DifferentContent
+from payments.errors import DifferentContent, PaymentError
 from payments.states import Status
-from registry import database, live, telemetry
+from queueing import spill
+from registry import database, live, reach, telemetry
 from registry.batching import Batcher
 from registry.errors import Unavailable
 from registry.sync import sync_twin
@@ -24,6 +27,7 @@ from registry.sync import sync_twin
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
+KIND = "payment"  # of what waits in the spill
 WAKE_EVERY = 0.02  # seconds: at most that many hints to the drains, however many commits
 
 
@@ -51,6 +55,11 @@ class Receipt(msgspec.Struct, frozen=True):
 class _Row(msgspec.Struct, frozen=True):
     order: Order
     fingerprint: bytes
+    at: datetime  # when it was asked for; what it is written down with, wherever it waits before
+
+    @property
+    def key(self) -> tuple[int, UUID]:
+        return self.order.tenant_id, self.order.correlation_id
 
 
 _content = msgspec.msgpack.Encoder(order="deterministic")
@@ -72,7 +81,7 @@ def fingerprint(order: Order) -> bytes:
 
 async def submit(order: Order) -> Receipt:
     """Make `order` durable, or find it so. Raises DifferentContent (409), Unavailable (503)."""
-    outcome = await _batcher().submit(_Row(order, fingerprint(order)))
+    outcome = await _batcher().submit(_Row(order, fingerprint(order), datetime.now(UTC)))
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -80,8 +89,8 @@ async def submit(order: Order) -> Receipt:
 
 async def submit_many(orders: Sequence[Order]) -> list[Receipt | DifferentContent | Unavailable]:
     """`submit` for up to a thousand at once: one verdict per order, in order."""
-    batcher = _batcher()
-    return list(await asyncio.gather(*(batcher.submit(_Row(order, fingerprint(order))) for order in orders)))
+    batcher, now = _batcher(), datetime.now(UTC)
+    return list(await asyncio.gather(*(batcher.submit(_Row(order, fingerprint(order), now)) for order in orders)))
 
 
 submit_sync = sync_twin(submit)
@@ -99,6 +108,30 @@ def _batcher() -> Batcher[_Row, _Verdict]:
 
 
 async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
+    """Into PostgreSQL; while that is away, into the spill; with INTAKE=stream, into the stream that workers carry."""
+    if settings.INTAKE == "stream":
+        relayed = await _spill(batch, spill.relay)
+        if not all(isinstance(verdict, Unavailable) for verdict in relayed):
+            return relayed
+        log.warning("the stream takes nothing; payments go to PostgreSQL")
+    # What waits goes first: a write that overtook it could take an id that was promised to other content.
+    ours = await spill.turn(KIND)
+    if ours:
+        try:
+            return await reach.attempt(lambda: _accept(batch))
+        except Unavailable as error:
+            log.info("PostgreSQL takes no payments, the spill does", extra={"reason": error.detail})
+    verdicts = await _spill(batch, spill.append)
+    refused = [n for n, verdict in enumerate(verdicts) if isinstance(verdict, Unavailable)]
+    if refused and not ours:  # the spill is full and PostgreSQL back: better out of turn than not at all
+        with suppress(Unavailable):
+            late = await reach.attempt(lambda: _accept([batch[n] for n in refused]))
+            for n, verdict in zip(refused, late, strict=True):
+                verdicts[n] = verdict
+    return verdicts
+
+
+async def _accept(batch: Sequence[_Row]) -> list[_Verdict]:
     started = time.perf_counter()
     accepted = {(t, c): (at, position) for t, c, at, position in await database.fetch(SQL["accept"], _columns(batch))}
     telemetry.ACCEPT_BATCH.observe(len(batch))
@@ -106,11 +139,10 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
     verdicts: list[Any] = []
     told, open_keys = [], []
     for row in batch:
-        key = (row.order.tenant_id, row.order.correlation_id)
-        fresh = accepted.pop(key, None)
+        fresh = accepted.pop(row.key, None)
         if fresh is None:
             verdicts.append(None)
-            open_keys.append(key)
+            open_keys.append(row.key)
             continue
         at, position = fresh
         verdicts.append(Receipt(at, replayed=False))
@@ -142,6 +174,7 @@ def _columns(batch: Sequence[_Row]) -> dict[str, list]:
         "wanted": [o.processor for o in orders],
         "run_at": [o.scheduled_for for o in orders],
         "priority": [o.priority for o in orders],
+        "at": [row.at for row in batch],
     }
 
 
@@ -173,7 +206,7 @@ def _judge(batch: Sequence[_Row], verdicts: list, existing: dict) -> list[_Verdi
     """Same id: the same content is a replay, other content a conflict."""
     for n, row in enumerate(batch):
         if verdicts[n] is None:
-            found = existing.get((row.order.tenant_id, row.order.correlation_id))
+            found = existing.get(row.key)
             if found is None:
                 verdicts[n] = Unavailable("the tenant was purged at this very moment; try again")
                 continue
@@ -182,6 +215,90 @@ def _judge(batch: Sequence[_Row], verdicts: list, existing: dict) -> list[_Verdi
             verdicts[n] = Receipt(at, replayed=True) if same else DifferentContent()
             (_REPLAYED if same else _CONFLICTED).inc()
     return verdicts
+
+
+# -- While PostgreSQL is away ----------------------------------------------------------------------------
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    """What this process knows of a payment that is not in PostgreSQL yet."""
+
+    fingerprint: bytes
+    at: datetime
+    durable: asyncio.Future[None]
+
+
+_waiting: dict[tuple[int, UUID], _Waiting] = {}  # of the one loop that serves requests, and so accepts
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Row).decode
+
+
+async def _spill(batch: Sequence[_Row], append: Callable[..., asyncio.Future[None]]) -> list[_Verdict]:
+    """Durable without PostgreSQL. An id that waits here already is replayed or refused as if it were there."""
+    found: list[tuple[_Waiting, bool]] = []
+    for row in batch:
+        known = _waiting.get(row.key)
+        found.append((known or _append(row, append), known is not None))
+    await asyncio.wait({waiting.durable for waiting, _ in found})
+    return [_verdict_of(row, *waiting) for row, waiting in zip(batch, found, strict=True)]
+
+
+def _append(row: _Row, append: Callable[..., asyncio.Future[None]]) -> _Waiting:
+    durable = append(KIND, row.order.tenant_id, _encode(row), at=row.at)
+    waiting = _waiting[row.key] = _Waiting(row.fingerprint, row.at, durable)
+    if append is spill.relay:  # it is carried elsewhere, and this process never hears of it again
+        durable.add_done_callback(lambda _: _forget(row.key, waiting))
+    return waiting
+
+
+def _forget(key: tuple[int, UUID], waiting: _Waiting) -> None:
+    if _waiting.get(key) is waiting:
+        del _waiting[key]
+
+
+def _verdict_of(row: _Row, waiting: _Waiting, known: bool) -> _Verdict:
+    error = waiting.durable.exception()
+    if error is not None:
+        _forget(row.key, waiting)
+        return error if isinstance(error, Unavailable) else Unavailable(repr(error))
+    if waiting.fingerprint != row.fingerprint:
+        _CONFLICTED.inc()
+        return DifferentContent()
+    return Receipt(waiting.at, replayed=known)
+
+
+async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
+    """What waited, into PostgreSQL. What had been committed before its answer was lost is found there, and is no second one."""
+    rows = [_decode(record.data) for record in records]
+    try:
+        outcomes = await reach.attempt(lambda: _accept(rows))
+    except Unavailable:
+        raise
+    except Exception:
+        if len(rows) == 1:  # it is set aside; whoever sends it again is a new sender
+            _waiting.pop(rows[0].key, None)
+        raise
+    for outcome in outcomes:
+        if isinstance(outcome, Unavailable):
+            raise outcome
+    for row in rows:
+        _waiting.pop(row.key, None)
+    return [
+        spill.Verdict(f"409 {outcome.detail}") if isinstance(outcome, PaymentError) else spill.STORED
+        for outcome in outcomes
+    ]
+
+
+def _seen(records: list[spill.Record]) -> None:
+    """Ids that a dead process had promised: the same content is a replay, other content a conflict, as it would say."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    for record in records:
+        with suppress(msgspec.MsgspecError):  # it is set aside when it is stored
+            row = _decode(record.data)
+            _waiting.setdefault(row.key, _Waiting(row.fingerprint, row.at, done))
+
+
+spill.register(KIND, _store, seen=_seen)
 
 
 # -- Waking the drains -----------------------------------------------------------------------------------

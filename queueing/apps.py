@@ -9,3 +9,4 @@ class QueueingConfig(AppConfig):
 
     def ready(self) -> None:
         from queueing import health  # noqa: F401 - registers checks and gauges
+        from queueing.spill import health as _spill  # noqa: F401 - the same of the spill

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 import uvloop
 from asgiref.sync import async_to_sync
 
+from queueing import spill
 from queueing.drain import Drain, Job, forever
-from registry import database, live
+from registry import database, live, reach
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,14 @@ async def _drain(queue: str) -> None:
 
     watching = loop.create_task(forever(watch_parent))
     try:
-        await drain.run(seconds=DRAIN_SECONDS * random.uniform(0.8, 1.2))
+        async with spill.carrying():
+            await drain.run(seconds=DRAIN_SECONDS * random.uniform(0.8, 1.2))
     finally:
         watching.cancel()
         await drain.job.close()
+        await spill.close()
         await live.close()
+        await reach.close()
         await database.close()
 
 

@@ -27,6 +27,15 @@ LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets an
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
 LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", multiprocess_mode="livesum")
 DB_ERRORS = Counter("registry_database_errors_total", "Errors of the connection to PostgreSQL", ["kind"])
+SPILL_APPENDED = Counter("registry_spill_appended_total", "Writes that the spill made durable", ["kind"])
+SPILL_DRAINED = Counter("registry_spill_drained_total", "Writes that left the spill", ["kind", "outcome"])
+SPILL_RECORDS = Gauge(
+    "registry_spill_records", "Writes that wait for PostgreSQL", ["kind"], multiprocess_mode="livesum"
+)
+SPILL_BYTES = Gauge("registry_spill_bytes", "What they take", ["kind"], multiprocess_mode="livesum")
+SPILL_OLDEST = Gauge(
+    "registry_spill_oldest_seconds", "How long the oldest has waited", ["kind"], multiprocess_mode="livemax"
+)
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 
 # What the work at hand is for; every line of the log carries it.

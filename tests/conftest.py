@@ -23,8 +23,9 @@ from django.test.utils import setup_databases, teardown_databases
 from django_async_backend.db import async_new_connection
 
 from payments.dispatch import Dispatch
+from queueing import spill
 from queueing.drain import Drain
-from registry import access, database, live
+from registry import access, database, live, reach
 from registry.models import Tenant
 from tests.bed import HttpProcessor
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
@@ -63,10 +64,13 @@ def django_db_setup(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def _database(
+    django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """The loop's pool and Django's own connection both see the test database, in every test."""
     # Other processes' tests number their tenants as we do; their messages must not reach our hub.
     settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] += f":{settings.DATABASES['default']['NAME']}"
+    settings.SPILL_FOLDER = tmp_path_factory.mktemp("spill")  # what theirs left is not ours to store
     with django_db_blocker.unblock():
         yield
         connection.close()
@@ -80,6 +84,7 @@ def _living_connection(_database: None) -> None:
 @pytest.fixture(autouse=True)
 async def _clean() -> AsyncIterator[None]:
     yield
+    await reach.close()  # whether the server could be reached in one test is nothing to the next
     await database.release()
     await in_thread(_remove_all)
 
@@ -108,7 +113,9 @@ def _which_have_rows() -> str:
 @pytest.fixture(scope="session", autouse=True)
 async def _loop_resources() -> AsyncIterator[None]:
     yield
+    await spill.close()
     await live.close()
+    await reach.close()
     await database.close()
     await asyncio.to_thread(end_threads)
     await asyncio.get_running_loop().shutdown_default_executor()

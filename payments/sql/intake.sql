@@ -1,17 +1,18 @@
 -- name: accept
 -- One statement, one commit for all payments of the same instant. A correlation id that exists is left alone and not
--- returned. Events are numbered last: the tenants' stream rows are locked in order of tenant and only until the commit.
+-- returned. `at` is when its sender asked: a payment that waited in the spill keeps that time, unless the machine that
+-- took it is ahead of the server. Events are numbered last: the tenants' stream rows are locked in order of tenant and only until the commit.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(correlation)b::uuid[], %(fingerprint)b::bytea[], %(amount)b::bigint[],
         %(currency)b::text[], %(description)b::text[], %(metadata)b::text[], %(wanted)b::text[],
-        %(run_at)b::timestamptz[], %(priority)b::bigint[]
-    ) AS t (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata, wanted, run_at, priority)
+        %(run_at)b::timestamptz[], %(priority)b::bigint[], %(at)b::timestamptz[]
+    ) AS t (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata, wanted, run_at, priority, at)
 ), accepted AS (
     INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,
         wanted_processor, scheduled_for, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
     SELECT tenant_id, correlation_id, fingerprint, amount, currency, description, metadata::jsonb,
-        wanted, run_at, coalesce(run_at, now()), priority, 'queued', 1, '', 0, 0, now(), now()
+        wanted, run_at, coalesce(run_at, least(at, now())), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
     FROM input
     ON CONFLICT (tenant_id, correlation_id) DO NOTHING
     RETURNING tenant_id, id, correlation_id, created_at

@@ -1,0 +1,71 @@
+"""`spill list`, `spill replay` and `spill drop`: what was set aside on its way to PostgreSQL."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from queueing import spill
+from registry.management.base import AsyncCommand, add_json
+
+
+class Command(AsyncCommand):
+    help = "List, replay or drop writes that the spill set aside because they could not be stored."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        add_json(verbs.add_parser("list", help="what was set aside, and why"))
+        for verb, what in (("replay", "try to store them once more"), ("drop", "forget them")):
+            chosen = verbs.add_parser(verb, help=what)
+            chosen.add_argument("id", nargs="*", help="as `spill list` shows them")
+            chosen.add_argument("--all", action="store_true", help="every one")
+
+    async def run(self, *, verb: str, **options: Any) -> None:
+        try:
+            await getattr(self, f"do_{verb}")(**options)
+        finally:
+            await spill.close()
+
+    async def do_list(self, *, json: bool, **_: Any) -> None:
+        data = [
+            {
+                "id": aside.id,
+                "kind": kind,
+                "tenantId": aside.record.tenant_id if aside.record else None,
+                "acceptedAt": aside.record.at.isoformat() if aside.record else None,
+                "setAsideAt": aside.at.isoformat(),
+                "bytes": len(aside.record.data if aside.record else aside.raw),
+                "reason": aside.reason,
+            }
+            for kind, kept in (await found()).items()
+            for aside in kept
+        ]
+        lines = [f"{a['id']}  {a['kind']:<8} tenant {a['tenantId']}  {a['setAsideAt']}  {a['reason']}" for a in data]
+        self.tell("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
+
+    async def do_replay(self, *, id: Sequence[str], all: bool, **_: Any) -> None:
+        chosen = await chosen_of(id, all)
+        done = [one for kind, ids in chosen.items() for one in await spill.replay(kind, ids)]
+        unreadable = sum(map(len, chosen.values())) - len(done)
+        more = f" {unreadable} cannot be read; they can only be dropped." if unreadable else ""
+        self.stdout.write(f"{len(done)} will be stored by the next process that drains.{more}")
+
+    async def do_drop(self, *, id: Sequence[str], all: bool, **_: Any) -> None:
+        chosen = await chosen_of(id, all)
+        dropped = [one for kind, ids in chosen.items() for one in ids if await spill.drop(kind, one)]
+        self.stdout.write(f"{len(dropped)} dropped.")
+
+
+async def found() -> dict[str, list[spill.Aside]]:
+    return {kind: await spill.asides(kind) for kind in spill.KINDS}
+
+
+async def chosen_of(ids: Sequence[str], all: bool) -> dict[str, list[str]]:
+    """Raises CommandError for an id that nothing has, and for no choice at all."""
+    if not ids and not all:
+        raise CommandError("say which: ids as `spill list` shows them, or --all")
+    there = {kind: [aside.id for aside in kept] for kind, kept in (await found()).items()}
+    unknown = set(ids) - {id for kept in there.values() for id in kept}
+    if unknown:
+        raise CommandError(f"nothing was set aside as {', '.join(sorted(unknown))}")
+    return {kind: [id for id in kept if all or id in ids] for kind, kept in there.items()}

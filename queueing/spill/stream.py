@@ -1,0 +1,273 @@
+"""The spill in Redis Streams: a stream per process and kind, owned by a lock that lapses when its process dies.
+
+    registry:spill:<kind>:logs           set of the streams' names
+    registry:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
+    registry:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
+    registry:spill:<kind>:aside          hash: what was set aside, by id
+
+How durable an append is, Redis' `appendfsync` decides: `always`, on the disk before the answer; `everysec`, up to a
+second may be lost with the machine (not with the process). A shared stream has one name for all: everybody appends, and
+whoever holds its lock drains. One that is not `eager` is looked at now and then, for what an earlier setting left.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from queueing.spill.frames import pack, unpack
+from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
+from registry.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+HOLD = 10.0  # seconds of silence after which a process is taken for dead
+ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an answer within one
+BLOCK = 0.4  # seconds that a drain of a shared stream waits for something new; below the limit above
+GROUP = "drain"
+FIELD = b"r"
+
+_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Aside).decode
+
+
+class StreamEngine:
+    """One process's stream of one kind and those of dead ones; or, with `shared`, one stream of all processes."""
+
+    def __init__(
+        self,
+        url: str,
+        kind: str,
+        *,
+        limit: int,
+        shared: str = "",
+        drains: bool = True,
+        eager: bool = True,
+        hold: float = HOLD,
+    ) -> None:
+        self.kind, self.limit, self.shared, self.drains, self.hold = kind, limit, shared, drains, hold
+        self.bytes = 0
+        self.look_every = min(1.0 if eager else 5.0, hold / 4)
+        self._block = int(BLOCK * 1000) if shared and eager else None
+        self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.prefix = f"registry:spill:{kind}:"
+        self._redis: Any = Redis.from_url(url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT)
+        self._name = shared or self.me
+        self._owned: list[str] = []  # to drain, in this order; our own is the last
+        self._claimed: set[str] = set()  # those whose former owner's pending entries are ours by now
+        self._made = False
+        self._renewed = time.monotonic()
+
+    @property
+    def idle(self) -> float:
+        return (
+            0.01 if self._block and self.shared in self._owned else self.look_every
+        )  # that one is waited for in `batch`
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}{name}"
+
+    # -- Appending -----------------------------------------------------------------------------------------
+
+    async def append(self, records: Sequence[Record]) -> None:
+        contents = [pack(record) for record in records]
+        size = sum(map(len, contents))
+        if self.bytes + size > self.limit:
+            raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
+        try:
+            if not self._made:
+                await self._make()
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for content in contents:
+                    pipe.xadd(self._key(self._name), {FIELD: content})
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            self._made = False  # it may come back empty
+            raise Full("the spill cannot be written: Redis does not take it") from error
+        if not self.shared:
+            self.bytes += size
+
+    async def _make(self) -> None:
+        await self._prepare(self._name)  # first: once it is owned it is read
+        if not self.shared:
+            await self._own(self._name)
+        self._made = True
+
+    async def _prepare(self, name: str) -> None:
+        if not self.shared:
+            await self._redis.sadd(f"{self.prefix}logs", name)
+        try:
+            await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def _own(self, name: str) -> bool:
+        """Whether it is ours to drain from now on."""
+        if name not in self._owned:
+            free = await self._redis.set(f"{self._key(name)}:owner", self.me, nx=True, px=int(self.hold * 1000))
+            if not free:
+                return False
+            if name == self._name:
+                self._owned.append(name)
+            else:
+                self._owned.insert(0, name)
+        return True
+
+    # -- Draining ------------------------------------------------------------------------------------------
+
+    async def batch(self, limit: int) -> list[Item]:
+        if not self.drains:
+            return []
+        try:
+            for name in list(self._owned):
+                if found := await self._read(name, limit):
+                    return [_item(name, *entry) for entry in found]
+                if name != self._name:
+                    await self._forget(name)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise Unavailable("Redis does not answer") from error
+            await self._restore()
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
+        return []
+
+    async def _restore(self) -> None:
+        """Redis came back empty; what it had lost, only its own durability could have kept."""
+        self.bytes = 0
+        try:
+            for name in self._owned:
+                await self._prepare(name)
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
+
+    async def _read(self, name: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """First what its former owner had in hand: that is older."""
+        key = self._key(name)
+        if name not in self._claimed:
+            _, found, *_ = await self._redis.xautoclaim(key, GROUP, self.me, min_idle_time=0, count=limit)
+            if found:
+                return found
+            self._claimed.add(name)
+        said: Any = await self._redis.xreadgroup(GROUP, self.me, {key: ">"}, count=limit, block=self._block)
+        if not said:
+            return []
+        return next(iter(said.values()))[0] if isinstance(said, dict) else said[0][1]
+
+    async def _forget(self, name: str) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(self._key(name), f"{self._key(name)}:owner")
+            pipe.srem(f"{self.prefix}logs", name)
+            await pipe.execute()
+        self._owned.remove(name)
+
+    async def settle(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+        name = items[0].place[0]
+        ids = [item.place[1] for item in items]
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for item, verdict in zip(items, verdicts, strict=True):
+                    if verdict.reason:
+                        id = aside_id(item)
+                        aside = Aside(
+                            id, datetime.now(UTC), verdict.reason, item.record, b"" if item.record else item.raw
+                        )
+                        pipe.hset(f"{self.prefix}aside", id, _encode(aside))
+                pipe.xack(self._key(name), GROUP, *ids)
+                pipe.xdel(self._key(name), *ids)
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
+        self.bytes = max(0, self.bytes - sum(len(item.raw) for item in items))
+
+    # -- The dead ------------------------------------------------------------------------------------------
+
+    async def adopt(self) -> AsyncIterator[list[Item]]:
+        if not self.drains:
+            return
+        try:
+            if self.shared:
+                if await self._own(self.shared):
+                    await self._prepare(self.shared)
+                return
+            for raw in await self._redis.smembers(f"{self.prefix}logs"):
+                name = raw.decode()
+                if name != self._name and name not in self._owned and await self._own(name):
+                    await self._prepare(name)
+                    found = [_item(name, *entry) for entry in await self._redis.xrange(self._key(name))]
+                    self.bytes += sum(len(item.raw) for item in found)
+                    log.warning("taking over what a dead process left", extra={"stream": name, "records": len(found)})
+                    yield found
+        except (RedisError, OSError) as error:
+            log.info("Redis does not say what others left", extra={"error": repr(error)})
+
+    async def beat(self) -> None:
+        """Renew what we hold; what was lost meanwhile (a long pause) is somebody else's now."""
+        if not self._owned or time.monotonic() - self._renewed < self.hold / 5:
+            return
+        self._renewed = time.monotonic()
+        try:
+            for name in list(self._owned):
+                key = f"{self._key(name)}:owner"
+                if not await self._redis.eval(_RENEW, 1, key, self.me, int(self.hold * 1000)):
+                    self._owned.remove(name)
+                    if name == self._name:
+                        await self._own(name)
+        except (RedisError, OSError) as error:
+            log.info("Redis does not answer", extra={"error": repr(error)})
+
+    # -- How it is -----------------------------------------------------------------------------------------
+
+    async def waits(self) -> int:
+        with suppress(RedisError, OSError):
+            return await self._redis.xlen(self._key(self.shared))
+        return 0
+
+    async def oldest(self) -> datetime | None:
+        with suppress(RedisError, OSError):
+            for name in [self.shared] if self.shared else list(self._owned):
+                for _, fields in await self._redis.xrange(self._key(name), count=1):
+                    return unpack(fields[FIELD]).at
+        return None
+
+    async def close(self) -> None:
+        with suppress(RedisError, OSError):
+            for name in list(self._owned):
+                if not self.shared and not await self._redis.xlen(self._key(name)):
+                    await self._forget(name)
+                else:
+                    await self._redis.eval(_RELEASE, 1, f"{self._key(name)}:owner", self.me)
+        await self._redis.aclose()
+
+    async def asides(self) -> list[Aside]:
+        kept = await self._redis.hvals(f"{self.prefix}aside")
+        return sorted(map(_decode, kept), key=lambda aside: aside.at)
+
+    async def count_asides(self) -> int:
+        with suppress(RedisError, OSError):
+            return await self._redis.hlen(f"{self.prefix}aside")
+        return 0
+
+    async def drop_aside(self, id: str) -> bool:
+        return bool(await self._redis.hdel(f"{self.prefix}aside", id))
+
+
+def _item(name: str, id: bytes, fields: dict[bytes, bytes]) -> Item:
+    raw = fields.get(FIELD, b"")
+    try:
+        return Item(unpack(raw), raw, (name, id))
+    except ValueError as error:
+        return Item(None, raw, (name, id), str(error))

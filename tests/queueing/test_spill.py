@@ -1,0 +1,477 @@
+"""The spill, of either engine: durable, in order, once; a bad record alone; the dead are inherited; the way back to direct."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from redis.asyncio import Redis
+
+from queueing import spill
+from queueing.spill.draining import HANDOVER, Lane
+from queueing.spill.file import FileEngine
+from queueing.spill.record import Engine, Full, Record
+from queueing.spill.stream import StreamEngine
+from registry.errors import Unavailable
+from tests.conftest import eventually
+from tests.factories import in_thread
+
+PROJECT = Path(__file__).parents[2]
+HOLD = 0.4  # seconds of silence after which a stream's owner is taken for dead
+
+
+class Database:
+    """What stands where PostgreSQL would: it can be away, refuse, break on a record, and knows what it has seen."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.stored: list[bytes] = []
+        self.batches: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def store(self, records: list[Record]) -> list[spill.Verdict]:
+        await self.gate.wait()
+        if self.away:
+            raise Unavailable("away")
+        if any(record.data.startswith(b"poison") for record in records):
+            raise ValueError("invalid byte sequence")
+        self.batches.append(len(records))
+        self.stored += [record.data for record in records if not record.data.startswith(b"refused")]
+        return [
+            spill.Verdict("409 other content") if record.data.startswith(b"refused") else spill.STORED
+            for record in records
+        ]
+
+
+class Site:
+    """One engine's kind of place, where lanes are opened, die and are inherited."""
+
+    def __init__(self, engine: str, folder: Path) -> None:
+        self.engine, self.folder = engine, folder
+        self.kind = "k" + "".join(chr(97 + int(digit, 16)) for digit in uuid4().hex[:12])
+        self.database = Database()
+        self.lanes: list[Lane] = []
+
+    def make(self, limit: int = 10**7) -> Engine:
+        if self.engine == "file":
+            engine: Any = FileEngine(self.folder, self.kind, limit=limit)
+            engine.idle = engine.look_every = 0.05
+            return engine
+        return StreamEngine(settings.REDIS_URL, self.kind, limit=limit, hold=HOLD)
+
+    def lane(self, seen: Callable[[list[Record]], None] | None = None, **options: Any) -> Lane:
+        lane = Lane(self.kind, self.make(**options), self.database.store, seen)
+        self.lanes.append(lane)
+        return lane
+
+    async def close(self) -> None:
+        for lane in self.lanes:
+            await lane.close(within=0)
+        async with Redis.from_url(settings.REDIS_URL) as redis:
+            if names := [name async for name in redis.scan_iter(f"registry:spill:{self.kind}:*")]:
+                await redis.delete(*names)
+
+    async def is_empty(self) -> bool:
+        if self.engine == "file":
+            return [path for path in self.folder.glob(f"{self.kind}-*")] == []
+        async with Redis.from_url(settings.REDIS_URL) as redis:
+            return not [name async for name in redis.scan_iter(f"registry:spill:{self.kind}:*")]
+
+
+@pytest.fixture(params=["file", "stream"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    made = Site(request.param, tmp_path)
+    yield made
+    await made.close()
+
+
+async def append(lane: Lane, *data: bytes) -> None:
+    await asyncio.gather(*(lane.append(7, one, datetime.now(UTC)) for one in data))
+
+
+def numbers(n: int, start: int = 0) -> list[bytes]:
+    return [b"%06d" % number for number in range(start, start + n)]
+
+
+# -- Stored, in order, once --------------------------------------------------------------------------------------
+
+
+async def test_what_is_appended_while_the_database_is_away_is_stored_in_order_when_it_is_back(site: Site):
+    site.database.away = True
+    lane = site.lane()
+
+    for start in range(0, 1200, 100):
+        await append(lane, *numbers(100, start))
+    during = (lane.waiting, list(site.database.stored))
+    site.database.away = False
+
+    await eventually(lambda: not lane.waiting)
+    assert during == (1200, [])
+    assert site.database.stored == numbers(1200)
+
+
+async def test_appends_of_the_same_moment_share_one_sync(site: Site, monkeypatch: pytest.MonkeyPatch):
+    lane = site.lane()
+    calls: list[int] = []
+    real = lane.engine.append
+
+    async def counted(records: Any) -> None:
+        calls.append(len(records))
+        await real(records)
+
+    monkeypatch.setattr(lane.engine, "append", counted)
+
+    await append(lane, *numbers(200))
+
+    assert sum(calls) == 200
+    assert len(calls) <= 2
+
+
+async def test_the_tenant_the_time_and_the_bytes_arrive_as_they_were_given(site: Site):
+    got: list[Record] = []
+
+    async def store(records: list[Record]) -> list[spill.Verdict]:
+        got.extend(records)
+        return [spill.STORED] * len(records)
+
+    lane = Lane(site.kind, site.make(), store)
+    site.lanes.append(lane)
+    at = datetime(2026, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
+
+    await lane.append(2**62, bytes(range(256)), at)
+
+    await eventually(lambda: got)
+    assert got == [Record(site.kind, 2**62, at, bytes(range(256)))]
+
+
+async def test_nothing_is_left_behind_once_all_is_stored(site: Site):
+    lane = site.lane()
+    await append(lane, *numbers(10))
+    await eventually(lambda: not lane.waiting)
+
+    await lane.close()
+
+    assert await site.is_empty()
+
+
+# -- Bad records -----------------------------------------------------------------------------------------------------
+
+
+async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobody_waiting(site: Site):
+    lane = site.lane()
+    site.database.away = True
+    await append(lane, b"a", b"poison", b"b", b"refused", b"c")
+    site.database.away = False
+
+    await eventually(lambda: not lane.waiting)
+
+    assert site.database.stored == [b"a", b"b", b"c"]
+    asides = {aside.record.data: aside.reason for aside in await lane.engine.asides() if aside.record}
+    assert asides == {b"poison": "ValueError: invalid byte sequence", b"refused": "409 other content"}
+    assert (await lane.state()).set_aside == 2
+
+
+# -- Death -----------------------------------------------------------------------------------------------------------
+
+DIES = """
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from queueing.spill.record import Record
+
+async def main():
+    name, where, kind, hold = sys.argv[1:]
+    if name == "file":
+        from queueing.spill.file import FileEngine
+        engine = FileEngine(Path(where), kind, limit=10**8)
+    else:
+        from queueing.spill.stream import StreamEngine
+        engine = StreamEngine(where, kind, limit=10**8, hold=float(hold))
+    await engine.append([Record(kind, 7, datetime.now(UTC), b"%06d" % n) for n in range(20)])
+    await engine.batch(5)  # in hand when it dies
+    print("kept", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_process_left_is_taken_over_by_a_living_one_and_goes_first(site: Site):
+    where = str(site.folder) if site.engine == "file" else settings.REDIS_URL
+    process = subprocess.Popen(
+        [sys.executable, "-c", DIES, site.engine, where, site.kind, str(HOLD)], cwd=PROJECT, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    await asyncio.to_thread(process.stdout.readline)
+    seen: list[bytes] = []
+    lane = site.lane(lambda records: seen.extend(record.data for record in records))
+    lane.start()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    await eventually(lambda: len(site.database.stored) == 20)
+
+    assert site.database.stored == numbers(20)
+    assert seen == numbers(20)
+    await eventually(lambda: not lane.waiting)
+
+
+async def test_at_the_end_of_a_process_what_can_be_stored_is_and_the_rest_is_kept_for_the_next(site: Site):
+    first = site.lane()
+    await append(first, b"stored")
+    await first.close()
+    second = site.lane()
+    site.database.away = True
+    await append(second, b"kept")
+    await eventually(lambda: not second.flowing)
+    started = time.monotonic()
+    await second.close()
+    took = time.monotonic() - started
+    left = list(site.database.stored)
+
+    site.database.away = False
+    third = site.lane()
+    third.start()
+
+    await eventually(lambda: site.database.stored == [b"stored", b"kept"])
+    assert left == [b"stored"]
+    assert took < 1
+
+
+async def test_a_batch_that_was_stored_when_the_process_died_before_it_knew_is_seen_again_and_only_that(site: Site):
+    """At least once: whoever stores must know what it has stored."""
+    first = site.lane()
+    site.database.away = True
+    await append(first, *numbers(3))
+    await eventually(lambda: not first.flowing)
+    site.database.stored = numbers(3)  # it was committed, the answer was lost
+    await first.close()
+
+    site.database.away = False
+    second = site.lane()
+    second.start()
+    await append(second, b"later")
+
+    await eventually(lambda: b"later" in site.database.stored)
+    assert site.database.stored == [*numbers(3), *numbers(3), b"later"]
+
+
+# -- Turns -----------------------------------------------------------------------------------------------------------
+
+
+async def test_while_something_waits_a_write_is_not_let_past_it(site: Site):
+    lane = site.lane()
+    before = await lane.turn()
+    site.database.away = True
+    await append(lane, b"first")
+    await eventually(lambda: not lane.flowing)
+
+    started = time.monotonic()
+    during = await lane.turn()
+    took = time.monotonic() - started
+    site.database.away = False
+    await eventually(lambda: not lane.waiting)
+
+    assert (before, during, await lane.turn()) == (True, False, True)
+    assert took < 0.1
+
+
+async def test_writers_without_pause_come_back_to_the_direct_way(site: Site):
+    """Each looks whose turn it is: were nobody ever held, the spill would never be empty under load."""
+    lane = site.lane()
+    site.database.away = True
+    await append(lane, *numbers(3 * HANDOVER))
+    order: list[bytes] = site.database.stored
+    direct: list[bytes] = []
+    stop = asyncio.Event()
+
+    async def write_on(name: bytes) -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            data = b"%s-%06d" % (name, n)
+            if await lane.turn():
+                order.append(data)
+                direct.append(data)
+                await asyncio.sleep(0)
+            else:
+                await lane.append(7, data, datetime.now(UTC))
+
+    writers = [asyncio.create_task(write_on(b"w%d" % n)) for n in range(20)]
+    await eventually(lambda: lane.waiting > 3 * HANDOVER + 50)
+    site.database.away = False
+    await eventually(lambda: len(direct) > 100)
+    stop.set()
+    await asyncio.gather(*writers)
+    await eventually(lambda: not lane.waiting)
+
+    for n in range(20):
+        mine = [data for data in order if data.startswith(b"w%d-" % n)]
+        assert mine == sorted(mine)
+        assert len(mine) == len(set(mine))
+    assert order[: 3 * HANDOVER] == numbers(3 * HANDOVER)
+
+
+async def test_a_store_that_hangs_holds_a_writer_for_half_a_second_at_most(site: Site):
+    lane = site.lane()
+    site.database.gate.clear()
+    await append(lane, b"first")
+
+    started = time.monotonic()
+    turn = await lane.turn()
+    took = time.monotonic() - started
+    site.database.gate.set()
+
+    assert not turn
+    assert took < 0.9
+
+
+# -- Full --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_spill_answers_503_says_so_and_takes_again_when_drained(site: Site):
+    lane = site.lane(limit=1000)
+    site.database.away = True
+    await append(lane, bytes(700))
+
+    with pytest.raises(Full) as refusal:
+        await lane.append(7, bytes(700), datetime.now(UTC))
+    full = await lane.state()
+    site.database.away = False
+    await eventually(lambda: not lane.waiting)
+    await append(lane, bytes(700))
+    again = await lane.state()
+
+    assert (refusal.value.status, refusal.value.headers) == (503, {"Retry-After": "1"})
+    assert "1000" in full.refused
+    assert again.refused == ""
+
+
+async def test_without_redis_the_stream_answers_503_within_a_second():
+    lane = Lane("gone", StreamEngine("redis://127.0.0.1:1/0", "gone", limit=1000), Database().store)
+
+    started = time.monotonic()
+    with pytest.raises(Full):
+        await lane.append(7, b"x", datetime.now(UTC))
+
+    assert time.monotonic() - started < 1
+    await lane.close(within=0)
+
+
+async def test_a_redis_that_lost_everything_is_written_and_read_again():
+    kind = "k" + "".join(chr(97 + int(d, 16)) for d in uuid4().hex[:12])
+    database = Database()
+    lane = Lane(kind, StreamEngine(settings.REDIS_URL, kind, limit=10**6, hold=HOLD), database.store)
+    await append(lane, b"before")
+    await eventually(lambda: database.stored)
+
+    async with Redis.from_url(settings.REDIS_URL) as redis:
+        await redis.delete(*[name async for name in redis.scan_iter(f"registry:spill:{kind}:*")])
+    await append(lane, b"after")
+
+    await eventually(lambda: database.stored == [b"before", b"after"])
+    await lane.close()
+
+
+# -- Seen and handled by people ------------------------------------------------------------------------------------------
+
+
+async def test_the_state_says_what_waits_since_when_and_whether_it_flows(site: Site):
+    lane = site.lane()
+    site.database.away = True
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    await lane.append(7, b"old", at)
+    await append(lane, b"new")
+    await eventually(lambda: not lane.flowing)
+
+    now = await lane.state()
+
+    assert (now.engine, now.records, now.oldest, now.draining) == (site.engine, 2, at, False)
+    assert now.bytes > 6
+
+
+async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, capsys, tmp_path: Path):
+    """The command only appends again; whoever drains takes it over."""
+    settings.SPILL_FOLDER = tmp_path
+    database = Database()
+    spill.register("commanded", database.store)
+    try:
+        await spill.append("commanded", 7, b"refused once")
+        await spill.append("commanded", 7, b"refused twice")
+        await eventually(lambda: _count(2))
+        await in_thread(call_command, "spill", "list")
+        listed = capsys.readouterr().out
+        first, second = [aside.id for aside in await spill.asides("commanded")]
+        with pytest.raises(CommandError, match="nothing was set aside as nope"):
+            await in_thread(call_command, "spill", "drop", "nope")
+
+        await in_thread(call_command, "spill", "drop", first)
+        database.store = _takes_all(database)  # type: ignore[method-assign]
+        await spill.close()
+        spill.register("commanded", database.store)
+        await in_thread(call_command, "spill", "replay", "--all")
+        await spill.start()
+
+        await eventually(lambda: database.stored)
+        assert first in listed
+        assert "409 other content" in listed
+        assert [data for data in database.stored] == [b"refused twice"]
+        assert await spill.asides("commanded") == []
+        assert second != first
+    finally:
+        await spill.close()
+        del spill.KINDS["commanded"]
+
+
+async def _count(wanted: int) -> bool:
+    return len(await spill.asides("commanded")) == wanted
+
+
+def _takes_all(database: Database) -> Any:
+    async def store(records: list[Record]) -> list[spill.Verdict]:
+        database.stored += [record.data for record in records]
+        return [spill.STORED] * len(records)
+
+    return store
+
+
+# -- The stream as the permanent way in -----------------------------------------------------------------------------------
+
+
+async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_and_by_another_when_that_dies():
+    kind, database = "k" + "".join(chr(97 + int(d, 16)) for d in uuid4().hex[:12]), Database()
+
+    def engine(drains: bool) -> StreamEngine:
+        return StreamEngine(settings.REDIS_URL, kind, limit=10**7, shared="intake", drains=drains, hold=HOLD)
+
+    webs = [Lane(kind, engine(False), database.store, drains=False) for _ in range(2)]
+    workers = [Lane(kind, engine(True), database.store) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    await append(webs[0], *numbers(30))
+    await append(webs[1], *numbers(30, 30))
+    await eventually(lambda: len(database.stored) == 60)
+    [carrier] = [worker for worker in workers if worker.engine._owned]  # type: ignore[attr-defined]
+    other = next(worker for worker in workers if worker is not carrier)
+    carrier._task.cancel()  # type: ignore[union-attr]  # dies without a word: its lock has to lapse
+    await append(webs[0], *numbers(30, 60))
+
+    await eventually(lambda: len(database.stored) == 90)
+    assert database.stored == numbers(90)
+    assert other.engine._owned == ["intake"]  # type: ignore[attr-defined]
+    assert (await webs[0].state()).records == 0
+    for lane in (*webs, *workers):
+        await lane.close(within=0)
+    async with Redis.from_url(settings.REDIS_URL) as redis:
+        await redis.delete(f"registry:spill:{kind}:intake", f"registry:spill:{kind}:aside")

@@ -1,0 +1,318 @@
+"""The spill's files: whatever tears, flips or fills them, every whole record is found and no other one is made up."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queueing.spill.file import FileEngine
+from queueing.spill.frames import frame, frames, pack, unpack
+from queueing.spill.record import STORED, Full, Record, Verdict
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+MARKER = bytes.fromhex("0011223344556677")
+PROJECT = Path(__file__).parents[2]
+
+
+def record(data: bytes, tenant: int = 7) -> Record:
+    return Record("thing", tenant, NOW, data)
+
+
+def written(*bodies: bytes) -> bytes:
+    return b"".join(frame(MARKER, body) for body in bodies)
+
+
+def whole(content: bytes) -> list[bytes]:
+    return [part.body for part in frames(content, MARKER) if part.body is not None]
+
+
+def damaged(content: bytes) -> list[bytes]:
+    return [content[part.start : part.end] for part in frames(content, MARKER) if part.body is None]
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[FileEngine]:
+    made = FileEngine(tmp_path, "thing", limit=10**7)
+    yield made
+    await made.close()
+
+
+async def read(engine: FileEngine, limit: int = 500) -> list[bytes]:
+    return [item.record.data for item in await engine.batch(limit) if item.record]
+
+
+async def left_by_the_dead(root: Path, kind: str = "thing") -> FileEngine:
+    """An engine that has adopted whatever nobody holds."""
+    heir = FileEngine(root, kind, limit=10**7)
+    async for _ in heir.adopt():
+        pass
+    return heir
+
+
+# -- The bytes -------------------------------------------------------------------------------------------------
+
+
+@given(st.builds(Record, st.from_regex("[a-z]{1,20}", fullmatch=True), st.integers(-(2**63), 2**63 - 1),
+                 st.datetimes(timezones=st.just(UTC)), st.binary()))  # fmt: skip
+def test_a_record_comes_back_as_it_went_in(given_record: Record):
+    assert unpack(pack(given_record)) == given_record
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=5))
+def test_torn_at_every_byte_all_whole_records_live_and_the_rest_is_cut(bodies: list[bytes]):
+    content = written(*bodies)
+    ends = [len(written(*bodies[: n + 1])) for n in range(len(bodies))]
+
+    for cut in range(len(content) + 1):
+        torn = content[:cut]
+
+        assert whole(torn) == [body for body, end in zip(bodies, ends, strict=True) if end <= cut]
+        assert damaged(torn) == []
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=20), min_size=2, max_size=4), st.integers(0, 2**32))
+def test_a_flipped_bit_anywhere_costs_that_record_alone_and_what_is_left_of_it_is_kept(bodies: list[bytes], seed: int):
+    content = written(*bodies)
+    ends = [len(written(*bodies[: n + 1])) for n in range(len(bodies))]
+    dice = Random(seed)
+
+    for at in range(len(content)):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << dice.randrange(8)
+        hit = next(n for n, end in enumerate(ends) if at < end)
+
+        assert whole(bytes(flipped)) == bodies[:hit] + bodies[hit + 1 :]
+        assert len(damaged(bytes(flipped))) == 1
+
+
+def test_a_record_inside_a_damaged_ones_data_is_not_taken_for_one():
+    """Its sender cannot know the marker of the file it goes to."""
+    forged = frame(bytes(8), pack(record(b"forged", tenant=1)))
+    content = bytearray(written(forged, b"next"))
+    content[9] ^= 1
+
+    assert whole(bytes(content)) == [b"next"]
+
+
+def test_a_size_that_reached_the_disk_before_its_content_is_no_damage():
+    content = written(b"one") + bytes(64)
+
+    assert (whole(content), damaged(content)) == ([b"one"], [])
+
+
+# -- The folder ---------------------------------------------------------------------------------------------
+
+
+async def test_what_is_settled_leaves_no_file(engine: FileEngine, tmp_path: Path):
+    await engine.append([record(b"a"), record(b"b")])
+
+    items = await engine.batch(10)
+    await engine.settle(items, [STORED, STORED])
+    await engine.close()
+
+    assert [item.record.data for item in items] == [b"a", b"b"]
+    assert [path for path in tmp_path.rglob("*")] == []
+
+
+async def test_segments_are_closed_by_size_and_drained_in_order(tmp_path: Path):
+    engine = FileEngine(tmp_path, "thing", limit=10**7, segment_bytes=300)
+    for n in range(40):
+        await engine.append([record(b"%d" % n * 20)])
+    files = len(list(tmp_path.glob("thing-*/0*")))
+
+    found = []
+    while items := await engine.batch(3):
+        found += [item.record.data for item in items]
+        await engine.settle(items, [STORED] * len(items))
+    await engine.close()
+
+    assert files > 5
+    assert found == [b"%d" % n * 20 for n in range(40)]
+    assert (engine.bytes, list(tmp_path.glob("*"))) == (0, [])
+
+
+async def test_what_was_stored_before_a_death_is_not_stored_again(tmp_path: Path):
+    engine = FileEngine(tmp_path, "thing", limit=10**7)
+    await engine.append([record(b"%d" % n) for n in range(10)])
+    items = await engine.batch(4)
+    await engine.settle(items, [STORED] * 4)
+    await engine.close()  # as much of it as the kernel does at a kill -9
+
+    heir = await left_by_the_dead(tmp_path)
+
+    assert await read(heir) == [b"%d" % n for n in range(4, 10)]
+    await heir.close()
+
+
+async def test_damage_is_set_aside_with_its_bytes_and_the_others_live(engine: FileEngine, tmp_path: Path):
+    await engine.append([record(b"one"), record(b"two"), record(b"three")])
+    [path] = tmp_path.glob("thing-*/0*")
+    content = path.read_bytes()
+    at = content.index(b"two")
+    path.write_bytes(content[:at] + b"TWO" + content[at + 3 :])
+
+    items = await engine.batch(10)
+    await engine.settle(items, [Verdict(item.fault) for item in items])
+
+    assert [item.record and item.record.data for item in items] == [b"one", None, b"three"]
+    [aside] = await engine.asides()
+    assert aside.record is None
+    assert b"TWO" in aside.raw
+    assert "checksum" in aside.reason
+
+
+async def test_a_record_set_aside_twice_is_one(engine: FileEngine):
+    for _ in range(2):
+        await engine.append([record(b"bad")])
+        items = await engine.batch(10)
+        await engine.settle(items, [Verdict("no")])
+
+    assert [(aside.record, aside.reason) for aside in await engine.asides()] == [(record(b"bad"), "no")]
+
+
+async def test_a_living_process_keeps_its_folder(engine: FileEngine, tmp_path: Path):
+    await engine.append([record(b"mine")])
+
+    heir = await left_by_the_dead(tmp_path)
+
+    assert await heir.batch(10) == []
+    assert await read(engine) == [b"mine"]
+
+
+async def test_only_one_of_several_heirs_gets_it_and_only_of_its_kind(tmp_path: Path):
+    dead = FileEngine(tmp_path, "thing", limit=10**7)
+    await dead.append([record(b"left")])
+    await dead.close()
+
+    heirs = await asyncio.gather(*(left_by_the_dead(tmp_path) for _ in range(5)), left_by_the_dead(tmp_path, "other"))
+
+    assert [len(await heir.batch(10)) for heir in heirs].count(1) == 1
+    assert await heirs[-1].batch(10) == []
+    for heir in heirs:
+        await heir.close()
+
+
+DIES = """
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from queueing.spill.file import FileEngine
+from queueing.spill.record import Record
+
+async def main():
+    engine = FileEngine(Path(sys.argv[1]), "thing", limit=10**8)
+    n = 0
+    while True:
+        await engine.append([Record("thing", 7, datetime.now(UTC), b"%d" % (n + i)) for i in range(3)])
+        n += 3
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_after_a_kill_in_the_middle_of_appends_everything_said_to_be_kept_is_there(tmp_path: Path):
+    process = subprocess.Popen([sys.executable, "-c", DIES, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE)
+    assert process.stdout
+    said = [int(process.stdout.readline()) for _ in range(50)]
+
+    os.kill(process.pid, signal.SIGKILL)
+    said += [int(line) for line in process.stdout.read().splitlines()]
+    process.wait()
+    heir = await left_by_the_dead(tmp_path)
+    found = [int(data) for data in await read(heir, 10**6)]
+
+    assert found == list(range(len(found)))
+    assert len(found) >= said[-1]
+    await heir.close()
+
+
+# -- A disk that does not take it --------------------------------------------------------------------------------
+
+FILLS = """
+import asyncio, resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from queueing.spill.file import FileEngine
+from queueing.spill.record import Full, Record
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    engine = FileEngine(Path(sys.argv[1]), "thing", limit=10**8)
+    kept = 0
+    while True:
+        try:
+            await engine.append([Record("thing", 7, datetime.now(UTC), b"%04d" % (kept + i) + bytes(200)) for i in range(3)])
+        except Full as error:
+            print(kept, error.status, error.headers["Retry-After"], flush=True)
+            break
+        kept += 3
+    await engine.append([Record("thing", 7, datetime.now(UTC), b"%04d" % kept)])  # a small one still fits
+
+asyncio.run(main())
+"""
+
+
+async def test_a_full_disk_is_a_503_and_leaves_no_torn_record(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS, str(tmp_path)], cwd=PROJECT, capture_output=True, text=True, timeout=30
+    )
+    kept, status, retry_after = done.stdout.split()
+
+    heir = await left_by_the_dead(tmp_path)
+    items = await heir.batch(1000)
+
+    assert (done.returncode, status, retry_after) == (0, "503", "1"), done.stderr
+    assert [int(item.record.data[:4]) for item in items if item.record] == list(range(int(kept) + 1))
+    assert [item for item in items if item.record is None] == []
+    assert int(kept) > 10
+    await heir.close()
+
+
+async def test_beyond_its_limit_the_spill_refuses_and_takes_again_once_it_is_drained(tmp_path: Path):
+    engine = FileEngine(tmp_path, "thing", limit=2000)
+    await engine.append([record(bytes(1500))])
+
+    with pytest.raises(Full, match="at most 2000"):
+        await engine.append([record(bytes(1500))])
+    items = await engine.batch(10)
+    await engine.settle(items, [STORED])
+
+    await engine.append([record(bytes(1500))])
+    assert len(await engine.batch(10)) == 1
+    await engine.close()
+
+
+async def test_a_segment_that_cannot_be_cut_back_is_left_and_the_next_append_has_another(
+    engine: FileEngine, monkeypatch: pytest.MonkeyPatch
+):
+    await engine.append([record(b"kept")])
+    real = os.pwrite
+
+    def half(handle: int, content: bytes, at: int) -> int:
+        real(handle, content[: len(content) // 2], at)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", half)
+        patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(Full):
+            await engine.append([record(b"refused")])
+    await engine.append([record(b"after")])
+
+    found = []
+    while items := await engine.batch(10):
+        found += [item.record and item.record.data for item in items]
+        await engine.settle(items, [STORED] * len(items))
+    assert found == [b"kept", b"after"]
