@@ -25,7 +25,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from registry import telemetry
+from registry import arrays, telemetry
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ def connection_parameters() -> dict[str, Any]:
 async def _configure(connection: AsyncConnection) -> None:
     # All integers travel as bigint, so that a statement has one prepared form and not one per magnitude.
     connection.adapters.register_dumper(int, Int8BinaryDumper)
+    arrays.register(connection)
 
 
 async def _still_open(connection: AsyncConnection) -> None:

@@ -18,6 +18,7 @@ from queueing.broker.directory import SQL
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_number
 from registry import database
+from registry.arrays import Bigints, Texts
 from registry.batching import Batcher
 
 MAX_ROWS = 5000  # acks per statement
@@ -164,8 +165,8 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
         "partitions": [key[1] for key in keys],
         "names": [key[2] for key in keys],
         "leases": [key[3] for key in keys],
-        "owners": owners,
-        "transactions": transactions,
+        "owners": Bigints(owners),
+        "transactions": Texts(transactions),
     }
     refused: dict[int, str] = {}
     ended: set[int] = set()

@@ -208,11 +208,13 @@ async def _join(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -
     return await database.retrying(join)
 
 
-async def seat(conn: AsyncConnection, tenant_id: int, queue_id: int, group_id: int, wanted: Subscription) -> int:
-    """Put a group where `wanted` says in every partition of its queue; its leases end. How many partitions there are."""
-    held = await database.rows(conn, SQL["hold_partitions"], {"tenant": tenant_id, "queue": queue_id})
-    params = {"tenant": tenant_id, "queue": queue_id, "group": group_id, "mode": wanted.mode, "from": wanted.since}
-    await database.rows(conn, SQL["seat_group"], params)
+async def seat(
+    conn: AsyncConnection, tenant_id: int, queue_id: int, group_id: int, wanted: Subscription, partition: str | None = None
+) -> int:
+    """Put a group where `wanted` says in every partition of its queue, or in one; its leases end. In how many."""
+    at = {"tenant": tenant_id, "queue": queue_id, "partition": partition}
+    held = await database.rows(conn, SQL["hold_partitions"], at)
+    await database.rows(conn, SQL["seat_group"], {**at, "group": group_id, "mode": wanted.mode, "from": wanted.since})
     return len(held)
 
 

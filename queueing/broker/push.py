@@ -1,8 +1,6 @@
 """The way in: many requests, one commit. Each item is judged on its own, in the order of its request."""
 
 import asyncio
-import os
-import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -12,8 +10,9 @@ from psycopg import AsyncConnection
 
 from queueing.broker import crypto, directory, parking, traffic
 from queueing.broker.directory import SQL, Queue
-from queueing.broker.names import partition_name
+from queueing.broker.names import Run, partition_name
 from registry import database
+from registry.arrays import Bigints, Blobs, Texts, Uuids
 from registry.batching import Batcher
 from registry.errors import Unavailable
 
@@ -47,12 +46,13 @@ class Pushed(msgspec.Struct, rename="camel"):
 class Columns:
     """Messages for `queueing_push`, by column; one request's, or several put together."""
 
-    __slots__ = ("ids", "keys", "payloads", "producers", "slots", "traces", "transactions", "where")
+    __slots__ = ("ids", "keys", "labels", "payloads", "producers", "slots", "traces", "transactions", "where")
 
     def __init__(self) -> None:
         self.where: dict[tuple[int, int], int] = {}  # (tenant, partition) → slot, counted from 1
         self.slots: list[int] = []
-        self.ids: list[UUID] = []
+        self.ids: list[bytes] = []
+        self.labels: list[str] = []  # the ids as text, for the answer
         self.transactions: list[str] = []
         self.payloads: list[bytes] = []
         self.keys: list[str | None] = []
@@ -86,17 +86,18 @@ class Columns:
         for new, place in enumerate(order, 1):
             slots[self.where[place]] = new
         params: dict[str, Any] = {
-            "tenants": [tenant for tenant, _ in order],
-            "partitions": [partition for _, partition in order],
-            "slots": [slots[slot] for slot in self.slots],
-            "ids": self.ids,
-            "transactions": self.transactions,
-            "payloads": self.payloads,
+            "tenants": Bigints([tenant for tenant, _ in order]),
+            "partitions": Bigints([partition for _, partition in order]),
+            "slots": Bigints([slots[slot] for slot in self.slots]),
+            "ids": Uuids(self.ids),
+            "transactions": Texts(self.transactions),
+            "payloads": Blobs(self.payloads),
+            "traces": self.traces if any(self.traces) else None,
             "counted": counted,
         }
-        for name in ("keys", "traces", "producers"):  # mostly empty: an array less to carry
+        for name in ("keys", "producers"):  # mostly empty: an array less to carry
             column = getattr(self, name)
-            params[name] = column if any(column) else None
+            params[name] = Texts(column) if any(column) else None
         return params
 
 
@@ -142,12 +143,12 @@ async def columns(
     """The rows of these items, and their queues by name; what did not exist is made."""
     queues, numbers = await _where(tenant_id, items, wanted, fresh=fresh)
     rows = Columns()
-    first = _first_id()
+    run = Run()
     for place, n in enumerate(wanted):
         item = items[n]
         queue = queues[item.queue]
-        message = UUID(int=first + place)
-        transaction_id = item.transaction_id or str(message)
+        message, label = run.at(place)
+        transaction_id = item.transaction_id or label
         key_id, payload = None, item.payload
         if queue.encrypted:
             key_id = crypto.current_key()
@@ -155,6 +156,7 @@ async def columns(
             payload = crypto.encrypt(payload, key_id=key_id, place=place_of)
         rows.slots.append(rows.slot(tenant_id, numbers[item.queue, item.partition]))
         rows.ids.append(message)
+        rows.labels.append(label)
         rows.transactions.append(transaction_id)
         rows.payloads.append(payload)
         rows.keys.append(key_id)
@@ -188,14 +190,6 @@ async def _where(
     return queues, numbers
 
 
-def _first_id() -> int:
-    """A UUID of version 7 as a number, with room to count up from: a request's ids are in its order."""
-    random = int.from_bytes(os.urandom(9))
-    return (
-        (time.time_ns() // 1_000_000) << 80 | (7 << 76) | (random >> 60) << 64 | (2 << 62) | (random & ((1 << 61) - 1))
-    )
-
-
 def judge(
     tenant_id: int,
     items: Sequence[Item],
@@ -210,14 +204,13 @@ def judge(
     for place, n in enumerate(wanted):
         item = items[n]
         original, reason = verdicts.get(place, (None, ""))
-        if (
-            not reason or original == rows.ids[place]
-        ):  # its own: the connection was lost after the commit, and it came twice
+        # Its own id: the connection was lost after the commit, and the message came twice.
+        if not reason or (original and original.bytes == rows.ids[place]):
             results[n] = Pushed(
                 n,
                 rows.transactions[place],
                 "queued",
-                str(rows.ids[place]),
+                rows.labels[place],
                 names[rows.slots[place]],
                 item.trace_id,
                 item.queue,

@@ -74,6 +74,11 @@ def count(tenant_id: int, queue_id: int, *, max_lag_ms: int = 0, **counts: int) 
     _mine().add(tenant_id, queue_id, max_lag_ms, counts)
 
 
+async def flush() -> None:
+    """Write what this loop has counted now."""
+    await _mine().flush()
+
+
 async def close() -> None:
     """Write what was counted and end this loop's task."""
     if found := _counts.pop(asyncio.get_running_loop(), None):

@@ -127,7 +127,7 @@ def _results(operations: Sequence[Operation], rows: push.Columns, acked: Sequenc
                     "type": "push",
                     "success": True,
                     "transactionId": rows.transactions[item],
-                    "messageId": str(rows.ids[item]),
+                    "messageId": rows.labels[item],
                     "partitionId": names[rows.slots[item]],
                     "queueName": one.queue,
                 }
