@@ -425,10 +425,11 @@ async def test_three_hundred_tasks_with_many_cancelled_leak_no_connection():
     async def side_by_side() -> None:
         await database.concurrently(Tenant.async_objects.acount, Tenant.async_objects.acount)
 
-    tasks = [asyncio.create_task(chance.choice([raw, changes, orm, side_by_side])()) for _ in range(300)]
-    for _ in range(160):
-        await asyncio.sleep(chance.random() / 500)
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(150):
+        tasks += [asyncio.create_task(chance.choice([raw, changes, orm, side_by_side])()) for _ in range(2)]
         chance.choice([task for task in tasks if not task.done() and not task.cancelling()]).cancel()
+        await asyncio.sleep(chance.random() / 500)
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
     cancelled = sum(isinstance(result, asyncio.CancelledError) for result in results)
