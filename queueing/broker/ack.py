@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker import bury, directory, traffic
+from queueing.broker import bury, directory, parking, traffic
 from queueing.broker.bury import Dead, Move
 from queueing.broker.directory import SQL
 from queueing.broker.models import QUEUE_MODE
@@ -71,6 +71,7 @@ async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
 
         for n, error, released, dead in await database.retrying(once):
             judge(results[n], error, released=released, dlq=dead)
+        _tell(tenant_id, {one.partition for one in checked if results[one.n].lease_released})
     await _name(tenant_id, checked, results)
     _note(tenant_id, acks, checked, results)
     return results
@@ -128,6 +129,13 @@ async def _name(tenant_id: int, checked: Iterable[Checked], results: list[Acked]
             results[n].queue_name, results[n].partition_name = place.queue, place.partition
 
 
+def _tell(tenant_id: int, partitions: Iterable[int]) -> None:
+    """Leases ended and left something to read: now, or after the time that a retry waits."""
+    for partition in partitions:
+        if place := directory.known_place(tenant_id, partition):
+            parking.wake(place.queue_id)
+
+
 def _note(tenant_id: int, acks: Sequence[Ack], checked: Sequence[Checked], results: Sequence[Acked]) -> None:
     counts: dict[int, dict[str, int]] = {}
     for one in checked:
@@ -170,12 +178,18 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
     }
     refused: dict[int, str] = {}
     ended: set[int] = set()
+    left: list[int] = []
     # Not repeated: the first may have been committed, and would refuse the second. Its sender asks again, and is told.
     for item, key_number, reason in await database.fetch(SQL["complete"], params, repeatable=False):
         if item:
             refused[item] = reason
         else:
             ended.add(key_number)
+            if reason == "more":
+                left.append(key_number - 1)
+    places = list(keys)
+    for n in left:
+        _tell(places[n][0], {places[n][1]})
     verdicts, item = [], 0
     for request in requests:
         mine: _Verdicts = []

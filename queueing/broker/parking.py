@@ -54,27 +54,30 @@ class Lot:
     """All who are parked in this process, by queue and group, and the task that hears of other processes' pushes."""
 
     def __init__(self) -> None:
-        self._spots: dict[int, dict[int, deque[Spot]]] = {}
+        self._spots: dict[int, dict[tuple[int, bool], deque[Spot]]] = {}  # queue → (group, picky) → spots
         self._hearing: asyncio.Task | None = None
         self._news: dict[int, int] = {}
         self._spreading: asyncio.Task | None = None
 
     @contextmanager
-    def park(self, places: Sequence[tuple[int, int]]) -> Iterator[Spot]:
-        """A spot for (queue, group) pairs. Look once more after entering: what came before is not told."""
+    def park(self, places: Sequence[tuple[int, int]], *, picky: bool = False) -> Iterator[Spot]:
+        """A spot for (queue, group) pairs; `picky`: for one partition, so that not every message will do.
+
+        Look once more after entering: what came before is not told.
+        """
         if self._hearing is None:
             self._hearing = asyncio.get_running_loop().create_task(self._hear())
         spot = Spot()
         for queue, group in places:
-            self._spots.setdefault(queue, {}).setdefault(group, deque()).append(spot)
+            self._spots.setdefault(queue, {}).setdefault((group, picky), deque()).append(spot)
         try:
             yield spot
         finally:
             for queue, group in places:
                 groups = self._spots[queue]
-                groups[group].remove(spot)
-                if not groups[group]:
-                    del groups[group]
+                groups[group, picky].remove(spot)
+                if not groups[group, picky]:
+                    del groups[group, picky]
                 if not groups:
                     del self._spots[queue]
 
@@ -84,8 +87,8 @@ class Lot:
 
     def wake(self, queue: int, messages: int) -> None:
         """As many of each group as there are messages, who has slept longest first."""
-        for spots in self._spots.get(queue, {}).values():
-            left = messages
+        for (_, picky), spots in self._spots.get(queue, {}).items():
+            left = len(spots) if picky else messages
             for spot in spots:
                 if left <= 0:
                     break

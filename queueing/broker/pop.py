@@ -86,17 +86,14 @@ async def pop(
     deadline = time.monotonic() + wait
     lease = None if auto_ack else new_id()
     while True:
-        lanes = await _lanes(tenant_id, target)
+        lanes, places = await _lanes(tenant_id, target, make=wait > 0 or target.group != QUEUE_MODE)
         claim = _Claim(lanes, size, partitions, lease)
-        if lanes:
-            with parking.lot().park([(lane.queue.id, lane.group_id) for lane in lanes]) as spot:
-                if found := await _look(claim, target):
-                    return found
-                left = deadline - time.monotonic()
-                if left > 0:
-                    await spot.wait(min(left, parking.RECHECK, await _next_due(lanes)))
-        elif (left := deadline - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, parking.RECHECK))
+        with parking.lot().park(places, picky=bool(target.partition)) as spot:
+            if lanes and (found := await _look(claim, target)):
+                return found
+            if (left := deadline - time.monotonic()) > 0:
+                due = await _next_due(lanes) if lanes else parking.RECHECK
+                await spot.wait(min(left, parking.RECHECK, due))
         if left <= 0 and (not lanes or await _still_there(tenant_id, target, lanes)):
             break
     for lane in lanes:
@@ -104,26 +101,32 @@ async def pop(
     return Popped(lease)
 
 
-async def _lanes(tenant_id: int, target: Target) -> tuple[_Lane, ...]:
-    """The groups to look at. A queue that nobody pushed to yet has none; it is made by its first push."""
+async def _lanes(tenant_id: int, target: Target, *, make: bool) -> tuple[tuple[_Lane, ...], list[tuple[int, int]]]:
+    """The groups to look at, and the (queue, group) pairs to wait for.
+
+    `make`: a queue that nobody pushed to yet is made, so that who subscribes before the first push gets it.
+    """
     if not target.queue:
         queues = await directory.about(tenant_id, target.namespace, target.task)
+    elif make:
+        queues = [await directory.find_or_make(tenant_id, target.queue)]
     else:
         queue = await directory.find(tenant_id, target.queue)
         queues = [queue] if queue else []
-    lanes = []
+    lanes, places = [], []
     for queue in queues:
         try:
             group = await directory.group(tenant_id, queue, target.group, target.subscription)
         except LookupError:
             continue  # dropped meanwhile
+        places.append((queue.id, group))
         partition = None
         if target.partition:
             partition = await directory.find_partition(tenant_id, queue, target.partition)
             if partition is None:
                 continue
         lanes.append(_Lane(tenant_id, group, queue, partition, queue.priority))
-    return tuple(lanes)
+    return tuple(lanes), places
 
 
 async def _still_there(tenant_id: int, target: Target, lanes: Sequence[_Lane]) -> bool:
@@ -152,7 +155,12 @@ async def _look(claim: _Claim, target: Target) -> Popped | None:
         if empty:
             await rest([(row.tenant_id, row.partition_id, row.group_id) for row in empty])
         if messages := [row for row in rows if row.seq is not None and not row.kills]:
-            return _popped(claim, target, messages)
+            try:
+                return _popped(claim, target, messages)
+            except crypto.Undecipherable:
+                if claim.lease:  # not its readers' fault: no try is counted
+                    await bury.give_back(messages[0].tenant_id, claim.lease)
+                raise
     return None
 
 

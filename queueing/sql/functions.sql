@@ -134,7 +134,8 @@ BEGIN
 END $$;
 
 -- Move the cursors of leased consumers past these messages. One key is one lease on one partition; items name their key by
--- its place. Returns the items that were refused with their reason, and (item 0) the keys whose lease ended.
+-- its place. Returns the items that were refused with their reason, and (item 0) the keys whose lease ended: 'more' where
+-- the partition has messages left.
 CREATE OR REPLACE FUNCTION queueing_complete(
     tenants bigint[], partitions bigint[], names text[], leases uuid[], owners bigint[], transactions text[]
 ) RETURNS TABLE (item bigint, key bigint, reason text) LANGUAGE plpgsql
@@ -147,6 +148,7 @@ DECLARE
     refused bigint[];
     reasons text[];
     ended bigint[];
+    more boolean[];
     over_tenants bigint[];
     over_partitions bigint[];
     over_groups bigint[];
@@ -186,14 +188,15 @@ BEGIN
         WHERE c.tenant_id = tenants[t.k] AND c.partition_id = partitions[t.k] AND c.group_id = groups[t.k]
         RETURNING t.k, c.tenant_id, c.partition_id, c.group_id, c.lease_id, c.due_at
     )
-    SELECT r.items, r.reasons, o.ended, o.tenants, o.partitions, o.groups
-    INTO refused, reasons, ended, over_tenants, over_partitions, over_groups
+    SELECT r.items, r.reasons, o.ended, o.more, o.tenants, o.partitions, o.groups
+    INTO refused, reasons, ended, more, over_tenants, over_partitions, over_groups
     FROM (
         SELECT array_agg(f.n) AS items,
             array_agg(CASE WHEN groups[f.k] < 0 THEN 'Invalid or expired lease' ELSE 'Message not found' END) AS reasons
         FROM found f WHERE f.seq IS NULL
     ) r, (
         SELECT array_agg(m.k) FILTER (WHERE m.lease_id IS NULL) AS ended,
+            array_agg(m.due_at <> '-infinity') FILTER (WHERE m.lease_id IS NULL) AS more,
             array_agg(m.tenant_id) FILTER (WHERE m.due_at = '-infinity') AS tenants,
             array_agg(m.partition_id) FILTER (WHERE m.due_at = '-infinity') AS partitions,
             array_agg(m.group_id) FILTER (WHERE m.due_at = '-infinity') AS groups
@@ -206,7 +209,7 @@ BEGIN
     RETURN QUERY
     SELECT u.n, 0::bigint, u.why FROM unnest(refused, reasons) AS u (n, why)
     UNION ALL
-    SELECT 0::bigint, u.k, ''::text FROM unnest(ended) AS u (k);
+    SELECT 0::bigint, u.k, CASE WHEN u.more THEN 'more' ELSE '' END FROM unnest(ended, more) AS u (k, more);
 END $$;
 
 -- Lease what is due. Lanes say where to look (a group of a queue, in the order of priority; or one partition of it), slots
