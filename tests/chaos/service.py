@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -150,12 +150,22 @@ class Service:
         return psycopg.connect(self.postgres.url, autocommit=True, connect_timeout=int(PROBE_LIMIT))
 
     def is_settled(self, before: datetime) -> bool:
-        """Nothing that was accepted up to `before` is still open."""
+        """Nothing that was accepted up to `before` is still open, nor waits in the spill."""
+        if self.spilled():
+            return False
         try:
             with self.connect() as connection:
                 return connection.execute(_OPEN, [before]).fetchone() == (0,)
         except psycopg.OperationalError:
             return False
+
+    def spilled(self) -> int:
+        """Bytes on the disk that wait for PostgreSQL."""
+        size = 0
+        for path in self.data.glob("spill/payment-*/0*"):
+            with suppress(FileNotFoundError):  # drained at this moment
+                size += path.stat().st_size if path.suffix != ".done" else 0
+        return size
 
     def postgres_says(self, question: str) -> Any:
         with self.connect() as connection:

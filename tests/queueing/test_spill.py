@@ -84,7 +84,7 @@ class Site:
 
     async def is_empty(self) -> bool:
         if self.engine == "file":
-            return [path for path in self.folder.glob(f"{self.kind}-*")] == []
+            return not list(self.folder.glob(f"{self.kind}-*"))
         async with Redis.from_url(settings.REDIS_URL) as redis:
             return not [name async for name in redis.scan_iter(f"registry:spill:{self.kind}:*")]
 
@@ -426,7 +426,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         await eventually(lambda: database.stored)
         assert first in listed
         assert "409 other content" in listed
-        assert [data for data in database.stored] == [b"refused twice"]
+        assert database.stored == [b"refused twice"]
         assert await spill.asides("commanded") == []
         assert second != first
     finally:

@@ -122,7 +122,7 @@ async def test_what_is_settled_leaves_no_file(engine: FileEngine, tmp_path: Path
     await engine.close()
 
     assert [item.record.data for item in items] == [b"a", b"b"]
-    assert [path for path in tmp_path.rglob("*")] == []
+    assert not list(tmp_path.rglob("*"))
 
 
 async def test_segments_are_closed_by_size_and_drained_in_order(tmp_path: Path):

@@ -1,0 +1,220 @@
+"""PostgreSQL is away under load: payments are accepted all the while, within a second, and end there once and in order."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from registry.processes import holds_within
+from tests.chaos.service import TENANT, Service, running
+from tests.conftest import eventually
+
+SENDERS = 16
+AWAY = 4.0  # seconds under load; long enough for pools, caches and breakers to have settled on it
+RETURN = 20.0  # seconds until everything that waited is in PostgreSQL: its own recovery is most of that
+AT_MOST = 1.0  # seconds for an answer, whatever PostgreSQL does
+
+_FOUND = """SELECT p.correlation_id::text, p.id, date_trunc('milliseconds', p.created_at), count(*) OVER (PARTITION BY p.correlation_id)
+FROM payments_payment p JOIN registry_tenant t ON t.id = p.tenant_id WHERE t.slug = %s ORDER BY p.id"""
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    async with running() as service:
+        yield service
+
+
+@pytest.fixture
+async def session(service: Service) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": f"Bearer {service.key}"}
+    async with aiohttp.ClientSession(service.url, headers=headers) as session:
+        yield session
+
+
+@asynccontextmanager
+async def away(service: Service, number: int = signal.SIGQUIT) -> AsyncIterator[None]:
+    """PostgreSQL is ended, immediately, and `up` is kept from starting it again for as long as the block runs."""
+    with service.postgres.place.lock():
+        pid = service.postgres.pid()
+        assert pid
+        os.kill(pid, number)
+        assert await asyncio.to_thread(holds_within, 5.0, lambda: not service.postgres.pids())
+        yield
+
+
+@asynccontextmanager
+async def frozen(service: Service) -> AsyncIterator[None]:
+    """It is there, holds every connection, and says nothing."""
+    pids = service.postgres.pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+class Sent:
+    """What one sender asked for, one after the other, and what it heard."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, datetime] = {}
+        self.statuses: list[int] = []
+        self.slowest = 0.0
+
+    async def pay(self, session: aiohttp.ClientSession, **fields: Any) -> tuple[int, dict[str, Any], Any]:
+        body = {"correlationId": str(uuid4()), "amount": "1.00", **fields}
+        started = time.monotonic()
+        async with session.post("/payments", json=body) as response:
+            answer = await response.json(content_type=None)
+            self.slowest = max(self.slowest, time.monotonic() - started)
+            self.statuses.append(response.status)
+            if response.status == 202:
+                self.accepted[body["correlationId"]] = datetime.fromisoformat(answer["createdAt"])
+            return response.status, answer, response.headers
+
+
+async def in_postgres(service: Service) -> dict[str, tuple[int, datetime, int]]:
+    def ask() -> dict[str, tuple[int, datetime, int]]:
+        with service.connect() as connection:
+            return {name: (id, at, times) for name, id, at, times in connection.execute(_FOUND, [TENANT])}
+
+    return await asyncio.to_thread(ask)
+
+
+async def drained(service: Service) -> None:
+    try:
+        await eventually(lambda: not service.spilled(), within=RETURN)
+    except TimeoutError:
+        raise TimeoutError(f"{service.spilled()} bytes still wait\n{service.last_words()}") from None
+
+
+async def warm(session: aiohttp.ClientSession) -> None:
+    assert (await Sent().pay(session))[0] == 202
+
+
+async def test_stopped_under_load_every_202_is_there_once_in_order_and_none_took_a_second(
+    service: Service, session: aiohttp.ClientSession
+):
+    senders = [Sent() for _ in range(SENDERS)]
+    stop = asyncio.Event()
+
+    async def send_on(sender: Sent) -> None:
+        while not stop.is_set():
+            await sender.pay(session)
+
+    tasks = [asyncio.create_task(send_on(sender)) for sender in senders]
+    await eventually(lambda: all(len(sender.accepted) > 20 for sender in senders))
+    async with away(service):
+        await asyncio.sleep(AWAY)
+        waiting = service.spilled()
+    await eventually(service.postgres.pid)
+    await drained(service)
+    many = sum(len(sender.accepted) for sender in senders)
+    await eventually(lambda: sum(len(sender.accepted) for sender in senders) > many + 50)  # and directly again
+    stop.set()
+    await asyncio.gather(*tasks)
+    await drained(service)
+    found = await in_postgres(service)
+
+    assert waiting > 0
+    assert {status for sender in senders for status in sender.statuses} == {202}
+    assert max(sender.slowest for sender in senders) < AT_MOST
+    for sender in senders:
+        ids = [found[name][0] for name in sender.accepted]
+        assert ids == sorted(ids)
+        assert [found[name][1] for name in sender.accepted] == list(sender.accepted.values())
+    assert {times for _, _, times in found.values()} == {1}
+
+
+async def test_while_it_is_away_the_contract_of_payments_holds(service: Service, session: aiohttp.ClientSession):
+    await warm(session)
+    name, sender = str(uuid4()), Sent()
+    batch = [{"correlationId": str(uuid4()), "amount": "2.00"} for _ in range(3)]
+    changed = {**batch[0], "amount": "3.00"}
+
+    async with away(service):
+        first = await sender.pay(session, correlationId=name)
+        again = await sender.pay(session, correlationId=name)
+        other = await sender.pay(session, correlationId=name, amount="9.99")
+        wrong = await sender.pay(session, amount="-1")
+        async with session.post("/payments/batch", json={"items": [*batch, batch[1], changed, {}]}) as response:
+            verdicts = [verdict["status"] for verdict in (await response.json())["results"]]
+        started = time.monotonic()
+        async with session.post("/payments", json={"amount": "5.00"}, headers={"Prefer": "wait=1"}) as response:
+            preferred = (response.status, response.headers["Preference-Applied"])
+            waited = time.monotonic() - started
+        async with session.get(f"/payments/{name}/status") as response:
+            status = response.status
+        async with session.post("/payments", json={}, headers={"Authorization": "Bearer rk_x_unknown"}) as response:
+            unknown = response.status
+        async with session.get("/health") as response:
+            spill = (await response.json())["checks"]["spill"]
+        async with session.get("/metrics") as response:
+            metrics = await response.text()
+    await drained(service)
+    found = await in_postgres(service)
+
+    assert (first[0], again[0], other[0], wrong[0]) == (202, 202, 409, 422)
+    assert first[1] == again[1]
+    assert (first[2].get("Idempotent-Replayed"), again[2]["Idempotent-Replayed"]) == (None, "true")
+    assert verdicts == ["queued", "queued", "queued", "replayed", "conflict", "invalid"]
+    assert preferred == (202, "respond-async")
+    assert waited < 3
+    assert (status, unknown) == (503, 503)
+    assert spill["status"] == "ok"
+    assert "5 waiting, oldest" in spill["detail"]
+    assert 'registry_spill_records{kind="payment"} 5.0' in metrics
+    assert found[name][1] == datetime.fromisoformat(first[1]["createdAt"])
+    assert {item["correlationId"] for item in batch} <= found.keys()
+
+
+async def test_a_server_that_says_nothing_keeps_no_sender_for_a_second(
+    service: Service, session: aiohttp.ClientSession
+):
+    """What was under way may be committed once it goes on: then the spill stores nothing a second time."""
+    await warm(session)
+    sender = Sent()
+
+    async with frozen(service):
+        for _ in range(3):
+            await asyncio.gather(*(sender.pay(session) for _ in range(10)))
+    await drained(service)
+    await eventually(lambda: service.is_ready(), within=RETURN)
+    found = await in_postgres(service)
+
+    assert set(sender.statuses) == {202}
+    assert sender.slowest < AT_MOST
+    assert sender.accepted.keys() <= found.keys()
+    assert {times for _, _, times in found.values()} == {1}
+
+
+async def test_a_web_process_killed_with_payments_in_its_spill_loses_none(
+    service: Service, session: aiohttp.ClientSession
+):
+    await warm(session)
+    sender = Sent()
+
+    async with away(service):
+        await asyncio.gather(*(sender.pay(session) for _ in range(40)))
+        web = service.part("registry.serve")
+        assert web
+        os.kill(web, signal.SIGKILL)
+        await eventually(lambda: service.part("registry.serve") not in (None, web))
+        left = service.spilled()
+    await drained(service)
+    found = await in_postgres(service)
+
+    assert sender.statuses == [202] * 40
+    assert left > 0
+    assert [found[name][1] for name in sender.accepted] == list(sender.accepted.values())
+    assert list(service.data.glob("spill/aside/*")) == []
