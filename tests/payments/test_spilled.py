@@ -1,0 +1,280 @@
+"""Payments that wait for PostgreSQL: stored once with the time they were accepted, conflicts set aside, and the stream as way in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from django_async_backend.db import async_new_connection
+from redis.asyncio import Redis
+
+from payments import intake
+from payments.intake import KIND, Order
+from payments.models import Payment
+from queueing import spill
+from registry import database, reach
+from registry.errors import Unavailable
+from registry.models import Tenant
+from tests.conftest import Api, eventually
+
+ACCEPTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+@pytest.fixture
+async def fresh_spill(settings, tmp_path: Path) -> AsyncIterator[Path]:
+    """A spill of the test's own, empty before and closed afterwards."""
+    await spill.close()
+    settings.SPILL_FOLDER = tmp_path
+    yield tmp_path
+    await spill.close()
+    intake._waiting.clear()
+
+
+@pytest.fixture
+async def no_database(fresh_spill: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The breaker is open, and its probe finds nobody."""
+    monkeypatch.setattr(reach.reach(), "away", True)
+    yield
+
+
+def order(tenant: Tenant, **fields: Any) -> Order:
+    return Order(**{"tenant_id": tenant.pk, "correlation_id": uuid4(), "amount": 1990, "currency": "BRL", **fields})
+
+
+def record(order: Order, at: datetime = ACCEPTED) -> bytes:
+    return msgspec.msgpack.encode(intake._Row(order, intake.fingerprint(order), at))
+
+
+async def found(tenant: Tenant) -> list[Payment]:
+    async with async_new_connection():
+        return [payment async for payment in Payment.async_objects.filter(tenant=tenant).order_by("id")]
+
+
+async def nothing_waits() -> None:
+    async def empty() -> bool:
+        return not any(now.records for now in await spill.state() if now.kind == KIND)
+
+    await eventually(empty)
+
+
+async def reasons() -> list[str]:
+    return [aside.reason for aside in await spill.asides(KIND)]
+
+
+async def test_everything_of_an_order_arrives_with_the_time_it_was_accepted(tenant: Tenant, fresh_spill: Path):
+    tomorrow = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    full = order(
+        tenant, amount=2**53 + 1, description="Ação № 7", processor="default", scheduled_for=tomorrow, priority=9,
+        metadata={"text": "ü", "whole": 2**63 - 1, "fraction": 0.1, "yes": True, "nothing": None},
+    )  # fmt: skip
+
+    await spill.append(KIND, tenant.pk, record(full))
+    await spill.append(KIND, tenant.pk, record(second := order(tenant)))
+    await nothing_waits()
+
+    one, two = await found(tenant)
+    assert (one.amount, one.currency, one.description) == (full.amount, full.currency, full.description)
+    assert (one.metadata, one.wanted_processor, one.scheduled_for) == (full.metadata, "default", tomorrow)
+    assert (one.priority, bytes(one.fingerprint)) == (9, intake.fingerprint(full))
+    assert (one.run_at, two.run_at) == (tomorrow, ACCEPTED)
+    assert (one.created_at, two.created_at, two.correlation_id) == (ACCEPTED, ACCEPTED, second.correlation_id)
+
+
+async def test_what_was_committed_before_its_answer_was_lost_is_no_second_payment_and_nothing_to_look_at(
+    tenant: Tenant, fresh_spill: Path
+):
+    committed = order(tenant)
+    receipt = await intake.submit(committed)
+
+    await spill.append(KIND, tenant.pk, record(committed, receipt.created_at))
+    await nothing_waits()
+    again = await intake.submit(committed)
+
+    assert len(await found(tenant)) == 1
+    assert (await reasons(), again.replayed, again.created_at) == ([], True, receipt.created_at)
+
+
+async def test_other_content_under_a_known_id_is_set_aside_with_the_reason_and_a_bad_record_alone(
+    tenant: Tenant, fresh_spill: Path
+):
+    known = order(tenant)
+    await intake.submit(known)
+    other = order(tenant, correlation_id=known.correlation_id, amount=1)
+    good = [order(tenant), order(tenant)]
+    broken = order(tenant, description="no \0 in PostgreSQL")
+
+    appends = [record(good[0]), record(other), b"not a payment", record(broken), record(good[1])]
+    await asyncio.gather(*(spill.append(KIND, tenant.pk, data) for data in appends))
+    await nothing_waits()
+
+    assert [p.correlation_id for p in await found(tenant)] == [o.correlation_id for o in (known, *good)]
+    said = sorted(await reasons())
+    assert len(said) == 3
+    assert any(reason.startswith("409 A payment with this correlation id exists") for reason in said)
+    assert any("NUL" in reason or "0x00" in reason for reason in said)
+
+
+async def test_a_clock_ahead_of_the_servers_does_not_delay_a_payment(tenant: Tenant, fresh_spill: Path):
+    await spill.append(KIND, tenant.pk, record(order(tenant), datetime.now(UTC) + timedelta(hours=1)))
+    await nothing_waits()
+
+    [payment] = await found(tenant)
+    assert payment.run_at <= datetime.now(UTC)
+    assert payment.created_at == payment.run_at
+
+
+async def test_while_it_is_away_nobody_waits_for_it_and_an_id_that_waits_is_known(tenant: Tenant, no_database: None):
+    first = order(tenant)
+    other = order(tenant, correlation_id=first.correlation_id, amount=1)
+
+    receipts = [await intake.submit(first), await intake.submit(first)]
+    with pytest.raises(intake.DifferentContent):
+        await intake.submit(other)
+    together = await intake.submit_many([fresh := order(tenant), fresh])
+
+    assert [receipt.replayed for receipt in receipts] == [False, True]
+    assert receipts[0].created_at == receipts[1].created_at
+    assert [receipt.replayed for receipt in together if isinstance(receipt, intake.Receipt)] == [False, True]
+
+
+async def test_ids_that_a_dead_process_promised_are_known_to_its_heir(tenant: Tenant, no_database: None):
+    first = order(tenant)
+    receipt = await intake.submit(first)
+    await spill.close()  # as a death leaves it: the folder stays, its lock is gone
+    intake._waiting.clear()
+
+    await spill.start()
+    again = await intake.submit(first)
+    with pytest.raises(intake.DifferentContent):
+        await intake.submit(order(tenant, correlation_id=first.correlation_id, amount=1))
+
+    assert (again.replayed, again.created_at) == (True, receipt.created_at)
+
+
+async def test_a_full_spill_is_a_503_and_the_id_is_free_again(
+    settings, api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await api.pay()  # the key is known
+    settings.SPILL_MAX_BYTES = 1000
+    body = {"correlationId": str(uuid4()), "amount": "1.00", "description": "x" * 490}
+    with monkeypatch.context() as patch:
+        patch.setattr(reach.reach(), "away", True)
+        statuses = []
+        while 503 not in statuses:
+            last = {**body, "correlationId": str(uuid4())}
+            async with api.post("/payments", json=last) as response:
+                statuses.append(response.status)
+                refusal = (response.headers.get("Retry-After"), response.content_type)
+    await nothing_waits()
+    async with api.post("/payments", json={**last, "amount": "2.00"}) as response:
+        after = response.status
+
+    assert statuses == [202, 503]
+    assert refusal == ("1", "application/problem+json")
+    assert after == 202
+
+
+# -- Whether it can be reached ---------------------------------------------------------------------------------
+
+
+async def test_a_slow_statement_at_a_server_that_is_there_is_waited_for():
+    assert await reach.attempt(lambda: database.fetch("SELECT 1 FROM pg_sleep(0.6)")) == [(1,)]
+    assert not reach.reach().away
+
+
+async def test_who_asks_while_it_is_away_hears_so_at_once_until_the_probe_finds_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    real = database.connection_parameters
+    probes: list[int] = []
+
+    def nowhere() -> dict[str, Any]:
+        probes.append(1)
+        return {**real(), "host": "127.0.0.1", "port": "1"}
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def at_work() -> str:
+        return "done"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "connection_parameters", nowhere)
+        waits = await asyncio.gather(*(reach.attempt(never) for _ in range(20)), return_exceptions=True)
+        many = len(probes)
+        with pytest.raises(Unavailable):
+            await reach.attempt(at_work)
+    await eventually(lambda: not reach.reach().away)
+
+    assert all(isinstance(outcome, Unavailable) for outcome in waits)
+    assert many == 1
+    assert await reach.attempt(at_work) == "done"
+
+
+# -- INTAKE=stream -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def stream_intake(settings, fresh_spill: Path) -> AsyncIterator[Any]:
+    async with Redis.from_url(settings.REDIS_URL) as redis:
+        await _forget(redis)
+        settings.INTAKE = "stream"
+        yield settings
+        settings.INTAKE = "direct"
+        await spill.close()
+        await _forget(redis)
+
+
+async def _forget(redis: Redis) -> None:
+    if names := [name async for name in redis.scan_iter(f"registry:spill:{KIND}:*")]:
+        await redis.delete(*names)
+
+
+async def test_by_stream_a_payment_is_answered_before_it_is_in_postgresql_and_a_worker_carries_it_there(
+    api: Api, tenant: Tenant, stream_intake: Any
+):
+    answers = [await api.pay(amount) for amount in ("1.00", "2.00", "3.00")]
+    before = await found(tenant)
+    [state] = [now for now in await spill.state() if now.engine == "stream"]
+
+    async with spill.carrying():
+        await eventually(lambda: _many(tenant, 3))
+
+    after = await found(tenant)
+    assert before == []
+    assert state.records == 3
+    assert [str(payment.correlation_id) for payment in after] == [answer["correlationId"] for answer in answers]
+    assert [payment.amount for payment in after] == [100, 200, 300]
+
+
+async def test_by_stream_other_content_under_a_known_id_is_found_by_the_worker_and_set_aside(
+    api: Api, tenant: Tenant, stream_intake: Any
+):
+    name = (await api.pay("1.00"))["correlationId"]
+    await api.pay("1.00", correlationId=name)
+    await api.pay("9.00", correlationId=name)
+    await api.pay("2.00")
+
+    async with spill.carrying():
+        await eventually(lambda: _many(tenant, 2))
+    stream_intake.SPILL = "stream"  # what the stream's engine set aside
+    await spill.close()
+
+    assert [payment.amount for payment in await found(tenant)] == [100, 200]
+    assert [reason[:3] for reason in await reasons()] == ["409"]
+
+
+async def test_without_its_redis_payments_go_to_postgresql_directly(api: Api, tenant: Tenant, stream_intake: Any):
+    stream_intake.SPILL_REDIS_URL = "redis://127.0.0.1:1/0"
+
+    await api.pay()
+
+    assert len(await found(tenant)) == 1
+
+
+async def _many(tenant: Tenant, wanted: int) -> bool:
+    return len(await found(tenant)) == wanted
