@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -25,6 +26,7 @@ from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, St
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
 from registry import database, live, telemetry
+from registry.arrays import Bigints, Texts, unless_empty
 from registry.batching import Batcher
 from registry.errors import Unavailable
 
@@ -178,15 +180,15 @@ class Dispatch:
         return {
             "worker": self.worker_id,
             "lease": LEASE,
-            "tenant": [c.tenant_id for c in claims],
-            "payment": [c.payment_id for c in claims],
-            "number": [c.number for c in claims],
-            "status": [c.status.value for c in claims],
+            "tenant": Bigints([c.tenant_id for c in claims]),
+            "payment": Bigints([c.payment_id for c in claims]),
+            "number": Bigints([c.number for c in claims]),
+            "status": Texts([c.status.value for c in claims]),
             "changed": [c.status is not c.was for c in claims],
-            "processor": [c.account.id for c in claims],
+            "processor": Bigints([c.account.id for c in claims]),
             "requested_at": [c.requested_at for c in claims],
-            "reason": [c.reason for c in claims],
-            "in_doubt_since": [c.in_doubt_since for c in claims],
+            "reason": Texts([c.reason for c in claims]),
+            "in_doubt_since": unless_empty([c.in_doubt_since for c in claims]),
         }
 
     def _tell_begun(self, claims: Sequence[Claim], numbered: Sequence[database.Row]) -> None:
@@ -290,20 +292,20 @@ class Dispatch:
         claims = [s.claim for s in batch]
         return {
             "worker": self.worker_id,
-            "tenant": [c.tenant_id for c in claims],
-            "payment": [c.payment_id for c in claims],
-            "number": [c.number for c in claims],
-            "status": [s.status.value for s in batch],
+            "tenant": Bigints([c.tenant_id for c in claims]),
+            "payment": Bigints([c.payment_id for c in claims]),
+            "number": Bigints([c.number for c in claims]),
+            "status": Texts([s.status.value for s in batch]),
             "changed": [s.status is not s.claim.status for s in batch],
-            "processor": [c.account.id for c in claims],
+            "processor": Bigints([c.account.id for c in claims]),
             "requested_at": [c.requested_at for c in claims],
-            "fee": [money.share(c.amount, c.account.fee_ppm) for c in claims],
-            "outcome": [s.outcome.value for s in batch],
-            "code": [s.code[:50] for s in batch],
-            "detail": [s.detail[:300] for s in batch],
-            "latency": [s.latency_ms for s in batch],
+            "fee": Bigints([money.share(c.amount, c.account.fee_ppm) for c in claims]),
+            "outcome": Texts([s.outcome.value for s in batch]),
+            "code": Texts([s.code[:50] for s in batch]),
+            "detail": Texts([s.detail[:300] for s in batch]),
+            "latency": Bigints([s.latency_ms for s in batch]),
             "wait": [s.wait for s in batch],
-            "in_doubt_since": [s.in_doubt_since for s in batch],
+            "in_doubt_since": unless_empty([s.in_doubt_since for s in batch]),
             "dead": [s.dead for s in batch],
         }
 
@@ -363,5 +365,5 @@ def _event(claim: Claim, status: Status, position: int, sequence: int, at: datet
     )
 
 
-_settled = telemetry.SETTLED.labels
-_send_seconds = telemetry.SEND_SECONDS.labels
+_settled = cache(telemetry.SETTLED.labels)
+_send_seconds = cache(telemetry.SEND_SECONDS.labels)

@@ -20,6 +20,7 @@ from payments.errors import DifferentContent, PaymentError
 from payments.states import Status
 from queueing import spill
 from registry import database, live, reach, telemetry
+from registry.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.batching import Batcher
 from registry.errors import Unavailable
 from registry.sync import sync_twin
@@ -161,20 +162,20 @@ _REPLAYED = telemetry.ACCEPTED.labels("replayed")
 _CONFLICTED = telemetry.ACCEPTED.labels("conflict")
 
 
-def _columns(batch: Sequence[_Row]) -> dict[str, list]:
+def _columns(batch: Sequence[_Row]) -> dict[str, Any]:
     orders = [row.order for row in batch]
     return {
-        "tenant": [o.tenant_id for o in orders],
-        "correlation": [o.correlation_id for o in orders],
-        "fingerprint": [row.fingerprint for row in batch],
-        "amount": [o.amount for o in orders],
-        "currency": [o.currency for o in orders],
-        "description": [o.description for o in orders],
-        "metadata": [_json(o.metadata) if o.metadata else None for o in orders],
-        "wanted": [o.processor for o in orders],
-        "run_at": [o.scheduled_for for o in orders],
-        "priority": [o.priority for o in orders],
-        "at": [row.at for row in batch],
+        "tenant": Bigints([o.tenant_id for o in orders]),
+        "correlation": Uuids([o.correlation_id.bytes for o in orders]),
+        "fingerprint": Blobs([row.fingerprint for row in batch]),
+        "amount": Bigints([o.amount for o in orders]),
+        "currency": Texts([o.currency for o in orders]),
+        "description": Texts([o.description for o in orders]),
+        "metadata": Texts([_json(o.metadata) if o.metadata else None for o in orders]),
+        "wanted": Texts([o.processor for o in orders]),
+        "run_at": unless_empty([o.scheduled_for for o in orders]),
+        "priority": Bigints([o.priority for o in orders]),
+        "at": unless_empty([row.at for row in batch]),
     }
 
 

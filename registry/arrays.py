@@ -60,6 +60,11 @@ class Texts(_Array):
         super().__init__(b"".join(out))
 
 
+def unless_empty[T](column: list[T | None]) -> list[T | None] | None:
+    """A column that has any value; of one that has none, unnest() makes NULLs from NULL."""
+    return column if any(value is not None for value in column) else None
+
+
 def _elements(values: Iterable[bytes]) -> Iterable[bytes]:
     for value in values:
         yield _length(len(value))
