@@ -24,6 +24,7 @@ from registry.errors import MethodNotAllowed
 from registry.handler import lean
 
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
+VERSION = "1.0.0"  # of the contract, as the queue's clients expect one
 
 type Check = Callable[[], Awaitable[str]]
 checks: dict[str, Check] = {}
@@ -68,11 +69,21 @@ async def _report() -> HttpResponse:
     names = list(checks)
     results = await asyncio.gather(*(_run(checks[name]) for name in names))
     well = all(result["status"] == "ok" for result in results)
-    body = {"status": "healthy" if well else "unhealthy", "checks": dict(zip(names, results, strict=True))}
+    found = dict(zip(names, results, strict=True))
+    body = {
+        "status": "healthy" if well else "unhealthy",
+        "checks": found,
+        # What clients of the message queue's contract read (section 1.5).
+        "database": "connected" if found["database"]["status"] == "ok" else "disconnected",
+        "server": "registry",
+        "worker_id": str(os.getpid()),
+        "version": VERSION,
+    }
     return json_response(body, status=200 if well else 503, headers={"Cache-Control": "no-store"})
 
 
-def _only_get(request: HttpRequest) -> None:
+def only_get(request: HttpRequest) -> None:
+    """Raises MethodNotAllowed (405)."""
     if request.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("allowed: GET", headers={"Allow": "GET, HEAD"})
 
@@ -80,21 +91,21 @@ def _only_get(request: HttpRequest) -> None:
 @lean
 async def health(request: HttpRequest) -> HttpResponse:
     """200 when every dependency is well, else 503; each with its own word."""
-    _only_get(request)
+    only_get(request)
     return await _report()
 
 
 @lean
 async def live(request: HttpRequest) -> HttpResponse:
     """200 while the process serves at all."""
-    _only_get(request)
+    only_get(request)
     return json_response({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
 
 @lean
 async def ready(request: HttpRequest) -> HttpResponse:
     """200 when requests can be served: database, Redis, queue, and workers that settle."""
-    _only_get(request)
+    only_get(request)
     return await _report()
 
 
@@ -127,7 +138,7 @@ def _counters() -> bytes:
         return generate_latest(_processes())
 
 
-class _Now:
+class Now:
     """A collector of what was just read."""
 
     def __init__(self, families: list[GaugeMetricFamily]) -> None:
@@ -140,7 +151,12 @@ class _Now:
 @lean
 async def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text: counters of all processes, gauges read from the database at this moment."""
-    _only_get(request)
+    only_get(request)
+    return HttpResponse(await metrics_text(), content_type=CONTENT_TYPE_LATEST)
+
+
+async def metrics_text() -> bytes:
+    """What /metrics says; gauges that cannot be read now are left out."""
     text = await asyncio.to_thread(_counters)
     for gauge in gauges:
         try:
@@ -149,9 +165,9 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         except Exception:
             continue
         now = CollectorRegistry()
-        now.register(_Now(families))
+        now.register(Now(families))
         text += generate_latest(now)
-    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
+    return text
 
 
 # -- Description --------------------------------------------------------------------------------------------
@@ -160,7 +176,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 @lean
 async def openapi(request: HttpRequest) -> HttpResponse:
     """OpenAPI 3.1 of every public route."""
-    _only_get(request)
+    only_get(request)
     return json_response(api.get_openapi_schema())
 
 

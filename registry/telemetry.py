@@ -36,6 +36,21 @@ SPILL_BYTES = Gauge("registry_spill_bytes", "What they take", ["kind"], multipro
 SPILL_OLDEST = Gauge(
     "registry_spill_oldest_seconds", "How long the oldest has waited", ["kind"], multiprocess_mode="livemax"
 )
+# The message queue's, of all tenants together, by their names in its contract (section 1.5) and under our own.
+QUEUE_REQUESTS = Counter("registry_queue_requests_total", "Calls of the message queue", ["operation"])
+QUEUE_MESSAGES = Counter("registry_queue_messages_total", "Messages through the message queue", ["operation"])
+QUEEN = {
+    name: Counter(f"queen_cluster_{name}_total", text)
+    for name, text in (
+        ("push_requests", "Pushes"),
+        ("push_messages", "Messages pushed"),
+        ("pop_requests", "Pops"),
+        ("pop_messages", "Messages popped"),
+        ("ack_requests", "Acks"),
+        ("ack_messages", "Messages done"),
+        ("dlq", "Messages that became dead letters"),
+    )
+}
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 
 # What the work at hand is for; every line of the log carries it.

@@ -9,7 +9,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker.models import QUEUE_MODE, Group
-from registry import database
+from registry import database, reach
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "broker.sql")
 
@@ -78,7 +78,8 @@ async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | Non
     if known and not fresh and time.monotonic() - known[0] < FRESH:
         return known[1]
     asked_at = time.monotonic()
-    rows = await database.fetch(SQL["find_queue"], {"tenant": tenant_id, "name": name})
+    params = {"tenant": tenant_id, "name": name}
+    rows = await reach.attempt(lambda: database.fetch(SQL["find_queue"], params))
     if not rows:
         _queues.drop((tenant_id, name))
         return None
@@ -91,7 +92,8 @@ async def find_or_make(tenant_id: int, name: str, *, fresh: bool = False) -> Que
     """The queue of that name, made with every option at its default where there was none."""
     queue = await find(tenant_id, name, fresh=fresh)
     if queue is None:
-        await database.fetch(SQL["add_queue"], {"tenant": tenant_id, "name": name})
+        params = {"tenant": tenant_id, "name": name}
+        await reach.attempt(lambda: database.fetch(SQL["add_queue"], params))
         queue = await find(tenant_id, name, fresh=True)
     if queue is None:  # dropped again in this very moment: the caller's next try makes it anew
         raise LookupError(name)
@@ -102,6 +104,12 @@ async def about(tenant_id: int, namespace: str, task: str) -> list[Queue]:
     """The tenant's queues of a namespace, of a task, or of both; "" means any."""
     params = {"tenant": tenant_id, "namespace": namespace, "task": task}
     return [Queue(*row) for row in await database.fetch(SQL["queues_about"], params)]
+
+
+def last_known(tenant_id: int, name: str) -> Queue | None:
+    """What this process knew last of a queue, however long ago."""
+    known = _queues.get((tenant_id, name))
+    return known[1] if known else None
 
 
 def forget_queue(tenant_id: int, name: str) -> None:
@@ -128,7 +136,8 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
 async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
     """Those of these partitions that there are."""
     params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
-    there: dict[str, int] = dict(await database.fetch(SQL["find_partitions"], params))  # type: ignore[arg-type]
+    rows = await reach.attempt(lambda: database.fetch(SQL["find_partitions"], params))
+    there: dict[str, int] = dict(rows)  # type: ignore[arg-type]
     for name, number in there.items():
         _partitions.put((tenant_id, queue.id, name), number)
         _places.put((tenant_id, number), Place(name, queue.id, queue.name))
@@ -150,7 +159,7 @@ async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> No
                     conn, SQL["add_partitions"], {"tenant": tenant_id, "queue": queue.id, "names": names}
                 )
 
-    await database.retrying(make)
+    await reach.attempt(lambda: database.retrying(make))
 
 
 def forget_partition(tenant_id: int, queue: Queue, name: str) -> None:

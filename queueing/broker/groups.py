@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from queueing.broker import directory, parking
 from queueing.broker.directory import Subscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
-from queueing.broker.models import QUEUE_MODE, Group
+from queueing.broker.models import Group
 from queueing.broker.names import partition_name
 from registry import database
 
@@ -164,9 +164,7 @@ async def subscribe(tenant_id: int, group: str, since: datetime) -> int:
     return len(rows)
 
 
-async def seek(
-    tenant_id: int, group: str, queue: str, *, since: datetime | None, partition: str | None = None
-) -> int:
+async def seek(tenant_id: int, group: str, queue: str, *, since: datetime | None, partition: str | None = None) -> int:
     """Put the group before the first message from `since` on, or at the end; its leases end. How many partitions.
 
     Raises UnknownQueue, UnknownGroup (404). No partition of that name is 0.
@@ -200,8 +198,3 @@ async def _held(tenant_id: int, group: str, queue: str, work: Any) -> int:
         directory.forget_group(tenant_id, known, group)
     parking.wake(queue_id, count)
     return count
-
-
-def is_queue_mode(group: str) -> bool:
-    """Whether these are the readers that name no group, who have no subscription."""
-    return group == QUEUE_MODE

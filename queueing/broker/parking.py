@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -84,6 +84,10 @@ class Lot:
     @property
     def parked(self) -> int:
         return len({spot for groups in self._spots.values() for spots in groups.values() for spot in spots})
+
+    def parked_at(self, queues: Iterable[int]) -> dict[int, int]:
+        """How many are parked for each of these queues, where anybody is."""
+        return {queue: sum(map(len, groups.values())) for queue in queues if (groups := self._spots.get(queue))}
 
     def wake(self, queue: int, messages: int) -> None:
         """As many of each group as there are messages, who has slept longest first."""

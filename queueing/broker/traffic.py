@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from registry import database
+from registry import database, telemetry
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class _Counts:
         max_lag, self.max_lag = self.max_lag, {}
         if not sums:
             return
+        _publish(sums.values())
         keys = sorted(sums)
         params: dict[str, Any] = {name: [sums[key][name] for key in keys] for name in SUMS}
         params["tenants"], params["queues"] = [t for t, _ in keys], [q for _, q in keys]
@@ -57,6 +59,28 @@ class _Counts:
             await database.fetch(SQL["add"], params, repeatable=False)
         except Unavailable:
             log.info("a second of queue statistics was lost with the database")
+
+
+_METRICS = (  # counter of Traffic, operation, whether of messages, name in the queue's contract
+    ("push_requests", "push", False, "push_requests"),
+    ("pushed", "push", True, "push_messages"),
+    ("pop_requests", "pop", False, "pop_requests"),
+    ("popped", "pop", True, "pop_messages"),
+    ("ack_requests", "ack", False, "ack_requests"),
+    ("completed", "ack", True, "ack_messages"),
+    ("failed", "nack", True, None),
+    ("buried", "bury", True, "dlq"),
+)
+
+
+def _publish(counted: Iterable[dict[str, int]]) -> None:
+    """Add to the process's metrics, which name neither tenants nor queues."""
+    counted = list(counted)
+    for field, operation, messages, name in _METRICS:
+        count = sum(sums[field] for sums in counted)
+        (telemetry.QUEUE_MESSAGES if messages else telemetry.QUEUE_REQUESTS).labels(operation).inc(count)
+        if name:
+            telemetry.QUEEN[name].inc(count)
 
 
 _counts: dict[asyncio.AbstractEventLoop, _Counts] = {}

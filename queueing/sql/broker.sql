@@ -13,7 +13,7 @@ VALUES (%(tenant)s, %(name)s::text, split_part(%(name)s::text, '.', 1), split_pa
 ON CONFLICT (tenant_id, name) DO NOTHING
 
 -- name: hold_queue
-SELECT id FROM queueing_queue WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
+SELECT id, max_size FROM queueing_queue WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
 
 -- name: find_partitions
 SELECT name, id FROM queueing_partition
@@ -44,20 +44,22 @@ ON CONFLICT (tenant_id, queue_id, name) DO NOTHING
 RETURNING id
 
 -- name: hold_partitions
-SELECT id FROM queueing_partition WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s ORDER BY id FOR UPDATE
+SELECT id FROM queueing_partition
+WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text IS NULL OR name = %(partition)s)
+ORDER BY id FOR UPDATE
 
 -- name: seat_group
--- Its place in every partition, by the way it subscribes. The partitions are held: nobody pushes meanwhile.
+-- Its place in every partition (or one), by the way it subscribes: before the first message that is still there and wanted.
+-- The partitions are held: nobody pushes meanwhile.
 WITH seat AS MATERIALIZED (
-    SELECT p.id, p.last_seq, CASE %(mode)s::text
-        WHEN 'new' THEN p.last_seq
-        WHEN 'timestamp' THEN coalesce((
-            SELECT m.seq - 1 FROM queueing_message m
-            WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id AND m.created_at >= %(from)s::timestamptz
-            ORDER BY m.seq LIMIT 1
-        ), p.last_seq)
-        ELSE 0 END AS cursor
-    FROM queueing_partition p WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s
+    SELECT p.id, p.last_seq, coalesce((
+        SELECT m.seq - 1 FROM queueing_message m
+        WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id AND %(mode)s::text <> 'new'
+            AND (%(mode)s::text <> 'timestamp' OR m.created_at >= %(from)s::timestamptz)
+        ORDER BY m.seq LIMIT 1
+    ), p.last_seq) AS cursor
+    FROM queueing_partition p
+    WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (%(partition)s::text IS NULL OR p.name = %(partition)s)
 ), waiting AS (
     UPDATE queueing_partition p SET idle = true FROM seat s
     WHERE p.tenant_id = %(tenant)s AND p.id = s.id AND s.cursor >= s.last_seq AND NOT p.idle
@@ -188,5 +190,8 @@ UPDATE queueing_consumer SET lease_id = NULL, due_at = '-infinity'
 WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s
 
 -- name: alive_leases
-SELECT DISTINCT lease_id FROM queueing_consumer
+-- They are held: none lapses and is taken over before the caller commits. In the order of all who hold several.
+SELECT lease_id FROM queueing_consumer
 WHERE tenant_id = %(tenant)s AND lease_id = ANY(%(leases)s::uuid[]) AND due_at > clock_timestamp()
+ORDER BY tenant_id, partition_id, group_id
+FOR UPDATE

@@ -1,0 +1,77 @@
+-- name: groups
+-- A consumer that has something to read has a due time, and with it a place in a small index: what is idle costs nothing here.
+SELECT g.name, q.name, g.mode, g.subscribed_from, g.created_at, w.members, w.partitions, w.lag, w.seconds, w.consumed_at
+FROM queueing_group g
+JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
+CROSS JOIN LATERAL (
+    SELECT count(DISTINCT c.lease_id) FILTER (WHERE c.due_at > now()) AS members,
+        count(*) FILTER (WHERE least(p.last_seq - c.cursor, p.last_seq - p.removed) > 0) AS partitions,
+        coalesce(sum(greatest(least(p.last_seq - c.cursor, p.last_seq - p.removed), 0)), 0)::bigint AS lag,
+        coalesce(max(greatest(extract(epoch FROM now() - m.created_at) - q.delay_seconds, 0)), 0)::float8 AS seconds,
+        max(c.consumed_at) AS consumed_at
+    FROM queueing_consumer c
+    JOIN queueing_partition p ON p.tenant_id = c.tenant_id AND p.id = c.partition_id
+    LEFT JOIN LATERAL (
+        SELECT m.created_at FROM queueing_message m
+        WHERE m.tenant_id = c.tenant_id AND m.partition_id = c.partition_id AND m.seq > c.cursor
+        ORDER BY m.seq LIMIT 1
+    ) m ON true
+    WHERE c.tenant_id = g.tenant_id AND c.group_id = g.id AND c.due_at IS NOT NULL
+) w
+WHERE g.tenant_id = %(tenant)s
+ORDER BY g.name, q.name
+
+-- name: group_partitions
+SELECT q.name, p.name, p.id, CASE WHEN c.due_at > now() THEN c.lease_id END, c.consumed_at, c.consumed,
+    greatest(least(p.last_seq - c.cursor, p.last_seq - p.removed), 0),
+    CASE WHEN c.cursor < p.last_seq THEN (
+        SELECT greatest(extract(epoch FROM now() - m.created_at) - q.delay_seconds, 0)::float8 FROM queueing_message m
+        WHERE m.tenant_id = c.tenant_id AND m.partition_id = c.partition_id AND m.seq > c.cursor
+        ORDER BY m.seq LIMIT 1
+    ) END
+FROM queueing_group g
+JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
+JOIN queueing_partition p ON p.tenant_id = q.tenant_id AND p.queue_id = q.id
+JOIN queueing_consumer c ON c.tenant_id = p.tenant_id AND c.partition_id = p.id AND c.group_id = g.id
+WHERE g.tenant_id = %(tenant)s AND g.name = %(group)s
+ORDER BY q.name, p.name
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: queues_of_group
+SELECT q.name FROM queueing_group g
+JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
+WHERE g.tenant_id = %(tenant)s AND g.name = %(group)s AND (%(queue)s::text IS NULL OR q.name = %(queue)s)
+ORDER BY q.name
+
+-- name: hold_group
+SELECT id, mode, subscribed_from, created_at FROM queueing_group
+WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND name = %(group)s
+FOR UPDATE
+
+-- name: subscribe
+UPDATE queueing_group SET mode = 'timestamp', subscribed_from = %(since)s
+WHERE tenant_id = %(tenant)s AND name = %(group)s
+RETURNING id
+
+-- name: drop_group
+DELETE FROM queueing_group WHERE tenant_id = %(tenant)s AND id = %(id)s
+
+-- name: drop_consumers
+-- In the order in which acks hold them.
+WITH held AS MATERIALIZED (
+    SELECT c.tenant_id, c.partition_id, c.group_id
+    FROM queueing_partition p
+    JOIN queueing_consumer c ON c.tenant_id = p.tenant_id AND c.partition_id = p.id AND c.group_id = %(id)s
+    WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s
+    ORDER BY c.tenant_id, c.partition_id
+    FOR UPDATE OF c
+)
+DELETE FROM queueing_consumer c USING held h
+WHERE c.tenant_id = h.tenant_id AND c.partition_id = h.partition_id AND c.group_id = h.group_id
+RETURNING c.partition_id
+
+-- name: forget_ended
+-- A dead letter that was replayed or purged keeps its message from coming again. Who moves a group wants it to come.
+DELETE FROM queueing_deadmessage d USING queueing_partition p
+WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (%(partition)s::text IS NULL OR p.name = %(partition)s)
+    AND d.tenant_id = p.tenant_id AND d.partition_id = p.id AND d.group_id = %(id)s AND d.ended_at IS NOT NULL

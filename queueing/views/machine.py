@@ -1,0 +1,229 @@
+"""The machine and the whole database, for keys with the admin scope; and Prometheus text (queue contract section 1.5)."""
+
+import asyncio
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+from queueing import spill
+from queueing.broker import parking, statistics
+from queueing.broker.statistics import About, Depth, Range, Traffic
+from queueing.models import Worker
+from queueing.views.edge import answer, endpoint
+from registry import access, database, status
+from registry.access import Principal
+from registry.errors import Unauthorized, Unavailable
+from registry.handler import lean
+
+STARTED = time.monotonic()
+DEAD_AT_MOST = 100_000  # dead letters counted for all tenants' gauge
+QUEUES_AT_MOST = 1000  # of a tenant that have gauges of their own: each is a time series for ever
+
+
+# -- For operators ---------------------------------------------------------------------------------------------
+
+
+@endpoint("read")
+async def buffers(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    """What this process keeps for PostgreSQL while that is away: all tenants' writes."""
+    principal.require("admin")
+    found = await spill.state()
+    return answer(
+        {
+            "pending": sum(one.records for one in found),
+            "failed": sum(one.set_aside for one in found),
+            "dbHealthy": all(one.draining for one in found),
+            "worker": _worker(),
+            "kinds": [
+                {
+                    "kind": one.kind,
+                    "engine": one.engine,
+                    "pending": one.records,
+                    "bytes": one.bytes,
+                    "oldestSeconds": round(one.oldest_seconds, 3),
+                    "failed": one.set_aside,
+                    "refused": one.refused or None,
+                }
+                for one in found
+            ],
+        }
+    )
+
+
+@endpoint("read")
+async def system_metrics(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    """The process that answers: CPU, memory, database connections."""
+    principal.require("admin")
+    return answer({"timestamp": datetime.now(UTC), "replicas": [{**_worker(), **_process()}]})
+
+
+@endpoint("read")
+async def worker_metrics(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    """The workers that are alive, with what they have in hand."""
+    principal.require("admin")
+    found = [one async for one in Worker.async_objects.all().alive()]
+    return answer(
+        {
+            "timestamp": datetime.now(UTC),
+            "workers": [
+                {
+                    "workerId": str(one.pk),
+                    "hostname": one.hostname,
+                    "pid": one.pid,
+                    "queue": one.queue,
+                    "startedAt": one.started_at,
+                    "heartbeatAt": one.heartbeat_at,
+                    "inFlight": one.in_flight,
+                    "capacity": one.capacity,
+                    "finished": one.finished,
+                    "failed": one.failed,
+                }
+                for one in found
+            ],
+        }
+    )
+
+
+@endpoint("read")
+async def postgres_stats(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    """PostgreSQL's own counters of this database."""
+    principal.require("admin")
+    return answer({"timestamp": datetime.now(UTC), **await statistics.postgres()})
+
+
+def _worker() -> dict[str, Any]:
+    return {"hostname": socket.gethostname(), "workerId": str(os.getpid())}
+
+
+def _process() -> dict[str, Any]:
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    pool = _pool()
+    return {
+        "uptimeSeconds": round(time.monotonic() - STARTED, 1),
+        "cpu": {"userSeconds": round(use.ru_utime, 3), "systemSeconds": round(use.ru_stime, 3)},
+        "memory": {"rssMb": round(use.ru_maxrss / 1024, 1)},  # Linux: the most it ever was, in KiB
+        "database": {"poolSize": pool["size"], "poolIdle": pool["idle"], "poolActive": pool["active"]},
+        "parkedConsumers": parking.lot().parked,
+    }
+
+
+def _pool() -> dict[str, int]:
+    found = {"pool_size": 0, "pool_available": 0, **database.statistics()}
+    size, idle = found["pool_size"], found["pool_available"]
+    return {"size": size, "idle": idle, "active": size - idle}
+
+
+# -- Prometheus ------------------------------------------------------------------------------------------------
+
+
+@lean
+async def prometheus(request: HttpRequest) -> HttpResponse:
+    """Everything of /metrics under the names that dashboards of this API know, and gauges of the caller's own queues.
+
+    Open like /metrics, and like it without anybody's name; whoever comes with a key, or as the open tenant, gets his queues.
+    """
+    status.only_get(request)
+    families = [*await _machine(), *await _queues(await _principal(request))]
+    now = CollectorRegistry()
+    now.register(status.Now(families))
+    text = await status.metrics_text() + generate_latest(now)
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
+
+
+async def _principal(request: HttpRequest) -> Principal | None:
+    """Whose queues to tell of. A key that is none is 401; without one, and while keys cannot be looked up, nobody's."""
+    try:
+        return (await access.authorize(request, "read"))[0]
+    except Unavailable:
+        return None
+    except Unauthorized:
+        if request.META.get("HTTP_AUTHORIZATION"):
+            raise
+        return None
+
+
+async def _machine() -> list[GaugeMetricFamily]:
+    """About this process and the spill; the database's part is left out while it is away."""
+    pool, spilled = _pool(), await spill.state()
+    figures = {
+        "queen_uptime_seconds": ("Since this process began to serve", time.monotonic() - STARTED),
+        "queen_process_resident_memory_bytes": ("The most that this process has held", _most_memory()),
+        "queen_db_pool_size": ("Database connections of this process", pool["size"]),
+        "queen_db_pool_active": ("Those in use", pool["active"]),
+        "queen_db_pool_idle": ("Those not in use", pool["idle"]),
+        "queen_file_buffer_pending": ("Writes that wait for PostgreSQL", sum(one.records for one in spilled)),
+        "queen_file_buffer_failed": ("Writes set aside", sum(one.set_aside for one in spilled)),
+        "queen_file_buffer_db_healthy": ("Whether the spill flows", int(all(one.draining for one in spilled))),
+        "registry_queue_parked_readers": ("Long polls that wait in this process", parking.lot().parked),
+    }
+    families = [GaugeMetricFamily(name, text, value=value) for name, (text, value) in figures.items()]
+    with suppress(Exception):
+        async with asyncio.timeout(status.CHECK_TIMEOUT):
+            dead = await statistics.dead_at_most(DEAD_AT_MOST)
+        text = f"Dead letters of the message queue, counted up to {DEAD_AT_MOST}"
+        families += [GaugeMetricFamily(name, text, value=dead) for name in ("queen_dlq_depth", "registry_dead_messages")]
+    return families
+
+
+def _most_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux says KiB
+
+
+_PER_MINUTE = {
+    "push_requests": "push_requests", "push_messages": "pushed", "pop_messages": "popped", "pop_empty": "empty_pops",
+    "ack": "completed",
+}  # fmt: skip
+
+
+async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
+    """A tenant's queues by name: depths now, and the last full minute."""
+    if principal is None:
+        return []
+    try:
+        async with asyncio.timeout(status.CHECK_TIMEOUT):
+            found = await statistics.depths(principal.tenant_id, limit=QUEUES_AT_MOST)
+            end = statistics.floor(datetime.now(UTC), 1)
+            when = Range(end - timedelta(minutes=1), end, 1)
+            series = await statistics.traffic_by_queue(principal.tenant_id, About(), when)
+    except Exception:
+        return []  # like the gauges of /metrics: what cannot be read now is not there
+    minute = {name: sum(points.values(), Traffic()) for name, points in series.items()}
+    waiting = parking.lot().parked_at([one.id for one in found])
+    return [
+        _gauge("queen_queue_messages_pending", "Messages that wait", found, lambda one: one.pending),
+        _gauge("queen_queue_messages_processing", "Messages handed out under a lease", found, lambda one: one.processing),
+        _gauge("queen_dlq_depth_by_queue", "Dead letters", found, lambda one: one.dead),
+        _gauge("queen_queue_oldest_seconds", "How long the oldest message has waited", found, lambda one: one.oldest_seconds),
+        _gauge("queen_queue_parked_consumers", "Long polls in this process", found, lambda one: waiting.get(one.id, 0)),
+        _gauge(
+            "queen_queue_pop_lag_milliseconds",
+            "From push to pop, mean of the last full minute",
+            found,
+            lambda one: minute.get(one.name, Traffic()).average_lag_ms,
+        ),
+        *(
+            _gauge(
+                f"queen_queue_{name}_per_minute",
+                "In the last full minute",
+                found,
+                lambda one, field=field: getattr(minute.get(one.name, Traffic()), field),
+            )
+            for name, field in _PER_MINUTE.items()
+        ),
+    ]
+
+
+def _gauge(name: str, text: str, queues: Iterable[Depth], figure: Callable[[Depth], float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=["queue"])
+    for one in queues:
+        family.add_metric([one.name], figure(one))
+    return family
