@@ -47,6 +47,7 @@ class _Lanes:
     """What one event loop has open."""
 
     def __init__(self) -> None:
+        self.started = False
         self.own: dict[str, Lane] = {}
         self.relays: dict[str, Lane] = {}
 
@@ -55,10 +56,16 @@ _all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lanes] = weakref.Wea
 
 
 def register(kind: str, store: Store, *, seen: Seen | None = None) -> None:
-    """Who stores records of `kind`. `seen` hears of records that a dead process left before they are stored."""
+    """Who stores records of `kind`. `seen` hears of records that a dead process left before they are stored.
+
+    May come at any time: where the spill was started, what is left of a kind is drained from then on.
+    """
     if not re.fullmatch("[a-z]+", kind):
         raise ValueError(f"a kind is lower-case letters, got {kind!r}")
     KINDS[kind] = _Kind(store, seen)
+    with suppress(RuntimeError):  # no loop runs here
+        if (lanes := _all.get(asyncio.get_running_loop())) and lanes.started:
+            _lane(kind).start()
 
 
 def append(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None) -> asyncio.Future[None]:
@@ -85,7 +92,8 @@ def relay(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None)
 
 async def start() -> None:
     """Begin to drain what an earlier process left. Without it the first append does so."""
-    for kind in KINDS:
+    _lanes().started = True
+    for kind in list(KINDS):
         lane = _lane(kind)
         with suppress(OSError):  # it is tried again, and said, while it drains
             await lane.adopt()
@@ -112,7 +120,7 @@ async def carrying() -> AsyncIterator[None]:
 
 async def state() -> list[State]:
     """How the spill is, per kind; and the shared stream, where that is the way in."""
-    lanes = [_lane(kind) for kind in KINDS]
+    lanes = [_lane(kind) for kind in list(KINDS)]
     if settings.INTAKE == "stream":
         lanes += list(_lanes().relays.values())
     return [await lane.state() for lane in lanes]

@@ -434,6 +434,22 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         del spill.KINDS["commanded"]
 
 
+async def test_a_kind_that_is_registered_later_drains_what_is_left_of_it(settings, tmp_path: Path):
+    settings.SPILL_FOLDER = tmp_path
+    left = FileEngine(tmp_path, "later", limit=10**6)
+    await left.append([Record("later", 7, datetime.now(UTC), b"left")])
+    await left.close()
+    database = Database()
+    await spill.start()
+    try:
+        spill.register("later", database.store)
+
+        await eventually(lambda: database.stored == [b"left"])
+    finally:
+        await spill.close()
+        del spill.KINDS["later"]
+
+
 async def _count(wanted: int) -> bool:
     return len(await spill.asides("commanded")) == wanted
 

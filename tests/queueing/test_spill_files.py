@@ -280,6 +280,17 @@ async def test_a_full_disk_is_a_503_and_leaves_no_torn_record(tmp_path: Path):
     await heir.close()
 
 
+async def test_what_could_not_be_synced_was_not_kept(engine: FileEngine, monkeypatch: pytest.MonkeyPatch):
+    await engine.append([record(b"kept")])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(Full, match="Input/output error"):
+            await engine.append([record(b"refused")])
+
+    assert await read(engine) == [b"kept"]
+
+
 async def test_beyond_its_limit_the_spill_refuses_and_takes_again_once_it_is_drained(tmp_path: Path):
     engine = FileEngine(tmp_path, "thing", limit=2000)
     await engine.append([record(bytes(1500))])

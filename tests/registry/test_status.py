@@ -38,7 +38,7 @@ async def test_with_everything_well_every_dependency_is_named_and_ok(api: Api, w
 
     assert (code, body["status"]) == (200, "healthy")
     assert {name: check["status"] for name, check in body["checks"].items()} == dict.fromkeys(
-        ("database", "redis", "workers", "queue"), "ok"
+        ("database", "redis", "workers", "queue", "spill"), "ok"
     )
 
 
