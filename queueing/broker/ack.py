@@ -230,6 +230,7 @@ class Held(msgspec.Struct, frozen=True):
     retry_delay_ms: int
     dead_letter_after_retries: bool
     dead_letter_queue: bool
+    dead: frozenset[int] = frozenset()  # what was given up on before, beyond the cursor
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -260,8 +261,9 @@ def decide(held: Held, said: Sequence[Said], *, at_once: bool = False) -> Decisi
     again = [one for one in ordered if one.status in (FAILED, RETRY) and one not in given_up]
     barrier = again[0].seq if again else held.delivered + 1
     passed = {one.seq for one in given_up}
+    kept = {one.seq for one in given_up if held.dead_letter_queue or one.status == DEAD}
     cursor = max([held.cursor, *(one.seq for one in ordered if one.status == COMPLETED and one.seq < barrier)])
-    while cursor + 1 in passed:
+    while cursor + 1 in passed or cursor + 1 in held.dead:
         cursor += 1
     release = bool(again) or cursor >= held.delivered
     failed_now = any(one.status == FAILED for one in again)
@@ -273,15 +275,15 @@ def decide(held: Held, said: Sequence[Said], *, at_once: bool = False) -> Decisi
         buried=max([held.buried, *passed]),
         attempt=attempt,
         release=release,
-        wait=held.retry_delay_ms / 1000 if failed_now else 0,
+        wait=held.retry_delay_ms / 1000 if failed_now else 0.0,
     )
     dead = [
-        Dead(held.partition, held.group, one.seq, one.error or EXHAUSTED, held.attempt + 1)
+        Dead(held.partition, held.group, one.seq, one.error or EXHAUSTED, held.attempt + 1, one.seq not in kept)
         for one in given_up
-        if held.dead_letter_queue or one.status == DEAD
+        if one.seq in kept or one.seq > cursor
     ]
     verdicts = [
-        (one.n, BEHIND if one.status == COMPLETED and one.seq > barrier else None, release, one.seq in passed)
+        (one.n, BEHIND if one.status == COMPLETED and one.seq > barrier else None, release, one.seq in kept)
         for one in ordered
     ]
     return Decision(move, dead, verdicts)
@@ -307,10 +309,10 @@ async def settle(
             verdicts.append((one.n, NO_LEASE, False, False))
         elif seq is None or seq > held[key].delivered:
             verdicts.append((one.n, NOT_FOUND, False, False))
-        elif seq <= held[key].cursor:
-            # Done before: the cursor moves only forward. To say so twice is no fault, to say otherwise is.
-            error = None if one.status == COMPLETED else NOT_FOUND
-            verdicts.append((one.n, error, False, False))
+        elif seq <= held[key].cursor or seq in held[key].dead:
+            # Done or given up on before. To say so twice is no fault, to say otherwise is.
+            same = one.status == COMPLETED or (one.status == DEAD and seq in held[key].dead)
+            verdicts.append((one.n, None if same else NOT_FOUND, False, False))
         else:
             said.setdefault(key, []).append(Said(one.n, seq, one.status, acks[one.n].error))
     decisions = [decide(held[key], mine, at_once=at_once) for key, mine in said.items()]
@@ -329,7 +331,26 @@ async def _hold(conn: AsyncConnection, tenant_id: int, checked: Sequence[Checked
         "leases": [key[2] for key in keys],
     }
     rows = [Held(*row) for row in await database.rows(conn, SQL["hold_leases"], params)]
-    return {(one.partition, one.name, one.lease): one for one in rows}
+    dead = await _given_up(conn, tenant_id, [one for one in rows if one.buried > one.cursor])
+    return {
+        (one.partition, one.name, one.lease): msgspec.structs.replace(
+            one, dead=frozenset(dead.get((one.partition, one.group), ()))
+        )
+        for one in rows
+    }
+
+
+async def _given_up(conn: AsyncConnection, tenant_id: int, held: Sequence[Held]) -> dict[tuple[int, int], list[int]]:
+    found: dict[tuple[int, int], list[int]] = {}
+    if held:
+        params = {
+            "tenant": tenant_id,
+            "partitions": [one.partition for one in held],
+            "groups": [one.group for one in held],
+        }
+        for partition, group, seq in await database.rows(conn, SQL["given_up"], params):
+            found.setdefault((partition, group), []).append(seq)
+    return found
 
 
 async def _numbers(conn: AsyncConnection, tenant_id: int, checked: Sequence[Checked]) -> dict[int, int]:

@@ -28,6 +28,7 @@ class Dead(msgspec.Struct, frozen=True):
     seq: int
     error: str
     attempts: int
+    dropped: bool = False  # the queue keeps no dead letters: this row ended already, and only stands in the message's way
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -39,13 +40,14 @@ class Move(msgspec.Struct, frozen=True):
     buried: int  # number of the latest message that it gave up on
     attempt: int
     release: bool  # whether its lease ends
-    wait: float = 0  # seconds before the partition is handed out again
+    wait: float = 0.0  # seconds before the partition is handed out again
 
 
 async def bury(conn: AsyncConnection, tenant_id: int, dead: Sequence[Dead]) -> None:
     """Put messages among the dead letters of their group; a message is there once, however often that is said."""
     if dead:
         names = {"partitions": "partition", "groups": "group", "seqs": "seq", "errors": "error", "attempts": "attempts"}
+        names["dropped"] = "dropped"
         await database.rows(conn, SQL["bury"], {"tenant": tenant_id, **_columns(dead, names)})
 
 

@@ -149,37 +149,57 @@ async def _look(claim: _Claim, target: Target) -> Popped | None:
         rows = await _claimed(claim)
         if not rows:
             return None
-        if dead := [row for row in rows if row.kills and row.seq is not None]:
-            await bury.killers(dead, claim.lease)
-        empty = [row for row in rows if row.seq is None or row.kills or claim.lease is None]
-        if empty:
-            await rest([(row.tenant_id, row.partition_id, row.group_id) for row in empty])
-        if messages := [row for row in rows if row.seq is not None and not row.kills]:
-            try:
-                return _popped(claim, target, messages)
-            except crypto.Undecipherable:
-                if claim.lease:  # not its readers' fault: no try is counted
-                    await bury.give_back(messages[0].tenant_id, claim.lease)
-                raise
+        try:
+            if found := await _sort_out(claim, target, rows):
+                return found
+        except asyncio.CancelledError:
+            _give_back_soon(claim, rows)
+            raise
+        except Exception:  # such as a payload that cannot be decrypted: not its readers' fault, no try is counted
+            await _give_back(claim, rows)
+            raise
     return None
+
+
+async def _sort_out(claim: _Claim, target: Target, rows: "list[Row]") -> Popped | None:
+    if dead := [row for row in rows if row.kills and row.seq is not None]:
+        await bury.killers(dead, claim.lease)
+    empty = [row for row in rows if row.seq is None or row.kills or claim.lease is None]
+    if empty:
+        await rest([(row.tenant_id, row.partition_id, row.group_id) for row in empty])
+    messages = [row for row in rows if row.seq is not None and not row.kills]
+    return _popped(claim, target, messages) if messages else None
 
 
 async def _claimed(claim: _Claim) -> "list[Row]":
     future = _batcher().submit(claim)
     try:
-        return await asyncio.shield(future)
+        found = await asyncio.shield(future)
     except asyncio.CancelledError:
-        if claim.lease:
-            future.add_done_callback(partial(_give_back, claim.lanes[0].tenant_id, claim.lease))
+        future.add_done_callback(partial(_nobody_came, claim))
         raise
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
-def _give_back(tenant_id: int, lease: UUID, future: "asyncio.Future[list[Row]]") -> None:
+def _nobody_came(claim: _Claim, future: "asyncio.Future[list[Row] | Exception]") -> None:
     """The client hung up before its answer."""
-    if not future.cancelled() and not future.exception() and future.result():
-        task = asyncio.get_running_loop().create_task(bury.give_back(tenant_id, lease))
-        _returning.add(task)
-        task.add_done_callback(_returning.discard)
+    if not future.cancelled() and not future.exception() and isinstance(rows := future.result(), list):
+        _give_back_soon(claim, rows)
+
+
+def _give_back_soon(claim: _Claim, rows: "list[Row]") -> None:
+    task = asyncio.get_running_loop().create_task(_give_back(claim, rows))
+    _returning.add(task)
+    task.add_done_callback(_returning.discard)
+
+
+async def _give_back(claim: _Claim, rows: "list[Row]") -> None:
+    if claim.lease and rows:
+        await bury.give_back(rows[0].tenant_id, claim.lease)
+        for queue_id in {row.queue_id for row in rows}:
+            parking.wake(queue_id)
 
 
 _returning: set[asyncio.Task] = set()
@@ -276,13 +296,38 @@ def _note(rows: "list[Row]", claim: _Claim) -> None:
 # -- Statements ----------------------------------------------------------------------------------------------
 
 
-async def _claim(requests: Sequence[_Claim]) -> "list[list[Row]]":
-    # Not repeated: the first may have been committed, and its leases would stand in the way of the second.
-    rows = await database.fetch(SQL["claim"], _parameters(requests), repeatable=False)
-    found: list[list[Row]] = [[] for _ in requests]
-    for row in rows:
-        found[row[0]].append(Row(*row))
+async def _claim(requests: Sequence[_Claim]) -> "list[list[Row] | Exception]":
+    """Several statements where requests look at the same groups by different ways: one would hand a partition out twice."""
+    found: list[list[Row] | Exception] = [[] for _ in requests]
+    for number, places in enumerate(_apart(requests)):
+        mine = [requests[place] for place in places]
+        try:
+            # Not repeated: the first may have been committed, and its leases would stand in the way of the second.
+            rows = await database.fetch(SQL["claim"], _parameters(mine), repeatable=False)
+        except Exception as error:
+            if number == 0:
+                raise
+            for place in places:  # what others have by now stays theirs
+                found[place] = error
+            continue
+        for row in rows:
+            found[places[row[0]]].append(Row(*row))  # type: ignore[union-attr]
     return found
+
+
+def _apart(requests: Sequence[_Claim]) -> list[list[int]]:
+    """Requests by place, in parts within which two have the same lanes or no group in common."""
+    parts: list[tuple[list[int], dict[int, tuple[_Lane, ...]]]] = []
+    for place, request in enumerate(requests):
+        for places, lanes_of in parts:
+            if all(lanes_of.get(lane.group_id, request.lanes) == request.lanes for lane in request.lanes):
+                break
+        else:
+            places, lanes_of = [], {}
+            parts.append((places, lanes_of))
+        places.append(place)
+        lanes_of.update((lane.group_id, request.lanes) for lane in request.lanes)
+    return [places for places, _ in parts]
 
 
 def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
@@ -313,10 +358,10 @@ def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
     }
 
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[_Claim, list[Row]]] = {}
+_batchers: dict[asyncio.AbstractEventLoop, Batcher[_Claim, list[Row] | Exception]] = {}
 
 
-def _batcher() -> "Batcher[_Claim, list[Row]]":
+def _batcher() -> "Batcher[_Claim, list[Row] | Exception]":
     loop = asyncio.get_running_loop()
     found = _batchers.get(loop)
     if found is None:

@@ -263,11 +263,11 @@ async def _push_counted(
     async def once() -> dict[int, Verdict]:
         async with database.transaction() as conn:
             room: dict[str, int] = {}
-            for name in sorted(name for name, queue in queues.items() if queue.max_size):
-                await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
-                params = {"tenant": tenant_id, "queue": queues[name].id}
-                waiting = (await database.rows(conn, SQL["size"], params))[0][0]
-                room[name] = queues[name].max_size - waiting
+            for name in sorted(queues):
+                held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+                if held and (most := held[0][1]):  # as it is now, not as it was when it was last looked up
+                    params = {"tenant": tenant_id, "queue": queues[name].id}
+                    room[name] = most - (await database.rows(conn, SQL["size"], params))[0][0]
             return await _push_what_fits(conn, rows, [items[n].queue for n in wanted], room)
 
     return await database.retrying(once)

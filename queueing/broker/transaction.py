@@ -8,9 +8,9 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker import ack as acks
-from queueing.broker import parking, push, traffic
+from queueing.broker import directory, parking, push, traffic
 from queueing.broker.ack import Ack
-from queueing.broker.directory import SQL
+from queueing.broker.directory import SQL, Queue
 from queueing.broker.names import partition_name, partition_number
 from queueing.broker.push import Item
 from registry import database
@@ -40,9 +40,9 @@ async def commit(
 
     async def once() -> list[acks.Acked]:
         async with database.transaction() as conn:
-            await _require(conn, tenant_id, leases)
             if items:
-                await _push(conn, tenant_id, rows, items, {n: q.id for n, q in queues.items() if q.max_size})
+                await _push(conn, tenant_id, rows, items, queues)
+            await _require(conn, tenant_id, leases)
             return await _ack(conn, tenant_id, [o.ack for o in operations if o.ack], leases)
 
     # Not repeated: when the answer to a commit is lost, a second try would find its own messages and refuse them.
@@ -62,24 +62,29 @@ def _leases(required: Sequence[str]) -> list[UUID]:
 
 
 async def _require(conn: AsyncConnection, tenant_id: int, leases: list[UUID]) -> None:
+    if not leases:
+        return
     alive = {row[0] for row in await database.rows(conn, SQL["alive_leases"], {"tenant": tenant_id, "leases": leases})}
     if len(alive) < len(leases):
         raise Refused(acks.NO_LEASE)
 
 
 async def _push(
-    conn: AsyncConnection, tenant_id: int, rows: push.Columns, items: Sequence[Item], limited: dict[str, int]
+    conn: AsyncConnection, tenant_id: int, rows: push.Columns, items: Sequence[Item], queues: dict[str, Queue]
 ) -> None:
-    for name in sorted(limited):
-        await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
-        size = (await database.rows(conn, SQL["size"], {"tenant": tenant_id, "queue": limited[name]}))[0][0]
-        most = (await database.rows(conn, SQL["find_queue"], {"tenant": tenant_id, "name": name}))[0][6]
-        if most and size + sum(item.queue == name for item in items) > most:
-            raise Refused(f"the queue {name} is full: at most {most} messages")
-    refused = await push.write(rows, conn, counted=True)
+    limited = any(queue.max_size for queue in queues.values())
+    for name in sorted(queues) if limited else ():
+        held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+        if held and (most := held[0][1]):
+            size = (await database.rows(conn, SQL["size"], {"tenant": tenant_id, "queue": queues[name].id}))[0][0]
+            if size + sum(item.queue == name for item in items) > most:
+                raise Refused(f"the queue {name} is full: at most {most} messages")
+    refused = await push.write(rows, conn, counted=limited)
     for place, (_, reason) in sorted(refused.items()):
         if reason == "duplicate":
             raise Refused(f"duplicate transactionId {rows.transactions[place]!r} in {items[place].queue}")
+        directory.forget_queue(tenant_id, items[place].queue)
+        directory.forget_partition(tenant_id, queues[items[place].queue], items[place].partition)
         raise Refused(f"the queue {items[place].queue} was changed meanwhile; try again")
 
 

@@ -121,6 +121,14 @@ WHERE c.due_at > clock_timestamp()
 ORDER BY c.tenant_id, c.partition_id, c.group_id
 FOR UPDATE OF c
 
+-- name: given_up
+-- What these consumers gave up on beyond their cursors.
+SELECT c.partition_id, c.group_id, d.seq
+FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[]) AS u (p, g)
+JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g
+JOIN queueing_deadmessage d ON d.tenant_id = c.tenant_id AND d.partition_id = c.partition_id AND d.group_id = c.group_id
+    AND d.seq > c.cursor
+
 -- name: leases_of
 -- The leases among `leases` that these groups hold on these partitions now.
 SELECT k.n, c.lease_id
@@ -136,12 +144,14 @@ JOIN queueing_message m ON m.tenant_id = %(tenant)s AND m.partition_id = u.p AND
 -- name: bury
 INSERT INTO queueing_deadmessage (
     tenant_id, queue_id, partition_id, group_id, group_name, partition_name, seq, message_id, transaction_id, payload,
-    key_id, trace_id, producer, error, attempts, created_at
+    key_id, trace_id, producer, error, attempts, created_at, ended_at
 )
 SELECT m.tenant_id, p.queue_id, p.id, g.id, g.name, p.name, m.seq, m.id, m.transaction_id, m.payload, m.key_id, m.trace_id,
-    m.producer, u.error, u.attempts, m.created_at
-FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[], %(seqs)s::bigint[], %(errors)s::text[], %(attempts)s::bigint[])
-    AS u (p, g, seq, error, attempts)
+    m.producer, u.error, u.attempts, m.created_at, CASE WHEN u.dropped THEN now() END
+FROM unnest(
+    %(partitions)s::bigint[], %(groups)s::bigint[], %(seqs)s::bigint[], %(errors)s::text[], %(attempts)s::bigint[],
+    %(dropped)s::boolean[]
+) AS u (p, g, seq, error, attempts, dropped)
 JOIN queueing_message m ON m.tenant_id = %(tenant)s AND m.partition_id = u.p AND m.seq = u.seq
 JOIN queueing_partition p ON p.tenant_id = m.tenant_id AND p.id = m.partition_id
 JOIN queueing_group g ON g.tenant_id = m.tenant_id AND g.id = u.g

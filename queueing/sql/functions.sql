@@ -97,7 +97,7 @@ BEGIN
         RETURN;
     END IF;
     WITH one AS MATERIALIZED (
-        SELECT c.tenant_id, c.partition_id, c.group_id, c.cursor, p.last_seq, p.last_at, q.ttl_seconds, q.delay_seconds,
+        SELECT c.tenant_id, c.partition_id, c.group_id, c.cursor, c.buried, p.last_seq, p.last_at, q.ttl_seconds, q.delay_seconds,
             q.window_seconds
         FROM unnest(tenants, partitions, groups) AS u (t, p, g)
         JOIN queueing_consumer c ON c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g
@@ -112,11 +112,17 @@ BEGIN
             SELECT m.seq, m.created_at FROM queueing_message m
             WHERE m.tenant_id = o.tenant_id AND m.partition_id = o.partition_id AND m.seq > o.cursor
                 AND (o.ttl_seconds = 0 OR m.created_at > clock_timestamp() - o.ttl_seconds * interval '1 second')
+                AND (o.buried <= o.cursor OR NOT EXISTS (
+                    SELECT FROM queueing_deadmessage b
+                    WHERE b.tenant_id = o.tenant_id AND b.partition_id = o.partition_id AND b.group_id = o.group_id
+                        AND b.seq = m.seq
+                ))
             ORDER BY m.seq LIMIT 1
         ) m ON true
     ), moved AS (
         UPDATE queueing_consumer c SET
             cursor = greatest(c.cursor, coalesce(n.seq - 1, n.last_seq)),
+            attempt = CASE WHEN coalesce(n.seq - 1, n.last_seq) > c.cursor THEN 0 ELSE c.attempt END,
             due_at = greatest(
                 n.created_at + n.delay_seconds * interval '1 second',
                 CASE WHEN n.seq IS NOT NULL AND n.window_seconds > 0 THEN n.last_at + n.window_seconds * interval '1 second' END
@@ -144,6 +150,7 @@ DECLARE
     moment timestamptz := clock_timestamp();
     groups bigint[];  -- of each key; -1 where its lease is not alive
     ends bigint[];  -- number of the latest message that each key's lease handed out
+    buried bigint[];  -- number of the latest message that its group gave up on
     delays bigint[];
     refused bigint[];
     reasons text[];
@@ -154,11 +161,11 @@ DECLARE
     over_groups bigint[];
 BEGIN
     SELECT array_agg(coalesce(h.group_id, -1) ORDER BY u.k), array_agg(coalesce(h.delivered, 0) ORDER BY u.k),
-        array_agg(coalesce(h.delay, 0) ORDER BY u.k)
-    INTO groups, ends, delays
+        array_agg(coalesce(h.buried, 0) ORDER BY u.k), array_agg(coalesce(h.delay, 0) ORDER BY u.k)
+    INTO groups, ends, buried, delays
     FROM unnest(tenants, partitions, names, leases) WITH ORDINALITY AS u (t, p, name, lease, k)
     LEFT JOIN LATERAL (
-        SELECT c.group_id, c.delivered, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
+        SELECT c.group_id, c.delivered, c.buried, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
         FROM queueing_consumer c
         JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
         WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.lease_id = u.lease AND g.name = u.name AND c.due_at > moment
@@ -172,6 +179,19 @@ BEGIN
                 AND groups[u.k] > 0 AND m.seq <= ends[u.k]
         ) AS seq
         FROM unnest(owners, transactions) WITH ORDINALITY AS u (k, transaction_id, n)
+    ), done AS MATERIALIZED (
+        SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k
+    ), passed AS MATERIALIZED (  -- what lies right behind them may have been given up on before
+        SELECT d.k, CASE WHEN buried[d.k] <= d.seq THEN d.seq ELSE greatest(d.seq, least(ends[d.k], (
+            SELECT m.seq - 1 FROM queueing_message m
+            WHERE m.tenant_id = tenants[d.k] AND m.partition_id = partitions[d.k] AND m.seq > d.seq AND NOT EXISTS (
+                SELECT FROM queueing_deadmessage b
+                WHERE b.tenant_id = m.tenant_id AND b.partition_id = m.partition_id AND b.group_id = groups[d.k]
+                    AND b.seq = m.seq
+            )
+            ORDER BY m.seq LIMIT 1
+        ))) END AS seq
+        FROM done d
     ), moved AS (
         UPDATE queueing_consumer c SET
             cursor = greatest(c.cursor, t.seq),
@@ -179,12 +199,12 @@ BEGIN
             consumed_at = moment,
             attempt = CASE WHEN t.seq > c.cursor THEN 0 ELSE c.attempt END,
             lease_id = CASE WHEN t.seq < c.delivered THEN c.lease_id END,
-            due_at = CASE WHEN t.seq < c.delivered THEN c.due_at ELSE coalesce((
+            due_at = CASE WHEN t.seq < c.delivered THEN c.due_at WHEN c.buried > c.delivered THEN '-infinity' ELSE coalesce((
                 SELECT m.created_at + delays[t.k] * interval '1 second' FROM queueing_message m
                 WHERE m.tenant_id = c.tenant_id AND m.partition_id = c.partition_id AND m.seq > c.delivered
                 ORDER BY m.seq LIMIT 1
             ), '-infinity') END
-        FROM (SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k) t
+        FROM passed t
         WHERE c.tenant_id = tenants[t.k] AND c.partition_id = partitions[t.k] AND c.group_id = groups[t.k]
         RETURNING t.k, c.tenant_id, c.partition_id, c.group_id, c.lease_id, c.due_at
     )
@@ -306,8 +326,9 @@ BEGIN
             attempt = CASE WHEN f.new_lease IS NULL THEN 0 ELSE f.tries END,
             singly = CASE WHEN f.spent AND c.singly <= c.cursor THEN c.delivered ELSE c.singly END,
             lease_id = CASE WHEN f.last IS NOT NULL THEN f.new_lease END,
+            -- queueing_rest looks closer; where it cannot, for the partition is being pushed to, others have their turn first
             due_at = CASE WHEN f.last IS NOT NULL AND f.new_lease IS NOT NULL
-                THEN now() + f.lease_seconds * interval '1 second' ELSE '-infinity' END
+                THEN now() + f.lease_seconds * interval '1 second' ELSE now() END
         FROM all_filled f
         WHERE c.tenant_id = f.tenant_id AND c.partition_id = f.partition_id AND c.group_id = f.group_id
     ), told AS (

@@ -1,0 +1,46 @@
+"""What tests of the message queue begin with."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from queueing.broker import parking, traffic
+from registry.models import Tenant
+from tests.conftest import Api, make_key
+from tests.factories import in_thread, make_tenant
+from tests.queueing.mq import Mq, fresh_name
+
+
+@pytest.fixture
+async def mq(api: Api, tenant: Tenant) -> Mq:
+    """A program of `tenant`."""
+    return Mq(api, tenant.pk)
+
+
+@pytest.fixture
+async def foreign(server: str) -> AsyncIterator[Mq]:
+    """A program of another tenant."""
+    other = await in_thread(make_tenant)
+    async with Api(server, await make_key(other)) as api:
+        yield Mq(api, other.pk)
+
+
+@pytest.fixture
+def queue() -> str:
+    """A queue's name; it has an empty namespace of its own."""
+    return fresh_name()
+
+
+@pytest.fixture(autouse=True)
+async def _counters_written() -> AsyncIterator[None]:
+    """What a test counted is written before its rows are removed, and nobody goes on listening."""
+    yield
+    await traffic.close()
+    await parking.close()
+
+
+@pytest.fixture
+async def admin(server: str, tenant: Tenant) -> AsyncIterator[Mq]:
+    """A program of `tenant` whose key may administer."""
+    async with Api(server, await make_key(tenant, "admin")) as api:
+        yield Mq(api, tenant.pk)
