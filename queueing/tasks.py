@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync
 
 from queueing import spill
 from queueing.drain import Drain, Job, forever
-from registry import database, live, reach
+from registry.sync import end_loop
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,7 @@ async def _drain(queue: str) -> None:
     finally:
         watching.cancel()
         await drain.job.close()
-        await spill.close()
-        await live.close()
-        await reach.close()
-        await database.close()
+        await end_loop()
 
 
 def chore(name: str) -> None:
@@ -66,5 +63,4 @@ async def _chore(name: str) -> None:
     try:
         await CHORES[name]()
     finally:
-        await live.close()
-        await database.close()
+        await end_loop()

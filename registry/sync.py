@@ -7,7 +7,19 @@ from functools import wraps
 from asgiref.sync import async_to_sync
 from django_async_backend.db import async_new_connection
 
-from registry import database, live
+from registry import database, live, reach
+
+# What rooms above hold per loop, and close first: what the spill of a loop cannot store, another process must find.
+endings: list[Callable[[], Awaitable[None]]] = []
+
+
+async def end_loop() -> None:
+    """Close whatever the running loop holds. Its owner calls this last."""
+    for close in endings:
+        await close()
+    await live.close()
+    await reach.close()
+    await database.close()
 
 
 def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
@@ -28,5 +40,4 @@ async def _run[T](service: Callable[[], Awaitable[T]]) -> T:
             return await service()
     finally:
         if made_for_us:
-            await live.close()
-            await database.close()
+            await end_loop()

@@ -26,6 +26,7 @@ from queueing.spill.draining import Lane, Seen, State, Store
 from queueing.spill.file import FileEngine
 from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
 from queueing.spill.stream import StreamEngine
+from registry.sync import endings
 
 __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
@@ -104,6 +105,9 @@ async def close() -> None:
     """At the end of a process or loop: drain what can be drained, keep the rest for the next."""
     if lanes := _all.pop(asyncio.get_running_loop(), None):
         await asyncio.gather(*(lane.close() for lane in (*lanes.own.values(), *lanes.relays.values())))
+
+
+endings.append(close)
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
-from registry import database, live
 from registry.errors import Problem
 from registry.models import Tenant
+from registry.sync import end_loop
 
 
 class AsyncCommand(BaseCommand):
@@ -40,8 +40,7 @@ class AsyncCommand(BaseCommand):
         except OperationalError as error:
             raise CommandError(f"the database cannot be reached: {error}") from error
         finally:
-            await live.close()
-            await database.close()
+            await end_loop()
 
     def tell(self, text: str, data: Any, *, as_json: bool) -> None:
         """`data` as one line of JSON for programs, or `text` for people."""

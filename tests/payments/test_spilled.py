@@ -19,6 +19,7 @@ from queueing import spill
 from registry import database, reach
 from registry.errors import Unavailable
 from registry.models import Tenant
+from registry.sync import end_loop
 from tests.conftest import Api, eventually
 
 ACCEPTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -153,6 +154,34 @@ async def test_ids_that_a_dead_process_promised_are_known_to_its_heir(tenant: Te
         await intake.submit(order(tenant, correlation_id=first.correlation_id, amount=1))
 
     assert (again.replayed, again.created_at) == (True, receipt.created_at)
+
+
+async def test_what_a_thread_spilled_on_a_loop_of_its_own_is_found_by_the_service(
+    tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = order(tenant)
+    with monkeypatch.context() as patch:
+        patch.setattr(reach.Reach, "attempt", _away)
+        # One made for this call: the thread has no server's loop to go to.
+        receipt = await asyncio.to_thread(lambda: asyncio.run(_on_its_own(given)))
+
+    await spill.start()
+    await nothing_waits()
+
+    assert [(p.correlation_id, p.created_at) for p in await found(tenant)] == [
+        (given.correlation_id, receipt.created_at)
+    ]
+
+
+async def _away(*_: Any) -> None:
+    raise Unavailable("away")
+
+
+async def _on_its_own(given: Order) -> intake.Receipt:
+    try:
+        return await intake.submit(given)
+    finally:
+        await end_loop()
 
 
 async def test_a_full_spill_is_a_503_and_the_id_is_free_again(

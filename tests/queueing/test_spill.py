@@ -309,10 +309,12 @@ async def test_writers_without_pause_come_back_to_the_direct_way(site: Site):
                 await lane.append(7, data, datetime.now(UTC))
 
     writers = [asyncio.create_task(write_on(b"w%d" % n)) for n in range(20)]
-    await eventually(lambda: lane.waiting > 3 * HANDOVER + 50)
-    site.database.away = False
-    await eventually(lambda: len(direct) > 100)
-    stop.set()
+    try:
+        await eventually(lambda: lane.waiting > 3 * HANDOVER + 50)
+        site.database.away = False
+        await eventually(lambda: len(direct) > 100)
+    finally:
+        stop.set()
     await asyncio.gather(*writers)
     await eventually(lambda: not lane.waiting)
 

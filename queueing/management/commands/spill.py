@@ -21,10 +21,7 @@ class Command(AsyncCommand):
             chosen.add_argument("--all", action="store_true", help="every one")
 
     async def run(self, *, verb: str, **options: Any) -> None:
-        try:
-            await getattr(self, f"do_{verb}")(**options)
-        finally:
-            await spill.close()
+        await getattr(self, f"do_{verb}")(**options)
 
     async def do_list(self, *, json: bool, **_: Any) -> None:
         data = [
