@@ -5,9 +5,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from registry import database, telemetry
+from registry.arrays import Bigints
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,9 @@ class _Counts:
             return
         _publish(sums.values())
         keys = sorted(sums)
-        params: dict[str, Any] = {name: [sums[key][name] for key in keys] for name in SUMS}
-        params["tenants"], params["queues"] = [t for t, _ in keys], [q for _, q in keys]
-        params["max_lag_ms"] = [max_lag.get(key, 0) for key in keys]
+        params = {name: Bigints([sums[key][name] for key in keys]) for name in SUMS}
+        params["tenants"], params["queues"] = Bigints([t for t, _ in keys]), Bigints([q for _, q in keys])
+        params["max_lag_ms"] = Bigints([max_lag.get(key, 0) for key in keys])
         try:
             await database.fetch(SQL["add"], params, repeatable=False)
         except Unavailable:

@@ -1,0 +1,170 @@
+"""What the OpenAPI document says of the message queue's API: every address, its query and body, its answers."""
+
+from typing import Any
+
+import msgspec
+
+from queueing.views import groups, plane
+from registry.api import api
+
+_PROBLEMS = {
+    400: "Not what the contract says; `error` and `detail` name what is wrong",
+    401: "No valid key",
+    403: "The key lacks the scope",
+    404: "No such thing here",
+    413: "Body above the limit",
+    422: "A query parameter is not acceptable",
+    429: "Rate limit",
+    503: "The database cannot take it at the moment; Retry-After says when to come back",
+}
+_ALWAYS = (400, 401, 403, 404, 413, 422, 429, 503)
+
+type Query = dict[str, dict[str, Any]]
+
+FLAG = {"type": "boolean"}
+TEXT = {"type": "string"}
+TIME = {"type": "string", "format": "date-time"}
+WHEN: Query = {"from": TIME, "to": TIME}
+WHICH: Query = {"queue": TEXT, "namespace": TEXT, "task": TEXT}
+
+
+def whole(least: int = 0) -> dict[str, Any]:
+    return {"type": "integer", "minimum": least}
+
+
+PAGE: Query = {"limit": whole(1), "offset": whole()}
+
+
+def describe(
+    method: str,
+    path: str,
+    summary: str,
+    *,
+    query: Query | None = None,
+    body: type[msgspec.Struct] | None = None,
+    optional: bool = False,
+    good: dict[int, str] | None = None,
+    tag: str = "queue",
+) -> None:
+    """Say what an address of the queue does. `path` with its variables in braces; `optional`: the body may be left out."""
+    variables = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    operation: dict[str, Any] = {
+        "tags": [tag],
+        "operationId": f"{method.lower()}_{path.strip('/').replace('/', '_').translate(_PLAIN)}",
+        "summary": summary,
+        "parameters": [
+            *({"name": n, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}} for n in variables),
+            *({"name": name, "in": "query", "schema": schema} for name, schema in (query or {}).items()),
+        ],
+        "responses": {
+            **{
+                str(status): {"description": text, **({"content": {"application/json": {}}} if status != 204 else {})}
+                for status, text in (good or {200: "Done"}).items()
+            },
+            **{
+                str(status): {"description": _PROBLEMS[status], "content": {"application/problem+json": {}}}
+                for status in _ALWAYS
+            },
+        },
+    }
+    if body is not None:
+        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+        operation["requestBody"] = {"required": not optional, "content": {"application/json": {"schema": schema}}}
+    api.describe(path, method, operation, *([body] if body else []))
+
+
+_PLAIN = str.maketrans({"{": "", "}": "", "-": "_"})
+
+
+# -- Messages (contract section 1.1) ----------------------------------------------------------------------------
+
+_POP: Query = {
+    "batch": whole(1),
+    "wait": FLAG,
+    "timeout": {**whole(), "description": "milliseconds of a long poll", "maximum": 60_000},
+    "consumerGroup": TEXT,
+    "autoAck": FLAG,
+    "subscriptionMode": {"type": "string", "enum": ["all", "new", "new-only"]},
+    "subscriptionFrom": {"type": "string", "description": "now or an ISO 8601 time"},
+}
+_POPPED = {200: "Messages under one lease", 204: "Nothing is due"}
+
+describe("POST", "/api/v1/push", "Push messages", body=plane.PushBody, good={201: "One verdict per item, in order"})
+describe(
+    "GET", "/api/v1/pop", "Pop from the queues of a namespace or task", good=_POPPED,
+    query={**_POP, "partitions": whole(1), "namespace": TEXT, "task": TEXT},
+)  # fmt: skip
+describe("GET", "/api/v1/pop/queue/{queue}", "Pop from a queue", query={**_POP, "partitions": whole(1)}, good=_POPPED)
+describe("GET", "/api/v1/pop/queue/{queue}/partition/{partition}", "Pop from a partition", query=_POP, good=_POPPED)
+describe("POST", "/api/v1/ack", "Ack one message", body=plane.AckBody, good={200: "An array of one verdict"})
+describe(
+    "POST", "/api/v1/ack/batch", "Ack several messages", body=plane.AckBatchBody,
+    good={200: "One verdict per ack, in order"},
+)  # fmt: skip
+describe(
+    "POST", "/api/v1/transaction", "Push and ack together or not at all", body=plane.TransactionBody,
+    good={200: "success, and a result per item and ack; or success false, and why nothing was done"},
+)  # fmt: skip
+describe(
+    "POST", "/api/v1/lease/{lease}/extend", "Keep a lease for longer", body=plane.ExtendBody, optional=True,
+    good={200: "An array of one verdict"},
+)  # fmt: skip
+
+
+# -- Consumer groups (section 1.4) --------------------------------------------------------------------------------
+
+_GROUP = "/api/v1/consumer-groups/{group}"
+_DELETE: Query = {"deleteMetadata": {**FLAG, "description": "false: the subscription stays, and the group begins anew"}}
+
+describe("GET", "/api/v1/consumer-groups", "How every group stands in every queue")
+describe(
+    "GET", "/api/v1/consumer-groups/lagging", "Groups whose oldest message has waited for too long",
+    query={"minLagSeconds": whole()},
+)  # fmt: skip
+describe("GET", _GROUP, "How far a group has read, partition by partition", query=PAGE)
+describe("DELETE", _GROUP, "Forget a group (scope admin)", query=_DELETE)
+describe("DELETE", f"{_GROUP}/queues/{{queue}}", "Forget a group in one queue (scope admin)", query=_DELETE)
+describe("POST", f"{_GROUP}/subscription", "Note from when on a group wants messages", body=groups.SubscriptionBody)
+describe("POST", f"{_GROUP}/queues/{{queue}}/seek", "Put a group at a time or at the end", body=groups.SeekBody)
+describe(
+    "POST", f"{_GROUP}/queues/{{queue}}/partitions/{{partition}}/seek",
+    "The same in one partition; to its end without a body", body=groups.SeekBody, optional=True,
+)  # fmt: skip
+describe("POST", "/api/v1/stats/refresh", "Write what this process has counted now (scope admin)")
+
+
+# -- Status, analytics, metrics (section 1.5) ----------------------------------------------------------------------
+
+describe("GET", "/api/v1/status", "Throughput over time; messages, leases and dead letters now", query={**WHEN, **WHICH})
+describe("GET", "/api/v1/status/queues", "A page of queues as they stand", query={**PAGE, **WHICH})
+describe("GET", "/api/v1/status/queues/{queue}", "One queue with its partitions and traffic", query={**PAGE, **WHEN})
+describe(
+    "GET", "/api/v1/status/queues/{queue}/messages", "A queue's latest messages, without payloads",
+    query={"limit": whole(1)},
+)  # fmt: skip
+describe(
+    "GET", "/api/v1/status/analytics", "Throughput by minute, hour or day",
+    query={"interval": {"type": "string", "enum": ["minute", "hour", "day"]}, **WHEN, **WHICH},
+)  # fmt: skip
+describe("GET", "/api/v1/status/buffers", "What waits for the database in this process (scope admin)")
+describe("GET", "/api/v1/analytics/queue-lag", "How long messages waited, queue by queue", query={**WHEN, **WHICH})
+describe("GET", "/api/v1/analytics/queue-ops", "What went through, queue by queue", query={**WHEN, **WHICH})
+describe("GET", "/api/v1/analytics/queue-parked-replicas", "Long polls that wait in this process", query=WHICH)
+describe("GET", "/api/v1/analytics/retention", "How long messages are kept, queue by queue", query=WHICH)
+describe("GET", "/api/v1/analytics/system-metrics", "The process that answers (scope admin)")
+describe("GET", "/api/v1/analytics/worker-metrics", "The workers that are alive (scope admin)")
+describe("GET", "/api/v1/analytics/postgres-stats", "PostgreSQL's own counters (scope admin)")
+api.describe(
+    "/metrics/prometheus",
+    "get",
+    {
+        "tags": ["service"],
+        "operationId": "service_metrics_prometheus",
+        "summary": "Metrics under the names that the queue's dashboards know; with a key, also of its tenant's queues",
+        "security": [],
+        "responses": {
+            "200": {"description": "Well", "content": {"text/plain": {}}},
+            "401": {"description": _PROBLEMS[401], "content": {"application/problem+json": {}}},
+        },
+    },
+)
