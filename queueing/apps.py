@@ -9,4 +9,5 @@ class QueueingConfig(AppConfig):
 
     def ready(self) -> None:
         from queueing import health  # noqa: F401 - registers checks and gauges
+        from queueing.broker import buffer, chores  # noqa: F401 - registers its kind of spill, and the chores
         from queueing.spill import health as _spill  # noqa: F401 - the same of the spill

@@ -2,7 +2,8 @@
 
 from django.urls import path
 
-from queueing.views import groups, machine, plane, status
+from queueing import openapi, openapi_things  # noqa: F401 - describe them
+from queueing.views import groups, machine, maintenance, messages, plane, resources, status
 from queueing.views.edge import route
 
 urlpatterns = [
@@ -14,6 +15,30 @@ urlpatterns = [
     path("api/v1/ack/batch", route(POST=plane.ack_batch)),
     path("api/v1/transaction", route(POST=plane.transaction)),
     path("api/v1/lease/<str:lease>/extend", route(POST=plane.extend)),
+    # Configure and resources (section 1.2)
+    path("api/v1/configure", route(POST=resources.configure)),
+    path("api/v1/resources/queues", route(GET=resources.queues)),
+    path("api/v1/resources/queues/<path:queue>/depth", route(GET=resources.depth)),
+    path("api/v1/resources/queues/<path:queue>", route(GET=resources.queue, DELETE=resources.drop)),
+    path("api/v1/resources/partitions", route(GET=resources.partitions)),
+    path("api/v1/resources/namespaces", route(GET=resources.namespaces)),
+    path("api/v1/resources/tasks", route(GET=resources.tasks)),
+    path("api/v1/resources/overview", route(GET=resources.overview)),
+    path("api/v1/queues/<path:queue>/clear", route(DELETE=resources.clear)),
+    # Messages, dead letters, traces (section 1.3)
+    path("api/v1/messages", route(GET=messages.browse)),
+    path("api/v1/messages/<str:partition>/<path:transaction>/retry", route(POST=messages.retry)),
+    path("api/v1/messages/<str:partition>/<path:transaction>/dlq", route(POST=messages.bury)),
+    path("api/v1/messages/<str:partition>/<path:transaction>", route(GET=messages.detail, DELETE=messages.delete)),
+    path("api/v1/dlq", route(GET=messages.letters, DELETE=messages.purge)),
+    path("api/v1/dlq/<str:letter>/replay", route(POST=messages.replay)),
+    path("api/v1/traces", route(POST=messages.trace)),
+    path("api/v1/traces/names", route(GET=messages.trace_names)),
+    path("api/v1/traces/by-name/<path:name>", route(GET=messages.traces_named)),
+    path("api/v1/traces/<str:partition>/<path:transaction>", route(GET=messages.traces_of)),
+    # Maintenance (section 1.5)
+    path("api/v1/system/maintenance", route(GET=maintenance.get, POST=maintenance.set_push)),
+    path("api/v1/system/maintenance/pop", route(GET=maintenance.get, POST=maintenance.set_pop)),
     # Consumer groups (section 1.4)
     path("api/v1/consumer-groups", route(GET=groups.all_groups)),
     path("api/v1/consumer-groups/lagging", route(GET=groups.lagging)),

@@ -26,6 +26,11 @@ class Undecipherable(Problem):
 _ciphers: dict[str, AESGCM] = {name: AESGCM(key) for name, key in settings.QUEUE_ENCRYPTION_KEYS.items()}
 
 
+def has_key() -> bool:
+    """Whether this service can encrypt at all."""
+    return bool(_ciphers)
+
+
 def current_key() -> str:
     """The id of the key that encrypts now. Raises NoKey: nothing is ever stored in the clear instead."""
     if not _ciphers:

@@ -187,7 +187,10 @@ class DeadMessage(models.Model):
     ended_at = models.DateTimeField(null=True, help_text="replayed or purged")
 
     class Meta:
-        indexes = [models.Index(fields=["tenant", "queue", "-failed_at"], name="dead_message_queue")]
+        indexes = [
+            models.Index(fields=["tenant", "queue", "-failed_at"], name="dead_message_queue"),
+            models.Index(fields=["ended_at"], name="dead_message_ended", condition=models.Q(ended_at__isnull=False)),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["tenant", "partition", "group", "seq"], name="one_dead_message_per_group")
         ]

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from queueing.broker import crypto, directory, parking, traffic
 from queueing.broker.directory import SQL, Queue
 from queueing.broker.names import Run, partition_name
-from registry import database
+from registry import database, reach
 from registry.arrays import Bigints, Blobs, Texts, Uuids
 from registry.batching import Batcher
 from registry.errors import Unavailable
@@ -28,6 +28,7 @@ class Item(msgspec.Struct, frozen=True):
     partition: str = "Default"
     transaction_id: str = ""
     trace_id: UUID | None = None
+    key_id: str | None = None  # of the key that encrypted the payload on its way, for its place
 
 
 class Pushed(msgspec.Struct, rename="camel"):
@@ -104,12 +105,16 @@ class Columns:
 type Verdict = tuple[UUID | None, str]  # the message that was there before, and 'duplicate', 'changed' or 'gone'
 
 
-async def push(tenant_id: int, producer: str, items: Sequence[Item]) -> list[Pushed]:
-    """Make messages durable, in order. Raises Unavailable (503), crypto.NoKey (500)."""
+async def push(tenant_id: int, producer: str, items: Sequence[Item], *, given: list[str] | None = None) -> list[Pushed]:
+    """Make messages durable, in order. Raises Unavailable (503), crypto.NoKey (500).
+
+    `given` is told the transaction ids that were given to items without one: who tries again after an error, that may
+    have come after the commit, has to use these.
+    """
     results: list[Pushed | None] = [None] * len(items)
     open_items = list(range(len(items)))
     for attempt in range(TRIES):
-        open_items = await _try(tenant_id, producer, items, open_items, results, fresh=attempt > 0)
+        open_items = await _try(tenant_id, producer, items, open_items, results, given, fresh=attempt > 0)
         if not open_items:
             break
     for n in open_items:
@@ -118,10 +123,20 @@ async def push(tenant_id: int, producer: str, items: Sequence[Item]) -> list[Pus
 
 
 async def _try(
-    tenant_id: int, producer: str, items: Sequence[Item], wanted: list[int], results: list, *, fresh: bool
+    tenant_id: int,
+    producer: str,
+    items: Sequence[Item],
+    wanted: list[int],
+    results: list,
+    given: list[str] | None,
+    *,
+    fresh: bool,
 ) -> list[int]:
     """One try of the items `wanted`; those that have to be tried again."""
     rows, queues = await columns(tenant_id, producer, items, wanted, fresh=fresh)
+    if given is not None:
+        for place, n in enumerate(wanted):
+            given[n] = rows.transactions[place]
     if any(queue.max_size for queue in queues.values()):
         verdicts = await _push_counted(tenant_id, rows, items, wanted, queues)
     else:
@@ -149,11 +164,14 @@ async def columns(
         queue = queues[item.queue]
         message, label = run.at(place)
         transaction_id = item.transaction_id or label
-        key_id, payload = None, item.payload
-        if queue.encrypted:
-            key_id = crypto.current_key()
+        key_id, payload = item.key_id, item.payload
+        if queue.encrypted != (key_id is not None):
             place_of = (tenant_id, item.queue, item.partition, transaction_id)
-            payload = crypto.encrypt(payload, key_id=key_id, place=place_of)
+            if key_id is None:
+                key_id = crypto.current_key()
+                payload = crypto.encrypt(payload, key_id=key_id, place=place_of)
+            else:
+                payload, key_id = crypto.decrypt(payload, key_id=key_id, place=place_of), None
         rows.slots.append(rows.slot(tenant_id, numbers[item.queue, item.partition]))
         rows.ids.append(message)
         rows.labels.append(label)
@@ -240,11 +258,11 @@ async def write(rows: Columns, conn: AsyncConnection | None = None, *, counted: 
 
 async def _write_batch(requests: Sequence[Columns]) -> list[dict[int, Verdict]]:
     if len(requests) == 1:
-        return [await write(requests[0])]
+        return [await reach.attempt(lambda: write(requests[0]))]
     together = Columns()
     for request in requests:
         together.extend(request)
-    verdicts = await write(together)
+    verdicts = await reach.attempt(lambda: write(together))
     if not verdicts:
         return [verdicts] * len(requests)
     results, start = [], 0
@@ -270,7 +288,7 @@ async def _push_counted(
                     room[name] = most - (await database.rows(conn, SQL["size"], params))[0][0]
             return await _push_what_fits(conn, rows, [items[n].queue for n in wanted], room)
 
-    return await database.retrying(once)
+    return await reach.attempt(lambda: database.retrying(once))
 
 
 async def _push_what_fits(

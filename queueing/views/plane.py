@@ -8,8 +8,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import ack as acks
+from queueing.broker import buffer, maintenance
 from queueing.broker import pop as pops
-from queueing.broker import push as pushes
 from queueing.broker import transaction as transactions
 from queueing.broker.ack import Ack
 from queueing.broker.directory import Subscription
@@ -33,7 +33,7 @@ class ItemBody(msgspec.Struct, rename="camel"):
     """One message of a push. `payload` is any JSON; it is kept byte for byte."""
 
     queue: str
-    payload: msgspec.Raw = _NULL
+    payload: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)  # the schema cannot show a Raw default
     partition: str | None = None
     transaction_id: str | None = None
     trace_id: str | None = None
@@ -126,9 +126,9 @@ def _read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S
 
 @endpoint("write", max_body=settings.MAX_PUSH_BODY)
 async def push(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """201 with one verdict per item, in order."""
+    """201 with one verdict per item, in order; `buffered` while the database is away or the tenant in maintenance."""
     items = [item_of(item) for item in _read(request, _push).items]
-    return answer(await pushes.push(principal.tenant_id, principal.key, items), status=201)
+    return answer(await buffer.take(principal.tenant_id, principal.key, items), status=201)
 
 
 def item_of(body: ItemBody) -> Item:
@@ -157,6 +157,8 @@ def _trace(text: str) -> UUID:
 async def pop(request: HttpRequest, principal: Principal, queue: str = "", partition: str = "") -> HttpResponse:
     """200 with messages and their lease, 204 when nothing is due (within `timeout` milliseconds, with `wait`)."""
     target = _target(request, queue, partition)
+    if (await maintenance.modes(principal.tenant_id)).pop:
+        return HttpResponse(status=204)
     auto_ack = flag(request, "autoAck")
     wait = whole(request, "timeout", 30_000, most=LONGEST_WAIT) / 1000 if flag(request, "wait") else 0
     popping = pops.pop(

@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from queueing.broker import parking, traffic
+from queueing.broker import crypto, parking, traffic
 from registry.models import Tenant
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_tenant
@@ -44,3 +45,9 @@ async def admin(server: str, tenant: Tenant) -> AsyncIterator[Mq]:
     """A program of `tenant` whose key may administer."""
     async with Api(server, await make_key(tenant, "admin")) as api:
         yield Mq(api, tenant.pk)
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service has a key, k1, to encrypt payloads with."""
+    monkeypatch.setattr(crypto, "_ciphers", {"k1": AESGCM(b"k1".ljust(32))})

@@ -1,0 +1,139 @@
+"""What goes when its time is over: messages by age, by completion, by waiting; what dropped queues left; old figures.
+
+In slices of one partition each, under that partition's lock, which pushes wait for a few milliseconds. Messages in
+somebody's hands stay until the lease ends. Open dead letters are never touched: they are rows of their own.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from queueing.broker import directory
+from registry import database
+
+log = logging.getLogger(__name__)
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "retention.sql")
+
+SLICE = 1000  # rows per transaction
+PAGE = 500  # partitions looked up at once
+SLICES = 200  # of one partition per run: nobody waits for a huge one, the next run goes on
+END = 2**62  # a number that no message has
+PARTITION_DAYS = 30  # that an empty partition is kept after its last message
+TRAFFIC_DAYS = 90
+TRACE_DAYS = 30
+ENDED_DAYS = 7  # that a replayed dead letter answers "duplicate"
+
+
+async def by_age() -> int:
+    """Delete what is older than the queue's retention or time to live, done or not; how many messages."""
+    return await _each("aged")
+
+
+async def completed() -> int:
+    """Delete what every group has done, and is older than the queue keeps such; how many messages."""
+    return await _each("completed", only_done=True)
+
+
+async def evict() -> int:
+    """Delete what has waited for longer than the queue lets messages wait; how many."""
+    return await _each("waited", only_waiting=True)
+
+
+async def _each(statement: str, **which: bool) -> int:
+    removed = after = 0
+    while True:
+        found = await database.fetch(SQL[statement], {"after": after, "limit": PAGE})
+        for tenant_id, partition, age in found:
+            removed += await _trim(tenant_id, partition, age, **which)
+        if len(found) < PAGE:
+            return removed
+        after = found[-1][1]
+
+
+async def _trim(tenant_id: int, partition: int, age: int, **which: bool) -> int:
+    removed = 0
+    for _ in range(SLICES):
+        some = await database.retrying(lambda: _slice(tenant_id, partition, age, **which))
+        removed += some
+        if not some:
+            break
+    return removed
+
+
+async def _slice(
+    tenant_id: int, partition: int, age: int, *, only_done: bool = False, only_waiting: bool = False
+) -> int:
+    """Delete the next slice; 0 when there is none, or none that nobody has in hand."""
+    where: dict[str, Any] = {"tenant": tenant_id, "partition": partition, "age": age, "limit": SLICE, "after": 0}
+    async with database.transaction() as conn:
+        if not await database.rows(conn, SQL["hold_partition"], where):
+            return 0
+        slowest = (await database.rows(conn, SQL["slowest"], where))[0][0]
+        if only_done and slowest is None:
+            return 0
+        where["after"] = (slowest or 0) if only_waiting else 0
+        where["through"] = slowest if only_done else END
+        end = (await database.rows(conn, SQL["doomed"], where))[0][0]
+        if end is None:
+            return 0
+        where["through"] = end
+        behind = (await database.rows(conn, SQL["behind"], where))[0][0]
+        held = await database.rows(conn, SQL["hold_behind"], where)
+        if len(held) < behind:
+            return 0  # somebody pops or acks right now; the next run comes back
+        leased = [cursor for _, cursor, is_leased in held if is_leased]
+        where["through"] = end = min([end, *leased])
+        removed: int = (await database.rows(conn, SQL["remove"], where))[0][0]
+        groups = [group for group, cursor, is_leased in held if not is_leased and cursor < end]
+        if removed and groups:
+            await database.rows(conn, SQL["pass"], {**where, "groups": groups})
+            many = {"tenants": [tenant_id] * len(groups), "partitions": [partition] * len(groups), "groups": groups}
+            await database.rows(conn, directory.SQL["rest"], many)
+        return removed
+
+
+# -- What is left over -----------------------------------------------------------------------------------------
+
+
+async def dropped() -> int:
+    """Delete the messages, dead letters and partitions of queues that were dropped; how many messages."""
+    removed = 0
+    while found := await database.fetch(SQL["dropped"], {"limit": PAGE}):
+        for tenant_id, partition in found:
+            where = {"tenant": tenant_id, "partition": partition, "limit": SLICE}
+            removed += await _slices("remove_slice", where)
+            await _slices("remove_letters", where)
+            await database.fetch(SQL["remove_partition"], where)
+    return removed
+
+
+async def empty_partitions(*, days: int = PARTITION_DAYS) -> int:
+    return await _slices("empty_partitions", {"days": days, "limit": PAGE})
+
+
+async def old_figures() -> int:
+    """Delete traffic, traces, and dead letters that ended, once they are old; how many rows."""
+    removed = 0
+    for tenant_id, queue_id, exists in await database.fetch(SQL["traffic_queues"]):
+        where = {"tenant": tenant_id, "queue": queue_id, "exists": exists, "days": TRAFFIC_DAYS, "limit": SLICE}
+        removed += await _slices("remove_traffic", where)
+    before = _first_id(datetime.now(UTC) - timedelta(days=TRACE_DAYS))
+    for (tenant_id,) in await database.fetch(SQL["tenants"]):
+        removed += await _slices("remove_traces", {"tenant": tenant_id, "before": before, "limit": SLICE})
+    return removed + await _slices("forget_ended", {"days": ENDED_DAYS, "limit": SLICE})
+
+
+def _first_id(at: datetime) -> UUID:
+    """No UUID of version 7 from that moment on is smaller."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+async def _slices(statement: str, params: dict[str, Any]) -> int:
+    removed = 0
+    while rows := await database.fetch(SQL[statement], params):
+        removed += len(rows)
+        if len(rows) < params["limit"]:
+            break
+    return removed

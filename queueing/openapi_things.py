@@ -1,0 +1,57 @@
+"""What the OpenAPI document says of queues, messages, dead letters, traces and maintenance as things to look at and change."""
+
+from queueing.openapi import PAGE, TEXT, TIME, WHEN, WHICH, Query, describe
+from queueing.views import maintenance, messages, resources
+
+GROUP: Query = {"consumerGroup": TEXT}
+STATUS: Query = {"status": {"type": "string", "enum": ["pending", "processing", "completed", "dead_letter"]}}
+PARTITION: Query = {"partition": TEXT}
+
+# -- Configure and resources (contract section 1.2) ----------------------------------------------------------------
+
+describe("POST", "/api/v1/configure", "Make a queue or set its options", body=resources.ConfigureBody)
+describe("GET", "/api/v1/resources/queues", "Queues and how many messages are in them", query=WHICH)
+describe("GET", "/api/v1/resources/queues/{queue}", "A queue, partition by partition")
+describe("DELETE", "/api/v1/resources/queues/{queue}", "Drop a queue and all that is in it (scope admin)")
+describe("GET", "/api/v1/resources/queues/{queue}/depth", "What a group has still to read", query={"group": TEXT})
+describe("DELETE", "/api/v1/queues/{queue}/clear", "Delete a queue's messages (scope admin)", query=PARTITION)
+describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=WHICH)
+describe("GET", "/api/v1/resources/namespaces", "Namespaces and what is in them")
+describe("GET", "/api/v1/resources/tasks", "Tasks and what is in them")
+describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one")
+
+# -- Messages, dead letters, traces (section 1.3) ------------------------------------------------------------------
+
+_MESSAGE = "/api/v1/messages/{partition}/{transaction}"
+describe(
+    "GET", "/api/v1/messages", "Messages, newest first, by default of the last hour",
+    query={**WHICH, **PARTITION, **STATUS, "from": TIME, "to": TIME, **PAGE},
+)  # fmt: skip
+describe("GET", _MESSAGE, "A message with its payload and where its readers are")
+describe("DELETE", _MESSAGE, "Delete a message")
+describe("POST", f"{_MESSAGE}/retry", "Replay the dead letter of a message, once (scope admin)")
+describe(
+    "POST", f"{_MESSAGE}/dlq", "Give a message up (scope admin)", body=messages.DeadBody, optional=True, query=GROUP
+)
+describe(
+    "GET", "/api/v1/dlq", "Dead letters with their payloads, latest first, and the total",
+    query={"queue": TEXT, **GROUP, **PARTITION, **WHEN, **PAGE},
+)  # fmt: skip
+describe("DELETE", "/api/v1/dlq", "Purge a queue's dead letters (scope admin)", query={"queue": TEXT, **GROUP})
+describe("POST", "/api/v1/dlq/{letter}/replay", "Push a dead letter again, once (scope admin)")
+describe("POST", "/api/v1/traces", "Write a trace", body=messages.TraceBody, good={201: "Its id"})
+describe("GET", "/api/v1/traces/names", "Names of traces", query=PAGE)
+describe("GET", "/api/v1/traces/by-name/{name}", "Traces of one name, latest first", query=PAGE)
+describe("GET", "/api/v1/traces/{partition}/{transaction}", "Traces of a message")
+
+# -- Maintenance (section 1.5) -------------------------------------------------------------------------------------
+
+for _path, _what in (("maintenance", "pushes"), ("maintenance/pop", "pops")):
+    _address = f"/api/v1/system/{_path}"
+    describe("GET", _address, "Whether the tenant is in maintenance (scope admin)")
+    describe(
+        "POST",
+        _address,
+        f"Stop the tenant's {_what}, or let them go on (scope admin)",
+        body=maintenance.MaintenanceBody,
+    )

@@ -1,0 +1,177 @@
+"""Messages, dead letters and traces, for people and their tools (queue contract section 1.3)."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+
+from queueing.broker import dead, manage, messages, traces
+from queueing.broker.errors import BadRequest
+from queueing.broker.models import QUEUE_MODE
+from queueing.views.edge import answer, check_name, endpoint, moment, read, whole
+from registry.access import Principal
+
+LOOK_BACK = timedelta(hours=1)  # of a list that says no `from`
+
+
+class TraceBody(msgspec.Struct, rename="camel"):
+    """What a reader writes down about a message. `data` is any JSON."""
+
+    transaction_id: str
+    partition_id: str
+    data: msgspec.Raw
+    consumer_group: str | None = None
+    event_type: str = "info"
+    trace_names: str | list[str] | None = None
+
+
+class DeadBody(msgspec.Struct, rename="camel"):
+    """For whom a message is given up, and why."""
+
+    consumer_group: str | None = None
+    error: str | None = None
+
+
+_trace = msgspec.json.Decoder(TraceBody)
+_dead = msgspec.json.Decoder(DeadBody)
+
+
+def _name(request: HttpRequest, *names: str) -> str:
+    value = next((value for name in names if (value := request.GET.get(name))), "")
+    return check_name(names[0], value) if value else ""
+
+
+def _page(request: HttpRequest, limit: int) -> dict[str, int]:
+    return {
+        "limit": whole(request, "limit", limit, least=1, most=1000),
+        "offset": whole(request, "offset", 0, most=100_000),
+    }
+
+
+# -- Messages ------------------------------------------------------------------------------------------------
+
+
+@endpoint("read")
+async def browse(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """A page of messages without their payloads, newest first; by default of the last hour."""
+    status = request.GET.get("status", "")
+    if status and status not in messages.STATUSES:
+        raise BadRequest(f"status wants one of {', '.join(messages.STATUSES)}")
+    now = datetime.now(UTC)
+    filters: dict[str, Any] = {
+        "queue": _name(request, "queue"),
+        "partition": _name(request, "partition"),
+        "namespace": _name(request, "namespace", "ns"),
+        "task": _name(request, "task"),
+        "status": status,
+        "from": moment(request, "from") or now - LOOK_BACK,
+        "to": moment(request, "to") or now + LOOK_BACK,  # the database's clock may be ahead of ours
+    }
+    found = await messages.listed(principal.tenant_id, filters, **_page(request, 200))
+    return answer({"messages": found, "mode": await messages.mode(principal.tenant_id, filters["queue"])})
+
+
+@endpoint("read")
+async def detail(_request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+    return answer(await messages.detail(principal.tenant_id, partition, check_name("transactionId", transaction)))
+
+
+@endpoint("write")
+async def delete(_request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+    await manage.delete(principal.tenant_id, partition, check_name("transactionId", transaction))
+    return answer({"success": True, "deleted": True, "partitionId": partition, "transactionId": transaction})
+
+
+@endpoint("admin")
+async def retry(_request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+    return answer(await dead.retry(principal.tenant_id, partition, check_name("transactionId", transaction)))
+
+
+@endpoint("admin")
+async def bury(request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+    body = read(request, _dead, empty=DeadBody())
+    group = body.consumer_group or request.GET.get("consumerGroup", "")
+    if group:
+        check_name("consumerGroup", group)
+    error = (body.error or "").replace("\0", "")[:10_000]
+    name = check_name("transactionId", transaction)
+    groups = await dead.make(principal.tenant_id, partition, name, group=group, error=error)
+    return answer({"success": True, "partitionId": partition, "transactionId": transaction, "consumerGroups": groups})
+
+
+# -- Dead letters ----------------------------------------------------------------------------------------------
+
+
+@endpoint("read")
+async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """A page of open dead letters with their payloads, latest first, and how many there are."""
+    filters = {
+        "queue": _name(request, "queue"),
+        "group": _name(request, "consumerGroup"),
+        "partition": _name(request, "partition"),
+        "from": moment(request, "from"),
+        "to": moment(request, "to"),
+    }
+    page = _page(request, 100)
+    found, total = await dead.letters(principal.tenant_id, filters, **page)
+    return answer({"messages": found, "total": total, "pagination": {**page, "total": total}})
+
+
+@endpoint("admin")
+async def replay(_request: HttpRequest, principal: Principal, letter: str) -> HttpResponse:
+    return answer(await dead.replay(principal.tenant_id, letter))
+
+
+@endpoint("admin")
+async def purge(request: HttpRequest, principal: Principal) -> HttpResponse:
+    queue = _name(request, "queue")
+    if not queue:
+        raise BadRequest("queue is required: a purge is of one queue")
+    count = await dead.purge(principal.tenant_id, queue, _name(request, "consumerGroup"))
+    return answer({"success": True, "queue": queue, "purged": count})
+
+
+# -- Traces --------------------------------------------------------------------------------------------------
+
+
+@endpoint("write")
+async def trace(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """201 with the trace's id."""
+    body = read(request, _trace)
+    names = [body.trace_names] if isinstance(body.trace_names, str) else body.trace_names or []
+    if len(names) > 20:
+        raise BadRequest(f"traceNames has {len(names)} names; at most 20")
+    id = await traces.write(
+        principal.tenant_id,
+        body.partition_id,
+        check_name("transactionId", body.transaction_id),
+        bytes(body.data),
+        group=check_name("consumerGroup", body.consumer_group or QUEUE_MODE),
+        event_type=check_name("eventType", body.event_type)[:100],
+        names=tuple(dict.fromkeys(check_name("traceNames", name) for name in names)),
+    )
+    return answer({"success": True, "traceId": id}, status=201)
+
+
+@endpoint("read")
+async def traces_of(_request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+    return answer({"traces": await traces.of_message(principal.tenant_id, partition, transaction)})
+
+
+@endpoint("read")
+async def traces_named(request: HttpRequest, principal: Principal, name: str) -> HttpResponse:
+    page = _page(request, 100)
+    found, total = await traces.named(principal.tenant_id, check_name("name", name), **page)
+    return answer(_with_total({"traces": found}, page, total))
+
+
+@endpoint("read")
+async def trace_names(request: HttpRequest, principal: Principal) -> HttpResponse:
+    page = _page(request, 50)
+    found, total = await traces.names(principal.tenant_id, **page)
+    return answer(_with_total({"traceNames": found}, page, total))
+
+
+def _with_total(body: dict[str, Any], page: dict[str, int], total: int) -> dict[str, Any]:
+    return {**body, **page, "total": total}

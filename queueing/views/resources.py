@@ -1,0 +1,104 @@
+"""Queues as things: configure, list, look into, empty, drop (queue contract sections 1.2 and 1.6)."""
+
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+
+from queueing.broker import browse, manage
+from queueing.broker.models import QUEUE_MODE
+from queueing.views.edge import answer, check_name, endpoint, read
+from registry.access import Principal
+
+
+class ConfigureBody(msgspec.Struct):
+    """What a queue is to be like. `mode`: merge (what is not named stays) or replace (the rest goes to its defaults)."""
+
+    queue: str
+    namespace: str | None = None
+    task: str | None = None
+    options: dict[str, Any] | None = None
+    mode: str | None = None
+
+
+_configure = msgspec.json.Decoder(ConfigureBody)
+
+
+@endpoint("write")
+async def configure(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """200 with all options as they are now."""
+    body = read(request, _configure)
+    names = {
+        what: check_name(what, name) if name else name
+        for what, name in (("namespace", body.namespace), ("task", body.task))
+    }
+    done = await manage.configure(
+        principal.tenant_id,
+        check_name("queue", body.queue),
+        body.options or {},
+        namespace=names["namespace"],
+        task=names["task"],
+        replace=manage.mode(body.mode),
+    )
+    return answer(done)
+
+
+def _filters(request: HttpRequest) -> dict[str, str]:
+    filters = {
+        "namespace": request.GET.get("namespace") or request.GET.get("ns", ""),
+        "task": request.GET.get("task", ""),
+        "queue": request.GET.get("queue", ""),
+    }
+    return {name: check_name(name, value) if value else "" for name, value in filters.items()}
+
+
+@endpoint("read")
+async def queues(request: HttpRequest, principal: Principal) -> HttpResponse:
+    return answer({"queues": await browse.queues(principal.tenant_id, **_filters(request))})
+
+
+@endpoint("read")
+async def queue(_request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
+    return answer(await browse.queue(principal.tenant_id, check_name("queue", queue)))
+
+
+@endpoint("admin")
+async def drop(_request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
+    existed = await manage.drop(principal.tenant_id, check_name("queue", queue))
+    return answer({"deleted": True, "queue": queue, "existed": existed})
+
+
+@endpoint("admin")
+async def clear(request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
+    partition = request.GET.get("partition", "")
+    if partition:
+        check_name("partition", partition)
+    count = await manage.clear(principal.tenant_id, check_name("queue", queue), partition)
+    return answer({"cleared": True, "queue": queue, "partition": partition or None, "deleted": count})
+
+
+@endpoint("read")
+async def depth(request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
+    group = request.GET.get("group") or request.GET.get("consumerGroup") or QUEUE_MODE
+    found = await browse.depth(principal.tenant_id, check_name("queue", queue), check_name("group", group))
+    return answer(found)
+
+
+@endpoint("read")
+async def partitions(request: HttpRequest, principal: Principal) -> HttpResponse:
+    return answer({"partitions": await browse.partitions(principal.tenant_id, **_filters(request))})
+
+
+@endpoint("read")
+async def namespaces(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    return answer({"namespaces": await browse.spaces(principal.tenant_id, "namespace")})
+
+
+@endpoint("read")
+async def tasks(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    return answer({"tasks": await browse.spaces(principal.tenant_id, "task")})
+
+
+@endpoint("read")
+async def overview(_request: HttpRequest, principal: Principal) -> HttpResponse:
+    return answer(await browse.overview(principal.tenant_id))

@@ -1,0 +1,213 @@
+"""Payloads at rest: ciphertext, bound to their place, readable for those who may, with keys that rotate."""
+
+import io
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.core.management import CommandError, call_command
+
+from queueing.broker import crypto, rotation
+from tests.factories import in_thread
+
+SECRET = "only for you"
+
+
+@pytest.fixture
+async def secret(mq, queue, keys):
+    """A queue whose payloads are encrypted, with one message."""
+    await mq.call(
+        "POST", "/api/v1/configure", json={"queue": queue, "options": {"encryptionEnabled": True}}, status=200
+    )
+    [pushed] = await mq.push(queue, SECRET)
+    return pushed
+
+
+async def rows(mq, table="message"):
+    return await mq.sql(f"SELECT payload, key_id FROM queueing_{table} WHERE tenant_id = %s ORDER BY id", mq.tenant_id)
+
+
+def use(monkeypatch, *names):
+    """Keys by name, the first encrypts; each name has always the same."""
+    monkeypatch.setattr(crypto, "_ciphers", {name: AESGCM(name.encode().ljust(32)) for name in names})
+
+
+async def test_what_is_stored_is_ciphertext_and_what_is_delivered_is_not(mq, queue, secret):
+    [(payload, key_id)] = await rows(mq)
+
+    assert SECRET.encode() not in payload
+    assert key_id == "k1"
+    assert await mq.data(queue) == [SECRET]
+
+
+async def test_the_same_payload_never_looks_the_same(mq, queue, secret):
+    await mq.push(queue, SECRET)
+
+    (one, _), (two, _) = await rows(mq)
+
+    assert one != two
+
+
+async def test_a_detail_and_a_dead_letter_show_it_to_who_may_read(mq, queue, secret):
+    [message] = (await mq.pop(queue))["messages"]
+    await mq.ack(message, "dlq")
+
+    detail = await mq.call("GET", f"/api/v1/messages/{message['partitionId']}/{message['transactionId']}", status=200)
+    [letter] = (await mq.call("GET", "/api/v1/dlq", status=200))["messages"]
+
+    assert (detail["payload"], detail["isEncrypted"]) == (SECRET, True)
+    assert (letter["data"], letter["isEncrypted"]) == (SECRET, True)
+    [(payload, _)] = await rows(mq, "deadmessage")
+    assert SECRET.encode() not in payload
+
+
+async def test_a_replay_encrypts_for_its_new_place(admin, queue, keys):
+    await admin.configure(queue, encrypted=True)
+    await admin.push(queue, SECRET)
+    await admin.ack((await admin.pop(queue))["messages"][0], "dlq")
+    [letter] = (await admin.call("GET", "/api/v1/dlq", status=200))["messages"]
+
+    await admin.call("POST", f"/api/v1/dlq/{letter['id']}/replay", status=200)
+
+    assert all(SECRET.encode() not in payload and key for payload, key in await rows(admin))
+    assert await admin.data(queue) == [SECRET]
+
+
+async def test_payloads_that_changed_places_are_an_error_and_never_shown(mq, queue, secret):
+    [other] = await mq.push(queue, "another")
+    await mq.sql(
+        "UPDATE queueing_message m SET payload = o.payload FROM queueing_message o"
+        " WHERE m.tenant_id = %s AND o.tenant_id = m.tenant_id AND o.seq <> m.seq",
+        mq.tenant_id,
+    )
+
+    for pushed in (secret, other):
+        path = f"/api/v1/messages/{pushed['partition_id']}/{pushed['transaction_id']}"
+        told = await mq.call("GET", path, status=500)
+        assert SECRET not in str(told) and "another" not in str(told)
+
+
+async def test_without_its_key_a_payload_is_an_error_that_names_the_key(mq, queue, secret, monkeypatch):
+    use(monkeypatch, "k9")
+
+    told = await mq.call("GET", f"/api/v1/messages/{secret['partition_id']}/{secret['transaction_id']}", status=500)
+
+    assert "'k1'" in told["error"]
+
+
+async def test_one_letter_that_cannot_be_read_does_not_hide_the_others(mq, queue, secret, monkeypatch):
+    await mq.push("open" + queue, "plain")
+    for name in (queue, "open" + queue):
+        await mq.ack((await mq.pop(name))["messages"][0], "dlq")
+    use(monkeypatch, "k9")
+
+    letters = (await mq.call("GET", "/api/v1/dlq", status=200))["messages"]
+
+    assert [(one["data"], bool(one["dataError"])) for one in letters] == [("plain", False), (None, True)]
+
+
+async def test_without_any_key_nothing_is_taken_and_nothing_configured(mq, queue, secret, monkeypatch):
+    use(monkeypatch)
+
+    pushed = await mq.call("POST", "/api/v1/push", json={"items": [{"queue": queue, "payload": 1}]}, status=500)
+    body = {"queue": "x" + queue, "options": {"encryptionEnabled": True}}
+    configured = await mq.call("POST", "/api/v1/configure", json=body, status=400)
+
+    assert "QUEUE_ENCRYPTION_KEYS" in pushed["error"] and "QUEUE_ENCRYPTION_KEYS" in configured["error"]
+    assert len(await rows(mq)) == 1
+
+
+# -- Rotation ------------------------------------------------------------------------------------------------------
+
+
+async def test_everything_is_encrypted_anew_with_the_first_key(mq, queue, monkeypatch):
+    use(monkeypatch, "old")
+    await mq.configure(queue, encrypted=True)
+    await mq.push(queue, *range(5))
+    await mq.ack((await mq.pop(queue))["messages"][0], "dlq")
+    await mq.push("open" + queue, "plain")
+    use(monkeypatch, "new", "old")
+    monkeypatch.setattr(rotation, "SLICE", 2)
+
+    done = await rotation.rotate()
+    use(monkeypatch, "new")
+
+    assert (done.changed, done.unreadable) == (6, 0)
+    assert {key for _, key in await rows(mq)} == {"new", None}
+    assert {key for _, key in await rows(mq, "deadmessage")} == {"new"}
+    assert await mq.data(queue, batch=9) == [1, 2, 3, 4]
+    assert [one["data"] for one in (await mq.call("GET", "/api/v1/dlq"))["messages"]] == [0]
+
+
+async def test_what_was_broken_off_is_taken_up_and_done_twice_changes_nothing(mq, queue, monkeypatch):
+    use(monkeypatch, "old")
+    await mq.configure(queue, encrypted=True)
+    await mq.push(queue, *range(6))
+    use(monkeypatch, "new", "old")
+    monkeypatch.setattr(rotation, "SLICE", 2)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        await rotation.rotate(progress=stop)
+    begun = [key for _, key in await rows(mq)].count("new")
+    rest, again = await rotation.rotate(), await rotation.rotate()
+
+    assert (begun, rest.changed, again.changed) == (2, 4, 0)
+    assert await mq.data(queue, batch=9) == list(range(6))
+
+
+async def test_what_cannot_be_read_is_left_counted_and_named(mq, queue, monkeypatch):
+    use(monkeypatch, "lost")
+    await mq.configure(queue, encrypted=True)
+    await mq.push(queue, 1)
+    before = await rows(mq)
+    use(monkeypatch, "new")
+
+    done = await rotation.rotate()
+
+    assert (done.changed, done.unreadable) == (0, 1)
+    assert await rows(mq) == before
+
+
+# -- The command -----------------------------------------------------------------------------------------------------
+
+
+async def command(*words):
+    out = io.StringIO()
+    await in_thread(call_command, "queue", *words, stdout=out)
+    return out.getvalue()
+
+
+async def test_queues_are_listed_configured_and_deleted_by_command(mq, tenant, queue):
+    configured = await command("configure", tenant.slug, queue, "leaseTime=9", "deadLetterQueue=false")
+    await mq.push(queue, 1)
+    listed = await command("list", tenant.slug)
+    deleted = await command("delete", tenant.slug, queue)
+
+    assert "leaseTime=9" in configured and "deadLetterQueue=false" in configured
+    assert queue in listed and "1 pending" in listed
+    assert "deleted" in deleted
+    assert await mq.sql("SELECT 1 FROM queueing_queue WHERE tenant_id = %s", mq.tenant_id) == []
+
+
+async def test_the_command_says_what_is_wrong(tenant, queue):
+    for words in (("configure", tenant.slug, queue, "leaseTime=0"), ("configure", tenant.slug, queue, "leaseTime"),
+                  ("delete", tenant.slug, "none"), ("list", "nobody-here")):  # fmt: skip
+        with pytest.raises(CommandError):
+            await command(*words)
+
+
+async def test_the_command_rotates(mq, queue, monkeypatch):
+    use(monkeypatch, "old")
+    await mq.configure(queue, encrypted=True)
+    await mq.push(queue, 1)
+    use(monkeypatch, "new", "old")
+
+    said = await command("rotate")
+
+    assert "1 encrypted anew" in said
+    assert [key for _, key in await rows(mq)] == ["new"]

@@ -1,0 +1,269 @@
+"""Maintenance: pushes wait in the spill in their order, pops get nothing, per tenant; and the same way while PostgreSQL is away."""
+
+import time
+
+import pytest
+
+from queueing import spill
+from queueing.broker import buffer, crypto, directory, maintenance, push
+from registry import reach
+from registry.errors import Unavailable
+from tests.conftest import eventually
+
+PUSHES = "/api/v1/system/maintenance"
+POPS = "/api/v1/system/maintenance/pop"
+
+
+async def switch(mq, path, enabled):
+    return await mq.call("POST", path, json={"enabled": enabled}, status=200)
+
+
+async def stored(mq):
+    return (await mq.sql("SELECT count(*) FROM queueing_message WHERE tenant_id = %s", mq.tenant_id))[0][0]
+
+
+async def until_over(mq, many):
+    """Until so many messages are stored, and pushes are not held any more."""
+
+    async def is_over():
+        return await stored(mq) == many and await spill.turn(buffer.held_kind(mq.tenant_id))
+
+    await eventually(is_over)
+
+
+async def test_pushes_wait_and_come_in_their_order_when_it_is_over(admin, queue):
+    on = await switch(admin, PUSHES, True)
+
+    answers = [(await admin.push(queue, n, partition="p"))[0] for n in range(5)]
+    before = await stored(admin)
+    off = await switch(admin, PUSHES, False)
+    await until_over(admin, 5)
+
+    assert (on["maintenanceMode"], off["maintenanceMode"], before) == (True, False, 0)
+    assert [(a["status"], a["queue"], a["partition"]) for a in answers] == [("buffered", queue, "p")] * 5
+    found = (await admin.pop(queue, batch=9))["messages"]
+    assert [m["data"] for m in found] == [0, 1, 2, 3, 4]
+    assert [m["transactionId"] for m in found] == [a["transactionId"] for a in answers]
+    assert found[0]["producerSub"]
+
+
+async def test_what_comes_after_it_is_behind_what_waited(admin, queue):
+    await switch(admin, PUSHES, True)
+    await admin.push(queue, *range(50))
+
+    await switch(admin, PUSHES, False)
+    await admin.push(queue, *range(50, 60))
+    await until_over(admin, 60)
+
+    assert await admin.data(queue, batch=99) == list(range(60))
+
+
+async def test_others_go_on_meanwhile(admin, foreign, queue):
+    await switch(admin, PUSHES, True)
+    await switch(admin, POPS, True)
+    await admin.push(queue, "held")
+
+    [theirs] = await foreign.push(queue, 1)
+
+    assert theirs["status"] == "queued"
+    assert await foreign.data(queue) == [1]
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 1)
+
+
+async def test_pops_get_nothing_until_it_is_over(admin, queue):
+    await admin.push(queue, 1)
+
+    on = await switch(admin, POPS, True)
+    during = await admin.pop(queue)
+    await switch(admin, POPS, False)
+
+    assert (on["maintenanceMode"], on["popMaintenanceMode"], during) == (False, True, None)
+    assert await admin.data(queue) == [1]
+
+
+async def test_it_counts_what_waits(admin, queue):
+    await switch(admin, PUSHES, True)
+    await admin.push(queue, 1, 2)
+
+    found = await admin.call("GET", PUSHES, status=200)
+
+    assert (found["bufferedMessages"], found["bufferHealthy"]) == (2, True)
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 2)
+
+
+async def test_another_process_hears_of_it_within_a_second(admin):
+    """What this process remembers was read before somebody else's switch."""
+    assert (await maintenance.modes(admin.tenant_id)).push is False
+    await admin.sql("INSERT INTO queueing_maintenance (tenant_id, push) VALUES (%s, true)", admin.tenant_id)
+
+    started = time.monotonic()
+    await eventually(lambda: _is_on(admin.tenant_id), within=2)
+
+    assert time.monotonic() - started < 1
+
+
+async def _is_on(tenant_id):
+    return (await maintenance.modes(tenant_id)).push
+
+
+@pytest.mark.parametrize("body", [{}, {"enabled": "yes"}, {"enabled": None}, {"enabled": 1}])
+async def test_it_wants_to_know_whether(admin, body):
+    refused = await admin.call("POST", PUSHES, json=body, status=400)
+
+    assert refused["error"] == "enabled (boolean) is required"
+
+
+async def test_only_an_administrators_key_switches(mq):
+    await mq.call("POST", PUSHES, json={"enabled": True}, status=403)
+    await mq.call("GET", PUSHES, status=403)
+
+    assert await mq.sql("SELECT 1 FROM queueing_maintenance WHERE tenant_id = %s", mq.tenant_id) == []
+
+
+async def test_a_push_that_was_buffered_twice_is_stored_once(admin, queue):
+    await switch(admin, PUSHES, True)
+    item = {"queue": queue, "payload": 1, "transactionId": "t"}
+    await admin.push_items([item])
+    await admin.push_items([item])
+    await admin.push_items([{"queue": queue, "payload": 2, "transactionId": "u"}])
+
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 2)
+
+    assert await admin.data(queue, batch=9) == [1, 2]
+
+
+async def test_what_does_not_fit_is_set_aside_alone(admin, queue):
+    await admin.configure(queue, max_size=1)
+    await switch(admin, PUSHES, True)
+    await admin.push(queue, 1, 2)
+    await admin.push("other" + queue, 3)
+
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 2)
+
+    [aside] = await spill.asides(buffer.held_kind(admin.tenant_id))
+    assert aside.reason == "the queue is full"
+    await spill.drop(buffer.held_kind(admin.tenant_id), aside.id)
+
+
+# -- While PostgreSQL is away ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def away(mq, queue, monkeypatch):
+    """The server is taken for away by who has somewhere else to turn, until `back()`."""
+    await mq.push(queue, "warm")  # the key and the queue are known by now
+    watching = reach.reach()
+    monkeypatch.setattr(watching, "away", True)
+    yield watching
+    watching.away = False
+
+
+async def test_pushes_are_taken_and_stored_when_it_is_back(mq, queue, away):
+    started = time.monotonic()
+    answers = await mq.push(queue, 1, 2)
+    took = time.monotonic() - started
+    during = await stored(mq)
+
+    away.away = False
+    await eventually(lambda: spill.turn(buffer.KIND))
+
+    assert [(a["status"], a["index"]) for a in answers] == [("buffered", 0), ("buffered", 1)]
+    assert (during, took < 1) == (1, True)
+    assert await mq.data(queue, batch=9) == ["warm", 1, 2]
+
+
+async def test_what_was_committed_before_its_answer_was_lost_is_stored_once(mq, queue, monkeypatch):
+    """The commit went through, the connection did not come back with the answer."""
+    write, lost = push.write, []
+
+    async def losing(*args, **options):
+        done = await write(*args, **options)
+        if not lost:
+            lost.append(1)
+            raise Unavailable("the connection is gone")
+        return done
+
+    monkeypatch.setattr(push, "write", losing)
+
+    [answer] = await mq.push(queue, 1)
+    await eventually(lambda: spill.turn(buffer.KIND))
+
+    assert answer["status"] == "buffered"
+    assert [m["transactionId"] for m in (await mq.pop(queue, batch=9))["messages"]] == [answer["transactionId"]]
+
+
+async def test_maintenance_that_began_meanwhile_holds_what_was_spilled_before(mq, queue, away):
+    await mq.push(queue, 1)
+    await maintenance.set(mq.tenant_id, push=True)
+
+    away.away = False
+    await eventually(lambda: spill.turn(buffer.KIND))
+    held = await stored(mq)
+    await maintenance.set(mq.tenant_id, push=False)
+    await until_over(mq, 2)
+
+    assert held == 1
+    assert await mq.data(queue, batch=9) == ["warm", 1]
+
+
+# -- Encryption on the way ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def appended(monkeypatch):
+    """What goes into the spill, byte for byte."""
+    append, seen = spill.append, []
+
+    def remembering(kind, tenant_id, data, **more):
+        seen.append(bytes(data))
+        return append(kind, tenant_id, data, **more)
+
+    monkeypatch.setattr(spill, "append", remembering)
+    return seen
+
+
+async def test_an_encrypted_queues_payload_is_encrypted_once_before_it_waits(keys, admin, queue, appended):
+    await admin.configure(queue, encrypted=True)
+    await switch(admin, PUSHES, True)
+    await admin.push(queue, "a secret")
+
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 1)
+
+    assert not any(b"a secret" in data for data in appended)
+    [(payload, key_id)] = await admin.sql(
+        "SELECT payload, key_id FROM queueing_message WHERE tenant_id = %s", admin.tenant_id
+    )
+    assert (key_id, any(payload in data for data in appended)) == ("k1", True)
+    assert await admin.data(queue) == ["a secret"]
+
+
+async def test_with_a_key_whatever_waits_is_encrypted_and_stored_as_its_queue_wants(keys, admin, appended):
+    await switch(admin, PUSHES, True)
+    await admin.push("never-seen", "a secret")
+
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 1)
+
+    assert not any(b"a secret" in data for data in appended)
+    assert await admin.sql("SELECT payload, key_id FROM queueing_message WHERE tenant_id = %s", admin.tenant_id) == [
+        (b'"a secret"', None)
+    ]
+
+
+async def test_without_a_key_an_encrypted_queue_takes_nothing_rather_than_plaintext(
+    admin, queue, appended, monkeypatch
+):
+    await admin.configure(queue, encrypted=True)
+    monkeypatch.setattr(crypto, "_ciphers", {})
+    await directory.find(admin.tenant_id, queue)
+    await switch(admin, PUSHES, True)
+
+    refused = await admin.call("POST", "/api/v1/push", json={"items": [{"queue": queue, "payload": 1}]}, status=500)
+
+    assert "QUEUE_ENCRYPTION_KEYS" in refused["error"]
+    assert appended == []
