@@ -30,8 +30,8 @@ TELL_EVERY = 1.0  # seconds between two updates of the metrics while much is dra
 RETRY = 0.2  # seconds before PostgreSQL is tried again
 HANDOVER = BATCH  # records: once so few are left, new writes wait for them and then go directly
 HANDOVER_LIMIT = 0.5  # seconds that they wait at most
-CLOSE_LIMIT = 1.5  # seconds to drain at the end of a process; the rest is found by the next
-STEP_LIMIT = 1.0  # seconds that a batch under way gets at the end of a process
+CLOSE_LIMIT = 1.0  # seconds to drain at the end of a process; the rest is found by the next
+STEP_LIMIT = 0.5  # seconds that a batch under way gets at the end of a process
 
 
 class State(msgspec.Struct, frozen=True):

@@ -80,6 +80,10 @@ BAD = {
     "REDIS_URL": ["", "hush-hush", "http://:hush-hush@h"],
     "LIVE_REDIS_URL": ["hush-hush:1"],
     "RQ_REDIS_URL": ["hush-hush:1"],
+    "SPILL_REDIS_URL": ["hush-hush:1"],
+    "SPILL_MAX_BYTES": ["big", "10"],
+    "SPILL": ["disk"],
+    "INTAKE": ["file"],
     "REGISTRY_URL": ["pay.example.com"],
 }
 
