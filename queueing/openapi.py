@@ -135,7 +135,9 @@ describe("POST", "/api/v1/stats/refresh", "Write what this process has counted n
 
 # -- Status, analytics, metrics (section 1.5) ----------------------------------------------------------------------
 
-describe("GET", "/api/v1/status", "Throughput over time; messages, leases and dead letters now", query={**WHEN, **WHICH})
+describe(
+    "GET", "/api/v1/status", "Throughput over time; messages, leases and dead letters now", query={**WHEN, **WHICH}
+)
 describe("GET", "/api/v1/status/queues", "A page of queues as they stand", query={**PAGE, **WHICH})
 describe("GET", "/api/v1/status/queues/{queue}", "One queue with its partitions and traffic", query={**PAGE, **WHEN})
 describe(

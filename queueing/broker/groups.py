@@ -17,7 +17,7 @@ from registry import database
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "groups.sql")
 
-LAGGING = timedelta(minutes=5)  # that the oldest message waits; with nobody who reads meanwhile the group counts as dead
+LAGGING = timedelta(minutes=5)  # that the oldest message waits; a group that nobody reads for meanwhile is dead
 
 
 class Standing(msgspec.Struct, frozen=True, rename="camel"):

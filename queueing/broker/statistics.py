@@ -40,6 +40,9 @@ class About(msgspec.Struct, frozen=True):
     task: str = ""
 
 
+ANY = About()
+
+
 class Depth(msgspec.Struct, frozen=True):
     """A queue as it stands: messages by where they are, and how long the oldest has waited."""
 
@@ -84,8 +87,8 @@ class Traffic(msgspec.Struct, frozen=True):
     max_lag_ms: int = 0
 
     def __add__(self, other: "Traffic") -> "Traffic":
-        sums = (getattr(self, name) + getattr(other, name) for name in self.__struct_fields__[:-1])
-        return Traffic(*sums, max(self.max_lag_ms, other.max_lag_ms))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        return Traffic(**{**sums, "max_lag_ms": max(self.max_lag_ms, other.max_lag_ms)})
 
     @property
     def average_lag_ms(self) -> float:
@@ -128,13 +131,13 @@ def bucket_of(span: timedelta) -> int:
     return next((m for m in BUCKETS if span <= timedelta(minutes=m * POINTS)), BUCKETS[-1])
 
 
-async def depths(tenant_id: int, about: About = About(), *, limit: int = ALL, offset: int = 0) -> list[Depth]:
+async def depths(tenant_id: int, about: About = ANY, *, limit: int = ALL, offset: int = 0) -> list[Depth]:
     """The tenant's queues as they stand, by name."""
     params = {"tenant": tenant_id, **msgspec.structs.asdict(about), "limit": limit, "offset": offset}
     return [Depth(*row) for row in await database.fetch(SQL["depths"], params)]
 
 
-async def count_queues(tenant_id: int, about: About = About()) -> int:
+async def count_queues(tenant_id: int, about: About = ANY) -> int:
     params = {"tenant": tenant_id, "namespace": about.namespace, "task": about.task}
     return int((await database.fetch(SQL["count_queues"], params))[0][0])
 
@@ -186,7 +189,7 @@ async def partitions(tenant_id: int, queue: str, *, limit: int, offset: int = 0)
 async def newest(tenant_id: int, queue: str, limit: int) -> list[Newest]:
     """A queue's latest messages, the latest first."""
     rows = await database.fetch(SQL["newest"], {"tenant": tenant_id, "queue": queue, "limit": limit})
-    return [Newest(*row[:5], partition_name(tenant_id, row[5]), row[6]) for row in rows]
+    return [Newest(*row) for row in ((*row[:5], partition_name(tenant_id, row[5]), row[6]) for row in rows)]
 
 
 # -- The whole database: for operators ---------------------------------------------------------------------------

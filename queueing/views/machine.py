@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -170,7 +171,9 @@ async def _machine() -> list[GaugeMetricFamily]:
         async with asyncio.timeout(status.CHECK_TIMEOUT):
             dead = await statistics.dead_at_most(DEAD_AT_MOST)
         text = f"Dead letters of the message queue, counted up to {DEAD_AT_MOST}"
-        families += [GaugeMetricFamily(name, text, value=dead) for name in ("queen_dlq_depth", "registry_dead_messages")]
+        families += [
+            GaugeMetricFamily(name, text, value=dead) for name in ("queen_dlq_depth", "registry_dead_messages")
+        ]
     return families
 
 
@@ -200,9 +203,16 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
     waiting = parking.lot().parked_at([one.id for one in found])
     return [
         _gauge("queen_queue_messages_pending", "Messages that wait", found, lambda one: one.pending),
-        _gauge("queen_queue_messages_processing", "Messages handed out under a lease", found, lambda one: one.processing),
+        _gauge(
+            "queen_queue_messages_processing", "Messages handed out under a lease", found, lambda one: one.processing
+        ),
         _gauge("queen_dlq_depth_by_queue", "Dead letters", found, lambda one: one.dead),
-        _gauge("queen_queue_oldest_seconds", "How long the oldest message has waited", found, lambda one: one.oldest_seconds),
+        _gauge(
+            "queen_queue_oldest_seconds",
+            "How long the oldest message has waited",
+            found,
+            lambda one: one.oldest_seconds,
+        ),
         _gauge("queen_queue_parked_consumers", "Long polls in this process", found, lambda one: waiting.get(one.id, 0)),
         _gauge(
             "queen_queue_pop_lag_milliseconds",
@@ -215,11 +225,15 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
                 f"queen_queue_{name}_per_minute",
                 "In the last full minute",
                 found,
-                lambda one, field=field: getattr(minute.get(one.name, Traffic()), field),
+                partial(_last_minute, minute, field),
             )
             for name, field in _PER_MINUTE.items()
         ),
     ]
+
+
+def _last_minute(minute: dict[str, Traffic], field: str, one: Depth) -> float:
+    return float(getattr(minute.get(one.name, Traffic()), field))
 
 
 def _gauge(name: str, text: str, queues: Iterable[Depth], figure: Callable[[Depth], float]) -> GaugeMetricFamily:

@@ -57,7 +57,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
     series = await statistics.traffic(principal.tenant_id, about, when)
     found = await statistics.depths(principal.tenant_id, about)
     total = sum(series.values(), Traffic())
-    dead = [{"queue": one.name, "count": one.dead} for one in found if one.dead]
+    dead = sorted((one for one in found if one.dead), key=lambda one: -one.dead)
     return answer(
         {
             **_told(when),
@@ -73,7 +73,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
             "deadLetterQueue": {
                 "totalMessages": sum(one.dead for one in found),
                 "affectedQueues": len(dead),
-                "byQueue": sorted(dead, key=lambda row: row["count"], reverse=True)[:PAGE],
+                "byQueue": [{"queue": one.name, "count": one.dead} for one in dead[:PAGE]],
             },
             "workers": {"alive": await Worker.async_objects.all().alive().acount()},
             "errors": {"ackFailed": total.failed, "dlqMessages": total.buried},
@@ -258,7 +258,12 @@ async def queue_lag(request: HttpRequest, principal: Principal) -> HttpResponse:
                     "lag": _lag(one),
                     "pending": one.pending,
                     "timeSeries": [
-                        {"timestamp": at, "popMessages": t.popped, "avgLagMs": t.average_lag_ms, "maxLagMs": t.max_lag_ms}
+                        {
+                            "timestamp": at,
+                            "popMessages": t.popped,
+                            "avgLagMs": t.average_lag_ms,
+                            "maxLagMs": t.max_lag_ms,
+                        }
                         for at, t in by_queue.get(one.name, {}).items()
                     ],
                 }

@@ -73,7 +73,9 @@ async def test_a_message_goes_in_and_comes_out_as_it_was(queen: Queen, queue: st
     assert message["id"] == pushed["message_id"]
 
 
-@pytest.mark.parametrize("payload", [{"data": None}, {"payload": [1, 2]}, {"data": "text"}, {"plain": "object"}, {"data": 0}])
+@pytest.mark.parametrize(
+    "payload", [{"data": None}, {"payload": [1, 2]}, {"data": "text"}, {"plain": "object"}, {"data": 0}]
+)
 async def test_any_json_is_a_payload(queen: Queen, queue: str, payload: dict):
     await queen.queue(queue).push(payload)
 
@@ -164,7 +166,9 @@ async def test_several_consumers_share_the_messages_and_each_is_read_once(queen:
         if len(seen) >= 40:
             stop.set()
 
-    await queen.queue(queue).concurrency(4).batch(5).each().wait(False).timeout_millis(2000).consume(handle, signal=stop)
+    await (
+        queen.queue(queue).concurrency(4).batch(5).each().wait(False).timeout_millis(2000).consume(handle, signal=stop)
+    )
 
     assert sorted(seen) == list(range(40))
     assert await queen.queue(queue).batch(9).wait(False).pop() == []

@@ -311,9 +311,7 @@ async def test_a_seek_back_wakes_who_is_parked(mq: Mq, queue: str):
     waiting = asyncio.create_task(mq.data(queue, consumerGroup="g", wait=True, timeout=20_000))
     await eventually(lambda: parked() == 1)
 
-    await mq.call(
-        "POST", f"{GROUPS}/g/queues/{queue}/seek", json={"timestamp": "2020-01-01T00:00:00Z"}, status=200
-    )
+    await mq.call("POST", f"{GROUPS}/g/queues/{queue}/seek", json={"timestamp": "2020-01-01T00:00:00Z"}, status=200)
 
     assert await waiting == [1]
 

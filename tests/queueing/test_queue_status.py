@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ async def test_throughput_is_summed_by_minute_and_empty_minutes_are_there(mq: Mq
     assert sum(bucket["popMessages"] for bucket in buckets) == 4
     assert buckets[0]["ingested"] == 0
     times = [datetime.fromisoformat(bucket["timestamp"]) for bucket in buckets]
-    assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {timedelta(minutes=1)}
+    assert {later - earlier for earlier, later in pairwise(times)} == {timedelta(minutes=1)}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,12 @@ async def test_one_queue_namespace_or_task_can_be_asked_about(mq: Mq):
 
 @pytest.mark.parametrize(
     "query",
-    ["from=tomorrow", "from=2026-01-02&to=2026-01-01", "from=2020-01-01&to=2026-01-01", "from=2026-01-01&to=2026-01-01"],
+    [
+        "from=tomorrow",
+        "from=2026-01-02&to=2026-01-01",
+        "from=2020-01-01&to=2026-01-01",
+        "from=2026-01-01&to=2026-01-01",
+    ],
 )
 @pytest.mark.parametrize("path", [STATUS, f"{STATUS}/analytics", f"{ANALYTICS}/queue-lag", f"{ANALYTICS}/queue-ops"])
 async def test_a_range_that_is_none_is_422(mq: Mq, path: str, query: str):
@@ -271,7 +277,12 @@ async def test_retention_says_how_long_and_how_many_went(mq: Mq, queue: str):
 
     [one] = (await mq.call("GET", f"{ANALYTICS}/retention", status=200))["queues"]
 
-    assert (one["retentionEnabled"], one["retentionSeconds"], one["messages"], one["messagesRemoved"]) == (True, 60, 1, 1)
+    assert (one["retentionEnabled"], one["retentionSeconds"], one["messages"], one["messagesRemoved"]) == (
+        True,
+        60,
+        1,
+        1,
+    )
 
 
 # -- The machine ---------------------------------------------------------------------------------------------------
@@ -386,9 +397,11 @@ async def test_the_services_counters_count(mq: Mq, queue: str):
         "ack_messages": 1,
         "dlq": 1,
     } | {name.removeprefix("queen_cluster_").removesuffix("_total"): 0 for name in grown if "created" in name}
-    assert after['registry_queue_messages_total{operation="push"}'] - before.get(
-        'registry_queue_messages_total{operation="push"}', 0
-    ) == 5
+    assert (
+        after['registry_queue_messages_total{operation="push"}']
+        - before.get('registry_queue_messages_total{operation="push"}', 0)
+        == 5
+    )
     assert after["queen_dlq_depth"] == 1
 
 

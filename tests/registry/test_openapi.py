@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import checks
 
+import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from payments import page_urls
 from registry.api import api as description
 from tests.conftest import Api
