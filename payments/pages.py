@@ -2,77 +2,41 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
-from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
-from django.http.response import HttpResponseBase
-from django.middleware.gzip import GZipMiddleware
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
 from django_async_backend.db.transaction import async_atomic
-from django_htmx.middleware import HtmxDetails
 
 from payments import events, intake, queries
 from payments.behaviours import BEHAVIOURS, behaviour_of
 from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
 from payments.states import QUEUED, Status
-from payments.visitors import Visitor, visitor_of
 from registry import audit, database
 from registry.access import live_subject, live_token
-from registry.errors import Invalid, Problem, Unavailable
+from registry.errors import Invalid, Problem
 from registry.models import Tenant
+from registry.pages import PageRequest, address_of, key_header, known, nowhere, page
 from registry.sharing import Shared
+from registry.visitors import Visitor, visitor_of
 
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
 OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all of a process share one answer
-GUEST = "guest of the open tenant"  # in the audit trail
 LONGEST_DESCRIPTION = 200  # characters in the test payment's form
 
-overviews: Shared[int, dict[str, Any]] = Shared(queries.dashboard, fresh=OVERVIEW_FRESH)
 
-_gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
-
-
-class PageRequest(HttpRequest):
-    """A request that has passed the pages' middleware."""
-
-    htmx: HtmxDetails
+async def _figures(tenant_id: int) -> dict[str, Any]:
+    return await queries.dashboard(tenant_id)
 
 
-type PageView = Callable[..., Awaitable[HttpResponse]]
-type Answer = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
-
-
-def page(*methods: str) -> Callable[[PageView], Answer]:
-    """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
-
-    def wrap(view: PageView) -> Answer:
-        @wraps(view)
-        async def answer(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            if request.method not in methods:
-                return HttpResponseNotAllowed(methods)
-            try:
-                response = await view(request, *args, **kwargs)
-            except Unavailable as error:
-                response = render(request, "503.html", status=503)
-                for name, value in error.headers.items():
-                    response[name] = value
-            response.headers.setdefault("Cache-Control", "private, no-cache")
-            patch_vary_headers(response, ["HX-Request", "Cookie"])
-            return _gzip.process_response(request, response)
-
-        return answer
-
-    return wrap
+overviews: Shared[int, dict[str, Any]] = Shared(_figures, fresh=OVERVIEW_FRESH)
 
 
 # -- The stream --------------------------------------------------------------------------------------------
@@ -83,29 +47,14 @@ async def dashboard(request: PageRequest) -> HttpResponse:
     """A tenant's payments as they move."""
     visitor = await visitor_of(request)
     if visitor is None:
-        return await _nowhere(request)
+        return await nowhere(request)
     return await _dashboard(request, visitor)
 
 
 @page("GET", "HEAD")
 async def overview(request: PageRequest) -> HttpResponse:
     """The moving part above the table: numbers, charts' figures, processors."""
-    return render(request, "payments/_overview.html", await _overview(await _known(request)))
-
-
-async def _known(request: HttpRequest) -> Visitor:
-    if visitor := await visitor_of(request):
-        return visitor
-    raise Http404
-
-
-async def _nowhere(request: HttpRequest) -> HttpResponse:
-    user = await request.auser()
-    if user.is_authenticated:
-        return render(
-            request, "payments/nowhere.html", {"person": user.get_username(), "staff": user.is_staff}, status=403
-        )
-    return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
+    return render(request, "payments/_overview.html", await _overview(await known(request)))
 
 
 async def _dashboard(request: HttpRequest, visitor: Visitor, **more: Any) -> HttpResponse:
@@ -215,10 +164,8 @@ def _as_entered(text: str) -> str:
 
 
 def _send_command(request: HttpRequest, tenant: Tenant) -> str:
-    base = settings.REGISTRY_URL.rstrip("/") or f"{request.scheme}://{request.get_host()}"
-    keyless = tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT
-    key = "" if keyless else " -H 'Authorization: Bearer YOUR_KEY'"
-    return f"curl {base}/payments{key} -H 'Content-Type: application/json' -d '{{\"amount\": 19.90}}'"
+    where = f"{address_of(request)}/payments{key_header(tenant)}"
+    return f"curl {where} -H 'Content-Type: application/json' -d '{{\"amount\": 19.90}}'"
 
 
 # -- One payment ---------------------------------------------------------------------------------------------
@@ -231,7 +178,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
     if "token" in request.GET:
         tenant_id = live_subject(correlation_id, request.GET["token"]) or 0  # no tenant's number
     else:
-        visitor = await _known(request)
+        visitor = await known(request)
         tenant_id = visitor.tenant.pk
     payment = await queries.detail_of(tenant_id, correlation_id)
     if payment is None:
@@ -251,7 +198,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
 
 
 async def _player(request: HttpRequest) -> Visitor:
-    visitor = await _known(request)
+    visitor = await known(request)
     if not visitor.may_play:
         raise Http404
     return visitor
@@ -270,7 +217,7 @@ async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
     async with async_atomic():
         await mine.aupdate(options={**processor.options, **chosen.options})
         await audit.record(
-            actor=visitor.person or GUEST,
+            actor=visitor.actor,
             action="processor.behave",
             target=f"processor {name}",
             tenant_id=visitor.tenant.pk,

@@ -5,6 +5,7 @@ from django.urls import path
 
 from payments import page_urls
 from payments import urls as payments
+from queueing import page_urls as queue_pages
 from queueing import urls as queueing
 from registry import files, status
 from registry.api import api
@@ -28,6 +29,7 @@ urlpatterns = [
     path("metrics", status.metrics),
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
+    *queue_pages.urlpatterns,
     *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),

@@ -7,7 +7,10 @@ from django.http import Http404, HttpRequest
 
 from registry.models import Membership, Tenant
 
-MAY_ACT = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR})
+SUPERUSER = "superuser"  # a role that no membership gives
+MAY_ACT = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR, SUPERUSER})
+GUEST = "guest of the open tenant"  # in the audit trail
+CHOICES = 50  # tenants that a superuser is offered beside their own; others by `?tenant=`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +24,19 @@ class Visitor:
     choices: list[Tenant] = field(default_factory=list)  # tenants that this person may look at
 
     @property
+    def actor(self) -> str:
+        """Their name in the audit trail."""
+        return self.person or GUEST
+
+    @property
     def may_play(self) -> bool:
         """Whether test payments and the sandbox's switches are theirs to use."""
         return self.tenant.mode == Tenant.Mode.SANDBOX and (not self.role or self.role in MAY_ACT)
+
+    @property
+    def may_act(self) -> bool:
+        """Whether what changes state is theirs to do: a guest may play with a sandbox, and touch nothing live."""
+        return self.role in MAY_ACT or self.may_play
 
 
 async def visitor_of(request: HttpRequest) -> Visitor | None:
@@ -36,6 +49,8 @@ async def visitor_of(request: HttpRequest) -> Visitor | None:
     if (guest := await _open_tenant()) and guest not in roles:
         roles[guest] = ""
     wanted = request.GET.get("tenant")
+    if user.is_authenticated and user.is_superuser:
+        roles = dict.fromkeys([*roles, *await _any_tenants(wanted)], SUPERUSER)
     tenant = next((t for t in roles if not wanted or t.slug == wanted), None)
     if tenant is None:
         if wanted and (roles or user.is_authenticated):
@@ -53,6 +68,12 @@ async def visitor_of(request: HttpRequest) -> Visitor | None:
 async def _roles(user_id: int) -> dict[Tenant, str]:
     mine = Membership.async_objects.filter(user_id=user_id, tenant__status=Tenant.Status.ACTIVE)
     return {m.tenant: m.role async for m in mine.select_related("tenant").order_by("tenant__slug")}
+
+
+async def _any_tenants(wanted: str | None) -> list[Tenant]:
+    active = Tenant.async_objects.filter(status=Tenant.Status.ACTIVE).order_by("slug")
+    found = [tenant async for tenant in active[:CHOICES]]
+    return found + [tenant async for tenant in active.filter(slug=wanted)] if wanted else found
 
 
 async def _open_tenant() -> Tenant | None:

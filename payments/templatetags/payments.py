@@ -1,15 +1,16 @@
 """How payments read on a page: amounts, states, times, the one sentence. Wording of states is in payments/states.py."""
 
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 from babel.numbers import format_currency
 from django import template
 
 from payments.states import FAILED, LOOKS, PROCESSING, SUCCEEDED, TERMINAL, Look, Status
+from registry.templatetags import figures
+from registry.templatetags.figures import span, when
 
 register = template.Library()
+register.filters.update(figures.register.filters)  # one {% load %} is enough for a template of payments
 
 OUTCOMES = {
     "booked": ("●", "green", "booked"),
@@ -60,66 +61,6 @@ def milliseconds(length: float | None) -> str:
     return span(float(length or 0) / 1000)
 
 
-@register.filter
-def rate(per_second: float | None) -> str:
-    """A number for a tile: 3.4, 12, 1,284."""
-    value = float(per_second or 0)
-    return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
-
-
-@register.filter
-def whole(number: int) -> str:
-    """A count: 1,284."""
-    return f"{number:,}"
-
-
-@register.filter
-def short(identifier: Any) -> str:
-    """An id cut in the middle: 3f2a9c1d…0b7e."""
-    text = str(identifier)
-    return text if len(text) <= 14 else f"{text[:8]}…{text[-4:]}"
-
-
-@register.filter
-def span(length: float | timedelta | None) -> str:
-    """Seconds as a person says them: 41 ms, 3.2 s, 4 min."""
-    seconds = length.total_seconds() if isinstance(length, timedelta) else float(length or 0)
-    if seconds < 1:
-        return f"{max(0, seconds) * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} d"
-
-
-@register.filter
-def ago(moment: datetime | str) -> str:
-    """How long ago, in the words that page.js goes on with."""
-    seconds = int((datetime.now(UTC) - when(moment)).total_seconds())
-    if seconds < 2:
-        return "just now"
-    for limit, unit, size in ((60, "s", 1), (3600, "min", 60), (86_400, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds // 86_400} d ago"
-
-
-@register.filter
-def exact(moment: datetime | str) -> str:
-    """To the millisecond, for a title."""
-    return f"{when(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
-
-
-@register.filter
-def clock(moment: datetime | str) -> str:
-    return f"{when(moment).astimezone(UTC):%H:%M:%S} UTC"
-
-
-def when(moment: datetime | str) -> datetime:
-    return datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-
-
 # -- States ------------------------------------------------------------------------------------------
 
 
@@ -133,14 +74,14 @@ def label(status: str) -> str:
     return Status(status).label.lower()
 
 
-@register.inclusion_tag("payments/_pill.html")
+@register.inclusion_tag("registry/_pill.html")
 def pill(status: str, size: str = "") -> dict:
     """A payment's state: word, colour and shape."""
     found = LOOKS[Status(status)]
     return {"shape": found.shape, "colour": found.colour, "word": label(status), "status": status, "size": size}
 
 
-@register.inclusion_tag("payments/_pill.html")
+@register.inclusion_tag("registry/_pill.html")
 def breaker_pill(processor: dict) -> dict:
     """A processor's state: its breaker, or what its health says while the breaker is still closed."""
     shape, colour, word = BREAKERS[processor["breaker"]]

@@ -58,7 +58,7 @@ document.addEventListener("click", (event) => {
 
 // -- Times ------------------------------------------------------------------------------------------------
 
-// Seconds and words as in the filter `ago` of payments/templatetags/payments.py.
+// Seconds and words as in the filter `ago` of registry/templatetags/figures.py.
 export function ago(moment, now = Date.now()) {
   const seconds = Math.max(0, Math.floor((now - moment) / 1000));
   if (seconds < 2) return "just now";

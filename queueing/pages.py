@@ -1,0 +1,302 @@
+"""The queue console's pages: queues, one queue, a partition, a message, dead letters. What they do is console_actions.py's."""
+
+import json
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+import msgspec
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from queueing import console_actions, readings, spill
+from queueing.broker import console, crypto, dead, groups, maintenance, names, traces
+from queueing.broker.errors import UnknownQueue
+from queueing.templatetags.queues import address
+from registry import database
+from registry.pages import PageRequest, address_of, key_header, known, nowhere, page
+from registry.visitors import Visitor, visitor_of
+
+ROWS = 25  # queues, partitions, messages or dead letters of one page
+GROUPS = 100  # consumer groups shown of one queue
+SHOWN_BYTES = 64 * 1024  # of a payload; the whole is for programs
+SNIPPET = 300  # characters of a dead letter's payload in the list
+
+
+def _number(request: HttpRequest, name: str, default: int = 1) -> int:
+    """A whole number of the query, at least 1; what is none counts as `default`."""
+    value = request.GET.get(name, "")
+    return max(int(value), 1) if value.isascii() and value.isdigit() and len(value) < 19 else default
+
+
+def _pager(request: HttpRequest, found: int, total: int) -> dict[str, Any]:
+    """Links to the pages before and after the one that was asked for."""
+    here, kept = _number(request, "page"), {k: v for k, v in request.GET.items() if k != "page"}
+    return {
+        "total": total,
+        "first": (here - 1) * ROWS + 1,
+        "last": (here - 1) * ROWS + found,
+        "newer": f"{request.path}?{urlencode({**kept, 'page': here - 1})}" if here > 1 else "",
+        "older": f"{request.path}?{urlencode({**kept, 'page': here + 1})}" if here * ROWS < total else "",
+    }
+
+
+def _offset(request: HttpRequest) -> int:
+    return (_number(request, "page") - 1) * ROWS
+
+
+def _series(reading: readings.Reading) -> str:
+    return json.dumps(readings.series(reading), separators=(",", ":"))
+
+
+# -- Queues ------------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def queues(request: PageRequest) -> HttpResponse:
+    """All queues as they stand; over htmx the part that moves."""
+    visitor = await visitor_of(request)
+    if visitor is None:
+        return await nowhere(request)
+    if "do" in console_actions.asked(request):
+        return await console_actions.of_tenant(request, visitor)
+    await database.release()  # who waits for the shared reading keeps no connection from it
+    context = await _overview(request, visitor)
+    return render(request, "queueing/_queues.html" if request.htmx else "queueing/queues.html", context)
+
+
+async def _overview(request: PageRequest, visitor: Visitor) -> dict[str, Any]:
+    reading = await readings.readings.get(visitor.tenant.pk)
+    wanted = request.GET.get("q", "").strip()
+    matching = [one for one in reading.standings if wanted.lower() in one.depth.name.lower()]
+    shown = matching[_offset(request) :][:ROWS]
+    return {
+        "visitor": visitor,
+        "reading": reading,
+        "series": _series(reading),
+        "standings": shown,
+        "wanted": wanted,
+        "pager": _pager(request, len(shown), len(matching)),
+        "modes": await maintenance.modes(visitor.tenant.pk),
+        "spilled": await _spilled(),
+        "push_command": _push_command(request, visitor, "orders"),
+        "here": request.get_full_path(),
+    }
+
+
+async def _spilled() -> dict[str, Any]:
+    """How the spill of this process is. It is everybody's: how much is in it, only staff is told."""
+    found = await spill.state()
+    refused = next((one.refused for one in found if one.refused), "")
+    waiting = sum(one.records for one in found)
+    state = (
+        ("✕", "red", "takes nothing") if refused else ("◑", "amber", "in use") if waiting else ("●", "green", "empty")
+    )
+    return {"shape": state[0], "colour": state[1], "word": state[2], "waiting": waiting, "refused": refused}
+
+
+def _push_command(request: PageRequest, visitor: Visitor, queue: str) -> str:
+    body = json.dumps({"items": [{"queue": queue, "payload": {"order": 1}}]}, ensure_ascii=False).replace(
+        "'", "\\u0027"
+    )
+    where = f"{address_of(request)}/api/v1/push{key_header(visitor.tenant)}"
+    return f"curl {where} -H 'Content-Type: application/json' -d '{body}'"
+
+
+# -- One queue ---------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def queue(request: PageRequest, name: str) -> HttpResponse:
+    """A queue with its groups and partitions."""
+    visitor = await known(request)
+    await database.release()
+    try:
+        standing, reading = await _standing(visitor, name)
+    except Http404:
+        return await _elsewhere(visitor, name)
+    if "do" in console_actions.asked(request):
+        return await console_actions.of_queue(request, visitor, standing.depth)
+    context = await _queue(request, visitor, standing, reading)
+    return render(request, "queueing/_queue.html" if request.htmx else "queueing/queue.html", context)
+
+
+async def _standing(visitor: Visitor, name: str) -> tuple[readings.Standing, readings.Reading]:
+    reading = await readings.of_queue.get((visitor.tenant.pk, name))
+    if not reading.standings or "\0" in name:
+        raise Http404
+    return reading.standings[0], reading
+
+
+async def _elsewhere(visitor: Visitor, name: str) -> HttpResponse:
+    """`queues/orders/dead` is what one types for the dead letters of orders, where no queue has that name."""
+    parent = name.removesuffix("/dead")
+    if parent == name or not parent:
+        raise Http404
+    await _standing(visitor, parent)
+    return redirect(address("queue_dead_letters", parent, tenant=visitor.tenant.slug))
+
+
+async def _queue(
+    request: PageRequest, visitor: Visitor, standing: readings.Standing, reading: readings.Reading
+) -> dict[str, Any]:
+    depth, tenant_id = standing.depth, visitor.tenant.pk
+    wanted = request.GET.get("q", "").replace("\0", "")
+    strands, total = await console.partitions(tenant_id, depth.id, name=wanted, limit=ROWS, offset=_offset(request))
+    mine = [one for one in await groups.standings(tenant_id) if one.queue_name == depth.name]
+    try:
+        options = await console.queue_options(tenant_id, depth.name)
+    except UnknownQueue:
+        raise Http404 from None
+    pop = f"{address_of(request)}/api/v1/pop/queue/{quote(depth.name)}{key_header(visitor.tenant)}"
+    return {
+        "visitor": visitor,
+        "standing": standing,
+        "depth": depth,
+        "series": _series(reading),
+        "groups": mine[:GROUPS],
+        "options": options,
+        "strands": strands,
+        "wanted": wanted,
+        "pager": _pager(request, len(strands), total),
+        "push_command": _push_command(request, visitor, depth.name),
+        "pop_command": f"curl '{pop.partition(' ')[0]}'{' ' if ' ' in pop else ''}{pop.partition(' ')[2]}",
+        "here": request.get_full_path(),
+    }
+
+
+# -- Partitions and messages -------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD")
+async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
+    """A partition's readers and messages, the newest first."""
+    visitor = await known(request)
+    of = await _partition(visitor, partition)
+    state = request.GET.get("state", "")
+    state = state if state in console.STATES else ""
+    before = _number(request, "before", console.LAST)
+    entries = await console.messages(visitor.tenant.pk, of, state=state, before=before, limit=ROWS + 1)
+    more, entries = len(entries) > ROWS, entries[:ROWS]
+    kept = {"tenant": visitor.tenant.slug, **({"state": state} if state else {})}
+    context = {
+        "visitor": visitor,
+        "partition": of,
+        "entries": entries,
+        "state": state,
+        "states": console.STATES,
+        "newest": f"{request.path}?{urlencode(kept)}" if "before" in request.GET else "",
+        "older": f"{request.path}?{urlencode({**kept, 'before': entries[-1].seq})}" if more else "",
+        "here": request.get_full_path(),
+    }
+    return render(request, "queueing/_partition.html" if request.htmx else "queueing/partition.html", context)
+
+
+async def _partition(visitor: Visitor, partition: UUID) -> console.Partition:
+    try:
+        return await console.partition(visitor.tenant.pk, names.partition_number(visitor.tenant.pk, str(partition)))
+    except console.UnknownPartition:
+        raise Http404 from None
+
+
+@page("GET", "HEAD", "POST")
+async def message(request: PageRequest, partition: UUID, seq: int) -> HttpResponse:
+    """One message: what it says, who read it, what became of it."""
+    visitor = await known(request)
+    of = await _partition(visitor, partition)
+    if seq > of.last_seq:
+        raise Http404
+    try:
+        found = await console.message(visitor.tenant.pk, of.number, seq)
+    except console.UnknownMessage:
+        raise Http404 from None
+    if "do" in console_actions.asked(request):
+        return await console_actions.of_message(request, visitor, of, found)
+    opened = [grave for grave in found.graves if grave.ended_at is None]
+    context = {
+        "visitor": visitor,
+        "partition": of,
+        "message": found,
+        "state": of.state_of(seq, bool(opened)),
+        "payload": _shown(visitor, found),
+        "readers": [_reader(seat, seq, found.graves) for seat in of.seats],
+        "open_graves": opened,
+        "may_bury": any(seat.cursor < seq for seat in of.seats) and len(opened) < len(of.seats),
+        "traces": await _traces(visitor, of.id, found.transaction_id),
+        "here": request.get_full_path(),
+    }
+    return render(request, "queueing/_message.html" if request.htmx else "queueing/message.html", context)
+
+
+def _shown(visitor: Visitor, found: console.Whole) -> dict[str, Any]:
+    """The payload as a person may and can read it."""
+    if found.key_id is not None and not visitor.may_act:
+        return {"why": "It is encrypted. Operators and owners of the tenant may read it."}
+    try:
+        payload = found.payload(visitor.tenant.pk)
+    except crypto.Undecipherable as error:
+        return {"why": f"It cannot be read: {error.detail}."}
+    return {"text": pretty(payload), "size": len(payload), "cut": len(payload) > SHOWN_BYTES, "most": SHOWN_BYTES}
+
+
+def pretty(payload: bytes) -> str:
+    """JSON in lines; its numbers stay as they were written. What is too long is cut, and left as it is."""
+    if len(payload) > SHOWN_BYTES:
+        return payload[:SHOWN_BYTES].decode(errors="replace")
+    try:
+        return msgspec.json.format(payload, indent=2).decode(errors="replace")
+    except (msgspec.MsgspecError, RecursionError):
+        return payload.decode(errors="replace")
+
+
+def _reader(seat: console.Seat, seq: int, graves: list[console.Grave]) -> dict[str, Any]:
+    grave = next((one for one in graves if one.group == seat.group), None)
+    is_open = grave is not None and grave.ended_at is None
+    done = seat.cursor >= seq
+    state = "dead_letter" if is_open else "processing" if seat.holds(seq) else "completed" if done else "pending"
+    return {
+        "seat": seat,
+        "grave": grave,
+        "state": "ended" if grave and not is_open else state,
+        "next": seq == seat.cursor + 1,
+    }
+
+
+async def _traces(visitor: Visitor, partition: str, transaction_id: str) -> list[dict[str, Any]]:
+    found = await traces.of_message(visitor.tenant.pk, partition, transaction_id)
+    return [{"trace": one, "text": pretty(bytes(one.data))} for one in found]
+
+
+# -- Dead letters ------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def dead_letters(request: PageRequest, name: str) -> HttpResponse:
+    """What a queue's groups gave up on, and why."""
+    visitor = await known(request)
+    await database.release()
+    standing, _ = await _standing(visitor, name)
+    if "do" in console_actions.asked(request):
+        return await console_actions.of_dead_letters(request, visitor, name)
+    filters = {key: request.GET.get(key, "").replace("\0", "") for key in ("group", "partition")}
+    found, total = await dead.letters(
+        visitor.tenant.pk, {**filters, "queue": name, "from": None, "to": None}, limit=ROWS, offset=_offset(request)
+    )
+    context = {
+        "visitor": visitor,
+        "depth": standing.depth,
+        "letters": [{"letter": one, "data": _snippet(visitor, one)} for one in found],
+        "filters": filters,
+        "filtered": any(filters.values()),
+        "pager": _pager(request, len(found), total),
+        "here": request.get_full_path(),
+    }
+    return render(request, "queueing/dead_letters.html", context)
+
+
+def _snippet(visitor: Visitor, letter: dead.DeadLetter) -> str:
+    if letter.is_encrypted and not visitor.may_act:
+        return "encrypted; operators and owners may read it"
+    if letter.data is None:
+        return letter.data_error or ""
+    return bytes(letter.data)[: SNIPPET * 4].decode(errors="ignore")[:SNIPPET]

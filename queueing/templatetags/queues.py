@@ -1,0 +1,146 @@
+"""How queues read on the console's pages: addresses, states as pills, options in words, sparklines."""
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django import template
+from django.urls import reverse
+
+from queueing import readings
+from queueing.broker.models import QUEUE_MODE
+from registry.templatetags import figures
+
+register = template.Library()
+register.filters.update(figures.register.filters)
+
+STATES = {
+    "pending": ("○", "grey", "waiting"),
+    "processing": ("◔", "blue", "in hand"),
+    "completed": ("●", "green", "done"),
+    "dead_letter": ("✕", "red", "dead letter"),
+    "ended": ("–", "grey", "replayed or purged"),
+}
+GROUPS = {
+    "Stable": ("●", "green", "keeping up"),
+    "Lagging": ("◑", "amber", "lagging"),
+    "Dead": ("✕", "red", "nobody reads"),
+}
+WORDS = {
+    "leaseTime": ("Lease", "that a reader may keep a partition"),
+    "retryLimit": ("Tries after the first", ""),
+    "retryDelay": ("Before the next try", ""),
+    "maxSize": ("Waiting at most", "messages"),
+    "ttl": ("Not delivered after", ""),
+    "priority": ("Priority", "among queues of its namespace or task"),
+    "delayedProcessing": ("Visible after", ""),
+    "windowBuffer": ("Visible after silence of", ""),
+    "retentionSeconds": ("Deleted after", ""),
+    "completedRetentionSeconds": ("Deleted after, when done", ""),
+    "retentionEnabled": ("Deletes by age", ""),
+    "encryptionEnabled": ("Encrypted at rest", ""),
+    "deadLetterQueue": ("Keeps dead letters", ""),
+    "dlqAfterMaxRetries": ("Gives up after its tries", ""),
+    "maxWaitTimeSeconds": ("Evicted after waiting", ""),
+}
+SECONDS = {
+    "leaseTime", "ttl", "delayedProcessing", "windowBuffer", "retentionSeconds", "completedRetentionSeconds",
+    "maxWaitTimeSeconds",
+}  # fmt: skip
+ZERO = {"maxSize": "no limit", "priority": "0", "retryLimit": "none", "leaseTime": "0 s"}  # others: never or at once
+AT_ONCE = {"retryDelay", "delayedProcessing", "windowBuffer"}
+
+
+# -- Addresses ---------------------------------------------------------------------------------------------
+
+
+def address(name: str, *args: Any, tenant: str, **query: Any) -> str:
+    """Of a page of the console at a tenant."""
+    return f"{reverse(name, args=args)}?{urlencode({'tenant': tenant, **query})}"
+
+
+@register.simple_tag(takes_context=True)
+def console(context: template.Context, name: str, *args: Any, **query: Any) -> str:
+    """{% console "queue" name %}: at the tenant that is being looked at. Parameters without a value are left out."""
+    given = {key: value for key, value in query.items() if value not in ("", None)}
+    return address(name, *args, tenant=context["visitor"].tenant.slug, **given)
+
+
+# -- Words -------------------------------------------------------------------------------------------------
+
+
+@register.filter
+def group(name: str) -> str:
+    return "readers without a group" if name == QUEUE_MODE else name
+
+
+@register.filter
+def size(count: int) -> str:
+    """Bytes as a person says them."""
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+@register.filter
+def text(start: bytes) -> str:
+    return start.decode(errors="ignore")
+
+
+@register.filter
+def until(moment: datetime) -> str:
+    """How long a lease still has."""
+    return figures.span(max((moment - datetime.now(UTC)).total_seconds(), 0))
+
+
+@register.filter
+def options(values: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"name": name, "word": WORDS[name][0], "value": option(name, value)} for name, value in values.items()]
+
+
+def option(name: str, value: Any) -> str:
+    """An option's value in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not value:
+        return ZERO.get(name, "at once" if name in AT_ONCE else "never")
+    if name in SECONDS:
+        return figures.span(value)
+    return figures.span(value / 1000) if name == "retryDelay" else f"{value:,} {WORDS[name][1]}".strip()
+
+
+@register.filter
+def sparkline(standing: readings.Standing) -> str:
+    return readings.sparkline(standing.history)
+
+
+@register.simple_tag
+def state_word(state: str) -> str:
+    return STATES[state][2]
+
+
+# -- Pills -------------------------------------------------------------------------------------------------
+
+
+@register.inclusion_tag("registry/_pill.html")
+def state_pill(state: str) -> dict[str, str]:
+    return _pill(STATES[state], state)
+
+
+@register.inclusion_tag("registry/_pill.html")
+def group_pill(state: str) -> dict[str, str]:
+    return _pill(GROUPS[state], state)
+
+
+@register.inclusion_tag("registry/_pill.html")
+def on_pill(stopped: bool) -> dict[str, str]:
+    return _pill(
+        ("◑", "amber", "stopped") if stopped else ("●", "green", "running"), "stopped" if stopped else "running"
+    )
+
+
+def _pill(look: tuple[str, str, str], status: str) -> dict[str, str]:
+    return {"shape": look[0], "colour": look[1], "word": look[2], "status": status}

@@ -1,0 +1,84 @@
+"""What every page does the same way: methods, a database that is away, compression, and who has nothing to see here."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
+from django.shortcuts import redirect, render
+from django.utils.cache import patch_vary_headers
+from django_htmx.middleware import HtmxDetails
+
+from registry.errors import Unavailable
+from registry.models import Tenant
+from registry.visitors import Visitor, visitor_of
+
+_gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
+
+
+class PageRequest(HttpRequest):
+    """A request that has passed the pages' middleware."""
+
+    htmx: HtmxDetails
+
+
+type PageView = Callable[..., Awaitable[HttpResponse]]
+type Answer = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+
+
+def page(*methods: str) -> Callable[[PageView], Answer]:
+    """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
+
+    def wrap(view: PageView) -> Answer:
+        @wraps(view)
+        async def answer(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if request.method not in methods:
+                return HttpResponseNotAllowed(methods)
+            try:
+                response = await view(request, *args, **kwargs)
+            except Unavailable as error:
+                response = render(request, "503.html", status=503)
+                for name, value in error.headers.items():
+                    response[name] = value
+            response.headers.setdefault("Cache-Control", "private, no-cache")
+            patch_vary_headers(response, ["HX-Request", "Cookie"])
+            return _gzip.process_response(request, response)
+
+        return answer
+
+    return wrap
+
+
+async def known(request: HttpRequest) -> Visitor:
+    """The visitor. Raises Http404 where there is nothing for them to see."""
+    if visitor := await visitor_of(request):
+        return visitor
+    raise Http404
+
+
+async def nowhere(request: HttpRequest) -> HttpResponse:
+    """For who has no tenant: the login, or a page that says so."""
+    user = await request.auser()
+    if user.is_authenticated:
+        return render(
+            request, "registry/nowhere.html", {"person": user.get_username(), "staff": user.is_staff}, status=403
+        )
+    return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
+
+
+# -- Commands that pages show ------------------------------------------------------------------------------
+
+
+def address_of(request: HttpRequest) -> str:
+    """The service's own address, for a command to be copied."""
+    return settings.REGISTRY_URL.rstrip("/") or f"{request.scheme}://{request.get_host()}"
+
+
+def key_header(tenant: Tenant) -> str:
+    """What a curl command has to say of the key; nothing for the open tenant."""
+    keyless = tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT
+    return "" if keyless else " -H 'Authorization: Bearer YOUR_KEY'"
