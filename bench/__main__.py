@@ -19,7 +19,10 @@ from bench.figures import Effort, Figure
 from bench.place import DATA, console
 from registry import embedded
 
-NAMES = ("accept", "settle", "contest", "latency", "summary", "memory", "recovery")
+NAMES = (
+    *("accept", "settle", "contest", "latency", "summary", "memory", "recovery"),
+    *("queue-push", "queue-pop", "queue-dwell", "queue-latency", "queue-groups", "queue-history", "queue-peers"),
+)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -53,7 +56,7 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     figures: list[Figure] = []
     error = None
     try:
-        figures = importlib.import_module(f"bench.{name}").run(effort)
+        figures = importlib.import_module(f"bench.{name.replace('-', '.')}").run(effort)
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
         console.print(f"[red]{name} failed[/]")

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+BODILESS = (b"204", b"304")  # neither a body nor a length (RFC 9110, section 6.4.1)
+
 
 class Answer(NamedTuple):
     status: int
@@ -17,6 +19,8 @@ def next_answer(unread: bytes) -> Answer | None:
         return None
     head, start = unread[:end].lower(), end + 4
     closes = b"connection: close" in head
+    if head[9:12] in BODILESS:
+        return Answer(int(head[9:12]), b"", closes, unread[start:])
     at = head.find(b"content-length:")
     if at < 0:
         return chunked_answer(unread, head, start, closes=closes)

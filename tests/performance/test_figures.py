@@ -40,3 +40,10 @@ def test_a_chunked_answer_is_put_together():
 
     assert all(next_answer(whole[:n]) is None for n in range(len(whole)))
     assert next_answer(whole) == (200, b"abcde", True, b"")
+
+
+def test_an_answer_without_content_ends_with_its_head():
+    whole = b"HTTP/1.1 204 No Content\r\nServer: test\r\n\r\n"
+
+    assert all(next_answer(whole[:n]) is None for n in range(len(whole)))
+    assert next_answer(whole + b"more") == (204, b"", False, b"more")

@@ -1,0 +1,59 @@
+"""Processor time that the service spends on a load, from /proc: it says more than a rate where others share the cores."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.place import Place, Process
+from bench.queue.load import Report
+
+TICK = os.sysconf("SC_CLK_TCK")
+BACKENDS = "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE datname = current_database()"
+
+
+@dataclass
+class Cost:
+    """Seconds of the web process and of its PostgreSQL backends; 0 where PostgreSQL runs on another machine."""
+
+    web: float = 0.0
+    postgres: float = 0.0
+
+    @property
+    def service(self) -> float:
+        return self.web + self.postgres
+
+    def note(self, messages: int, *clients: Report) -> str:
+        client = sum(report.cpu for report in clients)
+        each = (1e6 * seconds / max(messages, 1) for seconds in (client, self.web, self.postgres))
+        return "µs per message: client {:.0f}, web {:.0f}, PostgreSQL {:.0f}".format(*each)
+
+
+@contextmanager
+def counted(here: Place, web: Process) -> Iterator[Cost]:
+    cost = Cost()
+    before = backends(here)
+    started = seconds_of(web.pid)
+    yield cost
+    cost.web = seconds_of(web.pid) - started
+    cost.postgres = sum(spent - before.get(pid, 0.0) for pid, spent in backends(here).items())
+
+
+def backends(here: Place) -> dict[int, float]:
+    return {pid: seconds_of(pid) for pid in here.ask(BACKENDS) if is_postgres(pid)}
+
+
+def is_postgres(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("postgres")
+    except OSError:
+        return False
+
+
+def seconds_of(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICK
