@@ -28,7 +28,7 @@ class Dead(msgspec.Struct, frozen=True):
     seq: int
     error: str
     attempts: int
-    dropped: bool = False  # the queue keeps no dead letters: this row ended already, and only stands in the message's way
+    dropped: bool = False  # no dead letter is kept: its row ended already, and only stands in the message's way
 
 
 class Move(msgspec.Struct, frozen=True):

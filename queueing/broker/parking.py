@@ -40,14 +40,16 @@ class Spot:
     def wake(self) -> None:
         self._woken.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until woken, or that long."""
+    async def wait(self, seconds: float) -> bool:
+        """Until woken, or that long; whether woken."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
         except TimeoutError:
             pass
+        woken = self.woken
         self._woken.clear()
+        return woken
 
 
 class Lot:

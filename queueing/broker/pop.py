@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from queueing.broker import bury, crypto, directory, parking, traffic
+from queueing.broker import bury, crypto, directory, maintenance, parking, traffic
 from queueing.broker.directory import SQL, Queue, Subscription
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name
@@ -85,15 +85,19 @@ async def pop(
     """
     deadline = time.monotonic() + wait
     lease = None if auto_ack else new_id()
+    news_at = 0.0  # what was known before of when something is due is out of date
     while True:
+        if (await maintenance.modes(tenant_id)).pop:
+            return Popped(lease)
         lanes, places = await _lanes(tenant_id, target, make=wait > 0 or target.group != QUEUE_MODE)
         claim = _Claim(lanes, size, partitions, lease)
         with parking.lot().park(places, picky=bool(target.partition)) as spot:
             if lanes and (found := await _look(claim, target)):
                 return found
             if (left := deadline - time.monotonic()) > 0:
-                due = await _next_due(lanes) if lanes else parking.RECHECK
-                await spot.wait(min(left, parking.RECHECK, due))
+                due = await _next_due(lanes, news_at) if lanes else parking.RECHECK
+                if await spot.wait(min(left, parking.RECHECK, due)):
+                    news_at = time.monotonic()
         if left <= 0 and (not lanes or await _still_there(tenant_id, target, lanes)):
             break
     for lane in lanes:
@@ -319,14 +323,14 @@ def _apart(requests: Sequence[_Claim]) -> list[list[int]]:
     """Requests by place, in parts within which two have the same lanes or no group in common."""
     parts: list[tuple[list[int], dict[int, tuple[_Lane, ...]]]] = []
     for place, request in enumerate(requests):
-        for places, lanes_of in parts:
-            if all(lanes_of.get(lane.group_id, request.lanes) == request.lanes for lane in request.lanes):
+        for part in parts:
+            if all(part[1].get(lane.group_id, request.lanes) == request.lanes for lane in request.lanes):
                 break
         else:
-            places, lanes_of = [], {}
-            parts.append((places, lanes_of))
-        places.append(place)
-        lanes_of.update((lane.group_id, request.lanes) for lane in request.lanes)
+            part = ([], {})
+            parts.append(part)
+        part[0].append(place)
+        part[1].update((lane.group_id, request.lanes) for lane in request.lanes)
     return [places for places, _ in parts]
 
 
@@ -374,12 +378,12 @@ def _batcher() -> "Batcher[_Claim, list[Row] | Exception]":
 _due: dict[tuple[asyncio.AbstractEventLoop, tuple[int, ...]], tuple[float, asyncio.Task[float]]] = {}
 
 
-async def _next_due(lanes: Sequence[_Lane]) -> float:
+async def _next_due(lanes: Sequence[_Lane], news_at: float) -> float:
     """Seconds until something that sleeps (a delay, a lease, a retry) is due; all who wait for the same ask once."""
     loop, groups = asyncio.get_running_loop(), tuple(lane.group_id for lane in lanes)
     now = time.monotonic()
     asked_at, task = _due.get((loop, groups), (0.0, None))
-    if task is None or now - asked_at > DUE_FRESH:
+    if task is None or now - asked_at > DUE_FRESH or asked_at < news_at:
         if len(_due) > 1000:
             _due.clear()
         task = loop.create_task(_ask_due(lanes[0].tenant_id, list(groups)))

@@ -99,10 +99,10 @@ _extend = msgspec.json.Decoder(ExtendBody)
 _WORDS = (
     (re.compile(r"`queue`|\.queue`"), "Queue must be a string"),
     (re.compile(r"\.partition`"), "Partition must be a string"),
-    (re.compile(r"items\[\.\.\.\]\.transactionId`"), "TransactionId must be a string"),
+    (re.compile(r"items\[\d+\]\.transactionId`"), "TransactionId must be a string"),
     (re.compile(r"\.traceId`"), "TraceId must be a string"),
-    (re.compile(r"acknowledgments\[\.\.\.\].*transactionId|transactionId.*acknowledgments\[\.\.\.\]"), "Each acknowledgment must have a valid transactionId string"),
-    (re.compile(r"acknowledgments\[\.\.\.\].*partitionId|partitionId.*acknowledgments\[\.\.\.\]"), "Each acknowledgment must have a valid partitionId string to ensure message uniqueness"),
+    (re.compile(r"acknowledgments\[\d+\].*transactionId|transactionId.*acknowledgments\[\d+\]"), "Each acknowledgment must have a valid transactionId string"),
+    (re.compile(r"acknowledgments\[\d+\].*partitionId|partitionId.*acknowledgments\[\d+\]"), "Each acknowledgment must have a valid partitionId string to ensure message uniqueness"),
     (re.compile(r"`acknowledgments`|\.acknowledgments`"), "acknowledgments array is required"),
     (re.compile(r"`operations`|\.operations`"), "operations array required"),
     (re.compile(r"`items`|\.items`"), "items array is required"),

@@ -63,7 +63,10 @@ class Mq:
         return verdict
 
     async def ack_all(
-        self, messages: Iterable[Json], statuses: Iterable[str] = itertools.repeat("completed"), group: str | None = None
+        self,
+        messages: Iterable[Json],
+        statuses: Iterable[str] = itertools.repeat("completed"),
+        group: str | None = None,
     ) -> list[Json]:
         acks = [ack_of(m, s) for m, s in zip(messages, statuses, strict=False)]
         for one in acks:
@@ -103,7 +106,8 @@ class Mq:
     async def lapse(self, lease: str) -> None:
         """The reader with this lease has been silent for too long."""
         await self.sql(
-            "UPDATE queueing_consumer SET due_at = clock_timestamp() - interval '1 millisecond' WHERE lease_id = %s", lease
+            "UPDATE queueing_consumer SET due_at = clock_timestamp() - interval '1 millisecond' WHERE lease_id = %s",
+            lease,
         )
 
     async def wake_retries(self, queue: str) -> None:
@@ -124,7 +128,9 @@ class Mq:
         )
         which = (float(seconds), self.tenant_id, queue)
         earlier = "- %s * interval '1 second'"
-        await self.sql(f"UPDATE queueing_message m SET created_at = m.created_at {earlier} {where} = m.partition_id", *which)
+        await self.sql(
+            f"UPDATE queueing_message m SET created_at = m.created_at {earlier} {where} = m.partition_id", *which
+        )
         await self.sql(
             f"UPDATE queueing_consumer c SET due_at = c.due_at {earlier} {where} = c.partition_id"
             " AND c.due_at > '-infinity'",

@@ -372,7 +372,9 @@ async def extend(mq, lease: str, **body: int) -> dict:
 
 
 async def seconds_left(mq, lease: str) -> list[float]:
-    rows = await mq.sql("SELECT extract(epoch FROM due_at - now())::float8 FROM queueing_consumer WHERE lease_id = %s", lease)
+    rows = await mq.sql(
+        "SELECT extract(epoch FROM due_at - now())::float8 FROM queueing_consumer WHERE lease_id = %s", lease
+    )
     return [seconds for (seconds,) in rows]
 
 
@@ -439,7 +441,7 @@ def test_whatever_readers_say_the_cursor_goes_forward_and_never_past_what_is_to_
         completed = {one.seq for one in said if one.status == COMPLETED and verdicts[one.n][0] is None}
         again = [one.seq for one in said if one.status in (FAILED, RETRY) and not given_up(one, decision)]
         assert held.cursor <= move.cursor <= held.delivered
-        assert move.cursor in {held.cursor, *completed} | {s for s in range(held.cursor + 1, held.delivered + 1)}
+        assert move.cursor in {held.cursor, *completed} | set(range(held.cursor + 1, held.delivered + 1))
         assert all(move.cursor < seq for seq in again)
         assert all(seq <= move.cursor for seq in completed)
         assert move.release == (bool(again) or move.cursor == held.delivered)
@@ -473,7 +475,5 @@ def some_consumer(dice: random.Random) -> Held:
 
 
 def some_acks(dice: random.Random, held: Held) -> list[Said]:
-    numbers = dice.sample(
-        range(held.cursor + 1, held.delivered + 1), dice.randint(1, held.delivered - held.cursor)
-    )
+    numbers = dice.sample(range(held.cursor + 1, held.delivered + 1), dice.randint(1, held.delivered - held.cursor))
     return [Said(n, seq, dice.choice([COMPLETED, FAILED, DEAD, RETRY])) for n, seq in enumerate(numbers)]

@@ -1,0 +1,287 @@
+"""The database fails, is cut off, is restarted: an honest answer, nothing lost, order kept, nothing half done."""
+
+import asyncio
+import os
+import random
+from collections import defaultdict
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection, connections
+
+from queueing.broker import ack as acks
+from queueing.broker import parking, pop, push, traffic
+from queueing.broker.ack import Ack
+from queueing.broker.pop import Target
+from queueing.broker.push import Item
+from registry import database
+from registry.errors import Unavailable
+from registry.models import Tenant
+from tests.conftest import eventually
+from tests.factories import in_thread
+from tests.queueing.mq import ack_of, all_of, payloads
+from tests.registry.test_database import cut_all, idle, own_server
+
+# -- Away ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def database_away(monkeypatch):
+    """Once called, every statement fails as it does without a server."""
+
+    async def refused(*_args, **_options):
+        raise psycopg.OperationalError("connection refused")
+
+    def leave() -> None:
+        monkeypatch.setattr(database, "rows", refused)
+
+    return leave
+
+
+async def test_without_the_database_pop_ack_extend_and_transaction_say_so_and_when_to_come_back(
+    mq, queue, database_away
+):
+    await mq.push(queue, 1)
+    [message] = (await mq.pop(queue))["messages"]
+    database_away()
+
+    calls = [
+        ("GET", f"/api/v1/pop/queue/{queue}", None),
+        ("GET", f"/api/v1/pop/queue/{queue}?wait=true&timeout=5000", None),
+        ("POST", "/api/v1/ack", ack_of(message)),
+        ("POST", "/api/v1/ack", ack_of(message, "failed")),
+        ("POST", "/api/v1/ack/batch", {"acknowledgments": [ack_of(message)]}),
+        ("POST", "/api/v1/transaction", {"operations": [{"type": "ack", **ack_of(message)}]}),
+        ("POST", f"/api/v1/lease/{message['leaseId']}/extend", {}),
+    ]
+    for method, path, body in calls:
+        async with mq.api.session.request(method, path, json=body) as response:
+            answer = await response.json()
+            assert response.status == 503, (path, answer)
+            assert int(response.headers["Retry-After"]) > 0
+            assert response.content_type == "application/problem+json"
+            assert answer["error"] == answer["detail"]
+
+
+# -- Cut off -------------------------------------------------------------------------------------------------------
+
+
+class Traffic:
+    """Pushers and readers that go on through any trouble, and what they know for certain."""
+
+    def __init__(self, tenant_id: int, queue: str) -> None:
+        self.tenant_id, self.queue = tenant_id, queue
+        self.accepted: set[int] = set()
+        self.seen: dict[str, list[int]] = defaultdict(list)  # first sight of each message, by partition
+        self.troubles = 0
+        self.stop = asyncio.Event()
+
+    async def produce(self, base: int) -> None:
+        """One pusher, one partition: its numbers are in order there. What was refused is said again, as clients do."""
+        number = base
+        while not self.stop.is_set():
+            number += 1
+            item = Item(self.queue, b"%d" % number, partition=str(base), transaction_id=f"t{number}")
+            while True:
+                try:
+                    [verdict] = await push.push(self.tenant_id, "", [item])
+                    assert verdict.status in ("queued", "duplicate")
+                    self.accepted.add(number)
+                    break
+                except Unavailable:
+                    self.troubles += 1
+                    await asyncio.sleep(0.02)
+
+    async def consume(self) -> None:
+        while not self.stop.is_set():
+            await self.read_once(wait=0.5)
+
+    async def read_once(self, wait: float = 0) -> int:
+        try:
+            found = await pop.pop(self.tenant_id, Target(queue=self.queue), size=20, partitions=2, wait=wait)
+            for message in found.messages:
+                number = int(bytes(message.data))
+                if number not in self.seen[message.partition]:
+                    self.seen[message.partition].append(number)
+            wanted = [Ack(m.transaction_id, m.partition_id, lease_id=m.lease_id) for m in found.messages]
+            await acks.ack(self.tenant_id, wanted)
+            return len(found.messages)
+        except Unavailable:
+            self.troubles += 1
+            await asyncio.sleep(0.02)
+            return 1
+
+    @asynccontextmanager
+    async def under_way(self):
+        async with asyncio.TaskGroup() as group:
+            for base in range(0, 4 * 10**6, 10**6):
+                group.create_task(self.produce(base))
+            for _ in range(4):
+                group.create_task(self.consume())
+            try:
+                yield
+            finally:
+                self.stop.set()
+
+    async def read_all(self) -> None:
+        """Leases of readers whose answers were lost end; what is left is read."""
+        await database.fetch(
+            "UPDATE queueing_consumer SET due_at = now() WHERE tenant_id = %s AND lease_id IS NOT NULL",
+            [self.tenant_id],
+        )
+        async with asyncio.timeout(20):
+            while await self.read_once():
+                pass
+
+    def check(self) -> None:
+        everything = {number for numbers in self.seen.values() for number in numbers}
+        assert self.accepted <= everything
+        for numbers in self.seen.values():
+            assert numbers == sorted(numbers)
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+async def test_sessions_cut_under_load_lose_nothing_and_keep_the_order(mq, queue):
+    load = Traffic(mq.tenant_id, queue)
+
+    async with load.under_way():
+        for _ in range(4):
+            before = len(load.accepted)
+            await eventually(lambda before=before: len(load.accepted) > before + 40)
+            await in_thread(cut_all)
+        before = len(load.accepted)
+        await eventually(lambda: len(load.accepted) > before + 40)
+    await load.read_all()
+
+    load.check()
+    assert await mq.at_rest(queue)
+    await eventually(idle)
+
+
+async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the_order(settings, monkeypatch):
+    """`immediate`, as a power cut: PostgreSQL recovers from its log what it has promised."""
+    settings.DB_POOL_TIMEOUT = 3
+    async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
+        tenant_id = await asyncio.to_thread(migrate, server.url)
+        load = Traffic(tenant_id, "q")
+        async with load.under_way():
+            await eventually(lambda: len(load.accepted) > 100)
+            with monkeypatch.context() as patch:
+                patch.delenv("DATABASE_URL")
+                os.kill(server.pid(), 3)  # SIGQUIT: PostgreSQL's immediate shutdown
+                await asyncio.to_thread(server.see_gone)
+                before = len(load.accepted)
+                await asyncio.to_thread(server.start)
+            await eventually(lambda: len(load.accepted) > before + 100, within=20)
+        await load.read_all()
+        load.check()
+        await traffic.close()
+        await eventually(idle)
+
+    assert load.troubles
+
+
+def migrate(url: str) -> int:
+    """The tables and a tenant on another server."""
+    place = psycopg.conninfo.conninfo_to_dict(url)
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    wanted = {name: place.get(part, "") for name, part in names.items()}
+    kept = dict(connections.settings["default"])
+    connection.close()
+    connection.settings_dict.update(wanted)
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+        return Tenant.objects.create(slug="elsewhere", name="elsewhere").pk
+    finally:
+        connection.close()
+        connection.settings_dict.update({name: kept.get(name, "") for name in wanted})
+
+
+# -- Clients that hang up ------------------------------------------------------------------------------------------
+
+
+async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, queue):
+    """Pushes, pops, acks and long polls, each cancelled somewhere on its way."""
+    dice = random.Random(5)
+    await push.push(mq.tenant_id, "", [Item(queue, b"0", partition=str(n)) for n in range(20)])
+    target = Target(queue=queue)
+    files = len(os.listdir("/proc/self/fd"))
+    hands: list = []
+
+    async def pushing() -> None:
+        await push.push(mq.tenant_id, "", [Item(queue, b"1", partition=str(dice.randrange(20))) for _ in range(3)])
+
+    async def popping() -> None:
+        hands.extend((await pop.pop(mq.tenant_id, target, size=3)).messages)
+
+    async def acking() -> None:
+        if hands:
+            m = hands.pop()
+            status = dice.choice(["completed", "failed", "dlq"])
+            await acks.ack(mq.tenant_id, [Ack(m.transaction_id, m.partition_id, status, m.lease_id)])
+
+    async def waiting() -> None:
+        await pop.pop(mq.tenant_id, Target(queue=queue, partition="nowhere"), wait=20)
+
+    async def hang_up() -> None:
+        task = asyncio.ensure_future(dice.choice([pushing, popping, acking, waiting])())
+        for _ in range(dice.randrange(30)):
+            await asyncio.sleep(0)
+        if dice.random() < 0.3:
+            await asyncio.sleep(dice.random() / 50)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    for _ in range(50):
+        await all_of(*(hang_up() for _ in range(100)))
+    await eventually(lambda: parking.lot().parked == 0 and not pop._returning)
+    await eventually(idle)
+    numbers = await mq.sql(
+        "SELECT p.last_seq, count(m.seq), max(m.seq) FROM queueing_partition p LEFT JOIN queueing_message m"
+        " ON m.partition_id = p.id WHERE p.tenant_id = %s GROUP BY p.id, p.last_seq",
+        mq.tenant_id,
+    )
+    known = {m.lease_id for m in hands}
+    leased = await mq.sql("SELECT lease_id::text FROM queueing_consumer WHERE lease_id IS NOT NULL")
+
+    assert all(last == many == highest for last, many, highest in numbers)
+    # What a reader holds whose ack was hung up on is in neither: it may be done or not. Beyond that no lease is left.
+    assert len({lease for (lease,) in leased} - known) <= 20
+    assert len(os.listdir("/proc/self/fd")) < files + 40
+
+
+async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
+    """Every number of steps of the loop, one after the other: before, in and after the statement."""
+    await mq.push(queue, 1)
+    await mq.data(queue, autoAck=True)
+    await mq.push(queue, 2)
+    target = Target(queue=queue)
+
+    for steps in range(150):
+        task = asyncio.ensure_future(pop.pop(mq.tenant_id, target))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if task.done():
+            await acks.ack(
+                mq.tenant_id,
+                [Ack(m.transaction_id, m.partition_id, "retry", m.lease_id) for m in task.result().messages],
+            )
+            continue
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            found = await task
+            wanted = [Ack(m.transaction_id, m.partition_id, "retry", m.lease_id) for m in found.messages]
+            await acks.ack(mq.tenant_id, wanted)
+        await pop._batcher().finish()
+        await eventually(lambda: not pop._returning)
+        [row] = await mq.consumers(queue)
+        assert row["lease"] is None, steps
+
+    assert payloads(await mq.pop(queue)) == [2]
+    [row] = await mq.consumers(queue)
+    assert row["attempt"] == 0

@@ -1,0 +1,348 @@
+"""Long polls: they wait without a database connection and hear at once of what they wait for."""
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from queueing.broker import parking, pop
+from queueing.broker.pop import Target
+from registry import database
+from tests.conftest import eventually
+from tests.queueing.mq import all_of, payloads
+
+SOON = 0.5  # seconds; without a hint it takes up to RECHECK, which the tests set far beyond
+
+
+@pytest.fixture
+def only_hints(monkeypatch):
+    """Nobody looks by himself within a test's time."""
+    monkeypatch.setattr(parking, "RECHECK", 60.0)
+
+
+@asynccontextmanager
+async def parked(mq, queue: str, many: int = 1, **query):
+    """So many long polls that have looked and wait."""
+    before = parking.lot().parked
+    polls = [asyncio.create_task(mq.data(queue, wait=True, timeout=20_000, **query)) for _ in range(many)]
+    await eventually(lambda: parking.lot().parked == before + many)
+    await eventually(all_asleep)
+    try:
+        yield polls
+    finally:
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+
+def all_asleep() -> bool:
+    now = database.statistics()
+    return now["pool_available"] == now["pool_size"] and not now.get("requests_waiting")
+
+
+async def made(mq, queue: str) -> None:
+    """The queue, its partition Default, the group and its place."""
+    await mq.push(queue, "made")
+    await mq.data(queue, autoAck=True)
+
+
+# -- Hints -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_push_wakes_who_waits(mq, queue, only_hints):
+    await made(mq, queue)
+    async with parked(mq, queue) as [poll]:
+        started = time.monotonic()
+        await mq.push(queue, 1)
+
+        assert await poll == [1]
+        assert time.monotonic() - started < SOON
+
+
+async def test_a_push_into_a_queue_that_did_not_exist_wakes_who_waits(mq, queue, only_hints):
+    async with parked(mq, queue) as [poll]:
+        await mq.push(queue, 1, partition="new")
+
+        async with asyncio.timeout(SOON):
+            assert await poll == [1]
+
+
+async def test_who_waits_for_one_partition_is_woken_whoever_else_waits(mq, queue, only_hints):
+    for partition in "ab":
+        await mq.push(queue, 0, partition=partition)
+        await mq.data(queue, partition, autoAck=True)
+    async with parked(mq, queue, partition="a"), parked(mq, queue, partition="b") as [b]:
+        await mq.push(queue, 1, partition="b")
+
+        async with asyncio.timeout(SOON):
+            assert await b == [1]
+
+
+async def test_each_group_is_woken_and_of_each_as_many_as_there_are_messages(mq, queue, only_hints):
+    await mq.push(queue, "made")
+    for group in "gh":
+        await mq.data(queue, consumerGroup=group, autoAck=True)
+    async with (
+        parked(mq, queue, 3, consumerGroup="g", autoAck=True) as g,
+        parked(mq, queue, 3, consumerGroup="h", autoAck=True) as h,
+    ):
+        await mq.push_items([{"queue": queue, "payload": p, "partition": p} for p in ("a", "b")])
+
+        async with asyncio.timeout(SOON):
+            while sum(poll.done() for poll in (*g, *h)) < 4:
+                await asyncio.sleep(0.005)
+        found = [sorted(poll.result()[0] for poll in polls if poll.done()) for polls in (g, h)]
+
+    assert found == [["a", "b"], ["a", "b"]]
+
+
+async def test_what_is_given_back_wakes_the_next_who_waits(mq, queue, only_hints):
+    """Its reader asks for a retry: the partition is free again, and its messages are to be had."""
+    await mq.configure(queue, retry_delay_ms=0)
+    await mq.push(queue, 1)
+    for status in ("retry", "failed"):
+        [message] = (await mq.pop(queue))["messages"]
+        async with parked(mq, queue, autoAck=status == "failed") as [poll]:
+            await mq.ack(message, status)
+
+            async with asyncio.timeout(SOON):
+                assert await poll == [1]
+        if status == "retry":
+            await mq.sql(
+                "UPDATE queueing_consumer SET due_at = now(), lease_id = NULL WHERE tenant_id = %s", mq.tenant_id
+            )
+
+
+async def test_a_partition_with_more_in_it_wakes_the_next_when_its_reader_is_done(mq, queue, only_hints):
+    await mq.push(queue, 1, 2)
+    [one] = (await mq.pop(queue))["messages"]
+    async with parked(mq, queue) as [poll]:
+        await mq.ack(one)
+
+        async with asyncio.timeout(SOON):
+            assert await poll == [2]
+
+
+# -- What becomes due by itself -----------------------------------------------------------------------------------
+
+
+async def test_a_delayed_message_is_had_when_its_time_has_come(mq, queue, only_hints):
+    await mq.configure(queue, delay_seconds=1)
+    async with parked(mq, queue) as [poll]:
+        pushed_at = time.monotonic()
+        await mq.push(queue, 1)
+
+        assert await poll == [1]
+        assert 0.9 < time.monotonic() - pushed_at < 1 + SOON
+
+
+async def test_a_retry_is_had_when_its_wait_is_over(mq, queue, only_hints):
+    await mq.configure(queue, retry_delay_ms=300)
+    await mq.push(queue, 1)
+    [one] = (await mq.pop(queue))["messages"]
+    async with parked(mq, queue) as [poll]:
+        failed_at = time.monotonic()
+        await mq.ack(one, "failed")
+
+        assert await poll == [1]
+        assert 0.25 < time.monotonic() - failed_at < 0.3 + SOON
+
+
+async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, only_hints):
+    await mq.push(queue, 1)
+    popped = await mq.pop(queue)
+    await mq.sql(
+        "UPDATE queueing_consumer SET due_at = now() + interval '0.4 seconds' WHERE lease_id = %s", popped["leaseId"]
+    )
+    started = time.monotonic()
+
+    assert await mq.data(queue, wait=True, timeout=5000) == [1]
+    assert 0.2 < time.monotonic() - started < 0.4 + SOON
+
+
+# -- Without hints --------------------------------------------------------------------------------------------------
+
+
+async def test_without_redis_a_message_of_another_process_is_found_within_a_look(mq, queue):
+    """No hint at all: the row is there, as another process's push leaves it when Redis is away."""
+    await made(mq, queue)
+    async with parked(mq, queue) as [poll]:
+        started = time.monotonic()
+        await push_without_a_word(mq, queue)
+
+        assert await poll == [1]
+        assert time.monotonic() - started < parking.RECHECK + SOON
+
+
+async def push_without_a_word(mq, queue: str) -> None:
+    from queueing.broker import push as pushes
+
+    rows, _ = await pushes.columns(mq.tenant_id, "", [pushes.Item(queue, b"1")], [0])
+    await pushes.write(rows)
+
+
+async def test_pushes_go_on_while_redis_is_away_and_wake_at_home(mq, queue, only_hints, monkeypatch):
+    class Away:
+        async def group_send(self, *_args):
+            raise ConnectionError
+
+    await made(mq, queue)
+    async with parked(mq, queue) as [poll]:
+        monkeypatch.setattr(parking, "get_channel_layer", Away)
+        await mq.push(queue, 1)
+
+        async with asyncio.timeout(SOON):
+            assert await poll == [1]
+
+
+async def test_another_process_wakes_ours(mq, queue, only_hints):
+    await made(mq, queue)
+    async with other_process(mq.tenant_id, queue) as tell_to_push, parked(mq, queue) as [poll]:
+        started = time.monotonic()
+        await tell_to_push()
+
+        assert await poll == [1]
+        assert time.monotonic() - started < 2  # its own first connection included
+
+
+OTHER = """
+import asyncio, sys, os, django
+from django.conf import settings
+django.setup()
+settings.DATABASES["default"]["NAME"] = sys.argv[1]
+settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] = sys.argv[2]
+from registry import database
+from queueing.broker import parking, push, traffic
+
+async def main():
+    await database.fetch("SELECT 1")
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await push.push(int(sys.argv[3]), "", [push.Item(sys.argv[4], b"1")])
+    await asyncio.sleep(0.2)
+    await traffic.close(); await parking.close(); await database.close()
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def other_process(tenant_id: int, queue: str):
+    """A second process that pushes when it is told to."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        OTHER,
+        settings.DATABASES["default"]["NAME"],
+        settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"],
+        str(tenant_id),
+        queue,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env=dict(os.environ),
+    )
+    while (line := await process.stdout.readline()) and line != b"ready\n":
+        pass
+    assert line, "it did not start"
+
+    async def tell() -> None:
+        process.stdin.write(b"now\n")
+        await process.stdin.drain()
+
+    try:
+        yield tell
+    finally:
+        if process.returncode is None:
+            process.stdin.write_eof()
+        await process.wait()
+
+
+# -- Many, and none ---------------------------------------------------------------------------------------------------
+
+
+async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
+    started = time.monotonic()
+
+    assert await mq.pop(queue, wait=True, timeout=200) is None
+    assert 0.19 < time.monotonic() - started < 2
+
+
+async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
+    await made(mq, queue)
+    lot = parking.lot()
+    target = Target(queue=queue)
+    polls = [asyncio.create_task(pop.pop(mq.tenant_id, target, auto_ack=True, wait=60)) for _ in range(1000)]
+    await eventually(lambda: lot.parked == 1000)
+    await eventually(all_asleep)
+    connections = database.statistics()
+
+    await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n}"} for n in range(1000)])
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(*polls)
+
+    assert connections["pool_available"] == connections["pool_size"]
+    assert sorted(int(bytes(m.data)) for one in found for m in one.messages) == list(range(1000))
+    assert lot.parked == 0
+
+
+# -- Who hangs up -------------------------------------------------------------------------------------------------------
+
+
+async def test_who_hangs_up_leaves_no_spot(mq, queue):
+    async with parked(mq, queue, 5):
+        pass
+
+    await eventually(lambda: parking.lot().parked == 0)
+
+
+async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_once(mq, queue):
+    """The claim is held up in the database while its client goes away."""
+    await made(mq, queue)
+    lock = "LOCK TABLE queueing_consumer IN ACCESS EXCLUSIVE MODE"
+    await mq.push(queue, 1)
+    async with database.transaction() as conn:
+        await database.rows(conn, lock)
+        gone = asyncio.create_task(mq.data(queue, wait=True, timeout=20_000))
+        await eventually(waiting_for_the_table)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        await eventually(lambda: parking.lot().parked == 0)
+
+    assert await mq.data(queue, wait=True, timeout=5000) == [1]
+    [row] = await mq.consumers(queue)
+    assert row["attempt"] == 0
+
+
+async def waiting_for_the_table() -> bool:
+    rows = await database.fetch(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queueing_consumer'::regclass"
+    )
+    return rows[0][0] > 0
+
+
+async def test_five_hundred_who_hang_up_at_any_moment_leave_nothing_behind(mq, queue):
+    await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n % 20}"} for n in range(200)])
+    await mq.data(queue, "nowhere")
+    files = len(os.listdir("/proc/self/fd"))
+
+    async def hang_up(n: int) -> None:
+        work = asyncio.create_task(
+            mq.pop(queue, wait=True, timeout=20_000, batch=3) if n % 2 else mq.push(queue, n, partition=f"p{n % 20}")
+        )
+        await asyncio.sleep(n % 29 / 1000)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    for start in range(0, 500, 50):
+        await all_of(*(hang_up(n) for n in range(start, start + 50)))
+    await eventually(lambda: parking.lot().parked == 0)
+    await eventually(all_asleep)
+
+    assert len(os.listdir("/proc/self/fd")) < files + 60
+    assert payloads(await mq.pop(queue, wait=True, timeout=2000, partitions=100, batch=1)) != []
