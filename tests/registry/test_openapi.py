@@ -21,7 +21,18 @@ checks.load_all_checks()
 KEPT = ["not_a_server_error", "status_code_conformance", "content_type_conformance"]
 
 # Pages and what serves them: for people, not for programs.
-PAGES = ("admin", "login", "logout", "static/", "demo", "docs", "payments/{}/live", "queues", "partitions", "dead-letters")
+PAGES = (
+    "admin",
+    "login",
+    "logout",
+    "static/",
+    "demo",
+    "docs",
+    "payments/{}/live",
+    "queues",
+    "partitions",
+    "dead-letters",
+)
 
 
 def test_every_public_route_is_described():
