@@ -4,12 +4,14 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 
-from queueing.broker.manage import SQL
 from registry import database, reach
 from registry.errors import Unavailable
+
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "maintenance.sql")
 
 FRESH = 0.5  # seconds that what was read is used; with the time to read it that is less than a second
 

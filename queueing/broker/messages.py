@@ -2,16 +2,18 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from queueing.broker import crypto, options
-from queueing.broker.browse import SQL
 from queueing.broker.errors import UnknownMessage
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_name, partition_number
 from registry import database
+
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "messages.sql")
 
 STATUSES = ("pending", "processing", "completed", "dead_letter")
 

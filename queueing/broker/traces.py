@@ -2,16 +2,18 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from queueing.broker.dead import SQL
 from queueing.broker.errors import UnknownMessage
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name, partition_number
 from registry import database
+
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "traces.sql")
 
 
 class Trace(msgspec.Struct, frozen=True, rename="camel"):

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import ack as acks
-from queueing.broker import buffer, maintenance
+from queueing.broker import buffer
 from queueing.broker import pop as pops
 from queueing.broker import transaction as transactions
 from queueing.broker.ack import Ack
@@ -157,8 +157,6 @@ def _trace(text: str) -> UUID:
 async def pop(request: HttpRequest, principal: Principal, queue: str = "", partition: str = "") -> HttpResponse:
     """200 with messages and their lease, 204 when nothing is due (within `timeout` milliseconds, with `wait`)."""
     target = _target(request, queue, partition)
-    if (await maintenance.modes(principal.tenant_id)).pop:
-        return HttpResponse(status=204)
     auto_ack = flag(request, "autoAck")
     wait = whole(request, "timeout", 30_000, most=LONGEST_WAIT) / 1000 if flag(request, "wait") else 0
     popping = pops.pop(

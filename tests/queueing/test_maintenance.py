@@ -1,11 +1,12 @@
 """Maintenance: pushes wait in the spill in their order, pops get nothing, per tenant; and the same way while PostgreSQL is away."""
 
+import asyncio
 import time
 
 import pytest
 
 from queueing import spill
-from queueing.broker import buffer, crypto, directory, maintenance, push
+from queueing.broker import buffer, crypto, directory, maintenance, parking, push
 from registry import reach
 from registry.errors import Unavailable
 from tests.conftest import eventually
@@ -79,6 +80,20 @@ async def test_pops_get_nothing_until_it_is_over(admin, queue):
     await switch(admin, POPS, False)
 
     assert (on["maintenanceMode"], on["popMaintenanceMode"], during) == (False, True, None)
+    assert await admin.data(queue) == [1]
+
+
+async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
+    await admin.push(queue, "first")
+    await admin.data(queue, autoAck=True)
+    parked = asyncio.create_task(admin.pop(queue, wait=True, timeout=60_000))
+    await eventually(lambda: parking.lot().parked)
+
+    await switch(admin, POPS, True)
+    await admin.push(queue, 1)
+
+    assert await asyncio.wait_for(parked, 5) is None
+    await switch(admin, POPS, False)
     assert await admin.data(queue) == [1]
 
 

@@ -75,11 +75,9 @@ def _words(messages: dict[str, int]) -> str:
 def _parse(text: str) -> tuple[str, Any]:
     """Raises CommandError."""
     name, equals, value = text.partition("=")
+    if not equals:
+        raise CommandError(f"{text}: wants name=value")
     try:
-        return name, msgspec.json.decode(value) if equals else _missing(text)
+        return name, msgspec.json.decode(value)
     except msgspec.DecodeError:
         raise CommandError(f"{text}: wants a number, true or false after the =") from None
-
-
-def _missing(text: str) -> None:
-    raise CommandError(f"{text}: wants name=value")
