@@ -94,3 +94,17 @@ async def killers(rows: "Sequence[Row]", lease: UUID | None) -> None:
 async def give_back(tenant_id: int, lease: UUID) -> None:
     """End a lease whose reader hung up before it got it: others may have the messages at once, and no try is counted."""
     await database.fetch(SQL["give_back"], {"tenant": tenant_id, "lease": lease})
+
+
+async def set_aside(rows: "Sequence[tuple[Row, str]]", lease: UUID | None) -> None:
+    """Messages that cannot be decrypted. Their partitions wait a while, and no try is counted: the key may come back. Read
+    without a lease they are done already, and kept among the dead letters."""
+    tenant_id = rows[0][0].tenant_id
+    if lease:
+        params = {"tenant": tenant_id, "lease": lease, "partitions": [row.partition_id for row, _ in rows]}
+        await database.fetch(SQL["set_aside"], params)
+    else:
+        dead = [Dead(row.partition_id, row.group_id, row.seq or 0, error, row.tries + 1) for row, error in rows]
+        async with database.transaction() as conn:
+            await bury(conn, tenant_id, dead)
+    log.error("messages cannot be decrypted", extra={"messages": len(rows), "error": rows[0][1]})

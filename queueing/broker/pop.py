@@ -171,8 +171,34 @@ async def _sort_out(claim: _Claim, target: Target, rows: "list[Row]") -> Popped 
     empty = [row for row in rows if row.seq is None or row.kills or claim.lease is None]
     if empty:
         await rest([(row.tenant_id, row.partition_id, row.group_id) for row in empty])
-    messages = [row for row in rows if row.seq is not None and not row.kills]
+    messages = await _deciphered(claim, [row for row in rows if row.seq is not None and not row.kills])
     return _popped(claim, target, messages) if messages else None
+
+
+async def _deciphered(claim: _Claim, rows: "list[Row]") -> "list[Row]":
+    """Rows in the clear. Raises Undecipherable when none can be read; one that cannot does not keep others from theirs."""
+    queues = {lane.queue.id: lane.queue.name for lane in claim.lanes}
+    plain: list[Row] = []
+    bad: list[tuple[Row, crypto.Undecipherable]] = []
+    for row in rows:
+        if row.key_id is not None:
+            place = (row.tenant_id, queues[row.queue_id], row.partition, row.transaction_id)
+            try:
+                payload = crypto.decrypt(row.payload, key_id=row.key_id, place=place)
+            except crypto.Undecipherable as error:
+                bad.append((row, error))
+                continue
+            row = msgspec.structs.replace(row, payload=payload, key_id=None)
+        plain.append(row)
+    if not bad:
+        return plain
+    await bury.set_aside([(row, error.detail) for row, error in bad], claim.lease)
+    if claim.lease:  # order is kept: nothing of such a partition passes
+        held = {row.partition_id for row, _ in bad}
+        plain = [row for row in plain if row.partition_id not in held]
+    if not plain:
+        raise bad[0][1]
+    return plain
 
 
 async def _claimed(claim: _Claim) -> "list[Row]":
@@ -253,16 +279,12 @@ def _popped(claim: _Claim, target: Target, rows: "list[Row]") -> Popped:
         name = names.get(row.partition_id)
         if name is None:
             name = names[row.partition_id] = partition_name(row.tenant_id, row.partition_id)
-        payload = row.payload
-        if row.key_id is not None:
-            place = (row.tenant_id, queues[row.queue_id], row.partition, row.transaction_id)
-            payload = crypto.decrypt(payload, key_id=row.key_id, place=place)
         messages.append(
             Message(
                 row.id,
                 row.transaction_id,
                 row.trace_id,
-                msgspec.Raw(payload),
+                msgspec.Raw(row.payload),
                 row.producer,
                 row.created_at,
                 name,

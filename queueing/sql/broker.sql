@@ -195,6 +195,10 @@ WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s AND c.group_id
     AND c.lease_id IS NOT DISTINCT FROM %(lease)s::uuid
 FOR UPDATE OF c
 
+-- name: set_aside
+UPDATE queueing_consumer SET lease_id = NULL, due_at = now() + interval '5 seconds'
+WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s AND partition_id = ANY(%(partitions)s::bigint[])
+
 -- name: give_back
 UPDATE queueing_consumer SET lease_id = NULL, due_at = '-infinity'
 WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s

@@ -5,6 +5,7 @@ import threading
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from queueing.broker import push as pushes
 from queueing.broker.push import Item
@@ -279,8 +280,6 @@ async def test_a_maximum_that_was_lowered_a_moment_ago_counts_at_once(mq, queue)
 
 
 async def test_encryption_that_was_switched_on_a_moment_ago_counts_at_once(mq, queue, monkeypatch):
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
     monkeypatch.setattr(pushes.crypto, "_ciphers", {"k1": AESGCM(bytes(32))})
     await mq.push(queue, "plain")
     await mq.configure(queue, encrypted=True)
@@ -304,8 +303,6 @@ async def test_without_a_key_an_encrypted_queue_takes_nothing(mq, queue):
 
 @pytest.mark.parametrize("moved", ["partition_id", "transaction_id"])
 async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, monkeypatch, moved):
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
     monkeypatch.setattr(pushes.crypto, "_ciphers", {"k1": AESGCM(bytes(32))})
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "secret", partition="a")
@@ -323,3 +320,36 @@ async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, mon
 
     assert "changed at rest" in body["error"]
     assert {row["lease"] for row in await mq.consumers(queue)} == {None}
+
+
+async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_readers(mq, queue, monkeypatch):
+    """A key that was taken away too early: its partition waits, uncounted, until the key is back."""
+    old, new = AESGCM(bytes(32)), AESGCM(b"k" * 32)
+    monkeypatch.setattr(pushes.crypto, "_ciphers", {"old": old})
+    await mq.configure(queue, encrypted=True)
+    await mq.push(queue, "locked", partition="a")
+    monkeypatch.setattr(pushes.crypto, "_ciphers", {"new": new})
+    await mq.push(queue, "open", partition="b")
+
+    both = await mq.pop(queue, batch=10, partitions=2)
+    nothing = await mq.pop(queue)
+    monkeypatch.setattr(pushes.crypto, "_ciphers", {"new": new, "old": old})
+    await mq.wake_retries(queue)
+    later = await mq.pop(queue)
+
+    assert (payloads(both), nothing, payloads(later)) == (["open"], None, ["locked"])
+    assert {row["attempt"] for row in await mq.consumers(queue)} == {0}
+
+
+async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_dead_letter(mq, queue, monkeypatch):
+    monkeypatch.setattr(pushes.crypto, "_ciphers", {"old": AESGCM(bytes(32))})
+    await mq.configure(queue, encrypted=True)
+    await mq.push(queue, "locked")
+    monkeypatch.setattr(pushes.crypto, "_ciphers", {"new": AESGCM(b"k" * 32)})
+    await mq.push(queue, "open")
+
+    seen = await mq.data(queue, batch=10, autoAck=True)
+
+    kept = await mq.sql("SELECT key_id, error FROM queueing_deadmessage WHERE tenant_id = %s", mq.tenant_id)
+    assert seen == ["open"]
+    assert [(key, "'old' is not among" in error) for key, error in kept] == [("old", True)]
