@@ -179,7 +179,7 @@ class Migration(migrations.Migration):
                     "mode",
                     models.CharField(
                         choices=[("all", "All"), ("new", "New"), ("timestamp", "Timestamp")],
-                        default="all",
+                        db_default="all",
                         help_text="where it began to read",
                         max_length=10,
                     ),

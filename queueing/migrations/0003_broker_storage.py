@@ -44,9 +44,6 @@ class Migration(migrations.Migration):
             autovacuum_analyze_threshold=20_000,
         ),
         migrations.RunSQL(
-            "CREATE INDEX trace_names ON queueing_trace USING gin (names jsonb_path_ops)", "DROP INDEX trace_names"
-        ),
-        migrations.RunSQL(
             FUNCTIONS.read_text().replace("%", "%%"),
             "DROP FUNCTION queueing_push, queueing_rest, queueing_complete, queueing_claim",
         ),
