@@ -266,7 +266,9 @@ def variables_read(tree: ast.AST) -> Iterator[str]:
         if (
             isinstance(node, ast.Call)
             and node.args
-            and re.search(r"environ\.get$|^whole$|^flag$|^required_url$|^encryption_keys$|^env\.", ast.unparse(node.func))
+            and re.search(
+                r"environ\.get$|^whole$|^flag$|^required_url$|^encryption_keys$|^env\.", ast.unparse(node.func)
+            )
         ):
             texts = node.args[:1]
         elif isinstance(node, ast.Compare) and "environ" in ast.unparse(node.comparators[0]):
