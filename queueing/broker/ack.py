@@ -58,7 +58,8 @@ class Acked(msgspec.Struct, rename="camel"):
 async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
     """One verdict per ack, in order. Raises Unavailable (503)."""
     results, checked = check(tenant_id, acks)
-    if all(STATUSES[acks[one.n].status] == COMPLETED for one in checked):
+    completed = all(STATUSES[acks[one.n].status] == COMPLETED for one in checked)
+    if completed:
         if checked:
             request = _Completed(tenant_id, checked)
             for n, error, released in await _batcher().submit(request):
@@ -71,8 +72,9 @@ async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
 
         for n, error, released, dead in await database.retrying(once):
             judge(results[n], error, released=released, dlq=dead)
-        _tell(tenant_id, {one.partition for one in checked if results[one.n].lease_released})
     await _name(tenant_id, checked, results)
+    if not completed:
+        _tell(tenant_id, {one.partition for one in checked if results[one.n].lease_released})
     _note(tenant_id, acks, checked, results)
     return results
 
