@@ -25,7 +25,7 @@ class Order:
     label: str  # of the page and its button
     target: str
     count: int
-    noun: str  # "dead letters"
+    noun: str  # "dead letter"; every one we have makes its plural with an s
     warning: str
     perform: Callable[[], Awaitable[int]]
     back: str  # address to go to afterwards
@@ -36,6 +36,11 @@ class Order:
     wrong: dict[str, str] = field(default_factory=dict)  # and what is wrong with it
     detail: dict[str, Any] = field(default_factory=dict)  # for the audit trail
     severe: bool = False  # nothing brings it back
+
+    def rows(self, count: int | None = None) -> str:
+        """So many of them, in words; without a number those that will be touched."""
+        many = self.count if count is None else count
+        return f"{many:,} {self.noun}{'' if many == 1 else 's'}"
 
 
 def asked(request: HttpRequest) -> Any:
@@ -62,7 +67,7 @@ async def guarded(request: PageRequest, visitor: Visitor, order: Order) -> HttpR
     if not reason or len(reason) > LONGEST_REASON or "\0" in reason:
         errors["reason"] = f"Say why, in at most {LONGEST_REASON} characters."
     if request.POST.get("seen") != str(order.count):
-        errors["seen"] = f"This is about {order.count} {order.noun} by now. Please look again."
+        errors["seen"] = f"This is about {order.rows()} by now. Please look again."
     if errors:
         return _page(request, visitor, order, errors=errors, reason=reason, status=422)
     try:
@@ -70,7 +75,7 @@ async def guarded(request: PageRequest, visitor: Visitor, order: Order) -> HttpR
     except Problem as problem:
         messages.error(request, f"{order.label}: {problem.detail}")
     else:
-        messages.success(request, f"{order.label}: done, {done:,} {order.noun}.")
+        messages.success(request, f"{order.label}: done, {order.rows(done)}.")
     return redirect(order.back)
 
 

@@ -40,7 +40,7 @@ ORDER BY g.name
 
 -- name: messages
 -- A page of a partition's messages, the newest first, between two numbers: those outside cannot be in the wanted state.
-SELECT m.seq, m.transaction_id, m.created_at, m.key_id IS NOT NULL, octet_length(m.payload), substr(m.payload, 1, %(bytes)s),
+SELECT m.seq, m.transaction_id, m.created_at, m.key_id IS NOT NULL, octet_length(m.payload), substr(m.payload, 1, %(bytes)s::int),
     EXISTS (
         SELECT FROM queueing_deadmessage d WHERE d.tenant_id = m.tenant_id AND d.partition_id = m.partition_id
             AND d.seq = m.seq AND d.ended_at IS NULL

@@ -12,6 +12,8 @@ register = template.Library()
 def rate(per_second: float | None) -> str:
     """A number for a tile: 3.4, 12, 1,284."""
     value = float(per_second or 0)
+    if 0 < value < 0.05:
+        return "<0.1"
     return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
 
 

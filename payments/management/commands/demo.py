@@ -1,4 +1,4 @@
-"""`demo`: prepare the demo tenant, then send it believable payments over HTTP until told to stop."""
+"""`demo`: prepare the demo tenant, then send it believable payments and messages over HTTP until told to stop."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from payments import demo
+from queueing import demo as queue_demo
 from registry.http_client import BadAddress, Client, HttpError
 from registry.management.base import AsyncCommand, add_json
 
@@ -47,10 +48,12 @@ async def trickle(url: str, api_key: str) -> None:
         raise CommandError(str(error)) from None
     async with client:
         sending = asyncio.create_task(_send_all(client))
+        queueing = asyncio.create_task(queue_demo.run(client))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (sending, stopping):
+        await asyncio.wait({sending, queueing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (sending, queueing, stopping):
             task.cancel()
+        await asyncio.gather(queueing, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await sending
 

@@ -89,8 +89,12 @@ function options(place, lines, least, words) {
       { ...axis, grid: { show: false }, space: 56, size: 28, gap: 4, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toTimeString().slice(0, 5)) },
       { ...axis, size: 56, gap: 6, space: 28, values: (_, ticks) => ticks.map(words) },
     ],
-    series: [{}, ...lines.map(([name, dashed]) => ({ stroke: colour(name), width: 1.75, dash: dashed ? [4, 3] : undefined, points: { show: false }, spanGaps: true }))],
+    series: [{}, ...lines.map(([name, dashed]) => ({ stroke: colour(name), width: 1.75, dash: dashed ? [4, 3] : undefined, points: { show: lonely, size: 6, fill: colour(name) }, spanGaps: true }))],
   };
+}
+
+function lonely(chart, line) { // a single value makes no line
+  return chart.data[line].filter((value) => value !== null).length === 1;
 }
 
 function draw(anew = false) {

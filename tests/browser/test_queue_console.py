@@ -1,0 +1,323 @@
+"""The queue console in a browser: what a person sees of queues that move, and what they do to them, with a reason."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django_async_backend.db import async_new_connection
+from playwright.async_api import Page, expect
+
+from queueing.broker import maintenance, parking, traces, traffic
+from registry.models import AuditEntry, Tenant
+from tests.browser.conftest import PICTURES, Guard, audit, picture
+from tests.conftest import Api, eventually
+from tests.factories import in_thread
+from tests.queueing.mq import Mq
+
+WHY = "the shop asked for it"
+
+
+@pytest.fixture
+async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
+    """A program of the open tenant; what it counted is written before the rows are removed."""
+    yield Mq(api, tenant.pk)
+    await traffic.close()
+    await parking.close()
+
+
+async def a_working_day(mq: Mq) -> None:
+    """Two queues: one with readers, a lease, history and a dead letter, one that nobody reads."""
+    await mq.configure("orders", retry_limit=0)
+    for partition in ("recife", "curitiba", "belém"):
+        await mq.push("orders", *({"order": n, "what": "Two coffees"} for n in range(8)), partition=partition)
+    done = await mq.pop("orders", "recife", batch=5, consumerGroup="billing")
+    await mq.ack_all(done["messages"])
+    bad = await mq.pop("orders", "curitiba", consumerGroup="billing")
+    await mq.ack(bad["messages"][0], "failed", error="the address has no street")
+    await mq.pop("orders", "curitiba", batch=3, consumerGroup="billing")
+    await mq.pop("orders", "belém", batch=2, consumerGroup="reports")
+    await mq.pop("orders", "recife", batch=8, consumerGroup="reports", autoAck=True)
+    await mq.push("events/shop.opened", {"at": "08:00"})
+    await traffic.flush()
+
+
+async def fits(page: Page) -> bool:
+    return await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def confirm(page: Page, name: str) -> None:
+    await page.get_by_label("Why").fill(WHY)
+    await page.get_by_role("button", name=name).click()
+
+
+async def entries() -> list[tuple[str, int, str]]:
+    return await in_thread(lambda: list(AuditEntry.objects.order_by("id").values_list("action", "rows", "reason")))
+
+
+# -- Looks -------------------------------------------------------------------------------------------------
+
+
+async def test_the_console_looks_right(in_each_mode: Page, tenant, mq: Mq, tmp_path: Path):
+    page = in_each_mode
+    await a_working_day(mq)
+    message = (await mq.push("orders", {"total": 12345678901234567890}, partition="recife"))[0]
+    await traces.write(tenant.pk, message["partition_id"], message["transaction_id"], b'{"weighed": "1.2 kg"}')
+
+    await page.goto("/queues")
+    await expect(page.locator("canvas")).to_have_count(2)
+    await looks_right(page, "queues", tmp_path)
+    await page.get_by_role("link", name="orders", exact=True).click()
+    await expect(page.get_by_role("heading", name="Consumer groups")).to_be_visible()
+    await expect(page.locator("canvas")).to_have_count(2)
+    await looks_right(page, "queue", tmp_path)
+    await page.get_by_role("link", name="recife", exact=True).click()
+    await expect(page.locator("tr[data-seq]")).to_have_count(9)
+    await looks_right(page, "partition", tmp_path)
+    await page.locator("tr[data-seq='9'] a").click()
+    await expect(page.locator(".payload")).to_contain_text("12345678901234567890")
+    await expect(page.locator(".trace")).to_contain_text("1.2 kg")
+    await looks_right(page, "message", tmp_path)
+    await page.goto("/dead-letters/orders")
+    await expect(page.locator("[data-letter] .error")).to_have_text("the address has no street")
+    await looks_right(page, "dead-letters", tmp_path)
+    await page.get_by_role("link", name="Replay…").click()
+    await expect(page.get_by_label("Why")).to_be_focused()
+    await looks_right(page, "confirm", tmp_path)
+
+
+async def looks_right(page: Page, name: str, folder: Path) -> None:
+    assert await fits(page), name
+    assert await audit(page) == [], name
+    await page.screenshot(path=picture(page, f"console-{name}", folder), full_page=True)
+
+
+async def test_an_empty_console_says_what_would_fill_it(page: Page, tenant, tmp_path: Path):
+    await page.goto("/queues")
+
+    await expect(page.get_by_role("heading", name="No queues yet")).to_be_visible()
+    await expect(page.locator("pre")).to_contain_text("/api/v1/push")
+    assert await audit(page) == []
+    await page.screenshot(path=picture(page, "console-empty", tmp_path), full_page=True)
+
+
+async def test_the_pages_of_payments_and_of_queues_lead_to_each_other(page: Page, tenant):
+    await page.goto("/")
+    await page.get_by_role("link", name="Queues", exact=True).click()
+    await expect(page.get_by_role("heading", name="Queues", level=1)).to_be_visible()
+    await page.get_by_role("link", name="Payments", exact=True).click()
+
+    await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
+
+
+# -- What moves ----------------------------------------------------------------------------------------------
+
+
+async def test_a_push_is_seen_without_a_reload(page: Page, tenant, mq: Mq):
+    await mq.push("orders", 1)
+    await page.goto("/queues")
+    waiting = page.locator("tr[data-queue=orders] [data-figure=waiting]")
+    await expect(waiting).to_have_text("1")
+    await page.evaluate("window.untouched = true")
+
+    await mq.push("orders", 2, 3)
+    await mq.push("other", 1)
+
+    await expect(waiting).to_have_text("3", timeout=6000)
+    await expect(page.locator("tr[data-queue=other]")).to_be_visible()
+    assert await page.evaluate("window.untouched")
+
+
+async def test_what_somebody_types_stays_while_figures_change(page: Page, tenant, mq: Mq):
+    await mq.push("orders", 1)
+    await page.goto("/queues")
+    await page.get_by_label("Name").fill("ord")
+
+    await mq.push("orders", 2)
+    await expect(page.locator("tr[data-queue=orders] [data-figure=waiting]")).to_have_text("2", timeout=6000)
+
+    await expect(page.get_by_label("Name")).to_have_value("ord")
+    await expect(page.get_by_label("Name")).to_be_focused()
+
+
+async def test_a_line_that_is_down_is_said_and_comes_back(page: Page, guard: Guard, tenant, mq: Mq):
+    guard.allowed += ["Failed to load resource", "ERR_INTERNET_DISCONNECTED", "Failed to fetch"]
+    await mq.push("orders", 1)
+    await page.goto("/queues")
+    await expect(page.locator("[data-live=live]")).to_be_visible()
+
+    await page.context.set_offline(True)
+    await expect(page.locator("#offline")).to_be_visible()
+    await page.context.set_offline(False)
+
+    await expect(page.locator("[data-live=live]")).to_be_visible()
+    await expect(page.locator("#offline")).to_be_hidden()
+
+
+# -- What is done --------------------------------------------------------------------------------------------
+
+
+async def test_a_dead_letter_is_replayed_with_a_reason(page: Page, guard: Guard, tenant, mq: Mq):
+    guard.allowed.append("status of 422")
+    await a_working_day(mq)
+    await page.goto("/dead-letters/orders")
+    await page.get_by_role("link", name="Replay…").click()
+    await page.get_by_role("button", name="Replay (1)").click()
+    await expect(page.locator("#reason-error")).to_contain_text("Say why")
+    await confirm(page, "Replay (1)")
+
+    await expect(page.get_by_role("status").first).to_have_text("Replay: done, 1 dead letter.")
+    await expect(page.get_by_role("heading", name="No dead letters")).to_be_visible()
+    assert await mq.sql("SELECT last_seq FROM queueing_partition WHERE name = 'curitiba'") == [(9,)]
+    assert await entries() == [("deadmessage.replay", 1, WHY)]
+
+
+async def test_selected_dead_letters_are_replayed_and_the_rest_purged(page: Page, tenant, mq: Mq):
+    await mq.configure("orders", retry_limit=0)
+    await mq.push("orders", 1, 2, 3)
+    for _ in range(3):
+        await mq.ack((await mq.pop("orders"))["messages"][0], "dlq", error="no")
+    await page.goto("/dead-letters/orders")
+    boxes = page.locator("[data-letter] input")
+    await boxes.nth(0).check()
+    await boxes.nth(1).check()
+    await page.get_by_role("button", name="Replay selected…").click()
+    await confirm(page, "Replay (2)")
+    await expect(page.locator("[data-letter]")).to_have_count(1)
+    await page.get_by_role("link", name="Purge…").click()
+    await confirm(page, "Purge dead letters (1)")
+
+    await expect(page.get_by_role("heading", name="No dead letters")).to_be_visible()
+    assert await entries() == [("deadmessage.replay", 2, WHY), ("deadmessage.purge", 1, WHY)]
+
+
+async def test_a_group_is_moved_to_the_end_and_back(page: Page, tenant, mq: Mq):
+    await mq.push("orders", 1, 2)
+    assert await mq.data("orders", consumerGroup="billing", autoAck=True) == [1]
+    await page.goto("/queues/orders")
+    row = page.locator("tr[data-group=billing]")
+    await row.get_by_role("link", name="Move billing").click()
+    await confirm(page, "Move billing (1)")
+    await expect(row.locator("[data-label='to read']")).to_have_text("0")
+    assert await mq.pop("orders", consumerGroup="billing") is None
+    await row.get_by_role("link", name="Move billing").click()
+    await page.get_by_label("the first message from a time on").check()
+    await page.get_by_label("That time (UTC)").fill("2020-01-01T00:00:00")
+    await confirm(page, "Move billing (1)")
+
+    await expect(row.locator("[data-label='to read']")).to_have_text("2")
+    assert await mq.data("orders", consumerGroup="billing", batch=5) == [1, 2]
+    assert [action for action, *_ in await entries()] == ["group.seek", "group.seek"]
+
+
+async def test_a_message_is_moved_to_the_dead_letters_and_replayed(page: Page, tenant, mq: Mq):
+    [message] = await mq.push("orders", {"order": 1})
+    assert await mq.pop("orders", consumerGroup="other", subscriptionMode="new") is None
+    assert await mq.data("orders", consumerGroup="billing") == [{"order": 1}]
+    await page.goto(f"/partitions/{message['partition_id']}/messages/1")
+    await page.get_by_role("link", name="Move to the dead letters…").click()
+    await confirm(page, "Move to the dead letters (1)")
+    await expect(page.locator("[data-grave]")).to_contain_text("moved here by hand")
+    await page.get_by_role("link", name="Replay…").click()
+    await confirm(page, "Replay (1)")
+
+    await expect(page.locator("tr[data-reader=billing] .pill")).to_have_text("–replayed or purged")
+    assert [action for action, *_ in await entries()] == ["message.bury", "deadmessage.replay"]
+
+
+async def test_pops_are_stopped_and_go_on(page: Page, tenant, mq: Mq):
+    await mq.push("orders", 1)
+    await page.goto("/queues")
+    await page.get_by_role("link", name="Stop pops").click()
+    await confirm(page, "Stop pops (1)")
+    await expect(page.locator("[data-mode=pop] .pill")).to_have_text("◑stopped")
+    assert (await maintenance.modes(tenant.pk, fresh=True)).pop
+    await page.get_by_role("link", name="Let pops go on").click()
+    await confirm(page, "Let pops go on (1)")
+
+    await expect(page.locator("[data-mode=pop] .pill")).to_have_text("●running")
+    await eventually(lambda: _pops_run(tenant))
+    assert await entries() == [("queues.stop_pop", 1, WHY), ("queues.resume_pop", 1, WHY)]
+
+
+async def _pops_run(tenant: Tenant) -> bool:
+    async with async_new_connection():
+        return not (await maintenance.modes(tenant.pk, fresh=True)).pop
+
+
+# -- Without JavaScript, and strange content -------------------------------------------------------------------
+
+
+async def test_without_javascript_everything_can_be_read_and_done(plain: Page, tenant, mq: Mq):
+    await a_working_day(mq)
+    await mq.push("orders", *range(30), partition="recife")
+    await plain.goto("/queues?q=ord")
+    await expect(plain.locator("tbody tr")).to_have_count(1)
+    await plain.get_by_role("link", name="orders", exact=True).click()
+    await plain.get_by_role("link", name="recife", exact=True).click()
+    await expect(plain.locator("tr[data-seq]")).to_have_count(25)
+    await plain.get_by_role("link", name="Older").click()
+    await expect(plain.locator("tr[data-seq]")).to_have_count(13)
+    await plain.get_by_role("link", name="done", exact=True).click()
+    await expect(plain.locator("tr[data-seq]")).to_have_count(5)
+    await plain.locator("tr[data-seq='1'] a").click()
+    await expect(plain.locator(".payload")).to_contain_text('"what": "Two coffees"')
+    await plain.goto("/dead-letters/orders")
+    await plain.get_by_role("link", name="Replay…").click()
+    await confirm(plain, "Replay (1)")
+
+    await expect(plain.get_by_role("heading", name="No dead letters")).to_be_visible()
+
+
+async def test_what_queues_say_is_never_markup(page: Page, tenant, mq: Mq):
+    name, bad = "a/b?c#d%20<b>é\n", "<img src=x onerror=alert(1)>"
+    await mq.push(name, {"text": bad}, partition=bad)
+    await mq.ack((await mq.pop(namespace=name, consumerGroup=bad))["messages"][0], "dlq", error=bad)
+    await page.goto("/queues")
+    await page.locator("tr[data-queue] .lead a").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(name.strip())
+    await expect(page.locator("tr[data-group] .name")).to_have_text(bad)
+    await page.locator("tr[data-partition] .lead a").click()
+    await page.locator("tr[data-seq] .lead a").click()
+    await expect(page.locator(".payload")).to_contain_text(bad)
+
+    await expect(page.locator("[data-grave] .error")).to_have_text(bad)
+
+
+async def test_the_picture_of_the_docs_can_be_taken(page: Page, tenant, mq: Mq, tmp_path: Path):
+    """REGISTRY_PICTURES=1 keeps it in docs/pictures."""
+    folder = PICTURES if os.environ.get("REGISTRY_PICTURES") == "1" else tmp_path
+    await a_working_day(mq)
+    await in_thread(_an_hour_of_traffic, tenant)
+    await page.goto("/queues")
+    await expect(page.locator("canvas")).to_have_count(2)
+    await page.screenshot(path=folder / "queues.png")
+
+    assert (folder / "queues.png").stat().st_size > 10_000
+
+
+def _an_hour_of_traffic(tenant: Tenant) -> Any:
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from queueing.models import Queue, Traffic
+
+    now = timezone.now().replace(second=0, microsecond=0)
+    queue = Queue.objects.get(tenant=tenant, name="orders")
+    pushed = [30 + (n * 7) % 23 + (60 if 20 < n < 32 else 0) for n in range(1, 60)]
+    done = [30 + (n * 5) % 19 + (52 if 22 < n < 38 else 0) for n in range(1, 60)]
+    Traffic.objects.bulk_create(
+        Traffic(
+            tenant=tenant,
+            queue=queue,
+            minute=now - timedelta(minutes=60 - n),
+            pushed=pushed[n - 1],
+            popped=done[n - 1],
+            completed=done[n - 1],
+            lag_ms=done[n - 1] * (12 + n % 5 + (90 if 22 < n < 36 else 0)),
+            max_lag_ms=40 + n % 9 * 4 + (260 if 22 < n < 36 else 0),
+        )
+        for n in range(1, 60)
+    )

@@ -1,0 +1,311 @@
+"""Who may look at which queues in the console, who may act, and what is told to whom."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import pytest
+from django.test import Client
+
+from queueing import readings
+from queueing.broker import crypto, statistics
+from queueing.broker.statistics import Depth, Traffic
+from queueing.pages import SHOWN_BYTES, pretty
+from queueing.readings import Standing
+from registry.errors import Unavailable
+from registry.models import AuditEntry, Tenant
+from tests.factories import in_thread, make_person
+from tests.queueing.mq import Mq
+
+TOKEN = "a" * 32
+
+
+class Visit:
+    """A person's browser, without the browser."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+
+    async def get(self, path: str, **query: str) -> tuple[int, str]:
+        async with self.session.get(path, params=query, allow_redirects=False) as response:
+            return response.status, response.headers.get("Location") or await response.text()
+
+    async def post(self, path: str, **fields: Any) -> tuple[int, str]:
+        # Encoded here: aiohttp would not repeat a name.
+        headers = {"X-CSRFToken": TOKEN, "Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode(fields, doseq=True)
+        async with self.session.post(path, data=body, headers=headers, allow_redirects=False) as response:
+            return response.status, response.headers.get("Location") or await response.text()
+
+
+type As = Callable[..., Any]
+
+
+@pytest.fixture
+def visiting(server: str) -> As:
+    @asynccontextmanager
+    async def visiting(person: Any = None) -> AsyncIterator[Visit]:
+        cookies = {"csrftoken": TOKEN}
+        if person is not None:
+            cookies["sessionid"] = await in_thread(_session, person)
+        jar = aiohttp.CookieJar(unsafe=True)  # cookies of a bare address too
+        async with aiohttp.ClientSession(server, cookies=cookies, cookie_jar=jar) as session:
+            yield Visit(session)
+
+    return visiting
+
+
+def _session(person: Any) -> str:
+    client = Client()
+    client.force_login(person)
+    return client.cookies["sessionid"].value
+
+
+async def member(tenant_id: int, role: str) -> Any:
+    return await in_thread(lambda: make_person(tenant=Tenant.objects.get(pk=tenant_id), role=role))
+
+
+async def a_dead_letter(mq: Mq, queue: str) -> str:
+    """Its number, in a queue of one message."""
+    await mq.push(queue, {"secret": "bank details"})
+    await mq.ack((await mq.pop(queue))["messages"][0], "dlq", error="no")
+    return str((await mq.sql("SELECT id FROM queueing_deadmessage WHERE tenant_id = %s", mq.tenant_id))[0][0])
+
+
+async def open_letters(mq: Mq) -> int:
+    sql = "SELECT count(*) FROM queueing_deadmessage WHERE tenant_id = %s AND ended_at IS NULL"
+    return (await mq.sql(sql, mq.tenant_id))[0][0]
+
+
+async def pages_of(mq: Mq, queue: str) -> list[str]:
+    [message] = await mq.push(queue, {"secret": "bank details"})
+    partition = message["partition_id"]
+    return [
+        f"/queues/{queue}",
+        f"/dead-letters/{queue}",
+        f"/partitions/{partition}",
+        f"/partitions/{partition}/messages/1",
+    ]
+
+
+# -- Whose -------------------------------------------------------------------------------------------------
+
+
+async def test_a_member_sees_all_pages_of_their_tenant(visiting: As, mq: Mq, queue: str):
+    pages = await pages_of(mq, queue)
+
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        found = [await visit.get(page) for page in ["/queues", *pages]]
+
+    assert [status for status, _ in found] == [200] * 5
+    assert queue in found[0][1]
+    assert "bank details" in found[4][1]
+
+
+async def test_somebody_elses_queues_are_not_there(visiting: As, mq: Mq, foreign: Mq, queue: str, tenant):
+    pages = await pages_of(mq, queue)
+    theirs = await in_thread(lambda: Tenant.objects.get(pk=foreign.tenant_id).slug)
+
+    async with visiting(await member(foreign.tenant_id, "owner")) as visit:
+        found = [await visit.get(page, tenant=slug) for page in pages for slug in (tenant.slug, theirs)]
+        found.append(await visit.get("/queues", tenant=tenant.slug))
+        acted = [await visit.post(f"{page}?tenant={tenant.slug}", do="purge", reason="x", seen=1) for page in pages]
+
+    assert [status for status, _ in found] == [404] * 9
+    assert {status for status, _ in acted} <= {404, 405}
+
+
+async def test_a_superuser_chooses_a_tenant(visiting: As, mq: Mq, foreign: Mq, queue: str, tenant):
+    await foreign.push(queue, 1)
+    theirs = await in_thread(lambda: Tenant.objects.get(pk=foreign.tenant_id).slug)
+
+    async with visiting(await in_thread(make_person)) as visit:
+        chosen = await visit.get(f"/queues/{queue}", tenant=theirs)
+        other = await visit.get(f"/queues/{queue}", tenant=tenant.slug)
+
+    assert (chosen[0], other[0]) == (200, 404)
+    assert f'value="{tenant.slug}"' in chosen[1]
+
+
+async def test_who_is_not_signed_in_goes_to_the_login(visiting: As, mq: Mq, queue: str):
+    await mq.push(queue, 1)
+
+    async with visiting() as visit:
+        assert await visit.get("/queues") == (302, "/login?next=%2Fqueues")
+        assert (await visit.get(f"/queues/{queue}"))[0] == 404
+
+
+# -- Who acts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("role", "status", "left"), [("viewer", 404, 1), ("operator", 302, 0), ("owner", 302, 0)])
+async def test_viewers_look_and_others_act(visiting: As, mq: Mq, queue: str, role: str, status: int, left: int):
+    number = await a_dead_letter(mq, queue)
+
+    async with visiting(await member(mq.tenant_id, role)) as visit:
+        _, page = await visit.get(f"/dead-letters/{queue}")
+        answer = await visit.post(f"/dead-letters/{queue}", do="replay", id=number, seen=1, reason="the line is back")
+
+    assert answer[0] == status
+    assert ("Replay" in page) == (role != "viewer")
+    assert await open_letters(mq) == left
+    assert await in_thread(AuditEntry.objects.count) == 1 - left
+
+
+@pytest.mark.parametrize(("mode", "status"), [("sandbox", 200), ("live", 404)])
+async def test_a_guest_plays_with_a_sandbox_and_touches_nothing_live(
+    visiting: As, mq: Mq, queue: str, tenant, settings, mode: str, status: int
+):
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    await in_thread(Tenant.objects.filter(pk=tenant.pk).update, open=True, mode=mode)
+    await mq.push(queue, 1)
+
+    async with visiting() as visit:
+        assert (await visit.get("/queues"))[0] == 200
+        assert (await visit.get("/queues", do="maintenance", what="pop", to="on"))[0] == status
+
+
+async def test_nothing_is_done_without_a_reason_or_to_another_number_of_rows(visiting: As, mq: Mq, queue: str):
+    await a_dead_letter(mq, queue)
+
+    async with visiting(await member(mq.tenant_id, "operator")) as visit:
+        silent = await visit.post(f"/dead-letters/{queue}", do="purge", seen=1, reason=" ")
+        blind = await visit.post(f"/dead-letters/{queue}", do="purge", seen=7, reason="tidy up")
+
+    assert (silent[0], blind[0]) == (422, 422)
+    assert "This is about 1 dead letter by now" in blind[1]
+    assert await open_letters(mq) == 1
+    assert not await in_thread(AuditEntry.objects.exists)
+
+
+async def test_dead_letters_of_another_queue_are_not_replayed_by_naming_them(
+    visiting: As, mq: Mq, foreign: Mq, queue: str
+):
+    await mq.push(queue, 1)
+    theirs = await a_dead_letter(foreign, queue)
+
+    async with visiting(await member(mq.tenant_id, "operator")) as visit:
+        answer = await visit.post(f"/dead-letters/{queue}", do="replay", id=theirs, seen=1, reason="mine now")
+
+    assert answer[0] == 302
+    assert await open_letters(foreign) == 1
+
+
+# -- What is told --------------------------------------------------------------------------------------------
+
+
+async def test_who_only_looks_is_not_shown_what_is_encrypted(
+    visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(crypto, "_ciphers", {"k1": crypto.AESGCM(bytes(32))})
+    await mq.configure(queue, encrypted=True)
+    await a_dead_letter(mq, queue)
+    pages = (await pages_of(mq, queue))[1:]
+
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        hidden = [(await visit.get(page))[1] for page in pages]
+    async with visiting(await member(mq.tenant_id, "operator")) as visit:
+        shown = [(await visit.get(page))[1] for page in pages]
+
+    assert not any("bank details" in page for page in hidden)
+    assert ["bank details" in page for page in shown] == [True, False, True]  # the list of messages decrypts nothing
+
+
+async def test_a_long_payload_is_cut(visiting: As, mq: Mq, queue: str):
+    [message] = await mq.push(queue, "x" * 3 * SHOWN_BYTES)
+
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        _, page = await visit.get(f"/partitions/{message['partition_id']}/messages/1")
+
+    assert "the first 64 KiB are shown" in page
+    assert len(page) < 2 * SHOWN_BYTES
+
+
+def test_numbers_of_a_payload_stay_as_they_were_written():
+    assert (
+        pretty(b'{"a":123456789012345678901234567890,"b":1.10}')
+        == '{\n  "a": 123456789012345678901234567890,\n  "b": 1.10\n}'
+    )
+
+
+async def test_the_address_one_would_type_for_dead_letters_leads_there(visiting: As, mq: Mq, queue: str):
+    await mq.push(queue, 1)
+    await mq.push(f"{queue}-b/dead", 1)
+
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        led = await visit.get(f"/queues/{queue}/dead")
+        named = await visit.get(f"/queues/{queue}-b/dead")
+
+    assert led[0] == 302
+    assert led[1].startswith(f"/dead-letters/{queue}?")
+    assert named[0] == 200
+
+
+# -- What it costs -------------------------------------------------------------------------------------------
+
+
+async def test_all_who_look_at_the_same_moment_share_one_reading(
+    visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch
+):
+    await mq.push(queue, 1)
+    asked = []
+    real = statistics.depths
+
+    async def counted(*args: Any, **more: Any) -> list[Depth]:
+        asked.append(args)
+        await asyncio.sleep(0.2)
+        return await real(*args, **more)
+
+    monkeypatch.setattr(statistics, "depths", counted)
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        found = await asyncio.gather(*(visit.get("/queues") for _ in range(8)))
+
+    assert [status for status, _ in found] == [200] * 8
+    assert len(asked) == 1
+
+
+async def test_a_database_that_is_away_has_its_own_page(visiting: As, mq: Mq, monkeypatch: pytest.MonkeyPatch):
+    async def away(*_: Any, **__: Any) -> list[Depth]:
+        raise Unavailable
+
+    monkeypatch.setattr(statistics, "depths", away)
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        status, page = await visit.get("/queues")
+
+    assert status == 503
+    assert "The database is away" in page
+
+
+def standing(pending: int, groups: int, *minutes: Traffic) -> Standing:
+    fields = dict.fromkeys(Depth.__struct_fields__, 0) | {"pending": pending, "groups": groups, "name": "q"}
+    return Standing(Depth(**fields), list(minutes), 0, 0, 0)
+
+
+def test_what_waited_is_counted_back_from_now():
+    of = standing(4, 2, Traffic(), Traffic(pushed=5), Traffic(pushed=3, completed=6, buried=2))
+
+    assert of.history == [0, 5, 4]
+
+
+def test_a_sparkline_stays_within_its_box():
+    points = [point.split(",") for point in readings.sparkline([0, 10, 5]).split()]
+
+    assert [float(x) for x, _ in points] == [0, 48, 96]
+    assert [float(y) for _, y in points] == [23, 1, 12]
+
+
+def test_a_minute_that_has_just_begun_is_not_drawn():
+    point = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+    young = readings.Reading(
+        point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
+    )
+    older = readings.Reading(
+        point.replace(second=30), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
+    )
+
+    assert readings.series(young)["in"] == [1.0]
+    assert readings.series(older)["in"] == [1.0, 2.0]
