@@ -89,7 +89,7 @@ class Service:
         )
         out, complaint = await process.communicate()
         if process.returncode:
-            raise RuntimeError(f"manage.py {' '.join(arguments)}: {complaint.decode()}")
+            raise RuntimeError(f"manage.py {' '.join(arguments)}: {complaint.decode()}{out.decode()}")
         return out.decode()
 
     async def until_ready(self) -> None:
