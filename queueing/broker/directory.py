@@ -1,9 +1,11 @@
 """Which queues, partitions and groups there are: found by name, made on demand, remembered for a moment per process."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 from psycopg import AsyncConnection
@@ -69,6 +71,19 @@ _places: _Memory[tuple[int, int], Place] = _Memory()
 _groups: _Memory[tuple[int, int, str], int] = _Memory()
 
 
+_locks: WeakValueDictionary[tuple, asyncio.Lock] = WeakValueDictionary()
+
+
+def _one_at_a_time(*key: object) -> asyncio.Lock:
+    """Who looks for something new first looks for all: fifty readers of a new group would otherwise wait for each other's
+    locks in the database."""
+    mine = (asyncio.get_running_loop(), *key)
+    lock = _locks.get(mine)
+    if lock is None:
+        lock = _locks[mine] = asyncio.Lock()
+    return lock
+
+
 # -- Queues ----------------------------------------------------------------------------------------------
 
 
@@ -78,6 +93,8 @@ async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | Non
     if known and not fresh and time.monotonic() - known[0] < FRESH:
         return known[1]
     asked_at = time.monotonic()
+    if known:  # while one asks, the others use what is known: else all of a process would ask at once, every second
+        _queues.put((tenant_id, name), (asked_at, known[1]))
     params = {"tenant": tenant_id, "name": name}
     rows = await reach.attempt(lambda: database.fetch(SQL["find_queue"], params))
     if not rows:
@@ -125,11 +142,14 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
     found = {} if fresh else {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
     if len(found) == len(wanted):
         return found
-    missing = sorted(wanted - found.keys())
-    there = await find_partitions(tenant_id, queue, missing)
-    if new := [name for name in missing if name not in there]:
-        await _make_partitions(tenant_id, queue, new)
-        there |= await find_partitions(tenant_id, queue, new)
+    async with _one_at_a_time(tenant_id, queue.id, "partitions"):
+        if not fresh:
+            found = {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
+        missing = sorted(wanted - found.keys())
+        there = await find_partitions(tenant_id, queue, missing) if missing else {}
+        if new := [name for name in missing if name not in there]:
+            await _make_partitions(tenant_id, queue, new)
+            there |= await find_partitions(tenant_id, queue, new)
     return found | there
 
 
@@ -191,10 +211,14 @@ async def group(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -
     known = _groups.get((tenant_id, queue.id, name))
     if known is not None:
         return known
-    params = {"tenant": tenant_id, "queue": queue.id, "name": name}
-    rows = await database.fetch(SQL["find_group"], params)
-    number = rows[0][0] if rows else await _join(tenant_id, queue, name, wanted)
-    _groups.put((tenant_id, queue.id, name), number)
+    async with _one_at_a_time(tenant_id, queue.id, "group", name):
+        known = _groups.get((tenant_id, queue.id, name))
+        if known is not None:
+            return known
+        params = {"tenant": tenant_id, "queue": queue.id, "name": name}
+        rows = await database.fetch(SQL["find_group"], params)
+        number = rows[0][0] if rows else await _join(tenant_id, queue, name, wanted)
+        _groups.put((tenant_id, queue.id, name), number)
     return number
 
 
@@ -218,7 +242,12 @@ async def _join(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -
 
 
 async def seat(
-    conn: AsyncConnection, tenant_id: int, queue_id: int, group_id: int, wanted: Subscription, partition: str | None = None
+    conn: AsyncConnection,
+    tenant_id: int,
+    queue_id: int,
+    group_id: int,
+    wanted: Subscription,
+    partition: str | None = None,
 ) -> int:
     """Put a group where `wanted` says in every partition of its queue, or in one; its leases end. In how many."""
     at = {"tenant": tenant_id, "queue": queue_id, "partition": partition}

@@ -157,7 +157,7 @@ class Message(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "partition", "transaction_id"], name="one_message_per_transaction"
+                fields=["transaction_id", "partition", "tenant"], name="one_message_per_transaction"
             )
         ]
 

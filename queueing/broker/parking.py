@@ -16,7 +16,7 @@ from channels.layers import get_channel_layer
 log = logging.getLogger(__name__)
 
 RECHECK = 1.0  # seconds between looks of somebody who is parked
-SPREAD_EVERY = 0.01  # seconds between messages to other processes; what comes meanwhile shares the next
+SPREAD_EVERY = 0.02  # seconds between messages to other processes; what comes meanwhile shares the next
 SPREAD_TIMEOUT = 1.0  # seconds for Redis to take one
 CHANNEL = "queues"
 

@@ -396,7 +396,7 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("tenant", "partition", "transaction_id"), name="one_message_per_transaction"
+                        fields=("transaction_id", "partition", "tenant"), name="one_message_per_transaction"
                     )
                 ],
             },

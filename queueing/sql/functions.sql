@@ -3,7 +3,9 @@
 --
 -- Every access to a table is by its key, for rows that are named: the plans are made once per connection, perhaps while
 -- the tables are still empty, and must not become wrong as they grow. Hence no sequential scans and no hash joins, and
--- places in arrays instead of joins between what was passed in.
+-- places in arrays instead of joins between what was passed in. A message is looked up by transaction id and partition,
+-- without the tenant, whom the partition's row, held already, belongs to: with it the primary key would look as good as the
+-- right index for as long as the table is young, and would read the whole partition.
 
 -- Messages are numbered under the lock of their partition's row, so that numbers appear in order. `slots` says which of
 -- the partitions each message goes to. Returns what was not added: a 'duplicate' with the message that has its transaction
@@ -39,8 +41,7 @@ BEGIN
     WITH told AS MATERIALIZED (
         SELECT u.*, first_value(u.id) OVER (PARTITION BY u.slot, u.transaction_id ORDER BY u.n) AS first, (
             SELECT m.id FROM queueing_message m
-            WHERE m.tenant_id = tenants[u.slot] AND m.partition_id = partitions[u.slot]
-                AND m.transaction_id = u.transaction_id
+            WHERE m.transaction_id = u.transaction_id AND m.partition_id = partitions[u.slot]
         ) AS known,
         CASE WHEN lasts[u.slot] < 0 THEN 'gone'
             WHEN kinds[u.slot] & 1 > 0 AND u.key_id IS NULL OR kinds[u.slot] & 2 > 0 AND NOT counted THEN 'changed' END AS why
@@ -172,13 +173,14 @@ BEGIN
         FOR UPDATE OF c
     ) h ON true;
 
-    WITH found AS MATERIALIZED (
+    WITH known AS MATERIALIZED (
         SELECT u.n, u.k, (
             SELECT m.seq FROM queueing_message m
-            WHERE m.tenant_id = tenants[u.k] AND m.partition_id = partitions[u.k] AND m.transaction_id = u.transaction_id
-                AND groups[u.k] > 0 AND m.seq <= ends[u.k]
+            WHERE m.transaction_id = u.transaction_id AND m.partition_id = partitions[u.k]
         ) AS seq
         FROM unnest(owners, transactions) WITH ORDINALITY AS u (k, transaction_id, n)
+    ), found AS MATERIALIZED (
+        SELECT i.n, i.k, CASE WHEN groups[i.k] > 0 AND i.seq <= ends[i.k] THEN i.seq END AS seq FROM known i
     ), done AS MATERIALIZED (
         SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k
     ), passed AS MATERIALIZED (  -- what lies right behind them may have been given up on before
