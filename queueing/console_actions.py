@@ -90,7 +90,7 @@ def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups
 
     async def perform() -> int:
         moved = await groups.seek(visitor.tenant.pk, standing.name, depth.name, since=since)
-        readings.of_queue.forget((visitor.tenant.pk, depth.name))
+        readings.forget(visitor.tenant.pk, depth.name)
         return moved
 
     return Order(
@@ -144,7 +144,7 @@ def replay_order(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, 
 
     async def perform() -> int:
         done = [await _replayed(tenant_id, number) for number, _ in found]
-        readings.of_queue.forget((tenant_id, queue))
+        readings.forget(tenant_id, queue)
         return sum(done)
 
     return Order(
@@ -178,7 +178,7 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Order:
 
     async def perform() -> int:
         purged = await dead.purge(tenant_id, queue, group)
-        readings.of_queue.forget((tenant_id, queue))
+        readings.forget(tenant_id, queue)
         return purged
 
     return Order(

@@ -21,6 +21,7 @@ OPTIONS = {
     "retentionEnabled": True,
     "completedRetentionSeconds": 86_400,
 }
+PUSH_EVERY, READ_EVERY = 1.2, 0.6  # seconds between pushes, and between a reader's pops, on average
 FAILING, MOST_DEAD = 0.02, 20  # share of messages that fail; dead letters at most, so that the demo can run for weeks
 
 
@@ -28,9 +29,9 @@ async def run(client: Client) -> None:
     """Push and read until cancelled."""
     async with asyncio.TaskGroup() as group:
         group.create_task(_again(_configure, client))
-        group.create_task(_for_ever(_push, client, every=1.2))
+        group.create_task(_for_ever(_push, client, every=PUSH_EVERY))
         for name in GROUPS:
-            group.create_task(_for_ever(_read, client, name, every=0.6))
+            group.create_task(_for_ever(_read, client, name, every=READ_EVERY))
 
 
 async def _for_ever(work: Any, *args: Any, every: float) -> None:

@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from queueing import console_actions, readings, spill
-from queueing.broker import console, crypto, dead, groups, maintenance, names, traces
+from queueing.broker import console, crypto, dead, maintenance, names, traces
 from queueing.broker.errors import UnknownQueue
 from queueing.templatetags.queues import address
 from registry import database
@@ -142,10 +142,9 @@ async def _queue(
 ) -> dict[str, Any]:
     depth, tenant_id = standing.depth, visitor.tenant.pk
     wanted = request.GET.get("q", "").replace("\0", "")
-    strands, total = await console.partitions(tenant_id, depth.id, name=wanted, limit=ROWS, offset=_offset(request))
-    mine = [one for one in await groups.standings(tenant_id) if one.queue_name == depth.name]
+    strands, total = await readings.strands.get((tenant_id, depth.id, wanted, ROWS, _offset(request)))
     try:
-        options = await console.queue_options(tenant_id, depth.name)
+        known_of = await readings.about.get((tenant_id, depth.name))
     except UnknownQueue:
         raise Http404 from None
     pop = f"{address_of(request)}/api/v1/pop/queue/{quote(depth.name)}{key_header(visitor.tenant)}"
@@ -154,8 +153,8 @@ async def _queue(
         "standing": standing,
         "depth": depth,
         "series": _series(reading),
-        "groups": mine[:GROUPS],
-        "options": options,
+        "groups": known_of.groups[:GROUPS],
+        "options": known_of.options,
         "strands": strands,
         "wanted": wanted,
         "pager": _pager(request, len(strands), total),

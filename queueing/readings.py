@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from queueing.broker import parking, statistics
-from queueing.broker.statistics import About, Depth, Range, Traffic
+from queueing.broker import console, groups, parking, statistics
+from queueing.broker.statistics import Depth, Range, Traffic
 from registry.sharing import Shared
 
 FRESH = 1.0  # seconds; each open console asks every 2 s, and all of a process share one answer
@@ -61,22 +61,52 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 async def _read(tenant_id: int) -> Reading:
-    return await _reading(tenant_id, About())
+    return await _reading(tenant_id, statistics.About())
 
 
 async def _read_one(key: tuple[int, str]) -> Reading:
-    return await _reading(key[0], About(queue=key[1]))
+    return await _reading(key[0], statistics.About(queue=key[1]))
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is configured of a queue, and who reads it."""
+
+    options: dict[str, Any]
+    groups: list[groups.Standing]
+
+
+async def _about(key: tuple[int, str]) -> Known:
+    tenant_id, name = key
+    found = [one for one in await groups.standings(tenant_id) if one.queue_name == name]
+    return Known(await console.queue_options(tenant_id, name), found)
+
+
+type Page = tuple[int, int, str, int, int]  # tenant, queue, part of a name, limit, offset
+
+
+async def _strands(key: Page) -> tuple[list[console.Strand], int]:
+    tenant_id, queue_id, name, limit, offset = key
+    return await console.partitions(tenant_id, queue_id, name=name, limit=limit, offset=offset)
 
 
 readings: Shared[int, Reading] = Shared(_read, fresh=FRESH)
 of_queue: Shared[tuple[int, str], Reading] = Shared(_read_one, fresh=FRESH)
+about: Shared[tuple[int, str], Known] = Shared(_about, fresh=FRESH)
+strands: Shared[Page, tuple[list[console.Strand], int]] = Shared(_strands, fresh=FRESH)
 
 
-async def _reading(tenant_id: int, about: About) -> Reading:
+def forget(tenant_id: int, queue: str) -> None:
+    """Somebody here has changed it, and wants to see that."""
+    of_queue.forget((tenant_id, queue))
+    about.forget((tenant_id, queue))
+    readings.forget(tenant_id)
+
+
+async def _reading(tenant_id: int, which: statistics.About) -> Reading:
     now = datetime.now(UTC)
     when = Range(now - HOUR, now, 1)
-    depths = await statistics.depths(tenant_id, about, limit=MOST)
-    by_queue = await statistics.traffic_by_queue(tenant_id, about, when)
+    depths = await statistics.depths(tenant_id, which, limit=MOST)
+    by_queue = await statistics.traffic_by_queue(tenant_id, which, when)
     waiting = parking.lot().parked_at([depth.id for depth in depths])
     empty = dict.fromkeys(when.points, Traffic())
     standings = [

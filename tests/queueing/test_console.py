@@ -9,15 +9,17 @@ from urllib.parse import urlencode
 
 import aiohttp
 import pytest
-from django.test import Client
+from django.test import Client as Browser
 
-from queueing import readings
+from queueing import demo, readings
 from queueing.broker import crypto, statistics
 from queueing.broker.statistics import Depth, Traffic
 from queueing.pages import SHOWN_BYTES, pretty
 from queueing.readings import Standing
 from registry.errors import Unavailable
+from registry.http_client import Client
 from registry.models import AuditEntry, Tenant
+from tests.conftest import eventually
 from tests.factories import in_thread, make_person
 from tests.queueing.mq import Mq
 
@@ -60,7 +62,7 @@ def visiting(server: str) -> As:
 
 
 def _session(person: Any) -> str:
-    client = Client()
+    client = Browser()
     client.force_login(person)
     return client.cookies["sessionid"].value
 
@@ -243,6 +245,66 @@ async def test_the_address_one_would_type_for_dead_letters_leads_there(visiting:
     assert led[0] == 302
     assert led[1].startswith(f"/dead-letters/{queue}?")
     assert named[0] == 200
+
+
+# -- The admin -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "words"), [("deadmessage_replay", "Replay (1)"), ("deadmessage_purge", "Purge (1)")]
+)
+async def test_operators_end_dead_letters_in_the_admin_with_a_reason(
+    visiting: As, mq: Mq, queue: str, tenant, action: str, words: str
+):
+    number = await a_dead_letter(mq, queue)
+    chosen = {"action": action, "_selected_action": number}
+
+    async with visiting(await member(mq.tenant_id, "operator")) as visit:
+        _, listed = await visit.get("/admin/queueing/deadmessage/")
+        asked = await visit.post("/admin/queueing/deadmessage/", **chosen)
+        done = await visit.post("/admin/queueing/deadmessage/", **chosen, seen=1, reason="the line is back")
+
+    assert f'href="/dead-letters/{queue}?tenant={tenant.slug}"' in listed
+    assert words in asked[1]
+    assert done[0] == 302
+    assert await open_letters(mq) == 0
+    entry = await in_thread(AuditEntry.objects.get)
+    assert (entry.action, entry.rows, entry.reason) == (action.replace("_", "."), 1, "the line is back")
+
+
+async def test_the_admin_lists_queues_and_groups_of_ones_own_tenants(visiting: As, mq: Mq, foreign: Mq, queue: str):
+    await a_dead_letter(mq, queue)
+    await a_dead_letter(foreign, f"{queue}-theirs")
+
+    async with visiting(await member(mq.tenant_id, "viewer")) as visit:
+        pages = [(await visit.get(f"/admin/queueing/{kind}/"))[1] for kind in ("queue", "group", "deadmessage")]
+    async with visiting(await in_thread(make_person)) as visit:
+        _, every = await visit.get("/admin/queueing/queue/")
+
+    assert all(f"/{queue}?" in page and f"{queue}-theirs" not in page for page in pages)
+    assert f"{queue}-theirs" in every
+
+
+# -- The demo ------------------------------------------------------------------------------------------------
+
+
+async def test_the_demo_gives_the_console_life(server: str, key: str, mq: Mq, monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"PUSH_EVERY": 0.05, "READ_EVERY": 0.05, "FAILING": 1.0, "MOST_DEAD": 2}.items():
+        monkeypatch.setattr(demo, name, value)
+
+    async def alive() -> bool:
+        done = await mq.sql(
+            "SELECT count(*) FROM queueing_consumer WHERE tenant_id = %s AND consumed > 3", mq.tenant_id
+        )
+        return done[0][0] >= 2 and await open_letters(mq) >= 2
+
+    async with Client(server, headers={"Authorization": f"Bearer {key}"}) as client:
+        task = asyncio.create_task(demo.run(client))
+        await eventually(alive)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert await open_letters(mq) == 2
 
 
 # -- What it costs -------------------------------------------------------------------------------------------
