@@ -343,7 +343,7 @@ async def test_a_group_that_joins_while_a_partition_is_made_has_its_place_there(
     async with holding(hold, mq.tenant_id):
         pushing = [asyncio.create_task(mq.push(queue, n, partition=f"p{n}")) for n in range(3)]
         joining = [asyncio.create_task(mq.pop(queue, consumerGroup=f"g{n}", batch=1)) for n in range(3)]
-        await eventually(lambda: blocked(6))
+        await eventually(lambda: blocked(4))
     await asyncio.gather(*pushing, *joining)
 
     rows = await mq.consumers(queue)
