@@ -94,6 +94,10 @@ BEGIN
         JOIN queueing_partition p ON p.tenant_id = w.t AND p.id = w.p
         FOR UPDATE OF p SKIP LOCKED
     ) h;
+    UPDATE queueing_consumer c SET due_at = clock_timestamp()
+    FROM unnest(tenants, partitions, groups) AS u (t, p, g)
+    WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g AND c.lease_id IS NULL
+        AND c.due_at <= clock_timestamp() + interval '1 second' AND (held IS NULL OR u.p <> ALL(held));
     IF held IS NULL THEN
         RETURN;
     END IF;
@@ -104,7 +108,7 @@ BEGIN
         JOIN queueing_consumer c ON c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g
         JOIN queueing_partition p ON p.tenant_id = u.t AND p.id = u.p
         JOIN queueing_queue q ON q.tenant_id = u.t AND q.id = p.queue_id
-        WHERE u.p = ANY(held) AND c.lease_id IS NULL AND c.due_at <= clock_timestamp()
+        WHERE u.p = ANY(held) AND c.lease_id IS NULL AND c.due_at <= clock_timestamp() + interval '1 second'
         FOR UPDATE OF c SKIP LOCKED
     ), next AS (
         SELECT o.*, m.seq, m.created_at
@@ -328,9 +332,9 @@ BEGIN
             attempt = CASE WHEN f.new_lease IS NULL THEN 0 ELSE f.tries END,
             singly = CASE WHEN f.spent AND c.singly <= c.cursor THEN c.delivered ELSE c.singly END,
             lease_id = CASE WHEN f.last IS NOT NULL THEN f.new_lease END,
-            -- queueing_rest looks closer; where it cannot, for the partition is being pushed to, others have their turn first
+            -- queueing_rest looks closer, within the second that others are kept from looking as well
             due_at = CASE WHEN f.last IS NOT NULL AND f.new_lease IS NOT NULL
-                THEN now() + f.lease_seconds * interval '1 second' ELSE now() END
+                THEN now() + f.lease_seconds * interval '1 second' ELSE now() + interval '1 second' END
         FROM all_filled f
         WHERE c.tenant_id = f.tenant_id AND c.partition_id = f.partition_id AND c.group_id = f.group_id
     ), told AS (
