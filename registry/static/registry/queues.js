@@ -29,11 +29,6 @@ function lineIsUp() {
   showLive("live");
 }
 
-// What somebody has typed and not sent is theirs.
-function beingTyped(element) {
-  return element instanceof HTMLInputElement && (element === document.activeElement || element.value !== element.defaultValue);
-}
-
 if (moving) {
   moving.addEventListener("htmx:before:response", (event) => {
     if (event.detail.ctx.response.status === 200) return;
@@ -41,9 +36,6 @@ if (moving) {
     lineIsDown();
   });
   moving.addEventListener("htmx:error", lineIsDown);
-  moving.addEventListener("htmx:before:morph:node", (event) => {
-    if (beingTyped(event.detail.oldNode)) event.preventDefault();
-  });
   moving.addEventListener("htmx:after:swap", () => { lineIsUp(); draw(); });
   setInterval(refresh, REFRESH_EVERY);
   document.addEventListener("visibilitychange", refresh);
