@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError
 from django_async_backend.db import async_connections, async_new_connection
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from registry import arrays, telemetry
@@ -116,7 +116,9 @@ def connection_parameters() -> dict[str, Any]:
 
 
 async def _configure(connection: AsyncConnection) -> None:
-    # All integers travel as bigint, so that a statement has one prepared form and not one per magnitude.
+    # All integers travel as bigint, so that a statement has one prepared form and not one per magnitude. Lists of them, which
+    # go as text, as well: psycopg would give all lists of a statement the type that the numbers of the first one need.
+    connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     arrays.register(connection)
 

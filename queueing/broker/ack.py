@@ -170,11 +170,14 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
             key = (request.tenant_id, one.partition, one.group, one.lease)
             owners.append(keys.setdefault(key, len(keys) + 1))
             transactions.append(one.transaction_id)
+    places = sorted(keys)  # the consumers' rows are locked in this order, whoever else holds several
+    turn = {keys[key]: number for number, key in enumerate(places, 1)}
+    owners = [turn[owner] for owner in owners]
     params = {
-        "tenants": [key[0] for key in keys],
-        "partitions": [key[1] for key in keys],
-        "names": [key[2] for key in keys],
-        "leases": [key[3] for key in keys],
+        "tenants": [key[0] for key in places],
+        "partitions": [key[1] for key in places],
+        "names": [key[2] for key in places],
+        "leases": [key[3] for key in places],
         "owners": Bigints(owners),
         "transactions": Texts(transactions),
     }
@@ -189,7 +192,6 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
             ended.add(key_number)
             if reason == "more":
                 left.append(key_number - 1)
-    places = list(keys)
     for n in left:
         _tell(places[n][0], {places[n][1]})
     verdicts, item = [], 0

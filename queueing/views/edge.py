@@ -131,7 +131,10 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
 def parse_moment(text: str) -> datetime:
     """ISO 8601, UTC where no zone is named. Raises ValueError."""
     at = datetime.fromisoformat(text.replace(" ", "+"))  # a + that nobody encoded
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    try:
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:  # the first or last hours that there are, in another zone
+        raise ValueError(text) from error
     if not math.isfinite(at.timestamp()):
         raise ValueError(text)
     return at

@@ -1,12 +1,16 @@
 """What readers say of their messages: fenced by the lease, forward only, with a limit to every failure."""
 
+import asyncio
 import random
 from uuid import uuid4
 
 import pytest
 
+from queueing.broker import ack as acks
 from queueing.broker.ack import COMPLETED, DEAD, FAILED, RETRY, Held, Said, decide
-from tests.queueing.mq import all_of
+from registry import database
+from tests.conftest import eventually
+from tests.queueing.mq import all_of, blocked, holding
 
 FENCED = "Invalid or expired lease"
 
@@ -192,6 +196,54 @@ async def test_acks_of_one_message_by_many_at_once_are_all_right(mq, queue):
     assert any(v["success"] for v in verdicts)
     assert {v["error"] for v in verdicts if not v["success"]} <= {FENCED}
     assert await mq.at_rest(queue)
+
+
+async def test_a_message_far_down_a_late_partition_can_be_finished_failed_and_given_up(mq, queue):
+    """Numbers beyond the smaller integers, of the message and of its partition, which others of a statement are within."""
+    await mq.push(queue, 0)
+    await mq.data(queue, autoAck=True)
+    beyond = "SELECT setval('queueing_partition_id_seq', greatest(100_000, last_value)) FROM queueing_partition_id_seq"
+    await mq.sql(beyond)
+    await mq.call("POST", "/api/v1/configure", json={"queue": queue, "options": {"retryDelay": 0}}, status=200)
+    await mq.push(queue, 1, partition="late")
+    await mq.data(queue, autoAck=True)
+    await mq.sql("UPDATE queueing_partition SET last_seq = 5_000_000_000 WHERE name = 'late'")
+    await mq.push(queue, 2, 3, 4, partition="late")
+
+    [two, three, four] = (await mq.pop(queue, batch=3))["messages"]
+    done = await mq.ack_all([two, three], ["completed", "dlq"])
+    failed = await mq.ack(four, "failed")
+    [four] = (await mq.pop(queue))["messages"]
+    last = await mq.ack(four)
+
+    assert [verdict["success"] for verdict in (*done, failed, last)] == [True] * 4
+    assert [verdict["dlq"] for verdict in done] == [False, True]
+    assert await mq.at_rest(queue)
+
+
+async def test_acks_of_several_partitions_at_once_hold_them_in_one_order(mq, queue):
+    """Two processes, each with acks of the same two partitions, the other way round: neither waits for the other."""
+    for name in ("a", "b", "c", "d"):
+        await mq.push(queue, 1, 2, partition=name)
+    found = {name: (await mq.pop(queue, name, batch=2))["messages"] for name in ("a", "b", "c", "d")}
+    tie = "SELECT FROM queueing_consumer WHERE lease_id = %s FOR UPDATE"
+    forth = [found["a"][0], found["c"][0], found["b"][0]]
+    back = [found["b"][1], found["d"][0], found["a"][1]]
+
+    async with holding(tie, found["c"][0]["leaseId"]) as conn:
+        await database.rows(conn, tie, (found["d"][0]["leaseId"],))
+        tasks = [asyncio.create_task(acks._complete([_of(mq, messages)])) for messages in (forth, back)]
+        await eventually(lambda: blocked(2))
+    verdicts = await asyncio.gather(*tasks)
+
+    assert [error for [request] in verdicts for _, error, _ in request] == [None] * 6
+
+
+def _of(mq, messages) -> acks._Completed:
+    said = [
+        acks.Ack(m["transactionId"], m["partitionId"], COMPLETED, m["leaseId"], m["consumerGroup"]) for m in messages
+    ]
+    return acks._Completed(mq.tenant_id, acks.check(mq.tenant_id, said)[1])
 
 
 # -- What follows, as a decision ---------------------------------------------------------------------------------

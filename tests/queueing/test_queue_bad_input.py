@@ -138,6 +138,8 @@ async def test_a_pop_with_a_strange_query(mq, queue, query):
     ("query", "words"),
     [
         ("subscriptionFrom=yesterday", "subscriptionFrom wants"),
+        ("subscriptionFrom=0001-01-01T00:00:00%2B05:00", "subscriptionFrom wants"),
+        ("subscriptionFrom=9999-12-31T23:59:59-05:00", "subscriptionFrom wants"),
         ("subscriptionMode=some", "subscriptionMode wants"),
         ("consumerGroup=" + "g" * 256, "consumerGroup has 256"),
         ("consumerGroup=a%00b", "consumerGroup contains the character NUL"),

@@ -290,6 +290,15 @@ async def test_a_statement_that_must_not_be_repeated_runs_once(tenant):
     assert again == [(1 + 3,)]  # the other kind is tried DB_RETRY_ATTEMPTS times
 
 
+async def test_lists_of_one_statement_may_hold_numbers_of_any_size():
+    """psycopg by itself takes the type that the first of them needs for all."""
+    small, large = [1], [2**15, 2**31, 2**62, -(2**62)]
+
+    rows = await database.fetch("SELECT %s::text, %s::text, pg_typeof(%s)::text", (small, large, small))
+
+    assert rows == [("{1}", "{32768,2147483648,4611686018427387904,-4611686018427387904}", "bigint[]")]
+
+
 async def test_errors_that_no_repetition_cures_are_raised_at_once():
     for sql, kind in (("SELECT 1 / 0", errors.DivisionByZero), ("SELEKT", errors.SyntaxError)):
         with pytest.raises(kind):
