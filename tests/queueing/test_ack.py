@@ -224,8 +224,8 @@ async def test_a_message_far_down_a_late_partition_can_be_finished_failed_and_gi
 async def test_acks_of_several_partitions_at_once_hold_them_in_one_order(mq, queue):
     """Two processes, each with acks of the same two partitions, the other way round: neither waits for the other."""
     for name in ("a", "b", "c", "d"):
-        await mq.push(queue, 1, 2, partition=name)
-    found = {name: (await mq.pop(queue, name, batch=2))["messages"] for name in ("a", "b", "c", "d")}
+        await mq.push(queue, 1, 2, 3, partition=name)  # the third keeps the lease alive
+    found = {name: (await mq.pop(queue, name, batch=3))["messages"] for name in ("a", "b", "c", "d")}
     tie = "SELECT FROM queueing_consumer WHERE lease_id = %s FOR UPDATE"
     forth = [found["a"][0], found["c"][0], found["b"][0]]
     back = [found["b"][1], found["d"][0], found["a"][1]]
