@@ -116,7 +116,10 @@ def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups
 def _moment(text: str) -> datetime:
     """As a browser's field has it, UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:  # an end of the calendar, in another zone
+        raise ValueError(text) from None
 
 
 # -- Dead letters ------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ MAX_ROWS = 500  # per statement; more only makes the first caller wait for the l
 IN_FLIGHT = 2  # statements under way at once: one is prepared while the other commits
 WORTH_ANOTHER = 64  # rows waiting before a second statement costs less than it saves; below, they wait for the first
 
+KEPT = 1000  # batchers of a family; above that the idle ones are forgotten
+
 
 class Batcher[In, Out]:
     """Gathers what is submitted while earlier batches commit. There is no artificial wait, unless `linger` asks for that
@@ -47,6 +49,10 @@ class Batcher[In, Out]:
             self._writers.add(task)
             task.add_done_callback(self._writers.discard)
         return future
+
+    @property
+    def idle(self) -> bool:
+        return not self._writers
 
     async def finish(self) -> None:
         """Wait until everything submitted so far is written."""
@@ -96,6 +102,24 @@ class Batcher[In, Out]:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+
+class Family[In, Out]:
+    """A batcher for each tenant: who has to wait for a lock in the database lets nobody else wait."""
+
+    def __init__(self, make: Callable[[], Batcher[In, Out]]) -> None:
+        self._make = make
+        self._batchers: dict[tuple[asyncio.AbstractEventLoop, int], Batcher[In, Out]] = {}
+
+    def of(self, tenant_id: int) -> Batcher[In, Out]:
+        """The running loop's batcher of this tenant."""
+        key = (asyncio.get_running_loop(), tenant_id)
+        found = self._batchers.get(key)
+        if found is None:
+            if len(self._batchers) >= KEPT:
+                self._batchers = {k: batcher for k, batcher in self._batchers.items() if not batcher.idle}
+            found = self._batchers[key] = self._make()
+        return found
 
 
 def _fail(future: asyncio.Future, error: Exception) -> None:

@@ -197,13 +197,14 @@ async def rows(conn: AsyncConnection, sql: str, params: Params = ()) -> list[Row
 
 
 async def fetch(sql: str, params: Params = (), *, repeatable: bool = True) -> list[Row]:
-    """One statement in its own transaction. Tried again after a lost connection unless not `repeatable`."""
+    """One statement in its own transaction. Tried again after a lost connection unless not `repeatable`: then only where
+    the server itself says that it was rolled back."""
 
     async def once() -> list[Row]:
         async with connection() as conn:
             return await rows(conn, sql, params)
 
-    return await retrying(once) if repeatable else await guarded(once)
+    return await retrying(once) if repeatable else await guarded(lambda: _retried(once, was_rolled_back))
 
 
 # -- Failure -----------------------------------------------------------------------------------------
@@ -229,6 +230,11 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and error.sqlstate is None
 
 
+def was_rolled_back(error: BaseException) -> bool:
+    """Whether the statement certainly did nothing, and may go through a moment later."""
+    return isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure))
+
+
 async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
     """Run `work` once; what the database's absence raises becomes Unavailable (503)."""
     try:
@@ -243,7 +249,7 @@ async def retrying[T](work: Callable[[], Awaitable[T]]) -> T:
     return await guarded(lambda: _retried(work))
 
 
-async def _retried[T](work: Callable[[], Awaitable[T]]) -> T:
+async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool] = is_transient) -> T:
     # Ten lines instead of a library: a retry library's set-up per call costs as much as a short statement.
     wait, tries = RETRY_FIRST, settings.DB_RETRY_ATTEMPTS
     while True:
@@ -251,7 +257,7 @@ async def _retried[T](work: Callable[[], Awaitable[T]]) -> T:
             return await work()
         except Exception as error:
             tries -= 1
-            if not tries or not is_transient(error):
+            if not tries or not again(error):
                 raise
             log.info("database lost for a moment, trying again", extra={"error": repr(error), "tries_left": tries})
         await asyncio.sleep(min(wait, settings.DB_RETRY_MAX) * random.uniform(0.5, 1.0))

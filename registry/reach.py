@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 SUSPECT = 0.25  # seconds that a statement may take before somebody looks whether the server is there
 SLOW = 1.0  # seconds between further looks at one that is slow at a server that is there
 PROBE_LIMIT = 0.4  # seconds for a connection and an answer; both together leave time to spill within a second
+PROBE_STEP = 0.05  # seconds of a step in which that is counted
 PROBE_EVERY = 0.2  # seconds between probes while it is away
 POOL_LIMIT = 3.0  # seconds for the pool to have a connection again before the probe starts over
 AWAY = "the database cannot be reached"
@@ -104,17 +105,30 @@ def _alone[T](work) -> asyncio.Task:
 
 
 async def _probe() -> bool:
+    """Whether there is an answer within PROBE_LIMIT, counted in steps of the loop's own time: what a busy loop comes late is
+    not the server's."""
+    asking = _alone(_ask())
+    try:
+        for _ in range(round(PROBE_LIMIT / PROBE_STEP)):
+            await asyncio.wait({asking}, timeout=PROBE_STEP)
+            if asking.done():
+                return asking.result()
+        return False
+    finally:
+        asking.cancel()
+
+
+async def _ask() -> bool:
     """A connection of its own, and an answer on it: the pool's may be of yesterday."""
     parameters = {**database.connection_parameters(), "cursor_factory": psycopg.AsyncCursor}
     conn: psycopg.AsyncConnection | None = None
     try:
-        async with asyncio.timeout(PROBE_LIMIT):
-            conn = await psycopg.AsyncConnection.connect(**parameters)
-            await conn.execute("SELECT 1")
+        conn = await psycopg.AsyncConnection.connect(**parameters)
+        await conn.execute("SELECT 1")
         return True
     except psycopg.errors.TooManyConnections:
         return True
-    except (psycopg.Error, TimeoutError, OSError):
+    except (psycopg.Error, OSError):
         return False
     finally:
         if conn:

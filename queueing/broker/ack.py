@@ -4,8 +4,8 @@ All done, the usual case, goes through one statement for many requests. Where so
 `decide` says what follows.
 """
 
-import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,8 @@ from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_number
 from registry import database
 from registry.arrays import Bigints, Texts
-from registry.batching import Batcher
+from registry.batching import Batcher, Family
+from registry.errors import Unavailable
 
 MAX_ROWS = 5000  # acks per statement
 COMPLETED, FAILED, DEAD, RETRY = "completed", "failed", "dlq", "retry"
@@ -58,12 +59,17 @@ class Acked(msgspec.Struct, rename="camel"):
 async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
     """One verdict per ack, in order. Raises Unavailable (503)."""
     results, checked = check(tenant_id, acks)
+    due: set[int] = set()  # partitions whose lease ended and left something to read
     completed = all(STATUSES[acks[one.n].status] == COMPLETED for one in checked)
     if completed:
         if checked:
             request = _Completed(tenant_id, checked)
-            for n, error, released in await _batcher().submit(request):
+            for one, (n, error, released, more) in zip(
+                checked, await _batchers.of(tenant_id).submit(request), strict=True
+            ):
                 judge(results[n], error, released=released)
+                if more:
+                    due.add(one.partition)
     else:
 
         async def once() -> list[tuple[int, str | None, bool, bool]]:
@@ -72,9 +78,8 @@ async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
 
         for n, error, released, dead in await database.retrying(once):
             judge(results[n], error, released=released, dlq=dead)
-    await _name(tenant_id, checked, results)
-    if not completed:
-        _tell(tenant_id, {one.partition for one in checked if results[one.n].lease_released})
+        due = {one.partition for one in checked if results[one.n].lease_released}
+    await name_and_tell(tenant_id, checked, results, due)
     _note(tenant_id, acks, checked, results)
     return results
 
@@ -123,19 +128,20 @@ def judge(result: Acked, error: str | None, *, released: bool, dlq: bool = False
     result.success, result.error, result.lease_released, result.dlq = error is None, error, released, dlq
 
 
-async def _name(tenant_id: int, checked: Iterable[Checked], results: list[Acked]) -> None:
+async def name_and_tell(
+    tenant_id: int, checked: Iterable[Checked], results: Sequence[Acked], due: Iterable[int]
+) -> None:
+    """Say what the partitions are called, and wake who is parked for those with something to read: now, or after the time
+    that a retry waits. The acks are committed: without the database the names are left out."""
     wanted = {one.n: one.partition for one in checked}
-    places = await directory.places(tenant_id, wanted.values())
-    for n, partition in wanted.items():
-        if place := places.get(partition):
-            results[n].queue_name, results[n].partition_name = place.queue, place.partition
-
-
-def _tell(tenant_id: int, partitions: Iterable[int]) -> None:
-    """Leases ended and left something to read: now, or after the time that a retry waits."""
-    for partition in partitions:
-        if place := directory.known_place(tenant_id, partition):
-            parking.wake(place.queue_id)
+    with suppress(Unavailable):
+        places = await directory.places(tenant_id, wanted.values())
+        for n, partition in wanted.items():
+            if place := places.get(partition):
+                results[n].queue_name, results[n].partition_name = place.queue, place.partition
+        for partition in due:
+            if place := places.get(partition):
+                parking.wake(place.queue_id)
 
 
 def _note(tenant_id: int, acks: Sequence[Ack], checked: Sequence[Checked], results: Sequence[Acked]) -> None:
@@ -158,7 +164,8 @@ class _Completed(msgspec.Struct, frozen=True):
     acks: list[Checked]
 
 
-type _Verdicts = list[tuple[int, str | None, bool]]  # place in the request, error, whether the lease ended
+# place in the request, error, whether the lease ended, and whether it left something to read
+type _Verdicts = list[tuple[int, str | None, bool, bool]]
 
 
 async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
@@ -183,7 +190,7 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
     }
     refused: dict[int, str] = {}
     ended: set[int] = set()
-    left: list[int] = []
+    more: set[int] = set()
     # Not repeated: the first may have been committed, and would refuse the second. Its sender asks again, and is told.
     for item, key_number, reason in await database.fetch(SQL["complete"], params, repeatable=False):
         if item:
@@ -191,29 +198,19 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
         else:
             ended.add(key_number)
             if reason == "more":
-                left.append(key_number - 1)
-    for n in left:
-        _tell(places[n][0], {places[n][1]})
+                more.add(key_number)
     verdicts, item = [], 0
     for request in requests:
         mine: _Verdicts = []
         for one in request.acks:
             owner = owners[item]
             item += 1
-            mine.append((one.n, refused.get(item), owner in ended))
+            mine.append((one.n, refused.get(item), owner in ended, owner in more))
         verdicts.append(mine)
     return verdicts
 
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[_Completed, _Verdicts]] = {}
-
-
-def _batcher() -> Batcher[_Completed, _Verdicts]:
-    loop = asyncio.get_running_loop()
-    found = _batchers.get(loop)
-    if found is None:
-        found = _batchers[loop] = Batcher(_complete, max_rows=MAX_ROWS, weigh=lambda request: len(request.acks))
-    return found
+_batchers = Family(lambda: Batcher(_complete, max_rows=MAX_ROWS, weigh=lambda request: len(request.acks)))
 
 
 # -- Something failed -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from queueing.broker.directory import SQL, Queue, Subscription
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name
 from registry import database
-from registry.batching import Batcher
+from registry.batching import Batcher, Family
 
 MAX_SLOTS = 200  # partitions per statement
 ROUNDS = 5  # of claims that came up empty because what they found had expired, slept or was buried
@@ -95,7 +95,10 @@ async def pop(
             if lanes and (found := await _look(claim, target)):
                 return found
             if (left := deadline - time.monotonic()) > 0:
-                due = await _next_due(lanes, news_at) if lanes else parking.RECHECK
+                due, there = await _next_due(lanes, news_at) if lanes else (parking.RECHECK, 0)
+                if there < len(lanes):
+                    _forget(tenant_id, target, lanes)
+                    continue
                 if await spot.wait(min(left, parking.RECHECK, due)):
                     news_at = time.monotonic()
         if left <= 0 and (not lanes or await _still_there(tenant_id, target, lanes)):
@@ -139,12 +142,16 @@ async def _still_there(tenant_id: int, target: Target, lanes: Sequence[_Lane]) -
     rows = await database.fetch(SQL["groups_there"], {"tenant": tenant_id, "groups": groups})
     if rows[0][0] == len(groups):
         return True
+    _forget(tenant_id, target, lanes)
+    return False
+
+
+def _forget(tenant_id: int, target: Target, lanes: Sequence[_Lane]) -> None:
     for lane in lanes:
         directory.forget_group(tenant_id, lane.queue, target.group)
         directory.forget_queue(tenant_id, lane.queue.name)
         if target.partition:
             directory.forget_partition(tenant_id, lane.queue, target.partition)
-    return False
 
 
 async def _look(claim: _Claim, target: Target) -> Popped | None:
@@ -202,7 +209,7 @@ async def _deciphered(claim: _Claim, rows: "list[Row]") -> "list[Row]":
 
 
 async def _claimed(claim: _Claim) -> "list[Row]":
-    future = _batcher().submit(claim)
+    future = _batchers.of(claim.lanes[0].tenant_id).submit(claim)
     try:
         found = await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -346,7 +353,10 @@ def _apart(requests: Sequence[_Claim]) -> list[list[int]]:
     parts: list[tuple[list[int], dict[int, tuple[_Lane, ...]]]] = []
     for place, request in enumerate(requests):
         for part in parts:
-            if all(part[1].get(lane.group_id, request.lanes) == request.lanes for lane in request.lanes):
+            # Who wants many partitions might take the places of all that are due, and fill one: others come after it.
+            alone = request.partitions > 1 or requests[part[0][0]].partitions > 1
+            same = all(part[1].get(lane.group_id, request.lanes) == request.lanes for lane in request.lanes)
+            if same and not alone:
                 break
         else:
             part = ([], {})
@@ -384,24 +394,17 @@ def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
     }
 
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[_Claim, list[Row] | Exception]] = {}
-
-
-def _batcher() -> "Batcher[_Claim, list[Row] | Exception]":
-    loop = asyncio.get_running_loop()
-    found = _batchers.get(loop)
-    if found is None:
-        found = _batchers[loop] = Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
-    return found
+_batchers = Family(lambda: Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions))
 
 
 # -- When to look again -----------------------------------------------------------------------------------
 
-_due: dict[tuple[asyncio.AbstractEventLoop, tuple[int, ...]], tuple[float, asyncio.Task[float]]] = {}
+_due: dict[tuple[asyncio.AbstractEventLoop, tuple[int, ...]], tuple[float, asyncio.Task[tuple[float, int]]]] = {}
 
 
-async def _next_due(lanes: Sequence[_Lane], news_at: float) -> float:
-    """Seconds until something that sleeps (a delay, a lease, a retry) is due; all who wait for the same ask once."""
+async def _next_due(lanes: Sequence[_Lane], news_at: float) -> tuple[float, int]:
+    """Seconds until something that sleeps (a delay, a lease, a retry) is due, and how many of the groups there still are;
+    all who wait for the same ask once."""
     loop, groups = asyncio.get_running_loop(), tuple(lane.group_id for lane in lanes)
     now = time.monotonic()
     asked_at, task = _due.get((loop, groups), (0.0, None))
@@ -411,10 +414,11 @@ async def _next_due(lanes: Sequence[_Lane], news_at: float) -> float:
         task = loop.create_task(_ask_due(lanes[0].tenant_id, list(groups)))
         asked_at = now
         _due[loop, groups] = (asked_at, task)
-    return max(0.002, await asyncio.shield(task) - (time.monotonic() - asked_at))
+    seconds, there = await asyncio.shield(task)
+    return max(0.002, seconds - (time.monotonic() - asked_at)), there
 
 
-async def _ask_due(tenant_id: int, groups: list[int]) -> float:
+async def _ask_due(tenant_id: int, groups: list[int]) -> tuple[float, int]:
     rows = await database.fetch(SQL["next_due"], {"tenant": tenant_id, "groups": groups})
-    seconds = rows[0][0]
-    return parking.RECHECK if seconds is None else seconds + 0.001
+    seconds, there = rows[0]
+    return (parking.RECHECK if seconds is None else seconds + 0.001), there

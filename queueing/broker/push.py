@@ -1,6 +1,5 @@
 """The way in: many requests, one commit. Each item is judged on its own, in the order of its request."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -13,7 +12,7 @@ from queueing.broker.directory import SQL, Queue
 from queueing.broker.names import Run, partition_name
 from registry import database, reach
 from registry.arrays import Bigints, Blobs, Texts, Uuids
-from registry.batching import Batcher
+from registry.batching import Batcher, Family
 from registry.errors import Unavailable
 
 MAX_ROWS = 2000  # messages per statement
@@ -140,7 +139,7 @@ async def _try(
     if any(queue.max_size for queue in queues.values()):
         verdicts = await _push_counted(tenant_id, rows, items, wanted, queues)
     else:
-        verdicts = await _batcher().submit(rows)
+        verdicts = await _batchers.of(tenant_id).submit(rows)
     again = judge(tenant_id, items, wanted, rows, verdicts, results)
     queued = [items[n].queue for n in wanted if (r := results[n]) is not None and r.status == "queued"]
     for queue in {queues[name].id: queues[name] for name in queued}.values():
@@ -313,12 +312,4 @@ async def _push_what_fits(
     return verdicts
 
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[Columns, dict[int, Verdict]]] = {}
-
-
-def _batcher() -> Batcher[Columns, dict[int, Verdict]]:
-    loop = asyncio.get_running_loop()
-    found = _batchers.get(loop)
-    if found is None:
-        found = _batchers[loop] = Batcher(_write_batch, max_rows=MAX_ROWS, weigh=len)
-    return found
+_batchers = Family(lambda: Batcher(_write_batch, max_rows=MAX_ROWS, weigh=len))

@@ -15,6 +15,8 @@ from queueing.broker.names import partition_name, partition_number
 from queueing.broker.push import Item
 from registry import database
 
+ANY_LEASE = str(UUID(int=0))
+
 
 class Refused(Exception):
     """One operation cannot be done, so none is. The text goes to the caller."""
@@ -38,12 +40,14 @@ async def commit(
     rows, queues = await push.columns(tenant_id, producer, items, range(len(items)))
     leases = _leases(required)
 
+    wanted = [operation.ack for operation in operations if operation.ack]
+
     async def once() -> list[acks.Acked]:
         async with database.transaction() as conn:
             if items:
                 await _push(conn, tenant_id, rows, items, queues)
             await _require(conn, tenant_id, leases)
-            return await _ack(conn, tenant_id, [o.ack for o in operations if o.ack], leases)
+            return await _ack(conn, tenant_id, wanted, leases)
 
     # Not repeated: when the answer to a commit is lost, a second try would find its own messages and refuse them.
     acked = await database.guarded(once)
@@ -51,6 +55,10 @@ async def commit(
         count = sum(item.queue == queue.name for item in items)
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
         parking.wake(queue.id, count)
+    checked = acks.check(tenant_id, [msgspec.structs.replace(one, lease_id=ANY_LEASE) for one in wanted])[1]
+    await acks.name_and_tell(
+        tenant_id, checked, acked, {one.partition for one in checked if acked[one.n].lease_released}
+    )
     return _results(operations, rows, acked)
 
 

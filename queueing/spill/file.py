@@ -316,6 +316,9 @@ class FileEngine:
     async def oldest(self) -> datetime | None:
         if self._left and self._left[0].record:
             return self._left[0].record.at
+        return await asyncio.to_thread(self._oldest)  # whoever syncs holds the lock meanwhile
+
+    def _oldest(self) -> datetime | None:
         with self._lock:
             segments = [*([self._reading] if self._reading else []), *self._segments]
             segments += [self._open[0]] if self._open else []

@@ -235,7 +235,11 @@ BEGIN
     RETURN QUERY
     SELECT u.n, 0::bigint, u.why FROM unnest(refused, reasons) AS u (n, why)
     UNION ALL
-    SELECT 0::bigint, u.k, CASE WHEN u.more THEN 'more' ELSE '' END FROM unnest(ended, more) AS u (k, more);
+    SELECT 0::bigint, u.k, CASE WHEN u.more OR EXISTS (
+        SELECT FROM queueing_consumer c
+        WHERE c.tenant_id = tenants[u.k] AND c.partition_id = partitions[u.k] AND c.group_id = groups[u.k] AND c.due_at IS NOT NULL
+    ) THEN 'more' ELSE '' END
+    FROM unnest(ended, more) AS u (k, more);
 END $$;
 
 -- Lease what is due. Lanes say where to look (a group of a queue, in the order of priority; or one partition of it), slots

@@ -236,7 +236,7 @@ async def test_acks_of_several_partitions_at_once_hold_them_in_one_order(mq, que
         await eventually(lambda: blocked(2))
     verdicts = await asyncio.gather(*tasks)
 
-    assert [error for [request] in verdicts for _, error, _ in request] == [None] * 6
+    assert [error for [request] in verdicts for _, error, *_ in request] == [None] * 6
 
 
 def _of(mq, messages) -> acks._Completed:

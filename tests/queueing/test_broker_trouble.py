@@ -269,7 +269,7 @@ async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
             found = await task
             wanted = [Ack(m.transaction_id, m.partition_id, "retry", m.lease_id) for m in found.messages]
             await acks.ack(mq.tenant_id, wanted)
-        await pop._batcher().finish()
+        await pop._batchers.of(mq.tenant_id).finish()
         await eventually(lambda: not pop._returning)
         [row] = await mq.consumers(queue)
         assert row["lease"] is None, step
