@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 from queueing.broker import ack as acks
-from queueing.broker import parking, pop, push, traffic
+from queueing.broker import directory, parking, pop, push, traffic
 from queueing.broker.ack import Ack
 from queueing.broker.pop import Target
 from queueing.broker.push import Item
@@ -23,7 +23,7 @@ from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread
-from tests.queueing.mq import ack_of, all_of, payloads
+from tests.queueing.mq import ack_of, all_of, blocked, holding, payloads
 from tests.registry.test_database import cut_all, idle, own_server
 
 # -- Away ----------------------------------------------------------------------------------------------------------
@@ -65,6 +65,76 @@ async def test_without_the_database_pop_ack_extend_and_transaction_say_so_and_wh
             assert int(response.headers["Retry-After"]) > 0
             assert response.content_type == "application/problem+json"
             assert answer["error"] == answer["detail"]
+
+
+@pytest.mark.parametrize("status", ["completed", "dlq"])
+async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_queue_is_called(
+    mq, queue, monkeypatch, status
+):
+    await mq.push(queue, 1, partition="a")
+    await mq.push(queue, 2, partition="b")
+    [alone, among] = (await mq.pop(queue, batch=2, partitions=2))["messages"]
+    real = database.rows
+
+    async def nameless(conn, sql, params=()):
+        if sql == directory.SQL["name_partitions"]:
+            raise psycopg.OperationalError("connection refused")
+        return await real(conn, sql, params)
+
+    monkeypatch.setattr(database, "RETRY_FIRST", 0.001)
+    monkeypatch.setattr(database, "rows", nameless)
+    directory._places._items.clear()
+    verdict = await mq.ack(alone, status)
+    answer = await mq.transact({"type": "ack", **ack_of(among, status)})
+
+    assert (verdict["success"], verdict["queueName"], verdict["partitionName"]) == (True, None, None)
+    assert answer["success"]
+    assert await mq.at_rest(queue)
+
+
+# -- Another tenant's trouble --------------------------------------------------------------------------------------
+
+
+async def test_a_tenant_whose_rows_are_held_keeps_no_other_waiting(mq, foreign, queue):
+    for one in (mq, foreign):
+        await one.push(queue, 1)
+    [held] = (await mq.pop(queue))["messages"]
+
+    async with holding("SELECT FROM queueing_partition WHERE tenant_id = %s FOR UPDATE", mq.tenant_id) as conn:
+        await database.rows(conn, "SELECT FROM queueing_consumer WHERE tenant_id = %s FOR UPDATE", (mq.tenant_id,))
+        stuck = [asyncio.create_task(mq.push(queue, 2)), asyncio.create_task(mq.ack(held))]
+        await eventually(lambda: blocked(2))
+        async with asyncio.timeout(5):
+            [pushed] = await foreign.push(queue, 2)
+            [message] = (await foreign.pop(queue))["messages"]
+            verdict = await foreign.ack(message)
+        waited = not any(task.done() for task in stuck)
+    await asyncio.gather(*stuck)
+
+    assert (pushed["status"], message["data"], verdict["success"]) == ("queued", 1, True)
+    assert waited
+
+
+async def test_a_pop_that_the_database_keeps_waiting_keeps_no_other_tenants_waiting(mq, foreign, queue, monkeypatch):
+    """A claim waits for no row: this one is held up on its way to the database."""
+    for one in (mq, foreign):
+        await one.push(queue, 1)
+    real, there, go_on = pop._claim, asyncio.Event(), asyncio.Event()
+
+    async def held_up(requests):
+        if requests[0].lanes[0].tenant_id == mq.tenant_id:
+            there.set()
+            await go_on.wait()
+        return await real(requests)
+
+    monkeypatch.setattr(pop, "_claim", held_up)
+    stuck = asyncio.create_task(mq.data(queue))
+    await eventually(there.is_set)
+    async with asyncio.timeout(5):
+        found = await foreign.data(queue)
+    go_on.set()
+
+    assert (found, await stuck) == ([1], [1])
 
 
 # -- Cut off -------------------------------------------------------------------------------------------------------

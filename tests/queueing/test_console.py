@@ -184,6 +184,20 @@ async def test_nothing_is_done_without_a_reason_or_to_another_number_of_rows(vis
     assert not await in_thread(AuditEntry.objects.exists)
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00", "tomorrow", ""])
+async def test_a_group_is_not_moved_to_a_time_that_is_none(visiting: As, mq: Mq, queue: str, at: str):
+    await mq.push(queue, 1)
+    await mq.data(queue, consumerGroup="g", autoAck=True)
+
+    async with visiting(await member(mq.tenant_id, "operator")) as visit:
+        order = {"do": "seek", "group": "g", "to": "time", "seen": 1, "reason": "again"}
+        status, page = await visit.post(f"/queues/{queue}", **order, at=at)
+
+    assert status == 422
+    assert "Choose a date and time." in page
+    assert await mq.at_rest(queue)
+
+
 async def test_dead_letters_of_another_queue_are_not_replayed_by_naming_them(
     visiting: As, mq: Mq, foreign: Mq, queue: str
 ):

@@ -4,17 +4,17 @@ import asyncio
 import os
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 
-from queueing.broker import parking, pop
+from queueing.broker import directory, groups, manage, parking, pop
 from queueing.broker.pop import Target
 from registry import database
 from tests.conftest import eventually
-from tests.queueing.mq import all_of, payloads
+from tests.queueing.mq import ack_of, all_of, payloads
 
 SOON = 2.0  # seconds, on a machine with other work; without a hint it takes RECHECK, which the tests set far beyond
 
@@ -123,6 +123,25 @@ async def test_a_partition_with_more_in_it_wakes_the_next_when_its_reader_is_don
     [one] = (await mq.pop(queue))["messages"]
     async with parked(mq, queue) as [poll]:
         await mq.ack(one)
+
+        async with asyncio.timeout(SOON):
+            assert await poll == [2]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("way", ["ack", "transaction"])
+async def test_whoever_frees_a_partition_with_more_in_it_wakes_even_where_its_name_was_not_known(
+    mq, queue, only_hints, way, known
+):
+    await mq.push(queue, 1, 2)
+    [one] = (await mq.pop(queue))["messages"]
+    async with parked(mq, queue) as [poll]:
+        if not known:
+            directory._places._items.clear()
+        if way == "ack":
+            await mq.ack(one)
+        else:
+            await mq.transact({"type": "ack", **ack_of(one)})
 
         async with asyncio.timeout(SOON):
             assert await poll == [2]
@@ -261,6 +280,29 @@ async def other_process(tenant_id: int, queue: str):
         if process.returncode is None:
             process.stdin.write_eof()
         await process.wait()
+
+
+@pytest.mark.parametrize("what", ["group", "queue"])
+async def test_who_waits_for_what_another_process_dropped_waits_for_what_is_made_anew(mq, queue, what):
+    async with parked(mq, queue, consumerGroup="g") as [poll]:
+        with unheard():
+            if what == "group":
+                await groups.delete(mq.tenant_id, "g")
+            else:
+                await manage.drop(mq.tenant_id, queue)
+        await mq.push(queue, 1)
+
+        async with asyncio.timeout(parking.RECHECK + SOON):
+            assert await poll == [1]
+
+
+@contextmanager
+def unheard():
+    """What is done here is done by another process, and Redis is away: ours is told nothing and remembers what it knew."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((directory, "forget_queue"), (directory, "forget_group"), (parking, "wake")):
+            patch.setattr(module, name, lambda *_: None)
+        yield
 
 
 # -- Many, and none ---------------------------------------------------------------------------------------------------

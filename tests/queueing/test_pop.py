@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from queueing.broker import pop
+from queueing.broker.names import new_id
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, fresh_name, holding, payloads
 
@@ -351,6 +353,15 @@ async def test_a_group_that_joins_while_a_partition_is_made_has_its_place_there(
     assert {(r["partition"], r["group"]) for r in rows} == {
         (p, f"g{n}") for p in ("made", "p0", "p1", "p2") for n in range(3)
     }
+
+
+async def test_who_may_have_many_partitions_and_fills_one_takes_none_from_who_asks_at_the_same_moment(mq, queue):
+    await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n}"} for n in range(5)])
+    lanes, _ = await pop._lanes(mq.tenant_id, pop.Target(queue=queue), make=False)
+
+    found = await pop._claim([pop._Claim(lanes, 1, partitions, new_id()) for partitions in (100, 1)])
+
+    assert [len(rows) for rows in found] == [1, 1]
 
 
 # -- Tenants -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,6 +171,26 @@ async def test_damage_is_set_aside_with_its_bytes_and_the_others_live(engine: Fi
     assert aside.record is None
     assert b"TWO" in aside.raw
     assert "checksum" in aside.reason
+
+
+async def test_who_asks_how_old_it_is_does_not_stop_the_loop_while_another_thread_syncs(engine: FileEngine):
+    await engine.append([record(b"waits")])
+    held, let_go = threading.Event(), threading.Event()
+
+    def sync() -> None:
+        with engine._lock:
+            held.set()
+            let_go.wait(2)  # seconds, where the loop stands still and cannot say it
+
+    syncing = asyncio.create_task(asyncio.to_thread(sync))
+    await asyncio.to_thread(held.wait)
+    asking = asyncio.create_task(engine.oldest())
+    await asyncio.sleep(0)
+    answered_meanwhile = asking.done()
+    let_go.set()
+    await syncing
+
+    assert (answered_meanwhile, await asking) == (False, NOW)
 
 
 async def test_a_record_set_aside_twice_is_one(engine: FileEngine):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from payments import intake
 from payments.intake import Order
-from registry import database
-from registry.batching import Batcher
+from registry import batching, database
+from registry.batching import Batcher, Family
 from registry.errors import Unavailable
 from tests.conftest import eventually
 
@@ -157,6 +157,45 @@ async def test_everybody_gets_their_own_result_whatever_the_order(steps, bad, ro
 
     for n, result in enumerate(results):
         assert isinstance(result, ValueError) if n in bad else result == f"{n} written"
+
+
+# -- A batcher for each tenant -------------------------------------------------------------------------------------
+
+
+async def test_a_tenants_batcher_that_waits_keeps_no_other_tenants_waiting():
+    book, other = Notebook(), Notebook()
+    book.gate.clear()
+    books = iter([book, other])
+    family: Family[int, str] = Family(lambda: Batcher(next(books).write))
+    stuck = family.of(1).submit(1)
+    await eventually(lambda: book.batches)
+
+    async with asyncio.timeout(5):
+        assert await family.of(2).submit(2) == "2 written"
+
+    again = family.of(1).submit(3)
+    book.gate.set()
+    assert await asyncio.gather(stuck, again) == ["1 written", "3 written"]
+    assert (book.batches, other.batches) == ([[1], [3]], [[2]])
+
+
+async def test_of_more_batchers_than_are_kept_only_those_at_work_are(monkeypatch):
+    monkeypatch.setattr(batching, "KEPT", 3)
+    book = Notebook()
+    book.gate.clear()
+    family: Family[int, str] = Family(lambda: Batcher(book.write))
+    at_work = family.of(1)
+    future = at_work.submit(1)
+    idle = [family.of(2), family.of(3)]
+    kept = [family.of(2), family.of(3)]
+
+    family.of(4)
+
+    assert kept == idle
+    assert family.of(1) is at_work
+    assert family.of(2) is not idle[0]
+    book.gate.set()
+    assert await future == "1 written"
 
 
 # -- In front of PostgreSQL ----------------------------------------------------------------------------------------

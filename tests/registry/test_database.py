@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +22,7 @@ from psycopg import errors
 from psycopg_pool import PoolTimeout
 
 from payments import queries
-from registry import database, embedded
+from registry import database, embedded, reach
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, eventually
@@ -288,6 +289,32 @@ async def test_a_statement_that_must_not_be_repeated_runs_once(tenant):
 
     assert once == [(1, True)]
     assert again == [(1 + 3,)]  # the other kind is tried DB_RETRY_ATTEMPTS times
+
+
+async def test_a_statement_that_must_not_be_repeated_is_after_a_deadlock_which_undid_it():
+    """It waits first, so PostgreSQL ends it and not the other."""
+    runs = f"runs-{uuid4().hex[:8]}"
+    one, two = 2**62 + 1, 2**62 + 2  # of nobody else's locks
+    sql = "SELECT nextval(%s), pg_advisory_xact_lock(%s), pg_advisory_xact_lock(%s)"
+    await database.fetch(f'CREATE SEQUENCE "{runs}"')
+    try:
+        async with database.transaction() as conn:
+            await database.rows(conn, "SELECT pg_advisory_xact_lock(%s)", (two,))
+            crossed = asyncio.create_task(database.fetch(sql, (f'"{runs}"', one, two), repeatable=False))
+            await eventually(waiting_for_a_lock)
+            await database.rows(conn, "SELECT pg_advisory_xact_lock(%s)", (one,))
+        [(tries, *_)] = await crossed
+    finally:
+        await database.fetch(f'DROP SEQUENCE "{runs}"')
+
+    assert tries == 2
+
+
+async def waiting_for_a_lock() -> bool:
+    rows = await database.fetch(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return rows[0][0] > 0
 
 
 async def test_lists_of_one_statement_may_hold_numbers_of_any_size():
@@ -572,6 +599,39 @@ async def test_without_a_server_nobody_waits_as_long_as_for_a_busy_pool(settings
         waited = time.monotonic() - started
 
     assert waited < 5
+
+
+# -- Whether it can be reached -------------------------------------------------------------------------------------
+
+
+async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_away(monkeypatch):
+    """For longer than the server may take for its answer."""
+    real = database.connection_parameters
+
+    def and_then_be_busy() -> dict[str, Any]:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.6)
+        return real()
+
+    monkeypatch.setattr(database, "connection_parameters", and_then_be_busy)
+
+    assert await reach.reach().is_there()
+    assert not reach.reach().away
+
+
+async def test_a_server_that_is_frozen_is_taken_for_away_within_a_second(monkeypatch):
+    """Its connections are taken by the kernel, and nobody answers."""
+    real = database.connection_parameters
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        port = str(frozen.getsockname()[1])
+        monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "host": "127.0.0.1", "port": port})
+        started = time.monotonic()
+
+        with pytest.raises(Unavailable):
+            await reach.attempt(asyncio.Event().wait)
+
+        assert time.monotonic() - started < 1
+        assert reach.reach().away
+        await reach.close()
 
 
 # -- Nothing blocks the loop --------------------------------------------------------------------------------------
