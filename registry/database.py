@@ -204,7 +204,7 @@ async def fetch(sql: str, params: Params = (), *, repeatable: bool = True) -> li
         async with connection() as conn:
             return await rows(conn, sql, params)
 
-    return await retrying(once) if repeatable else await guarded(lambda: _retried(once, was_rolled_back))
+    return await retrying(once, repeatable=repeatable)
 
 
 # -- Failure -----------------------------------------------------------------------------------------
@@ -244,12 +244,13 @@ async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
         raise Unavailable("the database cannot be reached or did not answer in time") from error
 
 
-async def retrying[T](work: Callable[[], Awaitable[T]]) -> T:
-    """Run `work`, which must be safe to repeat, up to DB_RETRY_ATTEMPTS times. Raises Unavailable (503) after that."""
-    return await guarded(lambda: _retried(work))
+async def retrying[T](work: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
+    """Run `work` up to DB_RETRY_ATTEMPTS times. Raises Unavailable (503) after that. What is not `repeatable` is run again
+    only where the server itself says that it was rolled back."""
+    return await guarded(lambda: _retried(work, is_transient if repeatable else was_rolled_back))
 
 
-async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool] = is_transient) -> T:
+async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool]) -> T:
     # Ten lines instead of a library: a retry library's set-up per call costs as much as a short statement.
     wait, tries = RETRY_FIRST, settings.DB_RETRY_ATTEMPTS
     while True:

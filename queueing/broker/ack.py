@@ -76,7 +76,8 @@ async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
             async with database.transaction() as conn:
                 return await settle(conn, tenant_id, acks, checked)
 
-        for n, error, released, dead in await database.retrying(once):
+        # Not repeated: see `_complete`.
+        for n, error, released, dead in await database.retrying(once, repeatable=False):
             judge(results[n], error, released=released, dlq=dead)
         due = {one.partition for one in checked if results[one.n].lease_released}
     await name_and_tell(tenant_id, checked, results, due)

@@ -34,8 +34,8 @@ _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_
 class Service:
     """Where it answers, the key of its one tenant, and its processes by what they do."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, *, paying: bool = True) -> None:
+        self.data, self.paying = data, paying
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.postgres, self.valkey = embedded.Postgres(data), embedded.Valkey(data)
@@ -44,7 +44,8 @@ class Service:
 
     @property
     def processors(self) -> dict[str, RemoteProcessor]:
-        return {"default": self.default, "fallback": self.fallback}
+        """None where nothing is to be paid."""
+        return {"default": self.default, "fallback": self.fallback} if self.paying else {}
 
     # -- Starting and stopping -----------------------------------------------------------------------------
 
@@ -177,11 +178,11 @@ class Service:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Service]:
-    """A service of its own for as long as the block runs."""
+async def running(*, paying: bool = True) -> AsyncIterator[Service]:
+    """A service of its own for as long as the block runs; unless `paying` without processors, which is sooner there."""
     data = Path(tempfile.mkdtemp(prefix="registry-chaos-", dir="/tmp"))
     data.chmod(0o711)  # where root starts it, the servers' user must get in
-    service = Service(data)
+    service = Service(data, paying=paying)
     try:
         yield await service.start()
     finally:

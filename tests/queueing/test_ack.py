@@ -2,15 +2,17 @@
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from queueing.broker import ack as acks
 from queueing.broker.ack import COMPLETED, DEAD, FAILED, RETRY, Held, Said, decide
 from registry import database
 from tests.conftest import eventually
-from tests.queueing.mq import all_of, blocked, holding
+from tests.queueing.mq import ack_of, all_of, blocked, holding
 
 FENCED = "Invalid or expired lease"
 
@@ -85,6 +87,30 @@ async def test_another_tenants_ack_is_of_something_unknown(mq, foreign, queue):
     assert {v["queueName"] for v in verdicts} == {None}
     assert extended[0]["error"] == "Lease not found"
     assert (await mq.ack(message))["success"]
+
+
+@pytest.mark.parametrize("status", ["failed", "retry", "dlq"])
+async def test_an_ack_whose_commit_is_not_answered_is_never_called_refused(mq, queue, monkeypatch, status):
+    """It went through: a second try would find its lease ended, and tell the reader the opposite."""
+    await mq.configure(queue, retry_delay_ms=0)
+    await mq.push(queue, 1)
+    [message] = (await mq.pop(queue))["messages"]
+    transaction, lost = database.transaction, []
+
+    @asynccontextmanager
+    async def unanswered():
+        async with transaction() as conn:
+            yield conn
+        if not lost:
+            lost.append(1)
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(database, "transaction", unanswered)
+
+    answer = await mq.call("POST", "/api/v1/ack", json=ack_of(message, status), status=503)
+
+    assert "error" in answer
+    assert [row["lease"] for row in await mq.consumers(queue)] == [None]
 
 
 # -- The cursor --------------------------------------------------------------------------------------------------
