@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry import embedded, supervisor
+try:
+    from registry import embedded, supervisor
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}. Run `make run` once, and then .venv/bin/python manage.py")
 
 WITHOUT_SERVERS = {"help", "--help", "-h", "version", "--version"}
 
