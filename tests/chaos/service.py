@@ -160,10 +160,10 @@ class Service:
         except psycopg.OperationalError:
             return False
 
-    def spilled(self) -> int:
-        """Bytes on the disk that wait for PostgreSQL."""
+    def spilled(self, kind: str = "payment") -> int:
+        """Bytes of one kind on the disk that wait for PostgreSQL."""
         size = 0
-        for path in self.data.glob("spill/payment-*/0*"):
+        for path in self.data.glob(f"spill/{kind}-*/0*"):
             with suppress(FileNotFoundError):  # drained at this moment
                 size += path.stat().st_size if path.suffix != ".done" else 0
         return size
