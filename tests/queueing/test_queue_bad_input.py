@@ -261,7 +261,13 @@ async def test_a_large_message_below_the_limit_passes(mq, queue):
 
 @pytest.mark.parametrize(
     "partition",
-    ["", "nonsense", "6c014bfb-4fc2-4645-bc61-336c4ab44f51", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-8fff-bfff-ffffffffffff"],
+    [
+        "",
+        "nonsense",
+        "6c014bfb-4fc2-4645-bc61-336c4ab44f51",
+        "00000000-0000-0000-0000-000000000000",
+        "ffffffff-ffff-8fff-bfff-ffffffffffff",
+    ],
 )
 async def test_an_ack_in_a_partition_that_is_not_there(mq, partition):
     for status in ("completed", "failed"):

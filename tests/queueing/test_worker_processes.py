@@ -136,8 +136,8 @@ async def test_several_workers_share_a_backlog_and_book_nothing_twice(tenant, de
 async def test_kills_of_a_horse_and_of_another_ones_parent_lose_nothing(tenant, default, fallback, start):
     one, other = await start(2)
     default.delays(500)
-    ids = await accept(tenant, 300)
-    await eventually(lambda: default.in_progress >= 200)
+    ids = await accept(tenant, 500)
+    await eventually(lambda: default.in_progress >= 400)  # more than one drain may have of a tenant: both are at it
     horse, orphan = one.horse, other.horse
 
     signal_process(horse, signal.SIGKILL)
