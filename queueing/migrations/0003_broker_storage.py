@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
     dependencies = [("queueing", "0002_broker")]
 
     operations = [
-        *(by_tenant(table) for table in ("partition", "group", "deadmessage", "trace")),
+        *(by_tenant(table) for table in ("deadmessage", "trace")),
         storage("partition", **BUSY),
         storage("consumer", **BUSY),
         storage(

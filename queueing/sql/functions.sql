@@ -5,7 +5,9 @@
 -- the tables are still empty, and must not become wrong as they grow. Hence no sequential scans and no hash joins, and
 -- places in arrays instead of joins between what was passed in. A message is looked up by transaction id and partition,
 -- without the tenant, whom the partition's row, held already, belongs to: with it the primary key would look as good as the
--- right index for as long as the table is young, and would read the whole partition.
+-- right index for as long as the table is young, and would read the whole partition. For the same reason partitions and
+-- groups are looked up by their numbers alone (`tenant_id + 0` is compared, not looked up), and a consumer that is named
+-- not by when it is due.
 
 -- Messages are numbered under the lock of their partition's row, so that numbers appear in order. `slots` says which of
 -- the partitions each message goes to. Returns what was not added: a 'duplicate' with the message that has its transaction
@@ -32,7 +34,7 @@ BEGIN
             FROM queueing_queue q WHERE q.id = p.queue_id
         ) AS kind
         FROM queueing_partition p
-        WHERE p.tenant_id = u.t AND p.id = u.p AND p.queue_id IS NOT NULL
+        WHERE p.id = u.p AND p.tenant_id + 0 = u.t AND p.queue_id IS NOT NULL
         FOR UPDATE
     ) h ON true;
     moment := clock_timestamp();
@@ -53,7 +55,7 @@ BEGIN
     ), moved AS (
         UPDATE queueing_partition p SET last_seq = p.last_seq + c.added, last_at = moment, idle = false
         FROM (SELECT f.slot, count(*) AS added FROM fresh f GROUP BY 1) c
-        WHERE p.tenant_id = tenants[c.slot] AND p.id = partitions[c.slot]
+        WHERE p.id = partitions[c.slot] AND p.tenant_id + 0 = tenants[c.slot]
     ), added AS (
         INSERT INTO queueing_message (
             tenant_id, partition_id, seq, id, transaction_id, payload, key_id, trace_id, producer, created_at
@@ -69,10 +71,10 @@ BEGIN
     IF sleeping IS NOT NULL THEN
         UPDATE queueing_partition p SET idle = false
         FROM unnest(sleeping) AS u (slot)
-        WHERE p.tenant_id = tenants[u.slot] AND p.id = partitions[u.slot] AND p.idle;
+        WHERE p.id = partitions[u.slot] AND p.tenant_id + 0 = tenants[u.slot] AND p.idle;
         UPDATE queueing_consumer c SET due_at = moment + (
             SELECT q.delay_seconds * interval '1 second' FROM queueing_queue q
-            WHERE q.id = (SELECT p.queue_id FROM queueing_partition p WHERE p.tenant_id = c.tenant_id AND p.id = c.partition_id)
+            WHERE q.id = (SELECT p.queue_id FROM queueing_partition p WHERE p.id = c.partition_id AND p.tenant_id + 0 = c.tenant_id)
         )
         FROM unnest(sleeping) AS u (slot)
         WHERE c.tenant_id = tenants[u.slot] AND c.partition_id = partitions[u.slot] AND c.due_at IS NULL;
@@ -91,13 +93,13 @@ DECLARE
 BEGIN
     SELECT array_agg(h.id) INTO held FROM (
         SELECT p.id FROM (SELECT DISTINCT u.t, u.p FROM unnest(tenants, partitions) AS u (t, p)) w
-        JOIN queueing_partition p ON p.tenant_id = w.t AND p.id = w.p
+        JOIN queueing_partition p ON p.id = w.p AND p.tenant_id + 0 = w.t
         FOR UPDATE OF p SKIP LOCKED
     ) h;
     UPDATE queueing_consumer c SET due_at = clock_timestamp()
     FROM unnest(tenants, partitions, groups) AS u (t, p, g)
     WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g AND c.lease_id IS NULL
-        AND c.due_at <= clock_timestamp() + interval '1 second' AND (held IS NULL OR u.p <> ALL(held));
+        AND c.due_at - interval '1 second' <= clock_timestamp() AND (held IS NULL OR u.p <> ALL(held));
     IF held IS NULL THEN
         RETURN;
     END IF;
@@ -106,9 +108,9 @@ BEGIN
             q.window_seconds
         FROM unnest(tenants, partitions, groups) AS u (t, p, g)
         JOIN queueing_consumer c ON c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g
-        JOIN queueing_partition p ON p.tenant_id = u.t AND p.id = u.p
+        JOIN queueing_partition p ON p.id = u.p AND p.tenant_id + 0 = u.t
         JOIN queueing_queue q ON q.tenant_id = u.t AND q.id = p.queue_id
-        WHERE u.p = ANY(held) AND c.lease_id IS NULL AND c.due_at <= clock_timestamp() + interval '1 second'
+        WHERE u.p = ANY(held) AND c.lease_id IS NULL AND c.due_at - interval '1 second' <= clock_timestamp()
         FOR UPDATE OF c SKIP LOCKED
     ), next AS (
         SELECT o.*, m.seq, m.created_at
@@ -140,7 +142,7 @@ BEGIN
     IF resting IS NOT NULL THEN
         UPDATE queueing_partition p SET idle = true
         FROM (SELECT DISTINCT u.t, u.p FROM unnest(tenants, partitions) AS u (t, p)) w
-        WHERE p.tenant_id = w.t AND p.id = w.p AND p.id = ANY(resting) AND NOT p.idle;
+        WHERE p.id = w.p AND p.tenant_id + 0 = w.t AND p.id = ANY(resting) AND NOT p.idle;
     END IF;
 END $$;
 
@@ -172,7 +174,7 @@ BEGIN
     LEFT JOIN LATERAL (
         SELECT c.group_id, c.delivered, c.buried, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
         FROM queueing_consumer c
-        JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
+        JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
         WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.lease_id = u.lease AND g.name = u.name AND c.due_at > moment
         FOR UPDATE OF c
     ) h ON true;
@@ -279,7 +281,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT * FROM queueing_consumer k
             WHERE k.tenant_id = l.tenant_id AND k.partition_id = l.partition_id AND k.group_id = l.group_id
-                AND k.due_at <= now()
+                AND k.due_at - interval '0' <= now()
             FOR UPDATE SKIP LOCKED
         ) c
     ), taken AS (
@@ -293,7 +295,7 @@ BEGIN
             t.lease_id IS NOT NULL AND q.dead_letter_after_retries AND t.attempt >= q.retry_limit AS spent
         FROM taken t
         JOIN slot s ON s.lane = t.lane AND s.place = t.place
-        JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
+        JOIN queueing_partition p ON p.id = t.partition_id AND p.tenant_id + 0 = t.tenant_id
         JOIN queueing_queue q ON q.id = p.queue_id
     ), sized AS (
         SELECT d.*, least(
