@@ -224,7 +224,7 @@ def _polled(account: Account) -> bool:
 
 
 def _account(row: database.Row) -> Account:
-    names = ("id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint")
+    names = ("id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint", "mode", "sealed")
     fields = dict(zip(names, row, strict=True))
     if not isinstance(fields["options"], dict):  # typed in by people: one tenant's slip must not stop all
         fields["options"] = {}

@@ -83,8 +83,15 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("name", models.SlugField(max_length=63)),
-                ("kind", models.CharField(help_text="http or sandbox", max_length=20)),
-                ("url", models.CharField(blank=True, help_text="kind http: where it answers", max_length=500)),
+                ("kind", models.CharField(help_text="http, stripe or sandbox", max_length=20)),
+                (
+                    "url",
+                    models.CharField(
+                        blank=True,
+                        help_text="kind http: where it answers; kind stripe: empty for Stripe itself",
+                        max_length=500,
+                    ),
+                ),
                 (
                     "fee",
                     models.DecimalField(

@@ -1,11 +1,14 @@
 """What every kind of processor offers, and the words for what came of it. One kind, one file, one identical shape."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 import msgspec
+
+from registry.sealing import unseal
 
 
 class Result(StrEnum):
@@ -15,6 +18,8 @@ class Result(StrEnum):
     DECLINED = "declined"  # for good: another try would get the same answer
     NOT_BOOKED = "not_booked"  # for certain, for this send; a look-up's NOT_BOOKED only means "not yet"
     UNKNOWN = "unknown"  # it may have been booked, or may still be
+    REQUIRES_ACTION = "requires_action"  # it waits there for the payer or the merchant
+    CANCELED = "canceled"  # it was canceled there and will never be booked
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -25,6 +30,9 @@ class Outcome(msgspec.Struct, frozen=True):
     healthy: bool = True
     outage: bool = False  # it is the processor that cannot, whoever asks
     retry_after: float = 0.0  # seconds that the processor asked for
+    reference: str = ""  # what the processor calls it
+    fee: int | None = None  # minor units that it kept, where it says; else the account's share is taken
+    action: dict[str, Any] | None = None  # REQUIRES_ACTION: what is to be done, for the payment page
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +41,37 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: UUID
     amount: int  # minor units
     currency: str  # ISO 4217
-    requested_at: datetime  # stamped once, at dispatch; milliseconds
+    requested_at: datetime  # stamped once, at dispatch; milliseconds: with the payment it names a decision and its keys
+    tenant_id: int = 0
+    description: str = ""
+    method: dict[str, Any] | None = None  # how it is paid, as the sender said
+    reference: str = ""  # what the processor calls it, from an earlier answer
+    canceling: bool = False  # whoever looks it up cancels it, if it is not booked
+
+
+class Debt(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund on its way to the processor that booked the payment."""
+
+    refund_id: UUID
+    payment_id: UUID  # the payment's correlation id
+    payment_reference: str
+    amount: int  # minor units
+    currency: str  # ISO 4217
+    reason: str
+    requested_at: datetime  # stamped once
+    tenant_id: int
+    reference: str = ""  # what the processor calls the refund, from an earlier answer
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A booking in a processor's own books, for comparison with ours."""
+
+    correlation_id: UUID | None  # None: it carries no id of ours
+    reference: str
+    amount: int  # minor units
+    currency: str
+    refunded: int
+    requested_at: datetime
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -55,6 +93,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     enabled: bool
     endpoint: str  # what health, breaker and connections are shared by
+    mode: str = "sandbox"  # of its tenant
+    sealed: bytes | None = None
+
+    @property
+    def secrets(self) -> dict[str, Any]:
+        """Its keys, in the clear for as long as they are used. Raises registry.sealing.Sealed."""
+        return unseal(self.sealed, place=f"processor {self.id}")
 
     @property
     def longest_delay(self) -> float:
@@ -88,3 +133,26 @@ class Processor(Protocol):
 
     async def health(self, account: Account) -> Health | None:
         """What it says of itself; None when it does not say (rate limited, no answer)."""
+
+
+@runtime_checkable
+class GivesBack(Protocol):
+    """What a kind offers besides where money can be given back: `issubclass(KINDS[kind], GivesBack)`."""
+
+    async def refund(self, debt: Debt, account: Account) -> Outcome:
+        """Give money back, once per refund id."""
+
+    async def look_up_refund(self, debt: Debt, account: Account) -> Outcome:
+        """Ask whether it was given back: BOOKED, NOT_BOOKED (yet), DECLINED, or UNKNOWN."""
+
+
+@runtime_checkable
+class ShowsBooks(Protocol):
+    """What a kind offers besides where its books can be read: `issubclass(KINDS[kind], ShowsBooks)`."""
+
+    def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
+        """What it booked with `requested_at` from `since` to `until`, both inclusive. Raises Unanswered."""
+
+
+class Unanswered(Exception):
+    """A processor's books could not be read to the end."""

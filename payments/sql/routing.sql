@@ -1,9 +1,9 @@
 -- name: accounts
-SELECT id, tenant_id, name, kind, rtrim(url, '/'), (fee * 1000000)::bigint, options, enabled,
-    kind || ':' || coalesce(nullif(url, ''), id::text)
-FROM payments_processor
-WHERE tenant_id = ANY(%(tenants)s::bigint[])
-ORDER BY tenant_id, fee, id;
+SELECT p.id, p.tenant_id, p.name, p.kind, rtrim(p.url, '/'), (p.fee * 1000000)::bigint, p.options, p.enabled,
+    p.kind || ':' || coalesce(nullif(p.url, ''), p.id::text), t.mode, p.secrets
+FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
+WHERE p.tenant_id = ANY(%(tenants)s::bigint[])
+ORDER BY p.tenant_id, p.fee, p.id;
 
 -- name: elect
 -- One caller per endpoint and interval: whoever moves the time forward may ask.

@@ -32,10 +32,13 @@ class Processor(AsyncModelMixin, models.Model):
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="processors")
     name = models.SlugField(max_length=63)
-    kind = models.CharField(max_length=20, help_text="http or sandbox")
-    url = models.CharField(max_length=500, blank=True, help_text="kind http: where it answers")
+    kind = models.CharField(max_length=20, help_text="http, stripe or sandbox")
+    url = models.CharField(
+        max_length=500, blank=True, help_text="kind http: where it answers; kind stripe: empty for Stripe itself"
+    )
     fee = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="share of the amount: 0.05 is 5 %")
     options = models.JSONField(default=dict, blank=True)
+    secrets = models.BinaryField(null=True, editable=False, help_text="keys, sealed: registry.sealing")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -95,6 +98,9 @@ class Payment(AsyncModelMixin, models.Model):
     description = models.TextField(default="")
     metadata = models.JSONField(null=True)
     wanted_processor = models.CharField(max_length=63, default="", help_text="asked for by name; empty: routed")
+    method = models.JSONField(
+        null=True, help_text="how it is paid, where the sender says: never card data, only a reference"
+    )
 
     status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
     sequence = models.IntegerField(default=1, help_text="number of its latest event")
@@ -106,7 +112,9 @@ class Payment(AsyncModelMixin, models.Model):
     requested_at = models.DateTimeField(null=True, help_text="the requestedAt that was booked; milliseconds")
     in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
     fee = models.BigIntegerField(null=True, help_text="minor units")
+    owed_back = models.BigIntegerField(db_default=0, help_text="refunds asked for and not failed; minor units")
     refunded = models.BigIntegerField(default=0, help_text="minor units")
+    canceling = models.BooleanField(db_default=False, help_text="a cancel is wanted where it was sent already")
 
     scheduled_for = models.DateTimeField(null=True, help_text="when its sender wants it sent")
     run_at = models.DateTimeField(db_default=Now())
@@ -193,6 +201,8 @@ class Attempt(AsyncModelMixin, models.Model):
     outcome = models.CharField(max_length=10, choices=Outcome, default="", help_text="empty: not known yet")
     code = models.CharField(max_length=50, default="")
     latency_ms = models.IntegerField(null=True)
+    reference = models.CharField(max_length=255, db_default="", help_text="what the processor calls it")
+    action = models.JSONField(null=True, help_text="what the payer or the merchant has to do first")
 
     class Meta:
         ordering = ["-id"]
@@ -222,13 +232,21 @@ class PaymentEvent(AsyncModelMixin, models.Model):
     attempt = models.IntegerField(default=0)
     at = models.DateTimeField(db_default=Now())
     detail = models.CharField(max_length=300, default="")
+    # Empty: the payment came into `status`. Else what happened to it besides, such as refund.returned of refund `subject_id`.
+    kind = models.CharField(max_length=30, db_default="")
+    subject_id = models.BigIntegerField(null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "payment", "sequence"], name="event_sequence_once")]
 
 
 class LedgerEntry(AsyncModelMixin, models.Model):
-    """One line of a double entry. Debits are positive; the lines of a payment add up to zero."""
+    """One line of a double entry. Debits are positive; the lines of one cause add up to zero."""
+
+    class Cause(models.TextChoices):
+        PAYMENT = "payment"
+        REFUND = "refund"
+        DISPUTE = "dispute"
 
     class Account(models.TextChoices):
         PROCESSOR = "processor", "held by the processor"
@@ -243,6 +261,8 @@ class LedgerEntry(AsyncModelMixin, models.Model):
     amount = models.BigIntegerField(help_text="minor units, debit positive")
     currency = models.CharField(max_length=3)
     at = models.DateTimeField(db_default=Now())
+    cause = models.CharField(max_length=10, choices=Cause, db_default=Cause.PAYMENT.value)
+    cause_id = models.BigIntegerField(null=True, help_text="the refund or dispute; a payment is its own cause")
 
     class Meta:
         ordering = ["-id"]
