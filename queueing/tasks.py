@@ -5,7 +5,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvloop
 from asgiref.sync import async_to_sync
@@ -24,33 +24,46 @@ DRAINS: dict[str, Callable[[], Job]] = {}
 CHORES: dict[str, Callable[[], Awaitable[object]]] = {}  # name → a housekeeping coroutine
 
 
-def drain(queue: str) -> None:
-    """RQ entry point: drain `queue` until told to stop. Everything it opens, it closes."""
+def drain(*queues: str) -> None:
+    """RQ entry point: drain `queues` side by side until told to stop. Everything it opens, it closes."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_drain(queue))
+        runner.run(_drain(queues))
 
 
-async def _drain(queue: str) -> None:
+async def _drain(queues: Sequence[str]) -> None:
     parent = os.getppid()
-    drain = Drain(DRAINS[queue]())
+    drains = [Drain(DRAINS[queue]()) for queue in queues]
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for drain in drains:
+            drain.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain.stop)
+        loop.add_signal_handler(number, stop)
 
     async def watch_parent() -> None:
         # `kill -9` of the RQ worker leaves its horse alive in a process group of its own: nobody would stop it any more.
         if os.getppid() != parent:
             log.warning("the worker above is gone; stopping")
-            drain.stop()
+            stop()
         await asyncio.sleep(PARENT_CHECK)
+
+    async def run(drain: Drain, seconds: float) -> None:
+        try:
+            await drain.run(seconds=seconds)
+        finally:
+            stop()  # they begin and end together, or the next job would not give this one its drain back
 
     watching = loop.create_task(forever(watch_parent))
     try:
-        async with spill.carrying():
-            await drain.run(seconds=DRAIN_SECONDS * random.uniform(0.8, 1.2))
+        seconds = DRAIN_SECONDS * random.uniform(0.8, 1.2)
+        async with spill.carrying(), asyncio.TaskGroup() as group:
+            for one in drains:
+                group.create_task(run(one, seconds))
     finally:
         watching.cancel()
-        await drain.job.close()
+        await asyncio.gather(*(drain.job.close() for drain in drains))
         await end_loop()
 
 

@@ -44,8 +44,6 @@ class DrainWorker(GentleWorker):
         queue = self.queues[0]
         with contextlib.suppress(*REDIS_AWAY):
             if not queue.count:
-                for name in self.drains or tuple(DRAINS):
-                    queue.enqueue(
-                        "queueing.tasks.drain", name, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600
-                    )
+                names = self.drains or tuple(DRAINS)
+                queue.enqueue("queueing.tasks.drain", *names, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600)
         return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
