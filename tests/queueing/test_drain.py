@@ -143,7 +143,7 @@ async def test_a_payment_wakes_it_without_waiting_for_its_own_look(tenant, proce
         await eventually(lambda: _listeners())
         for _ in range(3):
             await accept(tenant)
-            await until_settled(tenant, within=1.0)
+            await until_settled(tenant, within=5.0)
 
 
 async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor):
@@ -152,7 +152,7 @@ async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor
         await database.fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")
         await seed(tenant, 3)  # says nothing to anybody
 
-        await until_settled(tenant, within=2.0)
+        await until_settled(tenant, within=5.0)
 
         await eventually(lambda: _listeners())
 
