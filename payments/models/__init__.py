@@ -1,5 +1,6 @@
 """The tables of payments, a file per concern."""
 
+from payments.models.inbound import InboundEvent, InboundPoll
 from payments.models.payments import (
     Attempt,
     DeadLetter,
@@ -18,6 +19,8 @@ __all__ = [
     "Attempt",
     "DeadLetter",
     "Endpoint",
+    "InboundEvent",
+    "InboundPoll",
     "LedgerEntry",
     "LedgerProof",
     "Payment",
