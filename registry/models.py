@@ -113,10 +113,10 @@ class Membership(AsyncModelMixin, models.Model):
 
 
 class AuditEntry(AsyncModelMixin, models.Model):
-    """What an operator did, why, and to how many rows. Written by registry.audit, never changed."""
+    """What an operator did, why, and to how many rows. Written by registry.audit; the database refuses any change."""
 
     at = models.DateTimeField(db_default=Now())
-    tenant = models.ForeignKey(Tenant, models.SET_NULL, null=True, blank=True, related_name="+")
+    tenant = models.ForeignKey(Tenant, models.PROTECT, null=True, blank=True, related_name="+")
     actor = models.CharField(max_length=150)
     action = models.CharField(max_length=100)
     target = models.CharField(max_length=200, help_text="what it was done to")
@@ -131,3 +131,29 @@ class AuditEntry(AsyncModelMixin, models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor}: {self.action} {self.target}"
+
+
+class AuditLink(AsyncModelMixin, models.Model):
+    """An audit entry's place in its chain. The database adds it as the entry's transaction commits (migration 0003)."""
+
+    entry_id = models.BigIntegerField(primary_key=True)
+    chain = models.BigIntegerField(help_text="the tenant's id; 0: the service's own")
+    position = models.BigIntegerField(help_text="from 1, without gaps, in the order of commits")
+    digest = models.BinaryField(max_length=32, help_text="SHA-256 of the digest before and the entry's content")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["chain", "position"], name="one_link_per_position")]
+
+    def __str__(self) -> str:
+        return f"{self.chain}/{self.position}"
+
+
+class AuditHead(AsyncModelMixin, models.Model):
+    """The end of a chain of audit entries: what shows that the latest ones were cut off."""
+
+    chain = models.BigIntegerField(primary_key=True)
+    position = models.BigIntegerField()
+    digest = models.BinaryField(max_length=32)
+
+    def __str__(self) -> str:
+        return f"{self.chain}/{self.position}"

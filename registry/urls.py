@@ -7,7 +7,7 @@ from payments import page_urls
 from payments import urls as payments
 from queueing import page_urls as queue_pages
 from queueing import urls as queueing
-from registry import files, status
+from registry import audit_views, files, status  # noqa: F401 - audit_views: ninja's routes
 from registry.api import api
 from registry.handler import lean
 

@@ -1,0 +1,27 @@
+-- name: chains
+-- Every chain there is anything of: by its head, by what lost its head, by entries that have no link.
+SELECT chain FROM registry_audithead
+UNION SELECT chain FROM registry_auditlink
+UNION SELECT coalesce(e.tenant_id, 0) FROM registry_auditentry e
+    WHERE NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id)
+ORDER BY 1;
+
+-- name: head
+SELECT position, digest FROM registry_audithead WHERE chain = %(chain)s;
+
+-- name: links
+-- The next links of a chain with what their digests were taken of, or NULL where the entry is gone. The content is said as
+-- in migration 0003, in words of its own: who changes the function there changes no verification.
+SELECT l.position, l.entry_id, l.digest, coalesce(e.tenant_id, 0),
+    CASE WHEN e.id IS NOT NULL THEN jsonb_build_array(e.id, e.tenant_id, e.actor, e.action, e.target, e.rows, e.reason,
+        e.detail, (extract(epoch FROM e.at) * 1000000)::bigint)::text END
+FROM registry_auditlink l LEFT JOIN registry_auditentry e ON e.id = l.entry_id
+WHERE l.chain = %(chain)s AND l.position > %(after)s
+ORDER BY l.position
+LIMIT %(limit)s;
+
+-- name: unlinked
+-- An entry that got past the trigger.
+SELECT min(e.id) FROM registry_auditentry e
+WHERE e.tenant_id IS NOT DISTINCT FROM nullif(%(chain)s::bigint, 0)
+  AND NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id);
