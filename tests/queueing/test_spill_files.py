@@ -286,15 +286,16 @@ asyncio.run(main())
 
 
 async def test_a_full_disk_is_a_503_and_leaves_no_torn_record(tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, "-c", FILLS, str(tmp_path)], cwd=PROJECT, capture_output=True, text=True, timeout=30
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FILLS, str(tmp_path), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    kept, status, retry_after = done.stdout.split()
+    said, complaint = await asyncio.wait_for(done.communicate(), 30)
+    kept, status, retry_after = said.decode().split()
 
     heir = await left_by_the_dead(tmp_path)
     items = await heir.batch(1000)
 
-    assert (done.returncode, status, retry_after) == (0, "503", "1"), done.stderr
+    assert (done.returncode, status, retry_after) == (0, "503", "1"), complaint
     assert [int(item.record.data[:4]) for item in items if item.record] == list(range(int(kept) + 1))
     assert [item for item in items if item.record is None] == []
     assert int(kept) > 10
