@@ -2,18 +2,21 @@
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from payments.processors.base import Account, Order, Outcome, Result
-from payments.states import FAILED, QUEUED, SUCCEEDED, UNCERTAIN, Status
+from payments.states import CANCELED, FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 
 MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
 MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF that is well over an hour
 FIRST_BACKOFF = 0.1  # seconds
 LONGEST_BACKOFF = 30.0  # seconds
 GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and never fail
+# A processor that says so knows what became of every send so far, whoever asked.
+CERTAIN = frozenset({Result.BOOKED, Result.REQUIRES_ACTION, Result.CANCELED})
 
 
 class Claim(msgspec.Struct, kw_only=True):
@@ -35,6 +38,15 @@ class Claim(msgspec.Struct, kw_only=True):
     in_doubt_for: float  # seconds at the claim, by the database's clock: ours may be stepped at any time
     taken_at: float  # of our monotonic clock
     created_at: datetime
+    description: str = ""
+    method: dict[str, Any] | None = None
+    reference: str = ""  # what the processor calls it, from an earlier attempt of this decision
+    canceling: bool = False
+
+    @property
+    def sent_before(self) -> bool:
+        """Whether this attempt is to find out what became of earlier ones."""
+        return self.in_doubt_since is not None
 
     @property
     def order(self) -> Order:
@@ -43,6 +55,11 @@ class Claim(msgspec.Struct, kw_only=True):
             amount=self.amount,
             currency=self.currency,
             requested_at=self.requested_at,
+            tenant_id=self.tenant_id,
+            description=self.description,
+            method=self.method,
+            reference=self.reference,
+            canceling=self.canceling,
         )
 
 
@@ -58,28 +75,31 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     wait: float | None = None  # seconds until it is due again
     in_doubt_since: datetime | None = None  # when uncertain: None is from now on
     dead: bool = False
+    reference: str = ""  # what the processor calls it, where it said so
+    fee: int | None = None  # minor units that it kept, where it said so
+    action: dict[str, Any] | None = None
 
 
 def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    """The first send of a decision, or a look-up that found the booking."""
-    if outcome.result is Result.BOOKED:
-        return _booked(claim, outcome, latency_ms)
+    """The first send of a decision, or a look-up that is certain."""
+    if outcome.result in CERTAIN:
+        return _certain(claim, outcome, latency_ms)
     if outcome.result is Result.DECLINED:
         return _final(claim, outcome, f"Declined by {claim.account.name} ({outcome.code})", latency_ms)
     if outcome.result is Result.NOT_BOOKED:
         return _again(claim, outcome, latency_ms)
-    return unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
+    return _unclear(claim, outcome, latency_ms)
 
 
 def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    """A send to the same processor while an earlier one is in doubt: only a booking ends the doubt.
+    """A send to the same processor while an earlier one is in doubt: only what is certain for both ends the doubt.
 
     A refusal says nothing of the earlier send, which may still be on its way.
     """
-    if outcome.result is Result.BOOKED:
-        return _booked(claim, outcome, latency_ms)
+    if outcome.result in CERTAIN:
+        return _certain(claim, outcome, latency_ms)
     if outcome.result is Result.UNKNOWN:
-        return unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
+        return _unclear(claim, outcome, latency_ms)
     return still_in_doubt(claim, outcome, latency_ms)
 
 
@@ -87,6 +107,7 @@ def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlemen
     return msgspec.structs.replace(
         unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms),
         in_doubt_since=claim.in_doubt_since,
+        reference=outcome.reference,
     )
 
 
@@ -103,14 +124,27 @@ def never_booked(claim: Claim, latency_ms: int) -> Settlement:
     )
 
 
-def _booked(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+_SAYS = {
+    Result.BOOKED: (SUCCEEDED, "Booked at {}"),
+    Result.REQUIRES_ACTION: (REQUIRES_ACTION, "{} waits for the payer"),
+    Result.CANCELED: (CANCELED, "Canceled at {}"),
+}
+
+
+def _certain(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    status, detail = _SAYS[outcome.result]
+    if outcome.action and outcome.action.get("type") == "capture":
+        detail = "Authorized at {}, to be captured"
     return Settlement(
         claim=claim,
-        status=SUCCEEDED,
-        outcome=Result.BOOKED,
+        status=status,
+        outcome=outcome.result,
         code=outcome.code,
-        detail=f"Booked at {claim.account.name}",
+        detail=detail.format(claim.account.name),
         latency_ms=latency_ms,
+        reference=outcome.reference,
+        fee=outcome.fee,
+        action=outcome.action,
     )
 
 
@@ -123,6 +157,7 @@ def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead
         detail=detail,
         latency_ms=latency_ms,
         dead=dead,
+        reference=outcome.reference,
     )
 
 
@@ -139,7 +174,13 @@ def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
         detail=f"Not booked at {claim.account.name} ({outcome.code})",
         latency_ms=latency_ms,
         wait=max(outcome.retry_after, backoff(claim.tries)),
+        reference=outcome.reference,
     )
+
+
+def _unclear(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    settlement = unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
+    return msgspec.structs.replace(settlement, reference=outcome.reference)
 
 
 def unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: float | None = None) -> Settlement:

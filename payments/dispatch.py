@@ -5,6 +5,7 @@ a reset or the death of a worker, is settled at the same processor with the same
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,17 +13,26 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
 from payments import events, money, routing
-from payments.decisions import Claim, Settlement, after_repeat, after_send, never_booked, still_in_doubt, unknown
+from payments.decisions import (
+    CERTAIN,
+    Claim,
+    Settlement,
+    after_repeat,
+    after_send,
+    never_booked,
+    still_in_doubt,
+    unknown,
+)
 from payments.processors import KINDS
 from payments.processors.base import Account, Outcome, Processor, Result
 from payments.routing import Atlas, Road
-from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
+from payments.states import OPEN, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
 from registry import database, live, telemetry
@@ -46,11 +56,13 @@ POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
 
 _COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
     coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
-    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8"""
+    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
+    p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL"""
 # A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
 _JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
 
 DOUBTS = SQL["doubts"].format(columns=_COLUMNS, joins=_JOINS)
+SETTLE = SQL["settle"].format(again=SQL["again"])
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
 
@@ -72,6 +84,11 @@ class Found(NamedTuple):
     processor_id: int  # of the last attempt, as requested_at: a fresh payment has neither (None)
     requested_at: datetime
     doubted_for: float
+    description: str
+    method: dict[str, Any] | None
+    reference: str
+    canceling: bool
+    free: bool  # in doubt, but in no worker's hands that may have been cut off
 
 
 class Dispatch:
@@ -145,8 +162,8 @@ class Dispatch:
             fresh = row.status == QUEUED
             if fresh:
                 road = routing.choose(self.atlas.of(row.tenant_id), wanted=row.wanted, now=now)
-            else:  # sent before, outcome unknown: the same processor, the same requestedAt
-                road = self._same_road(row.tenant_id, row.processor_id)
+            else:  # sent before, outcome unknown or changed: the same processor, the same requestedAt
+                road = self._same_road(row)
             if road is None:
                 roadless.append((row.tenant_id, row.payment_id))
                 continue
@@ -157,7 +174,7 @@ class Dispatch:
                     correlation_id=row.correlation_id,
                     amount=row.amount,
                     currency=row.currency,
-                    status=PROCESSING if fresh else UNCERTAIN,
+                    status=PROCESSING if fresh or _asked(row) else UNCERTAIN,
                     was=Status(row.status),
                     number=row.attempt + 1,
                     tries=row.attempt + 1 - row.tries_from,
@@ -168,13 +185,18 @@ class Dispatch:
                     in_doubt_for=0.0 if fresh else row.doubted_for,
                     taken_at=now,
                     created_at=row.created_at,
+                    description=row.description,
+                    method=row.method,
+                    reference="" if fresh else row.reference,
+                    canceling=row.canceling,
                 )
             )
         return claims, roadless
 
-    def _same_road(self, tenant: int, processor_id: int) -> Road | None:
-        account = self.atlas.account(tenant, processor_id)
-        return Road(account, "same processor: the outcome of an earlier send is unknown") if account else None
+    def _same_road(self, row: Found) -> Road | None:
+        account = self.atlas.account(row.tenant_id, row.processor_id)
+        why = "it was asked to look again" if _asked(row) else "the outcome of an earlier send is unknown"
+        return Road(account, f"same processor: {why}") if account else None
 
     def _beginnings(self, claims: Sequence[Claim]) -> dict[str, object]:
         return {
@@ -189,6 +211,7 @@ class Dispatch:
             "requested_at": [c.requested_at for c in claims],
             "reason": Texts([c.reason for c in claims]),
             "in_doubt_since": unless_empty([c.in_doubt_since for c in claims]),
+            "reference": Texts([c.reference for c in claims]),
         }
 
     def _tell_begun(self, claims: Sequence[Claim], numbered: Sequence[database.Row]) -> None:
@@ -208,13 +231,13 @@ class Dispatch:
         telemetry.TENANT.set(claim.tenant_id)
         telemetry.PAYMENT.set(str(claim.correlation_id))
         processor = await self._processor(claim.account)
-        if claim.status is PROCESSING:
+        if claim.sent_before:
+            settlement = await self._resolve(processor, claim, started)
+        else:
             outcome = await self._send(processor, claim)
             settlement = after_send(claim, outcome, _ms(started))
-        else:
-            settlement = await self._resolve(processor, claim, started)
         await self.settle(settlement)
-        return settlement.status in (SUCCEEDED, FAILED)
+        return settlement.status not in OPEN
 
     async def _send(self, processor: Processor, claim: Claim) -> Outcome:
         started = time.perf_counter()
@@ -229,7 +252,7 @@ class Dispatch:
     async def _resolve(self, processor: Processor, claim: Claim, started: float) -> Settlement:
         """Find out what became of an earlier send, at the processor it went to."""
         looked_up = await processor.look_up(claim.order, claim.account)
-        if looked_up.result is Result.BOOKED:
+        if looked_up.result in CERTAIN or looked_up.result is Result.DECLINED:
             return after_send(claim, looked_up, _ms(started))
         if looked_up.result is Result.NOT_BOOKED and self._doubt_is_over(claim):
             return never_booked(claim, _ms(started))
@@ -273,7 +296,7 @@ class Dispatch:
 
     async def _write(self, batch: Sequence[Settlement]) -> list[bool]:
         with telemetry.SETTLE_SECONDS.time():
-            rows = await database.fetch(SQL["settle"], self._settlement_columns(batch))
+            rows = await database.fetch(SETTLE, self._settlement_columns(batch))
         done = {(tenant, payment): rest for tenant, payment, *rest in rows}
         told, verdicts = [], []
         for s in batch:
@@ -299,7 +322,7 @@ class Dispatch:
             "changed": [s.status is not s.claim.status for s in batch],
             "processor": Bigints([c.account.id for c in claims]),
             "requested_at": [c.requested_at for c in claims],
-            "fee": Bigints([money.share(c.amount, c.account.fee_ppm) for c in claims]),
+            "fee": Bigints([_fee(s) for s in batch]),
             "outcome": Texts([s.outcome.value for s in batch]),
             "code": Texts([s.code[:50] for s in batch]),
             "detail": Texts([s.detail[:300] for s in batch]),
@@ -307,6 +330,9 @@ class Dispatch:
             "wait": [s.wait for s in batch],
             "in_doubt_since": unless_empty([s.in_doubt_since for s in batch]),
             "dead": [s.dead for s in batch],
+            "reference": Texts([s.reference for s in batch]),
+            "action": Texts([json.dumps(s.action) if s.action else None for s in batch]),
+            "lease": LEASE,
         }
 
     async def hand_back(self, items: Sequence[Claim]) -> None:
@@ -344,6 +370,16 @@ class Dispatch:
         if health:
             self.atlas.endpoints[account.endpoint].said(health)
             await routing.note(account.endpoint, health)
+
+
+def _asked(row: Found) -> bool:
+    """Whether lifecycle.look_again brought it here: nobody was cut off, but something happened to it there."""
+    return row.status == PROCESSING and row.free
+
+
+def _fee(settlement: Settlement) -> int:
+    claim = settlement.claim
+    return money.share(claim.amount, claim.account.fee_ppm) if settlement.fee is None else settlement.fee
 
 
 def _ms(started: float) -> int:

@@ -20,7 +20,13 @@ class DifferentContent(PaymentError):
 
 
 class NotCancelable(PaymentError):
-    """Only a payment that is still queued can be canceled."""
+    """Only a payment that is queued or requires action can be canceled."""
+
+    status = 409
+
+
+class NotCapturable(PaymentError):
+    """Only a payment that is authorized and waits to be captured can be captured."""
 
     status = 409
 

@@ -44,6 +44,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     processor: str = ""
     scheduled_for: datetime | None = None
     priority: int = 0
+    method: dict[str, Any] | None = None  # how it is paid: references only, never card data
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ _content = msgspec.msgpack.Encoder(order="deterministic")
 
 def fingerprint(order: Order) -> bytes:
     """16 bytes that stand for the content of an order: the same content, the same bytes, for ever."""
-    content = (
+    content: tuple[Any, ...] = (
         order.amount,
         order.currency,
         order.description,
@@ -77,6 +78,8 @@ def fingerprint(order: Order) -> bytes:
         order.scheduled_for,
         order.priority,
     )
+    if order.method:  # fingerprints of payments without one stay what they were before there was any
+        content += (order.method,)
     return hashlib.blake2b(_content.encode(content), digest_size=16).digest()
 
 
@@ -151,7 +154,7 @@ async def _accept(batch: Sequence[_Row]) -> list[_Verdict]:
     if told:
         _ACCEPTED.inc(len(told))
         live.tell(told)
-        _wake()
+        wake()
     if open_keys:
         return _judge(batch, verdicts, await _existing(open_keys))
     return verdicts
@@ -176,6 +179,7 @@ def _columns(batch: Sequence[_Row]) -> dict[str, Any]:
         "run_at": unless_empty([o.scheduled_for for o in orders]),
         "priority": Bigints([o.priority for o in orders]),
         "at": unless_empty([row.at for row in batch]),
+        "method": Texts([_json(o.method) if o.method else None for o in orders]),
     }
 
 
@@ -333,5 +337,6 @@ class _Waker:
 _wakers: dict[asyncio.AbstractEventLoop, _Waker] = {}
 
 
-def _wake() -> None:
+def wake() -> None:
+    """Tell the drains that something is due."""
     _wakers.setdefault(asyncio.get_running_loop(), _Waker()).wake()

@@ -1,12 +1,14 @@
-"""What a sender can do to a payment after it was accepted: wait for it, cancel it, or (in a sandbox) forget all of them."""
+"""What can be done to a payment after it was accepted: wait, cancel, capture, look again, or (in a sandbox) forget all of them."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from payments import events, queries
-from payments.errors import NotCancelable, UnknownPayment
-from payments.states import CANCELED, OPEN, sources_of
+from payments import events, intake, queries
+from payments.errors import NotCancelable, NotCapturable, UnknownPayment
+from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
 from registry import database, live
 from registry.sync import sync_twin
 
@@ -27,21 +29,108 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
             return False
 
 
+# -- What happens at the processor ---------------------------------------------------------------------------
+
+AT_PROCESSOR: Final = (REQUIRES_ACTION, PROCESSING, UNCERTAIN)  # something may happen to it there that we are not told
+
+
+async def look_again(
+    *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = "Something changed at the processor"
+) -> set[UUID]:
+    """Have workers ask the processor about these payments again, at once; the ids of those that are at one.
+
+    For whoever heard that something happened there (a webhook, the payer's return, a janitor), best after asking whether it
+    changed anything: what waits for an action goes through `processing`, with an event. Settled payments are left alone.
+    """
+    return await _look_again(tenant_id, correlation_ids, reason, AT_PROCESSOR)
+
+
+look_again_sync = sync_twin(look_again)
+
+
+async def _look_again(
+    tenant_id: int,
+    correlation_ids: Sequence[UUID],
+    reason: str,
+    statuses: Sequence[Status],
+    *,
+    cancel: bool = False,
+    capture: bool = False,
+) -> set[UUID]:
+    rows = await database.fetch(
+        SQL["look_again"],
+        {
+            "tenant": tenant_id,
+            "correlations": list(correlation_ids),
+            "statuses": [status.value for status in statuses],
+            "reason": reason[:300],
+            "cancel": cancel,
+            "capture": capture,
+        },
+    )
+    for correlation_id, sequence in rows:
+        if sequence is not None:
+            live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
+    if rows:
+        intake.wake()
+    return {correlation_id for correlation_id, _ in rows}
+
+
 async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
-    """Cancel a payment that no worker has claimed; its status object.
+    """Cancel a payment that no worker has claimed, or have it canceled where it waits for an action; its status object.
 
     A second cancel answers like the first. Raises UnknownPayment (404), NotCancelable (409): a worker was faster.
     """
-    params = {"tenant": tenant_id, "correlation": correlation_id, "sources": sources_of(CANCELED)}
+    params = {"tenant": tenant_id, "correlation": correlation_id}
     moved = await database.fetch(SQL["cancel"], params)
+    if not moved:
+        await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
+    found = await _status(tenant_id, correlation_id)
+    if moved:
+        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
+    elif found["status"] != CANCELED and not (await _purpose(params)).canceling:
+        raise NotCancelable(
+            f"it is {found['status']}; only a payment that is queued or requires action can be canceled"
+        )
+    return found
+
+
+async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
+    """Have an authorized payment captured by a worker; its status object.
+
+    A second capture answers like the first. Raises UnknownPayment (404), NotCapturable (409): it waits for no capture.
+    """
+    params = {"tenant": tenant_id, "correlation": correlation_id}
+    purpose = await _purpose(params)
+    if purpose.waits_for == "capture" and not purpose.canceling:
+        await _look_again(tenant_id, [correlation_id], "The sender captures it", [REQUIRES_ACTION], capture=True)
+    found = await _status(tenant_id, correlation_id)
+    if not (await _purpose(params)).capturing:
+        raise NotCapturable(f"it is {found['status']}")
+    return found
+
+
+class _Purpose(NamedTuple):
+    """What is being done with a payment, beside its status."""
+
+    canceling: bool = False  # and not ended otherwise
+    capturing: bool = False  # or captured
+    waits_for: str = ""  # the type of the action that it requires
+
+
+async def _purpose(params: dict[str, Any]) -> _Purpose:
+    rows = await database.fetch(SQL["purpose"], params)
+    return _Purpose(*rows[0]) if rows else _Purpose()
+
+
+async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
     found = await queries.status_of(tenant_id, correlation_id)
     if found is None:
         raise UnknownPayment
-    if moved:
-        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
-    elif found["status"] != CANCELED:
-        raise NotCancelable(f"it is {found['status']}; only a queued payment can be canceled")
     return found
+
+
+# -- Forgetting ----------------------------------------------------------------------------------------------
 
 
 async def purge(*, tenant_id: int) -> int:

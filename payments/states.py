@@ -23,11 +23,11 @@ REQUIRES_ACTION, SUCCEEDED, FAILED, CANCELED = Status.REQUIRES_ACTION, Status.SU
 
 ARROWS: Final[dict[Status, frozenset[Status]]] = {
     QUEUED: frozenset({PROCESSING, CANCELED}),
-    # back to QUEUED: the processor said for certain that it did not book
-    PROCESSING: frozenset({SUCCEEDED, FAILED, UNCERTAIN, QUEUED, REQUIRES_ACTION}),
+    # back to QUEUED: the processor said for certain that it did not book; to CANCELED: that it never will
+    PROCESSING: frozenset({SUCCEEDED, FAILED, UNCERTAIN, QUEUED, REQUIRES_ACTION, CANCELED}),
     # to QUEUED only once the processor's longest delay has passed and it still knows nothing of the payment
-    UNCERTAIN: frozenset({SUCCEEDED, FAILED, QUEUED}),
-    REQUIRES_ACTION: frozenset({PROCESSING, CANCELED}),
+    UNCERTAIN: frozenset({SUCCEEDED, FAILED, QUEUED, REQUIRES_ACTION, CANCELED}),
+    REQUIRES_ACTION: frozenset({PROCESSING}),  # to be looked at again, whatever happened to it
     SUCCEEDED: frozenset(),
     FAILED: frozenset({QUEUED}),  # only an operator's replay of a dead letter
     CANCELED: frozenset(),
@@ -59,5 +59,5 @@ LOOKS: Final[dict[Status, Look]] = {
     REQUIRES_ACTION: Look("◐", "violet", "Waiting for you to confirm the payment."),
     SUCCEEDED: Look("●", "green", "Booked."),
     FAILED: Look("✕", "red", "Not booked. No money has moved."),
-    CANCELED: Look("–", "grey", "Canceled before it was sent. No money has moved."),
+    CANCELED: Look("–", "grey", "Canceled. No money has moved."),
 }

@@ -188,6 +188,8 @@ class Attempt(AsyncModelMixin, models.Model):
         DECLINED = "declined"
         NOT_BOOKED = "not_booked", "not booked"
         UNKNOWN = "unknown"
+        REQUIRES_ACTION = "requires_action", "requires action"
+        CANCELED = "canceled"
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
@@ -198,7 +200,7 @@ class Attempt(AsyncModelMixin, models.Model):
     requested_at = models.DateTimeField()
     worker_id = models.BigIntegerField(null=True)
     started_at = models.DateTimeField(db_default=Now())
-    outcome = models.CharField(max_length=10, choices=Outcome, default="", help_text="empty: not known yet")
+    outcome = models.CharField(max_length=20, choices=Outcome, default="", help_text="empty: not known yet")
     code = models.CharField(max_length=50, default="")
     latency_ms = models.IntegerField(null=True)
     reference = models.CharField(max_length=255, db_default="", help_text="what the processor calls it")

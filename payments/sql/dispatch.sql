@@ -4,8 +4,9 @@
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
-        %(processor)b::bigint[], %(requested_at)b::timestamptz[], %(reason)b::text[], %(in_doubt_since)b::timestamptz[]
-    ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, reason, in_doubt_since)
+        %(processor)b::bigint[], %(requested_at)b::timestamptz[], %(reason)b::text[], %(in_doubt_since)b::timestamptz[],
+        %(reference)b::text[]
+    ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, reason, in_doubt_since, reference)
 ), begun AS (
     UPDATE payments_payment p
     SET status = i.status, sequence = p.sequence + i.changed::int, attempt = i.number, in_doubt_since = i.in_doubt_since,
@@ -15,8 +16,8 @@ WITH input AS MATERIALIZED (
     WHERE p.tenant_id = i.tenant_id AND p.id = i.payment_id
     RETURNING p.tenant_id, p.id AS payment_id, p.sequence, p.status, i.number, i.processor_id, i.reason, i.changed
 ), attempts AS (
-    INSERT INTO payments_attempt (tenant_id, payment_id, number, processor_id, reason, requested_at, worker_id, started_at, outcome, code)
-    SELECT tenant_id, payment_id, number, processor_id, reason, requested_at, %(worker)s, now(), '', '' FROM input
+    INSERT INTO payments_attempt (tenant_id, payment_id, number, processor_id, reason, requested_at, worker_id, started_at, outcome, code, reference)
+    SELECT tenant_id, payment_id, number, processor_id, reason, requested_at, %(worker)s, now(), '', '', reference FROM input
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position)
     SELECT tenant_id, count(*) FROM begun WHERE changed GROUP BY tenant_id ORDER BY tenant_id
@@ -64,34 +65,45 @@ UPDATE payments_payment
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]));
 
+-- name: again
+(i.status = 'requires_action' AND p.run_at > p.leased_until - make_interval(secs => %(lease)s))
+
 -- name: settle
 -- Everything that an outcome means, in one commit: state (compare and set: fenced by worker, attempt and state), attempt,
 -- ledger, roll-ups, dead letters, events. Shared rows last and in order: roll-ups by key, then streams by tenant.
+-- Again: what waits for an action but was made due again while it was in our hands is looked at once more, for what we
+-- were told may be older than what happened there (look_again in lifecycle.sql). It stays what it is, in doubt from now on.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
         %(processor)b::bigint[], %(requested_at)b::timestamptz[], %(fee)b::bigint[], %(outcome)b::text[], %(code)b::text[],
-        %(detail)b::text[], %(latency)b::bigint[], %(wait)b::float8[], %(in_doubt_since)b::timestamptz[], %(dead)b::boolean[]
+        %(detail)b::text[], %(latency)b::bigint[], %(wait)b::float8[], %(in_doubt_since)b::timestamptz[], %(dead)b::boolean[],
+        %(reference)b::text[], %(action)b::text[]
     ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, fee, outcome, code,
-        detail, latency, wait, in_doubt_since, dead)
+        detail, latency, wait, in_doubt_since, dead, reference, action)
 ), settled AS (
     UPDATE payments_payment p
-    SET status = i.status, sequence = p.sequence + i.changed::int, code = CASE WHEN i.status = 'succeeded' THEN '' ELSE i.code END,
+    SET status = CASE WHEN {again} THEN p.status ELSE i.status END,
+        sequence = p.sequence + (i.changed AND NOT {again})::int,
+        code = CASE WHEN i.status = 'succeeded' THEN '' ELSE i.code END,
         processor_id = CASE WHEN i.status = 'succeeded' THEN i.processor_id ELSE p.processor_id END,
         requested_at = CASE WHEN i.status = 'succeeded' THEN i.requested_at ELSE p.requested_at END,
         fee = CASE WHEN i.status = 'succeeded' THEN i.fee ELSE p.fee END,
-        in_doubt_since = CASE WHEN i.status = 'uncertain' THEN coalesce(i.in_doubt_since, now()) END,
+        in_doubt_since = CASE WHEN i.status = 'uncertain' OR {again} THEN coalesce(i.in_doubt_since, now()) END,
+        tries_from = CASE WHEN i.status = 'requires_action' THEN i.number ELSE p.tries_from END,
         run_at = CASE WHEN i.dead AND i.status = 'uncertain' THEN '9999-12-31Z'::timestamptz
             WHEN i.wait IS NULL THEN p.run_at ELSE now() + make_interval(secs => i.wait) END,
         lease_id = NULL, leased_until = NULL,
-        changed_at = CASE WHEN i.changed THEN now() ELSE p.changed_at END
+        changed_at = CASE WHEN i.changed AND NOT {again} THEN now() ELSE p.changed_at END
     FROM input i
     WHERE p.tenant_id = i.tenant_id AND p.id = i.payment_id
       AND p.attempt = i.number AND p.lease_id = %(worker)s AND p.status IN ('processing', 'uncertain')
     RETURNING p.tenant_id, p.id AS payment_id, p.sequence, p.status, p.amount, p.currency,
-        i.number, i.changed, i.processor_id, i.requested_at, i.fee, i.outcome, i.code, i.detail, i.latency, i.dead
+        i.number, i.changed AND p.status = i.status AS changed, i.processor_id, i.requested_at, i.fee, i.outcome, i.code, i.detail,
+        i.latency, i.dead, i.reference, i.action
 ), attempts AS (
-    UPDATE payments_attempt a SET outcome = s.outcome, code = s.code, latency_ms = s.latency
+    UPDATE payments_attempt a SET outcome = s.outcome, code = s.code, latency_ms = s.latency,
+        reference = CASE WHEN s.reference = '' THEN a.reference ELSE s.reference END, action = s.action::jsonb
     FROM settled s
     WHERE a.tenant_id = s.tenant_id AND a.payment_id = s.payment_id AND a.number = s.number
 ), booked AS (

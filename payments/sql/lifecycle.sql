@@ -2,7 +2,7 @@
 -- Compare and set: whoever claims the row first wins. The event is numbered in the same statement.
 WITH moved AS (
     UPDATE payments_payment SET status = 'canceled', sequence = sequence + 1, changed_at = now()
-    WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s AND status = ANY(%(sources)s)
+    WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s AND status = 'queued'
     RETURNING tenant_id, id, sequence, attempt
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
@@ -13,6 +13,51 @@ INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, st
 SELECT m.tenant_id, n.position, m.id, m.sequence, 'canceled', m.attempt, now(), 'Canceled by the sender'
 FROM moved m JOIN numbered n USING (tenant_id)
 RETURNING position;
+
+-- name: look_again
+-- Make payments that are at a processor due at once, for something may have happened to them there. What waits for an
+-- action goes back to work (compare and set, its event numbered in the same statement). What is in a worker's hands stays
+-- there; that it is due later than it was taken tells the settling that the worker's answer may be older than the news.
+-- By clock_timestamp(): now() may lie before a claim that this statement had to wait for.
+WITH found AS (
+    SELECT id, status = 'requires_action' AS waits FROM payments_payment
+    WHERE tenant_id = %(tenant)s AND correlation_id = ANY(%(correlations)s::uuid[])
+      AND status = ANY(%(statuses)s::text[])
+    ORDER BY id
+    FOR UPDATE
+), due AS (
+    UPDATE payments_payment p
+    SET run_at = clock_timestamp(), status = CASE WHEN waits THEN 'processing' ELSE p.status END,
+        sequence = p.sequence + waits::int, in_doubt_since = CASE WHEN waits THEN now() ELSE p.in_doubt_since END,
+        canceling = p.canceling OR %(cancel)s,
+        method = CASE WHEN %(capture)s THEN coalesce(p.method, '{}') || '{"capture": true}' ELSE p.method END,
+        changed_at = CASE WHEN waits THEN now() ELSE p.changed_at END
+    FROM found
+    WHERE p.tenant_id = %(tenant)s AND p.id = found.id
+    RETURNING p.tenant_id, p.id, p.correlation_id, p.sequence, p.attempt, waits
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM due WHERE waits GROUP BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
+    SELECT d.tenant_id, n.position - row_number() OVER (ORDER BY d.id DESC) + 1, d.id, d.sequence, 'processing',
+        a.processor_id, d.attempt, now(), %(reason)s
+    FROM due d
+    JOIN numbered n USING (tenant_id)
+    LEFT JOIN payments_attempt a ON a.tenant_id = d.tenant_id AND a.payment_id = d.id AND a.number = d.attempt
+    WHERE d.waits
+)
+SELECT correlation_id, CASE WHEN waits THEN sequence END FROM due;
+
+-- name: purpose
+SELECT p.canceling AND p.status IN ('requires_action', 'processing', 'uncertain'),
+    coalesce((p.method ->> 'capture')::boolean, false) AND p.status NOT IN ('failed', 'canceled'),
+    CASE WHEN p.status = 'requires_action' THEN coalesce(a.action ->> 'type', '') ELSE '' END
+FROM payments_payment p
+LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
+WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
 
 -- name: purge
 -- The payments, and what their going means for the roll-ups. It waits for those that a worker is settling right now; what

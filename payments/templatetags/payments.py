@@ -17,6 +17,8 @@ OUTCOMES = {
     "declined": ("✕", "red", "declined"),
     "not_booked": ("✕", "grey", "not booked"),
     "unknown": ("◑", "amber", "no answer, being asked again"),
+    "requires_action": ("◐", "violet", "waits for an action"),
+    "canceled": ("–", "grey", "canceled"),
     "": ("◔", "blue", "under way"),
 }
 BREAKERS = {

@@ -61,7 +61,7 @@ async def test_a_payment_at_a_processor_cannot_be_canceled(api: Api, worker, def
 
     status, said = await cancel(api, payment["correlationId"])
 
-    assert (status, said["title"]) == (409, "Only a payment that is still queued can be canceled")
+    assert (status, said["title"]) == (409, "Only a payment that is queued or requires action can be canceled")
 
 
 async def test_a_settled_payment_cannot_be_canceled(api: Api, worker, default):
@@ -70,7 +70,7 @@ async def test_a_settled_payment_cannot_be_canceled(api: Api, worker, default):
 
     status, said = await cancel(api, payment["correlationId"])
 
-    assert (status, said["detail"]) == (409, "it is succeeded; only a queued payment can be canceled")
+    assert (status, said["detail"]) == (409, "it is succeeded; only a payment that is queued or requires action can be canceled")
 
 
 async def test_of_a_cancel_and_a_claim_at_the_same_time_one_wins(api: Api, default):

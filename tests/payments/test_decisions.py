@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from payments import decisions
 from payments.decisions import GIVE_UP_AFTER, LONGEST_BACKOFF, MAX_ATTEMPTS, MAX_QUESTIONS, Claim, Settlement
 from payments.processors.base import Account, Outcome, Result
-from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
+from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 
 ACCOUNT = Account(
     id=1, tenant_id=1, name="default", kind="http", url="", fee_ppm=0, options={}, enabled=True, endpoint="e"
@@ -21,7 +21,9 @@ outcomes = st.builds(
     healthy=st.booleans(),
     outage=st.booleans(),
     retry_after=st.floats(0, 60),
+    reference=st.sampled_from(["", "pi_1"]),
 )
+CERTAIN = {Result.BOOKED: SUCCEEDED, Result.REQUIRES_ACTION: REQUIRES_ACTION, Result.CANCELED: CANCELED}
 
 
 @st.composite
@@ -54,7 +56,7 @@ def sound(settlement: Settlement) -> None:
     assert (settlement.wait is not None) == waits
     assert settlement.wait is None or 0 <= settlement.wait <= max(LONGEST_BACKOFF, 60.0)
     assert (settlement.status is SUCCEEDED) == (settlement.outcome is Result.BOOKED)
-    assert not (settlement.dead and settlement.status in (SUCCEEDED, QUEUED))
+    assert not (settlement.dead and settlement.status in (SUCCEEDED, QUEUED, *CERTAIN.values()))
 
 
 @given(claims(), outcomes)
@@ -63,8 +65,9 @@ def test_a_first_send_ends_as_its_outcome_says_and_only_what_is_unknown_is_in_do
 
     sound(settlement)
     assert (settlement.status is UNCERTAIN) == (outcome.result is Result.UNKNOWN)
-    assert (settlement.status is SUCCEEDED) == (outcome.result is Result.BOOKED)
+    assert CERTAIN.get(outcome.result) in (None, settlement.status)
     assert settlement.in_doubt_since is None  # from now on
+    assert settlement.reference == outcome.reference
 
 
 @given(claims(), outcomes.filter(lambda outcome: outcome.result is Result.NOT_BOOKED))
@@ -86,11 +89,12 @@ def test_a_decline_is_final_and_no_dead_letter(claim, outcome):
 
 
 @given(claims(UNCERTAIN), outcomes)
-def test_only_a_booking_ends_a_doubt_and_only_an_unknown_repeat_renews_it(claim, outcome):
+def test_only_what_is_certain_of_all_sends_ends_a_doubt_and_only_an_unknown_repeat_renews_it(claim, outcome):
     settlement = decisions.after_repeat(claim, outcome, 5)
 
     sound(settlement)
-    assert settlement.status is (SUCCEEDED if outcome.result is Result.BOOKED else UNCERTAIN)
+    assert settlement.status is CERTAIN.get(outcome.result, UNCERTAIN)
+    assert settlement.reference == outcome.reference
     if settlement.status is UNCERTAIN:
         renewed = outcome.result is Result.UNKNOWN
         assert settlement.in_doubt_since == (None if renewed else claim.in_doubt_since)

@@ -4,7 +4,20 @@ import pytest
 from django_async_backend.db import async_new_connection
 
 from payments.models import Payment
-from payments.states import ARROWS, CANCELED, FAILED, LOOKS, OPEN, QUEUED, REQUIRES_ACTION, TERMINAL, Status, sources_of
+from payments.states import (
+    ARROWS,
+    CANCELED,
+    FAILED,
+    LOOKS,
+    OPEN,
+    PROCESSING,
+    QUEUED,
+    REQUIRES_ACTION,
+    TERMINAL,
+    UNCERTAIN,
+    Status,
+    sources_of,
+)
 from registry.models import Tenant
 from tests.factories import in_thread, make_payment
 
@@ -28,8 +41,9 @@ def test_money_that_was_booked_or_a_sender_who_canceled_are_final():
     assert ARROWS[Status.SUCCEEDED] == ARROWS[CANCELED] == frozenset()
 
 
-def test_nothing_that_may_be_at_a_processor_can_be_canceled():
-    assert set(sources_of(CANCELED)) == {QUEUED, REQUIRES_ACTION}
+def test_what_may_be_at_a_processor_is_canceled_by_its_word_only():
+    """A payment that requires an action is looked at again first, and so in a worker's hands."""
+    assert set(sources_of(CANCELED)) == {QUEUED, PROCESSING, UNCERTAIN}
 
 
 def test_every_state_can_be_reached_and_every_state_can_end():
