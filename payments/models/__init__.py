@@ -14,10 +14,12 @@ from payments.models.payments import (
     SandboxBooking,
     Stream,
 )
+from payments.models.refunds import Dispute, Refund, SandboxRefund
 
 __all__ = [
     "Attempt",
     "DeadLetter",
+    "Dispute",
     "Endpoint",
     "InboundEvent",
     "InboundPoll",
@@ -26,7 +28,9 @@ __all__ = [
     "Payment",
     "PaymentEvent",
     "Processor",
+    "Refund",
     "Rollup",
     "SandboxBooking",
+    "SandboxRefund",
     "Stream",
 ]

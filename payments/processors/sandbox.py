@@ -1,17 +1,20 @@
 """Processors of kind `sandbox`: they book in a table of their own and get into trouble on command, for demos and trials.
 
 Options on the Processor row: `delay` (ms), `failing` (answers "not booked", late), `hang` (books and never answers),
-`decline` (share of payments refused for good, 0 to 1). The trouble starts and ends as fast as routing reads the row.
+`decline` (share of payments refused for good, 0 to 1); for refunds `refundFailing`, `refundHang` and `refundDecline`. The
+trouble starts and ends as fast as routing reads the row.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Self
+from uuid import UUID
 
 import msgspec
 
-from payments.processors.base import Account, Health, Order, Outcome, Result
+from payments.processors.base import Account, Debt, Health, Order, Outcome, Record, Result, Unanswered
 from registry import database
 from registry.batching import Batcher
 from registry.errors import Unavailable
@@ -19,11 +22,17 @@ from registry.errors import Unavailable
 SQL = database.statements(Path(__file__).parent.parent / "sql" / "sandbox.sql")
 
 ANSWER_TIMEOUT = 6.0  # seconds that the caller waits; as for processors of kind http
+RECORDS = 1000  # bookings per page of its books
 
 
 class _Booking(msgspec.Struct, frozen=True):
     processor_id: int
     order: Order
+
+
+class _Return(msgspec.Struct, frozen=True):
+    processor_id: int
+    debt: Debt
 
 
 class SandboxProcessor:
@@ -34,10 +43,12 @@ class SandboxProcessor:
 
     async def __aenter__(self) -> Self:
         self._books: Batcher[_Booking, bool] = Batcher(_book, in_flight=1)
+        self._returns: Batcher[_Return, bool] = Batcher(_give_back, in_flight=1)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._books.finish()
+        await self._returns.finish()
 
     async def send(self, order: Order, account: Account) -> Outcome:
         try:
@@ -45,7 +56,7 @@ class SandboxProcessor:
                 await asyncio.sleep(account.number("delay") / 1000)
                 if account.options.get("failing"):
                     return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False, outage=True)
-                if _unlucky(order, account.number("decline")):
+                if _unlucky(order.correlation_id, account.number("decline")):
                     return Outcome(Result.DECLINED, code="card_declined")
                 fresh = await self._books.submit(_Booking(account.id, order))
                 if account.options.get("hang"):
@@ -66,10 +77,66 @@ class SandboxProcessor:
     async def health(self, account: Account) -> Health:
         return Health(bool(account.options.get("failing")), int(account.number("delay")))
 
+    # -- Giving back -------------------------------------------------------------------------------------------
 
-def _unlucky(order: Order, share: float) -> bool:
+    async def refund(self, debt: Debt, account: Account) -> Outcome:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await asyncio.sleep(account.number("delay") / 1000)
+                if account.options.get("refundFailing"):
+                    return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False, outage=True)
+                if _unlucky(debt.refund_id, account.number("refundDecline")):
+                    return Outcome(Result.DECLINED, code="refund_declined")
+                booked = await self._returns.submit(_Return(account.id, debt))
+                if account.options.get("refundHang"):
+                    await asyncio.Event().wait()
+        except TimeoutError:
+            return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
+        except Unavailable:
+            return Outcome(Result.UNKNOWN, code="sandbox_away", healthy=False)
+        if not booked:
+            return Outcome(Result.DECLINED, code="no_such_payment")
+        return Outcome(Result.BOOKED, code="http_200", reference=_reference(debt))
+
+    async def look_up_refund(self, debt: Debt, account: Account) -> Outcome:
+        try:
+            found = await database.fetch(SQL["look_up_refund"], {"processor": [account.id], "refund": [debt.refund_id]})
+        except Unavailable:
+            return Outcome(Result.UNKNOWN, code="sandbox_away", healthy=False)
+        if not found:
+            return Outcome(Result.NOT_BOOKED, code="not_there_yet")
+        return Outcome(Result.BOOKED, code="looked_up", reference=_reference(debt))
+
+    # -- Its books ---------------------------------------------------------------------------------------------
+
+    async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
+        after = UUID(int=0)
+        while True:
+            page = await self._page(account, since, until, after)
+            for correlation_id, amount, currency, requested_at, refunded in page:
+                yield Record(
+                    correlation_id=correlation_id,
+                    reference=str(correlation_id),
+                    amount=amount,
+                    currency=currency,
+                    refunded=refunded,
+                    requested_at=requested_at,
+                )
+            if len(page) < RECORDS:
+                return
+            after = page[-1][0]
+
+    async def _page(self, account: Account, since: datetime, until: datetime, after: UUID) -> list[database.Row]:
+        parameters = {"processor": account.id, "since": since, "until": until, "after": after, "limit": RECORDS}
+        try:
+            return await database.fetch(SQL["records"], parameters)
+        except Unavailable as error:
+            raise Unanswered(str(error)) from error
+
+
+def _unlucky(identifier: UUID, share: float) -> bool:
     """The same payments are declined at every try, as a card would be."""
-    return order.correlation_id.int % 1000 < share * 1000
+    return identifier.int % 1000 < share * 1000
 
 
 async def _book(batch: Sequence[_Booking]) -> list[bool]:
@@ -85,3 +152,24 @@ async def _book(batch: Sequence[_Booking]) -> list[bool]:
     )
     fresh = set(booked)
     return [(b.processor_id, b.order.correlation_id) in fresh for b in batch]
+
+
+def _reference(debt: Debt) -> str:
+    return f"sandbox-{debt.refund_id}"
+
+
+async def _give_back(batch: Sequence[_Return]) -> list[bool]:
+    """Whether each stands in the books now, for the first time or not."""
+    keys = {"processor": [b.processor_id for b in batch], "refund": [b.debt.refund_id for b in batch]}
+    await database.fetch(
+        SQL["refund"],
+        {
+            **keys,
+            "correlation": [b.debt.payment_id for b in batch],
+            "amount": [b.debt.amount for b in batch],
+            "currency": [b.debt.currency for b in batch],
+            "requested_at": [b.debt.requested_at for b in batch],
+        },
+    )
+    stand = set(await database.fetch(SQL["look_up_refund"], keys))
+    return [(b.processor_id, b.debt.refund_id) in stand for b in batch]

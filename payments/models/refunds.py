@@ -1,0 +1,130 @@
+"""Money on its way back: refunds, which we owe, and disputes, by which a payer's bank takes it."""
+
+from django.db import models
+from django.db.models.functions import Now
+from django_async_backend.db.models.base import AsyncModelMixin
+
+from payments.models.payments import Processor, payment_key, tenant_key
+from payments.refund_states import CLOSED, OWED, RefundStatus
+
+
+def processor_key() -> models.ForeignKey:
+    return models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+
+
+class Refund(AsyncModelMixin, models.Model):
+    """A debt to the payer, and its own entry in the work queue. Its public id is the processor's idempotency key, for ever."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant = tenant_key()
+    payment = payment_key()
+    public_id = models.UUIDField()
+    number = models.IntegerField(help_text="within the payment")
+    fingerprint = models.BinaryField(max_length=16, help_text="of what was asked: replays carry the same one")
+    amount = models.BigIntegerField(help_text="minor units")
+    currency = models.CharField(max_length=3)
+    reason = models.CharField(max_length=500, default="", blank=True)
+    actor = models.CharField(max_length=150, default="", help_text="who asked: a key's prefix or a person")
+    external = models.BooleanField(default=False, help_text="made at the processor, not here")
+    processor = processor_key()
+    reference = models.CharField(max_length=255, default="", help_text="what the processor calls it")
+
+    status = models.CharField(max_length=20, choices=RefundStatus, default=OWED)
+    code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
+    requested_at = models.DateTimeField(null=True, help_text="stamped once, before it is sent first; milliseconds")
+    in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
+    settled_at = models.DateTimeField(null=True, help_text="when it was returned or failed")
+    stopped_at = models.DateTimeField(null=True, help_text="when workers gave it up: an operator retries or closes it")
+
+    run_at = models.DateTimeField(db_default=Now())
+    priority = models.SmallIntegerField(default=0)
+    attempt = models.IntegerField(default=0, help_text="number of the latest attempt: the fence")
+    tries_from = models.IntegerField(default=0, help_text="attempt from which tries are counted")
+    lease_id = models.BigIntegerField(null=True, help_text="the worker that holds it")
+    leased_until = models.DateTimeField(null=True)
+
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now())
+    # Not NULL once no worker has anything to do: `status` itself stands in no index, so that a claim stays on its page.
+    closed = models.GeneratedField(
+        expression=models.Case(*(models.When(status=s, then=models.Value(s.value)) for s in sorted(CLOSED))),
+        output_field=models.CharField(max_length=20, null=True),
+        db_persist=True,
+    )
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "public_id"], name="refund_once_per_tenant"),
+            models.UniqueConstraint(fields=["tenant", "payment", "number"], name="refund_number_once"),
+            models.UniqueConstraint(
+                fields=["tenant", "processor", "reference"],
+                condition=~models.Q(reference=""),
+                name="refund_reference_once",
+            ),
+            models.CheckConstraint(condition=models.Q(amount__gt=0), name="refund_amount_positive"),
+            models.CheckConstraint(condition=models.Q(status__in=RefundStatus.values), name="refund_status_known"),
+        ]
+        indexes = [
+            models.Index(
+                "tenant",
+                models.F("priority").desc(),
+                "run_at",
+                "id",
+                condition=models.Q(closed=None),
+                name="refund_open",
+            ),
+            models.Index(fields=["tenant", "settled_at"], name="refund_settled"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.public_id)
+
+
+class Dispute(AsyncModelMixin, models.Model):
+    """A payer's bank wants a payment back. What is written here is what the processor says of it, newest state first."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant = tenant_key()
+    payment = payment_key()
+    processor = processor_key()
+    reference = models.CharField(max_length=255, help_text="what the processor calls it")
+    amount = models.BigIntegerField(help_text="minor units that are disputed")
+    currency = models.CharField(max_length=3)
+    reason = models.CharField(max_length=100, default="", blank=True)
+    status = models.CharField(max_length=50, help_text="in the processor's words")
+    due_by = models.DateTimeField(null=True, help_text="evidence is taken until then")
+    withdrawn = models.BigIntegerField(default=0, help_text="minor units that are held back now")
+    movements = models.IntegerField(default=0, help_text="how often money was moved: it only grows")
+    opened_at = models.DateTimeField(db_default=Now())
+    closed_at = models.DateTimeField(null=True)
+    changed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "processor", "reference"], name="dispute_reference_once")
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "payment"], name="dispute_payment"),
+            models.Index(fields=["tenant", "changed_at"], name="dispute_changed"),
+        ]
+
+    def __str__(self) -> str:
+        return self.reference
+
+
+class SandboxRefund(AsyncModelMixin, models.Model):
+    """What a processor of kind `sandbox` has given back: its own books, kept apart from ours."""
+
+    pk = models.CompositePrimaryKey("processor_id", "refund_id")
+    processor_id = models.BigIntegerField()
+    refund_id = models.UUIDField()
+    correlation_id = models.UUIDField(help_text="of the payment")
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    requested_at = models.DateTimeField()
+    booked_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index(fields=["processor_id", "correlation_id"], name="sandbox_refund_payment")]

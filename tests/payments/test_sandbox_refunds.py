@@ -1,0 +1,143 @@
+"""Processors of kind sandbox give money back once per refund, get into trouble with it on command, and show their books."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from payments.processors import KINDS, sandbox
+from payments.processors.base import Account, Debt, GivesBack, Order, Result, ShowsBooks
+from registry import database
+from tests.factories import in_thread, make_processor
+
+NOON = datetime(2026, 7, 15, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def account(tenant) -> Account:
+    row = await in_thread(make_processor, tenant, "sandbox")
+    return Account(
+        id=row.pk,
+        tenant_id=tenant.pk,
+        name="sandbox",
+        kind="sandbox",
+        url="",
+        fee_ppm=0,
+        options={},
+        enabled=True,
+        endpoint="s",
+    )
+
+
+@pytest.fixture
+async def processor():
+    async with sandbox.SandboxProcessor() as one:
+        yield one
+
+
+async def book(processor, account: Account, *, at: datetime = NOON, amount: int = 1000) -> UUID:
+    order = Order(correlation_id=uuid4(), amount=amount, currency="BRL", requested_at=at)
+    assert (await processor.send(order, account)).result is Result.BOOKED
+    return order.correlation_id
+
+
+def debt(payment: UUID, amount: int = 300, refund: UUID | None = None) -> Debt:
+    return Debt(
+        refund_id=refund or uuid4(),
+        payment_id=payment,
+        payment_reference="",
+        amount=amount,
+        currency="BRL",
+        reason="",
+        requested_at=NOON,
+        tenant_id=1,
+    )
+
+
+def with_options(account: Account, **options) -> Account:
+    return Account(**{**{f: getattr(account, f) for f in account.__struct_fields__}, "options": options})
+
+
+async def given_back(account: Account) -> list[int]:
+    sql = "SELECT amount FROM payments_sandboxrefund WHERE processor_id = %s ORDER BY amount"
+    return [amount for (amount,) in await database.fetch(sql, [account.id])]
+
+
+def test_the_kind_gives_back_and_shows_its_books_and_http_does_neither():
+    offers = {kind: (issubclass(KINDS[kind], GivesBack), issubclass(KINDS[kind], ShowsBooks)) for kind in KINDS}
+
+    assert offers["sandbox"] == (True, True)
+    assert offers["http"] == (False, False)
+
+
+async def test_a_refund_that_is_sent_twice_is_given_back_once(processor, account):
+    one = debt(await book(processor, account))
+
+    outcomes = [await processor.refund(one, account) for _ in range(2)]
+
+    assert [o.result for o in outcomes] == [Result.BOOKED, Result.BOOKED]
+    assert len({o.reference for o in outcomes}) == 1
+    assert await given_back(account) == [300]
+
+
+async def test_a_look_up_knows_what_was_given_back_and_nothing_else(processor, account):
+    one = debt(await book(processor, account))
+    before = await processor.look_up_refund(one, account)
+    sent = await processor.refund(one, account)
+
+    after = await processor.look_up_refund(one, account)
+
+    assert (before.result, after.result) == (Result.NOT_BOOKED, Result.BOOKED)
+    assert after.reference == sent.reference
+
+
+async def test_what_was_never_booked_cannot_be_given_back(processor, account):
+    outcome = await processor.refund(debt(uuid4()), account)
+
+    assert (outcome.result, outcome.code) == (Result.DECLINED, "no_such_payment")
+    assert await given_back(account) == []
+
+
+async def test_failing_gives_nothing_back_and_says_so(processor, account):
+    failing = with_options(account, refundFailing=True)
+
+    outcome = await processor.refund(debt(await book(processor, account)), failing)
+
+    assert (outcome.result, outcome.outage) == (Result.NOT_BOOKED, True)
+    assert await given_back(account) == []
+
+
+async def test_hanging_gives_back_and_never_answers(processor, account, monkeypatch):
+    monkeypatch.setattr(sandbox, "ANSWER_TIMEOUT", 0.3)
+    hanging = with_options(account, refundHang=True)
+
+    outcome = await processor.refund(debt(await book(processor, account)), hanging)
+
+    assert (outcome.result, outcome.code) == (Result.UNKNOWN, "timeout")
+    assert await given_back(account) == [300]
+
+
+async def test_a_share_is_declined_the_same_ones_at_every_try(processor, account):
+    declining = with_options(account, refundDecline=0.5)
+    payment = await book(processor, account)
+
+    outcomes = [await processor.refund(debt(payment, refund=UUID(int=n)), declining) for n in (400, 400, 600)]
+
+    assert [o.result for o in outcomes] == [Result.DECLINED, Result.DECLINED, Result.BOOKED]
+
+
+async def test_its_books_show_what_was_booked_in_the_window_and_given_back(processor, account, monkeypatch):
+    monkeypatch.setattr(sandbox, "RECORDS", 2)
+    step = timedelta(milliseconds=1)
+    inside = [await book(processor, account, at=NOON + n * step) for n in range(5)]
+    await book(processor, account, at=NOON - step)
+    await book(processor, account, at=NOON + 5 * step)
+    await processor.refund(debt(inside[1], 300), account)
+    await processor.refund(debt(inside[1], 200), account)
+
+    records = [one async for one in processor.records(account, NOON, NOON + 4 * step)]
+
+    assert {one.correlation_id for one in records} == set(inside)
+    assert {one.correlation_id: one.refunded for one in records if one.refunded} == {inside[1]: 500}
+    assert {(one.amount, one.currency) for one in records} == {(1000, "BRL")}
+    assert {one.requested_at for one in records} == {NOON + n * step for n in range(5)}
