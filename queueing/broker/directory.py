@@ -12,10 +12,12 @@ from psycopg import AsyncConnection
 
 from queueing.broker.models import QUEUE_MODE, Group
 from registry import database, reach
+from registry.batching import Batcher, Family
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "broker.sql")
 
 FRESH = 1.0  # seconds that a queue's settings are used without asking; a push that leans on older ones is sent back
+NEW_AT_ONCE = 1_000  # partitions made in one transaction, while which nobody joins or drops the queue
 REMEMBERED = 50_000  # partitions and groups; beyond that the oldest are forgotten
 
 
@@ -142,15 +144,9 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
     found = {} if fresh else {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
     if len(found) == len(wanted):
         return found
-    async with _one_at_a_time(tenant_id, queue.id, "partitions"):
-        if not fresh:
-            found = {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
-        missing = sorted(wanted - found.keys())
-        there = await find_partitions(tenant_id, queue, missing) if missing else {}
-        if new := [name for name in missing if name not in there]:
-            await _make_partitions(tenant_id, queue, new)
-            there |= await find_partitions(tenant_id, queue, new)
-    return found | there
+    missing = wanted - found.keys()
+    there = await _makers.of(queue.id).submit(_Wanted(tenant_id, queue, missing))
+    return found | {name: there[name] for name in missing if name in there}
 
 
 async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
@@ -167,6 +163,28 @@ async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) ->
 async def find_partition(tenant_id: int, queue: Queue, name: str) -> int | None:
     known = _partitions.get((tenant_id, queue.id, name))
     return known if known is not None else (await find_partitions(tenant_id, queue, [name])).get(name)
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """Partitions that this process does not know yet."""
+
+    tenant_id: int
+    queue: Queue
+    names: set[str]
+
+
+async def _find_or_make(requests: Sequence[_Wanted]) -> list[dict[str, int]]:
+    """All that pushes of one moment want of one queue, in one transaction: one by one they would wait for its row."""
+    tenant_id, queue = requests[0].tenant_id, requests[0].queue
+    missing = sorted(set().union(*(request.names for request in requests)))
+    there = await find_partitions(tenant_id, queue, missing)
+    if new := [name for name in missing if name not in there]:
+        await _make_partitions(tenant_id, queue, new)
+        there |= await find_partitions(tenant_id, queue, new)
+    return [there] * len(requests)
+
+
+_makers = Family(lambda: Batcher(_find_or_make, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names)))
 
 
 async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:

@@ -119,7 +119,7 @@ FROM unnest(%(partitions)s::bigint[], %(names)s::text[], %(leases)s::uuid[]) AS 
 JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.lease_id = k.lease
 JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id AND g.name = k.name
 JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
-WHERE c.due_at > clock_timestamp()
+WHERE coalesce(c.due_at > clock_timestamp(), false)
 ORDER BY c.tenant_id, c.partition_id, c.group_id
 FOR UPDATE OF c
 
@@ -178,7 +178,7 @@ WHERE c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g
 
 -- name: extend
 UPDATE queueing_consumer SET due_at = greatest(due_at, now() + %(seconds)s * interval '1 second')
-WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s AND due_at > now()
+WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s AND coalesce(due_at > now(), false)
 RETURNING due_at
 
 -- name: lease_known
@@ -208,6 +208,6 @@ WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s
 -- name: alive_leases
 -- They are held: none lapses and is taken over before the caller commits. In the order of all who hold several.
 SELECT lease_id FROM queueing_consumer
-WHERE tenant_id = %(tenant)s AND lease_id = ANY(%(leases)s::uuid[]) AND due_at > clock_timestamp()
+WHERE tenant_id = %(tenant)s AND lease_id = ANY(%(leases)s::uuid[]) AND coalesce(due_at > clock_timestamp(), false)
 ORDER BY tenant_id, partition_id, group_id
 FOR UPDATE

@@ -7,7 +7,9 @@
 -- without the tenant, whom the partition's row, held already, belongs to: with it the primary key would look as good as the
 -- right index for as long as the table is young, and would read the whole partition. For the same reason partitions and
 -- groups are looked up by their numbers alone (`tenant_id + 0` is compared, not looked up), and a consumer that is named
--- not by when it is due.
+-- not by when it is due: `coalesce(due_at <= …, false)`, for any plain comparison says that due_at is not NULL, which opens
+-- the index of all that is due in a group, and that is read from end to end for one row. Where few rows are `idle`, to
+-- begin with these and join what was passed looks good as well: rows held before are named by `= ANY` alone.
 
 -- Messages are numbered under the lock of their partition's row, so that numbers appear in order. `slots` says which of
 -- the partitions each message goes to. Returns what was not added: a 'duplicate' with the message that has its transaction
@@ -70,8 +72,7 @@ BEGIN
 
     IF sleeping IS NOT NULL THEN
         UPDATE queueing_partition p SET idle = false
-        FROM unnest(sleeping) AS u (slot)
-        WHERE p.id = partitions[u.slot] AND p.tenant_id + 0 = tenants[u.slot] AND p.idle;
+        WHERE p.id = ANY(ARRAY(SELECT partitions[u.slot] FROM unnest(sleeping) AS u (slot))) AND p.idle;
         UPDATE queueing_consumer c SET due_at = moment + (
             SELECT q.delay_seconds * interval '1 second' FROM queueing_queue q
             WHERE q.id = (SELECT p.queue_id FROM queueing_partition p WHERE p.id = c.partition_id AND p.tenant_id + 0 = c.tenant_id)
@@ -99,7 +100,7 @@ BEGIN
     UPDATE queueing_consumer c SET due_at = clock_timestamp()
     FROM unnest(tenants, partitions, groups) AS u (t, p, g)
     WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g AND c.lease_id IS NULL
-        AND c.due_at - interval '1 second' <= clock_timestamp() AND (held IS NULL OR u.p <> ALL(held));
+        AND coalesce(c.due_at <= clock_timestamp() + interval '1 second', false) AND (held IS NULL OR u.p <> ALL(held));
     IF held IS NULL THEN
         RETURN;
     END IF;
@@ -110,7 +111,7 @@ BEGIN
         JOIN queueing_consumer c ON c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g
         JOIN queueing_partition p ON p.id = u.p AND p.tenant_id + 0 = u.t
         JOIN queueing_queue q ON q.tenant_id = u.t AND q.id = p.queue_id
-        WHERE u.p = ANY(held) AND c.lease_id IS NULL AND c.due_at - interval '1 second' <= clock_timestamp()
+        WHERE u.p = ANY(held) AND c.lease_id IS NULL AND coalesce(c.due_at <= clock_timestamp() + interval '1 second', false)
         FOR UPDATE OF c SKIP LOCKED
     ), next AS (
         SELECT o.*, m.seq, m.created_at
@@ -140,9 +141,7 @@ BEGIN
     )
     SELECT array_agg(DISTINCT m.partition_id) INTO resting FROM moved m WHERE m.due_at IS NULL;
     IF resting IS NOT NULL THEN
-        UPDATE queueing_partition p SET idle = true
-        FROM (SELECT DISTINCT u.t, u.p FROM unnest(tenants, partitions) AS u (t, p)) w
-        WHERE p.id = w.p AND p.tenant_id + 0 = w.t AND p.id = ANY(resting) AND NOT p.idle;
+        UPDATE queueing_partition p SET idle = true WHERE p.id = ANY(resting) AND NOT p.idle;
     END IF;
 END $$;
 
@@ -175,7 +174,8 @@ BEGIN
         SELECT c.group_id, c.delivered, c.buried, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
         FROM queueing_consumer c
         JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
-        WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.lease_id = u.lease AND g.name = u.name AND c.due_at > moment
+        WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.lease_id = u.lease AND g.name = u.name
+            AND coalesce(c.due_at > moment, false)
         FOR UPDATE OF c
     ) h ON true;
 
@@ -237,9 +237,9 @@ BEGIN
     RETURN QUERY
     SELECT u.n, 0::bigint, u.why FROM unnest(refused, reasons) AS u (n, why)
     UNION ALL
-    SELECT 0::bigint, u.k, CASE WHEN u.more OR EXISTS (
-        SELECT FROM queueing_consumer c
-        WHERE c.tenant_id = tenants[u.k] AND c.partition_id = partitions[u.k] AND c.group_id = groups[u.k] AND c.due_at IS NOT NULL
+    SELECT 0::bigint, u.k, CASE WHEN u.more OR (
+        SELECT c.due_at IS NOT NULL FROM queueing_consumer c
+        WHERE c.tenant_id = tenants[u.k] AND c.partition_id = partitions[u.k] AND c.group_id = groups[u.k]
     ) THEN 'more' ELSE '' END
     FROM unnest(ended, more) AS u (k, more);
 END $$;
@@ -281,7 +281,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT * FROM queueing_consumer k
             WHERE k.tenant_id = l.tenant_id AND k.partition_id = l.partition_id AND k.group_id = l.group_id
-                AND k.due_at - interval '0' <= now()
+                AND coalesce(k.due_at <= now(), false)
             FOR UPDATE SKIP LOCKED
         ) c
     ), taken AS (

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from queueing.broker import directory
 from queueing.broker import push as pushes
 from queueing.broker.push import Item
 from registry import database
@@ -185,6 +186,29 @@ def in_another_loop(tenant_id: int, items: list[Item]) -> "asyncio.Future[list]"
 
     threading.Thread(target=run).start()
     return future
+
+
+async def test_partitions_that_many_pushes_want_at_once_are_made_together(mq, queue, monkeypatch):
+    """One by one each would wait until those before it had held the queue's row and committed."""
+    await mq.push(queue, "made")
+    made, real = [], directory._make_partitions
+
+    async def counted(tenant_id, wanted, names):
+        made.append(len(names))
+        await real(tenant_id, wanted, names)
+
+    monkeypatch.setattr(directory, "_make_partitions", counted)
+    async with holding("SELECT FROM queueing_queue WHERE tenant_id = %s FOR UPDATE", mq.tenant_id):
+        first = asyncio.create_task(mq.push(queue, 0, partition="p0"))
+        await eventually(blocked)
+        others = [
+            asyncio.create_task(pushes.push(mq.tenant_id, "", [Item(queue, b"1", f"p{n % 20}")])) for n in range(40)
+        ]
+        await asyncio.sleep(0)
+    await asyncio.gather(first, *others)
+
+    assert made == [1, 19]
+    assert len([n for n in range(20) if await mq.data(queue, f"p{n}", batch=10)]) == 20
 
 
 # -- A bad one among good ones -----------------------------------------------------------------------------------
