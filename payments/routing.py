@@ -59,9 +59,9 @@ class Endpoint:
             self.breaker.probing(now)
         return True
 
-    def answered(self, *, healthy: bool, seconds: float) -> None:
-        """Learn from an answer."""
-        now = time.monotonic()
+    def answered(self, *, healthy: bool, seconds: float, now: float | None = None) -> None:
+        """Learn from an answer; `now` is of who replays what was long ago."""
+        now = time.monotonic() if now is None else now
         if healthy:
             self.breaker.succeeded()
             self.failing = False

@@ -1,0 +1,24 @@
+-- name: rules
+-- A tenant's processors as routing sees them, and whole: a rehearsal is of these rows and of no others.
+SELECT p.id, p.name, p.kind, p.url, p.fee::text, p.enabled, p.options, t.mode
+FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
+WHERE p.tenant_id = %(tenant)s
+ORDER BY p.fee, p.id;
+
+-- name: sends
+-- What was sent for the latest payments: a decision is an attempt whose requestedAt is new; look-ups repeat that of before.
+WITH latest AS MATERIALIZED (
+    SELECT tenant_id, id, correlation_id, amount, currency, wanted_processor
+    FROM payments_payment
+    WHERE tenant_id = %(tenant)s AND created_at <= now()
+    ORDER BY created_at DESC, id DESC
+    LIMIT %(last)s
+), sends AS (
+    SELECT DISTINCT ON (a.payment_id, a.requested_at)
+        l.id, l.correlation_id, l.amount, l.currency, l.wanted_processor, a.processor_id,
+        extract(epoch FROM a.started_at)::float8 AS started, a.outcome, a.code, a.latency_ms
+    FROM latest l JOIN payments_attempt a ON a.tenant_id = l.tenant_id AND a.payment_id = l.id
+    WHERE a.tenant_id = %(tenant)s
+    ORDER BY a.payment_id, a.requested_at, a.number
+)
+SELECT * FROM sends ORDER BY started, id;
