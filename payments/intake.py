@@ -52,12 +52,14 @@ class Receipt(msgspec.Struct, frozen=True):
 
     created_at: datetime
     replayed: bool
+    spilled: bool = False  # it is not in PostgreSQL yet
 
 
 class _Row(msgspec.Struct, frozen=True):
     order: Order
     fingerprint: bytes
     at: datetime  # when it was asked for; what it is written down with, wherever it waits before
+    inline: bool = False  # its process means to send it itself: no worker is woken for it
 
     @property
     def key(self) -> tuple[int, UUID]:
@@ -83,9 +85,9 @@ def fingerprint(order: Order) -> bytes:
     return hashlib.blake2b(_content.encode(content), digest_size=16).digest()
 
 
-async def submit(order: Order) -> Receipt:
+async def submit(order: Order, *, inline: bool = False) -> Receipt:
     """Make `order` durable, or find it so. Raises DifferentContent (409), Unavailable (503)."""
-    outcome = await _batcher().submit(_Row(order, fingerprint(order), datetime.now(UTC)))
+    outcome = await _batcher().submit(_Row(order, fingerprint(order), datetime.now(UTC), inline))
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -154,7 +156,8 @@ async def _accept(batch: Sequence[_Row]) -> list[_Verdict]:
     if told:
         _ACCEPTED.inc(len(told))
         live.tell(told)
-        wake()
+        if not all(row.inline for row in batch):
+            wake()
     if open_keys:
         return _judge(batch, verdicts, await _existing(open_keys))
     return verdicts
@@ -248,6 +251,7 @@ async def _spill(batch: Sequence[_Row], append: Callable[..., asyncio.Future[Non
 
 
 def _append(row: _Row, append: Callable[..., asyncio.Future[None]]) -> _Waiting:
+    row = msgspec.structs.replace(row, inline=False)  # whoever stores it wakes the workers
     durable = append(KIND, row.order.tenant_id, _encode(row), at=row.at)
     waiting = _waiting[row.key] = _Waiting(row.fingerprint, row.at, durable)
     if append is spill.relay:  # it is carried elsewhere, and this process never hears of it again
@@ -268,7 +272,7 @@ def _verdict_of(row: _Row, waiting: _Waiting, known: bool) -> _Verdict:
     if waiting.fingerprint != row.fingerprint:
         _CONFLICTED.inc()
         return DifferentContent()
-    return Receipt(waiting.at, replayed=known)
+    return Receipt(waiting.at, replayed=known, spilled=True)
 
 
 async def _store(records: list[spill.Record]) -> list[spill.Verdict]:

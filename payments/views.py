@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from payments import events, intake, lifecycle, queries
+from payments import events, inline, intake, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
@@ -47,16 +47,28 @@ def payment_id(text: str) -> UUID:
 
 @lean
 async def accept(request: HttpRequest) -> HttpResponse:
-    """`POST /payments`: 202 once durable; the same content under the same id, the same answer."""
+    """`POST /payments`: 202 once durable; the same content under the same id, the same answer. 200 with the settled payment
+    where its sender waits for it, or where the tenant's payments are sent inline."""
     principal, headers = await authorize(request, "write")
     try:
         asked = read(request, PAYMENT)
     except Invalid as error:
         raise await every_fault(error, request.body, principal) from None
     order = await order_of(asked, principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
-    receipt = await intake.submit(order)
-    if wait := preferred_wait(request.META.get("HTTP_PREFER", "")):
-        return await settled_within(wait, order, receipt, request, headers)
+    here = inline.OPERATION in principal.inline and inline.takes(order)
+    receipt = await intake.submit(order, inline=here)
+    prefer = request.META.get("HTTP_PREFER", "")
+    wait = preferred_wait(prefer)
+    if here and not receipt.spilled:
+        paying = inline.pay(order.tenant_id, order.correlation_id)
+        if "respond-async" in prefer.lower():
+            return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})
+        within = wait or inline.WAIT
+        outcome = inline.outcome(paying, order, within=within, patient=bool(wait))
+        return await settled_within(within, outcome, order, receipt, request, headers)
+    if wait:
+        settled = lifecycle.settled(order.tenant_id, order.correlation_id, within=wait)
+        return await settled_within(wait, settled, order, receipt, request, headers)
     return accepted(order, receipt, headers)
 
 
@@ -85,10 +97,14 @@ def preferred_wait(prefer: str) -> float:
 
 
 async def settled_within(
-    wait: float, order: intake.Order, receipt: intake.Receipt, request: HttpRequest, headers: dict[str, str]
+    wait: float,
+    settled: Awaitable[object],
+    order: intake.Order,
+    receipt: intake.Receipt,
+    request: HttpRequest,
+    headers: dict[str, str],
 ) -> HttpResponse:
-    """200 with the settled payment, or the usual 202 when that takes longer."""
-    settled = lifecycle.settled(order.tenant_id, order.correlation_id, within=wait)
+    """200 with the settled payment, or the usual 202 when `settled` takes longer."""
     try:
         await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
         detail = await queries.detail_of(order.tenant_id, order.correlation_id)

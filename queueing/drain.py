@@ -7,7 +7,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from django.db.models.functions import Now
@@ -57,11 +57,19 @@ class Job(Protocol):
         """Let go of everything it opened."""
 
 
+@runtime_checkable
+class Wakes(Protocol):
+    """A job that knows when more can be claimed than at the last look. The drain tells it how to say so."""
+
+    wake: Callable[[], None]
+
+
 class Drain:
     """One at work: a Worker row that beats, a listener that wakes it, and up to CAPACITY rows in flight."""
 
-    def __init__(self, job: Job, *, capacity: int = CAPACITY) -> None:
+    def __init__(self, job: Job, *, capacity: int = CAPACITY, name: str = "") -> None:
         self.job = job
+        self.name = name or job.table.queue  # of its Worker row
         self.capacity = capacity
         self.in_flight: dict[asyncio.Task, Item] = {}
         self.per_tenant: Counter[int] = Counter()
@@ -71,6 +79,12 @@ class Drain:
         self._free = asyncio.Event()
         self._stop = asyncio.Event()
         self._beats: asyncio.Task | None = None
+        if isinstance(job, Wakes):
+            job.wake = self._wake.set
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
 
     def stop(self) -> None:
         """Claim nothing more; finish what is in flight, or hand it back after GRACE."""
@@ -167,7 +181,7 @@ class Drain:
             try:
                 worker = await database.guarded(
                     lambda: Worker.async_objects.acreate(
-                        queue=self.job.table.queue,
+                        queue=self.name,
                         hostname=socket.gethostname(),
                         pid=os.getpid(),
                         capacity=self.capacity,

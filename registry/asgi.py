@@ -12,6 +12,7 @@ django.setup(set_prefix=False)
 from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
 
+from payments import inline
 from payments.socket_urls import websocket_urlpatterns
 from queueing import broker, spill
 from registry import database, live, reach
@@ -41,6 +42,8 @@ async def lifespan(receive, send) -> None:
         stack.push_async_callback(spill.close)
         await spill.start()
         stack.push_async_callback(broker.close)
+        stack.push_async_callback(inline.close)
+        await inline.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
     await send({"type": "lifespan.shutdown.complete"})

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
+from waffle.models import AbstractUserFlag
 
 from registry.currencies import known_currency
 
@@ -157,3 +158,17 @@ class AuditHead(AsyncModelMixin, models.Model):
 
     def __str__(self) -> str:
         return f"{self.chain}/{self.position}"
+
+
+class Flag(AsyncModelMixin, AbstractUserFlag):
+    """Whether an operation is carried out inline, `inline.payment` or `inline.refund`: `everyone` says yes or no for all
+    tenants; where it says neither, for those named. Requests read it with their key: registry.access."""
+
+    tenants = models.ManyToManyField(Tenant, blank=True, related_name="+", help_text="for whom it is inline")
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "mode"
+
+    def __str__(self) -> str:
+        return self.name

@@ -117,6 +117,7 @@ INSTALLED_APPS = [
     "django_async_backend",
     "django_rq",
     "django_htmx",
+    "waffle",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -235,6 +236,10 @@ CHANNEL_LAYERS = {
 }
 RQ_QUEUES = {name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900} for name in ("drain", "housekeeping")}
 RQ_SHOW_ADMIN_LINK = False
+
+# Switches between queued and inline (registry.models.Flag); the admin's page of them is payments' own.
+WAFFLE_FLAG_MODEL = "registry.Flag"
+WAFFLE_ENABLE_ADMIN_PAGES = False
 
 # -- Registry's own --------------------------------------------------------------------------------
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it

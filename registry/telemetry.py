@@ -21,6 +21,8 @@ SETTLE_SECONDS = Histogram("registry_settle_commit_seconds", "Time to commit a b
 SEND_SECONDS = Histogram(
     "registry_processor_seconds", "Time a processor took to answer", ["kind", "outcome"], buckets=_FAST
 )
+INLINE = Counter("registry_payments_inline_total", "Payments the web process was to send itself", ["outcome"])
+REFUNDS = Counter("registry_refunds_settled_total", "Outcomes of refunds written", ["outcome"])
 LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
 LEDGER_PROOFS = Counter("registry_ledger_proofs_total", "Proofs of the ledger, sound and not", ["verdict"])
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")

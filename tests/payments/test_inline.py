@@ -1,0 +1,370 @@
+"""Payments that the web process sends itself: by switch, by tenant, and in the workers' place; whatever fails, booked once."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+
+from payments import inline
+from queueing import spill
+from queueing.models import Worker
+from registry import database, status
+from registry.models import Flag, Tenant
+from tests.conftest import Api, at_work, eventually, make_key
+from tests.factories import in_thread, make_tenant
+from tests.settling import accept, payments, tries, until_settled
+
+PROJECT = Path(__file__).resolve().parents[2]
+AT_ONCE = 0.9  # seconds: far below the wait of an inline payment
+
+
+@pytest.fixture(autouse=True)
+async def _own_inline() -> AsyncIterator[None]:
+    yield
+    await inline.close()
+
+
+def switch(operation: str, *tenants: Tenant, everyone: bool | None = None) -> None:
+    flag, _ = Flag.objects.update_or_create(name=f"inline.{operation}", defaults={"everyone": everyone})
+    flag.tenants.set(tenants)
+
+
+@pytest.fixture
+async def inlined(tenant: Tenant) -> Tenant:
+    """The tenant, with its payments inline."""
+    await in_thread(switch, "payment", tenant)
+    return tenant
+
+
+async def pay(api: Api, **headers: str) -> tuple[int, dict[str, Any], str | None]:
+    """A payment's answer: status, body, and which preference was applied."""
+    body = {"correlationId": str(uuid4()), "amount": "19.90"}
+    async with api.post("/payments", json=body, headers=headers) as response:
+        return response.status, await response.json(), response.headers.get("Preference-Applied")
+
+
+# -- Switched ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_inline_payment_is_answered_settled_and_needs_no_worker(inlined, default, api):
+    code, body, applied = await pay(api)
+
+    assert (code, body["status"], body["processor"], applied) == (200, "succeeded", "default", "wait=5")
+    assert default.received == [body["correlationId"]]
+
+
+async def test_a_queued_payment_waits_for_a_worker(tenant, default, api):
+    code, body, applied = await pay(api)
+
+    assert (code, body["status"], applied) == (202, "queued", None)
+    assert default.received == []
+
+
+async def test_the_switch_is_the_tenants_own(inlined, default, stranger):
+    code, _, _ = await pay(stranger)
+
+    assert code == 202
+
+
+async def test_the_switch_is_the_operations_own(tenant, default, api):
+    await in_thread(switch, "refund", tenant)
+
+    code, _, _ = await pay(api)
+
+    assert code == 202
+
+
+@pytest.mark.parametrize(("everyone", "expected"), [(True, 200), (False, 202)])
+async def test_yes_or_no_for_everyone_goes_before_a_tenants_name(tenant, default, api, everyone, expected):
+    named = [] if everyone else [tenant]
+    await in_thread(switch, "payment", *named, everyone=everyone)
+
+    code, _, _ = await pay(api)
+
+    assert code == expected
+
+
+async def test_a_switch_works_within_a_second_for_a_key_in_use(tenant, default, api):
+    await pay(api)
+    await in_thread(switch, "payment", tenant)
+    switched = time.monotonic()
+
+    async def is_inline() -> bool:
+        return (await pay(api))[0] == 200
+
+    await eventually(is_inline)
+
+    assert time.monotonic() - switched < 1.5  # the second, and the answer of a busy machine
+
+
+async def test_who_prefers_not_to_wait_is_answered_at_once_and_paid_inline(inlined, default, api):
+    code, body, applied = await pay(api, Prefer="respond-async")
+
+    assert (code, body["status"], applied) == (202, "queued", "respond-async")
+    await api.until(body["correlationId"], "succeeded")
+
+
+async def test_who_prefers_to_wait_longer_is_told_so(inlined, default, api):
+    _, _, applied = await pay(api, Prefer="wait=9")
+
+    assert applied == "wait=9"
+
+
+async def test_a_payment_for_later_is_the_workers(inlined, default, api):
+    accepted = await api.pay(scheduledFor="2027-01-01T00:00:00Z")
+
+    assert accepted["status"] == "queued"
+
+
+async def test_the_same_payment_again_is_answered_as_it_was_settled(inlined, default, api):
+    body = {"correlationId": str(uuid4()), "amount": "19.90"}
+    answers = []
+
+    for _ in range(2):
+        async with api.post("/payments", json=body) as response:
+            answers.append((response.status, (await response.json())["status"]))
+
+    assert answers == [(200, "succeeded")] * 2
+    assert default.received == [body["correlationId"]]
+
+
+# -- Where it cannot ---------------------------------------------------------------------------------------------
+
+
+async def test_without_a_processor_it_stays_queued_and_nobody_waits_for_it(inlined, api):
+    began = time.monotonic()
+
+    code, body, applied = await pay(api)
+
+    assert (code, body["status"], applied) == (202, "queued", "respond-async")
+    assert time.monotonic() - began < AT_ONCE
+
+
+async def test_what_finds_no_room_stays_queued_until_a_worker_takes_it(inlined, default, api, monkeypatch):
+    monkeypatch.setattr(inline, "ROOM", 1)
+    default.delays(500)
+
+    answers = await asyncio.gather(*(pay(api) for _ in range(6)))
+
+    codes = [code for code, _, _ in answers]
+    assert 202 in codes
+    async with at_work():
+        await until_settled(inlined)
+    assert sorted(default.booked) == sorted(body["correlationId"] for _, body, _ in answers)
+    assert default.duplicates == 0
+
+
+async def test_what_the_processor_refused_is_tried_again_by_a_worker_and_answered(inlined, default, worker, api):
+    default.fails(times=1)
+
+    code, body, _ = await pay(api)
+
+    assert (code, body["status"], len(body["attempts"])) == (200, "succeeded", 2)
+
+
+async def test_a_processor_slower_than_the_wait_is_answered_202_and_booked_once(inlined, default, api, monkeypatch):
+    monkeypatch.setattr(inline, "WAIT", 0.2)
+    default.delays(600)
+
+    code, body, applied = await pay(api)
+
+    assert (code, applied) == (202, "respond-async")
+    await api.until(body["correlationId"], "succeeded")
+    assert default.received == [body["correlationId"]]
+
+
+async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api, monkeypatch):
+    monkeypatch.setattr(inline, "WAIT", 0.3)
+    monkeypatch.setattr(inline, "NAMED", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.8)) {inline.NAMED}, slow")
+
+    code, body, _ = await pay(api)
+
+    assert (code, body["status"]) == (202, "queued")
+    await api.until(body["correlationId"], "succeeded")
+
+
+async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
+    await spill.close()
+    settings.SPILL_FOLDER = tmp_path
+    monkeypatch.setattr("payments.intake.spill.turn", _not_yours)
+
+    code, _, applied = await pay(api)
+
+    assert (code, applied) == (202, None)
+    await spill.close()
+
+
+async def _not_yours(kind: str) -> bool:
+    return False
+
+
+async def test_a_process_told_to_stop_finishes_what_it_sends(inlined, default, api):
+    default.delays(300)
+    answer = asyncio.create_task(pay(api))
+    await eventually(lambda: default.received)
+
+    await inline.close()
+
+    assert (await answer)[0] == 200
+
+
+# -- Exactly once --------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_and_the_web_process_after_the_same_payments_book_each_once(inlined, default, worker, api):
+    answers = await asyncio.gather(*(pay(api) for _ in range(60)))
+
+    assert {(code, body["status"]) for code, body, _ in answers} == {(200, "succeeded")}
+    assert sorted(default.received) == sorted(body["correlationId"] for _, body, _ in answers)
+
+
+async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker):
+    default.delays(400)
+    [payment] = await accept(inlined)
+    await eventually(lambda: default.received)
+
+    came = await inline.pay(inlined.pk, payment)
+
+    assert came is inline.Came.ELSEWHERE
+    await until_settled(inlined)
+    assert len(await tries(payment)) == 1
+
+
+async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inlined, default):
+    [payment] = await accept(inlined)
+
+    async with database.transaction() as claiming:
+        await database.rows(claiming, "SELECT FROM payments_payment WHERE correlation_id = %s FOR UPDATE", [payment])
+        async with asyncio.timeout(AT_ONCE):
+            came = await inline.pay(inlined.pk, payment)
+
+    assert came is inline.Came.ELSEWHERE
+    assert default.received == []
+
+
+async def test_one_process_asked_twice_for_a_payment_sends_it_once(inlined, default):
+    [payment] = await accept(inlined)
+
+    came = await asyncio.gather(*(inline.pay(inlined.pk, payment) for _ in range(20)))
+
+    assert set(came) == {inline.Came.SETTLED}
+    assert default.received == [str(payment)]
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Any]:
+    """Starts a web process of its own on the test's database; killed after the test."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start() -> tuple[str, asyncio.subprocess.Process]:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        handle = listener.fileno()
+        facts = connection.settings_dict
+        url = (
+            f"postgres://{facts['USER']}:{facts.get('PASSWORD') or ''}@{facts['HOST']}:{facts['PORT']}/{facts['NAME']}"
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "registry.serve", str(handle)),
+            cwd=PROJECT,
+            env={**os.environ, "DATABASE_URL": url, "LOG_LEVEL": "WARNING"},
+            pass_fds=[handle],
+        )
+        started.append(process)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.close()
+        return address, process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+
+
+async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_booked_once(inlined, default, key, web):
+    default.delays(1000)
+    address, process = await web()
+    async with Api(address, key) as api:
+        answer = asyncio.create_task(pay(api))
+        await eventually(lambda: default.received, within=20)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        await asyncio.gather(answer, return_exceptions=True)
+    default.recovers()
+
+    async with at_work():
+        [row] = await until_settled(inlined, within=20)
+
+    assert list(default.booked) == [str(row.correlation_id)]
+    assert default.duplicates <= 1  # the worker's question after the booking, of the same id and time
+    assert {one.requested_at for one in await tries(row.correlation_id)} == {row.requested_at}
+
+
+# -- In the workers' place ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def watching(monkeypatch) -> None:
+    """This process watches the workers, and is quick to take them for gone."""
+    monkeypatch.setattr(inline, "WATCH_EVERY", 0.05)
+    monkeypatch.setattr(inline, "STRANDED_AFTER", 0.2)
+    await inline.start()
+
+
+async def test_without_a_worker_the_web_process_sends_what_is_queued(tenant, default, api, watching):
+    code, body, _ = await pay(api)
+
+    assert (code, body["status"]) == (202, "queued")
+    await api.until(body["correlationId"], "succeeded")
+
+
+async def test_what_was_queued_before_is_sent_too_and_what_failed_again(tenant, default, watching):
+    default.fails(times=1)
+    await accept(tenant, 3)
+
+    await until_settled(tenant)
+
+    assert sorted(default.booked) == sorted(str(row.correlation_id) for row in await payments(tenant))
+
+
+async def test_once_a_worker_is_back_the_web_process_leaves_the_queue_to_it(tenant, default, watching):
+    await eventually(lambda: inline.standing_in())
+
+    async with at_work():
+        await eventually(lambda: not inline.standing_in())
+
+
+async def test_a_process_that_is_not_told_to_watch_stands_in_for_nobody(tenant, default, api):
+    _, body, _ = await pay(api)
+
+    assert not inline.standing_in()
+    assert (await api.status(body["correlationId"]))["status"] == "queued"
+
+
+async def test_who_stands_in_is_seen_and_not_taken_for_a_worker(tenant, watching):
+    async def beats() -> bool:
+        return await Worker.async_objects.filter(queue=inline.NAME).aexists()
+
+    await eventually(beats)
+
+    with pytest.raises(RuntimeError, match="no worker is alive"):
+        await status.checks["workers"]()
+
+
+async def test_other_tenants_keys_say_nothing_of_this_ones_switch(inlined, default, server):
+    other = await in_thread(make_tenant, f"third-{uuid4().hex[:8]}")
+    async with Api(server, await make_key(other)) as api:
+        code, _, _ = await pay(api)
+
+    assert code == 202
