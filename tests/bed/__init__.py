@@ -1,4 +1,8 @@
-"""A test bed: processors of kind `http` as contract section 4 describes them, which get into trouble on command."""
+"""A test bed: processors of kind `http` as contract section 4 describes them, which get into trouble on command.
+
+Beside them `tests.bed.stripe`: `async with sandbox_stripe() as stripe:` plays Stripe over HTTP in the test's loop, with its
+address (`url`), keys, faults (`fails`), what it received and has, and webhooks that it signs and sends (`calls`).
+"""
 
 from tests.bed.books import Booking, Received
 from tests.bed.processor import HttpProcessor

@@ -1,0 +1,303 @@
+"""The sandbox as an ASGI application: keys, idempotency, faults, and the order in which things happen to a request."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from payments.stripe_sandbox import (
+    charges,
+    customers,
+    disputes,
+    endpoints,
+    events,
+    forms,
+    payment_intents,
+    refunds,
+)
+from payments.stripe_sandbox.errors import StripeError
+from payments.stripe_sandbox.faults import Fault, Faults, Trouble
+from payments.stripe_sandbox.journal import Journal
+from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, new_id, public
+from payments.stripe_sandbox.webhooks import Webhooks
+
+__all__ = ["Sandbox", "charges", "customers", "disputes", "events", "payment_intents", "refunds"]
+
+type Message = MutableMapping[str, Any]
+
+log = logging.getLogger(__name__)
+
+LARGEST = 1024 * 1024  # bytes of a body
+STEPS: dict[str, Callable[[State, Thing], None]] = {
+    "balance": charges.settle_late,
+    "dispute": disputes.of_card,
+    "refund_done": refunds.succeed,
+    "refund_failed": refunds.fail,
+}  # what happens to an object by itself, some time after a request
+
+
+class Request(NamedTuple):
+    id: str
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def key(self) -> str:
+        return self.headers.get("idempotency-key", "") if self.method == "POST" else ""
+
+
+class Received(msgspec.Struct, kw_only=True, rename="camel"):
+    """A request as a test wants to see it."""
+
+    id: str
+    method: str
+    path: str
+    params: dict[str, Any]
+    idempotency_key: str
+    status: int = 0  # 0: not answered (yet)
+    replayed: bool = False
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    headers: dict[str, str] = {}
+
+
+class HangUp(Exception):
+    """The connection ends without an answer."""
+
+
+class Sandbox:
+    """One Stripe account, in test mode."""
+
+    def __init__(self, *, secret_key: str, publishable_key: str = "", data: Path | None = None) -> None:
+        self.secret_key = secret_key
+        self.publishable_key = publishable_key or secret_key.replace("sk_", "pk_", 1)
+        self.journal = Journal(data) if data else None
+        self.state = State(self.journal)
+        self.webhooks = Webhooks(self.state)
+        self.faults = Faults()
+        self.step_after = 0.05  # seconds until what happens by itself happens
+        self.received: deque[Received] = deque(maxlen=10_000)
+        self._in_flight: set[str] = set()
+        self._steps: set[asyncio.Task[None]] = set()
+        self._scheduled: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.state.restore()
+        await self.webhooks.__aenter__()
+        self._schedule(list(self.state.things.values()))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._steps:
+            task.cancel()
+        await asyncio.gather(*self._steps, return_exceptions=True)
+        await self.webhooks.__aexit__(*error)
+        await self.state.write_down()
+        if self.journal:
+            await self.journal.close()
+
+    # -- One request --
+
+    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
+        request = await _read(scope, receive)
+        try:
+            answer = await self.answer(request)
+        except HangUp:
+            scope["sandbox.hang_up"]()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(answer.body)),
+            "request-id": request.id,
+            "stripe-version": API_VERSION,
+            **answer.headers,
+        }
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def answer(self, request: Request) -> Answer:
+        """Raises HangUp."""
+        seen = Received(
+            id=request.id,
+            method=request.method,
+            path=request.path,
+            params=dict(parse_qsl(request.body or request.query, keep_blank_values=True)),
+            idempotency_key=request.key,
+        )
+        self.received.append(seen)
+        try:
+            answer = await self._answer(request, self.faults.take(request.method, request.path))
+        except StripeError as error:
+            answer = _error(error)
+        seen.status, seen.replayed = answer.status, "idempotent-replayed" in answer.headers
+        return answer
+
+    async def _answer(self, request: Request, fault: Fault | None) -> Answer:
+        publishable = self._authenticate(request)
+        await _trouble_before(fault)
+        endpoint, names = endpoints.find(request.method, request.path)
+        if publishable and not endpoint.publishable:
+            raise StripeError(401, "This API call cannot be made with a publishable API key.", remembered=False)
+        raw = forms.decode(request.body if request.method == "POST" else request.query)
+        call = endpoints.Call(self.state, endpoint.read(raw), publishable)
+        if not request.key:
+            return await self._execute(request, fault, lambda: endpoint.run(call, *names), call)
+        if request.key in self._in_flight:
+            raise _in_use(request.key)
+        fingerprint = hashlib.sha256(json.dumps([request.path, raw], sort_keys=True).encode()).hexdigest()
+        if kept := self.state.kept_answer(request.key):
+            return _replay(kept, fingerprint)
+        self._in_flight.add(request.key)
+        try:
+            return await self._execute(request, fault, lambda: endpoint.run(call, *names), call, fingerprint)
+        finally:
+            self._in_flight.discard(request.key)
+
+    async def _execute(
+        self,
+        request: Request,
+        fault: Fault | None,
+        run: Callable[[], Thing],
+        call: endpoints.Call,
+        fingerprint: str = "",
+    ) -> Answer:
+        if fault and fault.trouble == Trouble.SLOW_BEFORE:
+            await asyncio.sleep(fault.seconds)
+        self.state.cause = {"id": request.id, "idempotency_key": request.key or None}
+        try:
+            body = public(run())
+            expand(self.state, body, call.params.get("expand", []))
+            answer, remembered = Answer(200, _encode(body)), True
+        except StripeError as error:
+            answer, remembered = _error(error), error.remembered
+        if fault and fault.trouble == Trouble.ERROR_AFTER:
+            answer = _error(_broken())
+        if fingerprint and remembered:
+            kept = KeptAnswer(fingerprint, answer.status, answer.body, request.id, self.state.now())
+            self.state.keep_answer(request.key, kept)
+        await self.finish()
+        if fault and fault.trouble == Trouble.SLOW_AFTER:
+            await asyncio.sleep(fault.seconds)
+        if fault and fault.trouble == Trouble.DROP_AFTER:
+            raise HangUp
+        return answer
+
+    async def finish(self) -> None:
+        """What was changed is written down, and then told."""
+        self._schedule(list(self.state.changed.values()))
+        self.webhooks.send_waiting()
+        await self.state.write_down()
+
+    def _authenticate(self, request: Request) -> bool:
+        """Whether it came with the publishable key. Raises StripeError (401)."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            token = base64.b64decode(token).decode("latin-1").partition(":")[0]
+        elif not token:
+            token = dict(parse_qsl(request.query or request.body)).get("key", "")
+        if token not in (self.secret_key, self.publishable_key):
+            said = f"Invalid API Key provided: {token[:3]}***" if token else "You did not provide an API key."
+            raise StripeError(401, said, remembered=False)
+        return token == self.publishable_key
+
+    # -- What happens by itself --
+
+    def _schedule(self, things: list[Any]) -> None:
+        for thing in things:
+            if isinstance(thing, dict) and thing.get("_steps") and thing["id"] not in self._scheduled:
+                self._scheduled.add(thing["id"])
+                task = asyncio.create_task(self._step(thing))
+                self._steps.add(task)
+                task.add_done_callback(self._steps.discard)
+
+    async def _step(self, thing: Thing) -> None:
+        while thing["_steps"]:
+            await asyncio.sleep(self.step_after)
+            self.state.cause = {"id": None, "idempotency_key": None}
+            try:
+                STEPS[thing["_steps"].pop(0)](self.state, thing)
+            except StripeError as error:
+                log.warning("%s: %s", thing["id"], error)
+            self.state.save(thing)
+            await self.finish()
+        self._scheduled.discard(thing["id"])
+
+
+async def _read(scope: Message, receive: Callable[[], Awaitable[Message]]) -> Request:
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body") or len(body) > LARGEST:
+            break
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    query = scope["query_string"].decode("latin-1")
+    return Request(new_id("req", 14), scope["method"], scope["path"], query, headers, body.decode(errors="replace"))
+
+
+async def _trouble_before(fault: Fault | None) -> None:
+    """Raises HangUp or StripeError."""
+    if fault is None:
+        return
+    if fault.trouble == Trouble.DROP_BEFORE:
+        raise HangUp
+    if fault.trouble == Trouble.ERROR_BEFORE:
+        raise _broken()
+    if fault.trouble == Trouble.RATE_LIMIT:
+        raise StripeError(
+            429,
+            "Request rate limit exceeded. Learn more about rate limits here https://docs.stripe.com/rate-limits.",
+            code="rate_limit",
+            remembered=False,
+        )
+
+
+def _broken() -> StripeError:
+    return StripeError(500, "An unknown error occurred.", type="api_error", remembered=False)
+
+
+def _in_use(key: str) -> StripeError:
+    return StripeError(
+        409,
+        f"There is currently another in-progress request using this Idempotent Key ({key}). Please try again later.",
+        type="idempotency_error",
+        code="idempotency_key_in_use",
+        remembered=False,
+    )
+
+
+def _replay(kept: KeptAnswer, fingerprint: str) -> Answer:
+    if kept.request != fingerprint:
+        raise StripeError(
+            400,
+            "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using "
+            "a different key if you meant to execute a different request.",
+            type="idempotency_error",
+            remembered=False,
+        )
+    return Answer(kept.status, kept.body, {"idempotent-replayed": "true", "original-request": kept.request_id})
+
+
+def _error(error: StripeError) -> Answer:
+    return Answer(error.status, _encode(error.body()))
+
+
+def _encode(body: Any) -> bytes:
+    return json.dumps(body, indent=2).encode()

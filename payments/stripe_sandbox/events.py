@@ -1,0 +1,35 @@
+"""Events as the API lists them; webhooks.py delivers them."""
+
+import fnmatch
+
+from payments.stripe_sandbox.endpoints import Call, endpoint
+from payments.stripe_sandbox.errors import invalid
+from payments.stripe_sandbox.forms import FLAG, PAGE, SPAN, TEXT, Many
+from payments.stripe_sandbox.state import Thing, listing
+
+KEPT = 30 * 24 * 3600  # seconds; older events are not listed, as at Stripe
+
+
+@endpoint("GET", "/v1/events/{}")
+def retrieve(call: Call, name: str) -> Thing:
+    return call.state.find("event", name)
+
+
+@endpoint("GET", "/v1/events", {**PAGE, "created": SPAN, "delivery_success": FLAG, "type": TEXT, "types": Many(TEXT)})
+def list_all(call: Call) -> Thing:
+    """`delivery_success=false`: those that some endpoint has not taken."""
+    params = call.params
+    if "type" in params and "types" in params:
+        raise invalid("You may only specify one of these parameters: type, types.")
+    types = params.get("types") or [params.get("type", "*")]
+    oldest = call.state.now() - KEPT
+
+    def keep(event: Thing) -> bool:
+        delivered = event["pending_webhooks"] == 0
+        return (
+            event["created"] > oldest
+            and params.get("delivery_success", delivered) == delivered
+            and any(fnmatch.fnmatchcase(event["type"], pattern) for pattern in types)
+        )
+
+    return listing(call.state, "event", "/v1/events", params, keep)
