@@ -168,7 +168,7 @@ class Flag(AsyncModelMixin, AbstractUserFlag):
 
     class Meta:
         ordering = ["name"]
-        verbose_name = "mode"
+        verbose_name, verbose_name_plural = "switch", "switches"
 
     def __str__(self) -> str:
         return self.name

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                 ("tenants", models.ManyToManyField(blank=True, help_text="for whom it is inline", related_name="+", to="registry.tenant")),
                 ("users", models.ManyToManyField(blank=True, help_text="Activate this flag for these users.", to=settings.AUTH_USER_MODEL, verbose_name="Users")),
             ],
-            options={"verbose_name": "mode", "ordering": ["name"]},
+            options={"verbose_name": "switch", "verbose_name_plural": "switches", "ordering": ["name"]},
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),
         migrations.RunPython(make_modes, migrations.RunPython.noop),

@@ -1,0 +1,169 @@
+"""Operators' page of what is queued and what is inline: for all tenants or for some, what is in effect now, and why."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models.functions import Now
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from payments import inline
+from queueing.models import SILENT_AFTER, Worker
+from registry import audit
+from registry.admin import TenantAdmin
+from registry.models import Flag, Tenant
+from registry.operators.guard import Done, Order, Perform, Reasoned, guarded
+from registry.operators.lists import pill
+from registry.operators.scope import SUPERUSERS, TenantScoped
+
+TENANTS_NAMED = 5  # in the list
+# operation → what its workers are called in their rows. One that is in no list yet is not carried out inline.
+OPERATIONS = {"inline.payment": "payments", "inline.refund": "refunds"}
+
+
+def for_everyone(everyone: bool | None) -> Perform:
+    """Set a switch for all tenants at once; one by one, so that the library's own cache hears of it."""
+
+    def perform(page: TenantScoped, order: Order) -> Done:
+        rows = list(order.rows)
+        with transaction.atomic():
+            for flag in rows:
+                before, flag.everyone = flag.everyone, everyone
+                flag.save()
+                audit.record_sync(
+                    actor=order.actor,
+                    action="switch.everyone",
+                    target=f"switch {flag}",
+                    reason=order.reason,
+                    detail={"everyone": [before, everyone]},
+                )
+        return Done(rows=len(rows))
+
+    return perform
+
+
+def for_tenants(name: str, *, inline: bool) -> Perform:
+    """Name tenants in a switch, or take them out of it."""
+
+    def perform(page: TenantScoped, order: Order) -> Done:
+        tenants = list(order.rows)
+        with transaction.atomic():
+            flag, _ = Flag.objects.get_or_create(name=name, defaults={"superusers": False})
+            (flag.tenants.add if inline else flag.tenants.remove)(*tenants)
+            for tenant in tenants:
+                audit.record_sync(
+                    actor=order.actor,
+                    action="switch.inline" if inline else "switch.queued",
+                    target=f"switch {flag}",
+                    tenant_id=tenant.pk,
+                    reason=order.reason,
+                )
+        return Done(rows=len(tenants))
+
+    return perform
+
+
+def in_effect(flag: Flag) -> tuple[str, str]:
+    """What is done with the operation now, in a word, and why."""
+    beating = Worker.objects.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
+    workers = beating.filter(queue=OPERATIONS.get(flag.name, "")).count()
+    standing_in = beating.filter(queue=inline.NAME).count() if flag.name == f"inline.{inline.OPERATION}" else 0
+    if not workers and standing_in:
+        return "inline", "fall-back: no worker is alive, the web processes stand in for them"
+    if not workers:
+        return "waiting", "no worker is alive; what is accepted waits"
+    some = "1 worker" if workers == 1 else f"{workers} workers"
+    if flag.everyone:
+        return "inline", f"switched on for everyone; {some} for what is left over"
+    if flag.everyone is None and (named := flag.tenants.count()):
+        return "both", f"inline for {named} tenant{'' if named == 1 else 's'}, else {some}"
+    return "queued", f"{some} at work"
+
+
+LOOKS = {"queued": ("○", "grey"), "inline": ("●", "green"), "both": ("◐", "blue"), "waiting": ("◑", "amber")}
+
+
+@admin.register(Flag)
+class SwitchAdmin(Reasoned):
+    """They concern all tenants: superusers only."""
+
+    tenant_path = ""
+    change_roles = act_roles = SUPERUSERS
+    list_display = ["name", "setting", "effect", "why"]
+    change_fields = ("name", "everyone", "tenants", "note", "effect", "why")
+    readonly_fields = ("name", "effect", "why")
+    autocomplete_fields = ["tenants"]
+    actions = [
+        guarded(
+            "switch.inline",
+            label="Inline for everyone",
+            warning=(
+                "Within a second all tenants' requests wait for their outcome. What a web process has no room for is "
+                "queued as before."
+            ),
+            expects={},
+            perform=for_everyone(True),
+        ),
+        guarded(
+            "switch.queued",
+            label="Queued for everyone",
+            warning="Within a second requests are answered when their payment is durable, also those of tenants named here.",
+            expects={},
+            perform=for_everyone(False),
+        ),
+        guarded(
+            "switch.tenants",
+            label="Inline for the tenants named only",
+            warning="Within a second each tenant's own switch counts again.",
+            expects={},
+            perform=for_everyone(None),
+        ),
+    ]
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field and db_field.name == "everyone":
+            field.help_text = "Yes or no goes before the tenants named below; unknown leaves it to them."
+        return field
+
+    @admin.display(description="switched")
+    def setting(self, flag: Flag) -> str:
+        if flag.everyone is not None:
+            return "inline for everyone" if flag.everyone else "queued for everyone"
+        named = [tenant.slug for tenant in flag.tenants.order_by("slug")[: TENANTS_NAMED + 1]]
+        more = ", …" if len(named) > TENANTS_NAMED else ""
+        return f"inline for {', '.join(named[:TENANTS_NAMED])}{more}" if named else "queued"
+
+    @admin.display(description="in effect now")
+    def effect(self, flag: Flag) -> SafeString:
+        word, _ = in_effect(flag)
+        return pill(*LOOKS[word], word)
+
+    @admin.display(description="why")
+    def why(self, flag: Flag) -> str:
+        return in_effect(flag)[1]
+
+
+def _of_tenants(operation: str) -> list[Callable]:
+    name = f"inline.{operation}"
+    return [
+        guarded(
+            f"tenant.{operation}_inline",
+            label=f"Inline: the web processes carry out their {operation}s",
+            warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
+            expects={"status": Tenant.Status.ACTIVE},
+            perform=for_tenants(name, inline=True),
+        ),
+        guarded(
+            f"tenant.{operation}_queued",
+            label=f"Queued: workers carry out their {operation}s",
+            warning="Within a second their requests are answered as soon as they are durable.",
+            expects={"status": Tenant.Status.ACTIVE},
+            perform=for_tenants(name, inline=False),
+        ),
+    ]
+
+
+TenantAdmin.actions += [action for operation in ("payment", "refund") for action in _of_tenants(operation)]

@@ -1,0 +1,97 @@
+"""Operators switch operations between queued and inline: for all, by tenant, with a reason; and see what is in effect."""
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from queueing.models import Worker
+from registry.models import AuditEntry, Flag
+from tests.factories import make_person, make_tenant
+from tests.registry.test_admin import as_person, choose, confirm, listing, page, text
+
+WHY = "their school fees are due today"
+
+
+@pytest.fixture
+def operator() -> Client:
+    return as_person(make_person("olga"))
+
+
+@pytest.fixture
+def flag() -> Flag:
+    found, _ = Flag.objects.get_or_create(name="inline.payment")  # a fresh database has it
+    return found
+
+
+@pytest.mark.parametrize(
+    ("action", "everyone"), [("switch_inline", True), ("switch_queued", False), ("switch_tenants", None)]
+)
+def test_a_switch_is_set_for_everyone_and_recorded(operator, flag, action, everyone):
+    Flag.objects.filter(pk=flag.pk).update(everyone=not everyone)
+
+    confirm(operator, choose(operator, action, flag), WHY)
+
+    assert Flag.objects.get().everyone is everyone
+    entry = AuditEntry.objects.get()
+    assert (entry.actor, entry.action, entry.reason) == ("olga", "switch.everyone", WHY)
+    assert entry.detail == {"everyone": [not everyone, everyone]}
+
+
+def test_a_tenant_is_switched_on_its_own_page_and_back(operator, flag):
+    acme, other = make_tenant("acme"), make_tenant("other")
+    flag.tenants.set([other])
+
+    confirm(operator, choose(operator, "tenant_payment_inline", acme), WHY)
+    switched = {tenant.slug for tenant in flag.tenants.all()}
+    confirm(operator, choose(operator, "tenant_payment_queued", acme), WHY)
+
+    assert switched == {"acme", "other"}
+    assert {tenant.slug for tenant in flag.tenants.all()} == {"other"}
+    assert [(e.action, e.tenant_id) for e in AuditEntry.objects.order_by("id")] == [
+        ("switch.inline", acme.pk),
+        ("switch.queued", acme.pk),
+    ]
+
+
+def test_tenants_are_named_on_the_switchs_page_with_a_reason(operator, flag):
+    acme = make_tenant("acme")
+
+    operator.post(page(flag), {"everyone": "unknown", "tenants": [acme.pk], "note": "", "reason": WHY})
+
+    assert [tenant.slug for tenant in flag.tenants.all()] == ["acme"]
+    assert AuditEntry.objects.get().reason == WHY
+
+
+@pytest.mark.parametrize("role", ["owner", "operator"])
+def test_a_tenants_own_people_do_not_see_switches(flag, role):
+    person = as_person(make_person(tenant=make_tenant("acme"), role=role))
+
+    assert person.get(listing(Flag)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("queue", "fields", "expected"),
+    [
+        ("payments", {}, "1 worker at work"),
+        ("payments", {"everyone": True}, "switched on for everyone; 1 worker for what is left over"),
+        ("inline", {}, "fall-back: no worker is alive, the web processes stand in for them"),
+        ("", {"everyone": True}, "no worker is alive; what is accepted waits"),
+    ],
+    ids=["queued", "inline", "standing-in", "nobody"],
+)
+def test_the_list_says_what_is_in_effect_and_why(operator, flag, queue, fields, expected):
+    Flag.objects.filter(pk=flag.pk).update(**fields)
+    if queue:
+        Worker.objects.create(queue=queue, hostname="here", pid=1, heartbeat_at=timezone.now())
+
+    seen = text(operator.get(listing(Flag)))
+
+    assert expected in seen
+
+
+def test_the_list_names_the_tenants_that_are_inline(operator, flag):
+    flag.tenants.set([make_tenant("acme"), make_tenant("beta")])
+
+    seen = text(operator.get(listing(Flag)))
+
+    assert "inline for acme, beta" in seen
