@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from psycopg import AsyncConnection
+
 from payments import events, intake, queries
 from payments.errors import NotCancelable, NotCapturable, UnknownPayment
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
@@ -34,6 +36,9 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
 AT_PROCESSOR: Final = (REQUIRES_ACTION, PROCESSING, UNCERTAIN)  # something may happen to it there that we are not told
 
 
+type Looked = Sequence[database.Row]  # correlation id, and the number of its event where there is one
+
+
 async def look_again(
     *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = "Something changed at the processor"
 ) -> set[UUID]:
@@ -43,6 +48,13 @@ async def look_again(
     changed anything: what waits for an action goes through `processing`, with an event. Settled payments are left alone.
     """
     return await _look_again(tenant_id, correlation_ids, reason, AT_PROCESSOR)
+
+
+async def look_again_within(
+    conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str
+) -> Looked:
+    """`look_again` in the caller's transaction; what it returns is for `tell_looked`, once that is committed."""
+    return await database.rows(conn, SQL["look_again"], _asked(tenant_id, correlation_ids, reason, AT_PROCESSOR))
 
 
 look_again_sync = sync_twin(look_again)
@@ -57,23 +69,38 @@ async def _look_again(
     cancel: bool = False,
     capture: bool = False,
 ) -> set[UUID]:
-    rows = await database.fetch(
-        SQL["look_again"],
-        {
-            "tenant": tenant_id,
-            "correlations": list(correlation_ids),
-            "statuses": [status.value for status in statuses],
-            "reason": reason[:300],
-            "cancel": cancel,
-            "capture": capture,
-        },
-    )
+    asked = _asked(tenant_id, correlation_ids, reason, statuses, cancel=cancel, capture=capture)
+    rows = await database.fetch(SQL["look_again"], asked)
+    await tell_looked(tenant_id, rows)
+    return {correlation_id for correlation_id, _ in rows}
+
+
+def _asked(
+    tenant_id: int,
+    correlation_ids: Sequence[UUID],
+    reason: str,
+    statuses: Sequence[Status],
+    *,
+    cancel: bool = False,
+    capture: bool = False,
+) -> dict[str, Any]:
+    return {
+        "tenant": tenant_id,
+        "correlations": list(correlation_ids),
+        "statuses": [status.value for status in statuses],
+        "reason": reason[:300],
+        "cancel": cancel,
+        "capture": capture,
+    }
+
+
+async def tell_looked(tenant_id: int, rows: Looked) -> None:
+    """Spread the news of payments that are looked at again."""
     for correlation_id, sequence in rows:
         if sequence is not None:
             live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
         intake.wake()
-    return {correlation_id for correlation_id, _ in rows}
 
 
 async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:

@@ -4,11 +4,14 @@ import logging
 
 from payments import ledger
 from payments.dispatch import Dispatch
+from payments.webhooks import inbound_desk, inbound_payments  # noqa: F401 - the handlers of payments' events
+from payments.webhooks.inbound import Inbound
 from queueing import schedule, tasks
 from registry import telemetry
 
 log = logging.getLogger(__name__)
 
+RETIRE_EVERY = 3600  # seconds between removals of events of processors that are old
 PROVE_EVERY = 1800  # seconds between proofs of what is new in the ledger; the whole is proven once a day
 
 
@@ -21,6 +24,14 @@ async def prove_ledger() -> None:
         log.error("ledger does not add up", extra={"proof": str(proof)})
 
 
+async def retire_inbound() -> None:
+    if removed := await inbound_desk.retire():
+        log.info("old events of processors removed", extra={"events": removed})
+
+
 tasks.DRAINS["payments"] = Dispatch
+tasks.DRAINS["inbound"] = Inbound
+tasks.CHORES["retire-inbound"] = retire_inbound
+schedule.every("retire-inbound", RETIRE_EVERY)
 tasks.CHORES["prove-ledger"] = prove_ledger
 schedule.every("prove-ledger", PROVE_EVERY)

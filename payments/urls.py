@@ -3,9 +3,11 @@
 from django.urls import path
 
 from payments import views
+from payments.webhooks import inbound_view
 from registry.handler import by_method
 
 hot = [
     path("payments", by_method(POST=views.accept, GET=views.browse), name="payments"),
     path("payments/batch", by_method(POST=views.accept_batch), name="payments_batch"),
+    path("webhooks/stripe/<str:account>", inbound_view.accept, name="webhooks_stripe"),
 ]

@@ -36,11 +36,19 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 type View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
-def lean[V: View](view: V | None = None, *, max_body: int | None = None) -> Any:
-    """Mark an async view as one that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY."""
+async def _with_a_key(scope: dict) -> None:
+    await access.authenticate(_header(scope, b"authorization"))
+
+
+def lean[V: View](
+    view: V | None = None, *, max_body: int | None = None, admit: Callable[[dict], Awaitable[None]] = _with_a_key
+) -> Any:
+    """Mark an async view as one that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY.
+    `admit` looks at the head of a request that may have a larger body than that, before any of it is read."""
 
     def mark(view: V) -> V:
         view.lean = True  # type: ignore[attr-defined]
+        view.admit = admit  # type: ignore[attr-defined]
         view.max_body = max_body or settings.MAX_BODY  # type: ignore[attr-defined]
         return view
 
@@ -91,7 +99,7 @@ class LeanHandler(ASGIHandler):
         problem = getattr(match.func, "problem", problem_response)  # how its API words them
         try:
             if match.func.max_body > settings.MAX_BODY:  # nobody unknown may make us hold a large body
-                await access.authenticate(_header(scope, b"authorization"))
+                await match.func.admit(scope)
             body = await read_body(scope, receive, match.func.max_body)
             request = self.request_class(scope, io.BytesIO(body))
             request._body = body  # in memory already: Django need not read the stream again

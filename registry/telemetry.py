@@ -25,6 +25,16 @@ INLINE = Counter("registry_payments_inline_total", "Payments the web process was
 REFUNDS = Counter("registry_refunds_settled_total", "Outcomes of refunds written", ["outcome"])
 LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
 LEDGER_PROOFS = Counter("registry_ledger_proofs_total", "Proofs of the ledger, sound and not", ["verdict"])
+INBOUND_RECEIVED = Counter(
+    "registry_inbound_received_total", "Events of processors made durable", ["source", "outcome"]
+)
+INBOUND_COMMIT_SECONDS = Histogram(
+    "registry_inbound_commit_seconds", "Time to commit a batch of events of processors", buckets=_FAST
+)
+INBOUND_HANDLED = Counter("registry_inbound_handled_total", "Events of processors: what came of tries", ["outcome"])
+INBOUND_SECONDS = Histogram(
+    "registry_inbound_received_to_done_seconds", "From a processor's event to what came of it", buckets=_FAST
+)
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
 LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", multiprocess_mode="livesum")

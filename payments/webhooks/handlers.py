@@ -45,12 +45,12 @@ class _Body(msgspec.Struct):
 
 class Effect(msgspec.Struct, frozen=True):
     """What is to be written because of an event. `write` runs in the transaction that marks the event as done, on its
-    connection: both are committed, or neither. `after` runs once that is committed, for news such as `live.tell`."""
+    connection: both are committed, or neither. `after` runs once that is committed, for news: it may be lost."""
 
     outcome: str  # for the operator, in a word or two
     payment_id: int | None = None  # whose page it belongs on
     write: Callable[[AsyncConnection], Awaitable[object]] | None = None
-    after: Callable[[], object] | None = None
+    after: Callable[[], Awaitable[object]] | None = None
 
 
 class Later(Exception):

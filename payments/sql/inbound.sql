@@ -1,0 +1,88 @@
+-- name: account
+-- Who a webhook's address belongs to, whatever became of the tenant since: its money may still move.
+SELECT p.tenant_id, p.id, p.secrets
+FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
+WHERE t.slug = %(tenant)s AND p.name = %(name)s AND p.kind = 'stripe';
+
+-- name: receive
+-- One statement, one commit for all events of the same instant. In the order of the unique key: two batches that have
+-- the same events wait for each other, but never in a circle. What exists is left alone and not returned.
+INSERT INTO payments_inboundevent (tenant_id, processor_id, event_id, type, object_id, created, account, livemode, body, headers, source)
+SELECT tenant_id, processor_id, event_id, type, object_id, to_timestamp(created), account, livemode, body, headers::jsonb, source
+FROM unnest(
+    %(tenant)b::bigint[], %(processor)b::bigint[], %(event)b::text[], %(type)b::text[], %(object)b::text[],
+    %(created)b::bigint[], %(account)b::text[], %(livemode)b::boolean[], %(body)b::bytea[], %(headers)b::text[],
+    %(source)b::text[]
+) AS t (tenant_id, processor_id, event_id, type, object_id, created, account, livemode, body, headers, source)
+ORDER BY tenant_id, processor_id, event_id
+ON CONFLICT (tenant_id, processor_id, event_id) DO NOTHING
+RETURNING tenant_id, processor_id, event_id;
+
+-- name: begin
+-- Touches no indexed column, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
+UPDATE payments_inboundevent e
+SET attempt = e.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
+FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[]) AS t (tenant_id, id)
+WHERE e.tenant_id = t.tenant_id AND e.id = t.id;
+
+-- name: finish
+-- What came of tries: done, dead, or due again. Fenced: whoever lost the lease changes nothing any more.
+UPDATE payments_inboundevent e
+SET status = t.status, outcome = t.outcome, error = t.error, payment_id = coalesce(t.payment_id, e.payment_id),
+    run_at = CASE WHEN t.status = 'received' THEN now() + make_interval(secs => t.wait) ELSE e.run_at END,
+    done_at = CASE WHEN t.status = 'received' THEN NULL ELSE clock_timestamp() END, lease_id = NULL, leased_until = NULL
+FROM unnest(
+    %(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[], %(status)b::text[], %(outcome)b::text[],
+    %(error)b::text[], %(payment_id)b::bigint[], %(wait)b::float8[]
+) AS t (tenant_id, id, attempt, status, outcome, error, payment_id, wait)
+WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.lease_id = %(worker)s
+  AND e.closed IS NULL
+RETURNING e.tenant_id, e.id, extract(epoch FROM e.done_at - e.received_at)::float8;
+
+-- name: hand_back
+-- Begun, and not finished by whoever leaves: due at once, for anybody.
+UPDATE payments_inboundevent e SET lease_id = NULL, leased_until = NULL
+FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, id, attempt)
+WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.lease_id = %(worker)s;
+
+-- name: replay
+-- Due again, its tries counted anew. The attempt stays: as the fence it may only grow.
+UPDATE payments_inboundevent
+SET status = 'received', outcome = '', error = '', done_at = NULL, run_at = now(), tries_from = attempt
+WHERE tenant_id = %(tenant)s AND id = %(id)s AND closed IS NOT NULL
+RETURNING type || ' ' || event_id;
+
+-- name: close
+UPDATE payments_inboundevent
+SET status = 'closed', done_at = now()
+WHERE tenant_id = %(tenant)s AND id = %(id)s AND status = 'dead'
+RETURNING type || ' ' || event_id;
+
+-- name: tenants
+-- By a loose index scan: one probe per tenant that has events.
+WITH RECURSIVE t AS (
+    (SELECT tenant_id FROM payments_inboundevent ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.tenant_id FROM payments_inboundevent e WHERE e.tenant_id > t.tenant_id ORDER BY e.tenant_id LIMIT 1)
+    FROM t WHERE t.tenant_id IS NOT NULL
+)
+SELECT tenant_id FROM t WHERE tenant_id IS NOT NULL;
+
+-- name: retire
+-- A slice of what was done long ago. What is dead waits for an operator, however long.
+DELETE FROM payments_inboundevent
+WHERE (tenant_id, id) IN (
+    SELECT tenant_id, id FROM payments_inboundevent
+    WHERE tenant_id = %(tenant)s AND received_at < now() - make_interval(days => %(days)s) AND closed IN ('done', 'closed')
+    ORDER BY received_at
+    LIMIT %(slice)s
+)
+RETURNING id;
+
+-- name: subject
+-- A payment as an event about it needs it, with its latest attempt.
+SELECT p.id, p.status, coalesce(p.leased_until > clock_timestamp(), false), p.amount, p.currency, p.description,
+    a.processor_id, a.requested_at, a.reference, a.action
+FROM payments_payment p
+LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
+WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
