@@ -31,6 +31,22 @@ class NotCapturable(PaymentError):
     status = 409
 
 
+class NotRefundable(PaymentError):
+    """Only a payment that succeeded, at a processor that can give money back, can be refunded."""
+
+    status = 409
+
+
+class RefundTooLarge(PaymentError):
+    """The refund is larger than what is left of the payment."""
+
+    status = 409
+
+
+class UnknownRefund(NotFound):
+    """There is no refund with this id."""
+
+
 class LiveTenant(PaymentError):
     """Payments of a live tenant cannot be purged."""
 

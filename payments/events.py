@@ -45,7 +45,8 @@ def event(*, tenant: int, position: int, **fields) -> live.Event:
 _COLUMNS = ("correlation_id", "status", "amount", "currency", "processor", "attempts", "updated_at", "sequence")
 
 
-def _from_row(row: database.Row) -> live.Event:
+def from_row(row: database.Row) -> live.Event:
+    """A live event from tenant, position and the fields of `status_body` in their order."""
     tenant, position, *fields = row
     return event(tenant=tenant, position=position, **dict(zip(_COLUMNS, fields, strict=True)))
 
@@ -53,13 +54,13 @@ def _from_row(row: database.Row) -> live.Event:
 async def since(tenant: int, after: int, limit: int) -> list[live.Event]:
     """A tenant's events numbered above `after`, in order, at most `limit`."""
     rows = await database.fetch(SQL["since"], {"tenant": tenant, "after": after, "limit": limit})
-    return [_from_row(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def of_payment(tenant: int, correlation_id: UUID, after: int) -> list[live.Event]:
     """One payment's events with a sequence above `after`, in order."""
     params = {"tenant": tenant, "correlation": correlation_id, "after": after}
-    return [_from_row(row) for row in await database.fetch(SQL["of_payment"], params)]
+    return [from_row(row) for row in await database.fetch(SQL["of_payment"], params)]
 
 
 async def positions(tenants: Sequence[int]) -> dict[int, int]:

@@ -1,7 +1,8 @@
-"""The ledger's proof: its sums, and that every succeeded payment has its lines. Lines are written by dispatch's settle.
+"""The ledger's proof: its sums, and that every payment, refund and dispute has its lines. They are written where those change.
 
 A booked payment is three lines that add up to zero: the processor holds the gross (debit), it keeps its fee (credit),
-the rest is owed to the tenant (credit).
+the rest is owed to the tenant (credit). What goes back is two lines, taken from what the processor holds and from what is
+owed to the tenant; what comes back again (a refund that failed after all, a dispute that was won) is their reverse.
 """
 
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from registry import database
 from registry.sync import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
+PROOFS = {name: SQL[name].format(verdict=SQL["verdict"]) for name in ("prove", "prove_since")}
 
 WHOLE_EVERY = timedelta(days=1)
 OVERLAP = timedelta(hours=2)  # longer than payments are asked about: what settles late was requested within it
@@ -29,14 +31,17 @@ class Proof:
 
     payments: int  # succeeded
     lines: int
-    unbalanced: int  # payments whose lines do not add up to zero
+    unbalanced: int  # payments, refunds, disputes whose lines do not add up to zero
     missing: int  # succeeded payments without exactly their three lines
     strange: int  # payments with lines that did not succeed, or have another amount, currency or processor
     rollups_off: int  # roll-up rows that differ from the payments they stand for
+    refunds_off: int = 0  # refunds whose lines, or whose payment's sums, say something else
+    disputes_off: int = 0  # disputes whose lines say something else
 
     @property
     def sound(self) -> bool:
-        return not (self.unbalanced or self.missing or self.strange or self.rollups_off)
+        wrong = (self.unbalanced, self.missing, self.strange, self.rollups_off, self.refunds_off, self.disputes_off)
+        return not any(wrong)
 
 
 async def prove(*, tenant_id: int | None = None) -> Proof:
@@ -77,12 +82,13 @@ async def _snapshot() -> AsyncIterator[AsyncConnection]:
 
 
 async def _proof(conn: AsyncConnection, statement: str, **params: Any) -> Proof:
-    [row] = await (await conn.execute(SQL[statement], params)).fetchall()
+    [row] = await (await conn.execute(PROOFS[statement], params)).fetchall()
     return Proof(*row)
 
 
 async def balance(*, tenant_id: int) -> dict[str, int]:
-    """What is owed to a tenant per currency, minor units: from the roll-ups, which the proof compares with the lines."""
+    """What is owed to a tenant per currency, minor units: from the roll-ups, which the proof compares with the lines, less
+    what was given or taken back."""
     return dict(await database.fetch(SQL["balance"], {"tenant": tenant_id}))
 
 

@@ -132,6 +132,7 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         ],
         "timeline": [
             {"sequence": e["sequence"], "at": iso(e["at"]), "status": e["status"], "detail": e["detail"]}
+            | ({"kind": e["kind"]} if e["kind"] else {})
             for e in timeline
         ],
     }

@@ -4,6 +4,7 @@ import logging
 
 from payments import ledger
 from payments.dispatch import Dispatch
+from payments.refund_dispatch import RefundDispatch
 from payments.webhooks import inbound_desk, inbound_payments  # noqa: F401 - the handlers of payments' events
 from payments.webhooks.inbound import Inbound
 from queueing import schedule, tasks
@@ -30,6 +31,7 @@ async def retire_inbound() -> None:
 
 
 tasks.DRAINS["payments"] = Dispatch
+tasks.DRAINS["refunds"] = RefundDispatch
 tasks.DRAINS["inbound"] = Inbound
 tasks.CHORES["retire-inbound"] = retire_inbound
 schedule.every("retire-inbound", RETIRE_EVERY)

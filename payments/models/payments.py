@@ -269,7 +269,15 @@ class LedgerEntry(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-id"]
         verbose_name_plural = "ledger entries"
-        indexes = [models.Index(fields=["tenant", "payment"], name="ledger_payment")]
+        indexes = [
+            models.Index(fields=["tenant", "payment"], name="ledger_payment"),
+            models.Index(
+                fields=["tenant", "currency"],
+                include=["account", "amount"],
+                condition=~models.Q(cause="payment"),
+                name="ledger_causes",
+            ),
+        ]
 
 
 class LedgerProof(AsyncModelMixin, models.Model):

@@ -67,6 +67,8 @@ WITH gone AS MATERIALIZED (
     RETURNING closed, processor_id, requested_at, currency, amount, fee
 ), sandbox AS (
     DELETE FROM payments_sandboxbooking b USING payments_processor p WHERE p.tenant_id = %(tenant)s AND b.processor_id = p.id
+), given_back AS (
+    DELETE FROM payments_sandboxrefund r USING payments_processor p WHERE p.tenant_id = %(tenant)s AND r.processor_id = p.id
 )
 SELECT w.width, to_timestamp(floor(extract(epoch FROM g.requested_at) / w.width) * w.width),
     g.processor_id, g.currency, count(*), sum(g.amount)::bigint, sum(g.fee)::bigint
@@ -86,6 +88,12 @@ WITH attempts AS (
         AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
 ), ledger AS (
     DELETE FROM payments_ledgerentry c WHERE c.tenant_id = %(tenant)s
+        AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+), refunds AS (
+    DELETE FROM payments_refund c WHERE c.tenant_id = %(tenant)s
+        AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+), disputes AS (
+    DELETE FROM payments_dispute c WHERE c.tenant_id = %(tenant)s
         AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
 ), letters AS (
     DELETE FROM payments_deadletter c WHERE c.tenant_id = %(tenant)s

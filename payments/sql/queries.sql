@@ -11,7 +11,7 @@ WITH open AS (
     SELECT status, run_at FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL
 ), recent AS (
     SELECT e.status, e.sequence FROM payments_paymentevent e
-    WHERE e.tenant_id = %(tenant)s
+    WHERE e.tenant_id = %(tenant)s AND e.kind = ''
       AND e.position > (SELECT position - 100000 FROM payments_stream WHERE tenant_id = %(tenant)s)
       AND e.at > now() - make_interval(secs => %(rate_over)s)
 )
@@ -47,7 +47,7 @@ WITH seconds AS (
         count(*) FILTER (WHERE e.sequence = 1) AS accepted,
         count(*) FILTER (WHERE e.status IN ('succeeded', 'failed')) AS settled
     FROM payments_paymentevent e
-    WHERE e.tenant_id = %(tenant)s
+    WHERE e.tenant_id = %(tenant)s AND e.kind = ''
       AND e.position > (SELECT position - 200000 FROM payments_stream WHERE tenant_id = %(tenant)s)
       AND e.at >= date_trunc('second', %(since)s::timestamptz)
     GROUP BY 1

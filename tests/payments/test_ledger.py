@@ -372,4 +372,5 @@ async def test_the_command_exits_with_1_and_says_what_is_wrong(tenant, sandbox):
     assert "NOT SOUND: of 3 succeeded payments 1 lack their three lines" in text
     assert json.loads(printed) == {
         "sound": False, "payments": 3, "lines": 6, "unbalanced": 0, "missing": 1, "strange": 0, "rollups_off": 0,
+        "refunds_off": 0, "disputes_off": 0,
     }  # fmt: skip

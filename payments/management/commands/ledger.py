@@ -35,5 +35,6 @@ def _sentence(proof: ledger.Proof) -> str:
     return (
         f"NOT SOUND: of {proof.payments} succeeded payments {proof.missing} lack their three lines, "
         f"{proof.unbalanced} do not add up to zero, {proof.strange} have lines that are not theirs; "
-        f"{proof.rollups_off} roll-ups differ from their payments."
+        f"{proof.rollups_off} roll-ups differ from their payments; "
+        f"{proof.refunds_off} refunds and {proof.disputes_off} disputes differ from their lines."
     )

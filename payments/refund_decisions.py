@@ -1,0 +1,118 @@
+"""What follows from a refund's outcome: returned, failed, tried again and when, in doubt, or stopped. No I/O."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from payments.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
+from payments.processors.base import Account, Debt, Outcome, Result
+from payments.refund_states import FAILED, OWED, PROCESSING, RETURNED, UNCERTAIN, RefundStatus
+
+
+class Claim(msgspec.Struct, kw_only=True):
+    """A refund in this worker's hands, with the attempt that is being made."""
+
+    tenant_id: int
+    payment_id: int
+    refund_id: int
+    debt: Debt
+    status: RefundStatus  # as written down for this attempt
+    number: int
+    tries: int  # with this one, since it was asked for or retried
+    account: Account
+    in_doubt_since: datetime | None
+    in_doubt_for: float  # seconds at the claim, by the database's clock
+    taken_at: float  # of our monotonic clock
+    created_at: datetime
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an attempt and what it means for the refund."""
+
+    claim: Claim
+    status: RefundStatus
+    code: str
+    detail: str = ""  # for the payment's timeline: its readers may be payers
+    reference: str = ""
+    wait: float | None = None  # seconds until it is due again
+    in_doubt_since: datetime | None = None  # when uncertain: None is from now on
+    stopped: bool = False  # an operator has to look at it
+
+
+def after_send(claim: Claim, outcome: Outcome) -> Verdict:
+    """The first send, one after a certain "no", or a look-up that has an answer."""
+    if outcome.result is Result.BOOKED:
+        return Verdict(
+            claim=claim,
+            status=RETURNED,
+            code=outcome.code,
+            detail=f"Given back at {claim.account.name}",
+            reference=outcome.reference,
+        )
+    if outcome.result in (Result.DECLINED, Result.CANCELED):
+        return Verdict(
+            claim=claim,
+            status=FAILED,
+            code=outcome.code,
+            detail=f"{claim.account.name} does not give it back ({outcome.code})",
+            reference=outcome.reference,
+        )
+    if outcome.result is Result.NOT_BOOKED:
+        return _again(claim, outcome)
+    return unknown(claim, outcome)
+
+
+def after_repeat(claim: Claim, outcome: Outcome) -> Verdict:
+    """A send under the same key while an earlier one is in doubt: only the refund itself ends the doubt.
+
+    A refusal says nothing of the earlier send, which may still be on its way; and it may be refused because of it.
+    """
+    if outcome.result is Result.BOOKED:
+        return after_send(claim, outcome)
+    if outcome.result is Result.UNKNOWN:
+        return unknown(claim, outcome)
+    return still_in_doubt(claim, outcome)
+
+
+def still_in_doubt(claim: Claim, outcome: Outcome) -> Verdict:
+    return msgspec.structs.replace(unknown(claim, outcome), in_doubt_since=claim.in_doubt_since)
+
+
+def never_returned(claim: Claim) -> Verdict:
+    """The processor's longest delay has passed and it knows nothing of the refund: it is sent as if for the first time."""
+    return Verdict(claim=claim, status=OWED, code="never_returned", wait=0.0)
+
+
+def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Verdict:
+    return Verdict(
+        claim=claim,
+        status=UNCERTAIN,
+        code=outcome.code,
+        reference=outcome.reference,
+        wait=backoff(claim.tries) if wait is None else wait,
+        stopped=claim.tries >= MAX_QUESTIONS,
+    )
+
+
+def cannot(claim: Claim) -> Verdict:
+    """The account's kind gives nothing back any more."""
+    doubtful = claim.status is not PROCESSING
+    return Verdict(
+        claim=claim,
+        status=UNCERTAIN if doubtful else OWED,
+        code="cannot_give_back",
+        in_doubt_since=claim.in_doubt_since,
+        stopped=True,
+    )
+
+
+def _again(claim: Claim, outcome: Outcome) -> Verdict:
+    # An outage is waited out, as payments wait it out; the money stays owed for however long an operator takes.
+    waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
+    return Verdict(
+        claim=claim,
+        status=OWED,
+        code=outcome.code,
+        wait=max(outcome.retry_after, backoff(claim.tries)),
+        stopped=claim.tries >= MAX_ATTEMPTS and not waits,
+    )

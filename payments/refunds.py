@@ -1,0 +1,324 @@
+"""Refunds as debts: asked for here, paid back by refund_dispatch.py, and booked from the processor's own word.
+
+Whoever changes what a payment owes holds the payment's row first. `owed_back` is what was promised and has not failed, so
+that no sum of refunds can pass the amount, whoever asks together with whom.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+import msgspec
+from psycopg import AsyncConnection
+
+from payments.errors import DifferentContent, NotRefundable, RefundTooLarge, UnknownPayment
+from payments.money import decimal_text
+from payments.owing import SQL, Held, hold, locked, move, wake
+from payments.processors import KINDS
+from payments.processors.base import GivesBack
+from payments.refund_states import CLOSED, FAILED, OWED, RETURNED
+from payments.states import SUCCEEDED
+from registry import database, live
+from registry.api import iso
+from registry.errors import Invalid
+from registry.sync import sync_twin
+
+MOST = 1000  # refunds of one payment: more are nobody's intention, and all of them are shown together
+LONGEST_REASON = 500  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A refund that is owed now, or was already under the same key."""
+
+    refund_id: UUID
+    replayed: bool
+
+
+# -- Asking for one ----------------------------------------------------------------------------------------
+
+
+async def refund(
+    *,
+    tenant_id: int,
+    correlation_id: UUID,
+    amount: int | None = None,
+    reason: str = "",
+    actor: str = "",
+    idempotency_key: str = "",
+) -> Receipt:
+    """Owe `amount` minor units back, or all that is left; a worker pays the debt.
+
+    The same key with the same content replays. Raises UnknownPayment (404), NotRefundable, RefundTooLarge,
+    DifferentContent (409), Invalid (422).
+    """
+    if amount is not None and amount <= 0:
+        raise Invalid(errors=[{"field": "amount", "message": "must be greater than zero"}])
+    if len(reason) > LONGEST_REASON or "\0" in reason:
+        message = f"wants at most {LONGEST_REASON} characters, none of them NUL"
+        raise Invalid(errors=[{"field": "reason", "message": message}])
+    asked = _Asked(
+        tenant_id=tenant_id,
+        correlation_id=correlation_id,
+        public_id=_key_id(tenant_id, idempotency_key) if idempotency_key else uuid4(),
+        amount=amount,
+        reason=reason,
+        actor=actor[:150],
+    )
+    receipt, event = await locked(lambda conn: _owe(conn, asked))
+    if event:
+        live.tell([event])
+    await wake()
+    return receipt
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    tenant_id: int
+    correlation_id: UUID
+    public_id: UUID
+    amount: int | None
+    reason: str
+    actor: str
+
+    @property
+    def fingerprint(self) -> bytes:
+        content = msgspec.json.encode([self.correlation_id, self.amount, self.reason])
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _key_id(tenant_id: int, idempotency_key: str) -> UUID:
+    """The refund's id that an `Idempotency-Key` stands for: the same key of the same tenant, the same id, for ever."""
+    if len(idempotency_key) > 255 or not idempotency_key.isprintable():
+        raise Invalid(errors=[{"field": "Idempotency-Key", "message": "wants at most 255 printable characters"}])
+    return uuid5(NAMESPACE_URL, f"registry:refund:{tenant_id}:{idempotency_key}")
+
+
+async def _owe(conn: AsyncConnection, asked: _Asked) -> tuple[Receipt, live.Event | None]:
+    payment = await hold(conn, asked.tenant_id, asked.correlation_id)
+    if payment is None:
+        raise UnknownPayment
+    if known := await database.rows(conn, SQL["asked"], {"tenant": asked.tenant_id, "public": asked.public_id}):
+        if bytes(known[0][0]) != asked.fingerprint:
+            raise DifferentContent("this Idempotency-Key stands for a refund with other content")
+        return Receipt(asked.public_id, replayed=True), None
+    amount = _affordable(payment, asked.amount)
+    refund_id = await _insert(conn, asked, payment, amount)
+    event = await move(
+        conn,
+        asked.tenant_id,
+        payment.id,
+        subject=refund_id,
+        kind="refund.created",
+        detail=f"{decimal_text(amount, payment.currency)} {payment.currency} to be given back",
+        owed=amount,
+    )
+    return Receipt(asked.public_id, replayed=False), event
+
+
+def _affordable(payment: Held, amount: int | None) -> int:
+    """What will be owed. Raises NotRefundable, RefundTooLarge (409)."""
+    if payment.status != SUCCEEDED or payment.processor_id is None:
+        raise NotRefundable(f"it is {payment.status}; only a payment that succeeded can be refunded")
+    if not gives_back(payment.kind or ""):
+        raise NotRefundable(
+            f"it was booked at {payment.processor}, and processors of kind {payment.kind} give nothing back"
+        )
+    left = payment.left
+    if left <= 0:
+        raise RefundTooLarge("all of it is refunded, or owed back, already")
+    if amount is not None and amount > left:
+        raise RefundTooLarge(f"at most {decimal_text(left, payment.currency)} {payment.currency} is left to refund")
+    return left if amount is None else amount
+
+
+def gives_back(kind: str) -> bool:
+    """Whether processors of this kind can give money back."""
+    return kind in KINDS and issubclass(KINDS[kind], GivesBack)
+
+
+async def _insert(conn: AsyncConnection, asked: _Asked, payment: Held, amount: int) -> int:
+    found = await database.rows(
+        conn,
+        SQL["owe"],
+        {
+            "tenant": asked.tenant_id,
+            "payment": payment.id,
+            "public": asked.public_id,
+            "fingerprint": asked.fingerprint,
+            "amount": amount,
+            "currency": payment.currency,
+            "reason": asked.reason,
+            "actor": asked.actor,
+            "external": False,
+            "processor": payment.processor_id,
+            "reference": "",
+            "status": OWED,
+            "most": MOST,
+        },
+    )
+    if not found:
+        raise NotRefundable(f"it has {MOST} refunds already")
+    return found[0][0]
+
+
+# -- The processor's own word ------------------------------------------------------------------------------
+
+
+async def from_processor(
+    *,
+    tenant_id: int,
+    correlation_id: UUID,
+    processor_id: int,
+    reference: str,
+    amount: int,
+    failed: bool,
+    refund_id: UUID | None = None,
+    reason: str = "",
+    code: str = "",
+) -> bool:
+    """Book what the processor says now of the refund it calls `reference`; whether that changed anything.
+
+    `refund_id` is ours, where the processor carries it (metadata `registry_refund`); without one the refund was made
+    there, and is booked once. One that failed after it was returned is reversed, and is final. Raises UnknownPayment, and NotRefundable for a
+    payment that is not booked there as far as we know: ask again later.
+    """
+    said = _Said(
+        tenant_id=tenant_id,
+        correlation_id=correlation_id,
+        processor_id=processor_id,
+        reference=reference,
+        amount=amount,
+        failed=failed,
+        refund_id=refund_id,
+        reason=reason[:LONGEST_REASON],
+        code=code[:50],
+    )
+    event = await locked(lambda conn: _book(conn, said))
+    if event:
+        live.tell([event])
+    return event is not None
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True):
+    tenant_id: int
+    correlation_id: UUID
+    processor_id: int
+    reference: str
+    amount: int
+    failed: bool
+    refund_id: UUID | None
+    reason: str
+    code: str
+
+
+async def _book(conn: AsyncConnection, said: _Said) -> live.Event | None:
+    payment = await hold(conn, said.tenant_id, said.correlation_id)
+    if payment is None:
+        raise UnknownPayment
+    known = await database.rows(
+        conn,
+        SQL["known"],
+        {
+            "tenant": said.tenant_id,
+            "payment": payment.id,
+            "public": said.refund_id,
+            "processor": said.processor_id,
+            "reference": said.reference,
+        },
+    )
+    if known:
+        return await _correct(conn, said, payment, *known[0])
+    if said.failed:
+        return None  # nothing of it was ever booked here
+    if payment.status != SUCCEEDED or payment.processor_id != said.processor_id:
+        raise NotRefundable(f"it is {payment.status} here: its own outcome comes first")
+    return await _book_external(conn, said, payment)
+
+
+async def _correct(
+    conn: AsyncConnection, said: _Said, payment: Held, refund_id: int, status: str, amount: int, reference: str
+) -> live.Event | None:
+    """Bring a refund that we know to what the processor says. One that failed there stays failed: older news are late."""
+    if status == (FAILED if said.failed else RETURNED) or (status == FAILED and reference):
+        return None
+    close = {"tenant": said.tenant_id, "refund": refund_id, "code": said.code if said.failed else ""}
+    target = FAILED if said.failed else RETURNED
+    await database.rows(conn, SQL["close"], {**close, "status": target, "reference": said.reference})
+    counted = amount if status == RETURNED else 0
+    if said.failed:
+        detail = f"{payment.processor} could not give it back" + (f" ({said.code})" if said.code else "")
+        change = {"owed": -amount, "refunded": -counted, "back": -counted}
+    else:
+        detail = f"Given back at {payment.processor}"
+        change = {"owed": amount if status == FAILED else 0, "refunded": amount, "back": amount}
+    return await move(
+        conn, said.tenant_id, payment.id, subject=refund_id, kind=f"refund.{target}", detail=detail, **change
+    )
+
+
+async def _book_external(conn: AsyncConnection, said: _Said, payment: Held) -> live.Event:
+    [(refund_id,)] = await database.rows(
+        conn,
+        SQL["owe"],
+        {
+            "tenant": said.tenant_id,
+            "payment": payment.id,
+            "public": uuid4(),
+            "fingerprint": b"",
+            "amount": said.amount,
+            "currency": payment.currency,
+            "reason": said.reason,
+            "actor": "",
+            "external": True,
+            "processor": said.processor_id,
+            "reference": said.reference,
+            "status": RETURNED,
+            "most": MOST,
+        },
+    )
+    return await move(
+        conn,
+        said.tenant_id,
+        payment.id,
+        subject=refund_id,
+        kind="refund.returned",
+        detail=f"Given back at {payment.processor}, asked for there",
+        owed=said.amount,
+        refunded=said.amount,
+        back=said.amount,
+    )
+
+
+# -- Questions ---------------------------------------------------------------------------------------------
+
+
+async def refunds_of(tenant_id: int, correlation_id: UUID, refund_id: UUID | None = None) -> list[dict[str, Any]]:
+    """The refund objects of one payment, oldest first; with `refund_id` only that one."""
+    params = {"tenant": tenant_id, "correlation": correlation_id, "public": refund_id, "limit": MOST + MOST}
+    return [_object(row) for row in await database.fetch(SQL["of_payment"], params)]
+
+
+def _object(row: database.Row) -> dict[str, Any]:
+    public_id, correlation_id, status, amount, currency, reason, reference, code, external, created_at, changed_at = row
+    return {
+        "id": str(public_id),
+        "correlationId": str(correlation_id),
+        "status": status,
+        "amount": decimal_text(amount, currency),
+        "currency": currency,
+        "reason": reason,
+        "reference": reference or None,
+        "code": code or None,
+        "external": external,
+        "createdAt": iso(created_at),
+        "updatedAt": iso(changed_at),
+    }
+
+
+def is_closed(refund_object: dict[str, Any]) -> bool:
+    """Whether no worker has anything left to do for it."""
+    return refund_object["status"] in CLOSED
+
+
+refund_sync = sync_twin(refund)

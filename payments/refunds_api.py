@@ -1,0 +1,166 @@
+"""The API of refunds over HTTP (contract section 2)."""
+
+import asyncio
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from msgspec import Meta
+
+from payments import money, queries, refunds
+from payments.errors import AmountRefused, UnknownPayment, UnknownRefund
+from payments.openapi import described
+from payments.requests import Amount, decode
+from payments.views import payment_id, preferred_wait, with_headers
+from registry import live
+from registry.access import authorize
+from registry.api import api, json_response, read
+from registry.errors import Invalid, Unavailable
+from registry.handler import until_disconnect
+
+
+class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The body of `POST /payments/{id}/refunds`."""
+
+    amount: Annotated[Amount, Meta(description="all that is left, when missing", examples=["5.00"])] | None = None
+    currency: Annotated[str, Meta(description="the payment's; no other is taken", examples=["BRL"])] | None = None
+    reason: Annotated[str, Meta(max_length=refunds.LONGEST_REASON)] = ""
+
+
+REFUND = msgspec.json.Decoder(RefundRequest, dec_hook=decode, float_hook=money.read_number)
+_BODY = {"application/json": {"schema": {"$ref": "#/components/schemas/RefundRequest"}}}
+_ASKING = described("Closed within `Prefer: wait`", 400, 404, 409, 413, 415, 422)
+
+
+@api.post("/payments/{id}/refunds")
+async def refund(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "write")
+    correlation_id = payment_id(id)
+    asked = read(request, REFUND)
+    receipt = await refunds.refund(
+        tenant_id=principal.tenant_id,
+        correlation_id=correlation_id,
+        amount=await _units(asked, principal.tenant_id, correlation_id),
+        reason=asked.reason,
+        actor=f"key {principal.key}" if principal.key else "open tenant",
+        idempotency_key=request.META.get("HTTP_IDEMPOTENCY_KEY", ""),
+    )
+    if receipt.replayed:
+        headers = {**headers, "Idempotent-Replayed": "true"}
+    found = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
+    headers = {**headers, "Location": found["statusUrl"]}
+    wait = preferred_wait(request.META.get("HTTP_PREFER", ""))
+    if not wait:
+        return json_response(found, status=202, headers=headers)
+    return await _closed_within(wait, request, principal.tenant_id, found, headers)
+
+
+api.describe(
+    "/payments/{id}/refunds",
+    "post",
+    {
+        "tags": ["payments"],
+        "operationId": "refund_payment",
+        "summary": "Give back a part of a payment, or all that is left of it",
+        "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "requestBody": {"required": True, "content": _BODY},
+        "responses": {
+            "202": {"description": "Owed: a worker pays it", "content": {"application/json": {}}},
+            **{str(status): answer for status, answer in _ASKING["responses"].items()},
+        },
+    },
+    RefundRequest,
+)
+
+
+async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> int | None:
+    """What is asked for in the payment's minor units. Raises UnknownPayment (404), Invalid (422) with every fault."""
+    payment = await queries.status_of(tenant_id, correlation_id)
+    if payment is None:
+        raise UnknownPayment
+    faults, units = [], None
+    if asked.currency is not None and asked.currency != payment["currency"]:
+        faults.append(
+            {"field": "currency", "message": f"the payment is in {payment['currency']}, and so are its refunds"}
+        )
+    try:
+        units = None if asked.amount is None else money.minor_units(asked.amount, payment["currency"])
+    except AmountRefused as error:
+        faults.append({"field": "amount", "message": error.detail})
+    if faults:
+        raise Invalid("some fields are not acceptable", errors=faults)
+    return units
+
+
+async def _one(tenant_id: int, correlation_id: UUID, refund_id: UUID) -> dict[str, Any]:
+    found = await refunds.refunds_of(tenant_id, correlation_id, refund_id)
+    if not found:
+        raise UnknownRefund
+    return _addressed(found[0])
+
+
+def _addressed(found: dict[str, Any]) -> dict[str, Any]:
+    address = f"{settings.REGISTRY_URL}/payments/{found['correlationId']}/refunds/{found['id']}"
+    return {**found, "statusUrl": address}
+
+
+async def _closed_within(
+    wait: float, request: HttpRequest, tenant_id: int, found: dict[str, Any], headers: dict[str, str]
+) -> HttpResponse:
+    """200 with the refund that is returned or failed, or the usual 202 when that takes longer."""
+    try:
+        ended = await until_disconnect(request.receive, _closed(tenant_id, found, wait))  # type: ignore[attr-defined]
+    except (Unavailable, OperationalError, InterfaceError):
+        ended = None  # it is durable all the same
+    if ended is None:
+        response = json_response(found, status=202, headers=headers)
+        return with_headers(response, {"Preference-Applied": "respond-async"})
+    return with_headers(json_response(ended, headers=headers), {"Preference-Applied": f"wait={wait:.0f}"})
+
+
+async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[str, Any] | None:
+    """The refund once no worker has anything left to do for it; None when that did not come in time."""
+    correlation_id, refund_id = UUID(found["correlationId"]), UUID(found["id"])
+    async with live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription:
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    now = await _one(tenant_id, correlation_id, refund_id)
+                    if refunds.is_closed(now):
+                        return now
+                    await subscription.get()
+        except (TimeoutError, live.TooSlow):
+            return None
+
+
+@api.get(
+    "/payments/{id}/refunds",
+    tags=["payments"],
+    summary="All refunds of a payment, oldest first",
+    openapi_extra=described("Its refunds", 404),
+)
+async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "read")
+    correlation_id = payment_id(id)
+    found = await refunds.refunds_of(principal.tenant_id, correlation_id)
+    if not found and await queries.status_of(principal.tenant_id, correlation_id) is None:
+        raise UnknownPayment
+    return json_response({"items": [_addressed(one) for one in found]}, headers=headers)
+
+
+@api.get(
+    "/payments/{id}/refunds/{refund_id}",
+    tags=["payments"],
+    summary="Where a refund stands",
+    openapi_extra=described("The refund", 404),
+)
+async def refund_status(request: HttpRequest, id: str, refund_id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "read")
+    try:
+        public_id = UUID(refund_id)
+    except ValueError:
+        raise UnknownRefund from None
+    return json_response(await _one(principal.tenant_id, payment_id(id), public_id), headers=headers)

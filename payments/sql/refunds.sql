@@ -1,0 +1,192 @@
+-- name: hold
+-- Whoever changes what a payment owes holds the payment first, and its refunds and disputes after it.
+SELECT p.id, p.status, p.amount, p.currency, p.owed_back, p.processor_id, r.kind, r.name
+FROM payments_payment p LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id
+WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s
+FOR UPDATE OF p;
+
+-- name: asked
+-- What stands under this id already: a replay carries the same fingerprint.
+SELECT fingerprint FROM payments_refund WHERE tenant_id = %(tenant)s AND public_id = %(public)s;
+
+-- name: owe
+-- Under the payment's lock, so that its refunds are counted without gaps. None when there are too many.
+INSERT INTO payments_refund (tenant_id, payment_id, public_id, number, fingerprint, amount, currency, reason, actor, external,
+    processor_id, reference, status, code, priority, attempt, tries_from, settled_at, run_at, created_at, changed_at)
+SELECT %(tenant)s, %(payment)s, %(public)s, n.number, %(fingerprint)s, %(amount)s, %(currency)s, %(reason)s, %(actor)s,
+    %(external)s, %(processor)s, %(reference)s, %(status)s, '', 0, 0, 0,
+    CASE WHEN %(external)s THEN now() END, now(), now(), now()
+FROM (
+    SELECT coalesce(max(number), 0) + 1 AS number FROM payments_refund
+    WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s
+) n
+WHERE %(external)s OR n.number <= %(most)s
+RETURNING id;
+
+-- name: move
+-- What a change means for the payment (under its lock), in the ledger and in the stream: `back` is what leaves us.
+WITH paid AS (
+    UPDATE payments_payment
+    SET owed_back = owed_back + %(owed)s, refunded = refunded + %(refunded)s, sequence = sequence + 1
+    WHERE tenant_id = %(tenant)s AND id = %(payment)s
+    RETURNING tenant_id, id, correlation_id, status, amount, currency, processor_id, attempt, sequence
+), ledger AS (
+    INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at, cause, cause_id)
+    SELECT p.tenant_id, p.id, p.processor_id, l.account, l.amount, p.currency, now(), %(cause)s, %(subject)s
+    FROM paid p CROSS JOIN (VALUES ('processor', -%(back)s::bigint), ('balance', %(back)s::bigint)) AS l (account, amount)
+    WHERE l.amount <> 0
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, 1 FROM paid
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
+    RETURNING tenant_id, position
+), event AS (
+    INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail,
+        kind, subject_id)
+    SELECT p.tenant_id, n.position, p.id, p.sequence, p.status, p.processor_id, p.attempt, now(), %(detail)s, %(kind)s, %(subject)s
+    FROM paid p JOIN numbered n USING (tenant_id)
+    RETURNING position, at
+)
+SELECT p.tenant_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, p.sequence
+FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id;
+
+-- name: wake
+-- A hint to the drains, after the commit: a NOTIFY inside it would hold a lock that all such commits share.
+NOTIFY refunds;
+
+-- name: begin
+-- Written before anything is sent: the attempt, and once for ever its requestedAt. Touches no indexed column. Runs in the
+-- transaction that locked the rows.
+UPDATE payments_refund r
+SET status = i.status, attempt = i.number, requested_at = coalesce(r.requested_at, i.requested_at),
+    in_doubt_since = i.in_doubt_since, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s),
+    changed_at = CASE WHEN r.status = i.status THEN r.changed_at ELSE now() END
+FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[], %(number)b::bigint[], %(status)b::text[],
+    %(requested_at)b::timestamptz[], %(in_doubt_since)b::timestamptz[]
+) AS i (tenant_id, refund_id, number, status, requested_at, in_doubt_since)
+WHERE r.tenant_id = i.tenant_id AND r.id = i.refund_id;
+
+-- name: postpone
+-- Debts whose processor is away. The longer they have waited, the less often they are looked at.
+UPDATE payments_refund
+SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
+WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]));
+
+-- name: settle
+-- Everything that outcomes mean, in one commit: state (compare and set: fenced by worker and attempt), what the payments
+-- owe, ledger, events. Payments are held first and in order, streams come last. A refund whose reference stands under another
+-- one was booked from the processor's word already: then this debt is void, and the money is not counted twice.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(tenant)b::bigint[], %(payment)b::bigint[], %(refund)b::bigint[], %(processor)b::bigint[], %(number)b::bigint[],
+        %(status)b::text[], %(code)b::text[], %(detail)b::text[], %(reference)b::text[], %(wait)b::float8[],
+        %(in_doubt_since)b::timestamptz[], %(stopped)b::boolean[]
+    ) AS t (tenant_id, payment_id, refund_id, processor_id, number, status, code, detail, reference, wait, in_doubt_since,
+        stopped)
+), held AS MATERIALIZED (
+    SELECT p.id FROM payments_payment p
+    WHERE (p.tenant_id, p.id) IN (SELECT tenant_id, payment_id FROM input WHERE status IN ('returned', 'failed'))
+    ORDER BY p.tenant_id, p.id
+    FOR UPDATE
+), checked AS MATERIALIZED (
+    SELECT i.*, EXISTS (
+        SELECT FROM payments_refund o
+        WHERE o.tenant_id = i.tenant_id AND o.processor_id = i.processor_id AND o.reference = i.reference
+          AND o.reference <> '' AND o.id <> i.refund_id
+    ) AS taken
+    FROM input i
+    WHERE (SELECT count(*) FROM held) >= 0
+), settled AS (
+    UPDATE payments_refund r
+    SET status = CASE WHEN i.taken THEN 'failed' ELSE i.status END,
+        code = CASE WHEN i.taken THEN 'booked_already' WHEN i.status = 'returned' THEN '' ELSE i.code END,
+        reference = CASE WHEN i.taken OR i.reference = '' THEN r.reference ELSE i.reference END,
+        in_doubt_since = CASE WHEN i.status = 'uncertain' AND NOT i.taken THEN coalesce(i.in_doubt_since, now()) END,
+        settled_at = CASE WHEN i.taken OR i.status IN ('returned', 'failed') THEN now() END,
+        stopped_at = CASE WHEN i.stopped THEN now() END,
+        run_at = CASE WHEN i.stopped THEN '9999-12-31Z'::timestamptz
+            WHEN i.wait IS NULL THEN r.run_at ELSE now() + make_interval(secs => i.wait) END,
+        lease_id = NULL, leased_until = NULL, changed_at = now()
+    FROM checked i
+    WHERE r.tenant_id = i.tenant_id AND r.id = i.refund_id
+      AND r.attempt = i.number AND r.lease_id = %(worker)s AND r.closed IS NULL
+    RETURNING r.tenant_id, r.payment_id, r.id AS refund_id, r.processor_id, r.amount, r.currency, r.status,
+        CASE WHEN i.taken THEN 'It stands in the books already' ELSE i.detail END AS detail
+), closed AS (
+    SELECT *, row_number() OVER (PARTITION BY tenant_id, payment_id ORDER BY refund_id DESC) - 1 AS behind
+    FROM settled WHERE status IN ('returned', 'failed')
+), paid AS (
+    UPDATE payments_payment p
+    SET owed_back = p.owed_back - c.released, refunded = p.refunded + c.returned, sequence = p.sequence + c.events
+    FROM (
+        SELECT tenant_id, payment_id, count(*) AS events,
+            coalesce(sum(amount) FILTER (WHERE status = 'failed'), 0) AS released,
+            coalesce(sum(amount) FILTER (WHERE status = 'returned'), 0) AS returned
+        FROM closed GROUP BY tenant_id, payment_id
+    ) c
+    WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id
+    RETURNING p.tenant_id, p.id AS payment_id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.sequence
+), ledger AS (
+    INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at, cause, cause_id)
+    SELECT c.tenant_id, c.payment_id, c.processor_id, l.account, l.amount, c.currency, now(), 'refund', c.refund_id
+    FROM closed c CROSS JOIN LATERAL (VALUES ('processor', -c.amount), ('balance', c.amount)) AS l (account, amount)
+    WHERE c.status = 'returned'
+), numbered AS (
+    INSERT INTO payments_stream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM closed
+    WHERE (SELECT count(*) FROM paid) >= 0
+    GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail,
+        kind, subject_id)
+    SELECT c.tenant_id,
+        n.position - row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.payment_id DESC, c.refund_id DESC) + 1,
+        c.payment_id, p.sequence - c.behind, p.status, c.processor_id, p.attempt, now(), c.detail,
+        'refund.' || c.status, c.refund_id
+    FROM closed c JOIN paid p USING (tenant_id, payment_id) JOIN numbered n USING (tenant_id)
+    RETURNING tenant_id, subject_id, position, sequence, at
+)
+SELECT s.tenant_id, s.refund_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, e.sequence
+FROM settled s
+LEFT JOIN payments_processor r ON r.tenant_id = s.tenant_id AND r.id = s.processor_id
+LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
+LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
+
+-- name: known
+-- Under the payment's lock: the refund that the processor's word is about, by our own id or by the processor's.
+SELECT id, status, amount, reference FROM payments_refund
+WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s
+  AND (public_id = %(public)s OR (processor_id = %(processor)s AND reference = %(reference)s))
+ORDER BY reference = %(reference)s DESC  -- where it was booked without our id, our own debt is void
+LIMIT 1
+FOR UPDATE;
+
+-- name: close
+-- The end of a refund by other means than a worker's outcome. Whoever holds its lease comes too late.
+UPDATE payments_refund
+SET status = %(status)s, code = %(code)s, reference = coalesce(nullif(%(reference)s, ''), reference),
+    in_doubt_since = NULL, settled_at = now(), stopped_at = NULL, lease_id = NULL, leased_until = NULL, changed_at = now()
+WHERE tenant_id = %(tenant)s AND id = %(refund)s;
+
+-- name: stopped
+-- A debt that workers gave up. Locked: a retry may come at the same moment.
+SELECT y.correlation_id, r.public_id, r.amount
+FROM payments_refund r JOIN payments_payment y ON y.tenant_id = r.tenant_id AND y.id = r.payment_id
+WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND r.closed IS NULL;
+
+-- name: retry
+-- It stays as it stands, so that one in doubt is asked about first. The attempt's number only grows: it is the fence.
+UPDATE payments_refund
+SET run_at = now(), stopped_at = NULL, tries_from = attempt, changed_at = now()
+WHERE tenant_id = %(tenant)s AND id = %(refund)s AND stopped_at IS NOT NULL AND closed IS NULL
+RETURNING public_id;
+
+-- name: of_payment
+SELECT r.public_id, y.correlation_id, r.status, r.amount, r.currency, r.reason, r.reference, r.code, r.external, r.created_at,
+    r.changed_at
+FROM payments_payment y JOIN payments_refund r ON r.tenant_id = y.tenant_id AND r.payment_id = y.id
+WHERE y.tenant_id = %(tenant)s AND y.correlation_id = %(correlation)s
+  AND (%(public)s::uuid IS NULL OR r.public_id = %(public)s::uuid)
+ORDER BY r.number
+LIMIT %(limit)s;

@@ -1,0 +1,113 @@
+"""What tests of refunds share: booked payments, refunds as they stand, the sandbox's own books, a worker that pays debts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from payments.refund_dispatch import RefundDispatch
+from queueing.drain import Drain
+from registry import database
+from registry.models import Tenant
+from tests.conftest import Api, at_work, eventually
+from tests.settling import accept, until_settled
+
+
+class Standing(NamedTuple):
+    """A refund as it stands."""
+
+    id: int
+    public_id: UUID
+    number: int
+    amount: int
+    status: str
+    code: str
+    attempt: int
+    reference: str
+    external: bool
+    stopped: bool
+    requested_at: Any
+
+
+@asynccontextmanager
+async def paying_back(**options: Any) -> AsyncIterator[Drain]:
+    """A worker's drain of refunds in this loop, stopped gently on leaving."""
+    job = RefundDispatch()
+    drain = Drain(job, **options)
+    task = asyncio.create_task(drain.run(seconds=600))
+    try:
+        yield drain
+    finally:
+        drain.stop()
+        await task
+        await job.close()
+
+
+async def booked(tenant: Tenant, count: int = 1, *, amount: int = 1000) -> list[UUID]:
+    """`count` payments that have succeeded."""
+    async with at_work():
+        ids = await accept(tenant, count, amount=amount)
+        await until_settled(tenant)
+    return ids
+
+
+async def refunds_of(payment: UUID) -> list[Standing]:
+    """The refunds of one payment, oldest first."""
+    rows = await database.fetch(
+        """SELECT r.id, r.public_id, r.number, r.amount, r.status, r.code, r.attempt, r.reference, r.external,
+            r.stopped_at IS NOT NULL, r.requested_at
+        FROM payments_refund r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id
+        WHERE p.correlation_id = %s ORDER BY r.number""",
+        [payment],
+    )
+    return [Standing(*row) for row in rows]
+
+
+async def until_all(payment: UUID, *statuses: str) -> list[Standing]:
+    """The refunds of one payment, once each is in one of `statuses`."""
+
+    async def reached() -> list[Standing]:
+        found = await refunds_of(payment)
+        return found if found and all(one.status in statuses for one in found) else []
+
+    return await eventually(reached)
+
+
+async def sums(payment: UUID) -> tuple[int, int]:
+    """What the payment owes back, and what of it was returned."""
+    sql = "SELECT owed_back, refunded FROM payments_payment WHERE correlation_id = %s"
+    return (await database.fetch(sql, [payment]))[0]
+
+
+async def given_back(payment: UUID) -> list[int]:
+    """The sandbox's own books: amounts that it gave back."""
+    sql = "SELECT amount FROM payments_sandboxrefund WHERE correlation_id = %s ORDER BY amount"
+    return [amount for (amount,) in await database.fetch(sql, [payment])]
+
+
+async def lines(payment: UUID, cause: str = "refund") -> list[tuple[str, int]]:
+    """The ledger's lines of one cause, in order of account and amount."""
+    return await database.fetch(
+        """SELECT l.account, l.amount FROM payments_ledgerentry l
+        JOIN payments_payment p ON p.tenant_id = l.tenant_id AND p.id = l.payment_id
+        WHERE p.correlation_id = %s AND l.cause = %s ORDER BY l.account, l.amount""",
+        [payment, cause],
+    )
+
+
+async def kinds(payment: UUID) -> list[str]:
+    """What happened to the payment beside its status, in order."""
+    rows = await database.fetch(
+        """SELECT e.kind FROM payments_paymentevent e
+        JOIN payments_payment p ON p.tenant_id = e.tenant_id AND p.id = e.payment_id
+        WHERE p.correlation_id = %s AND e.kind <> '' ORDER BY e.sequence""",
+        [payment],
+    )
+    return [kind for (kind,) in rows]
+
+
+async def ask(api: Api, payment: UUID | str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any], Any]:
+    """Status, body and headers of `POST /payments/{id}/refunds`."""
+    async with api.post(f"/payments/{payment}/refunds", json={} if body is None else body, headers=headers) as response:
+        return response.status, await response.json(content_type=None), response.headers
