@@ -5,7 +5,8 @@ import logging
 from payments import ledger
 from payments.dispatch import Dispatch
 from payments.refund_dispatch import RefundDispatch
-from payments.webhooks import inbound_desk, inbound_payments  # noqa: F401 - the handlers of payments' events
+from payments.webhooks import inbound_desk, inbound_payments, outbound  # noqa: F401 - the handlers of payments' events
+from payments.webhooks.delivery import Deliveries
 from payments.webhooks.inbound import Inbound
 from queueing import schedule, tasks
 from registry import telemetry
@@ -13,6 +14,7 @@ from registry import telemetry
 log = logging.getLogger(__name__)
 
 RETIRE_EVERY = 3600  # seconds between removals of events of processors that are old
+TRIM_EVERY = 600  # seconds between removals of webhook deliveries that are over
 PROVE_EVERY = 1800  # seconds between proofs of what is new in the ledger; the whole is proven once a day
 
 
@@ -30,7 +32,15 @@ async def retire_inbound() -> None:
         log.info("old events of processors removed", extra={"events": removed})
 
 
+async def trim_deliveries() -> None:
+    if removed := await outbound.trim():
+        log.info("old webhook deliveries removed", extra={"deliveries": removed})
+
+
 tasks.DRAINS["payments"] = Dispatch
+tasks.DRAINS["webhooks"] = Deliveries
+tasks.CHORES["trim-deliveries"] = trim_deliveries
+schedule.every("trim-deliveries", TRIM_EVERY)
 tasks.DRAINS["refunds"] = RefundDispatch
 tasks.DRAINS["inbound"] = Inbound
 tasks.CHORES["retire-inbound"] = retire_inbound

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import NamedTuple, Self
@@ -99,6 +99,9 @@ def _verified() -> ssl.SSLContext:
 class Client:
     """A client of the endpoint at `url`, for one event loop: `connections` at most, closed after `keep_alive` idle seconds.
 
+    Connections are made to the very addresses that `resolve` gives for host and port, be the host a name or a number; what
+    it raises (OSError, ValueError) comes out as NotSent. Without it the machine's resolver is asked.
+
     Raises BadAddress. Leaving the block, or `close`, closes everything; what is under way then fails.
     """
 
@@ -111,8 +114,10 @@ class Client:
         largest_body: int = 64 * 1024,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        resolve: Callable[[str, int], Awaitable[list[str]]] | None = None,
     ) -> None:
         self._address = Address.parse(url)
+        self._resolve = resolve
         self._tls = (tls or _verified()) if self._address.tls else None
         self._keep_alive, self._largest_body = keep_alive, largest_body
         self._loop = asyncio.get_running_loop()
@@ -150,12 +155,14 @@ class Client:
         """How many are open."""
         return len(self._open)
 
-    async def request(self, method: str, path: str, body: bytes = b"", *, limit: float) -> Answer:
+    async def request(
+        self, method: str, path: str, body: bytes = b"", *, limit: float, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """The answer, of whatever status, within `limit` seconds for everything, waiting for a connection included.
 
         Raises NotSent when certainly nothing was sent; AnswerTimeout, Disconnected, BadAnswer when it may have arrived.
         """
-        message = self._message(method, path, body)
+        message = self._message(method, path, body, _lines(headers) if headers else "")
         deadline = self._loop.time() + limit
         connection = self._pooled() or await self._obtain(deadline)
         try:
@@ -167,12 +174,12 @@ class Client:
         connection = await self._obtain(deadline, fresh=True)
         return await connection.ask(message, deadline)
 
-    def _message(self, method: str, path: str, body: bytes) -> bytes:
+    def _message(self, method: str, path: str, body: bytes, more: str) -> bytes:
         target = self._address.path + path
         if not _TARGET.fullmatch(target) or not _METHOD.fullmatch(method):
             raise BadAddress("not a path or not a method")
         length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
-        return f"{method} {target} HTTP/1.1\r\n{self._head}{length}\r\n".encode("latin-1") + body
+        return f"{method} {target} HTTP/1.1\r\n{self._head}{more}{length}\r\n".encode("latin-1") + body
 
     # -- The pool ----------------------------------------------------------------------------------------------
 
@@ -301,9 +308,10 @@ class Client:
 
     async def _addresses(self) -> list[str]:
         """The host's addresses; looked up once for all who need them at the time."""
-        with suppress(ValueError):
-            ipaddress.ip_address(self._address.host)
-            return [self._address.host]
+        if self._resolve is None:
+            with suppress(ValueError):
+                ipaddress.ip_address(self._address.host)
+                return [self._address.host]
         task, now = self._lookup, self._loop.time()
         stale = now - self._looked_up_at > NAMES_KEPT
         if task is None or (task.done() and (stale or task.cancelled() or task.exception())):
@@ -313,14 +321,19 @@ class Client:
         return await asyncio.shield(task)
 
     async def _look_up(self) -> list[str]:
+        if self._resolve is not None:
+            return list(await self._resolve(self._address.host, self._address.port))
         found = await self._loop.getaddrinfo(self._address.host, self._address.port, type=1)  # SOCK_STREAM
         return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def _head(address: Address, headers: Mapping[str, str]) -> str:
     """The header lines that all requests share."""
+    return _lines({"Host": address.authority, "Accept-Encoding": "identity", **headers})
+
+
+def _lines(headers: Mapping[str, str]) -> str:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"not a header: {name[:50]!r}")
-    lines = {"Host": address.authority, "Accept-Encoding": "identity", **headers}
-    return "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -259,6 +259,8 @@ MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST 
 MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
 MAX_PUSH_BODY = whole("REGISTRY_MAX_PUSH_BODY", 8 * 1024 * 1024, least=1024)  # bytes of a push or transaction
+# Whether webhooks go to loopback and private networks: a service that only this machine reaches is for trying things out.
+WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", not PRODUCTION)
 QUEUE_ENCRYPTION_KEYS = encryption_keys("QUEUE_ENCRYPTION_KEYS")  # the first encrypts, all decrypt
 DEFAULT_SUBSCRIPTION_MODE = os.environ.get("DEFAULT_SUBSCRIPTION_MODE", "") or "all"  # of new consumer groups
 if DEFAULT_SUBSCRIPTION_MODE not in ("all", "new"):

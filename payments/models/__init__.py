@@ -1,6 +1,7 @@
 """The tables of payments, a file per concern."""
 
 from payments.models.inbound import InboundEvent, InboundPoll
+from payments.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from payments.models.payments import (
     Attempt,
     DeadLetter,
@@ -33,4 +34,7 @@ __all__ = [
     "SandboxBooking",
     "SandboxRefund",
     "Stream",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
 ]

@@ -1,0 +1,110 @@
+"""What tests of outbound webhooks share: endpoints, a drain that delivers, time moved in the database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from django_async_backend.db import async_new_connection
+
+from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from payments.webhooks import fanout, outbound
+from payments.webhooks.delivery import Deliveries
+from queueing.drain import Drain
+from registry import database
+from registry.models import Tenant
+from registry.outside import Outside
+from tests.conftest import eventually
+
+
+async def endpoint(tenant: Tenant, url: str, *events: str, **options: Any) -> WebhookEndpoint:
+    """A new endpoint of `tenant`; its secret is `found.secret`."""
+    async with async_new_connection():
+        found, secret = await outbound.create(
+            tenant_id=tenant.pk, mode=tenant.mode, url=url, events=list(events or ("*",)), **options
+        )
+    found.secret = secret  # type: ignore[attr-defined]
+    return found
+
+
+@asynccontextmanager
+async def delivering(*, outside: Outside | None = None, **options: Any) -> AsyncIterator[Drain]:
+    """A worker's drain of webhooks in this loop, as an RQ job runs it; stopped gently on leaving."""
+    job = Deliveries(outside=outside)
+    drain = Drain(job, **options)
+    task = asyncio.create_task(drain.run(seconds=600))
+    try:
+        yield drain
+    finally:
+        drain.stop()
+        await task
+        await job.close()
+
+
+async def fan_out(rounds: int = 1) -> None:
+    """What is new is owed, without anybody delivering it."""
+    for _ in range(rounds):
+        await fanout.spread()
+
+
+async def deliveries(of: WebhookEndpoint) -> list[WebhookDelivery]:
+    """Those of an endpoint, oldest first."""
+    async with async_new_connection():
+        return [
+            one
+            async for one in WebhookDelivery.async_objects.filter(tenant_id=of.tenant_id, endpoint_id=of.pk).order_by(
+                "id"
+            )
+        ]
+
+
+async def tries(delivery: WebhookDelivery) -> list[WebhookAttempt]:
+    async with async_new_connection():
+        found = WebhookAttempt.async_objects.filter(tenant_id=delivery.tenant_id, delivery_id=delivery.pk)
+        return [one async for one in found.order_by("id")]
+
+
+async def again(of: WebhookEndpoint) -> WebhookEndpoint:
+    """The endpoint as it stands now."""
+    async with async_new_connection():
+        return await WebhookEndpoint.async_objects.aget(tenant_id=of.tenant_id, pk=of.pk)
+
+
+async def until(of: WebhookEndpoint, *statuses: str, count: int = 1) -> list[WebhookDelivery]:
+    """All deliveries of an endpoint, once there are `count` and each is in one of `statuses`."""
+
+    async def reached() -> list[WebhookDelivery]:
+        found = await deliveries(of)
+        return found if len(found) >= count and all(one.status in statuses for one in found) else []
+
+    return await eventually(reached)
+
+
+async def until_tried(of: WebhookEndpoint, attempts: int = 1) -> WebhookDelivery:
+    """The endpoint's only delivery, once so many tries of it are written down."""
+
+    async def reached() -> WebhookDelivery | None:
+        [found] = await deliveries(of) or [None]
+        return found if found and found.lease_id is None and found.attempt >= attempts else None
+
+    return await eventually(reached)
+
+
+async def make_due(of: WebhookEndpoint) -> None:
+    """What waits for its next try has waited long enough."""
+    await database.fetch(
+        "UPDATE payments_webhookdelivery SET run_at = now() WHERE endpoint_id = %s AND status = 'pending'", [of.pk]
+    )
+    await database.fetch("NOTIFY webhooks")
+
+
+async def seconds_to_go(of: WebhookEndpoint) -> float:
+    """Until the next try of its only delivery."""
+    sql = "SELECT extract(epoch FROM run_at - now())::float8 FROM payments_webhookdelivery WHERE endpoint_id = %s"
+    [[found]] = await database.fetch(sql, [of.pk])
+    return found
+
+
+def uuid_of(text: str) -> UUID:
+    return UUID(text)
