@@ -6,77 +6,39 @@ import hashlib
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
-from urllib.parse import parse_qsl
-
-import msgspec
+from typing import Any, Self
 
 from payments.stripe_sandbox import (
     charges,
+    control,
     customers,
     disputes,
     endpoints,
     events,
     forms,
+    pages,
     payment_intents,
     refunds,
 )
 from payments.stripe_sandbox.errors import StripeError
 from payments.stripe_sandbox.faults import Fault, Faults, Trouble
 from payments.stripe_sandbox.journal import Journal
-from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, new_id, public
+from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, public
 from payments.stripe_sandbox.webhooks import Webhooks
+from payments.stripe_sandbox.wire import Answer, HangUp, Message, Receive, Received, Request, encode, read, refusal
 
 __all__ = ["Sandbox", "charges", "customers", "disputes", "events", "payment_intents", "refunds"]
 
-type Message = MutableMapping[str, Any]
-
 log = logging.getLogger(__name__)
 
-LARGEST = 1024 * 1024  # bytes of a body
 STEPS: dict[str, Callable[[State, Thing], None]] = {
     "balance": charges.settle_late,
     "dispute": disputes.of_card,
     "refund_done": refunds.succeed,
     "refund_failed": refunds.fail,
 }  # what happens to an object by itself, some time after a request
-
-
-class Request(NamedTuple):
-    id: str
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    body: str
-
-    @property
-    def key(self) -> str:
-        return self.headers.get("idempotency-key", "") if self.method == "POST" else ""
-
-
-class Received(msgspec.Struct, kw_only=True, rename="camel"):
-    """A request as a test wants to see it."""
-
-    id: str
-    method: str
-    path: str
-    params: dict[str, Any]
-    idempotency_key: str
-    status: int = 0  # 0: not answered (yet)
-    replayed: bool = False
-
-
-class Answer(NamedTuple):
-    status: int
-    body: bytes
-    headers: dict[str, str] = {}
-
-
-class HangUp(Exception):
-    """The connection ends without an answer."""
 
 
 class Sandbox:
@@ -112,8 +74,8 @@ class Sandbox:
 
     # -- One request --
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
-        request = await _read(scope, receive)
+    async def __call__(self, scope: Message, receive: Receive, send: Any) -> None:
+        request = await read(scope, receive)
         try:
             answer = await self.answer(request)
         except HangUp:
@@ -134,28 +96,30 @@ class Sandbox:
 
     async def answer(self, request: Request) -> Answer:
         """Raises HangUp."""
+        if request.path.startswith("/sandbox/"):
+            return await self._beside(request)
         seen = Received(
             id=request.id,
             method=request.method,
             path=request.path,
-            params=dict(parse_qsl(request.body or request.query, keep_blank_values=True)),
+            params=request.values,
             idempotency_key=request.key,
         )
         self.received.append(seen)
         try:
             answer = await self._answer(request, self.faults.take(request.method, request.path))
         except StripeError as error:
-            answer = _error(error)
+            answer = refusal(error)
         seen.status, seen.replayed = answer.status, "idempotent-replayed" in answer.headers
         return answer
 
     async def _answer(self, request: Request, fault: Fault | None) -> Answer:
-        publishable = self._authenticate(request)
+        publishable = self.authenticate(request)
         await _trouble_before(fault)
         endpoint, names = endpoints.find(request.method, request.path)
         if publishable and not endpoint.publishable:
             raise StripeError(401, "This API call cannot be made with a publishable API key.", remembered=False)
-        raw = forms.decode(request.body if request.method == "POST" else request.query)
+        raw = forms.decode(request.encoded)
         call = endpoints.Call(self.state, endpoint.read(raw), publishable)
         if not request.key:
             return await self._execute(request, fault, lambda: endpoint.run(call, *names), call)
@@ -184,11 +148,11 @@ class Sandbox:
         try:
             body = public(run())
             expand(self.state, body, call.params.get("expand", []))
-            answer, remembered = Answer(200, _encode(body)), True
+            answer, remembered = Answer(200, encode(body)), True
         except StripeError as error:
-            answer, remembered = _error(error), error.remembered
+            answer, remembered = refusal(error), error.remembered
         if fault and fault.trouble == Trouble.ERROR_AFTER:
-            answer = _error(_broken())
+            answer = refusal(_broken())
         if fingerprint and remembered:
             kept = KeptAnswer(fingerprint, answer.status, answer.body, request.id, self.state.now())
             self.state.keep_answer(request.key, kept)
@@ -205,14 +169,26 @@ class Sandbox:
         self.webhooks.send_waiting()
         await self.state.write_down()
 
-    def _authenticate(self, request: Request) -> bool:
+    async def _beside(self, request: Request) -> Answer:
+        """What Stripe has no API for: a payer's pages, and the controls of the sandbox."""
+        try:
+            found = await control.answer(self, request) or await pages.answer(self, request)
+        except StripeError as error:
+            return refusal(error)
+        return found or refusal(StripeError(404, f"Nothing is at {request.path}."))
+
+    def put_forward(self, seconds: int) -> None:
+        """Let time pass, with what it brings."""
+        self.state.put_forward(seconds)
+
+    def authenticate(self, request: Request, *, secret: bool = False) -> bool:
         """Whether it came with the publishable key. Raises StripeError (401)."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             token = base64.b64decode(token).decode("latin-1").partition(":")[0]
         elif not token:
-            token = dict(parse_qsl(request.query or request.body)).get("key", "")
-        if token not in (self.secret_key, self.publishable_key):
+            token = request.values.get("key", "")
+        if token not in ((self.secret_key,) if secret else (self.secret_key, self.publishable_key)):
             said = f"Invalid API Key provided: {token[:3]}***" if token else "You did not provide an API key."
             raise StripeError(401, said, remembered=False)
         return token == self.publishable_key
@@ -238,18 +214,6 @@ class Sandbox:
             self.state.save(thing)
             await self.finish()
         self._scheduled.discard(thing["id"])
-
-
-async def _read(scope: Message, receive: Callable[[], Awaitable[Message]]) -> Request:
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body") or len(body) > LARGEST:
-            break
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    query = scope["query_string"].decode("latin-1")
-    return Request(new_id("req", 14), scope["method"], scope["path"], query, headers, body.decode(errors="replace"))
 
 
 async def _trouble_before(fault: Fault | None) -> None:
@@ -293,11 +257,3 @@ def _replay(kept: KeptAnswer, fingerprint: str) -> Answer:
             remembered=False,
         )
     return Answer(kept.status, kept.body, {"idempotent-replayed": "true", "original-request": kept.request_id})
-
-
-def _error(error: StripeError) -> Answer:
-    return Answer(error.status, _encode(error.body()))
-
-
-def _encode(body: Any) -> bytes:
-    return json.dumps(body, indent=2).encode()

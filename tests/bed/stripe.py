@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from payments.stripe_sandbox import disputes, refunds
-from payments.stripe_sandbox.app import Received, Sandbox
+from payments.stripe_sandbox.app import Sandbox
 from payments.stripe_sandbox.confirming import authenticate
 from payments.stripe_sandbox.faults import Fault, Trouble
 from payments.stripe_sandbox.server import listen, serving
 from payments.stripe_sandbox.state import Thing
 from payments.stripe_sandbox.webhooks import Delivery, Listener
+from payments.stripe_sandbox.wire import Received
 
 SECRET_KEY = "sk_test_bed"
 WEBHOOK_SECRET = "whsec_bed"
@@ -74,7 +75,7 @@ class SandboxStripe:
         return await self._done(self.state.tell(type_, thing))
 
     async def puts_clock_forward(self, seconds: int) -> None:
-        await self._done(self.state.put_forward(seconds))
+        await self._done(self.sandbox.put_forward(seconds))
 
     async def _done[T](self, result: T) -> T:
         await self.sandbox.finish()
