@@ -145,8 +145,11 @@ def _option(rule: Rule, option: str, text: str) -> Any:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         value = None
-    wants: tuple[type, ...] = (bool,) if option == "failing" else (int, float)
-    if not isinstance(value, wants) or (option != "failing" and (isinstance(value, bool) or value < 0)):
+    if option == "failing":
+        fits = isinstance(value, bool)
+    else:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    if not fits:
         raise Refused(
             f"{rule.name}.options.{option} is {'true or false' if option == 'failing' else 'a number'}, got {text!r}"
         )
@@ -155,7 +158,10 @@ def _option(rule: Rule, option: str, text: str) -> Any:
 
 async def rules_of(tenant_id: int) -> list[Rule]:
     found = await database.fetch(SQL["rules"], {"tenant": tenant_id})
-    return [Rule(*row[:6], options_of(row[6]), row[7]) for row in found]
+    return [
+        Rule(pk, name, kind, url, fee, enabled, options_of(options), mode)
+        for pk, name, kind, url, fee, enabled, options, mode in found
+    ]
 
 
 def options_of(options: Any) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from payments.models.payments import (
     SandboxBooking,
     Stream,
 )
+from payments.models.reconciliation import Difference, Reconciliation
 from payments.models.refunds import Dispute, Refund, SandboxRefund
 
 __all__ = [
     "Attempt",
     "DeadLetter",
+    "Difference",
     "Dispute",
     "Endpoint",
     "InboundEvent",
@@ -29,6 +31,7 @@ __all__ = [
     "Payment",
     "PaymentEvent",
     "Processor",
+    "Reconciliation",
     "Refund",
     "Rollup",
     "SandboxBooking",

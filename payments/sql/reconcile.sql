@@ -1,0 +1,107 @@
+-- name: begin
+-- A window is compared once. Who finds it unfinished and without a living worker goes on where that one had got to.
+INSERT INTO payments_reconciliation AS r (tenant_id, processor_id, since, until, both_ways, records, payments, differences,
+    unanswered, fault, attempt, leased_until)
+VALUES (%(tenant)s, %(processor)s, %(since)s, %(until)s, %(both_ways)s, 0, 0, 0, 0, '', 1,
+    now() + make_interval(secs => %(lease)s))
+ON CONFLICT (tenant_id, processor_id, since, until) DO UPDATE
+SET attempt = r.attempt + 1, leased_until = excluded.leased_until, fault = '',
+    finished_at = CASE WHEN %(again)s THEN NULL ELSE r.finished_at END,
+    reached = CASE WHEN r.finished_at IS NULL THEN r.reached END,
+    records = CASE WHEN r.finished_at IS NULL THEN r.records ELSE 0 END,
+    payments = CASE WHEN r.finished_at IS NULL THEN r.payments ELSE 0 END,
+    differences = CASE WHEN r.finished_at IS NULL THEN r.differences ELSE 0 END,
+    unanswered = CASE WHEN r.finished_at IS NULL THEN r.unanswered ELSE 0 END,
+    started_at = CASE WHEN r.finished_at IS NULL THEN r.started_at ELSE now() END
+WHERE (r.finished_at IS NULL OR %(again)s) AND (r.leased_until IS NULL OR r.leased_until < now())
+RETURNING r.id, r.attempt, r.reached;
+
+-- name: reach
+-- Fenced by the attempt: a worker that was taken for dead writes nothing more.
+UPDATE payments_reconciliation
+SET reached = %(reached)s, records = records + %(records)s, payments = payments + %(payments)s,
+    differences = differences + %(differences)s, unanswered = unanswered + %(unanswered)s,
+    leased_until = now() + make_interval(secs => %(lease)s)
+WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s
+RETURNING id;
+
+-- name: stop
+UPDATE payments_reconciliation SET leased_until = NULL, fault = %(fault)s
+WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s;
+
+-- name: finish
+-- Open differences of the window that this comparison did not find again are gone by themselves: where everything was
+-- asked (`complete`) and answered.
+WITH finished AS (
+    UPDATE payments_reconciliation SET finished_at = now(), leased_until = NULL
+    WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s
+    RETURNING tenant_id, processor_id, since, until, started_at, unanswered
+)
+UPDATE payments_difference d SET resolution = 'gone', resolved_at = now()
+FROM finished f
+WHERE d.tenant_id = f.tenant_id AND d.processor_id = f.processor_id AND d.resolution = ''
+  AND d.requested_at >= f.since AND d.requested_at < f.until AND d.seen_at < f.started_at
+  AND (%(both_ways)s OR d.kind = 'missing_there') AND %(complete)s AND f.unanswered = 0;
+
+-- name: result
+SELECT records, payments, differences, unanswered, finished_at IS NOT NULL FROM payments_reconciliation
+WHERE tenant_id = %(tenant)s AND id = %(id)s;
+
+-- name: unfinished
+-- Windows that a worker began and did not end, of processors that still are.
+SELECT r.tenant_id, r.processor_id, r.since, r.until FROM payments_reconciliation r
+WHERE r.tenant_id = %(tenant)s AND r.finished_at IS NULL AND r.until > now() - make_interval(secs => %(within)s)
+  AND (r.leased_until IS NULL OR r.leased_until < now())
+ORDER BY r.until;
+
+-- name: slice_end
+-- Where the next slice of a window ends: at so many of our payments, by the index of booked ones.
+SELECT p.requested_at FROM payments_payment p
+WHERE p.tenant_id = %(tenant)s AND p.processor_id = %(processor)s AND p.closed = 'succeeded'
+  AND p.requested_at >= %(since)s AND p.requested_at < %(until)s
+ORDER BY p.requested_at OFFSET %(rows)s LIMIT 1;
+
+-- name: booked
+-- How many of ours the window has.
+SELECT count(*) FROM payments_payment p
+WHERE p.tenant_id = %(tenant)s AND p.processor_id = %(processor)s AND p.closed = 'succeeded'
+  AND p.requested_at >= %(since)s AND p.requested_at < %(until)s;
+
+-- name: ours
+-- Our bookings of a slice; every so-manieth of them where they are looked up one by one.
+SELECT {columns}
+FROM payments_payment p
+WHERE p.tenant_id = %(tenant)s AND p.processor_id = %(processor)s AND p.closed = 'succeeded'
+  AND p.requested_at >= %(since)s AND p.requested_at < %(until)s AND p.id %% %(every)s = %(first)s;
+
+-- name: known
+-- Whatever we know of these payments, wherever and however they stand.
+SELECT {columns}
+FROM payments_payment p
+WHERE p.tenant_id = %(tenant)s AND p.correlation_id = ANY(%(correlations)s::uuid[]);
+
+-- name: found
+-- One open row per difference, however often it is found. What an operator has closed stays closed as long as it is the same.
+INSERT INTO payments_difference AS d (tenant_id, processor_id, kind, key, correlation_id, reference, payment_id, our_status,
+    our_amount, our_currency, our_refunded, their_amount, their_currency, their_refunded, requested_at, resolution,
+    resolved_by, note)
+SELECT %(tenant)s, %(processor)s, n.kind, n.key, n.correlation_id, n.reference, n.payment_id, n.our_status, n.our_amount,
+    n.our_currency, n.our_refunded, n.their_amount, n.their_currency, n.their_refunded, n.requested_at, '', '', ''
+FROM unnest(%(kind)s::text[], %(key)s::text[], %(correlation_id)s::uuid[], %(reference)s::text[], %(payment_id)s::bigint[],
+    %(our_status)s::text[], %(our_amount)s::bigint[], %(our_currency)s::text[], %(our_refunded)s::bigint[],
+    %(their_amount)s::bigint[], %(their_currency)s::text[], %(their_refunded)s::bigint[], %(requested_at)s::timestamptz[]
+) AS n (kind, key, correlation_id, reference, payment_id, our_status, our_amount, our_currency, our_refunded, their_amount,
+    their_currency, their_refunded, requested_at)
+WHERE NOT EXISTS (
+    SELECT FROM payments_difference c
+    WHERE c.tenant_id = %(tenant)s AND c.processor_id = %(processor)s AND c.kind = n.kind AND c.key = n.key
+      AND c.resolution = 'closed'
+      AND (c.our_status, c.our_amount, c.our_currency, c.our_refunded, c.their_amount, c.their_currency, c.their_refunded)
+        IS NOT DISTINCT FROM
+        (n.our_status, n.our_amount, n.our_currency, n.our_refunded, n.their_amount, n.their_currency, n.their_refunded)
+)
+ORDER BY n.kind, n.key
+ON CONFLICT (tenant_id, processor_id, kind, key) WHERE resolution = '' DO UPDATE
+SET seen_at = now(), our_status = excluded.our_status, our_amount = excluded.our_amount,
+    our_refunded = excluded.our_refunded, their_amount = excluded.their_amount, their_refunded = excluded.their_refunded
+RETURNING d.id;
