@@ -47,6 +47,12 @@ class Tenant(AsyncModelMixin, models.Model):
             "10000 is 100.00 BRL and also 10,000 JPY."
         ),
     )
+    blocked = models.CharField(
+        max_length=200,
+        db_default="",
+        blank=True,
+        help_text="why its payments are refused where it is live, as the sender is told; empty: they are not",
+    )
     settings = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

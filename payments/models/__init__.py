@@ -1,5 +1,6 @@
 """The tables of payments, a file per concern."""
 
+from payments.models.billing import Invitation, Plan, SignUp, Subscription
 from payments.models.inbound import InboundEvent, InboundPoll
 from payments.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from payments.models.payments import (
@@ -26,17 +27,21 @@ __all__ = [
     "Endpoint",
     "InboundEvent",
     "InboundPoll",
+    "Invitation",
     "LedgerEntry",
     "LedgerProof",
     "Payment",
     "PaymentEvent",
+    "Plan",
     "Processor",
     "Reconciliation",
     "Refund",
     "Rollup",
     "SandboxBooking",
     "SandboxRefund",
+    "SignUp",
     "Stream",
+    "Subscription",
     "WebhookAttempt",
     "WebhookDelivery",
     "WebhookEndpoint",
