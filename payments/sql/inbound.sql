@@ -73,7 +73,7 @@ SELECT tenant_id FROM t WHERE tenant_id IS NOT NULL;
 DELETE FROM payments_inboundevent
 WHERE (tenant_id, id) IN (
     SELECT tenant_id, id FROM payments_inboundevent
-    WHERE tenant_id = %(tenant)s AND received_at < now() - make_interval(days => %(days)s) AND closed IN ('done', 'closed')
+    WHERE tenant_id = %(tenant)s AND received_at < now() - make_interval(days => %(days)s::int) AND closed IN ('done', 'closed')
     ORDER BY received_at
     LIMIT %(slice)s
 )
