@@ -3,6 +3,7 @@
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django_async_backend.db.transaction import async_atomic
@@ -12,6 +13,12 @@ from payments.models import Processor
 from registry import audit
 from registry.http_client import Address, BadAddress
 from registry.models import Tenant
+from registry.sealing import seal, unseal
+
+LIVE_KEYS = ("sk_live_", "rk_live_")
+TEST_KEYS = ("sk_test_", "rk_test_")
+SECRET_OPTIONS = frozenset({"secretKey", "webhookSecret", "webhookSecrets"})  # sealed, and never among the options
+SECRETS_KEPT = 3  # of webhooks: the newest, and those that it takes over from
 
 
 class Refused(PaymentError):
@@ -28,15 +35,23 @@ async def add(
     fee: Decimal | str = "0",
     options: dict[str, Any] | None = None,
 ) -> Processor:
-    """A new processor of `tenant`. Raises Refused (422) with a sentence for a bad name, kind, address or fee."""
+    """A new processor of `tenant`; what is secret among the options is sealed.
+
+    Raises Refused (422) with a sentence for a bad name, kind, address, fee or key.
+    """
     check_name(name)
     check_kind(kind)
     check_url(kind, url)
-    processor = Processor(tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=options or {})
+    open_ones, secrets = split_options(options or {})
+    check_secrets(kind, tenant, secrets)
+    processor = Processor(tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=open_ones)
     async with async_atomic():
         if await Processor.async_objects.filter(tenant=tenant, name=name).aexists():
             raise Refused(f"{tenant.slug} has a processor named {name} already")
         await processor.async_save()
+        if secrets:
+            processor.secrets = sealed(processor, secrets)
+            await Processor.async_objects.filter(pk=processor.pk).aupdate(secrets=processor.secrets)
         await _record("processor.add", processor, actor, kind=kind, url=url, fee=str(processor.fee))
     return processor
 
@@ -52,6 +67,61 @@ async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> boo
         if moved:
             await _record("processor.enable" if enabled else "processor.disable", processor, actor)
     return bool(moved)
+
+
+async def change_secrets(*, tenant: Tenant, name: str, options: dict[str, Any], actor: str) -> Processor:
+    """Other keys for a processor. A new webhook secret stands beside the ones before it, so that neither side has to wait.
+
+    Raises Refused (422) for an unknown name or a key that cannot be used.
+    """
+    others, given = split_options(options)
+    if others or not given:
+        raise Refused(f"only {', '.join(sorted(SECRET_OPTIONS))} are secrets")
+    async with async_atomic():
+        mine = Processor.async_objects.filter(tenant=tenant, name=name)
+        processor = await mine.select_for_update().afirst()
+        if processor is None:
+            raise Refused(f"{tenant.slug} has no processor named {name}")
+        secrets = merged(opened(processor), given)
+        check_secrets(processor.kind, tenant, secrets)
+        await mine.aupdate(secrets=sealed(processor, secrets))
+        await _record("processor.secrets", processor, actor, changed=", ".join(sorted(given)))
+    return processor
+
+
+# -- Secrets -------------------------------------------------------------------------------------------
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What may be seen, and what is sealed: {"secretKey"?, "webhookSecrets"?: newest first}."""
+    open_ones = {name: value for name, value in options.items() if name not in SECRET_OPTIONS}
+    secrets: dict[str, Any] = {}
+    if "secretKey" in options:
+        secrets["secretKey"] = options["secretKey"]
+    several = options.get("webhookSecrets") or []
+    if of_webhooks := [*_one(options.get("webhookSecret")), *(several if isinstance(several, list) else [several])]:
+        secrets["webhookSecrets"] = of_webhooks
+    return open_ones, secrets
+
+
+def _one(value: Any) -> list[Any]:
+    return [value] if value else []
+
+
+def merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Keys replaced; webhook secrets added in front."""
+    kept = [one for one in before.get("webhookSecrets", []) if one not in given.get("webhookSecrets", [])]
+    of_webhooks = [*given.get("webhookSecrets", []), *kept][:SECRETS_KEPT]
+    return {**before, **given, **({"webhookSecrets": of_webhooks} if of_webhooks else {})}
+
+
+def sealed(processor: Processor, secrets: dict[str, Any]) -> bytes:
+    return seal(secrets, place=f"processor {processor.pk}")
+
+
+def opened(processor: Processor) -> dict[str, Any]:
+    """Raises registry.sealing.Sealed."""
+    return unseal(processor.secrets, place=f"processor {processor.pk}")
 
 
 # -- What is acceptable --------------------------------------------------------------------------------
@@ -85,6 +155,25 @@ def check_url(kind: str, url: str) -> None:
         raise Refused(f"not an http address: {error}") from None
     if len(url) > 500:
         raise Refused("not an http address: it has more than 500 characters")
+
+
+def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any]) -> None:
+    """Kind stripe wants a key of the tenant's mode; a live one is for production only. No message repeats a secret."""
+    if kind != "stripe":
+        if secrets:
+            raise Refused(f"kind {kind} has no secrets; only kind stripe has")
+        return
+    key = secrets.get("secretKey")
+    if not isinstance(key, str) or not key.startswith((*LIVE_KEYS, *TEST_KEYS)) or not key.isascii():
+        raise Refused("kind stripe wants --option secretKey=sk_test_…, the account's secret or restricted key")
+    live = key.startswith(LIVE_KEYS)
+    if live and not (settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE):
+        raise Refused("a live key is for live tenants in production only: nothing else may move real money")
+    if not live and settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE:
+        raise Refused("a test key books nothing: a live tenant wants a live one")
+    of_webhooks = secrets.get("webhookSecrets", [])
+    if not all(isinstance(one, str) and one.startswith("whsec_") for one in of_webhooks):
+        raise Refused("a webhook secret begins with whsec_")
 
 
 def check_fee(fee: Decimal | str) -> Decimal:

@@ -23,9 +23,10 @@ _PROBLEMS = {
 }
 
 
-def described(good: str, *problems: int, query: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What ninja cannot know of an operation that answers by itself."""
-    answers = {200: {"description": good, "content": {"application/json": {}}}}
+def described(good: str, *problems: int, query: tuple[str, ...] = (), accepted: str = "") -> dict[str, Any]:
+    """What ninja cannot know of an operation that answers by itself: `good` is its 200, `accepted` its 202."""
+    texts = {200: good, 202: accepted}
+    answers = {n: {"description": text, "content": {"application/json": {}}} for n, text in texts.items() if text}
     return {
         "responses": answers | {status: _PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
         "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in query],

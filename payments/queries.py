@@ -23,6 +23,7 @@ from registry.api import iso
 from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")
+METHOD_FIELDS = ("paymentMethod", "customer", "offSession")  # of what is known of a payment's method, for its sender
 SERIES = timedelta(minutes=5)  # of the dashboard's charts
 RATE_OVER = 10  # seconds that "per second" is averaged over
 
@@ -59,7 +60,7 @@ _FIELDS = (
     "sequence",
 )
 _ITEM = (*_FIELDS, "created_at", "description")
-_DETAIL = (*_ITEM, "metadata", "fee", "refunded", "code", "scheduled_for", "priority")
+_DETAIL = (*_ITEM, "method", "metadata", "fee", "refunded", "code", "scheduled_for", "priority")
 
 
 def _described(tenant_id: int) -> Any:
@@ -112,6 +113,7 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
     currency, fee = payment["currency"], payment["fee"]
     return {
         **_item(payment),
+        **{name: (payment["method"] or {}).get(name) for name in METHOD_FIELDS},
         "metadata": payment["metadata"] or {},
         "fee": None if fee is None else decimal_text(fee, currency),
         "refunded": decimal_text(payment["refunded"], currency),

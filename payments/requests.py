@@ -1,6 +1,8 @@
 """What callers may send: the structs of the API's bodies, and the way from one to an order."""
 
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
@@ -16,6 +18,10 @@ from registry.access import Principal
 from registry.errors import Invalid
 
 METADATA_PAIRS = 50
+CARD = "looks like a card number: card data goes to the processor only, and its id comes here"
+REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # how the ids at the processor begin, that a sender may name
+_reference = re.compile("[a-z]{2,4}_[A-Za-z0-9_]{1,200}")
+_card_number = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 BATCH_ITEMS = 1000
 LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")  # of `GET /payments`
 FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
@@ -58,6 +64,9 @@ class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     processor: Annotated[str, Meta(max_length=63, description="send it to this one only")] | None = None
     scheduled_for: Annotated[datetime, Meta(tz=True)] | None = None
     priority: Annotated[int, Meta(ge=0, le=9, description="9 goes first")] = 0
+    payment_method: Annotated[str, Meta(description="kind stripe: a saved payment method, pm_…")] | None = None
+    customer: Annotated[str, Meta(description="kind stripe: whose it is, cus_…")] | None = None
+    off_session: Annotated[bool, Meta(description="kind stripe: the payer is not there to confirm")] = False
 
 
 class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +130,11 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
         fault("processor", "is not the name of one of this tenant's processors")
     if request.scheduled_for and not EARLIEST <= request.scheduled_for <= datetime.now(UTC) + FURTHEST:
         fault("scheduledFor", f"is before {EARLIEST.year} or more than {FURTHEST.days} days ahead")
+    method = _method_of(request, fault)
+    if _holds_card(request.description):
+        fault("description", CARD)
+    if request.metadata and any(_holds_card(text) for text in request.metadata.values() if isinstance(text, str)):
+        fault("metadata", CARD)
     if faults:
         raise Invalid("some fields are not acceptable", errors=faults)
     return Order(
@@ -133,4 +147,34 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
         processor=request.processor or "",
         scheduled_for=request.scheduled_for,
         priority=request.priority,
+        method=method,
     )
+
+
+def _holds_card(text: str) -> bool:
+    """Whether there is a card's number in it: its length, its first digit, its check digit (ISO/IEC 7812)."""
+    for match in _card_number.finditer(text):
+        digits = [int(digit) for digit in match[0] if digit.isdigit()]
+        doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+        if len(digits) in (15, 16) and digits[0] in (2, 3, 4, 5, 6) and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0:
+            return True
+    return False
+
+
+def _method_of(request: PaymentRequest, fault: Callable[[str, str], None]) -> dict[str, Any] | None:
+    """How it is to be paid: ids only. What is no id is not repeated in the answer, for it may be a card's number."""
+    method: dict[str, Any] = {}
+    for field, value in (("paymentMethod", request.payment_method), ("customer", request.customer)):
+        if value is None:
+            continue
+        prefix = REFERENCES[field]
+        if _card_number.search(value):
+            fault(field, CARD)
+        elif not (value.startswith(prefix) and _reference.fullmatch(value)):
+            fault(field, f"wants the id that the processor gave it, such as {prefix}1Abc")
+        method[field] = value
+    if request.off_session:
+        if not method.get("paymentMethod"):
+            fault("offSession", "wants a paymentMethod: nobody is there to enter one")
+        method["offSession"] = True
+    return method or None

@@ -15,17 +15,18 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from payments import events, inline, intake, lifecycle, queries
 from payments import summary as summaries
-from payments.errors import LiveTenant, UnknownPayment
+from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
 from payments.money import CURRENCIES, decimal_text
 from payments.openapi import described
 from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
-from payments.states import OPEN, Status
+from payments.states import CANCELED, OPEN, Status
 from registry import access, live, telemetry
 from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem, Unavailable
 from registry.handler import lean, until_disconnect
+from registry.models import Tenant
 
 WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
 PAGE_AT_MOST = 500
@@ -50,6 +51,7 @@ async def accept(request: HttpRequest) -> HttpResponse:
     """`POST /payments`: 202 once durable; the same content under the same id, the same answer. 200 with the settled payment
     where its sender waits for it, or where the tenant's payments are sent inline."""
     principal, headers = await authorize(request, "write")
+    may_pay(principal)
     try:
         asked = read(request, PAYMENT)
     except Invalid as error:
@@ -70,6 +72,12 @@ async def accept(request: HttpRequest) -> HttpResponse:
         settled = lifecycle.settled(order.tenant_id, order.correlation_id, within=wait)
         return await settled_within(wait, settled, order, receipt, request, headers)
     return accepted(order, receipt, headers)
+
+
+def may_pay(principal: Principal) -> None:
+    """Raises PaymentsBlocked (403) with the reason; a sandbox is never blocked."""
+    if principal.blocked and principal.mode == Tenant.Mode.LIVE:
+        raise PaymentsBlocked(principal.blocked)
 
 
 def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:
@@ -128,6 +136,7 @@ def with_headers(response: HttpResponse, headers: dict[str, str]) -> HttpRespons
 async def accept_batch(request: HttpRequest) -> HttpResponse:
     """`POST /payments/batch`: up to 1,000 payments, one verdict per item; bad ones never spoil good ones."""
     principal, headers = await authorize(request, "write")
+    may_pay(principal)
     batch = read(request, BATCH, nul=True)
     if principal.rate_limit:
         headers = await access.limit_rate(principal, cost=len(batch.items) - 1) if len(batch.items) > 1 else headers
@@ -357,14 +366,25 @@ async def events_after(tenant_id: int, correlation_id: UUID, after: int, wait: f
 @api.post(
     "/payments/{id}/cancel",
     tags=["payments"],
-    summary="Cancel a payment that is still queued",
-    openapi_extra=described("Canceled", 404, 409),
+    summary="Cancel a payment that is queued, or that waits at its processor",
+    openapi_extra=described("Canceled", 404, 409, accepted="It is being canceled at its processor"),
 )
 async def cancel(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "write")
-    return json_response(
-        await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id)), headers=headers
-    )
+    found = await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id))
+    return json_response(found, status=200 if found["status"] == CANCELED else 202, headers=headers)
+
+
+@api.post(
+    "/payments/{id}/capture",
+    tags=["payments"],
+    summary="Capture an authorized payment",
+    openapi_extra=described("", 404, 409, accepted="It is being captured"),
+)
+async def capture(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "write")
+    found = await lifecycle.capture(tenant_id=principal.tenant_id, correlation_id=payment_id(id))
+    return json_response(found, status=202, headers=headers)
 
 
 @api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant", openapi_extra=described("Purged"))

@@ -15,6 +15,7 @@ from django.utils import timezone
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor, Stream
 from payments.states import OPEN, QUEUED, SUCCEEDED, Status
 from registry.models import Membership, Tenant
+from registry.sealing import seal
 
 _number = count(1)
 # Threads of the tests' own, whose connections stay open: a new one for each row would cost more than most tests do.
@@ -49,6 +50,16 @@ def make_tenant(slug: str = "", **fields: Any) -> Tenant:
 
 def make_processor(tenant: Tenant, name: str = "default", **fields: Any) -> Processor:
     return Processor.objects.create(tenant=tenant, name=name, **{"kind": "sandbox", "fee": "0.05", **fields})
+
+
+def make_stripe(tenant: Tenant, url: str, *, name: str = "stripe", secrets: Any = None, **fields: Any) -> Processor:
+    """A processor of kind stripe at `url`, with the key and the webhook secret of the bed."""
+    processor = make_processor(tenant, name, kind="stripe", url=url, **fields)
+    processor.secrets = seal(
+        secrets or {"secretKey": "sk_test_bed", "webhookSecrets": ["whsec_bed"]}, place=f"processor {processor.pk}"
+    )
+    processor.save()
+    return processor
 
 
 def make_person(name: str = "", *, tenant: Tenant | None = None, role: str = "operator", **fields: Any) -> Any:

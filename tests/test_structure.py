@@ -352,7 +352,12 @@ def lasting_lock(operation: Operation) -> bool:
 
 def test_the_migration_linter_has_nothing_to_say():
     linter = MigrationLinter(
-        str(PROJECT), no_cache=True, no_output=True, include_apps=list(ROOMS), warnings_as_errors_tests=["CREATE_INDEX"]
+        str(PROJECT),
+        no_cache=True,
+        no_output=True,
+        include_apps=list(ROOMS),
+        warnings_as_errors_tests=["CREATE_INDEX"],
+        ignore_name=["0011_attempt_outcomes"],  # a longer limit of text is written in the catalogue, not in the rows
     )
 
     linter.lint_all_migrations()

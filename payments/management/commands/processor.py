@@ -1,4 +1,4 @@
-"""`processor add`, `list`, `enable` and `disable`."""
+"""`processor add`, `list`, `secrets`, `enable` and `disable`."""
 
 import json as jsonlib
 from typing import Any
@@ -18,16 +18,24 @@ class Command(AsyncCommand):
         add = verbs.add_parser("add", help="give a tenant a processor")
         add.add_argument("tenant")
         add.add_argument("name")
-        add.add_argument("--kind", required=True, help="http, sandbox, …")
+        add.add_argument("--kind", required=True, help="http, stripe, sandbox")
         add.add_argument("--url", default="", help="where it answers; kind http needs it")
         add.add_argument("--fee", default="0", help="share of the amount: 0.05 is 5 %%")
         add.add_argument(
-            "--option", action="append", default=[], metavar="K=V", help="V as JSON, else text; repeatable"
+            "--option",
+            action="append",
+            default=[],
+            metavar="K=V",
+            help="V as JSON, else text; repeatable. secretKey and webhookSecret are sealed",
         )
         add_json(add)
         found = verbs.add_parser("list", help="a tenant's processors")
         found.add_argument("tenant")
         add_json(found)
+        secrets = verbs.add_parser("secrets", help="give a processor other keys; earlier webhook secrets go on working")
+        secrets.add_argument("tenant")
+        secrets.add_argument("name")
+        secrets.add_argument("--option", action="append", required=True, metavar="K=V", help="secretKey, webhookSecret")
         for verb, text in (("enable", "let payments be sent there"), ("disable", "send nothing new there")):
             switch = verbs.add_parser(verb, help=text)
             switch.add_argument("tenant")
@@ -45,6 +53,11 @@ class Command(AsyncCommand):
         )
         text = f"{tenant} has a processor {name} ({kind}, fee {processor.fee:f})."
         self.tell(text, _data(processor, None), as_json=json)
+
+    async def do_secrets(self, *, tenant: str, name: str, option: list[str], **_: Any) -> None:
+        owner = await tenant_named(tenant)
+        await accounts.change_secrets(tenant=owner, name=name, options=_options(option), actor=actor())
+        self.stdout.write(f"{name} of {tenant} has its new keys.")
 
     async def do_list(self, *, tenant: str, json: bool, **_: Any) -> None:
         owner = await tenant_named(tenant)

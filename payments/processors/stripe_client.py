@@ -1,0 +1,70 @@
+"""Clients of Stripe's library, one per account and event loop, closed by whoever opened them. What is asked is in stripe.py."""
+
+import ssl
+from functools import cache
+from typing import Final, Self
+
+import aiohttp
+import stripe
+from django.conf import settings
+
+from payments.processors.base import Account
+
+SEND_TIMEOUT = 12.0  # seconds for a send with all its requests; with LOOK_UP_TIMEOUT it must fit into a claim's lease
+LOOK_UP_TIMEOUT = 10.0  # seconds for a look-up with all its requests
+CONNECT_TIMEOUT = 3.0  # seconds
+CONNECTIONS = 200  # per account
+LIVE_KEYS: Final = ("sk_live_", "rk_live_")
+
+
+class Unusable(Exception):
+    """The account's keys cannot be used; the words are a code such as "no_key"."""
+
+
+class Clients:
+    """The clients of one event loop. A key that was changed gets a client of its own."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, str], stripe.StripeClient] = {}
+        self._open: list[stripe.AIOHTTPClient] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for client in self._open:
+            await client.close_async()
+
+    def of(self, account: Account) -> stripe.StripeClient:
+        """Raises Unusable, registry.sealing.Sealed."""
+        key = usable_key(account)
+        client = self._clients.get((account.url, key))
+        if client is None:
+            client = self._clients[account.url, key] = self._make(account.url, key)
+        return client
+
+    def _make(self, url: str, key: str) -> stripe.StripeClient:
+        http = stripe.AIOHTTPClient(
+            timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=_tls()),
+        )
+        self._open.append(http)
+        # No retries of the library's: what may be asked again, and with which key, the outcomes decide.
+        if url:
+            return stripe.StripeClient(key, base_addresses={"api": url}, http_client=http, max_network_retries=0)
+        return stripe.StripeClient(key, http_client=http, max_network_retries=0)
+
+
+def usable_key(account: Account) -> str:
+    """The account's secret key. Raises Unusable: a live key is used for live tenants in production only."""
+    key = account.secrets.get("secretKey")
+    if not isinstance(key, str) or not key:
+        raise Unusable("no_key")
+    if key.startswith(LIVE_KEYS) and not (settings.PRODUCTION and account.mode == "live"):
+        raise Unusable("live_key_refused")
+    return key
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=stripe.ca_bundle_path)
