@@ -25,8 +25,9 @@ from payments.reconcile import SAMPLE, Window
 from payments.states import CANCELED, FAILED, PROCESSING, SUCCEEDED
 from registry import database
 from registry.models import AuditEntry
-from tests.conftest import eventually
-from tests.factories import in_thread, make_payment, make_processor
+from tests.bed.stripe import sandbox_stripe
+from tests.conftest import at_work, eventually
+from tests.factories import in_thread, make_payment, make_processor, make_stripe
 from tests.settling import accept, until_settled
 
 WHY = "the provider explained it"
@@ -595,3 +596,69 @@ async def test_it_is_closed_once_with_a_note(tenant, books):
     assert (first, second) == (True, False)
     assert (row.resolution, row.resolved_by, row.note) == ("closed", "olga", WHY)
     assert (await in_thread(AuditEntry.objects.get)).action == "difference.close"
+
+
+# -- At Stripe -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def stripe(tenant):
+    async with sandbox_stripe() as running:
+        await in_thread(make_stripe, tenant, running.url)
+        yield running
+
+
+@pytest.fixture
+async def paid(tenant, stripe) -> list[UUID]:
+    """Two payments by card."""
+    async with at_work():
+        ids = await accept(tenant, 2, method={"paymentMethod": "pm_card_visa"})
+        await until_settled(tenant)
+    return ids
+
+
+async def compare_now(tenant):
+    now = datetime.now(UTC)
+    return await compare(tenant, "stripe", Window(now - HOUR, now + HOUR))
+
+
+def intent_of(stripe, correlation_id: UUID):
+    return next(i for i in stripe.all("payment_intent") if i["metadata"]["registry_payment"] == str(correlation_id))
+
+
+async def test_stripes_books_and_ours_agree(tenant, stripe, paid):
+    outcome = await compare_now(tenant)
+
+    assert (outcome.records, outcome.payments, outcome.differences) == (2, 2, 0)
+
+
+async def test_an_intent_of_somebody_else_at_stripe_is_missing_here_and_can_be_booked(tenant, stripe, paid):
+    intent_of(stripe, paid[0])["metadata"] = {}
+    await compare_now(tenant)
+    kinds = {one.kind: one for one in await in_thread(found)}
+
+    done = await differences.book(difference_id=kinds["missing_here"].pk, actor="olga", reason=WHY)
+
+    assert done
+    assert kinds["missing_here"].correlation_id is None
+    assert (await ledger.prove(tenant_id=tenant.pk)).sound
+    again = await compare_now(tenant)
+    assert (again.records, again.differences) == (2, 0)
+
+
+async def test_a_refund_made_at_stripe_is_found(tenant, stripe, paid):
+    charge = stripe[intent_of(stripe, paid[1])["latest_charge"]]
+    charge["amount_refunded"] = 300
+
+    await compare_now(tenant)
+
+    one = await the_difference("refunded")
+    assert (one.correlation_id, one.our_refunded, one.their_refunded) == (paid[1], 0, 300)
+
+
+async def test_a_second_intent_for_the_same_payment_is_a_duplicate(tenant, stripe, paid):
+    intent_of(stripe, paid[0])["metadata"] = intent_of(stripe, paid[1])["metadata"]
+
+    await compare_now(tenant)
+
+    assert "duplicate" in {one.kind for one in await in_thread(found)}
