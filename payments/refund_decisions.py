@@ -8,6 +8,8 @@ from payments.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backo
 from payments.processors.base import Account, Debt, Outcome, Result
 from payments.refund_states import FAILED, OWED, PROCESSING, RETURNED, UNCERTAIN, RefundStatus
 
+LOOK_WHILE_ON_ITS_WAY = 300.0  # seconds between looks at a refund that the processor has begun
+
 
 class Claim(msgspec.Struct, kw_only=True):
     """A refund in this worker's hands, with the attempt that is being made."""
@@ -84,11 +86,14 @@ def never_returned(claim: Claim) -> Verdict:
 
 
 def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Verdict:
+    if outcome.reference:  # it exists there and is on its way, which may take days: its end comes by webhook
+        return Verdict(
+            claim=claim, status=UNCERTAIN, code=outcome.code, reference=outcome.reference, wait=LOOK_WHILE_ON_ITS_WAY
+        )
     return Verdict(
         claim=claim,
         status=UNCERTAIN,
         code=outcome.code,
-        reference=outcome.reference,
         wait=backoff(claim.tries) if wait is None else wait,
         stopped=claim.tries >= MAX_QUESTIONS,
     )

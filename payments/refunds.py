@@ -6,7 +6,7 @@ that no sum of refunds can pass the amount, whoever asks together with whom.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import msgspec
@@ -17,6 +17,7 @@ from payments.money import decimal_text
 from payments.owing import SQL, Held, hold, locked, move, wake
 from payments.processors import KINDS
 from payments.processors.base import GivesBack
+from payments.processors.news import RefundNews
 from payments.refund_states import CLOSED, FAILED, OWED, RETURNED
 from payments.states import SUCCEEDED
 from registry import database, live
@@ -103,7 +104,9 @@ async def _owe(conn: AsyncConnection, asked: _Asked) -> tuple[Receipt, live.Even
             raise DifferentContent("this Idempotency-Key stands for a refund with other content")
         return Receipt(asked.public_id, replayed=True), None
     amount = _affordable(payment, asked.amount)
-    refund_id = await _insert(conn, asked, payment, amount)
+    ours = {"actor": asked.actor, "external": False, "reference": "", "status": OWED.value}
+    terms = {"public": asked.public_id, "fingerprint": asked.fingerprint, "amount": amount, "reason": asked.reason}
+    refund_id = await _insert(conn, asked.tenant_id, payment, **ours, **terms)
     event = await move(
         conn,
         asked.tenant_id,
@@ -137,156 +140,92 @@ def gives_back(kind: str) -> bool:
     return kind in KINDS and issubclass(KINDS[kind], GivesBack)
 
 
-async def _insert(conn: AsyncConnection, asked: _Asked, payment: Held, amount: int) -> int:
-    found = await database.rows(
-        conn,
-        SQL["owe"],
-        {
-            "tenant": asked.tenant_id,
-            "payment": payment.id,
-            "public": asked.public_id,
-            "fingerprint": asked.fingerprint,
-            "amount": amount,
-            "currency": payment.currency,
-            "reason": asked.reason,
-            "actor": asked.actor,
-            "external": False,
-            "processor": payment.processor_id,
-            "reference": "",
-            "status": OWED,
-            "most": MOST,
-        },
-    )
+async def _insert(conn: AsyncConnection, tenant_id: int, payment: Held, **fields: object) -> int:
+    parameters = {"tenant": tenant_id, "payment": payment.id, "currency": payment.currency, "most": MOST, **fields}
+    found = await database.rows(conn, SQL["owe"], {"processor": payment.processor_id, **parameters})
     if not found:
         raise NotRefundable(f"it has {MOST} refunds already")
-    return found[0][0]
+    return int(found[0][0])
 
 
 # -- The processor's own word ------------------------------------------------------------------------------
 
 
-async def from_processor(
-    *,
-    tenant_id: int,
-    correlation_id: UUID,
-    processor_id: int,
-    reference: str,
-    amount: int,
-    failed: bool,
-    refund_id: UUID | None = None,
-    reason: str = "",
-    code: str = "",
-) -> bool:
-    """Book what the processor says now of the refund it calls `reference`; whether that changed anything.
+async def from_processor(*, tenant_id: int, processor_id: int, news: RefundNews) -> bool:
+    """Book what the processor says now of a refund; whether that changed anything.
 
-    `refund_id` is ours, where the processor carries it (metadata `registry_refund`); without one the refund was made
-    there, and is booked once. One that failed after it was returned is reversed, and is final. Raises UnknownPayment, and NotRefundable for a
-    payment that is not booked there as far as we know: ask again later.
+    Ours are known by our own id, which the processor carries; others were made there, and are booked once. One that failed
+    after it was returned is reversed, and is final. Raises UnknownPayment, and NotRefundable for a payment that is not
+    booked there as far as we know: ask again later.
     """
-    said = _Said(
-        tenant_id=tenant_id,
-        correlation_id=correlation_id,
-        processor_id=processor_id,
-        reference=reference,
-        amount=amount,
-        failed=failed,
-        refund_id=refund_id,
-        reason=reason[:LONGEST_REASON],
-        code=code[:50],
-    )
-    event = await locked(lambda conn: _book(conn, said))
-    if event:
-        live.tell([event])
-    return event is not None
+    told = await locked(lambda conn: book(conn, tenant_id=tenant_id, processor_id=processor_id, news=news))
+    live.tell(told)
+    return bool(told)
 
 
-class _Said(msgspec.Struct, frozen=True, kw_only=True):
-    tenant_id: int
-    correlation_id: UUID
-    processor_id: int
-    reference: str
-    amount: int
-    failed: bool
-    refund_id: UUID | None
-    reason: str
-    code: str
-
-
-async def _book(conn: AsyncConnection, said: _Said) -> live.Event | None:
-    payment = await hold(conn, said.tenant_id, said.correlation_id)
+async def book(conn: AsyncConnection, *, tenant_id: int, processor_id: int, news: RefundNews) -> list[live.Event]:
+    """The same in the caller's transaction; the events to tell after its commit."""
+    if news.pending:
+        return []
+    correlation_id = news.subject.correlation_id
+    payment = await hold(conn, tenant_id, correlation_id) if correlation_id else None
     if payment is None:
         raise UnknownPayment
-    known = await database.rows(
-        conn,
-        SQL["known"],
-        {
-            "tenant": said.tenant_id,
-            "payment": payment.id,
-            "public": said.refund_id,
-            "processor": said.processor_id,
-            "reference": said.reference,
-        },
-    )
+    keys = {"tenant": tenant_id, "processor": processor_id, "reference": news.reference}
+    known = await database.rows(conn, SQL["known"], {**keys, "payment": payment.id, "public": news.refund_id})
     if known:
-        return await _correct(conn, said, payment, *known[0])
-    if said.failed:
-        return None  # nothing of it was ever booked here
-    if payment.status != SUCCEEDED or payment.processor_id != said.processor_id:
+        return await _correct(conn, tenant_id, payment, Known._make(known[0]), news)
+    if news.failed:
+        return []  # nothing of it was ever booked here
+    if payment.status != SUCCEEDED or payment.processor_id != processor_id:
         raise NotRefundable(f"it is {payment.status} here: its own outcome comes first")
-    return await _book_external(conn, said, payment)
+    return [await _book_external(conn, tenant_id, payment, news)]
+
+
+class Known(NamedTuple):
+    """A refund as it stands here, in the order of `known`."""
+
+    id: int
+    status: str
+    amount: int
+    reference: str
 
 
 async def _correct(
-    conn: AsyncConnection, said: _Said, payment: Held, refund_id: int, status: str, amount: int, reference: str
-) -> live.Event | None:
+    conn: AsyncConnection, tenant_id: int, payment: Held, known: Known, news: RefundNews
+) -> list[live.Event]:
     """Bring a refund that we know to what the processor says. One that failed there stays failed: older news are late."""
-    if status == (FAILED if said.failed else RETURNED) or (status == FAILED and reference):
-        return None
-    close = {"tenant": said.tenant_id, "refund": refund_id, "code": said.code if said.failed else ""}
-    target = FAILED if said.failed else RETURNED
-    await database.rows(conn, SQL["close"], {**close, "status": target, "reference": said.reference})
-    counted = amount if status == RETURNED else 0
-    if said.failed:
-        detail = f"{payment.processor} could not give it back" + (f" ({said.code})" if said.code else "")
-        change = {"owed": -amount, "refunded": -counted, "back": -counted}
+    target = FAILED if news.failed else RETURNED
+    if known.status == target or (known.status == FAILED and known.reference):
+        return []
+    close = {"tenant": tenant_id, "refund": known.id, "status": target.value, "reference": news.reference}
+    await database.rows(conn, SQL["close"], {**close, "code": news.code[:50]})
+    if news.failed:
+        counted = known.amount if known.status == RETURNED else 0
+        detail = f"{payment.processor} could not give it back" + (f" ({news.code})" if news.code else "")
+        change = {"owed": -known.amount, "refunded": -counted, "back": -counted}
     else:
         detail = f"Given back at {payment.processor}"
-        change = {"owed": amount if status == FAILED else 0, "refunded": amount, "back": amount}
-    return await move(
-        conn, said.tenant_id, payment.id, subject=refund_id, kind=f"refund.{target}", detail=detail, **change
-    )
+        owed = known.amount if known.status == FAILED else 0
+        change = {"owed": owed, "refunded": known.amount, "back": known.amount}
+    kind = f"refund.{target.value}"
+    return [await move(conn, tenant_id, payment.id, subject=known.id, kind=kind, detail=detail, **change)]
 
 
-async def _book_external(conn: AsyncConnection, said: _Said, payment: Held) -> live.Event:
-    [(refund_id,)] = await database.rows(
-        conn,
-        SQL["owe"],
-        {
-            "tenant": said.tenant_id,
-            "payment": payment.id,
-            "public": uuid4(),
-            "fingerprint": b"",
-            "amount": said.amount,
-            "currency": payment.currency,
-            "reason": said.reason,
-            "actor": "",
-            "external": True,
-            "processor": said.processor_id,
-            "reference": said.reference,
-            "status": RETURNED,
-            "most": MOST,
-        },
-    )
+async def _book_external(conn: AsyncConnection, tenant_id: int, payment: Held, news: RefundNews) -> live.Event:
+    external = {"public": uuid4(), "fingerprint": b"", "actor": "", "external": True, "status": RETURNED.value}
+    terms = {"amount": news.amount, "reason": news.reason[:LONGEST_REASON], "reference": news.reference}
+    refund_id = await _insert(conn, tenant_id, payment, **external, **terms)
     return await move(
         conn,
-        said.tenant_id,
+        tenant_id,
         payment.id,
         subject=refund_id,
         kind="refund.returned",
         detail=f"Given back at {payment.processor}, asked for there",
-        owed=said.amount,
-        refunded=said.amount,
-        back=said.amount,
+        owed=news.amount,
+        refunded=news.amount,
+        back=news.amount,
     )
 
 

@@ -5,7 +5,12 @@ import logging
 from payments import ledger
 from payments.dispatch import Dispatch
 from payments.refund_dispatch import RefundDispatch
-from payments.webhooks import inbound_desk, inbound_payments, outbound  # noqa: F401 - the handlers of payments' events
+from payments.webhooks import (  # noqa: F401 - the handlers of payments' events
+    inbound_desk,
+    inbound_payments,
+    inbound_returns,
+    outbound,
+)
 from payments.webhooks.delivery import Deliveries
 from payments.webhooks.inbound import Inbound
 from queueing import schedule, tasks
@@ -38,6 +43,7 @@ async def trim_deliveries() -> None:
 
 
 tasks.DRAINS["payments"] = Dispatch
+tasks.DRAINS["refunds"] = RefundDispatch
 tasks.DRAINS["webhooks"] = Deliveries
 tasks.CHORES["trim-deliveries"] = trim_deliveries
 schedule.every("trim-deliveries", TRIM_EVERY)
