@@ -3,7 +3,7 @@
 from django.urls import path
 
 from payments import refunds_api, views  # noqa: F401 - its routes are ninja's
-from payments.webhooks import inbound_view
+from payments.webhooks import endpoints_api, inbound_view  # noqa: F401 - the endpoints' routes are ninja's
 from registry.handler import by_method
 
 hot = [

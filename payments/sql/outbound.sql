@@ -196,7 +196,7 @@ WITH old AS (
         WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id
         ORDER BY w.id LIMIT %(limit)s
     ) d
-    WHERE e.deleted_at IS NOT NULL OR (d.closed IS NOT NULL AND d.changed_at < now() - make_interval(days => %(days)s))
+    WHERE e.deleted_at IS NOT NULL OR (d.closed IS NOT NULL AND d.changed_at < now() - make_interval(days => %(days)s::int))
     LIMIT %(limit)s
 ), attempts AS (
     DELETE FROM payments_webhookattempt a USING old WHERE a.tenant_id = old.tenant_id AND a.delivery_id = old.id

@@ -1,4 +1,4 @@
-"""A tenant's webhook endpoints: make, change, switch, replay, test. Who does it and why is recorded by the callers."""
+"""A tenant's webhook endpoints: make, change, switch, replay, test. Where nothing else is said, callers record who did it and why."""
 
 import logging
 from collections.abc import Sequence
@@ -59,13 +59,15 @@ async def create(
     *,
     tenant_id: int,
     mode: str,
+    actor: str,
     url: str,
     events: list[str],
     description: str = "",
     ordered: bool = False,
     enabled: bool = True,
 ) -> tuple[WebhookEndpoint, str]:
-    """A new endpoint, told of what happens from now on, and its secret, which is shown once.
+    """A new endpoint, told of what happens from now on, and its secret, which is shown once. Recorded here: the address is
+    looked up first, and no transaction waits for that.
 
     Raises Invalid (422) naming the field, TooManyEndpoints (409).
     """
@@ -73,27 +75,32 @@ async def create(
     check_description(description)
     await checked(url, tls_only=mode == Tenant.Mode.LIVE)
     uuid, secrets = uuid4(), Secrets.fresh()
-    made = await _run(
-        "create",
-        {
-            "tenant": tenant_id,
-            "uuid": uuid,
-            "url": url,
-            "description": description,
-            "events": msgspec.json.encode(filters).decode(),
-            "ordered": ordered,
-            "enabled": enabled,
-            "secrets": secrets.sealed(place=place(uuid)),
-            "most": ENDPOINTS_AT_MOST,
-        },
-    )
-    if not made:
-        raise TooManyEndpoints
+    async with async_atomic():
+        made = await _run(
+            "create",
+            {
+                "tenant": tenant_id,
+                "uuid": uuid,
+                "url": url,
+                "description": description,
+                "events": msgspec.json.encode(filters).decode(),
+                "ordered": ordered,
+                "enabled": enabled,
+                "secrets": secrets.sealed(place=place(uuid)),
+                "most": ENDPOINTS_AT_MOST,
+            },
+        )
+        if not made:
+            raise TooManyEndpoints
+        await _record(tenant_id, actor, "endpoint.add", uuid, url=url)
     return await endpoint_of(tenant_id, uuid), secrets.newest
 
 
-async def change(*, tenant_id: int, mode: str, uuid: UUID, **fields: Any) -> WebhookEndpoint:
-    """Set what is given of url, description, events, ordered and enabled. Raises Invalid (422), UnknownWebhookEndpoint (404)."""
+async def change(*, tenant_id: int, mode: str, uuid: UUID, actor: str, **fields: Any) -> WebhookEndpoint:
+    """Set what is given of url, description, events, ordered and enabled, and record it.
+
+    Raises Invalid (422), UnknownWebhookEndpoint (404).
+    """
     await endpoint_of(tenant_id, uuid)
     if "url" in fields:
         await checked(fields["url"], tls_only=mode == Tenant.Mode.LIVE)
@@ -101,11 +108,14 @@ async def change(*, tenant_id: int, mode: str, uuid: UUID, **fields: Any) -> Web
         fields["events"] = read_filters(fields["events"])
     if "description" in fields:
         check_description(fields["description"])
-    enabled = fields.pop("enabled", None)
-    if fields:
-        await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).aupdate(**fields, changed_at=Now())
-    if enabled is not None:
-        await switch(tenant_id=tenant_id, uuid=uuid, enabled=enabled)
+    plain = {name: value for name, value in fields.items() if name != "enabled"}
+    async with async_atomic():
+        if plain:
+            await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).aupdate(**plain, changed_at=Now())
+        if "enabled" in fields:
+            await switch(tenant_id=tenant_id, uuid=uuid, enabled=fields["enabled"])
+        if fields:
+            await _record(tenant_id, actor, "endpoint.change", uuid, **fields)
     return await endpoint_of(tenant_id, uuid)
 
 
@@ -140,6 +150,11 @@ async def delete(*, tenant_id: int, uuid: UUID) -> bool:
     """Gone at once for everybody; a chore removes its deliveries. False when there is none."""
     mine = WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid)
     return bool(await mine.aupdate(deleted_at=Now(), enabled=False, changed_at=Now()))
+
+
+async def _record(tenant_id: int, actor: str, action: str, uuid: UUID, **detail: Any) -> None:
+    target = f"webhook endpoint {uuid}"
+    await audit.record(actor=actor, action=action, target=target, tenant_id=tenant_id, detail=detail)
 
 
 def check_description(text: str) -> None:

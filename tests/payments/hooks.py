@@ -22,7 +22,7 @@ async def endpoint(tenant: Tenant, url: str, *events: str, **options: Any) -> We
     """A new endpoint of `tenant`; its secret is `found.secret`."""
     async with async_new_connection():
         found, secret = await outbound.create(
-            tenant_id=tenant.pk, mode=tenant.mode, url=url, events=list(events or ("*",)), **options
+            tenant_id=tenant.pk, mode=tenant.mode, actor="a test", url=url, events=list(events or ("*",)), **options
         )
     found.secret = secret  # type: ignore[attr-defined]
     return found
