@@ -75,3 +75,9 @@ class NotReplayable(PaymentError):
     """This delivery is still to be made, or its endpoint is switched off."""
 
     status = 409
+
+
+class PaymentsBlocked(PaymentError):
+    """This tenant's live payments are refused for the time being."""
+
+    status = 403

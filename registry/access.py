@@ -49,6 +49,7 @@ class Principal:
     scopes: frozenset[str]
     key: str  # prefix; "" for the open tenant
     rate_limit: RateLimitItem | None = None
+    blocked: str = ""  # why its payments are refused where it is live
     inline: frozenset[str] = frozenset()  # operations that the web process carries out itself: registry.models.Flag
 
     def require(self, scope: str) -> None:
@@ -67,13 +68,13 @@ _INLINE = """ARRAY(
 )::text[]"""
 _KEY = f"""
 SELECT t.id, t.slug, t.currency, t.mode, t.max_amount, k.scopes::text, k.prefix, k.rate_limit, t.status,
-       k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute', {_INLINE}
+       k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute', t.blocked, {_INLINE}
 FROM registry_apikey k JOIN registry_tenant t ON t.id = k.tenant_id
 WHERE k.prefix = %s AND k.digest = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
 """
 _USED = "UPDATE registry_apikey SET last_used_at = now() WHERE prefix = %s"
 _OPEN = f"""
-SELECT id, slug, currency, mode, max_amount, '["read", "write"]', '', '', status, false, {_INLINE}
+SELECT id, slug, currency, mode, max_amount, '["read", "write"]', '', '', status, false, t.blocked, {_INLINE}
 FROM registry_tenant t WHERE slug = %s AND open
 """
 
@@ -135,7 +136,7 @@ async def _load(sql: str, params: tuple) -> Principal | None:
     rows = await database.fetch(sql, params)
     if not rows:
         return None
-    tenant_id, slug, currency, mode, max_amount, scopes, prefix, rate_limit, status, note_use, inline = rows[0]
+    tenant_id, slug, currency, mode, max_amount, scopes, prefix, rate_limit, status, note_use, blocked, inline = rows[0]
     if note_use:
         await database.fetch(_USED, (prefix,))
     if status != Tenant.Status.ACTIVE:
@@ -149,6 +150,7 @@ async def _load(sql: str, params: tuple) -> Principal | None:
         scopes=frozenset(msgspec.json.decode(scopes)),
         key=prefix,
         rate_limit=parse(rate_limit) if rate_limit else None,
+        blocked=blocked,
         inline=frozenset(inline),
     )
 
