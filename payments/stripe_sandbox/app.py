@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from payments.stripe_sandbox import (
+    billing_pages,
+    catalog,
     charges,
+    checkout,
+    connect,
     control,
     customers,
     disputes,
     endpoints,
     events,
     forms,
+    invoices,
     pages,
     payment_intents,
     refunds,
+    subscriptions,
 )
 from payments.stripe_sandbox.errors import StripeError
 from payments.stripe_sandbox.faults import Fault, Faults, Trouble
@@ -29,10 +35,21 @@ from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing,
 from payments.stripe_sandbox.webhooks import Webhooks
 from payments.stripe_sandbox.wire import Answer, HangUp, Message, Receive, Received, Request, encode, read, refusal
 
-__all__ = ["Sandbox", "charges", "customers", "disputes", "events", "payment_intents", "refunds"]
-
 log = logging.getLogger(__name__)
 
+OBJECTS = (
+    catalog,
+    charges,
+    checkout,
+    connect,
+    customers,
+    disputes,
+    events,
+    invoices,
+    payment_intents,
+    refunds,
+    subscriptions,
+)
 STEPS: dict[str, Callable[[State, Thing], None]] = {
     "balance": charges.settle_late,
     "dispute": disputes.of_card,
@@ -173,6 +190,7 @@ class Sandbox:
         """What Stripe has no API for: a payer's pages, and the controls of the sandbox."""
         try:
             found = await control.answer(self, request) or await pages.answer(self, request)
+            found = found or await billing_pages.answer(self, request)
         except StripeError as error:
             return refusal(error)
         return found or refusal(StripeError(404, f"Nothing is at {request.path}."))
@@ -180,6 +198,7 @@ class Sandbox:
     def put_forward(self, seconds: int) -> None:
         """Let time pass, with what it brings."""
         self.state.put_forward(seconds)
+        subscriptions.advance(self.state)
 
     def authenticate(self, request: Request, *, secret: bool = False) -> bool:
         """Whether it came with the publishable key. Raises StripeError (401)."""

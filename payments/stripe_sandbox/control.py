@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from payments.stripe_sandbox import confirming, disputes, refunds
+from payments.stripe_sandbox import confirming, disputes, refunds, subscriptions
 from payments.stripe_sandbox.errors import StripeError, invalid
 from payments.stripe_sandbox.faults import Fault
 from payments.stripe_sandbox.state import public
@@ -41,6 +41,10 @@ class Passed(msgspec.Struct, forbid_unknown_fields=True):
 
 class RefundEnd(msgspec.Struct, forbid_unknown_fields=True):
     succeeded: bool
+
+
+class Renewal(msgspec.Struct, forbid_unknown_fields=True):
+    paid: bool | None = None
 
 
 class Forward(msgspec.Struct, forbid_unknown_fields=True):
@@ -170,6 +174,13 @@ async def end_refund(sandbox: "Sandbox", body: bytes, name: str) -> Any:
     refund = sandbox.state.find("refund", name)
     (refunds.succeed if _read(body, RefundEnd).succeeded else refunds.fail)(sandbox.state, refund)
     return refund
+
+
+@control("POST", "subscriptions/{}/renew")
+async def renew(sandbox: "Sandbox", body: bytes, name: str) -> Any:
+    """The period ends now; the next invoice is paid, or not, or as the card has it."""
+    found = sandbox.state.find("subscription", name)
+    return subscriptions.renew_now(sandbox.state, found, paid=_read(body, Renewal).paid)
 
 
 @control("POST", "clock")

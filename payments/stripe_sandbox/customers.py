@@ -4,7 +4,7 @@ from typing import Any
 
 from payments.stripe_sandbox.cards import CARDS
 from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import invalid, missing
+from payments.stripe_sandbox.errors import StripeError, declined, invalid, missing
 from payments.stripe_sandbox.forms import METADATA, PAGE, SPAN, TEXT, UNSETTABLE, require
 from payments.stripe_sandbox.state import State, Thing, listing, new_id, page, with_metadata
 
@@ -57,7 +57,14 @@ def make_method(state: State, card: str) -> Thing:
 
 @endpoint("POST", "/v1/customers", {**CUSTOMER, "payment_method": TEXT})
 def create(call: Call) -> Thing:
-    state, params = call.state, call.params
+    customer = make(call.state, call.params)
+    if method := call.params.get("payment_method"):
+        attach_to(call.state, usable_method(call.state, method, None), customer)
+    _set_default(call.state, customer, call.params)
+    return customer
+
+
+def make(state: State, params: Thing) -> Thing:
     customer = state.add(
         {
             "id": new_id("cus", 14),
@@ -81,9 +88,6 @@ def create(call: Call) -> Thing:
             "tax_exempt": "none",
         }
     )
-    if method := params.get("payment_method"):
-        _attach(state, usable_method(state, method, None), customer)
-    _set_default(state, customer, params)
     state.tell("customer.created", customer)
     return customer
 
@@ -152,15 +156,25 @@ def attach(call: Call, name: str) -> Thing:
     require(call.params, "customer")
     customer = call.state.find("customer", call.params["customer"], "customer", status=400)
     method = make_method(call.state, name) if name in CARDS else call.state.find("payment_method", name)
-    return _attach(call.state, method, customer)
+    return attach_to(call.state, method, customer)
 
 
-def _attach(state: State, method: Thing, customer: Thing) -> Thing:
+def attach_to(state: State, method: Thing, customer: Thing) -> Thing:
     if method["customer"] not in (None, customer["id"]) or method.get("_detached"):
         raise invalid("The payment method you provided has already been attached to a customer.")
+    if trouble := trouble_with(method):
+        raise trouble
     method["customer"] = customer["id"]
     state.tell("payment_method.attached", method)
     return state.save(method)
+
+
+def trouble_with(method: Thing) -> StripeError | None:
+    """Saving a card asks its bank; some that are declined can be saved all the same."""
+    card = CARDS[method["_card"]]
+    if not card.code or method["_card"] == "pm_card_chargeCustomerFail":
+        return None
+    return declined(card.message, code=card.code, decline_code=card.decline_code or None)
 
 
 @endpoint("POST", "/v1/payment_methods/{}/detach")

@@ -3,16 +3,15 @@
 Plain HTML, no script. In Stripe's place a payer would see Stripe's form, and their bank's page.
 """
 
-import base64
-import hashlib
 import re
 from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from payments.stripe_sandbox import confirming, customers
 from payments.stripe_sandbox.cards import CARDS
 from payments.stripe_sandbox.errors import StripeError, invalid
+from payments.stripe_sandbox.html import card_button, form, money, page, redirect, web_address
 from payments.stripe_sandbox.state import Thing
 from payments.stripe_sandbox.wire import Answer, Request
 
@@ -29,18 +28,6 @@ OFFERED = (
     "pm_card_refundFail",
 )
 OVER = {"succeeded": "has been paid", "requires_capture": "has been paid", "canceled": "was canceled"}
-STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 0; display: grid; min-height: 100vh; place-items: center; background: Canvas; color: CanvasText; }
-main { width: min(26rem, 100% - 2rem); padding: 1.5rem; border: 1px solid GrayText; border-radius: .75rem; }
-h1 { font-size: 1.25rem; margin: 0 0 .25rem; }
-form { display: grid; gap: .5rem; margin-top: 1rem; }
-button { font: inherit; text-align: left; padding: .6rem .9rem; min-height: 2.75rem; border-radius: .5rem; cursor: pointer;
-  border: 1px solid ButtonBorder; background: ButtonFace; color: ButtonText; }
-button b { display: block; }
-[role=alert] { border-left: .25rem solid #c0392b; padding-left: .75rem; }
-"""
-STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
 
 async def answer(sandbox: "Sandbox", request: Request) -> Answer | None:
@@ -51,22 +38,15 @@ async def answer(sandbox: "Sandbox", request: Request) -> Answer | None:
         intent = sandbox.state.find("payment_intent", match[2], "intent")
         if request.values.get("client_secret") != intent["client_secret"]:
             raise invalid("This address does not belong to a payment.")
-        back = _address(request.values.get("return_url") or _return_url(intent))
+        back = web_address(request.values.get("return_url") or _return_url(intent))
         return await (_authentication if match[1] == "3ds" else _card)(sandbox, request, intent, back)
     except StripeError as error:
-        return _page("Nothing to pay here", f"<p>{escape(str(error))}</p>", status=error.status)
+        return page("Nothing to pay here", f"<p>{escape(str(error))}</p>", status=error.status)
 
 
 def _return_url(intent: Thing) -> str:
     action = intent["next_action"] or {}
     return str(action.get("redirect_to_url", {}).get("return_url") or "")
-
-
-def _address(url: str) -> str:
-    """Raises StripeError for what no browser should be sent to."""
-    if url and urlsplit(url).scheme not in ("http", "https"):
-        raise invalid("The return_url is no web address.", param="return_url")
-    return url
 
 
 async def _authentication(sandbox: "Sandbox", request: Request, intent: Thing, back: str) -> Answer:
@@ -81,8 +61,8 @@ async def _authentication(sandbox: "Sandbox", request: Request, intent: Thing, b
         '<button name="answer" value="complete"><b>Complete authentication</b>The payment goes through.</button>'
         '<button name="answer" value="fail"><b>Fail authentication</b>The payment does not go through.</button>'
     )
-    text = f"<p>Your bank asks whether you want to pay <b>{_money(intent)}</b>.</p>"
-    return _page("3-D Secure", text + _form(request, buttons), form_to=back)
+    text = f"<p>Your bank asks whether you want to pay <b>{money(intent)}</b>.</p>"
+    return page("3-D Secure", text + form(request, buttons), form_to=back)
 
 
 async def _card(sandbox: "Sandbox", request: Request, intent: Thing, back: str) -> Answer:
@@ -97,9 +77,9 @@ async def _card(sandbox: "Sandbox", request: Request, intent: Thing, back: str) 
         if not problem:
             return _to_bank(intent, back) if intent["status"] == "requires_action" else _return(intent, back)
     alert = f'<p role="alert">{escape(problem)} Choose another card.</p>' if problem else ""
-    buttons = "".join(_button(name) for name in OFFERED)
-    text = f"<p>Pay <b>{_money(intent)}</b> with one of Stripe's test cards.</p>{alert}"
-    return _page("Pay by card", text + _form(request, buttons), form_to=back)
+    buttons = "".join(card_button(name) for name in OFFERED)
+    text = f"<p>Pay <b>{money(intent)}</b> with one of Stripe's test cards.</p>{alert}"
+    return page("Pay by card", text + form(request, buttons), form_to=back)
 
 
 async def _pay(sandbox: "Sandbox", intent: Thing, card: str, back: str) -> str:
@@ -116,7 +96,7 @@ async def _pay(sandbox: "Sandbox", intent: Thing, card: str, back: str) -> str:
 
 def _to_bank(intent: Thing, back: str) -> Answer:
     query = urlencode({"client_secret": intent["client_secret"], **({"return_url": back} if back else {})})
-    return _redirect(f"/sandbox/3ds/{intent['id']}?{query}")
+    return redirect(f"/sandbox/3ds/{intent['id']}?{query}")
 
 
 def _return(intent: Thing, back: str) -> Answer:
@@ -130,50 +110,10 @@ def _return(intent: Thing, back: str) -> Answer:
         "redirect_status": "succeeded" if intent["status"] in OVER else "failed",
     }
     query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), *added.items()])
-    return _redirect(urlunsplit(parts._replace(query=query)))
+    return redirect(urlunsplit(parts._replace(query=query)))
 
 
 def _over(intent: Thing, back: str) -> Answer:
     link = f'<p><a href="{escape(back)}">Back to the shop</a></p>' if back else ""
     said = OVER.get(intent["status"], "is not waiting for you")
-    return _page("Nothing to do", f"<p>The payment of <b>{_money(intent)}</b> {said}.</p>{link}")
-
-
-# -- HTML ---------------------------------------------------------------------------------------------------
-
-
-def _money(intent: Thing) -> str:
-    return f"{intent['currency'].upper()} {intent['amount'] / 100:.2f}"
-
-
-def _button(name: str) -> str:
-    card = CARDS[name]
-    return f'<button name="card" value="{name}"><b>•••• {card.last4}</b>{escape(card.label)}</button>'
-
-
-def _form(request: Request, buttons: str) -> str:
-    return f'<form method="post" action="{escape(request.path)}?{escape(request.query)}">{buttons}</form>'
-
-
-def _page(title: str, content: str, *, status: int = 200, form_to: str = "") -> Answer:
-    """`form_to`: where the answer to its form may lead, for the policy holds there as well."""
-    html = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{STYLE}</style></head>'
-        f"<body><main><h1>{escape(title)}</h1>{content}<p><small>Played by the sandbox: no card, no bank, no money."
-        "</small></p></main></body></html>"
-    )
-    origin = "{0.scheme}://{0.netloc}".format(urlsplit(form_to)) if form_to else ""
-    policy = f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; img-src data:; form-action 'self' {origin}"
-    headers = {
-        "content-type": "text/html; charset=utf-8",
-        "content-security-policy": f"{policy}; base-uri 'none'; frame-ancestors 'none'",
-        "cache-control": "no-store",
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-    }
-    return Answer(status, html.encode(), headers)
-
-
-def _redirect(url: str) -> Answer:
-    return Answer(303, b"", {"location": quote(url, safe="/:?&=#%+,;@!$'()*~[]")})
+    return page("Nothing to do", f"<p>The payment of <b>{money(intent)}</b> {said}.</p>{link}")

@@ -35,7 +35,7 @@ CARD_OPTIONS = {
 }
 COMMON = {
     "payment_method": TEXT,
-    "payment_method_types": Many(TEXT),
+    "allowed_payment_method_types": Many(TEXT),
     "payment_method_options": {"card": CARD_OPTIONS},
     "receipt_email": UNSETTABLE,
     "setup_future_usage": OneOf("off_session", "on_session"),
@@ -84,13 +84,19 @@ def create(call: Call) -> Thing:
     require(params, "amount", "currency")
     _check_money(params)
     _check_parties(state, params)
-    types = params.get("payment_method_types")
-    automatic = params.get("automatic_payment_methods") or (None if types else {"enabled": True})
-    if types and automatic and automatic.get("enabled"):
-        raise invalid("You may only specify one of payment_method_types and automatic_payment_methods.")
+    automatic = params.get("automatic_payment_methods")
+    if automatic is None and params.get("allowed_payment_method_types") != ["card"]:  # cards lead nobody away
+        automatic = {"enabled": True}
     _check_confirmation(params, automatic)
     method = params.get("payment_method")
     usable = customers.usable_method(state, method, params.get("customer"))["id"] if method else None
+    intent = make(state, {**params, "payment_method": usable, "automatic_payment_methods": automatic})
+    return confirming.confirm(state, intent, params) if params.get("confirm") else intent
+
+
+def make(state: State, params: dict[str, Any]) -> Thing:
+    """A new intent of parameters that were checked; nothing is charged yet."""
+    automatic = params.get("automatic_payment_methods")
     name = new_id("pi")
     intent = state.add(
         {
@@ -102,7 +108,7 @@ def create(call: Call) -> Thing:
             "amount_received": 0,
             "application": None,
             "application_fee_amount": params.get("application_fee_amount"),
-            "automatic_payment_methods": {"allow_redirects": "always", **automatic} if automatic else None,
+            "automatic_payment_methods": automatic and {"allow_redirects": "always", **automatic},
             "canceled_at": None,
             "cancellation_reason": None,
             "capture_method": params.get("capture_method", "automatic_async"),
@@ -118,22 +124,23 @@ def create(call: Call) -> Thing:
             "metadata": with_metadata({}, params.get("metadata", {})),
             "next_action": None,
             "on_behalf_of": params.get("on_behalf_of"),
-            "payment_method": usable,
+            "payment_method": params.get("payment_method"),
             "payment_method_options": params.get("payment_method_options", {}),
-            "payment_method_types": types or ["card"],
+            "allowed_payment_method_types": params.get("allowed_payment_method_types"),
+            "payment_method_types": ["card"],
             "processing": None,
             "receipt_email": params.get("receipt_email"),
             "setup_future_usage": params.get("setup_future_usage"),
             "shipping": params.get("shipping"),
             "statement_descriptor": params.get("statement_descriptor"),
             "statement_descriptor_suffix": params.get("statement_descriptor_suffix"),
-            "status": "requires_confirmation" if usable else "requires_payment_method",
+            "status": "requires_confirmation" if params.get("payment_method") else "requires_payment_method",
             "transfer_data": params.get("transfer_data"),
             "transfer_group": params.get("transfer_group"),
         }
     )
     state.tell("payment_intent.created", intent)
-    return confirming.confirm(state, intent, params) if params.get("confirm") else intent
+    return intent
 
 
 def _check_money(params: dict[str, Any]) -> None:

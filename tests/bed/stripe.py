@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from payments.stripe_sandbox import disputes, refunds
+from payments.stripe_sandbox import disputes, refunds, subscriptions
 from payments.stripe_sandbox.app import Sandbox
 from payments.stripe_sandbox.confirming import authenticate
 from payments.stripe_sandbox.faults import Fault, Trouble
@@ -73,6 +73,10 @@ class SandboxStripe:
     async def tells(self, type_: str, thing: Thing) -> Thing:
         """An event of any type, of types nobody knows as well."""
         return await self._done(self.state.tell(type_, thing))
+
+    async def renews(self, subscription: str, *, paid: bool | None = None) -> Thing:
+        """Its period ends now, and the next invoice is paid, or not, or as the card has it."""
+        return await self._done(subscriptions.renew_now(self.state, self[subscription], paid=paid))
 
     async def puts_clock_forward(self, seconds: int) -> None:
         await self._done(self.sandbox.put_forward(seconds))

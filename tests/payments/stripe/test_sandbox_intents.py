@@ -5,7 +5,7 @@ import stripe as library
 
 from tests.bed.stripe import SandboxStripe
 
-CARD = {"amount": 1990, "currency": "brl", "payment_method_types": ["card"]}
+CARD = {"amount": 1990, "currency": "brl", "allowed_payment_method_types": ["card"]}
 VISA = {**CARD, "payment_method": "pm_card_visa", "confirm": True}
 SECURE = {**VISA, "payment_method": "pm_card_threeDSecure2Required", "return_url": "https://shop.example/back"}
 

@@ -8,7 +8,7 @@ import stripe as library
 from tests.bed.stripe import SandboxStripe
 from tests.conftest import eventually
 
-CARD = {"amount": 1990, "currency": "brl", "payment_method_types": ["card"]}
+CARD = {"amount": 1990, "currency": "brl", "allowed_payment_method_types": ["card"]}
 VISA = {**CARD, "payment_method": "pm_card_visa", "confirm": True}
 KEY = {"idempotency_key": "decision-1"}
 

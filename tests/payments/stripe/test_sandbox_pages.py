@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.bed.stripe import SandboxStripe
 
-CARD = {"amount": 1990, "currency": "brl", "payment_method_types": ["card"]}
+CARD = {"amount": 1990, "currency": "brl", "allowed_payment_method_types": ["card"]}
 BACK = "https://shop.example/back?order=7"
 SECURE = {**CARD, "payment_method": "pm_card_threeDSecure2Required", "confirm": True, "return_url": BACK}
 

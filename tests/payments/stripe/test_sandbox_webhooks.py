@@ -9,7 +9,7 @@ from tests.conftest import eventually
 VISA = {
     "amount": 1990,
     "currency": "brl",
-    "payment_method_types": ["card"],
+    "allowed_payment_method_types": ["card"],
     "payment_method": "pm_card_visa",
     "confirm": True,
     "capture_method": "automatic",
