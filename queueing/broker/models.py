@@ -1,8 +1,9 @@
 """Queues, their partitions, messages and readers. The hot paths write these tables with the functions of sql/broker.sql.
 
 A partition numbers its messages under its own row's lock: who reads past number n will never find one below n later. A
-group reads a partition by a cursor, `Consumer`, which is also its lease and its entry in the group's list of work. Every
-key leads with the tenant, so that the tables can be distributed by it; hot rows carry no foreign-key constraints.
+group reads a partition by a cursor, `Consumer`, which is also its lease and its entry in the group's list of work. The
+keys of messages and consumers lead with the tenant; queues, partitions and groups are keyed by their number alone, and
+docs/decisions/015 says why. Hot rows carry no foreign-key constraints.
 """
 
 from django.db import models
