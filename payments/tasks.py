@@ -8,6 +8,7 @@ from payments.refund_dispatch import RefundDispatch
 from payments.webhooks import (  # noqa: F401 - the handlers of payments' events
     inbound_desk,
     inbound_payments,
+    inbound_poll,
     inbound_returns,
     outbound,
 )
@@ -37,6 +38,11 @@ async def retire_inbound() -> None:
         log.info("old events of processors removed", extra={"events": removed})
 
 
+async def poll_inbound() -> None:
+    if new := await inbound_poll.poll():
+        log.info("events of processors fetched that were not delivered", extra={"events": new})
+
+
 async def trim_deliveries() -> None:
     if removed := await outbound.trim():
         log.info("old webhook deliveries removed", extra={"deliveries": removed})
@@ -51,5 +57,7 @@ tasks.DRAINS["refunds"] = RefundDispatch
 tasks.DRAINS["inbound"] = Inbound
 tasks.CHORES["retire-inbound"] = retire_inbound
 schedule.every("retire-inbound", RETIRE_EVERY)
+tasks.CHORES["poll-inbound"] = poll_inbound
+schedule.every("poll-inbound", inbound_poll.EVERY)
 tasks.CHORES["prove-ledger"] = prove_ledger
 schedule.every("prove-ledger", PROVE_EVERY)

@@ -86,3 +86,21 @@ SELECT p.id, p.status, coalesce(p.leased_until > clock_timestamp(), false), p.am
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
 WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
+
+-- name: polled
+-- Tenants with accounts whose events can be listed.
+SELECT DISTINCT tenant_id FROM payments_processor WHERE kind = 'stripe' AND enabled;
+
+-- name: position
+-- What happened before an account was added here is none of ours.
+SELECT coalesce(i.read_until, p.created_at), i.pass_until, coalesce(i.cursor, '')
+FROM payments_processor p
+LEFT JOIN payments_inboundpoll i ON i.tenant_id = p.tenant_id AND i.processor_id = p.id
+WHERE p.tenant_id = %(tenant)s AND p.id = %(processor)s;
+
+-- name: keep_position
+INSERT INTO payments_inboundpoll (tenant_id, processor_id, read_until, pass_until, cursor, at, error)
+VALUES (%(tenant)s, %(processor)s, %(read_until)s, %(pass_until)s, %(cursor)s, now(), %(error)s)
+ON CONFLICT (tenant_id, processor_id) DO UPDATE
+SET read_until = excluded.read_until, pass_until = excluded.pass_until, cursor = excluded.cursor, at = now(),
+    error = excluded.error;

@@ -27,8 +27,8 @@ def make_account(tenant: Tenant, name: str = "cards", *secrets: str, **fields: A
     return account
 
 
-def seal_secrets(account: Processor, *secrets: str) -> None:
-    kept = {"secretKey": "sk_test_1", "webhookSecrets": list(secrets)}
+def seal_secrets(account: Processor, *secrets: str, key: str = "sk_test_1") -> None:
+    kept = {"secretKey": key, "webhookSecrets": list(secrets)}
     account.secrets = seal(kept, place=f"processor {account.pk}")
     account.save()
 
@@ -104,5 +104,5 @@ async def until_nothing_is_due(job: Inbound) -> None:
         await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE closed IS NULL")
 
 
-async def account_of(tenant: Tenant, *secrets: str, **fields: Any) -> Processor:
-    return await in_thread(make_account, tenant, "cards", *secrets, **fields)
+async def account_of(tenant: Tenant, *secrets: str, name: str = "cards", **fields: Any) -> Processor:
+    return await in_thread(make_account, tenant, name, *secrets, **fields)

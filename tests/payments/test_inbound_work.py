@@ -1,0 +1,414 @@
+"""Events of processors in workers' hands: done with their work or not at all, tried again, given up, replayed."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from payments.decisions import GIVE_UP_AFTER
+from payments.models import InboundEvent
+from payments.processors.base import Processor
+from payments.webhooks import inbound_desk
+from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, handler_of
+from payments.webhooks.inbound import MAX_TRIES, Inbound
+from queueing.drain import Drain
+from registry import database
+from registry.models import AuditEntry, Tenant
+from tests.conftest import eventually
+from tests.factories import in_thread
+from tests.payments.inbound import account_of, deliver, event, handled, handling, rows
+
+
+@pytest.fixture
+async def account(tenant):
+    return await account_of(tenant)
+
+
+@pytest.fixture
+async def job():
+    async with handling() as job:
+        yield job
+
+
+class Handler:
+    """What stands in for whoever owns the objects: counts, fails on command, writes a row."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self.error: Exception | None = None
+        self.error_after_writing: BaseException | None = None
+        self.told = 0
+
+    async def __call__(self, event: Event, processor: Processor) -> Effect:
+        self.seen.append(event)
+        if self.error:
+            raise self.error
+        return Effect("looked at", None, lambda conn: self.write(conn, event), self.tell)
+
+    async def write(self, conn, event: Event) -> None:
+        await conn.execute(
+            "INSERT INTO payments_stream AS s (tenant_id, position) VALUES (%s, 1)"
+            " ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1",
+            [event.tenant_id],
+        )
+        if self.error_after_writing:
+            raise self.error_after_writing
+
+    async def tell(self) -> None:
+        self.told += 1
+
+
+@pytest.fixture
+def handler() -> Iterator[Handler]:
+    HANDLERS["thing."] = found = Handler()
+    yield found
+    del HANDLERS["thing."]
+
+
+async def arrive(server, to, kind: str = "thing.changed", **fields) -> None:
+    assert (await deliver(server, to, event(kind, **fields)))[0] == 200
+
+
+async def written(tenant) -> int:
+    """How often the handler's work was committed."""
+    found = await database.fetch("SELECT position FROM payments_stream WHERE tenant_id = %s", [tenant.pk])
+    return found[0][0] if found else 0
+
+
+async def make_due(tenant) -> None:
+    await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
+
+
+async def age(tenant, seconds: float) -> None:
+    sql = "UPDATE payments_inboundevent SET received_at = received_at - make_interval(secs => %s) WHERE tenant_id = %s"
+    await database.fetch(sql, [seconds, tenant.pk])
+
+
+# -- Done ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_is_handled_once_with_its_work_committed_and_told(server, tenant, account, handler, job):
+    await arrive(server, account, object={"id": "th_1", "size": 3})
+
+    verdicts = [await handled(job), await handled(job)]
+
+    assert verdicts == [[True], []]
+    assert [(seen.type, seen.object_id, seen.object["size"], seen.tries) for seen in handler.seen] == [
+        ("thing.changed", "th_1", 3, 1)
+    ]
+    assert (await written(tenant), handler.told) == (1, 1)
+    assert await rows(tenant, "status, outcome, error, attempt, lease_id") == [("done", "looked at", "", 1, None)]
+
+
+async def test_an_event_that_nobody_is_interested_in_is_done_and_kept(server, tenant, account, job):
+    await arrive(server, account, "unheard.of")
+
+    await handled(job)
+
+    assert await rows(tenant, "status, outcome, length(body) > 0") == [("done", "ignored", True)]
+
+
+async def test_a_workers_drain_hears_of_events_and_handles_them(server, tenant, account, handler):
+    job = Inbound()
+    drain = Drain(job)
+    working = asyncio.create_task(drain.run(seconds=60))
+    await arrive(server, account)
+
+    async def is_done() -> bool:
+        return await rows(tenant, "status") == ["done"]
+
+    await eventually(is_done)
+    drain.stop()
+    await working
+    await job.close()
+    assert await written(tenant) == 1
+
+
+def test_the_handler_with_the_longest_beginning_is_asked(monkeypatch):
+    first, second = object(), object()
+    monkeypatch.setitem(HANDLERS, "thing.", first)
+    monkeypatch.setitem(HANDLERS, "thing.part.", second)
+
+    found = [handler_of(kind) for kind in ("thing.new", "thing.part.new", "thin", "nothing.new")]
+
+    assert found == [first, second, None, None]
+
+
+# -- Failed, and tried again ----------------------------------------------------------------------------------------
+
+
+async def test_work_that_fails_at_the_last_moment_is_not_written_and_its_event_is_due_again(
+    server, tenant, account, handler, job
+):
+    await arrive(server, account)
+    handler.error_after_writing = RuntimeError("the disk is full")
+
+    first = await handled(job)
+
+    assert (first, await written(tenant), handler.told) == ([False], 0, 0)
+    assert await rows(tenant, "status, error, closed, lease_id, run_at > now() - interval '1 second'") == [
+        ("received", "RuntimeError: the disk is full", None, None, True)
+    ]
+
+
+async def test_a_failed_event_is_not_hidden_behind_its_own_row(server, tenant, account, handler, job):
+    """Neither by the row itself nor by another delivery of the same event."""
+    sent = event("thing.changed")
+    await deliver(server, account, sent)
+    handler.error = RuntimeError("once")
+    await handled(job)
+    handler.error = None
+    await deliver(server, account, sent)
+    await make_due(tenant)
+
+    await handled(job)
+
+    assert await rows(tenant, "event_id, status, attempt, error") == [(sent["id"], "done", 2, "")]
+    assert await written(tenant) == 1
+
+
+async def test_a_worker_that_dies_between_work_and_done_has_written_neither(server, tenant, account, handler, job):
+    await arrive(server, account)
+    handler.error_after_writing = asyncio.CancelledError()  # as a kill: nothing of its own runs after it
+    taken = await job.claim(1, 10, {})
+
+    with pytest.raises(asyncio.CancelledError):
+        await job.handle(taken[0])
+
+    assert await written(tenant) == 0
+    assert await rows(tenant, "status, lease_id") == [("received", 1)]
+    handler.error_after_writing = None
+    assert await handled(job, worker=2) == []  # its lease stands
+    await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
+    assert await handled(job, worker=2) == [True]
+    assert (await written(tenant), await rows(tenant, "status, attempt")) == (1, [("done", 2)])
+
+
+async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):
+    """Neither the work nor the outcome: another worker has done both meanwhile."""
+    await arrive(server, account)
+    [slow] = await job.claim(1, 10, {})
+    await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
+    async with handling() as other:
+        assert await handled(other, worker=2) == [True]
+
+    late = await job.handle(slow)
+
+    assert (late, await written(tenant), handler.told) == (False, 1, 1)
+
+
+async def test_two_workers_never_have_the_same_event_in_hand(server, tenant, account, handler, job):
+    for _ in range(10):
+        await arrive(server, account)
+
+    async with handling() as other:
+        await asyncio.gather(handled(job, worker=1), handled(other, worker=2))
+
+    assert sorted(seen.event_id for seen in handler.seen) == sorted(await rows(tenant))
+    assert await written(tenant) == 10
+
+
+async def test_what_is_handed_back_is_due_at_once(server, tenant, account, handler, job):
+    await arrive(server, account)
+    taken = await job.claim(1, 10, {})
+
+    await job.hand_back(taken)
+
+    assert await handled(job, worker=2) == [True]
+    assert await written(tenant) == 1
+
+
+async def test_an_event_that_fails_again_and_again_is_a_dead_letter_with_its_error(
+    server, tenant, account, handler, job
+):
+    await arrive(server, account)
+    handler.error = ValueError("no such\0thing")
+
+    for _ in range(MAX_TRIES):
+        await handled(job)
+        await make_due(tenant)
+
+    assert await handled(job) == []
+    assert await rows(tenant, "status, closed, error, attempt, done_at IS NOT NULL") == [
+        ("dead", "dead", f"gave up after {MAX_TRIES} tries: ValueError: no suchthing", MAX_TRIES, True)
+    ]
+
+
+@pytest.mark.parametrize(("patient", "seconds", "status"), [
+    (True, 3600, "received"),
+    (True, GIVE_UP_AFTER.total_seconds() + 1, "dead"),
+    (False, 3600, "dead"),
+])  # fmt: skip
+async def test_only_for_others_who_are_away_is_waited_longer_and_for_a_day_at_most(
+    server, tenant, account, handler, job, patient, seconds, status
+):
+    await arrive(server, account)
+    await database.fetch("UPDATE payments_inboundevent SET attempt = %s", [MAX_TRIES])
+    await age(tenant, seconds)
+    handler.error = Later("Stripe is away", patient=patient)
+
+    await handled(job)
+
+    assert await rows(tenant, "status") == [status]
+
+
+async def test_tries_come_further_and_further_apart(server, tenant, account, handler, job):
+    await arrive(server, account)
+    handler.error = Later("not yet")
+    waits = []
+
+    for _ in range(4):
+        await handled(job)
+        waits += await rows(tenant, "extract(epoch FROM run_at - now())::float8")
+        await make_due(tenant)
+
+    assert 0 < waits[0] <= 0.1
+    assert 0.3 < waits[3] <= 0.8
+
+
+# -- Of somebody else --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"account": "acct_other"}, "it is of another account (acct_other)"),
+        ({"livemode": True}, "it is of live mode, and the tenant is in sandbox mode"),
+    ],
+)
+async def test_events_of_another_account_or_mode_are_kept_and_never_handled(
+    server, tenant, account, handler, job, fields, error
+):
+    await arrive(server, account, **fields)
+
+    await handled(job)
+
+    assert handler.seen == []
+    assert await rows(tenant, "status, error") == [("dead", error)]
+
+
+async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handler, job):
+    await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(mode="live"))
+    await arrive(server, account)
+
+    await handled(job)
+
+    assert handler.seen == []
+    assert await rows(tenant, "status, error") == [("dead", "it is of test mode, and the tenant is in live mode")]
+
+
+async def test_events_of_the_connected_account_that_we_know_are_handled(server, tenant, handler, job):
+    account = await account_of(tenant, options={"account": "acct_mine"})
+    await arrive(server, account, account="acct_mine")
+
+    await handled(job)
+
+    assert len(handler.seen) == 1
+
+
+async def test_events_of_a_processor_that_was_removed_are_dead(server, tenant, account, handler, job):
+    await arrive(server, account)
+    await in_thread(account.delete)
+
+    await handled(job)
+
+    assert await rows(tenant, "status, error") == [("dead", "its processor was removed")]
+
+
+# -- Replayed, closed, forgotten ------------------------------------------------------------------------------------------
+
+
+async def dead(server, tenant, account, job) -> int:
+    """A dead event's number."""
+    await arrive(server, account, account="acct_other")
+    await handled(job)
+    return (await rows(tenant, "id"))[0]
+
+
+async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, job):
+    number = await dead(server, tenant, account, job)
+    await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
+    job.atlas = type(job.atlas)()  # what it knew of the account, it forgets by itself within half a second
+
+    moved = await inbound_desk.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
+
+    assert moved is True
+    assert await handled(job) == [True]
+    assert [seen.tries for seen in handler.seen] == [1]
+    assert await rows(tenant, "status, error, attempt") == [("done", "", 2)]
+
+
+async def test_an_event_is_replayed_once_whoever_asks_together_and_who_did_is_on_record(
+    server, tenant, account, handler, job
+):
+    number = await dead(server, tenant, account, job)
+
+    moved = await asyncio.gather(
+        *(
+            in_thread(
+                inbound_desk.replay_all_sync, events=[(tenant.pk, number)], actor=f"olga {n}", reason="it is ours"
+            )
+            for n in range(5)
+        )
+    )
+
+    assert sorted(moved) == [0, 0, 0, 0, 1]
+    entries = await in_thread(lambda: list(AuditEntry.objects.values_list("action", "tenant_id", "reason")))
+    assert entries == [("inbound.replay", tenant.pk, "it is ours")]
+
+
+async def test_an_event_that_is_still_due_is_not_replayed(server, tenant, account, job):
+    await arrive(server, account)
+    [number] = await rows(tenant, "id")
+
+    moved = await inbound_desk.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="?")
+
+    assert moved is False
+
+
+async def test_a_dead_event_can_be_put_aside_and_a_done_one_cannot(server, tenant, account, handler, job):
+    number = await dead(server, tenant, account, job)
+    await arrive(server, account)
+    await handled(job)
+    done = (await rows(tenant, "id"))[1]
+
+    moved = [
+        await inbound_desk.close(tenant_id=tenant.pk, event_id=one, actor="olga", reason="not ours")
+        for one in (number, number, done)
+    ]
+
+    assert moved == [True, False, False]
+    assert await rows(tenant, "status") == ["closed", "done"]
+
+
+async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tenant, account, handler, job, stranger):
+    number = await dead(server, tenant, account, job)
+    other = await in_thread(lambda: Tenant.objects.exclude(pk=tenant.pk).get())
+
+    moved = [
+        await what(tenant_id=other.pk, event_id=number, actor="olga", reason="?")
+        for what in (inbound_desk.replay, inbound_desk.close)
+    ]
+
+    assert moved == [False, False]
+    assert await rows(tenant, "status") == ["dead"]
+
+
+async def test_what_was_done_long_ago_is_removed_in_slices_and_what_is_dead_stays(
+    server, tenant, account, handler, job, monkeypatch
+):
+    monkeypatch.setattr(inbound_desk, "SLICE", 2)
+    await dead(server, tenant, account, job)
+    for _ in range(5):
+        await arrive(server, account)
+    await handled(job)
+    await age(tenant, (inbound_desk.KEPT_DAYS + 1) * 86400)
+    await arrive(server, account)
+    await handled(job)
+    await arrive(server, account)
+
+    removed = await inbound_desk.retire()
+
+    assert removed == 5
+    assert await rows(tenant, "status") == ["dead", "done", "received"]
+    assert await in_thread(InboundEvent.objects.count) == 3
