@@ -265,6 +265,20 @@ QUEUE_ENCRYPTION_KEYS = encryption_keys("QUEUE_ENCRYPTION_KEYS")  # the first en
 DEFAULT_SUBSCRIPTION_MODE = os.environ.get("DEFAULT_SUBSCRIPTION_MODE", "") or "all"  # of new consumer groups
 if DEFAULT_SUBSCRIPTION_MODE not in ("all", "new"):
     raise ImproperlyConfigured(f"DEFAULT_SUBSCRIPTION_MODE wants all or new, got {DEFAULT_SUBSCRIPTION_MODE!r}")
+# -- Tenants' sign-up and what they pay (payments.billing) -------------------------------------------
+SIGN_UP = flag("SIGN_UP", not PRODUCTION)  # whether strangers may make tenants
+BILLING_STRIPE_KEY = os.environ.get("BILLING_STRIPE_KEY", "")  # of the platform's own account; empty: billing is off
+BILLING_STRIPE_URL = url("BILLING_STRIPE_URL", os.environ.get("BILLING_STRIPE_URL", "").rstrip("/"), "http", "https")
+BILLING_WEBHOOK_SECRET = os.environ.get("BILLING_WEBHOOK_SECRET", "")
+BILLING_GRACE_DAYS = whole("BILLING_GRACE_DAYS", 7)  # from an invoice that fails to refused live payments
+if BILLING_STRIPE_KEY.startswith(("sk_live_", "rk_live_")) and not PRODUCTION:
+    raise ImproperlyConfigured("BILLING_STRIPE_KEY wants a test key where ALLOWED_HOSTS names only this machine")
+EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail")
+DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
+if EMAIL_URL:
+    vars().update(environ.Env.email_url_config(EMAIL_URL))
+EMAIL_TIMEOUT = 10  # seconds
+
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):

@@ -189,6 +189,12 @@ class Migration(migrations.Migration):
                 ),
                 ("past_due_since", models.DateTimeField(blank=True, null=True)),
                 (
+                    "asked_at",
+                    models.DateTimeField(
+                        help_text="when the look at Stripe began that is written down here", null=True
+                    ),
+                ),
+                (
                     "created_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),

@@ -39,25 +39,31 @@ class Plan(AsyncModelMixin, models.Model):
         return self.name
 
 
+class Paid(models.TextChoices):
+    """How a subscription stands, in Stripe's words."""
+
+    TRIALING = "trialing"
+    ACTIVE = "active"
+    PAST_DUE = "past_due", "past due"
+    UNPAID = "unpaid"
+    CANCELED = "canceled"
+
+
+class Dunning(models.TextChoices):
+    """What follows when it is not paid."""
+
+    NONE = "none"
+    NOTICE = "notice", "reminded"
+    REFUSED = "refused", "live payments refused"
+    SUSPENDED = "suspended", "live mode suspended"
+
+
 class Subscription(AsyncModelMixin, models.Model):
     """A tenant's plan and how it is paid for. Stripe's newest word of it is copied here, and what follows from that."""
 
-    class Status(models.TextChoices):
-        TRIALING = "trialing"
-        ACTIVE = "active"
-        PAST_DUE = "past_due", "past due"
-        UNPAID = "unpaid"
-        CANCELED = "canceled"
-
-    class Dunning(models.TextChoices):
-        NONE = "none"
-        NOTICE = "notice", "reminded"
-        REFUSED = "refused", "live payments refused"
-        SUSPENDED = "suspended", "live mode suspended"
-
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="subscription")
     plan = models.ForeignKey(Plan, models.PROTECT, related_name="subscriptions")
-    status = models.CharField(max_length=10, choices=Status)
+    status = models.CharField(max_length=10, choices=Paid)
     stripe_customer = models.CharField(max_length=255, blank=True, default="", db_index=True)
     stripe_subscription = models.CharField(max_length=255, blank=True, default="", db_index=True)
     trial_end = models.DateTimeField(null=True, blank=True)
@@ -65,6 +71,7 @@ class Subscription(AsyncModelMixin, models.Model):
     cancel_at = models.DateTimeField(null=True, blank=True, help_text="when it ends, where its owner wants that")
     dunning = models.CharField(max_length=10, choices=Dunning, default=Dunning.NONE)
     past_due_since = models.DateTimeField(null=True, blank=True)
+    asked_at = models.DateTimeField(null=True, help_text="when the look at Stripe began that is written down here")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     changed_at = models.DateTimeField(db_default=Now())
 

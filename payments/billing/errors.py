@@ -1,0 +1,31 @@
+"""What can be wrong with a sign-up, an invitation or a bill."""
+
+from payments.errors import PaymentError
+
+
+class BillingOff(PaymentError):
+    """This service takes no subscriptions by card: BILLING_STRIPE_KEY is not set."""
+
+    status = 409
+
+
+class BillingAway(PaymentError):
+    """Stripe did not answer as expected; try again in a moment."""
+
+    status = 503
+
+
+class NotReady(PaymentError):
+    """Something is missing before live payments can be taken."""
+
+    status = 409
+
+
+class LinkWorthless(PaymentError):
+    """This link is not one of ours, was used, or is too old."""
+
+    status = 404
+
+
+class StepRefused(PaymentError):
+    """Some fields are not acceptable."""

@@ -1,0 +1,129 @@
+"""Invitations into a tenant: a signed link for one address, worth something once and for two weeks."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
+from django.core import signing
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError
+from django_async_backend.db.transaction import async_atomic
+
+from payments.billing import mail
+from payments.billing.errors import LinkWorthless, StepRefused
+from payments.billing.signup import check_person
+from payments.models import Invitation
+from payments.models.billing import INVITED_FOR
+from registry import audit
+from registry.models import Membership, Tenant
+
+SALT = "invitation"
+AT_MOST = 50  # open invitations of a tenant
+
+
+def link(invitation: Invitation) -> str:
+    """The path that accepts it; whoever has it may, so it is shown to those who invited only."""
+    return f"/invitation/{signing.dumps([invitation.tenant_id, invitation.pk], salt=SALT)}"
+
+
+async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -> Invitation:
+    """Invite an address; once more, and the role is changed and the link begins anew. Raises StepRefused (422)."""
+    email = email.strip().lower()
+    if wrong := _wrong(email, role):
+        raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
+    now = datetime.now(UTC)
+    mine = Invitation.async_objects.filter(tenant=tenant)
+    async with async_atomic():
+        if await mine.filter(accepted_at=None).exclude(email=email).acount() >= AT_MOST:
+            raise StepRefused(errors=[{"field": "email", "message": f"At most {AT_MOST} invitations may be open."}])
+        found, fresh = await mine.aupdate_or_create(
+            email=email,
+            defaults={"tenant": tenant, "role": role, "invited_by": by[:150], "created_at": now, "accepted_at": None},
+        )
+        target = f"invitation of {email}"
+        await audit.record(
+            actor=by, action="invitation.add" if fresh else "invitation.renew", target=target, tenant_id=tenant.pk,
+            detail={"role": role},
+        )  # fmt: skip
+    await mail.tell(
+        [email],
+        f"{tenant.name} invites you",
+        f"{by} invites you to {tenant.name} as {role}. This link is yours for {INVITED_FOR.days} days:\n\n{home}{link(found)}",
+    )
+    return found
+
+
+def _wrong(email: str, role: str) -> dict[str, str]:
+    wrong = {}
+    try:
+        validate_email(email)
+        if len(email) > 150:
+            raise ValidationError("")
+    except ValidationError:
+        wrong["email"] = "This is not an e-mail address."
+    if role not in Membership.Role.values:
+        wrong["role"] = f"A role is one of {', '.join(Membership.Role.values)}."
+    return wrong
+
+
+async def withdraw(*, tenant: Tenant, id: int, by: str) -> bool:
+    """Make an open invitation worth nothing. False when it was accepted, or is not this tenant's."""
+    async with async_atomic():
+        gone, _ = await Invitation.async_objects.filter(tenant=tenant, pk=id, accepted_at=None).adelete()
+        if gone:
+            await audit.record(actor=by, action="invitation.withdraw", target=f"invitation {id}", tenant_id=tenant.pk)
+    return bool(gone)
+
+
+async def of_tenant(tenant_id: int) -> list[Invitation]:
+    return [one async for one in Invitation.async_objects.filter(tenant_id=tenant_id).order_by("id")]
+
+
+async def read(token: str) -> Invitation:
+    """The open invitation behind a link. Raises LinkWorthless (404)."""
+    try:
+        tenant_id, pk = signing.loads(token, salt=SALT, max_age=INVITED_FOR)
+    except (signing.BadSignature, ValueError, TypeError):
+        raise LinkWorthless from None
+    found = await Invitation.async_objects.select_related("tenant").filter(tenant_id=tenant_id, pk=pk).afirst()
+    fresh = found is not None and datetime.now(UTC) - found.created_at < INVITED_FOR
+    if found is None or not fresh or found.accepted_at or found.tenant.status != Tenant.Status.ACTIVE:
+        raise LinkWorthless
+    return found
+
+
+async def accept(*, invitation: Invitation, user: Any | None, password: str = "") -> Any:
+    """Make the person a member; with `password`, make the person first. Raises LinkWorthless (404), StepRefused (422)."""
+    if user is None:
+        if wrong := check_person(invitation.email, password):
+            raise StepRefused(errors=[{"field": f, "message": m} for f, m in wrong.items()])
+        digest = await asyncio.to_thread(make_password, password)
+        user = get_user_model()(username=invitation.email, email=invitation.email, password=digest)
+    elif user.email.lower() != invitation.email:
+        raise StepRefused(f"This invitation is for {invitation.email}. Sign out first, if that is you.")
+    try:
+        async with async_atomic():
+            open_one = Invitation.async_objects.filter(
+                tenant_id=invitation.tenant_id, pk=invitation.pk, accepted_at=None
+            )
+            if not await open_one.aupdate(accepted_at=datetime.now(UTC)):
+                raise LinkWorthless
+            if user.pk is None:
+                await user.async_save()
+            await Membership.async_objects.aget_or_create(
+                tenant_id=invitation.tenant_id, user=user, defaults={"role": invitation.role}
+            )
+            await audit.record(
+                actor=user.get_username(),
+                action="invitation.accept",
+                target=f"invitation of {invitation.email}",
+                tenant_id=invitation.tenant_id,
+                detail={"role": invitation.role},
+            )
+    except IntegrityError:
+        message = "There is an account with this address. Sign in first, then follow the link again."
+        raise StepRefused(errors=[{"field": "password", "message": message}]) from None
+    return user

@@ -1,0 +1,29 @@
+"""Letters, where the service has a mail server (EMAIL_URL). Without one nothing is lost: pages show what a letter would say."""
+
+import asyncio
+import logging
+
+from django.conf import settings
+from django.core.mail import send_mail
+
+from registry.models import Membership
+
+log = logging.getLogger(__name__)
+
+
+async def tell(addresses: list[str], subject: str, text: str) -> bool:
+    """Whether a mail server took the letter. It never raises: nothing may depend on it."""
+    if not settings.EMAIL_URL or not addresses:
+        return False
+    try:
+        await asyncio.to_thread(send_mail, subject, text, None, addresses)
+    except OSError as error:  # smtplib's errors are too
+        log.warning("a letter was not sent", extra={"error": repr(error)})
+        return False
+    return True
+
+
+async def tell_owners(tenant_id: int, subject: str, text: str) -> bool:
+    owners = Membership.async_objects.filter(tenant_id=tenant_id, role=Membership.Role.OWNER, user__is_active=True)
+    addresses = [m.user.email async for m in owners.select_related("user") if m.user.email]
+    return await tell(addresses, subject, text)

@@ -1,0 +1,188 @@
+"""What a tenant needs before it takes real money: named checks, each with what to do; and the one way from sandbox to live."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import aiohttp
+import stripe
+from django.conf import settings
+from django_async_backend.db.transaction import async_atomic
+
+from payments import accounts
+from payments.billing.errors import NotReady
+from payments.models import Difference, Payment, Plan, Processor, Subscription
+from payments.models.billing import Dunning, Paid
+from payments.processors import KINDS
+from payments.processors.base import Account
+from payments.processors.stripe_client import Clients, Unusable
+from registry import audit
+from registry.models import Membership, Tenant
+from registry.sealing import Sealed
+
+PROBE_WITHIN = 5.0  # seconds for a processor to answer whether it knows our key
+PLAY = "sandbox"  # the kind that moves no money
+
+type Finding = tuple[bool, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that must be so, how it is, and what to do where it is not."""
+
+    name: str
+    label: str
+    ok: bool
+    says: str
+
+
+async def look(tenant: Tenant) -> list[Check]:
+    """All checks of a tenant, in the order in which one would do them. Asks its processors."""
+    findings = [await check(tenant) for _, _, check in CHECKS]
+    return [Check(name, label, ok, says) for (name, label, _), (ok, says) in zip(CHECKS, findings, strict=True)]
+
+
+async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
+    """From sandbox to live, for good; False when it is live already. Raises NotReady (409) with everything that is missing.
+
+    Processors that only play are switched off in the same transaction: nothing that is booked from now on is play.
+    """
+    if tenant.mode == Tenant.Mode.LIVE:
+        return False
+    if missing := [check for check in await look(tenant) if not check.ok]:
+        raise NotReady(
+            "; ".join(f"{check.label}: {check.says}" for check in missing),
+            errors=[{"field": check.name, "message": check.says} for check in missing],
+        )
+    async with async_atomic():
+        mine = Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.SANDBOX)
+        if not await mine.aupdate(mode=Tenant.Mode.LIVE):
+            return False
+        if await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():  # since we looked
+            raise NotReady("a play payment came in at this very moment; empty the sandbox once more")
+        off = await _switch_play_off(tenant)
+        await audit.record(
+            actor=actor,
+            action="tenant.live",
+            target=f"tenant {tenant.slug}",
+            tenant_id=tenant.pk,
+            reason=reason,
+            detail={"switched off": off},
+        )
+    tenant.mode = Tenant.Mode.LIVE
+    return True
+
+
+async def _switch_play_off(tenant: Tenant) -> list[str]:
+    enabled = [processor async for processor in Processor.async_objects.filter(tenant=tenant, enabled=True)]
+    play = [p.name for p in enabled if p.kind == PLAY or (settings.PRODUCTION and _has_test_key(p))]
+    await Processor.async_objects.filter(tenant=tenant, name__in=play).aupdate(enabled=False)
+    return play
+
+
+def _has_test_key(processor: Processor) -> bool:
+    return processor.kind == "stripe" and str(accounts.opened(processor).get("secretKey")).startswith(
+        accounts.TEST_KEYS
+    )
+
+
+# -- The checks --------------------------------------------------------------------------------------------------
+
+
+async def _owner(tenant: Tenant) -> Finding:
+    owners = Membership.async_objects.filter(tenant=tenant, role=Membership.Role.OWNER, user__is_active=True)
+    able = [m.user.get_username() async for m in owners.select_related("user") if m.user.has_usable_password()]
+    return (True, f"{able[0]} owns it") if able else (False, "make a person with a password its owner")
+
+
+async def _plan(tenant: Tenant) -> Finding:
+    found = await Subscription.async_objects.select_related("plan").filter(pk=tenant.pk).afirst()
+    if found is None:
+        if not await Plan.async_objects.filter(offered=True).aexists():
+            return True, "this service has no plans"
+        return False, "choose a plan"
+    good = found.dunning == Dunning.NONE
+    state = Paid(found.status).label.lower()
+    return (True, f"{found.plan.name}, {state}") if good else (False, f"{found.plan.name} is {state}: pay it first")
+
+
+async def _processor(tenant: Tenant) -> Finding:
+    real = [processor.name async for processor in _real(tenant)]
+    return (True, ", ".join(real)) if real else (False, "add a processor of kind stripe or http and switch it on")
+
+
+async def _keys(tenant: Tenant) -> Finding:
+    real = [processor async for processor in _real(tenant)]
+    if not real:
+        return False, "there is no processor to ask"
+    answers = await asyncio.gather(*(_answers(_account(tenant, processor)) for processor in real))
+    bad = [f"{p.name} {answer}" for p, answer in zip(real, answers, strict=True) if answer]
+    return (False, "; ".join(bad)) if bad else (True, "every processor answers")
+
+
+async def _answers(account: Account) -> str:
+    """What is wrong with a processor, in words; "" when it answers to our key."""
+    try:
+        async with asyncio.timeout(PROBE_WITHIN):
+            if account.kind == "stripe":
+                async with Clients() as clients:
+                    await clients.of(account).v1.payment_intents.list_async({"limit": 1})
+                return ""
+            async with KINDS[account.kind]() as client:
+                health = await client.health(account)
+            return "" if health and not health.failing else "does not say that it is well"
+    except (Unusable, Sealed):
+        return "has no key that can be used"
+    except (stripe.AuthenticationError, stripe.PermissionError):
+        return "refuses its key"
+    except (stripe.StripeError, aiohttp.ClientError, OSError):
+        return "does not answer"
+
+
+async def _secrets(tenant: Tenant) -> Finding:
+    bare = [p.name async for p in _real(tenant).filter(kind="stripe") if not accounts.opened(p).get("webhookSecrets")]
+    if bare:
+        return False, f"give {', '.join(bare)} the secret that its webhooks are signed with"
+    return True, "webhooks of every Stripe account can be checked"
+
+
+async def _differences(tenant: Tenant) -> Finding:
+    open_ones = await Difference.async_objects.filter(tenant_id=tenant.pk, resolution="").acount()
+    return (False, f"resolve {open_ones} between its books and ours") if open_ones else (True, "none is open")
+
+
+async def _books(tenant: Tenant) -> Finding:
+    if tenant.mode == Tenant.Mode.SANDBOX and await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():
+        return False, "empty the sandbox: its payments would stand in the live books for ever"
+    return True, "no play payments in them"
+
+
+def _real(tenant: Tenant):  # type: ignore[no-untyped-def]
+    return Processor.async_objects.filter(tenant=tenant, enabled=True).exclude(kind=PLAY).order_by("name")
+
+
+def _account(tenant: Tenant, processor: Processor) -> Account:
+    return Account(
+        id=processor.pk,
+        tenant_id=tenant.pk,
+        name=processor.name,
+        kind=processor.kind,
+        url=processor.url,
+        fee_ppm=0,
+        options=processor.options if isinstance(processor.options, dict) else {},
+        enabled=processor.enabled,
+        endpoint=processor.endpoint,
+        mode=tenant.mode,
+        sealed=bytes(processor.secrets) if processor.secrets else None,
+    )
+
+
+CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [
+    ("owner", "An owner with a password", _owner),
+    ("plan", "A plan, paid for or on trial", _plan),
+    ("processor", "A processor that moves money", _processor),
+    ("keys", "Processors that answer to their keys", _keys),
+    ("secrets", "Secrets of their webhooks", _secrets),
+    ("differences", "Differences of the reconciliation", _differences),
+    ("books", "Clean books", _books),
+]

@@ -1,0 +1,199 @@
+"""A tenant's way in: details, users, plan, payment, live. One row says where it is; every step may be taken twice."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError
+from django_async_backend.db.transaction import async_atomic
+
+from payments import accounts
+from payments.billing import subscriptions
+from payments.billing.errors import StepRefused
+from payments.models import Plan, SignUp
+from registry import access, audit
+from registry.currencies import CURRENCIES
+from registry.models import SLUG, Membership, Tenant
+
+Step = SignUp.Step
+STEPS = list(Step)
+# What a new tenant plays with at once; real processors come before it goes live.
+SANDBOXES = (("default", "0.05"), ("fallback", "0.15"))
+LONGEST_NAME = 200  # characters
+NEVER_A_SLUG = frozenset({"admin", "api", "platform", "registry", "signup", "www"})
+
+
+def people() -> Any:
+    """Accounts, for the loop: the library gives every model what it needs, and the stubs do not know that."""
+    return get_user_model().async_objects  # type: ignore[attr-defined]
+
+
+class Details(dict[str, str]):
+    """What is asked first: slug, name, currency, e-mail and password. The password is never shown again."""
+
+    FIELDS = ("slug", "name", "currency", "email", "password")
+
+    @classmethod
+    def read(cls, form: Any) -> "Details":
+        given = {name: str(form.get(name, "")) for name in cls.FIELDS}
+        return cls({name: text if name == "password" else text.strip() for name, text in given.items()})
+
+
+def check_details(given: Details, *, signed_in: bool) -> dict[str, str]:
+    """What is wrong with each field, in a sentence. What only the database knows is found when it is written."""
+    wrong: dict[str, str] = {}
+    try:
+        SLUG(given["slug"])
+    except ValidationError:
+        wrong["slug"] = "Use lower-case letters, digits and hyphens, at most 63, beginning with a letter or digit."
+    if given["slug"] in NEVER_A_SLUG:
+        wrong["slug"] = "This name is taken. Please choose another one."
+    if not given["name"] or len(given["name"]) > LONGEST_NAME or not given["name"].isprintable():
+        wrong["name"] = f"Say what your business is called, in at most {LONGEST_NAME} characters."
+    if given["currency"].upper() not in CURRENCIES:
+        wrong["currency"] = "Use a currency's code of three letters, such as BRL."
+    if not signed_in:
+        wrong |= check_person(given["email"], given["password"])
+    return wrong
+
+
+def check_person(email: str, password: str) -> dict[str, str]:
+    wrong = {}
+    try:
+        validate_email(email)
+        if len(email) > 150:
+            raise ValidationError("")
+    except ValidationError:
+        wrong["email"] = "This is not an e-mail address."
+    try:
+        if "\0" in password or len(password) > 1000:
+            raise ValidationError(["This password cannot be used."])
+        validate_password(password)
+    except ValidationError as error:
+        wrong["password"] = " ".join(error.messages)
+    return wrong
+
+
+async def begin(*, id: UUID, given: Details, user: Any | None) -> tuple[SignUp, Any]:
+    """Make the tenant with its sandbox, its owner and the sign-up itself, all or nothing; the owner too.
+
+    Raises StepRefused (422). The same form sent twice makes one tenant: the second finds what the first has made.
+    """
+    if wrong := check_details(given, signed_in=user is not None):
+        raise _refused(wrong)
+    digest = await asyncio.to_thread(make_password, given["password"]) if user is None else ""  # slow on purpose
+    try:
+        async with async_atomic():
+            return await _make(id, given, user, digest)
+    except IntegrityError:
+        if (known := await SignUp.async_objects.select_related("user", "tenant").filter(id=id).afirst()) is None:
+            raise _refused(await _taken(given, user)) from None
+        if await _is_them(known, given, user):
+            return known, known.user
+        raise _refused({"slug": "This sign-up is somebody else's. Please begin anew."}) from None
+
+
+async def _make(id: UUID, given: Details, user: Any | None, digest: str) -> tuple[SignUp, Any]:
+    if user is None:
+        email = given["email"].lower()
+        user = await people().acreate(username=email, email=email, password=digest)
+    tenant = await access.create_tenant(slug=given["slug"], name=given["name"], currency=given["currency"].upper())
+    await Membership.async_objects.acreate(tenant=tenant, user=user, role=Membership.Role.OWNER)
+    await _record("tenant.sign_up", tenant, user)
+    for name, fee in SANDBOXES:
+        await accounts.add(tenant=tenant, name=name, kind="sandbox", fee=fee, actor=user.get_username())
+    return await SignUp.async_objects.acreate(id=id, tenant=tenant, user=user), user
+
+
+async def _taken(given: Details, user: Any | None) -> dict[str, str]:
+    """Which of the unique things somebody else had."""
+    wrong = {}
+    if await Tenant.async_objects.filter(slug=given["slug"]).aexists():
+        wrong["slug"] = "This name is taken. Please choose another one."
+    email = given["email"].lower()
+    if user is None and await people().filter(username=email).aexists():
+        wrong["email"] = "There is an account with this address. Sign in first, then come back here."
+    return wrong or {"slug": "Somebody was faster by a moment. Please send the form again."}
+
+
+async def _is_them(known: SignUp, given: Details, user: Any | None) -> bool:
+    if user is not None:
+        return user.pk == known.user_id
+    right_address = known.user.get_username() == given["email"].lower()
+    return right_address and await asyncio.to_thread(known.user.check_password, given["password"])
+
+
+# -- Going on ------------------------------------------------------------------------------------------------------
+
+
+async def of_user(id: UUID, user: Any) -> SignUp | None:
+    """The sign-up, for its own user; for anybody else there is none."""
+    mine = SignUp.async_objects.select_related("tenant", "user").filter(id=id, user_id=user.pk)
+    return await mine.afirst()
+
+
+async def latest(user: Any) -> SignUp | None:
+    """Where this user left off."""
+    return await SignUp.async_objects.filter(user_id=user.pk).exclude(step=Step.LIVE).order_by("-created_at").afirst()
+
+
+def reached(sign_up: SignUp, step: str) -> bool:
+    return STEPS.index(Step(step)) <= STEPS.index(Step(sign_up.step))
+
+
+async def go_on(sign_up: SignUp, step: Step) -> None:
+    """Note that `step` was reached; going back never loses what was reached before."""
+    if reached(sign_up, step):
+        return
+    earlier = [one.value for one in STEPS[: STEPS.index(step)]]
+    moved = SignUp.async_objects.filter(pk=sign_up.pk, step__in=earlier)
+    await moved.aupdate(step=step, changed_at=datetime.now(UTC))
+    sign_up.step = step
+
+
+async def rename(sign_up: SignUp, *, name: str) -> None:
+    """Change what may still be changed of the details. Raises StepRefused (422)."""
+    name = name.strip()
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise _refused({"name": f"Say what your business is called, in at most {LONGEST_NAME} characters."})
+    if name != sign_up.tenant.name:
+        async with async_atomic():
+            await Tenant.async_objects.filter(pk=sign_up.pk).aupdate(name=name)
+            await _record("tenant.rename", sign_up.tenant, sign_up.user, name=[sign_up.tenant.name, name])
+
+
+async def choose(sign_up: SignUp, slug: str) -> Plan:
+    """Note the plan that was chosen; nothing is owed before the next step. Raises StepRefused (422)."""
+    plan = await Plan.async_objects.filter(slug=slug[:63], offered=True).afirst() if "\0" not in slug else None
+    if plan is None:
+        raise _refused({"plan": "Please choose one of these plans."})
+    await SignUp.async_objects.filter(pk=sign_up.pk).aupdate(data={**sign_up.data, "plan": plan.slug})
+    sign_up.data = {**sign_up.data, "plan": plan.slug}
+    await go_on(sign_up, Step.PAYMENT)
+    return plan
+
+
+async def chosen(sign_up: SignUp) -> Plan | None:
+    return await Plan.async_objects.filter(slug=sign_up.data.get("plan", "")).afirst()
+
+
+async def start_plan(sign_up: SignUp, plan: Plan) -> None:
+    """Begin the plan without a card: free, or on trial."""
+    await subscriptions.begin(tenant=sign_up.tenant, plan=plan, actor=sign_up.user.get_username())
+    await go_on(sign_up, Step.LIVE)
+
+
+def _refused(wrong: dict[str, str]) -> StepRefused:
+    return StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
+
+
+async def _record(action: str, tenant: Tenant, user: AbstractUser, **detail: Any) -> None:
+    actor = user.get_username()
+    await audit.record(actor=actor, action=action, target=f"tenant {tenant.slug}", tenant_id=tenant.pk, detail=detail)

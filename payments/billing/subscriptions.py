@@ -1,0 +1,163 @@
+"""A tenant's subscription as we know it: begun, copied from Stripe's newest word, and what follows from it written down."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django_async_backend.db.transaction import async_atomic
+
+from payments.billing import dunning, mail
+from payments.models import Plan, Subscription
+from payments.models.billing import Dunning, Paid
+from registry import audit, database
+from registry.fresh import Fresh
+from registry.models import Tenant
+
+ACTOR = "billing"  # in the audit trail, where nobody pressed a button
+
+
+async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
+    """Put `tenant` on `plan` without Stripe: free, or on trial. A trial is had once: who changes the plan keeps its end."""
+    now = datetime.now(UTC)
+    async with async_atomic():
+        found = await _locked(tenant.pk)
+        if found is not None and found.plan_id == plan.pk:
+            return found
+        end = found.trial_end if found and found.trial_end else now + timedelta(days=plan.trial_days)
+        status = Paid.TRIALING if plan.price and plan.trial_days else Paid.ACTIVE if not plan.price else Paid.UNPAID
+        fields = {"plan": plan, "status": status, "trial_end": end if plan.price else None, "changed_at": now}
+        if found is None:
+            found = await Subscription.async_objects.acreate(tenant=tenant, **fields)
+        else:
+            await Subscription.async_objects.filter(pk=tenant.pk).aupdate(**fields)
+            found = await Subscription.async_objects.select_related("plan").aget(pk=tenant.pk)
+        await _record("subscription.begin", tenant.pk, actor, plan=plan.slug, status=status.value)
+        await _follow(found, now)
+    return found
+
+
+async def remember(*, tenant_id: int, plan: Plan, customer: str, subscription: str = "") -> None:
+    """Note Stripe's names for a tenant before anything is known of its state."""
+    fields = {"plan": plan, "stripe_customer": customer, "changed_at": datetime.now(UTC)}
+    if subscription:
+        fields["stripe_subscription"] = subscription
+    async with async_atomic():
+        if await _locked(tenant_id) is None:
+            await Subscription.async_objects.acreate(tenant_id=tenant_id, status=Paid.UNPAID, **fields)
+        else:
+            await Subscription.async_objects.filter(pk=tenant_id).aupdate(**fields)
+
+
+async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime) -> bool:
+    """Write down what Stripe said of the subscription when asked at `asked_at`. False when a later look was faster.
+
+    Whoever hears of a change looks after it happened: so the look that began last has seen the newest state.
+    """
+    now = datetime.now(UTC)
+    status = dunning.STRIPE.get(newest["status"], Paid.UNPAID)
+    async with async_atomic():
+        found = await _locked(tenant_id)
+        if found is None or (found.asked_at and found.asked_at > asked_at):
+            return False
+        fields = {
+            "status": status,
+            "stripe_subscription": newest["id"],
+            "trial_end": _moment(newest.get("trial_end")),
+            "period_end": _moment(_period_end(newest)),
+            "cancel_at": _moment(newest.get("cancel_at")) or _canceled_at_period_end(newest),
+            "past_due_since": (found.past_due_since or now) if status == Paid.PAST_DUE else None,
+            "asked_at": asked_at,
+            "changed_at": now,
+        }
+        if plan := await _plan_of(newest):
+            fields["plan"] = plan
+        for name, value in fields.items():
+            setattr(found, name, value)
+        await Subscription.async_objects.filter(pk=tenant_id).aupdate(**fields)
+        told = await _follow(found, now)
+    if told:
+        await mail.tell_owners(tenant_id, *told)
+    return True
+
+
+async def advance(tenant_id: int) -> None:
+    """Let time do its part: trials that end, and patience that does."""
+    now = datetime.now(UTC)
+    async with async_atomic():
+        found = await _locked(tenant_id)
+        if found is None:
+            return
+        status = dunning.status_of(found, now=now)
+        if status != found.status:
+            since = found.trial_end if status == Paid.PAST_DUE else None
+            await Subscription.async_objects.filter(pk=tenant_id).aupdate(status=status, past_due_since=since)
+            found.status, found.past_due_since = status, since
+        told = await _follow(found, now)
+    if told:
+        await mail.tell_owners(tenant_id, *told)
+
+
+async def _follow(subscription: Subscription, now: datetime) -> tuple[str, str] | None:
+    """Move to the step that the state asks for, and let the tenant's keys know. The letter to write, if any."""
+    grace = timedelta(days=settings.BILLING_GRACE_DAYS)
+    before = Dunning(subscription.dunning)
+    step = dunning.step_of(subscription.status, past_due_since=subscription.past_due_since, now=now, grace=grace)
+    consequence = dunning.CONSEQUENCES[step]
+    await Tenant.async_objects.filter(pk=subscription.tenant_id).aupdate(blocked=consequence.refused)
+    if step == before:
+        return None
+    assert step in dunning.ARROWS[before]
+    await Subscription.async_objects.filter(pk=subscription.tenant_id).aupdate(dunning=step)
+    subscription.dunning = step
+    await _record(f"subscription.{step}", subscription.tenant_id, ACTOR, was=before.value, status=subscription.status)
+    return (f"Your subscription: {step.label}", consequence.banner) if consequence.banner else None
+
+
+async def _locked(tenant_id: int) -> Subscription | None:
+    row = Subscription.async_objects.select_for_update(of=("self",)).select_related("plan").filter(pk=tenant_id)
+    return await row.afirst()
+
+
+async def _plan_of(newest: Mapping[str, Any]) -> Plan | None:
+    items = (newest.get("items") or {}).get("data") or []
+    price = items[0]["price"]["id"] if items else ""
+    return await Plan.async_objects.filter(stripe_price=price).afirst() if price else None
+
+
+def _period_end(newest: Mapping[str, Any]) -> int | None:
+    """Of its first item: the subscription itself has none any more."""
+    items = (newest.get("items") or {}).get("data") or []
+    return (items[0].get("current_period_end") if items else None) or newest.get("current_period_end")
+
+
+def _canceled_at_period_end(newest: Mapping[str, Any]) -> datetime | None:
+    return _moment(_period_end(newest)) if newest.get("cancel_at_period_end") else None
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+async def _record(action: str, tenant_id: int, actor: str, **detail: str) -> None:
+    await audit.record(actor=actor, action=action, target="subscription", tenant_id=tenant_id, detail=detail)
+
+
+# -- For whoever charges -----------------------------------------------------------------------------------------
+
+
+async def _load_share(name: str) -> Decimal:
+    found = await database.fetch(
+        "SELECT p.fee_share FROM payments_subscription s JOIN payments_plan p ON p.id = s.plan_id WHERE s.tenant_id = %s",
+        [int(name)],
+    )
+    return found[0][0] if found else Decimal(0)
+
+
+_shares: Fresh[Decimal] = Fresh(_load_share)
+
+
+async def fee_share(tenant_id: int) -> Decimal:
+    """Our share of each amount of this tenant, by its plan; 0 without one. Never older than a second."""
+    return await _shares.get(str(tenant_id))
