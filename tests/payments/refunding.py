@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from payments.refund_dispatch import RefundDispatch
+from payments.webhooks.inbound import Inbound
 from queueing.drain import Drain
 from registry import database
 from registry.models import Tenant
@@ -30,10 +31,18 @@ class Standing(NamedTuple):
     requested_at: Any
 
 
-@asynccontextmanager
-async def paying_back(**options: Any) -> AsyncIterator[Drain]:
+def paying_back(**options: Any) -> AbstractAsyncContextManager[Drain]:
     """A worker's drain of refunds in this loop, stopped gently on leaving."""
-    job = RefundDispatch()
+    return draining(RefundDispatch(), **options)
+
+
+def hearing() -> AbstractAsyncContextManager[Drain]:
+    """A worker's drain of processors' events."""
+    return draining(Inbound())
+
+
+@asynccontextmanager
+async def draining(job: Any, **options: Any) -> AsyncIterator[Drain]:
     drain = Drain(job, **options)
     task = asyncio.create_task(drain.run(seconds=600))
     try:

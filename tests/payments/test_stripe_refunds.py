@@ -10,8 +10,7 @@ from registry import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe
-from tests.payments.inbound import handling
-from tests.payments.refunding import ask, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.payments.refunding import ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ async def is_sound(tenant) -> bool:
 
 
 async def test_a_refund_is_paid_once_and_its_webhooks_change_nothing(api: Api, tenant, stripe, payment):
-    async with handling(), paying_back():
+    async with hearing(), paying_back():
         _, asked, _ = await ask(api, payment, {"amount": "4.00"})
         [returned] = await until_all(payment, "returned")
         await eventually(lambda: all_handled(tenant))
@@ -56,8 +55,9 @@ async def all_handled(tenant) -> bool:
     return not waiting and bool(of_refunds)
 
 
-async def test_an_answer_that_was_lost_is_looked_up_and_not_paid_again(api: Api, stripe, payment):
-    stripe.fails("after", on="POST /v1/refunds", times=1)
+@pytest.mark.parametrize("trouble", ["drop_before", "drop_after", "error_before", "error_after", "rate_limit"])
+async def test_trouble_at_any_step_ends_in_exactly_one_refund(api: Api, stripe, payment, trouble):
+    stripe.fails(trouble, on="POST /v1/refunds", times=2)
 
     async with paying_back():
         await ask(api, payment, {"amount": "4.00"})
@@ -68,7 +68,7 @@ async def test_an_answer_that_was_lost_is_looked_up_and_not_paid_again(api: Api,
 
 
 async def test_a_refund_in_stripes_own_dashboard_is_booked_from_its_webhook(tenant, stripe, payment):
-    async with handling():
+    async with hearing():
         await refund_there(stripe, 300)
         [one] = await eventually(lambda: refunds_of(payment))
 
@@ -90,7 +90,7 @@ async def refund_there(stripe: SandboxStripe, amount: int) -> None:
 
 
 async def test_a_refund_that_fails_days_later_is_reversed(api: Api, tenant, stripe, payment):
-    async with handling(), paying_back():
+    async with hearing(), paying_back():
         await ask(api, payment)
         await until_all(payment, "returned")
         [refund] = stripe.all("refund")
@@ -108,7 +108,7 @@ async def test_a_refund_that_fails_days_later_is_reversed(api: Api, tenant, stri
 @pytest.mark.parametrize(("won", "held"), [(True, 0), (False, 1000)], ids=["won", "lost"])
 async def test_a_dispute_is_booked_from_its_webhooks_to_its_end(tenant, stripe, payment, won, held):
     [charge] = stripe.all("charge")
-    async with handling():
+    async with hearing():
         dispute = await stripe.disputes(charge["id"])
         await eventually(lambda: held_back(payment, 1000))
         await stripe.decides(dispute["id"], won=won)
