@@ -2,6 +2,7 @@
 
 Beside them `tests.bed.stripe`: `async with sandbox_stripe() as stripe:` plays Stripe over HTTP in the test's loop, with its
 address (`url`), keys, faults (`fails`), what it received and has, and webhooks that it signs and sends (`calls`).
+`tests.bed.localstripe`: `with localstripe() as url:` runs an independent Stripe as a child, for what must hold at both.
 """
 
 from tests.bed.books import Booking, Received

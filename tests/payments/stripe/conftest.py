@@ -1,6 +1,7 @@
 """Our own Stripe, the real library against it, and somebody who listens to its webhooks."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -45,6 +46,17 @@ class Listening:
         self.bodies: list[tuple[bytes, str]] = []  # as they came, with the signature
         self.status = 200
 
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        """Its address."""
+        application = web.Application()
+        application.router.add_post("/hook", self.take)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+        await runner.cleanup()
+
     async def take(self, request: web.Request) -> web.Response:
         self.bodies.append((await request.read(), request.headers["Stripe-Signature"]))
         return web.Response(status=self.status)
@@ -63,15 +75,9 @@ class Listening:
 async def listening(stripe: SandboxStripe) -> AsyncIterator[Listening]:
     """Everything `stripe` tells is sent here."""
     listening = Listening()
-    application = web.Application()
-    application.router.add_post("/hook", listening.take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    stripe.calls(f"http://127.0.0.1:{runner.addresses[0][1]}/hook")
-    yield listening
-    await runner.cleanup()
+    async with listening.open() as url:
+        stripe.calls(url)
+        yield listening
 
 
 @pytest.fixture
