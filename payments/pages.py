@@ -17,6 +17,7 @@ from payments import events, intake, queries
 from payments.behaviours import BEHAVIOURS, behaviour_of
 from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
+from payments.payer_pages import with_action
 from payments.states import QUEUED, Status
 from registry import audit, database
 from registry.access import live_subject, live_token
@@ -191,7 +192,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
         "token": live_token(tenant_id, correlation_id),
         "back": f"/?{urlencode({'tenant': visitor.tenant.slug})}" if visitor else None,
     }
-    return render(request, "payments/payment.html", context)
+    return await with_action(request, context)
 
 
 # -- The demo's play-things ------------------------------------------------------------------------------------

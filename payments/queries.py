@@ -101,6 +101,12 @@ async def status_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
     return status_body(**dict(zip(names, row[0], strict=True)))
 
 
+async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """What has to be done before the payment can go on: None unless it requires an action."""
+    rows = await database.fetch(SQL["action"], {"tenant": tenant_id, "correlation": correlation_id})
+    return (rows[0][0] or {}) if rows else None
+
+
 async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
     """The object of `GET /payments/{id}`: status, content, attempts and timeline."""
     payment = await _described(tenant_id).filter(correlation_id=correlation_id).values(*_DETAIL).afirst()

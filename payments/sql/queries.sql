@@ -5,6 +5,12 @@ LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.i
 LEFT JOIN payments_processor r ON r.id = coalesce(p.processor_id, a.processor_id)
 WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
 
+-- name: action
+SELECT a.action
+FROM payments_payment p
+JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
+WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s AND p.status = 'requires_action';
+
 -- name: numbers
 -- Open payments are few and have their own index; rates come from the newest events, found by the stream's number.
 WITH open AS (

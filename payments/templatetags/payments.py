@@ -5,7 +5,7 @@ from decimal import Decimal
 from babel.numbers import format_currency
 from django import template
 
-from payments.states import FAILED, LOOKS, PROCESSING, SUCCEEDED, TERMINAL, Look, Status
+from payments.states import FAILED, LOOKS, PROCESSING, REQUIRES_ACTION, SUCCEEDED, TERMINAL, Look, Status
 from registry.templatetags import figures
 from registry.templatetags.figures import span, when
 
@@ -109,6 +109,8 @@ def sentence(payment: dict) -> str:
     if status == SUCCEEDED:
         took = span(when(payment["updatedAt"]) - when(payment["createdAt"]))
         return f"Booked at {processor}, {took} after acceptance."
+    if status == REQUIRES_ACTION and (payment.get("attempts") or [{}])[-1].get("code") == "requires_capture":
+        return "Authorized. The amount is held until the seller collects it."
     if status == PROCESSING and processor:
         return f"On its way to {processor}."
     if status == FAILED and payment.get("code"):

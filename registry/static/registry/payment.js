@@ -52,12 +52,32 @@ function showPiece(html) {
   document.title = `${place.querySelector(".amount").textContent} – ${place.querySelector("[data-pill-here] .pill").lastChild.textContent}`;
 }
 
+// What the payer has to do is no part of the piece: a form half filled in must outlive news, and may need Stripe's script.
+function showAction({ status }) {
+  const action = document.getElementById("action");
+  if (status === "requires_action" && (!action || action.hidden)) location.reload();
+  else if (status !== "requires_action" && action) action.hidden = true;
+}
+
+// Back from the processor's page: say so, and keep what it added to the address out of history and bookmarks.
+async function cameBack() {
+  const url = new URL(location.href);
+  if (!url.searchParams.has("redirect_status")) return;
+  for (const name of ["redirect_status", "payment_intent", "payment_intent_client_secret"]) url.searchParams.delete(name);
+  history.replaceState(null, "", url);
+  const action = document.getElementById("action");
+  if (action) await fetch(action.dataset.look, { method: "POST", headers: { "X-Requested-With": "fetch" } });
+}
+
 function heard({ payment }) {
   if (payment.sequence <= shown) return;
   shown = payment.sequence;
+  showAction(payment);
   showAtOnce(payment);
   readPiece();
 }
+
+cameBack();
 
 new Live({
   socket: place.dataset.socket,
