@@ -8,4 +8,4 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments import chores, health, intake, tasks  # noqa: F401 - register gauges, the spill's kind, drain, chores, work table
+        from payments import chores, health, intake, takeout, tasks  # noqa: F401 - register gauges, the spill's kind, drain, chores, work table

@@ -1,21 +1,26 @@
-"""`tenant create` and `tenant list`."""
+"""`tenant create`, `list`, `export` and `erase`."""
 
+import argparse
+import asyncio
+from collections import Counter
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from registry import access, audit, keys
+from registry import access, audit, erasure, keys, takeout
 from registry.currencies import CURRENCIES
-from registry.management.base import AsyncCommand, actor, add_json
+from registry.management.base import AsyncCommand, actor, add_json, tenant_named
+from registry.management.takeout import sink
 from registry.models import ApiKey, Tenant
 
 FIRST_KEY = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
 
 
 class Command(AsyncCommand):
-    help = "Make a tenant with its first API key, or list all tenants."
+    help = "Make a tenant with its first API key, list all tenants, export one or erase what is personal in it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -27,6 +32,17 @@ class Command(AsyncCommand):
         create.add_argument("--mode", choices=Tenant.Mode.values, default=Tenant.Mode.SANDBOX.value)
         add_json(create)
         add_json(verbs.add_parser("list", help="all tenants"))
+        export = verbs.add_parser("export", help="everything of a tenant, as lines of JSON")
+        export.add_argument("slug")
+        export.add_argument("--output", default="-", help="a file; one that ends in .zip has a member per table")
+        export.add_argument("--decrypt", action="store_true", help="messages of encrypted queues in the clear")
+        export.add_argument("--reason", default="", help="kept in the audit trail")
+        erase = verbs.add_parser("erase", help="close a tenant and blank what is personal, or that of single payments")
+        erase.add_argument("slug")
+        erase.add_argument("--payment", action="append", type=_uuid, help="of these payments only; repeatable")
+        erase.add_argument("--reason", required=True, help="kept in the audit trail")
+        erase.add_argument("--yes", action="store_true", help="without it nothing is done: it cannot be undone")
+        add_json(erase)
 
     async def run(self, *, verb: str, **options: Any) -> None:
         await getattr(self, f"do_{verb}")(**options)
@@ -64,3 +80,46 @@ class Command(AsyncCommand):
         ]
         lines = [f"{t['tenant']:<24} {t['status']:<10} {t['mode']:<8} {t['currency']}  {t['name']}" for t in data]
         self.tell("\n".join(lines) or "There are no tenants; `tenant create SLUG` makes one.", data, as_json=json)
+
+    async def do_export(self, *, slug: str, output: str, decrypt: bool, reason: str, **_: Any) -> None:
+        tenant = await tenant_named(slug)
+        detail = {"decrypt": decrypt}
+        await audit.record(
+            actor=actor(),
+            action="tenant.export",
+            target=f"tenant {slug}",
+            tenant_id=tenant.pk,
+            reason=reason,
+            detail=detail,
+        )
+        counts: Counter[str] = Counter()
+        with sink(output, self.stdout) as write:
+            async for table, lines in takeout.export(tenant.pk, decrypt=decrypt):
+                if table not in counts:
+                    self.stderr.write(f"{table} …")
+                await asyncio.to_thread(write, table, lines)
+                counts[table] += len(lines)
+        self.stderr.write(f"{counts.total()} rows of {len(counts)} tables.")
+
+    async def do_erase(
+        self, *, slug: str, payment: list[UUID] | None, reason: str, yes: bool, json: bool, **_: Any
+    ) -> None:
+        tenant = await tenant_named(slug)
+        if not yes:
+            what = f"{len(payment)} payments of {slug}" if payment else f"the tenant {slug}, which is closed for good,"
+            raise CommandError(f"what is personal in {what} would be blanked and cannot be brought back; say --yes")
+        if payment:
+            changed = await erasure.erase_payments(
+                tenant_id=tenant.pk, correlation_ids=payment, actor=actor(), reason=reason
+            )
+        else:
+            changed = await erasure.erase(tenant_id=tenant.pk, actor=actor(), reason=reason)
+        lines = [f"{table}: {count} rows blanked" for table, count in changed.items()]
+        self.tell("\n".join(lines) or "Everything was blank already.", changed, as_json=json)
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wants a correlation id, got {text!r}") from None

@@ -1,0 +1,47 @@
+"""What of the queue's tables goes out with a tenant's data, and what of it is personal."""
+
+from queueing.broker import crypto
+from registry import erasure, takeout
+from registry.takeout import OWN, Row, Table
+
+_PLACE = """LEFT JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
+    LEFT JOIN queueing_queue q ON q.tenant_id = t.tenant_id AND q.id = p.queue_id"""
+
+
+def _decrypted(row: Row) -> Row:
+    """Raises crypto.Undecipherable."""
+    if row["key_id"] is None or row["queue"] is None:
+        return row
+    place = (row["tenant_id"], row["queue"], row["partition"], row["transaction_id"])
+    return row | {"payload": crypto.decrypt(row["payload"], key_id=row["key_id"], place=place), "key_id": None}
+
+
+_MESSAGE = Table(
+    where=OWN, joins=_PLACE, extra="'queue', q.name, 'partition', p.name", content=("payload",), unseal=_decrypted
+)
+
+takeout.TABLES |= {
+    "queueing.Message": _MESSAGE,
+    "queueing.DeadMessage": _MESSAGE,
+    "queueing.Trace": Table(content=("data",)),
+}
+takeout.LEFT_OUT["queueing.Worker"] = "processes of the service, of no tenant"
+
+_NAMES = "names that the tenant's programs chose for queues and readers"
+_IDS = "ids that the tenant's programs chose; what they name is blanked"
+
+erasure.PERSONAL |= {
+    "queueing.Message": {"payload": "'null'::bytea", "key_id": "NULL"},
+    "queueing.DeadMessage": {"payload": "'null'::bytea", "key_id": "NULL", "error": "''"},
+    "queueing.Trace": {"data": "'null'::bytea", "names": "'[]'"},
+}
+erasure.KEPT |= {
+    **dict.fromkeys(
+        ("queueing.Queue.name", "queueing.Queue.namespace", "queueing.Queue.task", "queueing.Partition.name",
+         "queueing.Group.name", "queueing.DeadMessage.group_name", "queueing.DeadMessage.partition_name",
+         "queueing.Trace.group_name"), _NAMES,
+    ),
+    **dict.fromkeys(
+        ("queueing.Message.transaction_id", "queueing.DeadMessage.transaction_id", "queueing.Trace.transaction_id"), _IDS
+    ),
+}  # fmt: skip

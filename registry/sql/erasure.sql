@@ -1,0 +1,20 @@
+-- name: close
+-- No key works any more, nobody may act for it, nothing new comes in.
+WITH keys AS (
+    UPDATE registry_apikey SET revoked_at = now() WHERE tenant_id = %(tenant)s AND revoked_at IS NULL
+)
+UPDATE registry_tenant SET status = 'closed', open = false WHERE id = %(tenant)s AND (status <> 'closed' OR open)
+RETURNING id;
+
+-- name: people
+-- Members of this tenant and of no other, but for those who run the service: their accounts are nobody's any more.
+UPDATE auth_user u
+SET username = 'erased-' || u.id, first_name = '', last_name = '', email = '', password = '!', is_active = false, is_staff = false
+WHERE u.id IN (SELECT user_id FROM registry_membership WHERE tenant_id = %(tenant)s)
+  AND u.id NOT IN (SELECT user_id FROM registry_membership WHERE tenant_id <> %(tenant)s)
+  AND NOT u.is_superuser AND u.username <> 'erased-' || u.id
+RETURNING u.id;
+
+-- name: part
+-- The memberships end last: they are what says whose accounts these were.
+DELETE FROM registry_membership WHERE tenant_id = %(tenant)s RETURNING id;

@@ -1,0 +1,396 @@
+"""A tenant's data leaves whole, and what is personal in it ends: without a hole in the books."""
+
+import json
+import stat
+import zipfile
+from datetime import timedelta
+from io import StringIO
+from uuid import uuid4
+
+import pytest
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import models
+from django.utils import timezone
+
+from payments import ledger
+from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Rollup, WebhookDelivery
+from payments.states import FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED
+from queueing.broker import crypto
+from queueing.models import Message, Partition, Queue
+from registry import erasure, takeout
+from registry.audit_chain import verify_sync
+from registry.models import ApiKey, AuditEntry, Membership, Tenant
+from tests.factories import make_payment, make_person, make_processor, make_tenant
+
+ROOMS = takeout.ROOMS
+SECRET = "Ms Miller, 5 Elm Street"
+
+
+@pytest.fixture
+def acme():
+    return make_tenant("acme", name="Miller & Sons")
+
+
+@pytest.fixture
+def shop(acme):
+    """A tenant with something of everything that people wrote."""
+    processor = make_processor(acme, "default", secrets=b"sealed", options={"note": SECRET})
+    payment = make_payment(
+        acme, status=SUCCEEDED, processor=processor, description=SECRET, metadata={"name": SECRET}, method={"x": SECRET}
+    )
+    roll_up(payment)
+    Attempt.objects.update(action={"clientSecret": SECRET})
+    ApiKey.objects.create(tenant=acme, prefix="abcdef", digest=b"digest", name=SECRET, scopes=["read"])
+    receive(acme, processor, payment)
+    deliver(acme, payment)
+    push(acme, SECRET.encode())
+    make_person("olga", tenant=acme, email="olga@example.com", first_name="Olga")
+    return acme
+
+
+def roll_up(payment) -> None:
+    for width, at in ((1, payment.requested_at.replace(microsecond=0)),
+                      (3600, payment.requested_at.replace(minute=0, second=0, microsecond=0))):  # fmt: skip
+        Rollup.objects.create(
+            tenant=payment.tenant, width=width, starts_at=at, processor_id=payment.processor_id, currency="BRL",
+            payments=1, amount=payment.amount, fee=payment.fee,
+        )  # fmt: skip
+
+
+def receive(tenant, processor, payment, **fields) -> InboundEvent:
+    return InboundEvent.objects.create(
+        tenant=tenant,
+        processor=processor,
+        payment_id=payment.pk,
+        **{"event_id": str(uuid4()), "type": "x", "created": timezone.now(), "body": SECRET.encode()}
+        | {"headers": {"h": SECRET}, "source": "delivery", "status": "done", **fields},
+    )
+
+
+def deliver(tenant, payment, **fields) -> WebhookDelivery:
+    return WebhookDelivery.objects.create(
+        tenant=tenant,
+        subject=payment.correlation_id,
+        **{"endpoint_id": 1, "message_id": str(uuid4()), "type": "x", "body": SECRET, "status": "delivered", **fields},
+    )
+
+
+def push(tenant, payload: bytes, key_id: str | None = None, transaction: str = "t") -> Message:
+    queue, _ = Queue.objects.get_or_create(tenant=tenant, name="orders")
+    partition, _ = Partition.objects.get_or_create(tenant=tenant, queue=queue, name="p")
+    return Message.objects.create(
+        tenant=tenant, partition=partition, seq=Message.objects.count() + 1, id=uuid4(), transaction_id=transaction,
+        payload=payload, key_id=key_id, created_at=timezone.now(),
+    )  # fmt: skip
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("tenant", *arguments, stdout=out, stderr=StringIO())
+    return out.getvalue()
+
+
+def exported(slug: str, *options: str) -> dict[str, list[dict]]:
+    tables: dict[str, list[dict]] = {}
+    for line in run("export", slug, *options).splitlines():
+        found = json.loads(line)
+        tables.setdefault(found["table"], []).append(found["row"])
+    return tables
+
+
+# -- Which tables there are ---------------------------------------------------------------------------------------
+
+
+def all_models() -> list[type[models.Model]]:
+    return [m for room in ROOMS for m in apps.get_app_config(room).get_models(include_auto_created=True)]
+
+
+def test_every_table_is_exported_or_left_out_with_a_reason():
+    found = {source.label for source in takeout.sources()}
+
+    forgotten = [m._meta.label for m in all_models() if m._meta.label not in found | takeout.LEFT_OUT.keys()]
+
+    assert forgotten == []
+    assert all(takeout.LEFT_OUT.values())
+    assert not found & takeout.LEFT_OUT.keys()
+
+
+def test_what_is_named_for_export_and_erasure_exists():
+    known = {m._meta.label: {f.column for f in m._meta.concrete_fields} for m in all_models()}
+    columns = {f"{label}.{column}" for label, found in known.items() for column in found}
+
+    personal = {f"{label}.{column}" for label, found in erasure.PERSONAL.items() for column in found}
+
+    assert (takeout.TABLES.keys() | takeout.LEFT_OUT.keys()) - known.keys() == {"auth.User"}
+    assert (personal | erasure.KEPT.keys()) - columns == set()
+    assert personal & erasure.KEPT.keys() == set()
+
+
+def test_every_text_of_a_tenant_is_blanked_or_kept_with_a_reason():
+    undecided = [
+        f"{source.label}.{field.column}"
+        for source in takeout.sources()
+        if source.label != "auth.User"
+        for field in source.model._meta.concrete_fields
+        if says_anything(field)
+        and field.column not in erasure.PERSONAL.get(source.label, {})
+        and f"{source.label}.{field.column}" not in erasure.KEPT
+    ]
+
+    assert undecided == []
+
+
+def says_anything(field: models.Field) -> bool:
+    """Whether people's words fit in."""
+    if isinstance(field, models.CharField):
+        return (field.max_length or 0) > 100 and not field.choices
+    return isinstance(field, (models.TextField, models.JSONField, models.BinaryField))
+
+
+# -- Export ----------------------------------------------------------------------------------------------------------
+
+
+def test_everything_of_a_tenant_is_exported(shop):
+    tables = exported("acme")
+
+    assert [row["slug"] for row in tables["registry.Tenant"]] == ["acme"]
+    assert tables["payments.Payment"][0]["metadata"] == {"name": SECRET}
+    assert len(tables["payments.LedgerEntry"]) == 3
+    assert tables["payments.InboundEvent"][0]["body"] == SECRET
+    assert tables["queueing.Message"][0] | {"payload": SECRET, "queue": "orders"} == tables["queueing.Message"][0]
+    assert tables["auth.User"][0]["email"] == "olga@example.com"
+    assert tables["registry.AuditEntry"][0]["action"] == "tenant.export"
+
+
+def test_no_digest_no_sealed_secret_and_no_password_is_exported(shop):
+    tables = exported("acme")
+
+    assert "digest" not in tables["registry.ApiKey"][0]
+    assert "secrets" not in tables["payments.Processor"][0]
+    assert "password" not in tables["auth.User"][0]
+
+
+def test_nothing_of_another_tenant_is_exported(shop):
+    other = make_tenant("other")
+    make_payment(other, status=SUCCEEDED, processor=make_processor(other), description="theirs")
+    make_person("pete", tenant=other)
+
+    said = run("export", "acme")
+
+    assert "theirs" not in said
+    assert "pete" not in said
+    assert "theirs" in run("export", "other")
+
+
+def test_a_number_is_exported_as_it_was_written(acme):
+    payment = make_payment(acme)
+    with_number = (
+        """UPDATE payments_payment SET metadata = '{"n": 1.10, "big": 12345678901234567890.5}' WHERE id = %s"""
+    )
+    from django.db import connection
+
+    connection.cursor().execute(with_number, [payment.pk])
+
+    assert '{"n": 1.10, "big": 12345678901234567890.5}' in run("export", "acme")
+
+
+def test_what_is_no_text_is_exported_in_base64(acme):
+    push(acme, b"\xff\x00")
+
+    assert exported("acme")["queueing.Message"][0]["payload"] == {"base64": "/wA="}
+
+
+def test_encrypted_messages_are_in_the_clear_only_where_asked(acme, settings, monkeypatch):
+    monkeypatch.setattr(crypto, "_ciphers", {"k1": crypto.AESGCM(b"k" * 32)})
+    place = (acme.pk, "orders", "p", "t")
+    push(acme, crypto.encrypt(b'{"a": 1}', key_id="k1", place=place), "k1")
+
+    sealed, clear = exported("acme"), exported("acme", "--decrypt")
+
+    assert sealed["queueing.Message"][0]["key_id"] == "k1"
+    assert '"a": 1' not in json.dumps(sealed["queueing.Message"])
+    assert clear["queueing.Message"][0]["payload"] == '{"a": 1}'
+
+
+def test_a_zip_has_a_member_for_each_table_and_is_its_owners_alone(shop, tmp_path):
+    path = tmp_path / "acme.zip"
+
+    run("export", "acme", "--output", str(path))
+
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        [payment] = archive.read("payments.Payment.ndjson").splitlines()
+    assert json.loads(payment)["description"] == SECRET
+    assert {"registry.Tenant.ndjson", "payments.LedgerEntry.ndjson", "queueing.Message.ndjson"} <= set(names)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_rows_are_read_a_few_at_a_time(acme, monkeypatch, tmp_path):
+    monkeypatch.setattr(takeout, "ROWS", 2)
+    for _ in range(5):
+        make_payment(acme)
+
+    run("export", "acme", "--output", str(tmp_path / "out.ndjson"))
+
+    lines = [json.loads(line) for line in (tmp_path / "out.ndjson").read_text().splitlines()]
+    assert [line["table"] for line in lines].count("payments.Payment") == 5
+
+
+# -- Erasure ---------------------------------------------------------------------------------------------------------
+
+
+def erase(*options: str) -> dict[str, int]:
+    return json.loads(run("erase", "acme", "--reason", "asked to", "--yes", "--json", *options))
+
+
+def test_nothing_is_erased_without_yes(shop):
+    with pytest.raises(CommandError, match="say --yes"):
+        run("erase", "acme", "--reason", "asked to")
+
+    assert Payment.objects.get().description == SECRET
+    assert Tenant.objects.get().status == "active"
+
+
+def test_what_people_wrote_is_gone_and_the_books_are_as_they_were(shop):
+    before = (list(LedgerEntry.objects.values()), list(Rollup.objects.values()))
+
+    erase()
+
+    assert SECRET not in run("export", "acme")
+    assert (list(LedgerEntry.objects.values()), list(Rollup.objects.values())) == before
+    assert ledger.prove_sync(tenant_id=shop.pk).sound
+    payment = Payment.objects.get()
+    assert (payment.amount, payment.status, payment.metadata, payment.method) == (1990, SUCCEEDED, None, None)
+
+
+def test_the_tenant_is_closed_and_its_keys_end(shop):
+    erase()
+
+    tenant = Tenant.objects.get()
+    assert (tenant.status, tenant.open, tenant.name) == ("closed", False, "acme")
+    assert ApiKey.objects.get().revoked_at is not None
+
+
+def test_the_audit_trail_stays_whole_and_tells_of_the_erasure(shop):
+    erase()
+
+    entry = AuditEntry.objects.get(action="tenant.erase")
+    assert (entry.reason, entry.tenant_id) == ("asked to", shop.pk)
+    assert entry.detail["changed"]["payments.Payment"] == 1
+    assert verify_sync(shop.pk).sound
+
+
+def test_people_of_this_tenant_alone_are_nobody_any_more_and_others_stay(shop):
+    both = make_person("pete", tenant=shop, email="pete@example.com")
+    Membership.objects.create(tenant=make_tenant("other"), user=both, role="viewer")
+
+    erase()
+
+    people = get_user_model().objects
+    olga = people.get(email="")
+    assert (olga.username, olga.first_name, olga.is_active) == (f"erased-{olga.pk}", "", False)
+    assert not olga.has_usable_password()
+    assert (people.get(username="pete").email, people.get(username="pete").is_active) == ("pete@example.com", True)
+    assert Membership.objects.get().tenant.slug == "other"
+
+
+def test_other_tenants_are_left_alone(shop):
+    other = make_tenant("other", name="Theirs")
+    make_payment(other, status=FAILED, description="theirs")
+
+    erase()
+
+    assert Payment.objects.get(tenant=other).description == "theirs"
+    assert Tenant.objects.get(slug="other").name == "Theirs"
+
+
+def test_erasing_again_changes_nothing(shop):
+    assert erase()
+
+    assert erase() == {}
+    assert AuditEntry.objects.filter(action="tenant.erase").count() == 1
+
+
+def test_an_erasure_that_was_cut_off_is_ended_by_the_next(shop, monkeypatch):
+    monkeypatch.setattr(erasure, "ROWS", 2)
+    for _ in range(5):
+        make_payment(shop, status=FAILED, description=SECRET)
+    blank, seen = erasure._page, []
+
+    def dies(*arguments, **options):
+        seen.append(arguments)
+        if len(seen) == 4:
+            raise RuntimeError("killed")
+        return blank(*arguments, **options)
+
+    monkeypatch.setattr(erasure, "_page", dies)
+    with pytest.raises(RuntimeError):
+        erase()
+    monkeypatch.setattr(erasure, "_page", blank)
+
+    erase()
+
+    assert SECRET not in run("export", "acme")
+
+
+@pytest.mark.parametrize("status", [QUEUED, REQUIRES_ACTION])
+def test_what_is_not_over_closes_the_tenant_and_keeps_it_whole_until_then(shop, status):
+    payment = make_payment(shop, status=status, description=SECRET)
+
+    with pytest.raises(CommandError, match="has 1 payments that are not settled"):
+        erase()
+
+    assert Tenant.objects.get().status == "closed"
+    assert Payment.objects.get(pk=payment.pk).description == SECRET
+    Payment.objects.filter(pk=payment.pk).update(status=FAILED)
+    erase()
+    assert Payment.objects.get(pk=payment.pk).description == ""
+
+
+def test_single_payments_are_erased_and_the_tenant_goes_on(shop):
+    kept = make_payment(shop, status=FAILED, description="other words")
+    gone = Payment.objects.get(description=SECRET)
+
+    changed = erase("--payment", str(gone.correlation_id))
+
+    gone.refresh_from_db()
+    assert (gone.description, gone.metadata) == ("", None)
+    assert bytes(InboundEvent.objects.get().body) == b""
+    assert WebhookDelivery.objects.get().body == ""
+    assert changed["payments.Payment"] == 1
+    assert Payment.objects.get(pk=kept.pk).description == "other words"
+    assert Tenant.objects.get().status == "active"
+    assert AuditEntry.objects.get().detail["payments"] == [str(gone.correlation_id)]
+
+
+def test_what_is_still_to_be_sent_of_a_payment_stays_whole_until_it_is(shop):
+    payment = Payment.objects.get()
+    waiting = deliver(shop, payment, status="pending", run_at=timezone.now() + timedelta(hours=1))
+
+    erase("--payment", str(payment.correlation_id))
+
+    waiting.refresh_from_db()
+    assert waiting.body == SECRET
+
+
+def test_a_payment_that_is_unknown_or_not_over_is_refused_and_nothing_erased(shop):
+    payment, standing = Payment.objects.get(), make_payment(shop)
+
+    with pytest.raises(CommandError, match="has no payment"):
+        erase("--payment", str(payment.correlation_id), "--payment", str(uuid4()))
+    with pytest.raises(CommandError, match="not over yet"):
+        erase("--payment", str(payment.correlation_id), "--payment", str(standing.correlation_id))
+
+    assert Payment.objects.get(pk=payment.pk).description == SECRET
+
+
+def test_payments_of_another_tenant_cannot_be_named(shop):
+    theirs = make_payment(make_tenant("other"), status=FAILED, description="theirs")
+
+    with pytest.raises(CommandError, match="has no payment"):
+        erase("--payment", str(theirs.correlation_id))
+
+    assert Payment.objects.get(pk=theirs.pk).description == "theirs"
