@@ -55,7 +55,9 @@ class ReplayRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     dead_only: Annotated[bool, Meta(description="only those that were given up")] = True
 
 
-NEW, CHANGE, RANGE = (msgspec.json.Decoder(kind) for kind in (NewEndpoint, EndpointChange, ReplayRange))
+NEW = msgspec.json.Decoder(NewEndpoint)
+CHANGE = msgspec.json.Decoder(EndpointChange)
+RANGE = msgspec.json.Decoder(ReplayRange)
 _, _schemas = msgspec.json.schema_components(
     (NewEndpoint, EndpointChange, ReplayRange), ref_template="#/components/schemas/{name}"
 )
