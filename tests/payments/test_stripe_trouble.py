@@ -1,0 +1,200 @@
+"""Whatever goes wrong between us and Stripe, wherever a worker dies: one payment, one intent, paid once or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+import pytest
+
+from payments import decisions, lifecycle
+from payments.dispatch import Dispatch
+from payments.models import Processor
+from payments.processors import stripe as kind
+from queueing.drain import Drain
+from registry import database
+from tests.bed.stripe import SandboxStripe, sandbox_stripe
+from tests.conftest import Api, at_work, eventually
+from tests.factories import in_thread, make_processor, make_stripe
+from tests.settling import tries
+
+CREATE = "POST /v1/payment_intents"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Limits as in production, in tenths of seconds."""
+    monkeypatch.setattr(kind, "SEND_TIMEOUT", 0.6)
+    monkeypatch.setattr(kind, "LOOK_UP_TIMEOUT", 0.6)
+    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.2)
+
+
+@pytest.fixture
+async def stripe(tenant) -> AsyncIterator[SandboxStripe]:
+    async with sandbox_stripe() as sandbox:
+        await in_thread(make_stripe, tenant, sandbox.url)
+        yield sandbox
+
+
+def paid(stripe: SandboxStripe) -> list[int]:
+    """What was received for each intent."""
+    return [intent["amount_received"] for intent in stripe.all("payment_intent")]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "seconds"),
+    [
+        ("drop_before", 0),
+        ("drop_after", 0),
+        ("error_before", 0),
+        ("error_after", 0),
+        ("slow_before", 1.0),
+        ("slow_after", 1.0),
+        ("rate_limit", 0),
+    ],
+)
+async def test_one_intent_is_paid_once_whatever_becomes_of_the_first_request(
+    api: Api, worker, stripe, trouble, seconds
+):
+    stripe.fails(trouble, on=CREATE, times=1, seconds=seconds)
+
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "succeeded")
+
+    assert paid(stripe) == [1990]
+    assert {attempt.outcome for attempt in await tries(payment["correlationId"])} <= {"booked", "unknown", "not_booked"}
+
+
+async def test_a_repeat_of_what_is_in_doubt_carries_the_same_key(api: Api, worker, stripe):
+    stripe.fails("drop_before", on=CREATE, times=2)
+
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "succeeded")
+
+    assert len({request.idempotency_key for request in stripe.received(CREATE)}) == 1
+    assert len(stripe.received(CREATE)) == 3
+
+
+async def test_what_was_made_is_found_in_the_list_and_not_asked_for_again(api: Api, worker, stripe):
+    stripe.fails("drop_after", on=CREATE, times=1)
+
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "succeeded")
+
+    assert len(stripe.received(CREATE)) == 1
+    assert [r.path for r in stripe.received("GET")] == ["/v1/payment_intents"]
+
+
+async def test_a_payment_in_doubt_goes_to_no_other_processor(api: Api, worker, tenant, stripe):
+    await in_thread(make_processor, tenant, "dearer", fee="0.50")
+    stripe.fails("drop_after", on=CREATE, times=1)
+    stripe.fails("error_before", on="GET *", times=2)
+
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    settled = await api.until(payment["correlationId"], "succeeded")
+
+    assert settled["processor"] == "stripe"
+    assert paid(stripe) == [1990]
+
+
+async def test_a_decline_whose_answer_was_lost_is_a_decline_all_the_same(api: Api, worker, stripe):
+    stripe.fails("drop_after", on=CREATE, times=1)
+
+    payment = await api.pay(paymentMethod="pm_card_chargeDeclinedInsufficientFunds")
+    await api.until(payment["correlationId"], "failed")
+
+    assert (await api.detail(payment["correlationId"]))["code"] == "insufficient_funds"
+    assert [intent["status"] for intent in stripe.all("payment_intent")] == ["canceled"]
+
+
+@pytest.mark.parametrize("step", ["capture", "cancel"])
+@pytest.mark.parametrize("trouble", ["drop_before", "drop_after", "error_after"])
+async def test_a_step_whose_answer_was_lost_is_done_once(api: Api, worker, tenant, stripe, step, trouble):
+    await in_thread(_manual, tenant)
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "requires_action")
+    stripe.fails(trouble, on=f"*/{step}", times=1)
+
+    async with api.post(f"/payments/{payment['correlationId']}/{step}") as response:
+        assert response.status == 202
+    ended = await api.until(payment["correlationId"], "succeeded", "canceled")
+
+    [intent] = stripe.all("payment_intent")
+    assert (ended["status"], intent["status"]) == {
+        "capture": ("succeeded", "succeeded"),
+        "cancel": ("canceled", "canceled"),
+    }[step]
+
+
+def _manual(tenant) -> None:
+    Processor.objects.filter(tenant=tenant).update(options={"capture": "manual"})
+
+
+@pytest.mark.parametrize("when", ["unsent", "under way", "executed", "answered"])
+async def test_a_worker_that_dies_leaves_one_intent_to_the_next(api: Api, tenant, stripe, when, monkeypatch):
+    """Before its request, while that is under way, after it and before the answer, between the answer and the settling."""
+    if trouble := {"under way": "slow_before", "executed": "slow_after"}.get(when):
+        stripe.fails(trouble, on=CREATE, times=1, seconds=0.5)
+    payment = await api.pay(paymentMethod="pm_card_visa")
+
+    async with Dying(when) as worker:
+        await eventually(lambda: worker.stuck if when in worker.STOPS else stripe.received(CREATE))
+    await let_leases_lapse(tenant)
+    async with at_work():
+        await api.until(payment["correlationId"], "succeeded")
+
+    assert paid(stripe) == [1990]
+    assert len(stripe.all("charge")) == 1
+
+
+class Dying:
+    """A worker that is killed on leaving: what it had in flight is neither settled nor handed back."""
+
+    STOPS: ClassVar = {"unsent": "_send", "answered": "settle"}  # where it stops, as if it were suspended there
+
+    def __init__(self, when: str) -> None:
+        self.stuck = False
+        self.job = Dispatch()
+        if name := self.STOPS.get(when):
+            setattr(self.job, name, self._stop)
+
+    async def _stop(self, *of: object) -> Any:
+        self.stuck = True
+        await asyncio.Event().wait()
+
+    async def __aenter__(self) -> Self:
+        self.drain = Drain(self.job)
+        self.task = asyncio.create_task(self.drain.run(seconds=600))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        tasks = [self.task, *self.drain.in_flight]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.job.close()
+
+
+async def let_leases_lapse(tenant) -> None:
+    await database.fetch(
+        "UPDATE payments_payment SET leased_until = now() - interval '1 second' WHERE tenant_id = %s", [tenant.pk]
+    )
+
+
+async def test_news_that_come_while_a_worker_holds_the_payment_are_looked_into(api: Api, worker, tenant, stripe):
+    """What it was told may be older than the news: it asks once more in place of leaving the payment to wait."""
+    payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
+    await api.until(payment["correlationId"], "requires_action")
+    [intent] = stripe.all("payment_intent")
+    stripe.fails("slow_after", on="GET *", times=1, seconds=0.3)
+    ids = [UUID(payment["correlationId"])]
+    await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=ids)
+    await eventually(lambda: stripe.received(f"GET /v1/payment_intents/{intent['id']}"))
+    await stripe.authenticates(intent["id"])
+
+    await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=ids)
+    await api.until(payment["correlationId"], "succeeded")
+
+    assert [event["status"] for event in (await api.detail(payment["correlationId"]))["timeline"]] == [
+        "queued", "processing", "requires_action", "processing", "succeeded",
+    ]  # fmt: skip
