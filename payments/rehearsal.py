@@ -24,6 +24,7 @@ from payments.breaker import Breaker, State
 from payments.money import share
 from payments.processors.base import Account
 from registry import database
+from registry.sync import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "rehearsal.sql")
 
@@ -309,3 +310,6 @@ def _side(
     if sent and all(rate is not None for rate, _ in sent):
         side.success = sum((rate or 0.0) * count for rate, count in sent) / sum(count for _, count in sent)
     return side
+
+
+rules_of_sync, rehearse_sync = sync_twin(rules_of), sync_twin(rehearse)

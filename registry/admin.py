@@ -6,18 +6,21 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from limits import parse
 
-from registry import audit, keys
+from registry import audit, audit_chain, keys
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
 from registry.operators.guard import Done, Order, Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import Attaching, CappedPaginator, TenantFilter, link_to, link_to_list, pill, since
-from registry.operators.scope import OPERATE, OWN, SUPERUSERS, TenantScoped
+from registry.operators.scope import OPERATE, OWN, SUPERUSERS, TenantScoped, scope_of
 
 admin.site.site_header = admin.site.site_title = "Registry"
 admin.site.index_title = "Operations"
@@ -265,6 +268,10 @@ class MembershipAdmin(Reasoned):
 # -- The audit trail -----------------------------------------------------------------------------------------
 
 
+CHAINS = 50  # followed for one page: each costs as much as it is long
+HOLDS, BROKEN = pill("●", "green", "holds"), pill("✕", "red", "broken")
+
+
 @admin.register(AuditEntry)
 class AuditEntryAdmin(TenantScoped):
     paginator = CappedPaginator
@@ -277,3 +284,26 @@ class AuditEntryAdmin(TenantScoped):
     fields = ("at", "actor", "action", "target", "rows", "reason", "tenant", "detail")
     readonly_fields = fields
     actions = None
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.verify)
+        return [path("verify/", view, name="registry_auditentry_verify"), *super().get_urls()]
+
+    def verify(self, request: HttpRequest) -> HttpResponse:
+        """Follow the chains of one's own tenants, or of the one that is asked for; the service's own is superusers'."""
+        scope, slug = scope_of(request), request.GET.get("tenant")
+        if not self.has_module_permission(request):
+            raise PermissionDenied
+        tenants = scope.narrow(Tenant.objects.filter(slug=slug) if slug else Tenant.objects.all(), "pk")
+        chains = list(tenants.values_list("pk", "slug")[:CHAINS])
+        if scope.everything and not slug:
+            chains = [(audit_chain.SERVICE, "the service itself"), *chains]
+        found = [(name, audit_chain.verify_sync(chain)) for chain, name in chains]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Does the trail hold?",
+            "opts": self.opts,
+            "capped": len(chains) >= CHAINS,
+            "verdicts": [(name, HOLDS if verdict.sound else BROKEN, verdict) for name, verdict in found],
+        }
+        return TemplateResponse(request, "admin/registry/audit_verify.html", context)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from payments import accounts
+from payments.admin.rehearsal import Rehearsing
 from payments.models import Attempt, Endpoint, Payment, Processor
 from payments.states import Status
 from payments.templatetags.payments import BREAKERS
@@ -81,7 +82,7 @@ class ProcessorForm(ReasonedForm):
 
 
 @admin.register(Processor)
-class ProcessorAdmin(Attaching, Reasoned):
+class ProcessorAdmin(Rehearsing, Attaching, Reasoned):
     form = ProcessorForm
     # An address is called from inside our network: only who runs the service may name one.
     add_roles = change_roles = SUPERUSERS
