@@ -5,6 +5,7 @@ from django.urls import path
 
 from payments import pages, payer_pages
 from payments.billing import plan_pages, signup_pages
+from payments.billing import urls as billing_urls
 
 urlpatterns = [
     path("", pages.dashboard, name="dashboard"),
@@ -23,6 +24,7 @@ urlpatterns = [
     path("invitation/<str:token>", signup_pages.invitation, name="invitation"),
     path("plan", plan_pages.plan, name="plan"),
     path("plan/paid", plan_pages.paid, name="plan_paid"),
+    *billing_urls.urlpatterns,
     path(
         "login", LoginView.as_view(template_name="registry/login.html", redirect_authenticated_user=True), name="login"
     ),

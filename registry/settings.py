@@ -5,7 +5,8 @@ import re
 import secrets
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -54,6 +55,23 @@ def encryption_keys(name: str) -> dict[str, bytes]:
             raise ImproperlyConfigured(f"{name} names the id {key_id!r} twice")
         keys[key_id] = bytes.fromhex(digits)
     return keys
+
+
+def mailer(address: str) -> dict[str, Any]:
+    """Django's mailer for a mail server's URL; without one, letters go nowhere."""
+    if not address:
+        return {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
+    parts = urlsplit(address)
+    options = {
+        "host": parts.hostname,
+        "port": parts.port or 25,
+        "username": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "use_tls": parts.scheme == "smtp+tls",
+        "use_ssl": parts.scheme in ("smtps", "smtp+ssl"),
+        "timeout": 10,  # seconds
+    }
+    return {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": options}
 
 
 def required_url(name: str) -> str:
@@ -273,11 +291,9 @@ BILLING_WEBHOOK_SECRET = os.environ.get("BILLING_WEBHOOK_SECRET", "")
 BILLING_GRACE_DAYS = whole("BILLING_GRACE_DAYS", 7)  # from an invoice that fails to refused live payments
 if BILLING_STRIPE_KEY.startswith(("sk_live_", "rk_live_")) and not PRODUCTION:
     raise ImproperlyConfigured("BILLING_STRIPE_KEY wants a test key where ALLOWED_HOSTS names only this machine")
-EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail")
+EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl")
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
-if EMAIL_URL:
-    vars().update(environ.Env.email_url_config(EMAIL_URL))
-EMAIL_TIMEOUT = 10  # seconds
+MAILERS = {"default": mailer(EMAIL_URL)}
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")

@@ -76,13 +76,23 @@ async def checkout(*, tenant: Tenant, plan: Plan, email: str, back: str, done: s
 
 async def came_back(*, tenant_id: int, session_id: str) -> bool:
     """Whether the checkout that a browser came back from is this tenant's and led to a subscription; if so, it is copied."""
+    return await came_back_any(session_id=session_id, tenants={tenant_id}) is not None
+
+
+async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
+    """Which of `tenants` the checkout is of, once its subscription is copied; None for anybody else's, and for one unpaid."""
     asked_at = datetime.now(UTC)
     async with account() as client:
-        session = await client.v1.checkout.sessions.retrieve_async(session_id)
-        if session.client_reference_id != str(tenant_id) or not session.subscription:
-            return False
+        try:
+            session = await client.v1.checkout.sessions.retrieve_async(session_id)
+        except stripe.InvalidRequestError:  # none of ours
+            return None
+        tenant_id = next((one for one in tenants if session.client_reference_id == str(one)), None)
+        if tenant_id is None or not session.subscription:
+            return None
         newest = await client.v1.subscriptions.retrieve_async(_id(session.subscription))
-    return await subscriptions.copy(tenant_id=tenant_id, newest=newest.to_dict(), asked_at=asked_at) or True
+    await subscriptions.copy(tenant_id=tenant_id, newest=newest.to_dict(), asked_at=asked_at)
+    return tenant_id
 
 
 async def refresh(subscription: Subscription) -> bool:

@@ -27,7 +27,15 @@ async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
             return found
         end = found.trial_end if found and found.trial_end else now + timedelta(days=plan.trial_days)
         status = Paid.TRIALING if plan.price and plan.trial_days else Paid.ACTIVE if not plan.price else Paid.UNPAID
-        fields = {"plan": plan, "status": status, "trial_end": end if plan.price else None, "changed_at": now}
+        fields = {
+            "plan": plan,
+            "status": status,
+            "trial_end": end if plan.price else None,
+            "stripe_subscription": "",
+            "cancel_at": None,
+            "past_due_since": None,
+            "changed_at": now,
+        }
         if found is None:
             found = await Subscription.async_objects.acreate(tenant=tenant, **fields)
         else:
@@ -80,6 +88,13 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
     if told:
         await mail.tell_owners(tenant_id, *told)
     return True
+
+
+async def end(subscription: Subscription, *, wanted: bool) -> None:
+    """Let one that Stripe knows nothing of end with its trial, or at once where it is free; or go on after all."""
+    when = (subscription.trial_end or datetime.now(UTC)) if wanted else None
+    await Subscription.async_objects.filter(pk=subscription.pk).aupdate(cancel_at=when)
+    await advance(subscription.pk)
 
 
 async def advance(tenant_id: int) -> None:

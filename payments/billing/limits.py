@@ -1,0 +1,46 @@
+"""How often one address may try to sign up, or follow an invitation: strangers cost a slow hash each time."""
+
+import asyncio
+import logging
+
+from django.conf import settings
+from django.http import HttpRequest
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from registry.errors import TooManyRequests
+
+log = logging.getLogger(__name__)
+
+SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # a class of students behind one address, and no more
+CHANGES: RateLimitItem = RateLimitItemPerMinute(60)  # forms of the later steps
+WITHIN = 1.0  # seconds for Redis; without it nobody is limited
+
+_limiters: dict[asyncio.AbstractEventLoop, MovingWindowRateLimiter] = {}
+
+
+def _limiter() -> MovingWindowRateLimiter:
+    loop = asyncio.get_running_loop()
+    if loop not in _limiters:
+        _limiters[loop] = MovingWindowRateLimiter(RedisStorage(f"async+{settings.REDIS_URL}", implementation="redispy"))
+    return _limiters[loop]
+
+
+def address_of(request: HttpRequest) -> str:
+    """The caller's address: behind the proxy that production stands behind, the one that the proxy has seen."""
+    if settings.PRODUCTION and (seen := request.META.get("HTTP_X_FORWARDED_FOR", "")):
+        return seen.rpartition(",")[2].strip()
+    return request.META.get("REMOTE_ADDR", "")
+
+
+async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
+    """One more of `what` from this address. Raises TooManyRequests (429)."""
+    try:
+        async with asyncio.timeout(WITHIN):
+            allowed = await _limiter().hit(item, what, address_of(request))
+    except Exception as error:
+        log.warning("rate limiter away, letting requests pass", extra={"error": repr(error)})
+        return
+    if not allowed:
+        raise TooManyRequests(f"That was {item.amount} times already. Please try again later.")

@@ -1,0 +1,32 @@
+"""How plans and bills read on a page."""
+
+from datetime import datetime
+
+from babel.dates import format_date
+from babel.numbers import format_currency
+from django import template
+
+from payments.models import Plan
+from payments.money import decimal_text
+from payments.templatetags.payments import share
+from registry.templatetags.figures import whole
+
+register = template.Library()
+register.filters.update({"share": share, "whole": whole})
+
+
+@register.filter
+def units(amount: int, currency: str) -> str:
+    """1990 and "BRL" as R$19.90."""
+    return format_currency(decimal_text(amount, currency), currency, locale="en")
+
+
+@register.filter
+def price(plan: Plan) -> str:
+    """What a plan costs, in words."""
+    return f"{units(plan.price, plan.currency)} a month" if plan.price else "Free"
+
+
+@register.filter
+def day(moment: datetime) -> str:
+    return format_date(moment, "d MMMM y", locale="en")
