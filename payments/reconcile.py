@@ -139,18 +139,21 @@ async def reconcile(account: Account, window: Window, *, again: bool = False) ->
 
     It goes on where a worker that died had got to. What the processor does not answer ends it for now, with a reason.
     """
-    kind = KINDS[account.kind]
-    both_ways = issubclass(kind, ShowsBooks)
-    run = await _begin(account, window, both_ways=both_ways, again=again)
+    run = await _begin(account, window, both_ways=shows_books(account), again=again)
     if run is None:
         return None
     try:
-        async with kind() as processor:
+        async with KINDS[account.kind]() as processor:
             await _compare(run, processor, account, window)
     except (Unanswered, Unavailable) as error:
         await database.fetch(SQL["stop"], {**run.key, "fault": str(error)[:300]})
         log.warning("reconciliation stopped", extra={"processor": account.name, "error": str(error)})
     return await run.outcome()
+
+
+def shows_books(account: Account) -> bool:
+    """Whether its books can be read, so that both sides are compared."""
+    return issubclass(KINDS[account.kind], ShowsBooks)
 
 
 class _Run(msgspec.Struct):

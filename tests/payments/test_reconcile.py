@@ -1,10 +1,14 @@
 """A processor's books against ours: each kind of difference is made and found, and what an operator does resolves it once."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from uuid import UUID, uuid4
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from payments import differences, ledger, reconcile
@@ -27,7 +31,7 @@ from registry import database
 from registry.models import AuditEntry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import at_work, eventually
-from tests.factories import in_thread, make_payment, make_processor, make_stripe
+from tests.factories import in_thread, make_payment, make_processor, make_stripe, make_tenant
 from tests.settling import accept, until_settled
 
 WHY = "the provider explained it"
@@ -662,3 +666,50 @@ async def test_a_second_intent_for_the_same_payment_is_a_duplicate(tenant, strip
     await compare_now(tenant)
 
     assert "duplicate" in {one.kind for one in await in_thread(found)}
+
+
+# -- The command -----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("reconcile", *arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+WINDOW = ("--since", "2026-01-15T11:00:00Z", "--until", "2026-01-15T12:00:00Z")
+
+
+def test_the_command_compares_a_window_as_often_as_it_is_asked():
+    acme = make_tenant("acme")
+    book_both(acme, make_processor(acme))
+
+    for _ in range(2):
+        assert "1 payments of ours, 1 records of theirs (both ways); 0 differ" in run("run", "acme", *WINDOW)
+
+
+def test_the_command_fails_where_books_differ_and_lists_what_is_open():
+    acme = make_tenant("acme")
+    correlation = book_there(make_processor(acme))
+
+    with pytest.raises(SystemExit) as end:
+        run("run", "acme", *WINDOW)
+
+    [one] = json.loads(run("list", "acme", "--json"))
+    assert end.value.code == 1
+    assert (one["kind"], one["about"], one["ours"], one["theirs"]) == ("missing_here", str(correlation), None, 1990)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--processor", "gold"), "no processor named gold"),
+        (("--since", "2026-01-15T12:00:00Z", "--until", "2026-01-15T11:00:00Z"), "ends before it begins"),
+        (("--since", "yesterday"), "wants a time in ISO 8601"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(arguments, says):
+    make_processor(make_tenant("acme"))
+
+    with pytest.raises(CommandError, match=says):
+        run("run", "acme", *arguments)
