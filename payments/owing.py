@@ -9,6 +9,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
+from django.db import DEFAULT_DB_ALIAS
+from django_async_backend.db import async_connections
 from psycopg import AsyncConnection
 
 from payments import events
@@ -35,7 +37,12 @@ class Held(NamedTuple):
     @property
     def left(self) -> int:
         """Minor units that may still be refunded."""
-        return self.amount - self.owed_back if self.status == SUCCEEDED else 0
+        return left_of(self.status, self.amount, self.owed_back)
+
+
+def left_of(status: str, amount: int, owed_back: int) -> int:
+    """Minor units of a payment that may still be refunded."""
+    return max(amount - owed_back, 0) if status == SUCCEEDED else 0
 
 
 async def locked[T](work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -49,6 +56,12 @@ async def locked[T](work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         return await database.retrying(once)
     except psycopg.errors.UniqueViolation:  # the same key for another payment, at the same moment
         return await database.retrying(once)
+
+
+def connection_of_transaction() -> AsyncConnection:
+    """That of the `async_atomic` that is open: what is done on it and the caller's audit entry stand or fall together."""
+    connection: AsyncConnection = async_connections[DEFAULT_DB_ALIAS].connection
+    return connection
 
 
 async def hold(conn: AsyncConnection, tenant_id: int, correlation_id: UUID) -> Held | None:

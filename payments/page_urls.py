@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from payments import pages, payer_pages
+from payments import pages, payer_pages, refund_pages
 from payments.billing import plan_pages, signup_pages
 from payments.billing import urls as billing_urls
 
@@ -12,6 +12,7 @@ urlpatterns = [
     path("overview", pages.overview, name="overview"),
     path("payments/<uuid:correlation_id>/live", pages.payment_live, name="payment_live"),
     path("payments/<uuid:correlation_id>/look", payer_pages.payment_look, name="payment_look"),
+    path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
     path("processors/<slug:name>/behaviour", pages.set_behaviour, name="set_behaviour"),
     path("test-payment", pages.send_test_payment, name="send_test_payment"),
     path("signup", signup_pages.start, name="signup"),

@@ -18,6 +18,7 @@ from payments.behaviours import BEHAVIOURS, behaviour_of
 from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
 from payments.payer_pages import with_action
+from payments.refund_pages import refund_link
 from payments.states import QUEUED, Status
 from registry import audit, database
 from registry.access import live_subject, live_token
@@ -191,6 +192,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
         "tenant": visitor.tenant if visitor else await Tenant.async_objects.aget(pk=tenant_id),
         "token": live_token(tenant_id, correlation_id),
         "back": f"/?{urlencode({'tenant': visitor.tenant.slug})}" if visitor else None,
+        "refund": await refund_link(visitor, correlation_id),
     }
     return await with_action(request, context)
 

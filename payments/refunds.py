@@ -54,12 +54,22 @@ async def refund(
     The same key with the same content replays. Raises UnknownPayment (404), NotRefundable, RefundTooLarge,
     DifferentContent (409), Invalid (422).
     """
+    asked = wanted(tenant_id, correlation_id, amount, reason, actor, idempotency_key)
+    receipt, event = await locked(lambda conn: owe(conn, asked))
+    await tell(event)
+    return receipt
+
+
+def wanted(
+    tenant_id: int, correlation_id: UUID, amount: int | None, reason: str, actor: str, idempotency_key: str
+) -> "Asked":
+    """What is asked for, with the id that it has from now on. Raises Invalid (422)."""
     if amount is not None and amount <= 0:
         raise Invalid(errors=[{"field": "amount", "message": "must be greater than zero"}])
     if len(reason) > LONGEST_REASON or "\0" in reason:
         message = f"wants at most {LONGEST_REASON} characters, none of them NUL"
         raise Invalid(errors=[{"field": "reason", "message": message}])
-    asked = _Asked(
+    return Asked(
         tenant_id=tenant_id,
         correlation_id=correlation_id,
         public_id=_key_id(tenant_id, idempotency_key) if idempotency_key else uuid4(),
@@ -67,14 +77,16 @@ async def refund(
         reason=reason,
         actor=actor[:150],
     )
-    receipt, event = await locked(lambda conn: _owe(conn, asked))
+
+
+async def tell(event: live.Event | None) -> None:
+    """After the commit: to readers, and to the workers."""
     if event:
         live.tell([event])
-    await wake()
-    return receipt
+        await wake()
 
 
-class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     correlation_id: UUID
     public_id: UUID
@@ -95,7 +107,8 @@ def _key_id(tenant_id: int, idempotency_key: str) -> UUID:
     return uuid5(NAMESPACE_URL, f"registry:refund:{tenant_id}:{idempotency_key}")
 
 
-async def _owe(conn: AsyncConnection, asked: _Asked) -> tuple[Receipt, live.Event | None]:
+async def owe(conn: AsyncConnection, asked: Asked) -> tuple[Receipt, live.Event | None]:
+    """The same in the caller's transaction; what to `tell` after its commit."""
     payment = await hold(conn, asked.tenant_id, asked.correlation_id)
     if payment is None:
         raise UnknownPayment
@@ -201,15 +214,23 @@ async def _correct(
     close = {"tenant": tenant_id, "refund": known.id, "status": target.value, "reference": news.reference}
     await database.rows(conn, SQL["close"], {**close, "code": news.code[:50]})
     if news.failed:
-        counted = known.amount if known.status == RETURNED else 0
         detail = f"{payment.processor} could not give it back" + (f" ({news.code})" if news.code else "")
-        change = {"owed": -known.amount, "refunded": -counted, "back": -counted}
+        owed, back = -known.amount, -known.amount if known.status == RETURNED else 0
     else:
         detail = f"Given back at {payment.processor}"
-        owed = known.amount if known.status == FAILED else 0
-        change = {"owed": owed, "refunded": known.amount, "back": known.amount}
-    kind = f"refund.{target.value}"
-    return [await move(conn, tenant_id, payment.id, subject=known.id, kind=kind, detail=detail, **change)]
+        owed, back = known.amount if known.status == FAILED else 0, known.amount
+    event = await move(
+        conn,
+        tenant_id,
+        payment.id,
+        subject=known.id,
+        kind=f"refund.{target.value}",
+        detail=detail,
+        owed=owed,
+        refunded=back,
+        back=back,
+    )
+    return [event]
 
 
 async def _book_external(conn: AsyncConnection, tenant_id: int, payment: Held, news: RefundNews) -> live.Event:

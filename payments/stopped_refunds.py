@@ -3,15 +3,15 @@
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import DEFAULT_DB_ALIAS
-from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 from psycopg import AsyncConnection
 
-from payments.owing import SQL, hold, move, wake
+from payments.owing import SQL, connection_of_transaction, hold, move, wake
 from payments.refund_states import FAILED
 from registry import audit, database, live
 from registry.sync import sync_twin
+
+STILL_STOPPED = f"{SQL['stopped']} FOR UPDATE OF r"
 
 
 class Stopped(NamedTuple):
@@ -28,7 +28,7 @@ async def retry(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> b
 
     async def once() -> bool:
         async with async_atomic():
-            moved = await database.rows(_connection(), SQL["retry"], row)
+            moved = await database.rows(connection_of_transaction(), SQL["retry"], row)
             if moved:
                 await _record("refund.retry", tenant_id, moved[0][0], actor, reason)
             return bool(moved)
@@ -44,7 +44,7 @@ async def close(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> b
 
     async def once() -> live.Event | None:
         async with async_atomic():
-            found = await _close(_connection(), tenant_id, refund_id)
+            found = await _close(connection_of_transaction(), tenant_id, refund_id)
             if found is None:
                 return None
             stopped, event = found
@@ -57,12 +57,22 @@ async def close(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> b
     return event is not None
 
 
+async def retry_all(*, refunds: list[tuple[int, int]], actor: str, reason: str) -> int:
+    """Retry each (tenant, refund) in its own transaction; how many were."""
+    return sum([await retry(tenant_id=t, refund_id=r, actor=actor, reason=reason) for t, r in refunds])
+
+
+async def close_all(*, refunds: list[tuple[int, int]], actor: str, reason: str) -> int:
+    """Close each (tenant, refund) in its own transaction; how many were."""
+    return sum([await close(tenant_id=t, refund_id=r, actor=actor, reason=reason) for t, r in refunds])
+
+
 async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[Stopped, live.Event] | None:
     row = {"tenant": tenant_id, "refund": refund_id}
     found = await database.rows(conn, SQL["stopped"], row)
     payment = await hold(conn, tenant_id, found[0][0]) if found else None
-    # Again, now under the payment's lock: the processor's word may have come meanwhile.
-    found = await database.rows(conn, SQL["stopped"], row) if payment else []
+    # Again, now under both locks: a retry or the processor's word may have come meanwhile.
+    found = await database.rows(conn, STILL_STOPPED, row) if payment else []
     if payment is None or not found:
         return None
     stopped = Stopped._make(found[0])
@@ -79,13 +89,8 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
     return stopped, event
 
 
-def _connection() -> AsyncConnection:
-    """The connection of the transaction that is open: the audit entry stands or falls with the change."""
-    return async_connections[DEFAULT_DB_ALIAS].connection
-
-
 async def _record(action: str, tenant_id: int, public_id: UUID, actor: str, reason: str) -> None:
     await audit.record(actor=actor, action=action, target=f"refund {public_id}", tenant_id=tenant_id, reason=reason)
 
 
-retry_sync, close_sync = sync_twin(retry), sync_twin(close)
+retry_all_sync, close_all_sync = sync_twin(retry_all), sync_twin(close_all)

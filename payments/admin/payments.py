@@ -6,11 +6,13 @@ from uuid import UUID
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest, HttpResponse
+from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments.admin.lists import BookedAtFilter, HotList, ProcessorFilter, StatusFilter, WithPayment, money, status_pill
+from payments.admin.refunds import refund_view, returns
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
 from payments.states import TERMINAL
 from payments.templatetags.payments import OUTCOMES
@@ -68,7 +70,15 @@ class PaymentAdmin(HotList):
         context = getattr(response, "context_data", None) or {}
         if payment := context.get("original"):
             context.update(history(payment))
+            context.update(returns(request, payment))
         return response
+
+    def get_urls(self) -> list[Any]:
+        def refund(request: HttpRequest, object_id: str) -> HttpResponse:
+            return refund_view(self, request, object_id)
+
+        view = self.admin_site.admin_view(refund)
+        return [path("<path:object_id>/refund/", view, name="payments_payment_refund"), *super().get_urls()]
 
     @admin.display(description="correlation id")
     def short_id(self, payment: Payment) -> SafeString:

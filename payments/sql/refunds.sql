@@ -170,7 +170,7 @@ SET status = %(status)s, code = %(code)s, reference = coalesce(nullif(%(referenc
 WHERE tenant_id = %(tenant)s AND id = %(refund)s;
 
 -- name: stopped
--- A debt that workers gave up. Locked: a retry may come at the same moment.
+-- A debt that workers gave up.
 SELECT y.correlation_id, r.public_id, r.amount
 FROM payments_refund r JOIN payments_payment y ON y.tenant_id = r.tenant_id AND y.id = r.payment_id
 WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND r.closed IS NULL;

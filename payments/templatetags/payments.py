@@ -5,6 +5,7 @@ from decimal import Decimal
 from babel.numbers import format_currency
 from django import template
 
+from payments.refund_states import REFUND_LOOKS, RefundStatus
 from payments.states import FAILED, LOOKS, PROCESSING, REQUIRES_ACTION, SUCCEEDED, TERMINAL, Look, Status
 from registry.templatetags import figures
 from registry.templatetags.figures import span, when
@@ -21,6 +22,12 @@ OUTCOMES = {
     "canceled": ("–", "grey", "canceled"),
     "": ("◔", "blue", "under way"),
 }
+RETURNS = {
+    "refund.created": REFUND_LOOKS[RefundStatus.OWED],
+    "refund.returned": REFUND_LOOKS[RefundStatus.RETURNED],
+    "refund.failed": REFUND_LOOKS[RefundStatus.FAILED],
+}
+DISPUTED = REFUND_LOOKS[RefundStatus.UNCERTAIN]
 BREAKERS = {
     "closed": ("●", "green", "working"),
     "half_open": ("◑", "amber", "being tried again"),
@@ -108,7 +115,10 @@ def sentence(payment: dict) -> str:
     status, processor = Status(payment["status"]), payment.get("processor")
     if status == SUCCEEDED:
         took = span(when(payment["updatedAt"]) - when(payment["createdAt"]))
-        return f"Booked at {processor}, {took} after acceptance."
+        booked = f"Booked at {processor}, {took} after acceptance."
+        if not nonzero(payment.get("refunded")):
+            return booked
+        return f"{booked} {money(payment['refunded'], payment['currency'])} of it was given back."
     if status == REQUIRES_ACTION and (payment.get("attempts") or [{}])[-1].get("code") == "requires_capture":
         return "Authorized. The amount is held until the seller collects it."
     if status == PROCESSING and processor:
@@ -140,7 +150,10 @@ def _step(event: dict, first: dict) -> dict:
     took = span(when(event["at"]) - when(first["at"]))
     word = "accepted" if event is first else label(status)
     detail = "" if status == SUCCEEDED else event["detail"]  # the sentence above says it
-    return {**event, "detail": detail, "word": word.capitalize(), "look": LOOKS[status], "after": took, "attempts": []}
+    shown = LOOKS[status]
+    if kind := event.get("kind"):  # something happened beside its status
+        word, shown, detail = kind.replace(".", " "), RETURNS.get(kind, DISPUTED), event["detail"]
+    return {**event, "detail": detail, "word": word.capitalize(), "look": shown, "after": took, "attempts": []}
 
 
 def _attempt(attempt: dict) -> dict:

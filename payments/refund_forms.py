@@ -1,0 +1,62 @@
+"""A person refunds a payment: what they typed, read and checked the same way on a tenant's page and in the admin."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django_async_backend.db.transaction import async_atomic
+
+from payments import money, refunds
+from payments.models import Payment
+from payments.owing import connection_of_transaction, left_of
+from registry import audit
+from registry.errors import Problem
+from registry.sync import sync_twin
+
+LONGEST_REASON = 500  # characters, as everywhere in the audit trail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typed:
+    """The fields of the form, as they came, and what is wrong with them."""
+
+    amount: str
+    reason: str
+    key: str  # of the form: sent twice it is one refund
+    wrong: dict[str, str] = field(default_factory=dict)
+
+
+def check(amount: str, reason: str, key: str, payment: Payment) -> tuple[Typed, int]:
+    """What was typed, with its faults, and the amount in minor units."""
+    wrong, units = {}, 0
+    try:
+        units = money.minor_units(money.read_amount(amount.strip().replace(",", ".")), payment.currency)
+    except Problem as error:
+        wrong["amount"] = error.detail
+    left = left_of(payment.status, payment.amount, payment.owed_back)
+    if units > left:
+        wrong["amount"] = f"at most {money.decimal_text(left, payment.currency)} {payment.currency} is left to refund"
+    if not reason.strip() or len(reason) > LONGEST_REASON or "\0" in reason:
+        wrong["reason"] = f"Say why, in at most {LONGEST_REASON} characters."
+    if not key or len(key) > 100:
+        wrong["key"] = "The form is not complete. Please load the page again."
+    return Typed(amount=amount, reason=reason, key=key, wrong=wrong), units
+
+
+async def carry_out(*, tenant_id: int, correlation_id: UUID, units: int, typed: Typed, actor: str) -> None:
+    """Refund, with its entry in the audit trail: where nothing can be recorded nothing is owed. Raises Problem."""
+    asked = refunds.wanted(tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {typed.key}")
+    async with async_atomic():
+        receipt, event = await refunds.owe(connection_of_transaction(), asked)
+        if not receipt.replayed:
+            await audit.record(
+                actor=actor,
+                action="payment.refund",
+                target=f"payment {correlation_id}",
+                tenant_id=tenant_id,
+                reason=typed.reason.strip(),
+                detail={"refund": str(receipt.refund_id), "units": units},
+            )
+    await refunds.tell(event)
+
+
+carry_out_sync = sync_twin(carry_out)

@@ -1,0 +1,260 @@
+"""Refunds in people's hands: on the payment's page, and in the operators' admin."""
+
+import re
+from uuid import uuid4
+
+import pytest
+from django.urls import reverse
+
+from payments.models import Dispute, Payment, Refund
+from payments.refund_states import FAILED, OWED, UNCERTAIN
+from payments.states import SUCCEEDED
+from payments.templatetags.payments import sentence, steps
+from registry.models import AuditEntry
+from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
+from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
+from tests.registry.test_admin import WHY, as_person, choose, confirm, listing, page, said, text
+
+
+@pytest.fixture
+def acme():
+    return make_tenant("acme")
+
+
+@pytest.fixture
+def operator():
+    return as_person(make_person("olga"))
+
+
+def paid(tenant) -> Payment:
+    """A payment of 19.90 that the sandbox has booked."""
+    return make_payment(tenant, status=SUCCEEDED, processor=make_processor(tenant, "sandbox"))
+
+
+def make_refund(payment: Payment, **fields) -> Refund:
+    refund = Refund.objects.create(
+        tenant=payment.tenant,
+        payment=payment,
+        processor=payment.processor,
+        **{
+            "public_id": uuid4(),
+            "number": Refund.objects.filter(payment=payment).count() + 1,
+            "fingerprint": b"",
+            "amount": 500,
+            "currency": "BRL",
+            **fields,
+        },
+    )
+    Payment.objects.filter(pk=payment.pk).update(owed_back=refund.amount)
+    return refund
+
+
+def stopped(payment: Payment, status=OWED) -> Refund:
+    return make_refund(payment, status=status, stopped_at=payment.created_at, run_at="9999-12-31T00:00Z", attempt=25)
+
+
+# -- The admin -------------------------------------------------------------------------------------------------
+
+
+def refund_form(client, payment: Payment, **fields):
+    address = reverse("admin:payments_payment_refund", args=[payment.pk])
+    asked = client.get(address)
+    found = dict(re.findall(r'name="(key|amount)" value="([^"]*)"', text(asked)))
+    return client.post(address, {**found, "reason": WHY, **fields}) if fields else asked
+
+
+def test_an_operator_refunds_a_payment_with_a_reason(operator, acme):
+    payment = paid(acme)
+
+    answer = refund_form(operator, payment, amount="5.00")
+
+    refund, entry = Refund.objects.get(), AuditEntry.objects.get()
+    assert answer.status_code == 302
+    assert (refund.amount, refund.status, refund.actor) == (500, OWED, "olga")
+    assert (entry.action, entry.actor, entry.reason) == ("payment.refund", "olga", WHY)
+    assert entry.detail == {"refund": str(refund.public_id), "units": 500}
+
+
+def test_the_form_offers_what_is_left_and_says_what_is_wrong(operator, acme):
+    payment = paid(acme)
+    make_refund(payment)
+
+    offered = text(refund_form(operator, payment))
+    answer = text(refund_form(operator, payment, amount="15.00", reason=" "))
+
+    assert 'value="14.90"' in offered
+    assert "at most 14.90 BRL is left to refund" in answer
+    assert "Say why" in answer
+    assert Refund.objects.count() == 1
+    assert not AuditEntry.objects.exists()
+
+
+def test_a_form_that_is_sent_twice_is_one_refund(operator, acme):
+    payment = paid(acme)
+
+    for _ in range(2):
+        operator.post(
+            reverse("admin:payments_payment_refund", args=[payment.pk]), {"amount": "5", "reason": WHY, "key": "k1"}
+        )
+
+    assert Refund.objects.count() == 1
+    assert AuditEntry.objects.filter(action="payment.refund").count() == 1
+
+
+def test_without_its_audit_entry_no_refund_is_asked_for(operator, acme, monkeypatch):
+    async def refuses(**_):
+        raise RuntimeError("no entry, no action")
+
+    payment = paid(acme)
+    monkeypatch.setattr("payments.refund_forms.audit.record", refuses)
+
+    with pytest.raises(RuntimeError):
+        refund_form(operator, payment, amount="5.00")
+
+    assert not Refund.objects.exists()
+
+
+@pytest.mark.parametrize("role", ["viewer", None])
+def test_who_may_only_look_cannot_refund(acme, role):
+    payment = paid(acme)
+    person = make_person(tenant=acme if role else make_tenant(), role=role or "owner")
+    client = as_person(person)
+
+    answer = client.post(reverse("admin:payments_payment_refund", args=[payment.pk]), {"amount": "5", "reason": WHY})
+
+    assert answer.status_code in (302, 404)
+    assert not Refund.objects.exists()
+
+
+def test_a_payments_page_shows_its_refunds_and_disputes(operator, acme):
+    payment = paid(acme)
+    make_refund(payment)
+    dispute = {"reference": "du_1", "amount": 1990, "currency": "BRL", "status": "needs_response", "withdrawn": 1990}
+    Dispute.objects.create(tenant=acme, payment=payment, processor=payment.processor, **dispute)
+
+    shown = text(operator.get(page(payment)))
+
+    assert "Refund 1" in shown
+    assert "needs response" in shown
+    assert "Refund…" in shown
+    assert text(operator.get(listing(Dispute))).count("du_1") >= 1
+
+
+@pytest.mark.parametrize("status", [OWED, UNCERTAIN])
+def test_a_refund_that_workers_gave_up_is_retried_once(operator, acme, status):
+    refund = stopped(paid(acme), status)
+
+    asked = choose(operator, "refund_retry", refund)
+    confirm(operator, asked)
+
+    refund.refresh_from_db()
+    assert "5.00 BRL of payment" in text(asked)
+    assert (refund.status, refund.stopped_at, refund.tries_from) == (status, None, 25)
+    assert AuditEntry.objects.get().action == "refund.retry"
+    assert "none of the selected rows is in a state for it" in said(choose(operator, "refund_retry", refund))
+
+
+def test_closing_one_frees_what_it_held(operator, acme):
+    payment = paid(acme)
+    refund = stopped(payment, UNCERTAIN)
+
+    confirm(operator, choose(operator, "refund_close", refund))
+
+    refund.refresh_from_db()
+    payment.refresh_from_db()
+    assert (refund.status, refund.code, payment.owed_back) == (FAILED, "closed", 0)
+    assert AuditEntry.objects.get().action == "refund.close"
+
+
+def test_one_that_a_worker_still_tries_is_not_the_operators(operator, acme):
+    refund = make_refund(paid(acme))
+
+    answer = choose(operator, "refund_close", refund)
+
+    refund.refresh_from_db()
+    assert "none of the selected rows is in a state for it" in said(answer)
+    assert refund.status == OWED
+
+
+def test_the_list_finds_those_that_wait_for_an_operator(operator, acme):
+    payment = paid(acme)
+    waits, other = stopped(payment), make_refund(payment)
+
+    shown = text(operator.get(listing(Refund), {"state": "stopped"}))
+
+    assert str(waits.public_id)[:8] in shown
+    assert str(other.public_id)[:8] not in shown
+
+
+# -- The payment's page ----------------------------------------------------------------------------------------
+
+
+async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  # noqa: F811 - the fixture
+    payment = await in_thread(paid, tenant)
+    person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
+    address = f"/payments/{payment.correlation_id}"
+    async with visiting(person) as visit:
+        _, shown = await visit.get(f"{address}/live", tenant=tenant.slug)
+        _, form = await visit.get(f"{address}/refund", tenant=tenant.slug)
+        [key] = re.findall(r'name="key" value="(\w+)"', form)
+        wrong, _ = await visit.post(f"{address}/refund?tenant={tenant.slug}", amount="50", reason="sorry", key=key)
+        status, to = await visit.post(f"{address}/refund?tenant={tenant.slug}", amount="5", reason="sorry", key=key)
+
+    assert f"{address}/refund?tenant={tenant.slug}" in shown
+    assert 'value="19.90"' in form
+    assert (wrong, status, to) == (422, 302, f"{address}/live?tenant={tenant.slug}")
+    assert await in_thread(lambda: [refund.amount for refund in Refund.objects.all()]) == [500]
+
+
+@pytest.mark.parametrize("role", ["viewer", "stranger", "nobody"])
+async def test_nobody_else_is_offered_that_or_may_do_it(visiting: As, tenant, role):  # noqa: F811 - the fixture
+    payment = await in_thread(paid, tenant)
+    address = f"/payments/{payment.correlation_id}"
+    people = {
+        "viewer": lambda: make_person(tenant=tenant, role="viewer"),
+        "stranger": lambda: make_person(tenant=make_tenant(), role="owner"),
+        "nobody": lambda: None,
+    }
+    async with visiting(await in_thread(people[role])) as visit:
+        _, shown = await visit.get(f"{address}/live", tenant=tenant.slug)
+        got, _ = await visit.get(f"{address}/refund", tenant=tenant.slug)
+        posted, _ = await visit.post(f"{address}/refund?tenant={tenant.slug}", amount="5", reason="x", key="k")
+
+    assert "Refund…" not in shown
+    assert (got, posted) == (404, 404)
+    assert not await in_thread(Refund.objects.exists)
+
+
+# -- Words -----------------------------------------------------------------------------------------------------
+
+STEP = {"sequence": 3, "at": "2026-07-15T12:00:05.000Z", "status": "succeeded"}
+TOLD = {
+    "status": "succeeded",
+    "processor": "sandbox",
+    "currency": "BRL",
+    "refunded": "5.00",
+    "createdAt": "2026-07-15T12:00:00.000Z",
+    "updatedAt": "2026-07-15T12:00:01.000Z",
+    "attempts": [],
+    "timeline": [
+        {"sequence": 1, "at": "2026-07-15T12:00:00.000Z", "status": "queued", "detail": ""},
+        {"sequence": 2, "at": "2026-07-15T12:00:01.000Z", "status": "succeeded", "detail": "Booked at sandbox"},
+        {**STEP, "kind": "refund.returned", "detail": "Given back at sandbox"},
+        {**STEP, "kind": "dispute.opened", "detail": "The payer's bank disputes 5.00 BRL"},
+    ],
+}
+
+
+def test_the_sentence_says_what_was_given_back():
+    assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. R$5.00 of it was given back."
+
+
+def test_the_timeline_names_refunds_and_disputes():
+    *_, refund, dispute = steps(TOLD)
+
+    assert (refund["word"], refund["look"].colour, refund["detail"]) == (
+        "Refund returned",
+        "green",
+        "Given back at sandbox",
+    )
+    assert (dispute["word"], dispute["look"].colour) == ("Dispute opened", "amber")

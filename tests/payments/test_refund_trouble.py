@@ -1,0 +1,310 @@
+"""Refunds while workers die, processors hang and everybody comes at once: each debt is paid once, and the sums always hold."""
+
+import asyncio
+import random
+from uuid import UUID
+
+import pytest
+
+from payments import ledger, lifecycle, refund_dispatch, refunds, stopped_refunds
+from payments.errors import PaymentError
+from payments.processors import sandbox as sandbox_kind
+from payments.refund_decisions import MAX_ATTEMPTS
+from registry import database
+from tests.conftest import eventually
+from tests.factories import in_thread, make_processor
+from tests.payments.refunding import booked, given_back, paying_back, refunds_of, sums, until_all
+from tests.settling import accept, configure
+
+
+@pytest.fixture
+async def sandbox(tenant):
+    return await in_thread(make_processor, tenant, "sandbox", fee="0.05")
+
+
+@pytest.fixture
+async def payment(tenant, sandbox) -> UUID:
+    """A payment of 10.00 that has succeeded."""
+    [one] = await booked(tenant)
+    return one
+
+
+async def owe(tenant, payment: UUID, amount: int | None = None) -> refunds.Receipt:
+    return await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=amount)
+
+
+async def is_sound(tenant) -> bool:
+    return (await ledger.prove(tenant_id=tenant.pk)).sound
+
+
+# -- A worker dies ---------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What ends a worker in the middle of a step: nothing after it is run."""
+
+
+def kill_at(step: str, monkeypatch) -> None:
+    """Have the worker die before it sends, after the processor has booked, or before the outcome is committed."""
+    real = sandbox_kind.SandboxProcessor.refund
+    write = refund_dispatch.RefundDispatch.settle
+
+    async def refund(self, debt, account):
+        if step == "before it sends":
+            raise Killed
+        outcome = await real(self, debt, account)
+        if step == "before the answer":
+            raise Killed
+        return outcome
+
+    async def settle(self, verdict):
+        if step == "before the commit":
+            raise Killed
+        return await write(self, verdict)
+
+    monkeypatch.setattr(sandbox_kind.SandboxProcessor, "refund", refund)
+    monkeypatch.setattr(refund_dispatch.RefundDispatch, "settle", settle)
+
+
+@pytest.mark.parametrize("step", ["before it sends", "before the answer", "before the commit"])
+async def test_a_worker_that_dies_at_any_step_leaves_exactly_one_refund(tenant, payment, step):
+    await owe(tenant, payment)
+    job = refund_dispatch.RefundDispatch()
+    [claim] = await job.claim(1, 10, {})
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(step, patch)
+        with pytest.raises(Killed):
+            await job.handle(claim)
+    await job.close()
+    [left] = await refunds_of(payment)
+
+    await _leases_lapse(tenant)
+    async with paying_back():
+        [returned] = await until_all(payment, "returned")
+
+    assert (left.status, returned.requested_at) == ("processing", left.requested_at)
+    assert (await given_back(payment), await sums(payment)) == ([1000], (1000, 1000))
+    assert await is_sound(tenant)
+
+
+async def _leases_lapse(tenant) -> None:
+    await database.fetch("UPDATE payments_refund SET leased_until = now() WHERE tenant_id = %s", [tenant.pk])
+
+
+async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
+    await owe(tenant, payment)
+    late, next_one = refund_dispatch.RefundDispatch(), refund_dispatch.RefundDispatch()
+    [old] = await late.claim(1, 10, {})
+    await _leases_lapse(tenant)
+    [new] = await next_one.claim(2, 10, {})
+
+    outcomes = [await next_one.handle(new), await late.handle(old)]
+    await late.close()
+    await next_one.close()
+
+    assert outcomes == [True, False]
+    assert (await given_back(payment), await sums(payment)) == ([1000], (1000, 1000))
+
+
+async def test_a_worker_that_leaves_hands_its_refunds_back_in_doubt(tenant, payment, monkeypatch):
+    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    await configure(tenant, "sandbox", refundHang=True)
+    await owe(tenant, payment)
+    async with paying_back():
+        await eventually(lambda: given_back(payment))
+    [left] = await refunds_of(payment)
+    await configure(tenant, "sandbox", refundHang=False)
+
+    async with paying_back():
+        await until_all(payment, "returned")
+
+    assert (left.status, left.code) == ("uncertain", "worker_left")
+    assert await given_back(payment) == [1000]
+
+
+async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, payment, monkeypatch):
+    """The first may still be on its way, and may be what the repeat is refused for."""
+    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
+    await configure(tenant, "sandbox", delay=1000)
+    await owe(tenant, payment)
+    async with paying_back():
+        await until_all(payment, "uncertain")
+        await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
+        refused = await _code(payment, "refund_declined")
+        await configure(tenant, "sandbox", refundDecline=0)
+        await until_all(payment, "returned")
+
+    assert refused == "uncertain"
+    assert await given_back(payment) == [1000]
+
+
+async def _code(payment: UUID, code: str) -> str:
+    """The refund's status once it has that code."""
+
+    async def reached() -> str:
+        [one] = await refunds_of(payment)
+        return one.status if one.code == code else ""
+
+    return await eventually(reached)
+
+
+async def test_once_the_longest_delay_has_passed_a_refusal_is_one(tenant, payment, monkeypatch):
+    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
+    await configure(tenant, "sandbox", delay=1000, longestDelay=0.3)
+    await owe(tenant, payment)
+    async with paying_back():
+        await until_all(payment, "uncertain")
+        await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
+        [failed] = await until_all(payment, "failed")
+
+    assert failed.code == "refund_declined"
+    assert await sums(payment) == (0, 0)
+
+
+# -- Workers give up -------------------------------------------------------------------------------------------
+
+
+async def given_up(tenant, payment: UUID) -> int:
+    """A refund that was refused MAX_ATTEMPTS times, though not for good."""
+    await owe(tenant, payment)
+    await database.fetch("UPDATE payments_refund SET attempt = %s WHERE tenant_id = %s", [MAX_ATTEMPTS - 1, tenant.pk])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refund_dispatch, "SEND_WITHIN", -1.0)  # "not sent in time": a certain no, and no outage
+        async with paying_back():
+            await eventually(lambda: _stopped(payment))
+    return (await refunds_of(payment))[0].id
+
+
+async def _stopped(payment: UUID) -> bool:
+    return (await refunds_of(payment))[0].stopped
+
+
+async def test_after_the_last_try_it_is_an_operators_and_still_owed(tenant, payment):
+    await given_up(tenant, payment)
+
+    [one] = await refunds_of(payment)
+    async with paying_back() as drain:
+        await eventually(lambda: drain.worker_id)
+
+    assert (one.status, one.stopped, one.code) == ("owed", True, "not_sent_in_time")
+    assert (await sums(payment), await given_back(payment)) == ((1000, 0), [])
+
+
+async def test_a_retry_pays_it_under_the_same_key(tenant, payment):
+    refund = await given_up(tenant, payment)
+    [before] = await refunds_of(payment)
+
+    retried = [await _retry(tenant, refund), await _retry(tenant, refund)]
+    async with paying_back():
+        [after] = await until_all(payment, "returned")
+
+    assert retried == [True, False]
+    assert (after.public_id, after.requested_at) == (before.public_id, before.requested_at)
+    assert await given_back(payment) == [1000]
+
+
+async def _retry(tenant, refund: int) -> bool:
+    return await stopped_refunds.retry(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="it was maintenance")
+
+
+async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
+    refund = await given_up(tenant, payment)
+
+    async def close() -> bool:
+        return await stopped_refunds.close(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="paid in cash")
+
+    outcomes = await asyncio.gather(*(work() for _ in range(5) for work in (close, lambda: _retry(tenant, refund))))
+
+    [one] = await refunds_of(payment)
+    assert outcomes.count(True) == 1
+    assert (one.status, await sums(payment)) in [("failed", (0, 0)), ("owed", (1000, 0))]
+    assert await is_sound(tenant)
+
+
+# -- Everybody at once -----------------------------------------------------------------------------------------
+
+
+async def test_cancels_and_refunds_at_once_leave_one_of_both(tenant, sandbox):
+    [one] = await accept(tenant)
+
+    outcomes = await asyncio.gather(
+        *(owe(tenant, one) for _ in range(10)),
+        *(lifecycle.cancel(tenant_id=tenant.pk, correlation_id=one) for _ in range(10)),
+        return_exceptions=True,
+    )
+
+    assert all(isinstance(o, PaymentError) for o in outcomes[:10])
+    assert await refunds_of(one) == []
+
+
+async def test_two_workers_pay_many_debts_once_each(tenant, sandbox):
+    payments = await booked(tenant, 40)
+    await asyncio.gather(*(owe(tenant, one, amount) for one in payments for amount in (100, 250)))
+
+    async with paying_back(), paying_back():
+        await asyncio.gather(*(until_all(one, "returned") for one in payments))
+
+    assert {tuple(await given_back(one)) for one in payments} == {(100, 250)}
+    assert {await sums(one) for one in payments} == {(350, 350)}
+    assert await is_sound(tenant)
+
+
+async def test_events_of_refunds_are_numbered_without_gaps(tenant, sandbox):
+    payments = await booked(tenant, 10)
+    await asyncio.gather(*(owe(tenant, one, 100) for one in payments for _ in range(3)))
+    async with paying_back():
+        await asyncio.gather(*(until_all(one, "returned") for one in payments))
+
+    positions = await database.fetch(
+        "SELECT position FROM payments_paymentevent WHERE tenant_id = %s ORDER BY position", [tenant.pk]
+    )
+    sequences = await database.fetch(
+        """SELECT array_agg(sequence ORDER BY position) FROM payments_paymentevent
+        WHERE tenant_id = %s AND kind <> '' GROUP BY payment_id""",
+        [tenant.pk],
+    )
+    assert [position for (position,) in positions] == list(range(1, len(positions) + 1))
+    assert {tuple(numbers) for (numbers,) in sequences} == {tuple(range(4, 10))}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_happens_in_whatever_order_no_more_goes_back_than_came(tenant, sandbox, seed, monkeypatch):
+    """Refunds of any size, a processor that fails, hangs and declines, workers that die: the sums hold after each step."""
+    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.05)
+    dice = random.Random(seed)
+    payments = await booked(tenant, 3, amount=1000)
+    moods = ({}, {"refundFailing": True}, {"refundHang": True}, {"refundDecline": 0.5})
+
+    for _ in range(8):
+        mood = {"refundFailing": False, "refundHang": False, "refundDecline": 0, **dice.choice(moods)}
+        await configure(tenant, "sandbox", **mood)
+        asked = [owe(tenant, dice.choice(payments), dice.choice([None, 1, 90, 333, 700])) for _ in range(4)]
+        await asyncio.gather(*asked, return_exceptions=True)
+        await one_round(tenant, dies=dice.random() < 0.3)
+        for one in payments:
+            owed, returned = await sums(one)
+            assert returned <= owed <= 1000
+            assert sum(await given_back(one)) <= owed
+        assert await is_sound(tenant)
+
+    await configure(tenant, "sandbox", refundFailing=False, refundHang=False, refundDecline=0)
+    async with paying_back():
+        for one in payments:
+            await database.fetch("UPDATE payments_refund SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
+            if await refunds_of(one):
+                await until_all(one, "returned", "failed")
+    assert [sum(await given_back(one)) for one in payments] == [(await sums(one))[1] for one in payments]
+
+
+async def one_round(tenant, *, dies: bool) -> None:
+    """A worker claims what is due and handles it, or dies with it in hand."""
+    await database.fetch("UPDATE payments_refund SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
+    job = refund_dispatch.RefundDispatch()
+    claims = await job.claim(1, 100, {})
+    tasks = [asyncio.create_task(job.handle(claim)) for claim in claims]
+    if dies:
+        for task in tasks:
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await job.close()
+    await _leases_lapse(tenant)
