@@ -5,6 +5,7 @@ from django.urls import path
 
 from payments import pages, payer_pages, refund_pages
 from payments.billing import plan_pages, signup_pages
+from payments.webhooks import page_urls as webhook_urls
 from payments.billing import urls as billing_urls
 
 urlpatterns = [
@@ -15,6 +16,7 @@ urlpatterns = [
     path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
     path("processors/<slug:name>/behaviour", pages.set_behaviour, name="set_behaviour"),
     path("test-payment", pages.send_test_payment, name="send_test_payment"),
+    *webhook_urls.urlpatterns,
     path("signup", signup_pages.start, name="signup"),
     path("signup/<uuid:id>/details", signup_pages.details, name="signup_details"),
     path("signup/<uuid:id>/users", signup_pages.users, name="signup_users"),

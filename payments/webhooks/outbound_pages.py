@@ -1,0 +1,230 @@
+"""The pages of webhooks for a tenant's people: endpoints, deliveries with request and response, the kit for receivers."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from payments.models import WebhookDelivery, WebhookEndpoint
+from payments.webhooks import outbound, outbound_actions, readings, testkit
+from payments.webhooks.event_types import TYPES
+from payments.webhooks.signing import Secrets, new_secret
+from queueing.console_actions import asked
+from queueing.templatetags.queues import address
+from registry.errors import Invalid, Problem
+from registry.http_client import BadAddress
+from registry.models import Tenant
+from registry.pages import PageRequest, address_of, key_header, known, nowhere, page
+from registry.visitors import Visitor, visitor_of
+
+ROWS = 25  # deliveries per page
+KIT_WITHIN = 90.0  # seconds for all checks of the kit together
+
+
+def may_manage(visitor: Visitor) -> bool:
+    """Whether endpoints are theirs to make and change: a guest of a service that strangers reach must not aim it."""
+    return visitor.may_act and bool(visitor.role or not settings.PRODUCTION)
+
+
+async def _manager(request: PageRequest) -> Visitor:
+    visitor = await known(request)
+    if not may_manage(visitor):
+        raise Http404
+    return visitor
+
+
+# -- Endpoints -----------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def endpoints(request: PageRequest) -> HttpResponse:
+    """All endpoints as they stand, and a form for another."""
+    visitor = await visitor_of(request)
+    if visitor is None:
+        return await nowhere(request)
+    if request.method == "POST":
+        return await _create(request, visitor)
+    return await _endpoints(request, visitor)
+
+
+async def _endpoints(request: PageRequest, visitor: Visitor, *, status: int = 200, **more: Any) -> HttpResponse:
+    found = await readings.endpoints(visitor.tenant.pk)
+    standings = await readings.standings(visitor.tenant.pk, [one.pk for one in found])
+    where = f"{address_of(request)}/webhook-endpoints{key_header(visitor.tenant)}"
+    body = json.dumps({"url": "https://shop.example/hook", "events": ["payment.*"]})
+    context = {
+        "visitor": visitor,
+        "may_manage": may_manage(visitor),
+        "endpoints": [
+            {"endpoint": one, "state": readings.state_of(one), "standing": standings[one.pk]} for one in found
+        ],
+        "types": TYPES,
+        "create_command": f"curl {where} -H 'Content-Type: application/json' -d '{body}'",
+        "form": {"events": "*"},
+        **more,
+    }
+    return render(request, "payments/webhooks/endpoints.html", context, status=status)
+
+
+async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
+    if not may_manage(visitor):
+        raise Http404
+    form = {name: request.POST.get(name, "").strip() for name in ("url", "description", "events")}
+    form["ordered"] = "on" if request.POST.get("ordered") else ""
+    try:
+        made, secret = await outbound.create(
+            tenant_id=visitor.tenant.pk,
+            mode=visitor.tenant.mode,
+            actor=visitor.actor,
+            url=form["url"],
+            description=form["description"],
+            events=form["events"].replace(",", " ").split() or ["*"],
+            ordered=bool(form["ordered"]),
+        )
+    except Invalid as error:
+        errors = {fault["field"]: fault["message"] for fault in error.errors}
+        return await _endpoints(request, visitor, status=422, form=form, errors=errors)
+    except Problem as problem:
+        return await _endpoints(request, visitor, status=problem.status, form=form, errors={"url": problem.detail})
+    messages.warning(request, outbound_actions.SHOWN_ONCE.format(secret=secret))
+    return redirect(address("webhook_endpoint", made.uuid, tenant=visitor.tenant.slug))
+
+
+@page("GET", "HEAD", "POST")
+async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
+    """One endpoint: how it stands, what it was sent, and what can be done."""
+    visitor = await known(request)
+    found = await _endpoint(visitor, uuid)
+    if "do" in asked(request):
+        if not may_manage(visitor):
+            raise Http404
+        return await outbound_actions.of_endpoint(request, visitor, found)
+    chosen = {name: request.GET.get(name, "") for name in ("status", "type")}
+    if chosen["status"] and chosen["status"] not in WebhookDelivery.Status.values:
+        raise Http404
+    filters = readings.Filters(status=chosen["status"] or None, type=chosen["type"].replace("\0", "") or None)
+    rows, following = await readings.deliveries(
+        visitor.tenant.pk, found.pk, filters, limit=ROWS, before=_before(request)
+    )
+    standing = (await readings.standings(visitor.tenant.pk, [found.pk]))[found.pk]
+    context = {
+        "visitor": visitor,
+        "may_manage": may_manage(visitor),
+        "endpoint": found,
+        "state": readings.state_of(found),
+        "standing": standing,
+        "signing": len(Secrets.unsealed(found.secrets, place=found.place).signing(datetime.now(UTC))),
+        "deliveries": rows,
+        "older": address("webhook_endpoint", uuid, tenant=visitor.tenant.slug, before=following, **_given(chosen))
+        if following
+        else "",
+        "chosen": chosen,
+        "filtered": any(chosen.values()),
+        "statuses": WebhookDelivery.Status.choices,
+        "types": TYPES,
+    }
+    return render(request, "payments/webhooks/endpoint.html", context)
+
+
+async def _endpoint(visitor: Visitor, uuid: UUID) -> WebhookEndpoint:
+    found = await WebhookEndpoint.async_objects.of(visitor.tenant.pk).filter(uuid=uuid).afirst()
+    if found is None:
+        raise Http404
+    return found
+
+
+def _before(request: HttpRequest) -> int | None:
+    text = request.GET.get("before", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _given(chosen: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in chosen.items() if value}
+
+
+# -- A delivery ----------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def delivery(request: PageRequest, number: int) -> HttpResponse:
+    """One delivery: what was sent, and what came back, try by try."""
+    visitor = await known(request)
+    try:
+        found, of = await readings.delivery(visitor.tenant.pk, number)
+    except Problem:
+        raise Http404 from None
+    if "do" in asked(request):
+        if not may_manage(visitor):
+            raise Http404
+        return await outbound_actions.of_delivery(request, visitor, of, found)
+    made = await readings.tries(found)
+    context = {
+        "visitor": visitor,
+        "may_manage": may_manage(visitor),
+        "delivery": found,
+        "endpoint": of,
+        "body": _pretty(found.body),
+        "tries": [{"try": one, "headers": readings.request_headers(found, one)} for one in made],
+        "closed": found.closed in ("delivered", "dead"),
+    }
+    return render(request, "payments/webhooks/delivery.html", context)
+
+
+def _pretty(body: str) -> str:
+    return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+
+
+# -- The kit ---------------------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def kit(request: PageRequest) -> HttpResponse:
+    """Call a receiver in every way that it has to stand, and show what it did."""
+    visitor = await _manager(request)
+    mine = await readings.endpoints(visitor.tenant.pk)
+    form = {name: asked(request).get(name, "").strip() for name in ("endpoint", "url", "secret")}
+    form["secret"] = form["secret"] or new_secret()
+    context: dict[str, Any] = {"visitor": visitor, "endpoints": mine, "form": form, "checks": testkit.CHECKS}
+    status = 200
+    if request.method == "POST":
+        try:
+            context |= await _tried(visitor, mine, form)
+        except Invalid as error:
+            context["errors"] = {fault["field"]: fault["message"] for fault in error.errors}
+            status = 422
+    return render(request, "payments/webhooks/kit.html", context, status=status)
+
+
+async def _tried(visitor: Visitor, mine: list[WebhookEndpoint], form: dict[str, str]) -> dict[str, Any]:
+    """The results. Raises Invalid (422) with words for the fields."""
+    url, secret = _receiver(mine, form)
+    results: list[testkit.Result] = []
+    try:
+        async with asyncio.timeout(KIT_WITHIN):
+            async for one in testkit.run(url, secret, tls_only=visitor.tenant.mode == Tenant.Mode.LIVE):
+                results.append(one)  # noqa: PERF401 - what there is by the time-out is kept
+    except BadAddress as error:
+        raise Invalid(errors=[{"field": "url", "message": str(error)}]) from None
+    except TimeoutError:
+        pass  # what there is by then is shown
+    passed = sum(one.passed for one in results)
+    return {"results": results, "url": url, "passed": passed, "behaves": passed == len(testkit.CHECKS)}
+
+
+def _receiver(mine: list[WebhookEndpoint], form: dict[str, str]) -> tuple[str, str]:
+    if form["endpoint"]:
+        found = next((one for one in mine if str(one.uuid) == form["endpoint"]), None)
+        if found is None:
+            raise Http404
+        return found.url, Secrets.unsealed(found.secrets, place=found.place).newest
+    if not form["url"]:
+        raise Invalid(errors=[{"field": "url", "message": "Choose an endpoint, or name an address."}])
+    if not testkit.is_secret(form["secret"]):
+        raise Invalid(errors=[{"field": "secret", "message": "wants whsec_ and base64 of 24 to 64 bytes"}])
+    return form["url"], form["secret"]
