@@ -1,5 +1,7 @@
 """The demo: a tenant with two sandbox processors, a login, and payments that look like a shop's."""
 
+import asyncio
+import logging
 import os
 import random
 import secrets
@@ -15,13 +17,20 @@ from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection
 from django_async_backend.db.transaction import async_atomic
 
+from payments import accounts
 from payments.errors import PaymentError
 from payments.models import Processor
+from payments.stripe_sandbox import home
 from registry import access, keys
 from registry.models import ApiKey, Tenant
 
+log = logging.getLogger(__name__)
+
 TENANT, LOGIN, ACTOR = "demo", "operator", "demo"
 PROCESSORS = (("default", "0.05"), ("fallback", "0.15"))
+STRIPE = "stripe"  # the processor's name; the sandbox Stripe sends its webhooks to demo.stripe
+STRIPE_LIMIT = 15.0  # seconds for the sandbox Stripe to start; it takes half of one
+STRIPE_PAUSE = 0.1  # seconds between two looks whether it has
 SCOPES = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
 
 
@@ -38,10 +47,15 @@ class Access(msgspec.Struct, kw_only=True, omit_defaults=True):
     api_key: str = ""
 
 
-async def prepare() -> Access:
-    """Make what is missing of the demo; what is there stays as it is. Raises NotADemo (409)."""
+async def prepare(*, stripe: bool = False) -> Access:
+    """Make what is missing of the demo; what is there stays as it is. Raises NotADemo (409).
+
+    With `stripe` the sandbox Stripe that is being started beside is waited for, and becomes a processor.
+    """
     tenant = await _tenant()
     await _processors(tenant)
+    if stripe and (facts := await _sandbox_stripe()):
+        await _stripe(tenant, facts)
     known = load()
     if not await _is_usable(known.api_key, tenant):
         _, known.api_key = await keys.issue(tenant=tenant, actor=ACTOR, scopes=SCOPES, name="demo")
@@ -66,6 +80,45 @@ async def _tenant() -> Tenant:
 async def _processors(tenant: Tenant) -> None:
     for name, fee in PROCESSORS:
         await Processor.async_objects.aget_or_create(tenant=tenant, name=name, defaults={"kind": "sandbox", "fee": fee})
+
+
+async def _sandbox_stripe() -> home.Facts | None:
+    """Where it is; None when it does not start in time: the demo goes on without cards."""
+    try:
+        async with asyncio.timeout(STRIPE_LIMIT):
+            while True:
+                facts = await asyncio.to_thread(home.load, stripe_home())
+                if facts and await _listens(facts):
+                    return facts
+                await asyncio.sleep(STRIPE_PAUSE)
+    except TimeoutError:
+        log.error("the sandbox Stripe does not answer: the demo has no card payments")
+        return None
+
+
+async def _listens(facts: home.Facts) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(facts.host, facts.port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
+    """Payments go there only if it is asked for by name: a payment without a card would wait for its payer."""
+    secrets = {"secretKey": facts.secret_key, "webhookSecret": facts.webhook_secret}
+    options = {"publishableKey": facts.publishable_key, "onlyByName": True}
+    known = Processor.async_objects.filter(tenant=tenant, name=STRIPE)
+    if (processor := await known.afirst()) is None:
+        await accounts.add(
+            tenant=tenant, name=STRIPE, kind="stripe", actor=ACTOR, url=facts.url, fee="0.039", options=options | secrets
+        )
+        return
+    if processor.url != facts.url:  # its port was taken when it started
+        await known.aupdate(url=facts.url)
+    if accounts.opened(processor).get("secretKey") != facts.secret_key:  # its folder was lost
+        await accounts.change_secrets(tenant=tenant, name=STRIPE, options=secrets, actor=ACTOR)
 
 
 async def _is_usable(plain: str, tenant: Tenant) -> bool:
@@ -97,6 +150,11 @@ def _login(password: str) -> str:
 
 def path() -> Path:
     return Path(settings.REGISTRY_DATA) / "demo.json"
+
+
+def stripe_home() -> Path:
+    """The folder of the sandbox Stripe."""
+    return Path(settings.REGISTRY_DATA) / "stripe"
 
 
 def load() -> Access:

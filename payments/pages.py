@@ -104,6 +104,7 @@ async def _overview(visitor: Visitor) -> dict[str, Any]:
         "figures": figures,
         "series": json.dumps({**figures["series"], "response": response}, separators=(",", ":")),
         "any_sandbox": any("switches" in p for p in figures["processors"]),
+        "any_card": any(p["kind"] == "stripe" and p["enabled"] for p in figures["processors"]),
         "add_processor": f"python manage.py processor add {visitor.tenant.slug} default --kind sandbox --fee 0.05",
     }
 
@@ -234,11 +235,12 @@ async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
 
 @page("POST")
 async def send_test_payment(request: PageRequest) -> HttpResponse:
-    """Accept a payment from the form, the same way as the API's."""
+    """Accept a payment from the form, the same way as the API's. One by card goes on at its page."""
     visitor = await _player(request)
     entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}
+    by_card = request.POST.get("by") == "card"
     try:
-        order = _order(visitor.tenant, **entered)
+        order = _order(visitor.tenant, **entered, processor=await _card_processor(visitor.tenant) if by_card else "")
         started = time.perf_counter()
         await intake.submit(order)
     except Invalid as error:
@@ -247,12 +249,22 @@ async def send_test_payment(request: PageRequest) -> HttpResponse:
             return render(request, "payments/_sent.html", {"errors": errors})
         return await _dashboard(request, visitor, form={**entered, "errors": errors})
     link = f"{reverse('payment_live', args=[order.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
+    if request.htmx and by_card:
+        return HttpResponse(headers={"HX-Redirect": link})
     if request.htmx:
         return render(request, "payments/_sent.html", {"took": time.perf_counter() - started, "link": link})
     return redirect(link)
 
 
-def _order(tenant: Tenant, *, amount: str, description: str) -> intake.Order:
+async def _card_processor(tenant: Tenant) -> str:
+    """The name of a processor that takes cards. Raises Http404 where there is none, and so no button for it."""
+    takes = Processor.async_objects.filter(tenant=tenant, kind="stripe", enabled=True)
+    if (name := await takes.order_by("fee").values_list("name", flat=True).afirst()) is None:
+        raise Http404
+    return str(name)
+
+
+def _order(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> intake.Order:
     """Raises Invalid (422) with words for the fields."""
     wrong = {}
     units = 0
@@ -267,5 +279,10 @@ def _order(tenant: Tenant, *, amount: str, description: str) -> intake.Order:
     if wrong:
         raise Invalid(errors=[{"field": field, "message": message} for field, message in wrong.items()])
     return intake.Order(
-        tenant_id=tenant.pk, correlation_id=uuid4(), amount=units, currency=tenant.currency, description=description
+        tenant_id=tenant.pk,
+        correlation_id=uuid4(),
+        amount=units,
+        currency=tenant.currency,
+        description=description,
+        processor=processor,
     )

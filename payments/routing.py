@@ -93,9 +93,9 @@ class Road:
 def choose(accounts: Sequence[tuple[Account, Endpoint]], *, wanted: str = "", now: float) -> Road | None:
     """The cheapest healthy processor, unless a dearer one is expected to be much faster. None: wait, never fail.
 
-    `accounts` are the tenant's, cheapest first; `wanted` restricts them to one name.
+    `accounts` are the tenant's, cheapest first; `wanted` restricts them to one name, else those only by name are left out.
     """
-    able = [(a, e) for a, e in accounts if a.enabled and (not wanted or a.name == wanted) and e.allows(now)]
+    able = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and e.allows(now)]
     if not able:
         return None
     account, endpoint = able[0]
@@ -113,10 +113,14 @@ def choose(accounts: Sequence[tuple[Account, Endpoint]], *, wanted: str = "", no
     return Road(account, reason)
 
 
+def _is_meant(account: Account, wanted: str) -> bool:
+    return account.name == wanted if wanted else not account.only_by_name
+
+
 def _why_first(accounts: Sequence[tuple[Account, Endpoint]], chosen: Account, wanted: str) -> str:
     if wanted:
         return "asked for by name"
-    passed = [(a, e) for a, e in accounts if a.enabled and a.fee_ppm < chosen.fee_ppm]
+    passed = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and a.fee_ppm < chosen.fee_ppm]
     if not passed:
         return f"cheapest, {chosen.fee_ppm / 10_000:g} % fee"
     account, endpoint = passed[0]

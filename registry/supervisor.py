@@ -104,6 +104,13 @@ def worker(slot: int) -> Part:
     return manage(f"worker-{slot}", "worker", "--slot", str(slot))
 
 
+def stripe(plan: Plan) -> Part:
+    """What plays Stripe for the demo, and tells the demo's account of what happens there."""
+    told = f"{plan.local_address}/webhooks/stripe/demo.stripe"
+    home = str(plan.data / "stripe")
+    return Part("stripe", (sys.executable, "-m", "payments.stripe_sandbox", "--home", home, "--webhook", told))
+
+
 def parts(plan: Plan, listener: socket.socket) -> list[Part]:
     """Everything but the workers, whose number changes."""
     fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
@@ -186,6 +193,7 @@ class Supervisor:
             await asyncio.sleep(PROBE_EVERY)
         print(f"ready {self.plan.address}", flush=True)
         if self.plan.demo:
+            self.keepers["stripe"] = Keeper(stripe(self.plan), self.environ)
             await self.show_demo()
             self.keepers["demo"] = Keeper(manage("demo", "demo", "--url", self.plan.local_address), self.environ)
 
@@ -200,7 +208,7 @@ class Supervisor:
 
     async def show_demo(self) -> None:
         said: list[bytes] = []
-        prepare = manage("demo", "demo", "--prepare", "--json", "--url", self.plan.local_address)
+        prepare = manage("demo", "demo", "--prepare", "--stripe", "--json", "--url", self.plan.local_address)
         status = await self.run_helper(prepare, said.append)
         try:
             facts = json.loads(said[-1])

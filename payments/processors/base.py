@@ -102,6 +102,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return unseal(self.sealed, place=f"processor {self.id}")
 
     @property
+    def only_by_name(self) -> bool:
+        """Routing leaves it out: payments go there if they ask for it by name."""
+        return self.options.get("onlyByName") is True
+
+    @property
     def longest_delay(self) -> float:
         """Seconds after which the processor can no longer book what it was sent: only then does 404 mean no."""
         return self.number("longestDelay", 30.0)

@@ -4,34 +4,70 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from payments.stripe_sandbox import home
 from payments.stripe_sandbox.app import Sandbox
 from payments.stripe_sandbox.server import listen, serving
 from payments.stripe_sandbox.webhooks import Listener
 
 log = logging.getLogger(__name__)
 
+STEP_AFTER = 1.0  # seconds until what happens by itself happens: long enough to be seen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What it was asked to be."""
+
+    listener: socket.socket
+    data: Path | None
+    facts: home.Facts
+    webhooks: list[str]
+
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m payments.stripe_sandbox", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m payments.stripe_sandbox", description="Plays Stripe over HTTP.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=12111)
+    parser.add_argument("--port", type=int, default=12111, help="0 takes a free one")
     parser.add_argument("--data", type=Path, help="a file that keeps the account; without it, it is forgotten")
     parser.add_argument("--secret-key", default="sk_test_sandbox")
     parser.add_argument("--webhook", action="append", default=[], metavar="URL", help="may be given several times")
     parser.add_argument("--webhook-secret", default="whsec_sandbox")
+    parser.add_argument("--home", type=Path, help="a folder for account, keys and port, made if missing; instead of those")
     return parser.parse_args()
 
 
-async def run(wanted: argparse.Namespace) -> None:
+def plan(wanted: argparse.Namespace) -> Plan:
+    """Raises OSError where the port is taken; one that was only remembered is given up for another."""
+    if wanted.home is None:
+        publishable = wanted.secret_key.replace("sk_", "pk_", 1)
+        facts = home.Facts(
+            secret_key=wanted.secret_key, publishable_key=publishable, webhook_secret=wanted.webhook_secret
+        )
+        return Plan(listen(wanted.host, wanted.port), wanted.data, facts, wanted.webhook)
+    facts = home.load(wanted.home) or home.fresh()
+    try:
+        listener = listen(wanted.host, facts.port)
+    except OSError:
+        listener = listen(wanted.host)
+    facts.host, facts.port = listener.getsockname()[:2]
+    home.save(wanted.home, facts)
+    return Plan(listener, home.journal(wanted.home), facts, wanted.webhook)
+
+
+async def run(plan: Plan) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    sandbox = Sandbox(secret_key=wanted.secret_key, data=wanted.data)
-    sandbox.webhooks.listeners += [Listener(url=url, secret=wanted.webhook_secret) for url in wanted.webhook]
-    async with serving(sandbox, listen(wanted.host, wanted.port)) as url:
+    facts = plan.facts
+    sandbox = Sandbox(secret_key=facts.secret_key, publishable_key=facts.publishable_key, data=plan.data)
+    sandbox.step_after = STEP_AFTER
+    sandbox.webhooks.listeners += [Listener(url=url, secret=facts.webhook_secret) for url in plan.webhooks]
+    async with serving(sandbox, plan.listener) as url:
         log.info("Stripe is played at %s", url)
         sandbox.webhooks.send_undelivered()
         await stop.wait()
@@ -41,9 +77,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     wanted = arguments()
     try:
-        asyncio.run(run(wanted))
+        made = plan(wanted)
     except OSError as error:
         sys.exit(f"cannot listen on {wanted.host}:{wanted.port}: {error}")
+    asyncio.run(run(made))
 
 
 if __name__ == "__main__":

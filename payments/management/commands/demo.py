@@ -24,11 +24,12 @@ class Command(AsyncCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the service answers")
         parser.add_argument("--prepare", action="store_true", help="make what is missing and stop")
+        parser.add_argument("--stripe", action="store_true", help="wait for the sandbox Stripe, and pay by card with it")
         add_json(parser)
 
-    async def run(self, *, url: str, prepare: bool, json: bool, **_: Any) -> None:
+    async def run(self, *, url: str, prepare: bool, stripe: bool, json: bool, **_: Any) -> None:
         url = url.rstrip("/")
-        known = await demo.prepare()
+        known = await demo.prepare(stripe=stripe)
         if prepare or json:
             facts = demo.facts(url, known)
             self.tell("\n".join(f"{name:<9} {value}" for name, value in facts.items()), facts, as_json=json)

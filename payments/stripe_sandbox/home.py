@@ -1,0 +1,55 @@
+"""The folder of a sandbox that starts again and again: its account, its keys and, where it can, its port."""
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+
+class Facts(msgspec.Struct, kw_only=True, rename="camel"):
+    """What whoever wants to use the sandbox must know."""
+
+    secret_key: str
+    publishable_key: str
+    webhook_secret: str
+    port: int = 0  # where it was reached last
+    host: str = "127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+def load(home: Path) -> Facts | None:
+    try:
+        return msgspec.json.decode(path(home).read_bytes(), type=Facts)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def fresh() -> Facts:
+    name = secrets.token_urlsafe(18).replace("-", "").replace("_", "")
+    return Facts(
+        secret_key=f"sk_test_{name}",
+        publishable_key=f"pk_test_{name}",
+        webhook_secret=f"whsec_{secrets.token_hex(16)}",
+    )
+
+
+def save(home: Path, facts: Facts) -> None:
+    """Written aside and moved, so that nobody reads half a file; readable by its owner alone."""
+    home.mkdir(parents=True, exist_ok=True)
+    aside = path(home).with_suffix(f".{os.getpid()}")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(facts))
+    aside.replace(path(home))
+
+
+def path(home: Path) -> Path:
+    return home / "account.json"
+
+
+def journal(home: Path) -> Path:
+    return home / "journal"
