@@ -9,3 +9,5 @@ class PaymentsConfig(AppConfig):
 
     def ready(self) -> None:
         from payments import chores, health, intake, takeout, tasks  # noqa: F401 - register gauges, the spill's kind, drain, chores, work table
+        from payments.billing import chores as billing_chores  # noqa: F401
+        from payments.billing import readiness  # noqa: F401 - the gate

@@ -12,9 +12,9 @@ from payments.billing import dunning, platform, readiness, subscriptions
 from payments.billing.errors import BillingAway, NotReady
 from payments.errors import PaymentError
 from payments.models import Plan, Subscription
-from payments.models.billing import Dunning
+from payments.models.billing import Dunning, Paid
 from registry import audit
-from registry.models import Membership
+from registry.models import Membership, Tenant
 from registry.pages import PageRequest, known, page
 from registry.visitors import SUPERUSER, Visitor
 
@@ -22,10 +22,10 @@ MAY_OWN = frozenset({Membership.Role.OWNER, SUPERUSER})
 LONGEST_REASON = 500  # characters, as in the admin
 
 
-async def banner(tenant_id: int) -> dict[str, str] | None:
-    """What a tenant's people should read above everything else; None while all is well."""
-    found = await Subscription.async_objects.filter(pk=tenant_id).exclude(dunning=Dunning.NONE).afirst()
-    if found is None:
+async def banner(tenant: Tenant) -> dict[str, str] | None:
+    """What a tenant's people should read above everything else; None while all is well, or was never begun."""
+    found = await Subscription.async_objects.filter(pk=tenant.pk).exclude(dunning=Dunning.NONE).afirst()
+    if found is None or (tenant.mode == Tenant.Mode.SANDBOX and found.status == Paid.UNPAID):
         return None
     consequence = dunning.CONSEQUENCES[Dunning(found.dunning)]
     return {"text": consequence.banner, "colour": consequence.colour}
@@ -141,7 +141,7 @@ async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **
         "may_own": visitor.role in MAY_OWN,
         "subscription": found,
         "look": LOOKS[found.status] if found else None,
-        "banner": await banner(visitor.tenant.pk),
+        "banner": await banner(visitor.tenant),
         "invoices": invoices,
         "invoices_unread": unread,
         "plans": [one async for one in Plan.async_objects.filter(offered=True)],

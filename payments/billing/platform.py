@@ -18,11 +18,14 @@ from payments.billing import subscriptions
 from payments.billing.errors import BillingAway, BillingOff
 from payments.models import Plan, Subscription
 from payments.processors.stripe_client import CONNECT_TIMEOUT, SEND_TIMEOUT
+from registry import database
 from registry.models import Tenant
 
 log = logging.getLogger(__name__)
 
 RETRIES = 1  # a person waits; each request that changes something has its own key
+LOOKED_AT = 10  # subscriptions of one customer, newest first
+OVER = frozenset({"canceled", "incomplete_expired"})
 INVOICES = 12  # shown on the plan's page: a year
 
 
@@ -35,6 +38,7 @@ async def account() -> AsyncIterator[stripe.StripeClient]:
     """The platform's client. Raises BillingOff (409); what Stripe refuses or does not answer becomes BillingAway (503)."""
     if not is_on():
         raise BillingOff
+    await database.release()  # whoever asks may hold a connection, and Stripe takes its time
     http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT))
     where: Any = {"base_addresses": {"api": settings.BILLING_STRIPE_URL}} if settings.BILLING_STRIPE_URL else {}
     try:
@@ -81,7 +85,6 @@ async def came_back(*, tenant_id: int, session_id: str) -> bool:
 
 async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
     """Which of `tenants` the checkout is of, once its subscription is copied; None for anybody else's, and for one unpaid."""
-    asked_at = datetime.now(UTC)
     async with account() as client:
         try:
             session = await client.v1.checkout.sessions.retrieve_async(session_id)
@@ -90,27 +93,23 @@ async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
         tenant_id = next((one for one in tenants if session.client_reference_id == str(one)), None)
         if tenant_id is None or not session.subscription:
             return None
-        newest = await client.v1.subscriptions.retrieve_async(_id(session.subscription))
-    await subscriptions.copy(tenant_id=tenant_id, newest=newest.to_dict(), asked_at=asked_at)
+    await subscriptions.remember(tenant_id=tenant_id, customer=_id(session.customer))
+    await refresh(tenant_id, _id(session.customer))
     return tenant_id
 
 
-async def refresh(subscription: Subscription) -> bool:
-    """Ask Stripe how the subscription is, and write that down."""
+async def refresh(tenant_id: int, customer: str) -> bool:
+    """Ask Stripe for the customer's subscription and write down how it is. False when there is none, or a later look was faster.
+
+    By the customer, not by an event's subscription: one that was ended long ago must not speak for its successor.
+    """
     asked_at = datetime.now(UTC)
     async with account() as client:
-        newest = await client.v1.subscriptions.retrieve_async(subscription.stripe_subscription)
-    return await subscriptions.copy(tenant_id=subscription.pk, newest=newest.to_dict(), asked_at=asked_at)
-
-
-async def find(tenant_id: int, customer: str) -> bool:
-    """The newest subscription of a customer, where its browser never came back to tell."""
-    asked_at = datetime.now(UTC)
-    async with account() as client:
-        found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": 1})
+        found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": LOOKED_AT})
     if not found.data:
         return False
-    return await subscriptions.copy(tenant_id=tenant_id, newest=found.data[0].to_dict(), asked_at=asked_at)
+    newest = next((one for one in found.data if one.status not in OVER), found.data[0])  # they come newest first
+    return await subscriptions.copy(tenant_id=tenant_id, newest=newest.to_dict(), asked_at=asked_at)
 
 
 async def _price(client: stripe.StripeClient, plan: Plan) -> str:

@@ -15,6 +15,7 @@ from registry import audit, database
 from registry.fresh import Fresh
 from registry.models import Tenant
 
+HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # a plan that is taken again stays as it is
 ACTOR = "billing"  # in the audit trail, where nobody pressed a button
 
 
@@ -23,17 +24,18 @@ async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
     now = datetime.now(UTC)
     async with async_atomic():
         found = await _locked(tenant.pk)
-        if found is not None and found.plan_id == plan.pk:
+        if found is not None and found.plan_id == plan.pk and found.status in HELD:
             return found
         end = found.trial_end if found and found.trial_end else now + timedelta(days=plan.trial_days)
-        status = Paid.TRIALING if plan.price and plan.trial_days else Paid.ACTIVE if not plan.price else Paid.UNPAID
+        status = Paid.ACTIVE if not plan.price else Paid.UNPAID if not plan.trial_days else Paid.TRIALING
+        over = status is Paid.TRIALING and end <= now
         fields = {
             "plan": plan,
-            "status": status,
-            "trial_end": end if plan.price else None,
+            "status": Paid.PAST_DUE if over else status,
+            "trial_end": end if plan.price else found and found.trial_end,
             "stripe_subscription": "",
             "cancel_at": None,
-            "past_due_since": None,
+            "past_due_since": end if over else None,
             "changed_at": now,
         }
         if found is None:
@@ -46,16 +48,15 @@ async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
     return found
 
 
-async def remember(*, tenant_id: int, plan: Plan, customer: str, subscription: str = "") -> None:
-    """Note Stripe's names for a tenant before anything is known of its state."""
-    fields = {"plan": plan, "stripe_customer": customer, "changed_at": datetime.now(UTC)}
-    if subscription:
-        fields["stripe_subscription"] = subscription
+async def remember(*, tenant_id: int, customer: str, plan: Plan | None = None) -> None:
+    """Note Stripe's name for a tenant before anything is known of its state."""
     async with async_atomic():
-        if await _locked(tenant_id) is None:
-            await Subscription.async_objects.acreate(tenant_id=tenant_id, status=Paid.UNPAID, **fields)
-        else:
-            await Subscription.async_objects.filter(pk=tenant_id).aupdate(**fields)
+        if await _locked(tenant_id) is not None:
+            await Subscription.async_objects.filter(pk=tenant_id).aupdate(stripe_customer=customer)
+        elif plan is not None:
+            await Subscription.async_objects.acreate(
+                tenant_id=tenant_id, plan=plan, status=Paid.UNPAID, stripe_customer=customer
+            )
 
 
 async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime) -> bool:

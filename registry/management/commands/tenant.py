@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from registry import access, audit, erasure, keys, takeout
+from registry import access, audit, erasure, gates, keys, takeout
 from registry.currencies import CURRENCIES
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 from registry.management.takeout import sink
@@ -31,6 +31,10 @@ class Command(AsyncCommand):
         create.add_argument("--open", action="store_true", help="requests without a key may act as this tenant")
         create.add_argument("--mode", choices=Tenant.Mode.values, default=Tenant.Mode.SANDBOX.value)
         add_json(create)
+        live = verbs.add_parser("live", help="let a tenant take real money, where nothing is missing; for good")
+        live.add_argument("slug")
+        live.add_argument("--reason", default="", help="kept in the audit trail")
+        add_json(live)
         add_json(verbs.add_parser("list", help="all tenants"))
         export = verbs.add_parser("export", help="everything of a tenant, as lines of JSON")
         export.add_argument("slug")
@@ -64,6 +68,12 @@ class Command(AsyncCommand):
             raise CommandError(f"there is a tenant {slug!r} already") from error
         text = f"Tenant {slug} is ready ({mode}, {currency}).\nIts API key, shown this once: {plain}"
         self.tell(text, {"tenant": slug, "apiKey": plain}, as_json=json)
+
+    async def do_live(self, *, slug: str, reason: str, json: bool, **_: Any) -> None:
+        tenant = await tenant_named(slug)
+        done = await gates.go_live(tenant=tenant, actor=actor(), reason=reason)
+        text = f"Tenant {slug} is live." if done else f"Tenant {slug} is live already."
+        self.tell(text, {"tenant": slug, "mode": Tenant.Mode.LIVE.value, "changed": done}, as_json=json)
 
     async def do_list(self, *, json: bool, **_: Any) -> None:
         tenants = [tenant async for tenant in Tenant.async_objects.order_by("slug")]
