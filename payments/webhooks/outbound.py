@@ -128,11 +128,6 @@ async def switch(*, tenant_id: int, uuid: UUID, enabled: bool, reason: str = TUR
     return bool(await mine.aupdate(enabled=enabled, changed_at=Now(), **fields))
 
 
-async def switch_all(*, tenant_id: int, uuids: Sequence[UUID], enabled: bool) -> int:
-    """How many were switched."""
-    return sum([await switch(tenant_id=tenant_id, uuid=uuid, enabled=enabled) for uuid in uuids])
-
-
 async def rotate(*, tenant_id: int, uuid: UUID) -> str:
     """A new secret, shown once. The one before signs beside it for 24 hours."""
     async with async_atomic():
@@ -290,6 +285,26 @@ async def replay_many(*, tenant_id: int, delivery_ids: Sequence[int]) -> int:
     return done
 
 
+async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reason: str) -> int:
+    """Replay these, (tenant, delivery), for an operator: tenant by tenant, recorded; how many were."""
+    total = 0
+    for tenant_id in dict.fromkeys(tenant for tenant, _ in deliveries):
+        ids = [number for tenant, number in deliveries if tenant == tenant_id]
+        async with async_atomic():
+            if done := await replay_many(tenant_id=tenant_id, delivery_ids=ids):
+                total += done
+                await audit.record(
+                    actor=actor,
+                    action="delivery.replay",
+                    target="webhook deliveries",
+                    tenant_id=tenant_id,
+                    rows=done,
+                    reason=reason,
+                    detail={"ids": ids},
+                )
+    return total
+
+
 async def trim() -> int:
     """Remove what was closed a month ago, and what is left of deleted endpoints; how many deliveries."""
     gone = 0
@@ -306,5 +321,4 @@ async def _run(name: str, parameters: dict[str, Any]) -> list[Any]:
         return await cursor.fetchall() if cursor.description else []
 
 
-switch_sync = sync_twin(switch)
-replay_many_sync = sync_twin(replay_many)
+replay_for_sync = sync_twin(replay_for)
