@@ -22,6 +22,7 @@ from registry import embedded
 NAMES = (
     *("accept", "settle", "contest", "latency", "summary", "memory", "recovery"),
     *("queue-push", "queue-pop", "queue-dwell", "queue-latency", "queue-groups", "queue-history", "queue-peers"),
+    "refunds-chaos",
 )
 RESULTS = Path(__file__).parent / "results"
 

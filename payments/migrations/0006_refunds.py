@@ -133,7 +133,7 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=("tenant", "public_id"), name="refund_once_per_tenant"),
                     models.UniqueConstraint(fields=("tenant", "payment", "number"), name="refund_number_once"),
                     models.UniqueConstraint(
-                        condition=models.Q(("reference", ""), _negated=True),
+                        condition=models.Q(("reference__gt", "")),
                         fields=("tenant", "processor", "reference"),
                         name="refund_reference_once",
                     ),

@@ -59,7 +59,7 @@ class Refund(AsyncModelMixin, models.Model):
             models.UniqueConstraint(fields=["tenant", "payment", "number"], name="refund_number_once"),
             models.UniqueConstraint(
                 fields=["tenant", "processor", "reference"],
-                condition=~models.Q(reference=""),
+                condition=models.Q(reference__gt=""),
                 name="refund_reference_once",
             ),
             models.CheckConstraint(condition=models.Q(amount__gt=0), name="refund_amount_positive"),

@@ -158,6 +158,14 @@ def _reference(debt: Debt) -> str:
     return f"sandbox-{debt.refund_id}"
 
 
+def _booked_as(debt: Debt) -> UUID:
+    """The id in the books. A payment that we did not send is known there by its reference, and not by our id of it."""
+    try:
+        return UUID(debt.payment_reference)
+    except ValueError:
+        return debt.payment_id
+
+
 async def _give_back(batch: Sequence[_Return]) -> list[bool]:
     """Whether each stands in the books now, for the first time or not."""
     keys = {"processor": [b.processor_id for b in batch], "refund": [b.debt.refund_id for b in batch]}
@@ -165,7 +173,7 @@ async def _give_back(batch: Sequence[_Return]) -> list[bool]:
         SQL["refund"],
         {
             **keys,
-            "correlation": [b.debt.payment_id for b in batch],
+            "correlation": [_booked_as(b.debt) for b in batch],
             "amount": [b.debt.amount for b in batch],
             "currency": [b.debt.currency for b in batch],
             "requested_at": [b.debt.requested_at for b in batch],

@@ -91,7 +91,7 @@ WITH input AS MATERIALIZED (
     SELECT i.*, EXISTS (
         SELECT FROM payments_refund o
         WHERE o.tenant_id = i.tenant_id AND o.processor_id = i.processor_id AND o.reference = i.reference
-          AND o.reference <> '' AND o.id <> i.refund_id
+          AND o.reference > '' AND o.id <> i.refund_id
     ) AS taken
     FROM input i
     WHERE (SELECT count(*) FROM held) >= 0

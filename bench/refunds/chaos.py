@@ -1,0 +1,214 @@
+"""Refunds owed are paid while workers are killed: how many twice, how many not, and how long it takes.
+
+Real payments by card at our own Stripe over HTTP, refunded through the API; two worker processes pay the debts, and one of
+them, its horse or all of it, is killed with -9 again and again while refunds are in flight. What counts is what stands in
+Stripe's own books afterwards, one refund object per debt, and whether ours say the same.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.figures import Effort, Figure
+from bench.place import Place, Process, answers, console, free_port, place, process, progress, wait_until, web
+
+REFUNDS = {Effort.QUICK: 300, Effort.NORMAL: 10_000, Effort.FULL: 10_000}
+KILLS = {Effort.QUICK: 3, Effort.NORMAL: 20, Effort.FULL: 20}
+WORKERS = 2
+CALLERS = 8  # threads that ask for payments and refunds
+PER_CALL = 500  # payments of one batch
+PATIENCE = 600.0  # seconds without an end after which the run is given up
+SEED = 20  # of the dice: which worker, how much of it, after how much work
+SECRET = "sk_test_chaos"
+AMOUNT, BACK = "19.90", "5.00"
+RETURNED = "SELECT count(*) FROM payments_refund WHERE closed = 'returned'"
+BEGUN = "SELECT count(*) FROM payments_refund WHERE closed IS NULL AND status <> 'owed'"
+
+
+def run(effort: Effort) -> list[Figure]:
+    wanted, kills = REFUNDS[effort], KILLS[effort]
+    with place("refunds_chaos") as here, stripe(here) as address:
+        options = ("--option", f"secretKey={SECRET}", "--option", "webhookSecret=whsec_chaos")
+        here.manage("processor", "add", "bench", "cards", "--kind", "stripe", "--url", address, *options)
+        with web(here) as accepting:
+            pay(here, accepting.port, wanted)
+            ask_back(here, accepting.port)
+        started = time.monotonic()
+        struck = Crew(here, kills).pay_back(wanted)
+        seconds = time.monotonic() - started
+        return figures(here, address, wanted, struck, seconds)
+
+
+@contextmanager
+def stripe(here: Place) -> Iterator[str]:
+    port = free_port()
+    command = (sys.executable, "-m", "payments.stripe_sandbox", "--port", str(port), "--secret-key", SECRET)
+    with process(here, "stripe", *command) as playing:
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: playing.check() or answers(f"{address}/v1/refunds"), "the sandbox Stripe answers")
+        yield address
+
+
+# -- What is owed ------------------------------------------------------------------------------------------
+
+
+def pay(here: Place, port: int, wanted: int) -> None:
+    """So many card payments that have succeeded."""
+    for done in range(0, wanted, PER_CALL):
+        items = [
+            {"correlationId": str(uuid.uuid4()), "amount": AMOUNT, "paymentMethod": "pm_card_visa"}
+            for _ in range(min(PER_CALL, wanted - done))
+        ]
+        verdicts = Counter(one["status"] for one in call(here, port, "/payments/batch", {"items": items})["results"])
+        if set(verdicts) != {"queued"}:
+            raise AssertionError(f"a batch was answered with {verdicts}")
+    paid = "SELECT count(*) FROM payments_payment WHERE closed = 'succeeded'"
+    with progress() as bars, worker(here, 9):
+        bar = bars.add_task("card payments", total=wanted)
+        until(lambda: bars.update(bar, completed=here.ask(paid)) or here.ask(paid) >= wanted)
+
+
+def ask_back(here: Place, port: int) -> None:
+    """A refund of a part of each, so that one paid twice would not be refused by the processor."""
+    with here.connect() as connection:
+        ids = [row[0] for row in connection.execute("SELECT correlation_id FROM payments_payment")]
+    with progress() as bars, ThreadPoolExecutor(CALLERS) as pool:
+        bar = bars.add_task("refunds asked for", total=len(ids))
+        for said in pool.map(lambda one: call(here, port, f"/payments/{one}/refunds", {"amount": BACK}), ids):
+            if said["status"] != "owed":
+                raise AssertionError(f"a refund was answered with {said}")
+            bars.advance(bar)
+
+
+def call(here: Place, port: int, path: str, body: Any) -> Any:
+    headers = {"Content-Type": "application/json", **here.headers}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def worker(here: Place, slot: int) -> Iterator[Process]:
+    with process(here, f"worker-{slot}", sys.executable, "manage.py", "worker", "--slot", str(slot)) as found:
+        yield found
+
+
+# -- Killing -----------------------------------------------------------------------------------------------
+
+
+class Crew:
+    """The workers, and who strikes them."""
+
+    def __init__(self, here: Place, kills: int) -> None:
+        self.here, self.kills = here, kills
+        self.dice = random.Random(SEED)
+        self.struck: Counter[str] = Counter()
+
+    def pay_back(self, wanted: int) -> Counter[str]:
+        """All debts, through all kills, each of them while refunds are in flight."""
+        step = wanted // (self.kills + 2)  # returned between two kills, so that work is left for the last one
+        with ExitStack() as stack, progress() as bars:
+            bar = bars.add_task("paying back", total=wanted)
+            places = [stack.enter_context(ExitStack()) for _ in range(WORKERS)]
+            crew = [place.enter_context(worker(self.here, slot)) for slot, place in enumerate(places)]
+            for _ in range(self.kills):
+                goal = self.returned(bars, bar) + self.dice.randint(step // 2, step)
+                until(lambda: self.returned(bars, bar) >= goal)  # noqa: B023 - asked before the next round
+                until(lambda: self.here.ask(BEGUN) > 0)
+                slot = self.dice.randrange(WORKERS)
+                if self.strike(crew[slot]):
+                    places[slot].close()
+                    crew[slot] = places[slot].enter_context(worker(self.here, slot))
+            until(lambda: self.returned(bars, bar) >= wanted)
+        return self.struck
+
+    def returned(self, bars: Any, bar: Any) -> int:
+        count = int(self.here.ask(RETURNED))
+        bars.update(bar, completed=count)
+        return count
+
+    def strike(self, victim: Process) -> bool:
+        """Kill its horse, which the worker replaces, or the worker itself; whether it has to be started again."""
+        horses = children(victim.pid)
+        if horses and self.dice.random() < 0.75:
+            os.kill(horses[0], signal.SIGKILL)
+            self.struck["horses"] += 1
+            return False
+        for pid in (victim.pid, *horses):
+            os.kill(pid, signal.SIGKILL)
+        victim.popen.wait()
+        self.struck["workers"] += 1
+        return True
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def until(question: Callable[[], object]) -> None:
+    wait_until(question, "the refunds come to their end", PATIENCE, every=0.02)
+
+
+# -- The books ---------------------------------------------------------------------------------------------
+
+
+def figures(here: Place, address: str, wanted: int, struck: Counter[str], seconds: float) -> list[Figure]:
+    theirs = Counter(one["metadata"]["registry_refund"] for one in refunds_there(address))
+    with here.connect() as connection:
+        ours = {str(row[0]) for row in connection.execute("SELECT public_id FROM payments_refund")}
+        tries = connection.execute("SELECT sum(attempt)::float8 / count(*) FROM payments_refund").fetchone()
+    twice = sum(count - 1 for count in theirs.values())
+    proof = here.manage("ledger", "verify").strip()
+    console.print(proof, style="dim", highlight=False)
+    who = ", ".join(f"{count} {what}" for what, count in sorted(struck.items()))
+    return [
+        Figure("refunds paid twice", twice, target=0, at_most=True,
+               note=f"{wanted:,} owed, {sum(theirs.values()):,} in Stripe's books; killed with -9: {who}"),
+        Figure("refunds owed and not paid", len(ours - set(theirs)), target=0, at_most=True),
+        Figure("refunds paid and not owed", len(set(theirs) - ours), target=0, at_most=True),
+        Figure("returned events and ledger lines that are not one per refund", surplus(here), target=0, at_most=True),
+        Figure("seconds until all were paid", seconds, "s", note=f"{wanted / seconds:.0f} refunds/s, kills included"),
+        Figure("attempts per refund", tries[0] if tries else 0.0),
+    ]  # fmt: skip
+
+
+def refunds_there(address: str) -> Iterator[dict[str, Any]]:
+    after = ""
+    while True:
+        request = urllib.request.Request(
+            f"{address}/v1/refunds?limit=100{after}", headers={"Authorization": f"Bearer {SECRET}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            page = json.load(answer)
+        yield from page["data"]
+        if not page["has_more"]:
+            return
+        after = f"&starting_after={page['data'][-1]['id']}"
+
+
+def surplus(here: Place) -> int:
+    """Refunds of which the timeline or the ledger says it other than once."""
+    return int(
+        here.ask(
+            """SELECT count(*) FROM payments_refund r
+            WHERE (SELECT count(*) FROM payments_paymentevent e
+                    WHERE e.tenant_id = r.tenant_id AND e.payment_id = r.payment_id AND e.kind = 'refund.returned') <> 1
+               OR (SELECT array_agg(l.amount ORDER BY l.amount) FROM payments_ledgerentry l
+                    WHERE l.tenant_id = r.tenant_id AND l.payment_id = r.payment_id AND l.cause = 'refund')
+                  IS DISTINCT FROM ARRAY[-r.amount, r.amount]"""
+        )
+    )
