@@ -431,4 +431,5 @@ def test_up_with_the_demo_says_where_to_go_and_payments_move(up):
     panel = dict(re.findall(r"│ (\w[\w ]*?) {2,}(\S+)", running.out))
     assert (panel["Page"], panel["Admin"], panel["Login"]) == (url, f"{url}/admin/", "operator")
     assert "Demo shop" in read(url)
+    assert "[stripe] INFO Stripe is played at " in running.log and "Pay by card" in read(url)
     running.until(lambda: json.loads(read(f"{url}/payments-summary", panel["API key"]))["default"]["totalRequests"] > 0)
