@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from payments import differences, ledger, reconcile
+from payments import differences, ledger, reconcile, refunds
 from payments.differences import NotBookable
 from payments.models import (
     Attempt,
@@ -32,6 +32,7 @@ from registry.models import AuditEntry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_payment, make_processor, make_stripe, make_tenant
+from tests.payments.refunding import paying_back
 from tests.settling import accept, until_settled
 
 WHY = "the provider explained it"
@@ -503,6 +504,20 @@ async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, boo
 
     assert (outcome.records, outcome.payments, outcome.differences) == (1, 1, 0)
     assert [one.resolution for one in await in_thread(found)] == ["booked"]
+
+
+async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, books):
+    await in_thread(book_there, books)
+    await compare(tenant)
+    await differences.book(difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    booked = await in_thread(Payment.objects.get)
+
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
+    async with paying_back():
+        await eventually(lambda: in_thread(Payment.objects.filter(refunded=500).exists))
+
+    assert (await compare(tenant, again=True)).differences == 0
+    assert (await ledger.prove(tenant_id=tenant.pk)).sound
 
 
 async def test_an_external_booking_that_vanishes_there_is_missed_under_the_id_that_they_knew(tenant, books):
