@@ -98,6 +98,8 @@ WITH attempts AS (
 ), letters AS (
     DELETE FROM payments_deadletter c WHERE c.tenant_id = %(tenant)s
         AND NOT EXISTS (SELECT FROM payments_payment p WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id)
+), differences AS (
+    DELETE FROM payments_difference WHERE tenant_id = %(tenant)s  -- the sandboxes' books are gone as well
 )
 SELECT 1 FROM payments_rollup WHERE tenant_id = %(tenant)s  -- locked in the order in which settling locks them
 ORDER BY tenant_id, width, starts_at, processor_id, currency FOR UPDATE;

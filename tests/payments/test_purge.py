@@ -4,14 +4,15 @@ import asyncio
 from typing import Any
 
 from django.db import connection
+from django.utils import timezone
 from django_async_backend.db import async_new_connection
 
-from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Rollup
+from payments.models import Attempt, DeadLetter, Difference, LedgerEntry, Payment, PaymentEvent, Rollup
 from registry.models import Tenant
 from tests.conftest import Api, at_work, make_key
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor, make_tenant
 
-OWNED = (Payment, PaymentEvent, Attempt, LedgerEntry, Rollup, DeadLetter)
+OWNED = (Payment, PaymentEvent, Attempt, LedgerEntry, Rollup, DeadLetter, Difference)
 
 
 async def purge(api: Api) -> tuple[int, dict[str, Any]]:
@@ -36,6 +37,11 @@ async def test_everything_of_a_sandbox_tenant_goes(api: Api, tenant, default):
             await api.until(payment["correlationId"], "succeeded")
     await api.pay(scheduledFor="2026-12-01T00:00:00Z")
     await in_thread(lambda: make_dead_letter(make_payment(tenant)))
+    await in_thread(
+        lambda: Difference.objects.create(
+            tenant=tenant, processor=tenant.processors.get(), kind="missing_here", key="x", requested_at=timezone.now()
+        )
+    )
 
     answer = await purge(api)
 
