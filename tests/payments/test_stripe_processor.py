@@ -1,0 +1,341 @@
+"""The processor of kind stripe by itself, before a Stripe that gets into trouble: what each answer proves."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import msgspec
+import pytest
+
+from payments.errors import AmountRefused
+from payments.processors.base import Account, Debt, Order, Outcome, Result
+from payments.processors.stripe import StripeProcessor
+from payments.processors.stripe_amounts import from_stripe, to_stripe
+from registry.sealing import seal
+from tests.bed.stripe import SandboxStripe, sandbox_stripe
+
+CREATE = "POST /v1/payment_intents"
+SECURE, DECLINED = "pm_card_threeDSecure2Required", "pm_card_chargeDeclined"
+
+
+@pytest.fixture
+async def stripe() -> AsyncIterator[SandboxStripe]:
+    async with sandbox_stripe() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def processor() -> AsyncIterator[StripeProcessor]:
+    async with StripeProcessor() as one:
+        yield one
+
+
+def account(stripe: SandboxStripe, *, key: str = "sk_test_bed", url: str | None = None, **options: Any) -> Account:
+    return Account(
+        id=7,
+        tenant_id=1,
+        name="stripe",
+        kind="stripe",
+        url=stripe.url if url is None else url,
+        fee_ppm=50_000,
+        options=options,
+        enabled=True,
+        endpoint="e",
+        sealed=seal({"secretKey": key}, place="processor 7"),
+    )
+
+
+def order(card: str = "", **fields: Any) -> Order:
+    now = datetime.now(UTC)
+    method = {**({"paymentMethod": card} if card else {}), **fields.pop("method", {})}
+    return Order(
+        **{
+            "correlation_id": uuid4(),
+            "tenant_id": 1,
+            "amount": 1990,
+            "currency": "BRL",
+            "requested_at": now.replace(microsecond=now.microsecond // 1000 * 1000),
+            "method": method or None,
+            **fields,
+        }
+    )
+
+
+def said(outcome: Outcome) -> tuple[str, str]:
+    return outcome.result.value, outcome.code
+
+
+# -- Sends ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_stripe_does_not_know_is_an_outage_and_no_payments_fault(stripe, processor):
+    outcome = await processor.send(order("pm_card_visa"), account(stripe, key="sk_test_other"))
+
+    assert (outcome.result, outcome.outage, outcome.healthy) == (Result.NOT_BOOKED, True, False)
+
+
+async def test_nobody_at_the_address_means_that_nothing_was_booked(stripe, processor):
+    outcome = await processor.send(order("pm_card_visa"), account(stripe, url="http://127.0.0.1:9"))
+
+    assert (said(outcome), outcome.outage) == (("not_booked", "no_connection"), True)
+
+
+async def test_a_live_key_is_never_used_outside_production(stripe, processor):
+    outcome = await processor.send(order("pm_card_visa"), account(stripe, key="sk_live_bed"))
+
+    assert said(outcome) == ("not_booked", "live_key_refused")
+    assert stripe.received() == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "proved"),
+    [
+        ("rate_limit", ("not_booked", "rate_limit")),
+        ("error_before", ("unknown", "http_500")),
+        ("drop_before", ("unknown", "ServerDisconnectedError")),
+        ("drop_after", ("unknown", "ServerDisconnectedError")),
+    ],
+)
+async def test_what_each_kind_of_trouble_proves(stripe, processor, trouble, proved):
+    stripe.fails(trouble, on=CREATE)
+
+    outcome = await processor.send(order("pm_card_visa"), account(stripe))
+
+    assert said(outcome) == proved
+    assert not outcome.healthy
+
+
+async def test_a_method_that_does_not_exist_is_a_decline_that_names_no_secret(stripe, processor):
+    outcome = await processor.send(order("pm_no_such_thing"), account(stripe))
+
+    assert said(outcome) == ("declined", "resource_missing")
+
+
+async def test_the_answer_of_a_repeat_is_old_so_that_the_intent_is_asked_for(stripe, processor):
+    mine = order(SECURE)
+    first = await processor.send(mine, account(stripe))
+    await stripe.authenticates(first.reference)
+
+    again = await processor.send(mine, account(stripe))
+
+    assert (first.result, again.result) == (Result.REQUIRES_ACTION, Result.BOOKED)
+    assert len(stripe.all("payment_intent")) == 1
+
+
+async def test_an_error_after_the_intent_was_made_says_nothing_of_the_intent(stripe, processor):
+    """Else a payment whose declined intent could not be canceled yet would be sent again, to a second one."""
+    stripe.fails("rate_limit", on="*/cancel", times=1)
+    mine = order(DECLINED)
+
+    outcome = await processor.send(mine, account(stripe))
+    later = await processor.look_up(msgspec.structs.replace(mine, reference=outcome.reference), account(stripe))
+
+    assert (outcome.result, outcome.reference) == (Result.UNKNOWN, stripe.all("payment_intent")[0]["id"])
+    assert said(later) == ("declined", "generic_decline")
+
+
+async def test_a_key_that_stripe_has_forgotten_is_not_used_again(stripe, processor):
+    outcome = await processor.send(
+        order("pm_card_visa", requested_at=datetime.now(UTC) - timedelta(days=1)), account(stripe)
+    )
+
+    assert said(outcome) == ("unknown", "key_forgotten")
+    assert stripe.all("payment_intent") == []
+
+
+async def test_off_session_a_saved_card_is_charged_and_one_that_asks_its_holder_is_declined(stripe, processor):
+    charged = await processor.send(order("pm_card_visa", method={"offSession": True}), account(stripe))
+    asked = await processor.send(order(SECURE, method={"offSession": True}), account(stripe))
+
+    assert said(charged) == ("booked", "succeeded")
+    assert said(asked) == ("declined", "authentication_required")
+
+
+async def test_what_the_payer_has_to_do_is_told_with_what_the_page_needs(stripe, processor):
+    outcome = await processor.send(order(SECURE), account(stripe, publishableKey="pk_test_bed"))
+
+    [intent] = stripe.all("payment_intent")
+    assert outcome.action == {
+        "type": "authenticate",
+        "intent": intent["id"],
+        "clientSecret": intent["client_secret"],
+        "publishableKey": "pk_test_bed",
+        "url": stripe.url,
+        "needs": "authentication",
+    }
+
+
+async def test_a_payer_without_a_method_may_try_one_card_after_the_other(stripe, processor):
+    mine = order()
+    first = await processor.send(mine, account(stripe))
+    refused = await enters(stripe, first.reference, DECLINED)
+
+    later = await processor.look_up(msgspec.structs.replace(mine, reference=first.reference), account(stripe))
+
+    assert refused == 402
+    assert (said(first), said(later)) == (("requires_action", "requires_payment_method"),) * 2
+
+
+async def enters(stripe: SandboxStripe, intent: str, card: str) -> int:
+    """The payer's browser confirms with a card, as Stripe.js does; the answer's status."""
+    secret = stripe[intent]["client_secret"]
+    data = {"payment_method": card, "client_secret": secret, "use_stripe_sdk": "true"}
+    key = {"Authorization": "Bearer pk_test_bed"}
+    async with aiohttp.request(
+        "POST", f"{stripe.url}/v1/payment_intents/{intent}/confirm", data=data, headers=key
+    ) as got:
+        return got.status
+
+
+# -- Looking up ----------------------------------------------------------------------------------------------
+
+
+async def test_what_was_never_made_is_not_there_yet(stripe, processor):
+    assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
+
+
+async def test_another_payments_intent_is_not_taken_for_ours(stripe, processor):
+    await processor.send(order("pm_card_visa"), account(stripe))
+
+    assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
+
+
+async def test_an_intent_is_found_behind_many_others(stripe, processor):
+    mine = order("pm_card_visa")
+    await processor.send(mine, account(stripe))
+    for _ in range(150):
+        await processor.send(order(), account(stripe))
+
+    assert said(await processor.look_up(mine, account(stripe))) == ("booked", "succeeded")
+
+
+# -- Connect -------------------------------------------------------------------------------------------------
+
+
+async def test_a_destination_gets_the_money_and_the_application_its_fee(stripe, processor):
+    stripe.state.add({"id": "acct_shop", "object": "account"})
+
+    outcome = await processor.send(
+        order("pm_card_visa", amount=10_000), account(stripe, destination="acct_shop", applicationFee=0.025)
+    )
+
+    [intent] = stripe.all("payment_intent")
+    assert (intent["transfer_data"]["destination"], intent["application_fee_amount"]) == ("acct_shop", 250)
+    assert (outcome.result, outcome.fee) == (Result.BOOKED, 250)
+
+
+# -- Giving back ---------------------------------------------------------------------------------------------
+
+
+async def debt(stripe: SandboxStripe, processor: StripeProcessor, card: str = "pm_card_visa", **fields: Any) -> Debt:
+    booked = await processor.send(order(card), account(stripe))
+    return Debt(
+        **{
+            "refund_id": uuid4(),
+            "payment_id": uuid4(),
+            "payment_reference": booked.reference,
+            "amount": 500,
+            "currency": "BRL",
+            "reason": "requested_by_customer",
+            "requested_at": datetime.now(UTC),
+            "tenant_id": 1,
+            **fields,
+        }
+    )
+
+
+async def test_a_refund_that_is_asked_for_twice_is_made_once(stripe, processor):
+    owed = await debt(stripe, processor)
+
+    first, again = [await processor.refund(owed, account(stripe)) for _ in range(2)]
+
+    assert first == again
+    assert [refund["amount"] for refund in stripe.all("refund")] == [500]
+
+
+async def test_a_refund_whose_key_is_forgotten_is_looked_for_before_it_is_made_again(stripe, processor):
+    owed = await debt(stripe, processor, requested_at=datetime.now(UTC) - timedelta(days=2))
+    first = await processor.refund(owed, account(stripe))
+    await stripe.puts_clock_forward(2 * 86_400)
+
+    again = await processor.refund(owed, account(stripe))
+
+    assert first == again
+    assert len(stripe.all("refund")) == 1
+
+
+async def test_a_refund_that_was_made_is_found_by_its_payment(stripe, processor):
+    owed = await debt(stripe, processor)
+    made = await processor.refund(owed, account(stripe))
+
+    found = await processor.look_up_refund(owed, account(stripe))
+
+    assert (said(found), found.reference) == (("booked", "succeeded"), made.reference)
+
+
+async def test_a_refund_that_was_not_made_is_not_there_yet(stripe, processor):
+    owed = await debt(stripe, processor)
+
+    assert said(await processor.look_up_refund(owed, account(stripe))) == ("not_booked", "not_there_yet")
+
+
+async def test_more_than_was_paid_is_not_given_back(stripe, processor):
+    owed = await debt(stripe, processor, amount=5000)
+
+    assert (await processor.refund(owed, account(stripe))).result is Result.DECLINED
+
+
+# -- Books ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_books_show_what_was_paid_in_a_window_with_our_ids(stripe, processor):
+    mine, unpaid = order("pm_card_visa"), order(SECURE)
+    booked = await processor.send(mine, account(stripe))
+    await processor.send(unpaid, account(stripe))
+    at = mine.requested_at
+
+    found = [one async for one in processor.records(account(stripe), at, at)]
+    before = [
+        one async for one in processor.records(account(stripe), at - timedelta(hours=1), at - timedelta(seconds=1))
+    ]
+
+    assert [(one.correlation_id, one.reference, one.amount, one.requested_at) for one in found] == [
+        (mine.correlation_id, booked.reference, 1990, at)
+    ]
+    assert isinstance(found[0].correlation_id, UUID)
+    assert before == []
+
+
+# -- Amounts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("units", "currency", "amount"),
+    [
+        (1990, "BRL", 1990),
+        (500, "JPY", 500),  # counted whole by both
+        (5, "UGX", 500),  # whole by ISO, in hundredths by Stripe
+        (5, "ISK", 500),
+        (500, "MGA", 5),  # the other way round
+        (1230, "KWD", 1230),  # thousandths, of which the last is zero
+        (1000, "XAF", 1000),
+    ],
+)
+def test_amounts_are_in_the_units_that_stripe_counts(units, currency, amount):
+    assert to_stripe(units, currency) == amount
+    assert from_stripe(amount, currency) == units
+
+
+@pytest.mark.parametrize(("units", "currency"), [(1235, "KWD"), (1, "TND"), (550, "MGA")])
+def test_what_stripe_cannot_charge_exactly_is_refused(units, currency):
+    with pytest.raises(AmountRefused):
+        to_stripe(units, currency)
+
+
+async def test_a_payment_that_cannot_be_charged_exactly_is_declined_before_anything_is_sent(stripe, processor):
+    outcome = await processor.send(order("pm_card_visa", amount=1235, currency="KWD"), account(stripe))
+
+    assert said(outcome) == ("declined", "amount_refused")
+    assert stripe.received() == []
