@@ -19,9 +19,12 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments import accounts
 from payments.errors import PaymentError
-from payments.models import Processor
+from payments.models import Processor, WebhookEndpoint
 from payments.stripe_sandbox import home
+from payments.stripe_sandbox.shop import HOOK
+from payments.webhooks import outbound
 from registry import access, keys
+from registry.errors import Problem
 from registry.models import ApiKey, Tenant
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ TENANT, LOGIN, ACTOR = "demo", "operator", "demo"
 PROCESSORS = (("default", "0.05"), ("fallback", "0.15"))
 STRIPE = "stripe"  # the processor's name; the sandbox Stripe sends its webhooks to demo.stripe
 STRIPE_LIMIT = 15.0  # seconds for the sandbox Stripe to start; it takes half of one
+SHOP, SHOP_EVENTS = "The demo's shop", ["payment.succeeded", "payment.requires_action", "refund.", "dispute."]
 STRIPE_PAUSE = 0.1  # seconds between two looks whether it has
 SCOPES = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
 
@@ -56,6 +60,7 @@ async def prepare(*, stripe: bool = False) -> Access:
     await _processors(tenant)
     if stripe and (facts := await _sandbox_stripe()):
         await _stripe(tenant, facts)
+        await _shop(tenant, f"{facts.url}{HOOK}")
     known = load()
     if not await _is_usable(known.api_key, tenant):
         _, known.api_key = await keys.issue(tenant=tenant, actor=ACTOR, scopes=SCOPES, name="demo")
@@ -112,7 +117,13 @@ async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
     known = Processor.async_objects.filter(tenant=tenant, name=STRIPE)
     if (processor := await known.afirst()) is None:
         await accounts.add(
-            tenant=tenant, name=STRIPE, kind="stripe", actor=ACTOR, url=facts.url, fee="0.039", options=options | secrets
+            tenant=tenant,
+            name=STRIPE,
+            kind="stripe",
+            actor=ACTOR,
+            url=facts.url,
+            fee="0.039",
+            options=options | secrets,
         )
         return
     if processor.url != facts.url:  # its port was taken when it started
@@ -150,6 +161,20 @@ def _login(password: str) -> str:
 
 def path() -> Path:
     return Path(settings.REGISTRY_DATA) / "demo.json"
+
+
+async def _shop(tenant: Tenant, url: str) -> None:
+    """Somebody who is told of payments. Where nobody inside may be called there is none."""
+    try:
+        known = await WebhookEndpoint.async_objects.of(tenant.pk).filter(description=SHOP).afirst()
+        if known is None:
+            await outbound.create(
+                tenant_id=tenant.pk, mode=tenant.mode, actor=ACTOR, url=url, events=SHOP_EVENTS, description=SHOP
+            )
+        elif known.url != url:
+            await outbound.change(tenant_id=tenant.pk, mode=tenant.mode, uuid=known.uuid, actor=ACTOR, url=url)
+    except Problem as refused:
+        log.warning("the demo's shop is not told of payments: %s", refused.detail)
 
 
 def stripe_home() -> Path:

@@ -37,7 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--secret-key", default="sk_test_sandbox")
     parser.add_argument("--webhook", action="append", default=[], metavar="URL", help="may be given several times")
     parser.add_argument("--webhook-secret", default="whsec_sandbox")
-    parser.add_argument("--home", type=Path, help="a folder for account, keys and port, made if missing; instead of those")
+    parser.add_argument(
+        "--home", type=Path, help="a folder for account, keys and port, made if missing; instead of those"
+    )
     return parser.parse_args()
 
 

@@ -31,6 +31,7 @@ from payments.stripe_sandbox import (
 from payments.stripe_sandbox.errors import StripeError
 from payments.stripe_sandbox.faults import Fault, Faults, Trouble
 from payments.stripe_sandbox.journal import Journal
+from payments.stripe_sandbox.shop import Shop
 from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, public
 from payments.stripe_sandbox.webhooks import Webhooks
 from payments.stripe_sandbox.wire import Answer, HangUp, Message, Receive, Received, Request, encode, read, refusal
@@ -68,6 +69,7 @@ class Sandbox:
         self.state = State(self.journal)
         self.webhooks = Webhooks(self.state)
         self.faults = Faults()
+        self.shop = Shop()
         self.step_after = 0.05  # seconds until what happens by itself happens
         self.received: deque[Received] = deque(maxlen=10_000)
         self._in_flight: set[str] = set()
@@ -190,7 +192,7 @@ class Sandbox:
         """What Stripe has no API for: a payer's pages, and the controls of the sandbox."""
         try:
             found = await control.answer(self, request) or await pages.answer(self, request)
-            found = found or await billing_pages.answer(self, request)
+            found = found or await billing_pages.answer(self, request) or self.shop.answer(request)
         except StripeError as error:
             return refusal(error)
         return found or refusal(StripeError(404, f"Nothing is at {request.path}."))

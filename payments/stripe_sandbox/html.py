@@ -44,11 +44,11 @@ def form(request: Request, buttons: str) -> str:
     return f'<form method="post" action="{escape(request.path)}?{escape(request.query)}">{buttons}</form>'
 
 
-def page(title: str, content: str, *, status: int = 200, form_to: str = "") -> Answer:
+def page(title: str, content: str, *, status: int = 200, form_to: str = "", head: str = "") -> Answer:
     """`form_to`: where the answer to its form may lead, for the policy holds there as well."""
     html = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{STYLE}</style>{head}</head>'
         f"<body><main><h1>{escape(title)}</h1>{content}<p><small>Played by the sandbox: no card, no bank, no money."
         "</small></p></main></body></html>"
     )

@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django_async_backend.db import async_new_connection
 
 from payments import accounts
-from payments.models import Payment, Processor
+from payments.models import Payment, Processor, WebhookEndpoint
 from payments.processors import base
 from payments.routing import Endpoint, choose
 from payments.stripe_sandbox import home
@@ -91,6 +91,7 @@ def test_the_demo_has_a_processor_that_is_asked_for_by_name_only(start: Start, d
     processor = Processor.objects.get(tenant__slug="demo", kind="stripe")
     assert facts and (processor.url, processor.options["onlyByName"]) == (facts.url, True)
     assert accounts.opened(processor) == {"secretKey": facts.secret_key, "webhookSecrets": [facts.webhook_secret]}
+    assert WebhookEndpoint.objects.get(tenant__slug="demo").url == f"{facts.url}/sandbox/shop/hook"
 
 
 def test_a_sandbox_that_lost_its_folder_is_known_again(start: Start, data: Path):
@@ -104,6 +105,24 @@ def test_a_sandbox_that_lost_its_folder_is_known_again(start: Start, data: Path)
     facts = home.load(data / "stripe")
     processor = Processor.objects.get(tenant__slug="demo", kind="stripe")
     assert facts and (processor.url, accounts.opened(processor)["secretKey"]) == (facts.url, facts.secret_key)
+    assert WebhookEndpoint.objects.get(tenant__slug="demo").url == f"{facts.url}/sandbox/shop/hook"
+
+
+async def test_the_shop_shows_what_it_was_told_and_takes_nothing_twice(http):
+    message = {"type": "payment.succeeded", "data": {"amount": "42.00", "currency": "BRL"}}
+    for _ in range(2):
+        async with http.post("/sandbox/shop/hook", json=message, headers={"webhook-id": "msg_1"}) as answer:
+            assert answer.status == 204
+
+    async with http.get("/sandbox/shop") as answer:
+        html = await answer.text()
+
+    assert html.count("<b>payment.succeeded</b> 42.00 BRL") == 1
+
+
+async def test_the_shop_refuses_what_is_no_message(http):
+    async with http.post("/sandbox/shop/hook", data=b"[]") as answer:
+        assert answer.status == 400
 
 
 # -- Asked for by name only ----------------------------------------------------------------------------------
