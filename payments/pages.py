@@ -15,6 +15,7 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments import events, intake, queries
 from payments.behaviours import BEHAVIOURS, behaviour_of
+from payments.billing.plan_pages import banner
 from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
 from payments.payer_pages import with_action
@@ -68,6 +69,7 @@ async def _dashboard(request: HttpRequest, visitor: Visitor, **more: Any) -> Htt
         "position": position,
         "blank": BLANK,
         "send_command": _send_command(request, visitor.tenant),
+        "banner": await banner(visitor.tenant),
         **more,
     }
     return render(request, "payments/dashboard.html", context, status=422 if more else 200)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import aiohttp
 import stripe
@@ -14,7 +16,7 @@ from payments.billing.errors import NotReady
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.processors import KINDS
-from payments.processors.base import Account
+from payments.processors.base import Account, Order, Result
 from payments.processors.stripe_client import Clients, Unusable
 from registry import audit, database, gates
 from registry.models import Membership, Tenant
@@ -129,14 +131,16 @@ async def _answers(account: Account) -> str:
                 async with Clients() as clients:
                     await clients.of(account).v1.payment_intents.list_async({"limit": 1})
                 return ""
+            # Not its health call: that one is for the workers, and a second caller makes it refuse them.
+            nobodys = Order(correlation_id=uuid4(), amount=1, currency="BRL", requested_at=datetime.now(UTC))
             async with KINDS[account.kind]() as client:
-                health = await client.health(account)
-            return "" if health and not health.failing else "does not say that it is well"
+                outcome = await client.look_up(nobodys, account)
+            return "does not answer" if outcome.result is Result.UNKNOWN else ""
     except (Unusable, Sealed):
         return "has no key that can be used"
     except (stripe.AuthenticationError, stripe.PermissionError):
         return "refuses its key"
-    except (stripe.StripeError, aiohttp.ClientError, OSError):
+    except (stripe.StripeError, aiohttp.ClientError, OSError):  # a time-out is an OSError
         return "does not answer"
 
 

@@ -132,8 +132,10 @@ async def _follow(subscription: Subscription, now: datetime) -> tuple[str, str] 
 
 
 async def _locked(tenant_id: int) -> Subscription | None:
-    row = Subscription.async_objects.select_for_update(of=("self",)).select_related("plan").filter(pk=tenant_id)
-    return await row.afirst()
+    """The tenant's subscription, with the tenant's row locked: two who find none must not both make one."""
+    async for _ in Tenant.async_objects.select_for_update(no_key=True).filter(pk=tenant_id):
+        pass
+    return await Subscription.async_objects.select_related("plan").filter(pk=tenant_id).afirst()
 
 
 async def _plan_of(newest: Mapping[str, Any]) -> Plan | None:

@@ -1,0 +1,211 @@
+"""From sandbox to live: what is missing is named with what to do, and only with nothing missing does a tenant go live."""
+
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django_async_backend.db import async_new_connection
+
+from payments.billing import readiness
+from payments.billing.errors import NotReady
+from payments.models import Difference, Plan, Processor, Subscription
+from payments.models.billing import Dunning, Paid
+from registry.models import AuditEntry, Membership, Tenant
+from tests.bed.stripe import sandbox_stripe
+from tests.factories import in_thread, make_payment, make_person, make_processor
+from tests.payments.test_signup import Person
+
+EVERYTHING = {"owner", "plan", "processor", "keys", "secrets", "differences", "books"}
+
+
+async def missing(tenant: Tenant) -> dict[str, str]:
+    """What is missing, with what to do."""
+    async with async_new_connection():
+        return {check.name: check.says for check in await readiness.look(tenant) if not check.ok}
+
+
+async def go_live(tenant: Tenant, actor: str = "olga") -> bool:
+    async with async_new_connection():
+        return await readiness.go_live(tenant=tenant, actor=actor)
+
+
+async def mode(tenant: Tenant) -> str:
+    return (await in_thread(Tenant.objects.get, pk=tenant.pk)).mode
+
+
+@pytest.fixture
+async def ready(tenant: Tenant, default: Any) -> Tenant:
+    """A tenant that lacks nothing: an owner, a plan, and a processor of kind http that answers."""
+
+    def make() -> None:
+        make_person("olga", tenant=tenant, role="owner", password="a long and quiet word")
+        plan = Plan.objects.create(slug=f"plan-{tenant.pk}", name="Business", price=9900)
+        Subscription.objects.create(tenant=tenant, plan=plan, status=Paid.ACTIVE)
+
+    await in_thread(make)
+    return tenant
+
+
+async def test_a_tenant_that_lacks_nothing_goes_live_once_and_it_is_recorded(ready):
+    first, second = await go_live(ready), await go_live(ready)
+
+    assert (first, second, await mode(ready)) == (True, False, "live")
+    entry = await in_thread(lambda: AuditEntry.objects.get(action="tenant.live"))
+    assert (entry.actor, entry.tenant_id) == ("olga", ready.pk)
+
+
+async def test_processors_that_only_play_are_switched_off_on_the_way(ready):
+    await in_thread(make_processor, ready, "toy")
+
+    await go_live(ready)
+
+    enabled = await in_thread(lambda: dict(Processor.objects.values_list("name", "enabled")))
+    assert enabled == {"default": True, "toy": False}
+
+
+def no_owner(tenant: Tenant, default: Any) -> None:
+    Membership.objects.filter(tenant=tenant).update(role="operator")
+
+
+def no_password(tenant: Tenant, default: Any) -> None:
+    user = Membership.objects.get(tenant=tenant).user
+    user.set_unusable_password()
+    user.save()
+
+
+def no_plan(tenant: Tenant, default: Any) -> None:
+    Subscription.objects.all().delete()
+
+
+def unpaid(tenant: Tenant, default: Any) -> None:
+    Subscription.objects.update(status=Paid.UNPAID, dunning=Dunning.SUSPENDED)
+
+
+def no_processor(tenant: Tenant, default: Any) -> None:
+    Processor.objects.update(kind="sandbox")
+
+
+def switched_off(tenant: Tenant, default: Any) -> None:
+    Processor.objects.update(enabled=False)
+
+
+def failing(tenant: Tenant, default: Any) -> None:
+    default.lookups_answer(500)
+
+
+def gone(tenant: Tenant, default: Any) -> None:
+    Processor.objects.update(url="http://127.0.0.1:1")
+
+
+def different(tenant: Tenant, default: Any) -> None:
+    processor = Processor.objects.get()
+    when = processor.created_at
+    Difference.objects.create(tenant=tenant, processor=processor, kind="amount", key="x", requested_at=when)
+
+
+def played(tenant: Tenant, default: Any) -> None:
+    make_payment(tenant)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (no_owner, {"owner"}),
+        (no_password, {"owner"}),
+        (no_plan, {"plan"}),
+        (unpaid, {"plan"}),
+        (no_processor, {"processor", "keys"}),
+        (switched_off, {"processor", "keys"}),
+        (failing, {"keys"}),
+        (gone, {"keys"}),
+        (different, {"differences"}),
+        (played, {"books"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_what_is_missing_is_named_and_the_tenant_stays_in_the_sandbox(ready, default, spoil, named):
+    await in_thread(spoil, ready, default)
+
+    found = await missing(ready)
+    with pytest.raises(NotReady) as refused:
+        await go_live(ready)
+
+    assert set(found) == named
+    assert {error["field"] for error in refused.value.errors} == named
+    assert all(says in refused.value.detail for says in found.values())
+    assert await mode(ready) == "sandbox"
+
+
+def test_every_check_has_its_test():
+    assert {name for name, _, _ in readiness.CHECKS} == EVERYTHING
+
+
+@pytest.fixture
+async def with_stripe(ready: Tenant) -> Any:
+    """The same, with a Stripe account besides."""
+    from payments import accounts
+
+    async with sandbox_stripe() as stripe, async_new_connection():
+        options = {"secretKey": stripe.secret_key, "webhookSecret": "whsec_bed"}
+        await accounts.add(tenant=ready, name="stripe", kind="stripe", actor="olga", url=stripe.url, options=options)
+        yield stripe
+
+
+async def test_stripes_keys_are_tried(ready, with_stripe):
+    assert await missing(ready) == {}
+
+
+async def test_a_key_that_stripe_does_not_know_is_said(ready, with_stripe):
+    with_stripe.sandbox.secret_key = "sk_test_another"
+
+    assert await missing(ready) == {"keys": "stripe refuses its key"}
+
+
+async def test_an_account_without_the_secret_of_its_webhooks_is_said(ready, with_stripe):
+    from payments import accounts
+
+    def forget() -> None:
+        processor = Processor.objects.get(name="stripe")
+        processor.secrets = accounts.sealed(processor, {"secretKey": with_stripe.secret_key})
+        processor.save()
+
+    await in_thread(forget)
+
+    assert set(await missing(ready)) == {"secrets"}
+
+
+# -- The button and the command call the same ----------------------------------------------------------------------------
+
+
+async def test_the_command_refuses_with_everything_that_is_missing(ready, default):
+    await in_thread(no_owner, ready, default)
+    await in_thread(no_plan, ready, default)
+
+    with pytest.raises(CommandError) as refused:
+        await in_thread(call_command, "tenant", "live", ready.slug)
+
+    assert "make a person with a password its owner" in str(refused.value)
+    assert "choose a plan" in str(refused.value)
+
+
+async def test_the_command_lets_it_go_live(ready, capsys):
+    await in_thread(call_command, "tenant", "live", ready.slug, "--json")
+
+    assert await mode(ready) == "live"
+
+
+async def test_the_button_says_what_is_missing_and_goes_live_when_nothing_is(ready, default, server):
+    await in_thread(no_plan, ready, default)
+    plan = await in_thread(Plan.objects.get)
+    async with Person(server) as olga:
+        await olga.opens("/login")
+        await olga.sends("/login", username="olga", password="a long and quiet word", next="/")
+        address = f"/plan?tenant={ready.slug}"
+        await olga.opens(address)
+        await olga.sends(address, do="live")
+        refused, listed = olga.code, "choose a plan" in olga.page
+        await in_thread(lambda: Subscription.objects.create(tenant=ready, plan=plan, status=Paid.ACTIVE))
+        await olga.sends(address, do="live")
+
+    assert (refused, listed) == (409, True)
+    assert await mode(ready) == "live"
