@@ -3,7 +3,7 @@
 SELECT chain FROM registry_audithead
 UNION SELECT chain FROM registry_auditlink
 UNION SELECT coalesce(e.tenant_id, 0) FROM registry_auditentry e
-    WHERE NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id)
+    WHERE NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id AND l.chain = coalesce(e.tenant_id, 0))
 ORDER BY 1;
 
 -- name: head
@@ -21,7 +21,13 @@ ORDER BY l.position
 LIMIT %(limit)s;
 
 -- name: unlinked
--- An entry that got past the trigger.
-SELECT min(e.id) FROM registry_auditentry e
-WHERE e.tenant_id IS NOT DISTINCT FROM nullif(%(chain)s::bigint, 0)
-  AND NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id);
+-- An entry that got past the trigger, or whose link was moved to another chain.
+SELECT min(id) FROM (
+    SELECT e.id FROM registry_auditentry e
+    WHERE e.tenant_id = %(chain)s::bigint
+      AND NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id AND l.chain = %(chain)s::bigint)
+    UNION ALL
+    SELECT e.id FROM registry_auditentry e
+    WHERE %(chain)s::bigint = 0 AND e.tenant_id IS NULL  -- both halves by the index of tenants
+      AND NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id AND l.chain = 0)
+) AS strays;

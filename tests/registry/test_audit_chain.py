@@ -155,6 +155,25 @@ async def test_an_entry_slipped_past_the_trigger_is_found(tenant):
     assert (await verify(tenant.pk)).fault == "an entry has no link"
 
 
+async def test_an_entry_of_the_service_itself_slipped_past_the_trigger_is_found():
+    await in_thread(write, None, "a")
+    slipped = "INSERT INTO registry_auditentry (actor, action, target, rows, reason, detail) VALUES ('m', 'x', 'y', 1, '', '{}')"
+    await in_thread(tamper, slipped)
+
+    assert (await verify(SERVICE)).fault == "an entry has no link"
+
+
+async def test_a_chain_that_was_given_to_another_tenant_is_found_at_both(tenant):
+    other = await in_thread(make_tenant)
+    await in_thread(write, tenant, "a", "b")
+    for table in ("registry_auditlink", "registry_audithead"):
+        await in_thread(tamper, f"UPDATE {table} SET chain = %s WHERE chain = %s", other.pk, tenant.pk)
+
+    faults = {verdict.chain: verdict.fault for verdict in await verify_all()}
+
+    assert faults == {tenant.pk: "an entry has no link", other.pk: "the entry, or its place, was changed"}
+
+
 @pytest.mark.parametrize("model", [AuditEntry, AuditLink, AuditHead])
 async def test_the_database_refuses_to_change_the_trail(tenant, model):
     await in_thread(write, tenant, "a")
