@@ -187,14 +187,15 @@ WHERE d.tenant_id = i.tenant_id AND d.id = i.id AND d.attempt = i.number AND d.l
 SELECT id FROM payments_webhookendpoint WHERE failing_since IS NOT NULL AND enabled AND deleted_at IS NULL;
 
 -- name: trim_deliveries
--- What was closed a month ago, an endpoint's oldest first; a letter that nobody replayed in that time is one of them.
+-- What was closed a month ago, what nobody replayed in that time included. Only the oldest few of each endpoint are looked at:
+-- called again while it finds something.
 WITH old AS (
     SELECT d.tenant_id, d.id
     FROM payments_webhookendpoint e
     CROSS JOIN LATERAL (
         SELECT w.tenant_id, w.id, w.closed, w.changed_at FROM payments_webhookdelivery w
         WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id
-        ORDER BY w.id LIMIT %(limit)s
+        ORDER BY w.id LIMIT %(each)s
     ) d
     WHERE e.deleted_at IS NOT NULL OR (d.closed IS NOT NULL AND d.changed_at < now() - make_interval(days => %(days)s::int))
     LIMIT %(limit)s

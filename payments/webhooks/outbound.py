@@ -32,6 +32,7 @@ LONGEST_DESCRIPTION = 200  # characters
 REPLAYED_AT_MOST = 10_000  # deliveries by one call; whoever wants more asks again
 KEPT_DAYS = 30  # days that deliveries and their log are kept after they were closed
 TRIMMED = 5_000  # deliveries removed by one statement
+TRIMMED_OF_EACH = 500  # of one endpoint
 WORKER = "webhooks"  # the actor in the audit trail where no person acts
 
 GONE = "It answered 410: it wants nothing any more."
@@ -109,6 +110,8 @@ async def change(*, tenant_id: int, mode: str, uuid: UUID, actor: str, **fields:
     if "description" in fields:
         check_description(fields["description"])
     plain = {name: value for name, value in fields.items() if name != "enabled"}
+    if "url" in plain:
+        plain |= {"failing_since": None, "rest_until": None}  # that was another address
     async with async_atomic():
         if plain:
             await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).aupdate(**plain, changed_at=Now())
@@ -307,8 +310,8 @@ async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reaso
 
 async def trim() -> int:
     """Remove what was closed a month ago, and what is left of deleted endpoints; how many deliveries."""
-    gone = 0
-    while removed := len(await database.fetch(SQL["trim_deliveries"], {"limit": TRIMMED, "days": KEPT_DAYS})):
+    gone, limits = 0, {"limit": TRIMMED, "each": TRIMMED_OF_EACH, "days": KEPT_DAYS}
+    while removed := len(await database.fetch(SQL["trim_deliveries"], limits)):
         gone += removed
     await database.fetch(SQL["trim_endpoints"])
     return gone

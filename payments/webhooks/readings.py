@@ -62,7 +62,7 @@ def shown(endpoint: WebhookEndpoint, standing: Standing | None = None) -> dict[s
         "id": str(endpoint.uuid),
         "url": endpoint.url,
         "description": endpoint.description,
-        "events": endpoint.events,
+        "events": [f"{one}*" if one.endswith(".") else one for one in endpoint.events],
         "ordered": endpoint.ordered,
         "enabled": endpoint.enabled,
         "state": state_of(endpoint),

@@ -42,7 +42,7 @@ async def test_an_endpoint_is_made_with_a_secret_that_is_shown_once(admin, tenan
     seen = await called(admin, "GET", f"/webhook-endpoints/{made['id']}")
     assert len(base64.b64decode(made["secret"].removeprefix("whsec_"))) == 32
     assert "secret" not in seen
-    assert seen["events"] == ["payment.", "refund.created"]
+    assert seen["events"] == ["payment.*", "refund.created"]
     assert (seen["state"], seen["waiting"], seen["dead"]) == ("active", 0, 0)
 
 
@@ -150,6 +150,27 @@ async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(admin, tenant):
 
     await called(admin, "GET", f"/webhook-endpoints/{hook.uuid}", 404)
     assert {one.target for one in receiver.heard} == {"/hook"}
+
+
+async def test_a_new_address_begins_anew(admin, tenant):
+    hook = await endpoint(tenant, NOWHERE)
+    await database.fetch(
+        "UPDATE payments_webhookendpoint SET failing_since = now(), rest_until = now() + interval '1 h'"
+    )
+
+    changed = await called(admin, "PATCH", f"/webhook-endpoints/{hook.uuid}", url=NOWHERE + "/2")
+
+    assert (changed["state"], changed["url"]) == ("active", NOWHERE + "/2")
+    assert (await again(hook)).rest_until is None
+
+
+async def test_a_change_to_an_address_inside_is_refused_and_changes_nothing(admin, tenant, settings):
+    hook = await endpoint(tenant, NOWHERE)
+    settings.WEBHOOK_ALLOW_PRIVATE = False
+
+    await called(admin, "PATCH", f"/webhook-endpoints/{hook.uuid}", 422, url="http://10.0.0.1/", description="x")
+
+    assert ((await again(hook)).url, (await again(hook)).description) == (NOWHERE, "")
 
 
 # -- Secrets ---------------------------------------------------------------------------------------------------

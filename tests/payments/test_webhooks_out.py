@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -360,3 +362,21 @@ async def test_one_that_was_taken_ends_the_count_of_failures(tenant, receiver):
         await eventually(well)
 
     assert (await again(hook)).enabled
+
+
+async def test_the_verification_that_the_documentation_shows_takes_our_calls_and_no_forgeries(tenant, receiver):
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    shown: dict = {}
+    exec(next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def verify" in block), shown)
+    hook = await endpoint(tenant, receiver.url, "payment.queued")
+    await something_happens(tenant)
+
+    async with delivering():
+        await until(hook, "delivered")
+
+    [heard] = receiver.heard
+    old = {**heard.headers, "webhook-timestamp": "1600000000"}
+    assert shown["verify"](hook.secret, heard.headers, heard.body)
+    assert not shown["verify"](hook.secret, heard.headers, heard.body + b" ")
+    assert not shown["verify"](hook.secret, old, heard.body)
+    assert not shown["verify"]("whsec_" + "A" * 32, heard.headers, heard.body)
