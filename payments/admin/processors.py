@@ -15,6 +15,7 @@ from payments.admin.rehearsal import Rehearsing
 from payments.models import Attempt, Endpoint, Payment, Processor
 from payments.states import Status
 from payments.templatetags.payments import BREAKERS
+from registry.errors import Problem
 from registry.operators.guard import Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import (
     Attaching,
@@ -24,6 +25,9 @@ from registry.operators.lists import (
     pill,
 )
 from registry.operators.scope import SUPERUSERS, TenantScoped
+from registry.sealing import Sealed
+
+SECRET = {"size": 60, "autocomplete": "new-password"}
 
 
 def breaker_pill(endpoint: Endpoint | None) -> SafeString:
@@ -47,9 +51,20 @@ class ProcessorForm(ReasonedForm):
     url = forms.CharField(
         max_length=500,
         required=False,
-        help_text="kind http: where it answers",
+        help_text="kind http: where it answers; kind stripe: empty for Stripe itself",
         widget=forms.TextInput(attrs={"size": 60}),  # a whole address in sight
     )
+    # Neither is ever shown again: an empty field leaves what there is.
+    secret_key = forms.CharField(
+        max_length=255, required=False, help_text="kind stripe: sk_… or rk_…", widget=forms.PasswordInput(attrs=SECRET)
+    )
+    webhook_secret = forms.CharField(
+        max_length=255,
+        required=False,
+        help_text="kind stripe: whsec_…; a new one stands beside those before it",
+        widget=forms.PasswordInput(attrs=SECRET),
+    )
+    secrets: dict[str, Any] | None = None  # what is to be sealed, where anything was entered
 
     def _get_validation_exclusions(self) -> set[str]:
         """models.URLField wants a dot in the host's name, which hosts on a private network have not."""
@@ -67,7 +82,25 @@ class ProcessorForm(ReasonedForm):
                 except accounts.Refused as error:
                     self.add_error(field, error.detail)
         self._keep_the_address_of_what_is_unsettled()
+        self._take_secrets(given, kind)
         return given
+
+    def _take_secrets(self, given: dict[str, Any], kind: str) -> None:
+        """What is secret leaves the fields, so that neither the page nor the audit trail repeats it."""
+        entered = {"secretKey": given.get("secret_key"), "webhookSecret": given.get("webhook_secret")}
+        options = given.get("options") if isinstance(given.get("options"), dict) else {}
+        open_ones, new = accounts.split_options({**options, **{name: one for name, one in entered.items() if one}})
+        if "options" in given:
+            given["options"] = open_ones
+        given |= {name: "" for name in ("secret_key", "webhook_secret") if name in given}
+        tenant = given.get("tenant") or (self.instance.tenant if self.instance.pk else None)
+        if tenant is None or (not new and self.instance.pk and "kind" not in self.changed_data):
+            return
+        try:
+            self.secrets = accounts.merged(accounts.opened(self.instance), new)
+            accounts.check_secrets(kind, tenant, self.secrets)
+        except Problem as error:
+            self.add_error("secret_key" if "secret_key" in self.fields else None, error.detail)
 
     def _keep_the_address_of_what_is_unsettled(self) -> None:
         moved = [field for field in ("kind", "url") if field in self.changed_data]
@@ -91,11 +124,12 @@ class ProcessorAdmin(Rehearsing, Attaching, Reasoned):
     list_select_related = ["tenant"]
     search_fields = ["name", "tenant__slug"]
     sortable_by = ("name", "tenant")
-    add_fields = ("tenant", "name", "kind", "url", "fee", "options", "enabled")
+    add_fields = ("tenant", "name", "kind", "url", "fee", "options", "secret_key", "webhook_secret", "enabled")
     change_fields = (
-        "tenant", "name", "kind", "url", "fee", "options", "state", "breaker", "health", "trend", "links", "created_at",
+        "tenant", "name", "kind", "url", "fee", "options", "keys", "secret_key", "webhook_secret", "state", "breaker",
+        "health", "trend", "links", "created_at",
     )  # fmt: skip
-    readonly_fields = ("tenant", "name", "kind", "state", "breaker", "health", "trend", "links", "created_at")
+    readonly_fields = ("tenant", "name", "kind", "keys", "state", "breaker", "health", "trend", "links", "created_at")
     actions = [
         guarded(
             "processor.disable",
@@ -114,9 +148,28 @@ class ProcessorAdmin(Rehearsing, Attaching, Reasoned):
     ]
 
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
-        """Options may hold a processor's secrets: they are shown to those who may change them."""
+        """Options may be a processor's own matter: they are shown to those who may change them."""
         fields = super().get_fields(request, obj)
-        return fields if self.has_change_permission(request, obj) else [f for f in fields if f != "options"]
+        own = {"options", "secret_key", "webhook_secret"}
+        return fields if self.has_change_permission(request, obj) else [f for f in fields if f not in own]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if form.secrets:
+            obj.secrets = accounts.sealed(obj, form.secrets)  # bound to its number, which a new one has only now
+            obj.save(update_fields=["secrets"])
+
+    @admin.display(description="keys")
+    def keys(self, processor: Processor) -> str:
+        """Which there are; never what they are."""
+        try:
+            secrets = accounts.opened(processor)
+        except Sealed as error:
+            return error.detail
+        of_webhooks = len(secrets.get("webhookSecrets", []))
+        said = ["secret key"] if secrets.get("secretKey") else []
+        said += [f"{of_webhooks} webhook secret{'s' if of_webhooks > 1 else ''}"] if of_webhooks else []
+        return ", ".join(said) or "none"
 
     def attach(self, rows: list[Processor]) -> None:
         found = Endpoint.objects.in_bulk({row.endpoint for row in rows})

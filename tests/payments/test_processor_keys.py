@@ -1,0 +1,191 @@
+"""A processor's keys: checked, sealed, changed while the old ones still work, and never repeated by anybody."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import Client
+from django.urls import reverse
+
+from payments import accounts
+from payments.models import Processor
+from registry.models import AuditEntry
+from tests.factories import make_person, make_stripe, make_tenant
+
+KEY, HOOK = "sk_test_4eC39HqLyjWDarjtT1zdp7dc", "whsec_c2VjcmV0"
+
+
+@pytest.fixture
+def acme():
+    return make_tenant("acme")
+
+
+def command(*words: str) -> str:
+    out = StringIO()
+    call_command("processor", *words, stdout=out)
+    return out.getvalue()
+
+
+def add(*options: str, kind: str = "stripe") -> str:
+    return command("add", "acme", "cards", "--kind", kind, *(word for one in options for word in ("--option", one)))
+
+
+def stored(name: str = "cards") -> Processor:
+    return Processor.objects.get(name=name)
+
+
+def everything_written() -> str:
+    """What the database has of processors and their audit, as text."""
+    rows = [str(row) for model in (Processor, AuditEntry) for row in model.objects.values()]
+    return "".join(rows)
+
+
+def test_what_is_secret_among_the_options_is_sealed_and_the_rest_stays(acme):
+    said = add(f"secretKey={KEY}", f"webhookSecret={HOOK}", "publishableKey=pk_test_1")
+
+    assert stored().options == {"publishableKey": "pk_test_1"}
+    assert accounts.opened(stored()) == {"secretKey": KEY, "webhookSecrets": [HOOK]}
+    assert KEY not in said + everything_written() and HOOK not in said + everything_written()
+
+
+@pytest.mark.parametrize("key", ["sk_live_4eC39HqLyjWDarjtT1zdp7dc", "rk_live_4eC39HqLyjWDarjtT1zdp7dc"])
+@pytest.mark.parametrize(("production", "mode"), [(False, "live"), (True, "sandbox")])
+def test_a_live_key_is_for_live_tenants_in_production_only(acme, settings, key, production, mode):
+    settings.PRODUCTION = production
+    acme.mode = mode
+    acme.save()
+
+    with pytest.raises(CommandError, match="nothing else may move real money") as error:
+        add(f"secretKey={key}")
+
+    assert key not in str(error.value)
+    assert not Processor.objects.exists()
+
+
+def test_a_live_key_of_a_live_tenant_is_taken_in_production(acme, settings):
+    settings.PRODUCTION = True
+    acme.mode = "live"
+    acme.save()
+
+    add("secretKey=sk_live_4eC39HqLyjWDarjtT1zdp7dc")
+
+    assert accounts.opened(stored())["secretKey"].startswith("sk_live_")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "wants --option secretKey"),
+        (["secretKey=pk_test_1"], "wants --option secretKey"),
+        (["secretKey=12"], "wants --option secretKey"),
+        ([f"secretKey={KEY}", "webhookSecret=secret"], "begins with whsec_"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_refused(acme, options, complaint):
+    with pytest.raises(CommandError, match=complaint):
+        add(*options)
+
+
+def test_kinds_without_keys_take_none(acme):
+    with pytest.raises(CommandError, match="has no secrets"):
+        add(f"secretKey={KEY}", kind="sandbox")
+
+
+def test_a_new_webhook_secret_stands_beside_the_ones_before_it(acme):
+    add(f"secretKey={KEY}", f"webhookSecret={HOOK}")
+
+    for number in range(3):
+        command("secrets", "acme", "cards", "--option", f"webhookSecret=whsec_{number}")
+
+    assert accounts.opened(stored()) == {"secretKey": KEY, "webhookSecrets": ["whsec_2", "whsec_1", "whsec_0"]}
+    assert AuditEntry.objects.filter(action="processor.secrets").count() == 3
+
+
+def test_other_options_are_no_secrets(acme):
+    add(f"secretKey={KEY}")
+
+    with pytest.raises(CommandError, match="are secrets"):
+        command("secrets", "acme", "cards", "--option", "capture=manual")
+
+
+def test_the_list_of_processors_names_no_key(acme):
+    add(f"secretKey={KEY}")
+
+    said = command("list", "acme", "--json")
+
+    assert json.loads(said)[0]["kind"] == "stripe"
+    assert KEY not in said
+
+
+# -- The admin -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def operator():
+    client = Client()
+    client.force_login(make_person("olga"))
+    return client
+
+
+def fields(**more: str) -> dict[str, str]:
+    return {
+        "url": "",
+        "fee": "0.03",
+        "options": "{}",
+        "reason": "a new account",
+        "secret_key": "",
+        "webhook_secret": "",
+        **more,
+    }
+
+
+def test_the_admin_says_which_keys_there_are_and_not_what_they_are(acme, operator):
+    processor = make_stripe(acme, "", secrets={"secretKey": KEY, "webhookSecrets": [HOOK, "whsec_old"]})
+
+    page = operator.get(reverse("admin:payments_processor_change", args=[processor.pk])).content.decode()
+
+    assert "secret key, 2 webhook secrets" in page
+    assert KEY not in page and HOOK not in page
+
+
+def test_the_admin_seals_what_is_entered_and_writes_it_nowhere_else(acme, operator):
+    given = fields(tenant=str(acme.pk), name="cards", kind="stripe", secret_key=KEY, webhook_secret=HOOK, enabled="on")
+
+    answer = operator.post(reverse("admin:payments_processor_add"), given)
+
+    assert answer.status_code == 302, answer.content.decode()
+    assert accounts.opened(stored()) == {"secretKey": KEY, "webhookSecrets": [HOOK]}
+    assert KEY not in everything_written() and HOOK not in everything_written()
+
+
+def test_secrets_among_the_admins_options_are_sealed_as_well(acme, operator):
+    processor = make_stripe(acme, "", name="cards")
+    options = json.dumps({"secretKey": KEY, "capture": "manual"})
+
+    operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), fields(options=options))
+
+    assert stored().options == {"capture": "manual"}
+    assert accounts.opened(stored())["secretKey"] == KEY
+    assert KEY not in everything_written()
+
+
+def test_fields_left_empty_leave_the_keys(acme, operator):
+    processor = make_stripe(acme, "", name="cards", secrets={"secretKey": KEY})
+
+    operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), fields(fee="0.07"))
+
+    assert str(stored().fee) == "0.070000"
+    assert accounts.opened(stored()) == {"secretKey": KEY}
+
+
+def test_a_key_that_the_admin_refuses_is_not_repeated(acme, operator):
+    processor = make_stripe(acme, "", name="cards", secrets={"secretKey": KEY})
+    wrong = "sk_live_51Secret"
+
+    answer = operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), fields(secret_key=wrong))
+
+    page = answer.content.decode()
+    assert "nothing else may move real money" in page
+    assert wrong not in page + everything_written()
