@@ -88,7 +88,7 @@ class ProcessorForm(ReasonedForm):
     def _take_secrets(self, given: dict[str, Any], kind: str) -> None:
         """What is secret leaves the fields, so that neither the page nor the audit trail repeats it."""
         entered = {"secretKey": given.get("secret_key"), "webhookSecret": given.get("webhook_secret")}
-        options = given.get("options") if isinstance(given.get("options"), dict) else {}
+        options = given["options"] if isinstance(given.get("options"), dict) else {}
         open_ones, new = accounts.split_options({**options, **{name: one for name, one in entered.items() if one}})
         if "options" in given:
             given["options"] = open_ones

@@ -11,6 +11,9 @@ import msgspec
 from registry.sealing import unseal
 
 
+LONGEST_DELAYS = {"stripe": 120.0}  # seconds, where it is not 30; Stripe's own library waits for 80 s
+
+
 class Result(StrEnum):
     """What is known after a send or a look-up."""
 
@@ -109,7 +112,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def longest_delay(self) -> float:
         """Seconds after which the processor can no longer book what it was sent: only then does 404 mean no."""
-        return self.number("longestDelay", 30.0)
+        return self.number("longestDelay", LONGEST_DELAYS.get(self.kind, 30.0))
 
     def number(self, option: str, default: float = 0.0) -> float:
         """An option as a number of at least zero; `default` where somebody wrote what is none."""
