@@ -20,6 +20,7 @@ from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
 from payments.payer_pages import with_action
 from payments.refund_pages import refund_link
+from payments.requests import CARD, holds_card
 from payments.states import QUEUED, Status
 from registry import audit, database
 from registry.access import live_subject, live_token
@@ -278,6 +279,8 @@ def _order(tenant: Tenant, *, amount: str, description: str, processor: str = ""
         wrong["amount"] = error.detail
     if len(description) > LONGEST_DESCRIPTION or "\0" in description:
         wrong["description"] = f"must be at most {LONGEST_DESCRIPTION} ordinary characters"
+    elif holds_card(description):
+        wrong["description"] = CARD
     if wrong:
         raise Invalid(errors=[{"field": field, "message": message} for field, message in wrong.items()])
     return intake.Order(

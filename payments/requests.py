@@ -131,9 +131,11 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
     if request.scheduled_for and not EARLIEST <= request.scheduled_for <= datetime.now(UTC) + FURTHEST:
         fault("scheduledFor", f"is before {EARLIEST.year} or more than {FURTHEST.days} days ahead")
     method = _method_of(request, fault)
-    if _holds_card(request.description):
+    if holds_card(request.description):
         fault("description", CARD)
-    if request.metadata and any(_holds_card(text) for text in request.metadata.values() if isinstance(text, str)):
+    if request.metadata and any(
+        holds_card(str(one)) for pair in request.metadata.items() for one in pair if isinstance(one, (str, int))
+    ):
         fault("metadata", CARD)
     if faults:
         raise Invalid("some fields are not acceptable", errors=faults)
@@ -151,7 +153,7 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
     )
 
 
-def _holds_card(text: str) -> bool:
+def holds_card(text: str) -> bool:
     """Whether there is a card's number in it: its length, its first digit, its check digit (ISO/IEC 7812)."""
     for match in _card_number.finditer(text):
         digits = [int(digit) for digit in match[0] if digit.isdigit()]

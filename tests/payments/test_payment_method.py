@@ -1,0 +1,163 @@
+"""How a payment is to be paid is said by ids only: they are checked, kept, told, and card data comes no further than the door."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from payments import intake
+from payments.requests import holds_card
+from registry import database
+from tests.conftest import Api
+from tests.settling import payments
+
+CARD = "4242424242424242"
+
+
+async def post(api: Api, **fields: Any) -> tuple[int, dict, str]:
+    async with api.post("/payments", json={"correlationId": str(uuid4()), "amount": "19.90", **fields}) as response:
+        text = await response.text()
+        return response.status, json.loads(text), text
+
+
+async def test_the_ids_are_kept_and_told(api: Api):
+    payment = await api.pay(paymentMethod="pm_1Abc", customer="cus_9", offSession=True)
+
+    told = await api.detail(payment["correlationId"])
+
+    assert (told["paymentMethod"], told["customer"], told["offSession"]) == ("pm_1Abc", "cus_9", True)
+
+
+async def test_a_payment_that_names_none_has_none(api: Api):
+    payment = await api.pay()
+
+    told = await api.detail(payment["correlationId"])
+
+    assert (told["paymentMethod"], told["customer"], told["offSession"]) == (None, None, None)
+
+
+async def test_another_method_is_other_content(api: Api):
+    payment = await api.pay(paymentMethod="pm_1")
+
+    again, _, _ = await post(api, correlationId=payment["correlationId"], paymentMethod="pm_1")
+    other, _, _ = await post(api, correlationId=payment["correlationId"], paymentMethod="pm_2")
+    without, _, _ = await post(api, correlationId=payment["correlationId"])
+
+    assert (again, other, without) == (202, 409, 409)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"paymentMethod": "tok_1"}, "paymentMethod"),
+        ({"paymentMethod": "pm_"}, "paymentMethod"),
+        ({"paymentMethod": "pm_1; DROP"}, "paymentMethod"),
+        ({"paymentMethod": "pm_" + "x" * 300}, "paymentMethod"),
+        ({"paymentMethod": 7}, "paymentMethod"),
+        ({"customer": "pm_1"}, "customer"),
+        ({"offSession": True}, "offSession"),
+        ({"offSession": "yes", "paymentMethod": "pm_1"}, "offSession"),
+        ({"card": {"number": CARD}}, "card"),
+    ],
+    ids=str,
+)
+async def test_what_is_no_id_is_refused_by_name(api: Api, tenant, fields, named):
+    status, said, _ = await post(api, **fields)
+
+    assert (status, [error["field"] for error in said["errors"]]) == (422, [named])
+    assert await payments(tenant) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"paymentMethod": CARD},
+        {"paymentMethod": f"pm_{CARD}"},
+        {"paymentMethod": "4242 4242 4242 4242"},
+        {"customer": CARD},
+        {"description": f"paid with {CARD}"},
+        {"metadata": {"card": "4242-4242-4242-4242"}},
+        {"metadata": {"card": int(CARD)}},
+        {"metadata": {CARD: "yes"}},
+        {"card": CARD},
+    ],
+    ids=str,
+)
+async def test_a_cards_number_is_in_no_answer_no_log_and_no_table(api: Api, tenant, caplog, fields):
+    with caplog.at_level(logging.DEBUG):
+        status, _, text = await post(api, **fields)
+        batch = {"items": [{"amount": 1, **fields}]}
+        async with api.post("/payments/batch", json=batch) as response:
+            verdict = await response.text()
+
+    written = text + verdict + caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    assert status == 422 and '"invalid"' in verdict
+    assert not holds_card(written)
+    assert await payments(tenant) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["5555 5555 5555 4444", "378282246310005", "card 4000-0000-0000-3220.", "6011111111111117"]
+)
+def test_cards_numbers_are_known_by_their_check_digit(text):
+    assert holds_card(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242424242424241",
+        "1732250000000",
+        "2026-11-22 05:31:02.123",
+        "5f4c5b1e-8f7b-4a57-9d2f-0c9a3a1f2b11",
+        "18446744073709551615",
+    ],
+)
+def test_other_numbers_are_none(text):
+    assert not holds_card(text)
+
+
+# -- What was written before there were methods --------------------------------------------------------------
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+OLD = {
+    "tenant_id": 1,
+    "correlation_id": UUID(int=1),
+    "amount": 1990,
+    "currency": "BRL",
+    "description": "Two coffees",
+    "metadata": {"order": "7"},
+    "processor": "default",
+    "priority": 3,
+}
+
+
+def test_a_payment_without_a_method_has_the_fingerprint_it_always_had():
+    """Else a sender who repeats a payment of last year would be told that its content is another."""
+    assert intake.fingerprint(intake.Order(**OLD)).hex() == "d222b5c43c52f021165ca4c5f15a5dd7"
+
+
+def test_what_was_spilled_without_a_method_is_read():
+    row = msgspec.msgpack.encode({"order": OLD, "fingerprint": b"x", "at": AT})
+
+    assert intake._decode(row).order.method is None
+
+
+async def test_a_method_outlives_the_spill(tenant):
+    order = intake.Order(**{**OLD, "tenant_id": tenant.pk}, method={"paymentMethod": "pm_1"})
+
+    assert intake._decode(intake._encode(intake._Row(order, b"x", AT))).order == order
+
+
+async def test_a_method_is_written_down_as_it_was_given(tenant):
+    order = intake.Order(**{**OLD, "tenant_id": tenant.pk, "processor": ""}, method={"paymentMethod": "pm_1"})
+
+    await intake.submit(order)
+
+    assert await database.fetch("SELECT method FROM payments_payment WHERE tenant_id = %s", [tenant.pk]) == [
+        ({"paymentMethod": "pm_1"},)
+    ]
