@@ -4,7 +4,7 @@ from collections import Counter
 
 from prometheus_client.core import GaugeMetricFamily
 
-from payments.models import DeadLetter, Endpoint
+from payments.models import DeadLetter, Difference, Endpoint
 from registry import status
 
 LETTERS_COUNTED = 100_000  # at most: beyond that the number says "a lot" and the scrape stays cheap
@@ -29,4 +29,20 @@ async def _dead_letters() -> list[GaugeMetricFamily]:
     return [family]
 
 
-status.gauges += [_breakers, _dead_letters]
+async def _differences() -> list[GaugeMetricFamily]:
+    """By the partial index of open ones."""
+    found = Counter(
+        [
+            kind
+            async for kind in Difference.async_objects.filter(resolution="").values_list("kind", flat=True)[
+                :LETTERS_COUNTED
+            ]
+        ]
+    )
+    family = GaugeMetricFamily("registry_open_differences", "Between processors' books and ours", labels=["kind"])
+    for kind in Difference.Kind.values:
+        family.add_metric([kind], found[kind])
+    return [family]
+
+
+status.gauges += [_breakers, _dead_letters, _differences]

@@ -70,3 +70,4 @@ erasure.FOUND.append(SQL["found"])
 erasure.CLOSING.append(SQL["close"])
 erasure.STANDING["payments that are not settled"] = SQL["open_payments"]
 erasure.STANDING["refunds that are owed"] = SQL["open_refunds"]
+erasure.STANDING["subscription at Stripe that goes on"] = SQL["live_subscriptions"]

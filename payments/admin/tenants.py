@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from django.db import models
 
-from payments.models import DeadLetter, Payment, Processor, Rollup
+from payments.models import DeadLetter, Difference, Payment, Processor, Rollup
 from registry.admin import BELONGINGS, Belonging, rows_by_tenant
 
 
@@ -20,4 +20,5 @@ BELONGINGS += [
     Belonging(Processor, "processors", rows_by_tenant(Processor.objects.all())),
     Belonging(Payment, "booked payments", booked_by_tenant),
     Belonging(DeadLetter, "open dead letters", rows_by_tenant(DeadLetter.objects.filter(resolution=""))),
+    Belonging(Difference, "open differences", rows_by_tenant(Difference.objects.filter(resolution=""))),
 ]

@@ -13,6 +13,10 @@ SELECT count(*) FROM (
 -- name: open_refunds
 SELECT count(*) FROM payments_refund WHERE tenant_id = %(tenant)s AND closed IS NULL;
 
+-- name: live_subscriptions
+-- Stripe would go on asking for money for a tenant that is no more.
+SELECT count(*) FROM payments_subscription WHERE tenant_id = %(tenant)s AND stripe_subscription > '' AND status <> 'canceled';
+
 -- name: found
 SELECT p.id, p.correlation_id, p.status IN ('succeeded', 'failed', 'canceled') AND NOT EXISTS (
     SELECT FROM payments_refund r WHERE r.tenant_id = p.tenant_id AND r.payment_id = p.id AND r.closed IS NULL)

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
-from payments.models import Endpoint
+from payments.models import Difference, Endpoint
 from payments.states import FAILED
 from queueing import work
 from registry import database, status
@@ -186,6 +187,28 @@ async def test_open_dead_letters_are_counted_and_resolved_ones_are_not(api: Api,
     found = await samples(api)
 
     assert found['registry_dead_letters{app="payments"}'] == 2
+
+
+async def test_open_differences_of_books_are_counted_by_kind(api: Api, tenant):
+    processor = await in_thread(make_processor, tenant)
+
+    def differ(key: str, resolution: str = "") -> None:
+        Difference.objects.create(
+            tenant=tenant,
+            processor=processor,
+            kind="amount",
+            key=key,
+            requested_at=timezone.now(),
+            resolution=resolution,
+        )
+
+    await in_thread(differ, "a")
+    await in_thread(differ, "b", "closed")
+
+    found = await samples(api)
+
+    assert found['registry_open_differences{kind="amount"}'] == 1
+    assert found['registry_open_differences{kind="duplicate"}'] == 0
 
 
 async def test_no_tenant_processor_payment_or_key_is_named_in_the_metrics(api: Api, tenant, default):

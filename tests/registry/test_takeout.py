@@ -16,7 +16,7 @@ from django.db import models
 from django.utils import timezone
 
 from payments import ledger
-from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Rollup, WebhookDelivery
+from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Plan, Rollup, Subscription, WebhookDelivery
 from payments.states import FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED
 from queueing.broker import crypto
 from queueing.models import Message, Partition, Queue
@@ -348,6 +348,17 @@ def test_what_is_not_over_closes_the_tenant_and_keeps_it_whole_until_then(shop, 
     Payment.objects.filter(pk=payment.pk).update(status=FAILED)
     erase()
     assert Payment.objects.get(pk=payment.pk).description == ""
+
+
+def test_a_subscription_that_goes_on_is_ended_first(shop):
+    plan = Plan.objects.create(slug="basic", name="Basic")
+    Subscription.objects.create(tenant=shop, plan=plan, status="active", stripe_subscription="sub_1")
+
+    with pytest.raises(CommandError, match="1 subscription at Stripe that goes on"):
+        erase()
+
+    Subscription.objects.update(status="canceled")
+    assert erase()
 
 
 def test_single_payments_are_erased_and_the_tenant_goes_on(shop):
