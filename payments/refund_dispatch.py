@@ -15,6 +15,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncConnection
 
 from payments import events, routing
 from payments.processors import KINDS
@@ -42,6 +43,8 @@ SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
 LEASE = 30.0  # seconds; longer than a look-up and a send together, and than any pause of ours
 SEND_WITHIN = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
+AT_ONCE = 50  # refunds of one tenant in flight per worker: Stripe takes 100 requests a second from an account, and a processor
+# that gets slower must not get more at the same time, or nobody would have an answer before giving up
 NO_ROAD = 0.5  # seconds before a debt whose processor is away is looked at again
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit, as for payments
@@ -106,20 +109,23 @@ class RefundDispatch:
         return await database.guarded(lambda: self._claim(limit, room))
 
     async def _claim(self, limit: int, room: dict[int, int]) -> list[Claim]:
-        parameters = {"limit": limit, "room": TENANT_ROOM, "tenants": list(room), "rooms": list(room.values())}
+        rooms = [max(AT_ONCE - (TENANT_ROOM - left), 0) for left in room.values()]
+        parameters = {"limit": limit, "room": AT_ONCE, "tenants": list(room), "rooms": rooms}
         async with database.transaction() as conn:
-            found = [Found._make(row) for row in await database.rows(conn, REFUNDS.claim, parameters)]
-            if not found:
-                return []
-            await self.atlas.learn(
-                {row.tenant_id for row in found}, lambda sql, params: database.rows(conn, sql, params)
-            )
-            claims, roadless = self._route(found)
-            if roadless:
-                keys = {"tenant": [r.tenant_id for r in roadless], "refund": [r.refund_id for r in roadless]}
-                await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROAD})
-            if claims:
-                await database.rows(conn, SQL["begin"], self._beginnings(claims))
+            return await self._take(conn, await database.rows(conn, REFUNDS.claim, parameters))
+
+    async def _take(self, conn: AsyncConnection, rows: Sequence[database.Row]) -> list[Claim]:
+        """Of these rows, which the transaction has locked, those whose processors can be asked; written down."""
+        found = [Found._make(row) for row in rows]
+        if not found:
+            return []
+        await self.atlas.learn({row.tenant_id for row in found}, lambda sql, params: database.rows(conn, sql, params))
+        claims, roadless = self._route(found)
+        if roadless:
+            keys = {"tenant": [r.tenant_id for r in roadless], "refund": [r.refund_id for r in roadless]}
+            await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROAD})
+        if claims:
+            await database.rows(conn, SQL["begin"], self._beginnings(claims))
         return claims
 
     def _route(self, found: Sequence[Found]) -> tuple[list[Claim], list[Found]]:

@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from msgspec import Meta
 
-from payments import money, queries, refunds
+from payments import money, queries, refunds, refunds_inline
 from payments.errors import AmountRefused, UnknownPayment, UnknownRefund
 from payments.openapi import described
 from payments.requests import Amount, decode
@@ -52,7 +52,11 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
         headers = {**headers, "Idempotent-Replayed": "true"}
     found = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
     headers = {**headers, "Location": found["statusUrl"]}
-    wait = preferred_wait(request.META.get("HTTP_PREFER", ""))
+    prefer = request.META.get("HTTP_PREFER", "")
+    wait = preferred_wait(prefer)
+    if refunds_inline.OPERATION in principal.inline and not refunds.is_closed(found):
+        refunds_inline.pay(principal.tenant_id, receipt.refund_id)
+        wait = wait or (0.0 if "respond-async" in prefer.lower() else refunds_inline.WAIT)
     if not wait:
         return json_response(found, status=202, headers=headers)
     return await _closed_within(wait, request, principal.tenant_id, found, headers)

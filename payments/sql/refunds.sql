@@ -53,6 +53,17 @@ FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p
 -- A hint to the drains, after the commit: a NOTIFY inside it would hold a lock that all such commits share.
 NOTIFY refunds;
 
+-- name: named
+-- One debt by its id, if it is due and nobody has it in hand.
+SELECT {columns}
+FROM (
+    SELECT * FROM payments_refund
+    WHERE tenant_id = %(tenant)s AND public_id = %(public)s AND closed IS NULL AND run_at <= now()
+      AND (leased_until IS NULL OR leased_until < now())
+    FOR UPDATE SKIP LOCKED
+) p
+{joins};
+
 -- name: begin
 -- Written before anything is sent: the attempt, and once for ever its requestedAt. Touches no indexed column. Runs in the
 -- transaction that locked the rows.

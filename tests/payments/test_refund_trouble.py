@@ -10,6 +10,7 @@ from payments import ledger, lifecycle, refund_dispatch, refunds, stopped_refund
 from payments.errors import PaymentError
 from payments.processors import sandbox as sandbox_kind
 from payments.refund_decisions import MAX_ATTEMPTS
+from queueing.drain import CLAIM_EVERY
 from registry import database
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor
@@ -247,6 +248,22 @@ async def test_two_workers_pay_many_debts_once_each(tenant, sandbox):
     assert {tuple(await given_back(one)) for one in payments} == {(100, 250)}
     assert {await sums(one) for one in payments} == {(350, 350)}
     assert await is_sound(tenant)
+
+
+async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_answer(tenant, sandbox):
+    payments = await booked(tenant, 8)
+    await configure(tenant, "sandbox", refundHang=True)
+    await asyncio.gather(*(owe(tenant, one, 100) for one in payments))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refund_dispatch, "AT_ONCE", 3)
+        patch.setattr("queueing.drain.GRACE", 0.0)
+        async with paying_back() as drain:
+            await eventually(lambda: len(drain.in_flight) == 3)
+            await asyncio.sleep(3 * CLAIM_EVERY)
+            in_flight = len(drain.in_flight)
+
+    assert in_flight == 3
+    assert sum([len(await given_back(one)) for one in payments]) == 3
 
 
 async def test_events_of_refunds_are_numbered_without_gaps(tenant, sandbox):
