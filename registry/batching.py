@@ -121,6 +121,11 @@ class Family[In, Out]:
             found = self._batchers[key] = self._make()
         return found
 
+    async def finish(self) -> None:
+        """Wait until everything submitted so far on the running loop is written."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(batcher.finish() for (at, _), batcher in self._batchers.items() if at is loop))
+
 
 def _fail(future: asyncio.Future, error: Exception) -> None:
     if not future.done():

@@ -39,6 +39,12 @@ WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.
   AND e.closed IS NULL
 RETURNING e.tenant_id, e.id, extract(epoch FROM e.done_at - e.received_at)::float8;
 
+-- name: hold
+SELECT id FROM payments_payment
+WHERE tenant_id = %(tenant)s AND correlation_id = ANY(%(correlations)s::uuid[])
+ORDER BY id
+FOR UPDATE;
+
 -- name: hand_back
 -- Begun, and not finished by whoever leaves: due at once, for anybody.
 UPDATE payments_inboundevent e SET lease_id = NULL, leased_until = NULL

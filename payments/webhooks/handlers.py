@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from psycopg import AsyncConnection
@@ -45,12 +46,16 @@ class _Body(msgspec.Struct):
 
 class Effect(msgspec.Struct, frozen=True):
     """What is to be written because of an event. `write` runs in the transaction that marks the event as done, on its
-    connection: both are committed, or neither. `after` runs once that is committed, for news: it may be lost."""
+    connection: both are committed, or neither, and it may run again if they were not. Other events of the tenant may share
+    the transaction. `after` runs once that is committed, for news: it may be lost."""
 
     outcome: str  # for the operator, in a word or two
     payment_id: int | None = None  # whose page it belongs on
     write: Callable[[AsyncConnection], Awaitable[object]] | None = None
     after: Callable[[], Awaitable[object]] | None = None
+    touches: tuple[
+        UUID, ...
+    ] = ()  # correlation ids of payments that `write` changes: they are locked before all writes
 
 
 class Later(Exception):

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
+import psycopg
+from psycopg import AsyncConnection
 
 from payments.decisions import GIVE_UP_AFTER, backoff
 from payments.processors import KINDS
@@ -23,7 +25,7 @@ from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
 from registry import database, telemetry
 from registry.arrays import Bigints, Texts, unless_empty
-from registry.batching import Batcher
+from registry.batching import Batcher, Family
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 LEASE = 30.0  # seconds; longer than HANDLE_WITHIN and a write together
 HANDLE_WITHIN = 20.0  # seconds for what an event needs from its processor
 MAX_TRIES = 20  # before an event is a dead letter: with the longest backoff well over five minutes
+WORK_ROWS = 20  # events with work per commit: they hold the tenant's stream, which accepting and settling wait for
+WRITES_AT_ONCE = 4  # transactions with an event's work: a worker needs its connections for other things as well
 WRITE_AGAIN = 0.25  # seconds before what the database did not take is written again
 
 _COLUMNS = """p.tenant_id, p.id, p.processor_id, p.event_id, p.type, p.object_id, p.account, p.livemode, p.created, p.received_at,
@@ -83,6 +87,13 @@ class Ending(NamedTuple):
     wait: float = 0.0
 
 
+class Work(NamedTuple):
+    """A try that went well, with what is to be written because of it."""
+
+    ending: Ending
+    effect: Effect
+
+
 class Inbound:
     """The drain's job for events of processors: one per worker process and event loop."""
 
@@ -94,9 +105,15 @@ class Inbound:
         self._processors: dict[str, Processor] = {}
         self._open = AsyncExitStack()
         self._endings: Batcher[Ending, bool] = Batcher(self._write)
+        # One transaction per tenant at a time: several would wait for each other at its stream.
+        self._works: Family[Work, bool | Exception] = Family(
+            lambda: Batcher(self._carry_out, max_rows=WORK_ROWS, in_flight=1)
+        )
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
 
     async def close(self) -> None:
         await self._endings.finish()
+        await self._works.finish()
         await self._open.aclose()
 
     def background(self) -> Sequence[Callable[[], Awaitable[None]]]:
@@ -148,7 +165,7 @@ class Inbound:
         try:
             async with asyncio.timeout(HANDLE_WITHIN):
                 effect = await self._ask(handler, taken)
-            return await self._carry_out(row, effect)
+            return await self._finish(row, effect)
         except Exception as error:
             await self._end(failed(row, error))
             return False
@@ -166,25 +183,44 @@ class Inbound:
 
     # -- Writing down ------------------------------------------------------------------------------------------
 
-    async def _carry_out(self, row: Found, effect: Effect) -> bool:
+    async def _finish(self, row: Found, effect: Effect) -> bool:
         ending = Ending(row, "done", effect.outcome, payment_id=effect.payment_id)
-        moved = await (self._together(ending, effect) if effect.write else self._end(ending))
+        if effect.write is None:
+            return await self._end(ending)
+        moved = await self._works.of(row.tenant_id).submit(Work(ending, effect))
+        if isinstance(moved, Exception):
+            raise moved
         if moved and effect.after:
             await effect.after()
         return moved
 
-    async def _together(self, ending: Ending, effect: Effect) -> bool:
-        """The work and its `done`: the row first, so that nobody else has it in hand while we write."""
+    async def _carry_out(self, batch: Sequence[Work]) -> list[bool | Exception]:
+        """Events of one tenant, each with its work, in one transaction. Payments first and in one order, as everybody who
+        then numbers events locks them: what a batch meets later it has in hand already."""
+        tenant = batch[0].ending.row.tenant_id
+        touched = sorted({one for work in batch for one in work.effect.touches})
 
-        async def once() -> bool:
+        async def once() -> list[bool | Exception]:
             async with database.transaction() as conn:
-                done = await database.rows(conn, SQL["finish"], self._columns([ending]))
-                if done:
-                    await effect.write(conn)  # type: ignore[misc]
-            _count(ending, done)
-            return bool(done)
+                await database.rows(conn, SQL["hold"], {"tenant": tenant, "correlations": touched})
+                return [await self._one(conn, work) for work in batch]
 
-        return await database.retrying(once)
+        async with self._writing:
+            return await database.retrying(once)
+
+    async def _one(self, conn: AsyncConnection, work: Work) -> bool | Exception:
+        """The row first, so that nobody else has it in hand while we write; a savepoint, so that a bad one fails alone."""
+        try:
+            async with conn.transaction():
+                done = await database.rows(conn, SQL["finish"], self._columns([work.ending]))
+                if done and work.effect.write:
+                    await work.effect.write(conn)
+        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
+            raise  # the transaction is lost, and with it the others'
+        except Exception as error:
+            return error
+        _count(work.ending, done)
+        return bool(done)
 
     async def _end(self, ending: Ending) -> bool:
         """False when somebody else has taken over the event."""

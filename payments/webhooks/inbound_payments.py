@@ -50,7 +50,7 @@ async def payment_intent(event: Event, processor: Processor) -> Effect:
     if subject.status == REQUIRES_ACTION and await _waits_still(event, correlation_id, subject, processor):
         return Effect("nothing new", subject.payment_id)
     write, after = looking_again(event.tenant_id, correlation_id)
-    return Effect("looked at again", subject.payment_id, write, after)
+    return Effect("looked at again", subject.payment_id, write, after, touches=(correlation_id,))
 
 
 def ours(event: Event) -> UUID | None:

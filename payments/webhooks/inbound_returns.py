@@ -34,6 +34,7 @@ async def dispute(event: Event, processor: Processor) -> Effect:
     return _effect(
         "dispute looked at",
         lambda conn: disputes.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=news),
+        [news.subject],
     )
 
 
@@ -51,10 +52,10 @@ def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
             told += await refunds.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=one)
         return told
 
-    return _effect("refund looked at", book)
+    return _effect("refund looked at", book, [one.subject for one in settled])
 
 
-def _effect(outcome: str, book: Book) -> Effect:
+def _effect(outcome: str, book: Book, subjects: Sequence[Subject]) -> Effect:
     """`book` in the event's transaction, and its news after the commit."""
     told: list[live.Event] = []
 
@@ -69,7 +70,8 @@ def _effect(outcome: str, book: Book) -> Effect:
     async def tell() -> None:
         live.tell(told)
 
-    return Effect(outcome, None, write, tell)
+    touches = tuple({one.correlation_id for one in subjects if one.correlation_id})
+    return Effect(outcome, None, write, tell, touches)
 
 
 async def _ask[T](event: Event, question: Awaitable[T]) -> T:

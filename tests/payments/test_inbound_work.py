@@ -36,7 +36,8 @@ class Handler:
     def __init__(self) -> None:
         self.seen: list[Event] = []
         self.error: Exception | None = None
-        self.error_after_writing: BaseException | None = None
+        self.error_after_writing: Exception | None = None
+        self.cut = False  # whether the connection is lost between the work and its commit
         self.told = 0
 
     async def __call__(self, event: Event, processor: Processor) -> Effect:
@@ -53,6 +54,8 @@ class Handler:
         )
         if self.error_after_writing:
             raise self.error_after_writing
+        if self.cut:
+            await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     async def tell(self) -> None:
         self.told += 1
@@ -167,21 +170,49 @@ async def test_a_failed_event_is_not_hidden_behind_its_own_row(server, tenant, a
     assert await written(tenant) == 1
 
 
-async def test_a_worker_that_dies_between_work_and_done_has_written_neither(server, tenant, account, handler, job):
+async def test_a_worker_that_is_cut_off_between_work_and_done_has_written_neither(
+    server, tenant, account, handler, job
+):
     await arrive(server, account)
-    handler.error_after_writing = asyncio.CancelledError()  # as a kill: nothing of its own runs after it
-    taken = await job.claim(1, 10, {})
+    handler.cut = True
+    first = await handled(job)
+    nothing = await written(tenant)
+    handler.cut = False
+    await make_due(tenant)
 
-    with pytest.raises(asyncio.CancelledError):
-        await job.handle(taken[0])
+    second = await handled(job)
 
-    assert await written(tenant) == 0
-    assert await rows(tenant, "status, lease_id") == [("received", 1)]
-    handler.error_after_writing = None
-    assert await handled(job, worker=2) == []  # its lease stands
+    assert (first, nothing) == ([False], 0)
+    assert (second, await written(tenant)) == ([True], 1)
+    assert await rows(tenant, "status, attempt") == [("done", 2)]
+
+
+async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when_its_lease_is_over(
+    server, tenant, account, handler, job
+):
+    await arrive(server, account)
+    await job.claim(1, 10, {})  # and nothing more is heard of it
+
+    early = await handled(job, worker=2)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
-    assert await handled(job, worker=2) == [True]
-    assert (await written(tenant), await rows(tenant, "status, attempt")) == (1, [("done", 2)])
+    late = await handled(job, worker=2)
+
+    assert (early, late) == ([], [True])
+    assert await written(tenant) == 1
+
+
+async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(server, tenant, account, job):
+    handler = HANDLERS["thing."] = Handler()
+    HANDLERS["thing.bad"] = bad = Handler()
+    bad.error_after_writing = RuntimeError("not this one")
+    for kind in ("thing.good", "thing.bad", "thing.good", "thing.bad"):
+        await arrive(server, account, kind)
+
+    await handled(job)
+
+    del HANDLERS["thing."], HANDLERS["thing.bad"]
+    assert sorted(await rows(tenant, "status, type")) == [("done", "thing.good")] * 2 + [("received", "thing.bad")] * 2
+    assert (await written(tenant), handler.told, bad.told) == (2, 2, 0)
 
 
 async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):

@@ -1,0 +1,185 @@
+"""Operators' page of events that processors sent: what came, what came of it; replay or close, with a reason."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from payments.admin.lists import HotList, ProcessorFilter, WithPayment
+from payments.models import InboundEvent, Processor
+from payments.webhooks import inbound_desk
+from registry.operators.guard import Done, Order, guarded
+from registry.operators.lists import OneTenantFilter, exact, pill, since
+from registry.operators.scope import TenantScoped
+
+LOOKS = {
+    InboundEvent.Status.RECEIVED: ("○", "grey", "waits for a worker"),
+    InboundEvent.Status.DONE: ("●", "green", "done"),
+    InboundEvent.Status.DEAD: ("✕", "red", "dead"),
+    InboundEvent.Status.CLOSED: ("–", "grey", "closed"),
+}
+OVER = [InboundEvent.Status.DONE, InboundEvent.Status.DEAD, InboundEvent.Status.CLOSED]
+SHOWN = 100_000  # characters of a body; whoever needs more than that reads it at the processor
+# By the beginning of the type: what follows it differs from event to event.
+TYPES = ("payment_intent.", "charge.", "refund.", "charge.dispute.", "customer.subscription.", "invoice.", "checkout.")
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By status, said in the words of the partial indexes."""
+
+    title = parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(status.value, f"{shape} {word}") for status, (shape, _, word) in LOOKS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
+        match self.value():
+            case None:
+                return queryset
+            case "received":
+                return queryset.filter(closed=None)
+            case over:
+                return queryset.filter(closed=over)
+
+
+class TypeFilter(admin.SimpleListFilter):
+    title = parameter_name = "type"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(beginning, f"{beginning}…") for beginning in TYPES]
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
+        return queryset.filter(type__startswith=self.value()) if self.value() in TYPES else queryset
+
+
+def _replay(page: TenantScoped, order: Order) -> Done:
+    return _decided(inbound_desk.replay_all_sync, order)
+
+
+def _close(page: TenantScoped, order: Order) -> Done:
+    return _decided(inbound_desk.close_all_sync, order)
+
+
+def _decided(decide: Any, order: Order) -> Done:
+    events = [(event.tenant_id, event.pk) for event in order.rows]
+    done = decide(events=events, actor=order.actor, reason=order.reason)
+    return Done(rows=done, lost=len(events) - done)
+
+
+@admin.register(InboundEvent)
+class InboundEventAdmin(WithPayment, HotList):
+    list_display = [
+        "type", "event_id", "state", "outcome", "error", "attempt", "payment_link", "processor_name", "source",
+        "received", "tenant",
+    ]  # fmt: skip
+    list_filter = [OneTenantFilter, StatusFilter, TypeFilter, ProcessorFilter, since("received_at", "received")]
+    list_select_related = ["tenant"]
+    list_display_links = ["type"]
+    search_help_text = "A payment's whole correlation id, the processor's id of an event, or the row's number."
+    fields = (
+        ("type", "event_id", "object_id"),
+        ("state", "outcome", "error", "attempt"),
+        ("payment_link", "payment_status"),
+        ("tenant", "processor_name", "account", "livemode"),
+        ("created_there", "received", "done", "source"),
+        "body_text",
+        "headers_text",
+    )
+    readonly_fields = (
+        "type", "event_id", "object_id", "state", "outcome", "error", "attempt", "payment_link", "payment_status",
+        "tenant", "processor_name", "account", "livemode", "created_there", "received", "done", "source", "body_text",
+        "headers_text",
+    )  # fmt: skip
+    actions = [  # type: ignore[assignment]
+        guarded(
+            "inbound.replay",
+            label="Replay",
+            warning=(
+                "Workers handle the events once more, by what the processor says now; what was booked because of them "
+                "is not booked again. Events of another account or mode stay dead until that is put right."
+            ),
+            expects={"status__in": OVER},
+            perform=_replay,
+        ),
+        guarded(
+            "inbound.close",
+            label="Close without replay",
+            warning="The dead events are put aside. Payments stay as they are.",
+            expects={"status": InboundEvent.Status.DEAD},
+            perform=_close,
+        ),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet:
+        queryset = super().get_queryset(request)
+        return (
+            queryset
+            if request.resolver_match and "object_id" in request.resolver_match.kwargs
+            else queryset.defer("body", "headers")
+        )
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet, term: str
+    ) -> tuple[models.QuerySet, bool]:
+        if not term.strip().startswith("evt_"):
+            return super().get_search_results(request, queryset, term)
+        accounts = list(Processor.objects.filter(kind="stripe").values_list("tenant_id", "pk"))  # as the index has it
+        mine = {"tenant_id__in": {tenant for tenant, _ in accounts}, "processor_id__in": [pk for _, pk in accounts]}
+        return queryset.filter(event_id=term.strip(), **mine), False
+
+    def attach(self, rows: list[Any]) -> None:
+        super().attach(rows)
+        names = dict(Processor.objects.filter(pk__in={row.processor_id for row in rows}).values_list("pk", "name"))
+        for row in rows:
+            row.account_name = names.get(row.processor_id, "removed")
+
+    def name_of(self, row: InboundEvent) -> str:
+        return f"{row.type} {row.event_id} of {row.tenant}, {row.get_status_display()}"
+
+    @admin.display(description="payment")
+    def payment_link(self, event: InboundEvent) -> SafeString:
+        return super().payment_link(event) if event.payment_id else SafeString("–")
+
+    @admin.display(description="processor")
+    def processor_name(self, event: InboundEvent) -> str:
+        if not hasattr(event, "account_name"):
+            self.attach([event])
+        return event.account_name  # type: ignore[attr-defined]
+
+    @admin.display(description="state")
+    def state(self, event: InboundEvent) -> SafeString:
+        return pill(*LOOKS[InboundEvent.Status(event.status)])
+
+    @admin.display(description="happened there")
+    def created_there(self, event: InboundEvent) -> SafeString | str:
+        return exact(event.created)
+
+    @admin.display(description="received")
+    def received(self, event: InboundEvent) -> SafeString | str:
+        return exact(event.received_at)
+
+    @admin.display(description="done")
+    def done(self, event: InboundEvent) -> SafeString | str:
+        return exact(event.done_at)
+
+    @admin.display(description="body")
+    def body_text(self, event: InboundEvent) -> SafeString:
+        return format_html("<pre>{}</pre>", readable(bytes(event.body)))
+
+    @admin.display(description="headers")
+    def headers_text(self, event: InboundEvent) -> SafeString:
+        return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in event.headers.items()))
+
+
+def readable(body: bytes) -> str:
+    """JSON line by line; what is none, as it came."""
+    text = body.decode(errors="replace")
+    try:
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n… {len(text) - SHOWN} characters more"
