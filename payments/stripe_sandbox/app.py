@@ -129,6 +129,11 @@ class Sandbox:
             answer = await self._answer(request, self.faults.take(request.method, request.path))
         except StripeError as error:
             answer = refusal(error)
+        except (HangUp, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("a fault of the sandbox's own, at %s %s", request.method, request.path)
+            answer = refusal(_broken())
         seen.status, seen.replayed = answer.status, "idempotent-replayed" in answer.headers
         return answer
 
@@ -206,7 +211,7 @@ class Sandbox:
         """Whether it came with the publishable key. Raises StripeError (401)."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
-            token = base64.b64decode(token).decode("latin-1").partition(":")[0]
+            token = _user_of(token)
         elif not token:
             token = request.values.get("key", "")
         if token not in ((self.secret_key,) if secret else (self.secret_key, self.publishable_key)):
@@ -235,6 +240,14 @@ class Sandbox:
             self.state.save(thing)
             await self.finish()
         self._scheduled.discard(thing["id"])
+
+
+def _user_of(token: str) -> str:
+    """The name in a Basic header; keys are sent as one, without a password."""
+    try:
+        return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[0]
+    except ValueError:
+        return "???"
 
 
 async def _trouble_before(fault: Fault | None) -> None:
