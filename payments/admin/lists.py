@@ -122,7 +122,7 @@ class HotList(Searchable, BoundedList):
     paginator = CappedPaginator
     sortable_by = ()
     ordering = ("-id",)
-    actions = None
+    actions: Any = None  # unless a subclass has some
     change_list_template = "admin/capped_change_list.html"
 
 
