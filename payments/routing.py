@@ -228,7 +228,9 @@ def _polled(account: Account) -> bool:
 
 
 def _account(row: database.Row) -> Account:
-    names = ("id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint", "mode", "sealed")
+    names = (
+        "id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint", "mode", "sealed", "plan_ppm",
+    )  # fmt: skip
     fields = dict(zip(names, row, strict=True))
     if not isinstance(fields["options"], dict):  # typed in by people: one tenant's slip must not stop all
         fields["options"] = {}

@@ -98,6 +98,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str  # what health, breaker and connections are shared by
     mode: str = "sandbox"  # of its tenant
     sealed: bytes | None = None
+    plan_ppm: int = 0  # parts per million of the amount that its tenant's plan leaves with us, through Connect
 
     @property
     def secrets(self) -> dict[str, Any]:
@@ -113,6 +114,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     def longest_delay(self) -> float:
         """Seconds after which the processor can no longer book what it was sent: only then does 404 mean no."""
         return self.number("longestDelay", LONGEST_DELAYS.get(self.kind, 30.0))
+
+    @property
+    def application_ppm(self) -> int:
+        """What we keep of a payment to a connected account: its own option, else what its tenant's plan says."""
+        return round(self.number("applicationFee") * 1_000_000) or self.plan_ppm
 
     def number(self, option: str, default: float = 0.0) -> float:
         """An option as a number of at least zero; `default` where somebody wrote what is none."""

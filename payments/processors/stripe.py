@@ -233,7 +233,7 @@ def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:
             params["off_session"] = True
     if destination := account.options.get("destination"):
         params["transfer_data"] = {"destination": destination}
-        if fee := money.share(amount, round(account.number("applicationFee") * 1_000_000)):
+        if fee := money.share(amount, account.application_ppm):
             params["application_fee_amount"] = fee
     return params
 

@@ -1,9 +1,13 @@
 """Payments at a processor of kind stripe, through the stripe library and over HTTP: what becomes of them, and of their intents."""
 
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import pytest
 
+from payments import lifecycle
+from payments.models import Plan, Subscription
+from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api
 from tests.factories import in_thread, make_stripe
@@ -47,6 +51,22 @@ async def test_the_fee_is_what_stripe_says_it_kept(api: Api, worker, stripe):
     assert transaction["fee"] != 500  # the account's share would be
 
 
+async def test_a_connected_account_is_paid_less_what_the_tenants_plan_leaves_with_us(api: Api, worker, tenant, stripe):
+    stripe.state.add({"id": "acct_shop", "object": "account"})
+    await in_thread(subscribe, tenant, "0.02")
+    await configure(tenant, "stripe", destination="acct_shop")
+    payment = await api.pay("50.00", paymentMethod="pm_card_visa")
+
+    await api.until(payment["correlationId"], "succeeded")
+
+    assert (await api.detail(payment["correlationId"]))["fee"] == "1.00"
+
+
+def subscribe(tenant: Tenant, share: str) -> None:
+    plan = Plan.objects.create(slug="grow", name="Grow", fee_share=share)
+    Subscription.objects.create(tenant=tenant, plan=plan, status="active")
+
+
 @pytest.mark.parametrize(
     ("card", "code"),
     [
@@ -87,10 +107,6 @@ async def test_a_card_that_asks_its_holder_waits_and_is_booked_after_the_holder_
 
 
 async def look_again(tenant, payment: dict) -> None:
-    from uuid import UUID
-
-    from payments import lifecycle
-
     await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=[UUID(payment["correlationId"])])
 
 

@@ -226,6 +226,15 @@ async def test_a_destination_gets_the_money_and_the_application_its_fee(stripe, 
     assert (outcome.result, outcome.fee) == (Result.BOOKED, 250)
 
 
+async def test_without_an_option_the_tenants_plan_says_what_the_application_keeps(stripe, processor):
+    stripe.state.add({"id": "acct_shop", "object": "account"})
+    connected = msgspec.structs.replace(account(stripe, destination="acct_shop"), plan_ppm=10_000)
+
+    outcome = await processor.send(order("pm_card_visa", amount=10_000), connected)
+
+    assert (outcome.result, outcome.fee) == (Result.BOOKED, 100)
+
+
 # -- Giving back ---------------------------------------------------------------------------------------------
 
 
