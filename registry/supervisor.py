@@ -114,7 +114,8 @@ def stripe(plan: Plan) -> Part:
 def parts(plan: Plan, listener: socket.socket) -> list[Part]:
     """Everything but the workers, whose number changes."""
     fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
-    return [*fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
+    played = [stripe(plan)] if plan.demo else []  # first: whoever asks Stripe at the start is answered
+    return [*played, *fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
 
 
 def environment(plan: Plan) -> dict[str, str]:
@@ -193,7 +194,6 @@ class Supervisor:
             await asyncio.sleep(PROBE_EVERY)
         print(f"ready {self.plan.address}", flush=True)
         if self.plan.demo:
-            self.keepers["stripe"] = Keeper(stripe(self.plan), self.environ)
             await self.show_demo()
             self.keepers["demo"] = Keeper(manage("demo", "demo", "--url", self.plan.local_address), self.environ)
 
