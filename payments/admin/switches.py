@@ -1,6 +1,5 @@
 """Operators' page of what is queued and what is inline: for all tenants or for some, what is in effect now, and why."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -19,8 +18,7 @@ from registry.operators.lists import pill
 from registry.operators.scope import SUPERUSERS, TenantScoped
 
 TENANTS_NAMED = 5  # in the list
-# operation → what its workers are called in their rows. One that is in no list yet is not carried out inline.
-OPERATIONS = {"inline.payment": "payments", "inline.refund": "refunds"}
+PAYMENT = f"inline.{inline.OPERATION}"  # the only one that a web process can carry out; refunds are the workers' always
 
 
 def for_everyone(everyone: bool | None) -> Perform:
@@ -67,9 +65,10 @@ def for_tenants(name: str, *, inline: bool) -> Perform:
 
 def in_effect(flag: Flag) -> tuple[str, str]:
     """What is done with the operation now, in a word, and why."""
+    if flag.name != PAYMENT:
+        return "queued", "the workers' always, whatever is switched"
     beating = Worker.objects.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
-    workers = beating.filter(queue=OPERATIONS.get(flag.name, "")).count()
-    standing_in = beating.filter(queue=inline.NAME).count() if flag.name == f"inline.{inline.OPERATION}" else 0
+    workers, standing_in = (beating.filter(queue=name).count() for name in ("payments", inline.NAME))
     if not workers and standing_in:
         return "inline", "fall-back: no worker is alive, the web processes stand in for them"
     if not workers:
@@ -146,24 +145,19 @@ class SwitchAdmin(Reasoned):
         return in_effect(flag)[1]
 
 
-def _of_tenants(operation: str) -> list[Callable]:
-    name = f"inline.{operation}"
-    return [
-        guarded(
-            f"tenant.{operation}_inline",
-            label=f"Inline: the web processes carry out their {operation}s",
-            warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
-            expects={"status": Tenant.Status.ACTIVE},
-            perform=for_tenants(name, inline=True),
-        ),
-        guarded(
-            f"tenant.{operation}_queued",
-            label=f"Queued: workers carry out their {operation}s",
-            warning="Within a second their requests are answered as soon as they are durable.",
-            expects={"status": Tenant.Status.ACTIVE},
-            perform=for_tenants(name, inline=False),
-        ),
-    ]
-
-
-TenantAdmin.actions += [action for operation in ("payment", "refund") for action in _of_tenants(operation)]
+TenantAdmin.actions += [
+    guarded(
+        "tenant.payment_inline",
+        label="Inline: the web processes send their payments",
+        warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
+        expects={"status": Tenant.Status.ACTIVE},
+        perform=for_tenants(PAYMENT, inline=True),
+    ),
+    guarded(
+        "tenant.payment_queued",
+        label="Queued: workers send their payments",
+        warning="Within a second their requests are answered as soon as they are durable.",
+        expects={"status": Tenant.Status.ACTIVE},
+        perform=for_tenants(PAYMENT, inline=False),
+    ),
+]

@@ -44,12 +44,12 @@ CONSEQUENCES: Final[dict[Dunning, Consequence]] = {
     ),
     Dunning.REFUSED: Consequence(
         "live payments are refused: the subscription is past due; its owner can pay the open invoice",
-        "Live payments are refused until the open invoice is paid. The sandbox goes on working.",
+        "Live payments are refused until the open invoice is paid.",
         "red",
     ),
     Dunning.SUSPENDED: Consequence(
         "live mode is suspended: there is no paid subscription; its owner can choose a plan",
-        "Live mode is suspended: there is no paid subscription. The sandbox goes on working.",
+        "Live mode is suspended: there is no paid subscription.",
         "red",
     ),
 }

@@ -58,6 +58,10 @@ async def _act(request: PageRequest, visitor: Visitor) -> HttpResponse:
                 return await _subscribe(request, visitor, found, back)
             case "cancel" | "go-on" as wanted if found:
                 return await _end(request, visitor, found, wanted == "cancel", here)
+            case "empty":
+                gone = await readiness.empty(tenant=visitor.tenant, actor=visitor.actor)
+                messages.success(request, f"The sandbox is empty: {gone} payments are forgotten.")
+                return redirect(here)
             case "live":
                 await readiness.go_live(tenant=visitor.tenant, actor=visitor.actor)
                 messages.success(request, f"{visitor.tenant.name} is live: payments move money from now on.")

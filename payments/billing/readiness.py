@@ -11,8 +11,9 @@ import stripe
 from django.conf import settings
 from django_async_backend.db.transaction import async_atomic
 
-from payments import accounts
+from payments import accounts, lifecycle
 from payments.billing.errors import NotReady
+from payments.errors import LiveTenant
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.processors import KINDS
@@ -73,6 +74,16 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
         )
     tenant.mode = Tenant.Mode.LIVE
     return True
+
+
+async def empty(*, tenant: Tenant, actor: str) -> int:
+    """Forget what was only played; how many payments. Never those of a live tenant. Raises LiveTenant (403)."""
+    if await Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.LIVE).aexists():
+        raise LiveTenant
+    gone = await lifecycle.purge(tenant_id=tenant.pk)
+    target = f"tenant {tenant.slug}"
+    await audit.record(actor=actor, action="tenant.empty", target=target, tenant_id=tenant.pk, rows=gone)
+    return gone
 
 
 async def _switch_play_off(tenant: Tenant) -> list[str]:

@@ -14,6 +14,7 @@ from django.urls import reverse
 from payments.billing import invitations, limits, platform, readiness, signup
 from payments.billing.errors import BillingAway, BillingOff, LinkWorthless, NotReady, StepRefused
 from payments.billing.signup import Details, Step
+from payments.errors import LiveTenant
 from payments.models import Plan, SignUp, Subscription
 from registry import keys
 from registry.errors import TooManyRequests
@@ -275,17 +276,23 @@ async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
             if request.POST.get("do") == "key":
                 scopes = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
                 _, plain = await keys.issue(tenant=sign_up.tenant, actor=actor, scopes=scopes, name="from the sign-up")
+            elif request.POST.get("do") == "empty":
+                await readiness.empty(tenant=sign_up.tenant, actor=actor)
+                return _to(sign_up, Step.LIVE)
             else:
                 await readiness.go_live(tenant=sign_up.tenant, actor=actor)
                 return _to(sign_up, Step.LIVE)
         except NotReady:
             wrong = {"form": "Some things are missing; the list says what to do."}
+        except LiveTenant as error:
+            wrong = {"form": error.detail}
     return _page(
         request,
         sign_up,
         Step.LIVE,
         wrong=wrong,
         checks=await readiness.look(sign_up.tenant),
+        may_own=True,
         key=plain,
         command=_command(request, plain),
     )

@@ -8,7 +8,7 @@ from django_async_backend.db import async_new_connection
 
 from payments.billing import readiness
 from payments.billing.errors import NotReady
-from payments.models import Difference, Plan, Processor, Subscription
+from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import sandbox_stripe
@@ -172,6 +172,20 @@ async def test_an_account_without_the_secret_of_its_webhooks_is_said(ready, with
     await in_thread(forget)
 
     assert set(await missing(ready)) == {"secrets"}
+
+
+@pytest.mark.parametrize(("mode_before", "left"), [("sandbox", 0), ("live", 1)])
+async def test_the_owner_empties_the_sandbox_and_never_a_live_book(ready, server, mode_before, left):
+    await in_thread(make_payment, ready)
+    await in_thread(lambda: Tenant.objects.filter(pk=ready.pk).update(mode=mode_before))
+    async with Person(server) as olga:
+        await olga.opens("/login")
+        await olga.sends("/login", username="olga", password="a long and quiet word", next="/")
+        address = f"/plan?tenant={ready.slug}"
+        await olga.opens(address)
+        await olga.sends(address, do="empty")
+
+    assert await in_thread(Payment.objects.filter(tenant=ready).count) == left
 
 
 # -- The button and the command call the same ----------------------------------------------------------------------------

@@ -19,8 +19,8 @@ def operator() -> Client:
 
 @pytest.fixture
 def flag() -> Flag:
-    found, _ = Flag.objects.get_or_create(name="inline.payment")  # a fresh database has it
-    return found
+    Flag.objects.all().delete()  # a fresh database has some
+    return Flag.objects.create(name="inline.payment", superusers=False)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,12 @@ def test_the_list_says_what_is_in_effect_and_why(operator, flag, queue, fields, 
     seen = text(operator.get(listing(Flag)))
 
     assert expected in seen
+
+
+def test_an_operation_that_no_web_process_can_carry_out_says_so(operator):
+    Flag.objects.get_or_create(name="inline.refund", defaults={"everyone": True})
+
+    assert "the workers&#x27; always" in text(operator.get(listing(Flag)))
 
 
 def test_the_list_names_the_tenants_that_are_inline(operator, flag):
