@@ -21,7 +21,7 @@ from registry import embedded
 
 NAMES = (
     *("accept", "settle", "contest", "latency", "summary", "memory", "recovery"),
-    *("webhooks-out",),
+    *("webhooks-in", "webhooks-out"),
     *("queue-push", "queue-pop", "queue-dwell", "queue-latency", "queue-groups", "queue-history", "queue-peers"),
     "refunds-chaos",
 )
