@@ -224,7 +224,7 @@ async def test_a_disabled_endpoint_waits_and_goes_on_where_it_stopped(tenant, re
 # -- Workers that die -------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_sent_by_a_worker_that_died_before_it_could_say_so_is_sent_again_under_the_same_id(
+async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id_and_it_may_not_speak_for_it_any_more(
     tenant, receiver
 ):
     hook = await endpoint(tenant, receiver.url)
@@ -234,18 +234,21 @@ async def test_what_was_sent_by_a_worker_that_died_before_it_could_say_so_is_sen
     silent = await Worker.async_objects.acreate(queue="webhooks", hostname="unplugged", pid=1)
     await database.release()
     [due] = await dying.claim(silent.id, 5, {})
-    await dying._try(due)  # it arrived, and nobody wrote that down
+    arrived = await dying._try(due)  # and nobody wrote that down
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
+    receiver.answers(500)
 
     async with delivering():
-        await until(hook, "delivered")
-    late = await dying.settle(await dying._try(due))  # the dead one comes back and is too late
+        await until_tried(hook, 2)
+        late = await dying.settle(arrived)
+        [standing] = await deliveries(hook)
     await dying.close()
 
-    assert len(receiver.heard) == 3
+    assert receiver.calls == 2
     assert len(set(receiver.ids)) == 1
     assert late is False
-    assert [made.number for made in await tries((await deliveries(hook))[0])] == [2]
+    assert (standing.status, standing.error) == ("pending", "answered 500")
+    assert [made.number for made in await tries(standing)] == [2]
 
 
 async def test_a_worker_that_is_told_to_stop_hands_back_what_hangs_and_the_try_does_not_count(

@@ -207,29 +207,27 @@ async def test_the_waits_grow_by_the_schedule_until_it_is_given_up(tenant, recei
 
 
 async def test_retry_after_puts_the_delivery_and_the_endpoint_off(tenant, receiver):
-    receiver.answers(429, b"", retry_after="120")
+    receiver.answers_by(
+        lambda heard: response(429, b"", retry_after="120") if heard.target == "/hook" else response(200)
+    )
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
 
     async with delivering():
         await until_tried(hook)
-        receiver.answers(200)
+        beside = await endpoint(tenant, receiver.url + "/beside", "payment.succeeded")
         await something_happens(tenant)
-        await eventually(lambda: two_owed(hook))
-        wait = await seconds_to_go_first(hook)
-        calls = receiver.calls
-        rest = (await again(hook)).rest_until - datetime.now(UTC)
+        await until(beside, "delivered")
+        wait, rest = await seconds_to_go_first(hook), (await again(hook)).rest_until - datetime.now(UTC)
+        waiting = [(one.status, one.attempt) for one in await deliveries(hook)]
+        receiver.answers(200)
         await database.fetch("UPDATE payments_webhookendpoint SET rest_until = now() WHERE id = %s", [hook.pk])
         await make_due(hook)
         await until(hook, "delivered", count=2)
 
-    assert 115 < wait < 125
-    assert calls == 1
-    assert timedelta(seconds=110) < rest < timedelta(seconds=121)
-
-
-async def two_owed(hook) -> bool:
-    return len(await deliveries(hook)) == 2
+    assert 110 < wait < 125
+    assert timedelta(seconds=105) < rest < timedelta(seconds=121)
+    assert waiting == [("pending", 1), ("pending", 0)]
 
 
 async def seconds_to_go_first(hook) -> float:
