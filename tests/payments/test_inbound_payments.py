@@ -1,0 +1,202 @@
+"""Events about payment intents: a worker looks again where Stripe says something else than we have, and nowhere else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+
+from payments.webhooks.inbound import Inbound
+from queueing.drain import Drain
+from registry import database
+from tests.bed.stripe import SandboxStripe, sandbox_stripe
+from tests.conftest import Api, eventually
+from tests.factories import in_thread, make_stripe
+from tests.payments.inbound import deliver, event, handled, handling, rows
+
+SECURE = "pm_card_threeDSecure2Required"
+
+
+@pytest.fixture
+async def stripe(tenant) -> AsyncIterator[SandboxStripe]:
+    async with sandbox_stripe() as sandbox:
+        sandbox.account = await in_thread(make_stripe, tenant, sandbox.url)
+        yield sandbox
+
+
+@pytest.fixture
+async def job():
+    async with handling() as job:
+        yield job
+
+
+def about(intent, **fields):
+    """An event about it as it stands now."""
+    return event("payment_intent.whatever", {**intent}, **fields)
+
+
+async def arrives(server, stripe: SandboxStripe, what) -> None:
+    assert (await deliver(server, stripe.account, what, secrets=(stripe.webhook_secret,)))[0] == 200
+
+
+async def waiting_for_its_payer(api: Api, stripe: SandboxStripe) -> tuple[dict, dict]:
+    """A payment that asks its holder, and its intent."""
+    payment = await api.pay(paymentMethod=SECURE)
+    await api.until(payment["correlationId"], "requires_action")
+    return payment, stripe.all("payment_intent")[-1]
+
+
+async def timeline(api: Api, payment: dict) -> list[str]:
+    return [step["status"] for step in (await api.detail(payment["correlationId"]))["timeline"]]
+
+
+async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api, worker, tenant, stripe):
+    """The whole way: signed and sent by Stripe, taken in, handled, looked up, booked."""
+    stripe.calls(f"{server}/webhooks/stripe/{tenant.slug}.stripe")
+    inbound = Inbound()
+    drain = Drain(inbound)
+    working = asyncio.create_task(drain.run(seconds=60))
+    payment, intent = await waiting_for_its_payer(api, stripe)
+
+    await stripe.authenticates(intent["id"])
+    await api.until(payment["correlationId"], "succeeded")
+
+    drain.stop()
+    await working
+    await inbound.close()
+    assert await timeline(api, payment) == ["queued", "processing", "requires_action", "processing", "succeeded"]
+
+
+async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(server, api, worker, tenant, stripe, job):
+    payment, intent = await waiting_for_its_payer(api, stripe)
+    for _ in range(3):
+        await arrives(server, stripe, about(intent))
+
+    await handled(job)
+
+    assert await rows(tenant, "status, outcome, payment_id IS NOT NULL") == [("done", "nothing new", True)] * 3
+    assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
+
+
+async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, worker, tenant, stripe, job):
+    payment, intent = await waiting_for_its_payer(api, stripe)
+    old = about(intent)
+    await stripe.authenticates(intent["id"])
+    await arrives(server, stripe, old)
+
+    await handled(job)
+
+    await api.until(payment["correlationId"], "succeeded")
+    assert await rows(tenant, "outcome") == ["looked at again"]
+
+
+async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(
+    server, api, worker, tenant, stripe, job
+):
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "succeeded")
+    [intent] = stripe.all("payment_intent")
+    await arrives(server, stripe, about(intent))
+    asked = len(stripe.received())
+
+    await handled(job)
+
+    assert await rows(tenant, "status, outcome") == [("done", "nothing new")]
+    assert len(stripe.received()) == asked
+
+
+async def test_what_a_worker_has_in_hand_is_looked_at_later(server, api, tenant, stripe, job):
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await database.fetch(
+        "UPDATE payments_payment SET status = 'processing', lease_id = 1, leased_until = now() + interval '1 minute'"
+    )
+    await arrives(server, stripe, about(labelled(tenant, payment["correlationId"])))
+
+    await handled(job)
+
+    assert await rows(tenant, "status, error") == [("received", "a worker has the payment in hand")]
+
+
+def labelled(tenant, correlation_id: str, **fields):
+    metadata = {"registry_payment": correlation_id, "registry_tenant": str(tenant.pk), **fields}
+    return {"id": "pi_1", "object": "payment_intent", "metadata": metadata}
+
+
+async def test_an_event_of_a_payment_that_is_not_there_yet_is_not_lost(server, tenant, stripe, job):
+    await arrives(server, stripe, about(labelled(tenant, str(uuid4()))))
+
+    await handled(job)
+
+    assert await rows(tenant, "status, error") == [("received", "there is no such payment yet")]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        None,
+        {},
+        {"order": "6735"},
+        {"registry_payment": "2f0e5be5-3a61-4a35-9e5b-95f8a5a5f1c1"},
+        {"registry_payment": "2f0e5be5-3a61-4a35-9e5b-95f8a5a5f1c1", "registry_tenant": "0"},
+        {"registry_payment": "no id", "registry_tenant": "mine"},
+        {"registry_payment": 7, "registry_tenant": "mine"},
+    ],
+    ids=str,
+)
+async def test_what_others_made_at_the_same_account_is_not_ours(server, tenant, stripe, job, labels):
+    labels = {**labels, "registry_tenant": str(tenant.pk)} if labels and "mine" in labels.values() else labels
+    await arrives(server, stripe, about({"id": "pi_1", "object": "payment_intent", "metadata": labels}))
+
+    await handled(job)
+
+    assert await rows(tenant, "status, outcome") == [("done", "not ours")]
+
+
+async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, worker, tenant, stripe, job):
+    payment, intent = await waiting_for_its_payer(api, stripe)
+    stripe.fails("error_before", on="GET /v1/payment_intents/*")
+    await arrives(server, stripe, about(intent))
+
+    await handled(job)
+
+    [(status, error)] = await rows(tenant, "status, error")
+    assert status == "received"
+    assert error.startswith("stripe gave no clear answer")
+    assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
+
+
+async def test_the_look_and_the_events_end_are_one_transaction(server, api, worker, tenant, stripe, job, monkeypatch):
+    payment, intent = await waiting_for_its_payer(api, stripe)
+    await stripe.authenticates(intent["id"])
+    await arrives(server, stripe, about(intent))
+    monkeypatch.setattr("payments.webhooks.inbound_payments.lifecycle.look_again_within", looks_and_fails)
+
+    await handled(job)
+
+    assert await rows(tenant, "status, error") == [("received", "RuntimeError: the disk is full")]
+    assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
+    monkeypatch.undo()
+    await database.fetch("UPDATE payments_inboundevent SET run_at = now()")
+    await handled(job)
+    await api.until(payment["correlationId"], "succeeded")
+
+
+async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID], reason: str):
+    await conn.execute("UPDATE payments_payment SET status = 'processing' WHERE tenant_id = %s", [tenant_id])
+    raise RuntimeError("the disk is full")
+
+
+async def test_an_action_that_changed_there_is_taken_over(server, api, worker, tenant, stripe, job):
+    """The payer failed to authenticate: now it waits for another method."""
+    payment, intent = await waiting_for_its_payer(api, stripe)
+    await stripe.authenticates(intent["id"], passed=False)
+    await arrives(server, stripe, about(intent))
+
+    await handled(job)
+
+    async def taken_over() -> bool:
+        return (await api.status(payment["correlationId"]))["status"] in ("failed", "canceled", "requires_action") and (
+            await timeline(api, payment)
+        )[3:4] == ["processing"]
+
+    await eventually(taken_over)
