@@ -303,6 +303,10 @@ async def test_who_is_signed_in_makes_a_tenant_without_a_second_account(ann, ser
     assert owners == {(first, f"{first}@example.com"), (slug, f"{first}@example.com")}
 
 
+async def test_the_login_leads_to_the_sign_up(ann):
+    assert 'href="/signup"' in await ann.opens("/login")
+
+
 async def test_sign_up_can_be_closed(ann, settings):
     settings.SIGN_UP = False
 
