@@ -25,7 +25,7 @@ class Typed:
     wrong: dict[str, str] = field(default_factory=dict)
 
 
-def check(amount: str, reason: str, key: str, payment: Payment) -> tuple[Typed, int]:
+def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[Typed, int]:
     """What was typed, with its faults, and the amount in minor units."""
     wrong, units = {}, 0
     try:

@@ -28,8 +28,8 @@ async def refund(request: PageRequest, correlation_id: UUID) -> HttpResponse:
         left = decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency)
         typed = refund_forms.Typed(amount=left, reason="", key=uuid4().hex)
         return _form(request, visitor, payment, typed)
-    posted = (request.POST.get(name, "") for name in ("amount", "reason", "key"))
-    typed, units = refund_forms.check(*posted, payment)
+    posted = {name: request.POST.get(name, "") for name in ("amount", "reason", "key")}
+    typed, units = refund_forms.check(payment, **posted)
     if typed.wrong:
         return _form(request, visitor, payment, typed, status=422)
     try:

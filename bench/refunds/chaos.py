@@ -1,8 +1,8 @@
 """Refunds owed are paid while workers are killed: how many twice, how many not, and how long it takes.
 
-Real payments by card at our own Stripe over HTTP, refunded through the API; two worker processes pay the debts, and one of
-them, its horse or all of it, is killed with -9 again and again while refunds are in flight. What counts is what stands in
-Stripe's own books afterwards, one refund object per debt, and whether ours say the same.
+Payments that a processor of kind sandbox booked, with a refund owed of each; two worker processes pay the debts, and one of
+them, its horse or all of it, is killed with -9 again and again while refunds are in flight. What counts is what stands in the
+processor's own books afterwards, one refund per payment, and whether ours say the same.
 """
 
 import json
@@ -15,80 +15,67 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench.figures import Effort, Figure
-from bench.place import Place, Process, answers, console, free_port, place, process, progress, wait_until, web
+from bench.place import Place, Process, console, place, process, progress, wait_until, web
 
 REFUNDS = {Effort.QUICK: 300, Effort.NORMAL: 10_000, Effort.FULL: 10_000}
 KILLS = {Effort.QUICK: 3, Effort.NORMAL: 20, Effort.FULL: 20}
 WORKERS = 2
-CALLERS = 8  # threads that ask for payments and refunds
 PER_CALL = 500  # payments of one batch
 PATIENCE = 600.0  # seconds without an end after which the run is given up
 SEED = 20  # of the dice: which worker, how much of it, after how much work
-SECRET = "sk_test_chaos"
-AMOUNT, BACK = "19.90", "5.00"
+DELAY = 100  # ms that the processor takes for a refund: so that whoever is killed has some in flight
+AMOUNT, BACK = "19.90", 500  # as sent, and in minor units
+OWE = """INSERT INTO payments_refund (tenant_id, payment_id, public_id, number, fingerprint, amount, currency, reason, actor,
+        external, processor_id, reference, status, code, attempt, tries_from, priority, run_at, created_at, changed_at)
+    SELECT tenant_id, id, gen_random_uuid(), 1, '', %s, currency, '', 'bench', false, processor_id, '', 'owed', '', 0, 0, 0,
+        now(), now(), now()
+    FROM payments_payment"""
 RETURNED = "SELECT count(*) FROM payments_refund WHERE closed = 'returned'"
+OWED = """SELECT p.correlation_id FROM payments_refund r
+    JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id"""
 BEGUN = "SELECT count(*) FROM payments_refund WHERE closed IS NULL AND status <> 'owed'"
 
 
 def run(effort: Effort) -> list[Figure]:
     wanted, kills = REFUNDS[effort], KILLS[effort]
-    with place("refunds_chaos") as here, stripe(here) as address:
-        options = ("--option", f"secretKey={SECRET}", "--option", "webhookSecret=whsec_chaos")
-        here.manage("processor", "add", "bench", "cards", "--kind", "stripe", "--url", address, *options)
+    with place("refunds_chaos") as here:
+        here.manage("processor", "add", "bench", "sandbox", "--kind", "sandbox")
         with web(here) as accepting:
             pay(here, accepting.port, wanted)
-            ask_back(here, accepting.port)
+        owe_back(here)
+        here.ask("UPDATE payments_processor SET options = %s RETURNING 1", [json.dumps({"delay": DELAY})])
         started = time.monotonic()
         struck = Crew(here, kills).pay_back(wanted)
         seconds = time.monotonic() - started
-        return figures(here, address, wanted, struck, seconds)
-
-
-@contextmanager
-def stripe(here: Place) -> Iterator[str]:
-    port = free_port()
-    command = (sys.executable, "-m", "payments.stripe_sandbox", "--port", str(port), "--secret-key", SECRET)
-    with process(here, "stripe", *command) as playing:
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: playing.check() or answers(f"{address}/v1/refunds"), "the sandbox Stripe answers")
-        yield address
+        return figures(here, wanted, struck, seconds)
 
 
 # -- What is owed ------------------------------------------------------------------------------------------
 
 
 def pay(here: Place, port: int, wanted: int) -> None:
-    """So many card payments that have succeeded."""
+    """So many payments that have succeeded."""
     for done in range(0, wanted, PER_CALL):
-        items = [
-            {"correlationId": str(uuid.uuid4()), "amount": AMOUNT, "paymentMethod": "pm_card_visa"}
-            for _ in range(min(PER_CALL, wanted - done))
-        ]
+        items = [{"correlationId": str(uuid.uuid4()), "amount": AMOUNT} for _ in range(min(PER_CALL, wanted - done))]
         verdicts = Counter(one["status"] for one in call(here, port, "/payments/batch", {"items": items})["results"])
         if set(verdicts) != {"queued"}:
             raise AssertionError(f"a batch was answered with {verdicts}")
     paid = "SELECT count(*) FROM payments_payment WHERE closed = 'succeeded'"
     with progress() as bars, worker(here, 9):
-        bar = bars.add_task("card payments", total=wanted)
+        bar = bars.add_task("payments", total=wanted)
         until(lambda: bars.update(bar, completed=here.ask(paid)) or here.ask(paid) >= wanted)
 
 
-def ask_back(here: Place, port: int) -> None:
-    """A refund of a part of each, so that one paid twice would not be refused by the processor."""
-    with here.connect() as connection:
-        ids = [row[0] for row in connection.execute("SELECT correlation_id FROM payments_payment")]
-    with progress() as bars, ThreadPoolExecutor(CALLERS) as pool:
-        bar = bars.add_task("refunds asked for", total=len(ids))
-        for said in pool.map(lambda one: call(here, port, f"/payments/{one}/refunds", {"amount": BACK}), ids):
-            if said["status"] != "owed":
-                raise AssertionError(f"a refund was answered with {said}")
-            bars.advance(bar)
+def owe_back(here: Place) -> None:
+    """A part of each is owed back, so that one paid twice would not be refused by the processor."""
+    with here.connect() as connection, connection.transaction():
+        connection.execute("UPDATE payments_payment SET owed_back = %s", [BACK])
+        connection.execute(OWE, [BACK])
 
 
 def call(here: Place, port: int, path: str, body: Any) -> Any:
@@ -166,38 +153,23 @@ def until(question: Callable[[], object]) -> None:
 # -- The books ---------------------------------------------------------------------------------------------
 
 
-def figures(here: Place, address: str, wanted: int, struck: Counter[str], seconds: float) -> list[Figure]:
-    theirs = Counter(one["metadata"]["registry_refund"] for one in refunds_there(address))
+def figures(here: Place, wanted: int, struck: Counter[str], seconds: float) -> list[Figure]:
     with here.connect() as connection:
-        ours = {str(row[0]) for row in connection.execute("SELECT public_id FROM payments_refund")}
+        theirs = Counter(row[0] for row in connection.execute("SELECT correlation_id FROM payments_sandboxrefund"))
+        ours = {row[0] for row in connection.execute(OWED)}
         tries = connection.execute("SELECT sum(attempt)::float8 / count(*) FROM payments_refund").fetchone()
     twice = sum(count - 1 for count in theirs.values())
-    proof = here.manage("ledger", "verify").strip()
-    console.print(proof, style="dim", highlight=False)
+    console.print(here.manage("ledger", "verify").strip(), style="dim", highlight=False)
     who = ", ".join(f"{count} {what}" for what, count in sorted(struck.items()))
     return [
-        Figure("refunds paid twice", twice, target=0, at_most=True,
-               note=f"{wanted:,} owed, {sum(theirs.values()):,} in Stripe's books; killed with -9: {who}"),
+        Figure("payments refunded twice", twice, target=0, at_most=True,
+               note=f"{wanted:,} refunds owed, {sum(theirs.values()):,} in the processor's books; killed with -9: {who}"),
         Figure("refunds owed and not paid", len(ours - set(theirs)), target=0, at_most=True),
         Figure("refunds paid and not owed", len(set(theirs) - ours), target=0, at_most=True),
         Figure("returned events and ledger lines that are not one per refund", surplus(here), target=0, at_most=True),
         Figure("seconds until all were paid", seconds, "s", note=f"{wanted / seconds:.0f} refunds/s, kills included"),
         Figure("attempts per refund", tries[0] if tries else 0.0),
     ]  # fmt: skip
-
-
-def refunds_there(address: str) -> Iterator[dict[str, Any]]:
-    after = ""
-    while True:
-        request = urllib.request.Request(
-            f"{address}/v1/refunds?limit=100{after}", headers={"Authorization": f"Bearer {SECRET}"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            page = json.load(answer)
-        yield from page["data"]
-        if not page["has_more"]:
-            return
-        after = f"&starting_after={page['data'][-1]['id']}"
 
 
 def surplus(here: Place) -> int:

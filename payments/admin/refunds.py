@@ -215,8 +215,8 @@ def refund_view(page: TenantScoped, request: HttpRequest, object_id: str) -> Htt
     left = decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency)
     typed = refund_forms.Typed(amount=left, reason="", key=uuid4().hex)
     if request.method == "POST":
-        posted = (request.POST.get(name, "") for name in ("amount", "reason", "key"))
-        typed, units = refund_forms.check(*posted, payment)
+        posted = {name: request.POST.get(name, "") for name in ("amount", "reason", "key")}
+        typed, units = refund_forms.check(payment, **posted)
         if not typed.wrong and _carried_out(page, request, payment, typed, units):
             return HttpResponseRedirect("../change/")
     context = {
