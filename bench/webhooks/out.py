@@ -18,7 +18,7 @@ from bench.place import ROOT, STOP_LIMIT, Place, Process, place, progress, web, 
 
 ENDPOINTS = 50
 EVENTS = {Effort.QUICK: 40, Effort.NORMAL: 400, Effort.FULL: 1_000}  # of one round; each is told to all endpoints
-ROUNDS = {Effort.QUICK: 1, Effort.NORMAL: 4, Effort.FULL: 6}  # without a dead endpoint, and as many with one, in turns
+ROUNDS = {Effort.QUICK: 1, Effort.NORMAL: 3, Effort.FULL: 6}  # without a dead endpoint, and as many with one, in turns
 TARGET, LOSS_AT_MOST = 1_500, 10  # deliveries per second; per cent
 LOOK_EVERY = 0.25  # seconds
 STALLED = 60.0  # seconds without a delivery after which the run is given up
