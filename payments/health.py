@@ -4,7 +4,7 @@ from collections import Counter
 
 from prometheus_client.core import GaugeMetricFamily
 
-from payments.models import DeadLetter, Difference, Endpoint
+from payments.models import DeadLetter, Difference, Endpoint, InboundEvent
 from registry import status
 
 LETTERS_COUNTED = 100_000  # at most: beyond that the number says "a lot" and the scrape stays cheap
@@ -26,6 +26,8 @@ async def _dead_letters() -> list[GaugeMetricFamily]:
     found = DeadLetter.async_objects.filter(resolution="").order_by("-id")[:LETTERS_COUNTED]
     family = GaugeMetricFamily("registry_dead_letters", "Dead letters that wait for an operator", labels=["app"])
     family.add_metric(["payments"], await found.acount())
+    events = InboundEvent.async_objects.filter(closed=InboundEvent.Status.DEAD)[:LETTERS_COUNTED]
+    family.add_metric(["inbound"], await events.acount())
     return [family]
 
 

@@ -12,13 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import psycopg
 from django.conf import settings
 
 from payments import events
 from payments.errors import DifferentContent, PaymentError
 from payments.states import Status
-from queueing import spill
+from queueing import spill, waking
 from registry import database, live, reach, telemetry
 from registry.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.batching import Batcher
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
 KIND = "payment"  # of what waits in the spill
-WAKE_EVERY = 0.02  # seconds: at most that many hints to the drains, however many commits
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,34 +311,6 @@ spill.register(KIND, _store, seen=_seen)
 # -- Waking the drains -----------------------------------------------------------------------------------
 
 
-class _Waker:
-    """Sends the hint at once, then at most every WAKE_EVERY; what came meanwhile gets one more."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self.task: asyncio.Task | None = None
-
-    def wake(self) -> None:
-        self.wanted = True
-        if self.task is None:
-            self.task = asyncio.get_running_loop().create_task(self._send())
-
-    async def _send(self) -> None:
-        try:
-            while self.wanted:
-                self.wanted = False
-                async with database.connection() as conn:
-                    await conn.execute(SQL["wake"])
-                await asyncio.sleep(WAKE_EVERY)
-        except (psycopg.Error, Unavailable) as error:
-            log.debug("drains not woken, they look for themselves", extra={"error": repr(error)})
-        finally:
-            self.task = None
-
-
-_wakers: dict[asyncio.AbstractEventLoop, _Waker] = {}
-
-
 def wake() -> None:
     """Tell the drains that something is due."""
-    _wakers.setdefault(asyncio.get_running_loop(), _Waker()).wake()
+    waking.wake("payments")

@@ -7,7 +7,6 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -21,17 +20,15 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from registry import database, reach, telemetry
-from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
+from registry import database, telemetry
+from registry.errors import Forbidden, TooManyRequests, Unauthorized
+from registry.fresh import Fresh
 from registry.models import ApiKey, Tenant
 from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
 
-FRESH = 0.4  # seconds that a key's answer is used without a second thought
-STALE = 0.8  # seconds that it is used while being asked again; after that we wait. Revocation works within 1 s
 TOKEN_LENGTH = 40  # characters of a payment link's token at most
-CACHED_KEYS = 10_000  # entries; a flood of invented keys evicts, it does not grow
 LIMITER_TIMEOUT = (
     1.0  # seconds for the rate limiter's Redis; without it requests pass. A burst must not be able to outwait it
 )
@@ -79,51 +76,6 @@ FROM registry_tenant t WHERE slug = %s AND open
 """
 
 
-@dataclass(slots=True)
-class _Entry:
-    principal: Principal | None
-    asked_at: float
-    refresh: asyncio.Task | None = None
-
-
-class _Cache:
-    """What the database said of a key, for less than a second. If it is away, what it said last: nobody can revoke then."""
-
-    def __init__(self, load: Callable[[str], Awaitable[Principal | None]]) -> None:
-        self._load = load
-        self._entries: dict[bytes, _Entry] = {}
-
-    async def get(self, name: str) -> Principal | None:
-        key = hashlib.sha256(name.encode()).digest()  # no plain keys in memory dumps
-        entry = self._entries.get(key)
-        if entry is None:
-            return (await self._ask(key, name)).principal
-        age = time.monotonic() - entry.asked_at
-        if age < FRESH:
-            return entry.principal
-        if entry.refresh is None:
-            entry.refresh = asyncio.create_task(self._again(key, name, entry))
-        if age > STALE:
-            await asyncio.shield(entry.refresh)
-        return self._entries.get(key, entry).principal
-
-    async def _ask(self, key: bytes, name: str) -> _Entry:
-        asked_at = time.monotonic()
-        principal = await reach.attempt(lambda: self._load(name))
-        if len(self._entries) >= CACHED_KEYS:
-            self._entries.pop(next(iter(self._entries)))
-        entry = self._entries[key] = _Entry(principal, asked_at)
-        return entry
-
-    async def _again(self, key: bytes, name: str, entry: _Entry) -> None:
-        try:
-            await self._ask(key, name)
-        except Unavailable:
-            entry.asked_at = time.monotonic()
-        finally:
-            entry.refresh = None
-
-
 async def _load_key(token: str) -> Principal | None:
     return await _load(_KEY, (token.split("_", 2)[1], hashlib.sha256(token.encode()).digest()))
 
@@ -155,7 +107,7 @@ async def _load(sql: str, params: tuple) -> Principal | None:
     )
 
 
-_keys, _open = _Cache(_load_key), _Cache(_load_open)
+_keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
 
 
 async def authenticate(authorization: str | None, *, keyless: bool = True) -> Principal:

@@ -36,8 +36,3 @@ FROM accepted a JOIN events e ON e.tenant_id = a.tenant_id AND e.payment_id = a.
 SELECT p.tenant_id, p.correlation_id, p.fingerprint, p.created_at, p.currency, p.amount
 FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
 JOIN payments_payment p USING (tenant_id, correlation_id);
-
--- name: wake
--- A hint to the drains. On its own and not waiting for the disk: a NOTIFY in the accepting transaction would hold a
--- lock that all of them share until its fsync is done.
-NOTIFY payments;
