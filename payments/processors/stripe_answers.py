@@ -55,9 +55,10 @@ def outcome_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> 
     if intent.status == "succeeded":
         return Outcome(Result.BOOKED, code="succeeded", reference=intent.id, fee=fee_of(intent, order))
     if intent.status == "canceled":
-        if intent.cancellation_reason == "abandoned" and (code := decline_code(intent.last_payment_error)):
+        reason, error = getattr(intent, "cancellation_reason", None), getattr(intent, "last_payment_error", None)
+        if reason == "abandoned" and (code := decline_code(error)):
             return Outcome(Result.DECLINED, code=code, reference=intent.id)
-        return Outcome(Result.CANCELED, code=intent.cancellation_reason or "canceled", reference=intent.id)
+        return Outcome(Result.CANCELED, code=reason or "canceled", reference=intent.id)
     return Outcome(
         Result.REQUIRES_ACTION, code=intent.status, reference=intent.id, action=action_of(intent, order, account)
     )
@@ -81,10 +82,10 @@ def action_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> d
 
 def fee_of(intent: stripe.PaymentIntent, order: Order) -> int | None:
     """What was kept, in our minor units, as far as the answer says: the application's fee, else Stripe's own."""
-    if intent.application_fee_amount is not None:
-        return from_stripe(intent.application_fee_amount, order.currency)
+    if (kept := getattr(intent, "application_fee_amount", None)) is not None:
+        return from_stripe(kept, order.currency)
     charge = intent.latest_charge
-    transaction = charge.balance_transaction if isinstance(charge, stripe.Charge) else None
+    transaction = getattr(charge, "balance_transaction", None)
     if not isinstance(transaction, stripe.BalanceTransaction) or transaction.currency.upper() != order.currency:
         return None
     return from_stripe(transaction.fee, order.currency)

@@ -240,11 +240,15 @@ async def test_without_an_option_the_tenants_plan_says_what_the_application_keep
 
 async def debt(stripe: SandboxStripe, processor: StripeProcessor, card: str = "pm_card_visa", **fields: Any) -> Debt:
     booked = await processor.send(order(card), account(stripe))
+    return debt_of(booked.reference, **fields)
+
+
+def debt_of(reference: str, **fields: Any) -> Debt:
     return Debt(
         **{
             "refund_id": uuid4(),
             "payment_id": uuid4(),
-            "payment_reference": booked.reference,
+            "payment_reference": reference,
             "amount": 500,
             "currency": "BRL",
             "reason": "requested_by_customer",
