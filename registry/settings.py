@@ -58,9 +58,7 @@ def encryption_keys(name: str) -> dict[str, bytes]:
 
 
 def mailer(address: str) -> dict[str, Any]:
-    """Django's mailer for a mail server's URL; without one, letters go nowhere."""
-    if not address:
-        return {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
+    """Django's mailer for a mail server's URL."""
     parts = urlsplit(address)
     options = {
         "host": parts.hostname,
@@ -293,7 +291,7 @@ if BILLING_STRIPE_KEY.startswith(("sk_live_", "rk_live_")) and not PRODUCTION:
     raise ImproperlyConfigured("BILLING_STRIPE_KEY wants a test key where ALLOWED_HOSTS names only this machine")
 EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl")
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
-MAILERS = {"default": mailer(EMAIL_URL)}
+MAILERS = {"default": mailer(EMAIL_URL)}  # without a server nothing asks for it: payments.billing.mail
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")
