@@ -10,7 +10,6 @@ import msgspec
 
 from registry.sealing import unseal
 
-
 LONGEST_DELAYS = {"stripe": 120.0}  # seconds, where it is not 30; Stripe's own library waits for 80 s
 
 
