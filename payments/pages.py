@@ -16,11 +16,11 @@ from django_async_backend.db.transaction import async_atomic
 from payments import events, intake, queries
 from payments.behaviours import BEHAVIOURS, behaviour_of
 from payments.billing.plan_pages import banner
+from payments.cards import CARD, holds_card
 from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
 from payments.payer_pages import with_action
 from payments.refund_pages import refund_link
-from payments.requests import CARD, holds_card
 from payments.states import QUEUED, Status
 from registry import audit, database
 from registry.access import live_subject, live_token

@@ -12,16 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from payments import money, routing
+from payments.cards import CARD, holds_card
 from payments.errors import AmountRefused
 from payments.intake import Order
 from registry.access import Principal
 from registry.errors import Invalid
 
 METADATA_PAIRS = 50
-CARD = "looks like a card number: card data goes to the processor only, and its id comes here"
 REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # how the ids at the processor begin, that a sender may name
 _reference = re.compile("[a-z]{2,4}_[A-Za-z0-9_]{1,200}")
-_card_number = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 BATCH_ITEMS = 1000
 LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")  # of `GET /payments`
 FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
@@ -153,16 +152,6 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
     )
 
 
-def holds_card(text: str) -> bool:
-    """Whether there is a card's number in it: its length, its first digit, its check digit (ISO/IEC 7812)."""
-    for match in _card_number.finditer(text):
-        digits = [int(digit) for digit in match[0] if digit.isdigit()]
-        doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-        if len(digits) in (15, 16) and digits[0] in (2, 3, 4, 5, 6) and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0:
-            return True
-    return False
-
-
 def _method_of(request: PaymentRequest, fault: Callable[[str, str], None]) -> dict[str, Any] | None:
     """How it is to be paid: ids only. What is no id is not repeated in the answer, for it may be a card's number."""
     method: dict[str, Any] = {}
@@ -170,7 +159,7 @@ def _method_of(request: PaymentRequest, fault: Callable[[str, str], None]) -> di
         if value is None:
             continue
         prefix = REFERENCES[field]
-        if _card_number.search(value):
+        if holds_card(value):
             fault(field, CARD)
         elif not (value.startswith(prefix) and _reference.fullmatch(value)):
             fault(field, f"wants the id that the processor gave it, such as {prefix}1Abc")

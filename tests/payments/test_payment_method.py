@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from payments import intake
-from payments.requests import holds_card
+from payments.cards import holds_card
 from registry import database
 from tests.conftest import Api
 from tests.settling import payments
@@ -101,9 +101,36 @@ async def test_a_cards_number_is_in_no_answer_no_log_and_no_table(api: Api, tena
 
 
 @pytest.mark.parametrize(
-    "text", ["5555 5555 5555 4444", "378282246310005", "card 4000-0000-0000-3220.", "6011111111111117"]
+    "text",
+    [
+        "5555 5555 5555 4444",
+        "378282246310005",
+        "card 4000-0000-0000-3220.",
+        "6011111111111117",
+        "4242.4242.4242.4242",
+        "30569309025904",
+        "3056 930902 5904",
+        "6205500000000000004",
+        "6062826786276634",
+    ],
 )
 def test_cards_numbers_are_known_by_their_check_digit(text):
+    assert holds_card(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242 4242 4242 4242 12/27 123",
+        "4242424242424242 123",
+        "4242424242424242 1227 123",
+        "order 7 4242424242424242",
+        "order 2026-000123 4242 4242 4242 4242",
+        "3782 822463 10005 1234",
+        "7 6205500000000000004 12",
+    ],
+)
+def test_a_cards_number_is_known_beside_its_expiry_its_cvc_and_an_orders_number(text):
     assert holds_card(text)
 
 
@@ -115,6 +142,14 @@ def test_cards_numbers_are_known_by_their_check_digit(text):
         "2026-11-22 05:31:02.123",
         "5f4c5b1e-8f7b-4a57-9d2f-0c9a3a1f2b11",
         "18446744073709551615",
+        "order 2026-000123 of 2026-11-22",
+        "20261122-0000012345",
+        "1000-2000-3000-4008",
+        "+49 151 12345671",
+        "4006381333931",
+        "352099001761481",
+        "36123456000109",
+        "52345678-1234-4234-9234-123456789012",
     ],
 )
 def test_other_numbers_are_none(text):
