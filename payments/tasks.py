@@ -48,16 +48,12 @@ async def trim_deliveries() -> None:
         log.info("old webhook deliveries removed", extra={"deliveries": removed})
 
 
-tasks.DRAINS["payments"] = Dispatch
-tasks.DRAINS["refunds"] = RefundDispatch
-tasks.DRAINS["webhooks"] = Deliveries
-tasks.CHORES["trim-deliveries"] = trim_deliveries
-schedule.every("trim-deliveries", TRIM_EVERY)
-tasks.DRAINS["refunds"] = RefundDispatch
-tasks.DRAINS["inbound"] = Inbound
-tasks.CHORES["retire-inbound"] = retire_inbound
-schedule.every("retire-inbound", RETIRE_EVERY)
-tasks.CHORES["poll-inbound"] = poll_inbound
-schedule.every("poll-inbound", inbound_poll.EVERY)
-tasks.CHORES["prove-ledger"] = prove_ledger
-schedule.every("prove-ledger", PROVE_EVERY)
+tasks.DRAINS.update(payments=Dispatch, refunds=RefundDispatch, inbound=Inbound, webhooks=Deliveries)
+for name, chore, seconds in (
+    ("prove-ledger", prove_ledger, PROVE_EVERY),
+    ("poll-inbound", poll_inbound, inbound_poll.EVERY),
+    ("retire-inbound", retire_inbound, RETIRE_EVERY),
+    ("trim-deliveries", trim_deliveries, TRIM_EVERY),
+):
+    tasks.CHORES[name] = chore
+    schedule.every(name, seconds)

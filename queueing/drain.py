@@ -33,7 +33,8 @@ RECONNECT = 1.0  # seconds before LISTEN is tried again
 
 
 class Item(Protocol):
-    tenant_id: int
+    @property
+    def tenant_id(self) -> int: ...
 
 
 class Job(Protocol):

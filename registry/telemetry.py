@@ -38,7 +38,9 @@ INBOUND_SECONDS = Histogram(
     "registry_inbound_received_to_done_seconds", "From a processor's event to what came of it", buckets=_FAST
 )
 DIFFERENCES = Counter("registry_differences_total", "Found between processors' books and ours", ["kind"])
-JANITOR = Counter("registry_janitor_looks_total", "Payments and refunds that the janitor asked about", ["what", "answer"])
+JANITOR = Counter(
+    "registry_janitor_looks_total", "Payments and refunds that the janitor asked about", ["what", "answer"]
+)
 AUDIT_PROOFS = Counter("registry_audit_proofs_total", "Proofs of the audit trail, sound and not", ["verdict"])
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
