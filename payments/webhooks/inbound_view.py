@@ -15,7 +15,8 @@ TAKEN = b'{"received":true}'
 
 
 async def _signed(scope: dict) -> None:
-    """Before the body is read: whoever cannot sign must not make us hold a large one."""
+    """Before the body is read: what carries no signature at all goes without it. Whether one is right, only the body tells:
+    whoever makes one up has us hold LARGEST bytes for as long as reading them takes, and no more."""
     if scope["method"] == "POST":
         read_signature(_signatures(scope))
 
