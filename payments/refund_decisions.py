@@ -86,9 +86,15 @@ def never_returned(claim: Claim) -> Verdict:
 
 
 def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Verdict:
-    if outcome.reference:  # it exists there and is on its way, which may take days: its end comes by webhook
+    # It exists there and is on its way, which may take days: its end comes by webhook. Whether we are answered this time or
+    # not, it is nobody's to give up: a debt that was closed would be free to be paid once more.
+    if reference := outcome.reference or claim.debt.reference:
         return Verdict(
-            claim=claim, status=UNCERTAIN, code=outcome.code, reference=outcome.reference, wait=LOOK_WHILE_ON_ITS_WAY
+            claim=claim,
+            status=UNCERTAIN,
+            code=outcome.code,
+            reference=reference,
+            wait=LOOK_WHILE_ON_ITS_WAY if wait is None else wait,
         )
     return Verdict(
         claim=claim,

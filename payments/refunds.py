@@ -27,6 +27,7 @@ from registry.sync import sync_twin
 
 MOST = 1000  # refunds of one payment: more are nobody's intention, and all of them are shown together
 LONGEST_REASON = 500  # characters
+CLOSED_HERE = "closed"  # code of a refund that an operator gave up
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,12 @@ class Known(NamedTuple):
     status: str
     amount: int
     reference: str
+    code: str
+
+    @property
+    def failed_there(self) -> bool:
+        """Whether it was the processor that said so: then for good. Not so where an operator gave it up."""
+        return self.status == FAILED and bool(self.reference) and self.code != CLOSED_HERE
 
 
 async def _correct(
@@ -209,10 +216,12 @@ async def _correct(
 ) -> list[live.Event]:
     """Bring a refund that we know to what the processor says. One that failed there stays failed: older news are late."""
     target = FAILED if news.failed else RETURNED
-    if known.status == target or (known.status == FAILED and known.reference):
+    if known.failed_there or (known.status == target == RETURNED):
         return []
     close = {"tenant": tenant_id, "refund": known.id, "status": target.value, "reference": news.reference}
-    await database.rows(conn, SQL["close"], {**close, "code": news.code[:50]})
+    await database.rows(conn, SQL["close"], {**close, "code": news.code[:50] or ("failed" if news.failed else "")})
+    if known.status == target:  # we had given it up, and now it is certain
+        return []
     if news.failed:
         detail = f"{payment.processor} could not give it back" + (f" ({news.code})" if news.code else "")
         owed, back = -known.amount, -known.amount if known.status == RETURNED else 0

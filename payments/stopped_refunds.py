@@ -8,6 +8,7 @@ from psycopg import AsyncConnection
 
 from payments.owing import SQL, connection_of_transaction, hold, move, wake
 from payments.refund_states import FAILED
+from payments.refunds import CLOSED_HERE
 from registry import audit, database, live
 from registry.sync import sync_twin
 
@@ -76,7 +77,7 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
     if payment is None or not found:
         return None
     stopped = Stopped._make(found[0])
-    await database.rows(conn, SQL["close"], {**row, "status": FAILED.value, "code": "closed", "reference": ""})
+    await database.rows(conn, SQL["close"], {**row, "status": FAILED.value, "code": CLOSED_HERE, "reference": ""})
     event = await move(
         conn,
         tenant_id,

@@ -166,7 +166,7 @@ LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
 
 -- name: known
 -- Under the payment's lock: the refund that the processor's word is about, by our own id or by the processor's.
-SELECT id, status, amount, reference FROM payments_refund
+SELECT id, status, amount, reference, code FROM payments_refund
 WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s
   AND (public_id = %(public)s OR (processor_id = %(processor)s AND reference = %(reference)s))
 ORDER BY reference = %(reference)s DESC  -- where it was booked without our id, our own debt is void

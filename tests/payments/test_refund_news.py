@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec.structs import replace
 
-from payments import disputes, ledger, refunds
+from payments import disputes, ledger, refunds, stopped_refunds
 from payments.errors import NotRefundable, UnknownPayment
 from payments.processors.news import DisputeNews, RefundNews, Subject
 from registry import database
@@ -117,6 +117,44 @@ async def test_a_payment_that_is_not_booked_here_yet_is_for_later(tenant, sandbo
         await hear(of_refund(tenant, waiting))
     with pytest.raises(UnknownPayment):
         await hear(of_refund(tenant, uuid4()))
+
+
+# -- What operators gave up ------------------------------------------------------------------------------------
+
+
+async def given_up(tenant, payment: UUID) -> UUID:
+    """Our id of a refund of 4.00 that was on its way as re_1 when an operator closed it."""
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    await database.fetch(
+        """UPDATE payments_refund SET status = 'uncertain', reference = 're_1', stopped_at = now(), run_at = '9999-12-31Z'
+        WHERE tenant_id = %s""",
+        [tenant.pk],
+    )
+    [one] = await refunds_of(payment)
+    assert await stopped_refunds.close(tenant_id=tenant.pk, refund_id=one.id, actor="olga", reason="nobody answers")
+    return receipt.refund_id
+
+
+async def test_what_was_given_up_here_and_returned_there_is_booked_as_returned(tenant, payment, hear):
+    news = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
+
+    changed = [await hear(news), await hear(news)]
+
+    [one] = await refunds_of(payment)
+    assert changed == [True, False]
+    assert (one.status, one.code, one.external) == ("returned", "", False)
+    assert (await sums(payment), await lines(payment)) == ((400, 400), [("balance", 400), ("processor", -400)])
+    assert await is_sound(tenant)
+
+
+async def test_what_was_given_up_here_and_failed_there_is_final(tenant, payment, hear):
+    news = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
+
+    changed = [await hear(replace(news, failed=True)), await hear(news)]
+
+    [one] = await refunds_of(payment)
+    assert (changed, one.status) == ([False, False], "failed")
+    assert (await sums(payment), await lines(payment)) == ((0, 0), [])
 
 
 # -- Ours, and both at once ------------------------------------------------------------------------------------

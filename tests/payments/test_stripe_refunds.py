@@ -6,11 +6,12 @@ from uuid import UUID
 import pytest
 
 from payments import ledger
+from payments.refund_decisions import MAX_QUESTIONS
 from registry import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe
-from tests.payments.refunding import ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.payments.refunding import Standing, ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
 
 
 @pytest.fixture
@@ -103,6 +104,37 @@ async def test_a_refund_that_fails_days_later_is_reversed(api: Api, tenant, stri
         ["refund.created", "refund.returned", "refund.failed"],
     )
     assert await is_sound(tenant)
+
+
+async def test_a_refund_on_its_way_is_never_given_up_however_often_nobody_answers(api: Api, tenant, worker, stripe):
+    payment = UUID((await api.pay("10.00", paymentMethod="pm_card_pendingRefund"))["correlationId"])
+    await api.until(str(payment), "succeeded")
+    async with paying_back():
+        await ask(api, payment)
+        on_its_way = await eventually(lambda: the_refund(payment, pending=True))
+        stripe.fails("error_before", on="GET /v1/refunds*")
+        await ask_again(tenant, attempt=MAX_QUESTIONS)
+        unanswered = await eventually(lambda: the_refund(payment, pending=False))
+        stripe.recovers()
+        await stripe.completes_refund(on_its_way.reference)
+        await ask_again(tenant, attempt=MAX_QUESTIONS + 1)
+        await until_all(payment, "returned")
+
+    assert on_its_way.reference.startswith("re_")
+    assert (unanswered.status, unanswered.stopped, unanswered.reference) == ("uncertain", False, on_its_way.reference)
+    assert await sums(payment) == (1000, 1000)
+
+
+async def the_refund(payment: UUID, *, pending: bool) -> Standing | None:
+    """The payment's only refund, once the latest answer was, or was not, that it is on its way."""
+    return next((one for one in await refunds_of(payment) if one.code and (one.code == "pending") is pending), None)
+
+
+async def ask_again(tenant, *, attempt: int) -> None:
+    """As if that many questions had been asked, and the next one were due."""
+    sql = "UPDATE payments_refund SET attempt = %s, run_at = now() WHERE tenant_id = %s"
+    await database.fetch(sql, [attempt, tenant.pk])
+    await database.fetch("NOTIFY refunds")
 
 
 @pytest.mark.parametrize(("won", "held"), [(True, 0), (False, 1000)], ids=["won", "lost"])
