@@ -18,7 +18,8 @@ from registry import database, live
 
 SQL = database.statements(Path(__file__).parent / "sql" / "disputes.sql")
 
-# How far a dispute is (Stripe's words): it only goes forward, so that older news, however late, change nothing.
+# How far a dispute is (Stripe's words). Between movements of money it only goes forward, so that older news, however late,
+# change nothing.
 RANKS: Final = {
     "warning_needs_response": 0,
     "warning_under_review": 1,
@@ -93,8 +94,13 @@ async def book(conn: AsyncConnection, *, tenant_id: int, processor_id: int, news
 
 
 def _newer(news: DisputeNews, known: Known) -> bool:
-    """Whether it says more than what we know. Two that were asked at different moments may arrive in any order."""
-    if rank(news.status) < rank(known.status) or news.movements < known.movements:
+    """Whether it says more than what we know. Two that were asked at different moments may arrive in any order.
+
+    Movements only grow, so whoever has seen more of them was asked later, also where a dispute that was over begins anew.
+    """
+    if news.movements != known.movements:
+        return news.movements > known.movements
+    if rank(news.status) < rank(known.status):
         return False
     return (news.status, news.withdrawn, news.movements, news.amount, news.due_by) != known[1:]
 

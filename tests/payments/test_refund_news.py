@@ -279,8 +279,22 @@ async def test_an_inquiry_moves_no_money(tenant, payment, hear_of_dispute):
     assert await kinds(payment) == ["dispute.opened", "dispute.closed"]
 
 
+async def test_a_dispute_that_was_over_and_begins_anew_takes_the_money(tenant, payment, hear_of_dispute):
+    over = of_dispute(tenant, payment, "warning_closed")
+    anew = of_dispute(tenant, payment, "needs_response", 1000, 1)
+
+    changed = [await hear_of_dispute(news) for news in (over, anew, over)]
+
+    assert changed == [True, True, False]
+    assert await dispute_of(tenant) == ("needs_response", 1000, False)
+    assert await lines(payment, "dispute") == [("balance", 1000), ("processor", -1000)]
+    assert await kinds(payment) == ["dispute.opened", "dispute.closed", "dispute.updated"]
+    assert await is_sound(tenant)
+
+
 async def test_disputes_that_arrive_shuffled_and_twice_always_end_the_same(tenant, sandbox, hear_of_dispute):
     states = (
+        ("warning_closed", 0, 0),
         ("needs_response", 0, 0),
         ("needs_response", 1000, 1),
         ("under_review", 1000, 1),
