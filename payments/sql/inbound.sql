@@ -94,8 +94,8 @@ LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.i
 WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
 
 -- name: polled
--- Tenants with accounts whose events can be listed.
-SELECT DISTINCT tenant_id FROM payments_processor WHERE kind = 'stripe' AND enabled;
+-- Tenants with accounts whose events can be listed. Also where no new payment may go to: money moves there as before.
+SELECT DISTINCT tenant_id FROM payments_processor WHERE kind = 'stripe';
 
 -- name: position
 -- What happened before an account was added here is none of ours.

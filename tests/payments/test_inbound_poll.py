@@ -147,10 +147,11 @@ async def test_one_accounts_trouble_is_kept_with_it_and_no_other_accounts(tenant
     assert errors[broken.pk] != ""
 
 
-async def test_accounts_that_are_switched_off_are_left_alone(tenant, stripe, account):
+async def test_accounts_that_are_switched_off_are_read_as_well(tenant, stripe, account):
+    """No new payment goes there; what was paid there is refunded and disputed as before."""
     listened_to(stripe)
-    await happens(stripe)
+    [lost] = await happens(stripe)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(enabled=False))
 
-    assert await inbound_poll.poll() == 0
-    assert stripe.received("GET /v1/events") == []
+    assert await inbound_poll.poll() == 1
+    assert await rows(tenant) == [lost]
