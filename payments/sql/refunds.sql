@@ -84,8 +84,10 @@ WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(refund)b:
 
 -- name: settle
 -- Everything that outcomes mean, in one commit: state (compare and set: fenced by worker and attempt), what the payments
--- owe, ledger, events. Payments are held first and in order, streams come last. A refund whose reference stands under another
--- one was booked from the processor's word already: then this debt is void, and the money is not counted twice.
+-- owe, ledger, events. Payments are held first and in order, streams come last: those of refunds that do not end as well, for
+-- whoever books the processor's word has a payment and the stream in hand when it comes to the refund. A refund whose
+-- reference stands under another one was booked from that word already: then this debt is void, and the money is not counted
+-- twice.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(refund)b::bigint[], %(processor)b::bigint[], %(number)b::bigint[],
@@ -95,7 +97,7 @@ WITH input AS MATERIALIZED (
         stopped)
 ), held AS MATERIALIZED (
     SELECT p.id FROM payments_payment p
-    WHERE (p.tenant_id, p.id) IN (SELECT tenant_id, payment_id FROM input WHERE status IN ('returned', 'failed'))
+    WHERE (p.tenant_id, p.id) IN (SELECT tenant_id, payment_id FROM input)
     ORDER BY p.tenant_id, p.id
     FOR UPDATE
 ), checked AS MATERIALIZED (

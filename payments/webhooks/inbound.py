@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 LEASE = 30.0  # seconds; longer than HANDLE_WITHIN and a write together
 HANDLE_WITHIN = 20.0  # seconds for what an event needs from its processor
 MAX_TRIES = 20  # before an event is a dead letter: with the longest backoff well over five minutes
-WORK_ROWS = 20  # events with work per commit: they hold the tenant's stream, which accepting and settling wait for
+# Events with work per commit: from the first of them on the tenant's stream is held, which accepting and settling wait for,
+# and each is half a dozen round trips.
+WORK_ROWS = 4
 WRITES_AT_ONCE = 4  # transactions with an event's work: a worker needs its connections for other things as well
 WRITE_AGAIN = 0.25  # seconds before what the database did not take is written again
 

@@ -1,6 +1,7 @@
 """Events of processors in workers' hands: done with their work or not at all, tried again, given up, replayed."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +40,7 @@ class Handler:
         self.error_after_writing: Exception | None = None
         self.cut = False  # whether the connection is lost between the work and its commit
         self.told = 0
+        self.transactions: list[int] = []  # that it has written in
 
     async def __call__(self, event: Event, processor: Processor) -> Effect:
         self.seen.append(event)
@@ -47,6 +49,7 @@ class Handler:
         return Effect("looked at", None, lambda conn: self.write(conn, event), self.tell)
 
     async def write(self, conn, event: Event) -> None:
+        self.transactions += [number for (number,) in await database.rows(conn, "SELECT txid_current()")]
         await conn.execute(
             "INSERT INTO payments_stream AS s (tenant_id, position) VALUES (%s, 1)"
             " ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1",
@@ -213,6 +216,19 @@ async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(
     del HANDLERS["thing."], HANDLERS["thing.bad"]
     assert sorted(await rows(tenant, "status, type")) == [("done", "thing.good")] * 2 + [("received", "thing.bad")] * 2
     assert (await written(tenant), handler.told, bad.told) == (2, 2, 0)
+
+
+async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_events_by(
+    server, tenant, account, handler, job
+):
+    for _ in range(13):
+        await arrive(server, account)
+
+    await handled(job)
+
+    shared = Counter(handler.transactions).values()
+    assert (sum(shared), await written(tenant)) == (13, 13)
+    assert max(shared) <= 4
 
 
 async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):

@@ -8,8 +8,10 @@ import pytest
 
 from payments import ledger, lifecycle, refund_dispatch, refunds, stopped_refunds
 from payments.errors import PaymentError
+from payments.owing import hold
 from payments.processors import sandbox as sandbox_kind
-from payments.refund_decisions import MAX_ATTEMPTS
+from payments.processors.base import Outcome, Result
+from payments.refund_decisions import MAX_ATTEMPTS, after_send, unknown
 from queueing.drain import CLAIM_EVERY
 from registry import database
 from tests.conftest import eventually
@@ -221,6 +223,39 @@ async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
     assert outcomes.count(True) == 1
     assert (one.status, await sums(payment)) in [("failed", (0, 0)), ("owed", (1000, 0))]
     assert await is_sound(tenant)
+
+
+# -- The processor's own word at the same moment ---------------------------------------------------------------
+
+
+async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_take_a_refund(tenant, sandbox):
+    """That one has a payment and the stream in hand and then wants the refund: nobody may have taken that and want the stream."""
+    returned, doubtful = await booked(tenant, 2)
+    await asyncio.gather(owe(tenant, returned), owe(tenant, doubtful))
+    job = refund_dispatch.RefundDispatch()
+    claims = {claim.debt.payment_id: claim for claim in await job.claim(1, 10, {})}
+    outcomes = [
+        after_send(claims[returned], Outcome(Result.BOOKED, code="http_200", reference="re_1")),
+        unknown(claims[doubtful], Outcome(Result.UNKNOWN, code="timeout")),
+    ]
+
+    async with database.transaction() as conn:
+        await hold(conn, tenant.pk, doubtful)
+        await database.rows(conn, "SELECT FROM payments_stream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
+        settling = asyncio.gather(*map(job.settle, outcomes))
+        await eventually(_somebody_waits)
+        mine = "SELECT id FROM payments_refund WHERE tenant_id = %s AND id = %s FOR UPDATE NOWAIT"
+        free = await database.rows(conn, mine, [tenant.pk, claims[doubtful].refund_id])
+
+    assert (len(free), await settling) == (1, [True, True])
+    await job.close()
+    assert [(await refunds_of(one))[0].status for one in (returned, doubtful)] == ["returned", "uncertain"]
+    assert await is_sound(tenant)
+
+
+async def _somebody_waits() -> bool:
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return (await database.fetch(sql))[0][0] > 0
 
 
 # -- Everybody at once -----------------------------------------------------------------------------------------
