@@ -14,6 +14,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: int | None
     correlation_id: UUID | None
+    reference: str = ""  # what the processor calls the booking
 
 
 class RefundNews(msgspec.Struct, frozen=True, kw_only=True):

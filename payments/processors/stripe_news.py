@@ -65,11 +65,13 @@ def _refund(found: stripe.Refund) -> RefundNews:
 
 def _subject(intent: str | stripe.PaymentIntent | None) -> Subject:
     if not isinstance(intent, stripe.PaymentIntent):
-        return Subject(tenant_id=None, correlation_id=None)
+        return Subject(tenant_id=None, correlation_id=None, reference=intent or "")
     said = labels(intent)
     tenant, payment = said.get("registry_tenant", ""), said.get("registry_payment")
     return Subject(
-        tenant_id=int(tenant) if tenant.isdecimal() else None, correlation_id=UUID(payment) if payment else None
+        tenant_id=int(tenant) if tenant.isdecimal() else None,
+        correlation_id=UUID(payment) if payment else None,
+        reference=intent.id,
     )
 
 

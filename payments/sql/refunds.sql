@@ -166,6 +166,32 @@ LEFT JOIN payments_processor r ON r.tenant_id = s.tenant_id AND r.id = s.process
 LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
 LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
 
+-- name: about
+-- The payment that the processor's word is about: that of our own refund, that which is booked under this reference, or that
+-- of the label, unless it is booked under another one. An attempt's reference has no index: only payments are looked at
+-- whose ids follow from what the processor says.
+WITH named AS (
+    SELECT p.id, p.correlation_id, (
+        SELECT a.reference FROM payments_attempt a
+        WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.processor_id = %(processor)s AND a.reference > ''
+          AND p.status = 'succeeded' AND p.processor_id = %(processor)s
+        ORDER BY a.number DESC
+        LIMIT 1
+    ) AS reference
+    FROM payments_payment p
+    WHERE p.tenant_id = %(tenant)s AND p.correlation_id = ANY(%(names)s::uuid[])
+), choice AS (
+    SELECT p.correlation_id, 1 AS place
+    FROM payments_refund r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id
+    WHERE r.tenant_id = %(tenant)s AND r.public_id = %(public)s::uuid AND r.processor_id = %(processor)s
+    UNION ALL
+    SELECT correlation_id, 2 FROM named WHERE reference = %(reference)s
+    UNION ALL
+    SELECT correlation_id, CASE WHEN reference IS NULL OR %(reference)s = '' THEN 3 ELSE 4 END
+    FROM named WHERE correlation_id = %(labelled)s::uuid
+)
+SELECT correlation_id, place < 4 FROM choice ORDER BY place LIMIT 1;
+
 -- name: known
 -- Under the payment's lock: the refund that the processor's word is about, by our own id or by the processor's.
 SELECT id, status, amount, reference, code FROM payments_refund

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LEASE = 30.0  # seconds; longer than HANDLE_WITHIN and a write together
 HANDLE_WITHIN = 20.0  # seconds for what an event needs from its processor
+LONGEST_PATIENCE = 300.0  # seconds between tries of what waits for others
 MAX_TRIES = 20  # before an event is a dead letter: with the longest backoff well over five minutes
 # Events with work per commit: from the first of them on the tenant's stream is held, which accepting and settling wait for,
 # and each is half a dozen round trips.
@@ -275,7 +276,13 @@ def failed(row: Found, error: Exception) -> Ending:
     waits = away and row.received_for < GIVE_UP_AFTER.total_seconds()
     if row.tries >= MAX_TRIES and not waits:
         return Ending(row, "dead", error=f"gave up after {row.tries} tries: {why}")
-    return Ending(row, "received", error=why, wait=backoff(row.tries))
+    return Ending(row, "received", error=why, wait=_wait(row, away=away))
+
+
+def _wait(row: Found, *, away: bool) -> float:
+    """Seconds to the next try. The longer others have been away, the less often they are asked: it may be for a day."""
+    wait = backoff(row.tries)
+    return max(wait, min(row.received_for / 8, LONGEST_PATIENCE)) if away else wait
 
 
 def _count(ending: Ending, done: Sequence[Sequence[Any]]) -> None:

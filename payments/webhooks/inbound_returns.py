@@ -2,13 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from msgspec.structs import replace
 from psycopg import AsyncConnection
 
 from payments import disputes, refunds
 from payments.errors import NotRefundable, UnknownPayment
 from payments.processors.base import Processor, Unanswered
-from payments.processors.news import RefundNews, Subject, TellsOfReturns
+from payments.processors.news import DisputeNews, RefundNews, Subject, TellsOfReturns
+from payments.subjects import payment_of
 from payments.webhooks.handlers import HANDLERS, Effect, Event, Later
+from payments.webhooks.inbound_payments import subject_of
 from registry import live
 
 NOT_OURS = Effect("not ours")
@@ -18,33 +21,48 @@ type Book = Callable[[AsyncConnection], Awaitable[Sequence[live.Event]]]
 
 async def refund(event: Event, processor: Processor) -> Effect:
     """Book a refund as it stands, whoever asked for it. Raises Later."""
-    return _booking(event, [await _ask(event, _teller(processor).refund_news(event.object_id, event.account))])
+    return await _booking(event, [await _ask(event, _teller(processor).refund_news(event.object_id, event.account))])
 
 
 async def charge_refunded(event: Event, processor: Processor) -> Effect:
     """Book all refunds of the charge: the event does not say which of them it is about. Raises Later."""
-    return _booking(event, await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account)))
+    news = await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account))
+    return await _booking(event, news)
 
 
 async def dispute(event: Event, processor: Processor) -> Effect:
     """Write down a dispute as it stands. Raises Later."""
-    news = await _ask(event, _teller(processor).dispute_news(event.object_id, event.account))
+    news = await _placed(event, await _ask(event, _teller(processor).dispute_news(event.object_id, event.account)))
     if not _is_ours(event, news.subject):
         return NOT_OURS
     return _effect(
+        await _payment_of(event, news.subject),
         "dispute looked at",
         lambda conn: disputes.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=news),
         [news.subject],
     )
 
 
-def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
-    ours = [one for one in news if _is_ours(event, one.subject)]
+async def _placed[T: (RefundNews, DisputeNews)](event: Event, news: T) -> T:
+    """The news under the id of the payment of ours that it is about, whatever its label says. Raises Later."""
+    refund_id = news.refund_id if isinstance(news, RefundNews) else None
+    try:
+        found = await payment_of(event.account, news.subject, refund_id)
+    except NotRefundable as error:
+        raise Later(error.detail, patient=True) from None
+    if found is None:
+        return news
+    return replace(news, subject=replace(news.subject, tenant_id=event.tenant_id, correlation_id=found))
+
+
+async def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
+    ours = [one for one in [await _placed(event, one) for one in news] if _is_ours(event, one.subject)]
     if not ours:
         return NOT_OURS
     settled = [one for one in ours if not one.pending]
+    payment_id = await _payment_of(event, ours[0].subject)
     if not settled:
-        return Effect("on its way")
+        return Effect("on its way", payment_id)
 
     async def book(conn: AsyncConnection) -> list[live.Event]:
         told = []
@@ -52,10 +70,17 @@ def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
             told += await refunds.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=one)
         return told
 
-    return _effect("refund looked at", book, [one.subject for one in settled])
+    return _effect(payment_id, "refund looked at", book, [one.subject for one in settled])
 
 
-def _effect(outcome: str, book: Book, subjects: Sequence[Subject]) -> Effect:
+async def _payment_of(event: Event, subject: Subject) -> int | None:
+    """Whose page the event belongs on, and with what it is erased."""
+    assert subject.correlation_id is not None
+    found = await subject_of(event.tenant_id, subject.correlation_id)
+    return found.payment_id if found else None
+
+
+def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence[Subject]) -> Effect:
     """`book` in the event's transaction, and its news after the commit."""
     told: list[live.Event] = []
 
@@ -71,7 +96,7 @@ def _effect(outcome: str, book: Book, subjects: Sequence[Subject]) -> Effect:
         live.tell(told)
 
     touches = tuple({one.correlation_id for one in subjects if one.correlation_id})
-    return Effect(outcome, None, write, tell, touches)
+    return Effect(outcome, payment_id, write, tell, touches)
 
 
 async def _ask[T](event: Event, question: Awaitable[T]) -> T:

@@ -313,6 +313,20 @@ async def test_tries_come_further_and_further_apart(server, tenant, account, han
     assert 0.3 < waits[3] <= 0.8
 
 
+@pytest.mark.parametrize(("patient", "least", "most"), [(True, 290, 300), (False, 0, 0.1)])
+async def test_who_has_been_away_for_an_hour_is_asked_every_five_minutes(
+    server, tenant, account, handler, job, patient, least, most
+):
+    await arrive(server, account)
+    await age(tenant, 3600)
+    handler.error = Later("Stripe is away", patient=patient)
+
+    await handled(job)
+
+    [wait] = await rows(tenant, "extract(epoch FROM run_at - now())::float8")
+    assert least <= wait <= most
+
+
 # -- Of somebody else --------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,150 @@
+"""What goes back of a booking that was taken into our books: written down there, whatever label it carries at Stripe."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import stripe as library
+
+from payments import differences, ledger, reconcile
+from payments.models import Difference, Payment
+from payments.stripe_sandbox.webhooks import payload
+from payments.webhooks.inbound import Inbound
+from payments.webhooks.inbound_door import Arrival, read_head, receive
+from registry import database
+from registry.models import Tenant
+from tests.bed.stripe import SandboxStripe, sandbox_stripe
+from tests.conftest import at_work
+from tests.factories import in_thread, make_stripe
+from tests.payments.inbound import handled, handling, rows
+from tests.payments.refunding import lines, sums
+from tests.settling import accept, until_settled
+
+HOUR = timedelta(hours=1)
+VISA = {
+    "amount": 1990,
+    "currency": "brl",
+    "allowed_payment_method_types": ["card"],
+    "payment_method": "pm_card_visa",
+    "confirm": True,
+}
+
+
+class Account:
+    """A tenant's account at Stripe, where others book and give back as well."""
+
+    def __init__(self, tenant: Tenant, stripe: SandboxStripe, number: int, client: Any, job: Inbound) -> None:
+        self.tenant, self.stripe, self.number, self.client, self.job = tenant, stripe, number, client, job
+
+    async def books(self, **metadata: str) -> str:
+        """An intent that somebody else made, and was paid."""
+        return (await self.client.payment_intents.create_async({**VISA, "metadata": metadata})).id
+
+    async def gives_back(self, intent: str, amount: int) -> None:
+        await self.client.refunds.create_async({"payment_intent": intent, "amount": amount})
+
+    async def tells(self) -> None:
+        """All its events arrive, and are handled once."""
+        for event in self.stripe.all("event"):
+            body = payload(event)
+            await receive(Arrival(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
+        await handled(self.job)
+
+    async def hears_again(self) -> None:
+        await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE closed IS NULL")
+        await handled(self.job)
+
+
+@pytest.fixture
+async def account(tenant) -> AsyncIterator[Account]:
+    async with sandbox_stripe() as stripe, handling() as job:
+        processor = await in_thread(make_stripe, tenant, stripe.url)
+        http = library.AIOHTTPClient()
+        client = library.StripeClient(stripe.secret_key, base_addresses={"api": stripe.url}, http_client=http)
+        yield Account(tenant, stripe, processor.pk, client.v1, job)
+        await http.close_async()
+
+
+@pytest.fixture
+async def payment(tenant, account) -> UUID:
+    """One of our own, paid by card."""
+    async with at_work():
+        [one] = await accept(tenant, method={"paymentMethod": "pm_card_visa"})
+        await until_settled(tenant)
+    return one
+
+
+async def taken_in(tenant: Tenant) -> UUID:
+    """Compare the books, and take the one booking that only Stripe has into ours."""
+    now = datetime.now(UTC)
+    [account] = await reconcile.accounts_of(tenant.pk)
+    await reconcile.reconcile(account, reconcile.Window(now - HOUR, now + HOUR))
+    one = await in_thread(Difference.objects.get)
+    assert await differences.book(difference_id=one.pk, actor="olga", reason="it was paid")
+    return (await in_thread(Payment.objects.latest, "id")).correlation_id
+
+
+def labels_of(tenant: Tenant, payment: UUID) -> dict[str, str]:
+    return {"registry_tenant": str(tenant.pk), "registry_payment": str(payment)}
+
+
+async def is_sound(tenant: Tenant) -> bool:
+    return (await ledger.prove(tenant_id=tenant.pk)).sound
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["with the label of another payment", "without a label"])
+async def test_a_refund_of_a_booking_taken_as_external_is_written_down_there(tenant, account, payment, labelled):
+    intent = await account.books(**labels_of(tenant, payment) if labelled else {})
+    external = await taken_in(tenant)
+
+    await account.gives_back(intent, 300)
+    await account.tells()
+
+    assert (await sums(external), await sums(payment)) == ((300, 300), (0, 0))
+    assert set(await rows(tenant, "status")) == {"done"}
+    assert await is_sound(tenant)
+
+
+async def test_a_dispute_of_a_booking_taken_as_external_is_written_down_there(tenant, account, payment):
+    intent = await account.books(**labels_of(tenant, payment))
+    external = await taken_in(tenant)
+
+    await account.stripe.disputes(account.stripe[intent]["latest_charge"])
+    await account.tells()
+
+    assert await lines(external, "dispute") == [("balance", 1990), ("processor", -1990)]
+    assert await lines(payment, "dispute") == []
+    assert await is_sound(tenant)
+
+
+async def test_until_it_is_taken_in_its_refund_waits_and_touches_no_other_payment(tenant, account, payment):
+    intent = await account.books(**labels_of(tenant, payment))
+    await account.gives_back(intent, 300)
+
+    await account.tells()
+    before = await sums(payment)
+    external = await taken_in(tenant)
+    await account.hears_again()
+
+    assert before == (0, 0)
+    assert (await sums(external), await sums(payment)) == ((300, 300), (0, 0))
+
+
+async def test_a_refund_of_our_own_payment_is_still_written_down_there(tenant, account, payment):
+    [intent] = account.stripe.all("payment_intent")
+
+    await account.gives_back(intent["id"], 300)
+    await account.tells()
+
+    assert await sums(payment) == (300, 300)
+
+
+async def test_what_others_gave_back_of_their_own_bookings_is_none_of_ours(tenant, account, payment):
+    await account.gives_back(await account.books(), 300)
+
+    await account.tells()
+
+    assert await sums(payment) == (0, 0)
+    assert set(await rows(tenant, "status")) == {"done"}
