@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Self
 from uuid import UUID
 
+import msgspec
 import stripe
 from stripe.params import (
     PaymentIntentCancelParams,
@@ -58,13 +59,20 @@ class StripeProcessor:
         return await self._run(order, account, _Errand.send, SEND_TIMEOUT)
 
     async def look_up(self, order: Order, account: Account) -> Outcome:
-        return await self._run(order, account, _Errand.look_up, LOOK_UP_TIMEOUT)
+        """NOT_BOOKED is said by a list that was read to its end and by no error: that one is of the look-up alone."""
+        return await self._run(order, account, _Errand.look_up, LOOK_UP_TIMEOUT, asking=True)
 
     async def health(self, account: Account) -> Health | None:
         return None
 
     async def _run(
-        self, order: Order, account: Account, work: "Callable[[_Errand], Awaitable[Outcome]]", limit: float
+        self,
+        order: Order,
+        account: Account,
+        work: "Callable[[_Errand], Awaitable[Outcome]]",
+        limit: float,
+        *,
+        asking: bool = False,
     ) -> Outcome:
         errand = None
         try:
@@ -72,7 +80,9 @@ class StripeProcessor:
                 errand = _Errand(self._clients.of(account), order, account)
                 return await work(errand)
         except TROUBLE as error:
-            return _with_reference(failure(error), errand.reference if errand else order.reference)
+            outcome, reference = failure(error), errand.reference if errand else order.reference
+            # Once there is an intent only its own state proves anything.
+            return _in_doubt(outcome, reference) if asking or reference else outcome
 
     # -- Giving back --
 
@@ -261,11 +271,9 @@ def _record(intent: stripe.PaymentIntent) -> Record:
     )
 
 
-def _with_reference(outcome: Outcome, reference: str) -> Outcome:
-    """An error on the way. Once there is an intent only its own state proves anything."""
-    if not reference:
-        return outcome
-    return Outcome(Result.UNKNOWN, code=outcome.code, healthy=outcome.healthy, reference=reference)
+def _in_doubt(outcome: Outcome, reference: str) -> Outcome:
+    """An error on the way, which proves nothing of the payment; what it says of the processor stands."""
+    return msgspec.structs.replace(outcome, result=Result.UNKNOWN, reference=reference)
 
 
 def _seconds(at: datetime) -> int:

@@ -258,6 +258,8 @@ async def _trouble_before(fault: Fault | None) -> None:
         raise HangUp
     if fault.trouble == Trouble.ERROR_BEFORE:
         raise _broken()
+    if fault.trouble == Trouble.REFUSE:
+        raise StripeError(fault.status, "This request is refused.", remembered=False)
     if fault.trouble == Trouble.RATE_LIMIT:
         raise StripeError(
             429,

@@ -13,6 +13,7 @@ class Trouble(StrEnum):
     ERROR_BEFORE = "error_before"  # 500, nothing was executed
     ERROR_AFTER = "error_after"  # executed, then 500, which is also what the key says from then on
     RATE_LIMIT = "rate_limit"  # 429, nothing was executed
+    REFUSE = "refuse"  # `status` (400, 401, 403…), nothing was executed
     SLOW_BEFORE = "slow_before"  # executed after `seconds`
     SLOW_AFTER = "slow_after"  # executed at once, answered after `seconds`
 
@@ -25,6 +26,7 @@ class Fault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=
     times: int | None = None  # None: until it is taken away
     rate: float = 1.0  # share of the requests that it meets
     seconds: float = 0.0
+    status: int = 400
 
     def meets(self, request: str) -> bool:
         return fnmatch.fnmatchcase(request, self.on) and self.times != 0 and random.random() < self.rate

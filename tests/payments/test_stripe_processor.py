@@ -196,6 +196,41 @@ async def test_what_was_never_made_is_not_there_yet(stripe, processor):
     assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
 
 
+@pytest.mark.parametrize("known", ["pi_mine", ""], ids=["by its id", "in the list"])
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        ({"trouble": "rate_limit"}, "rate_limit"),
+        ({"trouble": "refuse", "status": 400}, "invalid_request"),
+        ({"trouble": "refuse", "status": 401}, "http_401"),
+        ({"trouble": "refuse", "status": 403}, "http_403"),
+        ({"trouble": "error_before"}, "http_500"),
+        ({"trouble": "drop_before"}, "ServerDisconnectedError"),
+    ],
+)
+async def test_an_error_of_a_look_up_says_nothing_of_the_payment(stripe, processor, trouble, code, known):
+    """Else "not booked" would be believed once the longest delay has passed, and the payment be sent a second time."""
+    stripe.fails(**trouble)
+
+    outcome = await processor.look_up(order("pm_card_visa", reference=known), account(stripe))
+
+    assert (said(outcome), outcome.reference) == (("unknown", code), known)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "code"),
+    [({"url": "http://127.0.0.1:9"}, "no_connection"), ({"key": "sk_live_bed"}, "live_key_refused")],
+    ids=["nobody there", "no usable key"],
+)
+async def test_a_look_up_that_cannot_be_made_says_nothing_either_and_keeps_the_breakers_word(
+    stripe, processor, elsewhere, code
+):
+    outcome = await processor.look_up(order("pm_card_visa"), account(stripe, **elsewhere))
+
+    assert said(outcome) == ("unknown", code)
+    assert (outcome.healthy, outcome.outage) == (False, True)
+
+
 async def test_another_payments_intent_is_not_taken_for_ours(stripe, processor):
     await processor.send(order("pm_card_visa"), account(stripe))
 

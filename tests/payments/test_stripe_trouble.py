@@ -16,7 +16,7 @@ from registry import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor, make_stripe
-from tests.settling import tries
+from tests.settling import configure, tries
 
 CREATE = "POST /v1/payment_intents"
 
@@ -95,6 +95,34 @@ async def test_a_payment_in_doubt_goes_to_no_other_processor(api: Api, worker, t
 
     assert settled["processor"] == "stripe"
     assert paid(stripe) == [1990]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"trouble": "rate_limit"}, {"trouble": "refuse", "status": 400}, {"trouble": "refuse", "status": 401}],
+    ids=["429", "400", "401"],
+)
+async def test_errors_for_longer_than_the_longest_delay_do_not_end_a_doubt(api: Api, worker, tenant, stripe, trouble):
+    """It was booked. Nobody who is refused an answer about it may take that for a no, and pay a second time."""
+    await configure(tenant, "stripe", longestDelay=0.4)
+    await in_thread(make_processor, tenant, "dearer", fee="0.50")
+    stripe.fails("drop_after", on=CREATE, times=1)
+    stripe.fails(**trouble)
+
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await eventually(lambda: asked_for_longer_than(payment, 1.2))
+    stripe.recovers()
+    settled = await api.until(payment["correlationId"], "succeeded", "failed")
+
+    assert (settled["status"], settled["processor"]) == ("succeeded", "stripe")
+    assert paid(stripe) == [1990]
+    assert "never_booked" not in {attempt.code for attempt in await tries(payment["correlationId"])}
+
+
+async def asked_for_longer_than(payment: dict, seconds: float) -> bool:
+    """Since the first answer was lost, which is what doubt is counted from while repeats are refused."""
+    started = [attempt.started_at for attempt in await tries(payment["correlationId"])]
+    return bool(started) and (max(started) - min(started)).total_seconds() > seconds
 
 
 async def test_a_decline_whose_answer_was_lost_is_a_decline_all_the_same(api: Api, worker, stripe):
