@@ -104,7 +104,10 @@ class StripeProcessor:
     # -- Books --
 
     async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
-        """Intents that were paid. Those that are not ours have the time at which they were made as `requested_at`."""
+        """Intents that were paid, but for those of other accounts of ours with the same key.
+
+        Those that nobody here asked for have the time at which they were made as `requested_at`.
+        """
         params: PaymentIntentListParams = {
             "created": {"gte": _seconds(since - CLOCKS_APART), "lte": _seconds(until + LATEST)},
             "limit": PAGE,
@@ -114,8 +117,10 @@ class StripeProcessor:
             page = await self._clients.of(account).v1.payment_intents.list_async(params)
             while True:
                 for intent in page.data:
+                    if intent.status != "succeeded" or not _may_be_of(account, labels(intent)):
+                        continue
                     record = _record(intent)
-                    if intent.status == "succeeded" and since <= record.requested_at <= until:
+                    if since <= record.requested_at <= until:
                         yield record
                 if not page.has_more:
                     return
@@ -209,11 +214,12 @@ class _Errand:
         raise ValueError("more intents than can be looked through")
 
     def _is_ours(self, intent: stripe.PaymentIntent) -> bool:
-        """Of this payment; what was canceled counts for its own decision only."""
-        wanted = _metadata(self.order)
+        """Of this payment at this account; what was canceled counts for its own decision only."""
+        wanted, said = _metadata(self.order, self.account), labels(intent)
+        del wanted["registry_processor"]  # which intents did not always name
         if intent.status != "canceled":
             del wanted["registry_requested_at"]
-        return wanted.items() <= labels(intent).items()
+        return wanted.items() <= said.items() and _may_be_of(self.account, said)
 
     def _key(self, step: str) -> stripe.RequestOptions:
         order = self.order
@@ -228,7 +234,7 @@ def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:
         "currency": order.currency.lower(),
         "capture_method": "manual" if account.options.get("capture") == "manual" else "automatic",
         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-        "metadata": _metadata(order),
+        "metadata": _metadata(order, account),
         "expand": [CHARGE],
     }
     if order.description:
@@ -248,12 +254,19 @@ def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:
     return params
 
 
-def _metadata(order: Order) -> dict[str, str]:
+def _metadata(order: Order, account: Account) -> dict[str, str]:
     return {
         "registry_payment": str(order.correlation_id),
         "registry_tenant": str(order.tenant_id),
+        "registry_processor": str(account.id),
         "registry_requested_at": iso(order.requested_at),
     }
+
+
+def _may_be_of(account: Account, said: dict[str, str]) -> bool:
+    """With Connect all tenants share the platform's key: what names another tenant or processor is in other books."""
+    ours = {"registry_tenant": str(account.tenant_id), "registry_processor": str(account.id)}
+    return all(said.get(name, own) == own for name, own in ours.items())
 
 
 def _record(intent: stripe.PaymentIntent) -> Record:

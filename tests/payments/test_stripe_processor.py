@@ -32,10 +32,18 @@ async def processor() -> AsyncIterator[StripeProcessor]:
         yield one
 
 
-def account(stripe: SandboxStripe, *, key: str = "sk_test_bed", url: str | None = None, **options: Any) -> Account:
+def account(
+    stripe: SandboxStripe,
+    *,
+    key: str = "sk_test_bed",
+    url: str | None = None,
+    number: int = 7,
+    tenant: int = 1,
+    **options: Any,
+) -> Account:
     return Account(
-        id=7,
-        tenant_id=1,
+        id=number,
+        tenant_id=tenant,
         name="stripe",
         kind="stripe",
         url=stripe.url if url is None else url,
@@ -43,7 +51,7 @@ def account(stripe: SandboxStripe, *, key: str = "sk_test_bed", url: str | None 
         options=options,
         enabled=True,
         endpoint="e",
-        sealed=seal({"secretKey": key}, place="processor 7"),
+        sealed=seal({"secretKey": key}, place=f"processor {number}"),
     )
 
 
@@ -354,6 +362,43 @@ async def test_the_books_show_what_was_paid_in_a_window_with_our_ids(stripe, pro
     ]
     assert isinstance(found[0].correlation_id, UUID)
     assert before == []
+
+
+OTHERS = pytest.mark.parametrize("other", [{"tenant": 2, "number": 8}, {"number": 8}], ids=["tenant", "processor"])
+
+
+@OTHERS
+async def test_the_books_leave_out_what_another_of_our_accounts_booked_with_the_same_key(stripe, processor, other):
+    """A platform's tenants share its key. What is of another one must not be offered to this one as a booking to take."""
+    there, mine = order("pm_card_visa", tenant_id=other.get("tenant", 1)), order("pm_card_visa")
+    await processor.send(there, account(stripe, **other))
+    booked = await processor.send(mine, account(stripe))
+
+    found = [one async for one in processor.records(account(stripe), there.requested_at, mine.requested_at)]
+
+    assert [one.reference for one in found] == [booked.reference]
+
+
+async def test_the_books_show_what_nobody_here_asked_for(stripe, processor):
+    booked = await processor.send(order("pm_card_visa"), account(stripe))
+    stripe[booked.reference]["metadata"] = {}
+    now = datetime.now(UTC)
+
+    found = [
+        one async for one in processor.records(account(stripe), now - timedelta(minutes=1), now + timedelta(minutes=1))
+    ]
+
+    assert [(one.reference, one.correlation_id) for one in found] == [(booked.reference, None)]
+
+
+@OTHERS
+async def test_an_intent_of_another_of_our_accounts_is_not_taken_for_ours(stripe, processor, other):
+    mine = order("pm_card_visa")
+    await processor.send(mine, account(stripe, **other))
+    [intent] = stripe.all("payment_intent")
+    intent["metadata"]["registry_tenant"] = str(other.get("tenant", 1))
+
+    assert said(await processor.look_up(mine, account(stripe))) == ("not_booked", "not_there_yet")
 
 
 # -- Amounts -------------------------------------------------------------------------------------------------
