@@ -1,7 +1,8 @@
 """A tenant's accounts at processors: add, list, switch. What the kinds do with them is in payments/processors/."""
 
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -10,11 +11,16 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.errors import PaymentError
 from payments.models import Processor
-from registry import audit
+from registry import audit, database
 from registry.http_client import Address, BadAddress
 from registry.models import Tenant
 from registry.sealing import seal, unseal
+from registry.sync import sync_twin
 
+if TYPE_CHECKING:
+    from payments.processors.base import Account
+
+SQL = database.statements(Path(__file__).parent / "sql" / "accounts.sql")
 LIVE_KEYS = ("sk_live_", "rk_live_")
 TEST_KEYS = ("sk_test_", "rk_test_")
 SECRET_OPTIONS = frozenset({"secretKey", "webhookSecret", "webhookSecrets"})  # sealed, and never among the options
@@ -69,16 +75,21 @@ async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> boo
     return bool(moved)
 
 
-async def change_secrets(*, tenant: Tenant, name: str, options: dict[str, Any], actor: str) -> Processor:
+async def change_secrets(
+    *, tenant: Tenant, name: str, options: dict[str, Any], actor: str, anybodys: bool = False
+) -> Processor:
     """Other keys for a processor. A new webhook secret stands beside the ones before it, so that neither side has to wait.
 
-    Raises Refused (422) for an unknown name or a key that cannot be used.
+    Raises Refused (422) for an unknown name or a key that cannot be used; and, but for `anybodys`, for a secret key that is
+    not of the same account as before while payments are unsettled there.
     """
     others, given = split_options(options)
     if others or not given:
         raise Refused(f"only {', '.join(sorted(SECRET_OPTIONS))} are secrets")
+    mine = Processor.async_objects.filter(tenant=tenant, name=name)
+    if (processor := await mine.afirst()) is not None and not anybodys:
+        await _keep_the_owner(processor, tenant, given)
     async with async_atomic():
-        mine = Processor.async_objects.filter(tenant=tenant, name=name)
         processor = await mine.select_for_update().afirst()
         if processor is None:
             raise Refused(f"{tenant.slug} has no processor named {name}")
@@ -87,6 +98,77 @@ async def change_secrets(*, tenant: Tenant, name: str, options: dict[str, Any], 
         await mine.aupdate(secrets=sealed(processor, secrets))
         await _record("processor.secrets", processor, actor, changed=", ".join(sorted(given)))
     return processor
+
+
+# -- What is unsettled there -----------------------------------------------------------------------------
+
+
+async def unsettled_at(processor: Processor) -> int:
+    """Payments on their way there, in doubt or waiting there: only the account they were sent to can say what they became."""
+    asked = {"tenant": processor.tenant_id, "processor": processor.pk}
+    return (await database.fetch(SQL["unsettled"], asked))[0][0]
+
+
+unsettled_at_sync = sync_twin(unsettled_at)
+
+
+def another_key(processor: Processor, given: dict[str, Any]) -> bool:
+    """Whether what is given holds a secret key that is not the one it has."""
+    return "secretKey" in given and given["secretKey"] != opened(processor).get("secretKey")
+
+
+def must_stay(count: int, where: str) -> str:
+    """Why a processor keeps what it is reached by while payments are unsettled there."""
+    waiting = "1 payment is" if count == 1 else f"{count} payments are"
+    return f"{waiting} under way or in doubt here, and must be asked about {where}. "
+
+
+async def _keep_the_owner(processor: Processor, tenant: Tenant, given: dict[str, Any]) -> None:
+    """Another account knows nothing of these payments: they would be taken for never booked, and be sent again."""
+    if not another_key(processor, given) or not (count := await unsettled_at(processor)):
+        return
+    await database.release()  # the processor may take its time
+    check_secrets(processor.kind, tenant, merged(opened(processor), given))
+    if not await _same_owner(processor, tenant, given):
+        raise Refused(
+            f"{must_stay(count, 'with a key of the same account')}The processor does not say that this is one. "
+            "Disable this processor and add a new one with the other account's key."
+        )
+
+
+async def _same_owner(processor: Processor, tenant: Tenant, given: dict[str, Any]) -> bool:
+    from payments.processors import KINDS  # here: a kind may import a client that is slow to load
+    from payments.processors.base import HasKeys, Unanswered
+
+    kind = KINDS[processor.kind]
+    if not issubclass(kind, HasKeys):
+        return False
+    try:
+        async with kind() as asked:
+            old, new = [
+                await asked.whose(_account(processor, tenant, secrets)) for secrets in (opened(processor), given)
+            ]
+    except Unanswered:
+        return False
+    return old == new
+
+
+def _account(processor: Processor, tenant: Tenant, secrets: dict[str, Any]) -> "Account":
+    from payments.processors.base import Account
+
+    return Account(
+        id=processor.pk,
+        tenant_id=tenant.pk,
+        name=processor.name,
+        kind=processor.kind,
+        url=processor.url,
+        fee_ppm=0,
+        options={},
+        enabled=processor.enabled,
+        endpoint="",
+        mode=tenant.mode,
+        sealed=sealed(processor, secrets),
+    )
 
 
 # -- Secrets -------------------------------------------------------------------------------------------

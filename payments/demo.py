@@ -128,8 +128,8 @@ async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
         return
     if processor.url != facts.url:  # its port was taken when it started
         await known.aupdate(url=facts.url)
-    if accounts.opened(processor).get("secretKey") != facts.secret_key:  # its folder was lost
-        await accounts.change_secrets(tenant=tenant, name=STRIPE, options=secrets, actor=ACTOR)
+    if accounts.opened(processor).get("secretKey") != facts.secret_key:  # its folder was lost, and its books with it
+        await accounts.change_secrets(tenant=tenant, name=STRIPE, options=secrets, actor=ACTOR, anybodys=True)
 
 
 async def _is_usable(plain: str, tenant: Tenant) -> bool:

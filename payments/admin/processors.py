@@ -12,8 +12,7 @@ from django.utils.safestring import SafeString
 
 from payments import accounts
 from payments.admin.rehearsal import Rehearsing
-from payments.models import Attempt, Endpoint, Payment, Processor
-from payments.states import Status
+from payments.models import Endpoint, Payment, Processor
 from payments.templatetags.payments import BREAKERS
 from registry.errors import Problem
 from registry.operators.guard import Reasoned, ReasonedForm, guarded, moves
@@ -36,15 +35,6 @@ def breaker_pill(endpoint: Endpoint | None) -> SafeString:
     if endpoint.breaker == Endpoint.Breaker.CLOSED and endpoint.failing:
         return pill("◑", "amber", "says it is failing")
     return pill(*BREAKERS[endpoint.breaker])
-
-
-def unsettled_at(processor: Processor) -> int:
-    """Payments that are on their way there or in doubt: only the address that they were sent to can say what they became."""
-    there = Attempt.objects.filter(
-        tenant_id=models.OuterRef("tenant_id"), payment_id=models.OuterRef("id"), number=models.OuterRef("attempt")
-    ).filter(processor_id=processor.pk)
-    open_ones = Payment.objects.filter(tenant_id=processor.tenant_id, closed=None)
-    return open_ones.filter(models.Exists(there), status__in=[Status.PROCESSING, Status.UNCERTAIN]).count()
 
 
 class ProcessorForm(ReasonedForm):
@@ -99,17 +89,27 @@ class ProcessorForm(ReasonedForm):
         try:
             self.secrets = accounts.merged(accounts.opened(self.instance), new)
             accounts.check_secrets(kind, tenant, self.secrets)
+            self._keep_the_owner_of_what_is_unsettled(new)
         except Problem as error:
             self.add_error("secret_key" if "secret_key" in self.fields else None, error.detail)
 
+    def _keep_the_owner_of_what_is_unsettled(self, new: dict[str, Any]) -> None:
+        """Nobody is asked from within a page's transaction whose key it is. Raises Refused."""
+        if self.instance.pk is None or not accounts.another_key(self.instance, new):
+            return
+        if count := accounts.unsettled_at_sync(self.instance):
+            raise accounts.Refused(
+                f"{accounts.must_stay(count, 'with a key of the same account')}`manage.py processor secrets` takes one: "
+                "it asks the processor whose it is."
+            )
+
     def _keep_the_address_of_what_is_unsettled(self) -> None:
         moved = [field for field in ("kind", "url") if field in self.changed_data]
-        if self.instance.pk is None or not moved or not (count := unsettled_at(self.instance)):
+        if self.instance.pk is None or not moved or not (count := accounts.unsettled_at_sync(self.instance)):
             return
-        waiting = "1 payment is" if count == 1 else f"{count} payments are"
         self.add_error(
             moved[0],
-            f"{waiting} under way or in doubt here, and must be asked about at this address. "
+            f"{accounts.must_stay(count, 'at this address')}"
             "Disable this processor and add a new one with the other address.",
         )
 

@@ -167,5 +167,13 @@ class ShowsBooks(Protocol):
         """What it booked with `requested_at` from `since` to `until`, both inclusive. Raises Unanswered."""
 
 
+@runtime_checkable
+class HasKeys(Protocol):
+    """What a kind offers besides that is asked with keys: `issubclass(KINDS[kind], HasKeys)`."""
+
+    async def whose(self, account: Account) -> str:
+        """The processor's name of the account that the keys are of. Raises Unanswered."""
+
+
 class Unanswered(Exception):
     """A processor's books could not be read to the end."""

@@ -84,6 +84,13 @@ class StripeProcessor:
             # Once there is an intent only its own state proves anything.
             return _in_doubt(outcome, reference) if asking or reference else outcome
 
+    async def whose(self, account: Account) -> str:
+        try:
+            async with asyncio.timeout(LOOK_UP_TIMEOUT):
+                return (await self._clients.of(account).v1.accounts.retrieve_current_async()).id
+        except TROUBLE as error:
+            raise Unanswered(failure(error).code) from error
+
     # -- Giving back --
 
     async def refund(self, debt: Debt, account: Account) -> Outcome:

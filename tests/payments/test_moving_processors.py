@@ -5,7 +5,7 @@ from django.test import Client
 from django.urls import reverse
 
 from payments.models import Processor
-from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN
+from payments.states import FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.models import AuditEntry
 from tests.factories import make_payment, make_person, make_processor, make_tenant
 
@@ -41,7 +41,7 @@ def url_of(processor: Processor) -> str:
     return Processor.objects.get(pk=processor.pk).url
 
 
-@pytest.mark.parametrize("state", [PROCESSING, UNCERTAIN])
+@pytest.mark.parametrize("state", [PROCESSING, UNCERTAIN, REQUIRES_ACTION])
 def test_the_address_stays_while_payments_are_unsettled_there_and_it_says_how_many(operator, acme, processor, state):
     make_payment(acme, status=state, processor=processor)
     make_payment(acme, status=state, processor=processor)

@@ -11,8 +11,9 @@ from django.urls import reverse
 
 from payments import accounts
 from payments.models import Processor
+from payments.states import PROCESSING, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.models import AuditEntry
-from tests.factories import make_person, make_stripe, make_tenant
+from tests.factories import make_payment, make_person, make_stripe, make_tenant
 
 KEY, HOOK = "sk_test_4eC39HqLyjWDarjtT1zdp7dc", "whsec_c2VjcmV0"
 
@@ -178,6 +179,29 @@ def test_fields_left_empty_leave_the_keys(acme, operator):
 
     assert str(stored().fee) == "0.070000"
     assert accounts.opened(stored()) == {"secretKey": KEY}
+
+
+@pytest.mark.parametrize("state", [PROCESSING, UNCERTAIN, REQUIRES_ACTION])
+def test_the_admin_keeps_the_secret_key_while_payments_are_unsettled_there(acme, operator, state):
+    processor = make_stripe(acme, "", name="cards", secrets={"secretKey": KEY})
+    make_payment(acme, status=state, processor=processor)
+
+    change = reverse("admin:payments_processor_change", args=[processor.pk])
+    page = operator.post(change, fields(secret_key="sk_test_other")).content.decode()
+    beside = operator.post(change, fields(webhook_secret=HOOK))
+
+    assert "1 payment is under way or in doubt here" in page
+    assert beside.status_code == 302
+    assert accounts.opened(stored()) == {"secretKey": KEY, "webhookSecrets": [HOOK]}
+
+
+def test_the_admin_takes_another_secret_key_once_nothing_is_unsettled(acme, operator):
+    processor = make_stripe(acme, "", name="cards", secrets={"secretKey": KEY})
+    make_payment(acme, status=SUCCEEDED, processor=processor)
+
+    operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), fields(secret_key="sk_test_other"))
+
+    assert accounts.opened(stored()) == {"secretKey": "sk_test_other"}
 
 
 def test_a_key_that_the_admin_refuses_is_not_repeated(acme, operator):
