@@ -60,6 +60,7 @@ class Claim(msgspec.Struct, kw_only=True):
             method=self.method,
             reference=self.reference,
             canceling=self.canceling,
+            attempt=self.number,
         )
 
 

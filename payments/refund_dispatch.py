@@ -1,7 +1,7 @@
 """Paying debts back: claim → write down → send → settle, as dispatch.py does for payments. Asking for refunds: refunds.py.
 
-A refund has one key for ever, its public id, and goes to the processor that booked the payment and nowhere else. Whatever
-was sent and not answered is looked up there before it is sent again.
+A refund has one name for ever, its public id, and goes to the processor that booked the payment and nowhere else. Whatever
+was sent and not answered is looked up there before it is sent again; only what was certainly never returned is stamped anew.
 """
 
 import asyncio

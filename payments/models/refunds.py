@@ -13,7 +13,7 @@ def processor_key() -> models.ForeignKey:
 
 
 class Refund(AsyncModelMixin, models.Model):
-    """A debt to the payer, and its own entry in the work queue. Its public id is the processor's idempotency key, for ever."""
+    """A debt to the payer, and its own entry in the work queue. Its public id is what the processor knows it by, for ever."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()

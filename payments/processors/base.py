@@ -49,6 +49,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     method: dict[str, Any] | None = None  # how it is paid, as the sender said
     reference: str = ""  # what the processor calls it, from an earlier answer
     canceling: bool = False  # whoever looks it up cancels it, if it is not booked
+    attempt: int = 0  # its number
 
 
 class Debt(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ class Debt(msgspec.Struct, frozen=True, kw_only=True):
     amount: int  # minor units
     currency: str  # ISO 4217
     reason: str
-    requested_at: datetime  # stamped once
+    requested_at: datetime  # stamped when it is sent first, and again only when that was certainly never given back
     tenant_id: int
     reference: str = ""  # what the processor calls the refund, from an earlier answer
 

@@ -1,7 +1,7 @@
 """Processors of kind `stripe`: a payment is a PaymentIntent. What answers prove is in stripe_answers.py.
 
 Every request that changes something carries a key of ours, made of the decision (tenant, payment, requestedAt) and the step,
-so that a repeat is the same request to Stripe. It forgets keys after 24 hours: what is older is looked for before.
+so that a repeat of "create" is the same request to Stripe. It forgets keys after 24 hours: what is older is looked for before.
 """
 
 import asyncio
@@ -229,8 +229,13 @@ class _Errand:
         return wanted.items() <= said.items() and _may_be_of(self.account, said)
 
     def _key(self, step: str) -> stripe.RequestOptions:
+        """A second intent is prevented by its key alone; that a known one is taken a step twice, by its state.
+
+        So a step has a key per attempt: Stripe keeps its 500s under their keys, and would answer nothing else for a day.
+        """
         order = self.order
-        return {"idempotency_key": f"{order.tenant_id}:{order.correlation_id}:{iso(order.requested_at)}:{step}"}
+        last = step if step == "create" else f"{step}:{order.attempt}"
+        return {"idempotency_key": f"{order.tenant_id}:{order.correlation_id}:{iso(order.requested_at)}:{last}"}
 
 
 def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:

@@ -129,8 +129,8 @@ def failure(error: Exception) -> Outcome:
                 return _away(code or "http_404")
             return Outcome(Result.DECLINED, code=code or "invalid_request")
         case stripe.StripeError():
-            if _header(error.headers, "idempotent-replayed") == "true":  # the old answer; nothing was done now
-                return Outcome(Result.NOT_BOOKED, code="replayed_error", healthy=False)
+            if _header(error.headers, "idempotent-replayed") == "true":
+                return Outcome(Result.NOT_BOOKED, code="replayed_error")  # the old answer: nothing was done now
             return Outcome(Result.UNKNOWN, code=code_of(error) or f"http_{error.http_status}", healthy=False)
         case Unusable() | Sealed():
             return _away(str(error) if isinstance(error, Unusable) else "sealed")

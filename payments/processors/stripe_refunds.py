@@ -11,6 +11,7 @@ from payments.processors.base import Account, Debt, Outcome, Result
 from payments.processors.stripe_amounts import to_stripe
 from payments.processors.stripe_answers import TROUBLE, failure, labels
 from payments.processors.stripe_client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
+from registry.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
 PAGE = 100  # refunds per list request
@@ -18,14 +19,19 @@ REASONS: Final = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
 
 
 async def give_back(clients: Clients, debt: Debt, account: Account) -> Outcome:
-    """Give money back, once per refund id: a repeat carries the same key, and after its time is looked for first."""
+    """Give money back, once per refund id: a repeat carries the same key, and after its time is looked for first.
+
+    The key holds when it was asked for, which is stamped anew once it was certainly never given back: Stripe keeps its 500s
+    under their keys, and would answer nothing else for a day.
+    """
     try:
         async with asyncio.timeout(SEND_TIMEOUT):
             client = clients.of(account)
             known = debt.reference or datetime.now(UTC) - debt.requested_at > KEYS_KEPT
             if known and (found := await _find(client, debt)):
                 return _outcome(found)
-            options: stripe.RequestOptions = {"idempotency_key": f"{debt.tenant_id}:refund:{debt.refund_id}"}
+            key = f"{debt.tenant_id}:refund:{debt.refund_id}:{iso(debt.requested_at)}"
+            options: stripe.RequestOptions = {"idempotency_key": key}
             return _outcome(await client.v1.refunds.create_async(_asked(debt, account), options))
     except TROUBLE as error:
         return failure(error)

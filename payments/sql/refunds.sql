@@ -65,8 +65,8 @@ FROM (
 {joins};
 
 -- name: begin
--- Written before anything is sent: the attempt, and once for ever its requestedAt. Touches no indexed column. Runs in the
--- transaction that locked the rows.
+-- Written before anything is sent: the attempt, and once its requestedAt (again after never_returned, see settle). Touches no
+-- indexed column. Runs in the transaction that locked the rows.
 UPDATE payments_refund r
 SET status = i.status, attempt = i.number, requested_at = coalesce(r.requested_at, i.requested_at),
     in_doubt_since = i.in_doubt_since, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s),
@@ -114,6 +114,7 @@ WITH input AS MATERIALIZED (
         code = CASE WHEN i.taken THEN 'booked_already' WHEN i.status = 'returned' THEN '' ELSE i.code END,
         reference = CASE WHEN i.taken OR i.reference = '' THEN r.reference ELSE i.reference END,
         in_doubt_since = CASE WHEN i.status = 'uncertain' AND NOT i.taken THEN coalesce(i.in_doubt_since, now()) END,
+        requested_at = CASE WHEN i.code = 'never_returned' THEN NULL ELSE r.requested_at END,  -- a new decision, and a new key
         settled_at = CASE WHEN i.taken OR i.status IN ('returned', 'failed') THEN now() END,
         stopped_at = CASE WHEN i.stopped THEN now() END,
         run_at = CASE WHEN i.stopped THEN '9999-12-31Z'::timestamptz

@@ -170,6 +170,8 @@ class Sandbox:
             await asyncio.sleep(fault.seconds)
         self.state.cause = {"id": request.id, "idempotency_key": request.key or None}
         try:
+            if fault and fault.trouble == Trouble.ERROR_KEPT:
+                raise _broken(remembered=True)
             body = public(run())
             expand(self.state, body, call.params.get("expand", []))
             answer, remembered = Answer(200, encode(body)), True
@@ -269,8 +271,8 @@ async def _trouble_before(fault: Fault | None) -> None:
         )
 
 
-def _broken() -> StripeError:
-    return StripeError(500, "An unknown error occurred.", type="api_error", remembered=False)
+def _broken(*, remembered: bool = False) -> StripeError:
+    return StripeError(500, "An unknown error occurred.", type="api_error", remembered=remembered)
 
 
 def _in_use(key: str) -> StripeError:

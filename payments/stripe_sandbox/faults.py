@@ -12,6 +12,7 @@ class Trouble(StrEnum):
     DROP_AFTER = "drop_after"  # executed, then the connection ends
     ERROR_BEFORE = "error_before"  # 500, nothing was executed
     ERROR_AFTER = "error_after"  # executed, then 500, which is also what the key says from then on
+    ERROR_KEPT = "error_kept"  # 500, nothing was executed, and the key says so from then on
     RATE_LIMIT = "rate_limit"  # 429, nothing was executed
     REFUSE = "refuse"  # `status` (400, 401, 403…), nothing was executed
     SLOW_BEFORE = "slow_before"  # executed after `seconds`

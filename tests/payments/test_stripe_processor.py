@@ -132,6 +132,19 @@ async def test_the_answer_of_a_repeat_is_old_so_that_the_intent_is_asked_for(str
     assert len(stripe.all("payment_intent")) == 1
 
 
+async def test_a_500_that_stripe_keeps_under_a_key_proves_nothing_and_its_replays_are_no_fault_of_today(
+    stripe, processor
+):
+    stripe.fails("error_kept", on=CREATE, times=1)
+    mine = order("pm_card_visa")
+
+    first, again = [await processor.send(mine, account(stripe)) for _ in range(2)]
+
+    assert (said(first), first.healthy) == (("unknown", "http_500"), False)
+    assert (said(again), again.healthy) == (("not_booked", "replayed_error"), True)
+    assert stripe.all("payment_intent") == []
+
+
 async def test_an_error_after_the_intent_was_made_says_nothing_of_the_intent(stripe, processor):
     """Else a payment whose declined intent could not be canceled yet would be sent again, to a second one."""
     stripe.fails("rate_limit", on="*/cancel", times=1)

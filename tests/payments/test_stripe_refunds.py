@@ -12,6 +12,7 @@ from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe
 from tests.payments.refunding import Standing, ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.settling import configure
 
 
 @pytest.fixture
@@ -65,6 +66,21 @@ async def test_trouble_at_any_step_ends_in_exactly_one_refund(api: Api, stripe, 
         await until_all(payment, "returned")
 
     assert [refund["amount"] for refund in stripe.all("refund")] == [400]
+    assert await sums(payment) == (400, 400)
+
+
+async def test_a_refund_whose_key_answers_nothing_but_a_500_is_asked_for_under_a_new_one(
+    api: Api, tenant, stripe, payment
+):
+    await configure(tenant, "stripe", longestDelay=0.3)
+    stripe.fails("error_kept", on="POST /v1/refunds", times=1)
+
+    async with paying_back():
+        await ask(api, payment, {"amount": "4.00"})
+        await until_all(payment, "returned")
+
+    assert [refund["amount"] for refund in stripe.all("refund")] == [400]
+    assert len({request.idempotency_key for request in stripe.received("POST /v1/refunds")}) == 2
     assert await sums(payment) == (400, 400)
 
 

@@ -75,6 +75,19 @@ async def test_a_repeat_of_what_is_in_doubt_carries_the_same_key(api: Api, worke
     assert len(stripe.received(CREATE)) == 3
 
 
+async def test_a_payment_whose_key_answers_nothing_but_a_500_is_asked_for_under_a_new_one(
+    api: Api, worker, tenant, stripe
+):
+    await configure(tenant, "stripe", longestDelay=0.3)
+    stripe.fails("error_kept", on=CREATE, times=1)
+
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "succeeded")
+
+    assert len({request.idempotency_key for request in stripe.received(CREATE)}) == 2
+    assert paid(stripe) == [1990]
+
+
 async def test_what_was_made_is_found_in_the_list_and_not_asked_for_again(api: Api, worker, stripe):
     stripe.fails("drop_after", on=CREATE, times=1)
 
@@ -136,7 +149,7 @@ async def test_a_decline_whose_answer_was_lost_is_a_decline_all_the_same(api: Ap
 
 
 @pytest.mark.parametrize("step", ["capture", "cancel"])
-@pytest.mark.parametrize("trouble", ["drop_before", "drop_after", "error_after"])
+@pytest.mark.parametrize("trouble", ["drop_before", "drop_after", "error_after", "error_kept"])
 async def test_a_step_whose_answer_was_lost_is_done_once(api: Api, worker, tenant, stripe, step, trouble):
     await in_thread(_manual, tenant)
     payment = await api.pay(paymentMethod="pm_card_visa")

@@ -91,6 +91,16 @@ async def test_a_500_after_the_execution_is_kept_under_its_key(client, stripe: S
     assert [intent["status"] for intent in stripe.all("payment_intent")] == ["succeeded"]
 
 
+async def test_a_500_without_an_execution_can_be_kept_under_its_key_as_well(client, stripe: SandboxStripe):
+    stripe.fails("error_kept", times=1)
+    for _ in range(2):
+        with pytest.raises(library.APIError):
+            await client.payment_intents.create_async(VISA, KEY)
+
+    assert stripe.all("payment_intent") == []
+    assert (await client.payment_intents.create_async(VISA, {"idempotency_key": "decision-2"})).status == "succeeded"
+
+
 @pytest.mark.parametrize("trouble, error", [("error_before", library.APIError), ("rate_limit", library.RateLimitError)])
 async def test_what_was_refused_before_the_execution_can_be_tried_again(client, stripe: SandboxStripe, trouble, error):
     stripe.fails(trouble, times=1)
