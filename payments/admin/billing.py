@@ -23,9 +23,9 @@ class PlanAdmin(Reasoned):
 
     tenant_path = ""
     add_roles = change_roles = act_roles = SUPERUSERS
-    list_display = ["name", "slug", "costs", "included", "fee_share", "trial_days", "offered"]
+    list_display = ["name", "slug", "costs", "fee_share", "trial_days", "offered"]
     list_filter = ["offered"]
-    add_fields = ("slug", "name", "price", "currency", "included", "fee_share", "trial_days", "position", "offered")
+    add_fields = ("slug", "name", "price", "currency", "fee_share", "trial_days", "position", "offered")
     change_fields = (*add_fields, "stripe_price")
     readonly_fields = ("slug", "price", "currency", "stripe_price")
     actions = [

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from payments.billing import platform
 from payments.models import Subscription
 from payments.webhooks.inbound_door import read_head
-from payments.webhooks.inbound_signature import HEADER, NOBODYS, read_signature, verify
+from payments.webhooks.inbound_signature import HEADER, NOBODYS, WronglySigned, read_signature, verify
 from registry.api import api
 from registry.errors import MethodNotAllowed
 from registry.handler import lean
@@ -49,12 +49,14 @@ def _signatures(scope: dict) -> list[bytes]:
 
 @lean(max_body=LARGEST, admit=_signed)
 async def accept(request: HttpRequest) -> HttpResponse:
-    """Raises NotSigned, WronglySigned, NoEvent (400), BillingAway, Unavailable (503)."""
+    """Raises NotSigned, WronglySigned, NoEvent (400), BillingAway, Unavailable (503). Without a secret nobody can sign."""
     if request.method != "POST":
         raise MethodNotAllowed("allowed: POST", headers={"Allow": "POST"})
     body = request.body
     secret = settings.BILLING_WEBHOOK_SECRET.encode()
     verify(read_signature(_signatures(request.scope)), body, [secret or NOBODYS])  # type: ignore[attr-defined]
+    if not secret:  # what stands in for it is in this source for all to read
+        raise WronglySigned
     if read_head(body).type.startswith(OURS):
         await follow(msgspec.json.decode(body, type=_Event).data.object.customer or "")
     return HttpResponse(TAKEN, content_type="application/json")

@@ -9,6 +9,12 @@ class BillingOff(PaymentError):
     status = 409
 
 
+class AlreadySubscribed(PaymentError):
+    """There is a paid plan already; it may have been paid for in another tab."""
+
+    status = 409
+
+
 class BillingAway(PaymentError):
     """Stripe did not answer as expected; try again in a moment."""
 

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
 from django.core import signing
@@ -12,7 +13,7 @@ from django.core.validators import validate_email
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import mail
+from payments.billing import limits, mail
 from payments.billing.errors import LinkWorthless, StepRefused
 from payments.billing.signup import check_person
 from payments.models import Invitation
@@ -30,10 +31,15 @@ def link(invitation: Invitation) -> str:
 
 
 async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -> Invitation:
-    """Invite an address; once more, and the role is changed and the link begins anew. Raises StepRefused (422)."""
+    """Invite an address; once more, and the role is changed and the link begins anew.
+
+    Raises StepRefused (422), TooManyRequests (429) for one letter too many on a day.
+    """
     email = email.strip().lower()
     if wrong := _wrong(email, role):
         raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
+    if settings.EMAIL_URL:  # else there is no letter
+        await limits.count_by(str(tenant.pk), limits.LETTERS, "invitation by letter")
     now = datetime.now(UTC)
     mine = Invitation.async_objects.filter(tenant=tenant)
     async with async_atomic():

@@ -1,20 +1,23 @@
-"""How often one address may try to sign up, or follow an invitation: strangers cost a slow hash each time."""
+"""How often one address may try to sign up, sign in, or follow an invitation: strangers cost a slow hash each time."""
 
 import asyncio
 import logging
 
 from django.conf import settings
 from django.http import HttpRequest
-from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from registry.errors import TooManyRequests
+from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
 
 SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # a class of students behind one address, and no more
 CHANGES: RateLimitItem = RateLimitItemPerMinute(60)  # forms of the later steps
+LOGINS: RateLimitItem = RateLimitItemPerMinute(20)  # right and wrong ones
+LETTERS: RateLimitItem = RateLimitItemPerDay(50)  # of one tenant, to people who never asked for one
 WITHIN = 1.0  # seconds for Redis; without it nobody is limited
 
 _limiters: dict[asyncio.AbstractEventLoop, MovingWindowRateLimiter] = {}
@@ -36,11 +39,19 @@ def address_of(request: HttpRequest) -> str:
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
     """One more of `what` from this address. Raises TooManyRequests (429)."""
+    await count_by(address_of(request), item, what)
+
+
+async def count_by(whom: str, item: RateLimitItem, what: str) -> None:
+    """One more of `what` by an address or a tenant. Raises TooManyRequests (429)."""
     try:
         async with asyncio.timeout(WITHIN):
-            allowed = await _limiter().hit(item, what, address_of(request))
+            allowed = await _limiter().hit(item, what, whom)
     except Exception as error:
         log.warning("rate limiter away, letting requests pass", extra={"error": repr(error)})
         return
     if not allowed:
         raise TooManyRequests(f"That was {item.amount} times already. Please try again later.")
+
+
+count_sync = sync_twin(count)

@@ -122,8 +122,8 @@ async def paid(request: PageRequest) -> HttpResponse:
     owned = {m.tenant_id: m.tenant.slug async for m in mine}
     try:
         tenant_id = await platform.came_back_any(session_id=session, tenants=set(owned))
-    except BillingAway:
-        messages.warning(request, "Stripe did not answer. If you have paid, this page will show it in a moment.")
+    except PaymentError as error:  # Stripe is away, or billing is off
+        messages.warning(request, f"{error.detail} If you have paid, this page will show it once Stripe was asked.")
         return redirect(reverse("plan"))
     if tenant_id is None:
         raise Http404

@@ -7,15 +7,17 @@ is done to whom, so that a second click, or a second process, gets the answer th
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import aiohttp
+import msgspec
 import stripe
 from django.conf import settings
 
 from payments.billing import subscriptions
-from payments.billing.errors import BillingAway, BillingOff
+from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff
 from payments.models import Plan, Subscription
 from payments.processors.stripe_client import CONNECT_TIMEOUT, SEND_TIMEOUT
 from registry import database
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 RETRIES = 1  # a person waits; each request that changes something has its own key
 LOOKED_AT = 10  # subscriptions of one customer, newest first
+PAGES = 100  # checkout pages of one customer, newest first; each is open for a day
+TRIAL_AHEAD = timedelta(hours=48, minutes=5)  # Stripe takes no trial that ends within 48 hours; clocks differ
 OVER = frozenset({"canceled", "incomplete_expired"})
 INVOICES = 12  # shown on the plan's page: a year
 
@@ -54,10 +58,16 @@ async def account() -> AsyncIterator[stripe.StripeClient]:
 
 
 async def checkout(*, tenant: Tenant, plan: Plan, email: str, back: str, done: str) -> str:
-    """The address of Stripe's page where `plan` is paid for; it leads to `done` or `back` afterwards."""
+    """The address of Stripe's page where `plan` is paid for; it leads to `done` or `back` afterwards.
+
+    Raises AlreadySubscribed (409). A tenant pays for one plan: its pages of other tabs end when another one is opened.
+    """
+    trial = await _trial(tenant, plan)
     async with account() as client:
         price = await _price(client, plan)
         customer = await _customer(client, tenant, plan, email)
+        await database.release()
+        await _refuse_second(client, tenant, customer)
         params: dict[str, Any] = {
             "mode": "subscription",
             "customer": customer,
@@ -66,16 +76,77 @@ async def checkout(*, tenant: Tenant, plan: Plan, email: str, back: str, done: s
             "success_url": done + "?session={CHECKOUT_SESSION_ID}",
             "cancel_url": back,
             "metadata": {"registry_tenant": str(tenant.pk)},
-            "subscription_data": {"metadata": {"registry_tenant": str(tenant.pk), "registry_plan": plan.slug}},
+            "subscription_data": {
+                "metadata": {"registry_tenant": str(tenant.pk), "registry_plan": plan.slug},
+                **trial,
+            },
         }
-        if plan.trial_days:
-            params["subscription_data"]["trial_period_days"] = plan.trial_days
-        # A session lives for a day, and so does its key: the second click of a minute gets the same page.
-        key = f"registry:checkout:{tenant.pk}:{plan.slug}:{price}:{datetime.now(UTC):%Y%m%d%H%M}"
-        session = await client.v1.checkout.sessions.create_async(params, {"idempotency_key": key})  # type: ignore[arg-type]
-    if not session.url:
+        offer = sha256(msgspec.json.encode(params, order="deterministic")).hexdigest()[:32]
+        params["metadata"]["registry_offer"] = offer
+        address = await _only_page(client, params, offer)
+        await _refuse_second(client, tenant, customer)  # it may have been paid for while the page was made
+    if not address:
         raise BillingAway
-    return session.url
+    return address
+
+
+async def _refuse_second(client: stripe.StripeClient, tenant: Tenant, customer: str) -> None:
+    """Raises AlreadySubscribed (409) once what is paid for is written down and no page is left to pay at again."""
+    asked_at = datetime.now(UTC)
+    found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": LOOKED_AT})
+    lasting = next((one for one in found.data if one.status not in OVER), None)
+    if lasting is not None:
+        await _close(client, await _pages(client, customer))
+        await subscriptions.copy(tenant_id=tenant.pk, newest=lasting.to_dict(), asked_at=asked_at)
+        raise AlreadySubscribed
+
+
+async def _trial(tenant: Tenant, plan: Plan) -> dict[str, int]:
+    """What Stripe is told of a trial: it is had once; what is left of one that began without a card goes on."""
+    if not plan.trial_days:
+        return {}
+    had = await Subscription.async_objects.filter(pk=tenant.pk).afirst()
+    if had is None or had.trial_end is None:
+        return {"trial_period_days": plan.trial_days}
+    goes_on = had.trial_end >= datetime.now(UTC) + TRIAL_AHEAD
+    return {"trial_end": int(had.trial_end.timestamp())} if goes_on else {}
+
+
+async def _only_page(client: stripe.StripeClient, params: dict[str, Any], offer: str) -> str:
+    """The address of the customer's one open page, made where there is none of this offer; "" if another tab ended it."""
+    before = await _pages(client, params["customer"])
+    if kept := await _keep(client, before, offer):
+        return kept
+    # Two clicks at once see the same last page, and so have the same key: they get one page. With the minute, as an
+    # answer that is an error is kept with its key for a day.
+    key = f"registry:checkout:{before[0].id if before else params['customer']}:{offer}:{datetime.now(UTC):%Y%m%d%H%M}"
+    await client.v1.checkout.sessions.create_async(params, {"idempotency_key": key})  # type: ignore[arg-type]
+    return await _keep(client, await _pages(client, params["customer"]), offer)
+
+
+async def _pages(client: stripe.StripeClient, customer: str) -> list[stripe.checkout.Session]:
+    """The customer's checkout pages, open or not, newest first: the same order for all who look."""
+    return (await client.v1.checkout.sessions.list_async({"customer": customer, "limit": PAGES})).data
+
+
+async def _keep(client: stripe.StripeClient, pages: list[stripe.checkout.Session], offer: str) -> str:
+    """The address of the newest page that is open for this offer, and the end of all others."""
+    kept = next((one for one in pages if one.status == "open" and _offer_of(one) == offer), None)
+    await _close(client, [one for one in pages if one is not kept])
+    return (kept.url or "") if kept else ""
+
+
+async def _close(client: stripe.StripeClient, pages: list[stripe.checkout.Session]) -> None:
+    for one in pages:
+        if one.status == "open":
+            try:
+                await client.v1.checkout.sessions.expire_async(one.id)
+            except stripe.InvalidRequestError:  # paid at or closed since: the look at subscriptions that follows knows
+                log.info("a checkout page was closed already", extra={"session": one.id})
+
+
+def _offer_of(page: stripe.checkout.Session) -> str:
+    return str(page.metadata.to_dict().get("registry_offer", "")) if page.metadata else ""
 
 
 async def came_back(*, tenant_id: int, session_id: str) -> bool:
@@ -101,14 +172,17 @@ async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
 async def refresh(tenant_id: int, customer: str) -> bool:
     """Ask Stripe for the customer's subscription and write down how it is. False when there is none, or a later look was faster.
 
-    By the customer, not by an event's subscription: one that was ended long ago must not speak for its successor.
+    By the customer, not by an event's subscription: one that was ended long ago must not speak for its successor. Where
+    all have ended, the one that we know speaks for itself.
     """
     asked_at = datetime.now(UTC)
     async with account() as client:
         found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": LOOKED_AT})
     if not found.data:
         return False
-    newest = next((one for one in found.data if one.status not in OVER), found.data[0])  # they come newest first
+    known = await Subscription.async_objects.filter(pk=tenant_id).values_list("stripe_subscription", flat=True).afirst()
+    lasting = (one for one in found.data if one.status not in OVER)  # they come newest first
+    newest = next(lasting, None) or next((one for one in found.data if one.id == known), found.data[0])
     return await subscriptions.copy(tenant_id=tenant_id, newest=newest.to_dict(), asked_at=asked_at)
 
 

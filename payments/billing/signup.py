@@ -134,14 +134,23 @@ async def _is_them(known: SignUp, given: Details, user: Any | None) -> bool:
 
 
 async def of_user(id: UUID, user: Any) -> SignUp | None:
-    """The sign-up, for its own user; for anybody else there is none."""
-    mine = SignUp.async_objects.select_related("tenant", "user").filter(id=id, user_id=user.pk)
-    return await mine.afirst()
+    """The sign-up, for its own user while they own an active tenant; for anybody else there is none."""
+    return await _mine(user).select_related("tenant", "user").filter(id=id).afirst()
 
 
 async def latest(user: Any) -> SignUp | None:
     """Where this user left off."""
-    return await SignUp.async_objects.filter(user_id=user.pk).exclude(step=Step.LIVE).order_by("-created_at").afirst()
+    return await _mine(user).exclude(step=Step.LIVE).order_by("-created_at").afirst()
+
+
+def _mine(user: Any) -> Any:
+    """Whoever began one keeps it no longer than they own its tenant: its pages make keys and invite owners."""
+    return SignUp.async_objects.filter(
+        user_id=user.pk,
+        tenant__status=Tenant.Status.ACTIVE,
+        tenant__memberships__user_id=user.pk,
+        tenant__memberships__role=Membership.Role.OWNER,
+    )
 
 
 def reached(sign_up: SignUp, step: str) -> bool:

@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from payments.billing import invitations, limits, platform, readiness, signup
-from payments.billing.errors import BillingAway, BillingOff, LinkWorthless, NotReady, StepRefused
+from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff, LinkWorthless, NotReady, StepRefused
 from payments.billing.signup import Details, Step
 from payments.errors import LiveTenant
 from payments.models import Plan, SignUp, Subscription
@@ -171,6 +171,8 @@ async def users(request: PageRequest, sign_up: SignUp) -> HttpResponse:
             return _to(sign_up, Step.USERS)
         except StepRefused as error:
             wrong = _wrong(error)
+        except TooManyRequests as error:
+            wrong = {"email": error.detail}
     found = await invitations.of_tenant(sign_up.pk)
     return _page(
         request,
@@ -217,7 +219,7 @@ async def payment(request: PageRequest, sign_up: SignUp) -> HttpResponse:
             leads_to = await _checkout(request, sign_up, chosen)
         except StepRefused as error:
             wrong = _wrong(error)
-        except (BillingAway, BillingOff) as error:
+        except (AlreadySubscribed, BillingAway, BillingOff) as error:
             wrong = {"form": error.detail}
     found = await Subscription.async_objects.select_related("plan").filter(pk=sign_up.pk).afirst()
     return _page(

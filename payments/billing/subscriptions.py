@@ -60,9 +60,10 @@ async def remember(*, tenant_id: int, customer: str, plan: Plan | None = None) -
 
 
 async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime) -> bool:
-    """Write down what Stripe said of the subscription when asked at `asked_at`. False when a later look was faster.
+    """Write down what Stripe said of the subscription when asked at `asked_at`. False when it says nothing of the plan now.
 
-    Whoever hears of a change looks after it happened: so the look that began last has seen the newest state.
+    Whoever hears of a change looks after it happened: so the look that began last has seen the newest state. One that is
+    over and is not the one we know ended before its tenant took a plan without it.
     """
     now = datetime.now(UTC)
     status = dunning.STRIPE.get(newest["status"], Paid.UNPAID)
@@ -70,10 +71,13 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
         found = await _locked(tenant_id)
         if found is None or (found.asked_at and found.asked_at > asked_at):
             return False
+        if status is Paid.CANCELED and newest["id"] != found.stripe_subscription:
+            await Subscription.async_objects.filter(pk=tenant_id).aupdate(asked_at=asked_at)
+            return False
         fields = {
             "status": status,
             "stripe_subscription": newest["id"],
-            "trial_end": _moment(newest.get("trial_end")),
+            "trial_end": _moment(newest.get("trial_end")) or found.trial_end,  # a trial that was had stays known
             "period_end": _moment(_period_end(newest)),
             "cancel_at": _moment(newest.get("cancel_at")) or _canceled_at_period_end(newest),
             "past_due_since": (found.past_due_since or now) if status == Paid.PAST_DUE else None,

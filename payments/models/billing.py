@@ -21,7 +21,6 @@ class Plan(AsyncModelMixin, models.Model):
     name = models.CharField(max_length=100)
     price = models.BigIntegerField(default=0, help_text="a month, in minor units; 0 is free")
     currency = models.CharField(max_length=3, default="BRL", validators=[known_currency], help_text="ISO 4217")
-    included = models.IntegerField(default=0, help_text="payments a month; 0: as many as wanted")
     fee_share = models.DecimalField(
         max_digits=7, decimal_places=6, default=0, help_text="ours of each amount, taken through Connect: 0.01 is 1 %"
     )

@@ -9,10 +9,9 @@ from django import template
 from payments.models import Plan
 from payments.money import decimal_text
 from payments.templatetags.payments import share
-from registry.templatetags.figures import whole
 
 register = template.Library()
-register.filters.update({"share": share, "whole": whole})
+register.filters["share"] = share
 
 
 @register.filter

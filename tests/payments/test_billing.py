@@ -12,9 +12,10 @@ import pytest
 from django_async_backend.db import async_new_connection
 from limits import RateLimitItemPerHour
 
-from payments.billing import door, limits, platform, subscriptions
+from payments.billing import chores, door, limits, platform, subscriptions
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
+from payments.webhooks.inbound_signature import NOBODYS
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import eventually
@@ -73,6 +74,14 @@ async def subscribes(ann: Person, plan: Plan) -> str:
     return slug
 
 
+async def goes_to_stripe(ann: Person, plan: Plan) -> str:
+    """The sign-up up to the link to Stripe's page: that link."""
+    await ann.begins()
+    await ann.goes_to_payment(plan.slug)
+    await ann.sends(do="card")
+    return link_to_stripe(ann)
+
+
 async def subscription(slug: str = "") -> Subscription:
     return await in_thread(
         lambda: Subscription.objects.select_related("plan", "tenant").get(**({"tenant__slug": slug} if slug else {}))
@@ -126,7 +135,140 @@ async def test_two_clicks_make_one_customer_one_price_and_one_page(ann, stripe, 
     pages = await asyncio.gather(click(), click())
 
     assert len({*pages}) <= 2  # a minute may begin between them
+    assert len(stripe.all("checkout.session", status="open")) == 1
     assert (len(stripe.all("customer")), len(stripe.all("price"))) == (1, 1)
+
+
+async def test_a_second_tab_ends_the_page_of_the_first(ann, stripe, plan):
+    gold = await in_thread(lambda: Plan.objects.create(slug=f"gold-{uuid4().hex[:6]}", name="Gold", price=99900))
+    first = await goes_to_stripe(ann, plan)
+    await ann.opens(ann.at.replace("payment", "plan"))
+    await ann.sends(plan=gold.slug)
+    await ann.sends(do="card")
+    second = link_to_stripe(ann)
+
+    ways = [await pays(ann, first), await pays(ann, second)]
+
+    assert [bool(way) for way in ways] == [False, True]
+    assert [one["items"]["data"][0]["price"]["unit_amount"] for one in stripe.all("subscription")] == [99900]
+
+
+async def test_a_page_that_is_open_for_the_same_plan_is_shown_again(ann, stripe, plan):
+    first = await goes_to_stripe(ann, plan)
+    await ann.opens(ann.at)
+
+    await ann.sends(do="card")
+
+    assert link_to_stripe(ann) == first
+    assert len(stripe.all("checkout.session")) == 1
+
+
+async def test_who_paid_in_another_tab_is_not_sold_a_second_subscription(ann, stripe, plan):
+    await pays(ann, await goes_to_stripe(ann, plan))
+    await ann.opens(ann.at)
+
+    await ann.sends(do="card")
+
+    assert ann.errors == ["There is a paid plan already; it may have been paid for in another tab."]
+    assert "The plan is paid for already." in ann.page
+    assert (await subscription()).status == Paid.ACTIVE
+    assert not stripe.all("checkout.session", status="open")
+
+
+async def test_who_pays_while_another_page_is_made_is_not_left_with_that_page(ann, stripe, plan, monkeypatch):
+    first = await goes_to_stripe(ann, plan)
+    look, ways = platform._pages, []
+
+    async def paying_meanwhile(*of: Any) -> Any:
+        if not ways:
+            ways.append(await pays(ann, first))
+        return await look(*of)
+
+    monkeypatch.setattr(platform, "_pages", paying_meanwhile)
+    await ann.opens(ann.at)
+    await ann.sends(do="card")
+
+    assert ways[0] and ann.errors == ["There is a paid plan already; it may have been paid for in another tab."]
+    assert not stripe.all("checkout.session", status="open")
+    assert len(stripe.all("subscription")) == 1
+
+
+async def test_the_plans_page_refuses_a_second_subscription_too(ann, stripe, plan):
+    slug = await ann.begins()
+    address = f"/plan?tenant={slug}"
+    await ann.opens(address)
+    await ann.sends(address, do="subscribe", plan=plan.slug)
+    await pays(ann, link_to_stripe(ann))
+    await ann.opens(address)
+
+    await ann.sends(address, do="subscribe", plan=plan.slug)
+
+    assert ann.code == 409
+    assert len(stripe.all("checkout.session")) == 1
+
+
+# -- A trial is had once -----------------------------------------------------------------------------------------------
+
+
+async def ends_at_stripe(found: Subscription) -> None:
+    """It is canceled there, and we have heard of it."""
+    async with platform.account() as client:
+        await client.v1.subscriptions.cancel_async(found.stripe_subscription)
+    async with async_new_connection():
+        await door.follow(found.stripe_customer)
+
+
+async def takes(ann: Person, slug: str, plan: Plan) -> str:
+    """Choose a plan on its page and pay for it at Stripe's; where that leads."""
+    address = f"/plan?tenant={slug}"
+    await ann.opens(address)
+    await ann.sends(address, do="subscribe", plan=plan.slug)
+    back = await pays(ann, link_to_stripe(ann))
+    await ann.opens(back.removeprefix(ann.server))
+    return back
+
+
+async def test_a_trial_that_was_had_is_not_given_again(ann, stripe, plan):
+    await in_thread(lambda: Plan.objects.update(trial_days=14))
+    slug = await subscribes(ann, plan)
+    await ends_at_stripe(await subscription(slug))
+    await in_thread(lambda: Subscription.objects.update(trial_end=datetime.now(UTC) - timedelta(days=1)))
+
+    await takes(ann, slug, plan)
+
+    assert (await subscription(slug)).status == Paid.ACTIVE
+    assert [one["status"] for one in stripe.all("subscription")] == ["canceled", "active"]
+
+
+async def test_a_paid_time_in_between_makes_no_trial_new(ann, stripe, plan):
+    await in_thread(lambda: Plan.objects.update(trial_days=14))
+    slug = await subscribes(ann, plan)
+    await ends_at_stripe(await subscription(slug))
+    past = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    await in_thread(lambda: Subscription.objects.update(trial_end=past))
+
+    for _ in range(2):
+        await takes(ann, slug, plan)
+        await ends_at_stripe(await subscription(slug))
+
+    assert (await subscription(slug)).trial_end == past
+    assert [one["trial_end"] is None for one in stripe.all("subscription")] == [False, True, True]
+
+
+@pytest.mark.parametrize(("days", "kept"), [(5, True), (1, False)], ids=["days", "hours"])
+async def test_a_trial_that_began_without_a_card_keeps_its_end_by_card(ann, stripe, plan, days, kept):
+    await in_thread(lambda: Plan.objects.update(trial_days=14))
+    slug = await ann.begins()
+    await ann.goes_to_payment(plan.slug)
+    await ann.sends(do="start")
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    await in_thread(lambda: Subscription.objects.update(trial_end=end))
+
+    await takes(ann, slug, plan)
+
+    [made] = stripe.all("subscription")
+    assert (made["status"], made["trial_end"]) == (("trialing", int(end.timestamp())) if kept else ("active", None))
+    assert (await subscription(slug)).trial_end == end
 
 
 async def test_the_way_back_is_not_believed(ann, stripe, plan):
@@ -252,16 +394,57 @@ async def test_an_old_subscription_that_ended_does_not_speak_for_the_new_one(ann
     assert (found.stripe_subscription, found.status) == (fresh.id, Paid.ACTIVE)
 
 
-@pytest.mark.parametrize("signed_with", ["whsec_of_somebody_else", ""])
-async def test_an_event_that_the_platforms_secret_did_not_sign_is_refused(stripe, server, api, settings, signed_with):
-    if not signed_with:
-        settings.BILLING_WEBHOOK_SECRET = ""
-    stripe.calls(f"{server}/webhooks/billing", secret=signed_with or "whsec_bed")
+@pytest.mark.parametrize(
+    ("ours", "signed_with"),
+    [("whsec_bed", "whsec_of_somebody_else"), ("", "whsec_bed"), ("", NOBODYS.decode())],
+    ids=["another", "we-have-none", "what-stands-in-for-none"],
+)
+async def test_an_event_that_the_platforms_secret_did_not_sign_is_refused(stripe, server, settings, ours, signed_with):
+    settings.BILLING_WEBHOOK_SECRET = ours
+    stripe.calls(f"{server}/webhooks/billing", secret=signed_with)
 
     await stripe.tells("invoice.paid", {"id": "in_1", "object": "invoice", "customer": "cus_1"})
 
     await eventually(lambda: stripe.deliveries)
     assert {delivery.status for delivery in stripe.deliveries} == {400}
+
+
+async def test_a_subscription_that_ended_says_nothing_of_the_free_plan_that_followed(ann, stripe, plan):
+    slug = await subscribes(ann, plan)
+    await ends_at_stripe(await subscription(slug))
+    free = await in_thread(lambda: Plan.objects.create(slug=f"free-{uuid4().hex[:6]}", name="Free"))
+    address = f"/plan?tenant={slug}"
+    await ann.opens(address)
+    await ann.sends(address, do="subscribe", plan=free.slug)
+    old = datetime.now(UTC) - timedelta(days=2)
+    await in_thread(lambda: Subscription.objects.update(asked_at=old))
+
+    async with async_new_connection():
+        await chores.advance_all()
+
+    found = await subscription(slug)
+    assert (found.plan, found.status, found.dunning, found.tenant.blocked) == (free, Paid.ACTIVE, Dunning.NONE, "")
+    assert found.asked_at > old
+
+
+async def test_of_subscriptions_that_have_all_ended_the_one_we_know_is_copied(ann, stripe, plan):
+    slug = await subscribes(ann, plan)
+    found = await subscription(slug)
+    price = (await in_thread(Plan.objects.get, pk=plan.pk)).stripe_price
+    async with platform.account() as client:
+        method = stripe.all("payment_method", customer=found.stripe_customer)[0]["id"]
+        fresh = await client.v1.subscriptions.create_async(
+            {"customer": found.stripe_customer, "items": [{"price": price}], "default_payment_method": method}
+        )
+        for name in (found.stripe_subscription, fresh.id):
+            await client.v1.subscriptions.cancel_async(name)
+
+    async with async_new_connection():
+        await door.follow(found.stripe_customer)
+
+    known = found.stripe_subscription
+    found = await subscription(slug)
+    assert (found.stripe_subscription, found.status) == (known, Paid.CANCELED)
 
 
 async def test_while_stripe_is_away_an_event_is_refused_so_that_it_comes_again(ann, stripe, plan, server):
@@ -366,9 +549,16 @@ async def test_a_tenant_chooses_a_plan_later_on_its_own_page(ann, stripe, plan):
     assert (await subscription(slug)).status == Paid.ACTIVE
 
 
-async def test_the_daily_look_finds_what_no_webhook_told(ann, stripe, plan):
-    from payments.billing import chores
+async def test_the_way_back_while_billing_is_off_leads_to_the_plan_with_a_sentence(ann):
+    await ann.begins()
 
+    await ann.opens("/plan/paid?session=cs_test_1")
+
+    assert (ann.code, ann.at) == (200, "/plan")
+    assert "This service takes no subscriptions by card" in ann.page
+
+
+async def test_the_daily_look_finds_what_no_webhook_told(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     found = await subscription(slug)
     await stripe.renews(found.stripe_subscription, paid=False)

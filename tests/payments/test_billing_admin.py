@@ -75,7 +75,6 @@ def test_a_plan_is_added_with_a_reason(operator):
         "name": "Silver",
         "price": 4900,
         "currency": "BRL",
-        "included": 100,
         "fee_share": "0.01",
     }
     operator.post(

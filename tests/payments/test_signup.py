@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
-from limits import RateLimitItemPerHour
+from limits import RateLimitItemPerDay, RateLimitItemPerHour
 
 from payments.billing import limits
 from payments.models import Invitation, Payment, Plan, Processor, SignUp, Subscription
-from registry.models import AuditEntry, Membership, Tenant
+from registry.models import ApiKey, AuditEntry, Membership, Tenant
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread
 from tests.payments.signing_up import PASSWORD, Person
@@ -25,13 +25,14 @@ def _generous(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     monkeypatch.setattr(limits, "SIGN_UPS", RateLimitItemPerHour(100_000))
     monkeypatch.setattr(limits, "CHANGES", RateLimitItemPerHour(100_000))
+    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(100_000))
 
 
 @pytest.fixture(autouse=True)
 async def plans() -> None:
     def make() -> None:
         Plan.objects.all().delete()
-        Plan.objects.create(slug="free", name="Free", included=1000, position=0)
+        Plan.objects.create(slug="free", name="Free", position=0)
         Plan.objects.create(slug="business", name="Business", price=9900, trial_days=14, position=1)
         Plan.objects.create(slug="gold", name="Gold", price=99900, position=2)
 
@@ -283,6 +284,46 @@ async def test_a_sign_up_is_nobody_elses(ann, bob, step):
     assert await in_thread(lambda: set(Tenant.objects.values_list("name", flat=True))) == {"Ann's shop"}
 
 
+def removed(slug: str) -> None:
+    Membership.objects.filter(tenant__slug=slug).delete()
+
+
+def demoted(slug: str) -> None:
+    Membership.objects.filter(tenant__slug=slug).update(role="operator")
+
+
+def suspended(slug: str) -> None:
+    Tenant.objects.filter(slug=slug).update(status=Tenant.Status.SUSPENDED)
+
+
+@pytest.mark.parametrize("change", [removed, demoted, suspended], ids=lambda change: change.__name__)
+async def test_a_founder_who_owns_the_tenant_no_longer_finds_no_step_of_its_sign_up(ann, change):
+    slug = await ann.begins()
+    await ann.goes_to_payment("free")
+    await ann.sends(do="start")
+    live, token = ann.at, ann.hidden()
+    await in_thread(change, slug)
+
+    codes = {}
+    for step in ("details", "users", "plan", "payment", "paid", "live"):
+        await ann.opens(live.replace("live", step))
+        read = ann.code
+        await ann.sends(live.replace("live", step), **token, do="key", name="Mine", email="me@x.example", role="owner")
+        codes[step] = (read, ann.code)
+
+    assert codes == dict.fromkeys(codes, (404, 404))
+    assert not await in_thread(ApiKey.objects.exists) and not await in_thread(Invitation.objects.exists)
+
+
+async def test_a_founder_who_was_removed_begins_anew_instead_of_going_on(ann):
+    slug = await ann.begins()
+    await in_thread(removed, slug)
+
+    await ann.opens("/signup")
+
+    assert (ann.code, ann.at) == (200, "/signup")
+
+
 async def test_without_signing_in_a_sign_up_leads_to_the_login(ann, bob):
     await ann.begins()
 
@@ -430,6 +471,35 @@ async def test_letters_are_sent_where_there_is_a_mail_server(ann, settings, mail
 
     assert letter.to == ["bob@example.com"]
     assert path in letter.body
+
+
+async def test_a_tenant_sends_so_many_letters_a_day_and_no_more(ann, settings, mailoutbox, monkeypatch):
+    settings.EMAIL_URL = "smtp://localhost"
+    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(2, namespace=uuid4().hex))
+    await ann.begins()
+    for name in ("bob", "carol", "dave"):
+        await ann.sends(do="invite", email=f"{name}@example.com", role="viewer")
+
+    assert (ann.code, ann.errors) == (422, ["That was 2 times already. Please try again later."])
+    assert [letter.to for letter in mailoutbox] == [["bob@example.com"], ["carol@example.com"]]
+    assert not await in_thread(Invitation.objects.filter(email="dave@example.com").exists)
+
+
+async def test_without_a_mail_server_no_letters_are_counted(ann, monkeypatch):
+    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(0, namespace=uuid4().hex))
+    await ann.begins()
+
+    await invited(ann, "bob@example.com")
+
+    assert await in_thread(Invitation.objects.count) == 1
+
+
+async def test_no_plan_is_sold_with_a_number_of_payments(ann):
+    await ann.begins()
+
+    await ann.sends(do="next")
+
+    assert ann.page.count("As many payments as you like") == 3
 
 
 async def test_nothing_of_a_sign_up_is_left_when_it_fails_halfway(ann, monkeypatch):
