@@ -7,6 +7,7 @@ so that a repeat of "create" is the same request to Stripe. It forgets keys afte
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import ClassVar, Self
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from stripe.params import (
     PaymentIntentCreateParams,
     PaymentIntentListParams,
     PaymentIntentRetrieveParams,
+    PaymentIntentSearchParams,
 )
 
 from payments import money
@@ -37,7 +39,7 @@ LATEST = timedelta(
     days=1
 )  # after its requestedAt that an intent may be made: doubt that lasts longer is looked into first
 PAGE = 100  # intents per list request
-PAGES = 5  # that a look-up reads at most
+PAGES = 5  # that a look-up reads before it has Stripe search
 STEPS = 4  # that are asked of an intent in one go
 CHARGE = "latest_charge.balance_transaction"  # what is wanted with an intent: Stripe's fee
 
@@ -149,7 +151,7 @@ class _Errand:
         if self.reference:
             return await self._advance(await self._retrieve())
         if datetime.now(UTC) - self.order.requested_at > KEYS_KEPT:
-            return Outcome(Result.UNKNOWN, code="key_forgotten")  # it might be a second one
+            return Outcome(Result.NOT_BOOKED, code="key_forgotten")  # it might be a second one: nothing is sent
         try:
             intent = await self.intents.create_async(_asked(self.order, self.account), self._key("create"))
         except stripe.CardError as error:
@@ -211,14 +213,30 @@ class _Errand:
             "expand": [f"data.{CHARGE}"],
         }
         page = await self.intents.list_async(params)
-        for _ in range(PAGES):
+        for number in count(1):
             for intent in page.data:
                 if self._is_ours(intent):
                     return intent
             if not page.has_more:
-                return None
-            page = await page.next_page_async()
-        raise ValueError("more intents than can be looked through")
+                break
+            if number == PAGES and (found := await self._search()):
+                return found
+            page = await page.next_page_async()  # for as long as a look-up may take
+        return None
+
+    async def _search(self) -> stripe.PaymentIntent | None:
+        """By the metadata. That it finds nothing proves nothing: it knows of an intent a minute late, or much later."""
+        payment, tenant = self.order.correlation_id, self.order.tenant_id
+        params: PaymentIntentSearchParams = {
+            "query": f"metadata['registry_payment']:'{payment}' AND metadata['registry_tenant']:'{tenant}'",
+            "limit": PAGE,
+            "expand": [f"data.{CHARGE}"],
+        }
+        try:
+            found = await self.intents.search_async(params)
+        except stripe.InvalidRequestError:  # not every account has a search
+            return None
+        return next((intent for intent in found.data if self._is_ours(intent)), None)
 
     def _is_ours(self, intent: stripe.PaymentIntent) -> bool:
         """Of this payment at this account; what was canceled counts for its own decision only."""

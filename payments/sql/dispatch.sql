@@ -115,7 +115,11 @@ WITH input AS MATERIALIZED (
     CROSS JOIN LATERAL (VALUES ('processor', b.amount), ('fees', -b.fee), ('balance', b.fee - b.amount)) AS l (account, amount)
 ), letters AS (
     INSERT INTO payments_deadletter (tenant_id, payment_id, code, detail, created_at, resolution, resolved_by)
-    SELECT tenant_id, payment_id, code, detail, now(), '', '' FROM settled WHERE dead
+    SELECT tenant_id, payment_id, code, detail, now(), '', '' FROM settled s
+    WHERE dead AND (  -- counted row by row: a join would read all of the letters for every commit
+        SELECT count(*) FROM payments_deadletter d
+        WHERE d.tenant_id = s.tenant_id AND d.payment_id = s.payment_id AND d.resolution = ''
+    ) = 0
 ), rolled AS (
     INSERT INTO payments_rollup AS r (tenant_id, width, starts_at, processor_id, currency, payments, amount, fee)
     SELECT b.tenant_id, w.width, to_timestamp(floor(extract(epoch FROM b.requested_at) / w.width) * w.width) AS starts_at,

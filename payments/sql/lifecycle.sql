@@ -18,6 +18,7 @@ RETURNING position;
 -- Make payments that are at a processor due at once, for something may have happened to them there. What waits for an
 -- action goes back to work (compare and set, its event numbered in the same statement). What is in a worker's hands stays
 -- there; that it is due later than it was taken tells the settling that the worker's answer may be older than the news.
+-- What workers had given up has all of its questions again: one would not do to end a doubt.
 -- By clock_timestamp(): now() may lie before a claim that this statement had to wait for.
 WITH found AS (
     SELECT id, status = 'requires_action' AS waits FROM payments_payment
@@ -29,6 +30,7 @@ WITH found AS (
     UPDATE payments_payment p
     SET run_at = clock_timestamp(), status = CASE WHEN waits THEN 'processing' ELSE p.status END,
         sequence = p.sequence + waits::int, in_doubt_since = CASE WHEN waits THEN now() ELSE p.in_doubt_since END,
+        tries_from = CASE WHEN p.run_at = '9999-12-31Z' THEN p.attempt ELSE p.tries_from END,
         canceling = p.canceling OR %(cancel)s,
         method = CASE WHEN %(capture)s THEN coalesce(p.method, '{}') || '{"capture": true}' ELSE p.method END,
         changed_at = CASE WHEN waits THEN now() ELSE p.changed_at END

@@ -6,16 +6,17 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
-from payments import chores, janitor
+from payments import chores, decisions, janitor, lifecycle
+from payments.decisions import MAX_QUESTIONS
 from payments.janitor import BANDS, clean
-from payments.models import DeadLetter, Payment, PaymentEvent, Refund, SandboxBooking, SandboxRefund
+from payments.models import Attempt, DeadLetter, Payment, PaymentEvent, Refund, SandboxBooking, SandboxRefund
 from payments.states import SUCCEEDED, UNCERTAIN
 from queueing import schedule, tasks
 from registry.models import AuditEntry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_payment, make_processor, make_stripe
-from tests.settling import accept, until
+from tests.settling import accept, configure, until
 
 FIRST, HOURLY, DAILY = BANDS
 TEN_MINUTES = timedelta(minutes=10)
@@ -179,6 +180,54 @@ async def test_what_was_never_booked_is_made_due_once_its_doubt_is_over(tenant, 
 
     assert told == {"not_booked": 1, "moved": 1}
     assert (await payment(given_up.correlation_id)).run_at <= timezone.now()
+
+
+async def test_what_stripe_never_made_is_paid_after_all_though_all_questions_were_asked(tenant, stripe):
+    """A look has to give its questions back: the first of them is too early to end a doubt."""
+    await configure(tenant, "stripe", longestDelay=0.3)
+    one = await in_thread(given_up_at_stripe, tenant, for_=timedelta(days=2))
+
+    told = await clean(DAILY, [tenant.pk])
+
+    assert told == {"not_booked": 1, "moved": 1}
+    async with at_work():
+        await until(tenant, "succeeded")
+    assert [intent["amount_received"] for intent in stripe.all("payment_intent")] == [one.amount]
+
+
+async def test_what_is_given_up_again_has_one_dead_letter(tenant, stripe, monkeypatch):
+    monkeypatch.setattr(decisions, "MAX_QUESTIONS", 2)
+    one = await in_thread(given_up_at_stripe, tenant, for_=timedelta(hours=2))
+    stripe.fails("error_before")
+
+    async with at_work():
+        await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=[one.correlation_id])
+        await eventually(lambda: is_given_up_after(one, decisions.MAX_QUESTIONS))
+
+    assert await in_thread(DeadLetter.objects.filter(payment=one).count) == 1
+
+
+def given_up_at_stripe(tenant, *, for_: timedelta) -> Payment:
+    """A payment by card of which its processor could not be asked for so long that workers gave up."""
+    then = timezone.now() - for_
+    made = make_payment(
+        tenant,
+        status=UNCERTAIN,
+        processor=tenant.processors.get(),
+        in_doubt_since=then,
+        run_at=NEVER,
+        attempt=MAX_QUESTIONS,
+        method={"paymentMethod": "pm_card_visa"},
+    )
+    Payment.objects.filter(pk=made.pk).update(changed_at=then)
+    Attempt.objects.filter(payment_id=made.pk).update(requested_at=then)
+    DeadLetter.objects.create(tenant=tenant, payment=made, code="timeout")
+    return made
+
+
+async def is_given_up_after(one: Payment, questions: int) -> bool:
+    now = await payment(one.correlation_id)
+    return now.attempt == MAX_QUESTIONS + questions and now.run_at.year == 9999
 
 
 async def test_what_may_still_be_booked_is_left_alone(tenant, books, given_up):

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from payments.errors import AmountRefused
+from payments.processors import stripe as kind
 from payments.processors.base import Account, Debt, Order, Outcome, Result
 from payments.processors.stripe import StripeProcessor
 from payments.processors.stripe_amounts import from_stripe, to_stripe
@@ -162,8 +163,8 @@ async def test_a_key_that_stripe_has_forgotten_is_not_used_again(stripe, process
         order("pm_card_visa", requested_at=datetime.now(UTC) - timedelta(days=1)), account(stripe)
     )
 
-    assert said(outcome) == ("unknown", "key_forgotten")
-    assert stripe.all("payment_intent") == []
+    assert (said(outcome), outcome.healthy) == (("not_booked", "key_forgotten"), True)
+    assert stripe.received() == []
 
 
 async def test_off_session_a_saved_card_is_charged_and_one_that_asks_its_holder_is_declined(stripe, processor):
@@ -265,6 +266,40 @@ async def test_an_intent_is_found_behind_many_others(stripe, processor):
         await processor.send(order(), account(stripe))
 
     assert said(await processor.look_up(mine, account(stripe))) == ("booked", "succeeded")
+
+
+async def test_behind_more_intents_than_are_listed_first_it_is_searched_for(stripe, processor, monkeypatch):
+    mine = order("pm_card_visa")
+    await processor.send(mine, account(stripe))
+    await others(stripe, processor, monkeypatch)
+
+    outcome = await processor.look_up(mine, account(stripe))
+
+    assert said(outcome) == ("booked", "succeeded")
+    assert [seen.path for seen in stripe.received("GET")][-1] == "/v1/payment_intents/search"
+
+
+async def test_what_a_search_does_not_know_yet_is_found_further_down_the_list(stripe, processor, monkeypatch):
+    mine = order("pm_card_visa")
+    await processor.send(mine, account(stripe))
+    await others(stripe, processor, monkeypatch)
+    stripe.fails("refuse", on="GET */search", status=400)
+
+    assert said(await processor.look_up(mine, account(stripe))) == ("booked", "succeeded")
+
+
+async def test_a_list_that_was_read_to_its_end_says_that_it_is_not_there(stripe, processor, monkeypatch):
+    await others(stripe, processor, monkeypatch)
+
+    assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
+
+
+async def others(stripe: SandboxStripe, processor: StripeProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four younger intents, where pages hold one and two of them are read before the search."""
+    monkeypatch.setattr(kind, "PAGE", 1)
+    monkeypatch.setattr(kind, "PAGES", 2)
+    for _ in range(4):
+        await processor.send(order(), account(stripe))
 
 
 # -- Connect -------------------------------------------------------------------------------------------------

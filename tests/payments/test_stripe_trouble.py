@@ -88,6 +88,27 @@ async def test_a_payment_whose_key_answers_nothing_but_a_500_is_asked_for_under_
     assert paid(stripe) == [1990]
 
 
+async def test_what_is_in_doubt_for_longer_than_keys_are_kept_is_decided_anew_once_its_doubt_is_over(
+    api: Api, tenant, stripe
+):
+    """It was never there. To ask for it again under a key that is forgotten must not renew the doubt each time."""
+    await configure(tenant, "stripe", longestDelay=0.3)
+    stripe.fails("drop_before", on=CREATE)
+    async with at_work():
+        payment = await api.pay(paymentMethod="pm_card_visa")
+        await api.until(payment["correlationId"], "uncertain")
+    stripe.recovers()
+    await database.fetch(
+        "UPDATE payments_attempt SET requested_at = requested_at - interval '2 days' WHERE tenant_id = %s", [tenant.pk]
+    )
+
+    async with at_work():
+        await api.until(payment["correlationId"], "succeeded")
+
+    assert paid(stripe) == [1990]
+    assert {"key_forgotten", "never_booked"} <= {attempt.code for attempt in await tries(payment["correlationId"])}
+
+
 async def test_what_was_made_is_found_in_the_list_and_not_asked_for_again(api: Api, worker, stripe):
     stripe.fails("drop_after", on=CREATE, times=1)
 
