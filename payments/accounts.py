@@ -49,7 +49,7 @@ async def add(
     check_kind(kind)
     check_url(kind, url)
     open_ones, secrets = split_options(options or {})
-    check_secrets(kind, tenant, secrets)
+    check_secrets(kind, tenant, secrets, url=url)
     processor = Processor(tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=open_ones)
     async with async_atomic():
         if await Processor.async_objects.filter(tenant=tenant, name=name).aexists():
@@ -94,7 +94,7 @@ async def change_secrets(
         if processor is None:
             raise Refused(f"{tenant.slug} has no processor named {name}")
         secrets = merged(opened(processor), given)
-        check_secrets(processor.kind, tenant, secrets)
+        check_secrets(processor.kind, tenant, secrets, url=processor.url)
         await mine.aupdate(secrets=sealed(processor, secrets))
         await _record("processor.secrets", processor, actor, changed=", ".join(sorted(given)))
     return processor
@@ -128,7 +128,7 @@ async def _keep_the_owner(processor: Processor, tenant: Tenant, given: dict[str,
     if not another_key(processor, given) or not (count := await unsettled_at(processor)):
         return
     await database.release()  # the processor may take its time
-    check_secrets(processor.kind, tenant, merged(opened(processor), given))
+    check_secrets(processor.kind, tenant, merged(opened(processor), given), url=processor.url)
     if not await _same_owner(processor, tenant, given):
         raise Refused(
             f"{must_stay(count, 'with a key of the same account')}The processor does not say that this is one. "
@@ -239,8 +239,8 @@ def check_url(kind: str, url: str) -> None:
         raise Refused("not an http address: it has more than 500 characters")
 
 
-def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any]) -> None:
-    """Kind stripe wants a key of the tenant's mode; a live one is for production only. No message repeats a secret."""
+def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: str) -> None:
+    """Kind stripe wants a key of the tenant's mode; a live one is for production and Stripe itself. No message repeats a secret."""
     if kind != "stripe":
         if secrets:
             raise Refused(f"kind {kind} has no secrets; only kind stripe has")
@@ -251,6 +251,8 @@ def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any]) -> None:
     live = key.startswith(LIVE_KEYS)
     if live and not (settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE):
         raise Refused("a live key is for live tenants in production only: nothing else may move real money")
+    if live and url:
+        raise Refused("a live key is for Stripe itself: leave the URL empty, whoever answers there would have the key")
     if not live and settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE:
         raise Refused("a test key books nothing: a live tenant wants a live one")
     of_webhooks = secrets.get("webhookSecrets", [])

@@ -84,11 +84,11 @@ class ProcessorForm(ReasonedForm):
             given["options"] = open_ones
         given |= {name: "" for name in ("secret_key", "webhook_secret") if name in given}
         tenant = given.get("tenant") or (self.instance.tenant if self.instance.pk else None)
-        if tenant is None or (not new and self.instance.pk and "kind" not in self.changed_data):
+        if tenant is None or (not new and self.instance.pk and not {"kind", "url"} & set(self.changed_data)):
             return
         try:
             self.secrets = accounts.merged(accounts.opened(self.instance), new)
-            accounts.check_secrets(kind, tenant, self.secrets)
+            accounts.check_secrets(kind, tenant, self.secrets, url=given.get("url", self.instance.url))
             self._keep_the_owner_of_what_is_unsettled(new)
         except Problem as error:
             self.add_error("secret_key" if "secret_key" in self.fields else None, error.detail)

@@ -56,11 +56,11 @@ class Clients:
 
 
 def usable_key(account: Account) -> str:
-    """The account's secret key. Raises Unusable: a live key is used for live tenants in production only."""
+    """The account's secret key. Raises Unusable: a live key is used for live tenants in production, at Stripe itself, only."""
     key = account.secrets.get("secretKey")
     if not isinstance(key, str) or not key:
         raise Unusable("no_key")
-    if key.startswith(LIVE_KEYS) and not (settings.PRODUCTION and account.mode == "live"):
+    if key.startswith(LIVE_KEYS) and (account.url or not settings.PRODUCTION or account.mode != "live"):
         raise Unusable("live_key_refused")
     return key
 

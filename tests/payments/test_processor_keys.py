@@ -16,6 +16,7 @@ from registry.models import AuditEntry
 from tests.factories import make_payment, make_person, make_stripe, make_tenant
 
 KEY, HOOK = "sk_test_4eC39HqLyjWDarjtT1zdp7dc", "whsec_c2VjcmV0"
+LIVE = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
 
 
 @pytest.fixture
@@ -73,6 +74,44 @@ def test_a_live_key_of_a_live_tenant_is_taken_in_production(acme, settings):
     add("secretKey=sk_live_4eC39HqLyjWDarjtT1zdp7dc")
 
     assert accounts.opened(stored())["secretKey"].startswith("sk_live_")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:12111", "https://stripe.example"])
+def test_a_live_key_goes_to_nobody_but_stripe(live, url):
+    with pytest.raises(CommandError, match="leave the URL empty") as error:
+        command("add", "acme", "cards", "--kind", "stripe", "--url", url, "--option", f"secretKey={LIVE}")
+
+    assert LIVE not in str(error.value)
+    assert not Processor.objects.exists()
+
+
+def test_a_live_key_is_not_given_to_a_processor_elsewhere(live):
+    make_stripe(live, "https://stripe.example", name="cards", secrets={"secretKey": KEY})
+
+    with pytest.raises(CommandError, match="leave the URL empty"):
+        command("secrets", "acme", "cards", "--option", f"secretKey={LIVE}")
+
+    assert accounts.opened(stored()) == {"secretKey": KEY}
+
+
+def test_the_admin_moves_no_processor_with_a_live_key_elsewhere(live, operator):
+    processor = make_stripe(live, "", name="cards", secrets={"secretKey": LIVE})
+
+    page = operator.post(
+        reverse("admin:payments_processor_change", args=[processor.pk]), fields(url="https://stripe.example")
+    )
+
+    assert "leave the URL empty" in page.content.decode()
+    assert stored().url == ""
+
+
+@pytest.fixture
+def live(acme, settings):
+    """A live tenant in production."""
+    settings.PRODUCTION = True
+    acme.mode = "live"
+    acme.save()
+    return acme
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,16 @@ async def test_a_live_key_is_never_used_outside_production(stripe, processor):
     assert stripe.received() == []
 
 
+async def test_a_live_key_is_never_sent_to_anybody_but_stripe(stripe, processor, settings):
+    settings.PRODUCTION = True
+    live = msgspec.structs.replace(account(stripe, key="sk_live_bed"), mode="live")
+
+    outcome = await processor.send(order("pm_card_visa"), live)
+
+    assert said(outcome) == ("not_booked", "live_key_refused")
+    assert stripe.received() == []
+
+
 @pytest.mark.parametrize(
     ("trouble", "proved"),
     [
