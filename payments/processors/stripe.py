@@ -23,10 +23,9 @@ from stripe.params import (
     PaymentIntentSearchParams,
 )
 
-from payments import money
 from payments.processors.base import Account, Debt, Health, Order, Outcome, Record, Result, Unanswered
 from payments.processors.news import DisputeNews, RefundNews
-from payments.processors.stripe_amounts import from_stripe, to_stripe
+from payments.processors.stripe_amounts import from_stripe, share_in_stripe, to_stripe
 from payments.processors.stripe_answers import TROUBLE, failure, is_replay, labels, next_step, outcome_of
 from payments.processors.stripe_client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
 from payments.processors.stripe_news import dispute_news, refund_news, refunds_of_charge
@@ -258,9 +257,8 @@ class _Errand:
 
 def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:
     """The intent that the order asks for. Raises AmountRefused."""
-    amount = to_stripe(order.amount, order.currency)
     params: PaymentIntentCreateParams = {
-        "amount": amount,
+        "amount": to_stripe(order.amount, order.currency),
         "currency": order.currency.lower(),
         "capture_method": "manual" if account.options.get("capture") == "manual" else "automatic",
         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
@@ -279,7 +277,7 @@ def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:
             params["off_session"] = True
     if destination := account.options.get("destination"):
         params["transfer_data"] = {"destination": destination}
-        if fee := money.share(amount, account.application_ppm):
+        if fee := share_in_stripe(order.amount, order.currency, account.application_ppm):
             params["application_fee_amount"] = fee
     return params
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from payments.errors import AmountRefused
-from payments.money import decimal_text, exponent
+from payments.money import decimal_text, exponent, share
 
 # What Stripe counts whole. UGX and ISK, which ISO counts whole, it counts in hundredths; MGA the other way round.
 _WHOLE: Final = frozenset("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF".split())
@@ -22,6 +22,12 @@ def to_stripe(units: int, currency: str) -> int:
     if rest or (currency in _THOUSANDTHS and amount % 10):
         raise AmountRefused(f"Stripe cannot charge exactly {decimal_text(units, currency)} {currency}")
     return amount
+
+
+def share_in_stripe(units: int, currency: str, parts_per_million: int) -> int:
+    """A share of `units` in Stripe's minor units, rounded to what both can hold: what it keeps is what the ledger says."""
+    least = 10 if currency in _THOUSANDTHS else 10 ** max(exponent(currency) - stripe_exponent(currency), 0)
+    return to_stripe(share(units // least, parts_per_million) * least, currency)
 
 
 def from_stripe(amount: int, currency: str) -> int:

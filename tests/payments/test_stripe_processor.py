@@ -327,6 +327,27 @@ async def test_a_destination_gets_the_money_and_the_application_its_fee(stripe, 
     assert (outcome.result, outcome.fee) == (Result.BOOKED, 250)
 
 
+@pytest.mark.parametrize(
+    ("amount", "currency", "kept", "fee"),
+    [
+        (12_340, "KWD", 310, 310),  # 308.5 fils: the last digit is zero
+        (105, "ISK", 300, 3),  # 2.625 krónur, which Stripe counts in hundredths
+        (123_400, "MGA", 31, 3100),  # 30.85 ariary, which Stripe counts whole
+        (1990, "BRL", 50, 50),
+    ],
+)
+async def test_the_applications_fee_is_one_that_stripe_takes_and_the_ledger_holds(
+    stripe, processor, amount, currency, kept, fee
+):
+    stripe.state.add({"id": "acct_shop", "object": "account"})
+    connected = account(stripe, destination="acct_shop", applicationFee=0.025)
+
+    outcome = await processor.send(order("pm_card_visa", amount=amount, currency=currency), connected)
+
+    [intent] = stripe.all("payment_intent")
+    assert (intent["application_fee_amount"], outcome.fee) == (kept, fee)
+
+
 async def test_without_an_option_the_tenants_plan_says_what_the_application_keeps(stripe, processor):
     stripe.state.add({"id": "acct_shop", "object": "account"})
     connected = msgspec.structs.replace(account(stripe, destination="acct_shop"), plan_ppm=10_000)
