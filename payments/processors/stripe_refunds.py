@@ -74,7 +74,7 @@ def _asked(debt: Debt, account: Account) -> RefundCreateParams:
         params["reason"] = debt.reason
     if account.options.get("destination"):  # else the platform would pay what the connected account got
         params["reverse_transfer"] = True
-        params["refund_application_fee"] = bool(account.application_ppm)
+        params["refund_application_fee"] = False  # a refund gives back no fee, here and in the ledger
     return params
 
 

@@ -416,6 +416,18 @@ async def test_a_refund_that_was_not_made_is_not_there_yet(stripe, processor):
     assert said(await processor.look_up_refund(owed, account(stripe))) == ("not_booked", "not_there_yet")
 
 
+async def test_a_refund_takes_the_money_from_the_connected_account_and_leaves_the_applications_fee(stripe, processor):
+    """The ledger's fee line stands: a fee that went back would be in no line."""
+    stripe.state.add({"id": "acct_shop", "object": "account"})
+    connected = account(stripe, destination="acct_shop", applicationFee=0.1)
+    booked = await processor.send(order("pm_card_visa"), connected)
+
+    await processor.refund(debt_of(booked.reference, amount=1990), connected)
+
+    assert [fee["amount_refunded"] for fee in stripe.all("application_fee")] == [0]
+    assert [transfer["amount_reversed"] for transfer in stripe.all("transfer")] == [1990]
+
+
 async def test_more_than_was_paid_is_not_given_back(stripe, processor):
     owed = await debt(stripe, processor, amount=5000)
 
