@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from payments.processors.base import Account, Order, Outcome, Result
+from payments.processors.base import AMOUNT_DIFFERS, Account, Order, Outcome, Result
 from payments.states import CANCELED, FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 
 MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
@@ -193,7 +193,7 @@ def unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: floa
         detail=detail,
         latency_ms=latency_ms,
         wait=backoff(claim.tries) if wait is None else wait,
-        dead=claim.tries >= MAX_QUESTIONS,
+        dead=claim.tries >= MAX_QUESTIONS or code == AMOUNT_DIFFERS,
     )
 
 

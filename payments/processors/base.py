@@ -10,6 +10,9 @@ import msgspec
 
 from registry.sealing import unseal
 
+AMOUNT_DIFFERS = (
+    "amount_differs"  # code of an UNKNOWN: it took money, but not what it was asked for; no question changes that
+)
 LONGEST_DELAYS = {"stripe": 120.0}  # seconds, where it is not 30; Stripe's own library waits for 80 s
 
 

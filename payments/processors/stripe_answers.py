@@ -5,7 +5,7 @@ from typing import Any, Final
 import aiohttp
 import stripe
 
-from payments.processors.base import Account, Order, Outcome, Result
+from payments.processors.base import AMOUNT_DIFFERS, Account, Order, Outcome, Result
 from payments.processors.stripe_amounts import from_stripe
 from payments.processors.stripe_client import Unusable
 from registry.errors import Problem
@@ -52,6 +52,8 @@ def next_step(intent: stripe.PaymentIntent, order: Order) -> str:
 
 def outcome_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> Outcome:
     """What an intent that needs no step of ours proves."""
+    if intent.status == "succeeded" and not _is_whole(intent, order):
+        return Outcome(Result.UNKNOWN, code=AMOUNT_DIFFERS, reference=intent.id)
     if intent.status == "succeeded":
         return Outcome(Result.BOOKED, code="succeeded", reference=intent.id, fee=fee_of(intent, order))
     if intent.status == "canceled":
@@ -62,6 +64,12 @@ def outcome_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> 
     return Outcome(
         Result.REQUIRES_ACTION, code=intent.status, reference=intent.id, action=action_of(intent, order, account)
     )
+
+
+def _is_whole(intent: stripe.PaymentIntent, order: Order) -> bool:
+    """Whether all was received: somebody may have captured a part of it in Stripe's dashboard."""
+    received = getattr(intent, "amount_received", None)
+    return received is None or from_stripe(received, order.currency) == order.amount
 
 
 def action_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> dict[str, Any]:

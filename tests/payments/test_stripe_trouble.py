@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
+import aiohttp
 import pytest
 
 from payments import decisions, lifecycle
@@ -190,6 +191,29 @@ async def test_a_step_whose_answer_was_lost_is_done_once(api: Api, worker, tenan
 
 def _manual(tenant) -> None:
     Processor.objects.filter(tenant=tenant).update(options={"capture": "manual"})
+
+
+async def test_a_part_that_was_captured_elsewhere_is_booked_as_nothing_and_left_to_an_operator(
+    api: Api, worker, tenant, stripe
+):
+    await in_thread(_manual, tenant)
+    payment = await api.pay(paymentMethod="pm_card_visa")
+    await api.until(payment["correlationId"], "requires_action")
+    [intent] = stripe.all("payment_intent")
+    await capture_in_dashboard(stripe, intent["id"], 500)
+
+    await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=[UUID(payment["correlationId"])])
+    await api.until(payment["correlationId"], "uncertain")
+
+    letters = await database.fetch("SELECT code FROM payments_deadletter WHERE tenant_id = %s", [tenant.pk])
+    booked = await database.fetch("SELECT account FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk])
+    assert (letters, booked) == ([("amount_differs",)], [])
+
+
+async def capture_in_dashboard(stripe: SandboxStripe, intent: str, amount: int) -> None:
+    where, key = f"{stripe.url}/v1/payment_intents/{intent}/capture", {"Authorization": f"Bearer {stripe.secret_key}"}
+    async with aiohttp.request("POST", where, data={"amount_to_capture": amount}, headers=key) as answer:
+        assert answer.status == 200
 
 
 @pytest.mark.parametrize("when", ["unsent", "under way", "executed", "answered"])
