@@ -14,7 +14,7 @@ from payments.models import Processor
 from registry import audit, database
 from registry.http_client import Address, BadAddress
 from registry.models import Tenant
-from registry.sealing import seal, unseal
+from registry.sealing import Sealed, seal, unseal
 from registry.sync import sync_twin
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def change_secrets(
         processor = await mine.select_for_update().afirst()
         if processor is None:
             raise Refused(f"{tenant.slug} has no processor named {name}")
-        secrets = merged(opened(processor), given)
+        secrets = renewed(processor, given)
         check_secrets(processor.kind, tenant, secrets, url=processor.url)
         await mine.aupdate(secrets=sealed(processor, secrets))
         await _record("processor.secrets", processor, actor, changed=", ".join(sorted(given)))
@@ -114,7 +114,23 @@ unsettled_at_sync = sync_twin(unsettled_at)
 
 def another_key(processor: Processor, given: dict[str, Any]) -> bool:
     """Whether what is given holds a secret key that is not the one it has."""
-    return "secretKey" in given and given["secretKey"] != opened(processor).get("secretKey")
+    try:
+        return "secretKey" in given and given["secretKey"] != opened(processor).get("secretKey")
+    except Sealed:
+        return True
+
+
+def renewed(processor: Processor, given: dict[str, Any]) -> dict[str, Any]:
+    """Its secrets with what is given. Those that cannot be opened any more are all given anew. Raises Refused."""
+    try:
+        return merged(opened(processor), given)
+    except Sealed:
+        if missing := [name for name in ("secretKey", "webhookSecrets") if name not in given]:
+            raise Refused(
+                "what it has cannot be opened (SECRET_KEY was changed): give secretKey and webhookSecret together; "
+                f"there is no {' and no '.join(missing)}"
+            ) from None
+        return merged({}, given)
 
 
 def must_stay(count: int, where: str) -> str:
@@ -128,7 +144,7 @@ async def _keep_the_owner(processor: Processor, tenant: Tenant, given: dict[str,
     if not another_key(processor, given) or not (count := await unsettled_at(processor)):
         return
     await database.release()  # the processor may take its time
-    check_secrets(processor.kind, tenant, merged(opened(processor), given), url=processor.url)
+    check_secrets(processor.kind, tenant, renewed(processor, given), url=processor.url)
     if not await _same_owner(processor, tenant, given):
         raise Refused(
             f"{must_stay(count, 'with a key of the same account')}The processor does not say that this is one. "
@@ -148,7 +164,7 @@ async def _same_owner(processor: Processor, tenant: Tenant, given: dict[str, Any
             old, new = [
                 await asked.whose(_account(processor, tenant, secrets)) for secrets in (opened(processor), given)
             ]
-    except Unanswered:
+    except (Unanswered, Sealed):
         return False
     return old == new
 

@@ -87,7 +87,7 @@ class ProcessorForm(ReasonedForm):
         if tenant is None or (not new and self.instance.pk and not {"kind", "url"} & set(self.changed_data)):
             return
         try:
-            self.secrets = accounts.merged(accounts.opened(self.instance), new)
+            self.secrets = accounts.renewed(self.instance, new)
             accounts.check_secrets(kind, tenant, self.secrets, url=given.get("url", self.instance.url))
             self._keep_the_owner_of_what_is_unsettled(new)
         except Problem as error:

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import reverse
 
 from payments import accounts
@@ -141,6 +141,33 @@ def test_a_new_webhook_secret_stands_beside_the_ones_before_it(acme):
 
     assert accounts.opened(stored()) == {"secretKey": KEY, "webhookSecrets": ["whsec_2", "whsec_1", "whsec_0"]}
     assert AuditEntry.objects.filter(action="processor.secrets").count() == 3
+
+
+@pytest.fixture
+def sealed_by_a_lost_key(acme):
+    """A processor whose secrets nobody can open any more."""
+    with override_settings(SECRET_KEY="lost" * 16):
+        return make_stripe(acme, "", name="cards", secrets={"secretKey": KEY, "webhookSecrets": [HOOK]})
+
+
+def test_secrets_that_cannot_be_opened_are_replaced_by_a_full_set(acme, sealed_by_a_lost_key):
+    command("secrets", "acme", "cards", "--option", "secretKey=sk_test_new", "--option", "webhookSecret=whsec_new")
+
+    assert accounts.opened(stored()) == {"secretKey": "sk_test_new", "webhookSecrets": ["whsec_new"]}
+
+
+@pytest.mark.parametrize("option", ["secretKey=sk_test_new", "webhookSecret=whsec_new"])
+def test_secrets_that_cannot_be_opened_are_not_replaced_by_halves(acme, sealed_by_a_lost_key, option):
+    with pytest.raises(CommandError, match="give secretKey and webhookSecret together"):
+        command("secrets", "acme", "cards", "--option", option)
+
+
+def test_secrets_that_cannot_be_opened_stay_while_payments_are_unsettled_there(acme, sealed_by_a_lost_key):
+    """Nobody can say any more whose key they were sent with."""
+    make_payment(acme, status=UNCERTAIN, processor=sealed_by_a_lost_key)
+
+    with pytest.raises(CommandError, match="1 payment is under way or in doubt here"):
+        command("secrets", "acme", "cards", "--option", "secretKey=sk_test_new", "--option", "webhookSecret=whsec_new")
 
 
 def test_other_options_are_no_secrets(acme):
