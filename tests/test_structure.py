@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_every_module_opens_with_a_sentence():
     ]
 
     assert silent == []
+
+
+def test_every_module_that_talks_to_stripe_is_checked_strictly():
+    """What Stripe would refuse as an unknown parameter, its library's types refuse before."""
+    rules = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    strict = {name for rule in rules if rule.get("disallow_untyped_defs") for name in rule["module"]}
+
+    modules = {f"payments.processors.{path.stem}" for path in (PROJECT / "payments/processors").glob("stripe*.py")}
+
+    assert modules <= strict
 
 
 # -- Nothing blocks the loop ---------------------------------------------------------------------------------------

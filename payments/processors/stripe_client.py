@@ -33,7 +33,7 @@ class Clients:
 
     async def __aexit__(self, *exc: object) -> None:
         for client in self._open:
-            await client.close_async()
+            await client.close_async()  # type: ignore[no-untyped-call]
 
     def of(self, account: Account) -> stripe.StripeClient:
         """Raises Unusable, registry.sealing.Sealed."""
