@@ -20,6 +20,7 @@ takeout.LEFT_OUT |= {
     "payments.Plan": "what the service offers to all",
 }
 
+_NAMES_ONE = SQL["names"]  # events that nobody handles know no payment, but their body does
 _OVER = "t.closed IS NOT NULL"  # what a worker still has to send stays whole until it is sent
 
 erasure.PERSONAL |= {
@@ -41,7 +42,7 @@ erasure.OF_PAYMENTS |= {
     "payments.Payment": "t.id = ANY(%(payments)s)",
     "payments.Attempt": "t.payment_id = ANY(%(payments)s)",
     "payments.Refund": "t.payment_id = ANY(%(payments)s)",
-    "payments.InboundEvent": "t.payment_id = ANY(%(payments)s)",
+    "payments.InboundEvent": f"(t.payment_id = ANY(%(payments)s) OR (t.payment_id IS NULL AND {_NAMES_ONE}))",
     "payments.DeadLetter": "t.payment_id = ANY(%(payments)s)",
     "payments.Difference": "t.payment_id = ANY(%(payments)s)",
     "payments.WebhookDelivery": "t.subject = ANY(%(correlations)s)",
@@ -70,4 +71,5 @@ erasure.FOUND.append(SQL["found"])
 erasure.CLOSING.append(SQL["close"])
 erasure.STANDING["payments that are not settled"] = SQL["open_payments"]
 erasure.STANDING["refunds that are owed"] = SQL["open_refunds"]
+erasure.STANDING["events of processors that are not handled"] = SQL["open_events"]
 erasure.STANDING["subscription at Stripe that goes on"] = SQL["live_subscriptions"]

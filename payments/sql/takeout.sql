@@ -17,8 +17,38 @@ SELECT count(*) FROM payments_refund WHERE tenant_id = %(tenant)s AND closed IS 
 -- Stripe would go on asking for money for a tenant that is no more.
 SELECT count(*) FROM payments_subscription WHERE tenant_id = %(tenant)s AND stripe_subscription > '' AND status <> 'canceled';
 
+-- name: open_events
+-- They may be news of money, and would be skipped: a worker handles them within minutes, or lays them aside as dead.
+SELECT count(*) FROM payments_inboundevent WHERE tenant_id = %(tenant)s AND closed IS NULL;
+
 -- name: found
+-- Over is what no worker, no debt and no event that is still to be handled has anything to do with.
 SELECT p.id, p.correlation_id, p.status IN ('succeeded', 'failed', 'canceled') AND NOT EXISTS (
-    SELECT FROM payments_refund r WHERE r.tenant_id = p.tenant_id AND r.payment_id = p.id AND r.closed IS NULL)
+    SELECT FROM payments_refund r WHERE r.tenant_id = p.tenant_id AND r.payment_id = p.id AND r.closed IS NULL
+) AND NOT EXISTS (
+    SELECT FROM payments_inboundevent e
+    WHERE e.tenant_id = p.tenant_id AND e.closed IS NULL AND (
+        e.payment_id = p.id OR position(convert_to('"' || p.correlation_id || '"', 'UTF8') IN e.body) > 0
+        OR EXISTS (SELECT FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
+            AND a.reference > '' AND position(convert_to('"' || a.reference || '"', 'UTF8') IN e.body) > 0))
+)
 FROM payments_payment p
 WHERE p.tenant_id = %(tenant)s AND p.correlation_id = ANY(%(correlations)s::uuid[]);
+
+-- name: names
+-- A condition on an event `t`: its body has, in quotes, a name of one of the payments, ours or the processor's. By bytes:
+-- what somebody sent need not be JSON that PostgreSQL takes.
+EXISTS (
+    SELECT FROM unnest((
+        SELECT array_agg(n.name) FROM (
+            SELECT a.reference FROM payments_attempt a WHERE a.tenant_id = %(tenant)s AND a.payment_id = ANY(%(payments)s)
+            UNION
+            SELECT r.reference FROM payments_refund r WHERE r.tenant_id = %(tenant)s AND r.payment_id = ANY(%(payments)s)
+            UNION
+            SELECT d.reference FROM payments_dispute d WHERE d.tenant_id = %(tenant)s AND d.payment_id = ANY(%(payments)s)
+            UNION
+            SELECT c::text FROM unnest(%(correlations)s::uuid[]) AS c
+        ) AS n (name) WHERE n.name <> ''
+    )) AS known (name)
+    WHERE position(convert_to('"' || known.name || '"', 'UTF8') IN t.body) > 0
+);

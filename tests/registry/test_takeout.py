@@ -387,6 +387,73 @@ def test_what_is_still_to_be_sent_of_a_payment_stays_whole_until_it_is(shop):
     assert waiting.body == SECRET
 
 
+THINGS = {
+    "charge": {"object": "charge", "payment_intent": "pi_1", "billing_details": {"name": SECRET}},
+    "refund": {"object": "refund", "payment_intent": "pi_1", "charge": "ch_1", "reason": SECRET},
+    "dispute": {"object": "dispute", "payment_intent": "pi_1", "evidence": {"customer_name": SECRET}},
+    "intent": {"object": "payment_intent", "id": "pi_1", "receipt_email": SECRET},
+    "odd": {"object": "charge", "payment_intent": "pi_1", "description": "\0", "billing_details": {"name": SECRET}},
+}
+
+
+def unhandled(tenant, thing: dict) -> InboundEvent:
+    """An event of a processor that knows no payment of ours, because nobody was interested in it."""
+    body = json.dumps({"type": "x", "data": {"object": thing}}).encode()
+    event = receive(tenant, tenant.processors.get(), Payment.objects.get(description=SECRET), body=body)
+    InboundEvent.objects.filter(pk=event.pk).update(payment_id=None)
+    return event
+
+
+@pytest.mark.parametrize("thing", THINGS.values(), ids=THINGS)
+def test_events_that_name_a_payment_are_erased_with_it_though_nobody_handled_them(shop, thing):
+    payment = Payment.objects.get()
+    Attempt.objects.update(reference="pi_1")
+    event, another = unhandled(shop, thing), unhandled(shop, {"payment_intent": "pi_12", "name": SECRET})
+
+    erase("--payment", str(payment.correlation_id))
+
+    event.refresh_from_db()
+    another.refresh_from_db()
+    assert (bytes(event.body), event.headers) == (b"", {})
+    assert SECRET.encode() in bytes(another.body)
+
+
+def test_events_that_carry_our_own_name_of_a_payment_are_erased_with_it(shop):
+    payment = Payment.objects.get()
+    event = unhandled(shop, {"metadata": {"registry_payment": str(payment.correlation_id)}, "name": SECRET})
+
+    erase("--payment", str(payment.correlation_id))
+
+    assert bytes(InboundEvent.objects.get(pk=event.pk).body) == b""
+
+
+def test_a_payment_with_an_event_that_is_not_handled_is_not_over(shop):
+    payment = Payment.objects.get()
+    Attempt.objects.update(reference="pi_1")
+    event = unhandled(shop, THINGS["refund"])
+    InboundEvent.objects.filter(pk=event.pk).update(status="received")
+
+    with pytest.raises(CommandError, match="not over yet"):
+        erase("--payment", str(payment.correlation_id))
+
+    InboundEvent.objects.filter(pk=event.pk).update(status="dead")
+    erase("--payment", str(payment.correlation_id))
+    assert bytes(InboundEvent.objects.get(pk=event.pk).body) == b""
+
+
+def test_an_event_that_is_not_handled_keeps_the_tenant_whole_until_it_is(shop):
+    event = unhandled(shop, THINGS["refund"])
+    InboundEvent.objects.filter(pk=event.pk).update(status="received")
+
+    with pytest.raises(CommandError, match="has 1 events of processors that are not handled"):
+        erase()
+
+    assert (Tenant.objects.get().status, Payment.objects.get().description) == ("closed", SECRET)
+    InboundEvent.objects.filter(pk=event.pk).update(status="done")
+    erase()
+    assert SECRET not in run("export", "acme")
+
+
 def test_a_payment_that_is_unknown_or_not_over_is_refused_and_nothing_erased(shop):
     payment, standing = Payment.objects.get(), make_payment(shop)
 
