@@ -1,11 +1,12 @@
 """Addresses of the pages. The API's are in urls.py."""
 
 from django.conf import settings
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from payments import pages, payer_pages, refund_pages
 from payments.billing import urls as billing_urls
+from payments.billing.login import Login
 from payments.webhooks import page_urls as webhook_urls
 
 urlpatterns = [
@@ -18,14 +19,6 @@ urlpatterns = [
     path("test-payment", pages.send_test_payment, name="send_test_payment"),
     *webhook_urls.urlpatterns,
     *billing_urls.urlpatterns,
-    path(
-        "login",
-        LoginView.as_view(
-            template_name="registry/login.html",
-            redirect_authenticated_user=True,
-            extra_context={"sign_up": settings.SIGN_UP},
-        ),
-        name="login",
-    ),
+    path("login", Login.as_view(extra_context={"sign_up": settings.SIGN_UP}), name="login"),
     path("logout", LogoutView.as_view(next_page="/login"), name="logout"),
 ]

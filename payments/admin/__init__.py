@@ -1,5 +1,7 @@
 """Operators' pages of payments and all that is booked for them. Who may see what is decided in registry.operators."""
 
+from django.contrib import admin
+
 from payments.admin import (  # noqa: F401 - each registers its pages
     billing,
     deadletters,
@@ -12,3 +14,6 @@ from payments.admin import (  # noqa: F401 - each registers its pages
     switches,
     tenants,
 )
+from payments.billing.login import AdminLogin
+
+admin.site.login_form = AdminLogin

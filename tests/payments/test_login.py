@@ -1,0 +1,61 @@
+"""Signing in: whoever tries too often from one address is asked to wait, on the pages and in the admin alike."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from limits import RateLimitItemPerMinute
+
+from payments.billing import limits
+from tests.factories import in_thread, make_person
+from tests.payments.signing_up import PASSWORD, Person
+
+WAIT = "Please try again later."
+
+
+@pytest.fixture(autouse=True)
+def _two_tries(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    monkeypatch.setattr(limits, "LOGINS", RateLimitItemPerMinute(2, namespace=uuid4().hex))
+
+
+@pytest.fixture
+async def olga(server: str) -> AsyncIterator[Person]:
+    """An operator of the service, not signed in yet."""
+    await in_thread(make_person, "olga", password=PASSWORD)
+    async with Person(server) as person:
+        yield person
+
+
+async def signs_in(person: Person, password: str, at: str = "/login") -> int:
+    """What it was answered with; where it led stands in `person.at`."""
+    await person.opens(at)
+    await person.sends(at, username="olga", password=password)
+    return person.code
+
+
+async def test_who_tries_too_often_waits_whether_the_password_is_right_or_not(olga):
+    wrong = [await signs_in(olga, "a guess") for _ in range(2)]
+
+    right = await signs_in(olga, PASSWORD)
+
+    assert (wrong, right, olga.at) == ([200, 200], 429, "/login")
+    assert WAIT in olga.page
+
+
+async def test_tries_in_the_admin_count_with_those_on_the_pages(olga):
+    for _ in range(2):
+        await signs_in(olga, "a guess")
+
+    await signs_in(olga, PASSWORD, "/admin/login/")
+
+    assert olga.at == "/admin/login/"
+    assert WAIT in olga.page
+
+
+@pytest.mark.parametrize(("at", "leads_to"), [("/login", "/"), ("/admin/login/", "/admin/")])
+async def test_who_signs_in_now_and_then_notices_nothing(olga, at, leads_to):
+    await signs_in(olga, PASSWORD, at)
+
+    assert olga.at == leads_to
