@@ -97,6 +97,16 @@ async def submit_many(orders: Sequence[Order]) -> list[Receipt | DifferentConten
     return list(await asyncio.gather(*(batcher.submit(_Row(order, fingerprint(order), now)) for order in orders)))
 
 
+async def are_accepted(orders: Sequence[Order]) -> bool:
+    """Whether all of them were accepted before, with this content: submitting them again makes no payment. Raises Unavailable (503)."""
+    keys = [(order.tenant_id, order.correlation_id) for order in orders]
+    waiting = {key: found.fingerprint for key in keys if (found := _waiting.get(key))}
+    asked = [key for key in keys if key not in waiting]
+    stored = await reach.attempt(lambda: _existing(asked)) if asked else {}
+    marks = {**{key: mark for key, (mark, _) in stored.items()}, **waiting}
+    return all(marks.get(key) == fingerprint(order) for key, order in zip(keys, orders, strict=True))
+
+
 submit_sync = sync_twin(submit)
 
 type _Verdict = Receipt | DifferentContent | Unavailable

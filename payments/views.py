@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -51,12 +51,12 @@ async def accept(request: HttpRequest) -> HttpResponse:
     """`POST /payments`: 202 once durable; the same content under the same id, the same answer. 200 with the settled payment
     where its sender waits for it, or where the tenant's payments are sent inline."""
     principal, headers = await authorize(request, "write")
-    may_pay(principal)
     try:
         asked = read(request, PAYMENT)
     except Invalid as error:
         raise await every_fault(error, request.body, principal) from None
     order = await order_of(asked, principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
+    await may_pay(principal, [order])
     here = inline.OPERATION in principal.inline and inline.takes(order)
     receipt = await intake.submit(order, inline=here)
     prefer = request.META.get("HTTP_PREFER", "")
@@ -74,9 +74,10 @@ async def accept(request: HttpRequest) -> HttpResponse:
     return accepted(order, receipt, headers)
 
 
-def may_pay(principal: Principal) -> None:
-    """Raises PaymentsBlocked (403) with the reason; a sandbox is never blocked."""
-    if principal.blocked and principal.mode == Tenant.Mode.LIVE:
+async def may_pay(principal: Principal, orders: Sequence[intake.Order]) -> None:
+    """Raises PaymentsBlocked (403) with the reason; a sandbox is never blocked, and what was accepted is answered for ever."""
+    blocked = principal.blocked and principal.mode == Tenant.Mode.LIVE
+    if blocked and not await intake.are_accepted(orders):
         raise PaymentsBlocked(principal.blocked)
 
 
@@ -136,7 +137,6 @@ def with_headers(response: HttpResponse, headers: dict[str, str]) -> HttpRespons
 async def accept_batch(request: HttpRequest) -> HttpResponse:
     """`POST /payments/batch`: up to 1,000 payments, one verdict per item; bad ones never spoil good ones."""
     principal, headers = await authorize(request, "write")
-    may_pay(principal)
     batch = read(request, BATCH, nul=True)
     if principal.rate_limit:
         headers = await access.limit_rate(principal, cost=len(batch.items) - 1) if len(batch.items) > 1 else headers
@@ -151,6 +151,7 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
                 "status": "invalid",
                 "error": {"detail": error.detail, "errors": error.errors},
             }
+    await may_pay(principal, [order for _, order in orders])
     outcomes = await intake.submit_many([order for _, order in orders])
     for (n, order), outcome in zip(orders, outcomes, strict=True):
         verdicts[n] = verdict(order, outcome)

@@ -7,7 +7,7 @@ import pytest
 from django_async_backend.db import async_new_connection
 
 from payments.billing import chores, dunning, subscriptions
-from payments.models import Plan, Subscription
+from payments.models import Payment, Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api, eventually, make_key
@@ -143,6 +143,35 @@ async def test_a_suspended_tenants_payments_are_refused_with_a_sentence_but_neve
     assert (one, many, read) == ((403, 403, 200) if mode == "live" else (202, 200, 200))
     if mode == "live":
         assert says["detail"] == dunning.CONSEQUENCES[Dunning.SUSPENDED].refused
+
+
+async def test_a_suspended_tenant_that_sends_what_was_accepted_again_is_answered_as_ever(server, live, business):
+    async with Api(server, await make_key(live)) as before:
+        paid = await before.pay("1.00")
+    await subscribed(live, business, status=Paid.UNPAID)
+    await advance(live)
+    same, other, new = (
+        {"correlationId": paid["correlationId"], "amount": "1.00"},
+        {"correlationId": paid["correlationId"], "amount": "2.00"},
+        {"correlationId": str(uuid4()), "amount": "1.00"},
+    )
+
+    async with Api(server, await make_key(live)) as api:  # a key that nobody has seen: nothing of it is remembered
+        async with api.post("/payments", json=same) as response:
+            replayed = response.status, response.headers.get("Idempotent-Replayed"), await response.json()
+        async with api.post("/payments/batch", json={"items": [same]}) as response:
+            batch = response.status, await response.json()
+        refused = []
+        for path, body in (
+            ("/payments", other), ("/payments", new), ("/payments/batch", {"items": [same, new]}),
+        ):  # fmt: skip
+            async with api.post(path, json=body) as response:
+                refused.append(response.status)
+
+    assert replayed == (202, "true", paid)
+    assert batch == (200, {"results": [{"correlationId": paid["correlationId"], "status": "replayed"}]})
+    assert refused == [403, 403, 403]
+    assert await in_thread(Payment.objects.filter(tenant=live).count) == 1
 
 
 async def test_a_key_in_use_notices_within_a_second_that_the_invoice_was_paid(server, live, business):
