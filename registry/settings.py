@@ -104,6 +104,14 @@ def secret_key() -> str:
     return path.read_text().strip()
 
 
+def secret_key_fallbacks() -> list[str]:
+    """Keys of before, from the environment: what they sealed and signed still counts. The error repeats none."""
+    keys = [key for part in os.environ.get("SECRET_KEY_FALLBACKS", "").split(",") if (key := part.strip())]
+    if any(len(key) < 32 for key in keys) and not DEBUG:
+        raise ImproperlyConfigured("SECRET_KEY_FALLBACKS wants at least 32 characters for each key when DEBUG is off")
+    return keys
+
+
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 DEBUG = flag("DEBUG", False)
@@ -111,6 +119,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK))
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise ImproperlyConfigured("ALLOWED_HOSTS wants host names, not *, when DEBUG is off")
 SECRET_KEY = secret_key()
+SECRET_KEY_FALLBACKS = secret_key_fallbacks()
 
 # A host that others can reach makes this a production service: pages and cookies over https only.
 PRODUCTION = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK

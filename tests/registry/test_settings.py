@@ -72,6 +72,7 @@ BAD = {
     **{name: ["ten", "-1", "1.5"] for name in WHOLE},
     "REGISTRY_MAX_BODY": ["big", "10"],
     "REGISTRY_MAX_BATCH_BODY": ["big", "10"],
+    "SECRET_KEY_FALLBACKS": ["hush-hush", f"{'a' * 32},hush-hush"],
     "DEBUG": ["maybe", "2"],
     "DB_PREPARE": ["perhaps"],
     "LOG_LEVEL": ["LOUD"],
@@ -128,6 +129,23 @@ def test_a_flag_knows_the_usual_words(monkeypatch, text: str, value: bool):
     monkeypatch.setenv("SOME_FLAG", text)
 
     assert settings.flag("SOME_FLAG", False) is value
+
+
+def test_what_a_key_of_before_sealed_is_read_once_it_is_named(tmp_path: Path):
+    before, now = "b" * 40, "n" * 40
+    begin = "import django; django.setup(); from registry.sealing import *; "
+    environ = {**SAFE, "DJANGO_SETTINGS_MODULE": "registry.settings"}
+    seal = begin + "print(seal({'key': 'hush'}, place='processor 7').hex())"
+    sealed = run("-c", seal, folder=tmp_path, **{**environ, "SECRET_KEY": before}).stdout.strip()
+    unseal = begin + f"print(unseal(bytes.fromhex('{sealed}'), place='processor 7'))"
+
+    named, unnamed = (
+        run("-c", unseal, folder=tmp_path, **{**environ, "SECRET_KEY": now, **more})
+        for more in ({"SECRET_KEY_FALLBACKS": f"{'o' * 40}, {before}"}, {})
+    )
+
+    assert named.stdout.strip() == "{'key': 'hush'}"
+    assert "SECRET_KEY_FALLBACKS" in unnamed.stderr
 
 
 # -- Production ------------------------------------------------------------------------------------------------------
