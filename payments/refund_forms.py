@@ -6,6 +6,7 @@ from uuid import UUID
 from django_async_backend.db.transaction import async_atomic
 
 from payments import money, refunds
+from payments.cards import CARD, holds_card
 from payments.models import Payment
 from payments.owing import connection_of_transaction, left_of
 from registry import audit
@@ -37,6 +38,8 @@ def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[Type
         wrong["amount"] = f"at most {money.decimal_text(left, payment.currency)} {payment.currency} is left to refund"
     if not reason.strip() or len(reason) > LONGEST_REASON or "\0" in reason:
         wrong["reason"] = f"Say why, in at most {LONGEST_REASON} characters."
+    elif holds_card(reason):
+        wrong["reason"] = CARD.capitalize() + "."
     if not key or len(key) > 100:
         wrong["key"] = "The form is not complete. Please load the page again."
     return Typed(amount=amount, reason=reason, key=key, wrong=wrong), units

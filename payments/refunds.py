@@ -12,6 +12,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import msgspec
 from psycopg import AsyncConnection
 
+from payments.cards import CARD, holds_card
 from payments.errors import DifferentContent, NotRefundable, RefundTooLarge, UnknownPayment
 from payments.money import decimal_text
 from payments.owing import SQL, Held, hold, locked, move, wake
@@ -70,6 +71,8 @@ def wanted(
     if len(reason) > LONGEST_REASON or "\0" in reason:
         message = f"wants at most {LONGEST_REASON} characters, none of them NUL"
         raise Invalid(errors=[{"field": "reason", "message": message}])
+    if holds_card(reason):
+        raise Invalid(errors=[{"field": "reason", "message": CARD}])
     return Asked(
         tenant_id=tenant_id,
         correlation_id=correlation_id,

@@ -131,9 +131,9 @@ async def authenticate(authorization: str | None, *, keyless: bool = True) -> Pr
     return principal
 
 
-async def authorize(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
+async def authorize(request: HttpRequest, scope: str, *, keyless: bool = True) -> tuple[Principal, dict[str, str]]:
     """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
-    principal = await authenticate(request.META.get("HTTP_AUTHORIZATION"))
+    principal = await authenticate(request.META.get("HTTP_AUTHORIZATION"), keyless=keyless)
     principal.require(scope)
     if not principal.key:
         refuse_foreign_pages(request)

@@ -78,7 +78,9 @@ def address_of(request: HttpRequest) -> str:
     return settings.REGISTRY_URL.rstrip("/") or f"{request.scheme}://{request.get_host()}"
 
 
+KEY_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
+
+
 def key_header(tenant: Tenant) -> str:
     """What a curl command has to say of the key; nothing for the open tenant."""
-    keyless = tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT
-    return "" if keyless else " -H 'Authorization: Bearer YOUR_KEY'"
+    return "" if tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT else KEY_HEADER

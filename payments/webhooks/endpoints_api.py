@@ -78,6 +78,11 @@ def says(
     return extra
 
 
+async def caller(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
+    """Who asks, by key: addresses of receivers, and what was sent there, are not for everybody to read."""
+    return await authorize(request, scope, keyless=False)
+
+
 def endpoint_id(text: str) -> UUID:
     try:
         return UUID(text)
@@ -112,7 +117,7 @@ async def record(principal: Principal, action: str, target: str, *, rows: int = 
     openapi_extra=says("The endpoint with its secret", 409, body=NewEndpoint, status=201),
 )
 async def create(request: HttpRequest) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     asked = read(request, NEW)
     endpoint, secret = await outbound.create(
         tenant_id=principal.tenant_id,
@@ -127,7 +132,7 @@ async def create(request: HttpRequest) -> HttpResponse:
     "/webhook-endpoints", tags=TAG, summary="All endpoints and how they are doing", openapi_extra=says("The endpoints")
 )
 async def browse(request: HttpRequest) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await caller(request, "read")
     found = await readings.endpoints(principal.tenant_id)
     return json_response({"items": await _with_standing(principal.tenant_id, found)}, headers=headers)
 
@@ -139,7 +144,7 @@ async def _with_standing(tenant_id: int, found: list[WebhookEndpoint]) -> list[d
 
 @api.get("/webhook-endpoints/{id}", tags=TAG, summary="One endpoint", openapi_extra=says("The endpoint", 404))
 async def one(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await caller(request, "read")
     found = await outbound.endpoint_of(principal.tenant_id, endpoint_id(id))
     [answer] = await _with_standing(principal.tenant_id, [found])
     return json_response(answer, headers=headers)
@@ -152,7 +157,7 @@ async def one(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("The endpoint as it is now", 404, body=EndpointChange),
 )
 async def change(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     uuid, asked = endpoint_id(id), read(request, CHANGE)
     fields = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
     endpoint = await outbound.change(
@@ -168,7 +173,7 @@ async def change(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("Gone", 404, status=204),
 )
 async def delete(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     uuid = endpoint_id(id)
     async with async_atomic():
         if not await outbound.delete(tenant_id=principal.tenant_id, uuid=uuid):
@@ -184,7 +189,7 @@ async def delete(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("The new secret", 404),
 )
 async def rotate(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     uuid = endpoint_id(id)
     async with async_atomic():
         secret = await outbound.rotate(tenant_id=principal.tenant_id, uuid=uuid)
@@ -199,7 +204,7 @@ async def rotate(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("Its delivery", 404, 409, status=202),
 )
 async def test(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     made = await outbound.send_test(tenant_id=principal.tenant_id, uuid=endpoint_id(id))
     found, endpoint = await readings.delivery(principal.tenant_id, made)
     return json_response(readings.delivery_shown(found, endpoint), status=202, headers=headers)
@@ -215,7 +220,7 @@ async def test(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("A page", 404, 422, query=("status", "type", "from", "to", "limit", "cursor")),
 )
 async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await caller(request, "read")
     filters, limit = filters_of(request), whole(request, "limit", 50, 1, PAGE_AT_MOST)
     cursor = request.GET.get("cursor")
     before = readings.number(cursor) if cursor else None
@@ -242,7 +247,7 @@ def filters_of(request: HttpRequest) -> readings.Filters:
     openapi_extra=says("The delivery", 404),
 )
 async def delivery(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await caller(request, "read")
     found, endpoint = await readings.delivery(principal.tenant_id, delivery_id(id))
     return json_response(readings.whole(found, endpoint, await readings.tries(found)), headers=headers)
 
@@ -254,7 +259,7 @@ async def delivery(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("The delivery, pending again", 404, 409, status=202),
 )
 async def replay(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     number = delivery_id(id)
     async with async_atomic():
         await outbound.replay(tenant_id=principal.tenant_id, delivery_id=number)
@@ -270,7 +275,7 @@ async def replay(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=says("How many", 404, body=ReplayRange, status=202),
 )
 async def replay_range(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "admin")
+    principal, headers = await caller(request, "admin")
     asked = read(request, RANGE)
     if asked.ids is None and asked.from_ is None and asked.to is None:
         raise Invalid(errors=[{"field": "from", "message": "say which: from, to, or ids"}])

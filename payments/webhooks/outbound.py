@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from django_async_backend.db import async_connections, async_new_connection
 from django_async_backend.db.transaction import async_atomic
 
+from payments.cards import CARD, holds_card
 from payments.errors import NotReplayable, TooManyEndpoints, UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import fanout
@@ -159,6 +160,8 @@ def check_description(text: str) -> None:
     if len(text) > LONGEST_DESCRIPTION or "\0" in text:
         message = f"has at most {LONGEST_DESCRIPTION} ordinary characters"
         raise Invalid(errors=[{"field": "description", "message": message}])
+    if holds_card(text):
+        raise Invalid(errors=[{"field": "description", "message": CARD}])
 
 
 async def switch_off(tenant_id: int, endpoint_id: int, *, reason: str) -> bool:

@@ -20,16 +20,29 @@ from queueing.templatetags.queues import address
 from registry.errors import Invalid, Problem
 from registry.http_client import BadAddress
 from registry.models import Tenant
-from registry.pages import PageRequest, address_of, key_header, known, nowhere, page
+from registry.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
+from registry.sealing import Sealed
 from registry.visitors import Visitor, visitor_of
 
 ROWS = 25  # deliveries per page
 KIT_WITHIN = 90.0  # seconds for all checks of the kit together
 
 
+def may_see(visitor: Visitor) -> bool:
+    """Whether these pages are theirs: what receivers are told is nothing for guests of a service that strangers reach."""
+    return bool(visitor.role or not settings.PRODUCTION)
+
+
 def may_manage(visitor: Visitor) -> bool:
-    """Whether endpoints are theirs to make and change: a guest of a service that strangers reach must not aim it."""
-    return visitor.may_act and bool(visitor.role or not settings.PRODUCTION)
+    """Whether endpoints are theirs to make and change."""
+    return visitor.may_act and may_see(visitor)
+
+
+async def _reader(request: PageRequest) -> Visitor:
+    visitor = await known(request)
+    if not may_see(visitor):
+        raise Http404
+    return visitor
 
 
 async def _manager(request: PageRequest) -> Visitor:
@@ -46,7 +59,7 @@ async def _manager(request: PageRequest) -> Visitor:
 async def endpoints(request: PageRequest) -> HttpResponse:
     """All endpoints as they stand, and a form for another."""
     visitor = await visitor_of(request)
-    if visitor is None:
+    if visitor is None or not may_see(visitor):
         return await nowhere(request)
     if request.method == "POST":
         return await _create(request, visitor)
@@ -56,7 +69,7 @@ async def endpoints(request: PageRequest) -> HttpResponse:
 async def _endpoints(request: PageRequest, visitor: Visitor, *, status: int = 200, **more: Any) -> HttpResponse:
     found = await readings.endpoints(visitor.tenant.pk)
     standings = await readings.standings(visitor.tenant.pk, [one.pk for one in found])
-    where = f"{address_of(request)}/webhook-endpoints{key_header(visitor.tenant)}"
+    where = f"{address_of(request)}/webhook-endpoints{KEY_HEADER}"
     body = json.dumps({"url": "https://shop.example/hook", "events": ["payment.*"]})
     context = {
         "visitor": visitor,
@@ -99,7 +112,7 @@ async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
 @page("GET", "HEAD", "POST")
 async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
     """One endpoint: how it stands, what it was sent, and what can be done."""
-    visitor = await known(request)
+    visitor = await _reader(request)
     found = await _endpoint(visitor, uuid)
     if "do" in asked(request):
         if not may_manage(visitor):
@@ -119,7 +132,7 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
         "endpoint": found,
         "state": readings.state_of(found),
         "standing": standing,
-        "signing": len(Secrets.unsealed(found.secrets, place=found.place).signing(datetime.now(UTC))),
+        "signed_with": _signed_with(found),
         "deliveries": rows,
         "older": address("webhook_endpoint", uuid, tenant=visitor.tenant.slug, before=following, **_given(chosen))
         if following
@@ -130,6 +143,15 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
         "types": TYPES,
     }
     return render(request, "payments/webhooks/endpoint.html", context)
+
+
+def _signed_with(endpoint: WebhookEndpoint) -> str:
+    """How many secrets sign for it; where nobody can read them, what to do."""
+    try:
+        signing = Secrets.unsealed(endpoint.secrets, place=endpoint.place).signing(datetime.now(UTC))
+    except Sealed as error:
+        return error.detail
+    return f"{len(signing)} secret{'' if len(signing) == 1 else 's'}"
 
 
 async def _endpoint(visitor: Visitor, uuid: UUID) -> WebhookEndpoint:
@@ -154,7 +176,7 @@ def _given(chosen: dict[str, str]) -> dict[str, str]:
 @page("GET", "HEAD", "POST")
 async def delivery(request: PageRequest, number: int) -> HttpResponse:
     """One delivery: what was sent, and what came back, try by try."""
-    visitor = await known(request)
+    visitor = await _reader(request)
     try:
         found, of = await readings.delivery(visitor.tenant.pk, number)
     except Problem:
@@ -222,7 +244,10 @@ def _receiver(mine: list[WebhookEndpoint], form: dict[str, str]) -> tuple[str, s
         found = next((one for one in mine if str(one.uuid) == form["endpoint"]), None)
         if found is None:
             raise Http404
-        return found.url, Secrets.unsealed(found.secrets, place=found.place).newest
+        try:
+            return found.url, Secrets.unsealed(found.secrets, place=found.place).newest
+        except Sealed as error:
+            raise Invalid(errors=[{"field": "secret", "message": error.detail}]) from None
     if not form["url"]:
         raise Invalid(errors=[{"field": "url", "message": "Choose an endpoint, or name an address."}])
     if not testkit.is_secret(form["secret"]):

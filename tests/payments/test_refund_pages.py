@@ -89,6 +89,13 @@ def test_the_form_offers_what_is_left_and_says_what_is_wrong(operator, acme):
     assert not AuditEntry.objects.exists()
 
 
+def test_a_cards_number_is_no_reason(operator, acme):
+    answer = text(refund_form(operator, paid(acme), reason="paid with 4242.4242.4242.4242"))
+
+    assert "Looks like a card number" in answer
+    assert not AuditEntry.objects.exists()
+
+
 def test_a_form_that_is_sent_twice_is_one_refund(operator, acme):
     payment = paid(acme)
 

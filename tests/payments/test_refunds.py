@@ -271,6 +271,7 @@ BAD = {
     "an unknown field": ({"amount": "1.00", "ammount": "1.00"}, 422, "ammount"),
     "a reason that is no text": ({"reason": 7}, 422, "reason"),
     "a long reason": ({"reason": "x" * 501}, 422, "reason"),
+    "a card's number": ({"reason": "paid with 4242 4242 4242 4242 12/27 123"}, 422, "reason"),
     "NUL": ({"reason": "a\0b"}, 422, "reason"),
     "no object": ([], 422, "body"),
 }

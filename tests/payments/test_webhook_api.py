@@ -85,6 +85,7 @@ async def test_a_key_that_may_only_write_payments_touches_no_endpoint(api, tenan
         ({"url": NOWHERE, "events": ["payment.exploded"]}, "events"),
         ({"url": NOWHERE, "events": []}, "events"),
         ({"url": NOWHERE, "description": "x" * 201}, "description"),
+        ({"url": NOWHERE, "description": "of 4242 4242 4242 4242 12/27 123"}, "description"),
         ({"url": NOWHERE, "secret": "mine"}, "secret"),
         ({}, "url"),
     ],
