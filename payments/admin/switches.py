@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from payments import inline
+from payments import inline, refunds_inline
 from queueing.models import SILENT_AFTER, Worker
 from registry import audit
 from registry.admin import TenantAdmin
@@ -18,7 +18,8 @@ from registry.operators.lists import pill
 from registry.operators.scope import SUPERUSERS, TenantScoped
 
 TENANTS_NAMED = 5  # in the list
-PAYMENT = f"inline.{inline.OPERATION}"  # the only one that a web process can carry out; refunds are the workers' always
+PAYMENT, REFUND = f"inline.{inline.OPERATION}", f"inline.{refunds_inline.OPERATION}"
+QUEUES = {PAYMENT: "payments", REFUND: "refunds"}  # whose workers do it where no web process does
 
 
 def for_everyone(everyone: bool | None) -> Perform:
@@ -65,20 +66,33 @@ def for_tenants(name: str, *, inline: bool) -> Perform:
 
 def in_effect(flag: Flag) -> tuple[str, str]:
     """What is done with the operation now, in a word, and why."""
-    if flag.name != PAYMENT:
-        return "queued", "the workers' always, whatever is switched"
+    if flag.name not in QUEUES:
+        return "queued", "nothing obeys a switch of this name"
     beating = Worker.objects.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
-    workers, standing_in = (beating.filter(queue=name).count() for name in ("payments", inline.NAME))
-    if not workers and standing_in:
+    workers = beating.filter(queue=QUEUES[flag.name]).count()
+    if flag.name == PAYMENT and not workers and beating.filter(queue=inline.NAME).exists():
         return "inline", "fall-back: no worker is alive, the web processes stand in for them"
     if not workers:
-        return "waiting", "no worker is alive; what is accepted waits"
+        return _without_workers(flag)
     some = "1 worker" if workers == 1 else f"{workers} workers"
     if flag.everyone:
         return "inline", f"switched on for everyone; {some} for what is left over"
     if flag.everyone is None and (named := flag.tenants.count()):
-        return "both", f"inline for {named} tenant{'' if named == 1 else 's'}, else {some}"
+        return "both", f"inline for {_tenants(named)}, else {some}"
     return "queued", f"{some} at work"
+
+
+def _tenants(number: int) -> str:
+    return f"{number} tenant{'' if number == 1 else 's'}"
+
+
+def _without_workers(flag: Flag) -> tuple[str, str]:
+    """Nobody stands in for the workers with refunds, but web processes pay those that they are asked for themselves."""
+    if flag.name == REFUND and flag.everyone:
+        return "inline", "switched on for everyone; no worker is alive, what is left over waits"
+    if flag.name == REFUND and flag.everyone is None and (named := flag.tenants.count()):
+        return "both", f"inline for {_tenants(named)}; no worker is alive, the others' wait"
+    return "waiting", "no worker is alive; what is accepted waits"
 
 
 LOOKS = {"queued": ("○", "grey"), "inline": ("●", "green"), "both": ("◐", "blue"), "waiting": ("◑", "amber")}
@@ -159,5 +173,19 @@ TenantAdmin.actions += [
         warning="Within a second their requests are answered as soon as they are durable.",
         expects={"status": Tenant.Status.ACTIVE},
         perform=for_tenants(PAYMENT, inline=False),
+    ),
+    guarded(
+        "tenant.refund_inline",
+        label="Inline: the web processes pay their refunds",
+        warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
+        expects={"status": Tenant.Status.ACTIVE},
+        perform=for_tenants(REFUND, inline=True),
+    ),
+    guarded(
+        "tenant.refund_queued",
+        label="Queued: workers pay their refunds",
+        warning="Within a second their requests are answered as soon as they are durable.",
+        expects={"status": Tenant.Status.ACTIVE},
+        perform=for_tenants(REFUND, inline=False),
     ),
 ]

@@ -37,13 +37,15 @@ def test_a_switch_is_set_for_everyone_and_recorded(operator, flag, action, every
     assert entry.detail == {"everyone": [not everyone, everyone]}
 
 
-def test_a_tenant_is_switched_on_its_own_page_and_back(operator, flag):
+@pytest.mark.parametrize("operation", ["payment", "refund"])
+def test_a_tenant_is_switched_on_its_own_page_and_back(operator, flag, operation):
     acme, other = make_tenant("acme"), make_tenant("other")
+    Flag.objects.filter(pk=flag.pk).update(name=f"inline.{operation}")
     flag.tenants.set([other])
 
-    confirm(operator, choose(operator, "tenant_payment_inline", acme), WHY)
+    confirm(operator, choose(operator, f"tenant_{operation}_inline", acme), WHY)
     switched = {tenant.slug for tenant in flag.tenants.all()}
-    confirm(operator, choose(operator, "tenant_payment_queued", acme), WHY)
+    confirm(operator, choose(operator, f"tenant_{operation}_queued", acme), WHY)
 
     assert switched == {"acme", "other"}
     assert {tenant.slug for tenant in flag.tenants.all()} == {"other"}
@@ -89,10 +91,31 @@ def test_the_list_says_what_is_in_effect_and_why(operator, flag, queue, fields, 
     assert expected in seen
 
 
-def test_an_operation_that_no_web_process_can_carry_out_says_so(operator):
-    Flag.objects.get_or_create(name="inline.refund", defaults={"everyone": True})
+@pytest.mark.parametrize(
+    ("queue", "fields", "named", "expected"),
+    [
+        ("refunds", {}, 0, "1 worker at work"),
+        ("refunds", {"everyone": True}, 0, "switched on for everyone; 1 worker for what is left over"),
+        ("refunds", {}, 2, "inline for 2 tenants, else 1 worker"),
+        ("inline", {}, 0, "no worker is alive; what is accepted waits"),
+        ("inline", {}, 1, "inline for 1 tenant; no worker is alive, the others&#x27; wait"),
+        ("inline", {"everyone": True}, 0, "switched on for everyone; no worker is alive, what is left over waits"),
+    ],
+    ids=["queued", "inline", "named", "nobody", "named-alone", "inline-alone"],
+)
+def test_the_refunds_switch_is_obeyed_and_nobody_stands_in_for_their_workers(operator, queue, fields, named, expected):
+    Flag.objects.all().delete()
+    flag = Flag.objects.create(name="inline.refund", superusers=False, **fields)
+    flag.tenants.set([make_tenant() for _ in range(named)])
+    Worker.objects.create(queue=queue, hostname="here", pid=1, heartbeat_at=timezone.now())
 
-    assert "the workers&#x27; always" in text(operator.get(listing(Flag)))
+    assert expected in text(operator.get(listing(Flag)))
+
+
+def test_a_switch_that_nothing_obeys_says_so(operator, flag):
+    Flag.objects.filter(pk=flag.pk).update(name="inline.dispute", everyone=True)
+
+    assert "nothing obeys a switch of this name" in text(operator.get(listing(Flag)))
 
 
 def test_the_list_names_the_tenants_that_are_inline(operator, flag):
