@@ -61,6 +61,10 @@ FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
 WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
 
+-- name: hold_sandbox
+-- It stays a sandbox until the caller's end: whoever lets it go live waits for that, and is waited for.
+SELECT id FROM registry_tenant WHERE id = %(tenant)s AND mode = 'sandbox' FOR SHARE;
+
 -- name: purge
 -- The payments, and what their going means for the roll-ups. It waits for those that a worker is settling right now; what
 -- hangs on them is committed then, but too late for this statement's snapshot: the next ones see it.

@@ -30,7 +30,7 @@ from registry.sync import endings
 
 __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
-    "append", "asides", "carrying", "close", "drop", "register", "relay", "replay", "start", "state", "turn",
+    "append", "asides", "carrying", "close", "drop", "holds", "register", "relay", "replay", "start", "state", "turn",
 ]  # fmt: skip
 
 SHARED = "intake"  # the name of the stream that is the permanent way in
@@ -128,6 +128,16 @@ async def state() -> list[State]:
     if settings.INTAKE == "stream":
         lanes += list(_lanes().relays.values())
     return [await lane.state() for lane in lanes]
+
+
+async def holds(kind: str, tenant_id: int) -> bool:
+    """Whether a write of this tenant is not in PostgreSQL yet: in the spill as `asides` sees it, aside, or in the stream of
+    all processes. Raises Unavailable."""
+    shared = _shared_lane(kind, drains=False)
+    try:
+        return await _lane(kind).engine.holds(tenant_id) or await shared.engine.holds(tenant_id)
+    finally:
+        await shared.close()
 
 
 # -- What was set aside ------------------------------------------------------------------------------------

@@ -349,3 +349,18 @@ class FileEngine:
 
     async def drop_aside(self, id: str) -> bool:
         return await asyncio.to_thread(asides.drop, self.root, self.kind, id)
+
+    async def holds(self, tenant_id: int) -> bool:
+        return await asyncio.to_thread(self._holds, tenant_id)
+
+    def _holds(self, tenant_id: int) -> bool:
+        """Segments first: what leaves one meanwhile is stored, or aside by then."""
+        for path in self.root.glob(f"{self.kind}-*/[0-9]*-*"):
+            with suppress(FileNotFoundError):  # stored at this moment
+                if path.suffix != ".done" and any(_is_of(tenant_id, item.record) for item in Segment(path).left()):
+                    return True
+        return any(_is_of(tenant_id, aside.record) for aside in asides.found(self.root, self.kind))
+
+
+def _is_of(tenant_id: int, record: Record | None) -> bool:
+    return record is not None and record.tenant_id == tenant_id

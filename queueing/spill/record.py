@@ -97,5 +97,8 @@ class Engine(Protocol):
 
     async def count_asides(self) -> int: ...
 
+    async def holds(self, tenant_id: int) -> bool:
+        """Whether anything of the tenant waits or was set aside, by any process. Raises Unavailable."""
+
     async def drop_aside(self, id: str) -> bool:
         """Whether it was there."""

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 HOLD = 10.0  # seconds of silence after which a process is taken for dead
 ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an answer within one
 BLOCK = 0.4  # seconds that a drain of a shared stream waits for something new; below the limit above
+LOOKED_AT = 1000  # entries per request, where a stream is looked through
 GROUP = "drain"
 FIELD = b"r"
 
@@ -263,6 +264,26 @@ class StreamEngine:
 
     async def drop_aside(self, id: str) -> bool:
         return bool(await self._redis.hdel(f"{self.prefix}aside", id))
+
+    async def holds(self, tenant_id: int) -> bool:
+        """Streams first: what leaves one meanwhile is stored, or aside by then."""
+        try:
+            names = [self.shared.encode()] if self.shared else await self._redis.smembers(f"{self.prefix}logs")
+            for name in names:
+                async for item in self._items(name.decode()):
+                    if item.record and item.record.tenant_id == tenant_id:
+                        return True
+            return any(aside.record and aside.record.tenant_id == tenant_id for aside in await self.asides())
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
+
+    async def _items(self, name: str) -> AsyncIterator[Item]:
+        """All of a stream, some at a time."""
+        after = "-"
+        while found := await self._redis.xrange(self._key(name), min=after, count=LOOKED_AT):
+            for entry in found:
+                yield _item(name, *entry)
+            after = f"({found[-1][0].decode()}"
 
 
 def _item(name: str, id: bytes, fields: dict[bytes, bytes]) -> Item:

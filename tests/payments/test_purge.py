@@ -3,13 +3,17 @@
 import asyncio
 from typing import Any
 
+import pytest
 from django.db import connection
 from django.utils import timezone
 from django_async_backend.db import async_new_connection
 
+from payments import lifecycle
+from payments.errors import LiveTenant
 from payments.models import Attempt, DeadLetter, Difference, LedgerEntry, Payment, PaymentEvent, Rollup
+from registry import database
 from registry.models import Tenant
-from tests.conftest import Api, at_work, make_key
+from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor, make_tenant
 
 OWNED = (Payment, PaymentEvent, Attempt, LedgerEntry, Rollup, DeadLetter, Difference)
@@ -90,6 +94,35 @@ async def test_a_live_tenant_cannot_be_purged(server: str):
 
     assert (status, said["title"]) == (403, "Payments of a live tenant cannot be purged")
     assert (await left(tenant))["Payment"] == 1
+
+
+async def test_a_tenant_that_has_just_gone_live_loses_nothing_to_what_was_heard_of_it_before(api: Api, tenant):
+    await api.pay()
+    await in_thread(Tenant.objects.filter(pk=tenant.pk).update, mode="live")
+
+    status, _ = await purge(api)
+
+    assert status == 403
+    assert (await left(tenant))["Payment"] == 1
+
+
+async def test_a_purge_waits_for_a_tenant_that_goes_live_at_this_moment_and_then_takes_nothing(tenant):
+    await in_thread(make_payment, tenant)
+
+    async with database.transaction() as conn:
+        await conn.execute("UPDATE registry_tenant SET mode = 'live' WHERE id = %s", [tenant.pk])
+        purging = asyncio.create_task(lifecycle.purge(tenant_id=tenant.pk))
+        await eventually(a_purge_waits)
+
+    with pytest.raises(LiveTenant):
+        await purging
+    assert (await left(tenant))["Payment"] == 1
+
+
+async def a_purge_waits() -> bool:
+    sql = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE '%%FOR SHARE%%'"""
+    return bool(await database.fetch(sql))
 
 
 async def test_a_key_that_may_only_read_cannot_purge(server: str, tenant, api: Api):

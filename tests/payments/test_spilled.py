@@ -13,6 +13,7 @@ from django_async_backend.db import async_new_connection
 from redis.asyncio import Redis
 
 from payments import intake
+from payments.billing import readiness
 from payments.intake import KIND, Order
 from payments.models import Payment
 from queueing import spill
@@ -21,6 +22,7 @@ from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.sync import end_loop
 from tests.conftest import Api, eventually
+from tests.factories import in_thread, make_tenant
 
 ACCEPTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -307,3 +309,32 @@ async def test_without_its_redis_payments_go_to_postgresql_directly(api: Api, te
 
 async def _many(tenant: Tenant, wanted: int) -> bool:
     return len(await found(tenant)) == wanted
+
+
+async def clean_books(tenant: Tenant) -> readiness.Check:
+    """Whether nothing of play would stand in the books of a tenant that goes live."""
+    async with async_new_connection():
+        return next(check for check in await readiness.look(tenant) if check.name == "books")
+
+
+async def test_a_tenant_does_not_go_live_while_its_play_payments_wait(tenant: Tenant, no_database: None):
+    other = await in_thread(make_tenant)
+
+    await intake.submit(order(tenant))
+
+    mine, theirs = await clean_books(tenant), await clean_books(other)
+    assert (mine.ok, theirs.ok) == (False, True)
+    assert "wait in the spill" in mine.says
+
+
+async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_until_they_are_dropped(
+    tenant: Tenant, fresh_spill: Path
+):
+    await spill.append(KIND, tenant.pk, b"not a payment")
+    await nothing_waits()
+    before = await clean_books(tenant)
+
+    for aside in await spill.asides(KIND):
+        await spill.drop(KIND, aside.id)
+
+    assert (before.ok, (await clean_books(tenant)).ok) == (False, True)

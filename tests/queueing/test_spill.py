@@ -493,3 +493,23 @@ async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_
         await lane.close(within=0)
     async with Redis.from_url(settings.REDIS_URL) as redis:
         await redis.delete(f"registry:spill:{kind}:intake", f"registry:spill:{kind}:aside")
+
+
+# -- Whose it is -------------------------------------------------------------------------------------------------
+
+
+async def test_another_process_sees_whose_writes_wait_or_were_set_aside(site: Site):
+    site.database.away = True
+    lane, elsewhere = site.lane(), site.make()
+    await append(lane, *numbers(3))
+
+    waiting = [await elsewhere.holds(tenant) for tenant in (7, 8)]
+    site.database.away = False
+    await eventually(lambda: not lane.waiting)
+    stored = await elsewhere.holds(7)
+    await append(lane, b"refused")
+    await eventually(lambda: not lane.waiting)
+    aside = [await elsewhere.holds(tenant) for tenant in (7, 8)]
+    await elsewhere.close()
+
+    assert (waiting, stored, aside) == ([True, False], False, [True, False])
