@@ -78,7 +78,9 @@ TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id 
 PAYMENT: ContextVar[str] = ContextVar("payment", default="")  # correlation id
 
 SECRETS = re.compile(
-    r"(rk_[a-z0-9]+_)[A-Za-z0-9_-]+"
+    r"((?:rk_[a-z0-9]+|(?<![a-z])sk_(?:live|test))_)[A-Za-z0-9_-]+"
+    r"|(whsec_)[A-Za-z0-9+/=_-]+"
+    r"|((?:pi|seti)_[A-Za-z0-9]+_secret_)[A-Za-z0-9]+"
     r"|((?:Bearer|Basic)\s+)\S+"
     r"|(://[^:/@\s]*:)[^\s]+(?=@)"
     r"|((?:password|passwd|secret|token|sessionid|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}\]]+",
@@ -133,7 +135,7 @@ def configure_logging(config: dict[str, str]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config["level"])
-    for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "uvicorn.access"):
+    for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -17,9 +17,13 @@ from hypothesis import strategies as some
 
 from payments import queries
 from payments.processors import KINDS
+from payments.processors.base import Result
+from payments.processors.stripe import StripeProcessor
 from registry import database, embedded, telemetry
+from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
+from tests.payments.test_stripe_processor import account, order
 
 PROJECT = Path(__file__).parents[2]
 
@@ -114,6 +118,11 @@ SECRETS = {
     "a link's token": (f'"WebSocket /ws/payments/x?token={TOKEN}" [accepted]', TOKEN),
     "JSON": ('{"password": "hush-hush", "api_key": "hush-too"}', "hush-"),
     "Python": ("{'secret': 'hush-hush'}", "hush-hush"),
+    "a live key of Stripe's": ("No such key: sk_live_hushhush", "hushhush"),
+    "a test key of Stripe's": ("['sk_test_51hushhush']", "51hushhush"),
+    "a restricted key of Stripe's": ("with rk_live_hushhush", "hushhush"),
+    "a webhook's secret": ("signed with whsec_hush/hush+hush=", "hush"),
+    "what a payer's page confirms with": ("pi_3Nabc_secret_hushhush", "hushhush"),
     "a cookie": ("Cookie: sessionid=hushhushhush; csrftoken=hushtoo", "hush"),
 }
 
@@ -200,6 +209,17 @@ def test_a_command_that_fails_says_no_password(tmp_path: Path):
     assert done.returncode != 0
     assert done.stderr
     assert "hush-hush" not in done.stdout + done.stderr
+
+
+# -- What others say --------------------------------------------------------------------------------------------
+
+
+async def test_stripes_library_says_nothing_of_requests_that_went_well(lines: Lines):
+    async with sandbox_stripe() as stripe, StripeProcessor() as processor:
+        outcome = await processor.send(order("pm_card_visa"), account(stripe))
+
+    assert (outcome.result, logging.getLogger().level) == (Result.BOOKED, logging.INFO)
+    assert [event for event in lines.events if event["logger"] == "stripe"] == []
 
 
 # -- How long ---------------------------------------------------------------------------------------------------
