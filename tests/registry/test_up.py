@@ -17,8 +17,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from django.core.management import CommandError
 
 from registry import embedded
+from registry.management.commands.up import refuse_strangers
 from registry.processes import children, descendants, free_port, parent_of
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -346,6 +348,37 @@ def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, data):
 
     assert (status, running.log) == (1, f"registry: cannot listen on 127.0.0.1:{port}: Address already in use\n")
     assert {path.name for path in data.iterdir()} == {"out", "log"}
+
+
+def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(data):
+    nowhere = f"127.0.0.1:{free_port()}"
+    environ = clean_environment(
+        REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "up", "--host", "0.0.0.0", "--port", "0"],
+        cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "set ALLOWED_HOSTS to the name that they call it by" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "", "pay.example.com"])
+def test_only_where_strangers_are_expected_they_are_let_in(settings, host):
+    settings.PRODUCTION = settings.DEBUG = False
+    with pytest.raises(CommandError):
+        refuse_strangers(host)
+    settings.PRODUCTION = True
+    refuse_strangers(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_this_machine_is_no_stranger(settings, host):
+    settings.PRODUCTION = settings.DEBUG = False
+
+    refuse_strangers(host)
 
 
 def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(up, data):

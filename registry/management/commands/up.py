@@ -1,5 +1,6 @@
 """The whole service in the foreground; registry.supervisor does it, this hands over what Django knows."""
 
+import ipaddress
 import logging
 import signal
 import time
@@ -35,6 +36,7 @@ class Command(BaseCommand):
         plan = supervisor.Plan(
             data=Path(settings.REGISTRY_DATA), host_header=host_header(), **{name: options[name] for name in names}
         )
+        refuse_strangers(plan.host)
         try:
             listener = supervisor.listen(plan.host, plan.port)
         except supervisor.PortTaken as error:
@@ -44,6 +46,23 @@ class Command(BaseCommand):
             supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, wanted())
         for number in (signal.SIGTERM, signal.SIGINT):  # told twice is told once: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
+
+
+def refuse_strangers(host: str) -> None:
+    """Raises CommandError where others could call a service that trusts whoever calls it: a Host header is easily said."""
+    if settings.PRODUCTION or settings.DEBUG or is_loopback(host):
+        return
+    raise CommandError(
+        f"--host {host or repr(host)} lets others in, but ALLOWED_HOSTS names this machine only, so that sign-up and webhooks "
+        "would be as open to them as to you: set ALLOWED_HOSTS to the name that they call it by"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def migrate(data: Path) -> None:
