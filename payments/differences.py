@@ -3,7 +3,6 @@
 Each compares and sets, so that a difference is resolved once, and is written into the audit trail with its reason.
 """
 
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -20,7 +19,7 @@ from payments.models import Difference
 from payments.money import share
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks
-from payments.states import SUCCEEDED
+from payments.states import CANCELED, FAILED, SUCCEEDED
 from registry import audit, database, live
 from registry.sync import sync_twin
 
@@ -33,7 +32,7 @@ Resolution = Difference.Resolution
 
 
 class NotBookable(PaymentError):
-    """Only a booking that is missing here, or stands twice there, can be booked as external."""
+    """Only a booking that is missing here for good, or stands twice there, can be booked as external."""
 
     status = 409
 
@@ -62,9 +61,10 @@ async def look_again(*, difference_id: int, actor: str, reason: str) -> bool | N
 async def _agrees(processor: Processor, account: Account, found: Difference) -> bool:
     if found.kind == Difference.Kind.MISSING_THERE or not isinstance(processor, ShowsBooks):
         return await _is_there(processor, account, found)
-    records, seen = await _records(processor, account, found), Counter[UUID]()
-    known: dict[UUID, reconcile.Ours] = {}
+    records, known = await _records(processor, account, found), dict[UUID, reconcile.Ours]()
     await reconcile.learn(account, records, known)
+    # Read alone, the second of two bookings without names would pass for the first.
+    seen = set(known) if found.kind == Difference.Kind.DUPLICATE else set()
     findings = [one for record in records if (one := reconcile.judge(account, record, known, seen))]
     await reconcile.write(account, [one for one in findings if (one.kind, one.key) == (found.kind, found.key)])
     return not any((one.kind, one.key) == (found.kind, found.key) for one in findings)
@@ -96,7 +96,8 @@ async def _is_there(processor: Processor, account: Account, found: Difference) -
 async def book(*, difference_id: int, actor: str, reason: str) -> bool:
     """Take a booking that only the processor has into our books, as a payment of its own. False: resolved before.
 
-    The payment that the sender knows, if there is one, stays as it was told. Raises NotBookable (409).
+    The payment that the sender knows, if there is one, stays as it was told. Raises NotBookable (409), also where that
+    payment may yet become this booking.
     """
     found = await _open(difference_id)
     if found is None:
@@ -123,6 +124,9 @@ async def _book(found: Difference, account: Account, actor: str, reason: str) ->
     }
     async with async_atomic():
         async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            if found.kind == Difference.Kind.MISSING_HERE:
+                await cursor.execute(SQL["hold"], {"tenant": found.tenant_id, "correlation": found.correlation_id})
+                _refuse_unless_over(await cursor.fetchone())
             await cursor.execute(SQL["book"], params)
             row = await cursor.fetchone()
         if row is None:
@@ -143,6 +147,12 @@ async def _book(found: Difference, account: Account, actor: str, reason: str) ->
         updated_at=at,
         sequence=1,
     )
+
+
+def _refuse_unless_over(held: tuple[str] | None) -> None:
+    """Of the payment that the sender knows, while it is held: only one that will never be this booking lets it be another."""
+    if held and held[0] not in (FAILED, CANCELED):
+        raise NotBookable(f"the payment itself is {held[0]}: look again, and the booking becomes its own")
 
 
 def _external(account: Account, found: Difference) -> UUID:

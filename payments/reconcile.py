@@ -9,7 +9,6 @@ about a sample of our payments, one by one: it can show what is missing there, a
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,15 +21,15 @@ from payments.models import Difference
 from payments.processors import KINDS
 from payments.processors.base import Account, Order, Processor, Record, Result, ShowsBooks, Unanswered
 from payments.routing import Atlas
-from payments.states import SUCCEEDED
+from payments.states import SUCCEEDED, TERMINAL
 from registry import database, telemetry
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 EXTERNAL = "booked as external"  # reason of the attempt of a payment that we did not send
-_COLUMNS = f"""p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.requested_at, p.status, p.processor_id, p.closed,
-    p.created_at,
+_COLUMNS = f"""p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.requested_at, p.status, p.processor_id,
+    p.created_at, p.changed_at,
     (SELECT max(a.reference) FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
         AND a.requested_at = p.requested_at),
     (SELECT p.metadata -> 'external' ->> 'correlationId' FROM payments_attempt a WHERE a.tenant_id = p.tenant_id
@@ -41,7 +40,7 @@ SQL = {
 }
 
 SETTLED_AFTER = timedelta(seconds=2)  # a window is compared once its last outcome has had time to be written
-UNDER_WAY = timedelta(minutes=15)  # a payment younger than this may still be settled by what a worker finds out
+UNDER_WAY = timedelta(minutes=15)  # after its last change that what a worker finds out may still settle a payment
 SLICE = 5000  # of our payments: what memory holds
 CHUNK = 500  # records compared at a time
 SAMPLE = 200  # payments of a window that are looked up one by one
@@ -65,8 +64,8 @@ class Ours(NamedTuple):
     requested_at: datetime | None
     status: str
     processor_id: int | None
-    closed: str | None
     created_at: datetime
+    changed_at: datetime
     reference: str | None
     booked_for: str | None  # external: the correlation id that the processor knows
 
@@ -228,7 +227,7 @@ async def _ours(account: Account, piece: Window, *, every: int = 1, first: int =
 
 async def _both_ways(processor: Processor, account: Account, piece: Window) -> Counted:
     ours = await _ours(account, piece)
-    counted, seen = Counted(payments=len(ours)), Counter[UUID]()
+    counted, seen = Counted(payments=len(ours)), set[UUID]()
     by_id = {one.correlation_id: one for one in ours}
     books = cast(ShowsBooks, processor).records(account, piece.since, piece.until - EDGE)
     async for chunk in _chunks(books):
@@ -273,15 +272,16 @@ def names(account: Account, record: Record) -> list[UUID]:
     return ids
 
 
-def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: Counter[UUID]) -> Finding | None:
-    """What is wrong with a record of theirs beside what we know; None where nothing is."""
-    for name in names(account, record):
-        one = by_id.get(name)
-        if one is not None and one.status == SUCCEEDED and one.processor_id == account.id:
-            seen[one.correlation_id] += 1
-            if seen[one.correlation_id] > 1:
-                return _finding(Kind.DUPLICATE, record, one, key=record.reference or str(name))
+def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[UUID]) -> Finding | None:
+    """What is wrong with a record of theirs beside what we know; None where nothing is. `seen`: payments found there."""
+    known = [one for name in names(account, record) if (one := by_id.get(name))]
+    booked = [one for one in known if one.status == SUCCEEDED and one.processor_id == account.id]
+    for one in booked:
+        if _is_its_booking(one, record, seen):
+            seen.add(one.correlation_id)
             return _differs(record, one)
+    if booked:
+        return _finding(Kind.DUPLICATE, record, booked[0], key=record.reference or str(booked[0].correlation_id))
     ours = by_id.get(record.correlation_id) if record.correlation_id else None
     if ours is not None and ours.status == SUCCEEDED:
         return _finding(Kind.DUPLICATE, record, ours)  # booked at another processor by our books
@@ -290,8 +290,16 @@ def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: Count
     return _finding(Kind.MISSING_HERE, record, ours)
 
 
+def _is_its_booking(ours: Ours, record: Record, seen: set[UUID]) -> bool:
+    """By its name there; where a side has no names for bookings, the first that is met."""
+    if ours.reference and record.reference:
+        return ours.reference == record.reference
+    return ours.correlation_id not in seen
+
+
 def _is_under_way(ours: Ours) -> bool:
-    return ours.closed is None and datetime.now(UTC) - ours.created_at < UNDER_WAY
+    """Also what waits for an action: workers have nothing to do for it, and it may be booked any moment."""
+    return ours.status not in TERMINAL and datetime.now(UTC) - ours.changed_at < UNDER_WAY
 
 
 def _differs(record: Record, ours: Ours) -> Finding | None:

@@ -1,3 +1,7 @@
+-- name: hold
+-- The payment that the sender knows, if there is one: whoever settles it waits until the booking is decided about.
+SELECT status FROM payments_payment WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s FOR UPDATE;
+
 -- name: book
 -- A booking that only the processor knew of becomes a payment of its own: booked, with its ledger lines, roll-ups and event.
 -- Its id follows from what it is of, so that it can be booked once; the difference is resolved in the same statement.

@@ -26,8 +26,9 @@ from payments.models import (
 from payments.processors import KINDS
 from payments.processors.base import Record, ShowsBooks, Unanswered
 from payments.reconcile import SAMPLE, Window
-from payments.states import CANCELED, FAILED, PROCESSING, SUCCEEDED
+from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry import database
+from registry.api import iso
 from registry.models import AuditEntry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import at_work, eventually
@@ -141,17 +142,20 @@ async def test_a_booking_of_a_payment_that_did_not_succeed_is_missing_here(tenan
     assert (one.payment_id, one.our_status, one.our_amount) == (payment.pk, status, 1990)
 
 
-async def test_a_payment_on_its_way_is_no_difference_yet_and_one_that_stays_there_is(tenant, books):
-    young = await in_thread(make_payment, tenant, status=PROCESSING, processor=books)
-    await in_thread(lambda: book_there(books, correlation_id=young.correlation_id))
+@pytest.mark.parametrize("status", [PROCESSING, UNCERTAIN, REQUIRES_ACTION])
+async def test_a_payment_on_its_way_is_no_difference_yet_and_one_that_stands_still_there_is(tenant, books, status):
+    long_ago = timezone.now() - HOUR
+    moving = await in_thread(
+        lambda: make_payment(tenant, status=status, processor=books, created_at=long_ago, changed_at=timezone.now())
+    )
+    await in_thread(lambda: book_there(books, correlation_id=moving.correlation_id))
     await compare(tenant)
     assert await in_thread(found) == []
 
-    long_ago = timezone.now() - timedelta(hours=1)
-    await in_thread(Payment.objects.filter(pk=young.pk).update, created_at=long_ago)
+    await in_thread(Payment.objects.filter(pk=moving.pk).update, changed_at=long_ago)
     await compare(tenant, again=True)
 
-    assert (await the_difference("missing_here")).our_status == PROCESSING
+    assert (await the_difference("missing_here")).our_status == status
 
 
 async def test_our_booking_that_the_processor_denies_is_missing_there(tenant, books):
@@ -223,7 +227,7 @@ def record(payment: Payment, reference: str) -> Record:
 
 async def test_what_one_processor_booked_twice_is_a_duplicate(tenant, books):
     payment = await in_thread(book_here, tenant, books)
-    here, known, seen = await account(tenant), {}, reconcile.Counter()
+    here, known, seen = await account(tenant), {}, set()
     twice = [record(payment, "pi_1"), record(payment, "pi_2")]
     await reconcile.learn(here, twice, known)
 
@@ -562,6 +566,45 @@ async def test_only_what_is_missing_here_can_be_booked(tenant, books):
         await differences.book(difference_id=(await the_difference("amount")).pk, actor="olga", reason=WHY)
 
 
+@pytest.mark.parametrize("status", [QUEUED, PROCESSING, UNCERTAIN, REQUIRES_ACTION, SUCCEEDED])
+async def test_what_the_senders_own_payment_may_yet_become_is_not_booked_beside_it(tenant, books, status):
+    payment = await in_thread(make_payment, tenant, status=FAILED, processor=books)
+    await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
+    await compare(tenant)
+    one = await the_difference("missing_here")
+    await in_thread(Payment.objects.filter(pk=payment.pk).update, status=status)
+
+    with pytest.raises(NotBookable, match=f"the payment itself is {status}"):
+        await differences.book(difference_id=one.pk, actor="olga", reason=WHY)
+
+    assert await in_thread(Payment.objects.count) == 1
+    await the_difference("missing_here")
+
+
+async def test_a_payment_that_is_settled_while_its_booking_is_taken_for_another_is_not_counted_twice(tenant, books):
+    payment = await in_thread(
+        lambda: make_payment(tenant, status=FAILED, processor=books, changed_at=timezone.now() - HOUR)
+    )
+    await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
+    await compare(tenant)
+    one = await the_difference("missing_here")
+
+    async with database.transaction() as conn:
+        await conn.execute("UPDATE payments_payment SET status = 'succeeded' WHERE id = %s", [payment.pk])
+        booking = asyncio.create_task(differences.book(difference_id=one.pk, actor="olga", reason=WHY))
+        await eventually(somebody_waits)
+
+    with pytest.raises(NotBookable):
+        await booking
+    assert await in_thread(Payment.objects.count) == 1
+
+
+async def somebody_waits() -> bool:
+    """Whether a transaction waits for a row that another holds."""
+    sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await database.fetch(sql))
+
+
 async def test_looking_again_ends_a_difference_that_is_gone_and_leaves_one_that_stands(tenant, books):
     payment = await in_thread(book_here, tenant, books)
     await compare(tenant)
@@ -592,7 +635,7 @@ async def test_looking_again_at_figures_takes_the_new_ones(tenant, books):
 
 async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(tenant, books, worker):
     payment = await in_thread(
-        lambda: make_payment(tenant, status=PROCESSING, processor=books, created_at=timezone.now() - 2 * HOUR,
+        lambda: make_payment(tenant, status=PROCESSING, processor=books, changed_at=timezone.now() - 2 * HOUR,
                              in_doubt_since=timezone.now() - HOUR, run_at=timezone.now() + 9 * HOUR)
     )  # fmt: skip
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
@@ -681,6 +724,41 @@ async def test_a_second_intent_for_the_same_payment_is_a_duplicate(tenant, strip
     await compare_now(tenant)
 
     assert "duplicate" in {one.kind for one in await in_thread(found)}
+
+
+async def booked_twice(stripe, *, earlier: timedelta) -> tuple[Payment, str]:
+    """The later payment, and the intent of the other as if it were a second booking of that one, asked for `earlier`."""
+    other, payment = await in_thread(lambda: list(Payment.objects.order_by("requested_at")))
+    second = intent_of(stripe, other.correlation_id)
+    at = iso(payment.requested_at - earlier)
+    second["metadata"] |= {"registry_payment": str(payment.correlation_id), "registry_requested_at": at}
+    return payment, second["id"]
+
+
+async def test_a_second_intent_is_a_duplicate_also_where_it_stands_in_another_slice(tenant, stripe, paid, monkeypatch):
+    monkeypatch.setattr(reconcile, "SLICE", 1)
+    payment, second = await booked_twice(stripe, earlier=HOUR / 2)
+
+    await compare_now(tenant)
+
+    one = await the_difference("duplicate")
+    assert (one.payment_id, one.key, one.reference) == (payment.pk, second, second)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by its name", "without one"])
+async def test_looking_again_at_a_duplicate_ends_it_only_once_the_second_booking_is_gone(tenant, stripe, paid, named):
+    await booked_twice(stripe, earlier=HOUR / 2)
+    if not named:
+        await in_thread(Attempt.objects.update, reference="")
+    await compare_now(tenant)
+    one = await in_thread(Difference.objects.get, kind="duplicate")
+
+    still = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+    stripe[one.reference]["status"] = "canceled"
+    now = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+
+    assert (still, now) == (False, True)
+    assert (await in_thread(Difference.objects.get, pk=one.pk)).resolution == "gone"
 
 
 # -- The command -----------------------------------------------------------------------------------------------------
