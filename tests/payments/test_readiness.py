@@ -174,6 +174,25 @@ async def test_an_account_without_the_secret_of_its_webhooks_is_said(ready, with
     assert set(await missing(ready)) == {"secrets"}
 
 
+async def test_keys_that_nobody_can_read_are_findings_with_what_to_do(ready, with_stripe):
+    await in_thread(Processor.objects.filter(name="stripe").update, secrets=b"sealed with another key altogether")
+
+    found = await missing(ready)
+
+    assert set(found) == {"keys", "secrets"}
+    assert "SECRET_KEY_FALLBACKS" in found["secrets"]
+
+
+async def test_an_account_whose_key_nobody_can_read_is_not_left_on_in_production(ready, with_stripe, settings):
+    settings.PRODUCTION = True
+    await in_thread(Processor.objects.filter(name="stripe").update, secrets=b"sealed with another key altogether")
+
+    async with async_new_connection():
+        off = await readiness._switch_play_off(ready)
+
+    assert off == ["stripe"]
+
+
 @pytest.mark.parametrize(("mode_before", "left"), [("sandbox", 0), ("live", 1)])
 async def test_the_owner_empties_the_sandbox_and_never_a_live_book(ready, server, mode_before, left):
     await in_thread(make_payment, ready)
