@@ -19,7 +19,7 @@ class Counted(AuthenticationForm):
 
     def clean(self) -> dict[str, Any]:
         try:
-            limits.count_sync(self.request, limits.LOGINS, "login")
+            limits.count_sync(self.request, limits.LOGINS, "login")  # type: ignore[arg-type]  # both views give one
         except TooManyRequests as error:
             self.refused = True
             raise ValidationError(error.detail) from None
