@@ -70,7 +70,10 @@ async def test_a_settled_payment_cannot_be_canceled(api: Api, worker, default):
 
     status, said = await cancel(api, payment["correlationId"])
 
-    assert (status, said["detail"]) == (409, "it is succeeded; only a payment that is queued or requires action can be canceled")
+    assert (status, said["detail"]) == (
+        409,
+        "it is succeeded; only a payment that is queued or requires action can be canceled",
+    )
 
 
 async def test_of_a_cancel_and_a_claim_at_the_same_time_one_wins(api: Api, default):

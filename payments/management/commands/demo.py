@@ -24,7 +24,9 @@ class Command(AsyncCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the service answers")
         parser.add_argument("--prepare", action="store_true", help="make what is missing and stop")
-        parser.add_argument("--stripe", action="store_true", help="wait for the sandbox Stripe, and pay by card with it")
+        parser.add_argument(
+            "--stripe", action="store_true", help="wait for the sandbox Stripe, and pay by card with it"
+        )
         add_json(parser)
 
     async def run(self, *, url: str, prepare: bool, stripe: bool, json: bool, **_: Any) -> None:
