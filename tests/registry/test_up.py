@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -24,7 +25,7 @@ from registry.management.commands.up import refuse_strangers
 from registry.processes import children, descendants, free_port, parent_of
 
 PROJECT = Path(__file__).resolve().parents[2]
-LIMIT = 60.0  # seconds for what takes one or two, and ten times that beside other tests
+LIMIT = 120.0  # seconds for what takes one or two, and very much longer beside other tests on a slow machine
 EXIT_LIMIT = 10.0  # seconds, as promised
 
 # Parts that stand in for web, worker and the like, as `python -c` programs. Each prints its process number first.
@@ -122,8 +123,11 @@ class Running:
         if self.popen.poll() is None:
             left = descendants(self.popen.pid)
             for pid in [self.popen.pid, *left]:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # a short one has ended meanwhile
+                    os.kill(pid, signal.SIGKILL)
             self.popen.wait(LIMIT)
+            for pid in left:  # they write into the folder that goes next
+                gone_within_limit(pid)
 
 
 def is_alive(pid: int) -> bool:
