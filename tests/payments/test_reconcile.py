@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
+from django_async_backend.db import async_new_connection
 
 from payments import differences, ledger, reconcile, refunds
 from payments.differences import NotBookable
@@ -411,7 +412,7 @@ async def test_what_an_operator_closed_stays_closed_as_long_as_it_is_the_same(te
     payment = await in_thread(lambda: book_both(tenant, books, amount=1991))
     await compare(tenant)
     one = await the_difference("amount")
-    await differences.close(difference_id=one.pk, actor="olga", reason=WHY)
+    await by_hand(differences.close, difference_id=one.pk, actor="olga", reason=WHY)
 
     await compare(tenant, again=True)
     assert [d.resolution for d in await in_thread(found)] == ["closed"]
@@ -481,7 +482,7 @@ async def test_what_only_the_processor_has_is_booked_once_and_the_ledger_stays_s
     one = await the_difference("missing_here")
 
     done = await asyncio.gather(
-        *(differences.book(difference_id=one.pk, actor=f"olga {n}", reason=WHY) for n in range(10)),
+        *(by_hand(differences.book, difference_id=one.pk, actor=f"olga {n}", reason=WHY) for n in range(10)),
     )
 
     assert any(done)
@@ -502,7 +503,7 @@ async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, boo
     payment = await in_thread(make_payment, tenant, status=CANCELED, processor=books) if known else None
     await in_thread(lambda: book_there(books, correlation_id=payment and payment.correlation_id))
     await compare(tenant)
-    await differences.book(difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
 
     outcome = await compare(tenant, again=True)
 
@@ -513,7 +514,7 @@ async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, boo
 async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, books):
     await in_thread(book_there, books)
     await compare(tenant)
-    await differences.book(difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
     booked = await in_thread(Payment.objects.get)
 
     await refunds.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
@@ -527,7 +528,7 @@ async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, bo
 async def test_an_external_booking_that_vanishes_there_is_missed_under_the_id_that_they_knew(tenant, books):
     correlation = await in_thread(book_there, books)
     await compare(tenant)
-    await differences.book(difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
     asked = (await reconcile._ours(await account(tenant), MORNING))[0].order(await account(tenant))
     await in_thread(SandboxBooking.objects.all().delete)
 
@@ -552,7 +553,7 @@ async def test_a_second_booking_elsewhere_is_taken_into_the_books_where_it_is(te
     await in_thread(lambda: book_there(other_books, correlation_id=payment.correlation_id))
     await compare(tenant, "fallback")
 
-    await differences.book(difference_id=(await the_difference("duplicate")).pk, actor="olga", reason=WHY)
+    await by_hand(differences.book, difference_id=(await the_difference("duplicate")).pk, actor="olga", reason=WHY)
 
     assert await in_thread(lambda: Payment.objects.filter(processor=other_books, fee=299).count()) == 1
     assert (await compare(tenant, "fallback", again=True)).differences == 0
@@ -563,7 +564,7 @@ async def test_only_what_is_missing_here_can_be_booked(tenant, books):
     await compare(tenant)
 
     with pytest.raises(NotBookable):
-        await differences.book(difference_id=(await the_difference("amount")).pk, actor="olga", reason=WHY)
+        await by_hand(differences.book, difference_id=(await the_difference("amount")).pk, actor="olga", reason=WHY)
 
 
 @pytest.mark.parametrize("status", [QUEUED, PROCESSING, UNCERTAIN, REQUIRES_ACTION, SUCCEEDED])
@@ -575,7 +576,7 @@ async def test_what_the_senders_own_payment_may_yet_become_is_not_booked_beside_
     await in_thread(Payment.objects.filter(pk=payment.pk).update, status=status)
 
     with pytest.raises(NotBookable, match=f"the payment itself is {status}"):
-        await differences.book(difference_id=one.pk, actor="olga", reason=WHY)
+        await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert await in_thread(Payment.objects.count) == 1
     await the_difference("missing_here")
@@ -591,7 +592,7 @@ async def test_a_payment_that_is_settled_while_its_booking_is_taken_for_another_
 
     async with database.transaction() as conn:
         await conn.execute("UPDATE payments_payment SET status = 'succeeded' WHERE id = %s", [payment.pk])
-        booking = asyncio.create_task(differences.book(difference_id=one.pk, actor="olga", reason=WHY))
+        booking = asyncio.create_task(by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY))
         await eventually(somebody_waits)
 
     with pytest.raises(NotBookable):
@@ -610,10 +611,10 @@ async def test_looking_again_ends_a_difference_that_is_gone_and_leaves_one_that_
     await compare(tenant)
     one = await the_difference("missing_there")
 
-    still = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+    still = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
-    now = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
-    after = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+    now = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    after = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert (still, now, after) == (False, True, None)
     assert [d.resolution for d in await in_thread(found)] == ["gone"]
@@ -627,10 +628,10 @@ async def test_looking_again_at_figures_takes_the_new_ones(tenant, books):
     there = SandboxBooking.objects.filter(correlation_id=payment.correlation_id)
 
     await in_thread(there.update, amount=1992)
-    assert await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY) is False
+    assert await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY) is False
     assert (await the_difference("amount")).their_amount == 1992
     await in_thread(there.update, amount=1990)
-    assert await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY) is True
+    assert await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY) is True
 
 
 async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(tenant, books, worker):
@@ -642,7 +643,7 @@ async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(t
     await compare(tenant)
     one = await the_difference("missing_here")
 
-    await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+    await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert await eventually(lambda: in_thread(Payment.objects.filter(pk=payment.pk, status=SUCCEEDED).exists))
 
@@ -652,7 +653,7 @@ async def test_it_is_closed_once_with_a_note(tenant, books):
     await compare(tenant)
     one = await the_difference("missing_here")
 
-    first, second = [await differences.close(difference_id=one.pk, actor="olga", reason=WHY) for _ in range(2)]
+    first, second = [await by_hand(differences.close, difference_id=one.pk, actor="olga", reason=WHY) for _ in range(2)]
 
     row = await in_thread(Difference.objects.get)
     assert (first, second) == (True, False)
@@ -679,6 +680,12 @@ async def paid(tenant, stripe) -> list[UUID]:
     return ids
 
 
+async def by_hand(action, **what):
+    """What an operator does, with a connection that is given back: the test's own task would keep it."""
+    async with async_new_connection():
+        return await action(**what)
+
+
 async def compare_now(tenant):
     now = datetime.now(UTC)
     return await compare(tenant, "stripe", Window(now - HOUR, now + HOUR))
@@ -699,7 +706,7 @@ async def test_an_intent_of_somebody_else_at_stripe_is_missing_here_and_can_be_b
     await compare_now(tenant)
     kinds = {one.kind: one for one in await in_thread(found)}
 
-    done = await differences.book(difference_id=kinds["missing_here"].pk, actor="olga", reason=WHY)
+    done = await by_hand(differences.book, difference_id=kinds["missing_here"].pk, actor="olga", reason=WHY)
 
     assert done
     assert kinds["missing_here"].correlation_id is None
@@ -753,9 +760,9 @@ async def test_looking_again_at_a_duplicate_ends_it_only_once_the_second_booking
     await compare_now(tenant)
     one = await in_thread(Difference.objects.get, kind="duplicate")
 
-    still = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+    still = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
     stripe[one.reference]["status"] = "canceled"
-    now = await differences.look_again(difference_id=one.pk, actor="olga", reason=WHY)
+    now = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert (still, now) == (False, True)
     assert (await in_thread(Difference.objects.get, pk=one.pk)).resolution == "gone"
