@@ -30,7 +30,8 @@ from registry.models import Tenant
 from tests.bed import HttpProcessor
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
 
-PATIENCE = 10.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
+PATIENCE = 30.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
+GIVEN_BACK = 5.0  # seconds until what a test still does in the background has given its connections back
 LABELS = ("registry", "queueing", "payments", "auth", "admin", "sessions")  # apps whose rows tests make
 BY_MIGRATIONS = {"auth_permission", "auth_group", "auth_group_permissions"}  # rows that stay
 MANY = 1000  # rows removed from one table; unswept, what they leave on its pages slows every test after
@@ -86,7 +87,24 @@ async def _clean() -> AsyncIterator[None]:
     yield
     await reach.close()  # whether the server could be reached in one test is nothing to the next
     await database.release()
+    await _connections_are_back()
     await in_thread(_remove_all)
+
+
+async def _connections_are_back() -> None:
+    """Fail the test that keeps one, not the tenth one after it, which finds the pool empty."""
+    try:
+        await eventually(all_connections_are_back, within=GIVEN_BACK)
+    except TimeoutError:
+        await database.close()  # the next test begins with a pool of its own
+        raise AssertionError(
+            "this test keeps a database connection: a service that it calls itself belongs inside async_new_connection()"
+        ) from None
+
+
+def all_connections_are_back() -> bool:
+    now = database.statistics()
+    return now.get("pool_available") == now.get("pool_size") and not now.get("requests_waiting")
 
 
 def _remove_all() -> None:

@@ -18,10 +18,10 @@ from tests.conftest import eventually
 WARM = 0.5  # seconds of load before a strike
 CALM = 0.5  # seconds of load after the service is whole again: it must take more
 IN_DOUBT = "SELECT count(*) FROM payments_payment WHERE status = 'uncertain'"
-DOUBT_LIMIT = 30.0  # seconds: the horse's silence, a refusing processor, and the waits between questions
+DOUBT_LIMIT = 90.0  # seconds: the horse's silence, a refusing processor, and the waits between questions
 STRIKES = 10  # of the storm
 PAUSES = (0.2, 1.5)  # seconds between two of them: less than most victims take to recover
-STORM_LIMIT = 40.0  # seconds until all of it is settled
+STORM_LIMIT = 120.0  # seconds until all of it is settled
 
 
 @pytest.fixture(scope="module")

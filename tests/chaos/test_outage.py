@@ -19,7 +19,7 @@ from tests.conftest import eventually
 
 SENDERS = 16
 AWAY = 4.0  # seconds under load; long enough for pools, caches and breakers to have settled on it
-RETURN = 20.0  # seconds until everything that waited is in PostgreSQL: its own recovery is most of that
+RETURN = 60.0  # seconds until everything that waited is in PostgreSQL: its own recovery is most of that
 AT_MOST = 1.0  # seconds for an answer, whatever PostgreSQL does
 
 _FOUND = """SELECT p.correlation_id::text, p.id, date_trunc('milliseconds', p.created_at), count(*) OVER (PARTITION BY p.correlation_id)

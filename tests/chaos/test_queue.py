@@ -15,7 +15,7 @@ from tests.chaos.victims import VICTIMS, Victim
 from tests.conftest import eventually
 
 OUTAGE = float(os.environ.get("CHAOS_OUTAGE", "4"))  # seconds that PostgreSQL is away under load
-RETURN = 20.0  # seconds until messages flow again: PostgreSQL's own recovery is most of that
+RETURN = 60.0  # seconds until messages flow again: PostgreSQL's own recovery is most of that
 MORE = 100  # messages: so many before a strike, and after it
 
 STRUCK = [victim for victim in VICTIMS if victim.name in ("web", "postmaster", "backend", "all connections")]

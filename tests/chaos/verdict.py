@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from tests.chaos.sender import Sender
 from tests.chaos.service import Service
 
-SETTLE_LIMIT = 30.0  # seconds for what was accepted last
+SETTLE_LIMIT = 90.0  # seconds for what was accepted last
 
 
 async def until_settled(service: Service, *, before: datetime, within: float) -> None:

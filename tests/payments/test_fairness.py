@@ -56,7 +56,7 @@ async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypat
         await eventually(lambda: drain.per_tenant[slow.pk] >= 250)
         for _ in range(5):
             await accept(tenant, 20)
-            await until_settled(tenant, within=1.0)
+            await until_settled(tenant, within=3.0)
         busy = drain.per_tenant[slow.pk]
         await _forget(slow)
 
@@ -74,7 +74,7 @@ async def test_a_dead_processor_of_one_tenant_costs_another_nothing(tenant):
         async with at_work():
             await eventually(lambda: len(dead.received) >= 5)
             await accept(tenant, 100)
-            await until_settled(tenant, within=1.0)
+            await until_settled(tenant, within=3.0)
             lost = await count(unlucky, "failed", "uncertain")
 
     assert lost == 0

@@ -9,8 +9,8 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from registry import database, live
-from tests.conftest import Api, at_work, eventually
+from registry import live
+from tests.conftest import Api, all_connections_are_back, at_work, eventually
 from tests.factories import in_thread, make_processor
 
 
@@ -149,8 +149,3 @@ async def test_five_hundred_polls_that_hang_up_leave_no_subscription_and_no_conn
 def readers(tenant_id: int) -> set:
     feed = live.hub().feeds.get(tenant_id)  # gone while nobody reads, such as when the first ones have hung up
     return {reader for group in feed.by_subject.values() for reader in group} if feed else set()
-
-
-def all_connections_are_back() -> bool:
-    now = database.statistics()
-    return now["pool_available"] == now["pool_size"] and not now.get("requests_waiting")

@@ -21,10 +21,10 @@ from queueing.broker.push import Item
 from registry import database
 from registry.errors import Unavailable
 from registry.models import Tenant
-from tests.conftest import eventually
+from tests.conftest import all_connections_are_back, eventually
 from tests.factories import in_thread
 from tests.queueing.mq import ack_of, all_of, blocked, holding, payloads
-from tests.registry.test_database import cut_all, idle, own_server
+from tests.registry.test_database import cut_all, own_server
 
 # -- Away ----------------------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ async def test_sessions_cut_under_load_lose_nothing_and_keep_the_order(mq, queue
 
     load.check()
     assert await mq.at_rest(queue)
-    await eventually(idle)
+    await eventually(all_connections_are_back)
 
 
 async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the_order(settings, monkeypatch):
@@ -250,7 +250,7 @@ async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the
         await load.read_all()
         load.check()
         await traffic.close()
-        await eventually(idle)
+        await eventually(all_connections_are_back)
 
     assert load.troubles
 
@@ -310,7 +310,7 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
     for _ in range(50):
         await all_of(*(hang_up() for _ in range(100)))
     await eventually(lambda: parking.lot().parked == 0 and not pop._returning)
-    await eventually(idle)
+    await eventually(all_connections_are_back)
     numbers = await mq.sql(
         "SELECT p.last_seq, count(m.seq), max(m.seq) FROM queueing_partition p LEFT JOIN queueing_message m"
         " ON m.partition_id = p.id WHERE p.tenant_id = %s GROUP BY p.id, p.last_seq",

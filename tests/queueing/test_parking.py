@@ -16,7 +16,7 @@ from registry import database
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, payloads
 
-SOON = 2.0  # seconds, on a machine with other work; without a hint it takes RECHECK, which the tests set far beyond
+SOON = 10.0  # seconds, on a machine with other work; without a hint it takes RECHECK, which the tests set far beyond
 
 
 @pytest.fixture

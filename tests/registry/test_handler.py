@@ -24,7 +24,7 @@ from payments import queries
 from payments.models import Payment
 from registry import database, handler, serve, status
 from registry.models import Tenant
-from tests.conftest import Api, eventually, make_key
+from tests.conftest import Api, all_connections_are_back, eventually, make_key
 from tests.factories import in_thread, make_payment, make_person, make_tenant
 
 PROJECT = Path(__file__).parents[2]
@@ -266,11 +266,6 @@ def make_payments(tenant: Tenant, many: int) -> None:
         row.pk, row._state.adding, row.correlation_id = None, True, uuid4()
         rows.append(row)
     Payment.objects.bulk_create(rows)
-
-
-def all_connections_are_back() -> bool:
-    now = database.statistics()
-    return now["pool_available"] == now["pool_size"] and not now.get("requests_waiting")
 
 
 # -- Errors ----------------------------------------------------------------------------------------------------------
