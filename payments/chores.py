@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from payments import janitor, reconcile
+from payments.reconciliation import comparison, janitor
 from queueing import schedule, tasks
 from registry import audit_chain, database, telemetry
 
@@ -20,7 +20,7 @@ PROVE_AUDIT_EVERY = 3600  # seconds; the heads go into the log, where who change
 def _reconciles(span: timedelta) -> Callable[[], Awaitable[None]]:
     async def chore() -> None:
         tenants = [one for (one,) in await database.fetch("SELECT id FROM registry_tenant")]
-        outcomes = await reconcile.reconcile_latest(tenants, span)
+        outcomes = await comparison.reconcile_latest(tenants, span)
         found = sum(outcome.differences for outcome in outcomes)
         compared = sum(outcome.payments for outcome in outcomes)
         say = log.warning if found else log.info

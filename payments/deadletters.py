@@ -17,13 +17,13 @@ REPLAYED = "An operator tries it again."  # readers of the timeline may be payer
 
 
 class _PaymentMovedOn(Exception):
-    """The payment is neither failed nor in doubt: there is nothing to replay."""
+    """The payment is neither failed nor in doubt, or its booking stands in the books already: there is nothing to replay."""
 
 
 async def replay(*, dead_letter_id: int, actor: str, reason: str) -> bool:
     """Make the payment due again, once. False when the letter was resolved before, or the payment has moved on.
 
-    A failed payment is queued; one in doubt stays so and is asked about at its processor first.
+    A payment whose booking was taken into the books as external is not sent again. A failed payment is queued; one in doubt stays so and is asked about at its processor first.
     """
 
     async def once() -> live.Event | None:
@@ -77,6 +77,7 @@ replay_all_sync, close_all_sync = sync_twin(replay_all), sync_twin(close_all)
 async def _replay(dead_letter_id: int, actor: str) -> live.Event | None:
     params = {"id": dead_letter_id, "actor": actor, "detail": REPLAYED}
     async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        await cursor.execute(SQL["hold"], params)  # first, so that `replay` sees what was decided meanwhile
         await cursor.execute(SQL["replay"], params)
         row = await cursor.fetchone()
     if row is None:

@@ -5,8 +5,7 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
-from django_async_backend.db import async_new_connection
-
+from registry import database
 from registry.api import ENCODER
 
 type Blocks = AsyncIterator[list[dict[str, Any]]]
@@ -14,7 +13,7 @@ type Blocks = AsyncIterator[list[dict[str, Any]]]
 
 async def begun(blocks: Blocks) -> Blocks:
     """`blocks` with the first one read already."""
-    async with async_new_connection():  # the rest is read by the task that sends it
+    async with database.own_connection():  # the rest is read by the task that sends it
         first = await anext(blocks, None)
 
     async def all_of_them() -> Blocks:

@@ -4,9 +4,10 @@ from django.conf import settings
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from payments import pages, payer_pages, refund_pages
+from payments import pages, payer_pages
 from payments.billing import urls as billing_urls
 from payments.billing.login import Login
+from payments.refunds import pages as refund_pages
 from payments.webhooks import page_urls as webhook_urls
 
 urlpatterns = [

@@ -20,7 +20,7 @@ from payments.cards import CARD, holds_card
 from payments.models import Processor
 from payments.money import decimal_text, minor_units, read_amount
 from payments.payer_pages import with_action
-from payments.refund_pages import refund_link
+from payments.refunds.pages import refund_link
 from payments.states import QUEUED, Status
 from registry import audit, database
 from registry.access import live_subject, live_token

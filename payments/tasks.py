@@ -4,7 +4,7 @@ import logging
 
 from payments import ledger
 from payments.dispatch import Dispatch
-from payments.refund_dispatch import RefundDispatch
+from payments.refunds.dispatch import RefundDispatch
 from payments.webhooks import (  # noqa: F401 - the handlers of payments' events
     inbound_desk,
     inbound_payments,

@@ -2,8 +2,9 @@
 
 from django.urls import path
 
-from payments import refunds_api, views  # noqa: F401 - its routes are ninja's
+from payments import views
 from payments.billing import door
+from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
 from payments.webhooks import endpoints_api, inbound_view  # noqa: F401 - the endpoints' routes are ninja's
 from registry.handler import by_method
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from django.db.models.functions import Now
-from django_async_backend.db import async_new_connection
 
 from queueing.models import Worker
 from queueing.work import TABLES, WorkTable
@@ -95,7 +94,7 @@ class Drain:
 
     async def run(self, *, seconds: float) -> None:
         """Drain for about `seconds`, or until `stop`."""
-        async with async_new_connection():  # whoever started this task may hold one of its own
+        async with database.own_connection():  # whoever started this task may hold one of its own
             await self._run(seconds)
 
     async def _run(self, seconds: float) -> None:
@@ -196,7 +195,7 @@ class Drain:
                 await database.release()
 
     async def _beat(self) -> None:
-        async with async_new_connection():
+        async with database.own_connection():
             row = Worker.async_objects.filter(id=self.worker_id)
             beating = await row.aupdate(
                 heartbeat_at=Now(), in_flight=len(self.in_flight), finished=self.finished, failed=self.failed

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError
-from django_async_backend.db import async_connections, async_new_connection
+from django_async_backend.db import async_connections
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -47,6 +47,7 @@ class Pool(AsyncConnectionPool):
     def __init__(self) -> None:
         self.keep = settings.DB_POOL_MAX
         self.away = False  # the server took no new connection last time
+        self._giving: set[asyncio.Task[None]] = set()  # connections on their way back
         super().__init__(
             kwargs=connection_parameters(),
             min_size=settings.DB_POOL_MIN,
@@ -100,6 +101,14 @@ class Pool(AsyncConnectionPool):
                 self._maybe_grow_pool()
 
     async def putconn(self, conn: AsyncConnection) -> None:
+        """To the end, whoever is cancelled meanwhile: half given back, a connection is nobody's and counted all the same."""
+        giving = asyncio.Task(self._take_back(conn), loop=asyncio.get_running_loop(), eager_start=True)
+        if not giving.done():  # it mostly is: nothing had to be waited for
+            self._giving.add(giving)
+            giving.add_done_callback(self._giving.discard)
+        await asyncio.shield(giving)
+
+    async def _take_back(self, conn: AsyncConnection) -> None:
         if not self._closed and self._nconns > self.keep and not self._waiting:
             async with self._lock:
                 self._nconns -= 1
@@ -164,6 +173,21 @@ async def release() -> None:
     wrapper = getattr(async_connections._connections, DEFAULT_DB_ALIAS, None)  # not made here if there is none
     if wrapper is not None and wrapper.connection is not None:
         await wrapper.close()
+
+
+@asynccontextmanager
+async def own_connection() -> AsyncIterator[None]:
+    """ORM work on a connection that no other task shares, given back at the end whoever is cancelled.
+
+    The package's async_new_connection closes in tasks of its own: one that is cancelled before it begins closes nothing.
+    """
+    mine, before = async_connections.create_connection(DEFAULT_DB_ALIAS), async_connections[DEFAULT_DB_ALIAS]
+    async_connections[DEFAULT_DB_ALIAS] = mine
+    try:
+        yield
+    finally:
+        async_connections[DEFAULT_DB_ALIAS] = before
+        await mine.close()
 
 
 # -- Statements --------------------------------------------------------------------------------------
@@ -270,7 +294,7 @@ async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
     gate = asyncio.Semaphore(settings.CONCURRENT_OPERATIONS)
 
     async def one(step: Callable[[], Awaitable[T]]) -> T:
-        async with gate, async_new_connection():
+        async with gate, own_connection():
             return await step()
 
     try:

@@ -4,7 +4,7 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
 
-from django_async_backend.db import async_new_connection
+from registry import database
 
 
 class Shared[K: Hashable, T]:
@@ -35,7 +35,7 @@ class Shared[K: Hashable, T]:
         return self._loops.setdefault(asyncio.get_running_loop(), {})
 
     async def _run(self, key: K) -> T:
-        async with async_new_connection():  # the asker's own is the asker's
+        async with database.own_connection():  # the asker's own is the asker's
             return await self.work(key)
 
     def _expire(self, key: K, task: asyncio.Task[T]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django_async_backend.db import async_new_connection
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -59,7 +58,7 @@ async def _redis() -> str:
 
 async def _run(function: Check) -> dict[str, str]:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT), async_new_connection():
+        async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
             return {"status": "ok", "detail": await function()}
     except Exception as error:
         return {"status": "failing", "detail": str(error)[:200] or type(error).__name__}
@@ -160,7 +159,7 @@ async def metrics_text() -> bytes:
     text = await asyncio.to_thread(_counters)
     for gauge in gauges:
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT), async_new_connection():
+            async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
                 families = await gauge()
         except Exception:
             continue

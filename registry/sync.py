@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 
 from asgiref.sync import async_to_sync
-from django_async_backend.db import async_new_connection
 
 from registry import database, live, reach
 
@@ -36,7 +35,7 @@ async def _run[T](service: Callable[[], Awaitable[T]]) -> T:
     made_for_us = len(asyncio.all_tasks()) == 1  # then its pool has no other owner
     try:
         # The task inherits the request's context, and with it a connection that belongs to the request's own task.
-        async with async_new_connection():
+        async with database.own_connection():
             return await service()
     finally:
         if made_for_us:

@@ -5,10 +5,11 @@ Tests commit. What isolates them is the tenant, as in the product; rows are remo
 
 import asyncio
 import gc
+import inspect
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, wraps
 from itertools import chain
 from typing import Any, Self
 from uuid import uuid4
@@ -20,7 +21,6 @@ from django.apps import apps
 from django.conf import settings
 from django.db import connection, transaction
 from django.test.utils import setup_databases, teardown_databases
-from django_async_backend.db import async_new_connection
 
 from payments.dispatch import Dispatch
 from queueing import spill
@@ -44,6 +44,22 @@ FIRST = ("chaos/test_chaos", "registry/test_up", "browser/test_pages", "browser/
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(FIRST) if f"/{name}.py" in item.nodeid), len(FIRST)))
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            item.obj = _giving_back(item.obj)
+
+
+def _giving_back(test: Callable[..., Any]) -> Callable[..., Any]:
+    """What a test's own calls of services took from the pool goes back when it ends: only its own task can do that."""
+
+    @wraps(test)
+    async def inner(*args: Any, **kwargs: Any) -> None:
+        try:
+            await test(*args, **kwargs)
+        finally:
+            await database.release()
+
+    return inner
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +103,10 @@ async def _clean() -> AsyncIterator[None]:
     yield
     await reach.close()  # whether the server could be reached in one test is nothing to the next
     await database.release()
-    await _connections_are_back()
-    await in_thread(_remove_all)
+    try:
+        await _connections_are_back()
+    finally:
+        await in_thread(_remove_all)
 
 
 async def _connections_are_back() -> None:
@@ -98,7 +116,7 @@ async def _connections_are_back() -> None:
     except TimeoutError:
         await database.close()  # the next test begins with a pool of its own
         raise AssertionError(
-            "this test keeps a database connection: a service that it calls itself belongs inside async_new_connection()"
+            "this test keeps a database connection: a service that it calls itself belongs inside database.own_connection()"
         ) from None
 
 
@@ -157,7 +175,7 @@ async def key(tenant: Tenant) -> str:
 
 async def make_key(tenant: Tenant, *scopes: str, **options: Any) -> str:
     """The plain text of a new key, by default one that may read and write."""
-    async with async_new_connection():
+    async with database.own_connection():
         _, plain = await access.issue_key(tenant=tenant, scopes=list(scopes or ("read", "write")), **options)
     return plain
 

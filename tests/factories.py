@@ -14,12 +14,19 @@ from django.utils import timezone
 
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor, Stream
 from payments.states import OPEN, QUEUED, SUCCEEDED, Status
+from registry import database
 from registry.models import Membership, Tenant
 from registry.sealing import seal
 
 _number = count(1)
 # Threads of the tests' own, whose connections stay open: a new one for each row would cost more than most tests do.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="rows")
+
+
+async def by_hand(action, **what):
+    """What an operator does, with a connection that is given back: the test's own task would keep it."""
+    async with database.own_connection():
+        return await action(**what)
 
 
 async def in_thread[T](make: Callable[..., T], *args: Any, **fields: Any) -> T:

@@ -1,6 +1,6 @@
 """Operators' pages of what processors' books and ours differ in: look again, book as external, note and close."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin, messages
@@ -9,10 +9,11 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments import differences
 from payments.admin.lists import HotList, ProcessorFilter, Searchable, WithPayment, money, status_pill
 from payments.models import Difference, Payment, Processor, Reconciliation
 from payments.processors.base import Unanswered
+from payments.reconciliation import differences
+from payments.reconciliation.differences import NotBookable
 from payments.states import SUCCEEDED
 from registry.operators.guard import Done, Order, guarded
 from registry.operators.lists import CappedPaginator, TenantFilter, exact, link_to, pill, shortened, since
@@ -72,13 +73,26 @@ def _look_again(page: TenantScoped, order: Order) -> Done:
     return Done(rows=gone, lost=lost)
 
 
-def _each(act: Callable[..., bool]) -> Callable[[TenantScoped, Order], Done]:
-    def perform(page: TenantScoped, order: Order) -> Done:
-        ids = [row.pk for row in order.rows]
-        done = sum(act(difference_id=pk, actor=order.actor, reason=order.reason) for pk in ids)
-        return Done(rows=done, lost=len(ids) - done)
+def _book(page: TenantScoped, order: Order) -> Done:
+    """Each for itself: one that cannot be booked holds up none of the others, and says why."""
+    booked, refused = 0, 0
+    for row in order.rows:
+        try:
+            booked += differences.book_sync(difference_id=row.pk, actor=order.actor, reason=order.reason)
+        except NotBookable as error:
+            refused += 1
+            page.message_user(order.request, f"{row.key} is not booked: {error.detail}", messages.ERROR)
+        except Unanswered:
+            refused += 1
+            page.message_user(order.request, f"{row.key} is not booked: its processor does not answer.", messages.ERROR)
+    return Done(rows=booked, lost=len(order.rows) - booked - refused)
 
-    return perform
+
+def _close(page: TenantScoped, order: Order) -> Done:
+    closed = [
+        differences.close_sync(difference_id=row.pk, actor=order.actor, reason=order.reason) for row in order.rows
+    ]
+    return Done(rows=sum(closed), lost=closed.count(False))
 
 
 @admin.register(Difference)
@@ -114,14 +128,14 @@ class DifferenceAdmin(WithPayment, Searchable):
                 "kind__in": [Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE],
                 "their_amount__gt": 0,
             },
-            perform=_each(differences.book_sync),
+            perform=_book,
         ),
         guarded(
             "difference.close",
             label="Note and close",
             warning="The reason is noted. It is not found again unless the figures change.",
             expects={"resolution": ""},
-            perform=_each(differences.close_sync),
+            perform=_close,
         ),
     ]
 

@@ -9,14 +9,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
-from payments import refund_forms, stopped_refunds
 from payments.admin.lists import HotList, WithPayment, money
-from payments.disputes import OVER, rank
 from payments.models import Dispute, Payment, Refund
 from payments.money import decimal_text
-from payments.owing import left_of
-from payments.refund_states import REFUND_LOOKS, RefundStatus
-from payments.refunds import gives_back
+from payments.refunds import forms as refund_forms
+from payments.refunds import stopped as stopped_refunds
+from payments.refunds.debts import gives_back
+from payments.refunds.disputes import OVER, rank
+from payments.refunds.owing import left_of
+from payments.refunds.states import REFUND_LOOKS, RefundStatus
 from registry.errors import Problem
 from registry.operators.guard import Done, Order, guarded
 from registry.operators.lists import OneTenantFilter, exact, pill, since

@@ -8,7 +8,8 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from payments import inline, refunds_inline
+from payments import inline
+from payments.refunds import inline as refunds_inline
 from queueing.models import SILENT_AFTER, Worker
 from registry import audit
 from registry.admin import TenantAdmin
@@ -159,33 +160,20 @@ class SwitchAdmin(Reasoned):
         return in_effect(flag)[1]
 
 
-TenantAdmin.actions += [
-    guarded(
-        "tenant.payment_inline",
-        label="Inline: the web processes send their payments",
-        warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
-        expects={"status": Tenant.Status.ACTIVE},
-        perform=for_tenants(PAYMENT, inline=True),
-    ),
-    guarded(
-        "tenant.payment_queued",
-        label="Queued: workers send their payments",
-        warning="Within a second their requests are answered as soon as they are durable.",
-        expects={"status": Tenant.Status.ACTIVE},
-        perform=for_tenants(PAYMENT, inline=False),
-    ),
-    guarded(
-        "tenant.refund_inline",
-        label="Inline: the web processes pay their refunds",
-        warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
-        expects={"status": Tenant.Status.ACTIVE},
-        perform=for_tenants(REFUND, inline=True),
-    ),
-    guarded(
-        "tenant.refund_queued",
-        label="Queued: workers pay their refunds",
-        warning="Within a second their requests are answered as soon as they are durable.",
-        expects={"status": Tenant.Status.ACTIVE},
-        perform=for_tenants(REFUND, inline=False),
-    ),
-]
+for operation, flag, work in (("payment", PAYMENT, "send their payments"), ("refund", REFUND, "pay their refunds")):
+    TenantAdmin.actions += [
+        guarded(
+            f"tenant.{operation}_inline",
+            label=f"Inline: the web processes {work}",
+            warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
+            expects={"status": Tenant.Status.ACTIVE},
+            perform=for_tenants(flag, inline=True),
+        ),
+        guarded(
+            f"tenant.{operation}_queued",
+            label=f"Queued: workers {work}",
+            warning="Within a second their requests are answered as soon as they are durable.",
+            expects={"status": Tenant.Status.ACTIVE},
+            perform=for_tenants(flag, inline=False),
+        ),
+    ]

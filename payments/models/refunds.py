@@ -5,7 +5,7 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
 from payments.models.payments import Processor, payment_key, tenant_key
-from payments.refund_states import CLOSED, OWED, RefundStatus
+from payments.refunds.states import CLOSED, OWED, RefundStatus
 
 
 def processor_key() -> models.ForeignKey:

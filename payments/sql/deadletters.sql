@@ -1,8 +1,14 @@
+-- name: hold
+-- The letter's payment: whoever decides about a booking of it that stands in nobody's books holds it too (differences.sql).
+SELECT FROM payments_payment p JOIN payments_deadletter l ON l.tenant_id = p.tenant_id AND l.payment_id = p.id
+WHERE l.id = %(id)s FOR UPDATE OF p;
+
 -- name: replay
 -- Resolve the letter, make its payment due, number the event: all or nothing (the caller rolls back when the payment did
 -- not move). A failed payment is queued again. One in doubt stays in doubt, so that it is asked about at the same
 -- processor first. The attempt number stays in both cases: as the fence it may only
--- grow; the tries are counted from it anew.
+-- grow; the tries are counted from it anew. Where the processor did book it, and an operator took that booking into the books
+-- as a payment of its own, sending it again would charge its payer twice.
 WITH letter AS (
     UPDATE payments_deadletter SET resolution = 'replayed', resolved_at = now(), resolved_by = %(actor)s
     WHERE id = %(id)s AND resolution = ''
@@ -14,6 +20,11 @@ WITH letter AS (
         sequence = p.sequence + 1, run_at = now(), changed_at = now(), tries_from = p.attempt
     FROM letter
     WHERE p.tenant_id = letter.tenant_id AND p.id = letter.payment_id AND p.status IN ('failed', 'uncertain')
+        AND NOT EXISTS (
+            SELECT FROM payments_difference d
+            WHERE d.tenant_id = p.tenant_id AND d.correlation_id = p.correlation_id AND d.kind = 'missing_here'
+                AND d.resolution = 'booked'
+        )
     RETURNING p.tenant_id, p.id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.changed_at, p.sequence
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position)

@@ -5,7 +5,7 @@ from decimal import Decimal
 from babel.numbers import format_currency
 from django import template
 
-from payments.refund_states import REFUND_LOOKS, RefundStatus
+from payments.refunds.states import REFUND_LOOKS, RefundStatus
 from payments.states import FAILED, LOOKS, PROCESSING, REQUIRES_ACTION, SUCCEEDED, TERMINAL, Look, Status
 from registry.templatetags import figures
 from registry.templatetags.figures import span, when

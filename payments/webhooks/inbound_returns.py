@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec.structs import replace
 from psycopg import AsyncConnection
 
-from payments import disputes, refunds
 from payments.errors import NotRefundable, UnknownPayment
 from payments.processors.base import Processor, Unanswered
 from payments.processors.news import DisputeNews, RefundNews, Subject, TellsOfReturns
-from payments.subjects import payment_of
+from payments.refunds import debts, disputes
+from payments.refunds.subjects import payment_of
 from payments.webhooks.handlers import HANDLERS, Effect, Event, Later
 from payments.webhooks.inbound_payments import subject_of
 from registry import live
@@ -67,7 +67,7 @@ async def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
     async def book(conn: AsyncConnection) -> list[live.Event]:
         told = []
         for one in sorted(settled, key=lambda one: str(one.subject.correlation_id)):  # payments are held in one order
-            told += await refunds.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=one)
+            told += await debts.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=one)
         return told
 
     return _effect(payment_id, "refund looked at", book, [one.subject for one in settled])

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models.functions import Now
-from django_async_backend.db import async_connections, async_new_connection
+from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
 from payments.cards import CARD, holds_card
@@ -166,7 +166,7 @@ def check_description(text: str) -> None:
 
 async def switch_off(tenant_id: int, endpoint_id: int, *, reason: str) -> bool:
     """What a worker does with an endpoint that wants nothing more or takes nothing: off, and told wherever somebody looks."""
-    async with async_new_connection(), async_atomic():
+    async with database.own_connection(), async_atomic():
         mine = WebhookEndpoint.async_objects.of(tenant_id).filter(id=endpoint_id, enabled=True)
         if not await mine.aupdate(enabled=False, disabled_reason=reason[:300], changed_at=Now()):
             return False

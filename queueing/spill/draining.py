@@ -13,10 +13,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
-from django_async_backend.db import async_new_connection
 
 from queueing.spill.record import STORED, Engine, Full, Item, Record, Verdict
-from registry import telemetry
+from registry import database, telemetry
 from registry.batching import Batcher
 from registry.errors import Unavailable
 
@@ -131,7 +130,7 @@ class Lane:
             self._task = asyncio.get_running_loop().create_task(self._drain(), context=contextvars.Context())
 
     async def _drain(self) -> None:
-        async with async_new_connection():
+        async with database.own_connection():
             while not self._stopping:
                 try:
                     if not await self._step():

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
-from django_async_backend.db import async_new_connection
 from playwright.async_api import Page, expect
 
 from queueing.broker import maintenance, parking, traces, traffic
 from queueing.models import Group, Queue, Traffic
+from registry import database
 from registry.models import AuditEntry, Tenant
 from tests.browser.conftest import PICTURES, Guard, audit, picture
 from tests.conftest import Api, eventually
@@ -261,7 +261,7 @@ async def test_pops_are_stopped_and_go_on(page: Page, tenant, mq: Mq):
 
 
 async def _pops_run(tenant: Tenant) -> bool:
-    async with async_new_connection():
+    async with database.own_connection():
         return not (await maintenance.modes(tenant.pk, fresh=True)).pop
 
 

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from django_async_backend.db import async_new_connection
-
 from payments.models import Payment, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from payments.webhooks import fanout, outbound
 from payments.webhooks.delivery import Deliveries
@@ -19,7 +17,7 @@ from tests.conftest import eventually
 
 async def endpoint(tenant: Tenant, url: str, *events: str, **options: Any) -> WebhookEndpoint:
     """A new endpoint of `tenant`; its secret is `found.secret`."""
-    async with async_new_connection():
+    async with database.own_connection():
         found, secret = await outbound.create(
             tenant_id=tenant.pk, mode=tenant.mode, actor="a test", url=url, events=list(events or ("*",)), **options
         )
@@ -49,7 +47,7 @@ async def fan_out(rounds: int = 1) -> None:
 
 async def deliveries(of: WebhookEndpoint) -> list[WebhookDelivery]:
     """Those of an endpoint, oldest first."""
-    async with async_new_connection():
+    async with database.own_connection():
         return [
             one
             async for one in WebhookDelivery.async_objects.filter(tenant_id=of.tenant_id, endpoint_id=of.pk).order_by(
@@ -59,14 +57,14 @@ async def deliveries(of: WebhookEndpoint) -> list[WebhookDelivery]:
 
 
 async def tries(delivery: WebhookDelivery) -> list[WebhookAttempt]:
-    async with async_new_connection():
+    async with database.own_connection():
         found = WebhookAttempt.async_objects.filter(tenant_id=delivery.tenant_id, delivery_id=delivery.pk)
         return [one async for one in found.order_by("id")]
 
 
 async def again(of: WebhookEndpoint) -> WebhookEndpoint:
     """The endpoint as it stands now."""
-    async with async_new_connection():
+    async with database.own_connection():
         return await WebhookEndpoint.async_objects.aget(tenant_id=of.tenant_id, pk=of.pk)
 
 

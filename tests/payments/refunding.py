@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from payments.refund_dispatch import RefundDispatch
+from payments.refunds.dispatch import RefundDispatch
 from payments.webhooks.inbound import Inbound
 from queueing.drain import Drain
 from registry import database

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 from aiohttp import ClientResponse
-from django_async_backend.db import async_new_connection
 
 from payments.models import Payment
+from registry import database
 from registry.models import Tenant
 from tests.conftest import Api
 
@@ -37,7 +37,7 @@ def faults(body: dict[str, Any]) -> dict[str, str]:
 
 
 async def accepted(tenant: Tenant) -> int:
-    async with async_new_connection():
+    async with database.own_connection():
         return await Payment.async_objects.of(tenant.pk).acount()
 
 
@@ -279,7 +279,7 @@ async def test_an_unknown_currency_is_422(api: Api, currency):
 
 
 async def test_an_amount_above_the_tenants_limit_is_422(api: Api, tenant):
-    async with async_new_connection():
+    async with database.own_connection():
         await Tenant.async_objects.filter(pk=tenant.pk).aupdate(max_amount=10_000)
 
     status, said = await send(api, b'{"amount": "100.01"}')

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments.models import Payment
+from registry import database
 from tests.conftest import Api
 
 
@@ -26,7 +26,7 @@ def item(amount: Any = "1.00", **fields: Any) -> dict[str, Any]:
 
 
 async def accepted(tenant: Any) -> int:
-    async with async_new_connection():
+    async with database.own_connection():
         return await Payment.async_objects.of(tenant.pk).acount()
 
 

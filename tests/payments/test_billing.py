@@ -9,13 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django_async_backend.db import async_new_connection
 from limits import RateLimitItemPerHour
 
 from payments.billing import chores, door, limits, platform, subscriptions
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.webhooks.inbound_signature import NOBODYS
+from registry import database
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import eventually
@@ -214,7 +214,7 @@ async def ends_at_stripe(found: Subscription) -> None:
     """It is canceled there, and we have heard of it."""
     async with platform.account() as client:
         await client.v1.subscriptions.cancel_async(found.stripe_subscription)
-    async with async_new_connection():
+    async with database.own_connection():
         await door.follow(found.stripe_customer)
 
 
@@ -357,7 +357,7 @@ async def test_events_in_any_order_end_in_stripes_newest_state(ann, stripe, plan
     await stripe.renews(found.stripe_subscription, paid=True)
 
     for _ in order:  # whatever an event says, it leads to the same look
-        async with async_new_connection():
+        async with database.own_connection():
             await door.follow(found.stripe_customer)
 
     assert (await subscription(slug)).status == Paid.ACTIVE
@@ -369,7 +369,7 @@ async def test_a_slow_look_does_not_overwrite_a_later_one(ann, stripe, plan):
     newest = dict(stripe[found.stripe_subscription])
     later, earlier = datetime.now(UTC), datetime.now(UTC) - timedelta(seconds=5)
 
-    async with async_new_connection():
+    async with database.own_connection():
         first = await subscriptions.copy(tenant_id=found.pk, newest={**newest, "status": "unpaid"}, asked_at=later)
         second = await subscriptions.copy(tenant_id=found.pk, newest=newest, asked_at=earlier)
 
@@ -387,7 +387,7 @@ async def test_an_old_subscription_that_ended_does_not_speak_for_the_new_one(ann
             {"customer": found.stripe_customer, "items": [{"price": price}], "default_payment_method": method}
         )
 
-    async with async_new_connection():
+    async with database.own_connection():
         await door.follow(found.stripe_customer)
 
     found = await subscription(slug)
@@ -419,7 +419,7 @@ async def test_a_subscription_that_ended_says_nothing_of_the_free_plan_that_foll
     old = datetime.now(UTC) - timedelta(days=2)
     await in_thread(lambda: Subscription.objects.update(asked_at=old))
 
-    async with async_new_connection():
+    async with database.own_connection():
         await chores.advance_all()
 
     found = await subscription(slug)
@@ -439,7 +439,7 @@ async def test_of_subscriptions_that_have_all_ended_the_one_we_know_is_copied(an
         for name in (found.stripe_subscription, fresh.id):
             await client.v1.subscriptions.cancel_async(name)
 
-    async with async_new_connection():
+    async with database.own_connection():
         await door.follow(found.stripe_customer)
 
     known = found.stripe_subscription
@@ -564,7 +564,7 @@ async def test_the_daily_look_finds_what_no_webhook_told(ann, stripe, plan):
     await stripe.renews(found.stripe_subscription, paid=False)
     await in_thread(lambda: Subscription.objects.update(asked_at=datetime.now(UTC) - timedelta(days=2)))
 
-    async with async_new_connection():
+    async with database.own_connection():
         await chores.advance_all()
 
     assert (await subscription(slug)).dunning == Dunning.NOTICE

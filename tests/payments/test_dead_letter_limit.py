@@ -1,7 +1,6 @@
 """Where trying ends: permanent declines at once, temporary ones at a limit, questions at another. Money never goes astray."""
 
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments import deadletters, decisions
 from payments.models import DeadLetter
@@ -108,7 +107,7 @@ async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, work
     await api.until(refused["correlationId"], "failed")
     [letter] = await letters(tenant)
 
-    async with async_new_connection():
+    async with database.own_connection():
         await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="their outage is over")
     await eventually(lambda: second_letter(tenant))
 

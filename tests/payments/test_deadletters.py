@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments import deadletters
 from payments.models import DeadLetter, Payment, PaymentEvent, Stream
 from payments.states import FAILED, QUEUED, SUCCEEDED, UNCERTAIN
+from registry import database
 from registry.models import AuditEntry
 from registry.sync import sync_twin
 from tests.factories import make_dead_letter, make_payment, make_processor, make_tenant
@@ -66,7 +66,7 @@ def test_a_letter_is_replayed_once_whoever_asks_together(tenant):
 
     @sync_twin
     async def all_at_once() -> list[bool]:
-        @async_new_connection
+        @database.own_connection()
         async def one(number: int) -> bool:
             return await deadletters.replay(dead_letter_id=letter.pk, actor=f"olga {number}", reason="again")
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments.billing import chores, dunning, subscriptions
 from payments.models import Payment, Plan, Subscription
 from payments.models.billing import Dunning, Paid
+from registry import database
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant
@@ -85,7 +85,7 @@ async def subscribed(tenant: Tenant, plan: Plan, **fields) -> None:
 
 
 async def advance(tenant: Tenant) -> Subscription:
-    async with async_new_connection():
+    async with database.own_connection():
         await subscriptions.advance(tenant.pk)
     return await in_thread(lambda: Subscription.objects.get(pk=tenant.pk))
 
@@ -222,7 +222,7 @@ async def test_a_plan_taken_again_gives_no_second_trial(live, business):
     past = datetime.now(UTC) - timedelta(days=1)
     await subscribed(live, business, status=Paid.CANCELED, trial_end=past)
 
-    async with async_new_connection():
+    async with database.own_connection():
         found = await subscriptions.begin(tenant=live, plan=business, actor="olga")
 
     assert (found.status, found.trial_end) == (Paid.PAST_DUE, past)
@@ -233,7 +233,7 @@ async def test_the_chore_advances_every_tenant(business):
     for tenant in tenants:
         await subscribed(tenant, business, status=Paid.CANCELED)
 
-    async with async_new_connection():
+    async with database.own_connection():
         await chores.advance_all()
 
     assert {await blocked(tenant) for tenant in tenants} == {dunning.CONSEQUENCES[Dunning.SUSPENDED].refused}

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments.models import InboundEvent
 from registry import database, erasure
@@ -62,7 +61,7 @@ async def test_all_that_stripe_told_of_a_payment_is_erased_with_it_and_nothing_o
     intents = {one["metadata"]["registry_payment"].encode(): one["id"].encode() for one in stripe.all("payment_intent")}
     before = await events(tenant)
 
-    async with async_new_connection():
+    async with database.own_connection():
         await erasure.erase_payments(tenant_id=tenant.pk, correlation_ids=payments[:1], actor="olga", reason="asked to")
 
     left = {one.pk: bytes(one.body) for one in await events(tenant)}

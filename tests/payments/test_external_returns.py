@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 import stripe as library
 
-from payments import differences, ledger, reconcile
+from payments import ledger
 from payments.models import Difference, Payment
+from payments.reconciliation import comparison, differences
 from payments.stripe_sandbox.webhooks import payload
 from payments.webhooks.inbound import Inbound
 from payments.webhooks.inbound_door import Arrival, read_head, receive
@@ -79,8 +80,8 @@ async def payment(tenant, account) -> UUID:
 async def taken_in(tenant: Tenant) -> UUID:
     """Compare the books, and take the one booking that only Stripe has into ours."""
     now = datetime.now(UTC)
-    [account] = await reconcile.accounts_of(tenant.pk)
-    await reconcile.reconcile(account, reconcile.Window(now - HOUR, now + HOUR))
+    [account] = await comparison.accounts_of(tenant.pk)
+    await comparison.reconcile(account, comparison.Window(now - HOUR, now + HOUR))
     one = await in_thread(Difference.objects.get)
     assert await differences.book(difference_id=one.pk, actor="olga", reason="it was paid")
     return (await in_thread(Payment.objects.latest, "id")).correlation_id

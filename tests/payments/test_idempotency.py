@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
-from django_async_backend.db import async_new_connection
 
 from payments.models import Payment, PaymentEvent
 from registry import database, live
@@ -28,7 +27,7 @@ def payment(**fields: Any) -> dict[str, Any]:
 
 async def stored(tenant: Tenant) -> tuple[int, int]:
     """Payments and events."""
-    async with async_new_connection():
+    async with database.own_connection():
         return (
             await Payment.async_objects.of(tenant.pk).acount(),
             await PaymentEvent.async_objects.filter(tenant_id=tenant.pk).acount(),

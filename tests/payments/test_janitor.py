@@ -6,10 +6,11 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
-from payments import chores, decisions, janitor, lifecycle
+from payments import chores, decisions, lifecycle
 from payments.decisions import MAX_QUESTIONS
-from payments.janitor import BANDS, clean
 from payments.models import Attempt, DeadLetter, Payment, PaymentEvent, Refund, SandboxBooking, SandboxRefund
+from payments.reconciliation import janitor
+from payments.reconciliation.janitor import BANDS, clean
 from payments.states import SUCCEEDED, UNCERTAIN
 from queueing import schedule, tasks
 from registry.models import AuditEntry

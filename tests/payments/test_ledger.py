@@ -7,7 +7,6 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
-from django_async_backend.db import async_new_connection
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -251,12 +250,12 @@ async def test_one_tenants_damage_is_not_anothers(tenant, sandbox):
 
 
 async def proofs() -> list[LedgerProof]:
-    async with async_new_connection():
+    async with database.own_connection():
         return [proof async for proof in LedgerProof.async_objects.order_by("id")]
 
 
 async def prove_next() -> ledger.Proof:
-    async with async_new_connection():
+    async with database.own_connection():
         return await ledger.prove_next()
 
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from django_async_backend.db import async_new_connection
 
-from payments import disputes, ledger, lifecycle, refunds
+from payments import ledger, lifecycle
 from payments.processors.news import DisputeNews, RefundNews, Subject
+from payments.refunds import debts, disputes
 from registry import database
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import booked
@@ -21,7 +21,7 @@ async def payment(tenant) -> UUID:
     processor = await in_thread(make_processor, tenant, "sandbox", fee="0.05")
     [one] = await booked(tenant)
     for amount, failed in ((300, False), (100, True)):
-        receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=one, amount=amount)
+        receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=one, amount=amount)
         said = RefundNews(
             reference=f"re_{amount}",
             subject=Subject(tenant_id=tenant.pk, correlation_id=one),
@@ -30,8 +30,8 @@ async def payment(tenant) -> UUID:
             pending=False,
             failed=failed,
         )
-        await refunds.from_processor(tenant_id=tenant.pk, processor_id=processor.pk, news=said)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=one, amount=200)
+        await debts.from_processor(tenant_id=tenant.pk, processor_id=processor.pk, news=said)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=one, amount=200)
     news = DisputeNews(
         reference="du_1",
         subject=Subject(tenant_id=tenant.pk, correlation_id=one),
@@ -128,7 +128,7 @@ async def test_the_proof_finds(tenant, payment, kind):
 
 @pytest.mark.parametrize("kind", ["a refund's lines missing", "a dispute that holds back less than its lines"])
 async def test_the_scheduled_proof_finds_what_happened_since_to_an_old_payment(tenant, payment, kind):
-    async with async_new_connection():
+    async with database.own_connection():
         before = await ledger.prove_next()
     await database.fetch(
         "UPDATE payments_payment SET requested_at = requested_at - interval '3 hours' WHERE tenant_id = %s", [tenant.pk]
@@ -136,7 +136,7 @@ async def test_the_scheduled_proof_finds_what_happened_since_to_an_old_payment(t
     await database.fetch("DELETE FROM payments_rollup WHERE tenant_id = %s", [tenant.pk])
     await database.fetch(DAMAGE[kind][0], {"tenant": tenant.pk})
 
-    async with async_new_connection():
+    async with database.own_connection():
         after = await ledger.prove_next()
 
     assert before.sound

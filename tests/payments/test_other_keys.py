@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from django_async_backend.db import async_new_connection
 
 from payments import accounts
 from payments.models import Processor
 from payments.states import FAILED, PROCESSING, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
+from registry import database
 from tests.factories import in_thread, make_payment, make_stripe
 
 OWNERS = {"sk_test_old": "acct_shop", "sk_test_rolled": "acct_shop", "sk_test_other": "acct_other"}
@@ -53,7 +53,7 @@ async def processor(tenant, registrar) -> Processor:
 @pytest.fixture
 def change(tenant) -> Change:
     async def run(key: str) -> Any:
-        async with async_new_connection():
+        async with database.own_connection():
             return await accounts.change_secrets(tenant=tenant, name="stripe", options={"secretKey": key}, actor="olga")
 
     return run

@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments import pages, queries
 from payments.models import Processor
@@ -124,7 +123,7 @@ async def turn(guest: aiohttp.ClientSession, behaviour: str) -> str:
 
 
 async def trail(tenant: Tenant) -> list[AuditEntry]:
-    async with async_new_connection():
+    async with database.own_connection():
         return [entry async for entry in AuditEntry.async_objects.filter(tenant=tenant).order_by("id")]
 
 
@@ -147,7 +146,7 @@ async def test_a_switch_whose_entry_cannot_be_written_is_not_turned(guest, tenan
         with pytest.raises(AssertionError):
             await turning
 
-    async with async_new_connection():
+    async with database.own_connection():
         processor = await Processor.async_objects.aget(tenant=tenant)
     assert processor.options == {"currency": "BRL"}
 

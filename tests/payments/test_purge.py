@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.utils import timezone
-from django_async_backend.db import async_new_connection
 
 from payments import lifecycle
 from payments.errors import LiveTenant
@@ -25,7 +24,7 @@ async def purge(api: Api) -> tuple[int, dict[str, Any]]:
 
 
 async def left(tenant: Tenant) -> dict[str, int]:
-    async with async_new_connection():
+    async with database.own_connection():
         return {kind.__name__: await kind.async_objects.filter(tenant_id=tenant.pk).acount() for kind in OWNED}
 
 
@@ -77,7 +76,7 @@ async def test_the_streams_numbers_go_on_after_a_purge(api: Api, tenant):
     await purge(api)
     await api.pay()
 
-    async with async_new_connection():
+    async with database.own_connection():
         positions = [
             p async for p in PaymentEvent.async_objects.filter(tenant_id=tenant.pk).values_list("position", flat=True)
         ]

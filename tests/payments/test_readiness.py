@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django_async_backend.db import async_new_connection
 
 from payments.billing import readiness
 from payments.billing.errors import NotReady
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
+from registry import database
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import sandbox_stripe
 from tests.factories import in_thread, make_payment, make_person, make_processor
@@ -20,12 +20,12 @@ EVERYTHING = {"owner", "plan", "processor", "keys", "secrets", "differences", "b
 
 async def missing(tenant: Tenant) -> dict[str, str]:
     """What is missing, with what to do."""
-    async with async_new_connection():
+    async with database.own_connection():
         return {check.name: check.says for check in await readiness.look(tenant) if not check.ok}
 
 
 async def go_live(tenant: Tenant, actor: str = "olga") -> bool:
-    async with async_new_connection():
+    async with database.own_connection():
         return await readiness.go_live(tenant=tenant, actor=actor)
 
 
@@ -145,7 +145,7 @@ async def with_stripe(ready: Tenant) -> Any:
     """The same, with a Stripe account besides."""
     from payments import accounts
 
-    async with sandbox_stripe() as stripe, async_new_connection():
+    async with sandbox_stripe() as stripe, database.own_connection():
         options = {"secretKey": stripe.secret_key, "webhookSecret": "whsec_bed"}
         await accounts.add(tenant=ready, name="stripe", kind="stripe", actor="olga", url=stripe.url, options=options)
         yield stripe
@@ -187,7 +187,7 @@ async def test_an_account_whose_key_nobody_can_read_is_not_left_on_in_production
     settings.PRODUCTION = True
     await in_thread(Processor.objects.filter(name="stripe").update, secrets=b"sealed with another key altogether")
 
-    async with async_new_connection():
+    async with database.own_connection():
         off = await readiness._switch_play_off(ready)
 
     assert off == ["stripe"]

@@ -7,13 +7,13 @@ import re
 import pytest
 from django.urls import reverse
 
-from payments import reconcile
-from payments.models import Difference, Payment, Processor, Reconciliation
+from payments.models import Difference, Payment, Processor, Reconciliation, SandboxBooking
+from payments.reconciliation import comparison
 from payments.states import SUCCEEDED
 from registry.models import AuditEntry
 from registry.sync import sync_twin
 from tests.factories import make_person, make_processor, make_tenant
-from tests.payments.test_reconcile import MORNING, NOON, book_both, book_here, book_there
+from tests.payments.comparing import MORNING, NOON, book_both, book_here, book_there
 from tests.payments.test_rehearsal import sent
 from tests.registry.test_admin import as_person, choose, confirm, listing, page, said, text
 from tests.registry.test_audit_chain import tamper, write
@@ -44,12 +44,13 @@ def member(acme):
 def compare(tenant) -> Difference:
     """The one difference of the tenant's only processor."""
 
-    async def comparing() -> None:
-        [account] = await reconcile.accounts_of(tenant.pk)
-        await reconcile.reconcile(account, MORNING)
-
-    sync_twin(comparing)()
+    sync_twin(compare_books)(tenant)
     return Difference.objects.get()
+
+
+async def compare_books(tenant) -> None:
+    [account] = await comparison.accounts_of(tenant.pk)
+    await comparison.reconcile(account, MORNING)
 
 
 # -- Differences -----------------------------------------------------------------------------------------------
@@ -93,6 +94,20 @@ def test_what_is_missing_here_is_booked_with_a_reason(operator, acme, books):
     assert "Book as external: 1 done" in said(answer)
     assert Payment.objects.get().status == SUCCEEDED
     assert AuditEntry.objects.get().action == "difference.book"
+
+
+def test_a_booking_that_its_processor_shows_no_more_holds_up_no_other(operator, acme, books):
+    for _ in range(2):
+        book_there(books)
+    sync_twin(compare_books)(acme)
+    gone, other = Difference.objects.order_by("id")
+    SandboxBooking.objects.filter(correlation_id=gone.correlation_id).delete()
+
+    answer = confirm(operator, choose(operator, "difference_book", gone, other))
+
+    assert f"{gone.key} is not booked" in said(answer)
+    assert "Book as external: 1 done" in said(answer)
+    assert Payment.objects.get().status == SUCCEEDED
 
 
 def test_what_cannot_be_booked_is_left_out(operator, acme, books):

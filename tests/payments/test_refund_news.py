@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec.structs import replace
 
-from payments import disputes, ledger, refunds, stopped_refunds
+from payments import ledger
 from payments.errors import NotRefundable, UnknownPayment
 from payments.processors.news import DisputeNews, RefundNews, Subject
-from payments.refund_dispatch import RefundDispatch
+from payments.refunds import debts, disputes
+from payments.refunds import stopped as stopped_refunds
+from payments.refunds.dispatch import RefundDispatch
 from registry import database
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
@@ -50,7 +52,7 @@ def hear(tenant, sandbox):
     """Book one piece of news of a refund."""
 
     async def hear(news: RefundNews) -> bool:
-        return await refunds.from_processor(tenant_id=tenant.pk, processor_id=sandbox.pk, news=news)
+        return await debts.from_processor(tenant_id=tenant.pk, processor_id=sandbox.pk, news=news)
 
     return hear
 
@@ -107,7 +109,7 @@ async def test_one_that_moved_no_money_is_not_booked(tenant, payment, hear, stat
 async def test_what_others_gave_back_is_not_left_to_be_refunded(tenant, payment, hear):
     await hear(of_refund(tenant, payment, amount=400))
 
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     assert [one.amount for one in await refunds_of(payment)] == [400, 600]
 
@@ -126,7 +128,7 @@ async def test_a_payment_that_is_not_booked_here_yet_is_for_later(tenant, sandbo
 
 async def given_up(tenant, payment: UUID) -> UUID:
     """Our id of a refund of 4.00 that was on its way as re_1 when an operator closed it."""
-    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     await database.fetch(
         """UPDATE payments_refund SET status = 'uncertain', reference = 're_1', stopped_at = now(), run_at = '9999-12-31Z'
         WHERE tenant_id = %s""",
@@ -163,7 +165,7 @@ async def test_what_was_given_up_here_and_failed_there_is_final(tenant, payment,
 
 
 async def test_news_of_our_own_refund_settles_it_whoever_is_first(tenant, payment, hear):
-    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
 
     changed = await hear(of_refund(tenant, payment, refund_id=receipt.refund_id))
     left = await claimed()
@@ -185,7 +187,7 @@ async def claimed() -> list[Any]:
 
 
 async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment, hear):
-    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     async with paying_back():
         [one] = await until_all(payment, "returned")
 
@@ -196,7 +198,7 @@ async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment
 
 
 async def test_where_the_processor_lost_our_id_the_money_is_still_counted_once(tenant, payment, hear):
-    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     await hear(of_refund(tenant, payment, f"sandbox-{receipt.refund_id}"))
 
     async with paying_back():
@@ -209,7 +211,7 @@ async def test_where_the_processor_lost_our_id_the_money_is_still_counted_once(t
 
 async def test_our_refund_and_theirs_at_the_same_moment_both_count(tenant, payment, hear):
     await asyncio.gather(
-        *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=100) for _ in range(10)),
+        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=100) for _ in range(10)),
         *(hear(of_refund(tenant, payment, f"re_{n % 3}", amount=100)) for n in range(12)),
         return_exceptions=True,
     )

@@ -7,7 +7,7 @@ import pytest
 from django.urls import reverse
 
 from payments.models import Dispute, Payment, Refund
-from payments.refund_states import FAILED, OWED, UNCERTAIN
+from payments.refunds.states import FAILED, OWED, UNCERTAIN
 from payments.states import SUCCEEDED
 from payments.templatetags.payments import sentence, steps
 from registry.models import AuditEntry
@@ -113,7 +113,7 @@ def test_without_its_audit_entry_no_refund_is_asked_for(operator, acme, monkeypa
         raise RuntimeError("no entry, no action")
 
     payment = paid(acme)
-    monkeypatch.setattr("payments.refund_forms.audit.record", refuses)
+    monkeypatch.setattr("payments.refunds.forms.audit.record", refuses)
 
     with pytest.raises(RuntimeError):
         refund_form(operator, payment, amount="5.00")

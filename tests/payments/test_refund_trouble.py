@@ -6,12 +6,15 @@ from uuid import UUID
 
 import pytest
 
-from payments import ledger, lifecycle, refund_dispatch, refunds, stopped_refunds
+from payments import ledger, lifecycle
 from payments.errors import PaymentError
-from payments.owing import hold
 from payments.processors import sandbox as sandbox_kind
 from payments.processors.base import Outcome, Result
-from payments.refund_decisions import MAX_ATTEMPTS, after_send, unknown
+from payments.refunds import debts
+from payments.refunds import dispatch as refund_dispatch
+from payments.refunds import stopped as stopped_refunds
+from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
+from payments.refunds.owing import hold
 from queueing.drain import CLAIM_EVERY
 from registry import database
 from tests.conftest import eventually
@@ -32,8 +35,8 @@ async def payment(tenant, sandbox) -> UUID:
     return one
 
 
-async def owe(tenant, payment: UUID, amount: int | None = None) -> refunds.Receipt:
-    return await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=amount)
+async def owe(tenant, payment: UUID, amount: int | None = None) -> debts.Receipt:
+    return await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=amount)
 
 
 async def is_sound(tenant) -> bool:

@@ -5,9 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from payments import ledger, refunds
+from payments import ledger
 from payments.errors import RefundTooLarge
 from payments.processors import sandbox as sandbox_kind
+from payments.refunds import debts
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_payment, make_processor
 from tests.payments.refunding import (
@@ -40,7 +41,7 @@ async def payment(tenant, sandbox):
 
 
 async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment):
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     [owed] = await refunds_of(payment)
     before = await sums(payment)
 
@@ -55,7 +56,7 @@ async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment
 
 async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(tenant, payment):
     before = await ledger.balance(tenant_id=tenant.pk)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     async with paying_back():
         await until_all(payment, "returned")
 
@@ -66,8 +67,8 @@ async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(te
 
 
 async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     async with paying_back():
         await until_all(payment, "returned")
@@ -77,7 +78,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
 
 
 async def test_each_step_is_an_event_of_the_payment(tenant, payment):
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     async with paying_back():
         await until_all(payment, "returned")
 
@@ -86,7 +87,7 @@ async def test_each_step_is_an_event_of_the_payment(tenant, payment):
 
 async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, payment):
     await configure(tenant, "sandbox", refundDecline=1.0)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     async with paying_back():
         [failed] = await until_all(payment, "failed")
@@ -97,13 +98,13 @@ async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, p
 
 
 async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
 
     with pytest.raises(RefundTooLarge, match=r"at most 7\.00 BRL is left"):
-        await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=701)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=700)
+        await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=701)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=700)
     with pytest.raises(RefundTooLarge, match="already"):
-        await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
+        await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     assert [one.amount for one in await refunds_of(payment)] == [300, 700]
 
@@ -113,7 +114,7 @@ async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
 
 async def test_while_the_processor_fails_the_debt_waits_and_is_paid_once_it_is_well(tenant, payment):
     await configure(tenant, "sandbox", refundFailing=True)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
     async with paying_back():
         waiting = await _tried(payment, 2)
         await configure(tenant, "sandbox", refundFailing=False)
@@ -135,7 +136,7 @@ async def _tried(payment, times: int):
 async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant, payment, monkeypatch):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.3)
     await configure(tenant, "sandbox", refundHang=True)
-    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     async with paying_back():
         await until_all(payment, "uncertain")
@@ -150,7 +151,7 @@ async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant,
 
 async def test_of_fifty_full_refunds_at_once_exactly_one_is_owed(tenant, payment):
     outcomes = await asyncio.gather(
-        *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=1000) for _ in range(50)),
+        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=1000) for _ in range(50)),
         return_exceptions=True,
     )
 
@@ -161,7 +162,7 @@ async def test_of_fifty_full_refunds_at_once_exactly_one_is_owed(tenant, payment
 
 async def test_of_fifty_partial_refunds_at_once_no_more_are_owed_than_fit(tenant, payment):
     outcomes = await asyncio.gather(
-        *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=70) for _ in range(50)),
+        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=70) for _ in range(50)),
         return_exceptions=True,
     )
 
@@ -173,10 +174,7 @@ async def test_of_fifty_partial_refunds_at_once_no_more_are_owed_than_fit(tenant
 
 async def test_the_same_key_at_once_is_one_refund(tenant, payment):
     receipts = await asyncio.gather(
-        *(
-            refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=10, idempotency_key="k")
-            for _ in range(20)
-        )
+        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=10, idempotency_key="k") for _ in range(20))
     )
 
     assert len({r.refund_id for r in receipts}) == 1

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from payments import refunds_inline
 from payments.processors import sandbox as sandbox_kind
+from payments.refunds import inline as refunds_inline
 from registry import database
 from registry.models import Flag
 from tests.conftest import Api, eventually

@@ -59,7 +59,7 @@ async def test_the_whole_way_without_javascript_ends_in_a_sandbox_that_takes_pay
     await ann.goes_to_payment("free")
     await ann.sends(do="start")
     await ann.sends(do="key")
-    [key] = re.findall(r"rk_\w+", unescape(ann.page))[:1]
+    [key] = re.findall(r"rk_\w+?_[\w-]+", unescape(ann.page))[:1]
 
     async with at_work():
         headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=9"}

@@ -16,10 +16,9 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
-from django_async_backend.db import async_new_connection
 
 from payments import consumers
-from registry import access, live
+from registry import access, database, live
 from registry.models import Membership
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_processor, make_tenant
@@ -146,7 +145,7 @@ async def test_another_tenants_stream_shows_nothing_of_ours(api: Api, stranger: 
 
 async def test_keys_without_the_read_scope_revoked_or_invented_are_4401(server: str, tenant):
     writer, revoked = await make_key(tenant, "write"), await make_key(tenant)
-    async with async_new_connection():
+    async with database.own_connection():
         await access.revoke_key(prefix=revoked.split("_")[1])
     codes = []
 
@@ -593,7 +592,7 @@ async def test_a_socket_ends_within_seconds_of_its_key_s_revocation(api: Api, te
         await socket.send_json({"type": "ping"})
         assert await socket.receive_json() == {"type": "pong"}
 
-        async with async_new_connection():
+        async with database.own_connection():
             await access.revoke_key(prefix=key.split("_")[1])
         message = await socket.receive(timeout=5)
 

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from django_async_backend.db import async_new_connection
 from redis.asyncio import Redis
 
 from payments import intake
@@ -53,7 +52,7 @@ def record(order: Order, at: datetime = ACCEPTED) -> bytes:
 
 
 async def found(tenant: Tenant) -> list[Payment]:
-    async with async_new_connection():
+    async with database.own_connection():
         return [payment async for payment in Payment.async_objects.filter(tenant=tenant).order_by("id")]
 
 
@@ -313,7 +312,7 @@ async def _many(tenant: Tenant, wanted: int) -> bool:
 
 async def clean_books(tenant: Tenant) -> readiness.Check:
     """Whether nothing of play would stand in the books of a tenant that goes live."""
-    async with async_new_connection():
+    async with database.own_connection():
         return next(check for check in await readiness.look(tenant) if check.name == "books")
 
 

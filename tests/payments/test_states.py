@@ -1,7 +1,6 @@
 """The state table is complete, and everything derived from it agrees with it."""
 
 import pytest
-from django_async_backend.db import async_new_connection
 
 from payments.models import Payment
 from payments.states import (
@@ -18,6 +17,7 @@ from payments.states import (
     Status,
     sources_of,
 )
+from registry import database
 from registry.models import Tenant
 from tests.factories import in_thread, make_payment
 
@@ -79,7 +79,7 @@ def test_every_state_has_a_look_of_its_own_without_colour():
 async def test_the_database_closes_exactly_the_payments_no_worker_has_work_with(tenant: Tenant, status: Status):
     payment = await in_thread(make_payment, tenant, status=status)
 
-    async with async_new_connection():
+    async with database.own_connection():
         found = await Payment.async_objects.aget(tenant_id=tenant.pk, id=payment.id)
 
     assert found.closed == (None if status in OPEN else status.value)

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from payments import ledger
-from payments.refund_decisions import MAX_QUESTIONS
+from payments.refunds.decisions import MAX_QUESTIONS
 from registry import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually

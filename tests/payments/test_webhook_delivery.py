@@ -148,7 +148,6 @@ async def waits_for_a_lock(_name: str) -> bool:
 
 
 async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receiver):
-    from django_async_backend.db import async_new_connection
 
     from payments.webhooks import outbound
 
@@ -158,7 +157,7 @@ async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receive
     async with delivering():
         await until(hook, "delivered", count=4)
         receiver.heard.clear()
-        async with async_new_connection():
+        async with database.own_connection():
             done = await outbound.replay_of(await again(hook))
         await eventually(lambda: len(receiver.heard) == 4)
         await until(hook, "delivered", count=4)

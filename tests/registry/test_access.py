@@ -16,7 +16,6 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
-from django_async_backend.db import async_new_connection
 
 from registry import access, database, fresh, keys
 from registry.errors import Unauthorized
@@ -28,7 +27,7 @@ A_SECOND = 1.0  # within which a revocation is seen everywhere
 
 
 async def change(model: Any, *, of: dict[str, Any], **fields: Any) -> None:
-    async with async_new_connection():
+    async with database.own_connection():
         assert await model.async_objects.filter(**of).aupdate(**fields) == 1
 
 
@@ -38,7 +37,7 @@ async def answer(api: Api, method: str = "GET", path: str = "/payments", **optio
 
 
 async def revoke(key: str) -> None:
-    async with async_new_connection():
+    async with database.own_connection():
         assert await access.revoke_key(prefix=key.split("_")[1])
 
 
@@ -46,7 +45,7 @@ async def revoke(key: str) -> None:
 
 
 async def test_only_the_hash_of_a_key_is_kept(tenant, key):
-    async with async_new_connection():
+    async with database.own_connection():
         kept = await ApiKey.async_objects.filter(tenant=tenant).values().aget()
 
     assert bytes(kept["digest"]) == hashlib.sha256(key.encode()).digest()
@@ -221,7 +220,7 @@ async def test_a_suspended_tenant_is_refused_and_an_active_one_again_let_in(api:
 
 async def test_a_rotated_key_ends_and_its_successor_has_its_rights(server: str, tenant):
     old = await make_key(tenant, "read")
-    async with async_new_connection():
+    async with database.own_connection():
         _, new = await keys.rotate(prefix=old.split("_")[1], actor="test")
 
     async with Api(server, old) as before, Api(server, new) as after:
@@ -231,7 +230,7 @@ async def test_a_rotated_key_ends_and_its_successor_has_its_rights(server: str, 
 
 async def test_a_rotated_key_with_grace_works_until_then(server: str, tenant):
     old = await make_key(tenant)
-    async with async_new_connection():
+    async with database.own_connection():
         await keys.rotate(prefix=old.split("_")[1], actor="test", grace=timedelta(seconds=1))
 
     async with Api(server, old) as api:
@@ -243,7 +242,7 @@ async def test_a_rotated_key_with_grace_works_until_then(server: str, tenant):
 
 
 async def last_used(tenant: Tenant) -> Any:
-    async with async_new_connection():
+    async with database.own_connection():
         return await ApiKey.async_objects.filter(tenant=tenant).values_list("last_used_at", flat=True).aget()
 
 

@@ -9,7 +9,6 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import IntegrityError, connection, transaction
-from django_async_backend.db import async_new_connection
 from django_async_backend.db.transaction import async_atomic
 
 from registry import audit, audit_chain, database
@@ -44,7 +43,7 @@ async def test_what_was_written_holds(tenant):
 
 async def test_both_ways_to_write_add_to_one_chain(tenant):
     await in_thread(write, tenant, "a")
-    async with async_new_connection(), async_atomic():
+    async with database.own_connection(), async_atomic():
         await audit.record(actor="olga", action="thing.do", target="b", tenant_id=tenant.pk, detail={"é": [1.50, None]})
 
     assert (await verify(tenant.pk)).entries == 2
@@ -213,7 +212,7 @@ async def test_what_was_rolled_back_leaves_no_hole(tenant):
 
 async def test_fifty_who_write_at_once_are_all_in_the_chain(tenant):
     async def one(number: int) -> None:
-        async with async_new_connection(), async_atomic():
+        async with database.own_connection(), async_atomic():
             await audit.record(actor=f"olga {number}", action="thing.do", target="x", tenant_id=tenant.pk)
 
     await asyncio.gather(*(one(number) for number in range(50)))
@@ -223,7 +222,7 @@ async def test_fifty_who_write_at_once_are_all_in_the_chain(tenant):
 
 
 async def test_a_long_transaction_keeps_nobody_from_writing(tenant):
-    async with async_new_connection(), async_atomic():
+    async with database.own_connection(), async_atomic():
         await audit.record(actor="slow", action="thing.do", target="x", tenant_id=tenant.pk)
         async with asyncio.timeout(5):
             await in_thread(write, tenant, "quick")
@@ -237,7 +236,7 @@ async def test_who_writes_to_several_chains_in_any_order_meets_no_deadlock(tenan
     rounds = [(tenant, other), (other, tenant)] * 10
 
     async def one(pair) -> None:
-        async with async_new_connection(), async_atomic():
+        async with database.own_connection(), async_atomic():
             for owner in pair:
                 await audit.record(actor="olga", action="thing.do", target="x", tenant_id=owner.pk)
 

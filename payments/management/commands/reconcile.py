@@ -8,9 +8,9 @@ import msgspec
 from django.core.management.base import CommandError, CommandParser
 from django.utils.dateparse import parse_datetime
 
-from payments import reconcile
 from payments.models import Difference
-from payments.reconcile import Window
+from payments.reconciliation import comparison
+from payments.reconciliation.comparison import Window
 from registry.management.base import AsyncCommand, add_json, tenant_named
 
 DIFFERENT = 1  # exit code
@@ -39,11 +39,11 @@ class Command(AsyncCommand):
         self, *, tenant: str, processor: str, since: datetime | None, until: datetime | None, json: bool, **_: Any
     ) -> None:
         owner = await tenant_named(tenant)
-        until = until or datetime.now(UTC) - reconcile.SETTLED_AFTER
+        until = until or datetime.now(UTC) - comparison.SETTLED_AFTER
         window = Window(since or until - timedelta(days=1), until)
         if window.since >= window.until:
             raise CommandError("the window ends before it begins")
-        accounts = [one for one in await reconcile.accounts_of(owner.pk) if processor in ("", one.name)]
+        accounts = [one for one in await comparison.accounts_of(owner.pk) if processor in ("", one.name)]
         if not accounts:
             raise CommandError(f"{tenant} has no processor{f' named {processor}' if processor else 's'}")
         data = [await self._compared(account, window) for account in accounts]
@@ -52,10 +52,10 @@ class Command(AsyncCommand):
             raise SystemExit(DIFFERENT)
 
     async def _compared(self, account: Any, window: Window) -> dict[str, Any]:
-        outcome = await reconcile.reconcile(account, window, again=True)
+        outcome = await comparison.reconcile(account, window, again=True)
         if outcome is None:
             raise CommandError(f"{account.name} is being compared for this window by somebody else")
-        return {"processor": account.name, "bothWays": reconcile.shows_books(account), **msgspec.to_builtins(outcome)}
+        return {"processor": account.name, "bothWays": comparison.shows_books(account), **msgspec.to_builtins(outcome)}
 
     async def do_list(self, *, tenant: str, json: bool, **_: Any) -> None:
         owner = await tenant_named(tenant)

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 from django.core.management import call_command
-from django_async_backend.db import async_new_connection
 
 from payments import accounts
 from payments.models import Payment, Processor, WebhookEndpoint
@@ -22,6 +21,7 @@ from payments.processors import base
 from payments.routing import Endpoint, choose
 from payments.stripe_sandbox import home
 from payments.stripe_sandbox.server import listen
+from registry import database
 from registry.models import Tenant
 from tests.factories import in_thread, make_processor, make_stripe
 
@@ -153,7 +153,7 @@ def test_without_another_a_payment_waits():
 @pytest.fixture
 async def open_tenant(tenant: Tenant, settings: Any) -> Tenant:
     settings.REGISTRY_OPEN_TENANT = tenant.slug
-    async with async_new_connection():
+    async with database.own_connection():
         await Tenant.async_objects.filter(pk=tenant.pk).aupdate(open=True)
     await in_thread(make_processor, tenant, "default")
     return tenant

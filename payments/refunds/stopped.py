@@ -6,9 +6,9 @@ from uuid import UUID
 from django_async_backend.db.transaction import async_atomic
 from psycopg import AsyncConnection
 
-from payments.owing import SQL, connection_of_transaction, hold, move, wake
-from payments.refund_states import FAILED
-from payments.refunds import CLOSED_HERE
+from payments.refunds.debts import CLOSED_HERE
+from payments.refunds.owing import SQL, connection_of_transaction, hold, move, wake
+from payments.refunds.states import FAILED
 from registry import audit, database, live
 from registry.sync import sync_twin
 

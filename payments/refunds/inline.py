@@ -10,8 +10,8 @@ import logging
 import time
 from uuid import UUID
 
-from payments.refund_decisions import Claim
-from payments.refund_dispatch import REFUNDS, SQL, RefundDispatch
+from payments.refunds.decisions import Claim
+from payments.refunds.dispatch import REFUNDS, SQL, RefundDispatch
 from payments.routing import SYNC_EVERY
 from queueing.drain import GRACE
 from registry import database

@@ -6,7 +6,7 @@ import msgspec
 
 from payments.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
 from payments.processors.base import Account, Debt, Outcome, Result
-from payments.refund_states import FAILED, OWED, PROCESSING, RETURNED, UNCERTAIN, RefundStatus
+from payments.refunds.states import FAILED, OWED, PROCESSING, RETURNED, UNCERTAIN, RefundStatus
 
 LOOK_WHILE_ON_ITS_WAY = 300.0  # seconds between looks at a refund that the processor has begun
 

@@ -5,10 +5,11 @@ from uuid import UUID
 
 from django_async_backend.db.transaction import async_atomic
 
-from payments import money, refunds
+from payments import money
 from payments.cards import CARD, holds_card
 from payments.models import Payment
-from payments.owing import connection_of_transaction, left_of
+from payments.refunds import debts
+from payments.refunds.owing import connection_of_transaction, left_of
 from registry import audit
 from registry.errors import Problem
 from registry.sync import sync_twin
@@ -47,9 +48,9 @@ def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[Type
 
 async def carry_out(*, tenant_id: int, correlation_id: UUID, units: int, typed: Typed, actor: str) -> None:
     """Refund, with its entry in the audit trail: where nothing can be recorded nothing is owed. Raises Problem."""
-    asked = refunds.wanted(tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {typed.key}")
+    asked = debts.wanted(tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {typed.key}")
     async with async_atomic():
-        receipt, event = await refunds.owe(connection_of_transaction(), asked)
+        receipt, event = await debts.owe(connection_of_transaction(), asked)
         if not receipt.replayed:
             await audit.record(
                 actor=actor,
@@ -59,7 +60,7 @@ async def carry_out(*, tenant_id: int, correlation_id: UUID, units: int, typed: 
                 reason=typed.reason.strip(),
                 detail={"refund": str(receipt.refund_id), "units": units},
             )
-    await refunds.tell(event)
+    await debts.tell(event)
 
 
 carry_out_sync = sync_twin(carry_out)

@@ -10,9 +10,10 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from msgspec import Meta
 
-from payments import money, queries, refunds, refunds_inline
+from payments import money, queries
 from payments.errors import AmountRefused, UnknownPayment, UnknownRefund
 from payments.openapi import described
+from payments.refunds import debts, inline
 from payments.requests import Amount, decode
 from payments.views import payment_id, preferred_wait, with_headers
 from registry import live
@@ -27,7 +28,7 @@ class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
     amount: Annotated[Amount, Meta(description="all that is left, when missing", examples=["5.00"])] | None = None
     currency: Annotated[str, Meta(description="the payment's; no other is taken", examples=["BRL"])] | None = None
-    reason: Annotated[str, Meta(max_length=refunds.LONGEST_REASON)] = ""
+    reason: Annotated[str, Meta(max_length=debts.LONGEST_REASON)] = ""
 
 
 REFUND = msgspec.json.Decoder(RefundRequest, dec_hook=decode, float_hook=money.read_number)
@@ -40,7 +41,7 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     correlation_id = payment_id(id)
     asked = read(request, REFUND)
-    receipt = await refunds.refund(
+    receipt = await debts.refund(
         tenant_id=principal.tenant_id,
         correlation_id=correlation_id,
         amount=await _units(asked, principal.tenant_id, correlation_id),
@@ -54,9 +55,9 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
     headers = {**headers, "Location": found["statusUrl"]}
     prefer = request.META.get("HTTP_PREFER", "")
     wait = preferred_wait(prefer)
-    if refunds_inline.OPERATION in principal.inline and not refunds.is_closed(found):
-        refunds_inline.pay(principal.tenant_id, receipt.refund_id)
-        wait = wait or (0.0 if "respond-async" in prefer.lower() else refunds_inline.WAIT)
+    if inline.OPERATION in principal.inline and not debts.is_closed(found):
+        inline.pay(principal.tenant_id, receipt.refund_id)
+        wait = wait or (0.0 if "respond-async" in prefer.lower() else inline.WAIT)
     if not wait:
         return json_response(found, status=202, headers=headers)
     return await _closed_within(wait, request, principal.tenant_id, found, headers)
@@ -100,7 +101,7 @@ async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> 
 
 
 async def _one(tenant_id: int, correlation_id: UUID, refund_id: UUID) -> dict[str, Any]:
-    found = await refunds.refunds_of(tenant_id, correlation_id, refund_id)
+    found = await debts.refunds_of(tenant_id, correlation_id, refund_id)
     if not found:
         raise UnknownRefund
     return _addressed(found[0])
@@ -133,7 +134,7 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
             async with asyncio.timeout(within):
                 while True:
                     now = await _one(tenant_id, correlation_id, refund_id)
-                    if refunds.is_closed(now):
+                    if debts.is_closed(now):
                         return now
                     await subscription.get()
         except (TimeoutError, live.TooSlow):
@@ -149,7 +150,7 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
 async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     correlation_id = payment_id(id)
-    found = await refunds.refunds_of(principal.tenant_id, correlation_id)
+    found = await debts.refunds_of(principal.tenant_id, correlation_id)
     if not found and await queries.status_of(principal.tenant_id, correlation_id) is None:
         raise UnknownPayment
     return json_response({"items": [_addressed(one) for one in found]}, headers=headers)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from payments.errors import NotRefundable
-from payments.owing import SQL
 from payments.processors.base import Account
 from payments.processors.news import Subject
-from payments.reconcile import external_id
+from payments.reconciliation.verdicts import external_id
+from payments.refunds.owing import SQL
 from registry import database
 
 

@@ -1,4 +1,4 @@
-"""Refunds as debts: asked for here, paid back by refund_dispatch.py, and booked from the processor's own word.
+"""Refunds as debts: asked for here, paid back by dispatch.py, and booked from the processor's own word.
 
 Whoever changes what a payment owes holds the payment's row first. `owed_back` is what was promised and has not failed, so
 that no sum of refunds can pass the amount, whoever asks together with whom.
@@ -15,11 +15,11 @@ from psycopg import AsyncConnection
 from payments.cards import CARD, holds_card
 from payments.errors import DifferentContent, NotRefundable, RefundTooLarge, UnknownPayment
 from payments.money import decimal_text
-from payments.owing import SQL, Held, hold, locked, move, wake
 from payments.processors import KINDS
 from payments.processors.base import GivesBack
 from payments.processors.news import RefundNews
-from payments.refund_states import CLOSED, FAILED, OWED, RETURNED
+from payments.refunds.owing import SQL, Held, hold, locked, move, wake
+from payments.refunds.states import CLOSED, FAILED, OWED, RETURNED
 from payments.states import SUCCEEDED
 from registry import database, live
 from registry.api import iso

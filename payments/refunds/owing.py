@@ -1,4 +1,4 @@
-"""What a payment owes back, changed under its row's lock only: refunds.py and disputes.py do it through here.
+"""What a payment owes back, changed under its row's lock only: debts.py and disputes.py do it through here.
 
 The payment is held first, its refunds and disputes after it, the stream last: always in this order.
 """
@@ -19,7 +19,7 @@ from payments.states import SUCCEEDED
 from registry import database, live
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "refunds.sql")
 
 
 class Held(NamedTuple):

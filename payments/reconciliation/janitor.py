@@ -1,7 +1,7 @@
 """What no worker looks at by itself: payments that wait for an action, and what workers gave up while it was in doubt.
 
 The processor is asked first, always, and nothing is sent from here: what has an answer now is made due, and a worker
-settles it by asking for itself (dispatch.py, refund_dispatch.py). The older it is, the less often it is asked about.
+settles it by asking for itself (the two dispatch.py). The older it is, the less often it is asked about.
 """
 
 import asyncio
@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from payments import lifecycle, stopped_refunds
+from payments import lifecycle
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, GivesBack, Order, Outcome, Processor, Result
-from payments.reconcile import accounts_of, shuffled
+from payments.reconciliation.comparison import accounts_of, shuffled
+from payments.refunds import stopped as stopped_refunds
 from payments.states import REQUIRES_ACTION
 from registry import database, telemetry
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parent / "sql" / "janitor.sql")
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "janitor.sql")
 
 ACTOR = "janitor"  # in the audit trail
 NEWS = "The processor has news of it"  # in the payment's timeline, which payers read

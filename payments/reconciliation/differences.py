@@ -13,17 +13,18 @@ from django.db.models.functions import Now
 from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
-from payments import events, lifecycle, reconcile
+from payments import events, lifecycle
 from payments.errors import PaymentError
 from payments.models import Difference
 from payments.money import share
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks
+from payments.reconciliation import comparison, verdicts
 from payments.states import CANCELED, FAILED, SUCCEEDED
 from registry import audit, database, live
 from registry.sync import sync_twin
 
-SQL = database.statements(Path(__file__).parent / "sql" / "differences.sql")
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "differences.sql")
 
 AROUND = timedelta(seconds=2)  # of a booking's time: its record is looked for there
 BOOKED_FOR = "Booked at the processor, not by this service."  # on the payment and in its timeline
@@ -61,12 +62,12 @@ async def look_again(*, difference_id: int, actor: str, reason: str) -> bool | N
 async def _agrees(processor: Processor, account: Account, found: Difference) -> bool:
     if found.kind == Difference.Kind.MISSING_THERE or not isinstance(processor, ShowsBooks):
         return await _is_there(processor, account, found)
-    records, known = await _records(processor, account, found), dict[UUID, reconcile.Ours]()
-    await reconcile.learn(account, records, known)
+    records, known = await _records(processor, account, found), dict[UUID, verdicts.Ours]()
+    await comparison.learn(account, records, known)
     # Read alone, the second of two bookings without names would pass for the first.
     seen = set(known) if found.kind == Difference.Kind.DUPLICATE else set()
-    findings = [one for record in records if (one := reconcile.judge(account, record, known, seen))]
-    await reconcile.write(account, [one for one in findings if (one.kind, one.key) == (found.kind, found.key)])
+    findings = [one for record in records if (one := verdicts.judge(account, record, known, seen))]
+    await comparison.write(account, [one for one in findings if (one.kind, one.key) == (found.kind, found.key)])
     return not any((one.kind, one.key) == (found.kind, found.key) for one in findings)
 
 
@@ -80,16 +81,16 @@ async def _records(processor: ShowsBooks, account: Account, found: Difference) -
 
 async def _is_there(processor: Processor, account: Account, found: Difference) -> bool:
     rows = await database.fetch(
-        reconcile.SQL["known"], {"tenant": found.tenant_id, "correlations": [found.correlation_id]}
+        comparison.SQL["known"], {"tenant": found.tenant_id, "correlations": [found.correlation_id]}
     )
     if not rows:
         return False
-    ours = reconcile.Ours(*rows[0])
+    ours = verdicts.Ours(*rows[0])
     if ours.status != SUCCEEDED or ours.processor_id != account.id:
         return True  # it is not ours to be there any more
     answer = await processor.look_up(ours.order(account), account)
     if answer.result is Result.UNKNOWN:
-        raise reconcile.Unanswered(f"{account.name} gave no clear answer ({answer.code})")
+        raise comparison.Unanswered(f"{account.name} gave no clear answer ({answer.code})")
     return answer.result is Result.BOOKED
 
 
@@ -97,7 +98,7 @@ async def book(*, difference_id: int, actor: str, reason: str) -> bool:
     """Take a booking that only the processor has into our books, as a payment of its own. False: resolved before.
 
     The payment that the sender knows, if there is one, stays as it was told. Raises NotBookable (409), also where that
-    payment may yet become this booking.
+    payment may yet become this booking, or the processor shows it no more; Unanswered where it does not say.
     """
     found = await _open(difference_id)
     if found is None:
@@ -105,10 +106,21 @@ async def book(*, difference_id: int, actor: str, reason: str) -> bool:
     if found.kind not in (Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE) or not found.their_amount:
         raise NotBookable
     account = await _account(found)
+    async with KINDS[account.kind]() as processor:
+        await _must_stand(processor, account, found)
     event = await database.retrying(lambda: _book(found, account, actor, reason))
     if event:
         live.tell([event])
     return event is not None or await _is_booked(found)
+
+
+async def _must_stand(processor: Processor, account: Account, found: Difference) -> None:
+    """The operator looks at what was found then; money is booked for what the processor says now."""
+    noted = (found.reference, found.correlation_id, found.their_amount, found.their_currency)
+    for record in await _records(cast(ShowsBooks, processor), account, found):
+        if noted == (record.reference[:255], record.correlation_id, record.amount, record.currency.upper()):
+            return
+    raise NotBookable("its processor does not show this booking as it was found: look again")
 
 
 async def _book(found: Difference, account: Account, actor: str, reason: str) -> live.Event | None:
@@ -117,7 +129,7 @@ async def _book(found: Difference, account: Account, actor: str, reason: str) ->
         "id": found.pk,
         "actor": actor[:150],
         "note": reason,
-        "why": reconcile.EXTERNAL,
+        "why": verdicts.EXTERNAL,
         "description": BOOKED_FOR,
         "fee": share(cast(int, found.their_amount), account.fee_ppm),
         "correlation": _external(account, found),
@@ -157,7 +169,7 @@ def _refuse_unless_over(held: tuple[str] | None) -> None:
 
 def _external(account: Account, found: Difference) -> UUID:
     twice_there = found.kind == Difference.Kind.DUPLICATE and found.key == found.reference
-    return reconcile.external_id(account, None if twice_there else found.correlation_id, found.reference)
+    return verdicts.external_id(account, None if twice_there else found.correlation_id, found.reference)
 
 
 async def _is_booked(found: Difference) -> bool:
@@ -180,7 +192,7 @@ async def _open(difference_id: int) -> Difference | None:
 
 async def _account(found: Difference) -> Account:
     """Raises PaymentError (422) where the processor is gone."""
-    for account in await reconcile.accounts_of(found.tenant_id):
+    for account in await comparison.accounts_of(found.tenant_id):
         if account.id == found.processor_id:
             return account
     raise PaymentError("its processor cannot be asked any more")

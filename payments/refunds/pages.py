@@ -7,11 +7,11 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from payments import refund_forms
 from payments.models import Payment
 from payments.money import decimal_text
-from payments.owing import left_of
-from payments.refunds import gives_back
+from payments.refunds import forms
+from payments.refunds.debts import gives_back
+from payments.refunds.owing import left_of
 from registry.errors import Problem
 from registry.pages import PageRequest, known, page
 from registry.visitors import MAY_ACT, Visitor
@@ -26,14 +26,14 @@ async def refund(request: PageRequest, correlation_id: UUID) -> HttpResponse:
         raise Http404
     if request.method != "POST":
         left = decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency)
-        typed = refund_forms.Typed(amount=left, reason="", key=uuid4().hex)
+        typed = forms.Typed(amount=left, reason="", key=uuid4().hex)
         return _form(request, visitor, payment, typed)
     posted = {name: request.POST.get(name, "") for name in ("amount", "reason", "key")}
-    typed, units = refund_forms.check(payment, **posted)
+    typed, units = forms.check(payment, **posted)
     if typed.wrong:
         return _form(request, visitor, payment, typed, status=422)
     try:
-        await refund_forms.carry_out(
+        await forms.carry_out(
             tenant_id=visitor.tenant.pk,
             correlation_id=correlation_id,
             units=units,
@@ -69,7 +69,7 @@ def _address(name: str, visitor: Visitor, correlation_id: UUID) -> str:
 
 
 def _form(
-    request: PageRequest, visitor: Visitor, payment: Payment, typed: refund_forms.Typed, *, status: int = 200
+    request: PageRequest, visitor: Visitor, payment: Payment, typed: forms.Typed, *, status: int = 200
 ) -> HttpResponse:
     context = {
         "visitor": visitor,

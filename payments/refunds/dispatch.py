@@ -1,4 +1,4 @@
-"""Paying debts back: claim → write down → send → settle, as dispatch.py does for payments. Asking for refunds: refunds.py.
+"""Paying debts back: claim → write down → send → settle, as payments/dispatch.py does for payments. Asking for refunds: debts.py.
 
 A refund has one name for ever, its public id, and goes to the processor that booked the payment and nowhere else. Whatever
 was sent and not answered is looked up there before it is sent again; only what was certainly never returned is stamped anew.
@@ -20,7 +20,7 @@ from psycopg import AsyncConnection
 from payments import events, routing
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, GivesBack, Outcome, Processor, Result
-from payments.refund_decisions import (
+from payments.refunds.decisions import (
     Claim,
     Verdict,
     after_repeat,
@@ -30,7 +30,7 @@ from payments.refund_decisions import (
     still_in_doubt,
     unknown,
 )
-from payments.refund_states import CLOSED, OWED, PROCESSING, UNCERTAIN
+from payments.refunds.states import CLOSED, OWED, PROCESSING, UNCERTAIN
 from payments.routing import Atlas
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
@@ -39,7 +39,7 @@ from registry.arrays import Bigints, Texts, unless_empty
 from registry.batching import Batcher
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "refunds.sql")
 
 LEASE = 30.0  # seconds; longer than a look-up and a send together, and than any pause of ours
 SEND_WITHIN = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile

@@ -1,0 +1,152 @@
+"""What a processor's records and our payments say about each other, beside each other. No I/O: comparison.py reads both."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+
+from payments.models import Difference
+from payments.processors.base import Account, Order, Record
+from payments.states import SUCCEEDED, TERMINAL
+
+EXTERNAL = "booked as external"  # reason of the attempt of a payment that we did not send
+UNDER_WAY = timedelta(minutes=15)  # after its last change that what a worker finds out may still settle a payment
+_NAMESPACE = UUID("b6e5a1c2-6d0f-4f43-9a37-1c8a3f0f7d11")  # of payments that we did not send
+
+Kind = Difference.Kind
+
+
+class Ours(NamedTuple):
+    """A payment as we know it, in the order of _COLUMNS."""
+
+    id: int
+    correlation_id: UUID
+    amount: int
+    currency: str
+    refunded: int
+    requested_at: datetime | None
+    status: str
+    processor_id: int | None
+    created_at: datetime
+    changed_at: datetime
+    reference: str | None
+    booked_for: str | None  # external: the correlation id that the processor knows
+
+    def order(self, account: Account, reference: str = "") -> Order:
+        return Order(
+            correlation_id=UUID(self.booked_for) if self.booked_for else self.correlation_id,
+            amount=self.amount,
+            currency=self.currency,
+            requested_at=self.requested_at or self.created_at,
+            tenant_id=account.tenant_id,
+            reference=reference or self.reference or "",
+        )
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference, as it is written down."""
+
+    kind: str
+    key: str
+    requested_at: datetime
+    correlation_id: UUID | None = None
+    reference: str = ""
+    payment_id: int | None = None
+    our_status: str = ""
+    our_amount: int | None = None
+    our_currency: str = ""
+    our_refunded: int | None = None
+    their_amount: int | None = None
+    their_currency: str = ""
+    their_refunded: int | None = None
+
+
+def external_id(account: Account, correlation_id: UUID | None, reference: str) -> UUID:
+    """The id of the payment that stands for a booking of theirs that we did not make: the same every time."""
+    return uuid5(_NAMESPACE, f"{account.tenant_id}:{account.id}:{correlation_id or reference}")
+
+
+def names(account: Account, record: Record) -> list[UUID]:
+    """The ids under which a record may stand in our books."""
+    ids = [external_id(account, None, record.reference)]
+    if record.correlation_id:
+        ids += external_id(account, record.correlation_id, ""), record.correlation_id
+    return ids
+
+
+def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[UUID]) -> Finding | None:
+    """What is wrong with a record of theirs beside what we know; None where nothing is. `seen`: payments found there."""
+    known = [one for name in names(account, record) if (one := by_id.get(name))]
+    booked = [one for one in known if one.status == SUCCEEDED and one.processor_id == account.id]
+    for one in booked:
+        if _is_its_booking(one, record, seen):
+            seen.add(one.correlation_id)
+            return _differs(record, one)
+    if booked:
+        return _finding(Kind.DUPLICATE, record, booked[0], key=record.reference or str(booked[0].correlation_id))
+    ours = by_id.get(record.correlation_id) if record.correlation_id else None
+    if ours is not None and ours.status == SUCCEEDED:
+        return _finding(Kind.DUPLICATE, record, ours)  # booked at another processor by our books
+    if ours is not None and _is_under_way(ours):
+        return None
+    return _finding(Kind.MISSING_HERE, record, ours)
+
+
+def _is_its_booking(ours: Ours, record: Record, seen: set[UUID]) -> bool:
+    """By its name there; where a side has no names for bookings, the first that is met."""
+    if ours.reference and record.reference:
+        return ours.reference == record.reference
+    return ours.correlation_id not in seen
+
+
+def _is_under_way(ours: Ours) -> bool:
+    """Also what waits for an action: workers have nothing to do for it, and it may be booked any moment."""
+    return ours.status not in TERMINAL and datetime.now(UTC) - ours.changed_at < UNDER_WAY
+
+
+def _differs(record: Record, ours: Ours) -> Finding | None:
+    if record.currency.upper() != ours.currency:
+        return _finding(Kind.CURRENCY, record, ours)
+    if record.amount != ours.amount:
+        return _finding(Kind.AMOUNT, record, ours)
+    if record.refunded != ours.refunded:
+        return _finding(Kind.REFUNDED, record, ours)
+    return None
+
+
+def _finding(kind: Kind, record: Record, ours: Ours | None, *, key: str = "") -> Finding:
+    return Finding(
+        kind=kind.value,
+        key=key or str(record.correlation_id or record.reference),
+        requested_at=record.requested_at,
+        correlation_id=record.correlation_id,
+        reference=record.reference[:255],
+        their_amount=record.amount,
+        their_currency=record.currency.upper(),
+        their_refunded=record.refunded,
+        **_our_side(ours),
+    )
+
+
+def _our_side(ours: Ours | None) -> dict[str, Any]:
+    if ours is None:
+        return {}
+    return {
+        "payment_id": ours.id,
+        "our_status": ours.status,
+        "our_amount": ours.amount,
+        "our_currency": ours.currency,
+        "our_refunded": ours.refunded,
+    }
+
+
+def missing_there(ours: Ours) -> Finding:
+    return Finding(
+        kind=Kind.MISSING_THERE.value,
+        key=str(ours.correlation_id),
+        requested_at=ours.requested_at or ours.created_at,
+        correlation_id=ours.correlation_id,
+        reference=ours.reference or "",
+        **_our_side(ours),
+    )

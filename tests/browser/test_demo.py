@@ -1,0 +1,71 @@
+"""The demo as a newcomer meets it, on the whole service that `make run` starts: a card payment, a refund, its webhooks."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.conftest import MODES
+from tests.registry.test_up import Running, clean_environment
+
+PATIENCE = 60_000  # ms: seven processes on two cores that other tests use as well
+
+
+@pytest.fixture
+async def demo(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
+    """What the panel of a running demo says."""
+    command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
+    environ = clean_environment(REGISTRY_DATA=str(tmp_path / "data"))
+    running = await asyncio.to_thread(Running, command, tmp_path, environ)
+    try:
+        await asyncio.to_thread(running.until, lambda: "the data stays" in running.out)
+        yield dict(re.findall(r"│ (\w[\w ]*?) {2,}(\S+)", running.out))
+    finally:
+        await asyncio.to_thread(running.close)
+
+
+@pytest.fixture
+async def newcomer(browser: Browser, demo: dict[str, str]) -> AsyncIterator[Page]:
+    async with await browser.new_context(base_url=demo["Page"], **MODES["light"]) as context:
+        context.set_default_timeout(PATIENCE)
+        yield await context.new_page()
+
+
+async def test_a_newcomer_pays_by_card_refunds_it_and_sees_the_webhooks(newcomer: Page, demo: dict[str, str]):
+    page = newcomer
+    await page.goto("/login")
+    await page.get_by_label("User name").fill(demo["Login"])
+    await page.get_by_label("Password").fill(demo["Password"])
+    await page.get_by_role("button", name="Sign in").click()
+
+    await page.goto("/?tenant=demo")
+    await page.get_by_label("Amount").fill("42.00")
+    await page.get_by_role("button", name="Pay by card").click()
+    await page.get_by_role("link", name="Choose a card").click()
+    await page.get_by_role("button", name="asks for 3-D Secure").click()
+    await page.get_by_role("button", name="Complete authentication").click()
+    await expect(page.locator("[data-pill-here] .pill")).to_have_text("●succeeded", timeout=PATIENCE)
+
+    await page.get_by_role("link", name="Refund…").click()
+    await page.get_by_label("Amount").fill("12.00")
+    await page.get_by_label("Why").fill("one was broken")
+    await page.get_by_role("button", name="Refund").click()
+    await expect(page.get_by_text("12.00").first).to_be_visible(timeout=PATIENCE)
+
+    await page.goto("/webhooks?tenant=demo")
+    await page.get_by_role("link", name="The demo's shop").click()
+    for kind in ("payment.requires_action", "payment.succeeded", "refund.returned"):
+        await heard(page, kind)
+
+
+async def heard(page: Page, kind: str) -> None:
+    """Its delivery is on the page; a page shows what there was when it was asked for."""
+    row = page.locator("tr[data-delivery]", has_text=kind).filter(has_text="delivered").first
+    async with asyncio.timeout(PATIENCE / 1000):
+        while not await row.is_visible():
+            await asyncio.sleep(0.2)
+            await page.reload()
