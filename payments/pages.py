@@ -189,14 +189,15 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
     payment = await queries.detail_of(tenant_id, correlation_id)
     if payment is None:
         raise Http404
+    refund = await refund_link(visitor, correlation_id)
     if request.htmx:
-        return render(request, "payments/_payment.html", {"payment": payment})
+        return render(request, "payments/_payment.html", {"payment": payment, "refund": refund})
     context = {
         "payment": payment,
+        "refund": refund,
         "tenant": visitor.tenant if visitor else await Tenant.async_objects.aget(pk=tenant_id),
         "token": live_token(tenant_id, correlation_id),
         "back": f"/?{urlencode({'tenant': visitor.tenant.slug})}" if visitor else None,
-        "refund": await refund_link(visitor, correlation_id),
     }
     return await with_action(request, context)
 

@@ -38,7 +38,14 @@ MANY = 1000  # rows removed from one table; unswept, what they leave on its page
 
 # Two processes share the files out: what takes longest is begun first, and no two that want the machine to themselves
 # stand next to each other.
-FIRST = ("chaos/test_chaos", "registry/test_up", "browser/test_pages", "browser/test_live", "registry/test_database")
+FIRST = (
+    "chaos/test_chaos",
+    "registry/test_up",
+    "browser/test_demo",
+    "browser/test_pages",
+    "browser/test_live",
+    "registry/test_database",
+)
 
 
 @pytest.hookimpl(trylast=True)
