@@ -8,6 +8,7 @@ from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
 from payments import events
+from payments.errors import PaymentError
 from payments.models import DeadLetter
 from registry import audit, database, live
 from registry.sync import sync_twin
@@ -17,13 +18,19 @@ REPLAYED = "An operator tries it again."  # readers of the timeline may be payer
 
 
 class _PaymentMovedOn(Exception):
-    """The payment is neither failed nor in doubt, or its booking stands in the books already: there is nothing to replay."""
+    """The payment is neither failed nor in doubt: there is nothing to replay."""
+
+
+class BookedAsExternal(PaymentError):
+    """Its booking stands in the books as a payment of its own: sending it again would charge its payer twice. Close the letter."""
+
+    status = 409
 
 
 async def replay(*, dead_letter_id: int, actor: str, reason: str) -> bool:
     """Make the payment due again, once. False when the letter was resolved before, or the payment has moved on.
 
-    A payment whose booking was taken into the books as external is not sent again. A failed payment is queued; one in doubt stays so and is asked about at its processor first.
+    Raises BookedAsExternal (409). A failed payment is queued; one in doubt stays so and is asked about at its processor first.
     """
 
     async def once() -> live.Event | None:
@@ -60,18 +67,13 @@ async def close(*, dead_letter_id: int, actor: str, reason: str) -> bool:
     return await database.retrying(once)
 
 
-async def replay_all(*, dead_letter_ids: list[int], actor: str, reason: str) -> int:
-    """Replay each in its own transaction; how many were."""
-    return sum([await replay(dead_letter_id=pk, actor=actor, reason=reason) for pk in dead_letter_ids])
-
-
 async def close_all(*, dead_letter_ids: list[int], actor: str, reason: str) -> int:
     """Close each in its own transaction; how many were."""
     return sum([await close(dead_letter_id=pk, actor=actor, reason=reason) for pk in dead_letter_ids])
 
 
 replay_sync, close_sync = sync_twin(replay), sync_twin(close)
-replay_all_sync, close_all_sync = sync_twin(replay_all), sync_twin(close_all)
+close_all_sync = sync_twin(close_all)
 
 
 async def _replay(dead_letter_id: int, actor: str) -> live.Event | None:
@@ -82,7 +84,9 @@ async def _replay(dead_letter_id: int, actor: str) -> live.Event | None:
         row = await cursor.fetchone()
     if row is None:
         return None
-    tenant, position, correlation, status, amount, currency, attempt, at, sequence = row
+    tenant, position, correlation, status, amount, currency, attempt, at, sequence, external = row
+    if external:
+        raise BookedAsExternal
     if position is None:
         raise _PaymentMovedOn
     return events.event(

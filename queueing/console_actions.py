@@ -16,7 +16,6 @@ from registry.visitors import Visitor
 
 SELECTED = 100  # dead letters of one replay
 SHOWN = 10  # rows named on the page
-LONGEST_BACK = 500  # characters of the address to go back to
 
 
 # -- The tenant --------------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ import psycopg
 
 from registry import database
 from registry.errors import Unavailable
+from registry.sync import endings
 
 log = logging.getLogger(__name__)
 
 EVERY = 0.02  # seconds: at most that many hints to the drains of a table, however many commits
+LAST_HINTS = 1.0  # seconds that a loop's end waits for hints on their way
 
 
 class Waker:
@@ -50,3 +52,17 @@ def wake(queue: str) -> None:
     if found is None:
         found = _wakers[key] = Waker(queue)
     found.wake()
+
+
+async def close() -> None:
+    """Let the hints on their way arrive, and forget this loop's wakers: one that came later would open its pool again."""
+    loop = asyncio.get_running_loop()
+    mine = [_wakers.pop(key) for key in list(_wakers) if key[0] is loop]
+    if tasks := [waker.task for waker in mine if waker.task]:
+        _, late = await asyncio.wait(tasks, timeout=LAST_HINTS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+endings.append(close)

@@ -8,13 +8,13 @@ from asgiref.sync import async_to_sync
 
 from registry import database, live, reach
 
-# What rooms above hold per loop, and close first: what the spill of a loop cannot store, another process must find.
+# What rooms above hold per loop; what was named last stands on what was named before, and closes first.
 endings: list[Callable[[], Awaitable[None]]] = []
 
 
 async def end_loop() -> None:
     """Close whatever the running loop holds. Its owner calls this last."""
-    for close in endings:
+    for close in reversed(endings):
         await close()
     await live.close()
     await reach.close()

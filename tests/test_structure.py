@@ -22,6 +22,7 @@ from django.db.migrations.operations.base import Operation
 from django.urls import URLPattern, URLResolver, get_resolver
 from django_migration_linter import MigrationLinter
 
+from payments.refunds.states import CLOSED, REFUND_ARROWS, REFUND_LOOKS, RefundStatus
 from payments.states import ARROWS, LOOKS, OPEN, TERMINAL, Status, sources_of
 from registry import database
 from registry.api import api
@@ -140,8 +141,14 @@ def test_every_module_that_talks_to_stripe_is_checked_strictly():
     rules = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
     strict = {name for rule in rules if rule.get("disallow_untyped_defs") for name in rule["module"]}
 
-    modules = {f"payments.processors.{path.stem}" for path in (PROJECT / "payments/processors").glob("stripe*.py")}
+    modules = {
+        path.removesuffix(".py").replace("/", ".")
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if any(name.split(".")[0] == "stripe" for name in imports(tree))
+    }
 
+    assert modules
     assert modules <= strict
 
 
@@ -210,6 +217,14 @@ def test_every_state_has_arrows_and_a_look_with_shape_colour_and_sentence():
         assert look.sentence.endswith(".")
     assert len({(look.shape, look.colour) for look in LOOKS.values()}) == len(LOOKS)
     assert len({look.shape for look in LOOKS.values()}) == len(LOOKS)  # colour alone tells nobody anything
+
+
+def test_every_state_of_a_refund_has_arrows_and_a_look_and_what_is_closed_changes_only_by_the_processors_word():
+    assert set(REFUND_ARROWS) == set(REFUND_LOOKS) == set(RefundStatus)
+    assert all(look.sentence.endswith(".") for look in REFUND_LOOKS.values())
+    reached = set().union(*REFUND_ARROWS.values())
+    assert reached == set(RefundStatus)
+    assert {target for state in CLOSED for target in REFUND_ARROWS[state]} == CLOSED
 
 
 def test_every_states_colour_stands_in_the_style_sheet():

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db import models
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from payments import deadletters
 from payments.admin.lists import Searchable, WithPayment
+from payments.deadletters import BookedAsExternal
 from payments.models import DeadLetter
 from registry.operators.guard import Done, Order, guarded
 from registry.operators.lists import (
@@ -48,9 +49,14 @@ class ResolutionFilter(admin.SimpleListFilter):
 
 
 def _replay(page: TenantScoped, order: Order) -> Done:
-    ids = [letter.pk for letter in order.rows]
-    done = deadletters.replay_all_sync(dead_letter_ids=ids, actor=order.actor, reason=order.reason)
-    return Done(rows=done, lost=len(ids) - done)
+    done, refused = 0, 0
+    for letter in order.rows:
+        try:
+            done += deadletters.replay_sync(dead_letter_id=letter.pk, actor=order.actor, reason=order.reason)
+        except BookedAsExternal as error:
+            refused += 1
+            page.message_user(order.request, f"{letter.payment_id}: {error.detail}", messages.ERROR)
+    return Done(rows=done, lost=len(order.rows) - done - refused)
 
 
 def _close(page: TenantScoped, order: Order) -> Done:

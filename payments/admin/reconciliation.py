@@ -1,5 +1,6 @@
 """Operators' pages of what processors' books and ours differ in: look again, book as external, note and close."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,18 +75,22 @@ def _look_again(page: TenantScoped, order: Order) -> Done:
 
 
 def _book(page: TenantScoped, order: Order) -> Done:
-    """Each for itself: one that cannot be booked holds up none of the others, and says why."""
-    booked, refused = 0, 0
+    """Each for itself: one that cannot be booked holds up none of the others, and says why. Who is silent is asked once."""
+    booked, refused, unasked = 0, 0, Counter[int]()
     for row in order.rows:
+        if row.processor_id in unasked:
+            unasked[row.processor_id] += 1
+            continue
         try:
             booked += differences.book_sync(difference_id=row.pk, actor=order.actor, reason=order.reason)
         except NotBookable as error:
             refused += 1
             page.message_user(order.request, f"{row.key} is not booked: {error.detail}", messages.ERROR)
         except Unanswered:
-            refused += 1
-            page.message_user(order.request, f"{row.key} is not booked: its processor does not answer.", messages.ERROR)
-    return Done(rows=booked, lost=len(order.rows) - booked - refused)
+            unasked[row.processor_id] += 1
+    if silent := unasked.total():
+        page.message_user(order.request, f"{silent} are not booked: no answer from their processor.", messages.ERROR)
+    return Done(rows=booked, lost=len(order.rows) - booked - refused - silent)
 
 
 def _close(page: TenantScoped, order: Order) -> Done:

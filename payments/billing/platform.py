@@ -51,7 +51,7 @@ async def account() -> AsyncIterator[stripe.StripeClient]:
         log.warning("the platform's Stripe account refused or did not answer", extra={"error": repr(error)[:300]})
         raise BillingAway from error
     finally:
-        await http.close_async()
+        await http.close_async()  # type: ignore[no-untyped-call]
 
 
 # -- Subscribing --------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ async def _price(client: stripe.StripeClient, plan: Plan) -> str:
 async def _customer(client: stripe.StripeClient, tenant: Tenant, plan: Plan, email: str) -> str:
     known = await Subscription.async_objects.filter(pk=tenant.pk).exclude(stripe_customer="").afirst()
     if known is not None:
-        return known.stripe_customer
+        return str(known.stripe_customer)
     customer = await client.v1.customers.create_async(
         {"name": tenant.name, "email": email, "metadata": {"registry_tenant": str(tenant.pk)}},
         {"idempotency_key": f"registry:customer:{tenant.pk}:{tenant.slug}"},

@@ -72,7 +72,6 @@ class Endpoint(AsyncModelMixin, models.Model):
     breaker = models.CharField(max_length=10, choices=Breaker, default=Breaker.CLOSED)
     failures = models.IntegerField(default=0, help_text="in a row")
     breaker_changed_at = models.DateTimeField(db_default=Now())
-    probe_at = models.DateTimeField(null=True, help_text="when an open breaker lets the next probe through")
 
     class Meta:
         ordering = ["key"]

@@ -51,6 +51,7 @@ async def look_again(*, difference_id: int, actor: str, reason: str) -> bool | N
     if found.payment_id:
         correlations = [found.correlation_id] if found.correlation_id else []
         await lifecycle.look_again(tenant_id=found.tenant_id, correlation_ids=correlations)
+    await database.release()  # others may have it while the processor is asked
     async with KINDS[account.kind]() as processor:
         agreed = await _agrees(processor, account, found)
     if agreed:
@@ -106,6 +107,7 @@ async def book(*, difference_id: int, actor: str, reason: str) -> bool:
     if found.kind not in (Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE) or not found.their_amount:
         raise NotBookable
     account = await _account(found)
+    await database.release()  # others may have it while the processor is asked
     async with KINDS[account.kind]() as processor:
         await _must_stand(processor, account, found)
     event = await database.retrying(lambda: _book(found, account, actor, reason))
@@ -131,6 +133,9 @@ async def _book(found: Difference, account: Account, actor: str, reason: str) ->
         "note": reason,
         "why": verdicts.EXTERNAL,
         "description": BOOKED_FOR,
+        "amount": found.their_amount,
+        "currency": found.their_currency,
+        "reference": found.reference,
         "fee": share(cast(int, found.their_amount), account.fee_ppm),
         "correlation": _external(account, found),
     }

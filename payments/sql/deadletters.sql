@@ -13,6 +13,10 @@ WITH letter AS (
     UPDATE payments_deadletter SET resolution = 'replayed', resolved_at = now(), resolved_by = %(actor)s
     WHERE id = %(id)s AND resolution = ''
     RETURNING tenant_id, payment_id
+), external AS MATERIALIZED (
+    SELECT FROM letter l JOIN payments_payment p ON p.tenant_id = l.tenant_id AND p.id = l.payment_id
+    JOIN payments_difference d ON d.tenant_id = p.tenant_id AND d.correlation_id = p.correlation_id
+    WHERE d.kind = 'missing_here' AND d.resolution = 'booked'
 ), moved AS (
     UPDATE payments_payment p
     SET status = CASE p.status WHEN 'failed' THEN 'queued' ELSE p.status END,
@@ -20,11 +24,7 @@ WITH letter AS (
         sequence = p.sequence + 1, run_at = now(), changed_at = now(), tries_from = p.attempt
     FROM letter
     WHERE p.tenant_id = letter.tenant_id AND p.id = letter.payment_id AND p.status IN ('failed', 'uncertain')
-        AND NOT EXISTS (
-            SELECT FROM payments_difference d
-            WHERE d.tenant_id = p.tenant_id AND d.correlation_id = p.correlation_id AND d.kind = 'missing_here'
-                AND d.resolution = 'booked'
-        )
+        AND NOT EXISTS (SELECT FROM external)
     RETURNING p.tenant_id, p.id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.changed_at, p.sequence
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position)
@@ -36,7 +36,8 @@ WITH letter AS (
     SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, %(detail)s
     FROM moved m JOIN numbered n USING (tenant_id)
 )
-SELECT l.tenant_id, n.position, m.correlation_id, m.status, m.amount, m.currency, m.attempt, m.changed_at, m.sequence
+SELECT l.tenant_id, n.position, m.correlation_id, m.status, m.amount, m.currency, m.attempt, m.changed_at, m.sequence,
+    EXISTS (SELECT FROM external)
 FROM letter l
 LEFT JOIN moved m ON m.tenant_id = l.tenant_id AND m.id = l.payment_id
 LEFT JOIN numbered n ON n.tenant_id = l.tenant_id;

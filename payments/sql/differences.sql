@@ -4,10 +4,12 @@ SELECT status FROM payments_payment WHERE tenant_id = %(tenant)s AND correlation
 
 -- name: book
 -- A booking that only the processor knew of becomes a payment of its own: booked, with its ledger lines, roll-ups and event.
--- Its id follows from what it is of, so that it can be booked once; the difference is resolved in the same statement.
+-- Its id follows from what it is of, so that it can be booked once; the difference is resolved in the same statement, and only
+-- if it still says what the processor was asked about.
 WITH chosen AS (
     UPDATE payments_difference SET resolution = 'booked', resolved_at = now(), resolved_by = %(actor)s, note = %(note)s
     WHERE tenant_id = %(tenant)s AND id = %(id)s AND resolution = '' AND kind IN ('missing_here', 'duplicate')
+        AND their_amount = %(amount)s AND their_currency = %(currency)s AND reference = %(reference)s
     RETURNING *
 ), booked AS (
     INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,

@@ -102,6 +102,8 @@ WHERE NOT EXISTS (
 )
 ORDER BY n.kind, n.key
 ON CONFLICT (tenant_id, processor_id, kind, key) WHERE resolution = '' DO UPDATE
-SET seen_at = now(), our_status = excluded.our_status, our_amount = excluded.our_amount,
-    our_refunded = excluded.our_refunded, their_amount = excluded.their_amount, their_refunded = excluded.their_refunded
+SET seen_at = now(), correlation_id = excluded.correlation_id, reference = excluded.reference, payment_id = excluded.payment_id,
+    our_status = excluded.our_status, our_amount = excluded.our_amount, our_currency = excluded.our_currency,
+    our_refunded = excluded.our_refunded, their_amount = excluded.their_amount, their_currency = excluded.their_currency,
+    their_refunded = excluded.their_refunded
 RETURNING d.id;

@@ -15,7 +15,6 @@ RETRIES = (3 * 86_400, 5 * 86_400, 7 * 86_400)  # seconds between tries, as a da
 def make(state: State, subscription: Thing, *, reason: str, amount: int, start: int, end: int) -> Thing:
     """An open invoice for a period of a subscription; nothing is charged yet."""
     name = new_id("in")
-    item = subscription["items"]["data"][0]
     invoice = state.add(
         {
             "id": name,
@@ -36,17 +35,7 @@ def make(state: State, subscription: Thing, *, reason: str, amount: int, start: 
             "invoice_pdf": None,
             "lines": {
                 "object": "list",
-                "data": [
-                    {
-                        "id": new_id("il"),
-                        "object": "line_item",
-                        "amount": amount,
-                        "currency": subscription["currency"],
-                        "description": state.find("product", item["price"]["product"])["name"],
-                        "period": {"start": start, "end": end},
-                        "quantity": item["quantity"],
-                    }
-                ],
+                "data": [_line(state, subscription, amount=amount, start=start, end=end)],
                 "has_more": False,
                 "url": f"/v1/invoices/{name}/lines",
             },
@@ -54,13 +43,7 @@ def make(state: State, subscription: Thing, *, reason: str, amount: int, start: 
             "metadata": {},
             "next_payment_attempt": None,
             "number": f"SANDBOX-{len(state.kinds['invoice']) + 1:04d}",
-            "parent": {
-                "type": "subscription_details",
-                "subscription_details": {
-                    "metadata": dict(subscription["metadata"]),
-                    "subscription": subscription["id"],
-                },
-            },
+            "parent": {"type": "subscription_details", "subscription_details": _parent(subscription)},
             "period_end": end,
             "period_start": start,
             "status": "open",
@@ -74,6 +57,23 @@ def make(state: State, subscription: Thing, *, reason: str, amount: int, start: 
     state.tell("invoice.created", {**invoice, "status": "draft"})
     state.tell("invoice.finalized", invoice)
     return invoice
+
+
+def _line(state: State, subscription: Thing, *, amount: int, start: int, end: int) -> Thing:
+    item = subscription["items"]["data"][0]
+    return {
+        "id": new_id("il"),
+        "object": "line_item",
+        "amount": amount,
+        "currency": subscription["currency"],
+        "description": state.find("product", item["price"]["product"])["name"],
+        "period": {"start": start, "end": end},
+        "quantity": item["quantity"],
+    }
+
+
+def _parent(subscription: Thing) -> Thing:
+    return {"metadata": dict(subscription["metadata"]), "subscription": subscription["id"]}
 
 
 def pay(state: State, invoice: Thing, method: str | None) -> bool:

@@ -5,7 +5,7 @@ import time
 from functools import lru_cache
 from uuid import UUID
 
-_TENANT_BITS, _NUMBER_BITS = 48, 62
+_NUMBER_BITS = 62
 
 
 @lru_cache(65536)

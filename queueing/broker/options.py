@@ -45,7 +45,6 @@ OPTIONS = (
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 COLUMNS = tuple(option.column for option in OPTIONS)
-VISIBILITY = frozenset({"delay_seconds", "window_seconds", "ttl_seconds"})  # decide when what waits may be read
 
 
 def parse(options: dict[str, Any]) -> dict[str, int | bool]:

@@ -241,9 +241,9 @@ async def test_a_payment_whose_booking_was_taken_into_the_books_is_not_sent_agai
     await compare(tenant)
     await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
 
-    replayed = await by_hand(deadletters.replay, dead_letter_id=letter.pk, actor="olga", reason=WHY)
+    with pytest.raises(deadletters.BookedAsExternal):
+        await by_hand(deadletters.replay, dead_letter_id=letter.pk, actor="olga", reason=WHY)
 
-    assert not replayed
     assert (await in_thread(Payment.objects.get, pk=payment.pk)).status == FAILED
 
 
@@ -260,7 +260,8 @@ async def test_a_replay_waits_for_whoever_is_taking_the_booking_into_the_books(t
         await eventually(somebody_waits)
         await conn.execute("UPDATE payments_difference SET resolution = 'booked' WHERE id = %s", [one.pk])
 
-    assert await replay is False
+    with pytest.raises(deadletters.BookedAsExternal):
+        await replay
 
 
 async def test_what_its_processor_does_not_show_any_more_is_not_booked(tenant, books):
@@ -273,3 +274,32 @@ async def test_what_its_processor_does_not_show_any_more_is_not_booked(tenant, b
         await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert not await in_thread(Payment.objects.exists)
+
+
+async def test_only_what_the_processor_was_asked_about_is_booked(tenant, books, monkeypatch):
+    """A comparison that finds other figures while the processor is asked."""
+    await in_thread(book_there, books)
+    await compare(tenant)
+    one = await the_difference("missing_here")
+    asks = differences._must_stand
+
+    async def and_meanwhile(*about) -> None:
+        await asks(*about)
+        await in_thread(Difference.objects.update, their_amount=2990)
+
+    monkeypatch.setattr(differences, "_must_stand", and_meanwhile)
+
+    assert await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY) is False
+    assert not await in_thread(Payment.objects.exists)
+
+
+async def test_a_difference_that_is_found_again_names_the_booking_of_now(tenant, books):
+    correlation = await in_thread(book_there, books)
+    await compare(tenant)
+    await in_thread(SandboxBooking.objects.update, currency="USD")
+
+    await compare(tenant, again=True)
+
+    one = await the_difference("missing_here")
+    assert (one.correlation_id, one.their_currency) == (correlation, "USD")
+    assert await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY)

@@ -9,6 +9,7 @@ from payments.billing import chores, dunning, subscriptions
 from payments.models import Payment, Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry import database
+from registry.fresh import STALE
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant
@@ -187,7 +188,8 @@ async def test_a_key_in_use_notices_within_a_second_that_the_invoice_was_paid(se
             async with api.post("/payments", json={"amount": "1.00"}) as response:
                 return response.status == 202
 
-        await eventually(taken, within=10)
+        await eventually(taken, within=10)  # of a busy machine
+    assert STALE < 1
 
 
 async def test_every_step_is_in_the_audit_trail_once(live, business):

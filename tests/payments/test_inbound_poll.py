@@ -1,9 +1,12 @@
 """Events that were never delivered: fetched from the processor's list, once, however often it is read."""
 
 import json
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
+from payments.models import Processor
 from payments.webhooks import inbound_poll
 from registry import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -45,6 +48,19 @@ async def test_an_event_that_was_never_delivered_is_fetched_once(tenant, stripe,
 
     assert new == [1, 0, 0]
     assert await rows(tenant, "event_id, source, status, type") == [(lost, "poll", "received", "thing.changed")]
+
+
+@pytest.mark.parametrize(("days", "new"), [(29, 1), (31, 0)])
+async def test_events_of_thirty_days_are_looked_for_where_nothing_was_read_for_longer(
+    tenant, stripe, account, days, new
+):
+    listened_to(stripe)
+    await happens(stripe)
+    stripe.all("event")[0]["created"] -= int(timedelta(days=days).total_seconds())
+    long_ago = timezone.now() - timedelta(days=60)
+    await in_thread(lambda: Processor.objects.filter(pk=account.pk).update(created_at=long_ago))
+
+    assert await inbound_poll.poll() == new
 
 
 async def test_what_is_fetched_is_the_event_as_it_was_listed(tenant, stripe, account):

@@ -183,10 +183,10 @@ async def test_what_one_processor_booked_twice_is_a_duplicate(tenant, books):
     twice = [record(payment, "pi_1"), record(payment, "pi_2")]
     await comparison.learn(here, twice, known)
 
-    verdicts = [verdicts.judge(here, one, known, seen) for one in twice]
+    first, second = [verdicts.judge(here, one, known, seen) for one in twice]
 
-    assert verdicts[0] is None
-    assert (verdicts[1].kind, verdicts[1].key) == ("duplicate", "pi_2")
+    assert first is None
+    assert (second.kind, second.key) == ("duplicate", "pi_2")
 
 
 async def test_only_the_window_is_compared_its_end_excluded(tenant, books):

@@ -10,6 +10,7 @@ from payments.models import Dispute, Payment, Refund
 from payments.refunds.states import FAILED, OWED, UNCERTAIN
 from payments.states import SUCCEEDED
 from payments.templatetags.payments import sentence, steps
+from registry.access import live_token
 from registry.models import AuditEntry
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
 from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
@@ -265,3 +266,27 @@ def test_the_timeline_names_refunds_and_disputes():
         "Given back at sandbox",
     )
     assert (dispute["word"], dispute["look"].colour) == ("Dispute opened", "amber")
+
+
+async def test_a_live_page_offers_it_as_soon_as_there_is_something_to_give_back(visiting: As, tenant):  # noqa: F811
+    payment = await in_thread(paid, tenant)
+    person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
+    async with visiting(person) as visit:
+        piece = {"HX-Request": "true"}
+        page = f"/payments/{payment.correlation_id}/live?tenant={tenant.slug}"
+        async with visit.session.get(page, headers=piece) as response:
+            shown = await response.text()
+
+    assert "<html" not in shown
+    assert "Refund…" in shown
+
+
+async def test_the_payers_own_link_offers_it_to_nobody(visiting: As, tenant):  # noqa: F811
+    payment = await in_thread(paid, tenant)
+    person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
+    link = live_token(tenant.pk, payment.correlation_id)
+    async with visiting(person) as visit:
+        status, shown = await visit.get(f"/payments/{payment.correlation_id}/live", token=link)
+
+    assert status == 200
+    assert "Refund…" not in shown

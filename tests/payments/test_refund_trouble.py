@@ -18,7 +18,7 @@ from payments.refunds.owing import hold
 from queueing.drain import CLAIM_EVERY
 from registry import database
 from tests.conftest import eventually
-from tests.factories import in_thread, make_processor
+from tests.factories import by_hand, in_thread, make_processor
 from tests.payments.refunding import booked, given_back, paying_back, refunds_of, sums, until_all
 from tests.settling import accept, configure
 
@@ -220,7 +220,8 @@ async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
     async def close() -> bool:
         return await stopped_refunds.close(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="paid in cash")
 
-    outcomes = await asyncio.gather(*(work() for _ in range(5) for work in (close, lambda: _retry(tenant, refund))))
+    works = (close, lambda: _retry(tenant, refund))
+    outcomes = await asyncio.gather(*(by_hand(work) for _ in range(5) for work in works))
 
     [one] = await refunds_of(payment)
     assert outcomes.count(True) == 1

@@ -1,5 +1,6 @@
 """The processor of kind stripe by itself, before a Stripe that gets into trouble: what each answer proves."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -523,3 +524,23 @@ async def test_a_payment_that_cannot_be_charged_exactly_is_declined_before_anyth
 
     assert said(outcome) == ("declined", "amount_refused")
     assert stripe.received() == []
+
+
+# -- Whose clients ---------------------------------------------------------------------------------------------------
+
+
+async def test_each_event_loop_has_clients_of_its_own(stripe):
+    """A worker's loop ends, the next one begins in the same process: a client of before would hang on a loop that is closed."""
+    here = account(stripe)
+    mine = order("pm_card_visa")
+
+    async def asks() -> Outcome:
+        async with StripeProcessor() as processor:
+            return await processor.look_up(mine, here)
+
+    async with StripeProcessor() as processor:
+        await processor.send(mine, here)
+        for _ in range(2):
+            there = await asyncio.to_thread(asyncio.run, asks())
+            assert there.result is Result.BOOKED
+        assert (await processor.look_up(mine, here)).result is Result.BOOKED

@@ -282,6 +282,7 @@ async def test_a_redirect_is_not_followed_wherever_it_leads(tenant, receiver):
 
 
 async def test_an_answer_that_drips_is_cut_off(tenant, monkeypatch):
+    assert delivering_module.SEND_TIMEOUT == 15
     monkeypatch.setattr(delivering_module, "SEND_TIMEOUT", 0.2)
 
     async def drip(reader, writer, server):

@@ -245,7 +245,8 @@ async def test_without_redis_events_arrive_within_two_seconds(hub: live.Hub, she
     async with hub.subscribe(tenant_id) as subscription:
         shelf.add(tenant_id, 3)
 
-        assert await positions_read(subscription, 3, within=10) == [1, 2, 3]
+        assert await positions_read(subscription, 3, within=10) == [1, 2, 3]  # on a busy machine
+    assert live.TICK <= 1
 
 
 async def test_with_redis_away_a_poll_still_hears_of_a_payment_within_two_seconds(api: Api, settings):

@@ -44,9 +44,10 @@ function showPiece(html) {
   for (const node of piece.content.querySelectorAll("[data-key]")) {
     if (!before.has(node.dataset.key)) node.classList.add("fresh");
   }
-  const focused = place.contains(document.activeElement) && document.activeElement.dataset.copy;
+  const { copy, keep } = place.contains(document.activeElement) ? document.activeElement.dataset : {};
   place.replaceChildren(piece.content);
-  if (focused) place.querySelector(`[data-copy="${CSS.escape(focused)}"]`)?.focus();
+  if (copy) place.querySelector(`[data-copy="${CSS.escape(copy)}"]`)?.focus();
+  if (keep) place.querySelector(`[data-keep="${CSS.escape(keep)}"]`)?.focus();
   const sentence = place.querySelector("[data-sentence-here]").textContent;
   announce(sentence);
   document.title = `${place.querySelector(".amount").textContent} – ${place.querySelector("[data-pill-here] .pill").lastChild.textContent}`;
