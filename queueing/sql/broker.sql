@@ -101,9 +101,10 @@ SELECT * FROM queueing_claim(
 SELECT queueing_rest(%(tenants)s, %(partitions)s, %(groups)s)
 
 -- name: next_due
+-- Also what became due since the asker looked.
 SELECT (
     SELECT extract(epoch FROM min(due_at) - now())::float8 FROM queueing_consumer
-    WHERE tenant_id = %(tenant)s AND group_id = ANY(%(groups)s) AND due_at > now()
+    WHERE tenant_id = %(tenant)s AND group_id = ANY(%(groups)s) AND due_at > now() - make_interval(secs => %(missed)s)
 ), (SELECT count(*) FROM queueing_group WHERE tenant_id = %(tenant)s AND id = ANY(%(groups)s))
 
 -- name: groups_there

@@ -172,6 +172,26 @@ async def test_a_retry_is_had_when_its_wait_is_over(mq, queue, only_hints):
         assert 0.25 < time.monotonic() - failed_at < 0.3 + SOON
 
 
+async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_through(
+    mq, queue, only_hints, monkeypatch
+):
+    await mq.configure(queue, retry_delay_ms=300)
+    await mq.push(queue, 1)
+    [one] = (await mq.pop(queue))["messages"]
+    asks = pop._ask_due
+
+    async def slowly(*about):
+        await asyncio.sleep(0.6)
+        return await asks(*about)
+
+    monkeypatch.setattr(pop, "_ask_due", slowly)
+    await mq.ack(one, "failed")
+    started = time.monotonic()
+
+    assert await mq.data(queue, wait=True, timeout=20_000) == [1]
+    assert time.monotonic() - started < SOON
+
+
 async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, only_hints):
     await mq.push(queue, 1)
     popped = await mq.pop(queue)
