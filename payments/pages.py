@@ -108,7 +108,7 @@ async def _overview(visitor: Visitor) -> dict[str, Any]:
         "series": json.dumps({**figures["series"], "response": response}, separators=(",", ":")),
         "any_sandbox": any("switches" in p for p in figures["processors"]),
         "any_card": any(p["kind"] == "stripe" and p["enabled"] for p in figures["processors"]),
-        "add_processor": f"python manage.py processor add {visitor.tenant.slug} default --kind sandbox --fee 0.05",
+        "add_processor": f".venv/bin/python manage.py processor add {visitor.tenant.slug} default --kind sandbox --fee 0.05",
     }
 
 

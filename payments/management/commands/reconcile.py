@@ -9,6 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.dateparse import parse_datetime
 
 from payments.models import Difference
+from payments.money import decimal_text
 from payments.reconciliation import comparison
 from payments.reconciliation.comparison import Window
 from registry.management.base import AsyncCommand, add_json, tenant_named
@@ -74,9 +75,15 @@ class Command(AsyncCommand):
             async for one in open_ones
         ]
         lines = [
-            f"{d['kind']:<14} {d['processor']:<20} {d['about']}  ours {d['ours']}, theirs {d['theirs']}" for d in data
+            f"{d['kind']:<14} {d['processor']:<20} {d['about']}  "
+            f"ours {_money(d['ours'], d['currency'])}, theirs {_money(d['theirs'], d['currency'])}"
+            for d in data
         ]
         self.tell("\n".join(lines) or f"No difference of {tenant} is open.", data, as_json=json)
+
+
+def _money(units: int | None, currency: str) -> str:
+    return "–" if units is None else f"{decimal_text(units, currency)} {currency}"
 
 
 def _sentence(found: dict[str, Any]) -> str:
