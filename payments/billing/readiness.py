@@ -214,7 +214,7 @@ def _account(tenant: Tenant, processor: Processor) -> Account:
 CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [
     ("owner", "An owner with a password", _owner),
     ("plan", "A plan, paid for or on trial", _plan),
-    ("processor", "A processor that moves money", _processor),
+    ("processor", "A processor of kind stripe or http", _processor),
     ("keys", "Processors that answer to their keys", _keys),
     ("secrets", "Secrets of their webhooks", _secrets),
     ("differences", "Differences of the reconciliation", _differences),
