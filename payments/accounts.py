@@ -162,14 +162,16 @@ async def _same_owner(processor: Processor, tenant: Tenant, given: dict[str, Any
     try:
         async with kind() as asked:
             old, new = [
-                await asked.whose(_account(processor, tenant, secrets)) for secrets in (opened(processor), given)
+                await asked.whose(account_of(processor, tenant, sealed(processor, secrets)))
+                for secrets in (opened(processor), given)
             ]
     except (Unanswered, Sealed):
         return False
     return old == new
 
 
-def _account(processor: Processor, tenant: Tenant, secrets: dict[str, Any]) -> "Account":
+def account_of(processor: Processor, tenant: Tenant, secrets: bytes | None) -> "Account":
+    """What a processor's kind is asked with; `secrets` as they are sealed."""
     from payments.processors.base import Account
 
     return Account(
@@ -179,11 +181,11 @@ def _account(processor: Processor, tenant: Tenant, secrets: dict[str, Any]) -> "
         kind=processor.kind,
         url=processor.url,
         fee_ppm=0,
-        options={},
+        options=processor.options if isinstance(processor.options, dict) else {},
         enabled=processor.enabled,
-        endpoint="",
+        endpoint=processor.endpoint,
         mode=tenant.mode,
-        sealed=sealed(processor, secrets),
+        sealed=secrets,
     )
 
 

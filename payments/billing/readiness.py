@@ -134,7 +134,8 @@ async def _keys(tenant: Tenant) -> Finding:
     real = [processor async for processor in _real(tenant)]
     if not real:
         return False, "there is no processor to ask"
-    answers = await asyncio.gather(*(_answers(_account(tenant, processor)) for processor in real))
+    asked = [accounts.account_of(one, tenant, bytes(one.secrets) if one.secrets else None) for one in real]
+    answers = await asyncio.gather(*map(_answers, asked))
     bad = [f"{p.name} {answer}" for p, answer in zip(real, answers, strict=True) if answer]
     return (False, "; ".join(bad)) if bad else (True, "every processor answers")
 
@@ -193,22 +194,6 @@ async def _books(tenant: Tenant) -> Finding:
 
 def _real(tenant: Tenant):  # type: ignore[no-untyped-def]
     return Processor.async_objects.filter(tenant=tenant, enabled=True).exclude(kind=PLAY).order_by("name")
-
-
-def _account(tenant: Tenant, processor: Processor) -> Account:
-    return Account(
-        id=processor.pk,
-        tenant_id=tenant.pk,
-        name=processor.name,
-        kind=processor.kind,
-        url=processor.url,
-        fee_ppm=0,
-        options=processor.options if isinstance(processor.options, dict) else {},
-        enabled=processor.enabled,
-        endpoint=processor.endpoint,
-        mode=tenant.mode,
-        sealed=bytes(processor.secrets) if processor.secrets else None,
-    )
 
 
 CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [

@@ -20,7 +20,8 @@ from registry.batching import Batcher, Family
 MAX_SLOTS = 200  # partitions per statement
 ROUNDS = 5  # of claims that came up empty because what they found had expired, slept or was buried
 DUE_FRESH = 0.25  # seconds that a group's next due time is used without asking
-MISSED = 0.2  # seconds between a look and the question for the next due time; what became due meanwhile is looked for at once
+MISSED = 0.2  # seconds between a look and the question for the next due time in which something may have become due
+LOOK_AGAIN = 0.1  # seconds before it is looked for: to who reads one partition only it may be another's
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -422,7 +423,7 @@ async def _next_due(lanes: Sequence[_Lane], news_at: float) -> tuple[float, int]
         asked_at = now
         _due[loop, groups] = (asked_at, task)
     seconds, there = await asyncio.shield(task)
-    return max(0.002, seconds - (time.monotonic() - asked_at)), there
+    return max(0.002 if seconds > 0 else LOOK_AGAIN, seconds - (time.monotonic() - asked_at)), there
 
 
 async def _ask_due(tenant_id: int, groups: list[int]) -> tuple[float, int]:

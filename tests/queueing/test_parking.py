@@ -192,6 +192,27 @@ async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_th
     assert time.monotonic() - started < SOON
 
 
+async def test_who_waits_for_one_partition_does_not_spin_while_another_has_something_due(
+    mq, queue, only_hints, monkeypatch
+):
+    await made(mq, queue)
+    await mq.push(queue, 1, partition="other")
+    looks, look = 0, pop._look
+
+    async def counted(*about):
+        nonlocal looks
+        looks += 1
+        return await look(*about)
+
+    monkeypatch.setattr(pop, "_look", counted)
+    async with asyncio.timeout(10), parked(mq, f"{queue}/partition/Default"):
+        for _ in range(10):  # as if somebody pushed there all the time, without a word
+            await mq.sql("UPDATE queueing_consumer SET due_at = now() WHERE due_at < now()")
+            await asyncio.sleep(0.1)
+
+    assert looks < 30
+
+
 async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, only_hints):
     await mq.push(queue, 1)
     popped = await mq.pop(queue)
