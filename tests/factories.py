@@ -24,7 +24,7 @@ _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="rows")
 
 
 async def by_hand(action, **what):
-    """What an operator does, with a connection that is given back: the test's own task would keep it."""
+    """What an operator does, on a connection of their own: several do it at once, each in a task."""
     async with database.own_connection():
         return await action(**what)
 
