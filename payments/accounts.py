@@ -12,6 +12,8 @@ from django_async_backend.db.transaction import async_atomic
 from payments.errors import PaymentError
 from payments.models import Processor
 from registry import audit, database
+from registry.errors import Unavailable
+from registry.fresh import Fresh
 from registry.http_client import Address, BadAddress
 from registry.models import Tenant
 from registry.sealing import Sealed, seal, unseal
@@ -98,6 +100,28 @@ async def change_secrets(
         await mine.aupdate(secrets=sealed(processor, secrets))
         await _record("processor.secrets", processor, actor, changed=", ".join(sorted(given)))
     return processor
+
+
+# -- For the way in --------------------------------------------------------------------------------------
+
+
+async def has_processor(tenant_id: int, name: str) -> bool:
+    """Whether the tenant has an enabled processor of that name, as far as is known: a switch works within a second.
+
+    While the database is away, what was known last counts. Where nothing is, the answer is yes: no sale is lost, and the
+    payment waits until there is a processor of that name.
+    """
+    try:
+        return name in await _names.get(str(tenant_id))
+    except Unavailable:
+        return True
+
+
+async def _load_names(tenant_id: str) -> frozenset[str]:
+    return frozenset(name for (name,) in await database.fetch(SQL["names"], {"tenant": int(tenant_id)}))
+
+
+_names = Fresh(_load_names)
 
 
 # -- What is unsettled there -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
 KIND = "payment"  # of what waits in the spill
+
+type Key = tuple[int, UUID]  # tenant, correlation id
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,7 @@ class _Row(msgspec.Struct, frozen=True):
     inline: bool = False  # its process means to send it itself: no worker is woken for it
 
     @property
-    def key(self) -> tuple[int, UUID]:
+    def key(self) -> Key:
         return self.order.tenant_id, self.order.correlation_id
 
 
@@ -91,20 +93,32 @@ async def submit(order: Order, *, inline: bool = False) -> Receipt:
     return outcome
 
 
-async def submit_many(orders: Sequence[Order]) -> list[Receipt | DifferentContent | Unavailable]:
+async def submit_many(
+    orders: Sequence[Order], *, inline: bool = False
+) -> list[Receipt | DifferentContent | Unavailable]:
     """`submit` for up to a thousand at once: one verdict per order, in order."""
     batcher, now = _batcher(), datetime.now(UTC)
-    return list(await asyncio.gather(*(batcher.submit(_Row(order, fingerprint(order), now)) for order in orders)))
+    under_way = [batcher.submit(_Row(order, fingerprint(order), now, inline)) for order in orders]
+    return [await verdict for verdict in under_way]
 
 
-async def are_accepted(orders: Sequence[Order]) -> bool:
-    """Whether all of them were accepted before, with this content: submitting them again makes no payment. Raises Unavailable (503)."""
-    keys = [(order.tenant_id, order.correlation_id) for order in orders]
-    waiting = {key: found.fingerprint for key in keys if (found := _waiting.get(key))}
-    asked = [key for key in keys if key not in waiting]
-    stored = await reach.attempt(lambda: _existing(asked)) if asked else {}
-    marks = {**{key: mark for key, (mark, _) in stored.items()}, **waiting}
-    return all(marks.get(key) == fingerprint(order) for key, order in zip(keys, orders, strict=True))
+class First(NamedTuple):
+    """What stands under an id, since it was accepted."""
+
+    fingerprint: bytes
+    at: datetime
+    currency: str
+    spilled: bool = False  # it is not in PostgreSQL yet
+
+
+async def known(keys: Sequence[Key]) -> dict[Key, First]:
+    """What was accepted under these ids before. For whoever is about to refuse. Raises Unavailable (503)."""
+    found = {
+        key: First(one.fingerprint, one.at, one.currency, spilled=True) for key in keys if (one := _waiting.get(key))
+    }
+    if asked := [key for key in keys if key not in found]:
+        found |= await reach.attempt(lambda: _existing(asked))
+    return found
 
 
 submit_sync = sync_twin(submit)
@@ -213,12 +227,15 @@ def _event(order: Order, at: datetime, position: int) -> live.Event:
     )
 
 
-async def _existing(keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], tuple[bytes, datetime]]:
+async def _existing(keys: Sequence[Key]) -> dict[Key, First]:
     params = {"tenant": [t for t, _ in keys], "correlation": [c for _, c in keys]}
-    return {(t, c): (bytes(mark), at) for t, c, mark, at, *_ in await database.fetch(SQL["existing"], params)}
+    return {
+        (t, c): First(bytes(mark), at, currency)
+        for t, c, mark, at, currency in await database.fetch(SQL["existing"], params)
+    }
 
 
-def _judge(batch: Sequence[_Row], verdicts: list, existing: dict) -> list[_Verdict]:
+def _judge(batch: Sequence[_Row], verdicts: list, existing: dict[Key, First]) -> list[_Verdict]:
     """Same id: the same content is a replay, other content a conflict."""
     for n, row in enumerate(batch):
         if verdicts[n] is None:
@@ -226,9 +243,8 @@ def _judge(batch: Sequence[_Row], verdicts: list, existing: dict) -> list[_Verdi
             if found is None:
                 verdicts[n] = Unavailable("the tenant was purged at this very moment; try again")
                 continue
-            mark, at = found
-            same = mark == row.fingerprint
-            verdicts[n] = Receipt(at, replayed=True) if same else DifferentContent()
+            same = found.fingerprint == row.fingerprint
+            verdicts[n] = Receipt(found.at, replayed=True) if same else DifferentContent()
             (_REPLAYED if same else _CONFLICTED).inc()
     return verdicts
 
@@ -241,10 +257,11 @@ class _Waiting(msgspec.Struct, frozen=True):
 
     fingerprint: bytes
     at: datetime
+    currency: str
     durable: asyncio.Future[None]
 
 
-_waiting: dict[tuple[int, UUID], _Waiting] = {}  # of the one loop that serves requests, and so accepts
+_waiting: dict[Key, _Waiting] = {}  # of the one loop that serves requests, and so accepts
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Row).decode
 
 
@@ -261,13 +278,13 @@ async def _spill(batch: Sequence[_Row], append: Callable[..., asyncio.Future[Non
 def _append(row: _Row, append: Callable[..., asyncio.Future[None]]) -> _Waiting:
     row = msgspec.structs.replace(row, inline=False)  # whoever stores it wakes the workers
     durable = append(KIND, row.order.tenant_id, _encode(row), at=row.at)
-    waiting = _waiting[row.key] = _Waiting(row.fingerprint, row.at, durable)
+    waiting = _waiting[row.key] = _Waiting(row.fingerprint, row.at, row.order.currency, durable)
     if append is spill.relay:  # it is carried elsewhere, and this process never hears of it again
         durable.add_done_callback(lambda _: _forget(row.key, waiting))
     return waiting
 
 
-def _forget(key: tuple[int, UUID], waiting: _Waiting) -> None:
+def _forget(key: Key, waiting: _Waiting) -> None:
     if _waiting.get(key) is waiting:
         del _waiting[key]
 
@@ -312,7 +329,7 @@ def _seen(records: list[spill.Record]) -> None:
     for record in records:
         with suppress(msgspec.MsgspecError):  # it is set aside when it is stored
             row = _decode(record.data)
-            _waiting.setdefault(row.key, _Waiting(row.fingerprint, row.at, done))
+            _waiting.setdefault(row.key, _Waiting(row.fingerprint, row.at, row.order.currency, done))
 
 
 spill.register(KIND, _store, seen=_seen)

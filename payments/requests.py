@@ -11,12 +11,14 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import msgspec
 from msgspec import Meta
 
-from payments import money, routing
+from payments import accounts, money
 from payments.cards import CARD, holds_card
-from payments.errors import AmountRefused
+from payments.errors import AmountRefused, PaymentsBlocked
 from payments.intake import Order
 from registry.access import Principal
-from registry.errors import Invalid
+from registry.errors import Invalid, Problem
+from registry.models import Tenant
+from registry.unique import check_key, check_unique
 
 METADATA_PAIRS = 50
 REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # how the ids at the processor begin, that a sender may name
@@ -79,10 +81,20 @@ _FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Paymen
 BATCH = msgspec.json.Decoder(BatchRequest)
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment that is asked for, as it is understood now."""
+
+    tenant_id: int
+    request: PaymentRequest
+    named: UUID | None  # what its sender calls it, by an id or a key
+    order: Order | None  # None: it is none, whatever its tenant allows
+    refusal: Problem | None = None  # why it is not taken
+    for_now: bool = False  # the refusal rests on nothing but what may have been otherwise before
+
+
 def key_id(principal: Principal, idempotency_key: str) -> UUID:
     """The correlation id that an `Idempotency-Key` header stands for: the same key of the same tenant, the same id."""
-    if len(idempotency_key) > 255 or not idempotency_key.isprintable():
-        raise Invalid(errors=[{"field": "Idempotency-Key", "message": "wants at most 255 printable characters"}])
+    check_key(idempotency_key)
     return uuid5(NAMESPACE_URL, f"registry:{principal.tenant_id}:{idempotency_key}")
 
 
@@ -93,40 +105,74 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
         named = {fault["field"] for fault in error.errors}
         well = {name: value for name, value in data.items() if name in _FIELDS and name not in named}
         try:
-            await order_of(msgspec.convert({"amount": 1, **well}, PaymentRequest, dec_hook=decode), principal)
-        except Invalid as more:
+            readable = msgspec.convert({"amount": 1, **well}, PaymentRequest, dec_hook=decode)
+        except msgspec.ValidationError:
+            return error  # one field's type, behind another's NUL
+        if (more := (await asked_of(readable, principal)).refusal) and more.errors:
             if named == {"body"} and "body" not in data:  # a number that only the whole could not be read with
                 error.errors.clear()
             error.errors += [fault for fault in more.errors if fault["field"] not in named]
-        except msgspec.ValidationError:
-            pass  # one field's type, behind another's NUL
     return error
 
 
-async def order_of(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> Order:
-    """The order that `request` asks for, checked against its tenant. Raises Invalid (422) with every fault."""
+async def asked_of(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> Asked:
+    """What `request` asks for, and every fault of it: those of its own, and those that its tenant finds now."""
     faults: list[dict[str, str]] = []
+    named: UUID | None = None
+    try:
+        named = _named(request, principal, idempotency_key)
+    except Invalid as error:
+        faults += error.errors
+    order = understood(request, principal.tenant_id, named, request.currency or principal.currency, faults)
+    fixed = len(faults)
+    if order is not None and principal.max_amount is not None and order.amount > principal.max_amount:
+        limit = money.decimal_text(principal.max_amount, order.currency)
+        faults.append({"field": "amount", "message": f"is above this tenant's limit of {limit}"})
+    if request.processor is not None and not await accounts.has_processor(principal.tenant_id, request.processor):
+        faults.append({"field": "processor", "message": "is not the name of one of this tenant's processors"})
+    refusal: Problem | None = None
+    if faults:
+        refusal = Invalid("some fields are not acceptable", errors=faults)
+    elif principal.blocked and principal.mode == Tenant.Mode.LIVE:  # a sandbox is never blocked
+        refusal = PaymentsBlocked(principal.blocked)
+    return Asked(
+        tenant_id=principal.tenant_id,
+        request=request,
+        named=named,
+        order=order,
+        refusal=refusal,
+        for_now=not fixed,
+    )
+
+
+def _named(request: PaymentRequest, principal: Principal, idempotency_key: str) -> UUID | None:
+    """What the sender calls it. Raises Invalid (422) for what cannot be one thing's name."""
+    if request.correlation_id is None:
+        return key_id(principal, idempotency_key) if idempotency_key else None
+    check_unique("correlationId", request.correlation_id)
+    return request.correlation_id
+
+
+def understood(
+    request: PaymentRequest, tenant_id: int, named: UUID | None, currency: str, faults: list[dict[str, str]]
+) -> Order | None:
+    """The order that `request` means where `currency` is the tenant's, or its own. Its own faults, that no tenant's setting
+    can mend, are added to `faults`; None where its amount is none."""
 
     def fault(field: str, message: str) -> None:
         faults.append({"field": field, "message": message})
 
-    currency = principal.currency if request.currency is None else request.currency
+    amount = 0
     if currency not in money.CURRENCIES:
         fault("currency", "is not an ISO 4217 currency code such as BRL")
-        currency = principal.currency
-    amount = 0
     try:
         amount = money.minor_units(request.amount, currency)
     except AmountRefused as error:
         fault("amount", error.detail)
-    if principal.max_amount is not None and amount > principal.max_amount:
-        fault("amount", f"is above this tenant's limit of {money.decimal_text(principal.max_amount, currency)}")
     if request.metadata and len(request.metadata) > METADATA_PAIRS:
         fault("metadata", f"has {len(request.metadata)} pairs; at most {METADATA_PAIRS}")
     elif request.metadata and any(isinstance(n, int) and n not in WHOLE_NUMBERS for n in request.metadata.values()):
         fault("metadata", "has a whole number of more than 64 bits")
-    if request.processor is not None and not await routing.has_processor(principal.tenant_id, request.processor):
-        fault("processor", "is not the name of one of this tenant's processors")
     if request.scheduled_for and not EARLIEST <= request.scheduled_for <= datetime.now(UTC) + FURTHEST:
         fault("scheduledFor", f"is before {EARLIEST.year} or more than {FURTHEST.days} days ahead")
     method = _method_of(request, fault)
@@ -136,11 +182,11 @@ async def order_of(request: PaymentRequest, principal: Principal, idempotency_ke
         holds_card(str(one)) for pair in request.metadata.items() for one in pair if isinstance(one, (str, int))
     ):
         fault("metadata", CARD)
-    if faults:
-        raise Invalid("some fields are not acceptable", errors=faults)
+    if not amount or currency not in money.CURRENCIES:
+        return None
     return Order(
-        tenant_id=principal.tenant_id,
-        correlation_id=request.correlation_id or (key_id(principal, idempotency_key) if idempotency_key else uuid4()),
+        tenant_id=tenant_id,
+        correlation_id=named or uuid4(),
         amount=amount,
         currency=currency,
         description=request.description,

@@ -1,6 +1,5 @@
 """Which processor, and why: by health, breaker, response-time trend and fee. Sending is dispatch's matter."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -247,15 +246,3 @@ async def note(key: str, health: Health) -> None:
     """Write down what a health call said, for all workers and for the eye."""
     parameters = {"key": key, "failing": health.failing, "minimum": health.min_response_ms, "every": POLL_EVERY}
     await database.fetch(SQL["note"], parameters)
-
-
-# -- For the way in ------------------------------------------------------------------------------------------
-
-_atlases: dict[asyncio.AbstractEventLoop, Atlas] = {}
-
-
-async def has_processor(tenant_id: int, name: str) -> bool:
-    """Whether the tenant has an enabled processor of that name."""
-    atlas = _atlases.setdefault(asyncio.get_running_loop(), Atlas())
-    await atlas.learn({tenant_id})
-    return any(account.name == name and account.enabled for account, _ in atlas.of(tenant_id))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,20 +13,19 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from payments import events, inline, intake, lifecycle, queries
+from payments import accepting, events, inline, intake, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
 from payments.money import CURRENCIES, decimal_text
 from payments.openapi import described
-from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
+from payments.requests import BATCH, LIST_FIELDS, PAYMENT, Asked, PaymentRequest, asked_of, every_fault
 from payments.states import CANCELED, OPEN, Status
 from registry import access, live, telemetry
 from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem, Unavailable
 from registry.handler import lean, until_disconnect
-from registry.models import Tenant
 
 WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
 PAGE_AT_MOST = 500
@@ -55,10 +54,12 @@ async def accept(request: HttpRequest) -> HttpResponse:
         asked = read(request, PAYMENT)
     except Invalid as error:
         raise await every_fault(error, request.body, principal) from None
-    order = await order_of(asked, principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
-    await may_pay(principal, [order])
-    here = inline.OPERATION in principal.inline and inline.takes(order)
-    receipt = await intake.submit(order, inline=here)
+    wanted = await asked_of(asked, principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
+    here = inline.OPERATION in principal.inline and wanted.order is not None and inline.takes(wanted.order)
+    [answer] = await accepting.take([wanted], inline=here)
+    if isinstance(answer, Problem):
+        raise answer
+    order, receipt = answer
     prefer = request.META.get("HTTP_PREFER", "")
     wait = preferred_wait(prefer)
     if here and not receipt.spilled:
@@ -72,13 +73,6 @@ async def accept(request: HttpRequest) -> HttpResponse:
         settled = lifecycle.settled(order.tenant_id, order.correlation_id, within=wait)
         return await settled_within(wait, settled, order, receipt, request, headers)
     return accepted(order, receipt, headers)
-
-
-async def may_pay(principal: Principal, orders: Sequence[intake.Order]) -> None:
-    """Raises PaymentsBlocked (403) with the reason; a sandbox is never blocked, and what was accepted is answered for ever."""
-    blocked = principal.blocked and principal.mode == Tenant.Mode.LIVE
-    if blocked and not await intake.are_accepted(orders):
-        raise PaymentsBlocked(principal.blocked)
 
 
 def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:
@@ -141,20 +135,19 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
     if principal.rate_limit:
         headers = await access.limit_rate(principal, cost=len(batch.items) - 1) if len(batch.items) > 1 else headers
     verdicts: list[dict[str, Any]] = [{}] * len(batch.items)
-    orders: list[tuple[int, intake.Order]] = []
+    asked: list[tuple[int, Asked]] = []
     for n, raw in enumerate(batch.items):
         try:
-            orders.append((n, await order_of(await item_of(raw, principal), principal)))
+            asked.append((n, await asked_of(await item_of(raw, principal), principal)))
         except Invalid as error:
-            verdicts[n] = {
-                "correlationId": named_id(raw),
-                "status": "invalid",
-                "error": {"detail": error.detail, "errors": error.errors},
-            }
-    await may_pay(principal, [order for _, order in orders])
-    outcomes = await intake.submit_many([order for _, order in orders])
-    for (n, order), outcome in zip(orders, outcomes, strict=True):
-        verdicts[n] = verdict(order, outcome)
+            verdicts[n] = refused(named_id(raw), error)
+    answers = await accepting.take([one for _, one in asked])
+    for (n, one), answer in zip(asked, answers, strict=True):
+        verdicts[n] = verdict(batch.items[n], one, answer)
+    if not any(isinstance(answer, tuple) for answer in answers):
+        for answer in answers:
+            if isinstance(answer, (PaymentsBlocked, Unavailable)):  # it is said of all of them at once
+                raise answer
     return json_response({"results": verdicts}, headers=headers)
 
 
@@ -177,16 +170,23 @@ def named_id(raw: msgspec.Raw) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def verdict(order: intake.Order, outcome: intake.Receipt | Problem) -> dict[str, Any]:
-    if isinstance(outcome, intake.Receipt):
-        return {"correlationId": str(order.correlation_id), "status": "replayed" if outcome.replayed else "queued"}
-    if outcome.status != 409:
-        raise outcome
-    return {
-        "correlationId": str(order.correlation_id),
-        "status": "conflict",
-        "error": {"detail": outcome.detail, "errors": []},
-    }
+def verdict(raw: msgspec.Raw, asked: Asked, answer: accepting.Taken | Problem) -> dict[str, Any]:
+    """What became of an item. Raises Unavailable where nothing can take what could be taken."""
+    if isinstance(answer, tuple):
+        order, receipt = answer
+        return {"correlationId": str(order.correlation_id), "status": "replayed" if receipt.replayed else "queued"}
+    if not isinstance(answer, Unavailable):
+        return refused(named_id(raw), answer)
+    if asked.refusal is None:
+        raise answer
+    unknown = "whether it was accepted before is not known now: send it again"
+    return refused(named_id(raw), asked.refusal, f"{asked.refusal.detail}; {unknown}")
+
+
+def refused(name: str | None, error: Problem, detail: str = "") -> dict[str, Any]:
+    status = "conflict" if error.status == 409 else "invalid"
+    said = {"detail": detail or error.detail, "errors": error.errors}
+    return {"correlationId": name, "status": status, "error": said}
 
 
 # -- Asking -----------------------------------------------------------------------------------------------

@@ -33,6 +33,6 @@ FROM accepted a JOIN events e ON e.tenant_id = a.tenant_id AND e.payment_id = a.
 
 -- name: existing
 -- What stands under ids that were not accepted: replays carry the same fingerprint.
-SELECT p.tenant_id, p.correlation_id, p.fingerprint, p.created_at, p.currency, p.amount
+SELECT p.tenant_id, p.correlation_id, p.fingerprint, p.created_at, p.currency
 FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
 JOIN payments_payment p USING (tenant_id, correlation_id);

@@ -1,0 +1,64 @@
+"""What a payment's sender is answered: taken now, or what was answered the first time, whatever has changed since."""
+
+from collections.abc import Sequence
+
+from payments import intake
+from payments.errors import DifferentContent
+from payments.intake import First, Order, Receipt
+from payments.requests import Asked, understood
+from registry.errors import Problem, Unavailable
+
+type Taken = tuple[Order, Receipt]
+
+
+async def take(asked: Sequence[Asked], *, inline: bool = False) -> list[Taken | Problem]:
+    """Make durable what nothing stands against: one answer each, in order.
+
+    What exists is looked up before anything is refused, and only then: a refusal may rest on what was otherwise when the
+    payment was accepted.
+    """
+    answers: list[Taken | Problem] = [one.refusal or DifferentContent() for one in asked]
+    orders = [(n, one.order) for n, one in enumerate(asked) if one.order is not None and one.refusal is None]
+    outcomes = await intake.submit_many([order for _, order in orders], inline=inline)
+    for (n, order), outcome in zip(orders, outcomes, strict=True):
+        answers[n] = (order, outcome) if isinstance(outcome, Receipt) else outcome
+    doubtful = [n for n, one in enumerate(asked) if _may_be_known(one, answers[n])]
+    if doubtful:
+        firsts = await _first_answers([asked[n] for n in doubtful], [answers[n] for n in doubtful])
+        for n, first in zip(doubtful, firsts, strict=True):
+            answers[n] = first
+    return answers
+
+
+def _may_be_known(asked: Asked, answer: Taken | Problem) -> bool:
+    """Whether the payment may have been accepted before in spite of this answer."""
+    if asked.named is None or isinstance(answer, (tuple, Unavailable)):
+        return False
+    if asked.request.currency is None:  # it may have meant another one then
+        return True
+    return asked.order is not None and not isinstance(answer, DifferentContent)
+
+
+async def _first_answers(asked: Sequence[Asked], answers: Sequence[Taken | Problem]) -> list[Taken | Problem]:
+    try:
+        found = await intake.known([_key(one) for one in asked])
+    except Unavailable as away:  # what may have been accepted must not be refused for good
+        return [away if one.for_now else answer for one, answer in zip(asked, answers, strict=True)]
+    return [_judged(one, answer, found.get(_key(one))) for one, answer in zip(asked, answers, strict=True)]
+
+
+def _key(asked: Asked) -> intake.Key:
+    assert asked.named
+    return asked.tenant_id, asked.named
+
+
+def _judged(asked: Asked, answer: Taken | Problem, first: First | None) -> Taken | Problem:
+    """A replay where what is asked for means now what it meant the first time; other content is a conflict."""
+    if first is None:
+        return answer
+    faults: list[dict[str, str]] = []
+    currency = asked.request.currency or first.currency
+    order = understood(asked.request, asked.tenant_id, asked.named, currency, faults)
+    if order is not None and intake.fingerprint(order) == first.fingerprint:
+        return order, Receipt(first.at, replayed=True, spilled=first.spilled)
+    return answer if faults else DifferentContent()

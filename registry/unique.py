@@ -1,0 +1,39 @@
+"""Ids that senders give: what cannot have been meant to be unique is refused, for a second thing under it would be taken for the first."""
+
+from typing import Final
+from uuid import UUID
+
+from registry.errors import Invalid
+
+KEY_LENGTH: Final = 255  # characters of an Idempotency-Key
+EMPTY: Final = (
+    UUID(int=0),
+    UUID(int=2**128 - 1),
+)  # the nil and the max UUID (RFC 9562): what stands where none was made
+# What programs write where they have no value.
+_NO_VALUE: Final = frozenset(("null", "undefined", "none", "nil", "nan", "[object object]"))
+
+
+def is_empty(id: UUID | str) -> bool:
+    """Whether it is the nil or the max UUID, however written; other text is neither."""
+    try:
+        return (id if isinstance(id, UUID) else UUID(id)) in EMPTY
+    except ValueError:
+        return False
+
+
+def check_unique(field: str, id: UUID | str) -> None:
+    """Raises Invalid (422) naming `field`."""
+    if is_empty(id):
+        raise Invalid(errors=[{"field": field, "message": "is the nil or the max UUID, which no two things may share"}])
+
+
+def check_key(idempotency_key: str) -> None:
+    """Raises Invalid (422) for an `Idempotency-Key` that is too long, cannot be read, or stands for nothing."""
+    if len(idempotency_key) > KEY_LENGTH or not idempotency_key.isprintable():
+        message = f"wants at most {KEY_LENGTH} printable characters"
+    elif is_empty(idempotency_key.strip()) or idempotency_key.strip().lower() in _NO_VALUE:
+        message = "wants a name of its own for each thing that is asked for"
+    else:
+        return
+    raise Invalid(errors=[{"field": "Idempotency-Key", "message": message}])
