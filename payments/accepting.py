@@ -57,8 +57,7 @@ def _judged(asked: Asked, answer: Taken | Problem, first: First | None) -> Taken
     if first is None:
         return answer
     faults: list[dict[str, str]] = []
-    currency = asked.request.currency or first.currency
-    order = understood(asked.request, asked.tenant_id, asked.named, currency, faults)
+    order = understood(asked.request, asked.tenant_id, asked.named, first.currency, faults)
     if order is not None and intake.fingerprint(order) == first.fingerprint:
         return order, Receipt(first.at, replayed=True, spilled=first.spilled)
     return answer if faults else DifferentContent()

@@ -11,19 +11,22 @@ from psycopg import AsyncConnection
 from payments import events, intake, queries
 from payments.errors import LiveTenant, NotCancelable, NotCapturable, UnknownPayment
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
-from registry import database, live
+from registry import database, live, reach
 from registry.sync import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
 
 
 async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> bool:
-    """Wait until no worker has anything left to do for the payment, at most `within` seconds; whether that came."""
+    """Wait until no worker has anything left to do for the payment, at most `within` seconds; whether that came.
+
+    Raises Unavailable (503) as soon as the database is away.
+    """
     async with live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription:
         try:
             async with asyncio.timeout(within):
                 while True:
-                    found = await queries.status_of(tenant_id, correlation_id)
+                    found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id))
                     if found is None or found["status"] not in OPEN:
                         return True
                     await subscription.get()

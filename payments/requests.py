@@ -123,7 +123,7 @@ async def asked_of(request: PaymentRequest, principal: Principal, idempotency_ke
         named = _named(request, principal, idempotency_key)
     except Invalid as error:
         faults += error.errors
-    order = understood(request, principal.tenant_id, named, request.currency or principal.currency, faults)
+    order = understood(request, principal.tenant_id, named, principal.currency, faults)
     fixed = len(faults)
     if order is not None and principal.max_amount is not None and order.amount > principal.max_amount:
         limit = money.decimal_text(principal.max_amount, order.currency)
@@ -154,15 +154,15 @@ def _named(request: PaymentRequest, principal: Principal, idempotency_key: str) 
 
 
 def understood(
-    request: PaymentRequest, tenant_id: int, named: UUID | None, currency: str, faults: list[dict[str, str]]
+    request: PaymentRequest, tenant_id: int, named: UUID | None, default: str, faults: list[dict[str, str]]
 ) -> Order | None:
-    """The order that `request` means where `currency` is the tenant's, or its own. Its own faults, that no tenant's setting
-    can mend, are added to `faults`; None where its amount is none."""
+    """The order that `request` means where `default` is its tenant's currency. Its own faults, that no tenant's setting can
+    mend, are added to `faults`; None where its amount is none."""
 
     def fault(field: str, message: str) -> None:
         faults.append({"field": field, "message": message})
 
-    amount = 0
+    amount, currency = 0, default if request.currency is None else request.currency
     if currency not in money.CURRENCIES:
         fault("currency", "is not an ISO 4217 currency code such as BRL")
     try:

@@ -3,31 +3,30 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from payments import accepting, events, inline, intake, lifecycle, queries
+from payments import accepting, events, inline, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
-from payments.money import CURRENCIES, decimal_text
+from payments.money import CURRENCIES
 from payments.openapi import described
 from payments.requests import BATCH, LIST_FIELDS, PAYMENT, Asked, PaymentRequest, asked_of, every_fault
-from payments.states import CANCELED, OPEN, Status
+from payments.states import CANCELED, Status
+from payments.waiting import WAIT_AT_MOST, accepted, preferred_wait, settled_within, with_headers
 from registry import access, live, telemetry
 from registry.access import Principal, authorize
-from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
+from registry.api import FAULTS_NAMED, api, invalid, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem, Unavailable
 from registry.handler import lean, until_disconnect
 
-WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
 PAGE_AT_MOST = 500
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -75,65 +74,16 @@ async def accept(request: HttpRequest) -> HttpResponse:
     return accepted(order, receipt, headers)
 
 
-def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:
-    name = str(order.correlation_id)
-    address = f"{settings.REGISTRY_URL}/payments/{name}"
-    body = (
-        f'{{"correlationId":"{name}","status":"queued","amount":"{decimal_text(order.amount, order.currency)}",'
-        f'"currency":"{order.currency}","createdAt":"{iso(receipt.created_at)}","statusUrl":"{address}/status",'
-        f'"liveUrl":"{address}/live?token={access.live_token(order.tenant_id, order.correlation_id)}"}}'
-    )
-    response = HttpResponse(body.encode(), status=202, content_type="application/json", headers=headers)
-    response["Location"] = f"{address}/status"
-    if receipt.replayed:
-        response["Idempotent-Replayed"] = "true"
-    return response
-
-
-def preferred_wait(prefer: str) -> float:
-    """The seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_AT_MOST; 0 without."""
-    for preference in prefer.split(","):
-        name, _, value = preference.partition("=")
-        if name.strip().lower() == "wait" and value.strip().isascii() and value.strip().isdigit():
-            return min(float(value), WAIT_AT_MOST)
-    return 0
-
-
-async def settled_within(
-    wait: float,
-    settled: Awaitable[object],
-    order: intake.Order,
-    receipt: intake.Receipt,
-    request: HttpRequest,
-    headers: dict[str, str],
-) -> HttpResponse:
-    """200 with the settled payment, or the usual 202 when `settled` takes longer."""
-    try:
-        await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
-        detail = await queries.detail_of(order.tenant_id, order.correlation_id)
-    except (Unavailable, OperationalError, InterfaceError):
-        detail = None  # it is durable all the same: a 503 would make the sender send another one
-    if detail is None or detail["status"] in OPEN:
-        return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})
-    response = json_response(detail, headers=headers)
-    if receipt.replayed:
-        response["Idempotent-Replayed"] = "true"
-    return with_headers(response, {"Preference-Applied": f"wait={wait:.0f}"})
-
-
-def with_headers(response: HttpResponse, headers: dict[str, str]) -> HttpResponse:
-    for name, value in headers.items():
-        response[name] = value
-    return response
-
-
 @lean(max_body=settings.MAX_BATCH_BODY)
 async def accept_batch(request: HttpRequest) -> HttpResponse:
     """`POST /payments/batch`: up to 1,000 payments, one verdict per item; bad ones never spoil good ones."""
-    principal, headers = await authorize(request, "write")
-    batch = read(request, BATCH, nul=True)
-    if principal.rate_limit:
-        headers = await access.limit_rate(principal, cost=len(batch.items) - 1) if len(batch.items) > 1 else headers
+    principal = await access.identify(request, "write")
+    try:
+        batch = read(request, BATCH, nul=True)
+    except Problem:
+        await access.limit_rate(principal)  # what cannot be read counts as one
+        raise
+    headers = await access.limit_rate(principal, cost=len(batch.items))
     verdicts: list[dict[str, Any]] = [{}] * len(batch.items)
     asked: list[tuple[int, Asked]] = []
     for n, raw in enumerate(batch.items):

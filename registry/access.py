@@ -21,7 +21,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from registry import database, telemetry
-from registry.errors import Forbidden, TooManyRequests, Unauthorized
+from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized
 from registry.fresh import Fresh
 from registry.models import ApiKey, Tenant
 from registry.sync import sync_twin
@@ -133,11 +133,17 @@ async def authenticate(authorization: str | None, *, keyless: bool = True) -> Pr
 
 async def authorize(request: HttpRequest, scope: str, *, keyless: bool = True) -> tuple[Principal, dict[str, str]]:
     """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
+    principal = await identify(request, scope, keyless=keyless)
+    return principal, await limit_rate(principal) if principal.rate_limit else {}
+
+
+async def identify(request: HttpRequest, scope: str, *, keyless: bool = True) -> Principal:
+    """Who asks, with `scope`. Whoever calls this counts what it costs, by `limit_rate`."""
     principal = await authenticate(request.META.get("HTTP_AUTHORIZATION"), keyless=keyless)
     principal.require(scope)
     if not principal.key:
         refuse_foreign_pages(request)
-    return principal, await limit_rate(principal) if principal.rate_limit else {}
+    return principal
 
 
 def refuse_foreign_pages(request: HttpRequest) -> None:
@@ -161,13 +167,19 @@ def _limiter() -> MovingWindowRateLimiter:
 
 
 async def limit_rate(principal: Principal, cost: int = 1) -> dict[str, str]:
-    """Count `cost` against the key's limit; the RateLimit-* headers. Raises TooManyRequests (429) with Retry-After.
+    """Count `cost` against the key's limit; the RateLimit-* headers. Raises TooManyRequests (429) with Retry-After, and
+    Invalid (422) for items that are more than the limit lets pass at any time: of those nothing is counted.
 
     Without Redis nothing is limited: a payment refused is worse than one too many.
     """
     item = principal.rate_limit
     if item is None:
         return {}
+    if not item.amount:
+        raise Forbidden(f"this key's rate limit is {item}: it lets nothing pass")
+    if cost > item.amount:
+        message = f"are {cost}; this key's rate limit is {item}, so at most {item.amount} may come at once"
+        raise Invalid(f"items {message}", errors=[{"field": "items", "message": message}])
     try:
         async with asyncio.timeout(LIMITER_TIMEOUT):
             allowed = await _limiter().hit(item, "key", principal.key, cost=cost)
@@ -182,8 +194,18 @@ async def limit_rate(principal: Principal, cost: int = 1) -> dict[str, str]:
         "RateLimit-Reset": str(reset),
     }
     if not allowed:
-        raise TooManyRequests(f"at most {item}", headers={**headers, "Retry-After": str(reset)})
+        # At `reset` there is room for one; for several there certainly is when all of the window has passed.
+        after = reset if cost == 1 else item.get_expiry()
+        raise TooManyRequests(f"at most {item}", headers={**headers, "Retry-After": str(after)})
     return headers
+
+
+def rate_of(text: str) -> RateLimitItem:
+    """The rate that a text such as 100/second means. Raises ValueError, also for one that would let nothing pass."""
+    item = parse(text)
+    if not item.amount:
+        raise ValueError(f"{text!r} would let nothing pass")
+    return item
 
 
 # -- Tenants and keys ------------------------------------------------------------------------------------
@@ -209,7 +231,7 @@ async def issue_key(
 ) -> tuple[ApiKey, str]:
     """A new key and its plain text `rk_PREFIX_SECRET`, which is shown once and never kept."""
     if rate_limit:
-        parse(rate_limit)  # ValueError names what it wanted
+        rate_of(rate_limit)  # ValueError names what it wanted
     prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     plain = f"rk_{prefix}_{secret}"
     key = ApiKey(

@@ -14,9 +14,9 @@ from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from limits import parse
 
 from registry import audit, audit_chain, keys
+from registry.access import rate_of
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
 from registry.operators.guard import Done, Order, Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import Attaching, CappedPaginator, TenantFilter, link_to, link_to_list, pill, since
@@ -142,7 +142,7 @@ class ApiKeyForm(ReasonedForm):
         limit = self.cleaned_data["rate_limit"].strip()
         if limit:
             try:
-                parse(limit)
+                rate_of(limit)
             except ValueError:
                 raise forms.ValidationError("Such as 100/second or 5000/hour.") from None
         return limit

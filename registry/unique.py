@@ -25,7 +25,8 @@ def is_empty(id: UUID | str) -> bool:
 def check_unique(field: str, id: UUID | str) -> None:
     """Raises Invalid (422) naming `field`."""
     if is_empty(id):
-        raise Invalid(errors=[{"field": field, "message": "is the nil or the max UUID, which no two things may share"}])
+        message = "is the nil or the max UUID, which stands for no id"
+        raise Invalid(f"{field} {message}", errors=[{"field": field, "message": message}])
 
 
 def check_key(idempotency_key: str) -> None:

@@ -20,6 +20,7 @@ from registry import keys
 from registry.errors import TooManyRequests
 from registry.models import ApiKey, Membership
 from registry.pages import PageRequest, address_of, page
+from registry.unique import is_empty
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -49,6 +50,8 @@ async def _begin(request: PageRequest, user: Any | None) -> HttpResponse:
     try:
         await limits.count(request, limits.SIGN_UPS, "sign-up")
         id = UUID(shown["id"])
+        if is_empty(id):
+            raise ValueError("nobody's id")
         sign_up, owner = await signup.begin(id=id, given=given, user=user)
     except ValueError:
         return _details(request, {**shown, "id": str(uuid4())}, {"form": "Please send this form again."}, user)

@@ -15,7 +15,8 @@ from payments.errors import AmountRefused, UnknownPayment, UnknownRefund
 from payments.openapi import described
 from payments.refunds import debts, inline
 from payments.requests import Amount, decode
-from payments.views import payment_id, preferred_wait, with_headers
+from payments.views import payment_id
+from payments.waiting import preferred_wait, with_headers
 from registry import live
 from registry.access import authorize
 from registry.api import api, json_response, read

@@ -25,6 +25,7 @@ from registry import database, live
 from registry.api import iso
 from registry.errors import Invalid
 from registry.sync import sync_twin
+from registry.unique import check_key
 
 MOST = 1000  # refunds of one payment: more are nobody's intention, and all of them are shown together
 LONGEST_REASON = 500  # characters
@@ -106,8 +107,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def _key_id(tenant_id: int, idempotency_key: str) -> UUID:
     """The refund's id that an `Idempotency-Key` stands for: the same key of the same tenant, the same id, for ever."""
-    if len(idempotency_key) > 255 or not idempotency_key.isprintable():
-        raise Invalid(errors=[{"field": "Idempotency-Key", "message": "wants at most 255 printable characters"}])
+    check_key(idempotency_key)
     return uuid5(NAMESPACE_URL, f"registry:refund:{tenant_id}:{idempotency_key}")
 
 

@@ -20,6 +20,7 @@ from queueing.broker.push import Item
 from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
 from registry.access import Principal
 from registry.handler import until_disconnect
+from registry.unique import check_unique
 
 LONGEST_WAIT = 60_000  # milliseconds of a long poll
 BATCH_AT_MOST = 10_000  # messages of one pop
@@ -132,8 +133,10 @@ async def push(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def item_of(body: ItemBody) -> Item:
-    """A checked item. Raises BadRequest (400)."""
+    """A checked item. Raises BadRequest (400), Invalid (422) for a transaction id under which messages would be lost."""
     transaction_id = body.transaction_id
+    if transaction_id is not None:
+        check_unique("transactionId", transaction_id)
     return Item(
         queue=check_name("Queue", body.queue),
         payload=bytes(body.payload),

@@ -139,7 +139,8 @@ async def test_stopped_under_load_every_202_is_there_once_in_order_and_none_took
 async def test_while_it_is_away_the_contract_of_payments_holds(service: Service, session: aiohttp.ClientSession):
     await warm(session)
     name, sender = str(uuid4()), Sent()
-    batch = [{"correlationId": str(uuid4()), "amount": "2.00"} for _ in range(3)]
+    batch: list[dict[str, Any]] = [{"correlationId": str(uuid4()), "amount": "2.00"} for _ in range(3)]
+    batch[2]["processor"] = "nobody has asked for it by name before"
     changed = {**batch[0], "amount": "3.00"}
 
     async with away(service):
@@ -186,14 +187,19 @@ async def test_a_server_that_says_nothing_keeps_no_sender_for_a_second(
     sender = Sent()
 
     async with frozen(service):
-        for _ in range(3):
-            await asyncio.gather(*(sender.pay(session) for _ in range(10)))
+        for by_name in ({}, {"processor": "default"}, {"processor": "fallback"}):
+            await asyncio.gather(*(sender.pay(session, **by_name) for _ in range(10)))
+        started = time.monotonic()
+        async with session.post("/payments", json={"amount": "5.00"}, headers={"Prefer": "wait=20"}) as response:
+            preferred, waited = response.status, time.monotonic() - started
     await drained(service)
     await eventually(lambda: service.is_ready(), within=RETURN)
     found = await in_postgres(service)
 
     assert set(sender.statuses) == {202}
     assert sender.slowest < AT_MOST
+    assert preferred == 202
+    assert waited < AT_MOST
     assert sender.accepted.keys() <= found.keys()
     assert {times for _, _, times in found.values()} == {1}
 

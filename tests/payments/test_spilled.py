@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from payments.billing import readiness
 from payments.intake import KIND, Order
 from payments.models import Payment
 from queueing import spill
-from registry import database, reach
+from registry import access, database, reach
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.sync import end_loop
 from tests.conftest import Api, eventually
-from tests.factories import in_thread, make_tenant
+from tests.factories import in_thread, make_processor, make_tenant
 
 ACCEPTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -337,3 +338,69 @@ async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_u
         await spill.drop(KIND, aside.id)
 
     assert (before.ok, (await clean_books(tenant)).ok) == (False, True)
+
+
+# -- Payments that name a processor ----------------------------------------------------------------------------------
+
+
+async def test_while_it_is_away_a_processor_that_was_known_is_taken_by_name_and_another_is_not(
+    api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await in_thread(make_processor, tenant, "mine")
+    await api.pay(processor="mine")
+    monkeypatch.setattr(reach.reach(), "away", True)
+
+    async with api.post("/payments", json={"amount": "1.00", "processor": "nobody"}) as response:
+        nobody = response.status
+
+    assert (await api.pay(processor="mine"))["status"] == "queued"
+    assert nobody == 422
+
+
+async def test_while_it_is_away_and_nothing_is_known_of_the_processors_a_name_is_taken(
+    api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await api.pay()  # the key is known
+    monkeypatch.setattr(reach.reach(), "away", True)
+    items = [{"amount": "1.00", **({"processor": "mine"} if n == 7 else {})} for n in range(100)]
+
+    async with api.post("/payments/batch", json={"items": items}) as response:
+        verdicts = (await response.json())["results"]
+
+    assert {one["status"] for one in verdicts} == {"queued"}
+
+
+async def test_what_is_refused_only_for_now_is_not_refused_for_good_while_nobody_can_look_whether_it_was_accepted(
+    api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(max_amount=100))
+    await api.pay("1.00")
+    monkeypatch.setattr(reach.reach(), "away", True)
+    large = {"correlationId": str(uuid4()), "amount": "9.00"}
+
+    async with api.post("/payments", json=large) as response:
+        alone = response.status
+    async with api.post("/payments/batch", json={"items": [large, {"amount": "1.00"}]}) as response:
+        verdicts = (await response.json())["results"]
+    async with api.post("/payments", json={"amount": "9.00"}) as response:
+        new = response.status
+
+    assert (alone, new) == (503, 422)
+    assert [one["status"] for one in verdicts] == ["invalid", "queued"]
+    assert "send it again" in verdicts[0]["error"]["detail"]
+
+
+async def test_what_waits_is_replayed_though_its_tenant_has_another_currency_by_now(
+    api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await api.pay()
+    monkeypatch.setattr(reach.reach(), "away", True)
+    body = {"correlationId": str(uuid4()), "amount": "19.90"}
+    async with api.post("/payments", json=body) as response:
+        first = await response.json()
+    for entry in access._keys._entries.values():  # as a process has it that heard of the change before
+        entry.value = entry.value and replace(entry.value, currency="JPY")
+
+    async with api.post("/payments", json=body) as response:
+        assert (response.status, response.headers["Idempotent-Replayed"]) == (202, "true")
+        assert await response.json() == first

@@ -377,3 +377,17 @@ async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_de
     kept = await mq.sql("SELECT key_id, error FROM queueing_deadmessage WHERE tenant_id = %s", mq.tenant_id)
     assert seen == ["open"]
     assert [(key, "'old' is not among" in error) for key, error in kept] == [("old", True)]
+
+
+@pytest.mark.parametrize("id", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"])
+async def test_a_transaction_id_that_no_message_has_to_itself_is_refused_for_the_second_one_would_be_lost(
+    mq, queue, id
+):
+    item = {"queue": queue, "payload": 1, "transactionId": id}
+
+    push = await mq.call("POST", "/api/v1/push", json={"items": [item]}, status=422)
+    both = {"operations": [{"type": "push", "items": [item]}]}
+    transaction = await mq.call("POST", "/api/v1/transaction", json=both, status=422)
+
+    assert [said["errors"][0]["field"] for said in (push, transaction)] == ["transactionId"] * 2
+    assert "UUID" in push["error"]

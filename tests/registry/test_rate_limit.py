@@ -135,3 +135,45 @@ async def test_a_redis_that_hangs_delays_a_call_only_a_little(limited: Api, redi
 
     assert statuses == [200] * 3
     assert time.monotonic() - started < 3 * (access.LIMITER_TIMEOUT + 0.3)
+
+
+# -- Limits that can never be met ---------------------------------------------------------------------------------
+
+
+async def batch_of(api: Api, count: int) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+    async with api.post("/payments/batch", json={"items": [{"amount": "1.00"}] * count}) as response:
+        return response.status, await response.json(content_type=None), response.headers
+
+
+async def test_a_batch_larger_than_the_limit_is_refused_for_good_by_name_and_uses_nothing_up(limited: Api):
+    for _ in range(3):
+        status, said, headers = await batch_of(limited, 6)
+        assert (status, "Retry-After" in headers) == (422, False)
+        assert said["errors"][0]["field"] == "items"
+        assert "5 per 1 minute" in said["detail"]
+
+    assert (await batch_of(limited, 5))[0] == 200
+
+
+async def test_a_batch_that_does_not_fit_now_uses_nothing_up_and_fits_when_it_is_told_to_come_back(
+    server: str, tenant: Tenant
+):
+    async with Api(server, await make_key(tenant, rate_limit="4/second")) as api:
+        assert (await batch_of(api, 3))[0] == 200
+        status, _, headers = await batch_of(api, 4)
+        assert (status, headers["RateLimit-Remaining"], headers["Retry-After"]) == (429, "1", "1")
+        await asyncio.sleep(int(headers["Retry-After"]))
+
+        assert (await batch_of(api, 4))[0] == 200
+
+
+async def test_a_batch_that_cannot_be_read_counts_as_one(limited: Api):
+    async with limited.post("/payments/batch", json={"items": []}) as response:
+        assert response.status == 422
+
+    assert (await ask(limited))[1]["RateLimit-Remaining"] == "3"
+
+
+async def test_a_key_is_not_made_with_a_limit_that_lets_nothing_pass(tenant: Tenant):
+    with pytest.raises(ValueError, match="nothing pass"):
+        await make_key(tenant, rate_limit="0/minute")

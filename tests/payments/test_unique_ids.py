@@ -1,0 +1,85 @@
+"""Ids that cannot have been meant to be unique are refused: the second thing under one would be taken for the first, and be lost."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from payments.models import SignUp
+from payments.states import SUCCEEDED
+from registry.unique import is_empty
+from tests.conftest import Api
+from tests.factories import in_thread, make_payment, make_processor
+from tests.payments.refunding import ask
+from tests.payments.signing_up import Person
+from tests.payments.test_batch import item, send
+
+NIL, MAX = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+EMPTY = [NIL, MAX, MAX.upper(), NIL.replace("-", "")]
+KEYS = [*EMPTY, f"urn:uuid:{NIL}", f"{{{MAX}}}", "null", "undefined", "None", "[object Object]"]
+
+
+async def refusal(api: Api, path: str, body: Any, **headers: str) -> tuple[int, list[str]]:
+    """The status, and the fields that are named."""
+    async with api.post(path, json=body, headers=headers) as response:
+        said = await response.json(content_type=None)
+        return response.status, [fault["field"] for fault in said.get("errors", [])]
+
+
+@pytest.mark.parametrize("id", EMPTY)
+async def test_a_payment_does_not_go_by_it(api: Api, id: str):
+    for amount in ("19.90", "19.90", "7.00"):
+        assert await refusal(api, "/payments", {"correlationId": id, "amount": amount}) == (422, ["correlationId"])
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_payments_key_is_not_it(api: Api, name: str):
+    answer = await refusal(api, "/payments", {"amount": "19.90"}, **{"Idempotency-Key": name})
+
+    assert answer == (422, ["Idempotency-Key"])
+
+
+async def test_beside_an_id_of_its_own_a_key_counts_for_nothing(api: Api):
+    async with api.post("/payments", json=item(), headers={"Idempotency-Key": "undefined"}) as response:
+        assert response.status == 202
+
+
+async def test_only_the_item_that_goes_by_it_is_invalid(api: Api):
+    good, bad = item(), {"correlationId": NIL, "amount": "1.00"}
+
+    verdicts = await send(api, good, bad, {**bad, "correlationId": MAX})
+
+    assert [one["status"] for one in verdicts] == ["queued", "invalid", "invalid"]
+    assert [one["correlationId"] for one in verdicts] == [good["correlationId"], NIL, MAX]
+    assert verdicts[1]["error"]["errors"][0]["field"] == "correlationId"
+
+
+async def test_every_other_fault_is_named_beside_it(api: Api):
+    status, fields = await refusal(api, "/payments", {"correlationId": NIL, "amount": "1.999", "processor": "nobody"})
+
+    assert (status, set(fields)) == (422, {"correlationId", "amount", "processor"})
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_refunds_key_is_not_it(api: Api, tenant, name: str):
+    def paid() -> UUID:
+        return make_payment(tenant, status=SUCCEEDED, processor=make_processor(tenant)).correlation_id
+
+    payment = await in_thread(paid)
+
+    status, said, _ = await ask(api, payment, {"amount": "1.00"}, **{"Idempotency-Key": name})
+
+    assert (status, said["errors"][0]["field"]) == (422, "Idempotency-Key")
+
+
+async def test_a_sign_up_does_not_begin_under_it(server: str):
+    async with Person(server) as ann:
+        await ann.opens("/signup")
+        await ann.sends(**ann.details(f"shop-{uuid4().hex[:10]}"), id=NIL)
+
+    assert "Please send this form again." in ann.errors
+    assert not await in_thread(SignUp.objects.exists)
+
+
+def test_ids_that_only_look_alike_are_nobodys_business():
+    assert not any(map(is_empty, ("00000000-0000-0000-0000-000000000001", "0", "order 4711", "f" * 31, str(uuid4()))))
