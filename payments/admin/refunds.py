@@ -205,21 +205,27 @@ def returns(request: HttpRequest, payment: Payment) -> dict[str, Any]:
 def may_refund(request: HttpRequest, payment: Payment) -> bool:
     kind = payment.processor.kind if payment.processor else ""
     left = left_of(payment.status, payment.amount, payment.owed_back)
-    return bool(left) and gives_back(kind) and scope_of(request).allows(OPERATE, payment.tenant_id)
+    return bool(left) and gives_back(kind) and _is_theirs(request, payment)
+
+
+def _is_theirs(request: HttpRequest, payment: Payment) -> bool:
+    return scope_of(request).allows(OPERATE, payment.tenant_id)
 
 
 def refund_view(page: TenantScoped, request: HttpRequest, object_id: str) -> HttpResponse:
-    """The form that asks how much and why, and then owes it."""
+    """The form that asks how much and why, and then owes it. Sent again it is answered the same, whatever is left by then."""
     payment = page.get_object(request, object_id)
-    if not isinstance(payment, Payment) or not may_refund(request, payment):
+    if not isinstance(payment, Payment) or not _is_theirs(request, payment):
         raise Http404
     left = decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency)
     typed = refund_forms.Typed(amount=left, reason="", key=uuid4().hex)
     if request.method == "POST":
         posted = {name: request.POST.get(name, "") for name in ("amount", "reason", "key")}
         typed, units = refund_forms.check(payment, **posted)
-        if not typed.wrong and _carried_out(page, request, payment, typed, units):
+        if _carried_out(page, request, payment, typed, units):
             return HttpResponseRedirect("../change/")
+    elif not may_refund(request, payment):
+        raise Http404
     context = {
         **page.admin_site.each_context(request),
         "title": "Refund",
@@ -235,14 +241,19 @@ def refund_view(page: TenantScoped, request: HttpRequest, object_id: str) -> Htt
 def _carried_out(
     page: TenantScoped, request: HttpRequest, payment: Payment, typed: refund_forms.Typed, units: int
 ) -> bool:
+    asked: dict[str, Any] = {
+        "tenant_id": payment.tenant_id,
+        "correlation_id": payment.correlation_id,
+        "units": units,
+        "typed": typed,
+    }
     try:
-        refund_forms.carry_out_sync(
-            tenant_id=payment.tenant_id,
-            correlation_id=payment.correlation_id,
-            units=units,
-            typed=typed,
-            actor=request.user.get_username(),
-        )
+        if not refund_forms.sent_before_sync(**asked):
+            if not may_refund(request, payment):
+                raise Http404
+            if typed.wrong:
+                return False
+            refund_forms.carry_out_sync(**asked, actor=request.user.get_username())
     except Problem as error:
         typed.wrong["amount"] = error.detail
         return False

@@ -100,6 +100,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
 
     @property
+    def names(self) -> dict[str, object]:
+        return {"tenant": self.tenant_id, "public": self.public_id}
+
+    @property
     def fingerprint(self) -> bytes:
         content = msgspec.json.encode([self.correlation_id, self.amount, self.reason])
         return hashlib.blake2b(content, digest_size=16).digest()
@@ -116,9 +120,7 @@ async def owe(conn: AsyncConnection, asked: Asked) -> tuple[Receipt, live.Event 
     payment = await hold(conn, asked.tenant_id, asked.correlation_id)
     if payment is None:
         raise UnknownPayment
-    if known := await database.rows(conn, SQL["asked"], {"tenant": asked.tenant_id, "public": asked.public_id}):
-        if bytes(known[0][0]) != asked.fingerprint:
-            raise DifferentContent("this Idempotency-Key stands for a refund with other content")
+    if _replays(asked, await database.rows(conn, SQL["asked"], asked.names)):
         return Receipt(asked.public_id, replayed=True), None
     amount = _affordable(payment, asked.amount)
     ours = {"actor": asked.actor, "external": False, "reference": "", "status": OWED.value}
@@ -134,6 +136,17 @@ async def owe(conn: AsyncConnection, asked: Asked) -> tuple[Receipt, live.Event 
         owed=amount,
     )
     return Receipt(asked.public_id, replayed=False), event
+
+
+async def was_asked(asked: Asked) -> bool:
+    """Whether this refund is owed, or was paid, already: whoever would refuse it looks first. Raises DifferentContent (409)."""
+    return _replays(asked, await database.fetch(SQL["asked"], asked.names))
+
+
+def _replays(asked: Asked, known: list[database.Row]) -> bool:
+    if known and bytes(known[0][0]) != asked.fingerprint:
+        raise DifferentContent("this Idempotency-Key stands for a refund with other content")
+    return bool(known)
 
 
 def _affordable(payment: Held, amount: int | None) -> int:

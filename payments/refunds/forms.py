@@ -7,6 +7,7 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments import money
 from payments.cards import CARD, holds_card
+from payments.errors import DifferentContent
 from payments.models import Payment
 from payments.refunds import debts
 from payments.refunds.owing import connection_of_transaction, left_of
@@ -46,9 +47,22 @@ def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[Type
     return Typed(amount=amount, reason=reason, key=key, wrong=wrong), units
 
 
+async def sent_before(*, tenant_id: int, correlation_id: UUID, units: int, typed: Typed) -> bool:
+    """Whether this very form was carried out already: then it is answered as it was, whatever is left by now.
+
+    Raises DifferentContent (409) where it was, with another amount.
+    """
+    if not units or "key" in typed.wrong:
+        return False
+    try:
+        return await debts.was_asked(_asked(tenant_id, correlation_id, units, typed))
+    except DifferentContent:
+        raise DifferentContent("this form was sent before, with another amount") from None
+
+
 async def carry_out(*, tenant_id: int, correlation_id: UUID, units: int, typed: Typed, actor: str) -> None:
     """Refund, with its entry in the audit trail: where nothing can be recorded nothing is owed. Raises Problem."""
-    asked = debts.wanted(tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {typed.key}")
+    asked = _asked(tenant_id, correlation_id, units, typed, actor)
     async with async_atomic():
         receipt, event = await debts.owe(connection_of_transaction(), asked)
         if not receipt.replayed:
@@ -63,4 +77,9 @@ async def carry_out(*, tenant_id: int, correlation_id: UUID, units: int, typed: 
     await debts.tell(event)
 
 
+def _asked(tenant_id: int, correlation_id: UUID, units: int, typed: Typed, actor: str = "") -> debts.Asked:
+    return debts.wanted(tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {typed.key}")
+
+
+sent_before_sync = sync_twin(sent_before)
 carry_out_sync = sync_twin(carry_out)

@@ -109,6 +109,20 @@ def test_a_form_that_is_sent_twice_is_one_refund(operator, acme):
     assert AuditEntry.objects.filter(action="payment.refund").count() == 1
 
 
+@pytest.mark.parametrize("amount", ["19.90", "15"], ids=["all of it", "more than is left then"])
+def test_a_form_that_is_sent_again_is_answered_as_the_first_time_though_less_is_left(operator, acme, amount):
+    form = {"amount": amount, "reason": WHY, "key": "k1"}
+    address = reverse("admin:payments_payment_refund", args=[paid(acme).pk])
+
+    first, again = operator.post(address, form), operator.post(address, form)
+    other = operator.post(address, {**form, "amount": "1"})
+
+    assert (first.status_code, again.status_code, again.url) == (302, 302, first.url)
+    assert "sent before, with another amount" in text(other)
+    assert Refund.objects.count() == 1
+    assert AuditEntry.objects.filter(action="payment.refund").count() == 1
+
+
 def test_without_its_audit_entry_no_refund_is_asked_for(operator, acme, monkeypatch):
     async def refuses(**_):
         raise RuntimeError("no entry, no action")
@@ -212,6 +226,22 @@ async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  #
     assert 'value="19.90"' in form
     assert (wrong, status, to) == (422, 302, f"{address}/live?tenant={tenant.slug}")
     assert await in_thread(lambda: [refund.amount for refund in Refund.objects.all()]) == [500]
+
+
+@pytest.mark.parametrize("amount", ["19.90", "15"], ids=["all of it", "more than is left then"])
+async def test_the_pages_form_sent_again_shows_the_payment_once_more(visiting: As, tenant, amount):  # noqa: F811
+    payment = await in_thread(paid, tenant)
+    person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
+    address = f"/payments/{payment.correlation_id}/refund?tenant={tenant.slug}"
+    async with visiting(person) as visit:
+        await visit.get(f"/payments/{payment.correlation_id}/live", tenant=tenant.slug)
+        sent = [await visit.post(address, amount=amount, reason="sorry", key="k1") for _ in range(2)]
+        other, _ = await visit.post(address, amount="1", reason="sorry", key="k1")
+        new, _ = await visit.post(address, amount=amount, reason="sorry", key="k2")
+
+    assert sent == [(302, f"/payments/{payment.correlation_id}/live?tenant={tenant.slug}")] * 2
+    assert (other, new) == (409, 404 if amount == "19.90" else 422)
+    assert await in_thread(Refund.objects.count) == 1
 
 
 @pytest.mark.parametrize("role", ["viewer", "stranger", "nobody"])
