@@ -141,10 +141,10 @@ async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
 
 
 class _Purpose(NamedTuple):
-    """What is being done with a payment, beside its status."""
+    """What its sender has asked for, beside its status."""
 
-    canceling: bool = False  # and not ended otherwise
-    capturing: bool = False  # or captured
+    canceling: bool = False  # where it waited at its processor, whatever came of that
+    capturing: bool = False
     waits_for: str = ""  # the type of the action that it requires
 
 

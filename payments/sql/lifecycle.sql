@@ -54,8 +54,8 @@ WITH found AS (
 SELECT correlation_id, CASE WHEN waits THEN sequence END FROM due;
 
 -- name: purpose
-SELECT p.canceling AND p.status IN ('requires_action', 'processing', 'uncertain'),
-    coalesce((p.method ->> 'capture')::boolean, false) AND p.status NOT IN ('failed', 'canceled'),
+-- What its sender has asked for stays so, however it ended: asking again is answered as the first time.
+SELECT p.canceling, coalesce((p.method ->> 'capture')::boolean, false),
     CASE WHEN p.status = 'requires_action' THEN coalesce(a.action ->> 'type', '') ELSE '' END
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt

@@ -6,10 +6,11 @@ from uuid import uuid4
 import pytest
 
 from payments.models import Payment, Processor
+from payments.states import CANCELED, FAILED, SUCCEEDED, Status
 from registry import database
 from registry.models import Tenant
 from tests.conftest import Api, eventually
-from tests.factories import in_thread, make_processor
+from tests.factories import in_thread, make_payment, make_processor
 from tests.payments.test_batch import send
 from tests.payments.test_idempotency import payment, post
 
@@ -133,3 +134,30 @@ async def test_what_was_never_acceptable_is_named_in_full_as_before(api: Api, te
 
     assert response.status == 422
     assert {fault["field"] for fault in said["errors"]} == {"amount", "processor", "metadata"}
+
+
+# -- Captures and cancels ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ended", [SUCCEEDED, FAILED, CANCELED])
+@pytest.mark.parametrize(
+    ("action", "asked"), [("capture", {"method": {"capture": True}}), ("cancel", {"canceling": True})]
+)
+async def test_what_was_taken_on_is_not_refused_when_it_is_asked_for_again_however_it_ended(
+    api: Api, tenant: Tenant, action: str, asked: dict[str, Any], ended: Status
+):
+    mine = await in_thread(lambda: make_payment(tenant, status=ended, processor=make_processor(tenant), **asked))
+
+    async with api.post(f"/payments/{mine.correlation_id}/{action}") as response:
+        said = await response.json(content_type=None)
+
+    assert said["status"] == ended
+    assert response.status == (200 if (action, ended) == ("cancel", CANCELED) else 202)
+
+
+@pytest.mark.parametrize(("action", "ended"), [("capture", CANCELED), ("cancel", FAILED), ("capture", SUCCEEDED)])
+async def test_what_was_never_asked_for_is_refused_as_before(api: Api, tenant: Tenant, action: str, ended: Status):
+    mine = await in_thread(lambda: make_payment(tenant, status=ended, processor=make_processor(tenant)))
+
+    async with api.post(f"/payments/{mine.correlation_id}/{action}") as response:
+        assert response.status == 409
