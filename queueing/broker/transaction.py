@@ -81,12 +81,8 @@ async def _push(
     conn: AsyncConnection, tenant_id: int, rows: push.Columns, items: Sequence[Item], queues: dict[str, Queue]
 ) -> None:
     limited = any(queue.max_size for queue in queues.values())
-    for name in sorted(queues) if limited else ():
-        held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
-        if held and (most := held[0][1]):
-            size = (await database.rows(conn, SQL["size"], {"tenant": tenant_id, "queue": queues[name].id}))[0][0]
-            if size + sum(item.queue == name for item in items) > most:
-                raise Refused(f"the queue {name} is full: at most {most} messages")
+    room = await _hold(conn, tenant_id, queues) if limited else {}
+    # Written before it is counted: one that happened already is told so, however full the queue is by now.
     refused = await push.write(rows, conn, counted=limited)
     for place, (_, reason) in sorted(refused.items()):
         if reason == "duplicate":
@@ -94,6 +90,23 @@ async def _push(
         directory.forget_queue(tenant_id, items[place].queue)
         directory.forget_partition(tenant_id, queues[items[place].queue], items[place].partition)
         raise Refused(f"the queue {items[place].queue} was changed meanwhile; try again")
+    for name, (most, left) in room.items():
+        many = sum(item.queue == name for item in items)
+        if many > most:
+            raise Refused(f"the queue {name} takes at most {most} messages: {many} at once can never fit")
+        if many > left:
+            raise Refused(f"the queue {name} is full: at most {most} messages")
+
+
+async def _hold(conn: AsyncConnection, tenant_id: int, queues: dict[str, Queue]) -> dict[str, tuple[int, int]]:
+    """The maximum of each queue that has one, and how many more it takes, under its lock."""
+    room = {}
+    for name in sorted(queues):
+        held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+        if held and (most := held[0][1]):
+            size = (await database.rows(conn, SQL["size"], {"tenant": tenant_id, "queue": queues[name].id}))[0][0]
+            room[name] = (most, most - size)
+    return room
 
 
 async def _ack(conn: AsyncConnection, tenant_id: int, wanted: Sequence[Ack], leases: list[UUID]) -> list[acks.Acked]:

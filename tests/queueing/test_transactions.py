@@ -147,6 +147,18 @@ async def test_a_transaction_respects_the_maximum(mq, queue):
     assert "full" in more["error"]
 
 
+async def test_what_can_never_fit_is_not_called_full_and_what_happened_already_is_told_so(mq, queue):
+    await mq.configure(queue, max_size=2)
+    done = {"type": "push", "items": [{"queue": queue, "payload": n, "transactionId": f"t{n}"} for n in (1, 2)]}
+
+    never = await mq.transact(pushing(queue, 1, 2, 3))
+    first, again = await mq.transact(done), await mq.transact(done)
+
+    assert (first["success"], again["success"]) == (True, False)
+    assert "3 at once can never fit" in never["error"]
+    assert "duplicate transactionId 't1'" in again["error"]
+
+
 async def test_a_maximum_set_a_moment_ago_is_not_overlooked_by_a_transaction(mq, queue):
     await mq.push(queue, 1)
     await mq.configure(queue, max_size=1)
