@@ -19,7 +19,7 @@ from payments import lifecycle, queries
 from registry.access import live_subject
 from registry.pages import PageRequest, address_of, page
 
-LOOKS = 100  # attempts of a payment after which its payer cannot ask for another look
+LOOKS = 100  # attempts of a payment after which its payer's word brings no further look
 STRIPE_JS = "https://js.stripe.com"
 # https://docs.stripe.com/security/guide#content-security-policy
 WITH_STRIPE = {
@@ -63,15 +63,14 @@ def _page_of(action: dict[str, Any], back: str) -> str:
 @csrf_exempt  # whoever may post here proves it by the link's token, and by no cookie
 @page("POST")
 async def payment_look(request: PageRequest, correlation_id: UUID) -> HttpResponse:
-    """The payer says that they did their part: have the processor asked. 429 for one who says so without end."""
+    """The payer says that they did their part: have the processor asked. Of one who says so without end it is asked no more:
+    its own word, and housekeeping, find what became of it."""
     token = request.GET.get("token", "")
     tenant_id = live_subject(correlation_id, token)
     found = await queries.status_of(tenant_id, correlation_id) if tenant_id else None
     if not tenant_id or found is None:
         raise Http404
-    if found["attempts"] >= LOOKS:
-        return HttpResponse(status=429, headers={"Retry-After": "60"})
-    if found["status"] == "requires_action":
+    if found["status"] == "requires_action" and found["attempts"] < LOOKS:
         await lifecycle.look_again(
             tenant_id=tenant_id, correlation_ids=[correlation_id], reason="The payer came back from the processor"
         )
