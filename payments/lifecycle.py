@@ -22,16 +22,18 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
 
     Raises Unavailable (503) as soon as the database is away.
     """
-    async with live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription:
-        try:
-            async with asyncio.timeout(within):
-                while True:
-                    found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id))
-                    if found is None or found["status"] not in OPEN:
-                        return True
-                    await subscription.get()
-        except (TimeoutError, live.TooSlow):
-            return False
+    try:
+        async with (
+            asyncio.timeout(within),
+            live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription,
+        ):
+            while True:
+                found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id))
+                if found is None or found["status"] not in OPEN:
+                    return True
+                await subscription.get()
+    except (TimeoutError, live.TooSlow):
+        return False
 
 
 # -- What happens at the processor ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 import msgspec
 from channels.layers import get_channel_layer
 
-from registry import telemetry
+from registry import reach, telemetry
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ class Hub:
 
     async def _open(self, tenant: int) -> None:
         try:
-            position = (await source.positions([tenant])).get(tenant, 0)
+            position = (await reach.attempt(lambda: source.positions([tenant]))).get(tenant, 0)
             self.feeds[tenant] = Feed(tenant, position)
         finally:
             del self._opening[tenant]

@@ -17,7 +17,7 @@ from payments.refunds import debts, inline
 from payments.requests import Amount, decode
 from payments.views import payment_id
 from payments.waiting import preferred_wait, with_headers
-from registry import live
+from registry import live, reach
 from registry.access import authorize
 from registry.api import api, json_response, read
 from registry.errors import Invalid, Unavailable
@@ -130,16 +130,18 @@ async def _closed_within(
 async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[str, Any] | None:
     """The refund once no worker has anything left to do for it; None when that did not come in time."""
     correlation_id, refund_id = UUID(found["correlationId"]), UUID(found["id"])
-    async with live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription:
-        try:
-            async with asyncio.timeout(within):
-                while True:
-                    now = await _one(tenant_id, correlation_id, refund_id)
-                    if debts.is_closed(now):
-                        return now
-                    await subscription.get()
-        except (TimeoutError, live.TooSlow):
-            return None
+    try:
+        async with (
+            asyncio.timeout(within),
+            live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription,
+        ):
+            while True:
+                now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id))
+                if debts.is_closed(now):
+                    return now
+                await subscription.get()
+    except (TimeoutError, live.TooSlow):
+        return None
 
 
 @api.get(
