@@ -15,7 +15,7 @@ import msgspec
 from django.conf import settings
 
 from payments import events
-from payments.errors import DifferentContent, PaymentError
+from payments.errors import DifferentContent, PaymentError, UnknownPayment
 from payments.states import Status
 from queueing import spill, waking
 from registry import database, live, reach, telemetry
@@ -225,6 +225,13 @@ def _event(order: Order, at: datetime, position: int) -> live.Event:
         updated_at=at,
         sequence=1,
     )
+
+
+def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailable:
+    """What to say of a payment that is not in PostgreSQL: one that waits for it was accepted, and is not unknown (404)."""
+    if (tenant_id, correlation_id) in _waiting:
+        return Unavailable("it is accepted, and waits to be stored in PostgreSQL")
+    return UnknownPayment()
 
 
 async def _existing(keys: Sequence[Key]) -> dict[Key, First]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from payments import events, intake, queries
-from payments.errors import LiveTenant, NotCancelable, NotCapturable, UnknownPayment
+from payments.errors import LiveTenant, NotCancelable, NotCapturable
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
 from registry import database, live, reach
 from registry.sync import sync_twin
@@ -158,7 +158,7 @@ async def _purpose(params: dict[str, Any]) -> _Purpose:
 async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
     found = await queries.status_of(tenant_id, correlation_id)
     if found is None:
-        raise UnknownPayment
+        raise intake.missing(tenant_id, correlation_id)
     return found
 
 

@@ -12,7 +12,7 @@ import msgspec
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from payments import accepting, events, inline, lifecycle, queries
+from payments import accepting, events, inline, intake, lifecycle, queries
 from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
@@ -150,9 +150,10 @@ def refused(name: str | None, error: Problem, detail: str = "") -> dict[str, Any
 )
 async def status(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
-    found = await queries.status_of(principal.tenant_id, payment_id(id))
+    correlation_id = payment_id(id)
+    found = await queries.status_of(principal.tenant_id, correlation_id)
     if found is None:
-        raise UnknownPayment
+        raise intake.missing(principal.tenant_id, correlation_id)
     return json_response(found, headers=headers)
 
 
@@ -164,9 +165,10 @@ async def status(request: HttpRequest, id: str) -> HttpResponse:
 )
 async def detail(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
-    found = await queries.detail_of(principal.tenant_id, payment_id(id))
+    correlation_id = payment_id(id)
+    found = await queries.detail_of(principal.tenant_id, correlation_id)
     if found is None:
-        raise UnknownPayment
+        raise intake.missing(principal.tenant_id, correlation_id)
     return json_response(found, headers=headers)
 
 
@@ -303,7 +305,7 @@ async def events_after(tenant_id: int, correlation_id: UUID, after: int, wait: f
         if found := await events.of_payment(tenant_id, correlation_id, after):
             return found
         if await queries.status_of(tenant_id, correlation_id) is None:
-            raise UnknownPayment
+            raise intake.missing(tenant_id, correlation_id)
         try:
             async with asyncio.timeout(wait):
                 return [event for event in await subscription.get() if event.sequence > after]

@@ -10,8 +10,8 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from msgspec import Meta
 
-from payments import money, queries
-from payments.errors import AmountRefused, UnknownPayment, UnknownRefund
+from payments import intake, money, queries
+from payments.errors import AmountRefused, UnknownRefund
 from payments.openapi import described
 from payments.refunds import debts, inline
 from payments.requests import Amount, decode
@@ -86,7 +86,7 @@ async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> 
     """What is asked for in the payment's minor units. Raises UnknownPayment (404), Invalid (422) with every fault."""
     payment = await queries.status_of(tenant_id, correlation_id)
     if payment is None:
-        raise UnknownPayment
+        raise intake.missing(tenant_id, correlation_id)
     faults, units = [], None
     if asked.currency is not None and asked.currency != payment["currency"]:
         faults.append(
@@ -155,7 +155,7 @@ async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id = payment_id(id)
     found = await debts.refunds_of(principal.tenant_id, correlation_id)
     if not found and await queries.status_of(principal.tenant_id, correlation_id) is None:
-        raise UnknownPayment
+        raise intake.missing(principal.tenant_id, correlation_id)
     return json_response({"items": [_addressed(one) for one in found]}, headers=headers)
 
 

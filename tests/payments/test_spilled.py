@@ -340,6 +340,22 @@ async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_u
     assert (before.ok, (await clean_books(tenant)).ok) == (False, True)
 
 
+async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+    """A server that takes no writes answers questions, and knows nothing of it yet."""
+    stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = intake._Waiting(b"", ACCEPTED, "BRL", stored)
+    monkeypatch.setitem(intake._waiting, (tenant.pk, waits := uuid4()), waiting)
+    answers: dict[str, Any] = {}
+    for path in ("status", "", "refunds", "events?wait=1"):
+        async with api.get(f"/payments/{waits}/{path}".rstrip("/")) as response:
+            answers[path] = response.status
+    for path in ("cancel", "capture", "refunds"):
+        async with api.post(f"/payments/{waits}/{path}", json={}) as response:
+            answers[f"POST {path}"] = (response.status, response.headers.get("Retry-After"))
+
+    assert set(answers.values()) == {503, (503, "1")}
+
+
 # -- Payments that name a processor ----------------------------------------------------------------------------------
 
 
