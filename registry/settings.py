@@ -229,6 +229,10 @@ CONCURRENT_OPERATIONS = whole("CONCURRENT_OPERATIONS", 10, least=1)  # queries o
 DB_PREPARE = flag("DB_PREPARE", True)  # off behind PgBouncer's transaction mode
 if DB_POOL_MIN > DB_POOL_MAX:
     raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
+if (
+    DB_POOL_MAX + DB_POOL_OVERFLOW < 2
+):  # a page that reads side by side has one in hand: it would wait for itself, and be 503 always
+    raise ImproperlyConfigured("DB_POOL_MAX and DB_POOL_OVERFLOW want to be at least 2 together")
 
 DATABASES = {
     "default": {

@@ -58,6 +58,8 @@ async def refund(
     DifferentContent (409), Invalid (422).
     """
     asked = wanted(tenant_id, correlation_id, amount, reason, actor, idempotency_key)
+    if holds_card(reason) and not await was_asked(asked):  # what looks like one may have been seen otherwise before
+        raise Invalid(errors=[{"field": "reason", "message": CARD}])
     receipt, event = await locked(lambda conn: owe(conn, asked))
     await tell(event)
     return receipt
@@ -72,8 +74,6 @@ def wanted(
     if len(reason) > LONGEST_REASON or "\0" in reason:
         message = f"wants at most {LONGEST_REASON} characters, none of them NUL"
         raise Invalid(errors=[{"field": "reason", "message": message}])
-    if holds_card(reason):
-        raise Invalid(errors=[{"field": "reason", "message": CARD}])
     return Asked(
         tenant_id=tenant_id,
         correlation_id=correlation_id,

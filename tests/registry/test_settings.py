@@ -116,10 +116,12 @@ for name, value in json.loads(sys.argv[1]):
         assert "hush-hush" not in line
 
 
-def test_a_minimum_above_the_maximum_is_refused(tmp_path: Path):
-    [said] = together(tmp_path, [("0", {"DB_POOL_MIN": "9", "DB_POOL_MAX": "8"})])
+def test_a_pool_that_could_serve_nobody_is_refused(tmp_path: Path):
+    alone = {"DB_POOL_MIN": "1", "DB_POOL_MAX": "1", "DB_POOL_OVERFLOW": "0"}
+    said, single = together(tmp_path, [("0", {"DB_POOL_MIN": "9", "DB_POOL_MAX": "8"}), ("0", alone)])
 
     assert "DB_POOL_MIN (9) wants to be at most DB_POOL_MAX (8)" in said
+    assert "at least 2 together" in single
 
 
 @pytest.mark.parametrize(
