@@ -17,17 +17,19 @@ async def take(asked: Sequence[Asked], *, inline: bool = False) -> list[Taken | 
     What exists is looked up before anything is refused, and only then: a refusal may rest on what was otherwise when the
     payment was accepted.
     """
-    answers: list[Taken | Problem] = [one.refusal or DifferentContent() for one in asked]
-    orders = [(n, one.order) for n, one in enumerate(asked) if one.order is not None and one.refusal is None]
-    outcomes = await intake.submit_many([order for _, order in orders], inline=inline)
-    for (n, order), outcome in zip(orders, outcomes, strict=True):
-        answers[n] = (order, outcome) if isinstance(outcome, Receipt) else outcome
+    orders = [one.order for one in asked if one.order is not None and one.refusal is None]
+    outcomes = zip(orders, await intake.submit_many(orders, inline=inline), strict=True)
+    answers = [one.refusal or _answer(*next(outcomes)) for one in asked]
     doubtful = [n for n, one in enumerate(asked) if _may_be_known(one, answers[n])]
     if doubtful:
         firsts = await _first_answers([asked[n] for n in doubtful], [answers[n] for n in doubtful])
         for n, first in zip(doubtful, firsts, strict=True):
             answers[n] = first
     return answers
+
+
+def _answer(order: Order, outcome: Receipt | Problem) -> Taken | Problem:
+    return (order, outcome) if isinstance(outcome, Receipt) else outcome
 
 
 def _may_be_known(asked: Asked, answer: Taken | Problem) -> bool:
@@ -40,11 +42,18 @@ def _may_be_known(asked: Asked, answer: Taken | Problem) -> bool:
 
 
 async def _first_answers(asked: Sequence[Asked], answers: Sequence[Taken | Problem]) -> list[Taken | Problem]:
+    away: Unavailable | None = None
+    found = intake.waiting([_key(one) for one in asked])
     try:
-        found = await intake.known([_key(one) for one in asked])
-    except Unavailable as away:  # what may have been accepted must not be refused for good
-        return [away if one.for_now else answer for one, answer in zip(asked, answers, strict=True)]
-    return [_judged(one, answer, found.get(_key(one))) for one, answer in zip(asked, answers, strict=True)]
+        if others := [key for one in asked if (key := _key(one)) not in found]:
+            found |= await intake.stored(others)
+    except Unavailable as error:
+        away = error
+    return [
+        # What may have been accepted must not be refused for good.
+        away if away and one.for_now and _key(one) not in found else _judged(one, answer, found.get(_key(one)))
+        for one, answer in zip(asked, answers, strict=True)
+    ]
 
 
 def _key(asked: Asked) -> intake.Key:

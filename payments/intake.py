@@ -111,14 +111,16 @@ class First(NamedTuple):
     spilled: bool = False  # it is not in PostgreSQL yet
 
 
-async def known(keys: Sequence[Key]) -> dict[Key, First]:
-    """What was accepted under these ids before. For whoever is about to refuse. Raises Unavailable (503)."""
-    found = {
+def waiting(keys: Sequence[Key]) -> dict[Key, First]:
+    """What of these ids this process has accepted and waits to be stored."""
+    return {
         key: First(one.fingerprint, one.at, one.currency, spilled=True) for key in keys if (one := _waiting.get(key))
     }
-    if asked := [key for key in keys if key not in found]:
-        found |= await reach.attempt(lambda: _existing(asked))
-    return found
+
+
+async def stored(keys: Sequence[Key]) -> dict[Key, First]:
+    """What is stored under these ids: for whoever is about to refuse. Raises Unavailable (503)."""
+    return await reach.attempt(lambda: _existing(keys))
 
 
 submit_sync = sync_twin(submit)

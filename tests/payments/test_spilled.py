@@ -392,17 +392,18 @@ async def test_what_is_refused_only_for_now_is_not_refused_for_good_while_nobody
     await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(max_amount=100))
     await api.pay("1.00")
     monkeypatch.setattr(reach.reach(), "away", True)
-    large = {"correlationId": str(uuid4()), "amount": "9.00"}
+    large, small = {"correlationId": str(uuid4()), "amount": "9.00"}, {"correlationId": str(uuid4()), "amount": "0.50"}
+    items = [large, {"amount": "1.00"}, small, {**small, "amount": "0.60"}]
 
     async with api.post("/payments", json=large) as response:
         alone = response.status
-    async with api.post("/payments/batch", json={"items": [large, {"amount": "1.00"}]}) as response:
+    async with api.post("/payments/batch", json={"items": items}) as response:
         verdicts = (await response.json())["results"]
     async with api.post("/payments", json={"amount": "9.00"}) as response:
         new = response.status
 
     assert (alone, new) == (503, 422)
-    assert [one["status"] for one in verdicts] == ["invalid", "queued"]
+    assert [one["status"] for one in verdicts] == ["invalid", "queued", "queued", "conflict"]
     assert "send it again" in verdicts[0]["error"]["detail"]
 
 
