@@ -112,9 +112,11 @@ class First(NamedTuple):
 
 
 def waiting(keys: Sequence[Key]) -> dict[Key, First]:
-    """What of these ids this process has accepted and waits to be stored."""
+    """What of these ids this process has accepted, durable, and waits to be stored."""
     return {
-        key: First(one.fingerprint, one.at, one.currency, spilled=True) for key in keys if (one := _waiting.get(key))
+        key: First(one.fingerprint, one.at, one.currency, spilled=True)
+        for key in keys
+        if (one := _waiting.get(key)) and one.durable.done() and not one.durable.exception()
     }
 
 

@@ -356,6 +356,17 @@ async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkey
     assert set(answers.values()) == {503, (503, "1")}
 
 
+async def test_what_is_not_durable_yet_is_no_answer_to_anybody(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+    key = (tenant.pk, uuid4())
+    durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    monkeypatch.setitem(intake._waiting, key, intake._Waiting(b"", ACCEPTED, "BRL", durable))
+
+    before = intake.waiting([key])
+    durable.set_result(None)
+
+    assert (before, list(intake.waiting([key]))) == ({}, [key])
+
+
 # -- Payments that name a processor ----------------------------------------------------------------------------------
 
 
