@@ -86,12 +86,20 @@ async def _let_go(tenant_id: int) -> bool:
 
 async def _spill(
     kind: str, tenant_id: int, producer: str, items: Sequence[Item], names: Sequence[str]
-) -> list[Buffered]:
+) -> list[Pushed | Buffered]:
     records = [_waiting(tenant_id, producer, item, name) for item, name in zip(items, names, strict=True)]
     # All are handed over before any is waited for: they stay in order, and share what fsync costs.
     durable = [spill.append(kind, tenant_id, _encode(record)) for record in records]
-    await asyncio.gather(*durable)
-    return [Buffered(r.queue, r.partition, r.transaction_id, n) for n, r in enumerate(records)]
+    refusals = await asyncio.gather(*durable, return_exceptions=True)
+    if all(refusals):
+        raise refusals[0]  # type: ignore[misc]  # an error, for each of them
+    return [_kept(n, r, refusal) for n, (r, refusal) in enumerate(zip(records, refusals, strict=True))]
+
+
+def _kept(index: int, record: Waiting, refusal: BaseException | None) -> Pushed | Buffered:
+    if refusal is None:
+        return Buffered(record.queue, record.partition, record.transaction_id, index)
+    return Pushed(index, record.transaction_id, "failed", queue_name=record.queue, error=str(refusal))
 
 
 def _waiting(tenant_id: int, producer: str, item: Item, name: str) -> Waiting:

@@ -97,6 +97,22 @@ async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
     assert await admin.data(queue) == [1]
 
 
+async def test_of_a_push_that_the_spill_takes_only_in_part_each_message_is_told_what_became_of_it(
+    admin, queue, settings
+):
+    """A 503 for all of it would have what was kept pushed once more, by every try."""
+    await switch(admin, PUSHES, True)
+    settings.SPILL_MAX_BYTES = 650_000  # 500 of these, which are appended together, and not the rest
+
+    verdicts = await admin.push(queue, *("x" * 1000 for _ in range(600)))
+    await switch(admin, PUSHES, False)
+    await until_over(admin, 500)
+
+    assert [verdict["status"] for verdict in verdicts] == ["buffered"] * 500 + ["failed"] * 100
+    assert "the spill holds" in verdicts[-1]["error"]
+    assert [message["index"] for message in verdicts] == list(range(600))
+
+
 async def test_it_counts_what_waits(admin, queue):
     await switch(admin, PUSHES, True)
     await admin.push(queue, 1, 2)
