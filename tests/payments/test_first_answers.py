@@ -11,6 +11,7 @@ from registry import database
 from registry.models import Tenant
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_payment, make_processor
+from tests.payments.refunding import ask
 from tests.payments.test_batch import send
 from tests.payments.test_idempotency import payment, post
 
@@ -136,7 +137,19 @@ async def test_what_was_never_acceptable_is_named_in_full_as_before(api: Api, te
     assert {fault["field"] for fault in said["errors"]} == {"amount", "processor", "metadata"}
 
 
-# -- Captures and cancels ------------------------------------------------------------------------------------------
+# -- Refunds, captures and cancels ------------------------------------------------------------------------------------------
+
+
+async def test_a_refund_under_a_key_though_nothing_is_left_by_then(api: Api, tenant: Tenant):
+    paid = await in_thread(lambda: make_payment(tenant, status=SUCCEEDED, processor=make_processor(tenant)))
+    first = await ask(api, paid.correlation_id, {}, **{"Idempotency-Key": "k1"})
+    await in_thread(lambda: Processor.objects.filter(tenant=tenant).update(enabled=False))
+
+    again = await ask(api, paid.correlation_id, {}, **{"Idempotency-Key": "k1"})
+    other = await ask(api, paid.correlation_id, {}, **{"Idempotency-Key": "k2"})
+
+    assert (first[0], again[0], other[0]) == (202, 202, 409)
+    assert (again[1]["id"], again[2]["Idempotent-Replayed"]) == (first[1]["id"], "true")
 
 
 @pytest.mark.parametrize("ended", [SUCCEEDED, FAILED, CANCELED])
