@@ -5,9 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from payments.models import Payment, Processor
+from payments.models import Processor
 from payments.states import CANCELED, FAILED, SUCCEEDED, Status
-from registry import database
 from registry.models import Tenant
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_payment, make_processor
@@ -37,11 +36,6 @@ async def without_processor(tenant: Tenant, api: Api, *, delete: bool) -> None:
             return response.status == 422
 
     await eventually(gone)
-
-
-async def many(tenant: Tenant) -> int:
-    async with database.own_connection():
-        return await Payment.async_objects.of(tenant.pk).acount()
 
 
 async def test_after_the_limit_was_lowered(api: Api, tenant: Tenant):
@@ -97,7 +91,6 @@ async def test_under_an_idempotency_key_as_under_an_id(api: Api, tenant: Tenant)
     await change(tenant, api, max_amount=100, currency="JPY")
 
     assert await post(api, body, **key) == (202, first[1], "true")
-    assert await many(tenant) == 1 or (await post(api, body, **key))[0] == 202
 
 
 async def test_item_by_item_in_a_batch(api: Api, tenant: Tenant):
