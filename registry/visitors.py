@@ -1,4 +1,4 @@
-"""Who looks at a page, and as whose: a member of a tenant, or anybody where the demo's tenant is open."""
+"""Who looks at a page, and as whose: a member of a tenant, or, on the pages of payments, a guest of the open tenant."""
 
 from dataclasses import dataclass, field
 
@@ -35,18 +35,19 @@ class Visitor:
 
     @property
     def may_act(self) -> bool:
-        """Whether what changes state is theirs to do: a guest may play with a sandbox, and touch nothing live."""
-        return self.role in MAY_ACT or self.may_play
+        """Whether what changes state is theirs to do."""
+        return self.role in MAY_ACT
 
 
-async def visitor_of(request: HttpRequest) -> Visitor | None:
+async def visitor_of(request: HttpRequest, *, guests: bool = False) -> Visitor | None:
     """The visitor, at the tenant that `?tenant=` names or else at their first one; None where they have none.
 
+    `guests`: who has no role at the open tenant may look at it too, as keyless calls may on `/payments*` (contract section 7).
     Raises Http404 for a tenant that is not theirs, the same as for one that does not exist.
     """
     user = await request.auser()
     roles = await _roles(user.pk) if user.is_authenticated else {}
-    if (guest := await _open_tenant()) and guest not in roles:
+    if guests and (guest := await _open_tenant()) and guest not in roles:
         roles[guest] = ""
     wanted = request.GET.get("tenant")
     if user.is_authenticated and user.is_superuser:

@@ -80,7 +80,7 @@ def says(
 
 async def caller(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
     """Who asks, by key: addresses of receivers, and what was sent there, are not for everybody to read."""
-    return await authorize(request, scope, keyless=False)
+    return await authorize(request, scope)
 
 
 def endpoint_id(text: str) -> UUID:
