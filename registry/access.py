@@ -202,6 +202,11 @@ async def create_tenant(
     return tenant
 
 
+def _new_key() -> tuple[str, str]:
+    prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    return prefix, f"rk_{prefix}_{secret}"
+
+
 async def issue_key(
     *,
     tenant: Tenant,
@@ -213,8 +218,7 @@ async def issue_key(
     """A new key and its plain text `rk_PREFIX_SECRET`, which is shown once and never kept."""
     if rate_limit:
         parse(rate_limit)  # ValueError names what it wanted
-    prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
-    plain = f"rk_{prefix}_{secret}"
+    prefix, plain = _new_key()
     key = ApiKey(
         tenant=tenant,
         prefix=prefix,
