@@ -84,7 +84,7 @@ _POP: Query = {
     "timeout": {**whole(), "description": "milliseconds of a long poll", "maximum": 60_000},
     "consumerGroup": TEXT,
     "autoAck": FLAG,
-    "subscriptionMode": {"type": "string", "enum": ["all", "new", "new-only"]},
+    "subscriptionMode": {"type": "string", "enum": [*plane.SUBSCRIPTION_MODES]},
     "subscriptionFrom": {"type": "string", "description": "now or an ISO 8601 time"},
 }
 _POPPED = {200: "Messages under one lease", 204: "Nothing is due"}

@@ -152,6 +152,15 @@ def _trace(text: str) -> UUID:
 
 # -- Pop ---------------------------------------------------------------------------------------------------
 
+# What the queue's clients send, by what it means. `timestamp` counts only with subscriptionFrom.
+SUBSCRIPTION_MODES = {
+    "all": Group.Mode.ALL,
+    "from_beginning": Group.Mode.ALL,
+    "timestamp": Group.Mode.ALL,
+    "new": Group.Mode.NEW,
+    "new-only": Group.Mode.NEW,
+}
+
 
 @endpoint("write")
 async def pop(request: HttpRequest, principal: Principal, queue: str = "", partition: str = "") -> HttpResponse:
@@ -206,8 +215,8 @@ def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
 
 def _subscription(mode: str, since: str) -> Subscription:
     """Where a new group begins: a time counts more than a mode."""
-    if mode not in ("", "all", "new", "new-only", "timestamp"):
-        raise BadRequest("subscriptionMode wants all, new or new-only")
+    if mode and mode not in SUBSCRIPTION_MODES:
+        raise BadRequest(f"subscriptionMode wants one of {', '.join(SUBSCRIPTION_MODES)}")
     if since == "now":
         return Subscription(Group.Mode.NEW)
     if since:
@@ -215,9 +224,7 @@ def _subscription(mode: str, since: str) -> Subscription:
             return Subscription(Group.Mode.TIMESTAMP, parse_moment(since))
         except ValueError:
             raise BadRequest("subscriptionFrom wants now or an ISO 8601 time") from None
-    return Subscription(
-        Group.Mode.NEW if (mode or settings.DEFAULT_SUBSCRIPTION_MODE).startswith("new") else Group.Mode.ALL
-    )
+    return Subscription(SUBSCRIPTION_MODES[mode or settings.DEFAULT_SUBSCRIPTION_MODE])
 
 
 # -- Ack ---------------------------------------------------------------------------------------------------
