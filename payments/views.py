@@ -18,8 +18,18 @@ from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
 from payments.money import CURRENCIES, decimal_text
-from payments.openapi import described
-from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
+from payments.openapi import EVENTS, SUMMARY, described
+from payments.requests import (
+    BATCH,
+    LIST_FIELDS,
+    LIST_LIMIT,
+    LONGEST_WAIT,
+    PAGE_AT_MOST,
+    PAYMENT,
+    PaymentRequest,
+    every_fault,
+    order_of,
+)
 from payments.states import CANCELED, OPEN, Status
 from registry import access, live, telemetry
 from registry.access import Principal, authorize
@@ -28,8 +38,6 @@ from registry.errors import Invalid, Problem, Unavailable
 from registry.handler import lean, until_disconnect, with_a_key_or_open
 from registry.models import Tenant
 
-WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
-PAGE_AT_MOST = 500
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -97,11 +105,11 @@ def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, st
 
 
 def preferred_wait(prefer: str) -> float:
-    """The seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_AT_MOST; 0 without."""
+    """The seconds of `Prefer: wait=N` (RFC 7240), at most LONGEST_WAIT; 0 without."""
     for preference in prefer.split(","):
         name, _, value = preference.partition("=")
         if name.strip().lower() == "wait" and value.strip().isascii() and value.strip().isdigit():
-            return min(float(value), WAIT_AT_MOST)
+            return min(float(value), float(LONGEST_WAIT))
     return 0
 
 
@@ -262,8 +270,8 @@ def word(request: HttpRequest, name: str) -> str | None:
 
 
 def whole(request: HttpRequest, name: str, default: int, least: int, most: int) -> int:
-    text = request.GET.get(name, str(default))
-    if not text.isdecimal() or len(text) > 12 or not least <= int(text) <= most:
+    text = request.GET.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal()) or len(text) > 12 or not least <= int(text) <= most:
         raise Invalid(errors=[{"field": name, "message": f"wants a whole number from {least} to {most}"}])
     return int(text)
 
@@ -277,7 +285,7 @@ async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         return await export(csv_lines, principal, filters, "text/csv; charset=utf-8", "payments.csv")
     if "application/x-ndjson" in accept:
         return await export(json_lines, principal, filters, "application/x-ndjson", "payments.ndjson")
-    limit = whole(request, "limit", 50, 1, PAGE_AT_MOST)
+    limit = whole(request, "limit", LIST_LIMIT, 1, PAGE_AT_MOST)
     page = await queries.page_of(principal.tenant_id, filters, limit=limit, cursor=request.GET.get("cursor"))
     return json_response(page, headers=headers)
 
@@ -300,7 +308,7 @@ async def export(
     "/payments-summary",
     tags=["payments"],
     summary="What each processor booked in a window of requestedAt",
-    openapi_extra=described("Requests and amount per processor", 422, query=("from", "to", "currency")),
+    openapi_extra=described("Requests and amount per processor", 422, query=SUMMARY),
 )
 async def summary(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "read", keyless=True)
@@ -320,13 +328,13 @@ async def summary(request: HttpRequest) -> HttpResponse:
     "/payments/{id}/events",
     tags=["live"],
     summary="Long poll: events after a sequence, or none after `wait` seconds",
-    openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=("after", "wait", "token")),
+    openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=EVENTS),
 )
 async def poll(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id = payment_id(id)
     tenant_id = await reader_of(request, correlation_id)
     after = whole(request, "after", 0, 0, 2**31 - 1)
-    wait = whole(request, "wait", 20, 0, int(WAIT_AT_MOST))
+    wait = whole(request, "wait", 20, 0, LONGEST_WAIT)
     later = events_after(tenant_id, correlation_id, after, wait)
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
     messages = [live_message(event) for event in found or []]

@@ -21,7 +21,7 @@ from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment
 from registry.access import Principal
 from registry.handler import until_disconnect
 
-LONGEST_WAIT = 60_000  # milliseconds of a long poll
+WAIT, LONGEST_WAIT = 30_000, 60_000  # milliseconds of a long poll: without `timeout`, and at most
 BATCH_AT_MOST = 10_000  # messages of one pop
 PARTITIONS_AT_MOST = 100  # of one pop
 EXTEND_AT_MOST = 86_400  # seconds
@@ -167,7 +167,8 @@ async def pop(request: HttpRequest, principal: Principal, queue: str = "", parti
     """200 with messages and their lease, 204 when nothing is due (within `timeout` milliseconds, with `wait`)."""
     target = _target(request, queue, partition)
     auto_ack = flag(request, "autoAck")
-    wait = whole(request, "timeout", 30_000, most=LONGEST_WAIT) / 1000 if flag(request, "wait") else 0
+    within = whole(request, "timeout", WAIT, most=LONGEST_WAIT) / 1000
+    wait = within if flag(request, "wait") else 0
     popping = pops.pop(
         principal.tenant_id,
         target,
@@ -195,11 +196,13 @@ async def pop(request: HttpRequest, principal: Principal, queue: str = "", parti
 
 
 def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
-    namespace, task = request.GET.get("namespace", ""), request.GET.get("task", "")
+    namespace = task = ""
     if queue:
         check_name("Queue", queue)
-    elif not namespace and not task:
-        raise BadRequest("namespace or task is required where no queue is named")
+    else:
+        namespace, task = request.GET.get("namespace", ""), request.GET.get("task", "")
+        if not namespace and not task:
+            raise BadRequest("namespace or task is required where no queue is named")
     for what, name in (("Partition", partition), ("namespace", namespace), ("task", task)):
         if name:
             check_name(what, name)
