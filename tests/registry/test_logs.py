@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import uvicorn
 from django.urls import get_resolver
 from hypothesis import example, given
 from hypothesis import settings as limits
@@ -20,7 +21,7 @@ from payments import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe import StripeProcessor
-from registry import database, embedded, parts, redaction
+from registry import database, embedded, parts, redaction, telemetry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
@@ -290,6 +291,33 @@ def test_what_a_part_writes_past_its_log_is_cleaned_when_it_is_passed_on(capfdbi
     said = capfdbinary.readouterr().err
     assert TOKEN.encode() not in said
     assert said == b'[web] {"path": "/payments/x/live?token=[redacted]", "other": "\xff"}\n'
+
+
+@pytest.fixture
+def logging_kept() -> Iterator[None]:
+    """A test may configure logging anew; afterwards everything is as it was."""
+    loggers = [
+        logging.getLogger(),
+        *(logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")),
+    ]
+    before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
+    yield
+    for one, handlers, level, propagate in before:
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
+
+
+def test_a_server_that_is_started_by_hand_logs_through_our_formatter(logging_kept, settings, capfd):
+    """`uvicorn registry.asgi:application` gives its loggers handlers before it imports the service."""
+    uvicorn.Config("registry.asgi:application").configure_logging()
+
+    telemetry.configure_logging(settings.LOGGING)
+    logging.getLogger("uvicorn.error").info('"WebSocket /ws/payments/x?token=%s" [accepted]', TOKEN)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "1", "GET", f"/x?token={TOKEN}", "1.1", 200)
+
+    said = capfd.readouterr()
+    assert "/ws/payments/x?token=[redacted]" in said.err
+    assert TOKEN not in said.err + said.out
 
 
 # -- What others say --------------------------------------------------------------------------------------------
