@@ -129,7 +129,8 @@ class Running:
             self.popen.wait(LIMIT)
             for pid in left:  # they write into the folder that goes next
                 gone_within_limit(pid)
-        assert secrecy.around(secrecy.of_folder(self.folder), self.log) == []
+        for data in (self.folder, self.folder / "data"):
+            assert secrecy.in_log(data, self.log) == []
 
 
 def is_alive(pid: int) -> bool:
