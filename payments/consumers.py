@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import msgspec
-from channels.auth import get_user
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
@@ -20,6 +19,7 @@ from registry import access, database, live, telemetry
 from registry.api import ENCODER
 from registry.errors import Invalid, Problem, Unauthorized, Unavailable
 from registry.models import Membership
+from registry.visitors import person_of
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a socket may take for one message before it counts as too slow
@@ -349,14 +349,14 @@ async def stream_authority(socket: LiveSocket) -> int:
         principal = await access.authenticate(authorization)
         principal.require("read")
         return principal.tenant_id
-    user = await get_user(socket.scope)
-    if user.is_authenticated and _own_origin(socket):
+    user = await person_of(socket.scope["session"])
+    if user is not None and _own_origin(socket):
         mine = Membership.async_objects.filter(user_id=user.pk, tenant__status="active")
         if slug := socket.query("tenant"):
             mine = mine.filter(tenant__slug=slug)
         if (tenant_id := await mine.order_by("id").values_list("tenant_id", flat=True).afirst()) is not None:
             return tenant_id
-    return (await access.authenticate(None)).tenant_id
+    return (await access.authenticate(None, keyless=True)).tenant_id
 
 
 def _own_origin(socket: LiveSocket) -> bool:

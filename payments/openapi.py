@@ -2,8 +2,23 @@
 
 from typing import Any
 
-from payments.requests import LIST_FIELDS, PaymentRequest
+from payments.money import CURRENCIES
+from payments.requests import LIST_FIELDS, LIST_LIMIT, LONGEST_WAIT, PAGE_AT_MOST, PaymentRequest
+from payments.states import Status
 from registry.api import api
+from registry.parameters import TEXT, WHEN, Query, choice, parameters, whole
+
+PAGE: Query = {
+    "limit": whole(LIST_LIMIT, least=1, most=PAGE_AT_MOST),
+    "cursor": {**TEXT, "description": "`next` of a page"},
+}
+LIST: Query = {"status": choice(*Status.values), "processor": TEXT, **WHEN, **PAGE}
+SUMMARY: Query = {**WHEN, "currency": choice(*sorted(CURRENCIES))}
+EVENTS: Query = {
+    "after": whole(0, most=2**31 - 1),
+    "wait": {**whole(20, most=LONGEST_WAIT), "description": "seconds"},
+    "token": {**TEXT, "description": "of the payment's link, in place of a key"},
+}
 
 _JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/PaymentRequest"}}}
 _PROBLEMS = {
@@ -23,13 +38,13 @@ _PROBLEMS = {
 }
 
 
-def described(good: str, *problems: int, query: tuple[str, ...] = (), accepted: str = "") -> dict[str, Any]:
+def described(good: str, *problems: int, query: Query | None = None, accepted: str = "") -> dict[str, Any]:
     """What ninja cannot know of an operation that answers by itself: `good` is its 200, `accepted` its 202."""
     texts = {200: good, 202: accepted}
     answers = {n: {"description": text, "content": {"application/json": {}}} for n, text in texts.items() if text}
     return {
         "responses": answers | {status: _PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
-        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in query],
+        "parameters": parameters(query or {}),
     }
 
 
@@ -84,7 +99,7 @@ api.describe(
         "tags": ["payments"],
         "operationId": "browse_payments",
         "summary": "A page of payments with the total; text/csv or application/x-ndjson stream everything",
-        "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in LIST_FIELDS],
+        "parameters": parameters({name: LIST[name] for name in LIST_FIELDS}),
         "responses": {
             "200": {"description": "A page"},
             **{k: v for k, v in _PROBLEMS.items() if k in ("401", "403", "422", "429")},

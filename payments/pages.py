@@ -49,7 +49,7 @@ overviews: Shared[int, dict[str, Any]] = Shared(_figures, fresh=OVERVIEW_FRESH)
 @page("GET", "HEAD")
 async def dashboard(request: PageRequest) -> HttpResponse:
     """A tenant's payments as they move."""
-    visitor = await visitor_of(request)
+    visitor = await visitor_of(request, guests=True)
     if visitor is None:
         return await nowhere(request)
     return await _dashboard(request, visitor)
@@ -58,7 +58,7 @@ async def dashboard(request: PageRequest) -> HttpResponse:
 @page("GET", "HEAD")
 async def overview(request: PageRequest) -> HttpResponse:
     """The moving part above the table: numbers, charts' figures, processors."""
-    return render(request, "payments/_overview.html", await _overview(await known(request)))
+    return render(request, "payments/_overview.html", await _overview(await known(request, guests=True)))
 
 
 async def _dashboard(request: HttpRequest, visitor: Visitor, **more: Any) -> HttpResponse:
@@ -184,7 +184,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
     if "token" in request.GET:
         tenant_id = live_subject(correlation_id, request.GET["token"]) or 0  # no tenant's number
     else:
-        visitor = await known(request)
+        visitor = await known(request, guests=True)
         tenant_id = visitor.tenant.pk
     payment = await queries.detail_of(tenant_id, correlation_id)
     if payment is None:
@@ -206,7 +206,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
 
 
 async def _player(request: HttpRequest) -> Visitor:
-    visitor = await known(request)
+    visitor = await known(request, guests=True)
     if not visitor.may_play:
         raise Http404
     return visitor

@@ -25,6 +25,8 @@ REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # how the ids at the 
 _reference = re.compile("[a-z]{2,4}_[A-Za-z0-9_]{1,200}")
 BATCH_ITEMS = 1000
 LIST_FIELDS = ("status", "processor", "from", "to", "limit", "cursor")  # of `GET /payments`
+LIST_LIMIT, PAGE_AT_MOST = 50, 500  # items of a page
+LONGEST_WAIT = 30  # seconds that a long poll or `Prefer: wait` may hold a request
 FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # a past time is "now"; refusing it would refuse replays
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # in metadata

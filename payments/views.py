@@ -17,17 +17,27 @@ from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
 from payments.money import CURRENCIES
-from payments.openapi import described
-from payments.requests import BATCH, LIST_FIELDS, PAYMENT, Asked, PaymentRequest, asked_of, every_fault
+from payments.openapi import EVENTS, SUMMARY, described
+from payments.requests import (
+    BATCH,
+    LIST_FIELDS,
+    LIST_LIMIT,
+    LONGEST_WAIT,
+    PAGE_AT_MOST,
+    PAYMENT,
+    Asked,
+    PaymentRequest,
+    asked_of,
+    every_fault,
+)
 from payments.states import CANCELED, Status
-from payments.waiting import WAIT_AT_MOST, accepted, preferred_wait, settled_within, with_headers
+from payments.waiting import accepted, preferred_wait, settled_within, with_headers
 from registry import access, live, telemetry
 from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem, Unavailable
-from registry.handler import lean, until_disconnect
+from registry.handler import lean, until_disconnect, with_a_key_or_open
 
-PAGE_AT_MOST = 500
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -48,7 +58,7 @@ def payment_id(text: str) -> UUID:
 async def accept(request: HttpRequest) -> HttpResponse:
     """`POST /payments`: 202 once durable; the same content under the same id, the same answer. 200 with the settled payment
     where its sender waits for it, or where the tenant's payments are sent inline."""
-    principal, headers = await authorize(request, "write")
+    principal, headers = await authorize(request, "write", keyless=True)
     try:
         asked = read(request, PAYMENT)
     except Invalid as error:
@@ -74,10 +84,10 @@ async def accept(request: HttpRequest) -> HttpResponse:
     return accepted(order, receipt, headers)
 
 
-@lean(max_body=settings.MAX_BATCH_BODY)
+@lean(max_body=settings.MAX_BATCH_BODY, admit=with_a_key_or_open)
 async def accept_batch(request: HttpRequest) -> HttpResponse:
     """`POST /payments/batch`: up to 1,000 payments, one verdict per item; bad ones never spoil good ones."""
-    principal = await access.identify(request, "write")
+    principal = await access.identify(request, "write", keyless=True)
     try:
         batch = read(request, BATCH, nul=True)
     except Problem:
@@ -149,7 +159,7 @@ def refused(name: str | None, error: Problem, detail: str = "") -> dict[str, Any
     openapi_extra=described("Its status object", 404),
 )
 async def status(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await authorize(request, "read", keyless=True)
     correlation_id = payment_id(id)
     found = await queries.status_of(principal.tenant_id, correlation_id)
     if found is None:
@@ -164,7 +174,7 @@ async def status(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=described("The payment", 404),
 )
 async def detail(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await authorize(request, "read", keyless=True)
     correlation_id = payment_id(id)
     found = await queries.detail_of(principal.tenant_id, correlation_id)
     if found is None:
@@ -214,22 +224,22 @@ def word(request: HttpRequest, name: str) -> str | None:
 
 
 def whole(request: HttpRequest, name: str, default: int, least: int, most: int) -> int:
-    text = request.GET.get(name, str(default))
-    if not text.isdecimal() or len(text) > 12 or not least <= int(text) <= most:
+    text = request.GET.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal()) or len(text) > 12 or not least <= int(text) <= most:
         raise Invalid(errors=[{"field": name, "message": f"wants a whole number from {least} to {most}"}])
     return int(text)
 
 
 @lean
 async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await authorize(request, "read", keyless=True)
     filters = filters_of(request)
     accept = request.META.get("HTTP_ACCEPT", "")
     if "text/csv" in accept:
         return await export(csv_lines, principal, filters, "text/csv; charset=utf-8", "payments.csv")
     if "application/x-ndjson" in accept:
         return await export(json_lines, principal, filters, "application/x-ndjson", "payments.ndjson")
-    limit = whole(request, "limit", 50, 1, PAGE_AT_MOST)
+    limit = whole(request, "limit", LIST_LIMIT, 1, PAGE_AT_MOST)
     page = await queries.page_of(principal.tenant_id, filters, limit=limit, cursor=request.GET.get("cursor"))
     return json_response(page, headers=headers)
 
@@ -252,10 +262,10 @@ async def export(
     "/payments-summary",
     tags=["payments"],
     summary="What each processor booked in a window of requestedAt",
-    openapi_extra=described("Requests and amount per processor", 422, query=("from", "to", "currency")),
+    openapi_extra=described("Requests and amount per processor", 422, query=SUMMARY),
 )
 async def summary(request: HttpRequest) -> HttpResponse:
-    principal, headers = await authorize(request, "read")
+    principal, headers = await authorize(request, "read", keyless=True)
     currency = request.GET.get("currency") or None
     if currency and currency not in CURRENCIES:
         raise Invalid(errors=[{"field": "currency", "message": "is not an ISO 4217 currency code such as BRL"}])
@@ -272,13 +282,13 @@ async def summary(request: HttpRequest) -> HttpResponse:
     "/payments/{id}/events",
     tags=["live"],
     summary="Long poll: events after a sequence, or none after `wait` seconds",
-    openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=("after", "wait", "token")),
+    openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=EVENTS),
 )
 async def poll(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id = payment_id(id)
     tenant_id = await reader_of(request, correlation_id)
     after = whole(request, "after", 0, 0, 2**31 - 1)
-    wait = whole(request, "wait", 20, 0, int(WAIT_AT_MOST))
+    wait = whole(request, "wait", 20, 0, LONGEST_WAIT)
     later = events_after(tenant_id, correlation_id, after, wait)
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
     messages = [live_message(event) for event in found or []]
@@ -292,7 +302,7 @@ async def reader_of(request: HttpRequest, correlation_id: UUID) -> int:
         if tenant_id is None:
             raise UnknownPayment
         return tenant_id
-    principal, _ = await authorize(request, "read")
+    principal, _ = await authorize(request, "read", keyless=True)
     return principal.tenant_id
 
 
@@ -323,7 +333,7 @@ async def events_after(tenant_id: int, correlation_id: UUID, after: int, wait: f
     openapi_extra=described("Canceled", 404, 409, accepted="It is being canceled at its processor"),
 )
 async def cancel(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "write")
+    principal, headers = await authorize(request, "write", keyless=True)
     found = await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id))
     return json_response(found, status=200 if found["status"] == CANCELED else 202, headers=headers)
 
@@ -335,14 +345,14 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=described("", 404, 409, accepted="It is being captured"),
 )
 async def capture(request: HttpRequest, id: str) -> HttpResponse:
-    principal, headers = await authorize(request, "write")
+    principal, headers = await authorize(request, "write", keyless=True)
     found = await lifecycle.capture(tenant_id=principal.tenant_id, correlation_id=payment_id(id))
     return json_response(found, status=202, headers=headers)
 
 
 @api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant", openapi_extra=described("Purged"))
 async def purge(request: HttpRequest) -> HttpResponse:
-    principal, headers = await authorize(request, "write")
+    principal, headers = await authorize(request, "write", keyless=True)
     if principal.mode != "sandbox":
         raise LiveTenant
     removed = await lifecycle.purge(tenant_id=principal.tenant_id)

@@ -10,13 +10,12 @@ from django.http import HttpRequest, HttpResponse
 
 from payments import intake, queries
 from payments.money import decimal_text
+from payments.requests import LONGEST_WAIT
 from payments.states import OPEN
 from registry import access, database, reach
 from registry.api import iso, json_response
 from registry.errors import Unavailable
 from registry.handler import until_disconnect
-
-WAIT_AT_MOST = 30.0  # seconds that a long poll or `Prefer: wait` may hold a request
 
 
 def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:
@@ -35,11 +34,11 @@ def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, st
 
 
 def preferred_wait(prefer: str) -> float:
-    """The seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_AT_MOST; 0 without."""
+    """The seconds of `Prefer: wait=N` (RFC 7240), at most LONGEST_WAIT; 0 without."""
     for preference in prefer.split(","):
         name, _, value = preference.partition("=")
         if name.strip().lower() == "wait" and value.strip().isascii() and value.strip().isdigit():
-            return min(float(value), WAIT_AT_MOST)
+            return min(float(value), float(LONGEST_WAIT))
     return 0
 
 

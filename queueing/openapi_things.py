@@ -1,21 +1,27 @@
 """What the OpenAPI document says of queues, messages, dead letters, traces and maintenance as things to look at and change."""
 
-from queueing.openapi import PAGE, TEXT, TIME, WHEN, WHICH, Query, describe
+from queueing.broker import messages as found
+from queueing.openapi import NAME, WHICH, describe, page
 from queueing.views import maintenance, messages, resources
+from registry.parameters import WHEN, Query, choice
 
-GROUP: Query = {"consumerGroup": TEXT}
-STATUS: Query = {"status": {"type": "string", "enum": ["pending", "processing", "completed", "dead_letter"]}}
-PARTITION: Query = {"partition": TEXT}
+GROUP: Query = {"consumerGroup": NAME}
+STATUS: Query = {"status": choice(*found.STATUSES)}
+PARTITION: Query = {"partition": NAME}
+
+LISTED: Query = {**WHICH, "ns": NAME}  # ns: the same as namespace
 
 # -- Configure and resources (contract section 1.2) ----------------------------------------------------------------
 
 describe("POST", "/api/v1/configure", "Make a queue or set its options", body=resources.ConfigureBody)
-describe("GET", "/api/v1/resources/queues", "Queues and how many messages are in them", query=WHICH)
+describe("GET", "/api/v1/resources/queues", "Queues and how many messages are in them", query=LISTED)
 describe("GET", "/api/v1/resources/queues/{queue}", "A queue, partition by partition")
 describe("DELETE", "/api/v1/resources/queues/{queue}", "Drop a queue and all that is in it (scope admin)")
-describe("GET", "/api/v1/resources/queues/{queue}/depth", "What a group has still to read", query={"group": TEXT})
+describe(
+    "GET", "/api/v1/resources/queues/{queue}/depth", "What a group has still to read", query={"group": NAME, **GROUP}
+)
 describe("DELETE", "/api/v1/queues/{queue}/clear", "Delete a queue's messages (scope admin)", query=PARTITION)
-describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=WHICH)
+describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=LISTED)
 describe("GET", "/api/v1/resources/namespaces", "Namespaces and what is in them")
 describe("GET", "/api/v1/resources/tasks", "Tasks and what is in them")
 describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one")
@@ -25,7 +31,7 @@ describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one
 _MESSAGE = "/api/v1/messages/{partition}/{transaction}"
 describe(
     "GET", "/api/v1/messages", "Messages, newest first, by default of the last hour",
-    query={**WHICH, **PARTITION, **STATUS, "from": TIME, "to": TIME, **PAGE},
+    query={**WHICH, "ns": NAME, **PARTITION, **STATUS, **WHEN, **page(200, furthest=100_000)},
 )  # fmt: skip
 describe("GET", _MESSAGE, "A message with its payload and where its readers are")
 describe("DELETE", _MESSAGE, "Delete a message")
@@ -35,13 +41,19 @@ describe(
 )
 describe(
     "GET", "/api/v1/dlq", "Dead letters with their payloads, latest first, and the total",
-    query={"queue": TEXT, **GROUP, **PARTITION, **WHEN, **PAGE},
+    query={"queue": NAME, **GROUP, **PARTITION, **WHEN, **page(100, furthest=100_000)},
 )  # fmt: skip
-describe("DELETE", "/api/v1/dlq", "Purge a queue's dead letters (scope admin)", query={"queue": TEXT, **GROUP})
+describe(
+    "DELETE",
+    "/api/v1/dlq",
+    "Purge a queue's dead letters (scope admin)",
+    query={"queue": NAME, **GROUP},
+    needed=("queue",),
+)
 describe("POST", "/api/v1/dlq/{letter}/replay", "Push a dead letter again, once (scope admin)")
 describe("POST", "/api/v1/traces", "Write a trace", body=messages.TraceBody, good={201: "Its id"})
-describe("GET", "/api/v1/traces/names", "Names of traces", query=PAGE)
-describe("GET", "/api/v1/traces/by-name/{name}", "Traces of one name, latest first", query=PAGE)
+describe("GET", "/api/v1/traces/names", "Names of traces", query=page(50, furthest=100_000))
+describe("GET", "/api/v1/traces/by-name/{name}", "Traces of one name, latest first", query=page(100, furthest=100_000))
 describe("GET", "/api/v1/traces/{partition}/{transaction}", "Traces of a message")
 
 # -- Maintenance (section 1.5) -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from queueing.broker import console, crypto, dead, maintenance, names, traces
 from queueing.broker.errors import UnknownQueue
 from queueing.templatetags.queues import address
 from registry import database
-from registry.pages import PageRequest, address_of, key_header, known, nowhere, page
+from registry.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.visitors import Visitor, visitor_of
 
 ROWS = 25  # queues, partitions, messages or dead letters of one page
@@ -79,7 +79,7 @@ async def _overview(request: PageRequest, visitor: Visitor) -> dict[str, Any]:
         "pager": _pager(request, len(shown), len(matching)),
         "modes": await maintenance.modes(visitor.tenant.pk),
         "spilled": await _spilled(),
-        "push_command": _push_command(request, visitor, "orders"),
+        "push_command": _push_command(request, "orders"),
         "here": request.get_full_path(),
     }
 
@@ -95,11 +95,11 @@ async def _spilled() -> dict[str, Any]:
     return {"shape": state[0], "colour": state[1], "word": state[2], "waiting": waiting, "refused": refused}
 
 
-def _push_command(request: PageRequest, visitor: Visitor, queue: str) -> str:
+def _push_command(request: PageRequest, queue: str) -> str:
     body = json.dumps({"items": [{"queue": queue, "payload": {"order": 1}}]}, ensure_ascii=False).replace(
         "'", "\\u0027"
     )
-    where = f"{address_of(request)}/api/v1/push{key_header(visitor.tenant)}"
+    where = f"{address_of(request)}/api/v1/push{KEY_HEADER}"
     return f"curl {where} -H 'Content-Type: application/json' -d '{body}'"
 
 
@@ -147,7 +147,7 @@ async def _queue(
         known_of = await readings.about.get((tenant_id, depth.name))
     except UnknownQueue:
         raise Http404 from None
-    pop = f"{address_of(request)}/api/v1/pop/queue/{quote(depth.name)}{key_header(visitor.tenant)}"
+    pop = f"{address_of(request)}/api/v1/pop/queue/{quote(depth.name)}"
     return {
         "visitor": visitor,
         "standing": standing,
@@ -158,8 +158,8 @@ async def _queue(
         "strands": strands,
         "wanted": wanted,
         "pager": _pager(request, len(strands), total),
-        "push_command": _push_command(request, visitor, depth.name),
-        "pop_command": f"curl '{pop.partition(' ')[0]}'{' ' if ' ' in pop else ''}{pop.partition(' ')[2]}",
+        "push_command": _push_command(request, depth.name),
+        "pop_command": f"curl '{pop}'{KEY_HEADER}",
         "here": request.get_full_path(),
     }
 

@@ -9,6 +9,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -110,8 +111,10 @@ async def _load(sql: str, params: tuple) -> Principal | None:
 _keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
 
 
-async def authenticate(authorization: str | None, *, keyless: bool = True) -> Principal:
-    """The principal of an `Authorization: Bearer KEY` header; without one the open tenant, where `keyless` allows it.
+async def authenticate(authorization: str | None, *, keyless: bool = False) -> Principal:
+    """The principal of an `Authorization: Bearer KEY` header. Without a header: the open tenant, where `keyless` allows it.
+
+    Only `/payments*` and their pages allow it (contract section 7).
 
     Raises Unauthorized (401) for keys that are unknown, revoked, expired or of a tenant that is not active.
     """
@@ -131,13 +134,13 @@ async def authenticate(authorization: str | None, *, keyless: bool = True) -> Pr
     return principal
 
 
-async def authorize(request: HttpRequest, scope: str, *, keyless: bool = True) -> tuple[Principal, dict[str, str]]:
-    """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send."""
+async def authorize(request: HttpRequest, scope: str, *, keyless: bool = False) -> tuple[Principal, dict[str, str]]:
+    """Who asks, with `scope` and within its rate; and the RateLimit-* headers to send. `keyless` as in `authenticate`."""
     principal = await identify(request, scope, keyless=keyless)
     return principal, await limit_rate(principal) if principal.rate_limit else {}
 
 
-async def identify(request: HttpRequest, scope: str, *, keyless: bool = True) -> Principal:
+async def identify(request: HttpRequest, scope: str, *, keyless: bool = False) -> Principal:
     """Who asks, with `scope`. Whoever calls this counts what it costs, by `limit_rate`."""
     principal = await authenticate(request.META.get("HTTP_AUTHORIZATION"), keyless=keyless)
     principal.require(scope)
@@ -221,6 +224,11 @@ async def create_tenant(
     return tenant
 
 
+def _new_key() -> tuple[str, str]:
+    prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    return prefix, f"rk_{prefix}_{secret}"
+
+
 async def issue_key(
     *,
     tenant: Tenant,
@@ -232,8 +240,7 @@ async def issue_key(
     """A new key and its plain text `rk_PREFIX_SECRET`, which is shown once and never kept."""
     if rate_limit:
         rate_of(rate_limit)  # ValueError names what it wanted
-    prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
-    plain = f"rk_{prefix}_{secret}"
+    prefix, plain = _new_key()
     key = ApiKey(
         tenant=tenant,
         prefix=prefix,
@@ -259,23 +266,35 @@ revoke_key_sync = sync_twin(revoke_key)
 
 # -- Links that anybody may follow ---------------------------------------------------------------------------
 
-_LINK_KEY = hashlib.sha256(b"payment link" + settings.SECRET_KEY.encode()).digest()
+
+@cache
+def _link_key(secret_key: str) -> bytes:
+    return hashlib.sha256(b"payment link" + secret_key.encode()).digest()
 
 
-def live_token(tenant_id: int, correlation_id: UUID) -> str:
-    """The signature in a payment's public link: it shows this payment and nothing else, for as long as SECRET_KEY lives."""
+def _signed(secret_key: str, tenant_id: int, correlation_id: UUID) -> str:
     subject = b"%d:%b" % (tenant_id, correlation_id.bytes)
-    mac = hashlib.blake2b(subject, key=_LINK_KEY, digest_size=15).digest()  # keyed: a MAC (RFC 7693)
+    mac = hashlib.blake2b(subject, key=_link_key(secret_key), digest_size=15).digest()  # keyed: a MAC (RFC 7693)
     return f"{tenant_id:x}.{base64.urlsafe_b64encode(mac).decode()}"
 
 
+def live_token(tenant_id: int, correlation_id: UUID) -> str:
+    """The signature in a payment's public link. It shows this payment and nothing else."""
+    return _signed(settings.SECRET_KEY, tenant_id, correlation_id)
+
+
 def live_subject(correlation_id: UUID, token: str) -> int | None:
-    """The tenant whose payment `token` shows; None for a token that is not ours or of another payment."""
+    """The tenant whose payment `token` shows; None for a token that is not ours or of another payment.
+
+    A token that was signed with one of SECRET_KEY_FALLBACKS is valid as well.
+    """
     if len(token) > TOKEN_LENGTH:
         return None
     try:
         tenant_id = int(token.partition(".")[0], 16)
     except ValueError:
         return None
-    expected = live_token(tenant_id, correlation_id)
-    return tenant_id if hmac.compare_digest(expected.encode(), token.encode()) else None
+    for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+        if hmac.compare_digest(_signed(key, tenant_id, correlation_id).encode(), token.encode()):
+            return tenant_id
+    return None

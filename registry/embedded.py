@@ -71,6 +71,9 @@ POSTGRES_SETTINGS = {
     "log_truncate_on_rotation": "on",
     "log_rotation_size": 0,
     "log_line_prefix": "%m [%p] %a ",
+    # No values: statements and details hold sessions and payers' data. The service logs its own errors.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
 }
 VALKEY_SETTINGS = {
     "bind": "127.0.0.1",

@@ -36,12 +36,18 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 type View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
-async def _with_a_key(scope: dict) -> None:
+async def with_a_key(scope: dict) -> None:
+    """Raises Unauthorized (401) unless the request's head has a valid key."""
     await access.authenticate(_header(scope, b"authorization"))
 
 
+async def with_a_key_or_open(scope: dict) -> None:
+    """The same, but without a key the open tenant may pass."""
+    await access.authenticate(_header(scope, b"authorization"), keyless=True)
+
+
 def lean[V: View](
-    view: V | None = None, *, max_body: int | None = None, admit: Callable[[dict], Awaitable[None]] = _with_a_key
+    view: V | None = None, *, max_body: int | None = None, admit: Callable[[dict], Awaitable[None]] = with_a_key
 ) -> Any:
     """Mark an async view as one that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY.
     `admit` looks at the head of a request that may have a larger body than that, before any of it is read."""
@@ -247,7 +253,7 @@ async def until_disconnect[T](receive: Callable, work: Awaitable[T]) -> T | None
 
 
 def by_method(**views: View) -> View:
-    """One address, several views: `by_method(POST=accept, GET=browse)`. The most generous body limit counts."""
+    """One address, several views: `by_method(POST=accept, GET=browse)`. The most generous body limit counts, with its `admit`."""
 
     async def dispatch(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         view = views.get(request.method or "") or (views.get("GET") if request.method == "HEAD" else None)
@@ -255,4 +261,6 @@ def by_method(**views: View) -> View:
             raise MethodNotAllowed(f"allowed: {', '.join(sorted(views))}", headers={"Allow": ", ".join(sorted(views))})
         return await view(request, *args, **kwargs)
 
-    return lean(dispatch, max_body=max(getattr(view, "max_body", settings.MAX_BODY) for view in views.values()))
+    largest = max(views.values(), key=lambda view: getattr(view, "max_body", settings.MAX_BODY))
+    max_body, admit = getattr(largest, "max_body", None), getattr(largest, "admit", with_a_key)
+    return lean(dispatch, max_body=max_body, admit=admit)

@@ -53,9 +53,9 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
     return wrap
 
 
-async def known(request: HttpRequest) -> Visitor:
-    """The visitor. Raises Http404 where there is nothing for them to see."""
-    if visitor := await visitor_of(request):
+async def known(request: HttpRequest, *, guests: bool = False) -> Visitor:
+    """The visitor; `guests` as in `visitor_of`. Raises Http404 where there is nothing for them to see."""
+    if visitor := await visitor_of(request, guests=guests):
         return visitor
     raise Http404
 
@@ -82,5 +82,5 @@ KEY_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
 def key_header(tenant: Tenant) -> str:
-    """What a curl command has to say of the key; nothing for the open tenant."""
+    """What a curl command for `/payments*` has to say of the key; nothing for the open tenant."""
     return "" if tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT else KEY_HEADER

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.processes import signal_process
+from registry.redaction import redact_text
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,8 @@ def follow(pipe, on_line: Callable[[bytes], None]) -> Callable[[], None]:
 
 
 def write_line(name: str, line: bytes) -> None:
+    """Pass a part's line on. What the part wrote past its own log (a traceback, a server's words) is cleaned here."""
+    line = redact_text(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     with suppress(OSError, ValueError):  # a terminal that went away is no reason to stop
         sys.stderr.buffer.write(b"[%s] %s\n" % (name.encode(), line))
         sys.stderr.buffer.flush()

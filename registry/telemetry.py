@@ -1,13 +1,14 @@
 """Metrics and logs of the whole service. Who measures a thing declares it here, so that one page lists them all."""
 
 import logging
-import re
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+
+from registry.redaction import HIDDEN, SECRET_NAMES, redact
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -77,28 +78,6 @@ REQUEST: ContextVar[str] = ContextVar("request_id", default="")
 TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id where the slug is not at hand
 PAYMENT: ContextVar[str] = ContextVar("payment", default="")  # correlation id
 
-SECRETS = re.compile(
-    r"((?:rk_[a-z0-9]+|(?<![a-z])sk_(?:live|test))_)[A-Za-z0-9_-]+"
-    r"|(whsec_)[A-Za-z0-9+/=_-]+"
-    r"|((?:pi|seti)_[A-Za-z0-9]+_secret_)[A-Za-z0-9]+"
-    r"|((?:Bearer|Basic)\s+)\S+"
-    r"|(://[^:/@\s]*:)[^\s]+(?=@)"
-    r"|((?:password|passwd|secret|token|sessionid|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}\]]+",
-    re.IGNORECASE,
-)
-SECRET_NAMES = re.compile(r"authorization|cookie|password|secret|token|api_?key|card", re.IGNORECASE)
-
-
-def redact(value: Any) -> Any:
-    """`value` without keys, passwords and tokens, however deep they sit."""
-    if isinstance(value, str):
-        return SECRETS.sub(lambda match: next(filter(None, match.groups())) + "[redacted]", value)
-    if isinstance(value, dict):
-        return {k: "[redacted]" if SECRET_NAMES.search(str(k)) else redact(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact(item) for item in value]
-    return value
-
 
 def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for variable in (REQUEST, TENANT, PAYMENT):
@@ -108,7 +87,7 @@ def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
 
 
 def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    return {k: "[redacted]" if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
+    return {k: HIDDEN if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
 
 
 def configure_logging(config: dict[str, str]) -> None:
@@ -135,6 +114,8 @@ def configure_logging(config: dict[str, str]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config["level"])
+    for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
+        logging.getLogger(server).handlers, logging.getLogger(server).propagate = [], True  # none around our formatter
     for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(

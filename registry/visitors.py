@@ -1,9 +1,13 @@
-"""Who looks at a page, and as whose: a member of a tenant, or anybody where the demo's tenant is open."""
+"""Who looks at a page, and as whose: a member of a tenant, or, on the pages of payments, a guest of the open tenant."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from channels.db import database_sync_to_async
 from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
 from django.http import Http404, HttpRequest
+from django.utils.crypto import constant_time_compare
 
 from registry.models import Membership, Tenant
 
@@ -35,18 +39,19 @@ class Visitor:
 
     @property
     def may_act(self) -> bool:
-        """Whether what changes state is theirs to do: a guest may play with a sandbox, and touch nothing live."""
-        return self.role in MAY_ACT or self.may_play
+        """Whether what changes state is theirs to do."""
+        return self.role in MAY_ACT
 
 
-async def visitor_of(request: HttpRequest) -> Visitor | None:
+async def visitor_of(request: HttpRequest, *, guests: bool = False) -> Visitor | None:
     """The visitor, at the tenant that `?tenant=` names or else at their first one; None where they have none.
 
+    `guests`: who has no role at the open tenant may look at it too, as keyless calls may on `/payments*` (contract section 7).
     Raises Http404 for a tenant that is not theirs, the same as for one that does not exist.
     """
     user = await request.auser()
     roles = await _roles(user.pk) if user.is_authenticated else {}
-    if (guest := await _open_tenant()) and guest not in roles:
+    if guests and (guest := await _open_tenant()) and guest not in roles:
         roles[guest] = ""
     wanted = request.GET.get("tenant")
     if user.is_authenticated and user.is_superuser:
@@ -63,6 +68,20 @@ async def visitor_of(request: HttpRequest) -> Visitor | None:
         staff=user.is_authenticated and user.is_staff,
         choices=list(roles),
     )
+
+
+@database_sync_to_async
+def person_of(session: Any) -> Any:
+    """The user who is signed in with a socket's session, or None.
+
+    channels.auth.get_user ignores SECRET_KEY_FALLBACKS, and ends a session that was begun under one of them.
+    """
+    number, path, stated = (session.get(name) for name in (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY))
+    if not number or not stated or path not in settings.AUTHENTICATION_BACKENDS:
+        return None
+    user = load_backend(path).get_user(get_user_model()._meta.pk.to_python(number))
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()] if user else []
+    return user if any(constant_time_compare(stated, one) for one in hashes) else None
 
 
 async def _roles(user_id: int) -> dict[Tenant, str]:

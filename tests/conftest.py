@@ -27,6 +27,7 @@ from queueing import spill
 from queueing.drain import Drain
 from registry import access, database, live, reach
 from registry.models import Tenant
+from tests import secrecy
 from tests.bed import HttpProcessor
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
 
@@ -98,6 +99,19 @@ def _database(
     with django_db_blocker.unblock():
         yield
         connection.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _secrets_are_noted() -> Iterator[None]:
+    with secrecy.watching():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_logged(_secrets_are_noted: None) -> Iterator[None]:
+    """Whatever a test does, no line of the log holds a secret that was made for it."""
+    yield
+    assert secrecy.logged() == []
 
 
 @pytest.fixture(autouse=True)

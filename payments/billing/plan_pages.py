@@ -35,8 +35,6 @@ async def banner(tenant: Tenant) -> dict[str, str] | None:
 async def plan(request: PageRequest) -> HttpResponse:
     """Plan, invoices and readiness of a tenant; its owner may change them."""
     visitor = await known(request)
-    if not visitor.role:  # a guest of the open tenant
-        raise Http404
     if request.method == "POST":
         return await _act(request, visitor)
     return await _show(request, visitor)

@@ -11,10 +11,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from payments.errors import UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.openapi import described
+from payments.openapi import PAGE, described
 from payments.views import moment, whole, word
 from payments.webhooks import outbound, readings
-from registry import audit
+from registry import audit, parameters
 from registry.access import Principal, authorize
 from registry.api import api, json_response, read
 from registry.errors import Invalid
@@ -65,7 +65,11 @@ api.schemas.update(_schemas)
 
 
 def says(
-    good: str, *problems: int, body: type[msgspec.Struct] | None = None, status: int = 200, query: tuple[str, ...] = ()
+    good: str,
+    *problems: int,
+    body: type[msgspec.Struct] | None = None,
+    status: int = 200,
+    query: parameters.Query | None = None,
 ) -> dict[str, Any]:
     """What ninja cannot know of an operation, with its body and a status other than 200."""
     extra = described(good, *problems, *((400, 413, 415, 422) if body else ()), query=query)
@@ -80,7 +84,7 @@ def says(
 
 async def caller(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
     """Who asks, by key: addresses of receivers, and what was sent there, are not for everybody to read."""
-    return await authorize(request, scope, keyless=False)
+    return await authorize(request, scope)
 
 
 def endpoint_id(text: str) -> UUID:
@@ -217,7 +221,18 @@ async def test(request: HttpRequest, id: str) -> HttpResponse:
     "/webhook-endpoints/{id}/deliveries",
     tags=TAG,
     summary="An endpoint's deliveries, the newest first",
-    openapi_extra=says("A page", 404, 422, query=("status", "type", "from", "to", "limit", "cursor")),
+    openapi_extra=says(
+        "A page",
+        404,
+        422,
+        query={
+            "status": parameters.choice(*WebhookDelivery.Status.values),
+            "type": parameters.TEXT,
+            **parameters.WHEN,
+            **PAGE,
+            "limit": parameters.whole(50, least=1, most=PAGE_AT_MOST),
+        },
+    ),
 )
 async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "read")

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -28,30 +27,6 @@ ROWS = 25  # deliveries per page
 KIT_WITHIN = 90.0  # seconds for all checks of the kit together
 
 
-def may_see(visitor: Visitor) -> bool:
-    """Whether these pages are theirs: what receivers are told is nothing for guests of a service that strangers reach."""
-    return bool(visitor.role or not settings.PRODUCTION)
-
-
-def may_manage(visitor: Visitor) -> bool:
-    """Whether endpoints are theirs to make and change."""
-    return visitor.may_act and may_see(visitor)
-
-
-async def _reader(request: PageRequest) -> Visitor:
-    visitor = await known(request)
-    if not may_see(visitor):
-        raise Http404
-    return visitor
-
-
-async def _manager(request: PageRequest) -> Visitor:
-    visitor = await known(request)
-    if not may_manage(visitor):
-        raise Http404
-    return visitor
-
-
 # -- Endpoints -----------------------------------------------------------------------------------------------
 
 
@@ -59,7 +34,7 @@ async def _manager(request: PageRequest) -> Visitor:
 async def endpoints(request: PageRequest) -> HttpResponse:
     """All endpoints as they stand, and a form for another."""
     visitor = await visitor_of(request)
-    if visitor is None or not may_see(visitor):
+    if visitor is None:
         return await nowhere(request)
     if request.method == "POST":
         return await _create(request, visitor)
@@ -73,7 +48,6 @@ async def _endpoints(request: PageRequest, visitor: Visitor, *, status: int = 20
     body = json.dumps({"url": "https://shop.example/hook", "events": ["payment.*"]})
     context = {
         "visitor": visitor,
-        "may_manage": may_manage(visitor),
         "endpoints": [
             {"endpoint": one, "state": readings.state_of(one), "standing": standings[one.pk]} for one in found
         ],
@@ -86,7 +60,7 @@ async def _endpoints(request: PageRequest, visitor: Visitor, *, status: int = 20
 
 
 async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
-    if not may_manage(visitor):
+    if not visitor.may_act:
         raise Http404
     form = {name: request.POST.get(name, "").strip() for name in ("url", "description", "events")}
     form["ordered"] = "on" if request.POST.get("ordered") else ""
@@ -112,10 +86,10 @@ async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
 @page("GET", "HEAD", "POST")
 async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
     """One endpoint: how it stands, what it was sent, and what can be done."""
-    visitor = await _reader(request)
+    visitor = await known(request)
     found = await _endpoint(visitor, uuid)
     if "do" in asked(request):
-        if not may_manage(visitor):
+        if not visitor.may_act:
             raise Http404
         return await outbound_actions.of_endpoint(request, visitor, found)
     chosen = {name: request.GET.get(name, "") for name in ("status", "type")}
@@ -128,7 +102,6 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
     standing = (await readings.standings(visitor.tenant.pk, [found.pk]))[found.pk]
     context = {
         "visitor": visitor,
-        "may_manage": may_manage(visitor),
         "endpoint": found,
         "state": readings.state_of(found),
         "standing": standing,
@@ -176,19 +149,18 @@ def _given(chosen: dict[str, str]) -> dict[str, str]:
 @page("GET", "HEAD", "POST")
 async def delivery(request: PageRequest, number: int) -> HttpResponse:
     """One delivery: what was sent, and what came back, try by try."""
-    visitor = await _reader(request)
+    visitor = await known(request)
     try:
         found, of = await readings.delivery(visitor.tenant.pk, number)
     except Problem:
         raise Http404 from None
     if "do" in asked(request):
-        if not may_manage(visitor):
+        if not visitor.may_act:
             raise Http404
         return await outbound_actions.of_delivery(request, visitor, of, found)
     made = await readings.tries(found)
     context = {
         "visitor": visitor,
-        "may_manage": may_manage(visitor),
         "delivery": found,
         "endpoint": of,
         "body": _pretty(found.body),
@@ -208,7 +180,9 @@ def _pretty(body: str) -> str:
 @page("GET", "HEAD", "POST")
 async def kit(request: PageRequest) -> HttpResponse:
     """Call a receiver in every way that it has to stand, and show what it did."""
-    visitor = await _manager(request)
+    visitor = await known(request)
+    if not visitor.may_act:
+        raise Http404
     mine = await readings.endpoints(visitor.tenant.pk)
     form = {name: asked(request).get(name, "").strip() for name in ("endpoint", "url", "secret")}
     form["secret"] = form["secret"] or new_secret()

@@ -34,9 +34,8 @@ QUEUES_AT_MOST = 1000  # of a tenant that have gauges of their own: each is a ti
 
 
 @endpoint("read")
-async def buffers(_request: HttpRequest, principal: Principal) -> HttpResponse:
+async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     """What this process keeps for PostgreSQL while that is away: all tenants' writes."""
-    principal.require("admin")
     found = await spill.state()
     return answer(
         {
@@ -61,16 +60,14 @@ async def buffers(_request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 @endpoint("read")
-async def system_metrics(_request: HttpRequest, principal: Principal) -> HttpResponse:
+async def system_metrics(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     """The process that answers: CPU, memory, database connections."""
-    principal.require("admin")
     return answer({"timestamp": datetime.now(UTC), "replicas": [{**_worker(), **_process()}]})
 
 
 @endpoint("read")
-async def worker_metrics(_request: HttpRequest, principal: Principal) -> HttpResponse:
+async def worker_metrics(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     """The workers that are alive, with what they have in hand."""
-    principal.require("admin")
     found = [one async for one in Worker.async_objects.all().alive()]
     return answer(
         {
@@ -95,9 +92,8 @@ async def worker_metrics(_request: HttpRequest, principal: Principal) -> HttpRes
 
 
 @endpoint("read")
-async def postgres_stats(_request: HttpRequest, principal: Principal) -> HttpResponse:
+async def postgres_stats(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     """PostgreSQL's own counters of this database."""
-    principal.require("admin")
     return answer({"timestamp": datetime.now(UTC), **await statistics.postgres()})
 
 
@@ -130,7 +126,7 @@ def _pool() -> dict[str, int]:
 async def prometheus(request: HttpRequest) -> HttpResponse:
     """Everything of /metrics under the names that dashboards of this API know, and gauges of the caller's own queues.
 
-    Open like /metrics, and like it without anybody's name; whoever comes with a key, or as the open tenant, gets his queues.
+    Open like /metrics, and like it without anybody's name; a key adds the gauges of its tenant's queues.
     """
     status.only_get(request)
     families = [*await _machine(), *await _queues(await _principal(request))]

@@ -22,7 +22,7 @@ from registry.access import Principal
 from registry.handler import until_disconnect
 from registry.unique import check_unique
 
-LONGEST_WAIT = 60_000  # milliseconds of a long poll
+WAIT, LONGEST_WAIT = 30_000, 60_000  # milliseconds of a long poll: without `timeout`, and at most
 BATCH_AT_MOST = 10_000  # messages of one pop
 PARTITIONS_AT_MOST = 100  # of one pop
 EXTEND_AT_MOST = 86_400  # seconds
@@ -155,13 +155,23 @@ def _trace(text: str) -> UUID:
 
 # -- Pop ---------------------------------------------------------------------------------------------------
 
+# What the queue's clients send, by what it means. `timestamp` counts only with subscriptionFrom.
+SUBSCRIPTION_MODES = {
+    "all": Group.Mode.ALL,
+    "from_beginning": Group.Mode.ALL,
+    "timestamp": Group.Mode.ALL,
+    "new": Group.Mode.NEW,
+    "new-only": Group.Mode.NEW,
+}
+
 
 @endpoint("write")
 async def pop(request: HttpRequest, principal: Principal, queue: str = "", partition: str = "") -> HttpResponse:
     """200 with messages and their lease, 204 when nothing is due (within `timeout` milliseconds, with `wait`)."""
     target = _target(request, queue, partition)
     auto_ack = flag(request, "autoAck")
-    wait = whole(request, "timeout", 30_000, most=LONGEST_WAIT) / 1000 if flag(request, "wait") else 0
+    within = whole(request, "timeout", WAIT, most=LONGEST_WAIT) / 1000
+    wait = within if flag(request, "wait") else 0
     popping = pops.pop(
         principal.tenant_id,
         target,
@@ -189,11 +199,13 @@ async def pop(request: HttpRequest, principal: Principal, queue: str = "", parti
 
 
 def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
-    namespace, task = request.GET.get("namespace", ""), request.GET.get("task", "")
+    namespace = task = ""
     if queue:
         check_name("Queue", queue)
-    elif not namespace and not task:
-        raise BadRequest("namespace or task is required where no queue is named")
+    else:
+        namespace, task = request.GET.get("namespace", ""), request.GET.get("task", "")
+        if not namespace and not task:
+            raise BadRequest("namespace or task is required where no queue is named")
     for what, name in (("Partition", partition), ("namespace", namespace), ("task", task)):
         if name:
             check_name(what, name)
@@ -209,8 +221,8 @@ def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
 
 def _subscription(mode: str, since: str) -> Subscription:
     """Where a new group begins: a time counts more than a mode."""
-    if mode not in ("", "all", "new", "new-only", "timestamp"):
-        raise BadRequest("subscriptionMode wants all, new or new-only")
+    if mode and mode not in SUBSCRIPTION_MODES:
+        raise BadRequest(f"subscriptionMode wants one of {', '.join(SUBSCRIPTION_MODES)}")
     if since == "now":
         return Subscription(Group.Mode.NEW)
     if since:
@@ -218,9 +230,7 @@ def _subscription(mode: str, since: str) -> Subscription:
             return Subscription(Group.Mode.TIMESTAMP, parse_moment(since))
         except ValueError:
             raise BadRequest("subscriptionFrom wants now or an ISO 8601 time") from None
-    return Subscription(
-        Group.Mode.NEW if (mode or settings.DEFAULT_SUBSCRIPTION_MODE).startswith("new") else Group.Mode.ALL
-    )
+    return Subscription(SUBSCRIPTION_MODES[mode or settings.DEFAULT_SUBSCRIPTION_MODE])
 
 
 # -- Ack ---------------------------------------------------------------------------------------------------

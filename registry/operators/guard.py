@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from registry import audit
 from registry.errors import Problem
 from registry.operators.scope import TenantScoped, scope_of
-from registry.telemetry import redact
+from registry.redaction import redact
 
 MOST = 1000  # rows of one action: what a person can answer for, and what ends within a request
 SHOWN = 20  # rows named on the page

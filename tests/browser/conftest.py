@@ -18,7 +18,8 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from registry.models import Tenant
 from tests.conftest import Api
-from tests.factories import in_thread, make_processor, make_tenant
+from tests.factories import in_thread, make_person, make_processor, make_tenant
+from tests.queueing.test_console import session_of
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / "docs" / "pictures"
@@ -150,21 +151,34 @@ def guard(server: str) -> Guard:
 
 
 @pytest.fixture
-async def context(browser: Browser, server: str, guard: Guard) -> AsyncIterator[BrowserContext]:
+def cookies() -> list[Any]:
+    """What the browser sends from the start: nothing, for a guest."""
+    return []
+
+
+@pytest.fixture
+async def signed_in(tenant: Tenant, server: str) -> list[Any]:
+    """The cookies of an operator of `tenant`."""
+    session = await in_thread(lambda: session_of(make_person(tenant=tenant)))
+    return [{"name": "sessionid", "value": session, "url": server}]
+
+
+@pytest.fixture
+async def context(browser: Browser, server: str, guard: Guard, cookies: list[Any]) -> AsyncIterator[BrowserContext]:
     """A person's browser window, with nothing kept from before."""
     async with await browser.new_context(base_url=server, **MODES["light"]) as found:
-        await _prepare(found, guard)
+        await _prepare(found, guard, cookies)
         yield found
     assert guard.wrong == []
 
 
 @pytest.fixture(params=MODES)
 async def in_each_mode(
-    request: pytest.FixtureRequest, browser: Browser, server: str, guard: Guard
+    request: pytest.FixtureRequest, browser: Browser, server: str, guard: Guard, cookies: list[Any]
 ) -> AsyncIterator[Page]:
     """A page in light, in dark, and on a phone."""
     async with await browser.new_context(base_url=server, **MODES[request.param]) as found:
-        await _prepare(found, guard)
+        await _prepare(found, guard, cookies)
         page = await found.new_page()
         page.mode = request.param  # type: ignore[attr-defined]
         yield page
@@ -177,17 +191,19 @@ async def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-async def plain(browser: Browser, server: str, guard: Guard) -> AsyncIterator[Page]:
+async def plain(browser: Browser, server: str, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
     """A page where JavaScript is off."""
     async with await browser.new_context(base_url=server, java_script_enabled=False, **MODES["light"]) as found:
+        await found.add_cookies(cookies)
         page = await found.new_page()
         guard.watch(page)
         yield page
     assert guard.wrong == []
 
 
-async def _prepare(context: BrowserContext, guard: Guard) -> None:
+async def _prepare(context: BrowserContext, guard: Guard, cookies: list[Any]) -> None:
     context.set_default_timeout(10_000)
+    await context.add_cookies(cookies)
     await context.add_init_script(INIT)
     context.on("page", guard.watch)
 

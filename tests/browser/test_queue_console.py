@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -20,6 +21,12 @@ from tests.queueing.mq import Mq
 
 FIRST_VIEW = 100_000  # bytes over the line
 WHY = "the shop asked for it"
+
+
+@pytest.fixture
+def cookies(signed_in: list[Any]) -> list[Any]:
+    """These pages are for the tenant's people."""
+    return signed_in
 
 
 @pytest.fixture

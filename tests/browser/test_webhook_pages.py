@@ -1,6 +1,7 @@
 """The pages of webhooks in a browser: an endpoint is made, fed, tested, repaired; what a person sees and does."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
@@ -19,6 +20,12 @@ from tests.payments.hooks import again, deliveries, delivering, endpoint, fan_ou
 
 WHY = "the shop asked for it"
 RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ("target-size",)}
+
+
+@pytest.fixture
+def cookies(signed_in: list[Any]) -> list[Any]:
+    """These pages are for the tenant's people."""
+    return signed_in
 
 
 @pytest.fixture

@@ -322,6 +322,14 @@ async def test_how_a_group_began_is_settled_when_it_joins(mq, queue):
     assert await mq.data(queue, consumerGroup="g", subscriptionMode="all") == []
 
 
+@pytest.mark.parametrize("mode", ["all", "from_beginning"])
+async def test_a_group_may_begin_with_everything_that_is_there(mq, queue, mode, settings):
+    settings.DEFAULT_SUBSCRIPTION_MODE = "new"
+    await mq.push(queue, 1, 2)
+
+    assert await mq.data(queue, batch=10, consumerGroup="g", subscriptionMode=mode) == [1, 2]
+
+
 async def test_readers_without_a_group_get_all_whatever_they_wish(mq, queue):
     await mq.push(queue, 1)
 

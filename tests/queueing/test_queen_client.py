@@ -1,4 +1,4 @@
-"""The queue as an independent client sees it: queen-mq 0.15 from PyPI, over real HTTP, with a key and as the open tenant.
+"""The queue as an independent client sees it: queen-mq 0.15 from PyPI, over real HTTP.
 
 Two of its calls do not fit its own server of that version either: `renew` expects an object where the contract has an array,
 and reports a failure although the lease was extended. Streams are out of scope.
@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.conf import settings
 from queen import Queen
 
 from queueing.broker import parking
@@ -22,17 +21,10 @@ from tests.factories import in_thread, make_tenant
 from tests.queueing.mq import Mq
 
 
-@pytest.fixture(params=["with a key", "as the open tenant"])
-async def queen(request, server: str, tenant, monkeypatch) -> AsyncIterator[Queen]:
-    """The client as a program of `tenant`, in both ways that there are."""
-    token = None
-    if request.param == "with a key":
-        token = await make_key(tenant, "admin")
-    else:
-        tenant.open = True
-        await in_thread(tenant.save)
-        monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", tenant.slug)
-    async with client(server, token) as found:
+@pytest.fixture
+async def queen(server: str, tenant) -> AsyncIterator[Queen]:
+    """The client as a program of `tenant`."""
+    async with client(server, await make_key(tenant, "admin")) as found:
         yield found
 
 

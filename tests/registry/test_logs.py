@@ -11,6 +11,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import uvicorn
+from django.urls import get_resolver
 from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as some
@@ -19,7 +21,7 @@ from payments import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe import StripeProcessor
-from registry import database, embedded, telemetry
+from registry import database, embedded, parts, redaction, telemetry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
@@ -106,6 +108,7 @@ async def test_an_error_in_a_workers_hands_is_logged_with_tenant_and_payment(api
 
 KEY = "rk_0123456789ab_c2VjcmV0LXNlY3JldC1zZWNyZXQ"
 TOKEN = "1a.QUJDREVGR0hJSktMTU5P"
+INVITED = "WzEsMl0:1wLm3x:" + "Q" * 43
 SECRETS = {
     "a key": (f"called with {KEY}", KEY[-20:]),
     "a header": (f"headers: Authorization: Bearer {KEY}", KEY[-20:]),
@@ -114,6 +117,20 @@ SECRETS = {
     "a database's address": ("postgres://registry:hush-hush@db.example/registry", "hush-hush"),
     "an address with an at sign in the password": ("postgres://registry:hu@sh@db.example/registry", "sh@db"),
     "an address without a user": ("redis://:hush-hush@cache.example/0", "hush-hush"),
+    "a page's address": (f"Not Found: /payments/x/live?tenant=a&token={TOKEN}", TOKEN),
+    "an address within an address": (f"/login?next=%2Fpayments%2Fx%2Flive%3Ftoken%3D{TOKEN}%26tenant%3Da", TOKEN),
+    "the same once more": (f"next=%252Fpayments%252Fx%252Flive%253Ftoken%253D{TOKEN}", TOKEN),
+    "a token by itself": (f"the token {TOKEN} is of no payment", TOKEN),
+    "an invitation": (f"Method Not Allowed: /invitation/{INVITED}", INVITED[-43:]),
+    "a bad invitation": ("Not Found: /invitation/guessed-badly", "guessed-badly"),
+    "an invitation within an address": ("/login?back=1&next=%2Finvitation%2Fguessed-badly", "guessed-badly"),
+    "an invitation as a parameter": (f"see /pages/{INVITED.replace(':', '%3A')}", INVITED[-43:]),
+    "a Referer": (f"Referer checking failed - https://x.example/live?token={TOKEN} does not match", TOKEN),
+    "a parameter of a name that nobody thought of": ("POST https://shop.example/hook?sig=hushhush&limit=5", "hushhush"),
+    "JSON within JSON": ('{"body": "{\\"token\\": \\"hush hush\\"}"}', "hush"),
+    "a password of several words": ('{"password": "hush hush, quiet\\" too"}', "quiet"),
+    "a row that PostgreSQL repeats": ("DETAIL:  Failing row contains (7, hush-hush, null).", "hush-hush"),
+    "a session": ("UPDATE django_session WHERE session_key = 'hushhush'", "hushhush"),
     "libpq's words": ("connection to host=db password=hush-hush failed", "hush-hush"),
     "a link's token": (f'"WebSocket /ws/payments/x?token={TOKEN}" [accepted]', TOKEN),
     "JSON": ('{"password": "hush-hush", "api_key": "hush-too"}', "hush-"),
@@ -159,7 +176,7 @@ def test_fields_whose_names_say_secret_are_taken_out_however_deep(lines: Lines, 
 def test_no_key_passes_wherever_it_stands(secret: str):
     key = f"rk_0123456789ab_{secret}"
 
-    shown = telemetry.redact({"a": [f"x{key}y", {"b": (f"Bearer {key}", f"postgres://u:{secret}@h/d")}]})
+    shown = redaction.redact({"a": [f"x{key}y", {"b": (f"Bearer {key}", f"postgres://u:{secret}@h/d")}]})
 
     around = re.compile(r"rk_0123456789ab_|\[redacted\]|postgres://")  # a secret may be a word of what stands around it
     assert secret not in around.sub(" ", str(shown))
@@ -209,6 +226,98 @@ def test_a_command_that_fails_says_no_password(tmp_path: Path):
     assert done.returncode != 0
     assert done.stderr
     assert "hush-hush" not in done.stdout + done.stderr
+
+
+class Opaque:
+    """An object that a library logs, with a secret in its repr."""
+
+    def __repr__(self) -> str:
+        return f"<ASGIRequest: POST '/payments/x/live?token={TOKEN}'>"
+
+
+def test_an_object_is_logged_as_its_repr_without_secrets(lines: Lines):
+    logging.getLogger("some.room").warning("x", extra={"request": Opaque(), "deep": [{"more": Opaque()}]})
+
+    assert TOKEN not in lines.text
+    assert lines.text.count("<ASGIRequest: POST '/payments/x/live?token=[redacted]'>") == 2
+
+
+def test_what_stays_readable_in_an_address():
+    text = "GET /payments?tenant=shop&status=queued&limit=5&cursor=abc HTTP/1.1"
+
+    assert redaction.redact(text) == text.replace("abc", "[redacted]")
+
+
+@pytest.mark.parametrize("value", [None, True, 5, 1.5, "plain words: 12:30:45, 3.5 s", "0123456789abcdef", {"a": [1]}])
+def test_what_is_no_secret_is_left_as_it_is(value: object):
+    assert redaction.redact(value) == value
+
+
+def test_every_path_that_holds_a_secret_is_known():
+    secret = re.compile(r"(\w+)/<\w+:(?:token|secret|key|code)>")
+
+    assert {found[1] for route in all_routes() if (found := secret.search(route))} == set(redaction.SECRET_PATHS)
+
+
+def all_routes() -> Iterator[str]:
+    patterns = [("", pattern) for pattern in get_resolver().url_patterns]
+    while patterns:
+        prefix, pattern = patterns.pop()
+        route = prefix + str(pattern.pattern)
+        patterns += [(route, inner) for inner in getattr(pattern, "url_patterns", [])]
+        yield route
+
+
+async def test_links_and_invitations_are_in_no_line_of_a_refusal(server: str, lines):
+    """The addresses of refused calls: Django logs each with its request."""
+    token, invited = "1a.QUJDREVGR0hJSktMTU5P", "guessed-badly"
+    addresses = [f"/payments/{uuid4()}/{page}?token={token}" for page in ("live", "look")] + [f"/invitation/{invited}"]
+    headers = {"Accept": "text/html", "Referer": f"http://elsewhere.example/?token={token}", "Origin": "null"}
+    async with Api(server) as visitor:
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            for address in addresses:
+                async with visitor.session.request(method, address, headers=headers) as response:
+                    assert 400 <= response.status < 500
+
+    assert lines.text.count('"status_code": 4') >= 8
+    assert [secret for secret in (token, invited) if secret in lines.text] == []
+
+
+def test_what_a_part_writes_past_its_log_is_cleaned_when_it_is_passed_on(capfdbinary):
+    parts.write_line(
+        "web", f'{{"path": "/payments/x/live?token={TOKEN}", "other": "\udcff"}}'.encode(errors="surrogateescape")
+    )
+
+    said = capfdbinary.readouterr().err
+    assert TOKEN.encode() not in said
+    assert said == b'[web] {"path": "/payments/x/live?token=[redacted]", "other": "\xff"}\n'
+
+
+@pytest.fixture
+def logging_kept() -> Iterator[None]:
+    """A test may configure logging anew; afterwards everything is as it was."""
+    loggers = [
+        logging.getLogger(),
+        *(logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")),
+    ]
+    before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
+    yield
+    for one, handlers, level, propagate in before:
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
+
+
+def test_a_server_that_is_started_by_hand_logs_through_our_formatter(logging_kept, settings, capfd):
+    """`uvicorn registry.asgi:application` gives its loggers handlers before it imports the service."""
+    uvicorn.Config("registry.asgi:application").configure_logging()
+
+    telemetry.configure_logging(settings.LOGGING)
+    logging.getLogger("uvicorn.error").info('"WebSocket /ws/payments/x?token=%s" [accepted]', TOKEN)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "1", "GET", f"/x?token={TOKEN}", "1.1", 200)
+
+    said = capfd.readouterr()
+    assert "/ws/payments/x?token=[redacted]" in said.err
+    assert TOKEN not in said.err + said.out
 
 
 # -- What others say --------------------------------------------------------------------------------------------

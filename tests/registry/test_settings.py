@@ -179,6 +179,29 @@ def test_a_host_that_others_reach_makes_everything_secure(tmp_path: Path):
     assert production == "[False, True, True, True, True]"
 
 
+def test_browsers_are_bound_to_https_for_this_host_alone_unless_more_is_asked_for(tmp_path: Path):
+    hsts = "[s.SECURE_HSTS_SECONDS, s.SECURE_HSTS_INCLUDE_SUBDOMAINS, s.SECURE_HSTS_PRELOAD]"
+    wide = {"HSTS_SUBDOMAINS": "1", "HSTS_PRELOAD": "1"}
+
+    home, plain, short, all_of_it, half, brief = together(
+        tmp_path,
+        [
+            (hsts, {}),
+            (hsts, PRODUCTION),
+            (hsts, {**PRODUCTION, "HSTS_SECONDS": "300"}),
+            (hsts, {**PRODUCTION, **wide}),
+            (hsts, {**PRODUCTION, "HSTS_PRELOAD": "1"}),
+            (hsts, {**PRODUCTION, **wide, "HSTS_SECONDS": "300"}),
+        ],
+    )
+
+    assert home == "[0, False, False]"
+    assert plain == "[31536000, False, False]"
+    assert short == "[300, False, False]"
+    assert all_of_it == "[31536000, True, True]"
+    assert "HSTS_PRELOAD wants" in half and "HSTS_PRELOAD wants" in brief
+
+
 def test_a_production_environment_passes_djangos_deployment_check_without_a_word(tmp_path: Path):
     where = connection.settings_dict  # the models' checks ask the server for its version
     address = f"postgres://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"

@@ -23,6 +23,7 @@ from django.core.management import CommandError
 from registry import embedded
 from registry.management.commands.up import refuse_strangers
 from registry.processes import children, descendants, free_port, parent_of
+from tests import secrecy
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 120.0  # seconds for what takes one or two, and very much longer beside other tests on a slow machine
@@ -128,6 +129,8 @@ class Running:
             self.popen.wait(LIMIT)
             for pid in left:  # they write into the folder that goes next
                 gone_within_limit(pid)
+        for data in (self.folder, self.folder / "data"):
+            assert secrecy.in_log(data, self.log) == []
 
 
 def is_alive(pid: int) -> bool:

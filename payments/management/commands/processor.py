@@ -23,7 +23,8 @@ class Command(AsyncCommand):
         add.add_argument("--fee", default="0", help="share of the amount: 0.05 is 5 %%")
         add.add_argument(
             "--option",
-            action="append",
+            action="extend",
+            nargs="+",
             default=[],
             metavar="K=V",
             help="V as JSON, else text; repeatable. secretKey and webhookSecret are sealed",
@@ -35,7 +36,9 @@ class Command(AsyncCommand):
         secrets = verbs.add_parser("secrets", help="give a processor other keys; earlier webhook secrets go on working")
         secrets.add_argument("tenant")
         secrets.add_argument("name")
-        secrets.add_argument("--option", action="append", required=True, metavar="K=V", help="secretKey, webhookSecret")
+        secrets.add_argument(
+            "--option", action="extend", nargs="+", required=True, metavar="K=V", help="secretKey, webhookSecret"
+        )
         for verb, text in (("enable", "let payments be sent there"), ("disable", "send nothing new there")):
             switch = verbs.add_parser(verb, help=text)
             switch.add_argument("tenant")

@@ -19,7 +19,7 @@ class Command(AsyncCommand):
         rehearse.add_argument("tenant")
         rehearse.add_argument("--last", type=int, default=1000, help=f"payments, at most {rehearsal.MOST}")
         rehearse.add_argument(
-            "--set", action="append", default=[], metavar="NAME.FIELD=VALUE",
+            "--set", action="extend", nargs="+", default=[], metavar="NAME.FIELD=VALUE",
             help="such as default.fee=0.03, fallback.enabled=false, default.options.delay=300; repeatable",
         )  # fmt: skip
         rehearse.add_argument("--activate", action="store_true", help="put the edits into force after the rehearsal")

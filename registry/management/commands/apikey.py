@@ -22,7 +22,7 @@ class Command(AsyncCommand):
         create = verbs.add_parser("create", help="make a key for a tenant")
         create.add_argument("tenant")
         create.add_argument(
-            "--scope", action="append", choices=ApiKey.Scope.values, help="may be repeated (read, write)"
+            "--scope", action="extend", nargs="+", choices=ApiKey.Scope.values, help="one or several (read, write)"
         )
         create.add_argument("--name", default="", help="what it is for")
         create.add_argument("--expires", type=_moment, help="a date, or a time as 2030-01-31T12:00:00Z")

@@ -43,7 +43,9 @@ class Command(AsyncCommand):
         export.add_argument("--reason", default="", help="kept in the audit trail")
         erase = verbs.add_parser("erase", help="close a tenant and blank what is personal, or that of single payments")
         erase.add_argument("slug")
-        erase.add_argument("--payment", action="append", type=_uuid, help="of these payments only; repeatable")
+        erase.add_argument(
+            "--payment", action="extend", nargs="+", type=_uuid, help="of these payments only; repeatable"
+        )
         erase.add_argument("--reason", required=True, help="kept in the audit trail")
         erase.add_argument("--yes", action="store_true", help="without it nothing is done: it cannot be undone")
         add_json(erase)
