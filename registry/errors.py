@@ -28,6 +28,12 @@ class Malformed(Problem):
     status = 400
 
 
+class InvalidRequest(Problem):
+    """The request is not valid HTTP."""
+
+    status = 400
+
+
 class Unauthorized(Problem):
     """A valid API key is needed."""
 
@@ -73,6 +79,12 @@ class UnsupportedMediaType(Problem):
     status = 415
 
 
+class UnsupportedCoding(Problem):
+    """The body is in a content coding that is not understood here."""
+
+    status = 415
+
+
 class Invalid(Problem):
     """Some fields are not acceptable."""
 
@@ -83,6 +95,12 @@ class TooManyRequests(Problem):
     """The key's rate limit is used up."""
 
     status = 429
+
+
+class UnknownTransferCoding(Problem):
+    """The request is in a transfer coding that is not understood here."""
+
+    status = 501
 
 
 class Unavailable(Problem):
