@@ -20,7 +20,7 @@ from registry import database, live, proxies, reach, sockets
 from registry.handler import LeanHandler
 
 http = LeanHandler()
-routes = URLRouter([*websocket_urlpatterns, re_path("", sockets.nowhere)])
+routes = URLRouter([*websocket_urlpatterns, re_path("", sockets.nowhere)])  # type: ignore[arg-type]  # consumers are no views
 websocket = sockets.checked(CookieMiddleware(SessionMiddleware(routes)))
 
 

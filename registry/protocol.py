@@ -248,10 +248,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
-    """uvicorn's websocket. A handshake that the library refuses to parse is answered too; uvicorn leaves it waiting."""
+    """uvicorn's websocket, which answers every handshake that it does not accept, and logs none of them as our fault."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # by an HTTP answer; uvicorn takes it for one that was forgotten
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # The library could not even parse it, which uvicorn leaves waiting.
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.handshake_complete = self.close_sent = True
             self.transport.write(b"".join(self.conn.data_to_send()) or refusal(400, "this is no websocket handshake"))

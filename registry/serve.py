@@ -19,7 +19,7 @@ FRAME_LIMIT = 1024 * 1024  # bytes of one websocket message
 
 def configuration(application: Any, **more: Any) -> uvicorn.Config:
     """How we serve; tests serve the same way."""
-    options = {
+    options: dict[str, Any] = {
         "loop": "uvloop",
         "http": BoundedProtocol,
         "ws": BoundedSocket,

@@ -14,7 +14,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from registry import protocol
+from registry import handler, protocol
 from tests.conftest import Api, eventually
 from tests.registry.raw_http import all_of, answer_to, line, status_of
 
@@ -146,6 +146,14 @@ async def test_a_handshake_within_the_limits_opens_its_socket(api: Api, more: di
 )
 async def test_a_handshake_that_cannot_be_one_is_answered(server: str, request_: bytes):
     assert status_of(await all_of(server, request_)) in (400, 405)
+
+
+async def test_trailers_that_do_not_end_have_the_time_of_the_body(server: str, monkeypatch):
+    monkeypatch.setattr(handler, "BODY_TIMEOUT", 0.2)
+
+    answer = await all_of(server, CHUNKED + b"\r\n1\r\n{\r\n0\r\nA: ")
+
+    assert status_of(answer) == 408
 
 
 # -- Framing --------------------------------------------------------------------------------------------------
