@@ -1,5 +1,6 @@
 """What a caller did wrong or what is missing, with its HTTP status (RFC 9457). Each app has one root below Problem."""
 
+import re
 from typing import ClassVar
 
 
@@ -16,6 +17,11 @@ class Problem(Exception):
         self.errors = errors or []
         self.headers = headers or {}
         super().__init__(self.detail)
+
+    @property
+    def type(self) -> str:
+        """Its URN, by the class's name."""
+        return "urn:registry:problem:" + re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
     @property
     def title(self) -> str:
@@ -95,6 +101,12 @@ class TooManyRequests(Problem):
     """The key's rate limit is used up."""
 
     status = 429
+
+
+class HeadTooLarge(Problem):
+    """The head of the request is larger than allowed."""
+
+    status = 431
 
 
 class UnknownTransferCoding(Problem):

@@ -196,10 +196,11 @@ def _with_request_id(send: Callable, rid: bytes) -> Callable:
 
 async def read_body(scope: dict, receive: Callable, limit: int) -> bytes:
     """The whole body. Raises TooLarge (413) as soon as that is known, UnsupportedCoding (415), BodyTimeout (408), ClientGone."""
-    heads.refuse_coded_body(scope)
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+        if name == b"content-encoding":
+            heads.refuse_coding(value)
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             message = await receive()

@@ -8,7 +8,6 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -16,8 +15,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets import http11
 
-HEAD_LIMIT = 64 * 1024  # bytes of a request line with its headers; of trailers and chunk extensions, the same again
-HEAD_FIELDS = 200  # headers of a request; as many trailers
+from registry.errors import HeadTooLarge, InvalidRequest, Problem
+from registry.heads import FIELDS, LIMIT
+
 HEAD_TIMEOUT = 10.0  # seconds for a head to arrive; uvicorn waits for ever. The body's limit is the handler's
 CHUNK_FRAME = 20  # bytes around each chunk of a body that are not extensions: its size (16 digits) and two line ends
 PIECE = 4 * 1024  # bytes that are parsed before the limits are looked at again
@@ -25,9 +25,9 @@ DROP_BYTES = 128 * 1024 * 1024  # of a body that was answered before it had arri
 DROP_TIME = 30.0  # seconds for that
 
 # A websocket's handshake is parsed a second time, by the library, whose own limits are others.
-http11.MAX_NUM_HEADERS, http11.MAX_LINE_LENGTH = HEAD_FIELDS, HEAD_LIMIT
+http11.MAX_NUM_HEADERS, http11.MAX_LINE_LENGTH = FIELDS, LIMIT
 
-TOO_LARGE = f"the head of a request has at most {HEAD_LIMIT} bytes and {HEAD_FIELDS} fields, its trailers as many"
+TOO_LARGE = f"the head of a request has at most {LIMIT} bytes and {FIELDS} fields, its trailers as many"
 
 
 class _TooLarge(Exception):
@@ -78,7 +78,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        self.transport.close() if self.dropping else super().shutdown()
+        if self.dropping:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     # -- Reading -----------------------------------------------------------------------------------------------
 
@@ -115,12 +118,12 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
             return
         except httptools.HttpParserError:
-            too_large = self.size > HEAD_LIMIT or self.fields > HEAD_FIELDS
-            self.refuse(431, TOO_LARGE) if too_large else self.refuse(400, "this is not HTTP/1.1 (RFC 9112)")
+            too_large = self.size > LIMIT or self.fields > FIELDS
+            self.refuse(HeadTooLarge(TOO_LARGE) if too_large else InvalidRequest("this is not HTTP/1.1 (RFC 9112)"))
             return
         self.framing = max(0, self.framing + len(piece) - self.content - CHUNK_FRAME * self.chunks)
-        if self.framing > HEAD_LIMIT:
-            self.refuse(431, TOO_LARGE)
+        if self.framing > LIMIT:
+            self.refuse(HeadTooLarge(TOO_LARGE))
 
     def read_without_upgrade(self, rest: bytes | memoryview) -> None:
         """Go on in HTTP/1.1 as if nothing else had been offered. Java's client offers h2c with its first request."""
@@ -139,24 +142,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        self.count(len(url))
+        self.size += len(url)
+        if self.size > LIMIT:
+            raise _TooLarge
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields += 1
-        self.count(len(name) + len(value) + 4)
+        self.size += len(name) + len(value) + 4
+        if self.size > LIMIT or self.fields > FIELDS:
+            raise _TooLarge
         if self.in_head:  # a trailer is no header: what the head did not say must not be said after the body
             super().on_header(name, value)
-
-    def count(self, size: int) -> None:
-        self.size += size
-        if self.size > HEAD_LIMIT or self.fields > HEAD_FIELDS:
-            raise _TooLarge
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         self.framing = self.size = self.fields = 0
-        if b"://" in self.url and not self.url.startswith(b"/"):
+        if not self.url.startswith(b"/") and b"://" in self.url:
             self.read_absolute_target()
         if self.parser.should_upgrade() and not self._should_upgrade():
             self.scope["method"] = self.parser.get_method().decode()
@@ -201,7 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.dropping:
             super().on_response_complete()
 
-    def refuse(self, status: int, detail: str) -> None:
+    def refuse(self, problem: Problem) -> None:
         """Answer this request here and end the connection; where another answer is under way, without a word."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -210,7 +212,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True  # the application waits for a body that nobody will read
             cycle.message_event.set()
-        self.transport.write(refusal(status, detail))
+        self.transport.write(refusal(problem))
         self.start_dropping()
 
     def hang_up(self) -> None:
@@ -260,18 +262,17 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         # The library could not even parse it, which uvicorn leaves waiting.
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.handshake_complete = self.close_sent = True
-            self.transport.write(b"".join(self.conn.data_to_send()) or refusal(400, "this is no websocket handshake"))
+            self.transport.write(b"".join(self.conn.data_to_send()) or refusal(InvalidRequest("this is no handshake")))
             self.transport.close()
 
 
-def refusal(status: int, detail: str) -> bytes:
+def refusal(problem: Problem) -> bytes:
     """A whole answer (RFC 9457) for a request that no application sees."""
-    title = HTTPStatus(status).phrase
-    name = title.lower().replace(" ", "-")
-    problem = {"type": f"urn:registry:problem:{name}", "title": title, "status": status, "detail": detail}
-    body = json.dumps(problem).encode()
+    body = json.dumps(
+        {"type": problem.type, "title": problem.title, "status": problem.status, "detail": problem.detail}
+    ).encode()
     head = (
         b"content-type: application/problem+json\r\nconnection: close\r\nx-request-id: %016x\r\ncontent-length: %d\r\n\r\n"
         % (random.getrandbits(64), len(body))
     )
-    return STATUS_LINE[status] + head + body
+    return STATUS_LINE[problem.status] + head + body

@@ -50,6 +50,13 @@ def test_what_is_a_host(host: str):
     assert heads.fault_of({"headers": [(b"host", host.encode())], "http_version": "1.1"}) is None
 
 
+def test_two_hundred_fields_are_enough_whatever_server_took_them():
+    headers = [(b"host", b"localhost"), *[(b"a", b"b")] * 199]
+
+    assert heads.fault_of({"headers": headers}) is None
+    assert heads.fault_of({"headers": [*headers, (b"a", b"b")]}).status == 431
+
+
 async def test_http_1_0_may_leave_the_host_out(server: str):
     answer = await all_of(server, request("/health/live", version="1.0"))
     twice = await all_of(server, request("/health/live", "localhost", "localhost", version="1.0"))

@@ -286,7 +286,7 @@ async def test_python_reads_every_answer_that_is_given_before_its_body_was_read(
         (401, "/payments/batch", b" " * LARGE, nobodys),
         (401, "/api/v1/push", iter(pieces), nobodys),
         (404, "/nowhere", b" " * LARGE, ours),
-        (415, "/payments/batch", b" " * LARGE, ours | {"Content-Encoding": "gzip"}),
+        (415, "/api/v1/push", b" " * LARGE, ours | {"Content-Encoding": "gzip"}),
         (400, "/payments", b" " * LARGE, {"Host": "a b"}),
         (431, "/payments", b" " * LARGE, {"X-Large": "x" * 70_000}),
     ]  # fmt: skip
