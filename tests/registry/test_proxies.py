@@ -1,9 +1,11 @@
 """Forwarded headers: believed from the proxies that TRUSTED_PROXIES names, and unseen otherwise."""
 
+from io import BytesIO
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +119,17 @@ def test_scheme_and_host_are_those_of_the_hop_that_named_the_client():
 @pytest.mark.parametrize(("said", "expected"), [("https", "wss"), ("wss", "wss"), ("http", "ws"), ("gopher", "ws")])
 def test_a_websocket_has_a_scheme_of_its_own(said: str, expected: str):
     assert seen(kind="websocket", x_forwarded_proto=said)["scheme"] == expected
+
+
+@pytest.mark.parametrize(("peer", "expected"), [(PROXY, (CLIENT, True)), ("127.0.0.1", ("127.0.0.1", False))])
+def test_django_sees_what_was_believed_and_nothing_else(peer: str, expected: tuple[str, bool]):
+    """Sign-in limits count by this address; redirects to https and what a form's origin is compared with, by this scheme."""
+    scope = seen(peer, **EVERYTHING) | {"method": "GET", "path": "/", "query_string": b""}
+
+    request = ASGIRequest(scope, BytesIO())
+
+    assert (request.META["REMOTE_ADDR"], request.is_secure()) == expected
+    assert not [name for name in request.META if "FORWARDED" in name or "REAL_IP" in name]
 
 
 _hops = st.lists(
