@@ -5,19 +5,19 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import msgspec
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
-from django.http.request import split_domain_port, validate_host
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
 
 from payments import events, queries
 from payments.states import Status
 from registry import access, database, live, telemetry
 from registry.api import ENCODER
-from registry.errors import Invalid, Problem, Unauthorized, Unavailable
+from registry.errors import Forbidden, Invalid, Problem, Unauthorized, Unavailable
 from registry.models import Membership
 from registry.visitors import person_of
 
@@ -349,8 +349,9 @@ async def stream_authority(socket: LiveSocket) -> int:
         principal = await access.authenticate(authorization)
         principal.require("read")
         return principal.tenant_id
+    _refuse_foreign_pages(socket)
     user = await person_of(socket.scope["session"])
-    if user is not None and _own_origin(socket):
+    if user is not None and _header(socket, b"origin"):  # a browser says where its page is from, always
         mine = Membership.async_objects.filter(user_id=user.pk, tenant__status="active")
         if slug := socket.query("tenant"):
             mine = mine.filter(tenant__slug=slug)
@@ -359,12 +360,11 @@ async def stream_authority(socket: LiveSocket) -> int:
     return (await access.authenticate(None, keyless=True)).tenant_id
 
 
-def _own_origin(socket: LiveSocket) -> bool:
-    """Other sites' pages can open sockets with the visitor's cookies; they do not get past this."""
-    origin = urlsplit(_header(socket, b"origin"))
-    host, _ = split_domain_port(origin.netloc)
-    return (
-        bool(host)
-        and origin.netloc == _header(socket, b"host")
-        and validate_host(host, settings.ALLOWED_HOSTS or ["localhost"])
-    )
+def _refuse_foreign_pages(socket: LiveSocket) -> None:
+    """Pages of other sites can open sockets, with the visitor's cookies or without. As for HTTP: Raises Forbidden."""
+    request = HttpRequest()
+    request.META = {"HTTP_HOST": _header(socket, b"host"), "HTTP_ORIGIN": _header(socket, b"origin")}
+    try:
+        access.refuse_foreign_pages(request)
+    except DisallowedHost:
+        raise Forbidden from None

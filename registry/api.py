@@ -23,9 +23,8 @@ def json_response(data: Any, status: int = 200, headers: dict[str, str] | None =
 
 def problem_response(error: Problem, /, **more: str) -> HttpResponse:
     """RFC 9457: type, title, status, detail; `errors` names fields; `more` are extension members."""
-    name = "".join(f"-{c.lower()}" if c.isupper() else c for c in type(error).__name__).lstrip("-")
     body: dict[str, Any] = {
-        "type": f"urn:registry:problem:{name}",
+        "type": error.type,
         "title": error.title,
         "status": error.status,
         "detail": error.detail,

@@ -11,18 +11,22 @@ django.setup(set_prefix=False)
 
 from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.urls import re_path
 
 from payments import inline
 from payments.socket_urls import websocket_urlpatterns
 from queueing import broker, spill
-from registry import database, live, reach
+from registry import database, live, proxies, reach, sockets
 from registry.handler import LeanHandler
 
 http = LeanHandler()
-websocket = CookieMiddleware(SessionMiddleware(URLRouter(websocket_urlpatterns)))
+routes = URLRouter([*websocket_urlpatterns, re_path("", sockets.nowhere)])  # type: ignore[arg-type]  # consumers are no views
+websocket = sockets.checked(CookieMiddleware(SessionMiddleware(routes)))
 
 
 async def application(scope: dict, receive, send) -> None:
+    if scope["type"] != "lifespan":
+        proxies.believe(scope)
     match scope["type"]:
         case "http":
             await http(scope, receive, send)

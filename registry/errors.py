@@ -1,5 +1,6 @@
 """What a caller did wrong or what is missing, with its HTTP status (RFC 9457). Each app has one root below Problem."""
 
+import re
 from typing import ClassVar
 
 
@@ -18,12 +19,23 @@ class Problem(Exception):
         super().__init__(self.detail)
 
     @property
+    def type(self) -> str:
+        """Its URN, by the class's name."""
+        return "urn:registry:problem:" + re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
+
+    @property
     def title(self) -> str:
         return (type(self).__doc__ or "").strip().rstrip(".")
 
 
 class Malformed(Problem):
     """The body is not the JSON that is expected here."""
+
+    status = 400
+
+
+class InvalidRequest(Problem):
+    """The request is not valid HTTP."""
 
     status = 400
 
@@ -73,6 +85,12 @@ class UnsupportedMediaType(Problem):
     status = 415
 
 
+class UnsupportedCoding(Problem):
+    """The body is in a content coding that is not understood here."""
+
+    status = 415
+
+
 class Invalid(Problem):
     """Some fields are not acceptable."""
 
@@ -83,6 +101,18 @@ class TooManyRequests(Problem):
     """The key's rate limit is used up."""
 
     status = 429
+
+
+class HeadTooLarge(Problem):
+    """The head of the request is larger than allowed."""
+
+    status = 431
+
+
+class UnknownTransferCoding(Problem):
+    """The request is in a transfer coding that is not understood here."""
+
+    status = 501
 
 
 class Unavailable(Problem):

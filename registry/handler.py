@@ -21,7 +21,7 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
-from registry import access, database, telemetry
+from registry import access, database, heads, telemetry
 from registry.api import problem_response
 from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge, Unavailable
 
@@ -78,7 +78,10 @@ class LeanHandler(ASGIHandler):
             match = get_resolver().resolve(scope["path"])
         except Resolver404:
             match = None
-        if match is not None and getattr(match.func, "lean", False):
+        if fault := heads.fault_of(scope):
+            words = getattr(match and match.func, "problem", problem_response)
+            await self.answer(words(fault), scope, receive, send, rid)
+        elif match is not None and getattr(match.func, "lean", False):
             await self.serve_lean(match, scope, receive, send, rid)
         elif match is None and _is_program(scope):
             await self.answer(problem_response(NotFound()), scope, receive, send, rid)
@@ -104,9 +107,14 @@ class LeanHandler(ASGIHandler):
         request: HttpRequest | None = None
         problem = getattr(match.func, "problem", problem_response)  # how its API words them
         try:
-            if match.func.max_body > settings.MAX_BODY:  # nobody unknown may make us hold a large body
+            limit = match.func.max_body
+            if (
+                limit > settings.MAX_BODY and scope["method"] == "OPTIONS"
+            ):  # a browser's question has neither key nor body
+                limit = settings.MAX_BODY
+            elif limit > settings.MAX_BODY:  # nobody unknown may make us hold a large body
                 await match.func.admit(scope)
-            body = await read_body(scope, receive, match.func.max_body)
+            body = await read_body(scope, receive, limit)
             request = self.request_class(scope, io.BytesIO(body))
             request._body = body  # in memory already: Django need not read the stream again
             request.resolver_match = match
@@ -193,10 +201,12 @@ def _with_request_id(send: Callable, rid: bytes) -> Callable:
 
 
 async def read_body(scope: dict, receive: Callable, limit: int) -> bytes:
-    """The whole body. Raises TooLarge (413) as soon as that is known, BodyTimeout (408), ClientGone."""
+    """The whole body. Raises TooLarge (413) as soon as that is known, UnsupportedCoding (415), BodyTimeout (408), ClientGone."""
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+        if name == b"content-encoding":
+            heads.refuse_coding(value)
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             message = await receive()

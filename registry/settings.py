@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import sys
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -55,6 +56,14 @@ def encryption_keys(name: str) -> dict[str, bytes]:
             raise ImproperlyConfigured(f"{name} names the id {key_id!r} twice")
         keys[key_id] = bytes.fromhex(digits)
     return keys
+
+
+def networks(name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The environment's `name`: addresses and networks, separated by commas."""
+    try:
+        return tuple(ip_network(text.strip()) for text in os.environ.get(name, "").split(",") if text.strip())
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} wants addresses or networks such as 10.0.0.0/8: {error}") from None
 
 
 def mailer(address: str) -> dict[str, Any]:
@@ -125,7 +134,7 @@ SECRET_KEY_FALLBACKS = secret_key_fallbacks()
 PRODUCTION = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_REDIRECT_EXEMPT = [r"^health", r"^metrics$"]
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+TRUSTED_PROXIES = networks("TRUSTED_PROXIES")  # whose word on address, scheme and host counts: registry.proxies
 # HSTS (RFC 6797) binds browsers for months, and cannot be taken back: this host alone, unless more is asked for.
 HSTS_SECONDS = whole("HSTS_SECONDS", 31_536_000)
 SECURE_HSTS_SECONDS = HSTS_SECONDS if PRODUCTION else 0

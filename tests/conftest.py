@@ -25,7 +25,7 @@ from django.test.utils import setup_databases, teardown_databases
 from payments.dispatch import Dispatch
 from queueing import spill
 from queueing.drain import Drain
-from registry import access, database, live, reach
+from registry import access, database, live, reach, serve
 from registry.models import Tenant
 from tests import secrecy
 from tests.bed import HttpProcessor
@@ -222,21 +222,12 @@ async def fallback(tenant: Tenant) -> AsyncIterator[HttpProcessor]:
 
 @pytest.fixture(scope="session")
 async def server() -> AsyncIterator[str]:
-    """The address of the service, served by uvicorn in this process's loop."""
+    """The address of the service, served as a web process serves it, in this process's loop."""
     from registry.asgi import application
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application,
-        http="httptools",
-        ws="websockets-sansio",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=1,
-        lifespan="off",
-    )
-    uvicorn_server = uvicorn.Server(config)
+    uvicorn_server = uvicorn.Server(serve.configuration(application, timeout_graceful_shutdown=1, lifespan="off"))
     uvicorn_server.install_signal_handlers = lambda: None
     task = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     await eventually(lambda: uvicorn_server.started)

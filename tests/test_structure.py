@@ -286,14 +286,15 @@ def test_every_setting_is_in_the_docs_and_nothing_else():
 
 
 def variables_read(tree: ast.AST) -> Iterator[str]:
-    """Names in os.environ.get("X"), whole("X"), flag("X"), required_url("X"), env.list("X") and "X" in os.environ."""
+    """Names in os.environ.get("X"), whole("X"), flag("X"), networks("X"), required_url("X"), env.list("X") and "X" in os.environ."""
     for node in ast.walk(tree):
         texts: list[ast.expr] = []
         if (
             isinstance(node, ast.Call)
             and node.args
             and re.search(
-                r"environ\.get$|^whole$|^flag$|^required_url$|^encryption_keys$|^env\.", ast.unparse(node.func)
+                r"environ\.get$|^whole$|^flag$|^required_url$|^encryption_keys$|^networks$|^env\.",
+                ast.unparse(node.func),
             )
         ):
             texts = node.args[:1]

@@ -30,16 +30,9 @@ def _limiter() -> MovingWindowRateLimiter:
     return _limiters[loop]
 
 
-def address_of(request: HttpRequest) -> str:
-    """The caller's address: behind the proxy that production stands behind, the one that the proxy has seen."""
-    if settings.PRODUCTION and (seen := request.META.get("HTTP_X_FORWARDED_FOR", "")):
-        return seen.rpartition(",")[2].strip()
-    return request.META.get("REMOTE_ADDR", "")
-
-
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
-    """One more of `what` from this address. Raises TooManyRequests (429)."""
-    await count_by(address_of(request), item, what)
+    """One more of `what` from the caller's address, as registry.proxies found it. Raises TooManyRequests (429)."""
+    await count_by(request.META.get("REMOTE_ADDR", ""), item, what)
 
 
 async def count_by(whom: str, item: RateLimitItem, what: str) -> None:

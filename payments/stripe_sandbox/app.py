@@ -32,7 +32,7 @@ from payments.stripe_sandbox.errors import StripeError
 from payments.stripe_sandbox.faults import Fault, Faults, Trouble
 from payments.stripe_sandbox.journal import Journal
 from payments.stripe_sandbox.shop import Shop
-from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, public
+from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, new_id, public
 from payments.stripe_sandbox.webhooks import Webhooks
 from payments.stripe_sandbox.wire import Answer, HangUp, Message, Receive, Received, Request, encode, read, refusal
 
@@ -94,9 +94,11 @@ class Sandbox:
     # -- One request --
 
     async def __call__(self, scope: Message, receive: Receive, send: Any) -> None:
-        request = await read(scope, receive)
+        request_id = new_id("req", 14)
         try:
-            answer = await self.answer(request)
+            answer = await self.answer(await read(request_id, scope, receive))
+        except StripeError as error:
+            answer = refusal(error)
         except HangUp:
             scope["sandbox.hang_up"]()
             while (await receive())["type"] != "http.disconnect":
@@ -105,7 +107,7 @@ class Sandbox:
         headers = {
             "content-type": "application/json",
             "content-length": str(len(answer.body)),
-            "request-id": request.id,
+            "request-id": request_id,
             "stripe-version": API_VERSION,
             **answer.headers,
         }

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from payments.stripe_sandbox.app import Sandbox
+from registry.protocol import BoundedProtocol
 
 STOP_TIMEOUT = 1.0  # seconds that requests under way have left
 
 
-class _CanHangUp(HttpToolsProtocol):
+class _CanHangUp(BoundedProtocol):
     """Lets the application end a connection without an answer, which ASGI has no word for."""
 
     def on_message_begin(self) -> None:
@@ -30,7 +30,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 @asynccontextmanager
 async def serving(sandbox: Sandbox, listener: socket.socket) -> AsyncIterator[str]:
     """The sandbox's address, for as long as the block runs, in this loop."""
-    config = uvicorn.Config(sandbox, ws="none", lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
+    config = uvicorn.Config(sandbox, ws="none", lifespan="off", proxy_headers=False, log_config=None, access_log=False)  # type: ignore[arg-type]
     config.load()
     state = ServerState()
     sandbox.state.url = "http://{}:{}".format(*listener.getsockname()[:2])

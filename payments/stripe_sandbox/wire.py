@@ -1,5 +1,6 @@
 """Requests and answers between the server and the sandbox."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
@@ -8,12 +9,12 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from payments.stripe_sandbox.errors import StripeError
-from payments.stripe_sandbox.state import new_id
 
 type Message = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 
 LARGEST = 1024 * 1024  # bytes of a body
+WITHIN = 20  # seconds for a body to arrive
 
 
 class Request(NamedTuple):
@@ -65,16 +66,23 @@ class HangUp(Exception):
     """The connection ends without an answer."""
 
 
-async def read(scope: Message, receive: Receive) -> Request:
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body") or len(body) > LARGEST:
-            break
+async def read(request_id: str, scope: Message, receive: Receive) -> Request:
+    """Raises HangUp where no whole body comes, StripeError (413) where too much does."""
+    body, more = b"", True
+    try:
+        async with asyncio.timeout(WITHIN):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise HangUp
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+                if len(body) > LARGEST:
+                    raise StripeError(413, f"The request has more than {LARGEST} bytes.", remembered=False)
+    except TimeoutError:
+        raise HangUp from None
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     query = scope["query_string"].decode("latin-1")
-    return Request(new_id("req", 14), scope["method"], scope["path"], query, headers, body.decode(errors="replace"))
+    return Request(request_id, scope["method"], scope["path"], query, headers, body.decode(errors="replace"))
 
 
 def encode(body: Any) -> bytes:

@@ -1,6 +1,7 @@
 """What all addresses of the message queue share: who asks, bodies and queries read strictly, errors, CORS."""
 
 import math
+import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import wraps
@@ -17,20 +18,30 @@ from registry.api import json_response, problem_response
 from registry.errors import Invalid, Problem
 from registry.handler import View, by_method, lean
 
-CORS = {
+SHARED = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Expose-Headers": "*",
+}  # with every answer and every problem
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
     "Access-Control-Max-Age": "86400",
+    "Vary": "Access-Control-Request-Headers",
 }
+HEADERS = "Authorization, Content-Type"  # that a browser may send, and whatever else it asks for
+HEADER_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 
 type Endpoint = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 
 def queue_problem(error: Problem) -> HttpResponse:
     """Problem details (RFC 9457) that also have the `error` which clients of the queue's contract read."""
-    response = problem_response(error, error=error.detail)
-    response["Access-Control-Allow-Origin"] = "*"
+    return _shared(problem_response(error, error=error.detail))
+
+
+def _shared(response: HttpResponse, more: dict[str, str] | None = None) -> HttpResponse:
+    """Pages of any site may read it. No cookies count here: they need a key like everybody else."""
+    for name, value in (SHARED | (more or {})).items():
+        response[name] = value
     return response
 
 
@@ -41,11 +52,7 @@ def endpoint(scope: str, *, max_body: int | None = None) -> Callable[[Endpoint],
         @wraps(view)
         async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             principal, headers = await access.authorize(request, scope)
-            response = await view(request, principal, *args, **kwargs)
-            response["Access-Control-Allow-Origin"] = "*"
-            for name, value in headers.items():
-                response[name] = value
-            return response
+            return _shared(await view(request, principal, *args, **kwargs), headers)
 
         return lean(answer, max_body=max_body or settings.MAX_BODY)
 
@@ -59,8 +66,10 @@ def route(**views: View) -> View:
     return dispatch
 
 
-async def _preflight(_request: HttpRequest, *_args: Any, **_kwargs: Any) -> HttpResponse:
-    return HttpResponse(status=204, headers=CORS)
+async def _preflight(request: HttpRequest, *_args: Any, **_kwargs: Any) -> HttpResponse:
+    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    allowed = f"{HEADERS}, {wanted}" if HEADER_NAMES.fullmatch(wanted) else HEADERS
+    return _shared(HttpResponse(status=204), {**PREFLIGHT, "Access-Control-Allow-Headers": allowed})
 
 
 def answer(data: Any, status: int = 200) -> HttpResponse:

@@ -1,6 +1,7 @@
 """Signing in: whoever tries too often from one address is asked to wait, on the pages and in the admin alike."""
 
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from typing import Any
 from uuid import uuid4
 
@@ -28,8 +29,10 @@ async def olga(server: str) -> AsyncIterator[Person]:
         yield person
 
 
-async def signs_in(person: Person, password: str, at: str = "/login") -> int:
-    """What it was answered with; where it led stands in `person.at`."""
+async def signs_in(person: Person, password: str, at: str = "/login", address: str = "") -> int:
+    """What it was answered with; where it led stands in `person.at`. `address`: as a proxy would name it."""
+    if address:
+        person.session.headers["X-Forwarded-For"] = address
     await person.opens(at)
     await person.sends(at, username="olga", password=password)
     return person.code
@@ -59,3 +62,25 @@ async def test_who_signs_in_now_and_then_notices_nothing(olga, at, leads_to):
     await signs_in(olga, PASSWORD, at)
 
     assert olga.at == leads_to
+
+
+async def test_a_forged_address_does_not_make_anybody_else(olga):
+    """Where no proxy stands, whoever is on this machine is no proxy."""
+    for number in range(2):
+        await signs_in(olga, "a guess", address=f"203.0.113.{number}")
+
+    await signs_in(olga, PASSWORD, address="203.0.113.9")
+
+    assert olga.code == 429
+
+
+async def test_behind_a_proxy_the_address_that_it_has_seen_counts(olga, settings):
+    settings.TRUSTED_PROXIES = (ip_network("127.0.0.1"),)
+    for number in range(2):
+        await signs_in(olga, "a guess", address=f"198.51.100.{number}, 203.0.113.1")
+
+    await signs_in(olga, PASSWORD, address="198.51.100.9, 203.0.113.1")
+    same = olga.code
+    await signs_in(olga, PASSWORD, address="203.0.113.2")
+
+    assert (same, olga.at) == (429, "/")

@@ -18,10 +18,11 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 
 from payments import consumers
+from payments.socket_urls import websocket_urlpatterns
 from registry import access, database, live
 from registry.models import Membership
 from tests.conftest import PATIENCE, Api, at_work, eventually, make_key
-from tests.factories import in_thread, make_processor, make_tenant
+from tests.factories import in_thread, make_payment, make_processor, make_tenant
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, RESTART = 4401, 4400, 4408, 1012
 
@@ -183,6 +184,77 @@ async def test_a_session_opens_the_stream_from_our_own_pages_only(
                 await listening(ws)
             else:
                 assert await close_code(ws) == NO_RIGHT
+
+
+@pytest.fixture
+async def open_tenant(settings):
+    tenant = await in_thread(make_tenant, f"open-{uuid4().hex[:8]}", open=True)
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    return tenant
+
+
+FOREIGN = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Origin": "null"},
+    {"Origin": "evil.example"},
+    {"Origin": "http://rebound.example:{port}", "Host": "rebound.example:{port}"},
+    {"Host": "rebound.example:{port}"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+@pytest.mark.parametrize("cookie", [False, True], ids=["nobody", "a member"])
+async def test_no_socket_opens_for_another_sites_page_or_under_a_name_that_is_not_ours(
+    server: str, open_tenant, headers: dict[str, str], cookie: bool
+):
+    """Neither by the visitor's session nor as the open tenant. A browser sends no key by itself."""
+    port = urlsplit(server).port
+    headers = {name: text.format(port=port) for name, text in headers.items()}
+    session = {settings.SESSION_COOKIE_NAME: await session_cookie(open_tenant) if cookie else "none"}
+    payment = (await in_thread(make_payment, open_tenant)).correlation_id
+    codes = []
+
+    async with aiohttp.ClientSession(server, cookies=session, headers=headers) as browser:
+        for route in websocket_urlpatterns:
+            path = "/" + str(route.pattern).replace("<uuid:correlation_id>", str(payment))
+            async with browser.ws_connect(path) as ws:
+                codes.append(await close_code(ws))
+
+    assert codes == [NO_RIGHT] * len(websocket_urlpatterns)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "own"}, {"Origin": "http://localhost:9", "Host": "localhost:9"}])
+async def test_the_open_tenants_stream_opens_for_programs_and_for_our_own_pages(
+    server: str, open_tenant, headers: dict[str, str]
+):
+    headers = {name: server if text == "own" else text for name, text in headers.items()}
+
+    async with aiohttp.ClientSession(server, headers=headers) as visitor, visitor.ws_connect("/ws/payments") as ws:
+        await listening(ws)
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_key_and_a_payments_link_open_their_sockets_from_anywhere(api: Api, headers: dict[str, str]):
+    """As over HTTP: no page has them but one that was given them."""
+    payment = await api.pay()
+    headers = {name: text.format(port=80) for name, text in headers.items()}
+    token = urlsplit(payment["liveUrl"]).query
+
+    async with api.ws_connect("/ws/payments", headers=headers) as ws:
+        await listening(ws)
+    async with aiohttp.ClientSession(api.address, headers=headers) as payer:
+        async with payer.ws_connect(f"/ws/payments/{payment['correlationId']}?{token}") as ws:
+            assert (await read(ws))["payment"]["status"] == "queued"
+
+
+async def test_a_handshake_to_no_socket_or_with_a_malformed_host_is_refused(api: Api, caplog):
+    for path, headers, status in (("/ws/nowhere", {}, 404), ("/ws/payments", {"Host": "a b"}, 400)):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await api.ws_connect(path, headers=headers)
+        assert refused.value.status == status
+
+    assert caplog.text == ""
 
 
 async def test_a_session_does_not_open_the_stream_of_a_tenant_it_is_no_member_of(server: str, tenant):

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from copy import copy
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,34 +22,13 @@ from django.test import Client
 
 from payments import queries
 from payments.models import Payment
-from registry import database, handler, serve, status
+from registry import database, handler, protocol, status
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually, make_key
 from tests.factories import in_thread, make_payment, make_person, make_tenant
+from tests.registry.raw_http import answer_to, line
 
 PROJECT = Path(__file__).parents[2]
-
-
-@asynccontextmanager
-async def line(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare connection, for what no well-behaved client sends."""
-    where = urlsplit(address)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-
-async def answer_to(address: str, request: bytes, within: float = 5) -> tuple[int, bytes]:
-    """Status and the whole answer, read until the server closes or the body is complete."""
-    async with line(address) as (reader, writer), asyncio.timeout(within):
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(next(h for h in head.lower().split(b"\r\n") if h.startswith(b"content-length")).split(b":")[1])
-        return int(head.split()[1]), head + await reader.readexactly(length)
 
 
 # -- Lean -----------------------------------------------------------------------------------------------------
@@ -380,20 +359,22 @@ async def test_ten_thousand_connections_that_never_finish_their_request_do_not_s
     assert max(took) < 3
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /hea", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])
-async def test_a_request_line_or_headers_that_do_not_arrive_in_time_end_the_connection(monkeypatch, sent: bytes):
-    monkeypatch.setattr(serve, "HEAD_TIMEOUT", 0.2)
-    async with punctual_server() as address, line(address) as (reader, writer):
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET /hea", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_request_line_or_headers_that_do_not_arrive_in_time_end_the_connection(
+    server: str, monkeypatch, sent: bytes
+):
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.2)
+    async with line(server) as (reader, writer):
         writer.write(sent)
 
         async with asyncio.timeout(3):
             assert await reader.read() == b""
 
 
-async def test_a_second_request_on_the_same_connection_has_its_own_time(monkeypatch):
-    monkeypatch.setattr(serve, "HEAD_TIMEOUT", 0.2)
+async def test_a_second_request_on_the_same_connection_has_its_own_time(server: str, monkeypatch):
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.2)
     whole = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    async with punctual_server() as address, line(address) as (reader, writer), asyncio.timeout(5):
+    async with line(server) as (reader, writer), asyncio.timeout(5):
         writer.write(whole)
         first = await reader.readuntil(b'{"status":"alive"}')
         await asyncio.sleep(0.3)  # an idle connection is nobody's harm
@@ -405,23 +386,5 @@ async def test_a_second_request_on_the_same_connection_has_its_own_time(monkeypa
     assert (first[:12], second[:12], rest) == (b"HTTP/1.1 200", b"HTTP/1.1 200", b"")
 
 
-@asynccontextmanager
-async def punctual_server() -> AsyncIterator[str]:
-    """The web process's own protocol, in this loop."""
-    import uvicorn
-
-    from registry.asgi import application
-
-    config = uvicorn.Config(application, http=serve.PunctualProtocol, log_config=None, lifespan="off", port=0)
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None
-    listener = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await eventually(lambda: server.started)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    await task
-
-
 def test_the_limits_have_the_values_that_operators_were_told():
-    assert (handler.BODY_TIMEOUT, serve.HEAD_TIMEOUT, status.CHECK_TIMEOUT) == (20, 10.0, 2.0)
+    assert (handler.BODY_TIMEOUT, protocol.HEAD_TIMEOUT, status.CHECK_TIMEOUT) == (20, 10.0, 2.0)

@@ -86,6 +86,7 @@ BAD = {
     "SPILL": ["disk"],
     "INTAKE": ["file"],
     "REGISTRY_URL": ["pay.example.com"],
+    "TRUSTED_PROXIES": ["*", "proxy.example", "10.0.0.1/8", "10.0.0.0/8 ::1"],
 }
 
 
@@ -114,6 +115,14 @@ for name, value in json.loads(sys.argv[1]):
     for (name, value), line in zip(cases, said, strict=True):
         assert line.startswith(f"ImproperlyConfigured {name} "), (name, value, line)
         assert "hush-hush" not in line
+
+
+def test_proxies_are_named_by_address_or_network_and_nobody_is_one_by_default(tmp_path: Path):
+    named = {"TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,fd00::/8"}
+
+    none, some = together(tmp_path, [("s.TRUSTED_PROXIES", {}), ("[str(n) for n in s.TRUSTED_PROXIES]", named)])
+
+    assert (none, some) == ("()", "['127.0.0.1/32', '10.0.0.0/8', 'fd00::/8']")
 
 
 def test_a_pool_that_could_serve_nobody_is_refused(tmp_path: Path):

@@ -21,7 +21,7 @@ import pytest
 from django.core.management import CommandError
 
 from registry import embedded
-from registry.management.commands.up import refuse_strangers
+from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
 from registry.processes import children, descendants, free_port, parent_of
 from tests import secrecy
 
@@ -386,6 +386,17 @@ def test_this_machine_is_no_stranger(settings, host):
     settings.PRODUCTION = settings.DEBUG = False
 
     refuse_strangers(host)
+
+
+@pytest.mark.parametrize(
+    ("production", "proxies", "warned"), [(True, (), True), (True, ("x",), False), (False, (), False)]
+)
+def test_a_production_service_whose_proxy_is_not_named_says_so(settings, caplog, production, proxies, warned):
+    settings.PRODUCTION, settings.TRUSTED_PROXIES = production, proxies
+
+    warn_of_unknown_proxies()
+
+    assert ("TRUSTED_PROXIES names no proxy" in caplog.text) == warned
 
 
 def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(up, data):

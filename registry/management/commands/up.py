@@ -37,6 +37,7 @@ class Command(BaseCommand):
             data=Path(settings.REGISTRY_DATA), host_header=host_header(), **{name: options[name] for name in names}
         )
         refuse_strangers(plan.host)
+        warn_of_unknown_proxies()
         try:
             listener = supervisor.listen(plan.host, plan.port)
         except supervisor.PortTaken as error:
@@ -56,6 +57,12 @@ def refuse_strangers(host: str) -> None:
         f"--host {host or repr(host)} lets others in, but ALLOWED_HOSTS names this machine only, so that sign-up and webhooks "
         "would be as open to them as to you: set ALLOWED_HOSTS to the name that they call it by"
     )
+
+
+def warn_of_unknown_proxies() -> None:
+    """Production stands behind a proxy that speaks TLS; one that is not believed makes every page redirect to itself."""
+    if settings.PRODUCTION and not settings.TRUSTED_PROXIES:
+        log.warning("TRUSTED_PROXIES names no proxy: nobody is believed to have been called by https")
 
 
 def is_loopback(host: str) -> bool:

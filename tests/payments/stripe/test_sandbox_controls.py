@@ -5,6 +5,7 @@ import stripe as library
 
 from tests.bed.stripe import SandboxStripe
 from tests.conftest import eventually
+from tests.registry.raw_http import all_of, line, status_of
 
 VISA = {
     "amount": 1990,
@@ -73,3 +74,24 @@ async def test_the_publishable_key_controls_nothing(stripe: SandboxStripe, http)
 async def test_a_control_that_nobody_knows_is_refused(http):
     async with http.post("/sandbox/control/faults", json={"trouble": "earthquake"}) as answer:
         assert answer.status == 400
+
+
+async def test_what_no_client_of_stripe_sends_is_refused_as_everywhere(client, stripe: SandboxStripe):
+    """Its server is ours: a head within limits, a body within limits, and an answer that can be read."""
+    head = b"POST /v1/payment_intents HTTP/1.1\r\nHost: x\r\n"
+    large_head = await all_of(stripe.url, head + b"A: " + b"x" * 70_000)
+    large_body = await all_of(stripe.url, head + b"Content-Length: 9000000\r\n\r\n" + b"x" * 2_000_000)
+
+    assert (status_of(large_head), status_of(large_body)) == (431, 413)
+    assert (await client.payment_intents.create_async(VISA)).status == "succeeded"
+
+
+async def test_half_a_body_is_no_request(client, http, stripe: SandboxStripe):
+    half = b"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nname=half"
+    async with line(stripe.url) as (_, writer):
+        writer.write(half)
+        await writer.drain()
+
+    await client.payment_intents.create_async(VISA)
+    async with http.get("/sandbox/control/received") as answer:
+        assert [seen["path"] for seen in await answer.json()] == ["/v1/payment_intents"]
