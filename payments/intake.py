@@ -18,7 +18,7 @@ from payments import events
 from payments.errors import DifferentContent, PaymentError
 from payments.states import Status
 from queueing import spill, waking
-from registry import database, live, reach, telemetry
+from registry import database, faults, live, reach, telemetry
 from registry.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.batching import Batcher
 from registry.errors import Unavailable
@@ -102,7 +102,7 @@ async def are_accepted(orders: Sequence[Order]) -> bool:
     keys = [(order.tenant_id, order.correlation_id) for order in orders]
     waiting = {key: found.fingerprint for key in keys if (found := _waiting.get(key))}
     asked = [key for key in keys if key not in waiting]
-    stored = await reach.attempt(lambda: _existing(asked)) if asked else {}
+    stored = await reach.attempt(lambda: _existing(asked), writes=False) if asked else {}
     marks = {**{key: mark for key, (mark, _) in stored.items()}, **waiting}
     return all(marks.get(key) == fingerprint(order) for key, order in zip(keys, orders, strict=True))
 
@@ -134,7 +134,7 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
         try:
             return await reach.attempt(lambda: _accept(batch))
         except Unavailable as error:
-            log.info("PostgreSQL takes no payments, the spill does", extra={"reason": error.detail})
+            faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
     verdicts = await _spill(batch, spill.append)
     refused = [n for n, verdict in enumerate(verdicts) if isinstance(verdict, Unavailable)]
     if refused and not ours:  # the spill is full and PostgreSQL back: better out of turn than not at all
@@ -287,11 +287,9 @@ async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
     """What waited, into PostgreSQL. What had been committed before its answer was lost is found there, and is no second one."""
     rows = [_decode(record.data) for record in records]
     try:
-        outcomes = await reach.attempt(lambda: _accept(rows))
-    except Unavailable:
-        raise
-    except Exception:
-        if len(rows) == 1:  # it is set aside; whoever sends it again is a new sender
+        outcomes = await reach.attempt(lambda: _accept(rows), patient=True)
+    except Exception as error:
+        if len(rows) == 1 and spill.is_bad(error):  # it is set aside; whoever sends it again is a new sender
             _waiting.pop(rows[0].key, None)
         raise
     for outcome in outcomes:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import msgspec
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from payments import events, inline, intake, lifecycle, queries
@@ -21,10 +20,10 @@ from payments.money import CURRENCIES, decimal_text
 from payments.openapi import described
 from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
 from payments.states import CANCELED, OPEN, Status
-from registry import access, live, telemetry
+from registry import access, faults, live, telemetry
 from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
-from registry.errors import Invalid, Problem, Unavailable
+from registry.errors import Invalid, Problem
 from registry.handler import lean, until_disconnect
 from registry.models import Tenant
 
@@ -117,7 +116,9 @@ async def settled_within(
     try:
         await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
         detail = await queries.detail_of(order.tenant_id, order.correlation_id)
-    except (Unavailable, OperationalError, InterfaceError):
+    except Exception as error:
+        if not faults.waits(error):
+            raise
         detail = None  # it is durable all the same: a 503 would make the sender send another one
     if detail is None or detail["status"] in OPEN:
         return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})

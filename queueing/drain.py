@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from queueing.models import Worker
 from queueing.work import TABLES, WorkTable
-from registry import database
+from registry import database, faults
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -124,11 +124,9 @@ class Drain:
         self._wake.clear()
         try:
             items = await self.job.claim(self.worker_id, min(free, CLAIM_AT_MOST), self._room())
-        except Unavailable:
-            await asyncio.sleep(AWAY)
-            return
-        except Exception:  # what is in flight must still come to its outcome
-            log.exception("nothing could be claimed")
+        except Exception as error:  # what is in flight must still come to its outcome
+            if not faults.waits(error):
+                log.exception("nothing could be claimed")
             await asyncio.sleep(AWAY)
             return
         for item in items:
@@ -195,6 +193,10 @@ class Drain:
                 await database.release()
 
     async def _beat(self) -> None:
+        await database.guarded(self._beat_once)
+        await asyncio.sleep(HEARTBEAT)
+
+    async def _beat_once(self) -> None:
         async with database.own_connection():
             row = Worker.async_objects.filter(id=self.worker_id)
             beating = await row.aupdate(
@@ -204,7 +206,6 @@ class Drain:
                 log.warning("worker was taken for dead; starting anew", extra={"worker": self.worker_id})
                 self.stop()
             await reap()
-        await asyncio.sleep(HEARTBEAT)
 
     async def _sign_off(self) -> None:
         with contextlib.suppress(Unavailable):
@@ -221,7 +222,7 @@ class Drain:
                 async for _ in conn.notifies():
                     self._wake.set()
         except psycopg.Error as error:
-            log.info("not listening, polling meanwhile", extra={"error": str(error)[:200]})
+            faults.say(log, "not listening, polling meanwhile", error=error)
         await asyncio.sleep(RECONNECT)
 
 
@@ -237,10 +238,11 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:
-            log.warning(
-                "background work interrupted",
-                extra={"work": getattr(work, "__qualname__", str(work)), "error": repr(error)},
-            )
+            name = getattr(work, "__qualname__", str(work))
+            if faults.waits(error):
+                faults.say(log, "background work interrupted", error=error, work=name)
+            else:
+                log.warning("background work interrupted", extra={"work": name, "error": repr(error)})
             await asyncio.sleep(HEARTBEAT)
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import contextvars
 import hashlib
 import hmac
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -20,8 +22,8 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from registry import database, telemetry
-from registry.errors import Forbidden, TooManyRequests, Unauthorized
+from registry import database, reach, telemetry
+from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from registry.fresh import Fresh
 from registry.models import ApiKey, Tenant
 from registry.sync import sync_twin
@@ -90,7 +92,7 @@ async def _load(sql: str, params: tuple) -> Principal | None:
         return None
     tenant_id, slug, currency, mode, max_amount, scopes, prefix, rate_limit, status, note_use, blocked, inline = rows[0]
     if note_use:
-        await database.fetch(_USED, (prefix,))
+        _note_use(prefix)
     if status != Tenant.Status.ACTIVE:
         return None
     return Principal(
@@ -105,6 +107,21 @@ async def _load(sql: str, params: tuple) -> Principal | None:
         blocked=blocked,
         inline=frozenset(inline),
     )
+
+
+_noting: set[asyncio.Task[None]] = set()
+
+
+def _note_use(prefix: str) -> None:
+    """Beside the request, in a context of its own: a key is as good where its use cannot be written down."""
+
+    async def note() -> None:
+        with suppress(Unavailable):
+            await reach.attempt(lambda: database.fetch(_USED, (prefix,)))
+
+    task = asyncio.get_running_loop().create_task(note(), context=contextvars.Context())
+    _noting.add(task)
+    task.add_done_callback(_noting.discard)
 
 
 _keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second

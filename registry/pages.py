@@ -13,6 +13,7 @@ from django.shortcuts import redirect, render
 from django.utils.cache import patch_vary_headers
 from django_htmx.middleware import HtmxDetails
 
+from registry import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.visitors import Visitor, visitor_of
@@ -40,9 +41,12 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
                 return HttpResponseNotAllowed(methods)
             try:
                 response = await view(request, *args, **kwargs)
-            except Unavailable as error:
+            except Exception as error:
+                refusal = error if isinstance(error, Unavailable) else database.unavailable(error)
+                if refusal is None:
+                    raise
                 response = render(request, "503.html", status=503)
-                for name, value in error.headers.items():
+                for name, value in refusal.headers.items():
                     response[name] = value
             response.headers.setdefault("Cache-Control", "private, no-cache")
             patch_vary_headers(response, ["HX-Request", "Cookie"])
