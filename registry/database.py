@@ -96,7 +96,8 @@ class Pool(AsyncConnectionPool):
         return conn
 
     async def idle(self) -> AsyncConnection | None:
-        """A connection that nobody uses, without waiting for one. Give it back by `putconn`."""
+        if self._closed:  # not open yet, which makes its lock
+            return None
         async with self._lock:
             if not self._pool:
                 return None
@@ -165,6 +166,16 @@ def pool() -> Pool:
     if found is None:
         found = _pools[loop] = Pool()
     return found
+
+
+async def idle() -> AsyncConnection | None:
+    """A connection of the running loop's pool that nobody uses, without waiting or opening one. `give_back` it."""
+    found = _pools.get(asyncio.get_running_loop())
+    return await found.idle() if found else None
+
+
+async def give_back(conn: AsyncConnection) -> None:
+    await pool().putconn(conn)
 
 
 async def close() -> None:

@@ -212,8 +212,13 @@ def _first(asking: set[asyncio.Task[Answer]]) -> asyncio.Future[Answer]:
 
     def answered(task: asyncio.Task[Answer]) -> None:
         asking.discard(task)
-        if not task.cancelled() and not first.done() and (not asking or not task.result().away):
-            first.set_result(task.result())
+        if task.cancelled():
+            return
+        if error := task.exception():
+            log.error("a probe of the database failed", exc_info=error)
+        found = Answer(AWAY) if error else task.result()
+        if not first.done() and (not asking or not found.away):
+            first.set_result(found)
 
     for task in asking:
         task.add_done_callback(answered)
@@ -225,14 +230,13 @@ def _first(asking: set[asyncio.Task[Answer]]) -> asyncio.Future[Answer]:
 
 async def _ask() -> Answer:
     """On a connection that the pool has idle; those found dead are replaced. Anew when it has none."""
-    pool = database.pool()
-    while conn := await pool.idle():
+    while conn := await database.idle():
         try:
             return Answer(read_only=await _is_read_only(conn))
         except psycopg.Error:
             continue
         finally:
-            await pool.putconn(conn)
+            await database.give_back(conn)
     return await _ask_anew()
 
 
