@@ -13,7 +13,7 @@ AT_ONCE = {
     Fault.MISSING,
 }  # make /health fail from the first refusal; a fault of one request's making does not
 NAMED_AFTER = 60.0  # seconds of refusals until the metric, and /health in all processes, name the statement
-FORGOTTEN_AFTER = 10.0  # seconds without another refusal; drains ask five times a second
+FORGOTTEN_AFTER = 5.0  # seconds without another refusal; drains ask five times a second
 LONGEST_NAME = 80  # characters
 
 
