@@ -307,10 +307,14 @@ async def trouble() -> str:
 
 
 def _hear(fault: Fault) -> None:
+    try:
+        found = reach()
+    except RuntimeError:  # in a thread, where nobody has somewhere else to turn
+        return
     if fault is Fault.READ_ONLY:
-        reach().found_read_only()
+        found.found_read_only()
     elif fault is Fault.LOST:
-        reach().suspect()
+        found.suspect()
 
 
 faults.listeners.append(_hear)

@@ -10,8 +10,19 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from django.db import connection
 
 from registry import database, embedded, reach
+
+
+def cut_all() -> int:
+    """End every other session of this database, as an administrator or a fail-over does; how many there were."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"  # waits until the process has ended
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        return cursor.fetchone()[0]
 
 
 @asynccontextmanager

@@ -22,8 +22,7 @@ from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread
 from tests.queueing.mq import Mq, fresh_name
-from tests.registry.test_database import cut_all
-from tests.servers import read_only
+from tests.servers import cut_all, read_only
 
 
 @pytest.fixture

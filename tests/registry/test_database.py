@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connection, connections
+from django.db import IntegrityError, OperationalError, connections
 from django_async_backend.db.transaction import async_atomic
 from psycopg import errors
 
@@ -23,7 +23,7 @@ from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually
 from tests.factories import in_thread, make_payment
-from tests.servers import own_server
+from tests.servers import cut_all, own_server
 
 SLOW = "SELECT pg_sleep(20)"
 
@@ -46,16 +46,6 @@ async def pids(many: int) -> list[int]:
             return conn.info.backend_pid
 
     return await asyncio.gather(*(hold() for _ in range(many)))
-
-
-def cut_all() -> int:
-    """End every other session of this database, as an administrator or a fail-over does; how many there were."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"  # waits until the process has ended
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        )
-        return cursor.fetchone()[0]
 
 
 # -- D1: the ORM, async ----------------------------------------------------------------------------------------
