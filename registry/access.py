@@ -26,10 +26,11 @@ from registry import database, reach, telemetry
 from registry.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from registry.fresh import Fresh
 from registry.models import ApiKey, Tenant
-from registry.sync import sync_twin
+from registry.sync import endings, sync_twin
 
 log = logging.getLogger(__name__)
 
+NOTE_LIMIT = 1.0  # seconds that a loop's end waits for uses of keys to be written down
 TOKEN_LENGTH = 40  # characters of a payment link's token at most
 LIMITER_TIMEOUT = (
     1.0  # seconds for the rate limiter's Redis; without it requests pass. A burst must not be able to outwait it
@@ -123,6 +124,17 @@ def _note_use(prefix: str) -> None:
     _noting.add(task)
     task.add_done_callback(_noting.discard)
 
+
+async def close() -> None:
+    """Let what is being noted on this loop be written, or leave it."""
+    loop = asyncio.get_running_loop()
+    if mine := {task for task in _noting if task.get_loop() is loop}:
+        _, late = await asyncio.wait(mine, timeout=NOTE_LIMIT)
+        for task in late:
+            task.cancel()
+
+
+endings.append(close)
 
 _keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
 
