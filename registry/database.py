@@ -50,6 +50,7 @@ class Pool(AsyncConnectionPool):
         self.keep = settings.DB_POOL_MAX
         self.refused = False  # the server gave no new connection when last asked
         self.given_back_at = 0.0  # time.monotonic() of the last one that was alive
+        self.shut = ""  # why nobody gets a connection now (reach.py); empty while they do
         self._giving: set[asyncio.Task[None]] = set()  # connections on their way back
         super().__init__(
             kwargs=connection_parameters(),
@@ -65,6 +66,8 @@ class Pool(AsyncConnectionPool):
         )
 
     async def getconn(self, timeout: float | None = None) -> AsyncConnection:
+        if self.shut:
+            raise PoolTimeout(self.shut)
         if self._closed:
             await self.open()
         # Not the pool's own `check`: it waits longer and longer after each dead connection, and after a restart of
@@ -174,6 +177,12 @@ async def idle() -> AsyncConnection | None:
     return await found.idle() if found else None
 
 
+def shut(why: str) -> None:
+    """Let nobody wait for a server that is away; "" lets them in again."""
+    if found := _pools.get(asyncio.get_running_loop()):
+        found.shut = why
+
+
 async def give_back(conn: AsyncConnection) -> None:
     await pool().putconn(conn)
 
@@ -221,9 +230,15 @@ async def connection() -> AsyncIterator[AsyncConnection]:
     """A raw connection in autocommit. Raises Unavailable (503) when there is none to be had in time."""
     try:
         async with pool().connection() as conn:
-            yield conn
+            try:
+                yield conn
+            except psycopg.errors.FeatureNotSupported:  # such as a plan of before a migration, which it would keep
+                await conn.close()
+                raise
     except PoolTimeout as error:
         telemetry.DB_ERRORS.labels("pool_timeout").inc()
+        if why := pool().shut:
+            raise Unavailable(why) from error
         waited = AWAY_WAIT if pool().refused else settings.DB_POOL_TIMEOUT
         raise Unavailable(f"no database connection within {waited:g} s") from error
 

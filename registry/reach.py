@@ -144,6 +144,7 @@ class Reach:
         """The one line of the log for a change of state."""
         was = (self.away, self.read_only)
         self.away, self.read_only, self.reason = bool(away), read_only, away or AWAY
+        database.shut(away)
         telemetry.DB_AWAY.labels("away").set(self.away)
         telemetry.DB_AWAY.labels("read_only").set(self.read_only)
         refusals.server_takes_writes(not away and not read_only)
@@ -176,15 +177,18 @@ class Reach:
 
     async def _pool_is_back(self, *, renew: bool) -> bool:
         """Whether the pool has a connection; none that was made while the server was read-only, if `renew`."""
+        database.shut("")
         with suppress(TimeoutError, Unavailable, psycopg.Error):
             async with asyncio.timeout(POOL_LIMIT):
                 if renew:
                     await database.pool().drain()
                 async with database.connection():
                     return True
+        database.shut(self.reason if self.away else "")
         return False
 
     async def close(self) -> None:
+        database.shut("")
         tasks = [task for task in (self._probing, self._watching, self._unanswered) if task]
         for task in tasks:
             task.cancel()
@@ -262,6 +266,8 @@ async def _is_read_only(conn: AsyncConnection) -> bool:
 WORDS = {  # of the server, which has no SQLSTATE to give with a connection that it refuses
     "starting up": "the database is starting",
     "shutting down": "the database is shutting down",
+    "not accepting connections": "the database is starting",
+    "not yet accepting": "the database is starting",
     "recovery": "the database recovers from a crash",
     "too many clients": "the database gives no more connections",
     "connection slots": "the database gives no more connections",

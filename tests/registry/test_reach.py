@@ -96,10 +96,13 @@ async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_
         took = time.monotonic() - started
         await asyncio.sleep(3 * reach.PROBE_EVERY)
         still = reach.reach().away
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="answers nothing"):
+            await database.fetch("SELECT 1")  # of somebody who has nowhere else to turn
+        read = time.monotonic() - started
     await eventually(lambda: not reach.reach().away)
 
-    assert took < 1
-    assert still
+    assert (took < 1, still, read < 0.5) == (True, True, True)
     assert await reach.attempt(keep(2)) == []
 
 
@@ -139,6 +142,23 @@ async def test_a_caller_waits_for_a_busy_pool_though_the_server_gives_no_more_co
         rows = await asyncio.gather(*(database.fetch("SELECT 1 FROM pg_sleep(0.3)") for _ in range(6)))
 
     assert rows == [[(1,)]] * 6
+
+
+async def test_a_plan_of_before_a_migration_costs_one_connection_and_not_its_statement(
+    server: embedded.Postgres, settings: Any
+):
+    """PostgreSQL says so of a prepared statement whose columns have changed, as long as the session lives."""
+    settings.DB_POOL_MIN, settings.DB_POOL_MAX, settings.DB_POOL_OVERFLOW = 1, 1, 0
+    await database.close()
+    for _ in range(3):
+        await database.fetch("SELECT * FROM kept")
+    async with await psycopg.AsyncConnection.connect(**database.connection_parameters()) as other:
+        await other.execute("ALTER TABLE kept ALTER id TYPE numeric")
+
+    with pytest.raises(Unavailable):
+        await database.fetch("SELECT * FROM kept")
+
+    assert await database.fetch("SELECT * FROM kept") == []
 
 
 # -- Read-only ---------------------------------------------------------------------------------------------
