@@ -100,7 +100,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         self._passed: int | None = None  # while resuming: the latest that the pump left to `resume`
         await self.accept()
         try:
-            tenant_id = await self.authority()
+            tenant_id = await database.guarded(self.authority)
         except Problem as error:
             await self._close(NO_RIGHT if error.status in (401, 403, 404) else AWAY)
             return
@@ -115,7 +115,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         while every := self.recheck:
             await asyncio.sleep(every)
             try:
-                if await self.authority() != self.tenant_id:
+                if await database.guarded(self.authority) != self.tenant_id:
                     raise Unauthorized
             except Problem as error:
                 if error.status in (401, 403, 404):
@@ -202,12 +202,19 @@ class LiveSocket(AsyncWebsocketConsumer):
             await self._send(ENCODER.encode({"type": "error", "detail": str(error)}))
             await self._close(BAD_MESSAGE)
         except Problem as error:
-            await self._send(ENCODER.encode({"type": "error", "detail": error.detail, "errors": error.errors}))
+            await self._refuse(error)
         except TimeoutError:
             await self._close(TOO_SLOW)
+        except Exception as error:
+            if (refusal := database.unavailable(error)) is None:
+                raise
+            await self._refuse(refusal)
         finally:
             self._spoken.set()
             await database.release()
+
+    async def _refuse(self, problem: Problem) -> None:
+        await self._send(ENCODER.encode({"type": "error", "detail": problem.detail, "errors": problem.errors}))
 
     def _read(self, text: str | None, data: bytes | None) -> Any:
         now = time.monotonic()

@@ -24,8 +24,9 @@ from payments.decisions import Claim
 from payments.dispatch import Dispatch
 from payments.intake import Order
 from queueing.drain import CLAIM_FREE, HEARTBEAT, Drain, forever
-from registry import database, telemetry
+from registry import database, reach, telemetry
 from registry.arrays import Bigints, Uuids
+from registry.errors import Unavailable
 from registry.sync import endings
 
 log = logging.getLogger(__name__)
@@ -251,7 +252,13 @@ endings.append(close)
 
 async def _look() -> None:
     process = _process()
-    [(silent_for,)] = await database.fetch(SQL["heard"], repeatable=False)
+    try:
+        [(silent_for,)] = await database.fetch(SQL["heard"], repeatable=False)
+    except Unavailable:
+        process.heard_at = time.monotonic()  # nobody can be heard of now
+        raise
+    if reach.reach().read_only:  # no worker's heartbeat goes through
+        process.heard_at = time.monotonic()
     if silent_for is not None:
         process.heard_at = max(process.heard_at, time.monotonic() - silent_for)
     _stand_in(process, time.monotonic() - process.heard_at > STRANDED_AFTER)

@@ -18,7 +18,7 @@ from payments import events
 from payments.errors import DifferentContent, PaymentError, UnknownPayment
 from payments.states import Status
 from queueing import spill, waking
-from registry import database, live, reach, telemetry
+from registry import database, faults, live, reach, telemetry
 from registry.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.batching import Batcher
 from registry.errors import Unavailable
@@ -122,7 +122,7 @@ def waiting(keys: Sequence[Key]) -> dict[Key, First]:
 
 async def stored(keys: Sequence[Key]) -> dict[Key, First]:
     """What is stored under these ids: for whoever is about to refuse. Raises Unavailable (503)."""
-    return await reach.attempt(lambda: _existing(keys))
+    return await reach.attempt(lambda: _existing(keys), writes=False)
 
 
 submit_sync = sync_twin(submit)
@@ -152,7 +152,7 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
         try:
             return await reach.attempt(lambda: _accept(batch))
         except Unavailable as error:
-            log.info("PostgreSQL takes no payments, the spill does", extra={"reason": error.detail})
+            faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
     verdicts = await _spill(batch, spill.append)
     refused = [n for n, verdict in enumerate(verdicts) if isinstance(verdict, Unavailable)]
     if refused and not ours:  # the spill is full and PostgreSQL back: better out of turn than not at all
@@ -315,11 +315,9 @@ async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
     """What waited, into PostgreSQL. What had been committed before its answer was lost is found there, and is no second one."""
     rows = [_decode(record.data) for record in records]
     try:
-        outcomes = await reach.attempt(lambda: _accept(rows))
-    except Unavailable:
-        raise
-    except Exception:
-        if len(rows) == 1:  # it is set aside; whoever sends it again is a new sender
+        outcomes = await reach.attempt(lambda: _accept(rows), patient=True)
+    except Exception as error:
+        if len(rows) == 1 and spill.is_bad(error):  # it is set aside; whoever sends it again is a new sender
             _waiting.pop(rows[0].key, None)
         raise
     for outcome in outcomes:

@@ -28,7 +28,7 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
             live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription,
         ):
             while True:
-                found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id))
+                found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)
                 if found is None or found["status"] not in OPEN:
                     return True
                 await subscription.get()

@@ -5,16 +5,14 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from payments import intake, queries
 from payments.money import decimal_text
 from payments.requests import LONGEST_WAIT
 from payments.states import OPEN
-from registry import access, database, reach
+from registry import access, database, faults, reach
 from registry.api import iso, json_response
-from registry.errors import Unavailable
 from registry.handler import until_disconnect
 
 
@@ -53,8 +51,10 @@ async def settled_within(
     """200 with the settled payment, or the usual 202 when `settled` takes longer."""
     try:
         await until_disconnect(request.receive, settled)  # type: ignore[attr-defined]
-        detail = await reach.attempt(lambda: detail_alone(order.tenant_id, order.correlation_id))
-    except (Unavailable, OperationalError, InterfaceError):
+        detail = await reach.attempt(lambda: detail_alone(order.tenant_id, order.correlation_id), writes=False)
+    except Exception as error:
+        if not faults.waits(error):
+            raise
         detail = None  # it is durable all the same: a 503 would make the sender send another one
     if detail is None or detail["status"] in OPEN:
         return with_headers(accepted(order, receipt, headers), {"Preference-Applied": "respond-async"})

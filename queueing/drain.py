@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -12,9 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 import psycopg
 from django.db.models.functions import Now
 
-from queueing.models import Worker
+from queueing.models import SILENT_AFTER, Worker
 from queueing.work import TABLES, WorkTable
-from registry import database
+from registry import database, faults, reach
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,9 @@ class Drain:
         self._wake = asyncio.Event()
         self._free = asyncio.Event()
         self._stop = asyncio.Event()
-        self._beats: asyncio.Task | None = None
+        # Since when our heartbeats go through (time.monotonic()). Before, nobody else's could either: after an outage all
+        # workers look silent, and whoever beats first would take the others for dead.
+        self._heard_since = -math.inf
         if isinstance(job, Wakes):
             job.wake = self._wake.set
 
@@ -124,12 +128,10 @@ class Drain:
         self._wake.clear()
         try:
             items = await self.job.claim(self.worker_id, min(free, CLAIM_AT_MOST), self._room())
-        except Unavailable:
-            await asyncio.sleep(AWAY)
-            return
-        except Exception:  # what is in flight must still come to its outcome
-            log.exception("nothing could be claimed")
-            await asyncio.sleep(AWAY)
+        except Exception as error:  # what is in flight must still come to its outcome
+            if not faults.waits(error):
+                log.exception("nothing could be claimed")
+            await self._until_well()
             return
         for item in items:
             self._start(item)
@@ -137,6 +139,18 @@ class Drain:
             await _happens(self._wake, within=POLL)
         elif len(items) < CLAIM_FREE:  # a trickle: rather one claim of many than many of one
             await asyncio.sleep(CLAIM_EVERY)
+
+    async def _until_well(self) -> None:
+        """Until the database may be asked again. After an outage everybody's outcomes are written first: leases have lapsed
+        meanwhile, and an outcome whose row somebody else claims before is lost."""
+        await asyncio.sleep(AWAY)
+        found = reach.reach()
+        while found.away or found.read_only:
+            await asyncio.sleep(POLL)
+            if self._stop.is_set():
+                return
+            if not found.away and not found.read_only:
+                await asyncio.sleep(AWAY)
 
     def _room(self) -> dict[int, int]:
         return {tenant: TENANT_ROOM - used for tenant, used in self.per_tenant.items() if used}
@@ -190,11 +204,20 @@ class Drain:
                 self.worker_id = worker.id
                 return
             except Unavailable:
-                await asyncio.sleep(AWAY)
+                self._heard_since = time.monotonic()
+                await self._until_well()
             finally:
                 await database.release()
 
     async def _beat(self) -> None:
+        try:
+            await database.guarded(self._beat_once)
+        except Unavailable:
+            self._heard_since = math.inf
+            raise
+        await asyncio.sleep(HEARTBEAT)
+
+    async def _beat_once(self) -> None:
         async with database.own_connection():
             row = Worker.async_objects.filter(id=self.worker_id)
             beating = await row.aupdate(
@@ -203,8 +226,9 @@ class Drain:
             if not beating:  # taken for dead while the database or this process was away; our leases have lapsed
                 log.warning("worker was taken for dead; starting anew", extra={"worker": self.worker_id})
                 self.stop()
-            await reap()
-        await asyncio.sleep(HEARTBEAT)
+            self._heard_since = min(self._heard_since, time.monotonic())
+            if time.monotonic() - self._heard_since > SILENT_AFTER.total_seconds():
+                await reap()
 
     async def _sign_off(self) -> None:
         with contextlib.suppress(Unavailable):
@@ -221,7 +245,7 @@ class Drain:
                 async for _ in conn.notifies():
                     self._wake.set()
         except psycopg.Error as error:
-            log.info("not listening, polling meanwhile", extra={"error": str(error)[:200]})
+            faults.say(log, "not listening, polling meanwhile", error=error)
         await asyncio.sleep(RECONNECT)
 
 
@@ -237,10 +261,11 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:
-            log.warning(
-                "background work interrupted",
-                extra={"work": getattr(work, "__qualname__", str(work)), "error": repr(error)},
-            )
+            name = getattr(work, "__qualname__", str(work))
+            if faults.waits(error):
+                faults.say(log, "background work interrupted", error=error, work=name)
+            else:
+                log.warning("background work interrupted", extra={"work": name, "error": repr(error)})
             await asyncio.sleep(HEARTBEAT)
 
 

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 
 from queueing import spill
 from queueing.drain import Drain, Job, forever
+from registry import faults
 from registry.sync import end_loop
 
 log = logging.getLogger(__name__)
@@ -75,5 +76,9 @@ def chore(name: str) -> None:
 async def _chore(name: str) -> None:
     try:
         await CHORES[name]()
+    except Exception as error:
+        if not faults.waits(error):
+            raise
+        faults.say(log, "a chore was left to its next time", error=error, chore=name)
     finally:
         await end_loop()

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import contextvars
 import hashlib
 import hmac
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -21,14 +23,15 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from registry import database, telemetry
-from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized
+from registry import database, reach, telemetry
+from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized, Unavailable
 from registry.fresh import Fresh
 from registry.models import ApiKey, Tenant
-from registry.sync import sync_twin
+from registry.sync import endings, sync_twin
 
 log = logging.getLogger(__name__)
 
+NOTE_LIMIT = 1.0  # seconds that a loop's end waits for uses of keys to be written down
 TOKEN_LENGTH = 40  # characters of a payment link's token at most
 LIMITER_TIMEOUT = (
     1.0  # seconds for the rate limiter's Redis; without it requests pass. A burst must not be able to outwait it
@@ -91,7 +94,7 @@ async def _load(sql: str, params: tuple) -> Principal | None:
         return None
     tenant_id, slug, currency, mode, max_amount, scopes, prefix, rate_limit, status, note_use, blocked, inline = rows[0]
     if note_use:
-        await database.fetch(_USED, (prefix,))
+        _note_use(prefix)
     if status != Tenant.Status.ACTIVE:
         return None
     return Principal(
@@ -107,6 +110,32 @@ async def _load(sql: str, params: tuple) -> Principal | None:
         inline=frozenset(inline),
     )
 
+
+_noting: set[asyncio.Task[None]] = set()
+
+
+def _note_use(prefix: str) -> None:
+    """Beside the request, in a context of its own: a key is as good where its use cannot be written down."""
+
+    async def note() -> None:
+        with suppress(Unavailable):
+            await reach.attempt(lambda: database.fetch(_USED, (prefix,)))
+
+    task = asyncio.get_running_loop().create_task(note(), context=contextvars.Context())
+    _noting.add(task)
+    task.add_done_callback(_noting.discard)
+
+
+async def close() -> None:
+    """Let what is being noted on this loop be written, or leave it."""
+    loop = asyncio.get_running_loop()
+    if mine := {task for task in _noting if task.get_loop() is loop}:
+        _, late = await asyncio.wait(mine, timeout=NOTE_LIMIT)
+        for task in late:
+            task.cancel()
+
+
+endings.append(close)
 
 _keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from registry.errors import Unavailable
+from registry import faults
 
 MAX_ROWS = 500  # per statement; more only makes the first caller wait for the last
 IN_FLIGHT = 2  # statements under way at once: one is prepared while the other commits
@@ -19,7 +19,7 @@ class Batcher[In, Out]:
     item is, where that is not one.
 
     `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
-    written one by one, so that a bad one fails alone; when the database is away (Unavailable) all fail at once.
+    written one by one, so that a bad one fails alone; where all would wait for the database (faults.waits) all fail at once.
     """
 
     def __init__(
@@ -89,15 +89,13 @@ class Batcher[In, Out]:
     async def _settle(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:
             results = await self._write([item for item, _ in batch])
-        except Unavailable as error:
+        except Exception as error:
+            if len(batch) > 1 and not faults.waits(error):
+                for pair in batch:
+                    await self._settle([pair])
+                return
             for _, future in batch:
                 _fail(future, error)
-        except Exception as error:
-            if len(batch) == 1:
-                _fail(batch[0][1], error)
-                return
-            for pair in batch:
-                await self._settle([pair])
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():

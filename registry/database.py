@@ -19,14 +19,16 @@ from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError
+from django.db import DEFAULT_DB_ALIAS
 from django_async_backend.db import async_connections
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from registry import arrays, telemetry
+from registry import arrays, faults, refusals, telemetry
 from registry.errors import Unavailable
+from registry.faults import Fault
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ class Pool(AsyncConnectionPool):
 
     def __init__(self) -> None:
         self.keep = settings.DB_POOL_MAX
-        self.away = False  # the server took no new connection last time
+        self.refused = False  # the server gave no new connection when last asked
+        self.given_back_at = 0.0  # time.monotonic() of the last one that was alive
+        self.shut = ""  # why nobody gets a connection now (reach.py); empty while they do
         self._giving: set[asyncio.Task[None]] = set()  # connections on their way back
         super().__init__(
             kwargs=connection_parameters(),
@@ -62,6 +66,8 @@ class Pool(AsyncConnectionPool):
         )
 
     async def getconn(self, timeout: float | None = None) -> AsyncConnection:
+        if self.shut:
+            raise PoolTimeout(self.shut)
         if self._closed:
             await self.open()
         # Not the pool's own `check`: it waits longer and longer after each dead connection, and after a restart of
@@ -76,22 +82,30 @@ class Pool(AsyncConnectionPool):
                 await super().putconn(conn)
 
     async def _next(self, deadline: float) -> AsyncConnection:
-        # In slices, to notice between them that there is no server to wait for.
+        # In slices, to notice between them that there is no server to wait for. One that refuses us more connections may
+        # be full of neighbours' while ours work: then one of them is waited for.
         while True:
             left = deadline - time.monotonic()
             try:
                 return await super().getconn(min(left, AWAY_WAIT))
             except PoolTimeout:
-                if self.away or left <= AWAY_WAIT:
+                if left <= AWAY_WAIT or (self.refused and time.monotonic() - self.given_back_at > AWAY_WAIT):
                     raise
 
     async def _connect(self, timeout: float | None = None) -> AsyncConnection:
-        try:
-            conn = await super()._connect(timeout)
-        except psycopg.OperationalError as error:
-            self.away = not isinstance(error, psycopg.errors.TooManyConnections)
-            raise
-        self.away = False
+        self.refused = True
+        conn = await super()._connect(timeout)
+        self.refused = False
+        return conn
+
+    async def idle(self) -> AsyncConnection | None:
+        if self._closed:  # not open yet, which makes its lock
+            return None
+        async with self._lock:
+            if not self._pool:
+                return None
+            conn = self._pool.popleft()
+        conn._pool = self
         return conn
 
     async def reconnect_failed(self) -> None:
@@ -109,6 +123,8 @@ class Pool(AsyncConnectionPool):
         await asyncio.shield(giving)
 
     async def _take_back(self, conn: AsyncConnection) -> None:
+        if conn.info.transaction_status != TransactionStatus.UNKNOWN:
+            self.given_back_at = time.monotonic()
         if not self._closed and self._nconns > self.keep and not self._waiting:
             async with self._lock:
                 self._nconns -= 1
@@ -155,6 +171,22 @@ def pool() -> Pool:
     return found
 
 
+async def idle() -> AsyncConnection | None:
+    """A connection of the running loop's pool that nobody uses, without waiting or opening one. `give_back` it."""
+    found = _pools.get(asyncio.get_running_loop())
+    return await found.idle() if found else None
+
+
+def shut(why: str) -> None:
+    """Let nobody wait for a server that is away; "" lets them in again."""
+    if found := _pools.get(asyncio.get_running_loop()):
+        found.shut = why
+
+
+async def give_back(conn: AsyncConnection) -> None:
+    await pool().putconn(conn)
+
+
 async def close() -> None:
     """Close the running loop's pool. Its connections are gone afterwards; the next use opens a new one."""
     await release()
@@ -198,10 +230,16 @@ async def connection() -> AsyncIterator[AsyncConnection]:
     """A raw connection in autocommit. Raises Unavailable (503) when there is none to be had in time."""
     try:
         async with pool().connection() as conn:
-            yield conn
+            try:
+                yield conn
+            except psycopg.errors.FeatureNotSupported:  # such as a plan of before a migration, which it would keep
+                await conn.close()
+                raise
     except PoolTimeout as error:
         telemetry.DB_ERRORS.labels("pool_timeout").inc()
-        waited = AWAY_WAIT if pool().away else settings.DB_POOL_TIMEOUT
+        if why := pool().shut:
+            raise Unavailable(why) from error
+        waited = AWAY_WAIT if pool().refused else settings.DB_POOL_TIMEOUT
         raise Unavailable(f"no database connection within {waited:g} s") from error
 
 
@@ -216,7 +254,13 @@ async def rows(conn: AsyncConnection, sql: str, params: Params = ()) -> list[Row
     """Run one statement, parameters and results in binary; all its rows, or none for a statement that returns none."""
     async with asyncio.timeout(settings.DB_QUERY_TIMEOUT + QUERY_GRACE):
         cursor = AsyncCursor(conn)
-        await cursor.execute(sql, params, binary=True, prepare=settings.DB_PREPARE or None)
+        try:
+            await cursor.execute(sql, params, binary=True, prepare=settings.DB_PREPARE or None)
+        except psycopg.Error as error:
+            if fault := faults.of(error):
+                refusals.refused(sql, fault, error)
+            raise
+        refusals.taken(sql)
         return await cursor.fetchall() if cursor.description else []
 
 
@@ -233,45 +277,47 @@ async def fetch(sql: str, params: Params = (), *, repeatable: bool = True) -> li
 
 # -- Failure -----------------------------------------------------------------------------------------
 
-CONNECTION_LOST = (
-    psycopg.errors.AdminShutdown,
-    psycopg.errors.CrashShutdown,
-    psycopg.errors.CannotConnectNow,
-    psycopg.errors.TooManyConnections,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-)
 
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same statement may go through a moment later: lost connections, deadlocks, serialization failures."""
-    if isinstance(error, (OperationalError, InterfaceError)) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, (*CONNECTION_LOST, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
-        return True
-    if isinstance(error, (psycopg.errors.QueryCanceled, PoolTimeout)):
-        return False
-    # libpq's own errors carry no SQLSTATE: refused, reset, closed, timed out
-    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and error.sqlstate is None
+def may_be_repeated(error: BaseException) -> bool:
+    """Whether the same statement may go through a moment later, where it is safe to repeat."""
+    return faults.of(error) in (Fault.LOST, Fault.ROLLED_BACK)
 
 
 def was_rolled_back(error: BaseException) -> bool:
     """Whether the statement certainly did nothing, and may go through a moment later."""
-    return isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure))
+    return faults.of(error) is Fault.ROLLED_BACK
 
 
 async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
-    """Run `work` once; what the database's absence raises becomes Unavailable (503)."""
+    """Run `work` once. Any fault of the database but one about a row's own data becomes Unavailable (503)."""
     try:
         return await work()
-    except (psycopg.OperationalError, psycopg.InterfaceError, OperationalError, InterfaceError, TimeoutError) as error:
-        telemetry.DB_ERRORS.labels(type(error).__name__).inc()
-        raise Unavailable("the database cannot be reached or did not answer in time") from error
+    except TimeoutError as error:
+        raise _unavailable(error, Fault.SLOW) from error
+    except Exception as error:
+        if refusal := unavailable(error):
+            raise refusal from error
+        raise
+
+
+def unavailable(error: Exception) -> Unavailable | None:
+    """Unavailable (503) in place of a fault of the database, which is made known; None for what is no such fault, or about
+    a row's own data."""
+    fault = faults.of(error)
+    return None if fault is None or fault is Fault.ROW else _unavailable(error, fault)
+
+
+def _unavailable(error: Exception, fault: Fault) -> Unavailable:
+    telemetry.DB_ERRORS.labels(type(error).__name__).inc()
+    faults.say(log, fault.value, error=error)
+    faults.tell(fault)
+    return Unavailable(fault.value)
 
 
 async def retrying[T](work: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
     """Run `work` up to DB_RETRY_ATTEMPTS times. Raises Unavailable (503) after that. What is not `repeatable` is run again
     only where the server itself says that it was rolled back."""
-    return await guarded(lambda: _retried(work, is_transient if repeatable else was_rolled_back))
+    return await guarded(lambda: _retried(work, may_be_repeated if repeatable else was_rolled_back))
 
 
 async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool]) -> T:
@@ -284,7 +330,6 @@ async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseExc
             tries -= 1
             if not tries or not again(error):
                 raise
-            log.info("database lost for a moment, trying again", extra={"error": repr(error), "tries_left": tries})
         await asyncio.sleep(min(wait, settings.DB_RETRY_MAX) * random.uniform(0.5, 1.0))
         wait *= settings.DB_RETRY_BACKOFF
 
@@ -314,4 +359,7 @@ _NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 def statements(path: Path) -> dict[str, str]:
     """The statements of a .sql file by their `-- name:` lines."""
     parts = _NAMED.split(path.read_text())
-    return {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
+    found = {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
+    for name, sql in found.items():
+        refusals.name(sql, f"{path.stem}.{name}")
+    return found

@@ -44,7 +44,8 @@ class Fresh[T]:
 
     async def _ask(self, key: bytes, name: str) -> _Entry[T]:
         asked_at = time.monotonic()
-        value = await reach.attempt(lambda: self._load(name))
+        nothing_known = key not in self._entries
+        value = await reach.attempt(lambda: self._load(name), writes=False, patient=nothing_known)
         if len(self._entries) >= KEPT:
             self._entries.pop(next(iter(self._entries)))
         entry = self._entries[key] = _Entry(value, asked_at)

@@ -16,14 +16,13 @@ from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.asgi import ASGIHandler
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
 from registry import access, database, heads, telemetry
 from registry.api import problem_response
-from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge, Unavailable
+from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +130,12 @@ class LeanHandler(ASGIHandler):
             response = problem(Malformed(str(error)[:200]))
         except (Http404, UnicodeDecodeError):
             response = problem(NotFound())
-        except (OperationalError, InterfaceError):
-            log.warning("database away", extra={"path": scope["path"]}, exc_info=True)
-            response = problem(Unavailable("the database cannot be reached or did not answer in time"))
-        except Exception:
-            log.exception("unhandled error", extra={"path": scope["path"]})
-            response = problem(Problem("something went wrong here; it has been logged under this request id"))
+        except Exception as error:
+            refusal: Problem | None = database.unavailable(error)
+            if refusal is None:
+                log.exception("unhandled error", extra={"path": scope["path"]})
+                refusal = Problem("something went wrong here; it has been logged under this request id")
+            response = problem(refusal)
         finally:
             await database.release()
         await self.answer(response, scope, receive, send, rid)

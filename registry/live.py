@@ -260,7 +260,7 @@ class Hub:
 
     async def _open(self, tenant: int) -> None:
         try:
-            position = (await reach.attempt(lambda: source.positions([tenant]))).get(tenant, 0)
+            position = (await reach.attempt(lambda: source.positions([tenant]), writes=False)).get(tenant, 0)
             self.feeds[tenant] = Feed(tenant, position)
         finally:
             del self._opening[tenant]

@@ -11,8 +11,10 @@ from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import redirect, render
 from django.utils.cache import patch_vary_headers
+from django.utils.deprecation import MiddlewareMixin
 from django_htmx.middleware import HtmxDetails
 
+from registry import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.visitors import Visitor, visitor_of
@@ -30,6 +32,24 @@ type PageView = Callable[..., Awaitable[HttpResponse]]
 type Answer = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
+def away(request: HttpRequest, error: Exception) -> HttpResponse | None:
+    """The page that says that the database is away, if that is what `error` says."""
+    refusal = error if isinstance(error, Unavailable) else database.unavailable(error)
+    if refusal is None:
+        return None
+    response = render(request, "503.html", status=503)
+    for name, value in refusal.headers.items():
+        response[name] = value
+    return response
+
+
+class AwayMiddleware(MiddlewareMixin):
+    """The same for Django's own pages: the admin's, and the sign-in."""
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        return away(request, error)
+
+
 def page(*methods: str) -> Callable[[PageView], Answer]:
     """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
 
@@ -40,10 +60,10 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
                 return HttpResponseNotAllowed(methods)
             try:
                 response = await view(request, *args, **kwargs)
-            except Unavailable as error:
-                response = render(request, "503.html", status=503)
-                for name, value in error.headers.items():
-                    response[name] = value
+            except Exception as error:
+                if (refused := away(request, error)) is None:
+                    raise
+                response = refused
             response.headers.setdefault("Cache-Control", "private, no-cache")
             patch_vary_headers(response, ["HX-Request", "Cookie"])
             return _gzip.process_response(request, response)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from registry import database, metric_files
+from registry import database, metric_files, reach
 from registry.api import api, json_response
 from registry.errors import MethodNotAllowed
+from registry.faults import Fault
 from registry.handler import lean
 
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
+REFUSED = "registry_database_statement_refused"  # telemetry.DB_REFUSED
 VERSION = "1.0.0"  # of the contract, as the queue's clients expect one
 
 type Check = Callable[[], Awaitable[str]]
@@ -42,8 +44,19 @@ def check(name: str) -> Callable[[Check], Check]:
 
 @check("database")
 async def _database() -> str:
-    await database.fetch("SELECT 1", repeatable=False)
+    trouble = await reach.trouble()
+    if refused := await asyncio.to_thread(_refused_for_long):
+        trouble = trouble or f"{Fault.BROKEN.value}: {', '.join(refused)}"
+    if trouble:
+        raise RuntimeError(trouble)
     return "connected"
+
+
+def _refused_for_long() -> list[str]:
+    """Statements that the database has refused for a minute, in any of the processes."""
+    with _reading():
+        families = [one for one in _processes().collect() if one.name == REFUSED]
+    return sorted({sample.labels["statement"] for one in families for sample in one.samples if sample.value})
 
 
 @check("redis")
@@ -131,9 +144,13 @@ def _processes() -> CollectorRegistry:
     return registry
 
 
-def _counters() -> bytes:
+def _reading() -> AbstractContextManager[Any]:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    with metric_files.reading(Path(folder)) if folder else nullcontext():
+    return metric_files.reading(Path(folder)) if folder else nullcontext()
+
+
+def _counters() -> bytes:
+    with _reading():
         return generate_latest(_processes())
 
 

@@ -47,6 +47,18 @@ LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets an
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
 LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", multiprocess_mode="livesum")
 DB_ERRORS = Counter("registry_database_errors_total", "Errors of the connection to PostgreSQL", ["kind"])
+DB_AWAY = Gauge(
+    "registry_database_away",
+    "Whether a process finds PostgreSQL away, or read-only",
+    ["how"],
+    multiprocess_mode="livemax",
+)
+DB_REFUSED = Gauge(
+    "registry_database_statement_refused",
+    "Statements that PostgreSQL has refused for a minute or longer",
+    ["statement"],
+    multiprocess_mode="livemax",
+)
 SPILL_APPENDED = Counter("registry_spill_appended_total", "Writes that the spill made durable", ["kind"])
 SPILL_DRAINED = Counter("registry_spill_drained_total", "Writes that left the spill", ["kind", "outcome"])
 SPILL_RECORDS = Gauge(
@@ -116,7 +128,8 @@ def configure_logging(config: dict[str, str]) -> None:
     root.setLevel(config["level"])
     for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
         logging.getLogger(server).handlers, logging.getLogger(server).propagate = [], True  # none around our formatter
-    for noisy in ("psycopg.pool", "rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
+    logging.getLogger("psycopg").setLevel("ERROR")  # a line for each connection that fails; reach.py says it once
+    for noisy in ("rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

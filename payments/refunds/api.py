@@ -6,7 +6,6 @@ from uuid import UUID
 
 import msgspec
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from msgspec import Meta
 
@@ -17,10 +16,10 @@ from payments.refunds import debts, inline
 from payments.requests import Amount, decode
 from payments.views import payment_id
 from payments.waiting import preferred_wait, with_headers
-from registry import live, reach
+from registry import faults, live, reach
 from registry.access import authorize
 from registry.api import api, json_response, read
-from registry.errors import Invalid, Unavailable
+from registry.errors import Invalid
 from registry.handler import until_disconnect
 
 
@@ -119,7 +118,9 @@ async def _closed_within(
     """200 with the refund that is returned or failed, or the usual 202 when that takes longer."""
     try:
         ended = await until_disconnect(request.receive, _closed(tenant_id, found, wait))  # type: ignore[attr-defined]
-    except (Unavailable, OperationalError, InterfaceError):
+    except Exception as error:
+        if not faults.waits(error):
+            raise
         ended = None  # it is durable all the same
     if ended is None:
         response = json_response(found, status=202, headers=headers)
@@ -136,7 +137,7 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
             live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription,
         ):
             while True:
-                now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id))
+                now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)
                 if debts.is_closed(now):
                     return now
                 await subscription.get()

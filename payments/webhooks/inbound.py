@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-import psycopg
 from psycopg import AsyncConnection
 
 from payments.decisions import GIVE_UP_AFTER, backoff
@@ -23,7 +22,7 @@ from payments.webhooks.handlers import Effect, Event, Handler, Later, handler_of
 from payments.webhooks.inbound_door import QUEUE, SQL
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
-from registry import database, telemetry
+from registry import database, faults, telemetry
 from registry.arrays import Bigints, Texts, unless_empty
 from registry.batching import Batcher, Family
 from registry.errors import Unavailable
@@ -218,9 +217,11 @@ class Inbound:
                 done = await database.rows(conn, SQL["finish"], self._columns([work.ending]))
                 if done and work.effect.write:
                     await work.effect.write(conn)
-        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
-            raise  # the transaction is lost, and with it the others'
+        except TimeoutError:
+            raise
         except Exception as error:
+            if faults.waits(error):
+                raise  # the transaction is lost, and with it the others'
             return error
         _count(work.ending, done)
         return bool(done)
@@ -269,7 +270,7 @@ def misplaced(taken: Taken) -> str:
 
 def failed(row: Found, error: Exception) -> Ending:
     """When it is tried again; a dead letter after MAX_TRIES. Others' absence is waited out for a day."""
-    away = isinstance(error, (Unavailable, TimeoutError)) or (isinstance(error, Later) and error.patient)
+    away = faults.waits(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
     if not away and not isinstance(error, Later):
         log.warning("an event could not be handled", extra={"event": row.event_id, "type": row.type}, exc_info=error)
     why = str(error) if isinstance(error, Later) else f"{type(error).__name__}: {error}"

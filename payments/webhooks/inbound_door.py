@@ -151,7 +151,9 @@ def _batcher() -> Batcher[Arrival, bool]:
 
 async def _write(batch: Sequence[Arrival]) -> list[bool]:
     started = time.perf_counter()
-    new = {tuple(row) for row in await reach.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)))}
+    new = {
+        tuple(row) for row in await reach.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)), patient=True)
+    }
     telemetry.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
     if new:
         waking.wake(QUEUE)

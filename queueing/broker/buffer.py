@@ -20,6 +20,7 @@ from queueing import spill
 from queueing.broker import crypto, directory, maintenance, push
 from queueing.broker.names import new_id
 from queueing.broker.push import Item, Pushed
+from registry import faults, reach
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,9 @@ async def take(tenant_id: int, producer: str, items: Sequence[Item]) -> Sequence
     kind = await _ahead(tenant_id)
     if not kind:
         try:
-            return await push.push(tenant_id, producer, items, given=names)
+            return await reach.attempt(lambda: push.push(tenant_id, producer, items, given=names))
         except Unavailable as error:
-            log.info("PostgreSQL takes no pushes, the spill does", extra={"reason": error.detail})
+            faults.say(log, "PostgreSQL takes no pushes, the spill does", reason=error.detail)
             kind = KIND
     return await _spill(kind, tenant_id, producer, items, names)
 
@@ -162,6 +163,8 @@ def _read(record: spill.Record) -> Waiting:
 
 
 def _verdict(pushed: Pushed) -> spill.Verdict:
+    if pushed.error == push.TRY_AGAIN:
+        raise Unavailable(push.TRY_AGAIN)
     return spill.Verdict(str(pushed.error)) if pushed.status == "failed" else spill.STORED
 
 

@@ -98,7 +98,7 @@ async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | Non
     if known:  # while one asks, the others use what is known: else all of a process would ask at once, every second
         _queues.put((tenant_id, name), (asked_at, known[1]))
     params = {"tenant": tenant_id, "name": name}
-    rows = await reach.attempt(lambda: database.fetch(SQL["find_queue"], params))
+    rows = await reach.attempt(lambda: database.fetch(SQL["find_queue"], params), writes=False, patient=True)
     if not rows:
         _queues.drop((tenant_id, name))
         return None
@@ -112,7 +112,7 @@ async def find_or_make(tenant_id: int, name: str, *, fresh: bool = False) -> Que
     queue = await find(tenant_id, name, fresh=fresh)
     if queue is None:
         params = {"tenant": tenant_id, "name": name}
-        await reach.attempt(lambda: database.fetch(SQL["add_queue"], params))
+        await reach.attempt(lambda: database.fetch(SQL["add_queue"], params), patient=True)
         queue = await find(tenant_id, name, fresh=True)
     if queue is None:  # dropped again in this very moment: the caller's next try makes it anew
         raise LookupError(name)
@@ -152,7 +152,7 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
 async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
     """Those of these partitions that there are."""
     params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
-    rows = await reach.attempt(lambda: database.fetch(SQL["find_partitions"], params))
+    rows = await reach.attempt(lambda: database.fetch(SQL["find_partitions"], params), writes=False, patient=True)
     there: dict[str, int] = dict(rows)  # type: ignore[arg-type]
     for name, number in there.items():
         _partitions.put((tenant_id, queue.id, name), number)
@@ -197,7 +197,7 @@ async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> No
                     conn, SQL["add_partitions"], {"tenant": tenant_id, "queue": queue.id, "names": names}
                 )
 
-    await reach.attempt(lambda: database.retrying(make))
+    await reach.attempt(lambda: database.retrying(make), patient=True)
 
 
 def forget_partition(tenant_id: int, queue: Queue, name: str) -> None:

@@ -48,7 +48,7 @@ class _Known:
     async def _read(self) -> None:
         started = time.monotonic()
         try:
-            rows = await reach.attempt(lambda: database.fetch(SQL["maintenance"]))
+            rows = await reach.attempt(lambda: database.fetch(SQL["maintenance"]), writes=False)
             self.modes = {tenant: Modes(push, pop) for tenant, push, pop in rows}
             for tell in listeners:
                 tell(self.modes)

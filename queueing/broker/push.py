@@ -16,6 +16,7 @@ from registry.batching import Batcher, Family
 from registry.errors import Unavailable
 
 MAX_ROWS = 2000  # messages per statement
+TRY_AGAIN = "the queue was changed again and again meanwhile; try again"
 TRIES = 4  # of an item whose queue was dropped or changed while it was under way
 
 
@@ -117,7 +118,7 @@ async def push(tenant_id: int, producer: str, items: Sequence[Item], *, given: l
         if not open_items:
             break
     for n in open_items:
-        results[n] = _failed(n, items[n], "the queue was changed again and again meanwhile; try again")
+        results[n] = _failed(n, items[n], TRY_AGAIN)
     return results  # type: ignore[return-value]  # none is left out
 
 
@@ -257,11 +258,11 @@ async def write(rows: Columns, conn: AsyncConnection | None = None, *, counted: 
 
 async def _write_batch(requests: Sequence[Columns]) -> list[dict[int, Verdict]]:
     if len(requests) == 1:
-        return [await reach.attempt(lambda: write(requests[0]))]
+        return [await reach.attempt(lambda: write(requests[0]), patient=True)]
     together = Columns()
     for request in requests:
         together.extend(request)
-    verdicts = await reach.attempt(lambda: write(together))
+    verdicts = await reach.attempt(lambda: write(together), patient=True)
     if not verdicts:
         return [verdicts] * len(requests)
     results, start = [], 0
@@ -287,7 +288,7 @@ async def _push_counted(
                     room[name] = most - (await database.rows(conn, SQL["size"], params))[0][0]
             return await _push_what_fits(conn, rows, [items[n].queue for n in wanted], room)
 
-    return await reach.attempt(lambda: database.retrying(once))
+    return await reach.attempt(lambda: database.retrying(once), patient=True)
 
 
 async def _push_what_fits(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from registry import database, telemetry
+from registry import database, faults, telemetry
 from registry.arrays import Bigints
 from registry.errors import Unavailable
 
@@ -58,7 +58,7 @@ class _Counts:
         try:
             await database.fetch(SQL["add"], params, repeatable=False)
         except Unavailable:
-            log.info("a second of queue statistics was lost with the database")
+            faults.say(log, "a second of queue statistics was lost with the database")
 
 
 _METRICS = (  # counter of Traffic, operation, whether of messages, name in the queue's contract

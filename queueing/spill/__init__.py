@@ -6,9 +6,9 @@ An app registers its kind of write with the coroutine that stores it, and append
     if not await spill.turn("payment"): …                # False: go behind what waits, by `append`
     await spill.append("payment", tenant_id, data)       # durable when it returns; raises Full (503)
 
-`store` gets records in order and answers in order: STORED, or Verdict("why it is set aside"). It raises Unavailable
-while PostgreSQL is away; then it is asked again. What else it raises concerns one record, which is found and set aside
-alone. It must be idempotent: after a crash it sees again what it has stored. The spill never looks into `data`.
+`store` gets records in order and answers in order: STORED, or Verdict("why it is set aside"). What it raises about the
+data of a record (`is_bad`) makes that record be found and set aside alone; after anything else it is asked again, for as
+long as it takes. It must be idempotent: after a crash it sees again what it has stored. The spill never looks into `data`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-from queueing.spill.draining import Lane, Seen, State, Store
+from queueing.spill.draining import Lane, Seen, State, Store, is_bad
 from queueing.spill.file import FileEngine
 from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
 from queueing.spill.stream import StreamEngine
@@ -30,7 +30,7 @@ from registry.sync import endings
 
 __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
-    "append", "asides", "carrying", "close", "drop", "holds", "register", "relay", "replay", "start", "state", "turn",
+    "append", "asides", "carrying", "close", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
 ]  # fmt: skip
 
 SHARED = "intake"  # the name of the stream that is the permanent way in

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from queueing.spill.record import STORED, Engine, Full, Item, Record, Verdict
-from registry import database, telemetry
+from registry import database, faults, telemetry
 from registry.batching import Batcher
-from registry.errors import Unavailable
+from registry.errors import Problem, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,19 @@ BATCH = 500  # records handed to the owner at once
 TELL_EVERY = 1.0  # seconds between two updates of the metrics while much is drained
 RETRY = 0.2  # seconds before PostgreSQL is tried again
 HANDOVER = BATCH  # records: once so few are left, new writes wait for them and then go directly
-HANDOVER_LIMIT = 0.5  # seconds that they wait at most
+HANDOVER_LIMIT = (
+    0.25  # seconds that they wait at most: with reach.PATIENCE before it, an answer takes less than a second
+)
 CLOSE_LIMIT = 1.0  # seconds to drain at the end of a process; the rest is found by the next
 STEP_LIMIT = 0.5  # seconds that a batch under way gets at the end of a process
+
+
+def is_bad(error: Exception) -> bool:
+    """Whether the record itself is at fault: PostgreSQL says so of its row, it cannot be read, or its owner refuses it. Only
+    then is it set aside; anything else may go away, and the record waits for that."""
+    if isinstance(error, Problem):
+        return not isinstance(error, Unavailable)
+    return faults.about_the_row(error) or isinstance(error, (ValueError, msgspec.MsgspecError))
 
 
 class State(msgspec.Struct, frozen=True):
@@ -148,10 +158,8 @@ class Lane:
         self._more.clear()
 
     def _stopped(self, error: Exception) -> None:
-        if not isinstance(error, Unavailable):
-            log.error("the spill's drain is interrupted", exc_info=error, extra={"kind": self.kind})
-        elif self.flowing:
-            log.warning("the spill waits", extra={"kind": self.kind, "records": self.waiting, "reason": error.detail})
+        if self.flowing or not faults.waits(error):
+            faults.say(log, "the spill waits", error=error, kind=self.kind, records=self.waiting)
         self.flowing = False
         self._call()
 
@@ -200,9 +208,9 @@ class Lane:
     async def _stored(self, records: list[Record]) -> list[Verdict]:
         try:
             return await self._store(records)
-        except Unavailable:
-            raise
         except Exception as error:
+            if not is_bad(error):
+                raise
             if len(records) == 1:
                 log.exception("a record of the spill cannot be stored", extra={"kind": self.kind})
                 return [Verdict(f"{type(error).__name__}: {error}"[:500])]

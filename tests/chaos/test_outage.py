@@ -224,3 +224,49 @@ async def test_a_web_process_killed_with_payments_in_its_spill_loses_none(
     assert left > 0
     assert [found[name][1] for name in sender.accepted] == list(sender.accepted.values())
     assert list(service.data.glob("spill/aside/*")) == []
+
+
+async def test_a_server_that_comes_back_read_only_gets_everything_once_it_takes_writes_and_says_so_in_few_lines(
+    service: Service, session: aiohttp.ClientSession
+):
+    """As a standby does that is not promoted yet."""
+    await warm(session)
+    sender, before = Sent(), len(lines(service))
+
+    async with away(service):
+        for _ in range(20):
+            await sender.pay(session)
+        settings = service.postgres.folder / "postgresql.auto.conf"
+        kept = settings.read_text()
+        settings.write_text(f"{kept}default_transaction_read_only = on\n")
+    await eventually(lambda: read_only(session), within=RETURN)
+    for _ in range(5):
+        await sender.pay(session)
+    await asyncio.sleep(AWAY)
+    waiting = service.spilled()
+    await asyncio.to_thread(takes_writes, service)
+    await drained(service)
+    found = await in_postgres(service)
+
+    assert waiting > 0
+    assert sender.statuses == [202] * 25
+    assert [found[name][0] for name in sender.accepted] == sorted(found[name][0] for name in sender.accepted)
+    assert list(service.data.glob("spill/aside/*")) == []
+    said = [line for line in lines(service)[before:] if "database" in line or "spill" in line]
+    assert len(said) < 25, said  # two or three of each process
+
+
+async def read_only(session: aiohttp.ClientSession) -> bool:
+    async with session.get("/health") as response:
+        return (await response.json())["checks"]["database"]["detail"] == "the database is read-only"
+
+
+def lines(service: Service) -> list[str]:
+    return (service.data / "up.log").read_text(errors="replace").splitlines()
+
+
+def takes_writes(service: Service) -> None:
+    with service.connect() as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        connection.execute("SELECT pg_reload_conf()")

@@ -175,7 +175,7 @@ async def test_what_a_thread_spilled_on_a_loop_of_its_own_is_found_by_the_servic
     ]
 
 
-async def _away(*_: Any) -> None:
+async def _away(*_: Any, **__: Any) -> None:
     raise Unavailable("away")
 
 
@@ -207,43 +207,6 @@ async def test_a_full_spill_is_a_503_and_the_id_is_free_again(
     assert statuses == [202, 503]
     assert refusal == ("1", "application/problem+json")
     assert after == 202
-
-
-# -- Whether it can be reached ---------------------------------------------------------------------------------
-
-
-async def test_a_slow_statement_at_a_server_that_is_there_is_waited_for():
-    assert await reach.attempt(lambda: database.fetch("SELECT 1 FROM pg_sleep(0.6)")) == [(1,)]
-    assert not reach.reach().away
-
-
-async def test_who_asks_while_it_is_away_hears_so_at_once_until_the_probe_finds_it_back(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    real = database.connection_parameters
-    probes: list[int] = []
-
-    def nowhere() -> dict[str, Any]:
-        probes.append(1)
-        return {**real(), "host": "127.0.0.1", "port": "1"}
-
-    async def never() -> None:
-        await asyncio.Event().wait()
-
-    async def at_work() -> str:
-        return "done"
-
-    with monkeypatch.context() as patch:
-        patch.setattr(database, "connection_parameters", nowhere)
-        waits = await asyncio.gather(*(reach.attempt(never) for _ in range(20)), return_exceptions=True)
-        many = len(probes)
-        with pytest.raises(Unavailable):
-            await reach.attempt(at_work)
-    await eventually(lambda: not reach.reach().away)
-
-    assert all(isinstance(outcome, Unavailable) for outcome in waits)
-    assert many == 1
-    assert await reach.attempt(at_work) == "done"
 
 
 # -- INTAKE=stream -------------------------------------------------------------------------------------------------

@@ -18,15 +18,18 @@ from django.core.management import CommandError, call_command
 from redis.asyncio import Redis
 
 from queueing import spill
+from queueing.spill import draining
 from queueing.spill.draining import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, Lane
 from queueing.spill.file import FileEngine
 from queueing.spill.record import Engine, Full, Record
 from queueing.spill.stream import StreamEngine
+from registry.database import fetch
 from registry.errors import Unavailable
 from tests.conftest import eventually
 from tests.factories import in_thread
 
 PROJECT = Path(__file__).parents[2]
+RAISE = "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$"
 HOLD = 0.4  # seconds of silence after which a stream's owner is taken for dead
 
 
@@ -35,6 +38,7 @@ class Database:
 
     def __init__(self) -> None:
         self.away = False
+        self.says = ""  # the SQLSTATE that a real server answers with
         self.stored: list[bytes] = []
         self.batches: list[int] = []
         self.gate = asyncio.Event()
@@ -44,6 +48,10 @@ class Database:
         await self.gate.wait()
         if self.away:
             raise Unavailable("away")
+        if self.says:
+            await fetch(RAISE.format(self.says), repeatable=False)
+        if any(record.data.startswith(b"too large") for record in records):
+            await fetch(RAISE.format("54000"), repeatable=False)
         if any(record.data.startswith(b"poison") for record in records):
             raise ValueError("invalid byte sequence")
         self.batches.append(len(records))
@@ -180,6 +188,54 @@ async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobod
     asides = {aside.record.data: aside.reason for aside in await lane.engine.asides() if aside.record}
     assert asides == {b"poison": "ValueError: invalid byte sequence", b"refused": "409 other content"}
     assert (await lane.state()).set_aside == 2
+
+
+@pytest.mark.parametrize("states", [
+    ["08006", "25006", "3D000", "40001", "42P01"], ["53100", "53300", "55P03", "57P03", "58030", "XX000"],
+], ids=" ".join)  # fmt: skip
+async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_often(
+    site: Site, states: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(draining, "RETRY", 0.02)
+    lane = site.lane()
+
+    for number, state in enumerate(states):
+        site.database.says = state
+        await append(lane, *numbers(3, 3 * number))
+        await eventually(lambda: not lane.flowing)
+        site.database.says = ""
+        await eventually(lambda: not lane.waiting)
+
+    assert site.database.stored == numbers(3 * len(states))
+    assert await lane.engine.asides() == []
+
+
+async def test_a_record_that_is_too_large_for_a_row_is_set_aside_alone(site: Site):
+    lane = site.lane()
+    await append(lane, b"a", b"too large", b"b")
+
+    await eventually(lambda: not lane.waiting)
+
+    assert site.database.stored == [b"a", b"b"]
+    assert [aside.record.data for aside in await lane.engine.asides() if aside.record] == [b"too large"]
+
+
+async def test_a_fault_of_ours_sets_nothing_aside(site: Site, monkeypatch: pytest.MonkeyPatch):
+    """It would set all aside, one after the other."""
+    monkeypatch.setattr(draining, "RETRY", 0.02)
+    real, broken = site.database.store, [True]
+
+    async def store(records: list[Record]) -> list[spill.Verdict]:
+        return {}[0] if broken else await real(records)
+
+    monkeypatch.setattr(site.database, "store", store)
+    lane = site.lane()
+    await append(lane, *numbers(3))
+    await eventually(lambda: not lane.flowing)
+    broken.clear()
+
+    await eventually(lambda: not lane.waiting)
+    assert (site.database.stored, await lane.engine.asides()) == (numbers(3), [])
 
 
 # -- Death -----------------------------------------------------------------------------------------------------------

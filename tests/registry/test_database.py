@@ -2,12 +2,10 @@
 
 import asyncio
 import random
-import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,17 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connection, connections
+from django.db import IntegrityError, OperationalError, connections
 from django_async_backend.db.transaction import async_atomic
 from psycopg import errors
-from psycopg_pool import PoolTimeout
 
 from payments import queries
-from registry import database, embedded, reach
+from registry import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually
 from tests.factories import in_thread, make_payment
+from tests.servers import cut_all, own_server
 
 SLOW = "SELECT pg_sleep(20)"
 
@@ -48,16 +46,6 @@ async def pids(many: int) -> list[int]:
             return conn.info.backend_pid
 
     return await asyncio.gather(*(hold() for _ in range(many)))
-
-
-def cut_all() -> int:
-    """End every other session of this database, as an administrator or a fail-over does; how many there were."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"  # waits until the process has ended
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        )
-        return cursor.fetchone()[0]
 
 
 # -- D1: the ORM, async ----------------------------------------------------------------------------------------
@@ -327,51 +315,14 @@ async def test_lists_of_one_statement_may_hold_numbers_of_any_size():
 
 
 async def test_errors_that_no_repetition_cures_are_raised_at_once():
-    for sql, kind in (("SELECT 1 / 0", errors.DivisionByZero), ("SELEKT", errors.SyntaxError)):
-        with pytest.raises(kind):
-            await database.fetch(sql)
+    with pytest.raises(errors.DivisionByZero):
+        await database.fetch("SELECT 1 / 0")
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as refusal:
+        await database.fetch("SELEKT")
 
-
-TRANSIENT = [
-    errors.AdminShutdown(),
-    errors.CrashShutdown(),
-    errors.CannotConnectNow(),
-    errors.TooManyConnections(),
-    errors.IdleInTransactionSessionTimeout(),
-    errors.DeadlockDetected(),
-    errors.SerializationFailure(),
-    psycopg.OperationalError("server closed the connection unexpectedly"),
-    psycopg.InterfaceError("the connection is closed"),
-]
-LASTING = [
-    errors.QueryCanceled(),
-    errors.UniqueViolation(),
-    errors.SyntaxError(),
-    errors.DiskFull(),
-    errors.InvalidPassword(),
-    errors.InsufficientPrivilege(),
-    PoolTimeout(),
-    ValueError(),
-    TimeoutError(),
-]
-
-
-def as_the_orm_raises(error: BaseException) -> OperationalError:
-    wrapped = OperationalError(str(error))
-    wrapped.__cause__ = error
-    return wrapped
-
-
-@pytest.mark.parametrize("error", TRANSIENT, ids=lambda e: type(e).__name__)
-def test_what_a_moment_cures_is_transient_in_psycopgs_and_in_djangos_words(error: BaseException):
-    assert database.is_transient(error)
-    assert database.is_transient(as_the_orm_raises(error))
-
-
-@pytest.mark.parametrize("error", LASTING, ids=lambda e: type(e).__name__)
-def test_what_a_moment_does_not_cure_is_not_transient(error: BaseException):
-    assert not database.is_transient(error)
-    assert not database.is_transient(as_the_orm_raises(error))
+    assert isinstance(refusal.value.__cause__, errors.SyntaxError)
+    assert time.monotonic() - started < database.RETRY_FIRST / 2
 
 
 async def test_side_by_side_reads_are_at_most_as_many_as_set(settings):
@@ -537,31 +488,6 @@ async def test_when_every_connection_is_cut_under_load_reads_come_through_and_no
     await eventually(all_connections_are_back)
 
 
-@asynccontextmanager
-async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
-    """A PostgreSQL of this test's own, and the loop's pool upon it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("DATABASE_URL")
-        place = embedded.Place(folder)
-        place.open_data()
-        server = embedded.Postgres(folder)
-        await asyncio.to_thread(server.start)
-    await database.close()
-    real = database.connection_parameters
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            database, "connection_parameters", lambda: {**real(), **psycopg.conninfo.conninfo_to_dict(server.url)}
-        )
-        try:
-            yield server
-        finally:
-            await database.close()
-            with pytest.MonkeyPatch.context() as inner:
-                inner.delenv("DATABASE_URL")
-                await asyncio.to_thread(embedded.stop, folder)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 async def test_a_database_restarted_under_load_needs_no_restart_of_ours_and_loses_nothing(settings, monkeypatch):
     folder = Path(f"/tmp/registry-test-{uuid4().hex[:8]}")
     settings.DB_POOL_TIMEOUT = 3
@@ -616,39 +542,6 @@ async def test_without_a_server_nobody_waits_as_long_as_for_a_busy_pool(settings
         waited = time.monotonic() - started
 
     assert waited < 5
-
-
-# -- Whether it can be reached -------------------------------------------------------------------------------------
-
-
-async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_away(monkeypatch):
-    """For longer than the server may take for its answer."""
-    real = database.connection_parameters
-
-    def and_then_be_busy() -> dict[str, Any]:
-        asyncio.get_running_loop().call_soon(time.sleep, 0.6)
-        return real()
-
-    monkeypatch.setattr(database, "connection_parameters", and_then_be_busy)
-
-    assert await reach.reach().is_there()
-    assert not reach.reach().away
-
-
-async def test_a_server_that_is_frozen_is_taken_for_away_within_a_second(monkeypatch):
-    """Its connections are taken by the kernel, and nobody answers."""
-    real = database.connection_parameters
-    with socket.create_server(("127.0.0.1", 0)) as frozen:
-        port = str(frozen.getsockname()[1])
-        monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "host": "127.0.0.1", "port": port})
-        started = time.monotonic()
-
-        with pytest.raises(Unavailable):
-            await reach.attempt(asyncio.Event().wait)
-
-        assert time.monotonic() - started < 2
-        assert reach.reach().away
-        await reach.close()
 
 
 # -- Nothing blocks the loop --------------------------------------------------------------------------------------

@@ -1,0 +1,256 @@
+"""PostgreSQL is read-only, lacks a table, has no room or a lock: what it accepts waits in order, what it cannot is 503, and
+nothing is set aside or dropped."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+
+from payments import intake
+from payments.models import Payment
+from queueing import spill
+from queueing.broker import buffer, parking, traffic
+from registry import database, reach, refusals
+from registry.models import ApiKey, Tenant
+from tests.bed import HttpProcessor
+from tests.conftest import Api, at_work, eventually
+from tests.factories import in_thread
+from tests.queueing.mq import Mq, fresh_name
+from tests.servers import cut_all, read_only
+
+
+@pytest.fixture
+async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
+    yield Mq(api, tenant.pk)
+    await traffic.close()
+    await parking.close()
+
+
+@pytest.fixture(autouse=True)
+async def fresh_spill(settings: Any, tmp_path: Path) -> AsyncIterator[None]:
+    """A spill of the test's own, empty before and after."""
+    await spill.close()
+    settings.SPILL_FOLDER = tmp_path
+    yield
+    await nothing_waits()
+    asides = [aside.reason for kind in (intake.KIND, buffer.KIND) for aside in await spill.asides(kind)]
+    await spill.close()
+    intake._waiting.clear()
+    assert asides == []
+
+
+async def nothing_waits() -> None:
+    async def empty() -> bool:
+        return not any(now.records for now in await spill.state())
+
+    await eventually(empty)
+
+
+async def stored(tenant: Tenant) -> list[str]:
+    """Ids of the tenant's payments in the order they were stored."""
+    async with database.own_connection():
+        ids = Payment.async_objects.filter(tenant=tenant).order_by("id").values_list("correlation_id", flat=True)
+        return [str(id) async for id in ids]
+
+
+async def call(api: Api, method: str, path: str, **options: Any) -> tuple[int, Any, Any]:
+    async with api.session.request(method, path, **options) as response:
+        body = await response.json() if response.content_type.endswith("json") else None
+        return response.status, body, response.headers
+
+
+async def health(api: Api) -> tuple[list[int], str]:
+    """The statuses of the three addresses, and what is said of the database."""
+    answers = [await call(api, "GET", path) for path in ("/health", "/health/ready", "/health/live")]
+    return [status for status, _, _ in answers], answers[0][1]["checks"]["database"]["detail"]
+
+
+# -- Read-only ---------------------------------------------------------------------------------------------
+
+
+async def test_while_it_is_read_only_payments_and_pushes_wait_reads_work_and_all_else_is_503(
+    api: Api, mq: Mq, tenant: Tenant
+):
+    before, queue = await api.pay(), fresh_name()
+    await mq.push(queue, "warm")
+    async with read_only() as switch:
+        during = [(await api.pay())["correlationId"] for _ in range(5)]
+        items = [{"correlationId": str(uuid4()), "amount": "1.00"} for _ in range(3)]
+        batch = await call(api, "POST", "/payments/batch", json={"items": items})
+        cancel = await call(api, "POST", f"/payments/{before['correlationId']}/cancel")
+        refund = await call(api, "POST", f"/payments/{before['correlationId']}/refunds", json={})
+        pop = await call(api, "GET", f"/api/v1/pop/queue/{queue}")
+        pushed = await mq.push(queue, 1, 2)
+        reads = [(await call(api, "GET", path))[0] for path in (before["statusUrl"], "/payments", "/payments-summary")]
+        statuses, said = await health(api)
+        waiting = await stored(tenant)
+        await switch.off()
+        await nothing_waits()
+    after = await call(api, "POST", f"/payments/{before['correlationId']}/cancel")
+
+    assert (batch[0], [one["status"] for one in batch[1]["results"]]) == (200, ["queued"] * 3)
+    for status, body, headers in (cancel, refund, pop):
+        assert (status, headers.get("Retry-After")) == (503, "1"), body
+    assert [one["status"] for one in pushed] == ["buffered"] * 2
+    assert reads == [200] * 3
+    assert (statuses, said) == ([503, 503, 200], "the database is read-only")
+    assert waiting == [before["correlationId"]]
+    assert await stored(tenant) == [before["correlationId"], *during, *(item["correlationId"] for item in items)]
+    assert await mq.data(queue, batch=9) == ["warm", 1, 2]
+    assert (after[0], (await health(api))[1]) == (200, "connected")
+
+
+async def test_a_key_that_was_not_used_for_long_reads_while_the_database_is_read_only(api: Api, tenant: Tenant):
+    assert await in_thread(lambda: ApiKey.objects.get(tenant=tenant).last_used_at) is None
+
+    async with read_only():
+        status, _, _ = await call(api, "GET", "/payments")
+
+    assert status == 200
+
+
+async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_takes_writes_again(
+    api: Api, default: HttpProcessor
+):
+    """It is not asked for again."""
+    default.delays(600)
+    async with at_work():
+        payment = (await api.pay())["correlationId"]
+        await eventually(lambda: default.received)
+        async with read_only() as switch:
+            await in_thread(cut_all)
+            await eventually(lambda: default.booked)
+            await eventually(lambda: reach.reach().read_only)
+            await asyncio.sleep(0.5)
+            during = await api.status(payment)
+            await switch.off()
+            await api.until(payment, "succeeded")
+        detail = await api.detail(payment)
+
+    assert during["status"] == "processing"
+    assert (len(detail["attempts"]), default.lookups, default.received) == (1, [], [payment])
+
+
+# -- A table or a right that is missing, a disk that is full -----------------------------------------------
+
+
+@asynccontextmanager
+async def made_and_undone(make: str, undo: str) -> AsyncIterator[None]:
+    await in_thread(execute, make)
+    try:
+        yield
+    finally:
+        await in_thread(execute, undo)
+
+
+def execute(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A refusal counts as lasting after a moment."""
+    monkeypatch.setattr(refusals, "NAMED_AFTER", 0.5)
+    yield
+    refusals.server_takes_writes(True)
+
+
+async def test_while_a_table_is_missing_payments_wait_and_the_statement_is_named(
+    api: Api, mq: Mq, tenant: Tenant, soon: None
+):
+    before, queue = await api.pay(), fresh_name()
+    move = "ALTER TABLE {} RENAME TO {}"
+    async with made_and_undone(
+        move.format("payments_payment", "payments_elsewhere"), move.format("payments_elsewhere", "payments_payment")
+    ):
+        during = [(await api.pay())["correlationId"] for _ in range(3)]
+        status, _, headers = await call(api, "GET", before["statusUrl"])
+        pushed = await mq.push(queue, 1)
+        statuses, said = await health(api)
+        named = 'registry_database_statement_refused{statement="intake.accept"}'
+        metric = await eventually(lambda: sample(api, named, 1))
+    await nothing_waits()
+
+    assert (status, headers["Retry-After"]) == (503, "1")
+    assert pushed[0]["status"] == "queued"
+    assert statuses == [503, 503, 200]
+    assert said.startswith("the database lacks a table, a function or a right: intake.accept is refused")
+    assert await stored(tenant) == [before["correlationId"], *during]
+    assert metric
+    assert await sample(api, named, 0)
+    assert (await call(api, "GET", before["statusUrl"]))[0] == 200
+    assert (await health(api))[1] == "connected"
+
+
+async def sample(api: Api, name: str, value: float) -> bool:
+    async with api.get("/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return any(line.startswith(name) and float(line.rsplit(" ", 1)[1]) == value for line in lines)
+
+
+async def test_a_statement_that_another_process_finds_refused_for_long_is_named_by_health(api: Api, soon: None):
+    """Workers have no health of their own."""
+    with pytest.raises(Exception, match="refuses the statement"):
+        await database.fetch("SELEKT", repeatable=False)
+    first = (await health(api))[1]
+    await asyncio.sleep(refusals.NAMED_AFTER)
+    with pytest.raises(Exception, match="refuses the statement"):
+        await database.fetch("SELEKT", repeatable=False)
+
+    assert first == "connected"
+    assert (await health(api))[1] == "the database refuses the statement: SELEKT is refused"
+
+
+FULL = """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER no_room BEFORE INSERT ON payments_payment EXECUTE FUNCTION no_room()"""
+
+
+async def test_while_its_disk_is_full_payments_wait_and_health_says_so(api: Api, tenant: Tenant):
+    async with made_and_undone(FULL, "DROP FUNCTION no_room CASCADE"):
+        during = [(await api.pay())["correlationId"] for _ in range(3)]
+        statuses, said = await health(api)
+    await nothing_waits()
+
+    assert statuses == [503, 503, 200]
+    assert said.startswith("the database has no room on its disk")
+    assert await stored(tenant) == during
+
+
+# -- A lock ------------------------------------------------------------------------------------------------
+
+
+async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(api: Api, mq: Mq, tenant: Tenant):
+    queue = fresh_name()
+    await api.pay()
+    await mq.push(queue, "warm")
+    took: list[float] = []
+
+    async def pay() -> None:
+        started = time.monotonic()
+        await api.pay()
+        took.append(time.monotonic() - started)
+
+    async with database.transaction() as conn:
+        await conn.execute("LOCK TABLE payments_payment IN ACCESS EXCLUSIVE MODE")
+        first = [asyncio.create_task(pay()) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        second = [asyncio.create_task(pay()) for _ in range(5)]
+        pushed = await mq.push(queue, 1)
+        popped = await mq.data(queue)
+        await asyncio.gather(*first, *second)
+        away = reach.reach().away
+        _, said = await health(api)
+    await nothing_waits()
+
+    assert max(took) < 1
+    assert (pushed[0]["status"], popped, away) == ("queued", ["warm"], False)
+    assert said == "connected"
+    assert len(await stored(tenant)) == 11

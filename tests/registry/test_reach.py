@@ -1,0 +1,254 @@
+"""Whether PostgreSQL is away: found out within a second, on connections that exist; a lock is not; and back by itself."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from registry import database, embedded, faults, reach
+from registry.errors import Unavailable
+from tests.conftest import eventually
+from tests.servers import frozen, own_server, read_only
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def own() -> AsyncIterator[embedded.Postgres]:
+    """The pool's server in this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            embedded.POSTGRES_SETTINGS, "max_connections", 45
+        )  # few enough to take them all, more than a pool has
+        async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
+            yield server
+
+
+@pytest.fixture
+async def server(own: embedded.Postgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[embedded.Postgres]:
+    """It has a table to write to, and can be stopped and started."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    await database.fetch("CREATE TABLE kept (id bigint PRIMARY KEY)")
+    yield own
+    await reach.close()
+    await database.fetch("DROP TABLE kept")
+
+
+def keep(number: int) -> Any:
+    return lambda: database.fetch("INSERT INTO kept VALUES (%s)", (number,))
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_slow_statement_is_waited_for_only_by_those_who_have_nowhere_else_to_turn():
+    slow = lambda: database.fetch("SELECT 1 FROM pg_sleep(1.2)")  # noqa: E731
+    started = time.monotonic()
+
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        await reach.attempt(slow)
+    hurried = time.monotonic() - started
+
+    assert await reach.attempt(slow, patient=True) == [(1,)]
+    assert reach.PATIENCE <= hurried < 1
+    assert not reach.reach().away
+
+
+async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_away():
+    """For longer than the server may take for its answer."""
+    await database.fetch("SELECT 1")
+    asyncio.get_running_loop().call_later(0.01, time.sleep, 0.6)
+
+    assert await reach.reach().is_there()
+    assert not reach.reach().away
+
+
+async def test_a_server_that_is_gone_is_known_to_all_at_once_and_found_back_by_itself(
+    server: embedded.Postgres,
+):
+    server.ask_to_stop()
+    await asyncio.to_thread(server.see_gone)
+    started = time.monotonic()
+
+    waits = await asyncio.gather(*(reach.attempt(never) for _ in range(20)), return_exceptions=True)
+    took = time.monotonic() - started
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await reach.attempt(keep(1))
+    await asyncio.to_thread(server.start)
+    await eventually(lambda: not reach.reach().away)
+
+    assert all(isinstance(outcome, Unavailable) for outcome in waits)
+    assert took < 1
+    assert await reach.attempt(keep(2)) == []
+
+
+async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_goes_on(server: embedded.Postgres):
+    """Its connections are there, the kernel takes more of them, and nobody answers."""
+    with frozen(server):
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="answers nothing"):
+            await reach.attempt(keep(1))
+        took = time.monotonic() - started
+        await asyncio.sleep(3 * reach.PROBE_EVERY)
+        still = reach.reach().away
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="answers nothing"):
+            await database.fetch("SELECT 1")  # of somebody who has nowhere else to turn
+        read = time.monotonic() - started
+    await eventually(lambda: not reach.reach().away)
+
+    assert (took < 1, still, read < 0.5) == (True, True, True)
+    assert await reach.attempt(keep(2)) == []
+
+
+async def test_where_neighbours_took_all_connections_a_lock_keeps_only_its_own_statement(server: embedded.Postgres):
+    """A refused connection says nothing of those that the pool has."""
+    await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(4)))
+    parameters = database.connection_parameters()
+    async with AsyncExitStack() as neighbours:
+        with pytest.raises(psycopg.OperationalError) as refusal:
+            while True:
+                await neighbours.enter_async_context(await psycopg.AsyncConnection.connect(**parameters))
+        async with database.transaction() as conn:
+            await conn.execute("LOCK TABLE kept IN ACCESS EXCLUSIVE MODE")
+            locked = await asyncio.gather(*(reach.attempt(keep(n)) for n in range(2)), return_exceptions=True)
+            others = [await reach.attempt(lambda: database.fetch("SELECT 1")) for _ in range(3)]
+            found = reach.reach()
+            away = found.away
+        after = await reach.attempt(keep(3))
+
+    assert refusal.value.sqlstate is None
+    assert [str(error) for error in locked] == ["the database did not answer in time"] * 2
+    assert (others, away, after) == ([[(1,)]] * 3, False, [])
+
+
+async def test_a_caller_waits_for_a_busy_pool_though_the_server_gives_no_more_connections(
+    server: embedded.Postgres, settings: Any
+):
+    """It is the pool's own that come back."""
+    settings.DB_POOL_MIN, settings.DB_POOL_MAX, settings.DB_POOL_OVERFLOW = 1, 3, 0
+    await database.close()
+    await database.fetch("SELECT 1")
+    parameters = database.connection_parameters()
+    async with AsyncExitStack() as neighbours:
+        with suppress(psycopg.OperationalError):
+            while True:
+                await neighbours.enter_async_context(await psycopg.AsyncConnection.connect(**parameters))
+        rows = await asyncio.gather(*(database.fetch("SELECT 1 FROM pg_sleep(0.3)") for _ in range(6)))
+
+    assert rows == [[(1,)]] * 6
+
+
+async def test_a_plan_of_before_a_migration_costs_one_connection_and_not_its_statement(
+    server: embedded.Postgres, settings: Any
+):
+    """PostgreSQL says so of a prepared statement whose columns have changed, as long as the session lives."""
+    settings.DB_POOL_MIN, settings.DB_POOL_MAX, settings.DB_POOL_OVERFLOW = 1, 1, 0
+    await database.close()
+    for _ in range(3):
+        await database.fetch("SELECT * FROM kept")
+    async with await psycopg.AsyncConnection.connect(**database.connection_parameters()) as other:
+        await other.execute("ALTER TABLE kept ALTER id TYPE numeric")
+
+    with pytest.raises(Unavailable):
+        await database.fetch("SELECT * FROM kept")
+
+    assert await database.fetch("SELECT * FROM kept") == []
+
+
+# -- Read-only ---------------------------------------------------------------------------------------------
+
+
+async def write() -> None:
+    await database.fetch("CREATE TABLE never ()")
+    await database.fetch("DROP TABLE never")
+
+
+async def test_writes_of_a_read_only_server_are_refused_at_once_and_reads_go_through():
+    async with read_only() as switch:
+        with pytest.raises(Unavailable, match="read-only"):
+            await reach.attempt(write)
+        found = reach.reach()
+        known = (found.away, found.read_only)
+        with pytest.raises(Unavailable, match="read-only"):
+            await reach.attempt(never)  # not even begun
+        rows = await reach.attempt(lambda: database.fetch("SELECT 1"), writes=False)
+        await asyncio.sleep(3 * reach.PROBE_EVERY)
+        still = found.read_only
+        await switch.off()
+        await eventually(lambda: not found.read_only)
+        await reach.attempt(write)
+
+    assert known == (False, True)
+    assert (rows, still) == ([(1,)], True)
+
+
+async def test_no_connection_that_was_made_while_the_server_was_read_only_stays_in_the_pool():
+    async with read_only() as switch:
+        await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(5)))
+        with pytest.raises(Unavailable):
+            await reach.attempt(write)
+        await switch.off()
+        await eventually(lambda: not reach.reach().read_only)
+        states = await asyncio.gather(
+            *(database.fetch("SELECT current_setting('transaction_read_only') FROM pg_sleep(0.05)") for _ in range(8))
+        )
+
+    assert states == [[("off",)]] * 8
+
+
+async def test_one_connection_of_yesterday_that_is_read_only_does_not_make_the_server_so():
+    """Nobody noticed while it was."""
+    async with read_only() as switch:
+        await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(5)))
+        await switch.off()
+        with pytest.raises(Unavailable):
+            await reach.attempt(write)
+        await eventually(lambda: not reach.reach().read_only)
+        await reach.attempt(write)
+
+
+async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_that(
+    server: embedded.Postgres,
+):
+    await database.fetch("ALTER SYSTEM SET default_transaction_read_only = on")
+    server.ask_to_stop()
+    await asyncio.to_thread(server.see_gone)
+    with pytest.raises(Unavailable):
+        await reach.attempt(never)
+    found = reach.reach()
+
+    await asyncio.to_thread(server.start)
+    await eventually(lambda: not found.away)
+    came_back = found.read_only
+    async with database.connection() as conn:
+        await conn.execute("SET default_transaction_read_only = off")
+        await conn.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        await conn.execute("SELECT pg_reload_conf()")
+    await eventually(lambda: not found.read_only)
+
+    assert came_back
+    assert await reach.attempt(keep(1)) == []
+
+
+# -- What is logged ----------------------------------------------------------------------------------------
+
+
+async def test_a_change_of_state_is_one_line_and_what_follows_from_it_one_in_ten_seconds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
+    async with read_only() as switch:
+        for _ in range(50):
+            with suppress(Unavailable):
+                await database.fetch("CREATE TABLE never ()", repeatable=False)
+        await switch.off()
+        await eventually(lambda: not reach.reach().read_only)
+
+    said = [record.message for record in caplog.records if record.name.startswith("registry")]
+    assert sorted(said) == ["the database is back", "the database is read-only", "the database is read-only"]
