@@ -14,6 +14,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from payments import events, inline, intake, lifecycle, queries
+from payments import purge as purging
 from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
@@ -388,10 +389,18 @@ async def capture(request: HttpRequest, id: str) -> HttpResponse:
     return json_response(found, status=202, headers=headers)
 
 
-@api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant", openapi_extra=described("Purged"))
+@api.post(
+    "/purge-payments",
+    tags=["payments"],
+    summary="Empty a sandbox tenant",
+    openapi_extra=described("Purged", accepted="Some are left: call again"),
+)
 async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     if principal.mode != "sandbox":
         raise LiveTenant
-    removed = await lifecycle.purge(tenant_id=principal.tenant_id)
+    removed, left = await purging.purge(tenant_id=principal.tenant_id)
+    if left:
+        said = {"message": "Some payments are left: call again.", "payments": removed, "left": left}
+        return json_response(said, status=202, headers=headers)
     return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)
