@@ -91,7 +91,9 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
     data = json.loads(body)
     if isinstance(data, dict):
         named = {fault["field"] for fault in error.errors}
-        well = {name: value for name, value in data.items() if name in _FIELDS and name not in named}
+        well = {
+            name: value for name, value in data.items() if name in _FIELDS and name not in named and value is not None
+        }
         try:
             await order_of(msgspec.convert({"amount": 1, **well}, PaymentRequest, dec_hook=decode), principal)
         except Invalid as more:

@@ -22,7 +22,7 @@ from payments.money import CURRENCIES, decimal_text
 from payments.openapi import described
 from payments.requests import BATCH, LIST_FIELDS, PAYMENT, PaymentRequest, every_fault, order_of
 from payments.states import CANCELED, OPEN, Status
-from registry import access, live, telemetry
+from registry import access, live, nulls, telemetry
 from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, iso, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem, Unavailable
@@ -165,7 +165,7 @@ async def item_of(raw: msgspec.Raw, principal: Principal) -> PaymentRequest:
         raise Invalid(f"an item may have at most {settings.MAX_BODY} bytes")
     try:
         refuse_nul(body)
-        return PAYMENT.decode(body)
+        return nulls.decode(PAYMENT, body)
     except RecursionError:
         raise Invalid("nested too deeply") from None
     except msgspec.ValidationError as error:
