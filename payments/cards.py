@@ -1,47 +1,194 @@
-"""Whether a text holds a card's number: such data goes to the processor only, and comes no further than our door."""
+"""Whether a text holds a card's number: card data goes to the processor only and is never stored here.
+
+A card's number is 13 to 19 digits with the beginning that an issuer uses, its length and a right check digit (Luhn), in one
+piece or in groups as cards are printed and typed, with one kind of separator. One random number of 16 digits in thirty has
+all of that, so other known forms (boletos, IBANs, UUIDs, company numbers) are taken out first, and a part of a longer row
+of equal groups is none.
+"""
 
 import re
-from itertools import accumulate
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
 
 CARD = "looks like a card number: card data goes to the processor only, and its id comes here"
-LENGTHS = (14, 15, 16, 17, 18, 19)  # digits; cards of 13 are issued no more, and telephones and barcodes have as many
+SHORTEST, LONGEST = 13, 19  # digits of a card's number
+EQUAL = (
+    1,
+    3,
+    4,
+    5,
+)  # digits in groups of one size, of which the last may be shorter; pairs are clothing sizes and dates
+PRINTED = {(4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 3, 3, 3), (6, 13)}  # and how issuers print what is not of 16 digits
 
-# Digits in groups. Which groups are the number is tried out: an expiry, a CVC or an order's number may stand beside it.
-_run = re.compile(r"(?<![0-9])[0-9](?:[ \u00a0.-]?[0-9]){13,}(?![0-9])")
+_separator = r"(?:\s{1,4}|\s{0,2}[-._]\s{0,2})"
+_run = re.compile(rf"[0-9](?:{_separator}?[0-9]){{{SHORTEST - 1},}}")
 _group = re.compile(r"[0-9]+")
-_uuid = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+_gap = r"[\s._-]{0,3}"
+_known = re.compile(
+    r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b"  # UUID
+    rf"|(?<![0-9])[0-9]{{5}}{_gap}[0-9]{{5}}{_gap}[0-9]{{5}}{_gap}[0-9]{{6}}{_gap}[0-9]{{5}}{_gap}[0-9]{{6}}"
+    rf"{_gap}[0-9]{_gap}[0-9]{{14}}(?![0-9])"  # boleto: 47 digits, typed in fields
+    r"|\b1Z[0-9A-Z]{16}\b"  # UPS
+    r"|(?<![0-9])9[1-6][0-9]{2}(?: ?[0-9]{4}){4} ?[0-9]{2}(?![0-9])"  # USPS
+    r"|(?<![0-9.])0\.[0-9]+",  # a fraction
+    re.IGNORECASE,
+)
+_iban = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_product = re.compile(
+    r"(?<![a-z])(?:ean|gtin|upc|sku|item)(?![a-z])|bar.?code|barras|produ[ckt]|article", re.IGNORECASE
+)
+# What stands behind the last group: an expiry, a security code, and then no further digits.
+_month = r"(?:0[1-9]|1[0-2])"
+_ending = re.compile(
+    rf"(?:{_separator}(?:{_month}{_separator}?/?{_separator}?(?:20)?[2-4][0-9]|20[2-4][0-9]{_separator}?/?{_month}))?"
+    rf"(?:{_separator}[0-9]{{3,4}})?(?!{_separator}?[0-9])"
+)
 # How issuers' numbers begin (ISO/IEC 7812), with their lengths: what only looks like one is an order's number to us.
 _issued = re.compile(
-    r"4(?:[0-9]{15}|[0-9]{18})"  # Visa
-    r"|5[0-9]{15}"  # Mastercard, Elo
-    r"|2(?:20[0-4]|22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"  # Mir, Mastercard
-    r"|6[0-9]{15}|6[237][0-9]{15,17}"  # Discover, UnionPay, Maestro, Elo, Hipercard
+    r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
+    r"|5[0-8][0-9]{14}"  # Mastercard, Maestro, Elo, Aura
+    r"|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"  # Mastercard
+    r"|220[0-4][0-9]{12,15}"  # Mir
+    r"|6[02-57][0-9]{14}|6[2-57][0-9]{15,17}|6011[0-9]{13,15}"  # Discover, UnionPay, Maestro, Elo, Hipercard, RuPay
+    r"|8(?:1[1-6][0-9]|17[01]|2[0-9]{2})[0-9]{12}|81(?:[1-6][0-9]|7[01])[0-9]{13,15}"  # UnionPay, RuPay
+    r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])[0-9]{9,15}"  # Maestro
+    r"|50(?:6[01]|7[89])[0-9]{14,15}"  # Verve
     r"|3[47][0-9]{13}"  # American Express
-    r"|35[2-8][0-9](?:[0-9]{12}|[0-9]{15})"  # JCB
-    r"|3(?:0[0-5][0-9]|[689][0-9]{2})[0-9]{10}"  # Diners
+    r"|35(?:2[89]|[3-8][0-9])[0-9]{12,15}|(?:2131|1800)[0-9]{11}"  # JCB
+    r"|3(?:0[0-5][0-9]|095|[689][0-9]{2})(?:[0-9]{10}|[0-9]{12}|[0-9]{15})"  # Diners, Hipercard
+    r"|(?:9792|9704|9860|8600)[0-9]{12}"  # Troy, Napas, Humo, Uzcard
 )
 
 
 def holds_card(text: str) -> bool:
-    """Whether there is a card's number in it, whatever stands around it: its length, its beginning, its check digit."""
+    """Whether there is a card's number in it, whatever stands around it."""
+    if len(text) < SHORTEST:
+        return False
+    text = _plain(text)
     if not _run.search(text):
         return False
-    return any(_among(_group.findall(run[0])) for run in _run.finditer(_uuid.sub("/", text)))
+    text = _iban.sub(lambda found: "/" if _is_iban(found[0]) else found[0], _known.sub("/", text))
+    return any(_is_card(number, text) for run in _run.finditer(text) for number in _numbers(run, text))
 
 
-def _among(groups: list[str]) -> bool:
-    """Whether some of these neighbours make a number together."""
-    for first in range(len(groups)):
-        for number in accumulate(groups[first:]):
-            if len(number) > LENGTHS[-1]:
+def _plain(text: str) -> str:
+    """The text with its digits, spaces and dashes in ASCII, and without characters that nobody sees."""
+    if text.isascii():
+        return text
+    return "".join(map(_ascii, unicodedata.normalize("NFKC", text)))
+
+
+def _ascii(character: str) -> str:
+    if character.isascii():
+        return character
+    match unicodedata.category(character):
+        case "Nd":
+            return str(unicodedata.digit(character))
+        case "Pd":
+            return "-"
+        case "Cf":
+            return ""
+    return {"\u2212": "-", "\u00b7": ".", "\u2022": "."}.get(character, character)
+
+
+def _numbers(run: re.Match[str], text: str) -> Iterator[str]:
+    """The numbers that neighbouring groups of a run make, where they are grouped as a card's."""
+    groups = list(_group.finditer(text, *run.span()))
+    between = [_kind(text[left.end() : right.start()]) for left, right in pairwise(groups)]
+    alike = 0  # groups of the same size right before the first one
+    for first, group in enumerate(groups):
+        number = group[0]
+        if SHORTEST <= len(number) <= LONGEST:
+            yield number
+        alike = alike + 1 if _continues(groups, between, first) else 0
+        if alike > 1:
+            continue  # the middle of a longer row
+        for last in range(first + 1, len(groups)):
+            number += groups[last][0]
+            if len(number) > LONGEST:
                 break
-            if len(number) in LENGTHS and _is_card(number):
-                return True
-    return False
+            if (
+                len(number) >= SHORTEST
+                and _is_grouped(groups[first : last + 1], between[first:last])
+                and _stands_alone(groups, between, first, last, text, alike=bool(alike))
+            ):
+                yield number
 
 
-def _is_card(number: str) -> bool:
-    if not _issued.fullmatch(number) or (number[8:11] == "000" and len(number) == 14):  # a Brazilian company's number
+def _continues(groups: list[re.Match[str]], between: list[str], at: int) -> bool:
+    """Whether this group goes on with a row of groups of one size and one separator."""
+    if not 0 < at < len(between):
+        return False
+    return len(groups[at - 1][0]) == len(groups[at][0]) and between[at - 1] == between[at]
+
+
+def _kind(separator: str) -> str:
+    return separator.strip() or ("\n" if "\n" in separator or "\r" in separator else " ")
+
+
+def _is_grouped(groups: list[re.Match[str]], between: list[str]) -> bool:
+    """Whether a card's number is written in these groups: by one hand, so with one kind of separator."""
+    if len(set(between)) > 1 and not set(between) <= {" ", "\n"}:  # a line may end between any two groups
+        return False
+    *sizes, last = (len(group[0]) for group in groups)
+    return (*sizes, last) in PRINTED or (len(set(sizes)) == 1 and sizes[0] in EQUAL and last <= sizes[0])
+
+
+def _stands_alone(
+    groups: list[re.Match[str]], between: list[str], first: int, last: int, text: str, *, alike: bool
+) -> bool:
+    """Whether these groups are a number of their own, and no part of a longer one in groups of the same size.
+
+    One group may stand before them (an order's number), and behind them the expiry and the security code.
+    """
+    size, ends, mine = len(groups[first][0]), len(groups[last][0]), set(between[first:last])
+    if first == 1 and between[0] in mine and text[groups[0].start() - 1 : groups[0].start()].isalpha():
+        alike = True  # letters and digits together, as an IBAN begins
+    if alike and [len(group[0]) for group in groups[first : last + 1]] == [4, 4, 5]:
+        return False  # 4-4-4-5, as app stores number their orders
+    follows = groups[last + 1] if last + 1 < len(groups) and between[last] in mine else None
+    if follows is None or (not alike and ends >= size and len(follows[0]) != size):
+        return True
+    return bool(_ending.match(text, groups[last].end())) or (not alike and _another(groups[last + 1 : last + 5]))
+
+
+def _another(groups: list[re.Match[str]]) -> bool:
+    """Whether the next card follows at once, in fours."""
+    return [len(group[0]) for group in groups] == [4] * 4 and _is_issued("".join(group[0] for group in groups))
+
+
+def _is_card(number: str, text: str) -> bool:
+    return _is_issued(number) and not _is_company(number) and not (_is_product(number) and _product.search(text))
+
+
+def _is_issued(number: str) -> bool:
+    if not _issued.fullmatch(number):
         return False
     digits = [int(digit) for digit in number]
     return (sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]) + sum(digits[-1::-2])) % 10 == 0
+
+
+def _is_company(number: str) -> bool:
+    """A Brazilian company's number (CNPJ) of one of its first nine branches: 14 digits, the last two check the others."""
+    if len(number) != 14 or number[8:11] != "000":
+        return False
+    digits = [int(digit) for digit in number]
+    for length in (12, 13):
+        rest = sum(digit * (2 + at % 8) for at, digit in enumerate(reversed(digits[:length]))) % 11
+        if digits[length] != (0 if rest < 2 else 11 - rest):
+            return False
+    return True
+
+
+def _is_product(number: str) -> bool:
+    """EAN-13 and GTIN-14 by their check digit: one in ten cards of that length has it too, so the text must say so."""
+    if len(number) not in (13, 14):
+        return False
+    return sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(reversed(number))) % 10 == 0
+
+
+def _is_iban(text: str) -> bool:
+    """By its check digits (ISO 13616)."""
+    number = text.replace(" ", "")
+    return int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 == 1

@@ -29,7 +29,7 @@ SESSION_RECHECK = 15.0  # seconds
 LARGEST_FRAME = 16 * 1024  # bytes from a client
 MESSAGES_PER_SECOND, BURST = 10, 50  # from a client
 SUBSCRIBED_IDS = 500
-LIST_AT_MOST = 200
+LIST_LIMIT, LIST_AT_MOST = 50, 200  # payments of a list that names no limit, and of any
 READ_AT_ONCE = 500  # events per read when a client resumes
 
 
@@ -52,8 +52,8 @@ class List(msgspec.Struct, tag_field="type", tag="list", forbid_unknown_fields=T
     """A page of payments over the socket."""
 
     id: int | str
-    filter: Filter = msgspec.field(default_factory=Filter)
-    limit: int = 50
+    filter: Filter | None = None
+    limit: int | None = None
 
 
 class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe", forbid_unknown_fields=True):
@@ -322,9 +322,10 @@ class StreamSocket(LiveSocket):
         await self._send(ENCODER.encode({"type": "subscribed", "ids": ids}))
 
     async def list(self, message: List) -> None:
-        if not 1 <= message.limit <= LIST_AT_MOST:
+        limit = LIST_LIMIT if message.limit is None else message.limit
+        if not 1 <= limit <= LIST_AT_MOST:
             raise BadMessage(f"limit wants 1 to {LIST_AT_MOST}")
-        wanted = message.filter
+        wanted = message.filter or Filter()
         try:
             start, end = (text and msgspec.convert(text, _Moment, strict=False) for text in (wanted.from_, wanted.to))
         except msgspec.ValidationError:
@@ -333,7 +334,7 @@ class StreamSocket(LiveSocket):
             filters = queries.Filters(wanted.status, wanted.processor, start or None, end or None)
         except Invalid as error:
             raise BadMessage(f"processor {error.errors[0]['message']}") from None
-        page = await queries.page_of(self.tenant_id, filters, limit=message.limit)
+        page = await queries.page_of(self.tenant_id, filters, limit=limit)
         await self._send(
             ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]})
         )

@@ -1,4 +1,4 @@
-"""What can be done to a payment after it was accepted: wait, cancel, capture, look again, or (in a sandbox) forget all of them."""
+"""What can be done to a payment after it was accepted: wait, cancel, capture, look again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from payments import events, intake, queries
-from payments.errors import LiveTenant, NotCancelable, NotCapturable
+from payments.errors import NotCancelable, NotCapturable
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
 from registry import database, live, reach
 from registry.sync import sync_twin
@@ -162,33 +162,4 @@ async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
     return found
 
 
-# -- Forgetting ----------------------------------------------------------------------------------------------
-
-
-async def purge(*, tenant_id: int) -> int:
-    """Remove all payments of a tenant with everything booked for them; how many there were. The stream's numbers go on.
-
-    Raises LiveTenant (403), whatever the caller last heard of its mode.
-    """
-    # Safe to repeat; a settling that holds some of the payments may make a deadlock of it.
-    return await database.retrying(lambda: _purge({"tenant": tenant_id}))
-
-
-_ROLLUP = ("width", "starts_at", "processor", "currency", "payments", "amount", "fee")
-
-
-async def _purge(tenant: dict[str, int]) -> int:
-    async with database.transaction() as conn:
-        if not await database.rows(conn, SQL["hold_sandbox"], tenant):
-            raise LiveTenant
-        gone = await database.rows(conn, SQL["purge"], tenant)
-        await database.rows(conn, SQL["purge_children"], tenant)
-        booked = zip(*(row for row in gone if row[0]), strict=True)
-        if columns := dict(zip(_ROLLUP, map(list, booked), strict=False)):
-            await database.rows(conn, SQL["purge_rollups"], {**tenant, **columns})
-            await database.rows(conn, SQL["sweep_rollups"], tenant)
-    return next(count for width, _, _, _, count, *_ in gone if not width)
-
-
 cancel_sync = sync_twin(cancel)
-purge_sync = sync_twin(purge)

@@ -1,10 +1,14 @@
 """Money as integers in minor units with an ISO 4217 currency. Formatting for people's eyes is Babel's."""
 
 import re
+import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
+from babel.numbers import get_currency_symbol
+
 from payments.errors import AmountRefused
+from registry import typed_numbers
 from registry.currencies import CURRENCIES as CURRENCIES
 
 # Those of ISO 4217 that have not two decimals.
@@ -13,6 +17,7 @@ _EXPONENTS: Final = {
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
     **dict.fromkeys("CLF UYW".split(), 4),
 }
+_LAKHS: Final = frozenset("INR PKR BDT NPR LKR".split())  # written 12,34,567
 LARGEST: Final = 10**15 - 1  # minor units; exact in every JSON reader (below 2^53)
 
 
@@ -59,6 +64,20 @@ def minor_units(amount: Decimal, currency: str) -> int:
     if units > LARGEST:
         raise AmountRefused(f"must be at most {decimal_text(LARGEST, currency)}")
     return units
+
+
+def typed_amount(text: str, currency: str) -> int:
+    """What a person typed as an amount, in minor units; the currency may stand beside it. Raises AmountRefused."""
+    text = unicodedata.normalize("NFKC", text).strip()  # digits of full width
+    for name in (currency, get_currency_symbol(currency, locale="en")):
+        if (bare := text.removeprefix(name).removesuffix(name)) != text:
+            text = bare.strip()
+            break
+    try:
+        amount = typed_numbers.read(text, decimals=exponent(currency), lakhs=currency in _LAKHS)
+    except typed_numbers.Unclear as error:
+        raise AmountRefused(str(error)) from None
+    return minor_units(amount, currency)
 
 
 def decimal_text(units: int, currency: str) -> str:

@@ -18,7 +18,7 @@ from payments.behaviours import BEHAVIOURS, behaviour_of
 from payments.billing.plan_pages import banner
 from payments.cards import CARD, holds_card
 from payments.models import Processor
-from payments.money import decimal_text, minor_units, read_amount
+from payments.money import decimal_text, typed_amount
 from payments.payer_pages import with_action
 from payments.refunds.pages import refund_link
 from payments.states import QUEUED, Status
@@ -273,7 +273,7 @@ def _order(tenant: Tenant, *, amount: str, description: str, processor: str = ""
     wrong = {}
     units = 0
     try:
-        units = minor_units(read_amount(amount.replace(",", ".")), tenant.currency)
+        units = typed_amount(amount, tenant.currency)
         if tenant.max_amount is not None and units > tenant.max_amount:
             wrong["amount"] = f"must be at most {decimal_text(tenant.max_amount, tenant.currency)}"
     except Problem as error:

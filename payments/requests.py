@@ -105,7 +105,9 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
     data = json.loads(body)
     if isinstance(data, dict):
         named = {fault["field"] for fault in error.errors}
-        well = {name: value for name, value in data.items() if name in _FIELDS and name not in named}
+        well = {
+            name: value for name, value in data.items() if name in _FIELDS and name not in named and value is not None
+        }
         try:
             readable = msgspec.convert({"amount": 1, **well}, PaymentRequest, dec_hook=decode)
         except msgspec.ValidationError:
@@ -180,9 +182,7 @@ def understood(
     method = _method_of(request, fault)
     if holds_card(request.description):
         fault("description", CARD)
-    if request.metadata and any(
-        holds_card(str(one)) for pair in request.metadata.items() for one in pair if isinstance(one, (str, int))
-    ):
+    if request.metadata and any(holds_card(f"{key}: {_digits(one)}") for key, one in request.metadata.items()):
         fault("metadata", CARD)
     if not amount or currency not in money.CURRENCIES:
         return None
@@ -198,6 +198,11 @@ def understood(
         priority=request.priority,
         method=method,
     )
+
+
+def _digits(value: Scalar) -> Scalar:
+    """A whole number without its exponent: 4.2e15 would hide its digits."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _method_of(request: PaymentRequest, fault: Callable[[str, str], None]) -> dict[str, Any] | None:

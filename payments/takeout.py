@@ -38,6 +38,7 @@ erasure.PERSONAL |= {
     "payments.Invitation": {"email": "'erased-' || t.id || '@invalid'", "invited_by": "''"},
 }
 erasure.ONLY |= {"payments.InboundEvent": _OVER, "payments.WebhookDelivery": _OVER}
+erasure.SEARCHED.add("payments.InboundEvent")
 erasure.OF_PAYMENTS |= {
     "payments.Payment": "t.id = ANY(%(payments)s)",
     "payments.Attempt": "t.payment_id = ANY(%(payments)s)",

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from payments import accepting, events, inline, intake, lifecycle, queries
+from payments import purge as purging
 from payments import summary as summaries
 from payments.errors import LiveTenant, PaymentsBlocked, UnknownPayment
 from payments.exports import Blocks, begun, csv_lines, json_lines
@@ -32,7 +33,7 @@ from payments.requests import (
 )
 from payments.states import CANCELED, Status
 from payments.waiting import accepted, preferred_wait, settled_within, with_headers
-from registry import access, live, telemetry
+from registry import access, live, nulls, telemetry
 from registry.access import Principal, authorize
 from registry.api import FAULTS_NAMED, api, invalid, json_response, read, refuse_nul
 from registry.errors import Invalid, Problem, Unavailable
@@ -117,7 +118,7 @@ async def item_of(raw: msgspec.Raw, principal: Principal) -> PaymentRequest:
         raise Invalid(f"an item may have at most {settings.MAX_BODY} bytes")
     try:
         refuse_nul(body)
-        return PAYMENT.decode(body)
+        return nulls.decode(PAYMENT, body)
     except RecursionError:
         raise Invalid("nested too deeply") from None
     except msgspec.ValidationError as error:
@@ -350,10 +351,18 @@ async def capture(request: HttpRequest, id: str) -> HttpResponse:
     return json_response(found, status=202, headers=headers)
 
 
-@api.post("/purge-payments", tags=["payments"], summary="Empty a sandbox tenant", openapi_extra=described("Purged"))
+@api.post(
+    "/purge-payments",
+    tags=["payments"],
+    summary="Empty a sandbox tenant",
+    openapi_extra=described("Purged", accepted="Some are left: call again"),
+)
 async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write", keyless=True)
     if principal.mode != "sandbox":
         raise LiveTenant
-    removed = await lifecycle.purge(tenant_id=principal.tenant_id)
+    removed, left = await purging.purge(tenant_id=principal.tenant_id)
+    if left:
+        said = {"message": "Some payments are left: call again.", "payments": removed, "left": left}
+        return json_response(said, status=202, headers=headers)
     return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)

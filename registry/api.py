@@ -11,6 +11,7 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 
+from registry import nulls
 from registry.errors import Invalid, Malformed, Problem, UnsupportedMediaType
 
 FAULTS_NAMED = 20  # unknown fields named in one answer: it must not become larger than the question
@@ -72,7 +73,7 @@ def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder
         data = _duplicate_check.decode(body.decode())
         if not nul:
             refuse_nul(body, data)
-        return decoder.decode(body)
+        return nulls.decode(decoder, body)
     except msgspec.ValidationError as error:
         raise invalid(data, decoder, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -117,6 +118,8 @@ def field_faults(data: Any, decoder: msgspec.json.Decoder) -> list[dict[str, str
             if field.required:
                 faults.append({"field": name, "message": "is required"})
             continue
+        if data[name] is None and not field.required:
+            continue
         try:
             msgspec.convert(data[name], field.type, strict=True, dec_hook=decoder.dec_hook)
         except (msgspec.ValidationError, ValueError) as fault:
@@ -160,7 +163,7 @@ class Api(NinjaAPI):
         for path, operations in self.plain.items():
             schema["paths"].setdefault(path, {}).update(operations)
         components = schema.setdefault("components", {})
-        components.setdefault("schemas", {}).update(self.schemas)
+        components.setdefault("schemas", {}).update({name: nulls.allow(one) for name, one in self.schemas.items()})
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
         return schema

@@ -30,6 +30,9 @@ OWNED: dict[str, str] = {
 }  # label → SQL of the tenant's rows, where not by tenant_id
 ONLY: dict[str, str] = {}  # label → SQL of the rows that may be blanked yet, where not all may
 OF_PAYMENTS: dict[str, str] = {}  # label → SQL of the rows that are of %(payments)s or %(correlations)s
+SEARCHED: set[str] = (
+    set()
+)  # labels whose OF_PAYMENTS no index finds: all rows of the tenant are looked at, page by page
 FOUND: list[str] = []  # SQL: id, correlation id and whether it is over, of those of %(correlations)s that there are
 CLOSING: list[str] = []  # statements that close what belongs to a tenant
 STANDING: dict[str, str] = {}  # "payments that …" → SQL that counts what has to be over first
@@ -43,6 +46,9 @@ KEPT: dict[str, str] = {  # "label.column" → why this text or these bytes stay
     "registry.ApiKey.scopes": "words of ours",
     "registry.Tenant.blocked": "a reason of ours",
 }
+
+
+MINE = "t.tenant_id = %(tenant)s"
 
 
 class StillOpen(Problem):
@@ -61,7 +67,7 @@ async def erase(*, tenant_id: int, actor: str, reason: str) -> dict[str, int]:
     for statement in CLOSING:
         await database.fetch(statement, tenant)
     await _nothing_stands(tenant_id)
-    changed = {label: await _blank(label, OWNED.get(label, "t.tenant_id = %(tenant)s"), tenant) for label in PERSONAL}
+    changed = {label: await _blank(label, OWNED.get(label, MINE), "true", tenant) for label in PERSONAL}
     people = await database.fetch(SQL["people"], tenant)
     changed |= {"auth.User": len(people), "registry.Membership": len(await database.fetch(SQL["part"], tenant))}
     return await _done("tenant.erase", tenant_id, changed, actor, reason, closed=bool(closed))
@@ -86,10 +92,7 @@ async def erase_payments(*, tenant_id: int, correlation_ids: Sequence[UUID], act
     if standing := sorted(str(row[1]) for row in found if not row[2]):
         raise StillOpen(f"not over yet: {', '.join(standing)}")
     asked["payments"] = [row[0] for row in found]
-    changed = {
-        label: await _blank(label, f"t.tenant_id = %(tenant)s AND {where}", asked)
-        for label, where in OF_PAYMENTS.items()
-    }
+    changed = {label: await _blank(label, *_of_payments(label), asked) for label in OF_PAYMENTS}
     ids = [str(one) for one in correlation_ids]
     return await _done("payment.erase", tenant_id, changed, actor, reason, payments=ids)
 
@@ -112,21 +115,27 @@ async def _done(
     return changed
 
 
-async def _blank(label: str, where: str, params: dict[str, Any]) -> int:
-    """Go through a table's rows by their key; how many were not blank yet."""
+def _of_payments(label: str) -> tuple[str, str]:
+    """The rows that are gone through, and which of these are blanked."""
+    where = OF_PAYMENTS[label]
+    return (MINE, where) if label in SEARCHED else (f"{MINE} AND {where}", "true")
+
+
+async def _blank(label: str, where: str, sought: str, params: dict[str, Any]) -> int:
+    """Go through a table's rows by their key, and blank those that are sought; how many were not blank yet."""
     changed = 0
-    async for step in _steps(label, where, params):
+    async for step in _steps(label, where, sought, params):
         changed += step
     return changed
 
 
-async def _steps(label: str, where: str, params: dict[str, Any]) -> AsyncIterator[int]:
+async def _steps(label: str, where: str, sought: str, params: dict[str, Any]) -> AsyncIterator[int]:
     model = apps.get_model(label)
     keys = [field.column for field in model._meta.pk_fields]
     after: Sequence[Any] | None = None
     while True:
         place = {f"after_{n}": value for n, value in enumerate(after or ())}
-        query = _page(model, keys, label, where, first=after is None)
+        query = _page(model, keys, label, where, sought, first=after is None)
         rows = await database.fetch(query, {**params, **place, "limit": ROWS})
         if rows:
             yield sum(row[-1] for row in rows)
@@ -135,7 +144,7 @@ async def _steps(label: str, where: str, params: dict[str, Any]) -> AsyncIterato
         after = rows[-1][:-1]
 
 
-def _page(model: type[models.Model], keys: Sequence[str], label: str, where: str, *, first: bool) -> str:
+def _page(model: type[models.Model], keys: Sequence[str], label: str, where: str, sought: str, *, first: bool) -> str:
     """SQL: the next rows by their key, blanked where they are not; each key, and whether its row changed."""
     columns = PERSONAL[label]
     key = ", ".join(f"t.{name}" for name in keys)
@@ -150,7 +159,8 @@ def _page(model: type[models.Model], keys: Sequence[str], label: str, where: str
         WITH page AS MATERIALIZED (
             SELECT {key} FROM {table} t WHERE {where} {only} {beyond} ORDER BY {key} LIMIT %(limit)s
         ), blanked AS (
-            UPDATE {table} t SET {sets} FROM page WHERE {joined} {tenant} AND ({unlike}) RETURNING {key}
+            UPDATE {table} t SET {sets} FROM page WHERE {joined} {tenant} AND ({unlike}) AND ({sought})
+            RETURNING {key}
         )
         SELECT {key}, (b.{keys[0]} IS NOT NULL)::int
         FROM page t LEFT JOIN blanked b USING ({", ".join(keys)}) ORDER BY {key}"""

@@ -16,12 +16,13 @@ from payments.rehearsal import WAITS, Rehearsal, Rule, Side
 from registry.errors import Problem
 from registry.models import Tenant
 from registry.operators.scope import OWN, TenantScoped, scope_of
+from registry.typed_numbers import WholeNumberField
 
 
 class RulesForm(forms.Form):
     """A tenant's rules, to be edited; what is left as it stands is no edit."""
 
-    last = forms.IntegerField(min_value=1, max_value=rehearsal.MOST, initial=1000, label="Payments, the latest")
+    last = WholeNumberField(min_value=1, max_value=rehearsal.MOST, initial=1000, label="Payments, the latest")
 
     def __init__(self, rules: Sequence[Rule], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

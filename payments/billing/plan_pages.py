@@ -57,8 +57,14 @@ async def _act(request: PageRequest, visitor: Visitor) -> HttpResponse:
             case "cancel" | "go-on" as wanted if found:
                 return await _end(request, visitor, found, wanted == "cancel", here)
             case "empty":
-                gone = await readiness.empty(tenant=visitor.tenant, actor=visitor.actor)
-                messages.success(request, f"The sandbox is empty: {gone} payments are forgotten.")
+                gone, left = await readiness.empty(tenant=visitor.tenant, actor=visitor.actor)
+                if left:
+                    said = (
+                        f"{gone} payments are forgotten and at least {left} are left: please empty the sandbox again."
+                    )
+                    messages.warning(request, said)
+                else:
+                    messages.success(request, f"The sandbox is empty: {gone} payments are forgotten.")
                 return redirect(here)
             case "live":
                 await readiness.go_live(tenant=visitor.tenant, actor=visitor.actor)

@@ -11,7 +11,8 @@ import stripe
 from django.conf import settings
 from django_async_backend.db.transaction import async_atomic
 
-from payments import accounts, intake, lifecycle
+from payments import accounts, intake
+from payments import purge as purging
 from payments.billing.errors import NotReady
 from payments.errors import LiveTenant
 from payments.models import Difference, Payment, Plan, Processor, Subscription
@@ -78,14 +79,14 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
     return True
 
 
-async def empty(*, tenant: Tenant, actor: str) -> int:
-    """Forget what was only played; how many payments. Never those of a live tenant. Raises LiveTenant (403)."""
+async def empty(*, tenant: Tenant, actor: str) -> purging.Purged:
+    """Forget what was only played. Never payments of a live tenant. Raises LiveTenant (403)."""
     if await Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.LIVE).aexists():
         raise LiveTenant
-    gone = await lifecycle.purge(tenant_id=tenant.pk)
+    purged = await purging.purge(tenant_id=tenant.pk)
     target = f"tenant {tenant.slug}"
-    await audit.record(actor=actor, action="tenant.empty", target=target, tenant_id=tenant.pk, rows=gone)
-    return gone
+    await audit.record(actor=actor, action="tenant.empty", target=target, tenant_id=tenant.pk, rows=purged.payments)
+    return purged
 
 
 async def _switch_play_off(tenant: Tenant) -> list[str]:

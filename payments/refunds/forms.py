@@ -32,7 +32,7 @@ def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[Type
     """What was typed, with its faults, and the amount in minor units."""
     wrong, units = {}, 0
     try:
-        units = money.minor_units(money.read_amount(amount.strip().replace(",", ".")), payment.currency)
+        units = money.typed_amount(amount, payment.currency)
     except Problem as error:
         wrong["amount"] = error.detail
     left = left_of(payment.status, payment.amount, payment.owed_back)

@@ -85,6 +85,16 @@ WHERE (tenant_id, id) IN (
 )
 RETURNING id;
 
+-- name: is_known
+SELECT EXISTS (SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s::uuid)
+    OR EXISTS (
+        SELECT FROM payments_refund
+        WHERE tenant_id = %(tenant)s AND processor_id = %(processor)s AND reference = %(reference)s AND reference > ''
+    )
+    OR EXISTS (
+        SELECT FROM payments_dispute WHERE tenant_id = %(tenant)s AND processor_id = %(processor)s AND reference = %(reference)s
+    );
+
 -- name: subject
 -- A payment as an event about it needs it, with its latest attempt.
 SELECT p.id, p.status, coalesce(p.leased_until > clock_timestamp(), false), p.amount, p.currency, p.description,

@@ -33,7 +33,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def object(self) -> dict[str, Any]:
         """`data.object` of the body."""
-        return msgspec.json.decode(self.body, type=_Body).data.object
+        return object_of(self.body)
 
 
 class _Data(msgspec.Struct):
@@ -42,6 +42,21 @@ class _Data(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     data: _Data = msgspec.field(default_factory=_Data)
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(body, type=_Body).data.object
+
+
+def label_of(tenant_id: int, object: dict[str, Any]) -> UUID | None:
+    """The payment that the object was made for, by the metadata that we gave it; None for what others made there."""
+    metadata = object.get("metadata")
+    if not isinstance(metadata, dict) or metadata.get("registry_tenant") != str(tenant_id):
+        return None
+    try:
+        return UUID(metadata.get("registry_payment"))
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -65,6 +80,13 @@ class Later(Exception):
     def __init__(self, why: str, *, patient: bool = False) -> None:
         self.patient = patient  # worth waiting for a day: it is somebody else who is away
         super().__init__(why)
+
+
+class Missing(Later):
+    """There is no such payment here: it may be on its way. If it never comes, the event is none of ours."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such payment yet")
 
 
 # Fetches what it must from the processor (no transaction is open), and says what to write. It may run twice, and for

@@ -18,7 +18,16 @@ from payments.decisions import GIVE_UP_AFTER, backoff
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor
 from payments.routing import Atlas
-from payments.webhooks.handlers import Effect, Event, Handler, Later, handler_of
+from payments.webhooks.handlers import (
+    Effect,
+    Event,
+    Handler,
+    Later,
+    Missing,
+    handler_of,
+    label_of,
+    object_of,
+)
 from payments.webhooks.inbound_door import QUEUE, SQL
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
@@ -159,13 +168,14 @@ class Inbound:
         """Whether the event is done for good."""
         telemetry.TENANT.set(taken.tenant_id)
         row = taken.row
-        if why := misplaced(taken):
-            return await self._end(Ending(row, "dead", error=why))
         handler = handler_of(row.type)
         if handler is None:
-            return await self._end(Ending(row, "done", "ignored"))
+            return await self._end(ignored(row))
         try:
             async with asyncio.timeout(HANDLE_WITHIN):
+                if why := misplaced(taken):
+                    lost = taken.account is None or await is_known(row)
+                    return await self._end(Ending(row, "dead", error=why) if lost else ignored(row, why))
                 effect = await self._ask(handler, taken)
             return await self._finish(row, effect)
         except Exception as error:
@@ -268,13 +278,31 @@ def misplaced(taken: Taken) -> str:
     return ""
 
 
+def ignored(row: Found, why: str = "") -> Ending:
+    """The end of an event that changes nothing of ours: retention removes it, and nobody has to look at it."""
+    return Ending(row, "done", "ignored", error=why)
+
+
+async def is_known(row: Found) -> bool:
+    """Whether an event is about a payment, refund or dispute of ours, by its label and its object's id."""
+    label = label_of(row.tenant_id, object_of(row.body))
+    about = {"tenant": row.tenant_id, "processor": row.processor_id, "correlation": label, "reference": row.object_id}
+    [(known,)] = await database.fetch(SQL["is_known"], about)
+    return bool(known)
+
+
 def failed(row: Found, error: Exception) -> Ending:
-    """When it is tried again; a dead letter after MAX_TRIES. Others' absence is waited out for a day."""
+    """When it is tried again; after MAX_TRIES a dead letter, or ignored where it is about nothing that is here.
+
+    Others' absence is waited out for a day.
+    """
     away = faults.waits(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
     if not away and not isinstance(error, Later):
         log.warning("an event could not be handled", extra={"event": row.event_id, "type": row.type}, exc_info=error)
     why = str(error) if isinstance(error, Later) else f"{type(error).__name__}: {error}"
     waits = away and row.received_for < GIVE_UP_AFTER.total_seconds()
+    if row.tries >= MAX_TRIES and isinstance(error, Missing):
+        return ignored(row, why)
     if row.tries >= MAX_TRIES and not waits:
         return Ending(row, "dead", error=f"gave up after {row.tries} tries: {why}")
     return Ending(row, "received", error=why, wait=_wait(row, away=away))

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -57,7 +58,8 @@ class Head(msgspec.Struct):
 
     id: Word
     type: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[!-~]+\Z")]
-    created: Annotated[int, Meta(ge=0, le=253_402_300_799)]  # seconds since 1970, until the year 9999
+    # Seconds since 1970, until the year 9999; Stripe's thin events have a text. Nobody handles these.
+    created: Annotated[int, Meta(ge=0, le=253_402_300_799)] | Annotated[datetime, Meta(tz=True)]
     livemode: bool = False
     account: Word | None = None
     data: _Data = msgspec.field(default_factory=_Data)
@@ -178,13 +180,17 @@ def _columns(batch: Sequence[Arrival]) -> dict[str, Any]:
         "event": Texts([h.id for h in heads]),
         "type": Texts([h.type for h in heads]),
         "object": Texts([h.data.object.id or "" for h in heads]),
-        "created": Bigints([h.created for h in heads]),
+        "created": Bigints([seconds(h.created) for h in heads]),
         "account": Texts([h.account or "" for h in heads]),
         "livemode": [h.livemode for h in heads],
         "body": Blobs([a.body for a in batch]),
         "headers": Texts([a.headers for a in batch]),
         "source": Texts([a.source for a in batch]),
     }
+
+
+def seconds(created: int | datetime) -> int:
+    return created if isinstance(created, int) else max(0, int(created.timestamp()))
 
 
 def kept(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from payments import lifecycle
 from payments.processors.base import Order, Processor, Result
 from payments.states import PROCESSING, REQUIRES_ACTION, UNCERTAIN
-from payments.webhooks.handlers import HANDLERS, Effect, Event, Later
+from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing, label_of
 from payments.webhooks.inbound_door import SQL
 from registry import database
 
@@ -35,12 +35,12 @@ class Subject(NamedTuple):
 
 async def payment_intent(event: Event, processor: Processor) -> Effect:
     """Have the payment looked at again if it stands differently there. Raises Later."""
-    correlation_id = ours(event)
+    correlation_id = label_of(event.tenant_id, event.object)
     if correlation_id is None:
         return NOT_OURS
     subject = await subject_of(event.tenant_id, correlation_id)
     if subject is None:
-        raise Later("there is no such payment yet")
+        raise Missing
     if subject.processor_id is not None and subject.processor_id != event.account.id:
         return Effect("of another processor's attempt", subject.payment_id)
     if subject.status not in (PROCESSING, UNCERTAIN, REQUIRES_ACTION):
@@ -51,17 +51,6 @@ async def payment_intent(event: Event, processor: Processor) -> Effect:
         return Effect("nothing new", subject.payment_id)
     write, after = looking_again(event.tenant_id, correlation_id)
     return Effect("looked at again", subject.payment_id, write, after, touches=(correlation_id,))
-
-
-def ours(event: Event) -> UUID | None:
-    """The payment that the object was made for, by the metadata that we gave it; None for what others made there."""
-    metadata = event.object.get("metadata")
-    if not isinstance(metadata, dict) or metadata.get("registry_tenant") != str(event.tenant_id):
-        return None
-    try:
-        return UUID(metadata.get("registry_payment"))
-    except (ValueError, TypeError, AttributeError):
-        return None
 
 
 async def subject_of(tenant_id: int, correlation_id: UUID) -> Subject | None:

@@ -10,7 +10,7 @@ from payments.processors.base import Processor, Unanswered
 from payments.processors.news import DisputeNews, RefundNews, Subject, TellsOfReturns
 from payments.refunds import debts, disputes
 from payments.refunds.subjects import payment_of
-from payments.webhooks.handlers import HANDLERS, Effect, Event, Later
+from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing
 from payments.webhooks.inbound_payments import subject_of
 from registry import live
 
@@ -88,7 +88,7 @@ def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence
         try:
             told[:] = await book(conn)
         except UnknownPayment:
-            raise Later("there is no such payment yet") from None
+            raise Missing from None
         except NotRefundable as error:
             raise Later(error.detail, patient=True) from None
 

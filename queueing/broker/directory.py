@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import batched
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,7 @@ SQL = database.statements(Path(__file__).parents[1] / "sql" / "broker.sql")
 
 FRESH = 1.0  # seconds that a queue's settings are used without asking; a push that leans on older ones is sent back
 NEW_AT_ONCE = 1_000  # partitions made in one transaction, while which nobody joins or drops the queue
+SLICE = 1_000  # partitions per statement where a group moves in all of a queue
 REMEMBERED = 50_000  # partitions and groups; beyond that the oldest are forgotten
 
 
@@ -269,8 +271,10 @@ async def seat(
 ) -> int:
     """Put a group where `wanted` says in every partition of its queue, or in one; its leases end. In how many."""
     at = {"tenant": tenant_id, "queue": queue_id, "partition": partition}
-    held = await database.rows(conn, SQL["hold_partitions"], at)
-    await database.rows(conn, SQL["seat_group"], {**at, "group": group_id, "mode": wanted.mode, "from": wanted.since})
+    held = [number for (number,) in await database.rows(conn, SQL["hold_partitions"], at)]
+    seat = {**at, "group": group_id, "mode": wanted.mode, "from": wanted.since}
+    for some in batched(held, SLICE):  # each within the statement time-out, all in one transaction
+        await database.rows(conn, SQL["seat_group"], {**seat, "partitions": list(some)})
     return len(held)
 
 

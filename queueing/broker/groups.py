@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,13 @@ async def delete(tenant_id: int, group: str, *, queue: str | None = None, subscr
 async def _delete_in(tenant_id: int, group: str, queue: str, subscription: bool) -> int | None:
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         number, mode, since, created_at = row
-        at = {"tenant": tenant_id, "queue": queue_id, "id": number}
-        await database.rows(conn, SQL["forget_ended"], {**at, "partition": None})
+        at = {"tenant": tenant_id, "queue": queue_id, "id": number, "partition": None}
+        await _sliced(conn, "forget_ended", at)
         if not subscription:
             return await directory.seat(conn, tenant_id, queue_id, number, _beginning(mode, since, created_at))
-        gone = await database.rows(conn, SQL["drop_consumers"], at)
+        gone = await _sliced(conn, "drop_consumers", at)
         await database.rows(conn, SQL["drop_group"], at)
-        return len(gone)
+        return gone
 
     try:
         return await _held(tenant_id, group, queue, work)
@@ -173,10 +174,19 @@ async def seek(tenant_id: int, group: str, queue: str, *, since: datetime | None
 
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         at = {"tenant": tenant_id, "queue": queue_id, "id": row[0], "partition": partition}
-        await database.rows(conn, SQL["forget_ended"], at)
+        await _sliced(conn, "forget_ended", at)
         return await directory.seat(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
 
     return await _held(tenant_id, group, queue, work)
+
+
+async def _sliced(conn: AsyncConnection, statement: str, at: dict[str, Any]) -> int:
+    """A statement over a queue's partitions, some at a time: each is within the statement time-out. How many rows."""
+    rows = await database.rows(conn, SQL["partitions"], at)
+    count = 0
+    for some in batched([number for (number,) in rows], directory.SLICE):
+        count += len(await database.rows(conn, SQL[statement], {**at, "partitions": list(some)}))
+    return count
 
 
 async def _held(tenant_id: int, group: str, queue: str, work: Any) -> int:

@@ -94,25 +94,36 @@ async def look_again(tenant_id: int, consumers: Sequence[tuple[int, int]]) -> No
 
 
 async def drop(tenant_id: int, name: str) -> bool:
-    """Drop a queue with all that is in it, dead letters too; whether there was one. Messages go in slices, later."""
+    """Drop a queue with all that is in it, dead letters too; whether there was one.
 
-    async def once() -> bool:
-        async with database.transaction() as conn:
-            held = await database.rows(conn, directory.SQL["hold_queue"], {"tenant": tenant_id, "name": name})
-            if not held:
-                return False
-            where: dict[str, Any] = {"tenant": tenant_id, "queue": held[0][0], "partition": ""}
-            rows = await database.rows(conn, SQL["partitions_of"], where)
-            numbers = {"tenant": tenant_id, "partitions": [row[0] for row in rows]}
-            await database.rows(conn, SQL["drop_partitions"], numbers)
-            await database.rows(conn, SQL["drop_consumers"], numbers)
-            await database.rows(conn, SQL["drop_groups"], where)
-            await database.rows(conn, SQL["drop_queue"], where)
-            return True
-
-    existed = await database.retrying(once)
+    Its partitions leave it in slices, and the queue goes with the last: a call that was cut off is followed by another.
+    Messages go in slices, later.
+    """
+    existed = False
+    while (left := await database.retrying(lambda: _drop_slice(tenant_id, name))) is not None:
+        existed = True
+        if not left:
+            break
     directory.forget_queue(tenant_id, name)
     return existed
+
+
+async def _drop_slice(tenant_id: int, name: str) -> bool | None:
+    """Take the next partitions out of a queue; whether more are left, None where there is no such queue."""
+    async with database.transaction() as conn:
+        held = await database.rows(conn, directory.SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+        if not held:
+            return None
+        where: dict[str, Any] = {"tenant": tenant_id, "queue": held[0][0], "partition": "", "limit": SLICE}
+        rows = await database.rows(conn, SQL["partitions_of"], where)
+        numbers = {"tenant": tenant_id, "partitions": [row[0] for row in rows]}
+        await database.rows(conn, SQL["drop_partitions"], numbers)
+        await database.rows(conn, SQL["drop_consumers"], numbers)
+        if len(rows) == SLICE:
+            return True
+        await database.rows(conn, SQL["drop_groups"], where)
+        await database.rows(conn, SQL["drop_queue"], where)
+        return False
 
 
 async def clear(tenant_id: int, name: str, partition: str = "") -> int:
@@ -120,7 +131,7 @@ async def clear(tenant_id: int, name: str, partition: str = "") -> int:
     queue = await directory.find(tenant_id, name, fresh=True)
     if queue is None:
         raise UnknownQueue
-    where = {"tenant": tenant_id, "queue": queue.id, "partition": partition}
+    where = {"tenant": tenant_id, "queue": queue.id, "partition": partition, "limit": None}
     found = await database.fetch(SQL["partitions_of"], where)
     if partition and not found:
         raise UnknownQueue("Partition not found")

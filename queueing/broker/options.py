@@ -52,7 +52,9 @@ def parse(options: dict[str, Any]) -> dict[str, int | bool]:
     unknown = [name for name in options if name not in BY_NAME]
     if unknown:
         raise BadRequest(f"unknown option {unknown[0][:100]!r}; allowed: {', '.join(BY_NAME)}")
-    return {BY_NAME[name].column: _checked(BY_NAME[name], value) for name, value in options.items()}
+    return {
+        BY_NAME[name].column: _checked(BY_NAME[name], value) for name, value in options.items() if value is not None
+    }
 
 
 def _checked(option: Option, value: Any) -> int | bool:

@@ -49,7 +49,7 @@ WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text I
 ORDER BY id FOR UPDATE
 
 -- name: seat_group
--- Its place in every partition (or one), by the way it subscribes: before the first message that is still there and wanted.
+-- Its place in these partitions, by the way it subscribes: before the first message that is still there and wanted.
 -- The partitions are held: nobody pushes meanwhile.
 WITH seat AS MATERIALIZED (
     SELECT p.id, p.last_seq, coalesce((
@@ -59,7 +59,7 @@ WITH seat AS MATERIALIZED (
         ORDER BY m.seq LIMIT 1
     ), p.last_seq) AS cursor
     FROM queueing_partition p
-    WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (%(partition)s::text IS NULL OR p.name = %(partition)s)
+    WHERE p.tenant_id = %(tenant)s AND p.id = ANY(%(partitions)s::bigint[])
 ), waiting AS (
     UPDATE queueing_partition p SET idle = true FROM seat s
     WHERE p.tenant_id = %(tenant)s AND p.id = s.id AND s.cursor >= s.last_seq AND NOT p.idle

@@ -56,15 +56,19 @@ RETURNING id
 -- name: drop_group
 DELETE FROM queueing_group WHERE tenant_id = %(tenant)s AND id = %(id)s
 
+-- name: partitions
+SELECT id FROM queueing_partition
+WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text IS NULL OR name = %(partition)s)
+ORDER BY id
+
 -- name: drop_consumers
 -- In the order in which acks hold them.
 WITH held AS MATERIALIZED (
     SELECT c.tenant_id, c.partition_id, c.group_id
-    FROM queueing_partition p
-    JOIN queueing_consumer c ON c.tenant_id = p.tenant_id AND c.partition_id = p.id AND c.group_id = %(id)s
-    WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s
+    FROM queueing_consumer c
+    WHERE c.tenant_id = %(tenant)s AND c.partition_id = ANY(%(partitions)s::bigint[]) AND c.group_id = %(id)s
     ORDER BY c.tenant_id, c.partition_id
-    FOR UPDATE OF c
+    FOR UPDATE
 )
 DELETE FROM queueing_consumer c USING held h
 WHERE c.tenant_id = h.tenant_id AND c.partition_id = h.partition_id AND c.group_id = h.group_id
@@ -72,6 +76,7 @@ RETURNING c.partition_id
 
 -- name: forget_ended
 -- A dead letter that was replayed or purged keeps its message from coming again. Who moves a group wants it to come.
-DELETE FROM queueing_deadmessage d USING queueing_partition p
-WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (%(partition)s::text IS NULL OR p.name = %(partition)s)
-    AND d.tenant_id = p.tenant_id AND d.partition_id = p.id AND d.group_id = %(id)s AND d.ended_at IS NOT NULL
+DELETE FROM queueing_deadmessage d
+WHERE d.tenant_id = %(tenant)s AND d.partition_id = ANY(%(partitions)s::bigint[]) AND d.group_id = %(id)s
+    AND d.ended_at IS NOT NULL
+RETURNING d.id

@@ -49,7 +49,7 @@ UPDATE queueing_partition SET queue_id = NULL, idle = false WHERE tenant_id = %(
 -- name: partitions_of
 SELECT id FROM queueing_partition
 WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text = '' OR name = %(partition)s)
-ORDER BY id FOR UPDATE
+ORDER BY id LIMIT %(limit)s FOR UPDATE
 
 -- name: drop_consumers
 DELETE FROM queueing_consumer WHERE tenant_id = %(tenant)s AND partition_id = ANY(%(partitions)s::bigint[])

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import NAME_LENGTH
-from registry import access
+from registry import access, nulls
 from registry.api import json_response, problem_response
 from registry.errors import Invalid, Problem
 from registry.handler import View, by_method, lean
@@ -88,7 +88,7 @@ def read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S 
         raise BadRequest("Empty request body")
     try:
         body.decode()
-        return decoder.decode(body)
+        return nulls.decode(decoder, body)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

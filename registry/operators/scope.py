@@ -9,6 +9,7 @@ from django.db import models
 from django.http import HttpRequest
 
 from registry.models import Membership, Tenant
+from registry.typed_numbers import WholeNumberField
 
 type Roles = frozenset[str]
 READ: Roles = frozenset(Membership.Role.values)
@@ -71,6 +72,11 @@ class TenantScoped(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER  # they count, filter by filter
     list_per_page = 50
     list_max_show_all = 50
+
+    formfield_overrides: ClassVar[dict[Any, Any]] = {
+        kind: {"form_class": WholeNumberField, "widget": WholeNumberField.widget}
+        for kind in (models.IntegerField, models.BigIntegerField)
+    }
 
     class Media:
         css = {"all": ["registry/admin.css"]}

@@ -171,6 +171,16 @@ async def test_who_does_not_sign_makes_us_read_nothing(server, tenant, account):
     assert first.startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_thin_event_is_taken(server, tenant, account):
+    """Stripe's other format: its time is a text, and its object is not sent along."""
+    thin = {"id": "evt_1", "object": "v2.core.event", "type": "v2.core.ping", "created": "2026-11-30T12:00:00.500Z"}
+
+    status, _ = await deliver(server, account, json.dumps(thin).encode())
+
+    assert status == 200
+    assert await rows(tenant, "extract(epoch FROM created)::bigint") == [1796040000]
+
+
 GOOD = b'{"id":"evt_1","type":"a.b","created":1}'
 
 

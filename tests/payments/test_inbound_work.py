@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from payments.decisions import GIVE_UP_AFTER
-from payments.models import InboundEvent
+from payments.models import Dispute, InboundEvent
 from payments.processors.base import Processor
 from payments.webhooks import inbound_desk
-from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, handler_of
+from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
 from payments.webhooks.inbound import MAX_TRIES, Inbound
 from queueing.drain import Drain
 from registry import database
 from registry.models import AuditEntry, Tenant
 from tests.conftest import eventually
-from tests.factories import in_thread
+from tests.factories import in_thread, make_payment
 from tests.payments.inbound import account_of, deliver, event, handled, handling, rows
 
 
@@ -337,7 +337,7 @@ async def test_who_has_been_away_for_an_hour_is_asked_every_five_minutes(
         ({"livemode": True}, "it is of live mode, and the tenant is in sandbox mode"),
     ],
 )
-async def test_events_of_another_account_or_mode_are_kept_and_never_handled(
+async def test_events_of_another_account_or_mode_are_kept_as_ignored_and_never_handled(
     server, tenant, account, handler, job, fields, error
 ):
     await arrive(server, account, **fields)
@@ -345,7 +345,18 @@ async def test_events_of_another_account_or_mode_are_kept_and_never_handled(
     await handled(job)
 
     assert handler.seen == []
-    assert await rows(tenant, "status, error") == [("dead", error)]
+    assert await rows(tenant, "status, outcome, error") == [("done", "ignored", error)]
+
+
+@pytest.mark.parametrize("fields", [{"account": "acct_other"}, {"livemode": True}, {}], ids=str)
+async def test_events_of_types_that_nobody_handles_are_ignored_whosever_they_are(server, tenant, account, job, fields):
+    await arrive(server, account, "unheard.of", **fields)
+    if not fields:
+        await in_thread(account.delete)
+
+    await handled(job)
+
+    assert await rows(tenant, "status, outcome") == [("done", "ignored")]
 
 
 async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handler, job):
@@ -355,7 +366,51 @@ async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handl
     await handled(job)
 
     assert handler.seen == []
-    assert await rows(tenant, "status, error") == [("dead", "it is of test mode, and the tenant is in live mode")]
+    ended = ("done", "ignored", "it is of test mode, and the tenant is in live mode")
+    assert await rows(tenant, "status, outcome, error") == [ended]
+
+
+@pytest.mark.parametrize("fields", [{"account": "acct_other"}, {"livemode": True}], ids=str)
+async def test_misplaced_events_about_a_payment_of_ours_are_dead(server, tenant, account, handler, job, fields):
+    await arrive(server, account, object=await labelled(tenant), **fields)
+
+    await handled(job)
+
+    assert handler.seen == []
+    assert await rows(tenant, "status") == ["dead"]
+
+
+async def test_a_misplaced_event_about_a_dispute_of_ours_is_dead_without_a_label(server, tenant, account, handler, job):
+    await in_thread(lambda: make_dispute(make_payment(tenant), account, "du_1"))
+    await arrive(server, account, object={"id": "du_1"}, account="acct_other")
+
+    await handled(job)
+
+    assert await rows(tenant, "status") == ["dead"]
+
+
+def make_dispute(payment, processor, reference: str) -> None:
+    sums = {"amount": 1990, "currency": "BRL", "status": "needs_response", "withdrawn": 1990}
+    Dispute.objects.create(tenant=payment.tenant, payment=payment, processor=processor, reference=reference, **sums)
+
+
+async def labelled(tenant) -> dict:
+    """An object that was made for a payment of ours."""
+    payment = await in_thread(make_payment, tenant)
+    metadata = {"registry_payment": str(payment.correlation_id), "registry_tenant": str(tenant.pk)}
+    return {"id": "th_1", "metadata": metadata}
+
+
+async def test_an_event_about_a_payment_that_never_came_is_ignored_in_the_end(server, tenant, account, handler, job):
+    await arrive(server, account)
+    handler.error = Missing()
+
+    for _ in range(MAX_TRIES):
+        await handled(job)
+        await make_due(tenant)
+
+    ended = ("done", "ignored", "there is no such payment yet")
+    assert await rows(tenant, "status, outcome, error") == [ended]
 
 
 async def test_events_of_the_connected_account_that_we_know_are_handled(server, tenant, handler, job):
@@ -381,7 +436,7 @@ async def test_events_of_a_processor_that_was_removed_are_dead(server, tenant, a
 
 async def dead(server, tenant, account, job) -> int:
     """A dead event's number."""
-    await arrive(server, account, account="acct_other")
+    await arrive(server, account, account="acct_other", object=await labelled(tenant))
     await handled(job)
     return (await rows(tenant, "id"))[0]
 

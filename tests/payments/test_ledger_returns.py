@@ -5,7 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from payments import ledger, lifecycle
+from payments import ledger
+from payments import purge as purging
 from payments.processors.news import DisputeNews, RefundNews, Subject
 from payments.refunds import debts, disputes
 from registry import database
@@ -144,7 +145,7 @@ async def test_the_scheduled_proof_finds_what_happened_since_to_an_old_payment(t
 
 
 async def test_a_purge_takes_refunds_disputes_and_the_sandboxs_books_along(tenant, payment):
-    await lifecycle.purge(tenant_id=tenant.pk)
+    await purging.purge(tenant_id=tenant.pk)
 
     for table in ("refund", "dispute", "ledgerentry", "paymentevent"):
         assert await database.fetch(f"SELECT * FROM payments_{table} WHERE tenant_id = %s", [tenant.pk]) == []

@@ -82,7 +82,10 @@ async def test_what_is_no_id_is_refused_by_name(api: Api, tenant, fields, named)
         {"description": f"paid with {CARD}"},
         {"metadata": {"card": "4242-4242-4242-4242"}},
         {"metadata": {"card": int(CARD)}},
+        {"metadata": {"card": float(CARD)}},
         {"metadata": {CARD: "yes"}},
+        {"metadata": {"card": "4222222222222"}},
+        {"metadata": {"card": "3056\u00a09309\u00a00259\u00a004 12/27 123"}},
         {"card": CARD},
     ],
     ids=str,
@@ -98,6 +101,21 @@ async def test_a_cards_number_is_in_no_answer_no_log_and_no_table(api: Api, tena
     assert status == 422 and '"invalid"' in verdict
     assert not holds_card(written)
     assert await payments(tenant) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"metadata": {"boleto": "34192.23478 03440.980013 57846.766970 6 99550000148847"}},
+        {"description": "Pedido 1099 tel 62 96958-4830 2025-11-10"},
+        {"metadata": {"ean": "4006385154334", "price": 0.4242424242424242}},
+    ],
+    ids=str,
+)
+async def test_a_payment_with_other_long_numbers_is_taken(api: Api, fields):
+    status, _, text = await post(api, **fields)
+
+    assert status == 202, text
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,24 @@
 """A sandbox tenant can be emptied; a live one and its neighbours cannot lose a row."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from payments import lifecycle
+from payments import purge as purging
 from payments.errors import LiveTenant
 from payments.models import Attempt, DeadLetter, Difference, LedgerEntry, Payment, PaymentEvent, Rollup
+from payments.states import SUCCEEDED
 from registry import database
+from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor, make_tenant
+from tests.registry.test_database import fresh_pool, with_options  # noqa: F401 - a fixture
 
 OWNED = (Payment, PaymentEvent, Attempt, LedgerEntry, Rollup, DeadLetter, Difference)
 
@@ -110,11 +115,11 @@ async def test_a_purge_waits_for_a_tenant_that_goes_live_at_this_moment_and_then
 
     async with database.transaction() as conn:
         await conn.execute("UPDATE registry_tenant SET mode = 'live' WHERE id = %s", [tenant.pk])
-        purging = asyncio.create_task(lifecycle.purge(tenant_id=tenant.pk))
+        removal = asyncio.create_task(purging.purge(tenant_id=tenant.pk))
         await eventually(a_purge_waits)
 
     with pytest.raises(LiveTenant):
-        await purging
+        await removal
     assert (await left(tenant))["Payment"] == 1
 
 
@@ -176,6 +181,81 @@ def rolled_up(tenant: Tenant) -> tuple[tuple, tuple]:
             [tenant.pk],
         )
         return rolled, cursor.fetchone()
+
+
+# -- Large ones ------------------------------------------------------------------------------------------------------
+
+MANY = 1500
+
+SLOW_DELETES = """
+    CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END $$;
+    CREATE TRIGGER slowly BEFORE DELETE ON payments_payment FOR EACH ROW EXECUTE FUNCTION slowly();
+"""
+
+
+@pytest.fixture
+async def large(tenant: Tenant, fresh_pool, settings) -> AsyncIterator[Tenant]:  # noqa: F811 - the fixture
+    """A tenant whose payments cannot be deleted within the statement time-out of a second."""
+    processor = await in_thread(make_processor, tenant, "default")
+    await in_thread(lambda: [make_payment(tenant, status=SUCCEEDED, processor=processor) for _ in range(3)])
+    now = timezone.now()
+    common = {"tenant": tenant, "fingerprint": bytes(16), "amount": 1990, "currency": "BRL", "run_at": now}
+    rows = (Payment(**common, correlation_id=uuid4(), created_at=now, changed_at=now) for _ in range(MANY))
+    await in_thread(Payment.objects.bulk_create, rows)
+    await in_thread(execute, SLOW_DELETES)
+    options = settings.DATABASES["default"]["OPTIONS"]
+    limited = {**options, "options": options["options"].replace("statement_timeout=30000", "statement_timeout=1000")}
+    try:
+        with with_options(limited):
+            yield tenant
+    finally:
+        await in_thread(execute, "DROP TRIGGER slowly ON payments_payment")
+
+
+def execute(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+async def test_a_sandbox_too_large_for_one_statement_is_emptied_by_one_call(large: Tenant, monkeypatch):
+    monkeypatch.setattr(purging, "SLICE", 10 * MANY)
+    with pytest.raises(Unavailable):
+        await purging.purge(tenant_id=large.pk)
+    assert (await left(large))["Payment"] == MANY + 3
+
+    monkeypatch.setattr(purging, "SLICE", 200)
+    purged = await purging.purge(tenant_id=large.pk)
+
+    assert purged == (MANY + 3, 0)
+    assert set((await left(large)).values()) == {0}
+
+
+async def test_a_purge_that_runs_out_of_time_says_how_much_is_left_and_the_next_goes_on(api: Api, tenant, monkeypatch):
+    monkeypatch.setattr(purging, "SLICE", 2)
+    monkeypatch.setattr(purging, "WITHIN", 0.0)
+    for _ in range(5):
+        await api.pay()
+
+    answers = [await purge(api) for _ in range(4)]
+
+    assert [(status, said["payments"], said.get("left", 0)) for status, said in answers] == [
+        (202, 2, 3), (202, 2, 1), (200, 1, 0), (200, 0, 0),
+    ]  # fmt: skip
+
+
+async def test_a_purge_that_was_cut_off_leaves_sums_that_agree(api: Api, tenant, default, monkeypatch):
+    monkeypatch.setattr(purging, "SLICE", 2)
+    paid = [await api.pay() for _ in range(5)]
+    async with at_work():
+        for payment in paid:
+            await api.until(payment["correlationId"], "succeeded")
+
+    purged = await purging.purge(tenant_id=tenant.pk, within=0.0)
+
+    rolled = await in_thread(rolled_up, tenant)
+    assert purged == (2, 3)
+    assert rolled[0] == rolled[1] == (3, 3 * 1990)
+    assert await in_thread(orphans, tenant) == 0
 
 
 async def test_a_processor_outlives_the_purge(api: Api, tenant):

@@ -119,7 +119,7 @@ async def test_a_transaction_that_cannot_be_understood(mq, body, words):
     assert await refusal(mq, TRANSACTION, body) == words
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 86_401, 2**70, "60", 1.5, None])
+@pytest.mark.parametrize("seconds", [0, -1, 86_401, 2**70, "60", 1.5])
 async def test_a_lease_extended_by_a_strange_time(mq, seconds):
     await refusal(mq, f"/api/v1/lease/{uuid4()}/extend", {"seconds": seconds})
 

@@ -418,6 +418,26 @@ def test_events_that_name_a_payment_are_erased_with_it_though_nobody_handled_the
     assert SECRET.encode() in bytes(another.body)
 
 
+def test_events_are_searched_a_few_at_a_time_however_few_name_the_payment(shop, monkeypatch):
+    """No index finds them: one statement over all bodies would run into the statement time-out."""
+    monkeypatch.setattr(erasure, "ROWS", 2)
+    payment = Payment.objects.get()
+    for n in range(5):
+        unhandled(shop, {"id": f"evt_{n}", "payment_intent": "pi_other", "name": "somebody else"})
+    event = unhandled(shop, {"metadata": {"registry_payment": str(payment.correlation_id)}, "name": SECRET})
+    page, pages = erasure._page, []
+
+    def counted(model, *arguments, **options):
+        pages.append(model)
+        return page(model, *arguments, **options)
+
+    monkeypatch.setattr(erasure, "_page", counted)
+    erase("--payment", str(payment.correlation_id))
+
+    assert pages.count(InboundEvent) > InboundEvent.objects.count() / 2
+    assert bytes(InboundEvent.objects.get(pk=event.pk).body) == b""
+
+
 def test_events_that_carry_our_own_name_of_a_payment_are_erased_with_it(shop):
     payment = Payment.objects.get()
     event = unhandled(shop, {"metadata": {"registry_payment": str(payment.correlation_id)}, "name": SECRET})

@@ -1,0 +1,100 @@
+"""Empty a sandbox tenant: its payments with all that was booked for them, some at a time."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+from payments.errors import LiveTenant
+from registry import database
+from registry.sync import sync_twin
+
+SQL = database.statements(Path(__file__).parent / "sql" / "purge.sql")
+
+SLICE = 1000  # payments to a transaction: far below the statement time-out, and locks are held for milliseconds
+WITHIN = 20.0  # seconds that one call goes on; what is left is the next one's
+COUNTED = 100_000  # payments that are left; beyond that they are not counted
+
+type Key = tuple[datetime, int]
+
+FIRST: Key = (datetime.min.replace(tzinfo=UTC), 0)
+
+
+class Purged(NamedTuple):
+    """What one call removed, and how many payments are left (at most COUNTED): 0 once the tenant is empty."""
+
+    payments: int
+    left: int
+
+
+async def purge(*, tenant_id: int, within: float | None = None) -> Purged:
+    """Remove the payments of a tenant with everything booked for them, for `within` seconds. The stream's numbers go on.
+
+    Each slice is committed by itself, so that another call goes on where this one stopped or failed. Payments that are
+    accepted meanwhile may stand. Raises LiveTenant (403), whatever the caller last heard of its mode.
+    """
+    until = time.monotonic() + (WITHIN if within is None else within)
+    gone, after, more = 0, FIRST, True
+    while more:
+        removed, last = await _sliced(_payments, tenant_id, after)
+        gone, after, more = gone + removed, last or after, last is not None
+        if time.monotonic() >= until and (left := await _left(tenant_id)):
+            return Purged(gone, left)
+    while await _sliced(_rest, tenant_id) and time.monotonic() < until:
+        pass
+    return Purged(gone, 0)
+
+
+async def _sliced(work: Any, tenant_id: int, *arguments: Any) -> Any:
+    """One transaction of a tenant that stays a sandbox meanwhile."""
+
+    async def once() -> Any:
+        async with database.transaction() as conn:
+            if not await database.rows(conn, SQL["hold_sandbox"], {"tenant": tenant_id}):
+                raise LiveTenant
+            return await work(conn, tenant_id, *arguments)
+
+    # Safe to repeat; a settling that holds some of the payments may make a deadlock of it.
+    return await database.retrying(once)
+
+
+async def _payments(conn: AsyncConnection, tenant_id: int, after: Key) -> tuple[int, Key | None]:
+    """Remove the next payments; how many, and the key of the last one, None where there was none."""
+    asked = {"tenant": tenant_id, "after": after[0], "after_id": after[1], "limit": SLICE}
+    page = await database.rows(conn, SQL["purge_page"], asked)
+    if not page:
+        return 0, None
+    found = {"tenant": tenant_id, "ids": [one for one, _ in page]}
+    gone = await database.rows(conn, SQL["purge_payments"], found)
+    correlations = [correlation for _, correlation, *_ in gone]
+    await database.rows(conn, SQL["purge_children"], {**found, "correlations": correlations})
+    await _rollups(conn, tenant_id, [booked for _, _, succeeded, *booked in gone if succeeded])
+    last_id, created_at = page[-1]
+    return len(gone), (created_at, last_id)
+
+
+async def _rollups(conn: AsyncConnection, tenant_id: int, booked: Sequence[Sequence[Any]]) -> None:
+    """Take what was booked for these payments out of the sums."""
+    if not booked:
+        return
+    processors, at, currencies, amounts, fees = zip(*booked, strict=True)
+    keys = {"tenant": tenant_id, "processors": list(processors), "at": list(at), "currencies": list(currencies)}
+    await database.rows(conn, SQL["hold_rollups"], keys)
+    sums = {"amounts": list(amounts), "fees": [fee or 0 for fee in fees]}
+    await database.rows(conn, SQL["purge_rollups"], {**keys, **sums})
+
+
+async def _rest(conn: AsyncConnection, tenant_id: int) -> int:
+    [(count,)] = await database.rows(conn, SQL["purge_rest"], {"tenant": tenant_id, "limit": SLICE})
+    return int(count)
+
+
+async def _left(tenant_id: int) -> int:
+    [(count,)] = await database.fetch(SQL["purge_left"], {"tenant": tenant_id, "limit": COUNTED})
+    return int(count)
+
+
+purge_sync = sync_twin(purge)

@@ -1,0 +1,96 @@
+-- name: hold_sandbox
+-- It stays a sandbox until the caller's end: whoever lets it go live waits for that, and is waited for.
+SELECT id FROM registry_tenant WHERE id = %(tenant)s AND mode = 'sandbox' FOR SHARE;
+
+-- name: purge_page
+-- The next payments to be removed, oldest first. Those that another purge removes right now are among them: only an empty page
+-- is the end.
+SELECT id, created_at FROM payments_payment
+WHERE tenant_id = %(tenant)s AND (created_at, id) > (%(after)s, %(after_id)s)
+ORDER BY tenant_id, created_at, id LIMIT %(limit)s;
+
+-- name: purge_payments
+-- It waits for those that a worker is settling right now; what hangs on them is committed then, but too late for this
+-- statement's snapshot: the next ones see it.
+DELETE FROM payments_payment WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)b::bigint[])
+RETURNING id, correlation_id, closed = 'succeeded', processor_id, requested_at, currency, amount, fee;
+
+-- name: purge_children
+-- Everything that hangs on these payments, and what the sandboxes have booked for them.
+WITH attempts AS (
+    DELETE FROM payments_attempt WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+), events AS (
+    DELETE FROM payments_paymentevent WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+), ledger AS (
+    DELETE FROM payments_ledgerentry WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+), refunds AS (
+    DELETE FROM payments_refund WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+), disputes AS (
+    DELETE FROM payments_dispute WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+), letters AS (
+    DELETE FROM payments_deadletter WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+), mine AS MATERIALIZED (
+    SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s
+), sandbox AS (
+    DELETE FROM payments_sandboxbooking b USING mine
+    WHERE b.processor_id = mine.id AND b.correlation_id = ANY(%(correlations)s::uuid[])
+)
+DELETE FROM payments_sandboxrefund r USING mine
+WHERE r.processor_id = mine.id AND r.correlation_id = ANY(%(correlations)s::uuid[]);
+
+-- name: hold_rollups
+-- Lock the roll-ups of what went, in the order in which settling locks them.
+WITH gone AS MATERIALIZED (
+    SELECT DISTINCT w.width, to_timestamp(floor(extract(epoch FROM g.at) / w.width) * w.width) AS starts_at, g.processor_id, g.currency
+    FROM unnest(%(processors)b::bigint[], %(at)b::timestamptz[], %(currencies)b::text[]) AS g (processor_id, at, currency)
+    CROSS JOIN (VALUES (1), (3600)) AS w (width)
+)
+SELECT 1 FROM payments_rollup r JOIN gone USING (width, starts_at, processor_id, currency)
+WHERE r.tenant_id = %(tenant)s
+ORDER BY r.tenant_id, r.width, r.starts_at, r.processor_id, r.currency FOR UPDATE OF r;
+
+-- name: purge_rollups
+-- Reduced by what went; those that nothing is left of go as well. They are locked already, so that both parts see the same rows.
+WITH gone AS MATERIALIZED (
+    SELECT w.width, to_timestamp(floor(extract(epoch FROM g.at) / w.width) * w.width) AS starts_at, g.processor_id, g.currency,
+        count(*) AS payments, sum(g.amount)::bigint AS amount, sum(g.fee)::bigint AS fee
+    FROM unnest(
+        %(processors)b::bigint[], %(at)b::timestamptz[], %(currencies)b::text[], %(amounts)b::bigint[], %(fees)b::bigint[]
+    ) AS g (processor_id, at, currency, amount, fee)
+    CROSS JOIN (VALUES (1), (3600)) AS w (width)
+    GROUP BY 1, 2, 3, 4
+), emptied AS (
+    DELETE FROM payments_rollup r USING gone g
+    WHERE r.tenant_id = %(tenant)s AND r.width = g.width AND r.starts_at = g.starts_at
+      AND r.processor_id = g.processor_id AND r.currency = g.currency AND r.payments = g.payments
+)
+UPDATE payments_rollup r
+SET payments = r.payments - g.payments, amount = r.amount - g.amount, fee = r.fee - g.fee
+FROM gone g
+WHERE r.tenant_id = %(tenant)s AND r.width = g.width AND r.starts_at = g.starts_at
+  AND r.processor_id = g.processor_id AND r.currency = g.currency AND r.payments <> g.payments;
+
+-- name: purge_rest
+-- What belongs to no payment of the tenant any more: differences, and what a sandbox booked for a payment on its way out.
+WITH differences AS (
+    DELETE FROM payments_difference WHERE tenant_id = %(tenant)s AND id IN (
+        SELECT id FROM payments_difference WHERE tenant_id = %(tenant)s LIMIT %(limit)s
+    ) RETURNING 1
+), booked AS MATERIALIZED (
+    SELECT b.processor_id, b.correlation_id
+    FROM payments_processor p JOIN payments_sandboxbooking b ON b.processor_id = p.id
+    WHERE p.tenant_id = %(tenant)s AND NOT EXISTS (
+        SELECT FROM payments_payment q WHERE q.tenant_id = p.tenant_id AND q.correlation_id = b.correlation_id
+    )
+    LIMIT %(limit)s
+), bookings AS (
+    DELETE FROM payments_sandboxbooking b USING booked
+    WHERE b.processor_id = booked.processor_id AND b.correlation_id = booked.correlation_id
+), refunds AS (
+    DELETE FROM payments_sandboxrefund r USING booked
+    WHERE r.processor_id = booked.processor_id AND r.correlation_id = booked.correlation_id
+)
+SELECT (SELECT count(*) FROM differences) + (SELECT count(*) FROM booked);
+
+-- name: purge_left
+SELECT count(*) FROM (SELECT 1 FROM payments_payment WHERE tenant_id = %(tenant)s LIMIT %(limit)s) AS found;
