@@ -15,8 +15,10 @@ from channels.sessions import CookieMiddleware, SessionMiddleware
 from payments import inline
 from payments.socket_urls import websocket_urlpatterns
 from queueing import broker, spill
-from registry import database, live, reach
+from registry import database, identity, live, reach
 from registry.handler import LeanHandler
+
+identity.name()  # asked while nothing is served; a process that cannot know it does not start
 
 http = LeanHandler()
 websocket = CookieMiddleware(SessionMiddleware(URLRouter(websocket_urlpatterns)))

@@ -46,6 +46,7 @@ LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets an
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
 LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", multiprocess_mode="livesum")
 DB_ERRORS = Counter("registry_database_errors_total", "Errors of the connection to PostgreSQL", ["kind"])
+REDIS_ERRORS = Counter("registry_redis_errors_total", "Uses of Redis that failed", ["use", "trouble"])
 SPILL_APPENDED = Counter("registry_spill_appended_total", "Writes that the spill made durable", ["kind"])
 SPILL_DRAINED = Counter("registry_spill_drained_total", "Writes that left the spill", ["kind", "outcome"])
 SPILL_RECORDS = Gauge(

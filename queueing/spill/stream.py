@@ -1,9 +1,9 @@
 """The spill in Redis Streams: a stream per process and kind, owned by a lock that lapses when its process dies.
 
-    registry:spill:<kind>:logs           set of the streams' names
-    registry:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
-    registry:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
-    registry:spill:<kind>:aside          hash: what was set aside, by id
+    registry:<service>:spill:<kind>:logs           set of the streams' names
+    registry:<service>:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
+    registry:<service>:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
+    registry:<service>:spill:<kind>:aside          hash: what was set aside, by id
 
 How durable an append is, Redis' `appendfsync` decides: `always`, on the disk before the answer; `everysec`, up to a
 second may be lost with the machine (not with the process). A shared stream has one name for all: everybody appends, and
@@ -22,10 +22,13 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from queueing.spill.frames import pack, unpack
 from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
+from registry import identity, redis_trouble
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an a
 BLOCK = 0.4  # seconds that a drain of a shared stream waits for something new; below the limit above
 LOOKED_AT = 1000  # entries per request, where a stream is looked through
 GROUP = "drain"
+USE = "spill"  # in the log, when Redis fails
 FIELD = b"r"
 
 _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
@@ -63,8 +67,13 @@ class StreamEngine:
         self.look_every = min(1.0 if eager else 5.0, hold / 4)
         self._block = int(BLOCK * 1000) if shared and eager else None
         self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.prefix = f"registry:spill:{kind}:"
-        self._redis: Any = Redis.from_url(url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT)
+        self.prefix = f"{identity.prefix()}:spill:{kind}:"
+        # A connection that was closed meanwhile is opened anew, at once. What is not answered is not asked again: the library
+        # would go on for several times the limit.
+        again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
+        self._redis: Any = Redis.from_url(
+            url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
+        )
         self._name = shared or self.me
         self._owned: list[str] = []  # to drain, in this order; our own is the last
         self._claimed: set[str] = set()  # those whose former owner's pending entries are ours by now
@@ -96,7 +105,9 @@ class StreamEngine:
                 await pipe.execute()
         except (RedisError, OSError) as error:
             self._made = False  # it may come back empty
+            redis_trouble.failed(USE, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
+        redis_trouble.served(USE)
         if not self.shared:
             self.bytes += size
 
@@ -203,6 +214,7 @@ class StreamEngine:
             if self.shared:
                 if await self._own(self.shared):
                     await self._prepare(self.shared)
+                redis_trouble.served(USE)
                 return
             for raw in await self._redis.smembers(f"{self.prefix}logs"):
                 name = raw.decode()
@@ -213,7 +225,7 @@ class StreamEngine:
                     log.warning("taking over what a dead process left", extra={"stream": name, "records": len(found)})
                     yield found
         except (RedisError, OSError) as error:
-            log.info("Redis does not say what others left", extra={"error": repr(error)})
+            redis_trouble.failed(USE, error)
 
     async def beat(self) -> None:
         """Renew what we hold; what was lost meanwhile (a long pause) is somebody else's now."""
@@ -228,7 +240,7 @@ class StreamEngine:
                     if name == self._name:
                         await self._own(name)
         except (RedisError, OSError) as error:
-            log.info("Redis does not answer", extra={"error": repr(error)})
+            redis_trouble.failed(USE, error)
 
     # -- How it is -----------------------------------------------------------------------------------------
 
@@ -254,7 +266,10 @@ class StreamEngine:
         await self._redis.aclose()
 
     async def asides(self) -> list[Aside]:
-        kept = await self._redis.hvals(f"{self.prefix}aside")
+        try:
+            kept = await self._redis.hvals(f"{self.prefix}aside")
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
         return sorted(map(_decode, kept), key=lambda aside: aside.at)
 
     async def count_asides(self) -> int:
@@ -263,7 +278,10 @@ class StreamEngine:
         return 0
 
     async def drop_aside(self, id: str) -> bool:
-        return bool(await self._redis.hdel(f"{self.prefix}aside", id))
+        try:
+            return bool(await self._redis.hdel(f"{self.prefix}aside", id))
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
 
     async def holds(self, tenant_id: int) -> bool:
         """Streams first: what leaves one meanwhile is stored, or aside by then."""

@@ -16,7 +16,7 @@ from payments.billing import readiness
 from payments.intake import KIND, Order
 from payments.models import Payment
 from queueing import spill
-from registry import database, reach
+from registry import database, identity, reach
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.sync import end_loop
@@ -260,7 +260,7 @@ async def stream_intake(settings, fresh_spill: Path) -> AsyncIterator[Any]:
 
 
 async def _forget(redis: Redis) -> None:
-    if names := [name async for name in redis.scan_iter(f"registry:spill:{KIND}:*")]:
+    if names := [name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{KIND}:*")]:
         await redis.delete(*names)
 
 

@@ -1,0 +1,17 @@
+"""The service's name, made once: what its keys and channels in Redis begin with. A copy of the database keeps it."""
+
+from django.db import migrations
+
+MAKE = """
+CREATE TABLE registry_identity (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    name text DEFAULT left(replace(gen_random_uuid()::text, '-', ''), 12) CHECK (name <> '')
+);
+INSERT INTO registry_identity DEFAULT VALUES;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("registry", "0005_blocked")]
+
+    operations = [migrations.RunSQL(MAKE, "DROP TABLE registry_identity")]
