@@ -44,6 +44,7 @@ def _fail_to_save(client: redis.Redis) -> None:
     client.bgsave()
     while client.info("persistence")["rdb_last_bgsave_status"] != "err":
         pass
+    client.config_set("stop-writes-on-bgsave-error", "yes")
 
 
 def _save_again(client: redis.Redis) -> None:
