@@ -24,7 +24,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, ResponseError
 
 from queueing.spill.frames import pack, unpack
 from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
@@ -38,7 +38,6 @@ ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an a
 BLOCK = 0.4  # seconds that a drain of a shared stream waits for something new; below the limit above
 LOOKED_AT = 1000  # entries per request, where a stream is looked through
 GROUP = "drain"
-USE = "spill"  # in the log, when Redis fails
 FIELD = b"r"
 
 _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
@@ -67,6 +66,7 @@ class StreamEngine:
         self.look_every = min(1.0 if eager else 5.0, hold / 4)
         self._block = int(BLOCK * 1000) if shared and eager else None
         self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._use = shared or "spill"  # in the log, when Redis fails
         self.prefix = f"{identity.prefix()}:spill:{kind}:"
         # A connection that was closed meanwhile is opened anew, at once. What is not answered is not asked again: the library
         # would go on for several times the limit.
@@ -96,6 +96,10 @@ class StreamEngine:
         size = sum(map(len, contents))
         if self.bytes + size > self.limit:
             raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
+        if self.shared and redis_trouble.rests(
+            self._use
+        ):  # there is PostgreSQL; not every payment has to wait for Redis
+            raise Full("the stream cannot be written: Redis did not take the last one")
         try:
             if not self._made:
                 await self._make()
@@ -105,9 +109,9 @@ class StreamEngine:
                 await pipe.execute()
         except (RedisError, OSError) as error:
             self._made = False  # it may come back empty
-            redis_trouble.failed(USE, error)
+            redis_trouble.failed(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
-        redis_trouble.served(USE)
+        redis_trouble.served(self._use)
         if not self.shared:
             self.bytes += size
 
@@ -118,18 +122,25 @@ class StreamEngine:
         self._made = True
 
     async def _prepare(self, name: str) -> None:
-        if not self.shared:
-            await self._redis.sadd(f"{self.prefix}logs", name)
-        try:
-            await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        with suppress(OutOfMemoryError):  # what is there can be drained all the same
+            if not self.shared:
+                await self._redis.sadd(f"{self.prefix}logs", name)
+            try:
+                await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
 
     async def _own(self, name: str) -> bool:
         """Whether it is ours to drain from now on."""
         if name not in self._owned:
-            free = await self._redis.set(f"{self._key(name)}:owner", self.me, nx=True, px=int(self.hold * 1000))
+            owner = f"{self._key(name)}:owner"
+            try:
+                free = await self._redis.set(owner, self.me, nx=True, px=int(self.hold * 1000))
+            except OutOfMemoryError:
+                # A lock is a new key, but to read and remove entries needs no room: draining is what makes some. Two who drain
+                # share the entries, so that only the order between their batches is lost.
+                free = not await self._redis.exists(owner)
             if not free:
                 return False
             if name == self._name:
@@ -214,7 +225,7 @@ class StreamEngine:
             if self.shared:
                 if await self._own(self.shared):
                     await self._prepare(self.shared)
-                redis_trouble.served(USE)
+                redis_trouble.served(self._use)
                 return
             for raw in await self._redis.smembers(f"{self.prefix}logs"):
                 name = raw.decode()
@@ -225,7 +236,7 @@ class StreamEngine:
                     log.warning("taking over what a dead process left", extra={"stream": name, "records": len(found)})
                     yield found
         except (RedisError, OSError) as error:
-            redis_trouble.failed(USE, error)
+            redis_trouble.failed(self._use, error)
 
     async def beat(self) -> None:
         """Renew what we hold; what was lost meanwhile (a long pause) is somebody else's now."""
@@ -240,7 +251,7 @@ class StreamEngine:
                     if name == self._name:
                         await self._own(name)
         except (RedisError, OSError) as error:
-            redis_trouble.failed(USE, error)
+            redis_trouble.failed(self._use, error)
 
     # -- How it is -----------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ import redis
 from redis.asyncio import Redis
 
 from queueing import alone, jobs, schedule, tasks
-from queueing.spill.record import Full, Record
+from queueing.spill.record import STORED, Full, Record
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
 from queueing.work import TABLES
-from registry import embedded, identity
+from registry import embedded, identity, redis_trouble
 from registry.models import Tenant
 from registry.processes import signal_process
 from tests.bed.receiver import Receiver
@@ -177,3 +177,42 @@ async def test_the_stream_refuses_within_a_second_what_redis_does_not_take(
 
     assert took < 1.0 + ANSWER_LIMIT / 4
     await engine.append([record])
+
+
+async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes_later(
+    valkey: embedded.Valkey, trouble: Troubled
+):
+    """Its lock could not be taken, because a lock is a write: what had been accepted waited until somebody made room."""
+    first = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake", drains=False)
+    await first.append([Record("filling", 1, datetime.now(UTC), b"%d" % n) for n in range(20)])
+    later = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake")
+    try:
+        with trouble.of("full"):
+            async for _ in later.adopt():
+                pass
+            found = await later.batch(100)
+            await later.settle(found, [STORED] * len(found))
+
+            assert [item.record.data for item in found if item.record] == [b"%d" % n for n in range(20)]
+            assert await later.waits() == 0
+    finally:
+        await first.close()
+        await later.close()
+
+
+async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
+    valkey: embedded.Valkey, trouble: Troubled
+):
+    engine = StreamEngine(valkey.url, "relayed", limit=10**6, shared="intake", drains=False)
+    record = Record("relayed", 1, datetime.now(UTC), b"x")
+    redis_trouble.forget()
+    try:
+        with trouble.of("no_answer"):
+            asked = time.monotonic()
+            for _ in range(10):
+                with pytest.raises(Full):
+                    await engine.append([record])
+            assert time.monotonic() - asked < 2 * ANSWER_LIMIT
+    finally:
+        await engine.close()
+        redis_trouble.forget()
