@@ -16,8 +16,10 @@ from django.conf import settings
 from redis.exceptions import RedisError
 from rq.exceptions import StopRequested
 
+from queueing.tasks import DRAIN_TIMEOUT
 from queueing.worker import USE, GentleWorker
 from registry import redis_trouble
+from registry.processes import holds_within
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ LOOK_EVERY = 1.0  # seconds between looks whether Redis takes writes
 STEADY = 10.0  # seconds that it must have done so before work goes back to it: a Redis at its limit comes and goes
 PAUSE = 1.0  # seconds before a child that ended is replaced
 STEP = 0.1  # seconds between looks whether we are told to stop
+END_LIMIT = 5.0  # seconds for the child to finish or hand back; `up` kills after 7
 
 type Work = Callable[[], None]
 
@@ -52,6 +55,7 @@ class _Alone:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.child = 0
+        self.started = 0.0
         self.stopping = False
         self._listen_to_signals()
 
@@ -68,7 +72,8 @@ class _Alone:
                 if not self._child_lives():
                     self._start()
                 self._wait(LOOK_EVERY)
-                if redis_trouble.probe_sync(settings.RQ_REDIS_URL):
+                if trouble := redis_trouble.probe_sync(settings.RQ_REDIS_URL):
+                    redis_trouble.noted(USE, trouble)
                     well_since = None
                 elif well_since is None:
                     well_since = time.monotonic()
@@ -84,6 +89,7 @@ class _Alone:
             time.sleep(STEP)
 
     def _start(self) -> None:
+        self.started = time.monotonic()
         self.child = os.fork()
         if not self.child:
             _be_the_child(self.work)
@@ -93,6 +99,8 @@ class _Alone:
             return False
         ended, status = os.waitpid(self.child, os.WNOHANG)
         if not ended:
+            if time.monotonic() - self.started > DRAIN_TIMEOUT:  # as RQ does with a job that hangs
+                os.kill(self.child, signal.SIGKILL)
             return True
         self.child = 0
         if status:
@@ -104,7 +112,9 @@ class _Alone:
         """It finishes what is in flight, or hands it back."""
         if self.child:
             os.kill(self.child, signal.SIGTERM)
-            os.waitpid(self.child, 0)
+            if not holds_within(END_LIMIT, lambda: bool(os.waitpid(self.child, os.WNOHANG)[0])):
+                os.kill(self.child, signal.SIGKILL)
+                os.waitpid(self.child, 0)
             self.child = 0
 
 

@@ -71,14 +71,15 @@ async def _drain(queues: Sequence[str]) -> None:
 
 
 def housekeep() -> None:
-    """All chores on their timetable, one after the other, while Redis cannot bring them. Until killed, or left by its parent."""
+    """All chores on their timetable, one after the other, while Redis cannot bring them. For one shift, or until killed."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_housekeep())
 
 
 async def _housekeep() -> None:
     parent, due = os.getppid(), dict.fromkeys(schedule.CHORES, 0.0)
-    while os.getppid() == parent:
+    end = time.monotonic() + DRAIN_SECONDS
+    while os.getppid() == parent and time.monotonic() < end:
         for name in [name for name, at in due.items() if at <= time.monotonic()]:
             due[name] = time.monotonic() + schedule.CHORES[name]
             try:

@@ -5,6 +5,7 @@ import os
 import signal
 from typing import Any
 
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Worker
 from rq.exceptions import DequeueTimeout, StopRequested
@@ -26,7 +27,10 @@ class GentleWorker(Worker):
     connection_timeout = 2  # seconds for any answer of Redis; longer than the wait above. Three of them fit into a stop
 
     def serve(self) -> None:
-        """RQ's `work` until told to stop; may raise StopRequested then. Raises RedisError, where RQ writes a stack to the log and ends the process."""
+        """RQ's `work`, which raises RedisError where RQ's own writes a stack to the log and ends the process.
+
+        Told to stop, it returns or raises StopRequested.
+        """
         self.bootstrap("WARNING")
         self._install_signal_handlers()
         try:
@@ -43,6 +47,7 @@ class GentleWorker(Worker):
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue]:
         self.set_state(WorkerStatus.IDLE)
         while True:
+            self.find_work()
             self.heartbeat()
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
@@ -54,6 +59,9 @@ class GentleWorker(Worker):
                 assert found
                 found[0].redis_server_version = self.get_redis_server_version()
                 return found
+
+    def find_work(self) -> None:
+        """Before each request for a job."""
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """In the horse. Work that is done is done, whether or not Redis takes note of it."""
@@ -82,6 +90,13 @@ class GentleWorker(Worker):
         except RedisError as error:
             redis_trouble.failed(USE, error)
 
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        try:
+            super().heartbeat(timeout, pipeline)
+        except RedisError:
+            if not self.horse_pid:
+                raise
+
     def subscribe(self) -> None:
         """Nobody sends commands to a worker by way of Redis; its thread would log each try to reach it."""
 
@@ -98,9 +113,8 @@ class DrainWorker(GentleWorker):
 
     drains: tuple[str, ...] = ()
 
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue]:
+    def find_work(self) -> None:
         queue = self.queues[0]
         if not queue.count:
             names = self.drains or tuple(DRAINS)
             queue.enqueue("queueing.tasks.drain", *names, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600)
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
