@@ -145,7 +145,6 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
         relayed = await _spill(batch, spill.relay)
         if not all(isinstance(verdict, Unavailable) for verdict in relayed):
             return relayed
-        log.warning("the stream takes nothing; payments go to PostgreSQL")
     # What waits goes first: a write that overtook it could take an id that was promised to other content.
     ours = await spill.turn(KIND)
     if ours:

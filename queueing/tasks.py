@@ -5,20 +5,22 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import uvloop
 from asgiref.sync import async_to_sync
 
-from queueing import spill
+from queueing import schedule, spill
 from queueing.drain import Drain, Job, forever
-from registry import faults
+from registry import database, faults
 from registry.sync import end_loop
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 900  # of one RQ job; a fresh process now and then keeps memory and connections fresh
 DRAIN_TIMEOUT = DRAIN_SECONDS * 2  # seconds after which RQ takes a drain for stuck and kills it
+CHORE_TIMEOUT = 600  # seconds for one housekeeping task
 PARENT_CHECK = 0.5  # seconds between looks whether the RQ worker above us still lives
 
 DRAINS: dict[str, Callable[[], Job]] = {}
@@ -66,6 +68,26 @@ async def _drain(queues: Sequence[str]) -> None:
         watching.cancel()
         await asyncio.gather(*(drain.job.close() for drain in drains))
         await end_loop()
+
+
+def housekeep() -> None:
+    """All chores on their timetable, one after the other, while Redis cannot bring them. For one shift, or until killed."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_housekeep())
+
+
+async def _housekeep() -> None:
+    parent, due = os.getppid(), dict.fromkeys(schedule.CHORES, 0.0)
+    end = time.monotonic() + DRAIN_SECONDS
+    while os.getppid() == parent and time.monotonic() < end:
+        for name in [name for name, at in due.items() if at <= time.monotonic()]:
+            due[name] = time.monotonic() + schedule.CHORES[name]
+            try:
+                async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
+                    await CHORES[name]()
+            except Exception as error:
+                log.warning("a chore failed", extra={"chore": name, "error": repr(error)})
+        await asyncio.sleep(PARENT_CHECK)
 
 
 def chore(name: str) -> None:

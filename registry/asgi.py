@@ -16,8 +16,10 @@ from django.urls import re_path
 from payments import inline
 from payments.socket_urls import websocket_urlpatterns
 from queueing import broker, spill
-from registry import database, live, proxies, reach, sockets
+from registry import database, identity, live, proxies, reach, sockets
 from registry.handler import LeanHandler
+
+identity.name()  # asked while nothing is served; a process that cannot know it does not start
 
 http = LeanHandler()
 routes = URLRouter([*websocket_urlpatterns, re_path("", sockets.nowhere)])  # type: ignore[arg-type]  # consumers are no views

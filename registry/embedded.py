@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 START_LIMIT = 120.0  # seconds; crash recovery replays up to max_wal_size before the first answer
 STOP_LIMIT = 2.0  # seconds for a clean stop; the log makes a hard one safe, and `up` owes its exit within 10 s
 HARD_STOP_LIMIT = 5.0  # seconds from the hard stop until nothing is left
+TROUBLE_LIMIT = 5.0  # seconds for a Valkey that runs to answer, before a command goes on without it
 ANSWER_LIMIT = 2.0  # seconds for a server on loopback to answer at all
 PORT_TRIES = 5  # somebody may take the port between our look and the server's bind
 LOG_SIZE = 10 * 1024 * 1024  # bytes of an output file before it is set aside at the next start
@@ -147,13 +148,17 @@ class Server:
     def start(self) -> None:
         """Find it running or start it, on the port and with the password it always had. Raises EmbeddedError."""
         with self.place.lock():
-            if self.answers():
+            if self.answers() or self.lives_in_trouble():
                 return
             self.clear_leftovers()
             if not self.answers():
                 self.prepare()
                 self.launch()
                 self.after_start()
+
+    def lives_in_trouble(self) -> bool:
+        """It runs, answers nothing, and is not needed to go on."""
+        return False
 
     def stop(self) -> None:
         """Cleanly within STOP_LIMIT, else hard; nothing is left afterwards."""
@@ -353,6 +358,14 @@ class Valkey(Server):
         except OSError:
             return False
         return f"\r\n{self.folder}\r\n".encode() in reply
+
+    def lives_in_trouble(self) -> bool:
+        """It hangs, loads much, or refuses clients. Nothing waits for it: the service goes on without Redis."""
+        pid = self.pid()
+        if not pid or holds_within(TROUBLE_LIMIT, lambda: self.answers() or self.pid() != pid):
+            return False
+        log.warning("valkey runs as process %d but does not answer; going on without it", pid)
+        return True
 
     def prepare(self) -> None:
         self.binary = self.place.usable(find_valkey())

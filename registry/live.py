@@ -6,7 +6,6 @@ it asks the source every second: pages get slower, not wrong.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,13 +13,10 @@ from contextlib import asynccontextmanager, suppress
 import msgspec
 from channels.layers import get_channel_layer
 
-from registry import reach, telemetry
+from registry import channels, reach, telemetry
 from registry.errors import Unavailable
 
-log = logging.getLogger(__name__)
-
 GROUP = "live"
-PUBLISH_TIMEOUT = 1.0  # seconds; news that Redis does not take in time is found by the hubs' own look
 TELL_EVERY = 0.02  # seconds between messages of one process; what comes meanwhile shares the next
 FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
 TICK = 1.0  # seconds between looks at the source, which find what Redis lost
@@ -82,11 +78,8 @@ class _Teller:
             self.task = None
 
     async def _send(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT):
-                await get_channel_layer().group_send(GROUP, {"type": "live", "data": data})
-        except Exception as error:  # the hubs look for themselves
-            log.debug("live message not sent", extra={"error": repr(error)})
+        with suppress(Exception):  # the hubs look for themselves
+            await channels.send(GROUP, data)
 
 
 _tellers: dict[asyncio.AbstractEventLoop, _Teller] = {}
@@ -243,7 +236,7 @@ class Hub:
         """The tenant's feed. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
         loop = asyncio.get_running_loop()
         if not self._tasks:
-            self._tasks = [loop.create_task(self._listen()), loop.create_task(self._tick())]
+            self._tasks = [loop.create_task(channels.listen(GROUP, self._receive)), loop.create_task(self._tick())]
         # Asked again after each wait: whoever waited beside us may have come, gone and taken the feed along.
         while (feed := self.feeds.get(tenant)) is None:
             opening = self._opening.get(tenant)
@@ -264,18 +257,6 @@ class Hub:
             self.feeds[tenant] = Feed(tenant, position)
         finally:
             del self._opening[tenant]
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                layer = get_channel_layer()
-                channel = await layer.new_channel(GROUP)
-                await layer.group_add(GROUP, channel)
-                while True:
-                    self._receive((await layer.receive(channel))["data"])
-            except Exception as error:
-                log.warning("live messages interrupted", extra={"error": repr(error)})
-                await asyncio.sleep(TICK)
 
     def _receive(self, data: bytes) -> None:
         if self.feeds:

@@ -157,7 +157,6 @@ INSTALLED_APPS = [
     "queueing",
     "payments",
     "django_async_backend",
-    "django_rq",
     "django_htmx",
     "waffle",
     "django.contrib.admin",
@@ -272,17 +271,18 @@ DATABASES["default"]["OPTIONS"] = {
 ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.handler gives connections back itself
 
 REDIS_URL = url("REDIS_URL", required_url("REDIS_URL"), *REDIS)
+# What every name in Redis begins with; empty: the database's own (registry.identity).
+REGISTRY_ID = os.environ.get("REGISTRY_ID", "")
+if REGISTRY_ID and not re.fullmatch(r"[a-z0-9-]{1,40}", REGISTRY_ID):
+    raise ImproperlyConfigured(f"REGISTRY_ID wants up to 40 of a-z, 0-9 and -, got {REGISTRY_ID!r}")
 LIVE_REDIS_URL = url("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_URL), *REDIS)
 RQ_REDIS_URL = url("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL), *REDIS)
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        # Messages know no database numbers: without one in the prefix two services on one Redis hear each other.
-        "CONFIG": {"hosts": [LIVE_REDIS_URL], "prefix": f"registry{urlsplit(LIVE_REDIS_URL).path.replace('/', ':')}"},
+        "BACKEND": "registry.channels.OwnLayer",
+        "CONFIG": {"hosts": [LIVE_REDIS_URL]},
     }
 }
-RQ_QUEUES = {name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900} for name in ("drain", "housekeeping")}
-RQ_SHOW_ADMIN_LINK = False
 
 # Switches between queued and inline (registry.models.Flag); the admin's page of them is payments' own.
 WAFFLE_FLAG_MODEL = "registry.Flag"

@@ -93,8 +93,6 @@ def _database(
     django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """The loop's pool and Django's own connection both see the test database, in every test."""
-    # Other processes' tests number their tenants as we do; their messages must not reach our hub.
-    settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] += f":{settings.DATABASES['default']['NAME']}"
     settings.SPILL_FOLDER = tmp_path_factory.mktemp("spill")  # what theirs left is not ours to store
     with django_db_blocker.unblock():
         yield

@@ -1,33 +1,16 @@
 """How often one address may try to sign up, sign in, or follow an invitation: strangers cost a slow hash each time."""
 
-import asyncio
-import logging
-
-from django.conf import settings
 from django.http import HttpRequest
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 
+from registry import rates
 from registry.errors import TooManyRequests
 from registry.sync import sync_twin
-
-log = logging.getLogger(__name__)
 
 SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # a class of students behind one address, and no more
 CHANGES: RateLimitItem = RateLimitItemPerMinute(60)  # forms of the later steps
 LOGINS: RateLimitItem = RateLimitItemPerMinute(20)  # right and wrong ones
 LETTERS: RateLimitItem = RateLimitItemPerDay(50)  # of one tenant, to people who never asked for one
-WITHIN = 1.0  # seconds for Redis; without it nobody is limited
-
-_limiters: dict[asyncio.AbstractEventLoop, MovingWindowRateLimiter] = {}
-
-
-def _limiter() -> MovingWindowRateLimiter:
-    loop = asyncio.get_running_loop()
-    if loop not in _limiters:
-        _limiters[loop] = MovingWindowRateLimiter(RedisStorage(f"async+{settings.REDIS_URL}", implementation="redispy"))
-    return _limiters[loop]
 
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
@@ -37,13 +20,8 @@ async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
 
 async def count_by(whom: str, item: RateLimitItem, what: str) -> None:
     """One more of `what` by an address or a tenant. Raises TooManyRequests (429)."""
-    try:
-        async with asyncio.timeout(WITHIN):
-            allowed = await _limiter().hit(item, what, whom)
-    except Exception as error:
-        log.warning("rate limiter away, letting requests pass", extra={"error": repr(error)})
-        return
-    if not allowed:
+    counted = await rates.count(item, what, whom)
+    if counted is not None and not counted[0]:
         raise TooManyRequests(f"That was {item.amount} times already. Please try again later.")
 
 

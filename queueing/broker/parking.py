@@ -4,20 +4,17 @@ A wake-up is a hint. Whoever is parked looks again by himself every RECHECK seco
 """
 
 import asyncio
-import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
-from channels.layers import get_channel_layer
 
-log = logging.getLogger(__name__)
+from registry import channels
 
 RECHECK = 1.0  # seconds between looks of somebody who is parked
 SPREAD_EVERY = 0.02  # seconds between messages to other processes; what comes meanwhile shares the next
-SPREAD_TIMEOUT = 1.0  # seconds for Redis to take one
 CHANNEL = "queues"
 
 _ME = os.urandom(8)
@@ -68,7 +65,7 @@ class Lot:
         Look once more after entering: what came before is not told.
         """
         if self._hearing is None:
-            self._hearing = asyncio.get_running_loop().create_task(self._hear())
+            self._hearing = asyncio.get_running_loop().create_task(channels.listen(CHANNEL, self._hear))
         spot = Spot()
         for queue, group in places:
             self._spots.setdefault(queue, {}).setdefault((group, picky), deque()).append(spot)
@@ -111,30 +108,17 @@ class Lot:
         try:
             while self._news:
                 news, self._news = self._news, {}
-                async with asyncio.timeout(SPREAD_TIMEOUT):
-                    await get_channel_layer().group_send(
-                        CHANNEL, {"type": "queues", "data": _encoder.encode((_ME, news))}
-                    )
+                with suppress(Exception):  # they look by themselves
+                    await channels.send(CHANNEL, _encoder.encode((_ME, news)))
                 await asyncio.sleep(SPREAD_EVERY)
-        except Exception as error:
-            log.debug("other processes not told of a push, they look by themselves", extra={"error": repr(error)})
         finally:
             self._spreading = None
 
-    async def _hear(self) -> None:
-        while True:
-            try:
-                layer = get_channel_layer()
-                channel = await layer.new_channel(CHANNEL)
-                await layer.group_add(CHANNEL, channel)
-                while True:
-                    sender, news = _decoder.decode((await layer.receive(channel))["data"])
-                    if sender != _ME:
-                        for queue, messages in news.items():
-                            self.wake(queue, messages)
-            except Exception as error:
-                log.warning("pushes of other processes not heard", extra={"error": repr(error)})
-                await asyncio.sleep(RECHECK)
+    def _hear(self, data: bytes) -> None:
+        sender, news = _decoder.decode(data)
+        if sender != _ME:
+            for queue, messages in news.items():
+                self.wake(queue, messages)
 
     async def close(self) -> None:
         tasks = [task for task in (self._hearing, self._spreading) if task]

@@ -1,9 +1,9 @@
 """The spill in Redis Streams: a stream per process and kind, owned by a lock that lapses when its process dies.
 
-    registry:spill:<kind>:logs           set of the streams' names
-    registry:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
-    registry:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
-    registry:spill:<kind>:aside          hash: what was set aside, by id
+    registry:<service>:spill:<kind>:logs           set of the streams' names
+    registry:<service>:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
+    registry:<service>:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
+    registry:<service>:spill:<kind>:aside          hash: what was set aside, by id
 
 How durable an append is, Redis' `appendfsync` decides: `always`, on the disk before the answer; `everysec`, up to a
 second may be lost with the machine (not with the process). A shared stream has one name for all: everybody appends, and
@@ -22,10 +22,13 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, ResponseError
 
 from queueing.spill.frames import pack, unpack
 from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
+from registry import identity, redis_trouble
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -63,8 +66,14 @@ class StreamEngine:
         self.look_every = min(1.0 if eager else 5.0, hold / 4)
         self._block = int(BLOCK * 1000) if shared and eager else None
         self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.prefix = f"registry:spill:{kind}:"
-        self._redis: Any = Redis.from_url(url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT)
+        self._use = shared or "spill"  # in the log, when Redis fails
+        self.prefix = f"{identity.prefix()}:spill:{kind}:"
+        # A connection that was closed meanwhile is opened anew, at once. What is not answered is not asked again: the library
+        # would go on for several times the limit.
+        again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
+        self._redis: Any = Redis.from_url(
+            url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
+        )
         self._name = shared or self.me
         self._owned: list[str] = []  # to drain, in this order; our own is the last
         self._claimed: set[str] = set()  # those whose former owner's pending entries are ours by now
@@ -87,6 +96,10 @@ class StreamEngine:
         size = sum(map(len, contents))
         if self.bytes + size > self.limit:
             raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
+        if self.shared and redis_trouble.rests(
+            self._use
+        ):  # there is PostgreSQL; not every payment has to wait for Redis
+            raise Full("the stream cannot be written: Redis did not take the last one")
         try:
             if not self._made:
                 await self._make()
@@ -96,7 +109,9 @@ class StreamEngine:
                 await pipe.execute()
         except (RedisError, OSError) as error:
             self._made = False  # it may come back empty
+            redis_trouble.failed(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
+        redis_trouble.served(self._use)
         if not self.shared:
             self.bytes += size
 
@@ -107,18 +122,25 @@ class StreamEngine:
         self._made = True
 
     async def _prepare(self, name: str) -> None:
-        if not self.shared:
-            await self._redis.sadd(f"{self.prefix}logs", name)
-        try:
-            await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        with suppress(OutOfMemoryError):  # what is there can be drained all the same
+            if not self.shared:
+                await self._redis.sadd(f"{self.prefix}logs", name)
+            try:
+                await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
 
     async def _own(self, name: str) -> bool:
         """Whether it is ours to drain from now on."""
         if name not in self._owned:
-            free = await self._redis.set(f"{self._key(name)}:owner", self.me, nx=True, px=int(self.hold * 1000))
+            owner = f"{self._key(name)}:owner"
+            try:
+                free = await self._redis.set(owner, self.me, nx=True, px=int(self.hold * 1000))
+            except OutOfMemoryError:
+                # A lock is a new key, but to read and remove entries needs no room: draining is what makes some. Two who drain
+                # share the entries, so that only the order between their batches is lost.
+                free = not await self._redis.exists(owner)
             if not free:
                 return False
             if name == self._name:
@@ -203,6 +225,7 @@ class StreamEngine:
             if self.shared:
                 if await self._own(self.shared):
                     await self._prepare(self.shared)
+                redis_trouble.served(self._use)
                 return
             for raw in await self._redis.smembers(f"{self.prefix}logs"):
                 name = raw.decode()
@@ -213,7 +236,7 @@ class StreamEngine:
                     log.warning("taking over what a dead process left", extra={"stream": name, "records": len(found)})
                     yield found
         except (RedisError, OSError) as error:
-            log.info("Redis does not say what others left", extra={"error": repr(error)})
+            redis_trouble.failed(self._use, error)
 
     async def beat(self) -> None:
         """Renew what we hold; what was lost meanwhile (a long pause) is somebody else's now."""
@@ -228,7 +251,7 @@ class StreamEngine:
                     if name == self._name:
                         await self._own(name)
         except (RedisError, OSError) as error:
-            log.info("Redis does not answer", extra={"error": repr(error)})
+            redis_trouble.failed(self._use, error)
 
     # -- How it is -----------------------------------------------------------------------------------------
 
@@ -254,7 +277,10 @@ class StreamEngine:
         await self._redis.aclose()
 
     async def asides(self) -> list[Aside]:
-        kept = await self._redis.hvals(f"{self.prefix}aside")
+        try:
+            kept = await self._redis.hvals(f"{self.prefix}aside")
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
         return sorted(map(_decode, kept), key=lambda aside: aside.at)
 
     async def count_asides(self) -> int:
@@ -263,7 +289,10 @@ class StreamEngine:
         return 0
 
     async def drop_aside(self, id: str) -> bool:
-        return bool(await self._redis.hdel(f"{self.prefix}aside", id))
+        try:
+            return bool(await self._redis.hdel(f"{self.prefix}aside", id))
+        except (RedisError, OSError) as error:
+            raise Unavailable("Redis does not answer") from error
 
     async def holds(self, tenant_id: int) -> bool:
         """Streams first: what leaves one meanwhile is stored, or aside by then."""

@@ -17,7 +17,7 @@ from payments.billing import readiness
 from payments.intake import KIND, Order
 from payments.models import Payment
 from queueing import spill
-from registry import access, database, reach
+from registry import access, database, identity, reach
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.sync import end_loop
@@ -224,7 +224,7 @@ async def stream_intake(settings, fresh_spill: Path) -> AsyncIterator[Any]:
 
 
 async def _forget(redis: Redis) -> None:
-    if names := [name async for name in redis.scan_iter(f"registry:spill:{KIND}:*")]:
+    if names := [name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{KIND}:*")]:
         await redis.delete(*names)
 
 

@@ -1,15 +1,19 @@
 """What tests of the message queue begin with."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from queueing.broker import crypto, parking, traffic
+from registry import embedded
 from registry.models import Tenant
+from tests.bed.valkey import own_valkey
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_tenant
 from tests.queueing.mq import Mq, fresh_name
+from tests.queueing.processes import Processes
 
 
 @pytest.fixture
@@ -51,3 +55,18 @@ async def admin(server: str, tenant: Tenant) -> AsyncIterator[Mq]:
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service has a key, k1, to encrypt payloads with."""
     monkeypatch.setattr(crypto, "_ciphers", {"k1": AESGCM(b"k1".ljust(32))})
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[embedded.Valkey]:
+    """One of the tests' own: the others must not be emptied, filled or stopped."""
+    with own_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def start(valkey: embedded.Valkey, tmp_path: Path) -> AsyncIterator[Processes]:
+    """Starts workers and waits until their drains are at work; ends all of them after the test."""
+    found = Processes(valkey, tmp_path / "workers.log")
+    yield found
+    await found.end()

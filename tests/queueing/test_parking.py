@@ -12,7 +12,7 @@ from django.conf import settings
 
 from queueing.broker import directory, groups, manage, parking, pop
 from queueing.broker.pop import Target
-from registry import database
+from registry import channels, database, identity
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, payloads
 
@@ -253,7 +253,7 @@ async def test_pushes_go_on_while_redis_is_away_and_wake_at_home(mq, queue, only
 
     await made(mq, queue)
     async with parked(mq, queue) as [poll]:
-        monkeypatch.setattr(parking, "get_channel_layer", Away)
+        monkeypatch.setattr(channels, "get_channel_layer", Away)
         await mq.push(queue, 1)
 
         async with asyncio.timeout(SOON):
@@ -275,7 +275,6 @@ import asyncio, sys, os, django
 from django.conf import settings
 django.setup()
 settings.DATABASES["default"]["NAME"] = sys.argv[1]
-settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] = sys.argv[2]
 from registry import database
 from queueing.broker import parking, push, traffic
 
@@ -283,7 +282,7 @@ async def main():
     await database.fetch("SELECT 1")
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    await push.push(int(sys.argv[3]), "", [push.Item(sys.argv[4], b"1")])
+    await push.push(int(sys.argv[2]), "", [push.Item(sys.argv[3], b"1")])
     await asyncio.sleep(0.2)
     await traffic.close(); await parking.close(); await database.close()
 
@@ -299,13 +298,12 @@ async def other_process(tenant_id: int, queue: str):
         "-c",
         OTHER,
         settings.DATABASES["default"]["NAME"],
-        settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"],
         str(tenant_id),
         queue,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
-        env=dict(os.environ),
+        env={**os.environ, "REGISTRY_ID": identity.name()},
     )
     while (line := await process.stdout.readline()) and line != b"ready\n":
         pass

@@ -23,6 +23,7 @@ from queueing.spill.draining import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, Lane
 from queueing.spill.file import FileEngine
 from queueing.spill.record import Engine, Full, Record
 from queueing.spill.stream import StreamEngine
+from registry import identity
 from registry.database import fetch
 from registry.errors import Unavailable
 from tests.conftest import eventually
@@ -87,14 +88,14 @@ class Site:
         for lane in self.lanes:
             await lane.close(within=0)
         async with Redis.from_url(settings.REDIS_URL) as redis:
-            if names := [name async for name in redis.scan_iter(f"registry:spill:{self.kind}:*")]:
+            if names := [name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{self.kind}:*")]:
                 await redis.delete(*names)
 
     async def is_empty(self) -> bool:
         if self.engine == "file":
             return not list(self.folder.glob(f"{self.kind}-*"))
         async with Redis.from_url(settings.REDIS_URL) as redis:
-            return not [name async for name in redis.scan_iter(f"registry:spill:{self.kind}:*")]
+            return not [name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{self.kind}:*")]
 
 
 @pytest.fixture(params=["file", "stream"])
@@ -266,7 +267,10 @@ asyncio.run(main())
 async def test_what_a_killed_process_left_is_taken_over_by_a_living_one_and_goes_first(site: Site):
     where = str(site.folder) if site.engine == "file" else settings.REDIS_URL
     process = subprocess.Popen(
-        [sys.executable, "-c", DIES, site.engine, where, site.kind, str(HOLD)], cwd=PROJECT, stdout=subprocess.PIPE
+        [sys.executable, "-c", DIES, site.engine, where, site.kind, str(HOLD)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "REGISTRY_ID": identity.name()},
     )
     assert process.stdout
     await asyncio.to_thread(process.stdout.readline)
@@ -435,7 +439,7 @@ async def test_a_redis_that_lost_everything_is_written_and_read_again():
     await eventually(lambda: database.stored)
 
     async with Redis.from_url(settings.REDIS_URL) as redis:
-        await redis.delete(*[name async for name in redis.scan_iter(f"registry:spill:{kind}:*")])
+        await redis.delete(*[name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{kind}:*")])
     await append(lane, b"after")
 
     await eventually(lambda: database.stored == [b"before", b"after"])
@@ -548,7 +552,7 @@ async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_
     for lane in (*webs, *workers):
         await lane.close(within=0)
     async with Redis.from_url(settings.REDIS_URL) as redis:
-        await redis.delete(f"registry:spill:{kind}:intake", f"registry:spill:{kind}:aside")
+        await redis.delete(f"{identity.prefix()}:spill:{kind}:intake", f"{identity.prefix()}:spill:{kind}:aside")
 
 
 # -- Whose it is -------------------------------------------------------------------------------------------------

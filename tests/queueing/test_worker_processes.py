@@ -2,105 +2,22 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pytest
 import redis
-from django.db import connection
 
 from payments import ledger
-from queueing.models import Worker
 from registry import database, embedded
-from registry.processes import children, parent_of, signal_process
+from registry.processes import parent_of, signal_process
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
+from tests.queueing.processes import alive
 from tests.settling import accept, payments, tries, until_settled
 
-PROJECT = Path(__file__).resolve().parents[2]
 STOP_LIMIT = 7.0  # seconds; `up` kills after that
-START_LIMIT = 90.0  # seconds for a Python with Django and RQ, on a busy machine
 RECOVERY = 120.0  # seconds from a kill to the last settled payment, on a busy machine: silence is noticed after 5
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[embedded.Valkey]:
-    """One of our own: the others must not be emptied."""
-    folder = Path(tempfile.mkdtemp(prefix="registry-test-", dir="/tmp"))
-    folder.chmod(0o711)
-    server = embedded.Valkey(folder)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
-
-
-class WorkerProcess:
-    """`manage.py worker`: the RQ worker, and the horse that drains."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def horse(self) -> int:
-        return next(iter(children(self.pid)), 0)
-
-    async def end(self) -> None:
-        horses = children(self.pid)
-        for pid in (self.pid, *horses):
-            signal_process(pid, signal.SIGKILL)
-        await self.process.wait()
-
-
-@pytest.fixture
-async def start(valkey, tmp_path) -> AsyncIterator:
-    """Starts a worker and waits until its drain is at work; ends all of them after the test."""
-    started: list[WorkerProcess] = []
-    environ = {**os.environ, "DATABASE_URL": _test_database(), "REDIS_URL": valkey.url, "LOG_LEVEL": "WARNING"}
-    log = (tmp_path / "workers.log").open("w")
-
-    async def begin(number: int = 1) -> list[WorkerProcess]:
-        before = len(await alive())
-        fresh = []
-        for _ in range(number):
-            command = (sys.executable, str(PROJECT / "manage.py"), "worker", "--slot", str(len(started) + 1))
-            process = await asyncio.create_subprocess_exec(*command, env=environ, cwd=PROJECT, stdout=log, stderr=log)
-            started.append(WorkerProcess(process))
-            fresh.append(started[-1])
-        await eventually(lambda: _more_at_work(before + number), within=START_LIMIT)
-        return fresh
-
-    yield begin
-    for worker in started:
-        await worker.end()
-    log.close()
-    print((tmp_path / "workers.log").read_text()[-4000:])
-
-
-def _test_database() -> str:
-    settings = connection.settings_dict
-    password = f":{settings['PASSWORD']}" if settings.get("PASSWORD") else ""
-    return f"postgres://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
-
-
-async def alive() -> list[Worker]:
-    try:
-        return [worker async for worker in Worker.async_objects.all().alive()]
-    finally:
-        await database.release()
-
-
-async def _more_at_work(number: int) -> bool:
-    return len(await alive()) >= number
 
 
 async def all_settled_once(tenant, ids, *processors: HttpProcessor, within: float = RECOVERY) -> None:

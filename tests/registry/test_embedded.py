@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from registry import embedded, place, processes, programs
+from tests.bed.valkey import own_valkey
 
 PROJECT = Path(__file__).resolve().parents[2]
 USING = "import sys, time, pathlib; from registry import embedded\nwith embedded.use(pathlib.Path(sys.argv[1]))"
@@ -272,3 +273,16 @@ def test_an_old_postgres_on_the_path_is_refused_by_name(monkeypatch, tmp_path):
 
     with pytest.raises(embedded.EmbeddedError, match="no PostgreSQL: install"):
         programs.find_postgres()
+
+
+def test_a_valkey_that_runs_and_says_nothing_keeps_no_command_from_its_work(monkeypatch):
+    monkeypatch.setattr(embedded, "TROUBLE_LIMIT", 0.2)
+    with own_valkey() as valkey:
+        pid = valkey.pid()
+        os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+
+        valkey.start()
+
+        assert time.monotonic() - started < 10
+        assert valkey.pid() == pid

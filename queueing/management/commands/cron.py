@@ -1,13 +1,42 @@
 """`manage.py cron`: RQ's scheduler, which hands the chores to the housekeeping worker."""
 
-import django_rq
+import contextlib
+import time
+
 from django.core.management.base import BaseCommand
+from redis.exceptions import RedisError
 from rq.cron import CronScheduler
+from rq.exceptions import SchedulerNotFound, StopRequested
 
+from queueing import jobs
 from queueing.schedule import CHORES
-from queueing.tasks import chore
+from queueing.tasks import CHORE_TIMEOUT, chore
+from registry import identity, redis_trouble
 
-CHORE_TIMEOUT = 600  # seconds
+USE = "schedule"  # in the log, when Redis fails
+RETRY = 2.0  # seconds before Redis is tried again; meanwhile the housekeeping worker looks at the clock itself
+
+
+class Scheduler(CronScheduler):
+    """RQ's own, which waits for a Redis that does not serve where RQ's would end."""
+
+    def start(self) -> None:
+        self._install_signal_handlers()
+        try:
+            while True:
+                try:
+                    if self.enqueue_jobs():
+                        self.save()
+                    self.heartbeat()  # and registers, where nobody knows us
+                except RedisError as error:
+                    redis_trouble.failed(USE, error)
+                    time.sleep(RETRY)
+                else:
+                    redis_trouble.served(USE)
+                    time.sleep(self.calculate_sleep_interval())
+        except (StopRequested, KeyboardInterrupt):
+            with contextlib.suppress(RedisError, SchedulerNotFound):
+                self.register_death()
 
 
 class Command(BaseCommand):
@@ -15,15 +44,15 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, **_: object) -> None:
-        scheduler = CronScheduler(connection=django_rq.get_connection("housekeeping"), logging_level="WARNING")
+        scheduler = Scheduler(connection=jobs.connection(), logging_level="WARNING")
         for name, seconds in CHORES.items():
             scheduler.register(
                 chore,
-                "housekeeping",
+                jobs.queue_name("housekeeping"),
                 args=(name,),
                 interval=seconds,
                 job_timeout=CHORE_TIMEOUT,
                 result_ttl=0,
-                name=name,
+                name=f"{identity.name()}:{name}",
             )
         scheduler.start()

@@ -1,11 +1,14 @@
 """`manage.py worker`: an RQ worker, for drains or for housekeeping."""
 
 import os
+import secrets
+import socket
 
-import django_rq
 from django.core.management.base import BaseCommand, CommandParser
 
+from queueing import alone, jobs, tasks
 from queueing.worker import DrainWorker, GentleWorker
+from registry import identity
 
 
 class Command(BaseCommand):
@@ -18,10 +21,23 @@ class Command(BaseCommand):
         parser.add_argument("--housekeeping", action="store_true", help="run scheduled chores instead")
 
     def handle(self, *, slot: int, drain: list[str], housekeeping: bool, **_: object) -> None:
-        name = "housekeeping" if housekeeping else "drain"
-        kind = GentleWorker if housekeeping else DrainWorker
-        connection = django_rq.get_connection(name)
-        worker = kind([django_rq.get_queue(name)], connection=connection, name=f"{name}-{slot}-{os.getpid()}")
-        if isinstance(worker, DrainWorker):
-            worker.drains = tuple(drain)
-        worker.work(logging_level="WARNING")
+        queue = "housekeeping" if housekeeping else "drain"
+        identity.name()  # known before Redis or the database can be away
+        # Unlike any other, also of a container whose process numbers begin anew: RQ refuses a name that is taken.
+        name = f"{identity.name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
+
+        def worker() -> GentleWorker:
+            connection = jobs.connection()
+            kind = GentleWorker if housekeeping else DrainWorker
+            found = kind([jobs.queue(queue, connection)], connection=connection, name=f"{name}-{secrets.token_hex(3)}")
+            if isinstance(found, DrainWorker):
+                found.drains = tuple(drain)
+            return found
+
+        def work() -> None:
+            if housekeeping:
+                tasks.housekeep()
+            else:
+                tasks.drain(*(drain or tasks.DRAINS))
+
+        alone.serve(worker, work)

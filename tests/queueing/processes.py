@@ -1,0 +1,96 @@
+"""`manage.py worker` and `manage.py cron` as processes of a test's own, beside a Valkey of its own."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+
+from queueing.models import Worker
+from queueing.work import TABLES
+from registry import database, embedded
+from registry.processes import children, signal_process
+from tests.conftest import eventually
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_LIMIT = 90.0  # seconds for a Python with Django and RQ, on a busy machine
+
+
+class WorkerProcess:
+    """`manage.py worker`: the RQ worker, and the horse that drains."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def horse(self) -> int:
+        return next(iter(children(self.pid)), 0)
+
+    async def end(self) -> None:
+        horses = children(self.pid)
+        for pid in (self.pid, *horses):
+            signal_process(pid, signal.SIGKILL)
+        await self.process.wait()
+
+
+class Processes:
+    """Starts them, keeps what they log, ends them all."""
+
+    def __init__(self, valkey: embedded.Valkey, log: Path) -> None:
+        self.started: list[WorkerProcess] = []
+        self.environ = {
+            **os.environ,
+            "DATABASE_URL": database_url(),
+            "REDIS_URL": valkey.url,
+            "LOG_LEVEL": "WARNING",
+        }
+        self.path = log
+
+    async def __call__(self, number: int = 1) -> list[WorkerProcess]:
+        """Workers whose drains are at work."""
+        before = len(await alive())
+        fresh = [await self.run("worker", "--slot", str(len(self.started) + 1)) for _ in range(number)]
+        await eventually(lambda: _more_at_work(before + number * len(TABLES)), within=START_LIMIT)
+        return fresh
+
+    async def run(self, *arguments: str, **environ: str) -> WorkerProcess:
+        command = (sys.executable, str(PROJECT / "manage.py"), *arguments)
+        with self.path.open("a") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=self.environ | environ, cwd=PROJECT, stdout=log, stderr=log
+            )
+        self.started.append(WorkerProcess(process))
+        return self.started[-1]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines()
+
+    async def end(self) -> None:
+        for worker in self.started:
+            await worker.end()
+        print("\n".join(self.lines)[-4000:])
+
+
+def database_url() -> str:
+    settings: dict[str, Any] = connection.settings_dict
+    password = f":{settings['PASSWORD']}" if settings.get("PASSWORD") else ""
+    return f"postgres://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
+
+
+async def alive() -> list[Worker]:
+    try:
+        return [worker async for worker in Worker.async_objects.all().alive()]
+    finally:
+        await database.release()
+
+
+async def _more_at_work(number: int) -> bool:
+    return len(await alive()) >= number

@@ -1,0 +1,218 @@
+"""Redis that answers and takes no writes, or answers nothing: work goes on as without it, quietly, and back by itself."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from queueing import alone, jobs, schedule, tasks
+from queueing.spill.record import STORED, Full, Record
+from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
+from queueing.work import TABLES
+from registry import embedded, identity, redis_trouble
+from registry.models import Tenant
+from registry.processes import signal_process
+from tests.bed.receiver import Receiver
+from tests.bed.valkey import Troubled
+from tests.conftest import Api, eventually
+from tests.factories import in_thread, make_processor
+from tests.payments.hooks import endpoint, until
+from tests.payments.refunding import ask, until_all
+from tests.queueing.processes import Processes, WorkerProcess, alive
+from tests.settling import accept, until_settled
+
+LIMIT = 60.0  # seconds for a process to start, or to notice, on a busy machine
+STOP_LIMIT = 7.0  # seconds; `up` kills after that
+
+
+@pytest.fixture
+def trouble(valkey: embedded.Valkey) -> Iterator[Troubled]:
+    with Troubled(valkey) as found:
+        yield found
+
+
+@pytest.fixture
+async def sandbox(tenant: Tenant) -> None:
+    await in_thread(make_processor, tenant, "sandbox")
+
+
+async def everything_goes_on(tenant: Tenant, api: Api) -> None:
+    """A payment is settled, its refund paid, both are told to a webhook endpoint, and events of processors are looked at."""
+    async with Receiver() as receiver:
+        hook = await endpoint(tenant, receiver.url, "payment.succeeded", "refund.returned")
+        [one] = await accept(tenant)
+        await until_settled(tenant, within=LIMIT)
+        status, *_ = await ask(api, one)
+        assert status == 202
+        await until_all(one, "returned")
+        await until(hook, "delivered", count=2)
+    assert {worker.queue for worker in await alive()} >= set(TABLES)
+
+
+async def workers_of_rq(valkey: embedded.Valkey) -> set[str]:
+    async with Redis.from_url(valkey.url, decode_responses=True) as client:
+        return await client.smembers(f"rq:workers:{jobs.queue_name('drain')}")
+
+
+@pytest.mark.parametrize("name", ["full", "no_answer"])
+async def test_a_worker_that_starts_beside_a_redis_in_trouble_does_everything_and_goes_back_to_it_by_itself(
+    tenant, api, sandbox, start: Processes, trouble: Troubled, valkey, name: str
+):
+    with trouble.of(name):
+        [worker] = await start()
+        await everything_goes_on(tenant, api)
+        assert len(start.lines) <= 3, start.lines
+
+    await eventually(lambda: workers_of_rq(valkey), within=alone.STEADY + LIMIT)
+    await everything_goes_on(tenant, api)
+    assert worker.process.returncode is None
+    assert len(start.lines) <= 6, start.lines
+
+
+async def test_a_drain_that_ends_while_redis_is_full_is_followed_by_another(
+    tenant, api, sandbox, start: Processes, trouble: Troubled, valkey
+):
+    [worker] = await start()
+    assert await workers_of_rq(valkey)
+    with trouble.of("full"):
+        before = worker.horse
+        signal_process(before, signal.SIGTERM)  # as at the end of its shift
+        await eventually(lambda: worker.horse not in (0, before), within=LIMIT)
+        await everything_goes_on(tenant, api)
+
+        assert worker.process.returncode is None
+        assert len(start.lines) <= 5, start.lines
+
+
+@pytest.mark.parametrize("name", ["full", "no_answer"])
+async def test_told_to_stop_while_redis_is_in_trouble_a_worker_and_its_child_are_gone_in_time(
+    start: Processes, trouble: Troubled, name: str
+):
+    [before] = await start()  # by a job
+    with trouble.of(name):
+        [after] = await start()  # alone
+        asked = time.monotonic()
+        for worker in (before, after):
+            signal_process(worker.pid, signal.SIGTERM)
+
+        codes = [await asyncio.wait_for(worker.process.wait(), LIMIT) for worker in (before, after)]
+
+        assert codes == [0, 0]
+        assert time.monotonic() - asked < STOP_LIMIT
+        assert not await alive()
+
+
+async def test_chores_are_done_and_nobody_restarts_while_redis_is_full(start: Processes, trouble: Troubled):
+    with trouble.of("full"):
+        housekeeping = await start.run("worker", "--housekeeping", LOG_LEVEL="INFO")
+        cron = await start.run("cron")
+
+        await eventually(lambda: any("ledger proven" in line for line in start.lines), within=LIMIT)
+        await eventually(lambda: any('"use": "schedule"' in line for line in start.lines), within=LIMIT)
+
+        assert (housekeeping.process.returncode, cron.process.returncode) == (None, None)
+        assert sum("Redis is full" in line for line in start.lines) == 2
+
+    def jobs() -> bool:
+        with redis.Redis.from_url(trouble.url) as client:
+            return bool(client.keys(f"rq:cron_job:{identity.name()}:*"))
+
+    await eventually(jobs, within=LIMIT)
+    await _stop(cron)
+
+
+async def _stop(one: WorkerProcess) -> None:
+    signal_process(one.pid, signal.SIGTERM)
+    assert await asyncio.wait_for(one.process.wait(), LIMIT) == 0
+
+
+async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_becomes_of_the_others(monkeypatch):
+    done: list[str] = []
+
+    async def works() -> None:
+        done.append("works")
+
+    async def fails() -> None:
+        done.append("fails")
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(tasks, "CHORES", {"fails": fails, "works": works, "rare": works})
+    monkeypatch.setattr(schedule, "CHORES", {"fails": 0, "works": 0, "rare": 3600})
+
+    task = asyncio.create_task(tasks._housekeep())
+    await eventually(lambda: done.count("fails") == 2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert done[:5] == ["fails", "works", "works", "fails", "works"]
+
+
+# -- The spill in Redis ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def engine(valkey: embedded.Valkey) -> AsyncIterator[StreamEngine]:
+    found = StreamEngine(valkey.url, "trouble", limit=10**6)
+    yield found
+    await found.close()
+
+
+@pytest.mark.parametrize("name", ["full", "read_only", "too_few_replicas", "not_permitted", "no_answer"])
+async def test_the_stream_refuses_within_a_second_what_redis_does_not_take(
+    engine: StreamEngine, trouble: Troubled, name: str
+):
+    record = Record("trouble", 1, datetime.now(UTC), b"before")
+    await engine.append([record])
+
+    with trouble.of(name):
+        asked = time.monotonic()
+        with pytest.raises(Full):
+            await engine.append([record])
+        took = time.monotonic() - asked
+
+    assert took < 1.0 + ANSWER_LIMIT / 4
+    await engine.append([record])
+
+
+async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes_later(
+    valkey: embedded.Valkey, trouble: Troubled
+):
+    """Its lock could not be taken, because a lock is a write: what had been accepted waited until somebody made room."""
+    first = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake", drains=False)
+    await first.append([Record("filling", 1, datetime.now(UTC), b"%d" % n) for n in range(20)])
+    later = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake")
+    try:
+        with trouble.of("full"):
+            async for _ in later.adopt():
+                pass
+            found = await later.batch(100)
+            await later.settle(found, [STORED] * len(found))
+
+            assert [item.record.data for item in found if item.record] == [b"%d" % n for n in range(20)]
+            assert await later.waits() == 0
+    finally:
+        await first.close()
+        await later.close()
+
+
+async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
+    valkey: embedded.Valkey, trouble: Troubled
+):
+    engine = StreamEngine(valkey.url, "relayed", limit=10**6, shared="intake", drains=False)
+    record = Record("relayed", 1, datetime.now(UTC), b"x")
+    redis_trouble.forget()
+    try:
+        with trouble.of("no_answer"):
+            asked = time.monotonic()
+            for _ in range(10):
+                with pytest.raises(Full):
+                    await engine.append([record])
+            assert time.monotonic() - asked < 2 * ANSWER_LIMIT
+    finally:
+        await engine.close()
+        redis_trouble.forget()

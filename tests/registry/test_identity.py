@@ -1,0 +1,183 @@
+"""Two services on one Redis database: nothing of one reaches the other, because every name carries the service's own."""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+from limits import parse
+from redis import Redis
+
+from queueing import jobs
+from queueing.spill.record import Record
+from queueing.spill.stream import StreamEngine
+from registry import channels, identity, rates
+
+
+@pytest.fixture
+def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A process that starts, with a data folder of its own."""
+    monkeypatch.setattr(settings, "REGISTRY_DATA", tmp_path)
+    monkeypatch.setattr(identity, "_known", {})
+    return tmp_path
+
+
+@pytest.fixture
+def as_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Be another service from now on."""
+
+    def become(name: str) -> None:
+        monkeypatch.setattr(settings, "REGISTRY_ID", name)
+        monkeypatch.setattr(rates, "_limiters", {})
+
+    return become
+
+
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = connection.get_connection_params()
+    monkeypatch.setattr(connection, "get_connection_params", lambda: real | {"port": 1})
+
+
+# -- The name ------------------------------------------------------------------------------------------------------
+
+
+def test_the_database_says_it_and_always_the_same(forgotten):
+    first = identity.name()
+    identity._known.clear()
+
+    assert first == identity.name() != ""
+    assert identity.prefix() == f"registry:{first}"
+
+
+def test_every_database_has_its_own(forgotten):
+    make = importlib.import_module("registry.migrations.0006_identity").MAKE
+    with psycopg.connect(**_superuser(), autocommit=True) as conn:
+        conn.execute('DROP DATABASE IF EXISTS "test_second_service"')
+        conn.execute('CREATE DATABASE "test_second_service" TEMPLATE template0')
+    try:
+        with psycopg.connect(**_superuser() | {"dbname": "test_second_service"}, autocommit=True) as conn:
+            conn.execute(make)
+            conn.execute(make)
+            [second] = conn.execute(identity.NAME).fetchall()
+    finally:
+        with psycopg.connect(**_superuser(), autocommit=True) as conn:
+            conn.execute('DROP DATABASE "test_second_service"')
+
+    assert second[0] not in ("", identity.name())
+
+
+def _superuser() -> dict:
+    found = connection.get_connection_params()
+    return {key: found[key] for key in ("host", "port", "user", "password") if key in found} | {"dbname": "postgres"}
+
+
+def test_while_the_database_is_away_the_data_folder_says_it(forgotten, monkeypatch):
+    first = identity.name()
+    identity._known.clear()
+    away(monkeypatch)
+
+    assert identity.name() == first
+
+
+def test_a_database_that_was_never_asked_and_is_away_stops_the_start_and_says_why(forgotten, monkeypatch):
+    away(monkeypatch)
+
+    with pytest.raises(ImproperlyConfigured, match="was never asked from this data folder"):
+        identity.name()
+
+
+def test_the_data_folder_of_another_database_says_nothing(forgotten, monkeypatch):
+    identity.name()
+    identity._known.clear()
+    monkeypatch.setitem(connection.settings_dict, "NAME", "another")
+    away(monkeypatch)
+
+    with pytest.raises(ImproperlyConfigured):
+        identity.name()
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(forgotten, monkeypatch):
+    monkeypatch.setattr(settings, "REGISTRY_DATA", "/proc/nothing")
+
+    assert identity.name()
+
+
+# -- What carries it ---------------------------------------------------------------------------------------------------
+
+
+async def test_live_messages_of_another_service_are_not_heard(as_service, monkeypatch):
+    as_service("one")
+    ours = channels.OwnLayer(hosts=[settings.LIVE_REDIS_URL])
+    as_service("two")
+    theirs = channels.OwnLayer(hosts=[settings.LIVE_REDIS_URL])
+    heard: list[bytes] = []
+    monkeypatch.setattr(channels, "get_channel_layer", lambda: ours)
+    listening = asyncio.create_task(channels.listen("live", heard.append))
+    try:
+        async with asyncio.timeout(10):
+            while not heard:
+                await theirs.group_send("live", {"type": "live", "data": b"theirs"})
+                await ours.group_send("live", {"type": "live", "data": b"ours"})
+                await asyncio.sleep(0.02)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await ours.flush()
+        await theirs.flush()
+
+    assert set(heard) == {b"ours"}
+
+
+async def test_a_stream_of_another_service_is_not_drained(as_service):
+    def engine() -> StreamEngine:
+        return StreamEngine(settings.SPILL_REDIS_URL, "payment", limit=10**6, shared="intake", hold=0.2)
+
+    as_service("one")
+    ours = engine()
+    await ours.append([Record("payment", 1, datetime.now(UTC), b"ours")])
+    as_service("two")
+    theirs = engine()
+    try:
+        await theirs.append([Record("payment", 1, datetime.now(UTC), b"theirs")])
+        async for _ in theirs.adopt():
+            pass
+        found = await theirs.batch(10)
+        assert [item.record.data for item in found if item.record] == [b"theirs"]
+        assert await theirs.waits() == await ours.waits() == 1
+    finally:
+        await ours.close()
+        await theirs.close()
+        with Redis.from_url(settings.SPILL_REDIS_URL) as client:
+            for name in [*client.scan_iter("registry:one:spill:*"), *client.scan_iter("registry:two:spill:*")]:
+                client.delete(name)
+
+
+def test_jobs_of_another_service_are_not_run(as_service):
+    with Redis.from_url(settings.RQ_REDIS_URL) as client:
+        as_service("one")
+        ours = jobs.queue("drain", client)
+        ours.enqueue("queueing.tasks.drain")
+        as_service("two")
+        theirs = jobs.queue("drain", client)
+
+        assert (ours.count, theirs.count) == (1, 0)
+        ours.delete(delete_jobs=True)
+
+
+async def test_what_another_service_counts_against_a_limit_is_not_ours(as_service):
+    limit = parse("1/minute")
+    as_service("one")
+    assert (await rates.count(limit, "login", "192.0.2.1"))[0]
+    assert not (await rates.count(limit, "login", "192.0.2.1"))[0]
+
+    as_service("two")
+
+    assert (await rates.count(limit, "login", "192.0.2.1"))[0]
+    with Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(*client.scan_iter("registry:one:limits*"), *client.scan_iter("registry:two:limits*"))
