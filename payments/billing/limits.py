@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from ipaddress import IPv6Network, ip_address
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -10,6 +11,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from registry.errors import TooManyRequests
+from registry.proxies import plain
 from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,16 @@ def _limiter() -> MovingWindowRateLimiter:
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
     """One more of `what` from the caller's address, as registry.proxies found it. Raises TooManyRequests (429)."""
-    await count_by(request.META.get("REMOTE_ADDR", ""), item, what)
+    await count_by(_home_of(request.META.get("REMOTE_ADDR", "")), item, what)
+
+
+def _home_of(address: str) -> str:
+    """An IPv4 address as it is; of an IPv6 address its first 64 bits, which are what one customer of a provider gets at least."""
+    try:
+        ip = plain(ip_address(address))
+    except ValueError:
+        return address
+    return str(IPv6Network((int(ip), 64), strict=False) if ip.version == 6 else ip)
 
 
 async def count_by(whom: str, item: RateLimitItem, what: str) -> None:
