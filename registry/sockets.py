@@ -1,5 +1,6 @@
 """Websockets before any consumer has them: what is refused at the handshake."""
 
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,5 +34,6 @@ async def _refuse(fault: Problem, scope: dict, send: Callable) -> None:
         return
     response = problem_response(fault)
     headers = [(name.encode(), value.encode()) for name, value in response.items()]
+    headers.append((b"x-request-id", b"%016x" % random.getrandbits(64)))
     await send({"type": "websocket.http.response.start", "status": fault.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": response.content})

@@ -1,10 +1,13 @@
 """How often one address may try to sign up, sign in, or follow an invitation: strangers cost a slow hash each time."""
 
+from ipaddress import IPv6Network, ip_address
+
 from django.http import HttpRequest
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
 
 from registry import rates
 from registry.errors import TooManyRequests
+from registry.proxies import plain
 from registry.sync import sync_twin
 
 SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # a class of students behind one address, and no more
@@ -15,7 +18,16 @@ LETTERS: RateLimitItem = RateLimitItemPerDay(50)  # of one tenant, to people who
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
     """One more of `what` from the caller's address, as registry.proxies found it. Raises TooManyRequests (429)."""
-    await count_by(request.META.get("REMOTE_ADDR", ""), item, what)
+    await count_by(_home_of(request.META.get("REMOTE_ADDR", "")), item, what)
+
+
+def _home_of(address: str) -> str:
+    """An IPv4 address as it is; of an IPv6 address its first 64 bits, which are what one customer of a provider gets at least."""
+    try:
+        ip = plain(ip_address(address))
+    except ValueError:
+        return address
+    return str(IPv6Network((int(ip), 64), strict=False) if ip.version == 6 else ip)
 
 
 async def count_by(whom: str, item: RateLimitItem, what: str) -> None:

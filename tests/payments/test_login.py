@@ -74,6 +74,18 @@ async def test_a_forged_address_does_not_make_anybody_else(olga):
     assert olga.code == 429
 
 
+async def test_the_addresses_of_one_ipv6_network_count_as_one(olga, settings):
+    settings.TRUSTED_PROXIES = (ip_network("127.0.0.1"),)
+    for number in range(2):
+        await signs_in(olga, "a guess", address=f"2001:db8:1:2:{number}::1")
+
+    await signs_in(olga, PASSWORD, address="2001:db8:1:2:9::9")
+    same = olga.code
+    await signs_in(olga, PASSWORD, address="2001:db8:1:3::1")
+
+    assert (same, olga.at) == (429, "/")
+
+
 async def test_behind_a_proxy_the_address_that_it_has_seen_counts(olga, settings):
     settings.TRUSTED_PROXIES = (ip_network("127.0.0.1"),)
     for number in range(2):

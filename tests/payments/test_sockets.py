@@ -253,6 +253,7 @@ async def test_a_handshake_to_no_socket_or_with_a_malformed_host_is_refused(api:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await api.ws_connect(path, headers=headers)
         assert refused.value.status == status
+        assert "X-Request-Id" in refused.value.headers
 
     assert caplog.text == ""
 

@@ -22,7 +22,7 @@ from django.test import Client
 
 from payments import queries
 from payments.models import Payment
-from registry import database, handler, protocol, status
+from registry import database, handler, heads, protocol, status
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually, make_key
 from tests.factories import in_thread, make_payment, make_person, make_tenant
@@ -387,4 +387,5 @@ async def test_a_second_request_on_the_same_connection_has_its_own_time(server: 
 
 
 def test_the_limits_have_the_values_that_operators_were_told():
+    assert (heads.LIMIT, heads.FIELDS) == (65536, 200)
     assert (handler.BODY_TIMEOUT, protocol.HEAD_TIMEOUT, status.CHECK_TIMEOUT) == (20, 10.0, 2.0)
