@@ -8,6 +8,7 @@ from payments.states import Status
 from registry.api import api
 from registry.parameters import TEXT, WHEN, Query, choice, parameters, whole
 
+KEYLESS: list[dict[str, list[str]]] = [{"key": []}, {}]  # a key, or nothing: then as the open tenant
 PAGE: Query = {
     "limit": whole(LIST_LIMIT, least=1, most=PAGE_AT_MOST),
     "cursor": {**TEXT, "description": "`next` of a page"},
@@ -43,6 +44,7 @@ def described(good: str, *problems: int, query: Query | None = None, accepted: s
     texts = {200: good, 202: accepted}
     answers = {n: {"description": text, "content": {"application/json": {}}} for n, text in texts.items() if text}
     return {
+        "security": KEYLESS,
         "responses": answers | {status: _PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
         "parameters": parameters(query or {}),
     }
@@ -54,6 +56,7 @@ api.describe(
     {
         "tags": ["payments"],
         "operationId": "accept_payment",
+        "security": KEYLESS,
         "summary": "Accept a payment: 202 once it is durable",
         "requestBody": {"required": True, "content": _JSON},
         "responses": {
@@ -70,6 +73,7 @@ api.describe(
     {
         "tags": ["payments"],
         "operationId": "accept_batch",
+        "security": KEYLESS,
         "summary": "Accept up to 1,000 payments, one verdict per item",
         "requestBody": {
             "required": True,
@@ -98,6 +102,7 @@ api.describe(
     {
         "tags": ["payments"],
         "operationId": "browse_payments",
+        "security": KEYLESS,
         "summary": "A page of payments with the total; text/csv or application/x-ndjson stream everything",
         "parameters": parameters({name: LIST[name] for name in LIST_FIELDS}),
         "responses": {

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from payments import intake, money, queries
 from payments.errors import AmountRefused, UnknownRefund
-from payments.openapi import described
+from payments.openapi import KEYLESS, described
 from payments.refunds import debts, inline
 from payments.requests import Amount, decode
 from payments.views import payment_id
@@ -69,6 +69,7 @@ api.describe(
     {
         "tags": ["payments"],
         "operationId": "refund_payment",
+        "security": KEYLESS,
         "summary": "Give back a part of a payment, or all that is left of it",
         "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "requestBody": {"required": True, "content": _BODY},

@@ -73,6 +73,7 @@ def says(
 ) -> dict[str, Any]:
     """What ninja cannot know of an operation, with its body and a status other than 200."""
     extra = described(good, *problems, *((400, 413, 415, 422) if body else ()), query=query)
+    del extra["security"]  # a key, always
     if status != 200:
         answer = extra["responses"].pop(200)
         extra["responses"][status] = {"description": good} if status == 204 else answer

@@ -12,6 +12,7 @@ from django.urls import URLResolver, get_resolver
 import registry.urls  # noqa: F401 - every route is there before anybody walks them
 from payments.socket_urls import websocket_urlpatterns
 from queueing.broker import push
+from registry.api import api as description
 from registry.models import Tenant
 from tests.conftest import Api
 from tests.factories import in_thread, make_tenant
@@ -92,6 +93,17 @@ async def test_every_route_is_refused_without_a_key_but_those_that_are_listed(no
 
     assert len(found) > 300
     assert {key: answer for key, (route, answer) in found.items() if not refused(answer, route)} == {}
+
+
+def test_the_description_says_which_operations_want_no_key():
+    described = {
+        (re.sub(r"\{\w+\}", "{}", path).strip("/"), tuple(map(tuple, operation.get("security", [{"key": []}]))))
+        for path, methods in description.get_openapi_schema()["paths"].items()
+        for operation in methods.values()
+    }
+
+    assert {path for path, security in described if security == (("key",), ())} <= AS_THE_OPEN_TENANT
+    assert {path for path, security in described if security == (("key",),)} & (AS_THE_OPEN_TENANT | PUBLIC) == set()
 
 
 async def test_what_is_listed_as_open_exists_and_wants_no_key(nobody: Api):
