@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
+from django.conf import settings
 from django.db import connection
+from django.test import Client
 
-from payments import intake
+from payments import consumers, intake
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, parking, traffic
 from registry import database, reach, refusals
-from registry.models import ApiKey, Tenant
+from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually
-from tests.factories import in_thread
+from tests.factories import in_thread, make_person
+from tests.payments.test_sockets import session_cookie
 from tests.queueing.mq import Mq, fresh_name
 from tests.servers import cut_all, read_only
 
@@ -206,6 +210,45 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
 
     assert first == "connected"
     assert (await health(api))[1] == "the database refuses the statement: SELEKT is refused"
+
+
+async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_missing(
+    server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(consumers, "SESSION_RECHECK", 0.1)
+    cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
+    async with aiohttp.ClientSession(server, cookies=cookies, headers={"Origin": server}) as browser:
+        async with browser.ws_connect("/ws/payments") as socket:
+            await socket.send_json({"type": "ping"})
+            pong = await socket.receive_json()
+            move = "ALTER TABLE {} RENAME TO {}"
+            async with made_and_undone(
+                move.format("registry_membership", "elsewhere"), move.format("elsewhere", "registry_membership")
+            ):
+                await asyncio.sleep(0.5)
+            await in_thread(Membership.objects.filter(tenant=tenant).delete)
+            message = await socket.receive(timeout=5)
+
+    assert pong == {"type": "pong"}
+    assert (message.type, socket.close_code) == (aiohttp.WSMsgType.CLOSE, 4401)
+
+
+async def test_a_page_of_the_admin_says_that_the_database_is_away():
+    move = "ALTER TABLE {} RENAME TO {}"
+
+    def look() -> Any:
+        client = Client()
+        client.force_login(make_person())
+        execute(move.format("payments_payment", "elsewhere"))
+        try:
+            return client.get("/admin/payments/payment/")
+        finally:
+            execute(move.format("elsewhere", "payments_payment"))
+
+    response = await in_thread(look)
+
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert b"The database is away for the moment" in response.content
 
 
 FULL = """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
