@@ -16,19 +16,44 @@ DELETE FROM payments_payment WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)b::
 RETURNING id, correlation_id, closed = 'succeeded', processor_id, requested_at, currency, amount, fee;
 
 -- name: purge_children
--- Everything that hangs on these payments, and what the sandboxes have booked for them.
+-- Everything that hangs on these payments, and what the sandboxes have booked for them. Payment by payment (OFFSET 0 keeps
+-- it so): without statistics one look-up of all takes the primary key and reads all rows of the tenant.
 WITH attempts AS (
-    DELETE FROM payments_attempt WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+    DELETE FROM payments_attempt WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+        SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT c.ctid FROM payments_attempt c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+        ) s
+    ))
 ), events AS (
-    DELETE FROM payments_paymentevent WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+    DELETE FROM payments_paymentevent WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+        SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT c.ctid FROM payments_paymentevent c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+        ) s
+    ))
 ), ledger AS (
-    DELETE FROM payments_ledgerentry WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+    DELETE FROM payments_ledgerentry WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+        SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT c.ctid FROM payments_ledgerentry c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+        ) s
+    ))
 ), refunds AS (
-    DELETE FROM payments_refund WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+    DELETE FROM payments_refund WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+        SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT c.ctid FROM payments_refund c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+        ) s
+    ))
 ), disputes AS (
-    DELETE FROM payments_dispute WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+    DELETE FROM payments_dispute WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+        SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT c.ctid FROM payments_dispute c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+        ) s
+    ))
 ), letters AS (
-    DELETE FROM payments_deadletter WHERE tenant_id = %(tenant)s AND payment_id = ANY(%(ids)b::bigint[])
+    DELETE FROM payments_deadletter WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+        SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT c.ctid FROM payments_deadletter c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+        ) s
+    ))
 ), mine AS MATERIALIZED (
     SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s
 ), sandbox AS (

@@ -258,6 +258,22 @@ async def test_a_purge_that_was_cut_off_leaves_sums_that_agree(api: Api, tenant,
     assert await in_thread(orphans, tenant) == 0
 
 
+LINES = """
+INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at, cause)
+SELECT %(tenant)s, n, 1, 'balance', 1, 'BRL', now(), 'payment' FROM generate_series(1, 10000) n"""
+READ = "SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid))::bigint FROM pg_index WHERE indrelid = %s::regclass"
+
+
+async def test_a_slice_reads_the_rows_of_its_payments_only_though_the_tables_were_never_analysed(tenant):
+    asked = {"tenant": tenant.pk, "ids": list(range(1, 1001)), "correlations": []}
+    async with database.transaction() as conn:  # what is not committed no autovacuum can analyse
+        await database.rows(conn, LINES, {"tenant": tenant.pk})
+        await database.rows(conn, purging.SQL["purge_children"], asked)
+        [[read]] = await database.rows(conn, READ, ["payments_ledgerentry"])
+
+    assert read <= 2 * len(asked["ids"])
+
+
 async def test_a_processor_outlives_the_purge(api: Api, tenant):
     await in_thread(make_processor, tenant, "kept")
 
