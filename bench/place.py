@@ -173,14 +173,16 @@ def stop(popen: subprocess.Popen) -> None:
 
 
 @contextmanager
-def uvicorn(here: Place, name: str, application: str, **environment: str) -> Iterator[Process]:
-    """One web process as the service runs it: uvloop, httptools, no access log."""
+def uvicorn(
+    here: Place, name: str, application: str, *, http: str = "httptools", **environment: str
+) -> Iterator[Process]:
+    """One web process: uvloop, httptools or the protocol that is named, no access log."""
     port = free_port()
     options = [
         "--loop",
         "uvloop",
         "--http",
-        "httptools",
+        http,
         "--no-access-log",
         "--log-level",
         "warning",
@@ -195,7 +197,9 @@ def uvicorn(here: Place, name: str, application: str, **environment: str) -> Ite
 
 @contextmanager
 def web(here: Place) -> Iterator[Process]:
-    with uvicorn(here, "web", "registry.asgi:application") as found:
+    """As the service runs it: with its own bounds on heads."""
+    protocol = "registry.protocol:BoundedProtocol"
+    with uvicorn(here, "web", "registry.asgi:application", http=protocol) as found:
         yield found
 
 
