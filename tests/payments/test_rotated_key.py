@@ -1,5 +1,7 @@
 """A new SECRET_KEY: what was signed and sealed under the old one lives on while that one is a fall-back, and not longer."""
 
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ from tests.factories import in_thread, make_person
 from tests.payments.test_sockets import NO_RIGHT, close_code, payers_socket, read
 from tests.queueing.test_console import session_of
 
+PROJECT = Path(__file__).resolve().parents[2]
 NEW = "n" * 50
 
 
@@ -97,3 +100,13 @@ async def test_who_is_signed_in_stays_so_on_sockets_and_pages(server: str, tenan
             pass
 
     assert (listening, page.status) == ((True, 200) if good else (False, 302))
+
+
+def test_whoever_uses_the_key_knows_its_fall_backs():
+    sources = [path for room in ("registry", "queueing", "payments") for path in (PROJECT / room).rglob("*.py")]
+    users = {
+        path: text for path in sources if re.search(r"settings\.SECRET_KEY\b|channels\.auth", text := path.read_text())
+    }
+
+    assert len(users) >= 2
+    assert [path.name for path, text in users.items() if "SECRET_KEY_FALLBACKS" not in text] == []

@@ -228,6 +228,15 @@ def test_a_command_that_fails_says_no_password(tmp_path: Path):
     assert "hush-hush" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("text", "secret"), SECRETS.values(), ids=SECRETS.keys())
+def test_what_is_clean_stays_as_it_is_when_it_is_cleaned_again(text: str, secret: str):
+    """`up` cleans lines that its parts have cleaned already."""
+    once = redaction.redact(json.dumps({"event": redaction.redact(text)}))
+
+    assert redaction.redact(once) == once
+    assert json.loads(once) == {"event": redaction.redact(text)}
+
+
 class Opaque:
     """An object that a library logs, with a secret in its repr."""
 
