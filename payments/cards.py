@@ -21,7 +21,7 @@ EQUAL = (
 )  # digits in groups of one size, of which the last may be shorter; pairs are clothing sizes and dates
 PRINTED = {(4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 3, 3, 3), (6, 13)}  # and how issuers print what is not of 16 digits
 
-_separator = r"(?:\s{1,4}|\s{0,2}[-._]\s{0,2})"
+_separator = r"(?:\s{1,4}|\s{0,2}[-._/]\s{0,2})"
 _run = re.compile(rf"[0-9](?:{_separator}?[0-9]){{{SHORTEST - 1},}}")
 _group = re.compile(r"[0-9]+")
 _gap = r"[\s._-]{0,3}"
@@ -150,12 +150,13 @@ def _stands_alone(
     follows = groups[last + 1] if last + 1 < len(groups) and between[last] in mine else None
     if follows is None or (not alike and ends >= size and len(follows[0]) != size):
         return True
-    return bool(_ending.match(text, groups[last].end())) or (not alike and _another(groups[last + 1 : last + 5]))
+    return bool(_ending.match(text, groups[last].end())) or (not alike and _another(groups[last + 1 : last + 6]))
 
 
 def _another(groups: list[re.Match[str]]) -> bool:
-    """Whether the next card follows at once, in fours."""
-    return [len(group[0]) for group in groups] == [4] * 4 and _is_issued("".join(group[0] for group in groups))
+    """Whether the next card follows at once, in fours, and then no longer row."""
+    sizes = [len(group[0]) for group in groups]
+    return sizes[:4] == [4] * 4 and sizes[4:] != [4] and _is_issued("".join(group[0] for group in groups[:4]))
 
 
 def _is_card(number: str, text: str) -> bool:

@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 LONGEST = 40  # characters
-EXAMPLE = "1500.00"
+EXAMPLE = "1500"  # taken by every currency
 
 _parts = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]+(?:[., '][0-9]+)*)")
 _separator = re.compile(r"[., ']")
@@ -48,7 +48,7 @@ def _split(text: str, *, decimals: int, lakhs: bool) -> tuple[str, str]:
         whole, _, fraction = text.rpartition(last)
         return _without(whole, kinds[0], lakhs=lakhs), _fraction(fraction, decimals)
     if len(kinds) > 1:
-        raise Unclear(f"has separators that do not go together: write it as {EXAMPLE}")
+        raise Unclear("has separators that do not go together: write it without those of thousands")
     if not decimal:
         return _without(text, last, lakhs=lakhs), ""
     whole, _, fraction = text.partition(last)
@@ -76,7 +76,7 @@ def _without(text: str, separator: str, *, lakhs: bool) -> str:
     """A whole number without its separators of thousands."""
     groups = text.replace(separator, "x")
     if not _thousands.fullmatch(groups) and not (lakhs and _lakhs.fullmatch(groups)):
-        raise Unclear(f"has thousands that are not groups of three digits: write it as {EXAMPLE}")
+        raise Unclear("has thousands that are not groups of three digits: write it without their separators")
     return groups.replace("x", "")
 
 
