@@ -64,7 +64,7 @@ class TenantAdmin(Attaching, Reasoned):
     list_display = ["slug", "name", "state", "mode", "open", "currency", "belongings", "created_at"]
     list_filter = ["status", "mode", "open"]
     search_fields = ["slug", "name"]
-    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "settings")
+    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "patience", "settings")
     # The mode stays: a live tenant that became a sandbox could be purged.
     change_fields = (
         "slug",
@@ -74,6 +74,7 @@ class TenantAdmin(Attaching, Reasoned):
         "currency",
         "open",
         "max_amount",
+        "patience",
         "settings",
         "belongings",
         "created_at",
