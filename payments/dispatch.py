@@ -51,9 +51,7 @@ WORTH_A_CLAIM = 25  # places that became free, after there were too few, before 
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
 SETTLE_LINGER = 0.015  # seconds between commits of outcomes: fewer of them leave the machine time for accepting
-REPEATS = (
-    3  # sends of a payment in doubt that were not answered either, before it is only asked about: each renews the doubt
-)
+REPEAT_AFTER = 0.1  # seconds, doubled with each send without an answer, before a payment in doubt is sent once more
 DOUBTS_KEPT = 100_000  # payments in doubt whose time we remember; one that is forgotten waits once more
 ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
 POLL_STEP = 0.1  # seconds between looks for endpoints whose health call is due
@@ -240,7 +238,7 @@ class Dispatch:
         if looked_up.result is Result.NOT_BOOKED and self._doubt_is_over(claim):
             return never_booked(claim, _ms(started))
         endpoint = self.atlas.endpoints[claim.account.endpoint]
-        if self._doubt(claim).silences > REPEATS or not endpoint.admits(claim.account.id, time.monotonic()):
+        if not self._repeats(claim) or not endpoint.admits(claim.account.id, time.monotonic()):
             return still_in_doubt(claim, looked_up, _ms(started))
         return after_repeat(claim, await self._send(processor, claim), _ms(started))
 
@@ -249,6 +247,11 @@ class Dispatch:
         enough. A worker that was cut off may have sent until SEND_WITHIN after its own claim."""
         limit = claim.account.longest_delay
         return claim.in_doubt_for > limit and time.monotonic() - self._doubt(claim).since > limit
+
+    def _repeats(self, claim: Claim) -> bool:
+        """Whether to send it once more. Each send without an answer renews the doubt: they get rarer until it is over."""
+        doubt = self._doubt(claim)
+        return time.monotonic() - doubt.since >= REPEAT_AFTER * 2 ** min(doubt.silences, 16)
 
     def _doubt(self, claim: Claim) -> "_Doubt":
         return self._doubts.setdefault((claim.tenant_id, claim.payment_id), _Doubt(claim.taken_at, 1))
