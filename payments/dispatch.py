@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -85,9 +85,13 @@ class Dispatch:
         self._taken: list[Claim] = []  # by the claim under way
         self._crowded = False  # the last claim left rows alone for want of places
         self._doubts: dict[tuple[int, int], _Doubt] = {}
+        self._asked: dict[str, asyncio.Task[None]] = {}  # endpoints whose health call is under way
         self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER)
 
     async def close(self) -> None:
+        for task in self._asked.values():
+            task.cancel()
+        await asyncio.gather(*self._asked.values(), return_exceptions=True)
         await self._settlements.finish()
         await self._open.aclose()
 
@@ -350,16 +354,18 @@ class Dispatch:
         await asyncio.sleep(ABANDON_EVERY)
 
     async def _poll(self) -> None:
-        accounts = {account.endpoint: account for account in self.atlas.polled()}
-        if accounts:
-            await asyncio.gather(*(self._ask(accounts[key]) for key in await routing.elect(list(accounts))))
+        """Ask those whose call is due; one that takes its time to answer holds up no other."""
+        accounts = {a.endpoint: a for a in self.atlas.polled() if a.endpoint not in self._asked}
+        for key in await routing.elect(list(accounts)) if accounts else ():
+            self._asked[key] = asyncio.create_task(self._ask(accounts[key]))
+            self._asked[key].add_done_callback(lambda _, key=key: self._asked.pop(key))
         await asyncio.sleep(POLL_STEP)
 
     async def _ask(self, account: Account) -> None:
-        health = await (await self._processor(account)).health(account)
-        if health:
-            self.atlas.endpoints[account.endpoint].said(health, time.monotonic())
-            await routing.note(account.endpoint, health)
+        with suppress(Unavailable):  # the next call says it again
+            if health := await (await self._processor(account)).health(account):
+                self.atlas.endpoints[account.endpoint].said(health, time.monotonic())
+                await routing.note(account.endpoint, health)
 
 
 def _fee(settlement: Settlement) -> int:

@@ -64,7 +64,7 @@ class InlineDispatch(Dispatch):
         self.stands_in = False
         self.wanted: dict[Key, asyncio.Future[Came]] = {}
         self.taken: dict[Key, asyncio.Future[Came]] = {}
-        self._asked: list[Key] = []  # of the claim under way
+        self._named: list[Key] = []  # of the claim under way
 
     @property
     def waiting(self) -> int:
@@ -85,12 +85,12 @@ class InlineDispatch(Dispatch):
     async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> list[Claim]:
         if not self.wanted and not self.stands_in:
             return []
-        self._asked = list(self.wanted)[:limit]
-        self.taken.update({key: self.wanted.pop(key) for key in self._asked})
+        self._named = list(self.wanted)[:limit]
+        self.taken.update({key: self.wanted.pop(key) for key in self._named})
         try:
             return await super().claim(worker_id, limit, room)
         except BaseException:
-            for key in self._asked:
+            for key in self._named:
                 self.answer(key, Came.QUEUED)
             raise
 
@@ -102,14 +102,14 @@ class InlineDispatch(Dispatch):
     async def _claim_due(
         self, conn: AsyncConnection, limit: int, room: dict[int, int], claimed: set[int]
     ) -> list[Claim]:
-        claims = await self._claim_named(conn) if self._asked else []
+        claims = await self._claim_named(conn) if self._named else []
         if self.stands_in and len(claims) < limit:
             claimed = claimed | {claim.payment_id for claim in claims}
             claims += await super()._claim_due(conn, limit - len(claims), room, claimed)
         return claims
 
     async def _claim_named(self, conn: AsyncConnection) -> list[Claim]:
-        asked = self._asked
+        asked = self._named
         parameters = {"tenant": Bigints([t for t, _ in asked]), "correlation": Uuids([c.bytes for _, c in asked])}
         found = await database.rows(conn, NAMED, parameters)
         await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))

@@ -23,7 +23,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from registry import database, telemetry
 from registry.errors import Forbidden, TooManyRequests, Unauthorized
 from registry.fresh import Fresh
-from registry.models import ApiKey, Tenant
+from registry.models import PATIENCE, ApiKey, Tenant
 from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
@@ -190,10 +190,16 @@ async def limit_rate(principal: Principal, cost: int = 1) -> dict[str, str]:
 
 
 async def create_tenant(
-    *, slug: str, name: str = "", currency: str = "BRL", open: bool = False, mode: str = Tenant.Mode.SANDBOX
+    *,
+    slug: str,
+    name: str = "",
+    currency: str = "BRL",
+    open: bool = False,
+    mode: str = Tenant.Mode.SANDBOX,
+    patience: int = PATIENCE,
 ) -> Tenant:
-    """A new tenant. Raises ValidationError for a bad slug or one that is taken."""
-    tenant = Tenant(slug=slug, name=name or slug, currency=currency, open=open, mode=mode)
+    """A new tenant. Raises ValidationError for a bad slug, one that is taken, or a patience out of bounds."""
+    tenant = Tenant(slug=slug, name=name or slug, currency=currency, open=open, mode=mode, patience=patience)
     tenant.clean_fields()
     await tenant.async_save()
     return tenant

@@ -55,6 +55,11 @@ class TenantForm(ReasonedForm):
     def clean_currency(self) -> str:
         return self.cleaned_data["currency"].upper()  # the model knows which there are
 
+    def clean_patience(self) -> int:
+        """Left empty it stays as it is."""
+        given = self.cleaned_data["patience"]
+        return self.instance.patience if given is None else given
+
 
 @admin.register(Tenant)
 class TenantAdmin(Attaching, Reasoned):

@@ -56,6 +56,7 @@ class Tenant(AsyncModelMixin, models.Model):
         help_text="why its payments are refused where it is live, as the sender is told; empty: they are not",
     )
     patience = models.PositiveIntegerField(
+        blank=True,
         default=PATIENCE,
         db_default=PATIENCE,
         validators=[MinValueValidator(1), MaxValueValidator(LONGEST_PATIENCE)],

@@ -12,6 +12,7 @@ class Migration(migrations.Migration):
             model_name="tenant",
             name="patience",
             field=models.PositiveIntegerField(
+                blank=True,
                 db_default=300,
                 default=300,
                 help_text=(
