@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -89,9 +89,10 @@ class Dispatch:
         self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER)
 
     async def close(self) -> None:
-        for task in self._asked.values():
+        asked = list(self._asked.values())
+        for task in asked:
             task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        await asyncio.gather(*asked, return_exceptions=True)
         await self._settlements.finish()
         await self._open.aclose()
 
@@ -358,14 +359,17 @@ class Dispatch:
         accounts = {a.endpoint: a for a in self.atlas.polled() if a.endpoint not in self._asked}
         for key in await routing.elect(list(accounts)) if accounts else ():
             self._asked[key] = asyncio.create_task(self._ask(accounts[key]))
-            self._asked[key].add_done_callback(lambda _, key=key: self._asked.pop(key))
         await asyncio.sleep(POLL_STEP)
 
     async def _ask(self, account: Account) -> None:
-        with suppress(Unavailable):  # the next call says it again
+        try:
             if health := await (await self._processor(account)).health(account):
                 self.atlas.endpoints[account.endpoint].said(health, time.monotonic())
                 await routing.note(account.endpoint, health)
+        except Unavailable:
+            pass  # the next call says it again
+        finally:
+            del self._asked[account.endpoint]
 
 
 def _fee(settlement: Settlement) -> int:

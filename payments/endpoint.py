@@ -67,31 +67,28 @@ class Endpoint(Standing):
 
     def expected_ms(self, account: int, now: float) -> float:
         """How long an answer will take: as measured, or as it said of itself more recently if that is longer."""
-        measured = max(standing.pace.measured_ms(now) for standing in self.of(account))
-        said = self.min_response_ms if self._said(now) and self.polled_at > self.pace.measured_at else 0
-        return max(measured, said)
+        return max(self._said_ms(now), *(standing.pace.measured_ms(now) for standing in self.of(account)))
 
     def is_slow(self, account: Account, now: float) -> bool:
         """Whether an answer would take longer than the tenant's patience, or others are missing for too long."""
-        overdue = any(standing.pace.overdue(now) for standing in self.of(account.id))
-        return overdue or self.expected_ms(account.id, now) > account.patience_ms
+        return bool(self._said_ms(now) > account.patience_ms or self._slow(account, now))
 
     def may_try(self, account: Account, now: float) -> bool:
         """Whether a payment may find out if it is still slow: not while the processor itself says so."""
         if self._said(now) and self.min_response_ms > account.patience_ms:
             return False
-        return all(s.pace.probe_at <= now for s in self._slow(account, now))
+        return all(standing.pace.probe_at <= now for standing in self._slow(account, now))
 
     def trying(self, account: Account, now: float) -> None:
         for standing in self._slow(account, now):
             standing.pace.probing(now)
 
     def _slow(self, account: Account, now: float) -> list[Standing]:
-        return [
-            standing
-            for standing in self.of(account.id)
-            if standing.pace.overdue(now) or standing.pace.measured_ms(now) > account.patience_ms
-        ]
+        return [standing for standing in self.of(account.id) if standing.pace.is_slow(account.patience_ms, now)]
+
+    def _said_ms(self, now: float) -> int:
+        """What it said, unless answers came since."""
+        return self.min_response_ms if self._said(now) and self.polled_at > self.pace.measured_at else 0
 
     def _said(self, now: float) -> bool:
         return now - self.polled_at < SAID_FOR

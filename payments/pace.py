@@ -60,9 +60,12 @@ class Pace:
         """What the latest payments took at least; 0 while too little is known."""
         return max(self._common_ms(), self._waiting_ms(now))
 
-    def overdue(self, now: float) -> bool:
-        """Whether answers are missing for much longer than they usually take."""
-        return bool(self.usual_ms) and self._waiting_ms(now) > max(OVERDUE_MS, OVERDUE_TIMES * self.usual_ms)
+    def is_slow(self, patience_ms: float, now: float) -> bool:
+        """Whether answers take longer than that, or are missing for much longer than they usually take."""
+        waiting = self._waiting_ms(now)
+        if waiting > patience_ms or self._common_ms() > patience_ms:
+            return True
+        return bool(self.usual_ms) and waiting > max(OVERDUE_MS, OVERDUE_TIMES * self.usual_ms)
 
     def probing(self, now: float) -> None:
         """A probe is on its way: no other for a while, which grows."""
@@ -70,11 +73,15 @@ class Pace:
         self.pause = min(self.pause * 2, LONGEST_PAUSE)
 
     def _common_ms(self) -> float:
-        if len(self._latest) < SEVERAL or len({tenant for _, tenant in self._latest}) < self.parties:
+        if len(self._latest) < SEVERAL or (
+            self.parties > 1 and len({tenant for _, tenant in self._latest}) < self.parties
+        ):
             return 0.0
-        return min(ms for ms, _ in self._latest)
+        return min(self._latest)[0]
 
     def _waiting_ms(self, now: float) -> float:
+        if len(self._unanswered) < SEVERAL:
+            return 0.0
         tenants: set[int] = set()
         for n, (began, tenant) in enumerate(itertools.islice(self._unanswered.values(), LOOKED_AT), start=1):
             tenants.add(tenant)

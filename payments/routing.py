@@ -81,16 +81,16 @@ class _Pick(NamedTuple):
 
 def _pick(able: Sequence[Pair], now: float) -> _Pick | None:
     """The cheapest that is quick enough, or that is to be probed; of slow ones the cheapest that is about as fast as any."""
-    quick = any(not e.is_probe(a.id) and not e.is_slow(a, now) for a, e in able)
+    slow: list[Pair] = []
     for account, endpoint in able:
-        if endpoint.is_probe(account.id) or not endpoint.is_slow(account, now):
+        if endpoint.is_probe(account.id):
             return _Pick(account, endpoint)
-        if quick and endpoint.may_try(account, now):
-            return _Pick(account, endpoint, trial=True)
-    if not able:
-        return None
-    fastest = min(e.expected_ms(a.id, now) for a, e in able)
-    return next(_Pick(a, e) for a, e in able if e.expected_ms(a.id, now) <= fastest + a.patience_ms)
+        if not endpoint.is_slow(account, now):
+            tried = (_Pick(a, e, trial=True) for a, e in slow if e.may_try(a, now))
+            return next(tried, _Pick(account, endpoint))
+        slow.append((account, endpoint))
+    fastest = min((e.expected_ms(a.id, now) for a, e in slow), default=0.0)
+    return next((_Pick(a, e) for a, e in slow if e.expected_ms(a.id, now) <= fastest + a.patience_ms), None)
 
 
 def _is_meant(account: Account, wanted: str) -> bool:
