@@ -11,7 +11,7 @@ from registry.http_client import Client, HttpError, NotSent
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds
 HEALTH_TIMEOUT = 4.0  # seconds; a second caller within 5 s is made to wait, and then its answer is old anyway
-CONNECTIONS = 400  # per endpoint: as many as a drain has in flight, for who waits for one uses up the answer's time
+CONNECTIONS = 400  # per endpoint: as many as a worker may have under way there (places.py), for who waits for one uses up the answer's time
 KEEP_ALIVE = 75  # seconds
 LARGEST_ANSWER = 64 * 1024  # bytes
 

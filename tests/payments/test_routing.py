@@ -283,6 +283,20 @@ async def test_answers_that_grow_slow_move_payments_before_any_poll_says_so(tena
     assert all(reason.startswith("default needs ") for reason in reasons)
 
 
+async def test_payments_leave_a_processor_that_does_not_answer_long_before_it_does(tenant, worker, default, fallback):
+    default.says_of_its_health()  # that all is well
+    default.delays(5000)
+    await accept(tenant, SEVERAL)
+    await eventually(lambda: len(default.received) == SEVERAL)
+    await asyncio.sleep(0.31)  # what the tenant's patience is
+
+    await accept(tenant, 20)
+
+    await eventually(lambda: len(fallback.booked) >= 19, within=4)  # one may be a probe
+    assert not default.booked
+    assert len(default.received) <= SEVERAL + 1
+
+
 async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(
     tenant, quick_polls, worker, default, fallback
 ):
