@@ -66,7 +66,7 @@ class _Doubt(NamedTuple):
     """What this worker remembers of a payment in doubt."""
 
     since: float  # of our monotonic clock: when a send of it ended without an answer last
-    silences: int  # sends without an answer
+    silences: int  # sends of this worker without an answer
 
 
 class Dispatch:
@@ -256,10 +256,11 @@ class Dispatch:
     def _repeats(self, claim: Claim) -> bool:
         """Whether to send it once more. Each send without an answer renews the doubt: they get rarer until it is over."""
         doubt = self._doubt(claim)
-        return time.monotonic() - doubt.since >= REPEAT_AFTER * 2 ** min(doubt.silences, 16)
+        pause = REPEAT_AFTER * 2 ** min(doubt.silences - 1, 16) if doubt.silences else 0.0
+        return time.monotonic() - doubt.since >= pause
 
     def _doubt(self, claim: Claim) -> "_Doubt":
-        return self._doubts.setdefault((claim.tenant_id, claim.payment_id), _Doubt(claim.taken_at, 1))
+        return self._doubts.setdefault((claim.tenant_id, claim.payment_id), _Doubt(claim.taken_at, 0))
 
     def _remember_doubt(self, settlement: Settlement) -> None:
         key = (settlement.claim.tenant_id, settlement.claim.payment_id)
