@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from payments import dispatch, routing
 from payments.breaker import Breaker, State
+from payments.dispatch import Dispatch
 from payments.endpoint import Endpoint
 from payments.models import Endpoint as EndpointRow
 from payments.pace import OVERDUE_MS, SEVERAL, next_number
+from payments.places import Places
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.routing import choose
 from registry import database
@@ -295,6 +297,33 @@ async def test_payments_leave_a_processor_that_does_not_answer_long_before_it_do
     await eventually(lambda: len(fallback.booked) >= 19, within=4)  # one may be a probe
     assert not default.booked
     assert len(default.received) <= SEVERAL + 1
+
+
+async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(tenant, default, fallback):
+    await in_thread(lambda: type(tenant).objects.update(patience=60_000))
+    await accept(tenant, 6)
+    job = Dispatch(Places(8, 8))
+
+    first, second = await job.claim(1, 6, {}), await job.claim(1, 6, {})
+    await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 minute', run_at = now()")
+    third = await job.claim(1, 6, {})
+    await job.close()
+
+    assert [claim.account.name for claim in first] == ["default"] * 4
+    assert second == []
+    assert [claim.account.name for claim in third] == ["fallback"] * 2
+    assert {claim.reason for claim in third} == {"default has no place free"}
+
+
+async def test_a_claim_that_fails_holds_no_places(tenant, default):
+    await accept(tenant, 3)
+    job = Dispatch(Places(8, 8))
+
+    with pytest.raises(OverflowError):  # as it is written down
+        await job.claim(2**63, 3, {})
+    await job.close()
+
+    assert job.places.left(tenant.pk, f"http:{default.url}") == 4
 
 
 async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(
