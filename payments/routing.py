@@ -89,8 +89,12 @@ def _pick(able: Sequence[Pair], now: float) -> _Pick | None:
             tried = (_Pick(a, e, trial=True) for a, e in slow if e.may_try(a, now))
             return next(tried, _Pick(account, endpoint))
         slow.append((account, endpoint))
-    fastest = min((e.expected_ms(a.id, now) for a, e in slow), default=0.0)
-    return next((_Pick(a, e) for a, e in slow if e.expected_ms(a.id, now) <= fastest + a.patience_ms), None)
+    if not slow:
+        return None
+    fastest = min(e.expected_ms(a.id, now) for a, e in slow)
+    chosen = next(_Pick(a, e) for a, e in slow if e.expected_ms(a.id, now) <= fastest + a.patience_ms)
+    tried = (_Pick(a, e, trial=True) for a, e in slow if a is not chosen.account and e.may_try(a, now))
+    return next(tried, chosen)
 
 
 def _is_meant(account: Account, wanted: str) -> bool:

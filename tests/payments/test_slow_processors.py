@@ -89,6 +89,19 @@ def test_when_both_are_slow_payments_go_to_the_faster_and_everything_settles():
     assert not played.open
 
 
+@SAYS
+@pytest.mark.parametrize("first", ["default", "fallback"])
+def test_while_all_are_slow_it_is_found_out_which_one_is_quick_again(first, says):
+    """The others have no payments that would tell: some are sent to see."""
+    processors = [
+        Played(name, [Phase(0), Phase(3, 3000), Phase(8)] if name == first else [Phase(0), Phase(3, 900)], says)
+        for name in ("default", "fallback")
+    ]
+    played = Bed(processors, FEES, {1: 100.0}, 20).run()
+
+    assert len(played.sent_to(first, 14, 20)) > 0.95 * 6 * 100
+
+
 def test_a_failing_one_is_left_and_taken_again():
     played = bed([Phase(0), Phase(5, 5, True), Phase(15)], seconds=30).run()
 
