@@ -48,7 +48,9 @@ async def _locked(tenant_id: int) -> list[Rule]:
     """The tenant's rules, which nobody else changes until the transaction ends."""
     mine = Processor.async_objects.select_for_update(of=("self",)).select_related("tenant").filter(tenant_id=tenant_id)
     return [
-        Rule(p.pk, p.name, p.kind, p.url, str(p.fee), p.enabled, options_of(p.options), p.tenant.mode)
+        Rule(
+            p.pk, p.name, p.kind, p.url, str(p.fee), p.enabled, options_of(p.options), p.tenant.mode, p.tenant.patience
+        )
         async for p in mine.order_by("pk")
     ]
 

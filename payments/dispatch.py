@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import NamedTuple
 
 from psycopg import AsyncConnection
 
-from payments import events, money, routing
+from payments import claims, events, money, routing
+from payments.claims import Found, Routed
 from payments.decisions import (
     CERTAIN,
     Claim,
@@ -29,11 +29,11 @@ from payments.decisions import (
     still_in_doubt,
     unknown,
 )
+from payments.places import Places
 from payments.processors import KINDS
 from payments.processors.base import Account, Outcome, Processor, Result
-from payments.routing import Atlas, Road
-from payments.states import OPEN, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
-from queueing.drain import TENANT_ROOM
+from payments.routing import Atlas
+from payments.states import OPEN, SUCCEEDED, UNCERTAIN, Status
 from queueing.work import WorkTable, register
 from registry import database, live, telemetry
 from registry.arrays import Bigints, Texts, unless_empty
@@ -47,48 +47,26 @@ LEASE = 30.0  # seconds; longer than a look-up and a send together, and than any
 SEND_WITHIN = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
 NO_ROAD = 0.5  # seconds before a payment that no processor can take is looked at again; behind many such, longer
 LOOKS = 10  # claims in a row past such payments, so that those behind them need not wait until all had their turn
+WORTH_A_CLAIM = 25  # places that became free, after there were too few, before anything is claimed for them
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
 SETTLE_ROWS = 200  # outcomes per commit: larger ones hold the stream's lock for longer than an accept should wait
 SETTLE_LINGER = 0.015  # seconds between commits of outcomes: fewer of them leave the machine time for accepting
+REPEAT_AFTER = 0.1  # seconds, doubled with each send without an answer, before a payment in doubt is sent once more
 DOUBTS_KEPT = 100_000  # payments in doubt whose time we remember; one that is forgotten waits once more
 ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
-POLL_STEP = 0.25  # seconds between looks for endpoints whose health call is due
+POLL_STEP = 0.1  # seconds between looks for endpoints whose health call is due
 
-_COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
-    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
-    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
-    p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL"""
-# A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
-_JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
-
-DOUBTS = SQL["doubts"].format(columns=_COLUMNS, joins=_JOINS)
+DOUBTS = SQL["doubts"].format(columns=claims.COLUMNS, joins=claims.JOINS)
 SETTLE = SQL["settle"].format(again=SQL["again"])
 
-PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", _COLUMNS, _JOINS))
+PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", claims.COLUMNS, claims.JOINS))
 
 
-class Found(NamedTuple):
-    """A row of a claim, in the order of _COLUMNS."""
+class _Doubt(NamedTuple):
+    """What this worker remembers of a payment in doubt."""
 
-    tenant_id: int
-    payment_id: int
-    correlation_id: UUID
-    amount: int
-    currency: str
-    status: str
-    attempt: int
-    tries_from: int
-    wanted: str
-    doubted_since: datetime
-    created_at: datetime
-    processor_id: int  # of the last attempt, as requested_at: a fresh payment has neither (None)
-    requested_at: datetime
-    doubted_for: float
-    description: str
-    method: dict[str, Any] | None
-    reference: str
-    canceling: bool
-    free: bool  # in doubt, but in no worker's hands that may have been cut off
+    since: float  # of our monotonic clock: when a send of it ended without an answer last
+    silences: int  # sends of this worker without an answer
 
 
 class Dispatch:
@@ -96,15 +74,25 @@ class Dispatch:
 
     table = PAYMENTS
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places | None = None) -> None:
+        self.wake: Callable[[], None] = lambda: None  # the drain puts its own here
         self.atlas = Atlas()
+        self.places = places or Places()
+        self.capacity, self.tenant_room = self.places.places, self.places.of_tenant
         self.worker_id = 0
         self._processors: dict[str, Processor] = {}
         self._open = AsyncExitStack()
-        self._doubts: dict[tuple[int, int], float] = {}  # payments in doubt → since when by our monotonic clock
+        self._taken: list[Claim] = []  # by the claim under way
+        self._crowded = False  # the last claim left rows alone for want of places
+        self._doubts: dict[tuple[int, int], _Doubt] = {}
+        self._asked: dict[str, asyncio.Task[None]] = {}  # endpoints whose health call is under way
         self._settlements: Batcher[Settlement, bool] = Batcher(self._write, max_rows=SETTLE_ROWS, linger=SETTLE_LINGER)
 
     async def close(self) -> None:
+        asked = list(self._asked.values())
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
         await self._settlements.finish()
         await self._open.aclose()
 
@@ -116,14 +104,20 @@ class Dispatch:
         return await database.guarded(lambda: self._claim(limit, room, self.atlas.rooms()))
 
     async def _claim(self, limit: int, room: dict[int, int], narrow: dict[int, int]) -> list[Claim]:
-        async with database.transaction() as conn:
-            claims = await self._claim_doubts(conn, limit, room, narrow)
-            room = room | {tenant: min(few, room.get(tenant, few)) for tenant, few in narrow.items()}
-            if len(claims) < limit:
-                claims += await self._claim_due(conn, limit - len(claims), room, {c.payment_id for c in claims})
-            numbered = await database.rows(conn, SQL["begin"], self._beginnings(claims)) if claims else []
-        self._tell_begun(claims, numbered)
-        return claims
+        self._taken = []
+        try:
+            async with database.transaction() as conn:
+                found = await self._claim_doubts(conn, limit, room, narrow)
+                room = room | {tenant: min(few, room.get(tenant, few)) for tenant, few in narrow.items()}
+                if len(found) < limit:
+                    found += await self._claim_due(conn, limit - len(found), room, {c.payment_id for c in found})
+                numbered = await database.rows(conn, SQL["begin"], self._beginnings(found)) if found else []
+        except BaseException:
+            for claim in self._taken:
+                self._give_back(claim)
+            raise
+        self._tell_begun(found, numbered)
+        return found
 
     async def _claim_doubts(
         self, conn: AsyncConnection, limit: int, room: dict[int, int], narrow: dict[int, int]
@@ -131,72 +125,53 @@ class Dispatch:
         """What is in doubt of tenants that can have nothing, or only a probe, sent now: a look-up needs no road."""
         if not narrow:
             return []
-        rooms = [room.get(tenant, TENANT_ROOM) for tenant in narrow]
+        rooms = [room.get(tenant, self.tenant_room) for tenant in narrow]
         found = await database.rows(conn, DOUBTS, {"tenants": list(narrow), "rooms": rooms, "limit": limit})
-        return self._route(found)[0]
+        return self._route(found).claims
 
     async def _claim_due(
         self, conn: AsyncConnection, limit: int, room: dict[int, int], claimed: set[int]
     ) -> list[Claim]:
-        """What is due and has a road; what has none is postponed, so that it hides nothing."""
-        parameters = {"limit": limit, "room": TENANT_ROOM, "tenants": list(room), "rooms": list(room.values())}
+        """What is due and has a road and a place; what has none is postponed, so that it hides nothing."""
         for look in range(1, LOOKS + 1):
+            left = claims.rooms(room, self.atlas, self.places, limit, time.monotonic())
+            self._crowded = left is not room
+            parameters = {
+                "limit": limit, "room": self.tenant_room, "tenants": list(left), "rooms": list(left.values())
+            }  # fmt: skip
             # Rows that this transaction has locked already are not skipped.
             found = [row for row in await database.rows(conn, PAYMENTS.claim, parameters) if row[1] not in claimed]
             if not found:
                 break
             await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
-            claims, roadless = self._route(found)
-            if roadless:
-                keys = {"tenant": [t for t, _ in roadless], "payment": [p for _, p in roadless]}
-                await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROAD * look})
-            if claims:
-                return claims
+            routed = self._route(found)
+            await self._postpone(conn, routed, NO_ROAD * look)
+            if routed.claims:
+                return routed.claims
         return []
 
-    def _route(self, found: Sequence[database.Row]) -> tuple[list[Claim], list[tuple[int, int]]]:
-        now, at = time.monotonic(), datetime.now(UTC)
-        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-        claims, roadless = [], []
-        for row in map(Found._make, found):
-            fresh = row.status == QUEUED
-            if fresh:
-                road = routing.choose(self.atlas.of(row.tenant_id), wanted=row.wanted, now=now)
-            else:  # sent before, outcome unknown or changed: the same processor, the same requestedAt
-                road = self._same_road(row)
-            if road is None:
-                roadless.append((row.tenant_id, row.payment_id))
-                continue
-            claims.append(
-                Claim(
-                    tenant_id=row.tenant_id,
-                    payment_id=row.payment_id,
-                    correlation_id=row.correlation_id,
-                    amount=row.amount,
-                    currency=row.currency,
-                    status=PROCESSING if fresh or _asked(row) else UNCERTAIN,
-                    was=Status(row.status),
-                    number=row.attempt + 1,
-                    tries=row.attempt + 1 - row.tries_from,
-                    account=road.account,
-                    reason=road.reason,
-                    requested_at=at if fresh else row.requested_at,
-                    in_doubt_since=None if fresh else row.doubted_since,
-                    in_doubt_for=0.0 if fresh else row.doubted_for,
-                    taken_at=now,
-                    created_at=row.created_at,
-                    description=row.description,
-                    method=row.method,
-                    reference="" if fresh else row.reference,
-                    canceling=row.canceling,
-                )
-            )
-        return claims, roadless
+    async def _postpone(self, conn: AsyncConnection, routed: Routed, seconds: float) -> None:
+        if rows := routed.roadless:
+            keys = {"tenant": [r.tenant_id for r in rows], "payment": [r.payment_id for r in rows]}
+            await database.rows(conn, SQL["postpone"], {**keys, "seconds": seconds})
+        if waiting := routed.waiting:
+            keys = {"tenant": [r.tenant_id for r, _ in waiting], "payment": [r.payment_id for r, _ in waiting]}
+            await database.rows(conn, SQL["wait"], {**keys, "seconds": [seconds for _, seconds in waiting]})
 
-    def _same_road(self, row: Found) -> Road | None:
-        account = self.atlas.account(row.tenant_id, row.processor_id)
-        why = "it was asked to look again" if _asked(row) else "the outcome of an earlier send is unknown"
-        return Road(account, f"same processor: {why}") if account else None
+    def _route(self, found: Sequence[database.Row]) -> Routed:
+        at = datetime.now(UTC)
+        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        rows = list(map(Found._make, found))
+        routed = claims.route(rows, self.atlas, self.places, now=time.monotonic(), at=at)
+        self._taken += routed.claims
+        return routed
+
+    def _give_back(self, claim: Claim) -> None:
+        endpoint = claim.account.endpoint
+        self.places.give_back(claim.tenant_id, endpoint)
+        if self._crowded and self.places.left(claim.tenant_id, endpoint) >= WORTH_A_CLAIM:
+            self._crowded = False
+            self.wake()
 
     def _beginnings(self, claims: Sequence[Claim]) -> dict[str, object]:
         return {
@@ -230,23 +205,34 @@ class Dispatch:
         started = time.perf_counter()
         telemetry.TENANT.set(claim.tenant_id)
         telemetry.PAYMENT.set(str(claim.correlation_id))
-        processor = await self._processor(claim.account)
-        if claim.sent_before:
-            settlement = await self._resolve(processor, claim, started)
-        else:
-            outcome = await self._send(processor, claim)
-            settlement = after_send(claim, outcome, _ms(started))
-        await self.settle(settlement)
+        try:
+            processor = await self._processor(claim.account)
+            if claim.sent_before:
+                settlement = await self._resolve(processor, claim, started)
+            else:
+                outcome = await self._send(processor, claim)
+                settlement = after_send(claim, outcome, _ms(started))
+            await self.settle(settlement)
+        finally:
+            self._give_back(claim)
         return settlement.status not in OPEN
 
     async def _send(self, processor: Processor, claim: Claim) -> Outcome:
-        started = time.perf_counter()
-        if time.monotonic() - claim.taken_at > SEND_WITHIN:
+        started, account = time.monotonic(), claim.account
+        if started - claim.taken_at > SEND_WITHIN:
             return Outcome(Result.NOT_BOOKED, code="not_sent_in_time")
-        outcome = await processor.send(claim.order, claim.account)
-        seconds = time.perf_counter() - started
-        self.atlas.endpoints[claim.account.endpoint].answered(healthy=outcome.healthy, seconds=seconds)
-        _send_seconds(claim.account.kind, outcome.result).observe(seconds)
+        endpoint = self.atlas.endpoints[account.endpoint]
+        number = (
+            0 if claim.sent_before else endpoint.sent(account, started)
+        )  # a repeat may be answered without any work
+        try:
+            outcome = await processor.send(claim.order, account)
+        except BaseException:
+            endpoint.lost(number, account)
+            raise
+        now = time.monotonic()
+        endpoint.answered(number, account, claim.payment_id, outcome, ms=(now - started) * 1000, now=now)
+        _send_seconds(account.kind, outcome.result).observe(now - started)
         return outcome
 
     async def _resolve(self, processor: Processor, claim: Claim, started: float) -> Settlement:
@@ -256,16 +242,25 @@ class Dispatch:
             return after_send(claim, looked_up, _ms(started))
         if looked_up.result is Result.NOT_BOOKED and self._doubt_is_over(claim):
             return never_booked(claim, _ms(started))
-        if not self.atlas.endpoints[claim.account.endpoint].admits(time.monotonic()):
+        endpoint = self.atlas.endpoints[claim.account.endpoint]
+        if not self._repeats(claim) or not endpoint.admits(claim.account.id, time.monotonic()):
             return still_in_doubt(claim, looked_up, _ms(started))
         return after_repeat(claim, await self._send(processor, claim), _ms(started))
 
     def _doubt_is_over(self, claim: Claim) -> bool:
         """As of the claim, by the database's clock and by ours that cannot be stepped: what is looked up after it is late
         enough. A worker that was cut off may have sent until SEND_WITHIN after its own claim."""
-        seen = self._doubts.setdefault((claim.tenant_id, claim.payment_id), claim.taken_at)
         limit = claim.account.longest_delay
-        return claim.in_doubt_for > limit and time.monotonic() - seen > limit
+        return claim.in_doubt_for > limit and time.monotonic() - self._doubt(claim).since > limit
+
+    def _repeats(self, claim: Claim) -> bool:
+        """Whether to send it once more. Each send without an answer renews the doubt: they get rarer until it is over."""
+        doubt = self._doubt(claim)
+        pause = REPEAT_AFTER * 2 ** min(doubt.silences - 1, 16) if doubt.silences else 0.0
+        return time.monotonic() - doubt.since >= pause
+
+    def _doubt(self, claim: Claim) -> "_Doubt":
+        return self._doubts.setdefault((claim.tenant_id, claim.payment_id), _Doubt(claim.taken_at, 0))
 
     def _remember_doubt(self, settlement: Settlement) -> None:
         key = (settlement.claim.tenant_id, settlement.claim.payment_id)
@@ -274,7 +269,8 @@ class Dispatch:
         elif settlement.in_doubt_since is None:  # a new send of unknown outcome
             if len(self._doubts) >= DOUBTS_KEPT:
                 self._doubts.pop(next(iter(self._doubts)))
-            self._doubts[key] = time.monotonic()
+            before = self._doubts.get(key)
+            self._doubts[key] = _Doubt(time.monotonic(), before.silences + 1 if before else 1)
 
     async def _processor(self, account: Account) -> Processor:
         found = self._processors.get(account.endpoint)
@@ -360,21 +356,21 @@ class Dispatch:
         await asyncio.sleep(ABANDON_EVERY)
 
     async def _poll(self) -> None:
-        accounts = {account.endpoint: account for account in self.atlas.polled()}
-        if accounts:
-            await asyncio.gather(*(self._ask(accounts[key]) for key in await routing.elect(list(accounts))))
+        """Ask those whose call is due; one that takes its time to answer holds up no other."""
+        accounts = {a.endpoint: a for a in self.atlas.polled() if a.endpoint not in self._asked}
+        for key in await routing.elect(list(accounts)) if accounts else ():
+            self._asked[key] = asyncio.create_task(self._ask(accounts[key]))
         await asyncio.sleep(POLL_STEP)
 
     async def _ask(self, account: Account) -> None:
-        health = await (await self._processor(account)).health(account)
-        if health:
-            self.atlas.endpoints[account.endpoint].said(health)
-            await routing.note(account.endpoint, health)
-
-
-def _asked(row: Found) -> bool:
-    """Whether lifecycle.look_again brought it here: nobody was cut off, but something happened to it there."""
-    return row.status == PROCESSING and row.free
+        try:
+            if health := await (await self._processor(account)).health(account):
+                self.atlas.endpoints[account.endpoint].said(health, time.monotonic())
+                await routing.note(account.endpoint, health)
+        except Unavailable:
+            pass  # the next call says it again
+        finally:
+            del self._asked[account.endpoint]
 
 
 def _fee(settlement: Settlement) -> int:

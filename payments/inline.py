@@ -23,6 +23,7 @@ from payments import dispatch, lifecycle
 from payments.decisions import Claim
 from payments.dispatch import Dispatch
 from payments.intake import Order
+from payments.places import Places
 from queueing.drain import CLAIM_FREE, HEARTBEAT, Drain, forever
 from registry import database, reach, telemetry
 from registry.arrays import Bigints, Uuids
@@ -36,6 +37,9 @@ NAMED = SQL["named"].format(columns=dispatch.PAYMENTS.columns, joins=dispatch.PA
 OPERATION = "payment"  # what its switch is called: `inline.payment`
 NAME = "inline"  # of its Worker row
 ROOM = 100  # payments asked for and not settled yet, per process; what comes on top stays queued
+PLACES = (
+    2 * ROOM + CLAIM_FREE
+)  # payments under way: one processor, which may hold half of them, can have all that were asked for
 WAIT = 5.0  # seconds that a request waits for its payment; longer than most answers, shorter than a caller's patience
 WATCH_EVERY = 0.8  # seconds between looks at the workers' heartbeats
 SHIFT = 900.0  # seconds; then a fresh one begins with the next payment
@@ -57,11 +61,11 @@ class InlineDispatch(Dispatch):
     """The worker's job, for payments by name."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Places(PLACES, PLACES))
         self.stands_in = False
         self.wanted: dict[Key, asyncio.Future[Came]] = {}
         self.taken: dict[Key, asyncio.Future[Came]] = {}
-        self._asked: list[Key] = []  # of the claim under way
+        self._named: list[Key] = []  # of the claim under way
 
     @property
     def waiting(self) -> int:
@@ -82,12 +86,12 @@ class InlineDispatch(Dispatch):
     async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> list[Claim]:
         if not self.wanted and not self.stands_in:
             return []
-        self._asked = list(self.wanted)[:limit]
-        self.taken.update({key: self.wanted.pop(key) for key in self._asked})
+        self._named = list(self.wanted)[:limit]
+        self.taken.update({key: self.wanted.pop(key) for key in self._named})
         try:
             return await super().claim(worker_id, limit, room)
         except BaseException:
-            for key in self._asked:
+            for key in self._named:
                 self.answer(key, Came.QUEUED)
             raise
 
@@ -99,18 +103,18 @@ class InlineDispatch(Dispatch):
     async def _claim_due(
         self, conn: AsyncConnection, limit: int, room: dict[int, int], claimed: set[int]
     ) -> list[Claim]:
-        claims = await self._claim_named(conn) if self._asked else []
+        claims = await self._claim_named(conn) if self._named else []
         if self.stands_in and len(claims) < limit:
             claimed = claimed | {claim.payment_id for claim in claims}
             claims += await super()._claim_due(conn, limit - len(claims), room, claimed)
         return claims
 
     async def _claim_named(self, conn: AsyncConnection) -> list[Claim]:
-        asked = self._asked
+        asked = self._named
         parameters = {"tenant": Bigints([t for t, _ in asked]), "correlation": Uuids([c.bytes for _, c in asked])}
         found = await database.rows(conn, NAMED, parameters)
         await self.atlas.learn({row[0] for row in found}, lambda sql, params: database.rows(conn, sql, params))
-        claims, _ = self._route(found)
+        claims = self._route(found).claims
         ours = {(claim.tenant_id, claim.correlation_id) for claim in claims}
         seen = {(row[0], row[2]) for row in found}
         for key in asked:
@@ -138,7 +142,7 @@ class InlineDrain(Drain):
     job: InlineDispatch
 
     def __init__(self) -> None:
-        super().__init__(InlineDispatch(), capacity=ROOM + CLAIM_FREE, name=NAME)
+        super().__init__(InlineDispatch(), name=NAME)
 
     def ask(self, key: Key) -> asyncio.Future[Came]:
         future = self.job.wanted[key] = asyncio.get_running_loop().create_future()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,8 +22,10 @@ import msgspec
 from payments import routing
 from payments.accounts import Refused, check_fee
 from payments.breaker import Breaker, State
+from payments.endpoint import Endpoint, Standing
 from payments.money import share
-from payments.processors.base import Account
+from payments.pace import next_number
+from payments.processors.base import Account, Health, Outcome, Result
 from registry import database
 from registry.sync import sync_twin
 
@@ -46,6 +49,7 @@ class Rule(msgspec.Struct, frozen=True):
     enabled: bool
     options: dict[str, Any]
     mode: str
+    patience: int  # milliseconds, of the tenant
 
     @property
     def fee_ppm(self) -> int:
@@ -160,8 +164,8 @@ def _option(rule: Rule, option: str, text: str) -> Any:
 async def rules_of(tenant_id: int) -> list[Rule]:
     found = await database.fetch(SQL["rules"], {"tenant": tenant_id})
     return [
-        Rule(pk, name, kind, url, fee, enabled, options_of(options), mode)
-        for pk, name, kind, url, fee, enabled, options, mode in found
+        Rule(pk, name, kind, url, fee, enabled, options_of(options), mode, patience)
+        for pk, name, kind, url, fee, enabled, options, mode, patience in found
     ]
 
 
@@ -223,7 +227,10 @@ def _replay(tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule], sen
             stage.learn(answers[told])
             told += 1
         road = routing.choose(stage.accounts, wanted=one.wanted, now=one.started)
-        choices[one.payment_id] = (road.account.name, road.reason) if road else (WAITS, "no processor can take it")
+        if isinstance(road, routing.Road):
+            choices[one.payment_id] = road.account.name, road.reason
+        else:
+            choices[one.payment_id] = WAITS, "no processor can take it"
     return choices
 
 
@@ -233,18 +240,24 @@ class _Stage:
     def __init__(self, tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule]) -> None:
         was = {rule.id: rule for rule in original}
         accounts = [_account(tenant_id, rule) for rule in rules]
-        endpoints = {a.endpoint: routing.Endpoint(a.endpoint, breaker=_SteadyBreaker()) for a in accounts}
+        endpoints = {a.endpoint: Endpoint(a.endpoint, breaker=_SteadyBreaker()) for a in accounts}
         self.accounts = [(account, endpoints[account.endpoint]) for account in accounts]
-        self._by_id = {account.id: endpoints[account.endpoint] for account in accounts}
+        for account, endpoint in self.accounts:
+            endpoint.accounts[account.id] = Standing(breaker=_SteadyBreaker())
+        self._by_id = {account.id: (account, endpoint) for account, endpoint in self.accounts}
         self._said = {rule.id: _switches(rule) for rule in rules if _switches(rule) != _switches(was[rule.id])}
         for processor, (delay, failing) in self._said.items():
-            self._by_id[processor].min_response_ms, self._by_id[processor].failing = delay, failing
+            _, endpoint = self._by_id[processor]
+            endpoint.said(Health(failing, delay), inf)  # an edit says how it answers from now on
 
     def learn(self, sent: Sent) -> None:
-        endpoint = self._by_id.get(sent.processor_id)
-        if endpoint is not None and sent.processor_id not in self._said:  # an edit says how it answers from now on
-            healthy = sent.outcome not in ("not_booked", "unknown")
-            endpoint.answered(healthy=healthy, seconds=(sent.latency_ms or 0) / 1000, now=_ended(sent))
+        if sent.processor_id not in self._by_id or sent.processor_id in self._said:
+            return
+        account, endpoint = self._by_id[sent.processor_id]
+        result = Result(sent.outcome)
+        healthy = result not in (Result.NOT_BOOKED, Result.UNKNOWN)
+        outcome, ms = Outcome(result, healthy=healthy), float(sent.latency_ms or 0)
+        endpoint.answered(next_number(), account, sent.payment_id, outcome, ms=ms, now=_ended(sent))
 
 
 class _SteadyBreaker(Breaker):
@@ -273,6 +286,7 @@ def _account(tenant_id: int, rule: Rule) -> Account:
         enabled=rule.enabled,
         endpoint=f"{rule.kind}:{rule.url or rule.id}",
         mode=rule.mode,
+        patience_ms=rule.patience,
     )
 
 

@@ -1,12 +1,15 @@
-"""Which processor, and why: by health, breaker, response-time trend and fee. Sending is dispatch's matter."""
+"""Which processor, and why: the cheapest that works and answers in time. What is known of each is in endpoint.py."""
 
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-from payments.breaker import Breaker, State
+from payments.breaker import State
+from payments.endpoint import Endpoint
 from payments.processors import KINDS
 from payments.processors.base import Account, Health
 from registry import database
@@ -16,69 +19,13 @@ SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")
 
 FRESH = 0.5  # seconds that a tenant's accounts are used before they are read again; a switch works within that
 POLL_EVERY = 5.05  # seconds between health calls to one endpoint, of all workers together (it allows one in 5 s)
-SLOW_MS = 150  # expected answers up to this are worth no dearer fee
-WORTH_MS = 400  # a dearer processor must be expected to be at least so much faster
-TREND_WEIGHT = 0.2  # of the newest answer in the moving average
 SYNC_EVERY = 0.5  # seconds between writing what this worker saw and reading what others saw
-
-
-# -- What is known of an endpoint -----------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """One address, as this worker sees it and as all workers share it."""
-
-    key: str
-    breaker: Breaker = field(default_factory=Breaker)
-    failing: bool = False
-    min_response_ms: int = 0
-    trend_ms: float = 0.0
-    measured_at: float = 0.0
-    polled_at: float = 0.0
-    known_state: State = State.CLOSED  # as the database had it last
-
-    @property
-    def expected_ms(self) -> float:
-        """How long an answer will take: what it measured itself, or said of itself more recently."""
-        return (
-            max(self.trend_ms, self.min_response_ms)
-            if self.measured_at >= self.polled_at
-            else float(self.min_response_ms)
-        )
-
-    def allows(self, now: float) -> bool:
-        return not self.failing and self.breaker.allows(now)
-
-    def admits(self, now: float) -> bool:
-        """`allows`, for whoever then sends: where that is a probe, it is the only one."""
-        if not self.allows(now):
-            return False
-        if self.breaker.is_probe():
-            self.breaker.probing(now)
-        return True
-
-    def answered(self, *, healthy: bool, seconds: float, now: float | None = None) -> None:
-        """Learn from an answer; `now` is of who replays what was long ago."""
-        now = time.monotonic() if now is None else now
-        if healthy:
-            self.breaker.succeeded()
-            self.failing = False
-            self.trend_ms += (seconds * 1000 - self.trend_ms) * TREND_WEIGHT
-            self.measured_at = now
-        else:
-            self.breaker.failed(now)
-
-    def said(self, health: Health) -> None:
-        """Learn from its health call."""
-        now = time.monotonic()
-        if self.failing and not health.failing:
-            self.breaker.recovered(now)
-        self.failing, self.min_response_ms = health.failing, health.min_response_ms
-        self.polled_at = now
+SHARED_EVERY = 5.0  # seconds between looks for addresses where several tenants have accounts
 
 
 # -- The choice ------------------------------------------------------------------------------------------
+
+type Pair = tuple[Account, Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,41 +36,90 @@ class Road:
     reason: str
 
 
-def choose(accounts: Sequence[tuple[Account, Endpoint]], *, wanted: str = "", now: float) -> Road | None:
-    """The cheapest healthy processor, unless a dearer one is expected to be much faster. None: wait, never fail.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The processor that it should go to has no place free, and its tenant's patience lasts for so many seconds more."""
 
-    `accounts` are the tenant's, cheapest first; `wanted` restricts them to one name, else those only by name are left out.
+    seconds: float
+
+
+def choose(
+    accounts: Sequence[Pair],
+    *,
+    wanted: str = "",
+    now: float,
+    waited: float = 0.0,
+    full: Callable[[Account], bool] = lambda account: False,
+) -> Road | Wait | None:
+    """The cheapest processor that answers within the tenant's patience. None: there is none to send to, which is no failure.
+
+    `accounts` are the tenant's, cheapest first; `wanted` restricts them to one name, else those only by name are left out;
+    `waited` is for how many seconds the payment has been due.
     """
-    able = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and e.allows(now)]
-    if not able:
+    able = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and e.allows(a.id, now)]
+    picked = _pick(able, now)
+    if picked and full(picked.account):
+        patience = picked.account.patience_ms / 1000
+        if waited < patience:
+            return Wait(patience - waited)
+        picked = _pick([(a, e) for a, e in able if not full(a)], now)
+    if not picked:
         return None
-    account, endpoint = able[0]
-    reason = _why_first(accounts, account, wanted)
-    if not wanted and endpoint.expected_ms > SLOW_MS and not endpoint.breaker.is_probe():
-        faster = min(able[1:], key=lambda pair: pair[1].expected_ms, default=None)
-        if faster and endpoint.expected_ms - faster[1].expected_ms > WORTH_MS and not faster[1].breaker.is_probe():
-            reason = (
-                f"{account.name} needs {endpoint.expected_ms:.0f} ms, {faster[0].name} {faster[1].expected_ms:.0f} ms"
-            )
-            account, endpoint = faster
-    if endpoint.breaker.is_probe():
-        endpoint.breaker.probing(now)
-        reason = f"probe: is {account.name} well again?"
-    return Road(account, reason)
+    reason = _reason(accounts, picked, wanted, now)
+    picked.endpoint.probing(picked.account.id, now)
+    if picked.trial:
+        picked.endpoint.trying(picked.account, now)
+    return Road(picked.account, reason)
+
+
+class _Pick(NamedTuple):
+    account: Account
+    endpoint: Endpoint
+    trial: bool = False  # it was slow: the payment finds out whether it still is
+
+
+def _pick(able: Sequence[Pair], now: float) -> _Pick | None:
+    """The cheapest that is quick enough, or that is to be probed; of slow ones the cheapest that is about as fast as any."""
+    slow: list[Pair] = []
+    for account, endpoint in able:
+        if endpoint.is_probe(account.id):
+            return _Pick(account, endpoint)
+        if not endpoint.is_slow(account, now):
+            tried = (_Pick(a, e, trial=True) for a, e in slow if e.may_try(a, now))
+            return next(tried, _Pick(account, endpoint))
+        slow.append((account, endpoint))
+    if not slow:
+        return None
+    fastest = min(e.expected_ms(a.id, now) for a, e in slow)
+    chosen = next(_Pick(a, e) for a, e in slow if e.expected_ms(a.id, now) <= fastest + a.patience_ms)
+    tried = (_Pick(a, e, trial=True) for a, e in slow if a is not chosen.account and e.may_try(a, now))
+    return next(tried, chosen)
 
 
 def _is_meant(account: Account, wanted: str) -> bool:
     return account.name == wanted if wanted else not account.only_by_name
 
 
-def _why_first(accounts: Sequence[tuple[Account, Endpoint]], chosen: Account, wanted: str) -> str:
+def _reason(accounts: Sequence[Pair], picked: _Pick, wanted: str, now: float) -> str:
+    account, endpoint, trial = picked
+    if endpoint.is_probe(account.id) or trial:
+        return f"probe: is {account.name} {'fast' if trial else 'well'} again?"
     if wanted:
         return "asked for by name"
-    passed = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and a.fee_ppm < chosen.fee_ppm]
+    passed = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and a.fee_ppm < account.fee_ppm]
     if not passed:
-        return f"cheapest, {chosen.fee_ppm / 10_000:g} % fee"
-    account, endpoint = passed[0]
-    return f"{account.name} {'is failing' if endpoint.failing else 'has its breaker open'}"
+        return f"cheapest, {account.fee_ppm / 10_000:g} % fee"
+    cheaper, its = passed[0]
+    if its.failing:
+        return f"{cheaper.name} is failing"
+    if its.is_probe(cheaper.id):
+        return f"{cheaper.name} has its breaker open"
+    if not its.is_slow(cheaper, now):
+        return f"{cheaper.name} has no place free"
+    return (
+        f"{cheaper.name} needs {its.expected_ms(cheaper.id, now):.0f} ms, "
+        f"{account.name} {endpoint.expected_ms(account.id, now):.0f} ms"
+    )
 
 
 # -- Accounts and endpoints of the tenants at work ----------------------------------------------------------
@@ -136,6 +132,7 @@ class Atlas:
         self.endpoints: dict[str, Endpoint] = {}
         self._accounts: dict[int, list[Account]] = {}
         self._read_at: dict[int, float] = {}
+        self._looked_at = -SHARED_EVERY  # for who shares an address
 
     async def learn(
         self, tenants: set[int], fetch: Callable[..., Awaitable[list[database.Row]]] = database.fetch
@@ -149,16 +146,28 @@ class Atlas:
         for row in await fetch(SQL["accounts"], {"tenants": stale}):
             account = _account(row)
             found[account.tenant_id].append(account)
-            self.endpoints.setdefault(account.endpoint, Endpoint(account.endpoint))
-            if not _polled(account):
-                self._ask_switch(account)
-        self._accounts.update(found)
+        before = len(self.endpoints)
+        self.know(found, now)
+        if len(self.endpoints) > before or now - self._looked_at >= SHARED_EVERY:
+            for (key,) in await fetch(SQL["shared"], {"keys": list(self.endpoints)}):
+                self.endpoints[key].is_shared()
+            self._looked_at = now
         self._read_at.update(dict.fromkeys(stale, now))
 
-    def _ask_switch(self, account: Account) -> None:
+    def know(self, accounts: dict[int, list[Account]], now: float) -> None:
+        """Route by these accounts of these tenants from now on; each tenant's cheapest comes first."""
+        for account in chain(*accounts.values()):
+            self.endpoints.setdefault(account.endpoint, Endpoint(account.endpoint))
+            if not _polled(account):
+                self._ask_switch(account, now)
+        self._accounts.update(accounts)
+
+    def _ask_switch(self, account: Account, now: float) -> None:
         # It has no health call: what the switch says is what a poll would have said just now.
-        endpoint = self.endpoints[account.endpoint]
-        endpoint.min_response_ms, endpoint.polled_at = int(account.number("delay")), time.monotonic()
+        endpoint, delay = self.endpoints[account.endpoint], int(account.number("delay"))
+        if delay != endpoint.min_response_ms:
+            endpoint.said(Health(endpoint.failing, delay), now)
+        endpoint.polled_at = now
 
     def of(self, tenant: int) -> list[tuple[Account, Endpoint]]:
         """The tenant's accounts, cheapest first, with their endpoints."""
@@ -171,17 +180,30 @@ class Atlas:
         """One account per endpoint that has a health call."""
         return list({a.endpoint: a for accounts in self._accounts.values() for a in accounts if _polled(a)}.values())
 
-    def rooms(self) -> dict[int, int]:
+    def rooms(self, now: float | None = None) -> dict[int, int]:
         """Tenants that can have only so many payments sent now: one while a probe is due, none while nothing is allowed."""
-        now = time.monotonic()
+        now = time.monotonic() if now is None else now
         rooms = {}
         for tenant, accounts in self._accounts.items():
-            able = [
-                self.endpoints[a.endpoint] for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(now)
-            ]
-            if all(endpoint.breaker.is_probe() for endpoint in able):
+            able = [a for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(a.id, now)]
+            if all(self.endpoints[a.endpoint].is_probe(a.id) for a in able):
                 rooms[tenant] = min(len(able), 1)
         return rooms
+
+    def usable(self, now: float) -> dict[int, set[str]]:
+        """By tenant, the addresses where payments may be sent now."""
+        return {
+            tenant: {a.endpoint for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(a.id, now)}
+            for tenant, accounts in self._accounts.items()
+        }
+
+    async def hear(self) -> None:
+        """Read what the workers of payments learned, and tell them nothing: for who sends something else there."""
+        rows = await database.fetch(SQL["heard"], {"keys": list(self.endpoints)})
+        for endpoint in self.endpoints.values():
+            endpoint.breaker.changed = False  # nobody writes it down
+        for row in rows:
+            self._adopt(*row)
 
     async def share(self) -> None:
         """Write what this worker learned, read what others did: breakers, trends, health."""
@@ -193,7 +215,7 @@ class Atlas:
             "keys": [e.key for e in mine],
             "breakers": [str(e.breaker.state) if e.breaker.changed else "" for e in mine],
             "failures": [e.breaker.failures for e in mine],
-            "trends": [float(e.trend_ms) if e.measured_at else None for e in mine],
+            "trends": [float(e.pace.usual_ms) if e.pace.measured_at else None for e in mine],
         }
         for breaker in changed:  # before the write: what changes while it is under way is for the next one
             breaker.changed = False
@@ -203,20 +225,19 @@ class Atlas:
             for breaker in changed:
                 breaker.changed = True
             raise
-        for key, failing, minimum, breaker, polled_ago in rows:
-            self._adopt(self.endpoints[key], failing, minimum, State(breaker), polled_ago)
+        for row in rows:
+            self._adopt(*row)
 
-    def _adopt(self, endpoint: Endpoint, failing: bool, minimum: int, state: State, polled_ago: float | None) -> None:
-        now = time.monotonic()
+    def _adopt(self, key: str, failing: bool, minimum: int, breaker: str, polled_ago: float | None) -> None:
+        now, endpoint, state = time.monotonic(), self.endpoints[key], State(breaker)
         if polled_ago is not None and now - polled_ago > endpoint.polled_at + 0.01:
-            endpoint.said(Health(failing, minimum))
-            endpoint.polled_at = now - polled_ago
+            endpoint.said(Health(failing, minimum), now - polled_ago)
         fresher = endpoint.breaker.changed  # while this was read; it is written next
         if state is not endpoint.known_state and state is not endpoint.breaker.state and not fresher:
             if state is State.OPEN:
                 endpoint.breaker.trip(now)
             elif state is State.CLOSED:
-                endpoint.breaker.reset()
+                endpoint.closed(now)
             endpoint.breaker.changed = False
         endpoint.known_state = state
 
@@ -229,6 +250,7 @@ def _polled(account: Account) -> bool:
 def _account(row: database.Row) -> Account:
     names = (
         "id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint", "mode", "sealed", "plan_ppm",
+        "patience_ms",
     )  # fmt: skip
     fields = dict(zip(names, row, strict=True))
     if not isinstance(fields["options"], dict):  # typed in by people: one tenant's slip must not stop all

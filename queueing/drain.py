@@ -66,13 +66,22 @@ class Wakes(Protocol):
     wake: Callable[[], None]
 
 
-class Drain:
-    """One at work: a Worker row that beats, a listener that wakes it, and up to CAPACITY rows in flight."""
+@runtime_checkable
+class Roomy(Protocol):
+    """A job that says how many rows may be in flight, in all and of one tenant."""
 
-    def __init__(self, job: Job, *, capacity: int = CAPACITY, name: str = "") -> None:
+    capacity: int
+    tenant_room: int
+
+
+class Drain:
+    """One at work: a Worker row that beats, a listener that wakes it, and up to `capacity` rows in flight."""
+
+    def __init__(self, job: Job, *, capacity: int | None = None, name: str = "") -> None:
         self.job = job
         self.name = name or job.table.queue  # of its Worker row
-        self.capacity = capacity
+        usual, self.tenant_room = (job.capacity, job.tenant_room) if isinstance(job, Roomy) else (CAPACITY, TENANT_ROOM)
+        self.capacity = usual if capacity is None else capacity
         self.in_flight: dict[asyncio.Task, Item] = {}
         self.per_tenant: Counter[int] = Counter()
         self.finished = self.failed = 0
@@ -153,7 +162,7 @@ class Drain:
                 await asyncio.sleep(AWAY)
 
     def _room(self) -> dict[int, int]:
-        return {tenant: TENANT_ROOM - used for tenant, used in self.per_tenant.items() if used}
+        return {tenant: self.tenant_room - used for tenant, used in self.per_tenant.items() if used}
 
     def _start(self, item: Item) -> None:
         task = asyncio.get_running_loop().create_task(self.job.handle(item))
@@ -166,7 +175,7 @@ class Drain:
         self.per_tenant[item.tenant_id] -= 1
         if self.capacity - len(self.in_flight) >= min(CLAIM_FREE, self.capacity):
             self._free.set()
-        if self.per_tenant[item.tenant_id] == TENANT_ROOM - CLAIM_FREE:
+        if self.per_tenant[item.tenant_id] == self.tenant_room - CLAIM_FREE:
             self._wake.set()  # its room was full, so the last claim may have left rows of it alone
         if task.cancelled():
             return

@@ -23,7 +23,7 @@ from limits import RateLimitItem, parse
 from registry import database, rates, reach, telemetry
 from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized, Unavailable
 from registry.fresh import Fresh
-from registry.models import ApiKey, Tenant
+from registry.models import PATIENCE, ApiKey, Tenant
 from registry.sync import endings, sync_twin
 
 NOTE_LIMIT = 1.0  # seconds that a loop's end waits for uses of keys to be written down
@@ -224,10 +224,16 @@ def rate_of(text: str) -> RateLimitItem:
 
 
 async def create_tenant(
-    *, slug: str, name: str = "", currency: str = "BRL", open: bool = False, mode: str = Tenant.Mode.SANDBOX
+    *,
+    slug: str,
+    name: str = "",
+    currency: str = "BRL",
+    open: bool = False,
+    mode: str = Tenant.Mode.SANDBOX,
+    patience: int = PATIENCE,
 ) -> Tenant:
-    """A new tenant. Raises ValidationError for a bad slug or one that is taken."""
-    tenant = Tenant(slug=slug, name=name or slug, currency=currency, open=open, mode=mode)
+    """A new tenant. Raises ValidationError for a bad slug, one that is taken, or a patience out of bounds."""
+    tenant = Tenant(slug=slug, name=name or slug, currency=currency, open=open, mode=mode, patience=patience)
     tenant.clean_fields()
     await tenant.async_save()
     return tenant

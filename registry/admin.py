@@ -55,6 +55,11 @@ class TenantForm(ReasonedForm):
     def clean_currency(self) -> str:
         return self.cleaned_data["currency"].upper()  # the model knows which there are
 
+    def clean_patience(self) -> int:
+        """Left empty it stays as it is."""
+        given = self.cleaned_data["patience"]
+        return self.instance.patience if given is None else given
+
 
 @admin.register(Tenant)
 class TenantAdmin(Attaching, Reasoned):
@@ -64,7 +69,7 @@ class TenantAdmin(Attaching, Reasoned):
     list_display = ["slug", "name", "state", "mode", "open", "currency", "belongings", "created_at"]
     list_filter = ["status", "mode", "open"]
     search_fields = ["slug", "name"]
-    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "settings")
+    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "patience", "settings")
     # The mode stays: a live tenant that became a sandbox could be purged.
     change_fields = (
         "slug",
@@ -74,6 +79,7 @@ class TenantAdmin(Attaching, Reasoned):
         "currency",
         "open",
         "max_amount",
+        "patience",
         "settings",
         "belongings",
         "created_at",

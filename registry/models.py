@@ -3,7 +3,7 @@
 from typing import Self
 
 from django.conf import settings
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
@@ -13,6 +13,8 @@ from waffle.models import AbstractUserFlag
 
 from registry.currencies import known_currency
 
+PATIENCE = 300  # milliseconds
+LONGEST_PATIENCE = 60_000  # milliseconds
 SLUG = RegexValidator(r"^[a-z0-9][a-z0-9-]{0,62}\Z", "lower-case letters, digits and hyphens, at most 63")
 
 
@@ -52,6 +54,16 @@ class Tenant(AsyncModelMixin, models.Model):
         db_default="",
         blank=True,
         help_text="why its payments are refused where it is live, as the sender is told; empty: they are not",
+    )
+    patience = models.PositiveIntegerField(
+        blank=True,
+        default=PATIENCE,
+        db_default=PATIENCE,
+        validators=[MinValueValidator(1), MaxValueValidator(LONGEST_PATIENCE)],
+        help_text=(
+            "Milliseconds for which a lower fee is worth waiting: a payment goes to the cheapest processor that answers "
+            "within it."
+        ),
     )
     settings = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)

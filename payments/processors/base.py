@@ -27,17 +27,26 @@ class Result(StrEnum):
     CANCELED = "canceled"  # it was canceled there and will never be booked
 
 
+WORKED = frozenset({Result.BOOKED, Result.REQUIRES_ACTION, Result.CANCELED})
+
+
 class Outcome(msgspec.Struct, frozen=True):
-    """The answer of a processor. `healthy` is what it says about the processor, for its breaker."""
+    """The answer of a processor, and what it says about the processor, for routing."""
 
     result: Result
     code: str = ""
-    healthy: bool = True
+    healthy: bool = True  # False: the processor did not do its work, whether for this payment's sake or for all
+    turned_away: bool = False  # it is this account that it refuses: nothing is said of the processor
     outage: bool = False  # it is the processor that cannot, whoever asks
     retry_after: float = 0.0  # seconds that the processor asked for
     reference: str = ""  # what the processor calls it
     fee: int | None = None  # minor units that it kept, where it says; else the account's share is taken
     action: dict[str, Any] | None = None  # REQUIRES_ACTION: what is to be done, for the payment page
+
+    @property
+    def works(self) -> bool:
+        """Whether the processor did its work. A refused payment, or account, proves neither that nor its opposite."""
+        return self.healthy and self.result in WORKED
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +111,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "sandbox"  # of its tenant
     sealed: bytes | None = None
     plan_ppm: int = 0  # parts per million of the amount that its tenant's plan leaves with us, through Connect
+    patience_ms: int = 300  # of its tenant: for how long a lower fee is worth waiting
 
     @property
     def secrets(self) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from registry.http_client import Client, HttpError, NotSent
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds
 HEALTH_TIMEOUT = 4.0  # seconds; a second caller within 5 s is made to wait, and then its answer is old anyway
-CONNECTIONS = 400  # per endpoint: as many as a drain has in flight, for who waits for one uses up the answer's time
+CONNECTIONS = 400  # per endpoint: as many as a worker may have under way there (places.py), for who waits for one uses up the answer's time
 KEEP_ALIVE = 75  # seconds
 LARGEST_ANSWER = 64 * 1024  # bytes
 
 # The request was refused as such: sending it again would get the same answer.
 DECLINED = frozenset({400, 402, 406, 410, 413, 415, 451})
-# Turned away before booking; whether to blame the payment or the account, another try may go through.
-TURNED_AWAY = frozenset({401, 403, 404, 405, 407, 421, 426, 500})
+# Turned away before booking, for the account's sake: another try may go through, and others' payments have nothing to fear.
+TURNED_AWAY = frozenset({401, 403, 404, 405, 407, 421, 426})
 OVERLOADED = frozenset({425, 429})
 
 
@@ -101,7 +101,9 @@ def judge(status: int, body: bytes, retry_after: str | None) -> Outcome:
             Result.NOT_BOOKED, code=f"http_{status}", healthy=False, outage=True, retry_after=min(wait, 60.0)
         )
     if status in TURNED_AWAY:
-        return Outcome(Result.NOT_BOOKED, code=f"http_{status}", healthy=False, outage=status == 500)
+        return Outcome(Result.NOT_BOOKED, code=f"http_{status}", turned_away=True)
+    if status == 500:
+        return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False, outage=True)
     if status in DECLINED:
         return Outcome(Result.DECLINED, code=f"http_{status}")
     return Outcome(Result.UNKNOWN, code=f"http_{status}", healthy=False)

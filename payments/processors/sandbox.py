@@ -64,14 +64,14 @@ class SandboxProcessor:
                 return Outcome(Result.BOOKED, code="http_200" if fresh else "already_booked")
         except TimeoutError:
             return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
-        except Unavailable:
-            return Outcome(Result.UNKNOWN, code="sandbox_away", healthy=False)
+        except Unavailable:  # it is our database that is away
+            return Outcome(Result.UNKNOWN, code="sandbox_away")
 
     async def look_up(self, order: Order, account: Account) -> Outcome:
         try:
             found = await database.fetch(SQL["look_up"], {"processor": account.id, "correlation": order.correlation_id})
         except Unavailable:
-            return Outcome(Result.UNKNOWN, code="sandbox_away", healthy=False)
+            return Outcome(Result.UNKNOWN, code="sandbox_away")
         return Outcome(Result.BOOKED, code="looked_up") if found else Outcome(Result.NOT_BOOKED, code="not_there_yet")
 
     async def health(self, account: Account) -> Health:
@@ -93,7 +93,7 @@ class SandboxProcessor:
         except TimeoutError:
             return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
         except Unavailable:
-            return Outcome(Result.UNKNOWN, code="sandbox_away", healthy=False)
+            return Outcome(Result.UNKNOWN, code="sandbox_away")
         if not booked:
             return Outcome(Result.DECLINED, code="no_such_payment")
         return Outcome(Result.BOOKED, code="http_200", reference=_reference(debt))
@@ -102,7 +102,7 @@ class SandboxProcessor:
         try:
             found = await database.fetch(SQL["look_up_refund"], {"processor": [account.id], "refund": [debt.refund_id]})
         except Unavailable:
-            return Outcome(Result.UNKNOWN, code="sandbox_away", healthy=False)
+            return Outcome(Result.UNKNOWN, code="sandbox_away")
         if not found:
             return Outcome(Result.NOT_BOOKED, code="not_there_yet")
         return Outcome(Result.BOOKED, code="looked_up", reference=_reference(debt))

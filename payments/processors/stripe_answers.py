@@ -128,20 +128,20 @@ def failure(error: Exception) -> Outcome:
         case stripe.RateLimitError():
             return _away(code_of(error) or "rate_limit", retry_after=_seconds(_header(error.headers, "retry-after")))
         case stripe.AuthenticationError() | stripe.PermissionError():
-            return _away(code_of(error) or f"http_{error.http_status}")
+            return _turned_away(code_of(error) or f"http_{error.http_status}")
         case stripe.IdempotencyError():  # the key was used with other content: whatever came of that, this was not done
             return Outcome(Result.NOT_BOOKED, code="idempotency_error")
         case stripe.InvalidRequestError():
             code = code_of(error)
             if code in ACCOUNTS_FAULT or (not code and error.http_status == 404):  # no such address at all
-                return _away(code or "http_404")
+                return _turned_away(code or "http_404")
             return Outcome(Result.DECLINED, code=code or "invalid_request")
         case stripe.StripeError():
             if _header(error.headers, "idempotent-replayed") == "true":
                 return Outcome(Result.NOT_BOOKED, code="replayed_error")  # the old answer: nothing was done now
             return Outcome(Result.UNKNOWN, code=code_of(error) or f"http_{error.http_status}", healthy=False)
         case Unusable() | Sealed():
-            return _away(str(error) if isinstance(error, Unusable) else "sealed")
+            return _turned_away(str(error) if isinstance(error, Unusable) else "sealed")
         case Problem():  # the order itself, before anything was sent
             return Outcome(Result.DECLINED, code="amount_refused")
     return Outcome(Result.UNKNOWN, code="garbage", healthy=False)
@@ -162,6 +162,11 @@ def _not_heard(error: Exception) -> Outcome:
 
 def _away(code: str, *, retry_after: float = 0.0) -> Outcome:
     return Outcome(Result.NOT_BOOKED, code=code, healthy=False, outage=True, retry_after=retry_after)
+
+
+def _turned_away(code: str) -> Outcome:
+    """It is the account; its payments wait until somebody puts that right, as in an outage."""
+    return Outcome(Result.NOT_BOOKED, code=code, turned_away=True, outage=True)
 
 
 def _header(headers: Any, name: str) -> str:

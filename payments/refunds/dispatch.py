@@ -135,7 +135,9 @@ class RefundDispatch:
         for row in found:
             account = self.atlas.account(row.tenant_id, row.processor_id)
             # What is in doubt is asked about whether or not anything may be sent.
-            if account is None or (row.status == OWED and not self.atlas.endpoints[account.endpoint].admits(now)):
+            if account is None or (
+                row.status == OWED and not self.atlas.endpoints[account.endpoint].admits(account.id, now)
+            ):
                 roadless.append(row)
             else:
                 claims.append(_claimed(row, account, at, now))
@@ -169,12 +171,13 @@ class RefundDispatch:
         return await self.settle(verdict) and verdict.status in CLOSED
 
     async def _send(self, processor: GivesBack, claim: Claim) -> Outcome:
-        started = time.perf_counter()
-        if time.monotonic() - claim.taken_at > SEND_WITHIN:
+        started, account = time.monotonic(), claim.account
+        if started - claim.taken_at > SEND_WITHIN:
             return Outcome(Result.NOT_BOOKED, code="not_sent_in_time")
-        outcome = await processor.refund(claim.debt, claim.account)
-        seconds = time.perf_counter() - started
-        self.atlas.endpoints[claim.account.endpoint].answered(healthy=outcome.healthy, seconds=seconds)
+        outcome = await processor.refund(claim.debt, account)
+        now = time.monotonic()
+        endpoint = self.atlas.endpoints[account.endpoint]
+        endpoint.answered(0, account, claim.refund_id, outcome, ms=(now - started) * 1000, now=now)
         return outcome
 
     async def _resolve(self, processor: GivesBack, claim: Claim) -> Verdict:
@@ -186,7 +189,7 @@ class RefundDispatch:
             return still_in_doubt(claim, looked_up)
         if claim.in_doubt_for > claim.account.longest_delay:
             return never_returned(claim)
-        if not self.atlas.endpoints[claim.account.endpoint].admits(time.monotonic()):
+        if not self.atlas.endpoints[claim.account.endpoint].admits(claim.account.id, time.monotonic()):
             return still_in_doubt(claim, looked_up)
         return after_repeat(claim, await self._send(processor, claim))
 
@@ -251,7 +254,7 @@ class RefundDispatch:
         return [self._share]
 
     async def _share(self) -> None:
-        await self.atlas.share()
+        await self.atlas.hear()  # that refunds fail, or work, says nothing of payments
         await asyncio.sleep(routing.SYNC_EVERY)
 
 

@@ -45,7 +45,7 @@ class InlineRefunds(RefundDispatch):
         try:
             if time.monotonic() - self._shared_at > SYNC_EVERY:
                 self._shared_at = time.monotonic()
-                await self.atlas.share()
+                await self.atlas.hear()
             if claim := await database.guarded(lambda: self._claim_named(tenant_id, refund_id)):
                 self.in_hand[asyncio.current_task()] = claim  # type: ignore[index]
                 await self.handle(claim)

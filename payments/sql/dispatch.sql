@@ -65,6 +65,13 @@ UPDATE payments_payment
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]));
 
+-- name: wait
+-- Rows whose processor has no place free: for as long as their tenants' patience lasts they leave the places that become
+-- free to those behind them, then they take another processor.
+UPDATE payments_payment p SET run_at = now() + make_interval(secs => w.seconds)
+FROM unnest(%(tenant)s::bigint[], %(payment)s::bigint[], %(seconds)s::float8[]) AS w (tenant_id, payment_id, seconds)
+WHERE p.tenant_id = w.tenant_id AND p.id = w.payment_id;
+
 -- name: again
 (i.status = 'requires_action' AND p.run_at > p.leased_until - make_interval(secs => %(lease)s))
 

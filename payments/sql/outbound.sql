@@ -171,7 +171,11 @@ WITH input AS MATERIALIZED (
     FROM changed c
     WHERE e.tenant_id = c.tenant_id AND e.id = c.id
 )
-SELECT s.tenant_id, s.delivery_id, coalesce(NOT g.good AND g.failing_since < now() - make_interval(secs => %(patience)s), false),
+SELECT s.tenant_id, s.delivery_id, coalesce(NOT g.good AND g.failing_since < now() - make_interval(secs => %(patience)s) AND EXISTS (
+        SELECT FROM payments_webhookdelivery o  -- it may be the event: one that is never taken is no endpoint that takes nothing
+        WHERE o.tenant_id = s.tenant_id AND o.endpoint_id = s.endpoint_id AND o.id <> s.delivery_id
+          AND o.error <> '' AND o.status <> 'delivered' AND o.changed_at >= g.failing_since
+    ), false),
     (SELECT count(*) FROM next) > 0
 FROM settled s
 LEFT JOIN standing g ON g.tenant_id = s.tenant_id AND g.id = s.endpoint_id;

@@ -1,6 +1,6 @@
 -- name: rules
 -- A tenant's processors as routing sees them, and whole: a rehearsal is of these rows and of no others.
-SELECT p.id, p.name, p.kind, p.url, p.fee::text, p.enabled, p.options, t.mode
+SELECT p.id, p.name, p.kind, p.url, p.fee::text, p.enabled, p.options, t.mode, t.patience
 FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
 WHERE p.tenant_id = %(tenant)s
 ORDER BY p.fee, p.id;

@@ -1,11 +1,21 @@
 -- name: accounts
 SELECT p.id, p.tenant_id, p.name, p.kind, rtrim(p.url, '/'), (p.fee * 1000000)::bigint, p.options, p.enabled,
     p.kind || ':' || coalesce(nullif(p.url, ''), p.id::text), t.mode, p.secrets,
-    coalesce((l.fee_share * 1000000)::bigint, 0)
+    coalesce((l.fee_share * 1000000)::bigint, 0), t.patience
 FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
 LEFT JOIN payments_subscription s ON s.tenant_id = p.tenant_id LEFT JOIN payments_plan l ON l.id = s.plan_id
 WHERE p.tenant_id = ANY(%(tenants)s::bigint[])
 ORDER BY p.tenant_id, p.fee, p.id;
+
+-- name: shared
+-- Of these addresses those where several tenants have accounts.
+SELECT p.kind || ':' || p.url FROM payments_processor p
+WHERE p.url <> '' AND p.kind || ':' || p.url = ANY(%(keys)s::text[])
+GROUP BY 1 HAVING count(DISTINCT p.tenant_id) > 1;
+
+-- name: heard
+SELECT key, failing, min_response_ms, breaker, extract(epoch FROM now() - polled_at)::float8
+FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]);
 
 -- name: elect
 -- One caller per endpoint and interval: whoever moves the time forward may ask.

@@ -1,6 +1,7 @@
 """The breaker by itself, in every order of events; then half open over HTTP, and shared between workers."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from payments import decisions
 from payments.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
 from payments.processors import http
+from payments.processors.base import Outcome, Result
 from payments.routing import Atlas
 from registry import database
 from tests.conftest import eventually
@@ -37,8 +39,8 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @rule()
     def a_send_fails(self):
         was = self.breaker.state
-        self.breaker.failed(self.now)
         self.in_a_row += 1
+        self.breaker.failed(self.now, payment=self.in_a_row)
         self.probe_sent_at = None
         if was is State.HALF_OPEN or self.in_a_row >= FAILURES:
             assert self.breaker.state is State.OPEN
@@ -168,29 +170,34 @@ def _endpoint(atlas: Atlas, default):
     return atlas.endpoints[f"http:{default.url}"]
 
 
-def _fail(endpoint) -> None:
-    for _ in range(FAILURES):
-        endpoint.answered(healthy=False, seconds=0.1)
+ILL, WELL = Outcome(Result.NOT_BOOKED, healthy=False), Outcome(Result.BOOKED)
 
 
-async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too(atlases, default):
-    mine, other = (_endpoint(atlas, default) for atlas in atlases)
+def _answers(atlas: Atlas, tenant, outcome: Outcome, count: int = 1) -> None:
+    """`count` different payments of `tenant` are answered so."""
+    [(account, endpoint)] = atlas.of(tenant.pk)
+    for payment in range(count):
+        endpoint.answered(0, account, payment, outcome, ms=100, now=time.monotonic())
 
-    _fail(mine)
+
+async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too(atlases, tenant, default):
+    _mine, other = (_endpoint(atlas, default) for atlas in atlases)
+
+    _answers(atlases[0], tenant, ILL, FAILURES)
     for atlas in atlases:
         await atlas.share()
     opened = other.breaker.state
-    mine.answered(healthy=True, seconds=0.1)
+    _answers(atlases[0], tenant, WELL)
     for atlas in atlases:
         await atlas.share()
 
     assert (opened, other.breaker.state) == (State.OPEN, State.CLOSED)
 
 
-async def test_a_worker_without_news_does_not_undo_what_another_saw(atlases, default):
+async def test_a_worker_without_news_does_not_undo_what_another_saw(atlases, tenant, default):
     mine, other = (_endpoint(atlas, default) for atlas in atlases)
 
-    _fail(mine)
+    _answers(atlases[0], tenant, ILL, FAILURES)
     await atlases[0].share()
     for _ in range(3):
         await atlases[1].share()
@@ -199,15 +206,14 @@ async def test_a_worker_without_news_does_not_undo_what_another_saw(atlases, def
     assert (mine.breaker.state, other.breaker.state, await _breaker(default)) == (State.OPEN, State.OPEN, "open")
 
 
-async def test_a_change_while_the_last_one_is_being_shared_is_shared_next(atlases, default):
-    mine = _endpoint(atlases[0], default)
-    _fail(mine)
+async def test_a_change_while_the_last_one_is_being_shared_is_shared_next(atlases, tenant, default):
+    _answers(atlases[0], tenant, ILL, FAILURES)
 
     async with database.transaction() as conn:
         await conn.execute("SELECT 1 FROM payments_endpoint FOR UPDATE")
         sharing = asyncio.create_task(atlases[0].share())
         await eventually(lambda: _waits_for_a_lock())
-        mine.answered(healthy=True, seconds=0.1)
+        _answers(atlases[0], tenant, WELL)
     await sharing
     await atlases[0].share()
 

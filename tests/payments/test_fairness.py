@@ -63,6 +63,22 @@ async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypat
     assert busy >= 250
 
 
+async def test_a_slow_processor_leaves_room_for_its_tenants_other_one(tenant, monkeypatch):
+    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    await in_thread(make_processor, tenant, "slow", options={"delay": 5000})
+    await in_thread(make_processor, tenant, "quick")
+    await seed(tenant, 1000, wanted="slow")
+
+    async with at_work() as drain:
+        await eventually(lambda: drain.per_tenant[tenant.pk] >= 300)
+        await accept(tenant, 20, processor="quick")
+        await until_count(tenant, 20, within=3.0)
+        held = drain.per_tenant[tenant.pk]
+        await _forget(tenant)
+
+    assert held == 300
+
+
 async def test_a_dead_processor_of_one_tenant_costs_another_nothing(tenant):
     unlucky = await in_thread(make_tenant)
     async with HttpProcessor() as dead:

@@ -1,18 +1,22 @@
 """Which processor, and why: the choice by itself, and what becomes of it with several workers, tenants and outages."""
 
 import asyncio
-import math
 from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from payments import dispatch, routing
 from payments.breaker import Breaker, State
+from payments.dispatch import Dispatch
+from payments.endpoint import Endpoint
 from payments.models import Endpoint as EndpointRow
-from payments.processors.base import Account, Health
-from payments.routing import SLOW_MS, WORTH_MS, Endpoint, choose
+from payments.pace import OVERDUE_MS, SEVERAL, next_number
+from payments.places import Places
+from payments.processors.base import Account, Health, Outcome, Result
+from payments.routing import choose
 from registry import database
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
@@ -32,10 +36,17 @@ def roads(draw):
     return [(_account(f"p{n}", fee, draw(st.booleans())), draw(endpoints())) for n, fee in enumerate(fees)]
 
 
-def _account(name: str, fee: int = 50_000, enabled: bool = True) -> Account:
+def _account(name: str, fee: int = 50_000, enabled: bool = True, tenant: int = 1) -> Account:
     return Account(
-        id=1, tenant_id=1, name=name, kind="http", url="", fee_ppm=fee, options={}, enabled=enabled, endpoint=name
-    )
+        id=hash((tenant, name)), tenant_id=tenant, name=name, kind="http", url="", fee_ppm=fee, options={},
+        enabled=enabled, endpoint=name,
+    )  # fmt: skip
+
+
+def answers(endpoint: Endpoint, account: Account, *ms: float, now: float = NOW) -> None:
+    """One payment after another was booked, each after so many ms; the last one just now."""
+    for one in ms:
+        endpoint.answered(next_number(), account, one, Outcome(Result.BOOKED), ms=one, now=now)
 
 
 @st.composite
@@ -43,12 +54,12 @@ def endpoints(draw):
     state = draw(st.sampled_from(State))
     breaker = Breaker(state=state, probe_at=NOW + draw(st.sampled_from([-1.0, 1.0])))
     speed = draw(st.integers(0, 3000))
-    return Endpoint("e", breaker=breaker, failing=draw(st.booleans()), min_response_ms=speed, polled_at=1.0)
+    return Endpoint("e", breaker=breaker, failing=draw(st.booleans()), min_response_ms=speed, polled_at=NOW - 1)
 
 
 @given(roads(), st.sampled_from(["", "p0", "p3", "nobody"]))
 def test_what_is_chosen_may_be_sent_to(accounts, wanted):
-    able = [a.name for a, e in accounts if a.enabled and e.allows(NOW) and wanted in ("", a.name)]
+    able = [a.name for a, e in accounts if a.enabled and e.allows(a.id, NOW) and wanted in ("", a.name)]
 
     road = choose(accounts, wanted=wanted, now=NOW)
 
@@ -57,21 +68,17 @@ def test_what_is_chosen_may_be_sent_to(accounts, wanted):
 
 
 @given(roads())
-def test_a_dearer_processor_is_chosen_only_where_it_is_much_faster(accounts):
-    able = [(a, e) for a, e in accounts if a.enabled and e.allows(NOW)]
-    speeds = {a.name: e.expected_ms for a, e in able}
+def test_a_dearer_processor_is_chosen_only_where_cheaper_ones_try_the_tenants_patience(accounts):
+    able = [(a, e) for a, e in accounts if a.enabled and e.allows(a.id, NOW)]
+    speeds = {a.name: e.expected_ms(a.id, NOW) for a, e in able}
 
     road = choose(accounts, now=NOW)
 
-    if road and road.account is not able[0][0]:
-        cheapest = speeds[able[0][0].name]
-        assert cheapest > SLOW_MS
-        assert cheapest - speeds[road.account.name] > WORTH_MS
-        assert speeds[road.account.name] == min(speeds[a.name] for a, _ in able[1:])
-        assert (
-            road.reason
-            == f"{able[0][0].name} needs {cheapest:.0f} ms, {road.account.name} {speeds[road.account.name]:.0f} ms"
-        )
+    for account, _ in able:
+        if account.name == road.account.name:
+            break
+        assert speeds[account.name] > account.patience_ms
+        assert speeds[road.account.name] < speeds[account.name] or "probe" in road.reason
 
 
 @given(roads())
@@ -91,27 +98,87 @@ def test_every_choice_has_a_reason_that_names_what_was_passed_over(accounts):
     assert road is None or 0 < len(road.reason) <= 200
 
 
-@given(st.lists(st.floats(0.001, 5.0), min_size=1, max_size=60))
-def test_the_trend_stays_within_what_was_measured(seconds):
-    endpoint = Endpoint("e")
+@given(st.lists(st.floats(1.0, 5000.0), min_size=1, max_size=60))
+def test_what_is_expected_was_measured_by_several_payments(measured):
+    endpoint, account = Endpoint("e"), _account("e")
 
-    for one in seconds:
-        endpoint.answered(healthy=True, seconds=one)
+    answers(endpoint, account, *sorted(measured, reverse=True))  # in the order in which they began
 
-    assert 0 <= endpoint.trend_ms <= max(seconds) * 1000 + 1e-6
-    assert math.isclose(endpoint.expected_ms, endpoint.trend_ms)
+    assert 0 <= endpoint.pace.usual_ms <= max(measured) + 1e-6
+    latest = sorted(measured)[:SEVERAL]
+    assert endpoint.expected_ms(account.id, NOW) == (latest[0] if len(latest) == SEVERAL else 0)
 
 
-def test_what_a_processor_says_of_itself_counts_until_it_is_measured_again():
-    endpoint = Endpoint("e")
-    endpoint.answered(healthy=True, seconds=5.0)
+def test_one_slow_payment_is_no_slow_processor():
+    endpoint, account = Endpoint("e"), _account("e")
+    answers(endpoint, account, *[5.0] * 20)
 
-    endpoint.said(Health(failing=False, min_response_ms=10))
-    said = endpoint.expected_ms
-    endpoint.answered(healthy=True, seconds=5.0)
+    answers(endpoint, account, 5000.0)
 
-    assert said == 10
-    assert endpoint.expected_ms > 1000
+    assert not endpoint.is_slow(account, NOW)
+
+
+def test_a_payment_without_an_answer_says_nothing_once_a_later_one_was_answered():
+    endpoint, account = Endpoint("e"), _account("e")
+    for n in range(SEVERAL):
+        endpoint.sent(account, NOW + n / 1000)
+    before = endpoint.is_slow(account, NOW + 1)
+
+    number = endpoint.sent(account, NOW + 0.9)
+    endpoint.answered(number, account, "p", Outcome(Result.BOOKED), ms=5, now=NOW + 0.905)
+
+    assert (before, endpoint.is_slow(account, NOW + 1)) == (True, False)
+
+
+def test_answers_that_are_overdue_make_it_slow_before_patience_ends():
+    endpoint, account = Endpoint("e"), _account("e")
+    answers(endpoint, account, *[5.0] * SEVERAL)
+
+    for _ in range(SEVERAL):
+        endpoint.sent(account, NOW)
+
+    assert not endpoint.is_slow(account, NOW + OVERDUE_MS / 1000 - 0.001)
+    assert endpoint.is_slow(account, NOW + OVERDUE_MS / 1000 + 0.001)
+
+
+def test_what_a_slow_processor_says_of_itself_is_tried_with_one_payment_and_then_believed():
+    endpoint, account, dear, other = Endpoint("e"), _account("e"), _account("dear", 90_000), Endpoint("dear")
+    answers(endpoint, account, *[5000.0] * SEVERAL)
+    endpoint.said(Health(failing=False, min_response_ms=2000), NOW)
+    pairs = [(account, endpoint), (dear, other)]
+    while_it_says_slow = [choose(pairs, now=NOW + n).account.name for n in range(5)]
+
+    endpoint.said(Health(failing=False, min_response_ms=10), NOW + 5)
+    then = [choose(pairs, now=NOW + 5.1) for _ in range(3)]
+    answers(endpoint, account, 10.0, now=NOW + 5.2)
+
+    assert while_it_says_slow == ["dear"] * 5
+    assert [road.account.name for road in then] == ["e", "dear", "dear"]
+    assert then[0].reason == "probe: is e fast again?"
+    assert choose(pairs, now=NOW + 5.2).account.name == "e"
+
+
+def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
+    endpoint, account = Endpoint("e"), _account("e")
+    answers(endpoint, account, *[2000.0] * SEVERAL)
+    pairs = [
+        (msgspec.structs.replace(account, patience_ms=2500), endpoint),
+        (_account("dear", 90_000), Endpoint("dear")),
+    ]
+
+    assert choose(pairs, now=NOW).account.name == "e"
+
+
+def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes_to_the_next():
+    pairs = [(_account("e"), Endpoint("e")), (_account("dear", 90_000), Endpoint("dear"))]
+
+    def choice(waited: float, *full: str):
+        return choose(pairs, now=NOW, waited=waited, full=lambda account: account.name in full)
+
+    assert choice(0.0, "e") == routing.Wait(0.3)
+    assert choice(0.29, "e") == routing.Wait(pytest.approx(0.01))
+    assert choice(0.31, "e") == routing.Road(pairs[1][0], "e has no place free")
+    assert choice(0.31, "e", "dear") is None
 
 
 # -- Over HTTP ------------------------------------------------------------------------------------------------
@@ -197,8 +264,8 @@ async def test_a_slightly_slower_processor_keeps_its_payments_for_its_lower_fee(
 ):
     await accept(tenant)
     await until_settled(tenant)
-    default.says_of_its_health(min_response_ms=WORTH_MS)
-    await known("default", tenant, min_response_ms=WORTH_MS)
+    default.says_of_its_health(min_response_ms=300)
+    await known("default", tenant, min_response_ms=300)
 
     await accept(tenant, 5)
     await until_settled(tenant)
@@ -216,6 +283,47 @@ async def test_answers_that_grow_slow_move_payments_before_any_poll_says_so(tena
     assert fallback.booked
     reasons = {(await tries(one))[0].reason for one in fallback.booked}
     assert all(reason.startswith("default needs ") for reason in reasons)
+
+
+async def test_payments_leave_a_processor_that_does_not_answer_long_before_it_does(tenant, worker, default, fallback):
+    default.says_of_its_health()  # that all is well
+    default.delays(5000)
+    await accept(tenant, SEVERAL)
+    await eventually(lambda: len(default.received) == SEVERAL)
+    await asyncio.sleep(0.31)  # what the tenant's patience is
+
+    await accept(tenant, 20)
+
+    await eventually(lambda: len(fallback.booked) >= 19, within=4)  # one may be a probe
+    assert not default.booked
+    assert len(default.received) <= SEVERAL + 1
+
+
+async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(tenant, default, fallback):
+    await in_thread(lambda: type(tenant).objects.update(patience=60_000))
+    await accept(tenant, 6)
+    job = Dispatch(Places(8, 8))
+
+    first, second = await job.claim(1, 6, {}), await job.claim(1, 6, {})
+    await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 minute', run_at = now()")
+    third = await job.claim(1, 6, {})
+    await job.close()
+
+    assert [claim.account.name for claim in first] == ["default"] * 4
+    assert second == []
+    assert [claim.account.name for claim in third] == ["fallback"] * 2
+    assert {claim.reason for claim in third} == {"default has no place free"}
+
+
+async def test_a_claim_that_fails_holds_no_places(tenant, default):
+    await accept(tenant, 3)
+    job = Dispatch(Places(8, 8))
+
+    with pytest.raises(OverflowError):  # as it is written down
+        await job.claim(2**63, 3, {})
+    await job.close()
+
+    assert job.places.left(tenant.pk, f"http:{default.url}") == 4
 
 
 async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(
@@ -320,8 +428,8 @@ async def test_a_fresh_worker_leaves_the_trend_that_others_measured_as_it_is(ten
     for atlas in (measured, fresh):
         await atlas.learn({tenant.pk})
     [endpoint] = measured.endpoints.values()
-    for _ in range(20):
-        endpoint.answered(healthy=True, seconds=0.4)
+    [(account, _)] = measured.of(tenant.pk)
+    answers(endpoint, account, *[400.0] * 20)
     await measured.share()
     known_before = await _trend(endpoint.key)
 

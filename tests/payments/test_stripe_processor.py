@@ -83,7 +83,8 @@ def said(outcome: Outcome) -> tuple[str, str]:
 async def test_a_key_that_stripe_does_not_know_is_an_outage_and_no_payments_fault(stripe, processor):
     outcome = await processor.send(order("pm_card_visa"), account(stripe, key="sk_test_other"))
 
-    assert (outcome.result, outcome.outage, outcome.healthy) == (Result.NOT_BOOKED, True, False)
+    assert (outcome.result, outcome.outage, outcome.turned_away) == (Result.NOT_BOOKED, True, True)
+    assert outcome.healthy  # others' keys are as good as before
 
 
 async def test_nobody_at_the_address_means_that_nothing_was_booked(stripe, processor):
@@ -251,17 +252,17 @@ async def test_an_error_of_a_look_up_says_nothing_of_the_payment(stripe, process
 
 
 @pytest.mark.parametrize(
-    ("elsewhere", "code"),
-    [({"url": "http://127.0.0.1:9"}, "no_connection"), ({"key": "sk_live_bed"}, "live_key_refused")],
+    ("elsewhere", "code", "turned_away"),
+    [({"url": "http://127.0.0.1:9"}, "no_connection", False), ({"key": "sk_live_bed"}, "live_key_refused", True)],
     ids=["nobody there", "no usable key"],
 )
 async def test_a_look_up_that_cannot_be_made_says_nothing_either_and_keeps_the_breakers_word(
-    stripe, processor, elsewhere, code
+    stripe, processor, elsewhere, code, turned_away
 ):
     outcome = await processor.look_up(order("pm_card_visa"), account(stripe, **elsewhere))
 
     assert said(outcome) == ("unknown", code)
-    assert (outcome.healthy, outcome.outage) == (False, True)
+    assert (outcome.healthy, outcome.turned_away, outcome.outage) == (turned_away, turned_away, True)
 
 
 async def test_another_payments_intent_is_not_taken_for_ours(stripe, processor):

@@ -323,6 +323,9 @@ async def test_five_days_of_nothing_but_failures_switch_an_endpoint_off(tenant, 
             "UPDATE payments_webhookendpoint SET failing_since = now() - interval '121 hours' WHERE id = %s", [hook.pk]
         )
         await make_due(hook)
+        await until_tried(hook, attempts=2)
+        after_one_event = await again(hook)
+        await something_happens(tenant)
 
         async def off() -> bool:
             return not (await again(hook)).enabled
@@ -334,6 +337,7 @@ async def test_five_days_of_nothing_but_failures_switch_an_endpoint_off(tenant, 
     )
     assert first.enabled
     assert first.failing_since is not None
+    assert after_one_event.enabled  # it may be the event
     assert entries[-1] == ("endpoint.disable", "webhooks", tenant.pk)
     assert (await deliveries(hook))[-1].type == "endpoint.disabled"
 

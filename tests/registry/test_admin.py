@@ -347,6 +347,20 @@ def test_the_mode_of_a_tenant_cannot_be_changed(operator, acme):
     assert (changed.name, changed.mode, changed.currency) == ("Acme", "sandbox", "BRL")
 
 
+def test_how_long_a_lower_fee_is_worth_waiting_is_shown_and_edited_on_the_tenants_page(operator, acme):
+    fields = {"name": "Acme", "currency": "BRL", "settings": "{}", "reason": WHY}
+
+    shown = text(operator.get(page(acme)))
+    operator.post(page(acme), {**fields, "patience": "1500"})
+    edited = Tenant.objects.get().patience
+    refused = text(operator.post(page(acme), {**fields, "patience": "60001"}))
+    operator.post(page(acme), {**fields, "patience": ""})
+
+    assert 'name="patience" value="300"' in shown
+    assert (edited, Tenant.objects.get().patience) == (1500, 1500)
+    assert "less than or equal to 60000" in refused
+
+
 # -- Payments ----------------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,17 @@ def test_tenants_are_listed():
     assert "alpha" in run("tenant", "list")
 
 
+def test_how_long_a_lower_fee_is_worth_waiting_is_a_setting_of_the_tenant():
+    run("tenant", "create", "alpha")
+    run("tenant", "create", "beta", "--patience", "1000")
+
+    assert run_json("tenant", "change", "alpha", "--patience", "50") == {"tenant": "alpha", "patience": 50}
+    assert [(t["tenant"], t["patience"]) for t in run_json("tenant", "list")] == [("alpha", 50), ("beta", 1000)]
+    assert AuditEntry.objects.get(action="tenant.change").detail == {"patience": [300, 50]}
+    assert "less than or equal to 60000" in refused("tenant", "change", "alpha", "--patience", "60001")
+    assert "greater than or equal to 1" in refused("tenant", "create", "gamma", "--patience", "0")
+
+
 # -- apikey --------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""`tenant create`, `list`, `export` and `erase`."""
+"""`tenant create`, `change`, `live`, `list`, `export` and `erase`."""
 
 import argparse
 import asyncio
@@ -14,8 +14,9 @@ from registry import access, audit, erasure, gates, keys, takeout
 from registry.currencies import CURRENCIES
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 from registry.management.takeout import sink
-from registry.models import ApiKey, Tenant
+from registry.models import PATIENCE, ApiKey, Tenant
 
+PATIENT = "milliseconds for which a lower fee is worth waiting"
 FIRST_KEY = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
 
 
@@ -30,7 +31,13 @@ class Command(AsyncCommand):
         create.add_argument("--currency", default="BRL", help="ISO 4217, used where a payment names none")
         create.add_argument("--open", action="store_true", help="requests without a key may act as this tenant")
         create.add_argument("--mode", choices=Tenant.Mode.values, default=Tenant.Mode.SANDBOX.value)
+        create.add_argument("--patience", type=int, default=PATIENCE, help=PATIENT)
         add_json(create)
+        change = verbs.add_parser("change", help="change a tenant's settings")
+        change.add_argument("slug")
+        change.add_argument("--patience", type=int, required=True, help=PATIENT)
+        change.add_argument("--reason", default="", help="kept in the audit trail")
+        add_json(change)
         live = verbs.add_parser("live", help="let a tenant take real money, where nothing is missing; for good")
         live.add_argument("slug")
         live.add_argument("--reason", default="", help="kept in the audit trail")
@@ -54,7 +61,7 @@ class Command(AsyncCommand):
         await getattr(self, f"do_{verb}")(**options)
 
     async def do_create(
-        self, *, slug: str, name: str, currency: str, open: bool, mode: str, json: bool, **_: Any
+        self, *, slug: str, name: str, currency: str, open: bool, mode: str, patience: int, json: bool, **_: Any
     ) -> None:
         currency = currency.upper()
         if currency not in CURRENCIES:
@@ -63,13 +70,32 @@ class Command(AsyncCommand):
             raise CommandError(f"there is a tenant {slug!r} already")
         try:
             async with async_atomic():
-                tenant = await access.create_tenant(slug=slug, name=name, currency=currency, open=open, mode=mode)
+                tenant = await access.create_tenant(
+                    slug=slug, name=name, currency=currency, open=open, mode=mode, patience=patience
+                )
                 await audit.record(actor=actor(), action="tenant.add", target=f"tenant {slug}", tenant_id=tenant.pk)
                 _, plain = await keys.issue(tenant=tenant, actor=actor(), scopes=FIRST_KEY, name="first key")
         except IntegrityError as error:  # another process was faster
             raise CommandError(f"there is a tenant {slug!r} already") from error
         text = f"Tenant {slug} is ready ({mode}, {currency}).\nIts API key, shown this once: {plain}"
         self.tell(text, {"tenant": slug, "apiKey": plain}, as_json=json)
+
+    async def do_change(self, *, slug: str, patience: int, reason: str, json: bool, **_: Any) -> None:
+        tenant = await tenant_named(slug)
+        before, tenant.patience = tenant.patience, patience
+        tenant.clean_fields()
+        async with async_atomic():
+            await Tenant.async_objects.filter(pk=tenant.pk).aupdate(patience=patience)
+            await audit.record(
+                actor=actor(),
+                action="tenant.change",
+                target=f"tenant {slug}",
+                tenant_id=tenant.pk,
+                reason=reason,
+                detail={"patience": [before, patience]},
+            )
+        text = f"Payments of {slug} go to the cheapest processor that answers within {patience} ms."
+        self.tell(text, {"tenant": slug, "patience": patience}, as_json=json)
 
     async def do_live(self, *, slug: str, reason: str, json: bool, **_: Any) -> None:
         tenant = await tenant_named(slug)
@@ -87,6 +113,7 @@ class Command(AsyncCommand):
                 "status": tenant.status,
                 "mode": tenant.mode,
                 "open": tenant.open,
+                "patience": tenant.patience,
             }
             for tenant in tenants
         ]

@@ -1,0 +1,212 @@
+"""A slow processor takes nobody's room and little of anybody's time: timetables in virtual time, against who knows them."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payments.places import Places
+from payments.processors.base import Health
+from tests.payments.simulation import GIVES_UP, Bed, Phase, Played
+
+FEES = [0.07, 0.10]
+
+
+def silent(phase: Phase) -> None:
+    """Its health call never answers."""
+
+
+def lies(phase: Phase) -> Health:
+    return Health(False, 0)
+
+
+def truth(phase: Phase) -> Health:
+    return Health(phase.fails, int(phase.delay))
+
+
+SAYS = pytest.mark.parametrize("says", [truth, silent, lies])
+
+
+def bed(
+    default: list[Phase], fallback: list[Phase] | None = None, *, says=truth, rate: float = 500.0, **options
+) -> Bed:
+    processors = [Played("default", default, says), Played("fallback", fallback or [Phase(0)])]
+    return Bed(processors, FEES, options.pop("tenants", {1: rate}), **options)
+
+
+@SAYS
+def test_when_the_cheaper_one_becomes_slow_half_a_second_of_payments_goes_there_at_most(says):
+    played = bed([Phase(0), Phase(4, 2000)], says=says, seconds=9).run()
+
+    assert len(played.sent_to("default", 4, 9)) <= 500 * 0.5
+    assert not played.booked_twice()
+    assert not played.open
+    others = [sale for sale in played.sales if sale.first == "fallback"]
+    assert max(sale.sent_at - sale.at for sale in others) <= 0.3
+
+
+@SAYS
+def test_fees_are_nearly_those_of_who_knows_the_timetable(says):
+    played = bed([Phase(0), Phase(20, 2000), Phase(40)], says=says, seconds=60, rate=200).run()
+
+    assert played.fees_paid() == pytest.approx(played.fees_of_the_oracle(), rel=0.03)
+    assert not played.booked_twice()
+
+
+def test_a_slow_one_gets_no_payment_while_it_says_itself_that_it_is_slow():
+    played = bed([Phase(0), Phase(3, 2000)], seconds=25).run()
+    said = 3 + 5.05  # a poll has asked it by then
+
+    assert not played.sent_to("default", said + 0.1, 25)
+
+
+@SAYS
+def test_one_that_is_slow_from_the_start_is_found_out(says):
+    played = bed([Phase(0, 2000)], says=says, seconds=20).run()
+
+    assert len(played.sent_to("default", 0, 20)) <= 500 * 0.5
+    assert not played.open
+
+
+def test_a_jump_that_stays_within_patience_moves_hardly_anything():
+    played = bed([Phase(0), Phase(5, 200)], seconds=15).run()
+
+    assert len(played.sent_to("fallback", 5, 15)) <= 500 * 0.25
+
+
+def test_a_patient_tenant_stays_where_it_is_cheap():
+    played = bed([Phase(0), Phase(5, 1000)], seconds=15, rate=100, patience=3000).run()
+
+    assert len(played.sent_to("fallback", 0, 15)) <= 100
+
+
+def test_when_both_are_slow_payments_go_to_the_faster_and_everything_settles():
+    slow = [Phase(0), Phase(4, 3000), Phase(12)]
+    played = bed(slow, [Phase(0), Phase(4, 800), Phase(12)], rate=100, seconds=16).run()
+
+    assert len(played.sent_to("default", 6, 11)) < len(played.sent_to("fallback", 6, 11)) / 4
+    assert not played.open
+
+
+@SAYS
+@pytest.mark.parametrize("first", ["default", "fallback"])
+def test_while_all_are_slow_it_is_found_out_which_one_is_quick_again(first, says):
+    """The others have no payments that would tell: some are sent to see."""
+    processors = [
+        Played(name, [Phase(0), Phase(3, 3000), Phase(8)] if name == first else [Phase(0), Phase(3, 900)], says)
+        for name in ("default", "fallback")
+    ]
+    played = Bed(processors, FEES, {1: 100.0}, 20).run()
+
+    assert len(played.sent_to(first, 14, 20)) > 0.95 * 6 * 100
+
+
+def test_a_failing_one_is_left_and_taken_again():
+    played = bed([Phase(0), Phase(5, 5, True), Phase(15)], seconds=30).run()
+
+    assert not played.open and not played.booked_twice()
+    assert len(played.sent_to("default", 5.5, 15)) <= 10
+    assert not played.sent_to("fallback", 15 + 5.05 + 0.5, 30)
+
+
+def test_the_dearer_one_that_failed_while_nobody_needed_it_is_used_when_the_cheaper_becomes_slow():
+    """Its breaker opened long ago, and no payment was its probe since."""
+    default = [Phase(0), Phase(2, 5, True), Phase(9), Phase(30, 2000)]
+    played = bed(default, [Phase(0), Phase(3, 5, True), Phase(8)], seconds=40).run()
+
+    assert len(played.sent_to("default", 30, 40)) <= 500 * 0.5
+    late = [sale for sale in played.sales if sale.at > 31]
+    assert sum(sale.done_at - sale.at > 0.3 for sale in late) < len(late) / 100  # probes
+
+
+@SAYS
+def test_several_tenants_who_share_it_learn_from_one_another(says):
+    tenants = dict.fromkeys(range(1, 21), 25.0)
+    played = bed([Phase(0), Phase(4, 2000), Phase(14)], says=says, tenants=tenants, seconds=24).run()
+
+    assert len(played.sent_to("default", 4, 5)) <= 500 * 0.5
+    assert not played.booked_twice()
+    assert len(played.sent_to("default", 20, 24)) > 0.9 * 4 * 500
+
+
+def test_one_tenants_slow_payments_move_no_other_tenant():
+    default = Played("default", [Phase(0)], spoils=lambda sale: 3000.0 if sale.tenant == 1 else None)
+    played = Bed([default, Played("fallback", [Phase(0)])], FEES, {1: 100.0, 2: 100.0, 3: 1.0}, 15).run(until=30)
+
+    assert {sale.first for sale in played.sales if sale.tenant > 1} == {"default"}
+    assert max(sale.sent_at - sale.at for sale in played.sales if sale.tenant > 1) <= 0.3
+
+
+@SAYS
+def test_few_payments_are_learned_from_as_well(says):
+    played = bed([Phase(0), Phase(60, 2000), Phase(120)], says=says, rate=2.0, seconds=180).run()
+
+    assert len(played.sent_to("default", 60, 120)) <= 120 * 0.25
+    assert played.fees_paid() == pytest.approx(played.fees_of_the_oracle(), rel=0.03)
+
+
+# -- Timetables that nobody thought of -------------------------------------------------------------------------
+
+PHASES = st.lists(
+    st.builds(Phase, st.floats(0.5, 14), st.sampled_from([1, 20, 150, 400, 1000, 2500, 7000]), st.booleans()),
+    max_size=5,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(PHASES, PHASES, st.sampled_from([truth, silent, lies]), st.sampled_from([3.0, 40.0, 150.0]), st.integers(1, 3))
+def test_whatever_happens_every_payment_is_booked_once(default, fallback, says, rate, tenants):
+    def timetable(phases: list[Phase]) -> list[Phase]:
+        return [Phase(0), *sorted(phases, key=lambda phase: phase.at), Phase(15)]
+
+    played = bed(
+        timetable(default), timetable(fallback), says=says, seconds=20, seed=7,
+        tenants=dict.fromkeys(range(1, tenants + 1), rate / tenants),
+    ).run()  # fmt: skip
+
+    assert not played.open
+    assert not played.booked_twice()
+    assert {sale.id for sale in played.sales} == set.union(*(one.booked for one in played.processors))
+    late = [sale for sale in played.sales if sale.at > 16 + GIVES_UP]
+    assert all(sale.done_at - sale.at < 1 for sale in late)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_phases_last_longer_than_a_poll_fees_stay_near_the_oracles(seed):
+    chance = random.Random(seed)
+    default = [Phase(0)] + [Phase(25 * n, chance.choice([5, 50, 700, 2000, 4000])) for n in range(1, 5)]
+
+    played = bed(default, rate=100, seconds=125, seed=seed).run()
+
+    assert played.fees_paid() == pytest.approx(played.fees_of_the_oracle(), rel=0.04)
+
+
+# -- Places ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("abcd"), st.booleans()), max_size=400))
+def test_who_holds_places_never_holds_more_than_are_free(moves):
+    places, held = Places(60, 40), []
+    for tenant, endpoint, takes in moves:
+        if takes and places.left(tenant, endpoint):
+            places.take(tenant, endpoint)
+            held.append((tenant, endpoint))
+            of_endpoint = sum(one[1] == endpoint for one in held)
+            assert of_endpoint <= 60 - len(held) + 1
+        elif held and not takes:
+            places.give_back(*held.pop())
+
+    free = 60 - len(held)
+    assert free > 0
+    assert places.left(99, "a new one") == (min(free, 40) + 1) // 2
+
+
+def test_a_slow_processor_leaves_room_for_the_others_of_its_tenant_and_of_other_tenants():
+    places = Places(800, 600)
+    for tenant in (1, 2, 3):
+        while places.left(tenant, "slow"):
+            places.take(tenant, "slow")
+
+    assert places.left(1, "fast") > 100
+    assert places.left(4, "other") > 100
