@@ -115,14 +115,13 @@ class LiveSocket(AsyncWebsocketConsumer):
         while every := self.recheck:
             await asyncio.sleep(every)
             try:
-                if await database.guarded(self.authority) != self.tenant_id:
-                    raise Unauthorized
+                async with database.own_connection():  # the one of our context is the socket's
+                    if await database.guarded(self.authority) != self.tenant_id:
+                        raise Unauthorized
             except Problem as error:
                 if error.status in (401, 403, 404):
                     await self._close(NO_RIGHT)
                     return
-            finally:
-                await database.release()
 
     @property
     def recheck(self) -> float:

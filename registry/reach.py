@@ -165,15 +165,22 @@ class Reach:
         try:
             while self.away or self.read_only:
                 await asyncio.sleep(PROBE_EVERY)
-                answer = await self._answer(anew=self.read_only)
-                if answer.away and self.read_only and not self.away:  # perhaps no more connections are given
-                    answer = await self._answer()
-                if answer.away:
-                    self._turn(away=answer.away, read_only=self.read_only)
-                elif await self._pool_is_back(renew=self.read_only and not answer.read_only):
-                    self._turn(read_only=answer.read_only)
+                try:
+                    await self._look_again()
+                except Exception:  # whoever looks for the server must not be the one that is lost
+                    log.exception("a look for the database failed")
         finally:
             self._watching = None
+
+    async def _look_again(self) -> None:
+        renew = self.read_only
+        answer = await self._answer(anew=self.read_only)
+        if answer.away and self.read_only and not self.away:  # perhaps no more connections are given: ours must do
+            answer, renew = await self._answer(), False
+        if answer.away:
+            self._turn(away=answer.away, read_only=self.read_only)
+        elif await self._pool_is_back(renew=renew and not answer.read_only):
+            self._turn(read_only=answer.read_only)
 
     async def _pool_is_back(self, *, renew: bool) -> bool:
         """Whether the pool has a connection; none that was made while the server was read-only, if `renew`."""

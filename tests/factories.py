@@ -40,9 +40,13 @@ async def in_thread[T](make: Callable[..., T], *args: Any, **fields: Any) -> T:
 
 
 def drop_dead_connection() -> None:
-    """A test before this one may have cut every session, that of this thread among them."""
+    """A test may have cut every session, that of this thread among them. Its new one writes also where the database is
+    read-only for the service."""
     if connection.connection is not None and not connection.is_usable():
         connection.close()
+    if connection.connection is None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION default_transaction_read_only = off")
 
 
 def end_threads() -> None:
