@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 import redis
@@ -13,7 +14,6 @@ from redis.asyncio import Redis
 from queueing import alone, jobs, schedule, tasks
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
-from queueing.work import TABLES
 from registry import embedded, identity, redis_trouble
 from registry.models import Tenant
 from registry.processes import signal_process
@@ -22,6 +22,7 @@ from tests.bed.valkey import Troubled
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_processor
 from tests.payments.hooks import endpoint, until
+from tests.payments.inbound import deliver, event, make_account, rows
 from tests.payments.refunding import ask, until_all
 from tests.queueing.processes import Processes, WorkerProcess, alive
 from tests.settling import accept, until_settled
@@ -42,7 +43,7 @@ async def sandbox(tenant: Tenant) -> None:
 
 
 async def everything_goes_on(tenant: Tenant, api: Api) -> None:
-    """A payment is settled, its refund paid, both are told to a webhook endpoint, and events of processors are looked at."""
+    """A payment is settled, its refund paid, both are told to a webhook endpoint, and a processor's event is handled."""
     async with Receiver() as receiver:
         hook = await endpoint(tenant, receiver.url, "payment.succeeded", "refund.returned")
         [one] = await accept(tenant)
@@ -51,7 +52,15 @@ async def everything_goes_on(tenant: Tenant, api: Api) -> None:
         assert status == 202
         await until_all(one, "returned")
         await until(hook, "delivered", count=2)
-    assert {worker.queue for worker in await alive()} >= set(TABLES)
+    status, _ = await deliver(
+        api.address, await in_thread(make_account, tenant, f"cards-{uuid4().hex[:6]}", fee="0.90"), event()
+    )
+    assert status == 200
+    await eventually(lambda: _handled(tenant), within=LIMIT)
+
+
+async def _handled(tenant: Tenant) -> bool:
+    return set(await rows(tenant, "closed")) == {"done"}
 
 
 async def workers_of_rq(valkey: embedded.Valkey) -> set[str]:
