@@ -5,12 +5,12 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 import redis
 from redis.asyncio import Redis
 
+from payments.models import Processor
 from queueing import alone, jobs, schedule, tasks
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
@@ -38,11 +38,13 @@ def trouble(valkey: embedded.Valkey) -> Iterator[Troubled]:
 
 
 @pytest.fixture
-async def sandbox(tenant: Tenant) -> None:
+async def account(tenant: Tenant) -> Processor:
+    """What sends events. Payments go to the cheaper sandbox."""
     await in_thread(make_processor, tenant, "sandbox")
+    return await in_thread(make_account, tenant, fee="0.90")
 
 
-async def everything_goes_on(tenant: Tenant, api: Api) -> None:
+async def everything_goes_on(tenant: Tenant, api: Api, account: Processor) -> None:
     """A payment is settled, its refund paid, both are told to a webhook endpoint, and a processor's event is handled."""
     async with Receiver() as receiver:
         hook = await endpoint(tenant, receiver.url, "payment.succeeded", "refund.returned")
@@ -52,9 +54,7 @@ async def everything_goes_on(tenant: Tenant, api: Api) -> None:
         assert status == 202
         await until_all(one, "returned")
         await until(hook, "delivered", count=2)
-    status, _ = await deliver(
-        api.address, await in_thread(make_account, tenant, f"cards-{uuid4().hex[:6]}", fee="0.90"), event()
-    )
+    status, _ = await deliver(api.address, account, event())
     assert status == 200
     await eventually(lambda: _handled(tenant), within=LIMIT)
 
@@ -70,21 +70,21 @@ async def workers_of_rq(valkey: embedded.Valkey) -> set[str]:
 
 @pytest.mark.parametrize("name", ["full", "no_answer"])
 async def test_a_worker_that_starts_beside_a_redis_in_trouble_does_everything_and_goes_back_to_it_by_itself(
-    tenant, api, sandbox, start: Processes, trouble: Troubled, valkey, name: str
+    tenant, api, account, start: Processes, trouble: Troubled, valkey, name: str
 ):
     with trouble.of(name):
         [worker] = await start()
-        await everything_goes_on(tenant, api)
+        await everything_goes_on(tenant, api, account)
         assert len(start.lines) <= 3, start.lines
 
     await eventually(lambda: workers_of_rq(valkey), within=alone.STEADY + LIMIT)
-    await everything_goes_on(tenant, api)
+    await everything_goes_on(tenant, api, account)
     assert worker.process.returncode is None
     assert len(start.lines) <= 6, start.lines
 
 
 async def test_a_drain_that_ends_while_redis_is_full_is_followed_by_another(
-    tenant, api, sandbox, start: Processes, trouble: Troubled, valkey
+    tenant, api, account, start: Processes, trouble: Troubled, valkey
 ):
     [worker] = await start()
     assert await workers_of_rq(valkey)
@@ -92,7 +92,7 @@ async def test_a_drain_that_ends_while_redis_is_full_is_followed_by_another(
         before = worker.horse
         signal_process(before, signal.SIGTERM)  # as at the end of its shift
         await eventually(lambda: worker.horse not in (0, before), within=LIMIT)
-        await everything_goes_on(tenant, api)
+        await everything_goes_on(tenant, api, account)
 
         assert worker.process.returncode is None
         assert len(start.lines) <= 5, start.lines
