@@ -18,6 +18,7 @@ from queueing.tasks import DRAIN_TIMEOUT, DRAINS
 from registry import redis_trouble
 
 USE = "jobs"  # in the log, when Redis fails
+HORSE_TIMEOUT = 1.0  # seconds for an answer of Redis to a process at work
 
 
 class GentleWorker(Worker):
@@ -62,6 +63,11 @@ class GentleWorker(Worker):
 
     def find_work(self) -> None:
         """Before each request for a job."""
+
+    def setup_work_horse_signals(self) -> None:
+        super().setup_work_horse_signals()
+        # The horse asks nothing that Redis would be slow to answer, and is waited for when it is told to stop.
+        self.connection.connection_pool.connection_kwargs["socket_timeout"] = HORSE_TIMEOUT
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """In the horse. Work that is done is done, whether or not Redis takes note of it."""

@@ -270,6 +270,8 @@ class StreamEngine:
     async def close(self) -> None:
         with suppress(RedisError, OSError):
             for name in list(self._owned):
+                if redis_trouble.rests(self._use):  # it would not let go either: the locks lapse
+                    break
                 if not self.shared and not await self._redis.xlen(self._key(name)):
                     await self._forget(name)
                 else:

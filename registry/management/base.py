@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import psycopg
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
+from registry import identity
 from registry.errors import Problem
 from registry.models import Tenant
 from registry.sync import end_loop
@@ -45,6 +46,14 @@ class AsyncCommand(BaseCommand):
     def tell(self, text: str, data: Any, *, as_json: bool) -> None:
         """`data` as one line of JSON for programs, or `text` for people."""
         self.stdout.write(json.dumps(data) if as_json else text)
+
+
+def service_name() -> str:
+    """`identity.name`, before the work begins. Raises CommandError."""
+    try:
+        return identity.name()
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
 
 
 def actor() -> str:

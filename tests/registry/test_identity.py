@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
 from django.db import connection
 from limits import parse
 from redis import Redis
@@ -90,6 +91,14 @@ def test_a_database_that_was_never_asked_and_is_away_stops_the_start_and_says_wh
 
     with pytest.raises(ImproperlyConfigured, match="was never asked from this data folder"):
         identity.name()
+
+
+@pytest.mark.parametrize("command", ["worker", "cron"])
+def test_a_command_that_cannot_know_it_says_so_in_one_line(forgotten, monkeypatch, command):
+    away(monkeypatch)
+
+    with pytest.raises(CommandError, match="was never asked from this data folder"):
+        call_command(command)
 
 
 def test_the_data_folder_of_another_database_says_nothing(forgotten, monkeypatch):

@@ -11,7 +11,8 @@ from rq.exceptions import SchedulerNotFound, StopRequested
 from queueing import jobs
 from queueing.schedule import CHORES
 from queueing.tasks import CHORE_TIMEOUT, chore
-from registry import identity, redis_trouble
+from registry import redis_trouble
+from registry.management.base import service_name
 
 USE = "schedule"  # in the log, when Redis fails
 RETRY = 2.0  # seconds before Redis is tried again; meanwhile the housekeeping worker looks at the clock itself
@@ -44,6 +45,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, **_: object) -> None:
+        service = service_name()
         scheduler = Scheduler(connection=jobs.connection(), logging_level="WARNING")
         for name, seconds in CHORES.items():
             scheduler.register(
@@ -53,6 +55,6 @@ class Command(BaseCommand):
                 interval=seconds,
                 job_timeout=CHORE_TIMEOUT,
                 result_ttl=0,
-                name=f"{identity.name()}:{name}",
+                name=f"{service}:{name}",
             )
         scheduler.start()

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from queueing import alone, jobs, tasks
 from queueing.worker import DrainWorker, GentleWorker
-from registry import identity
+from registry.management.base import service_name
 
 
 class Command(BaseCommand):
@@ -22,9 +22,8 @@ class Command(BaseCommand):
 
     def handle(self, *, slot: int, drain: list[str], housekeeping: bool, **_: object) -> None:
         queue = "housekeeping" if housekeeping else "drain"
-        identity.name()  # known before Redis or the database can be away
         # Unlike any other, also of a container whose process numbers begin anew: RQ refuses a name that is taken.
-        name = f"{identity.name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
+        name = f"{service_name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
 
         def worker() -> GentleWorker:
             connection = jobs.connection()

@@ -15,7 +15,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, connections
 from django.utils.module_loading import import_string
 
-from registry import embedded, identity, supervisor
+from registry import embedded, supervisor
+from registry.management.base import service_name
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         with listener:
             migrate(plan.data)
-            os.environ["REGISTRY_ID"] = identity.name()  # the parts know it, also those that start without the database
+            os.environ["REGISTRY_ID"] = service_name()  # the parts know it, also those that start without the database
             supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, wanted())
         for number in (signal.SIGTERM, signal.SIGINT):  # told twice is told once: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
