@@ -1,5 +1,8 @@
 """RQ's queues and connections under the service's own name, so that no other service on the same Redis runs its jobs."""
 
+from typing import Any
+
+import django_rq
 from django.conf import settings
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -23,8 +26,24 @@ def connection() -> Redis:
 
 
 def queue_name(name: str) -> str:
-    return f"{name}:{identity.name()}"
+    """The queue's name in Redis."""
+    ours = f":{identity.name()}"
+    return name if name.endswith(ours) else name + ours
+
+
+class ServiceQueue(Queue):
+    """What django-rq makes of a name in RQ_QUEUES: RQ's queue under the service's own name.
+
+    django-rq's own class looks its settings up by the name in Redis, and waits for commits of Django's connection; what is
+    enqueued here depends on no transaction.
+    """
+
+    def __init__(
+        self, name: str, *args: Any, autocommit: bool | None = None, commit_mode: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(queue_name(name), *args, **kwargs)
 
 
 def queue(name: str, connection: Redis) -> Queue:
-    return Queue(queue_name(name), connection=connection)
+    """The queue that RQ_QUEUES names."""
+    return django_rq.get_queue(name, connection=connection)

@@ -157,6 +157,7 @@ INSTALLED_APPS = [
     "queueing",
     "payments",
     "django_async_backend",
+    "django_rq",
     "django_htmx",
     "waffle",
     "django.contrib.admin",
@@ -283,6 +284,12 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [LIVE_REDIS_URL]},
     }
 }
+
+RQ_QUEUES = {
+    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.jobs.ServiceQueue"}
+    for name in ("drain", "housekeeping")
+}
+RQ_SHOW_ADMIN_LINK = False
 
 # Switches between queued and inline (registry.models.Flag); the admin's page of them is payments' own.
 WAFFLE_FLAG_MODEL = "registry.Flag"
