@@ -177,25 +177,6 @@ def history(payment: Payment) -> dict[str, Any]:
     }
 
 
-@admin.register(Attempt)
-class AttemptAdmin(WithPayment, HotList):
-    list_display = [
-        "id", "payment_link", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
-        "started_at",
-    ]  # fmt: skip
-    list_filter = [OneTenantFilter, ProcessorFilter, "outcome", since("started_at", "sent")]
-    list_select_related = ["processor"]
-    fields = (
-        "payment_link", "tenant", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
-        "started_at", "worker_id",
-    )  # fmt: skip
-    readonly_fields = fields
-
-    @admin.display(description="outcome")
-    def look(self, attempt: Attempt) -> SafeString:
-        return pill(*OUTCOMES[attempt.outcome])
-
-
 @admin.register(LedgerEntry)
 class LedgerEntryAdmin(WithPayment, HotList):
     list_display = ["id", "payment_link", "account", "debit", "credit", "processor_name", "at"]

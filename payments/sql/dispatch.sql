@@ -52,10 +52,15 @@ LIMIT %(limit)s;
 -- tenants whose rows nobody claims otherwise: it reads all of their open rows.
 UPDATE payments_payment SET in_doubt_since = leased_until
 WHERE (tenant_id, id) IN (
-    SELECT tenant_id, id FROM payments_payment
-    WHERE tenant_id = ANY(%(tenants)s::bigint[]) AND closed IS NULL AND status = 'processing'
-      AND in_doubt_since IS NULL AND leased_until < now()
-    FOR UPDATE SKIP LOCKED
+    SELECT p.tenant_id, p.id
+    FROM unnest(%(tenants)s::bigint[]) AS t (tenant_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM payments_payment o
+        WHERE o.tenant_id = t.tenant_id AND o.closed IS NULL AND o.status = 'processing'
+          AND o.in_doubt_since IS NULL AND o.leased_until < now()
+        ORDER BY o.priority DESC, o.run_at, o.id  -- the order of the index of open rows: no other is as cheap
+        FOR UPDATE SKIP LOCKED
+    ) p
 );
 
 -- name: postpone
@@ -118,7 +123,7 @@ WITH input AS MATERIALIZED (
     SELECT tenant_id, payment_id, code, detail, now(), '', '' FROM settled s
     WHERE dead AND (  -- counted row by row: a join would read all of the letters for every commit
         SELECT count(*) FROM payments_deadletter d
-        WHERE d.tenant_id = s.tenant_id AND d.payment_id = s.payment_id AND d.resolution = ''
+        WHERE d.payment_id = s.payment_id AND d.tenant_id + 0 = s.tenant_id AND d.resolution || '' = ''
     ) = 0
 ), rolled AS (
     INSERT INTO payments_rollup AS r (tenant_id, width, starts_at, processor_id, currency, payments, amount, fee)

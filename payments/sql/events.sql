@@ -12,9 +12,9 @@ LIMIT %(limit)s;
 -- name: of_payment
 SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence
 FROM payments_payment p
-JOIN payments_paymentevent e ON e.tenant_id = p.tenant_id AND e.payment_id = p.id
+JOIN payments_paymentevent e ON e.payment_id = p.id AND e.tenant_id + 0 = p.tenant_id
 LEFT JOIN payments_processor r ON r.id = e.processor_id
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s AND e.sequence > %(after)s
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s AND e.sequence > %(after)s
 ORDER BY e.sequence;
 
 -- name: positions

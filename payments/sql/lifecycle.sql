@@ -2,7 +2,7 @@
 -- Compare and set: whoever claims the row first wins. The event is numbered in the same statement.
 WITH moved AS (
     UPDATE payments_payment SET status = 'canceled', sequence = sequence + 1, changed_at = now()
-    WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s AND status = 'queued'
+    WHERE correlation_id = %(correlation)s AND tenant_id + 0 = %(tenant)s AND status = 'queued'
     RETURNING tenant_id, id, sequence, attempt
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
@@ -22,7 +22,7 @@ RETURNING position;
 -- By clock_timestamp(): now() may lie before a claim that this statement had to wait for.
 WITH found AS (
     SELECT id, status = 'requires_action' AS waits FROM payments_payment
-    WHERE tenant_id = %(tenant)s AND correlation_id = ANY(%(correlations)s::uuid[])
+    WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenant)s
       AND status = ANY(%(statuses)s::text[])
     ORDER BY id
     FOR UPDATE
@@ -59,7 +59,7 @@ SELECT p.canceling AND p.status IN ('requires_action', 'processing', 'uncertain'
     CASE WHEN p.status = 'requires_action' THEN coalesce(a.action ->> 'type', '') ELSE '' END
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: hold_sandbox
 -- It stays a sandbox until the caller's end: whoever lets it go live waits for that, and is waited for.

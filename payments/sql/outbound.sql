@@ -41,7 +41,8 @@ WITH event AS (
         row_number() OVER (PARTITION BY o.endpoint_id, e.subject ORDER BY e.position) > 1
         OR EXISTS (
             SELECT FROM payments_webhookdelivery d
-            WHERE d.tenant_id = %(tenant)s AND d.endpoint_id = o.endpoint_id AND d.subject = e.subject AND d.closed IS NULL AND d.ordered
+            WHERE d.subject = e.subject AND d.endpoint_id = o.endpoint_id AND d.tenant_id + 0 = %(tenant)s AND d.ordered
+                AND coalesce(d.closed, '') = ''
         )
     ) AS held
     FROM unnest(%(endpoint)b::bigint[], %(nth)b::bigint[], %(ordered)b::boolean[]) AS o (endpoint_id, n, ordered)
@@ -78,10 +79,11 @@ WITH RECURSIVE waiting AS (
     JOIN registry_tenant t ON t.id = e.tenant_id
     LEFT JOIN unnest(%(endpoints)s::bigint[], %(rooms)s::bigint[]) AS r (endpoint_id, room) ON r.endpoint_id = e.id
     WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now())
-      AND coalesce(r.room, 1) > 0 AND EXISTS (
-        SELECT FROM payments_webhookdelivery d
+      AND coalesce(r.room, 1) > 0 AND (
+        SELECT true FROM payments_webhookdelivery d
         WHERE d.tenant_id = w.tenant_id AND d.endpoint_id = w.endpoint_id AND d.closed IS NULL
           AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+        ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
     )
     ORDER BY random()
     LIMIT %(limit)s
@@ -129,7 +131,7 @@ WITH input AS MATERIALIZED (
         answer = i.answer, error = i.error, lease_id = NULL, leased_until = NULL, changed_at = now()
     FROM input i
     WHERE d.tenant_id = i.tenant_id AND d.id = i.delivery_id
-      AND d.attempt = i.number AND d.lease_id = %(worker)s AND d.closed IS NULL
+      AND d.attempt = i.number AND d.lease_id = %(worker)s AND coalesce(d.closed, '') = ''
     RETURNING d.endpoint_id, d.subject, d.ordered, i.*
 ), logged AS (
     INSERT INTO payments_webhookattempt
@@ -143,8 +145,8 @@ WITH input AS MATERIALIZED (
         FROM settled s
         CROSS JOIN LATERAL (
             SELECT w.tenant_id, w.id FROM payments_webhookdelivery w
-            WHERE w.tenant_id = s.tenant_id AND w.endpoint_id = s.endpoint_id AND w.subject = s.subject
-              AND w.closed IS NULL AND w.ordered AND w.status = 'held'
+            WHERE w.subject = s.subject AND w.endpoint_id = s.endpoint_id AND w.tenant_id + 0 = s.tenant_id
+              AND w.ordered AND w.status = 'held'
             ORDER BY w.id LIMIT 1
         ) h
         WHERE s.ordered AND s.status IN ('delivered', 'dead')
@@ -181,7 +183,7 @@ LEFT JOIN standing g ON g.tenant_id = s.tenant_id AND g.id = s.endpoint_id;
 UPDATE payments_webhookdelivery d
 SET lease_id = NULL, leased_until = NULL, run_at = now(), tries_from = d.tries_from + 1
 FROM unnest(%(tenant)b::bigint[], %(delivery)b::bigint[], %(number)b::bigint[]) AS i (tenant_id, id, number)
-WHERE d.tenant_id = i.tenant_id AND d.id = i.id AND d.attempt = i.number AND d.lease_id = %(worker)s AND d.closed IS NULL;
+WHERE d.tenant_id = i.tenant_id AND d.id = i.id AND d.attempt = i.number AND d.lease_id = %(worker)s AND coalesce(d.closed, '') = '';
 
 -- name: failing
 SELECT id FROM payments_webhookendpoint WHERE failing_since IS NOT NULL AND enabled AND deleted_at IS NULL;
@@ -194,7 +196,7 @@ WITH old AS (
     FROM payments_webhookendpoint e
     CROSS JOIN LATERAL (
         SELECT w.tenant_id, w.id, w.closed, w.changed_at FROM payments_webhookdelivery w
-        WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id
+        WHERE w.endpoint_id = e.id AND w.tenant_id + 0 = e.tenant_id
         ORDER BY w.id LIMIT %(each)s
     ) d
     WHERE e.deleted_at IS NOT NULL OR (d.closed IS NOT NULL AND d.changed_at < now() - make_interval(days => %(days)s::int))
@@ -208,7 +210,7 @@ RETURNING d.id;
 -- name: trim_endpoints
 DELETE FROM payments_webhookendpoint e
 WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
-    SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id
+    SELECT FROM payments_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id
 );
 
 -- name: replay
@@ -217,7 +219,8 @@ WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
 WITH chosen AS MATERIALIZED (
     SELECT d.id, d.subject, d.ordered
     FROM payments_webhookdelivery d
-    WHERE d.tenant_id = %(tenant)s AND d.endpoint_id = %(endpoint)s AND d.closed IN ('delivered', 'dead')
+    WHERE d.endpoint_id = %(endpoint)s AND d.tenant_id + 0 = %(tenant)s AND d.closed IN ('delivered', 'dead')
+      AND d.id >= coalesce((SELECT min(i) FROM unnest(%(ids)s::bigint[]) AS i), 0)
       AND (%(ids)s::bigint[] IS NULL OR d.id = ANY(%(ids)s::bigint[]))
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
@@ -230,7 +233,8 @@ WITH chosen AS MATERIALIZED (
         row_number() OVER (PARTITION BY c.subject ORDER BY c.id) > 1
         OR EXISTS (
             SELECT FROM payments_webhookdelivery o
-            WHERE o.tenant_id = %(tenant)s AND o.endpoint_id = %(endpoint)s AND o.subject = c.subject AND o.closed IS NULL AND o.ordered
+            WHERE o.subject = c.subject AND o.endpoint_id = %(endpoint)s AND o.tenant_id + 0 = %(tenant)s AND o.ordered
+                AND coalesce(o.closed, '') = ''
         )
     ) AS held
     FROM chosen c
@@ -246,7 +250,8 @@ RETURNING d.id;
 -- name: replayable
 SELECT count(*) FROM (
     SELECT FROM payments_webhookdelivery d
-    WHERE d.tenant_id = %(tenant)s AND d.endpoint_id = %(endpoint)s AND d.closed IN ('delivered', 'dead')
+    WHERE d.endpoint_id = %(endpoint)s AND d.tenant_id + 0 = %(tenant)s AND d.closed IN ('delivered', 'dead')
+      AND d.id >= coalesce((SELECT min(i) FROM unnest(%(ids)s::bigint[]) AS i), 0)
       AND (%(ids)s::bigint[] IS NULL OR d.id = ANY(%(ids)s::bigint[]))
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
@@ -271,10 +276,12 @@ RETURNING id;
 -- How endpoints are doing: what waits, and what was given up, counted up to a thousand each.
 SELECT e.id,
     (SELECT count(*) FROM (
-        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL LIMIT 1000
+        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL
+        ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1000
     ) w),
     (SELECT count(*) FROM (
-        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed = 'dead' LIMIT 1000
+        SELECT FROM payments_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id AND d.closed = 'dead'
+        ORDER BY d.id LIMIT 1000
     ) x)
 FROM payments_webhookendpoint e
 WHERE e.tenant_id = %(tenant)s AND e.id = ANY(%(ids)s::bigint[]);

@@ -10,7 +10,7 @@ ORDER BY p.fee, p.id;
 WITH latest AS MATERIALIZED (
     SELECT tenant_id, id, correlation_id, amount, currency, wanted_processor
     FROM payments_payment
-    WHERE tenant_id = %(tenant)s AND created_at <= now()
+    WHERE tenant_id = %(tenant)s AND created_at > '0001-01-01Z' AND created_at <= now()
     ORDER BY created_at DESC, id DESC
     LIMIT %(last)s
 ), sends AS (

@@ -109,7 +109,7 @@ async def delivery(tenant_id: int, delivery_id: int) -> tuple[WebhookDelivery, W
 async def tries(found: WebhookDelivery) -> list[WebhookAttempt]:
     """The latest ones first."""
     of = WebhookAttempt.async_objects.filter(tenant_id=found.tenant_id, delivery_id=found.pk)
-    return [one async for one in of.order_by("-id")[:TRIES_SHOWN]]
+    return [one async for one in of.order_by("-number")[:TRIES_SHOWN]]
 
 
 def delivery_shown(found: WebhookDelivery, endpoint: WebhookEndpoint) -> dict[str, Any]:
