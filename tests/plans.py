@@ -29,7 +29,8 @@ LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.contype IN ('p', 'u')
 WHERE x.indrelid = ANY(%s::regclass[]) ORDER BY i.oid DESC"""
 
 # When a plan was made; whether it is for any parameters, or for these.
-STAGES = ("from empty tables", "never analysed", "analysed, any parameters", "analysed, these parameters")
+ANALYSED = "analysed, any parameters"
+STAGES = ("when there were few rows", "never analysed", ANALYSED, "analysed, these parameters")
 GENERIC, CUSTOM = "force_generic_plan", "force_custom_plan"
 
 
@@ -39,6 +40,7 @@ class Asked(NamedTuple):
     sql: str
     params: Mapping[str, Any]
     most: int
+    seldom: bool = False  # planned each time it runs, so that no plan of it grows old
 
 
 type Read = dict[str, dict[str, int]]  # what was read of each table and index, by stage
@@ -62,6 +64,10 @@ class Bed:
             for drop, add in self.run(INDEXES, [self.tables]):
                 self.run(drop)
                 self.run(add)
+
+    def fill(self, statements: str, params: Mapping[str, Any]) -> None:
+        for statement in statements.strip().split(";\n"):
+            self.run(statement.rstrip(";"), params)
 
     def read_by(self, asked: Asked, plan: str) -> dict[str, int]:
         """What the statement reads of each table and index."""
@@ -90,28 +96,24 @@ def undone(tables: Sequence[str]) -> Iterator[Bed]:
 
 
 def measure(
-    tables: Sequence[str], owner: str, rows: str, statements: Mapping[str, Asked], *, restored: bool
+    tables: Sequence[str], owner: str, rows: str, statements: Mapping[str, Asked], *, few: int, restored: bool
 ) -> dict[str, Read]:
-    """What each statement reads at each stage."""
-    import os
-    few = int(os.environ.get("FEW", "0"))
+    """What each statement reads at each stage, where its first plan was made with `few` rows in the tables."""
     found: dict[str, Read] = {name: {} for name in statements}
-    params = {"tenant": TENANT, "rows": ROWS, "step": ROWS // few if few else ROWS * 3, "first": True}
+    params = {"tenant": TENANT, "rows": ROWS, "step": ROWS // few if few else 3 * ROWS}
     with undone(tables) as bed:
         bed.empty(restored=restored)
-        for part in owner.strip().split(";\n"):
-            bed.run(part.rstrip(";"), params)
-        for first in (True, False):
-            for part in rows.strip().split(";\n"):
-                bed.run(part.rstrip(";"), {**params, "first": first})
-            if first:
-                for asked in statements.values():
-                    bed.read_by(asked, GENERIC)
+        bed.fill(owner, params)
+        bed.fill(rows, {**params, "first": True})
+        for asked in statements.values():
+            bed.read_by(asked, GENERIC)
+        bed.fill(rows, {**params, "first": False})
         for stage, plan in zip(STAGES, (GENERIC, CUSTOM, GENERIC, CUSTOM), strict=True):
-            if stage == STAGES[2]:
+            if stage == ANALYSED:
                 bed.run(f"ANALYZE {', '.join(tables)}")
             for name, asked in statements.items():
-                found[name][stage] = bed.read_by(asked, plan)
+                if plan == CUSTOM or not asked.seldom:
+                    found[name][stage] = bed.read_by(asked, plan)
     return found
 
 

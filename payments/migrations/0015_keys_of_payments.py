@@ -212,6 +212,12 @@ class Migration(migrations.Migration):
                 name="webhook_delivery_dead",
             ),
         ),
+        migrations.AddIndex(
+            model_name="reconciliation",
+            index=models.Index(
+                condition=models.Q(("finished_at", None)), fields=["tenant", "until"], name="reconciliation_open"
+            ),
+        ),
         migrations.AddConstraint(
             model_name="dispute",
             constraint=models.UniqueConstraint(

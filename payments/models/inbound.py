@@ -80,7 +80,9 @@ class InboundEvent(AsyncModelMixin, models.Model):
                 name="inbound_open",
             ),
             models.Index(fields=["tenant", "id"], condition=models.Q(closed="dead"), name="inbound_dead"),
-            models.Index(fields=["tenant", "received_at"], condition=models.Q(received_at__gt=EVER), name="inbound_received"),
+            models.Index(
+                fields=["tenant", "received_at"], condition=models.Q(received_at__gt=EVER), name="inbound_received"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -36,6 +36,9 @@ class Reconciliation(AsyncModelMixin, models.Model):
         constraints = [
             models.UniqueConstraint(fields=["processor", "since", "until", "tenant"], name="reconciliation_once"),
         ]
+        indexes = [
+            models.Index(fields=["tenant", "until"], condition=models.Q(finished_at=None), name="reconciliation_open"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M}"

@@ -74,7 +74,9 @@ class Refund(AsyncModelMixin, models.Model):
                 condition=models.Q(closed=None),
                 name="refund_open",
             ),
-            models.Index(fields=["tenant", "settled_at"], condition=models.Q(settled_at__isnull=False), name="refund_settled"),
+            models.Index(
+                fields=["tenant", "settled_at"], condition=models.Q(settled_at__isnull=False), name="refund_settled"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -107,7 +109,9 @@ class Dispute(AsyncModelMixin, models.Model):
         ]
         indexes = [
             models.Index(fields=["payment", "tenant"], name="dispute_payment"),
-            models.Index(fields=["tenant", "changed_at"], condition=models.Q(changed_at__gt=EVER), name="dispute_changed"),
+            models.Index(
+                fields=["tenant", "changed_at"], condition=models.Q(changed_at__gt=EVER), name="dispute_changed"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,4 +1,6 @@
 -- name: begin
+-- BETWEEN, here and elsewhere, is true of every tenant: the planner expects one row and looks it up, where for a hundred rows
+-- it would read a table whole that was small when the plan was made (docs/decisions/017).
 -- Written before anything is sent: the attempt, its processor, its requestedAt and the reason. Touches no indexed column
 -- of the payment, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
 WITH input AS MATERIALIZED (
@@ -7,6 +9,7 @@ WITH input AS MATERIALIZED (
         %(processor)b::bigint[], %(requested_at)b::timestamptz[], %(reason)b::text[], %(in_doubt_since)b::timestamptz[],
         %(reference)b::text[]
     ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, reason, in_doubt_since, reference)
+    WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), begun AS (
     UPDATE payments_payment p
     SET status = i.status, sequence = p.sequence + i.changed::int, attempt = i.number, in_doubt_since = i.in_doubt_since,
@@ -66,9 +69,10 @@ WHERE (tenant_id, id) IN (
 -- name: postpone
 -- Rows that no processor can take at the moment (asked for by name, or all of the tenant's are away).
 -- The longer they have waited, the less often they are looked at.
-UPDATE payments_payment
+UPDATE payments_payment p
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
-WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]));
+FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]) AS t (tenant_id, id)
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = t.tenant_id AND p.id = t.id;
 
 -- name: again
 (i.status = 'requires_action' AND p.run_at > p.leased_until - make_interval(secs => %(lease)s))
@@ -86,6 +90,7 @@ WITH input AS MATERIALIZED (
         %(reference)b::text[], %(action)b::text[]
     ) AS t (tenant_id, payment_id, number, status, changed, processor_id, requested_at, fee, outcome, code,
         detail, latency, wait, in_doubt_since, dead, reference, action)
+    WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), settled AS (
     UPDATE payments_payment p
     SET status = CASE WHEN {again} THEN p.status ELSE i.status END,

@@ -23,7 +23,7 @@ RETURNING tenant_id, processor_id, event_id;
 UPDATE payments_inboundevent e
 SET attempt = e.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[]) AS t (tenant_id, id)
-WHERE e.tenant_id = t.tenant_id AND e.id = t.id;
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id;
 
 -- name: finish
 -- What came of tries: done, dead, or due again. Fenced: whoever lost the lease changes nothing any more.
@@ -35,7 +35,8 @@ FROM unnest(
     %(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[], %(status)b::text[], %(outcome)b::text[],
     %(error)b::text[], %(payment_id)b::bigint[], %(wait)b::float8[]
 ) AS t (tenant_id, id, attempt, status, outcome, error, payment_id, wait)
-WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.lease_id = %(worker)s
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt
+  AND e.lease_id = %(worker)s
   AND coalesce(e.closed, '') = ''
 RETURNING e.tenant_id, e.id, extract(epoch FROM e.done_at - e.received_at)::float8;
 
@@ -49,7 +50,8 @@ FOR UPDATE;
 -- Begun, and not finished by whoever leaves: due at once, for anybody.
 UPDATE payments_inboundevent e SET lease_id = NULL, leased_until = NULL
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, id, attempt)
-WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.lease_id = %(worker)s;
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt
+  AND e.lease_id = %(worker)s;
 
 -- name: replay
 -- Due again, its tries counted anew. The attempt stays: as the fence it may only grow.

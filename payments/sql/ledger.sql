@@ -99,7 +99,9 @@ WITH touched AS MATERIALIZED (
     GROUP BY 1, 2, 3, 4, 5
 ), rolled AS (
     SELECT r.* FROM registry_tenant t CROSS JOIN (VALUES (1), (3600)) AS w (width)
-    JOIN payments_rollup r ON r.tenant_id = t.id AND r.width = w.width AND r.starts_at >= %(since)s
+    CROSS JOIN LATERAL (
+        SELECT * FROM payments_rollup r WHERE r.tenant_id = t.id AND r.width = w.width AND r.starts_at >= %(since)s OFFSET 0
+    ) r
     WHERE r.payments <> 0
 )
 {verdict};

@@ -21,7 +21,7 @@ RETURNING position;
 -- What workers had given up has all of its questions again: one would not do to end a doubt.
 -- By clock_timestamp(): now() may lie before a claim that this statement had to wait for.
 WITH found AS (
-    SELECT id, status = 'requires_action' AS waits FROM payments_payment
+    SELECT tenant_id, id, status = 'requires_action' AS waits FROM payments_payment
     WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenant)s
       AND status = ANY(%(statuses)s::text[])
     ORDER BY id
@@ -35,7 +35,7 @@ WITH found AS (
         method = CASE WHEN %(capture)s THEN coalesce(p.method, '{}') || '{"capture": true}' ELSE p.method END,
         changed_at = CASE WHEN waits THEN now() ELSE p.changed_at END
     FROM found
-    WHERE p.tenant_id = %(tenant)s AND p.id = found.id
+    WHERE p.tenant_id = found.tenant_id AND p.id = found.id
     RETURNING p.tenant_id, p.id, p.correlation_id, p.sequence, p.attempt, waits
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position)

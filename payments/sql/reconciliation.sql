@@ -92,7 +92,7 @@ FROM unnest(%(kind)s::text[], %(key)s::text[], %(correlation_id)s::uuid[], %(ref
     %(their_amount)s::bigint[], %(their_currency)s::text[], %(their_refunded)s::bigint[], %(requested_at)s::timestamptz[]
 ) AS n (kind, key, correlation_id, reference, payment_id, our_status, our_amount, our_currency, our_refunded, their_amount,
     their_currency, their_refunded, requested_at)
-WHERE NOT EXISTS (
+WHERE n.requested_at BETWEEN '0001-01-01Z' AND '9999-12-31Z' AND NOT EXISTS (  -- true of all: see begin in dispatch.sql
     SELECT FROM payments_difference c
     WHERE c.key = n.key AND c.kind = n.kind AND c.processor_id + 0 = %(processor)s AND c.tenant_id + 0 = %(tenant)s
       AND c.resolution = 'closed'

@@ -74,13 +74,14 @@ SET status = i.status, attempt = i.number, requested_at = coalesce(r.requested_a
 FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[], %(number)b::bigint[], %(status)b::text[],
     %(requested_at)b::timestamptz[], %(in_doubt_since)b::timestamptz[]
 ) AS i (tenant_id, refund_id, number, status, requested_at, in_doubt_since)
-WHERE r.tenant_id = i.tenant_id AND r.id = i.refund_id;
+WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = i.tenant_id AND r.id = i.refund_id;
 
 -- name: postpone
 -- Debts whose processor is away. The longer they have waited, the less often they are looked at.
-UPDATE payments_refund
+UPDATE payments_refund r
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
-WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]));
+FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]) AS t (tenant_id, id)
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = t.tenant_id AND r.id = t.id;
 
 -- name: settle
 -- Everything that outcomes mean, in one commit: state (compare and set: fenced by worker and attempt), what the payments
@@ -95,11 +96,12 @@ WITH input AS MATERIALIZED (
         %(in_doubt_since)b::timestamptz[], %(stopped)b::boolean[]
     ) AS t (tenant_id, payment_id, refund_id, processor_id, number, status, code, detail, reference, wait, in_doubt_since,
         stopped)
+    WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), held AS MATERIALIZED (
-    SELECT p.id FROM payments_payment p
-    WHERE (p.tenant_id, p.id) IN (SELECT tenant_id, payment_id FROM input)
+    SELECT p.id FROM (SELECT DISTINCT tenant_id, payment_id FROM input) i
+    JOIN payments_payment p ON p.tenant_id = i.tenant_id AND p.id = i.payment_id
     ORDER BY p.tenant_id, p.id
-    FOR UPDATE
+    FOR UPDATE OF p
 ), checked AS MATERIALIZED (
     SELECT i.*, EXISTS (
         SELECT FROM payments_refund o
@@ -212,7 +214,9 @@ WHERE tenant_id = %(tenant)s AND id = %(refund)s;
 -- name: stopped
 -- A debt that workers gave up.
 SELECT y.correlation_id, r.public_id, r.amount
-FROM payments_refund r JOIN payments_payment y ON y.tenant_id = r.tenant_id AND y.id = r.payment_id
+FROM payments_refund r CROSS JOIN LATERAL (
+    SELECT y.correlation_id FROM payments_payment y WHERE y.tenant_id = r.tenant_id AND y.id = r.payment_id OFFSET 0
+) y
 WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND coalesce(r.closed, '') = '';
 
 -- name: retry

@@ -17,8 +17,8 @@ WITH latest AS MATERIALIZED (
     SELECT DISTINCT ON (a.payment_id, a.requested_at)
         l.id, l.correlation_id, l.amount, l.currency, l.wanted_processor, a.processor_id,
         extract(epoch FROM a.started_at)::float8 AS started, a.outcome, a.code, a.latency_ms
-    FROM latest l JOIN payments_attempt a ON a.tenant_id = l.tenant_id AND a.payment_id = l.id
-    WHERE a.tenant_id = %(tenant)s
+    FROM latest l
+    CROSS JOIN LATERAL (SELECT * FROM payments_attempt a WHERE a.tenant_id = l.tenant_id AND a.payment_id = l.id OFFSET 0) a
     ORDER BY a.payment_id, a.requested_at, a.number
 )
 SELECT * FROM sends ORDER BY started, id;

@@ -71,13 +71,13 @@ INSERT INTO payments_refund (tenant_id, id, payment_id, public_id, number, finge
 SELECT %(tenant)s, n, (n + 1) / 2, md5('r' || n)::uuid, 2 - n %% 2, '', 1, 'BRL', '', '', false, %(tenant)s + 1,
     CASE WHEN n <= 8000 THEN 're_' || n ELSE '' END,
     CASE WHEN n <= 8000 THEN 'returned' WHEN n <= 8500 THEN 'uncertain' ELSE 'owed' END, '',
-    CASE WHEN n <= 8000 THEN now() - interval '1 day' END, CASE WHEN n > 8250 AND n <= 8500 THEN now() - interval '1 hour' END,
+    CASE WHEN n <= 8000 THEN '2025-01-01Z'::timestamptz END, CASE WHEN n > 8250 AND n <= 8500 THEN now() - interval '1 hour' END,
     CASE WHEN n > 8250 AND n <= 8500 THEN '9999-12-31Z' WHEN n > 9000 THEN now() + interval '1 day' ELSE now() END, 0, 1, 0,
     CASE WHEN n > 8000 AND n <= 8010 THEN 77 END, CASE WHEN n > 8000 AND n <= 8010 THEN now() + interval '1 minute' END
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_dispute (tenant_id, id, payment_id, processor_id, reference, amount, currency, reason, status, withdrawn, movements,
     changed_at)
-SELECT %(tenant)s, n, n, %(tenant)s + 1, 'dp_' || n, 1, 'BRL', '', '', 0, 0, now() - interval '1 day' FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
+SELECT %(tenant)s, n, n, %(tenant)s + 1, 'dp_' || n, 1, 'BRL', '', '', 0, 0, '2025-01-01Z' FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_inboundevent (tenant_id, id, processor_id, event_id, type, object_id, account, livemode, created, body, headers,
     source, status, run_at, attempt, lease_id, leased_until, received_at)
 SELECT %(tenant)s, n, %(tenant)s + 1, 'evt_' || n, 't', '', '', false, now(), '', '{}', 'delivery',
@@ -181,9 +181,7 @@ RECEIVED = {
 WINDOW = {**ONE, "since": LATER, "until": LATER + timedelta(seconds=10)}
 JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "limit": 10}
 
-TWENTY = 60  # three rows that are named, each by one look-up in half a dozen tables
-
-ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
+ASKED: dict[str, tuple] = {
     "intake/accept": (SQL["intake"]["accept"], ACCEPTED, 10),
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
     "dispatch/claim": (dispatch.PAYMENTS.claim, CLAIM, 60),
@@ -197,7 +195,7 @@ ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
     "lifecycle/cancel": (SQL["lifecycle"]["cancel"], {**ONE, "correlation": named(9500)}, 10),
     "lifecycle/look_again": (SQL["lifecycle"]["look_again"], {"tenant": TENANT, "correlations": [named(7600)], "statuses": ["requires_action"], "cancel": False, "capture": False, "reason": ""}, 10),
     "lifecycle/purpose": (SQL["lifecycle"]["purpose"], ONE, 10),
-    "accounts/unsettled": (SQL["accounts"]["unsettled"], ONE, 10000),
+    "accounts/unsettled": (SQL["accounts"]["unsettled"], ONE, 3600, True),
     "events/since": (SQL["events"]["since"], {"tenant": TENANT, "after": 10000, "limit": 10}, 40),
     "events/of_payment": (SQL["events"]["of_payment"], {**ONE, "after": 0}, 10),
     "rehearsal/sends": (SQL["rehearsal"]["sends"], {"tenant": TENANT, "last": 10}, 60),
@@ -207,7 +205,7 @@ ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
     "queries/processors": (SQL["queries"]["processors"], {"tenant": TENANT}, 20),
     "queries/series": (SQL["queries"]["series"], {"tenant": TENANT, "since": datetime.now(UTC) - timedelta(minutes=5)}, 20010),
     "summary/summary": (SQL["summary"]["summary"], SUMMARY, 40),
-    "ledger/prove_since": (PROOFS["prove_since"], {"since": AT + timedelta(seconds=6990), "after": 10**9}, 400),
+    "ledger/prove_since": (PROOFS["prove_since"], {"since": AT + timedelta(seconds=6990), "after": 10**9}, 100),
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
     "disputes/known": (SQL["disputes"]["known"], DISPUTED, 5),
     "disputes/update": (SQL["disputes"]["update"], DISPUTED, 5),
@@ -226,8 +224,8 @@ ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
     "refunds/stopped": (SQL["refunds"]["stopped"], {"tenant": TENANT, "refund": 8300}, 5),
     "refunds/retry": (SQL["refunds"]["retry"], {"tenant": TENANT, "refund": 8300}, 5),
     "refunds/of_payment": (SQL["refunds"]["of_payment"], {**ONE, "public": None, "limit": 10}, 10),
-    "janitor/payments": (SQL["janitor"]["payments"], JANITOR, 900),
-    "janitor/refunds": (SQL["janitor"]["refunds"], JANITOR, 2100),
+    "janitor/payments": (SQL["janitor"]["payments"], JANITOR, 900, True),
+    "janitor/refunds": (SQL["janitor"]["refunds"], JANITOR, 2400, True),
     "inbound/receive": (SQL["inbound"]["receive"], RECEIVED, 10),
     "inbound/claim": (inbound.INBOUND.claim, CLAIM, 60),
     "inbound/begin": (SQL["inbound"]["begin"], {**WORKER, **keys(8601, 8602, id=...)}, 5),
@@ -244,20 +242,20 @@ ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
     "outbound/events": (SQL["outbound"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
     "outbound/owe": (SQL["outbound"]["owe"], {"tenant": TENANT, "endpoint": [1, 2], "nth": [1, 1], "ordered": [True, True], "message": ["m"], "position": [1], "subject": [named(450)], "type": ["t"], "body": [""]}, 40),
     "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "upto": 5}, 5),
-    "outbound/claim": (SQL["outbound"]["claim"], {"limit": 20, "room": 10, "worker": 78, "lease": 30.0, "endpoints": [1], "rooms": [5]}, 500),
+    "outbound/claim": (SQL["outbound"]["claim"], {"limit": 20, "room": 10, "worker": 78, "lease": 30.0, "endpoints": [1], "rooms": [5]}, 150),
     "outbound/alone": (SQL["outbound"]["alone"], {"tenants": [TENANT] * 2, "ids": [1, 2]}, 5),
-    "outbound/settle": (SQL["outbound"]["settle"], DELIVERED, 60),
+    "outbound/settle": (SQL["outbound"]["settle"], DELIVERED, 100),
     "outbound/hand_back": (SQL["outbound"]["hand_back"], {"worker": 77, **keys(8501, 8502, delivery=..., number=1)}, 5),
     "outbound/failing": (SQL["outbound"]["failing"], {}, 10010),
-    "outbound/trim_deliveries": (SQL["outbound"]["trim_deliveries"], {"each": 10, "days": 30, "limit": 10}, 20000),
+    "outbound/trim_deliveries": (SQL["outbound"]["trim_deliveries"], {"each": 10, "days": 30, "limit": 10}, 20200, True),
     "outbound/replay": (SQL["outbound"]["replay"], {"tenant": TENANT, "endpoint": 1, "ids": [10, 20], "since": None, "until": None, "dead": False, "limit": 10}, 60),
     "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "secrets": b"", "most": 10}, 10010),
-    "outbound/standings": (SQL["outbound"]["standings"], {"tenant": TENANT, "ids": [1, 2]}, 800),
+    "outbound/standings": (SQL["outbound"]["standings"], {"tenant": TENANT, "ids": [1, 2]}, 450),
     "deadletters/hold": (SQL["deadletters"]["hold"], {"id": -1}, 5),
     "reconciliation/reach": (SQL["reconciliation"]["reach"], {"tenant": TENANT, "id": 5, "attempt": 1, "reached": AT, "records": 1, "payments": 1, "differences": 1, "unanswered": 1, "lease": 60.0}, 5),
-    "reconciliation/finish": (SQL["reconciliation"]["finish"], {"tenant": TENANT, "id": 5, "attempt": 1, "both_ways": True, "complete": True}, 5100),
+    "reconciliation/finish": (SQL["reconciliation"]["finish"], {"tenant": TENANT, "id": 5, "attempt": 1, "both_ways": True, "complete": True}, 5100, True),
     "reconciliation/result": (SQL["reconciliation"]["result"], {"tenant": TENANT, "id": 5}, 5),
-    "reconciliation/unfinished": (SQL["reconciliation"]["unfinished"], {"tenant": TENANT, "within": 86400.0}, 10010),
+    "reconciliation/unfinished": (SQL["reconciliation"]["unfinished"], {"tenant": TENANT, "within": 86400.0}, 60, True),
     "reconciliation/slice_end": (SQL["reconciliation"]["slice_end"], {**WINDOW, "rows": 10}, 20),
     "reconciliation/booked": (SQL["reconciliation"]["booked"], WINDOW, 20),
     "reconciliation/ours": (comparison.SQL["ours"], {**WINDOW, "every": 1, "first": 0}, 60),
@@ -267,11 +265,11 @@ ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
     "sandbox/look_up": (SQL["sandbox"]["look_up"], ONE, 5),
     "sandbox/refund": (SQL["sandbox"]["refund"], {**keys(1, 2, amount=1, currency="BRL", requested_at=AT), "refund": [named(1), named(2)], "correlation": [named(1), named(2)]}, 10),
     "sandbox/look_up_refund": (SQL["sandbox"]["look_up_refund"], {"processor": [TENANT + 1], "refund": [named(5, "r")]}, 5),
-    "sandbox/records": (SQL["sandbox"]["records"], {"processor": TENANT + 1, "after": named(1), "since": AT, "until": LATER, "limit": 10}, 300),
-    "takeout/open_payments": (SQL["takeout"]["open_payments"], ONE, 2600),
-    "takeout/open_refunds": (SQL["takeout"]["open_refunds"], ONE, 2100),
-    "takeout/open_events": (SQL["takeout"]["open_events"], ONE, 1600),
-    "takeout/found": (SQL["takeout"]["found"], {"tenant": TENANT, "correlations": [named(1)]}, 2000),
+    "sandbox/records": (SQL["sandbox"]["records"], {"processor": TENANT + 1, "after": named(1), "since": AT, "until": LATER, "limit": 10}, 2400),
+    "takeout/open_payments": (SQL["takeout"]["open_payments"], ONE, 2600, True),
+    "takeout/open_refunds": (SQL["takeout"]["open_refunds"], ONE, 2100, True),
+    "takeout/open_events": (SQL["takeout"]["open_events"], ONE, 1600, True),
+    "takeout/found": (SQL["takeout"]["found"], {"tenant": TENANT, "correlations": [named(1)]}, 1600, True),
 }  # fmt: skip
 
 STATEMENTS = {name: Asked(*one) for name, one in ASKED.items()}
@@ -279,9 +277,11 @@ STATEMENTS = {name: Asked(*one) for name, one in ASKED.items()}
 
 @pytest.fixture(scope="module", params=["as migrated", "as restored"])
 def read(request: pytest.FixtureRequest, _database: None) -> dict[str, Read]:
-    found = measure(TABLES, SEED, ROWS, STATEMENTS, restored=request.param == "as restored")
+    """Restored tables have their indexes in another order, and here a hundred rows when the first plans were made."""
+    restored = request.param == "as restored"
+    found = measure(TABLES, SEED, ROWS, STATEMENTS, few=100 if restored else 0, restored=restored)
     print(table_of(found))
-    __import__('json').dump(found, open('/tmp/plans/detail.json', 'w'))
+    __import__("json").dump(found, open("/tmp/plans/detail.json", "w"))
     return found
 
 
