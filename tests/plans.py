@@ -5,7 +5,9 @@ Nothing is left behind: one transaction fills the tables, every statement runs i
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import md5
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psycopg
 from django.db import connection
@@ -34,6 +36,11 @@ STAGES = ("when there were few rows", "never analysed", ANALYSED, "analysed, the
 GENERIC, CUSTOM = "force_generic_plan", "force_custom_plan"
 
 
+def uuid_of(text: str) -> UUID:
+    """As md5(text)::uuid has it."""
+    return UUID(md5(text.encode()).hexdigest())
+
+
 class Asked(NamedTuple):
     """A statement with its parameters, and what it may read."""
 
@@ -41,6 +48,10 @@ class Asked(NamedTuple):
     params: Mapping[str, Any]
     most: int
     seldom: bool = False  # planned each time it runs, so that no plan of it grows old
+
+    def excess(self, read: "Read") -> "Read":
+        """The stages at which it reads more than it may."""
+        return {stage: rows for stage, rows in read.items() if sum(rows.values()) > self.most}
 
 
 type Read = dict[str, dict[str, int]]  # what was read of each table and index, by stage
