@@ -15,8 +15,8 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from payments.events import status_body
-from payments.models.payments import EVER
 from payments.models import Attempt, Payment, PaymentEvent, Processor
+from payments.models.payments import EVER
 from payments.money import decimal_text
 from payments.states import OPEN, Status
 from registry import database

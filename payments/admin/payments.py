@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import BookedAtFilter, HotList, ProcessorFilter, StatusFilter, WithPayment, money, status_pill
+from payments.admin.lists import BookedAtFilter, HotList, StatusFilter, WithPayment, money, status_pill
 from payments.admin.refunds import refund_view, returns
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
 from payments.states import TERMINAL

@@ -74,4 +74,4 @@ RETURNING c.partition_id
 -- A dead letter that was replayed or purged keeps its message from coming again. Who moves a group wants it to come.
 DELETE FROM queueing_deadmessage d USING queueing_partition p
 WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (%(partition)s::text IS NULL OR p.name = %(partition)s)
-    AND d.tenant_id = p.tenant_id AND d.partition_id = p.id AND d.group_id = %(id)s AND d.ended_at IS NOT NULL
+    AND d.tenant_id + 0 = p.tenant_id AND d.partition_id = p.id AND d.group_id = %(id)s AND d.ended_at IS NOT NULL

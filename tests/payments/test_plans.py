@@ -14,7 +14,6 @@ from payments.refunds import dispatch as refund_dispatch
 from payments.refunds import inline as refund_inline
 from payments.webhooks import inbound
 from registry import database
-from registry.arrays import Bigints, Texts
 from tests.plans import TENANT, Asked, Read, measure, table_of, uuid_of
 
 FOLDER = Path(dispatch.__file__).parent / "sql"
@@ -279,7 +278,6 @@ def read(request: pytest.FixtureRequest, _database: None) -> dict[str, Read]:
     restored = request.param == "as restored"
     found = measure(TABLES, SEED, ROWS, STATEMENTS, few=100 if restored else 0, restored=restored)
     print(table_of(found))
-    __import__("json").dump(found, open("/tmp/plans/detail.json", "w"))
     return found
 
 

@@ -5,8 +5,6 @@ Its functions have a test of their own: test_plans.py.
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -53,7 +51,17 @@ SELECT %(tenant)s, 1, '2026-01-01Z'::timestamptz + n * interval '1 minute' FROM 
 
 LEASE = uuid_of("l5")
 T = {"tenant": TENANT}
-ONE = {**T, "queue": 1, "partition": 5, "transaction": "t5", "seq": 1, "group": 1, "lease": LEASE, "name": "q1", "id": 5}
+ONE = {
+    **T,
+    "queue": 1,
+    "partition": 5,
+    "transaction": "t5",
+    "seq": 1,
+    "group": 1,
+    "lease": LEASE,
+    "name": "q1",
+    "id": 5,
+}
 THREE = {**T, "partitions": [5, 6, 7], "names": ["g", "g", "g"], "leases": [LEASE, uuid_of("l6"), uuid_of("l7")],
     "groups": [1, 1, 1], "seqs": [1, 1, 1], "transactions": ["t5", "t6", "t7"]}  # fmt: skip
 NOW = datetime.now(UTC)
@@ -88,7 +96,6 @@ ASKED: dict[str, tuple] = {
     "dead/hold_behind": ({**ONE, "group": ""}, 10),
     "dead/hold_partition": (ONE, 5),
     "dead/mark_buried": ({**ONE, "groups": [1]}, 5),
-    "manage/partitions_of": ({**ONE, "partition": "p5"}, 5),
     "manage/end_of_partition": (ONE, 5),
     "manage/clear_consumers": (ONE, 10),
     "manage/clear_messages": ({**ONE, "through": 1, "limit": 10}, 10),
@@ -116,9 +123,7 @@ ASKED: dict[str, tuple] = {
     "traces/traces_of": (ONE, 5),
 }  # fmt: skip
 
-STATEMENTS = {
-    name: Asked(SQL[name.partition("/")[0]][name.partition("/")[2]], *rest) for name, rest in ASKED.items()
-}
+STATEMENTS = {name: Asked(SQL[name.partition("/")[0]][name.partition("/")[2]], *rest) for name, rest in ASKED.items()}
 
 OWN_TEST = "a function, in test_plans.py"
 ALL = "shows or adds up what a tenant or a queue has: it reads what it shows"
@@ -137,7 +142,7 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys((f"retention/{name}" for name in ("aged", "completed", "waited", "dropped", "remove_letters", "remove_partition",
         "empty_partitions", "traffic_queues", "remove_traffic", "remove_traces", "tenants", "forget_ended")), CHORE),
     **dict.fromkeys(("broker/hold_partitions", "broker/seat_group", "dead/purge", *(f"manage/{name}" for name in ("configure",
-        "waiting_consumers", "drop_partitions", "drop_consumers", "drop_groups", "drop_queue")),
+        "waiting_consumers", "partitions_of", "drop_partitions", "drop_consumers", "drop_groups", "drop_queue")),
         *(f"groups/{name}" for name in SQL["groups"])), OPERATOR),
 }  # fmt: skip
 
