@@ -272,6 +272,25 @@ ASKED: dict[str, tuple] = {
 STATEMENTS = {name: Asked(*one) for name, one in ASKED.items()}
 
 
+# Whole files and single statements that nobody waits for at every payment, and why.
+WHOLE = "goes through all that it is about: whole tables, a tenant to be emptied or a page of figures"
+SMALL = "its tables have a row per processor, endpoint, tenant or worker"
+BY_HAND = "an operator's decision about one row, found by its key"
+INSERT = "adds rows, looks nothing up"
+PART = "text that another statement is made of, or no access to a table"
+
+NOT_HOT: dict[str, str] = {
+    **dict.fromkeys(("ledger/prove", "lifecycle/purge", "lifecycle/purge_children", "lifecycle/purge_rollups", "lifecycle/sweep_rollups",
+        "outbound/replayable", "outbound/trim_endpoints", "takeout/close"), WHOLE),
+    **{f"routing/{name}": SMALL for name in SQL["routing"]},
+    **dict.fromkeys(("inline/heard", "events/positions", "lifecycle/hold_sandbox", "rehearsal/rules", "takeout/live_subscriptions",
+        "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
+    **dict.fromkeys(("deadletters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
+    **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
+    **dict.fromkeys(("dispatch/again", "ledger/verdict", "ledger/standing", "takeout/names", "refunds/wake", "outbound/wake"), PART),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module", params=["as migrated", "as restored"])
 def read(request: pytest.FixtureRequest, _database: None) -> dict[str, Read]:
     """Restored tables have their indexes in another order, and here a hundred rows when the first plans were made."""
@@ -284,3 +303,12 @@ def read(request: pytest.FixtureRequest, _database: None) -> dict[str, Read]:
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_statement_reads_what_it_names(read: dict[str, Read], name: str) -> None:
     assert STATEMENTS[name].excess(read[name]) == {}
+
+
+def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
+    every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
+    made_elsewhere = {"dispatch/claim", "refunds/claim", "inbound/claim"}  # by queueing.work
+    looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
+
+    assert every == looked_at | NOT_HOT.keys()
+    assert not looked_at & NOT_HOT.keys()
