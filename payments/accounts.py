@@ -130,7 +130,7 @@ _names = Fresh(_load_names)
 async def unsettled_at(processor: Processor) -> int:
     """Payments on their way there, in doubt or waiting there: only the account they were sent to can say what they became."""
     asked = {"tenant": processor.tenant_id, "processor": processor.pk}
-    return (await database.fetch(SQL["unsettled"], asked))[0][0]
+    return (await database.fetch(SQL["unsettled"], asked, prepare=False))[0][0]
 
 
 unsettled_at_sync = sync_twin(unsettled_at)

@@ -29,9 +29,10 @@ WITH RECURSIVE waiting AS (
         least(ceil(%(limit)s::numeric / count(*) OVER ())::bigint, coalesce(r.room, %(room)s::bigint)) AS quota
     FROM waiting w
     LEFT JOIN unnest(%(tenants)s::bigint[], %(rooms)s::bigint[]) AS r (tenant_id, room) ON r.tenant_id = w.tenant_id
-    WHERE w.tenant_id IS NOT NULL AND coalesce(r.room, 1) > 0 AND EXISTS (
-        SELECT FROM {table} d
+    WHERE w.tenant_id IS NOT NULL AND coalesce(r.room, 1) > 0 AND (
+        SELECT true FROM {table} d
         WHERE d.tenant_id = w.tenant_id AND {open} AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+        ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
     )
     ORDER BY random()
     LIMIT %(limit)s
@@ -58,7 +59,9 @@ SELECT count(*) FILTER (WHERE run_at <= now() AND (leased_until IS NULL OR lease
        count(*) FILTER (WHERE leased_until >= now()),
        count(*) FILTER (WHERE run_at > now()),
        coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now() AND leased_until IS NULL)), 0)::float8
-FROM (SELECT run_at, leased_until FROM {table} WHERE {open} LIMIT {sample}) open
+FROM (
+    SELECT run_at, leased_until FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT {sample}
+) open
 """
 
 DEPTH_SAMPLE = 100_000  # rows counted at most: beyond that the number says "a lot" and the probe stays cheap

@@ -250,12 +250,15 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
         yield conn
 
 
-async def rows(conn: AsyncConnection, sql: str, params: Params = ()) -> list[Row]:
-    """Run one statement, parameters and results in binary; all its rows, or none for a statement that returns none."""
+async def rows(conn: AsyncConnection, sql: str, params: Params = (), *, prepare: bool = True) -> list[Row]:
+    """Run one statement, parameters and results in binary; all its rows, or none for a statement that returns none.
+
+    What runs seldom is not worth to `prepare`: it is planned each time, for the tables as they are then.
+    """
     async with asyncio.timeout(settings.DB_QUERY_TIMEOUT + QUERY_GRACE):
         cursor = AsyncCursor(conn)
         try:
-            await cursor.execute(sql, params, binary=True, prepare=settings.DB_PREPARE or None)
+            await cursor.execute(sql, params, binary=True, prepare=(settings.DB_PREPARE or None) if prepare else False)
         except psycopg.Error as error:
             if fault := faults.of(error):
                 refusals.refused(sql, fault, error)
@@ -264,13 +267,13 @@ async def rows(conn: AsyncConnection, sql: str, params: Params = ()) -> list[Row
         return await cursor.fetchall() if cursor.description else []
 
 
-async def fetch(sql: str, params: Params = (), *, repeatable: bool = True) -> list[Row]:
+async def fetch(sql: str, params: Params = (), *, repeatable: bool = True, prepare: bool = True) -> list[Row]:
     """One statement in its own transaction. Tried again after a lost connection unless not `repeatable`: then only where
     the server itself says that it was rolled back."""
 
     async def once() -> list[Row]:
         async with connection() as conn:
-            return await rows(conn, sql, params)
+            return await rows(conn, sql, params, prepare=prepare)
 
     return await retrying(once, repeatable=repeatable)
 

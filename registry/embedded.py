@@ -60,7 +60,6 @@ POSTGRES_SETTINGS = {
     "min_wal_size": "256MB",
     "checkpoint_timeout": "15min",
     "wal_compression": "on",
-    "random_page_cost": 1.1,
     "jit": "off",
     "autovacuum_naptime": "15s",  # queue tables turn over many times a minute
     "timezone": "UTC",

@@ -75,7 +75,7 @@ async def erase(*, tenant_id: int, actor: str, reason: str) -> dict[str, int]:
 
 async def _nothing_stands(tenant_id: int) -> None:
     for what, statement in STANDING.items():
-        [(count,)] = await database.fetch(statement, {"tenant": tenant_id})
+        [(count,)] = await database.fetch(statement, {"tenant": tenant_id}, prepare=False)
         if count:
             raise StillOpen(f"the tenant is closed, but has {count} {what}; erase it again once they are over")
 
@@ -86,7 +86,7 @@ async def erase_payments(*, tenant_id: int, correlation_ids: Sequence[UUID], act
     Raises NotFound (404), StillOpen (409): nothing is blanked then.
     """
     asked = {"tenant": tenant_id, "correlations": list(correlation_ids)}
-    found = [row for statement in FOUND for row in await database.fetch(statement, asked)]
+    found = [row for statement in FOUND for row in await database.fetch(statement, asked, prepare=False)]
     if unknown := set(correlation_ids) - {row[1] for row in found}:
         raise NotFound(f"the tenant has no payment {', '.join(sorted(map(str, unknown)))}")
     if standing := sorted(str(row[1]) for row in found if not row[2]):
@@ -136,7 +136,7 @@ async def _steps(label: str, where: str, sought: str, params: dict[str, Any]) ->
     while True:
         place = {f"after_{n}": value for n, value in enumerate(after or ())}
         query = _page(model, keys, label, where, sought, first=after is None)
-        rows = await database.fetch(query, {**params, **place, "limit": ROWS})
+        rows = await database.fetch(query, {**params, **place, "limit": ROWS}, prepare=False)
         if rows:
             yield sum(row[-1] for row in rows)
         if len(rows) < ROWS:

@@ -178,7 +178,7 @@ class WebhookDeliveryAdmin(HotList):
 
     @admin.display(description="tries")
     def tries(self, delivery: WebhookDelivery) -> SafeString | str:
-        made = WebhookAttempt.objects.filter(tenant_id=delivery.tenant_id, delivery_id=delivery.pk).order_by("-id")
+        made = WebhookAttempt.objects.filter(tenant_id=delivery.tenant_id, delivery_id=delivery.pk)
         lines = (
             (one.number, exact(one.at), one.error or f"answered {one.answer}", one.latency_ms, one.body)
             for one in made[:TRIES]

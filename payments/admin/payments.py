@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import BookedAtFilter, HotList, ProcessorFilter, StatusFilter, WithPayment, money, status_pill
+from payments.admin.lists import BookedAtFilter, HotList, StatusFilter, WithPayment, money, status_pill
 from payments.admin.refunds import refund_view, returns
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
 from payments.states import TERMINAL
@@ -175,25 +175,6 @@ def history(payment: Payment) -> dict[str, Any]:
         "entries": entries,
         "unbalanced": sum(entry.amount for entry in entries) != 0,
     }
-
-
-@admin.register(Attempt)
-class AttemptAdmin(WithPayment, HotList):
-    list_display = [
-        "id", "payment_link", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
-        "started_at",
-    ]  # fmt: skip
-    list_filter = [OneTenantFilter, ProcessorFilter, "outcome", since("started_at", "sent")]
-    list_select_related = ["processor"]
-    fields = (
-        "payment_link", "tenant", "number", "processor", "reason", "look", "code", "latency_ms", "requested_at",
-        "started_at", "worker_id",
-    )  # fmt: skip
-    readonly_fields = fields
-
-    @admin.display(description="outcome")
-    def look(self, attempt: Attempt) -> SafeString:
-        return pill(*OUTCOMES[attempt.outcome])
 
 
 @admin.register(LedgerEntry)

@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
-from payments.models.payments import Processor, tenant_key
+from payments.models.payments import EVER, Processor, tenant_key
 
 
 def processor_key() -> models.ForeignKey:
@@ -65,7 +65,7 @@ class InboundEvent(AsyncModelMixin, models.Model):
         ordering = ["-id"]
         verbose_name = "inbound event"
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "processor", "event_id"], name="inbound_event_once"),
+            models.UniqueConstraint(fields=["event_id", "processor", "tenant"], name="inbound_event_once"),
             models.CheckConstraint(
                 condition=models.Q(status__in=["received", "done", "dead", "closed"]), name="inbound_status_known"
             ),
@@ -80,7 +80,9 @@ class InboundEvent(AsyncModelMixin, models.Model):
                 name="inbound_open",
             ),
             models.Index(fields=["tenant", "id"], condition=models.Q(closed="dead"), name="inbound_dead"),
-            models.Index(fields=["tenant", "received_at"], name="inbound_received"),
+            models.Index(
+                fields=["tenant", "received_at"], condition=models.Q(received_at__gt=EVER), name="inbound_received"
+            ),
         ]
 
     def __str__(self) -> str:

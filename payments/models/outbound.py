@@ -46,7 +46,7 @@ class WebhookEndpoint(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["id"]
-        constraints = [models.UniqueConstraint(fields=["tenant", "uuid"], name="webhook_endpoint_once")]
+        constraints = [models.UniqueConstraint(fields=["uuid", "tenant"], name="webhook_endpoint_once")]
 
     def __str__(self) -> str:
         return self.url
@@ -114,13 +114,13 @@ class WebhookDelivery(AsyncModelMixin, models.Model):
                 name="webhook_delivery_open",
             ),
             models.Index(
-                fields=["tenant", "endpoint_id", "subject", "id"],
-                condition=models.Q(closed=None, ordered=True),
+                fields=["subject", "endpoint_id", "id", "tenant"],
+                condition=models.Q(ordered=True),
                 name="webhook_delivery_order",
             ),
-            models.Index(fields=["tenant", "endpoint_id", "id"], name="webhook_delivery_log"),
+            models.Index(fields=["endpoint_id", "id", "tenant"], name="webhook_delivery_log"),
             models.Index(
-                fields=["tenant", "endpoint_id", "id"],
+                fields=["endpoint_id", "id", "tenant"],
                 condition=models.Q(closed="dead"),
                 name="webhook_delivery_dead",
             ),
@@ -133,7 +133,7 @@ class WebhookDelivery(AsyncModelMixin, models.Model):
 class WebhookAttempt(AsyncModelMixin, models.Model):
     """One try of a delivery, and what came back. It goes with its delivery."""
 
-    id = models.BigAutoField(primary_key=True)
+    pk = models.CompositePrimaryKey("tenant_id", "delivery_id", "number")
     tenant = tenant_key()
     delivery_id = models.BigIntegerField()
     number = models.IntegerField()
@@ -150,5 +150,4 @@ class WebhookAttempt(AsyncModelMixin, models.Model):
     async_objects = AsyncManager.from_queryset(AsyncQuerySet)()
 
     class Meta:
-        ordering = ["-id"]
-        indexes = [models.Index(fields=["tenant", "delivery_id", "id"], name="webhook_attempt_of")]
+        ordering = ["-delivery_id", "-number"]

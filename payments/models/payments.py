@@ -1,10 +1,12 @@
 """Payments and everything that is booked because of them. The hot paths write these tables with SQL from sql/.
 
-Every table leads with its tenant, in the database's primary keys too (migration 0002), so that it can be distributed by
-tenant. Rows of the hot tables carry no foreign-key constraints: the statements that write them take the ids from rows
+Every primary key leads with the tenant, in the database too (migrations 0002 and 0015), and every other key has it, so that
+tables can be distributed by tenant. Where a table has several keys, each but the primary one leads with what only it has, and
+is looked up by that (docs/decisions/017). Rows of the hot tables carry no foreign-key constraints: the statements that write them take the ids from rows
 they lock, and a check per row would cost a third of the throughput.
 """
 
+from datetime import UTC, datetime
 from typing import Self
 
 from django.db import models
@@ -15,6 +17,9 @@ from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
 from payments.states import CANCELED, FAILED, REQUIRES_ACTION, SUCCEEDED, Status
 from registry.models import Tenant
+
+# Before everything: indexes over a time that say so are used by statements that say so, and by no look-up of a row.
+EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def tenant_key() -> models.ForeignKey:
@@ -142,7 +147,7 @@ class Payment(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "correlation_id"], name="payment_once_per_tenant"),
+            models.UniqueConstraint(fields=["correlation_id", "tenant"], name="payment_once_per_tenant"),
             models.CheckConstraint(condition=models.Q(amount__gt=0), name="payment_amount_positive"),
             models.CheckConstraint(condition=models.Q(status__in=Status.values), name="payment_status_known"),
         ]
@@ -161,14 +166,16 @@ class Payment(AsyncModelMixin, models.Model):
                 condition=models.Q(closed=None, in_doubt_since__isnull=False),
                 name="payment_in_doubt",
             ),
-            models.Index(fields=["tenant", "created_at", "id"], name="payment_created"),
+            models.Index(
+                fields=["tenant", "created_at", "id"], condition=models.Q(created_at__gt=EVER), name="payment_created"
+            ),
             models.Index(
                 fields=["tenant", "closed", "id"],
                 condition=models.Q(closed__in=[FAILED.value, CANCELED.value, REQUIRES_ACTION.value]),
                 name="payment_exceptions",
             ),
             models.Index(
-                fields=["tenant", "processor", "requested_at"],
+                fields=["processor", "requested_at", "tenant"],
                 include=["amount", "currency", "fee"],
                 condition=models.Q(closed=SUCCEEDED.value),
                 name="payment_booked",
@@ -190,7 +197,7 @@ class Attempt(AsyncModelMixin, models.Model):
         REQUIRES_ACTION = "requires_action", "requires action"
         CANCELED = "canceled"
 
-    id = models.BigAutoField(primary_key=True)
+    pk = models.CompositePrimaryKey("tenant_id", "payment_id", "number")
     tenant = tenant_key()
     payment = payment_key()
     number = models.IntegerField()
@@ -206,8 +213,7 @@ class Attempt(AsyncModelMixin, models.Model):
     action = models.JSONField(null=True, help_text="what the payer or the merchant has to do first")
 
     class Meta:
-        ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["tenant", "payment", "number"], name="attempt_number_once")]
+        ordering = ["-payment_id", "-number"]
 
     def __str__(self) -> str:
         return f"{self.number} at {self.processor_id}"
@@ -238,7 +244,7 @@ class PaymentEvent(AsyncModelMixin, models.Model):
     subject_id = models.BigIntegerField(null=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["tenant", "payment", "sequence"], name="event_sequence_once")]
+        constraints = [models.UniqueConstraint(fields=["payment", "tenant", "sequence"], name="event_sequence_once")]
 
 
 class LedgerEntry(AsyncModelMixin, models.Model):
@@ -269,7 +275,7 @@ class LedgerEntry(AsyncModelMixin, models.Model):
         ordering = ["-id"]
         verbose_name_plural = "ledger entries"
         indexes = [
-            models.Index(fields=["tenant", "payment"], name="ledger_payment"),
+            models.Index(fields=["payment", "tenant"], name="ledger_payment"),
             models.Index(
                 fields=["tenant", "currency"],
                 include=["account", "amount"],
@@ -325,7 +331,7 @@ class DeadLetter(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-id"]
         indexes = [
-            models.Index(fields=["tenant", "payment"], name="dead_letter_payment"),
+            models.Index(fields=["payment", "tenant"], name="dead_letter_payment"),
             models.Index(fields=["-id"], condition=models.Q(resolution=""), name="dead_letter_open"),
         ]
 

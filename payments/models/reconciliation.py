@@ -34,7 +34,10 @@ class Reconciliation(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "processor", "since", "until"], name="reconciliation_once"),
+            models.UniqueConstraint(fields=["processor", "since", "until", "tenant"], name="reconciliation_once"),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "until"], condition=models.Q(finished_at=None), name="reconciliation_open"),
         ]
 
     def __str__(self) -> str:
@@ -89,7 +92,7 @@ class Difference(AsyncModelMixin, models.Model):
                 name="difference_open_once",
             ),
         ]
-        indexes = [models.Index(fields=["tenant", "processor", "key"], name="difference_key")]
+        indexes = [models.Index(fields=["key", "processor", "tenant"], name="difference_key")]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}"

@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
-from payments.models.payments import Processor, payment_key, tenant_key
+from payments.models.payments import EVER, Processor, payment_key, tenant_key
 from payments.refunds.states import CLOSED, OWED, RefundStatus
 
 
@@ -55,10 +55,10 @@ class Refund(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "public_id"], name="refund_once_per_tenant"),
-            models.UniqueConstraint(fields=["tenant", "payment", "number"], name="refund_number_once"),
+            models.UniqueConstraint(fields=["public_id", "tenant"], name="refund_once_per_tenant"),
+            models.UniqueConstraint(fields=["payment", "tenant", "number"], name="refund_number_once"),
             models.UniqueConstraint(
-                fields=["tenant", "processor", "reference"],
+                fields=["reference", "processor", "tenant"],
                 condition=models.Q(reference__gt=""),
                 name="refund_reference_once",
             ),
@@ -74,7 +74,9 @@ class Refund(AsyncModelMixin, models.Model):
                 condition=models.Q(closed=None),
                 name="refund_open",
             ),
-            models.Index(fields=["tenant", "settled_at"], name="refund_settled"),
+            models.Index(
+                fields=["tenant", "settled_at"], condition=models.Q(settled_at__isnull=False), name="refund_settled"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -103,11 +105,13 @@ class Dispute(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "processor", "reference"], name="dispute_reference_once")
+            models.UniqueConstraint(fields=["reference", "processor", "tenant"], name="dispute_reference_once")
         ]
         indexes = [
-            models.Index(fields=["tenant", "payment"], name="dispute_payment"),
-            models.Index(fields=["tenant", "changed_at"], name="dispute_changed"),
+            models.Index(fields=["payment", "tenant"], name="dispute_payment"),
+            models.Index(
+                fields=["tenant", "changed_at"], condition=models.Q(changed_at__gt=EVER), name="dispute_changed"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -150,7 +150,8 @@ async def _compare(run: _Run, processor: Processor, account: Account, window: Wi
             counted = await _one_way(processor, account, piece, every=every, first=run.id % every)
         await run.reach(piece.until, counted)
         since = piece.until
-    await database.fetch(SQL["finish"], {**run.key, "both_ways": run.both_ways, "complete": every == 1})
+    ended = {**run.key, "both_ways": run.both_ways, "complete": every == 1}
+    await database.fetch(SQL["finish"], ended, prepare=False)
 
 
 async def _slice_end(account: Account, since: datetime, until: datetime) -> datetime:
@@ -260,7 +261,8 @@ async def reconcile_latest(tenant_ids: Iterable[int], span: timedelta) -> list[O
     window, outcomes = Window.latest(span), []
     for tenant_id in shuffled(tenant_ids):
         by_id = {account.id: account for account in await accounts_of(tenant_id)}
-        begun = await database.fetch(SQL["unfinished"], {"tenant": tenant_id, "within": RESUMED_WITHIN.total_seconds()})
+        asked = {"tenant": tenant_id, "within": RESUMED_WITHIN.total_seconds()}
+        begun = await database.fetch(SQL["unfinished"], asked, prepare=False)
         work = [(by_id[p], Window(since, until)) for _, p, since, until in begun if p in by_id]
         for account, piece in work + [(account, window) for account in by_id.values()]:
             if outcome := await reconcile(account, piece):

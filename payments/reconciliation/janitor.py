@@ -126,7 +126,7 @@ async def _pages(statement: str, tenant_id: int, band: Band) -> AsyncIterator[li
     after = 0
     while True:
         asked = {"tenant": tenant_id, "after": after, "limit": PAGE, "youngest": band.youngest, "oldest": band.oldest}
-        page = await database.fetch(SQL[statement], asked)
+        page = await database.fetch(SQL[statement], asked, prepare=False)
         if page:
             yield page
         if len(page) < PAGE:

@@ -1,6 +1,6 @@
 -- name: hold
 -- The payment that the sender knows, if there is one: whoever settles it waits until the booking is decided about.
-SELECT status FROM payments_payment WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s FOR UPDATE;
+SELECT status FROM payments_payment WHERE correlation_id = %(correlation)s AND tenant_id + 0 = %(tenant)s FOR UPDATE;
 
 -- name: book
 -- A booking that only the processor knew of becomes a payment of its own: booked, with its ledger lines, roll-ups and event.

@@ -1,7 +1,7 @@
 -- name: known
 -- Under the payment's lock, which whoever writes a dispute holds.
 SELECT id, status, withdrawn, movements, amount, due_by FROM payments_dispute
-WHERE tenant_id = %(tenant)s AND processor_id = %(processor)s AND reference = %(reference)s;
+WHERE reference = %(reference)s AND processor_id + 0 = %(processor)s AND tenant_id + 0 = %(tenant)s;
 
 -- name: open
 INSERT INTO payments_dispute (tenant_id, payment_id, processor_id, reference, amount, currency, reason, status, due_by,

@@ -2,19 +2,22 @@
 -- A tenant's stream after a number. Commit order equals number order (Stream is locked while numbering), so nothing
 -- committed later can have a lower number.
 SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence
-FROM payments_paymentevent e
-JOIN payments_payment p ON p.tenant_id = e.tenant_id AND p.id = e.payment_id
+FROM (
+    SELECT * FROM payments_paymentevent
+    WHERE tenant_id = %(tenant)s AND position > %(after)s ORDER BY position LIMIT %(limit)s
+) e
+CROSS JOIN LATERAL (  -- each by its key, never the tenant's payments together: OFFSET 0 keeps the planner from it
+    SELECT * FROM payments_payment p WHERE p.tenant_id = e.tenant_id AND p.id = e.payment_id OFFSET 0
+) p
 LEFT JOIN payments_processor r ON r.id = e.processor_id
-WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s
-ORDER BY e.position
-LIMIT %(limit)s;
+ORDER BY e.position;
 
 -- name: of_payment
 SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence
 FROM payments_payment p
-JOIN payments_paymentevent e ON e.tenant_id = p.tenant_id AND e.payment_id = p.id
+JOIN payments_paymentevent e ON e.payment_id = p.id AND e.tenant_id + 0 = p.tenant_id
 LEFT JOIN payments_processor r ON r.id = e.processor_id
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s AND e.sequence > %(after)s
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s AND e.sequence > %(after)s
 ORDER BY e.sequence;
 
 -- name: positions

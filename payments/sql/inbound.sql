@@ -23,7 +23,7 @@ RETURNING tenant_id, processor_id, event_id;
 UPDATE payments_inboundevent e
 SET attempt = e.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[]) AS t (tenant_id, id)
-WHERE e.tenant_id = t.tenant_id AND e.id = t.id;
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id;
 
 -- name: finish
 -- What came of tries: done, dead, or due again. Fenced: whoever lost the lease changes nothing any more.
@@ -35,13 +35,14 @@ FROM unnest(
     %(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[], %(status)b::text[], %(outcome)b::text[],
     %(error)b::text[], %(payment_id)b::bigint[], %(wait)b::float8[]
 ) AS t (tenant_id, id, attempt, status, outcome, error, payment_id, wait)
-WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.lease_id = %(worker)s
-  AND e.closed IS NULL
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt
+  AND e.lease_id = %(worker)s
+  AND coalesce(e.closed, '') = ''
 RETURNING e.tenant_id, e.id, extract(epoch FROM e.done_at - e.received_at)::float8;
 
 -- name: hold
 SELECT id FROM payments_payment
-WHERE tenant_id = %(tenant)s AND correlation_id = ANY(%(correlations)s::uuid[])
+WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenant)s
 ORDER BY id
 FOR UPDATE;
 
@@ -49,13 +50,14 @@ FOR UPDATE;
 -- Begun, and not finished by whoever leaves: due at once, for anybody.
 UPDATE payments_inboundevent e SET lease_id = NULL, leased_until = NULL
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, id, attempt)
-WHERE e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt AND e.lease_id = %(worker)s;
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt
+  AND e.lease_id = %(worker)s;
 
 -- name: replay
 -- Due again, its tries counted anew. The attempt stays: as the fence it may only grow.
 UPDATE payments_inboundevent
 SET status = 'received', outcome = '', error = '', done_at = NULL, run_at = now(), tries_from = attempt
-WHERE tenant_id = %(tenant)s AND id = %(id)s AND closed IS NOT NULL
+WHERE tenant_id = %(tenant)s AND id = %(id)s AND status <> 'received'
 RETURNING type || ' ' || event_id;
 
 -- name: close
@@ -79,7 +81,8 @@ SELECT tenant_id FROM t WHERE tenant_id IS NOT NULL;
 DELETE FROM payments_inboundevent
 WHERE (tenant_id, id) IN (
     SELECT tenant_id, id FROM payments_inboundevent
-    WHERE tenant_id = %(tenant)s AND received_at < now() - make_interval(days => %(days)s::int) AND closed IN ('done', 'closed')
+    WHERE tenant_id = %(tenant)s AND received_at > '0001-01-01Z' AND received_at < now() - make_interval(days => %(days)s::int)
+      AND closed IN ('done', 'closed')
     ORDER BY received_at
     LIMIT %(slice)s
 )
@@ -101,7 +104,7 @@ SELECT p.id, p.status, coalesce(p.leased_until > clock_timestamp(), false), p.am
     a.processor_id, a.requested_at, a.reference, a.action
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: polled
 -- Tenants with accounts whose events can be listed. Also where no new payment may go to: money moves there as before.

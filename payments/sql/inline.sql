@@ -4,7 +4,7 @@ SELECT {columns}
 FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
 CROSS JOIN LATERAL (
     SELECT * FROM payments_payment p
-    WHERE p.tenant_id = t.tenant_id AND p.correlation_id = t.correlation_id AND p.closed IS NULL
+    WHERE p.correlation_id = t.correlation_id AND p.tenant_id + 0 = t.tenant_id AND p.status IN ('queued', 'processing', 'uncertain')
       AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
     FOR UPDATE SKIP LOCKED
 ) p

@@ -15,7 +15,9 @@ FROM registry_tenant t CROSS JOIN LATERAL (
       AND s.changed_at <= now() - make_interval(secs => %(youngest)s) AND s.changed_at > now() - make_interval(secs => %(oldest)s)
     ORDER BY id LIMIT %(limit)s
 ) p
-JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt OFFSET 0
+) a
 WHERE t.id = %(tenant)s
 ORDER BY p.id;
 
@@ -24,7 +26,9 @@ ORDER BY p.id;
 SELECT r.tenant_id, r.id, r.public_id, y.correlation_id, r.amount, r.currency, r.reason, r.processor_id, r.requested_at, r.reference,
     (SELECT max(a.reference) FROM payments_attempt a WHERE a.tenant_id = y.tenant_id AND a.payment_id = y.id
         AND a.requested_at = y.requested_at)
-FROM payments_refund r JOIN payments_payment y ON y.tenant_id = r.tenant_id AND y.id = r.payment_id
+FROM payments_refund r CROSS JOIN LATERAL (
+    SELECT * FROM payments_payment y WHERE y.tenant_id = r.tenant_id AND y.id = r.payment_id OFFSET 0
+) y
 WHERE r.tenant_id = %(tenant)s AND r.closed IS NULL AND r.stopped_at IS NOT NULL AND r.status = 'uncertain'
   AND r.id > %(after)s AND r.stopped_at <= now() - make_interval(secs => %(youngest)s)
   AND r.stopped_at > now() - make_interval(secs => %(oldest)s)

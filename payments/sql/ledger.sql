@@ -37,22 +37,36 @@ SELECT now(), last_value FROM payments_ledgerentry_id_seq;
 -- name: prove_since
 -- The same for what is new: payments requested since (by the index of booked ones, which begins with tenant and processor),
 -- those of newer lines, whenever they were requested, and those of refunds and disputes that changed since; roll-ups of
--- whole hours since. Costs what is new, not what there is.
+-- whole hours since. Costs what is new, not what there is: OFFSET 0 keeps the look-ups of what is new apart, one by one, where
+-- the planner, who cannot know how little that is, would join whole tables.
 WITH touched AS MATERIALIZED (
     SELECT p.tenant_id, p.id
-    FROM payments_processor r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.processor_id = r.id
-    WHERE p.closed = 'succeeded' AND p.requested_at >= %(since)s
+    FROM payments_processor r CROSS JOIN LATERAL (
+        SELECT * FROM payments_payment p
+        WHERE p.processor_id = r.id AND p.tenant_id + 0 = r.tenant_id AND p.closed = 'succeeded' AND p.requested_at >= %(since)s
+        OFFSET 0
+    ) p
     UNION
     SELECT l.tenant_id, l.payment_id
-    FROM registry_tenant t JOIN payments_ledgerentry l ON l.tenant_id = t.id AND l.id > %(after)s
+    FROM registry_tenant t CROSS JOIN LATERAL (
+        SELECT * FROM payments_ledgerentry l WHERE l.tenant_id = t.id AND l.id > %(after)s ORDER BY l.id OFFSET 0
+    ) l
     UNION
     SELECT f.tenant_id, f.payment_id
-    FROM registry_tenant t JOIN payments_refund f ON f.tenant_id = t.id AND f.settled_at >= %(since)s
+    FROM registry_tenant t CROSS JOIN LATERAL (
+        SELECT * FROM payments_refund f
+        WHERE f.tenant_id = t.id AND f.settled_at >= %(since)s ORDER BY f.settled_at OFFSET 0
+    ) f
     UNION
     SELECT d.tenant_id, d.payment_id
-    FROM registry_tenant t JOIN payments_dispute d ON d.tenant_id = t.id AND d.changed_at >= %(since)s
+    FROM registry_tenant t CROSS JOIN LATERAL (
+        SELECT * FROM payments_dispute d
+        WHERE d.tenant_id = t.id AND d.changed_at > '0001-01-01Z' AND d.changed_at >= %(since)s ORDER BY d.changed_at OFFSET 0
+    ) d
 ), theirs AS MATERIALIZED (
-    SELECT l.* FROM touched t JOIN payments_ledgerentry l ON l.tenant_id = t.tenant_id AND l.payment_id = t.id
+    SELECT l.* FROM touched t CROSS JOIN LATERAL (
+        SELECT * FROM payments_ledgerentry l WHERE l.payment_id = t.id AND l.tenant_id + 0 = t.tenant_id OFFSET 0
+    ) l
 ), lines AS (
     SELECT tenant_id, payment_id, count(*) AS n, sum(amount) AS total,
         sum(amount) FILTER (WHERE account = 'processor') AS gross,
@@ -66,12 +80,17 @@ WITH touched AS MATERIALIZED (
     SELECT * FROM theirs WHERE cause <> 'payment'
 ), booked AS MATERIALIZED (
     SELECT p.tenant_id, p.id, p.amount, p.fee, p.processor_id, p.currency, p.requested_at, p.refunded, p.owed_back
-    FROM touched t JOIN payments_payment p ON p.tenant_id = t.tenant_id AND p.id = t.id
-    WHERE p.closed = 'succeeded'
+    FROM touched t CROSS JOIN LATERAL (
+        SELECT * FROM payments_payment p WHERE p.tenant_id = t.tenant_id AND p.id = t.id AND p.status = 'succeeded' OFFSET 0
+    ) p
 ), refunds AS MATERIALIZED (
-    SELECT f.* FROM touched t JOIN payments_refund f ON f.tenant_id = t.tenant_id AND f.payment_id = t.id
+    SELECT f.* FROM touched t CROSS JOIN LATERAL (
+        SELECT * FROM payments_refund f WHERE f.payment_id = t.id AND f.tenant_id + 0 = t.tenant_id OFFSET 0
+    ) f
 ), disputes AS MATERIALIZED (
-    SELECT d.* FROM touched t JOIN payments_dispute d ON d.tenant_id = t.tenant_id AND d.payment_id = t.id
+    SELECT d.* FROM touched t CROSS JOIN LATERAL (
+        SELECT * FROM payments_dispute d WHERE d.payment_id = t.id AND d.tenant_id + 0 = t.tenant_id OFFSET 0
+    ) d
 ), counted AS (
     SELECT b.tenant_id, w.width, to_timestamp(floor(extract(epoch FROM b.requested_at) / w.width) * w.width) AS starts_at,
         b.processor_id, b.currency, count(*) AS payments, sum(b.amount) AS amount, sum(b.fee) AS fee
@@ -80,7 +99,9 @@ WITH touched AS MATERIALIZED (
     GROUP BY 1, 2, 3, 4, 5
 ), rolled AS (
     SELECT r.* FROM registry_tenant t CROSS JOIN (VALUES (1), (3600)) AS w (width)
-    JOIN payments_rollup r ON r.tenant_id = t.id AND r.width = w.width AND r.starts_at >= %(since)s
+    CROSS JOIN LATERAL (
+        SELECT * FROM payments_rollup r WHERE r.tenant_id = t.id AND r.width = w.width AND r.starts_at >= %(since)s OFFSET 0
+    ) r
     WHERE r.payments <> 0
 )
 {verdict};

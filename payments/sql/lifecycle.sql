@@ -2,7 +2,7 @@
 -- Compare and set: whoever claims the row first wins. The event is numbered in the same statement.
 WITH moved AS (
     UPDATE payments_payment SET status = 'canceled', sequence = sequence + 1, changed_at = now()
-    WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s AND status = 'queued'
+    WHERE correlation_id = %(correlation)s AND tenant_id + 0 = %(tenant)s AND status = 'queued'
     RETURNING tenant_id, id, sequence, attempt
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
@@ -21,8 +21,8 @@ RETURNING position;
 -- What workers had given up has all of its questions again: one would not do to end a doubt.
 -- By clock_timestamp(): now() may lie before a claim that this statement had to wait for.
 WITH found AS (
-    SELECT id, status = 'requires_action' AS waits FROM payments_payment
-    WHERE tenant_id = %(tenant)s AND correlation_id = ANY(%(correlations)s::uuid[])
+    SELECT tenant_id, id, status = 'requires_action' AS waits FROM payments_payment
+    WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenant)s
       AND status = ANY(%(statuses)s::text[])
     ORDER BY id
     FOR UPDATE
@@ -35,7 +35,7 @@ WITH found AS (
         method = CASE WHEN %(capture)s THEN coalesce(p.method, '{}') || '{"capture": true}' ELSE p.method END,
         changed_at = CASE WHEN waits THEN now() ELSE p.changed_at END
     FROM found
-    WHERE p.tenant_id = %(tenant)s AND p.id = found.id
+    WHERE p.tenant_id = found.tenant_id AND p.id = found.id
     RETURNING p.tenant_id, p.id, p.correlation_id, p.sequence, p.attempt, waits
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position)
@@ -59,4 +59,4 @@ SELECT p.canceling, coalesce((p.method ->> 'capture')::boolean, false),
     CASE WHEN p.status = 'requires_action' THEN coalesce(a.action ->> 'type', '') ELSE '' END
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s;

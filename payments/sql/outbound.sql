@@ -23,10 +23,16 @@ FOR NO KEY UPDATE OF e SKIP LOCKED;
 SELECT e.position, e.kind, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence, e.detail,
     f.public_id, f.amount, f.reason, d.reference, d.amount, d.reason
 FROM payments_paymentevent e
-JOIN payments_payment p ON p.tenant_id = e.tenant_id AND p.id = e.payment_id
+CROSS JOIN LATERAL (  -- each by its key, never the tenant's rows together: OFFSET 0 keeps the planner from it
+    SELECT * FROM payments_payment p WHERE p.tenant_id = e.tenant_id AND p.id = e.payment_id OFFSET 0
+) p
 LEFT JOIN payments_processor r ON r.id = e.processor_id
-LEFT JOIN payments_refund f ON f.tenant_id = e.tenant_id AND f.id = e.subject_id AND e.kind LIKE 'refund.%%'
-LEFT JOIN payments_dispute d ON d.tenant_id = e.tenant_id AND d.id = e.subject_id AND e.kind LIKE 'dispute.%%'
+LEFT JOIN LATERAL (
+    SELECT * FROM payments_refund f WHERE f.tenant_id = e.tenant_id AND f.id = e.subject_id AND e.kind LIKE 'refund.%%' OFFSET 0
+) f ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM payments_dispute d WHERE d.tenant_id = e.tenant_id AND d.id = e.subject_id AND e.kind LIKE 'dispute.%%' OFFSET 0
+) d ON true
 WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s AND e.position <= %(upto)s
 ORDER BY e.position;
 
@@ -41,11 +47,13 @@ WITH event AS (
         row_number() OVER (PARTITION BY o.endpoint_id, e.subject ORDER BY e.position) > 1
         OR EXISTS (
             SELECT FROM payments_webhookdelivery d
-            WHERE d.tenant_id = %(tenant)s AND d.endpoint_id = o.endpoint_id AND d.subject = e.subject AND d.closed IS NULL AND d.ordered
+            WHERE d.subject = e.subject AND d.endpoint_id + 0 = o.endpoint_id AND d.tenant_id + 0 = %(tenant)s AND d.ordered
+                AND coalesce(d.closed, '') = ''
         )
     ) AS held
     FROM unnest(%(endpoint)b::bigint[], %(nth)b::bigint[], %(ordered)b::boolean[]) AS o (endpoint_id, n, ordered)
     JOIN event e USING (n)
+    WHERE o.endpoint_id BETWEEN 1 AND 9223372036854775807
 )
 INSERT INTO payments_webhookdelivery (tenant_id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at)
 SELECT %(tenant)s, endpoint_id, message_id, position, subject, type, body, ordered,
@@ -74,14 +82,17 @@ WITH RECURSIVE waiting AS (
     SELECT e.tenant_id, e.id AS endpoint_id, e.uuid, e.url, e.secrets, t.mode,
         least(ceil(%(limit)s::numeric / count(*) OVER ())::bigint, coalesce(r.room, %(room)s::bigint)) AS quota
     FROM waiting w
-    JOIN payments_webhookendpoint e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM payments_webhookendpoint e WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id OFFSET 0
+    ) e
     JOIN registry_tenant t ON t.id = e.tenant_id
     LEFT JOIN unnest(%(endpoints)s::bigint[], %(rooms)s::bigint[]) AS r (endpoint_id, room) ON r.endpoint_id = e.id
     WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now())
-      AND coalesce(r.room, 1) > 0 AND EXISTS (
-        SELECT FROM payments_webhookdelivery d
+      AND coalesce(r.room, 1) > 0 AND (
+        SELECT true FROM payments_webhookdelivery d
         WHERE d.tenant_id = w.tenant_id AND d.endpoint_id = w.endpoint_id AND d.closed IS NULL
           AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+        ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
     )
     ORDER BY random()
     LIMIT %(limit)s
@@ -123,13 +134,14 @@ WITH input AS MATERIALIZED (
         %(rest)b::float8[], %(answer)b::bigint[], %(error)b::text[], %(signed_at)b::timestamptz[], %(signature)b::text[],
         %(headers)b::text[], %(body)b::text[], %(latency)b::bigint[]
     ) AS t (tenant_id, delivery_id, number, status, wait, rest, answer, error, signed_at, signature, headers, body, latency)
+    WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), settled AS (
     UPDATE payments_webhookdelivery d
     SET status = i.status, run_at = CASE WHEN i.wait IS NULL THEN d.run_at ELSE now() + make_interval(secs => i.wait) END,
         answer = i.answer, error = i.error, lease_id = NULL, leased_until = NULL, changed_at = now()
     FROM input i
     WHERE d.tenant_id = i.tenant_id AND d.id = i.delivery_id
-      AND d.attempt = i.number AND d.lease_id = %(worker)s AND d.closed IS NULL
+      AND d.attempt = i.number AND d.lease_id = %(worker)s AND coalesce(d.closed, '') = ''
     RETURNING d.endpoint_id, d.subject, d.ordered, i.*
 ), logged AS (
     INSERT INTO payments_webhookattempt
@@ -143,8 +155,8 @@ WITH input AS MATERIALIZED (
         FROM settled s
         CROSS JOIN LATERAL (
             SELECT w.tenant_id, w.id FROM payments_webhookdelivery w
-            WHERE w.tenant_id = s.tenant_id AND w.endpoint_id = s.endpoint_id AND w.subject = s.subject
-              AND w.closed IS NULL AND w.ordered AND w.status = 'held'
+            WHERE w.subject = s.subject AND w.endpoint_id + 0 = s.endpoint_id AND w.tenant_id + 0 = s.tenant_id
+              AND w.ordered AND w.status = 'held'
             ORDER BY w.id LIMIT 1
         ) h
         WHERE s.ordered AND s.status IN ('delivered', 'dead')
@@ -185,7 +197,8 @@ LEFT JOIN standing g ON g.tenant_id = s.tenant_id AND g.id = s.endpoint_id;
 UPDATE payments_webhookdelivery d
 SET lease_id = NULL, leased_until = NULL, run_at = now(), tries_from = d.tries_from + 1
 FROM unnest(%(tenant)b::bigint[], %(delivery)b::bigint[], %(number)b::bigint[]) AS i (tenant_id, id, number)
-WHERE d.tenant_id = i.tenant_id AND d.id = i.id AND d.attempt = i.number AND d.lease_id = %(worker)s AND d.closed IS NULL;
+WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = i.tenant_id AND d.id = i.id AND d.attempt = i.number
+  AND d.lease_id = %(worker)s AND coalesce(d.closed, '') = '';
 
 -- name: failing
 SELECT id FROM payments_webhookendpoint WHERE failing_since IS NOT NULL AND enabled AND deleted_at IS NULL;
@@ -198,7 +211,7 @@ WITH old AS (
     FROM payments_webhookendpoint e
     CROSS JOIN LATERAL (
         SELECT w.tenant_id, w.id, w.closed, w.changed_at FROM payments_webhookdelivery w
-        WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id
+        WHERE w.endpoint_id = e.id AND w.tenant_id + 0 = e.tenant_id
         ORDER BY w.id LIMIT %(each)s
     ) d
     WHERE e.deleted_at IS NOT NULL OR (d.closed IS NOT NULL AND d.changed_at < now() - make_interval(days => %(days)s::int))
@@ -212,16 +225,18 @@ RETURNING d.id;
 -- name: trim_endpoints
 DELETE FROM payments_webhookendpoint e
 WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
-    SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id
+    SELECT FROM payments_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id
 );
 
 -- name: replay
 -- Again from the first try, under the same id. What is still to be delivered is left alone. In ordered endpoints one event
 -- of a payment at a time, as when they were new.
 WITH chosen AS MATERIALIZED (
-    SELECT d.id, d.subject, d.ordered
+    SELECT d.tenant_id, d.id, d.subject, d.ordered
     FROM payments_webhookdelivery d
-    WHERE d.tenant_id = %(tenant)s AND d.endpoint_id = %(endpoint)s AND d.closed IN ('delivered', 'dead')
+    WHERE d.endpoint_id = %(endpoint)s AND d.tenant_id + 0 = %(tenant)s AND d.closed IN ('delivered', 'dead')
+      AND d.id >= coalesce((SELECT min(i) FROM unnest(%(ids)s::bigint[]) AS i), 0)
+      AND d.id <= coalesce((SELECT max(i) FROM unnest(%(ids)s::bigint[]) AS i), 9223372036854775807)
       AND (%(ids)s::bigint[] IS NULL OR d.id = ANY(%(ids)s::bigint[]))
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
@@ -229,12 +244,13 @@ WITH chosen AS MATERIALIZED (
     ORDER BY d.id
     LIMIT %(limit)s
     FOR UPDATE
-), placed AS (
-    SELECT c.id, c.ordered AND c.subject IS NOT NULL AND (
+), placed AS MATERIALIZED (
+    SELECT c.tenant_id, c.id, c.ordered AND c.subject IS NOT NULL AND (
         row_number() OVER (PARTITION BY c.subject ORDER BY c.id) > 1
         OR EXISTS (
             SELECT FROM payments_webhookdelivery o
-            WHERE o.tenant_id = %(tenant)s AND o.endpoint_id = %(endpoint)s AND o.subject = c.subject AND o.closed IS NULL AND o.ordered
+            WHERE o.subject = c.subject AND o.endpoint_id + 0 = %(endpoint)s AND o.tenant_id + 0 = %(tenant)s AND o.ordered
+                AND coalesce(o.closed, '') = ''
         )
     ) AS held
     FROM chosen c
@@ -244,13 +260,15 @@ SET status = CASE WHEN p.held THEN 'held' ELSE 'pending' END,
     run_at = CASE WHEN p.held THEN '9999-12-31Z'::timestamptz ELSE now() END,
     tries_from = d.attempt, changed_at = now()
 FROM placed p
-WHERE d.tenant_id = %(tenant)s AND d.id = p.id
+WHERE d.tenant_id = p.tenant_id AND d.id = p.id
 RETURNING d.id;
 
 -- name: replayable
 SELECT count(*) FROM (
     SELECT FROM payments_webhookdelivery d
-    WHERE d.tenant_id = %(tenant)s AND d.endpoint_id = %(endpoint)s AND d.closed IN ('delivered', 'dead')
+    WHERE d.endpoint_id = %(endpoint)s AND d.tenant_id + 0 = %(tenant)s AND d.closed IN ('delivered', 'dead')
+      AND d.id >= coalesce((SELECT min(i) FROM unnest(%(ids)s::bigint[]) AS i), 0)
+      AND d.id <= coalesce((SELECT max(i) FROM unnest(%(ids)s::bigint[]) AS i), 9223372036854775807)
       AND (%(ids)s::bigint[] IS NULL OR d.id = ANY(%(ids)s::bigint[]))
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
@@ -275,10 +293,12 @@ RETURNING id;
 -- How endpoints are doing: what waits, and what was given up, counted up to a thousand each.
 SELECT e.id,
     (SELECT count(*) FROM (
-        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL LIMIT 1000
+        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL
+        ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1000
     ) w),
     (SELECT count(*) FROM (
-        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed = 'dead' LIMIT 1000
+        SELECT FROM payments_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id AND d.closed = 'dead'
+        ORDER BY d.id LIMIT 1000
     ) x)
 FROM payments_webhookendpoint e
 WHERE e.tenant_id = %(tenant)s AND e.id = ANY(%(ids)s::bigint[]);

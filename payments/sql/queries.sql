@@ -3,18 +3,19 @@ SELECT p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, p.ch
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
 LEFT JOIN payments_processor r ON r.id = coalesce(p.processor_id, a.processor_id)
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s;
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: action
 SELECT a.action
 FROM payments_payment p
 JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s AND p.status = 'requires_action';
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s AND p.status = 'requires_action';
 
 -- name: numbers
 -- Open payments are few and have their own index; rates come from the newest events, found by the stream's number.
 WITH open AS (
     SELECT status, run_at FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL
+    ORDER BY priority DESC, run_at, id  -- by the index of open rows
 ), recent AS (
     SELECT e.status, e.sequence FROM payments_paymentevent e
     WHERE e.tenant_id = %(tenant)s AND e.kind = ''

@@ -57,28 +57,28 @@ ORDER BY r.until;
 -- name: slice_end
 -- Where the next slice of a window ends: at so many of our payments, by the index of booked ones.
 SELECT p.requested_at FROM payments_payment p
-WHERE p.tenant_id = %(tenant)s AND p.processor_id = %(processor)s AND p.closed = 'succeeded'
+WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
   AND p.requested_at >= %(since)s AND p.requested_at < %(until)s
 ORDER BY p.requested_at OFFSET %(rows)s LIMIT 1;
 
 -- name: booked
 -- How many of ours the window has.
 SELECT count(*) FROM payments_payment p
-WHERE p.tenant_id = %(tenant)s AND p.processor_id = %(processor)s AND p.closed = 'succeeded'
+WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
   AND p.requested_at >= %(since)s AND p.requested_at < %(until)s;
 
 -- name: ours
 -- Our bookings of a slice; every so-manieth of them where they are looked up one by one.
 SELECT {columns}
 FROM payments_payment p
-WHERE p.tenant_id = %(tenant)s AND p.processor_id = %(processor)s AND p.closed = 'succeeded'
+WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
   AND p.requested_at >= %(since)s AND p.requested_at < %(until)s AND p.id %% %(every)s = %(first)s;
 
 -- name: known
 -- Whatever we know of these payments, wherever and however they stand.
 SELECT {columns}
 FROM payments_payment p
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = ANY(%(correlations)s::uuid[]);
+WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: found
 -- One open row per difference, however often it is found. What an operator has closed stays closed as long as it is the same.
@@ -92,9 +92,9 @@ FROM unnest(%(kind)s::text[], %(key)s::text[], %(correlation_id)s::uuid[], %(ref
     %(their_amount)s::bigint[], %(their_currency)s::text[], %(their_refunded)s::bigint[], %(requested_at)s::timestamptz[]
 ) AS n (kind, key, correlation_id, reference, payment_id, our_status, our_amount, our_currency, our_refunded, their_amount,
     their_currency, their_refunded, requested_at)
-WHERE NOT EXISTS (
+WHERE n.requested_at BETWEEN '0001-01-01Z' AND '9999-12-31Z' AND NOT EXISTS (  -- true of all: see begin in dispatch.sql
     SELECT FROM payments_difference c
-    WHERE c.tenant_id = %(tenant)s AND c.processor_id = %(processor)s AND c.kind = n.kind AND c.key = n.key
+    WHERE c.key = n.key AND c.kind = n.kind AND c.processor_id + 0 = %(processor)s AND c.tenant_id + 0 = %(tenant)s
       AND c.resolution = 'closed'
       AND (c.our_status, c.our_amount, c.our_currency, c.our_refunded, c.their_amount, c.their_currency, c.their_refunded)
         IS NOT DISTINCT FROM

@@ -2,12 +2,12 @@
 -- Whoever changes what a payment owes holds the payment first, and its refunds and disputes after it.
 SELECT p.id, p.status, p.amount, p.currency, p.owed_back, p.processor_id, r.kind, r.name
 FROM payments_payment p LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = %(correlation)s
+WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s
 FOR UPDATE OF p;
 
 -- name: asked
 -- What stands under this id already: a replay carries the same fingerprint.
-SELECT fingerprint FROM payments_refund WHERE tenant_id = %(tenant)s AND public_id = %(public)s;
+SELECT fingerprint FROM payments_refund WHERE public_id = %(public)s AND tenant_id + 0 = %(tenant)s;
 
 -- name: owe
 -- Under the payment's lock, so that its refunds are counted without gaps. None when there are too many.
@@ -18,7 +18,7 @@ SELECT %(tenant)s, %(payment)s, %(public)s, n.number, %(fingerprint)s, %(amount)
     CASE WHEN %(external)s THEN now() END, now(), now(), now()
 FROM (
     SELECT coalesce(max(number), 0) + 1 AS number FROM payments_refund
-    WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s
+    WHERE payment_id = %(payment)s AND tenant_id + 0 = %(tenant)s
 ) n
 WHERE %(external)s OR n.number <= %(most)s
 RETURNING id;
@@ -58,7 +58,7 @@ NOTIFY refunds;
 SELECT {columns}
 FROM (
     SELECT * FROM payments_refund
-    WHERE tenant_id = %(tenant)s AND public_id = %(public)s AND closed IS NULL AND run_at <= now()
+    WHERE public_id = %(public)s AND tenant_id + 0 = %(tenant)s AND coalesce(closed, '') = '' AND run_at <= now()
       AND (leased_until IS NULL OR leased_until < now())
     FOR UPDATE SKIP LOCKED
 ) p
@@ -74,13 +74,14 @@ SET status = i.status, attempt = i.number, requested_at = coalesce(r.requested_a
 FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[], %(number)b::bigint[], %(status)b::text[],
     %(requested_at)b::timestamptz[], %(in_doubt_since)b::timestamptz[]
 ) AS i (tenant_id, refund_id, number, status, requested_at, in_doubt_since)
-WHERE r.tenant_id = i.tenant_id AND r.id = i.refund_id;
+WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = i.tenant_id AND r.id = i.refund_id;
 
 -- name: postpone
 -- Debts whose processor is away. The longer they have waited, the less often they are looked at.
-UPDATE payments_refund
+UPDATE payments_refund r
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
-WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]));
+FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]) AS t (tenant_id, id)
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = t.tenant_id AND r.id = t.id;
 
 -- name: settle
 -- Everything that outcomes mean, in one commit: state (compare and set: fenced by worker and attempt), what the payments
@@ -95,16 +96,17 @@ WITH input AS MATERIALIZED (
         %(in_doubt_since)b::timestamptz[], %(stopped)b::boolean[]
     ) AS t (tenant_id, payment_id, refund_id, processor_id, number, status, code, detail, reference, wait, in_doubt_since,
         stopped)
+    WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), held AS MATERIALIZED (
-    SELECT p.id FROM payments_payment p
-    WHERE (p.tenant_id, p.id) IN (SELECT tenant_id, payment_id FROM input)
+    SELECT p.id FROM (SELECT DISTINCT tenant_id, payment_id FROM input) i
+    JOIN payments_payment p ON p.tenant_id = i.tenant_id AND p.id = i.payment_id
     ORDER BY p.tenant_id, p.id
-    FOR UPDATE
+    FOR UPDATE OF p
 ), checked AS MATERIALIZED (
     SELECT i.*, EXISTS (
         SELECT FROM payments_refund o
-        WHERE o.tenant_id = i.tenant_id AND o.processor_id = i.processor_id AND o.reference = i.reference
-          AND o.reference > '' AND o.id <> i.refund_id
+        WHERE o.reference = i.reference AND o.reference > '' AND o.processor_id + 0 = i.processor_id
+          AND o.tenant_id + 0 = i.tenant_id AND o.id + 0 <> i.refund_id
     ) AS taken
     FROM input i
     WHERE (SELECT count(*) FROM held) >= 0
@@ -122,7 +124,7 @@ WITH input AS MATERIALIZED (
         lease_id = NULL, leased_until = NULL, changed_at = now()
     FROM checked i
     WHERE r.tenant_id = i.tenant_id AND r.id = i.refund_id
-      AND r.attempt = i.number AND r.lease_id = %(worker)s AND r.closed IS NULL
+      AND r.attempt = i.number AND r.lease_id = %(worker)s AND coalesce(r.closed, '') = ''
     RETURNING r.tenant_id, r.payment_id, r.id AS refund_id, r.processor_id, r.amount, r.currency, r.status,
         CASE WHEN i.taken THEN 'It stands in the books already' ELSE i.detail END AS detail
 ), closed AS (
@@ -180,11 +182,11 @@ WITH named AS (
         LIMIT 1
     ) AS reference
     FROM payments_payment p
-    WHERE p.tenant_id = %(tenant)s AND p.correlation_id = ANY(%(names)s::uuid[])
+    WHERE p.correlation_id = ANY(%(names)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s
 ), choice AS (
     SELECT p.correlation_id, 1 AS place
     FROM payments_refund r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id
-    WHERE r.tenant_id = %(tenant)s AND r.public_id = %(public)s::uuid AND r.processor_id = %(processor)s
+    WHERE r.public_id = %(public)s::uuid AND r.tenant_id + 0 = %(tenant)s AND r.processor_id = %(processor)s
     UNION ALL
     SELECT correlation_id, 2 FROM named WHERE reference = %(reference)s
     UNION ALL
@@ -196,7 +198,7 @@ SELECT correlation_id, place < 4 FROM choice ORDER BY place LIMIT 1;
 -- name: known
 -- Under the payment's lock: the refund that the processor's word is about, by our own id or by the processor's.
 SELECT id, status, amount, reference, code FROM payments_refund
-WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s
+WHERE payment_id = %(payment)s AND tenant_id + 0 = %(tenant)s
   AND (public_id = %(public)s OR (processor_id = %(processor)s AND reference = %(reference)s))
 ORDER BY reference = %(reference)s DESC  -- where it was booked without our id, our own debt is void
 LIMIT 1
@@ -212,21 +214,23 @@ WHERE tenant_id = %(tenant)s AND id = %(refund)s;
 -- name: stopped
 -- A debt that workers gave up.
 SELECT y.correlation_id, r.public_id, r.amount
-FROM payments_refund r JOIN payments_payment y ON y.tenant_id = r.tenant_id AND y.id = r.payment_id
-WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND r.closed IS NULL;
+FROM payments_refund r CROSS JOIN LATERAL (
+    SELECT y.correlation_id FROM payments_payment y WHERE y.tenant_id = r.tenant_id AND y.id = r.payment_id OFFSET 0
+) y
+WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND coalesce(r.closed, '') = '';
 
 -- name: retry
 -- It stays as it stands, so that one in doubt is asked about first. The attempt's number only grows: it is the fence.
 UPDATE payments_refund
 SET run_at = now(), stopped_at = NULL, tries_from = attempt, changed_at = now()
-WHERE tenant_id = %(tenant)s AND id = %(refund)s AND stopped_at IS NOT NULL AND closed IS NULL
+WHERE tenant_id = %(tenant)s AND id = %(refund)s AND stopped_at IS NOT NULL AND coalesce(closed, '') = ''
 RETURNING public_id;
 
 -- name: of_payment
 SELECT r.public_id, y.correlation_id, r.status, r.amount, r.currency, r.reason, r.reference, r.code, r.external, r.created_at,
     r.changed_at
-FROM payments_payment y JOIN payments_refund r ON r.tenant_id = y.tenant_id AND r.payment_id = y.id
-WHERE y.tenant_id = %(tenant)s AND y.correlation_id = %(correlation)s
+FROM payments_payment y JOIN payments_refund r ON r.payment_id = y.id AND r.tenant_id + 0 = y.tenant_id
+WHERE y.correlation_id = %(correlation)s AND y.tenant_id + 0 = %(tenant)s
   AND (%(public)s::uuid IS NULL OR r.public_id = %(public)s::uuid)
 ORDER BY r.number
 LIMIT %(limit)s;

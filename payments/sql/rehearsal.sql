@@ -10,15 +10,15 @@ ORDER BY p.fee, p.id;
 WITH latest AS MATERIALIZED (
     SELECT tenant_id, id, correlation_id, amount, currency, wanted_processor
     FROM payments_payment
-    WHERE tenant_id = %(tenant)s AND created_at <= now()
+    WHERE tenant_id = %(tenant)s AND created_at > '0001-01-01Z' AND created_at <= now()
     ORDER BY created_at DESC, id DESC
     LIMIT %(last)s
 ), sends AS (
     SELECT DISTINCT ON (a.payment_id, a.requested_at)
         l.id, l.correlation_id, l.amount, l.currency, l.wanted_processor, a.processor_id,
         extract(epoch FROM a.started_at)::float8 AS started, a.outcome, a.code, a.latency_ms
-    FROM latest l JOIN payments_attempt a ON a.tenant_id = l.tenant_id AND a.payment_id = l.id
-    WHERE a.tenant_id = %(tenant)s
+    FROM latest l
+    CROSS JOIN LATERAL (SELECT * FROM payments_attempt a WHERE a.tenant_id = l.tenant_id AND a.payment_id = l.id OFFSET 0) a
     ORDER BY a.payment_id, a.requested_at, a.number
 )
 SELECT * FROM sends ORDER BY started, id;

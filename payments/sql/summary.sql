@@ -22,14 +22,14 @@ WITH span AS (
     CROSS JOIN LATERAL (
         SELECT p.currency, count(*) AS payments, sum(p.amount) AS amount
         FROM payments_payment p
-        WHERE p.tenant_id = %(tenant)s AND p.processor_id = a.id AND p.closed = 'succeeded'
+        WHERE p.processor_id = a.id AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
           AND (%(currency)s::text IS NULL OR p.currency = %(currency)s::text)
           AND p.requested_at >= %(first_from)s::timestamptz AND p.requested_at < %(first_to)s::timestamptz
         GROUP BY p.currency
         UNION ALL
         SELECT p.currency, count(*), sum(p.amount)
         FROM payments_payment p
-        WHERE p.tenant_id = %(tenant)s AND p.processor_id = a.id AND p.closed = 'succeeded'
+        WHERE p.processor_id = a.id AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
           AND (%(currency)s::text IS NULL OR p.currency = %(currency)s::text)
           AND p.requested_at >= %(last_from)s::timestamptz AND p.requested_at < %(last_to)s::timestamptz
         GROUP BY p.currency

@@ -5,13 +5,15 @@ WHERE tenant_id = %(tenant)s AND deleted_at IS NULL;
 
 -- name: open_payments
 SELECT count(*) FROM (
-    SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL
+    (SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY priority DESC, run_at, id)
     UNION ALL
     SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND closed = 'requires_action'
 ) AS standing;
 
 -- name: open_refunds
-SELECT count(*) FROM payments_refund WHERE tenant_id = %(tenant)s AND closed IS NULL;
+SELECT count(*) FROM (
+    SELECT FROM payments_refund WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY priority DESC, run_at, id
+) AS standing;
 
 -- name: live_subscriptions
 -- Stripe would go on asking for money for a tenant that is no more.
@@ -19,21 +21,27 @@ SELECT count(*) FROM payments_subscription WHERE tenant_id = %(tenant)s AND stri
 
 -- name: open_events
 -- They may be news of money, and would be skipped: a worker handles them within minutes, or lays them aside as dead.
-SELECT count(*) FROM payments_inboundevent WHERE tenant_id = %(tenant)s AND closed IS NULL;
+SELECT count(*) FROM (
+    SELECT FROM payments_inboundevent WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY priority DESC, run_at, id
+) AS standing;
 
 -- name: found
 -- Over is what no worker, no debt and no event that is still to be handled has anything to do with.
 SELECT p.id, p.correlation_id, p.status IN ('succeeded', 'failed', 'canceled') AND NOT EXISTS (
-    SELECT FROM payments_refund r WHERE r.tenant_id = p.tenant_id AND r.payment_id = p.id AND r.closed IS NULL
-) AND NOT EXISTS (
-    SELECT FROM payments_inboundevent e
-    WHERE e.tenant_id = p.tenant_id AND e.closed IS NULL AND (
-        e.payment_id = p.id OR position(convert_to('"' || p.correlation_id || '"', 'UTF8') IN e.body) > 0
-        OR EXISTS (SELECT FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
-            AND a.reference > '' AND position(convert_to('"' || a.reference || '"', 'UTF8') IN e.body) > 0))
-)
+    SELECT FROM payments_refund r WHERE r.payment_id = p.id AND r.tenant_id + 0 = p.tenant_id AND coalesce(r.closed, '') = ''
+) AND coalesce((
+    SELECT false FROM payments_inboundevent e
+    WHERE e.tenant_id = p.tenant_id AND e.closed IS NULL AND (e.payment_id = p.id OR EXISTS (
+        SELECT FROM unnest(known.names) AS n (name) WHERE position(convert_to('"' || n.name || '"', 'UTF8') IN e.body) > 0
+    ))
+    ORDER BY e.priority DESC, e.run_at, e.id LIMIT 1
+), true)
 FROM payments_payment p
-WHERE p.tenant_id = %(tenant)s AND p.correlation_id = ANY(%(correlations)s::uuid[]);
+CROSS JOIN LATERAL (
+    SELECT array_prepend(p.correlation_id::text, array_agg(a.reference::text) FILTER (WHERE a.reference > '')) AS names
+    FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
+) known
+WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: names
 -- A condition on an event `t`: its body has, in quotes, a name of one of the payments, ours or the processor's. By bytes:

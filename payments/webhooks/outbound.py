@@ -314,7 +314,7 @@ async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reaso
 async def trim() -> int:
     """Remove what was closed a month ago, and what is left of deleted endpoints; how many deliveries."""
     gone, limits = 0, {"limit": TRIMMED, "each": TRIMMED_OF_EACH, "days": KEPT_DAYS}
-    while removed := len(await database.fetch(SQL["trim_deliveries"], limits)):
+    while removed := len(await database.fetch(SQL["trim_deliveries"], limits, prepare=False)):
         gone += removed
     await database.fetch(SQL["trim_endpoints"])
     return gone

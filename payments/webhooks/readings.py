@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from django.db.models import F
 
 from payments.errors import UnknownDelivery
 from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
@@ -88,8 +89,9 @@ async def deliveries(
         "created_at__lte": filters.to,
         "id__lt": before,
     }
-    found = WebhookDelivery.async_objects.filter(
-        tenant_id=tenant_id, endpoint_id=endpoint_id, **{k: v for k, v in wanted.items() if v is not None}
+    # The tenant is compared, not looked up: the primary key has the same order, and all of the tenant's deliveries.
+    found = WebhookDelivery.async_objects.alias(owner=F("tenant_id") + 0).filter(
+        owner=tenant_id, endpoint_id=endpoint_id, **{k: v for k, v in wanted.items() if v is not None}
     )
     rows = [one async for one in found.order_by("-id")[: limit + 1]]
     return rows[:limit], rows[limit - 1].pk if len(rows) > limit else None
@@ -109,7 +111,7 @@ async def delivery(tenant_id: int, delivery_id: int) -> tuple[WebhookDelivery, W
 async def tries(found: WebhookDelivery) -> list[WebhookAttempt]:
     """The latest ones first."""
     of = WebhookAttempt.async_objects.filter(tenant_id=found.tenant_id, delivery_id=found.pk)
-    return [one async for one in of.order_by("-id")[:TRIES_SHOWN]]
+    return [one async for one in of.order_by("-number")[:TRIES_SHOWN]]
 
 
 def delivery_shown(found: WebhookDelivery, endpoint: WebhookEndpoint) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Consumer(models.Model):
                 fields=["tenant", "group", "due_at"], name="consumer_due", condition=models.Q(due_at__isnull=False)
             ),
             models.Index(
-                fields=["tenant", "lease_id"], name="consumer_lease", condition=models.Q(lease_id__isnull=False)
+                fields=["lease_id", "tenant"], name="consumer_lease", condition=models.Q(lease_id__isnull=False)
             ),
         ]
 
@@ -189,11 +189,11 @@ class DeadMessage(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["tenant", "queue", "-failed_at"], name="dead_message_queue"),
+            models.Index(fields=["queue", "-failed_at", "tenant"], name="dead_message_queue"),
             models.Index(fields=["ended_at"], name="dead_message_ended", condition=models.Q(ended_at__isnull=False)),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "partition", "group", "seq"], name="one_dead_message_per_group")
+            models.UniqueConstraint(fields=["partition", "group", "seq", "tenant"], name="one_dead_message_per_group")
         ]
 
 

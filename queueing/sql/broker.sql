@@ -31,8 +31,8 @@ SELECT %(tenant)s, a.id, g.id FROM added a JOIN queueing_group g ON g.tenant_id 
 
 -- name: name_partitions
 SELECT p.id, p.name, q.id, q.name FROM queueing_partition p
-JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
-WHERE p.tenant_id = %(tenant)s AND p.id = ANY(%(partitions)s)
+JOIN queueing_queue q ON q.id = p.queue_id AND q.tenant_id + 0 = p.tenant_id
+WHERE p.id = ANY(%(partitions)s) AND p.tenant_id + 0 = %(tenant)s
 
 -- name: find_group
 SELECT id FROM queueing_group WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND name = %(name)s
@@ -103,46 +103,71 @@ SELECT queueing_rest(%(tenants)s, %(partitions)s, %(groups)s)
 -- name: next_due
 -- Also what became due since the asker looked.
 SELECT (
-    SELECT extract(epoch FROM min(due_at) - now())::float8 FROM queueing_consumer
-    WHERE tenant_id = %(tenant)s AND group_id = ANY(%(groups)s) AND due_at > now() - make_interval(secs => %(missed)s)
-), (SELECT count(*) FROM queueing_group WHERE tenant_id = %(tenant)s AND id = ANY(%(groups)s))
+    SELECT extract(epoch FROM min(d.due_at) - now())::float8
+    FROM unnest(%(groups)s::bigint[]) AS u (g)
+    CROSS JOIN LATERAL (
+        SELECT c.due_at FROM queueing_consumer c
+        WHERE c.tenant_id = %(tenant)s AND c.group_id = u.g AND c.due_at > now() - make_interval(secs => %(missed)s)
+        ORDER BY c.due_at LIMIT 1
+    ) d
+), (SELECT count(*) FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s)
 
 -- name: groups_there
-SELECT count(*) FROM queueing_group WHERE tenant_id = %(tenant)s AND id = ANY(%(groups)s)
+SELECT count(*) FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s
 
 -- name: complete
 SELECT * FROM queueing_complete(%(tenants)s, %(partitions)s, %(names)s, %(leases)s, %(owners)s, %(transactions)s)
 
 -- name: hold_leases
-SELECT c.lease_id, c.partition_id, c.group_id, g.name, c.cursor, c.delivered, c.buried, c.attempt, q.retry_limit,
-    q.retry_delay_ms, q.dead_letter_after_retries, q.dead_letter_queue
-FROM unnest(%(partitions)s::bigint[], %(names)s::text[], %(leases)s::uuid[]) AS k (p, name, lease)
-JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.lease_id = k.lease
-JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id AND g.name = k.name
-JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
-WHERE coalesce(c.due_at > clock_timestamp(), false)
-ORDER BY c.tenant_id, c.partition_id, c.group_id
-FOR UPDATE OF c
+-- Held one after the other, in the order of all who hold several.
+WITH k AS MATERIALIZED (
+    SELECT u.p, u.lease, g.*
+    FROM unnest(%(partitions)s::bigint[], %(names)s::text[], %(leases)s::uuid[]) AS u (p, name, lease)
+    CROSS JOIN LATERAL (
+        SELECT g.id AS group_id, g.name, q.retry_limit, q.retry_delay_ms, q.dead_letter_after_retries, q.dead_letter_queue
+        FROM queueing_partition p
+        JOIN queueing_queue q ON q.id = p.queue_id AND q.tenant_id + 0 = p.tenant_id
+        JOIN queueing_group g ON g.tenant_id = p.tenant_id AND g.queue_id = p.queue_id AND g.name = u.name
+        WHERE p.id = u.p AND p.tenant_id + 0 = %(tenant)s
+        OFFSET 0
+    ) g
+    ORDER BY u.p, g.group_id
+)
+SELECT c.lease_id, c.partition_id, c.group_id, k.name, c.cursor, c.delivered, c.buried, c.attempt, k.retry_limit,
+    k.retry_delay_ms, k.dead_letter_after_retries, k.dead_letter_queue
+FROM k CROSS JOIN LATERAL (
+    SELECT * FROM queueing_consumer c
+    WHERE c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.group_id = k.group_id AND c.lease_id = k.lease
+        AND coalesce(c.due_at > clock_timestamp(), false)
+    FOR UPDATE
+) c
 
 -- name: given_up
 -- What these consumers gave up on beyond their cursors.
 SELECT c.partition_id, c.group_id, d.seq
 FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[]) AS u (p, g)
-JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g
-JOIN queueing_deadmessage d ON d.tenant_id = c.tenant_id AND d.partition_id = c.partition_id AND d.group_id = c.group_id
-    AND d.seq > c.cursor
+CROSS JOIN LATERAL (
+    SELECT * FROM queueing_consumer c
+    WHERE c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g OFFSET 0
+) c
+JOIN queueing_deadmessage d ON d.partition_id = c.partition_id AND d.group_id = c.group_id AND d.seq > c.cursor
+    AND d.tenant_id + 0 = c.tenant_id
 
 -- name: leases_of
 -- The leases among `leases` that these groups hold on these partitions now.
 SELECT k.n, c.lease_id
 FROM unnest(%(partitions)s::bigint[], %(names)s::text[]) WITH ORDINALITY AS k (p, name, n)
-JOIN queueing_consumer c ON c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.lease_id = ANY(%(leases)s::uuid[])
-JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id AND g.name = k.name
+CROSS JOIN LATERAL (
+    SELECT c.lease_id FROM queueing_consumer c JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
+    WHERE c.tenant_id = %(tenant)s AND c.partition_id = k.p AND c.lease_id = ANY(%(leases)s::uuid[]) AND g.name = k.name
+    OFFSET 0
+) c
 
 -- name: places
 SELECT u.n, m.seq
 FROM unnest(%(partitions)s::bigint[], %(transactions)s::text[]) WITH ORDINALITY AS u (p, transaction_id, n)
-JOIN queueing_message m ON m.tenant_id = %(tenant)s AND m.partition_id = u.p AND m.transaction_id = u.transaction_id
+JOIN queueing_message m ON m.transaction_id = u.transaction_id AND m.partition_id = u.p AND m.tenant_id + 0 = %(tenant)s
+WHERE u.p BETWEEN 1 AND 9223372036854775807  -- true of all: one row is expected, and looked up
 
 -- name: bury
 INSERT INTO queueing_deadmessage (
@@ -155,13 +180,25 @@ FROM unnest(
     %(partitions)s::bigint[], %(groups)s::bigint[], %(seqs)s::bigint[], %(errors)s::text[], %(attempts)s::bigint[],
     %(dropped)s::boolean[]
 ) AS u (p, g, seq, error, attempts, dropped)
-JOIN queueing_message m ON m.tenant_id = %(tenant)s AND m.partition_id = u.p AND m.seq = u.seq
-JOIN queueing_partition p ON p.tenant_id = m.tenant_id AND p.id = m.partition_id
-JOIN queueing_group g ON g.tenant_id = m.tenant_id AND g.id = u.g
+CROSS JOIN LATERAL (
+    SELECT * FROM queueing_message m
+    WHERE m.tenant_id = %(tenant)s AND m.partition_id = u.p AND m.seq = u.seq OFFSET 0
+) m
+JOIN queueing_partition p ON p.id = m.partition_id AND p.tenant_id + 0 = m.tenant_id
+JOIN queueing_group g ON g.id = u.g AND g.tenant_id + 0 = m.tenant_id
 ON CONFLICT (tenant_id, partition_id, group_id, seq) DO NOTHING
 
 -- name: move
 -- Consumers held by the caller. A lease that ends leaves them due after `wait` seconds; queueing_rest looks closer.
+-- `u` is materialised, or its tenant would be a constant, by which alone all of the tenant's consumers could be read.
+WITH u AS MATERIALIZED (
+    SELECT %(tenant)s::bigint AS tenant_id, t.*
+    FROM unnest(
+        %(partitions)s::bigint[], %(groups)s::bigint[], %(cursors)s::bigint[], %(buried)s::bigint[], %(attempts)s::bigint[],
+        %(releases)s::boolean[], %(waits)s::float8[]
+    ) AS t (p, g, cursor, buried, attempt, release, wait)
+    WHERE t.p BETWEEN 1 AND 9223372036854775807  -- true of all: one row is expected, and looked up
+)
 UPDATE queueing_consumer c SET
     cursor = greatest(c.cursor, u.cursor),
     consumed = c.consumed + greatest(u.cursor - c.cursor, 0),
@@ -171,44 +208,41 @@ UPDATE queueing_consumer c SET
     lease_id = CASE WHEN u.release THEN NULL ELSE c.lease_id END,
     due_at = CASE WHEN NOT u.release THEN c.due_at WHEN u.wait > 0 THEN clock_timestamp() + u.wait * interval '1 second'
         ELSE '-infinity' END
-FROM unnest(
-    %(partitions)s::bigint[], %(groups)s::bigint[], %(cursors)s::bigint[], %(buried)s::bigint[], %(attempts)s::bigint[],
-    %(releases)s::boolean[], %(waits)s::float8[]
-) AS u (p, g, cursor, buried, attempt, release, wait)
-WHERE c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g
+FROM u
+WHERE c.tenant_id = u.tenant_id AND c.partition_id = u.p AND c.group_id = u.g
 
 -- name: extend
 UPDATE queueing_consumer SET due_at = greatest(due_at, now() + %(seconds)s * interval '1 second')
-WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s AND coalesce(due_at > now(), false)
+WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s AND coalesce(due_at > now(), false)
 RETURNING due_at
 
 -- name: lease_known
-SELECT count(*) FROM queueing_consumer WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s
+SELECT count(*) FROM queueing_consumer WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s
 
 -- name: message_of
 SELECT id FROM queueing_message
-WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND transaction_id = %(transaction)s
+WHERE transaction_id = %(transaction)s AND partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s
 
 -- name: hold_killer
 SELECT q.dead_letter_queue
 FROM queueing_consumer c
-JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
-JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
+JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
+JOIN queueing_queue q ON q.id = g.queue_id AND q.tenant_id + 0 = g.tenant_id
 WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s AND c.group_id = %(group)s
     AND c.lease_id IS NOT DISTINCT FROM %(lease)s::uuid
 FOR UPDATE OF c
 
 -- name: set_aside
 UPDATE queueing_consumer SET lease_id = NULL, due_at = now() + interval '5 seconds'
-WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s AND partition_id = ANY(%(partitions)s::bigint[])
+WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s AND partition_id = ANY(%(partitions)s::bigint[])
 
 -- name: give_back
 UPDATE queueing_consumer SET lease_id = NULL, due_at = '-infinity'
-WHERE tenant_id = %(tenant)s AND lease_id = %(lease)s
+WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s
 
 -- name: alive_leases
 -- They are held: none lapses and is taken over before the caller commits. In the order of all who hold several.
 SELECT lease_id FROM queueing_consumer
-WHERE tenant_id = %(tenant)s AND lease_id = ANY(%(leases)s::uuid[]) AND coalesce(due_at > clock_timestamp(), false)
+WHERE lease_id = ANY(%(leases)s::uuid[]) AND tenant_id + 0 = %(tenant)s AND coalesce(due_at > clock_timestamp(), false)
 ORDER BY tenant_id, partition_id, group_id
 FOR UPDATE

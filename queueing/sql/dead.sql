@@ -22,12 +22,12 @@ WHERE d.tenant_id = %(tenant)s AND d.ended_at IS NULL
 SELECT d.id, d.transaction_id, d.partition_id, q.name, d.partition_name, d.group_name, d.error, d.attempts, d.payload, d.key_id,
     d.trace_id, d.producer, d.message_id, d.created_at, d.failed_at
 FROM queueing_deadmessage d
-JOIN queueing_queue q ON q.tenant_id = d.tenant_id AND q.id = d.queue_id
+JOIN queueing_queue q ON q.id = d.queue_id AND q.tenant_id + 0 = d.tenant_id
 WHERE d.tenant_id = %(tenant)s AND d.id = %(id)s
 
 -- name: oldest_of_message
 SELECT id FROM queueing_deadmessage
-WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND transaction_id = %(transaction)s
+WHERE partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s AND transaction_id = %(transaction)s
 ORDER BY ended_at IS NOT NULL, id LIMIT 1
 
 -- name: hold_open
@@ -38,7 +38,7 @@ UPDATE queueing_deadmessage SET ended_at = now() WHERE tenant_id = %(tenant)s AN
 
 -- name: there
 SELECT id FROM queueing_message
-WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND transaction_id = %(transaction)s
+WHERE transaction_id = %(transaction)s AND partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s
 
 -- name: purge
 -- A row whose group has not passed it yet is hidden, not deleted: it keeps its message from coming again.
@@ -63,13 +63,13 @@ SELECT count(*) FROM chosen
 -- name: hold_behind
 -- Groups that have not done this message, or the one that is named; their places are held.
 SELECT g.id, c.attempt, c.lease_id IS NOT NULL FROM queueing_consumer c
-JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
+JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
 WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s AND c.cursor < %(seq)s
     AND (%(group)s::text = '' OR g.name = %(group)s)
 ORDER BY c.group_id FOR UPDATE OF c
 
 -- name: hold_partition
-SELECT id FROM queueing_partition WHERE tenant_id = %(tenant)s AND id = %(partition)s FOR UPDATE
+SELECT id FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
 
 -- name: mark_buried
 UPDATE queueing_consumer SET buried = greatest(buried, %(seq)s::bigint),

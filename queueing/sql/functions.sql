@@ -122,7 +122,7 @@ BEGIN
                 AND (o.ttl_seconds = 0 OR m.created_at > clock_timestamp() - o.ttl_seconds * interval '1 second')
                 AND (o.buried <= o.cursor OR NOT EXISTS (
                     SELECT FROM queueing_deadmessage b
-                    WHERE b.tenant_id = o.tenant_id AND b.partition_id = o.partition_id AND b.group_id = o.group_id
+                    WHERE b.tenant_id + 0 = o.tenant_id AND b.partition_id = o.partition_id AND b.group_id = o.group_id
                         AND b.seq = m.seq
                 ))
             ORDER BY m.seq LIMIT 1
@@ -194,7 +194,7 @@ BEGIN
             SELECT m.seq - 1 FROM queueing_message m
             WHERE m.tenant_id = tenants[d.k] AND m.partition_id = partitions[d.k] AND m.seq > d.seq AND NOT EXISTS (
                 SELECT FROM queueing_deadmessage b
-                WHERE b.tenant_id = m.tenant_id AND b.partition_id = m.partition_id AND b.group_id = groups[d.k]
+                WHERE b.tenant_id + 0 = m.tenant_id AND b.partition_id = m.partition_id AND b.group_id = groups[d.k]
                     AND b.seq = m.seq
             )
             ORDER BY m.seq LIMIT 1
@@ -319,7 +319,7 @@ BEGIN
                 AND (f.ttl_seconds = 0 OR m.created_at > now() - f.ttl_seconds * interval '1 second')
                 AND (f.buried <= f.cursor OR NOT EXISTS (
                     SELECT FROM queueing_deadmessage b
-                    WHERE b.tenant_id = f.tenant_id AND b.partition_id = f.partition_id AND b.group_id = f.group_id
+                    WHERE b.tenant_id + 0 = f.tenant_id AND b.partition_id = f.partition_id AND b.group_id = f.group_id
                         AND b.seq = m.seq
                 ))
             ORDER BY m.seq LIMIT greatest(f.room, 0)

@@ -77,6 +77,6 @@ RETURNING c.partition_id
 -- name: forget_ended
 -- A dead letter that was replayed or purged keeps its message from coming again. Who moves a group wants it to come.
 DELETE FROM queueing_deadmessage d
-WHERE d.tenant_id = %(tenant)s AND d.partition_id = ANY(%(partitions)s::bigint[]) AND d.group_id = %(id)s
+WHERE d.tenant_id + 0 = %(tenant)s AND d.partition_id = ANY(%(partitions)s::bigint[]) AND d.group_id = %(id)s
     AND d.ended_at IS NOT NULL
 RETURNING d.id

@@ -38,13 +38,17 @@ WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (p.id, c.group_id)
 ORDER BY p.id, c.group_id LIMIT %(limit)s
 
 -- name: look_again
+WITH u AS MATERIALIZED (  -- as in move, broker.sql
+    SELECT %(tenant)s::bigint AS tenant_id, t.p, t.g FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[]) AS t (p, g)
+    WHERE t.p BETWEEN 1 AND 9223372036854775807
+)
 UPDATE queueing_consumer c SET due_at = '-infinity'
-FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[]) AS u (p, g)
-WHERE c.tenant_id = %(tenant)s AND c.partition_id = u.p AND c.group_id = u.g AND c.lease_id IS NULL
+FROM u
+WHERE c.tenant_id = u.tenant_id AND c.partition_id = u.p AND c.group_id = u.g AND c.lease_id IS NULL
 
 -- name: drop_partitions
 -- Their messages are removed in slices by a chore; a push that finds them gone makes them anew.
-UPDATE queueing_partition SET queue_id = NULL, idle = false WHERE tenant_id = %(tenant)s AND id = ANY(%(partitions)s::bigint[])
+UPDATE queueing_partition SET queue_id = NULL, idle = false WHERE id = ANY(%(partitions)s::bigint[]) AND tenant_id + 0 = %(tenant)s
 
 -- name: partitions_of
 SELECT id FROM queueing_partition
@@ -63,7 +67,7 @@ DELETE FROM queueing_queue WHERE tenant_id = %(tenant)s AND id = %(queue)s
 -- name: clear_consumers
 UPDATE queueing_consumer c SET cursor = p.last_seq, delivered = p.last_seq, due_at = NULL, lease_id = NULL, attempt = 0, singly = 0
 FROM queueing_partition p
-WHERE p.tenant_id = %(tenant)s AND p.id = %(partition)s AND c.tenant_id = p.tenant_id AND c.partition_id = p.id
+WHERE p.id = %(partition)s AND p.tenant_id + 0 = %(tenant)s AND c.tenant_id = p.tenant_id AND c.partition_id = p.id
 
 -- name: clear_messages
 DELETE FROM queueing_message WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND seq IN (
@@ -73,20 +77,20 @@ DELETE FROM queueing_message WHERE tenant_id = %(tenant)s AND partition_id = %(p
 ) RETURNING seq
 
 -- name: end_of_partition
-SELECT last_seq FROM queueing_partition WHERE tenant_id = %(tenant)s AND id = %(partition)s FOR UPDATE
+SELECT last_seq FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
 
 -- name: rest_idle
 UPDATE queueing_partition SET idle = true
-WHERE tenant_id = %(tenant)s AND id = %(partition)s AND NOT idle AND EXISTS (
+WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s AND NOT idle AND EXISTS (
     SELECT FROM queueing_consumer WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s
 )
 
 -- name: removed
-UPDATE queueing_partition SET removed = removed + %(count)s WHERE tenant_id = %(tenant)s AND id = %(partition)s
+UPDATE queueing_partition SET removed = removed + %(count)s WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s
 
 -- name: message_to_delete
 SELECT m.seq FROM queueing_message m
-WHERE m.tenant_id = %(tenant)s AND m.partition_id = %(partition)s AND m.transaction_id = %(transaction)s
+WHERE m.transaction_id = %(transaction)s AND m.partition_id = %(partition)s AND m.tenant_id + 0 = %(tenant)s
 
 -- name: delete_message
 DELETE FROM queueing_message

@@ -54,16 +54,16 @@ WHERE g.tenant_id = %(tenant)s AND (%(queue)s::text = '' OR g.queue_id = (
 -- name: message
 SELECT m.seq, m.id, m.payload, m.key_id, m.trace_id, m.producer, m.created_at, p.name, to_jsonb(q)::text, q.name
 FROM queueing_message m
-JOIN queueing_partition p ON p.tenant_id = m.tenant_id AND p.id = m.partition_id
-JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
-WHERE m.tenant_id = %(tenant)s AND m.partition_id = %(partition)s AND m.transaction_id = %(transaction)s
+JOIN queueing_partition p ON p.id = m.partition_id AND p.tenant_id + 0 = m.tenant_id
+JOIN queueing_queue q ON q.id = p.queue_id AND q.tenant_id + 0 = p.tenant_id
+WHERE m.transaction_id = %(transaction)s AND m.partition_id = %(partition)s AND m.tenant_id + 0 = %(tenant)s
 
 -- name: groups_of_message
 SELECT g.id, g.name, c.cursor, c.delivered, c.lease_id IS NOT NULL AND c.due_at > now(),
     CASE WHEN c.lease_id IS NOT NULL THEN c.due_at END, c.attempt, c.consumed_at, d.id, d.error, d.attempts, d.ended_at IS NULL
 FROM queueing_consumer c
-JOIN queueing_group g ON g.tenant_id = c.tenant_id AND g.id = c.group_id
-LEFT JOIN queueing_deadmessage d ON d.tenant_id = c.tenant_id AND d.partition_id = c.partition_id AND d.group_id = c.group_id
-    AND d.seq = %(seq)s
+JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
+LEFT JOIN queueing_deadmessage d ON d.partition_id = c.partition_id AND d.group_id = c.group_id AND d.seq = %(seq)s
+    AND d.tenant_id + 0 = c.tenant_id
 WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s
 ORDER BY g.name

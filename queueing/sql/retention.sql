@@ -46,7 +46,7 @@ WHERE q.max_wait_seconds > 0 AND p.id > %(after)s AND m.created_at < now() - q.m
 ORDER BY p.id LIMIT %(limit)s
 
 -- name: hold_partition
-SELECT id FROM queueing_partition WHERE tenant_id = %(tenant)s AND id = %(partition)s FOR UPDATE
+SELECT id FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
 
 -- name: slowest
 -- How far all groups are; NULL without a group.
@@ -79,7 +79,7 @@ WITH gone AS (
     RETURNING seq
 ), counted AS (
     UPDATE queueing_partition SET removed = removed + (SELECT count(*) FROM gone)
-    WHERE tenant_id = %(tenant)s AND id = %(partition)s
+    WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s
 )
 SELECT count(*) FROM gone
 
@@ -105,11 +105,11 @@ DELETE FROM queueing_message WHERE tenant_id = %(tenant)s AND partition_id = %(p
 -- name: remove_letters
 -- Who drops a queue drops its dead letters too: nobody could list or replay them.
 DELETE FROM queueing_deadmessage WHERE tenant_id = %(tenant)s AND id IN (
-    SELECT d.id FROM queueing_deadmessage d WHERE d.tenant_id = %(tenant)s AND d.partition_id = %(partition)s LIMIT %(limit)s
+    SELECT d.id FROM queueing_deadmessage d WHERE d.partition_id = %(partition)s AND d.tenant_id + 0 = %(tenant)s LIMIT %(limit)s
 ) RETURNING id
 
 -- name: remove_partition
-DELETE FROM queueing_partition WHERE tenant_id = %(tenant)s AND id = %(partition)s AND queue_id IS NULL
+DELETE FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s AND queue_id IS NULL
 
 -- name: empty_partitions
 -- Nothing is in them and nothing came for long; a push makes one anew. One with dead letters keeps its groups' places.
@@ -117,7 +117,7 @@ WITH old AS (
     SELECT p.tenant_id, p.id FROM queueing_partition p
     WHERE p.queue_id IS NOT NULL AND p.last_seq = p.removed AND p.last_at < now() - %(days)s * interval '1 day'
         AND NOT EXISTS (
-            SELECT FROM queueing_deadmessage d WHERE d.tenant_id = p.tenant_id AND d.partition_id = p.id
+            SELECT FROM queueing_deadmessage d WHERE d.partition_id = p.id AND d.tenant_id + 0 = p.tenant_id
         )
         AND NOT EXISTS (
             SELECT FROM queueing_message m WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id

@@ -59,7 +59,7 @@ async def deliveries(of: WebhookEndpoint) -> list[WebhookDelivery]:
 async def tries(delivery: WebhookDelivery) -> list[WebhookAttempt]:
     async with database.own_connection():
         found = WebhookAttempt.async_objects.filter(tenant_id=delivery.tenant_id, delivery_id=delivery.pk)
-        return [one async for one in found.order_by("id")]
+        return [one async for one in found.order_by("number")]
 
 
 async def again(of: WebhookEndpoint) -> WebhookEndpoint:

