@@ -64,13 +64,13 @@ async def _sliced(work: Any, tenant_id: int, *arguments: Any) -> Any:
 async def _payments(conn: AsyncConnection, tenant_id: int, after: Key) -> tuple[int, Key | None]:
     """Remove the next payments; how many, and the key of the last one, None where there was none."""
     asked = {"tenant": tenant_id, "after": after[0], "after_id": after[1], "limit": SLICE}
-    page = await database.rows(conn, SQL["purge_page"], asked)
+    page = await database.rows(conn, SQL["purge_page"], asked, prepare=False)
     if not page:
         return 0, None
     found = {"tenant": tenant_id, "ids": [one for one, _ in page]}
-    gone = await database.rows(conn, SQL["purge_payments"], found)
+    gone = await database.rows(conn, SQL["purge_payments"], found, prepare=False)
     correlations = [correlation for _, correlation, *_ in gone]
-    await database.rows(conn, SQL["purge_children"], {**found, "correlations": correlations})
+    await database.rows(conn, SQL["purge_children"], {**found, "correlations": correlations}, prepare=False)
     await _rollups(conn, tenant_id, [booked for _, _, succeeded, *booked in gone if succeeded])
     last_id, created_at = page[-1]
     return len(gone), (created_at, last_id)
@@ -82,18 +82,18 @@ async def _rollups(conn: AsyncConnection, tenant_id: int, booked: Sequence[Seque
         return
     processors, at, currencies, amounts, fees = zip(*booked, strict=True)
     keys = {"tenant": tenant_id, "processors": list(processors), "at": list(at), "currencies": list(currencies)}
-    await database.rows(conn, SQL["hold_rollups"], keys)
+    await database.rows(conn, SQL["hold_rollups"], keys, prepare=False)
     sums = {"amounts": list(amounts), "fees": [fee or 0 for fee in fees]}
-    await database.rows(conn, SQL["purge_rollups"], {**keys, **sums})
+    await database.rows(conn, SQL["purge_rollups"], {**keys, **sums}, prepare=False)
 
 
 async def _rest(conn: AsyncConnection, tenant_id: int) -> int:
-    [(count,)] = await database.rows(conn, SQL["purge_rest"], {"tenant": tenant_id, "limit": SLICE})
+    [(count,)] = await database.rows(conn, SQL["purge_rest"], {"tenant": tenant_id, "limit": SLICE}, prepare=False)
     return int(count)
 
 
 async def _left(tenant_id: int) -> int:
-    [(count,)] = await database.fetch(SQL["purge_left"], {"tenant": tenant_id, "limit": COUNTED})
+    [(count,)] = await database.fetch(SQL["purge_left"], {"tenant": tenant_id, "limit": COUNTED}, prepare=False)
     return int(count)
 
 

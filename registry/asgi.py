@@ -6,8 +6,10 @@ from contextlib import AsyncExitStack
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
 
 import django
+from django.apps import apps
 
-django.setup(set_prefix=False)
+if not apps.ready:  # a second time would only configure logging anew
+    django.setup(set_prefix=False)
 
 from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware

@@ -1,4 +1,4 @@
-"""Keys that no other index resembles (docs/decisions/017). Attempts have no number but that within their payment or delivery."""
+"""Keys that no other index resembles (docs/decisions/024). Attempts have no number but that within their payment or delivery."""
 
 from datetime import UTC, datetime
 

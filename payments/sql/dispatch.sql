@@ -1,6 +1,6 @@
 -- name: begin
 -- BETWEEN, here and elsewhere, is true of every tenant: the planner expects one row and looks it up, where for a hundred rows
--- it would read a table whole that was small when the plan was made (docs/decisions/017).
+-- it would read a table whole that was small when the plan was made (docs/decisions/024).
 -- Written before anything is sent: the attempt, its processor, its requestedAt and the reason. Touches no indexed column
 -- of the payment, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
 WITH input AS MATERIALIZED (
@@ -79,7 +79,7 @@ WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = t.tenant_i
 -- free to those behind them, then they take another processor.
 UPDATE payments_payment p SET run_at = now() + make_interval(secs => w.seconds)
 FROM unnest(%(tenant)s::bigint[], %(payment)s::bigint[], %(seconds)s::float8[]) AS w (tenant_id, payment_id, seconds)
-WHERE p.tenant_id = w.tenant_id AND p.id = w.payment_id;
+WHERE w.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = w.tenant_id AND p.id = w.payment_id;
 
 -- name: again
 (i.status = 'requires_action' AND p.run_at > p.leased_until - make_interval(secs => %(lease)s))

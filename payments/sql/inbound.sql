@@ -89,13 +89,15 @@ WHERE (tenant_id, id) IN (
 RETURNING id;
 
 -- name: is_known
-SELECT EXISTS (SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND correlation_id = %(correlation)s::uuid)
+-- Whether an event is about a payment, refund or dispute that is here.
+SELECT EXISTS (SELECT FROM payments_payment WHERE correlation_id = %(correlation)s::uuid AND tenant_id + 0 = %(tenant)s)
     OR EXISTS (
         SELECT FROM payments_refund
-        WHERE tenant_id = %(tenant)s AND processor_id = %(processor)s AND reference = %(reference)s AND reference > ''
+        WHERE reference = %(reference)s AND reference > '' AND processor_id + 0 = %(processor)s AND tenant_id + 0 = %(tenant)s
     )
     OR EXISTS (
-        SELECT FROM payments_dispute WHERE tenant_id = %(tenant)s AND processor_id = %(processor)s AND reference = %(reference)s
+        SELECT FROM payments_dispute
+        WHERE reference = %(reference)s AND processor_id + 0 = %(processor)s AND tenant_id + 0 = %(tenant)s
     );
 
 -- name: subject

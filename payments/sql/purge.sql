@@ -6,7 +6,7 @@ SELECT id FROM registry_tenant WHERE id = %(tenant)s AND mode = 'sandbox' FOR SH
 -- The next payments to be removed, oldest first. Those that another purge removes right now are among them: only an empty page
 -- is the end.
 SELECT id, created_at FROM payments_payment
-WHERE tenant_id = %(tenant)s AND (created_at, id) > (%(after)s, %(after_id)s)
+WHERE tenant_id = %(tenant)s AND created_at > '0001-01-01Z' AND (created_at, id) > (%(after)s, %(after_id)s)
 ORDER BY tenant_id, created_at, id LIMIT %(limit)s;
 
 -- name: purge_payments
@@ -17,41 +17,41 @@ RETURNING id, correlation_id, closed = 'succeeded', processor_id, requested_at, 
 
 -- name: purge_children
 -- Everything that hangs on these payments, and what the sandboxes have booked for them. Payment by payment (OFFSET 0 keeps
--- it so): without statistics one look-up of all takes the primary key and reads all rows of the tenant.
+-- it so), and by place (`+ 0` keeps it so): without statistics one look-up of all takes an index by tenant and reads all its rows.
 WITH attempts AS (
-    DELETE FROM payments_attempt WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+    DELETE FROM payments_attempt WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
             SELECT c.ctid FROM payments_attempt c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
         ) s
     ))
 ), events AS (
-    DELETE FROM payments_paymentevent WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+    DELETE FROM payments_paymentevent WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
-            SELECT c.ctid FROM payments_paymentevent c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+            SELECT c.ctid FROM payments_paymentevent c WHERE c.payment_id = u.id AND c.tenant_id + 0 = %(tenant)s OFFSET 0
         ) s
     ))
 ), ledger AS (
-    DELETE FROM payments_ledgerentry WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+    DELETE FROM payments_ledgerentry WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
-            SELECT c.ctid FROM payments_ledgerentry c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+            SELECT c.ctid FROM payments_ledgerentry c WHERE c.payment_id = u.id AND c.tenant_id + 0 = %(tenant)s OFFSET 0
         ) s
     ))
 ), refunds AS (
-    DELETE FROM payments_refund WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+    DELETE FROM payments_refund WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
-            SELECT c.ctid FROM payments_refund c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+            SELECT c.ctid FROM payments_refund c WHERE c.payment_id = u.id AND c.tenant_id + 0 = %(tenant)s OFFSET 0
         ) s
     ))
 ), disputes AS (
-    DELETE FROM payments_dispute WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+    DELETE FROM payments_dispute WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
-            SELECT c.ctid FROM payments_dispute c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+            SELECT c.ctid FROM payments_dispute c WHERE c.payment_id = u.id AND c.tenant_id + 0 = %(tenant)s OFFSET 0
         ) s
     ))
 ), letters AS (
-    DELETE FROM payments_deadletter WHERE tenant_id = %(tenant)s AND ctid = ANY(ARRAY(
+    DELETE FROM payments_deadletter WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
-            SELECT c.ctid FROM payments_deadletter c WHERE c.tenant_id = %(tenant)s AND c.payment_id = u.id OFFSET 0
+            SELECT c.ctid FROM payments_deadletter c WHERE c.payment_id = u.id AND c.tenant_id + 0 = %(tenant)s OFFSET 0
         ) s
     ))
 ), mine AS MATERIALIZED (

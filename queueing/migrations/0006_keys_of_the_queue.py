@@ -1,4 +1,4 @@
-"""Keys that no other index resembles (docs/decisions/017), and the functions, which look dead letters up by them."""
+"""Keys that no other index resembles (docs/decisions/024), and the functions, which look dead letters up by them."""
 
 from pathlib import Path
 

@@ -175,6 +175,10 @@ RECEIVED = {
     **keys(1, 2, type="t", object="", created=1, account="", livemode=False, body=b"", headers="{}", source="delivery"),
     "event": ["evt_1", "evt_new"],
 }  # fmt: skip
+BOOKED = {
+    "tenant": TENANT, "processors": [TENANT + 1, TENANT + 2], "at": [AT + timedelta(seconds=2), AT + timedelta(seconds=3)],
+    "currencies": ["BRL", "BRL"], "amounts": [1990, 1990], "fees": [0, 0],
+}  # fmt: skip
 WINDOW = {**ONE, "since": LATER, "until": LATER + timedelta(seconds=10)}
 JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "limit": 10}
 
@@ -186,6 +190,7 @@ ASKED: dict[str, tuple] = {
     "dispatch/doubts": (dispatch.DOUBTS, {**CLAIM}, 60),
     "dispatch/abandon": (SQL["dispatch"]["abandon"], {"tenants": [TENANT]}, 2100),
     "dispatch/postpone": (SQL["dispatch"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
+    "dispatch/wait": (SQL["dispatch"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
     "dispatch/settle": (dispatch.SETTLE, SETTLED, 30),
     "dispatch/settle (dead)": (dispatch.SETTLE, DIED, 30),
     "inline/named": (inline.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
@@ -233,6 +238,7 @@ ASKED: dict[str, tuple] = {
     "inbound/close": (SQL["inbound"]["close"], {"tenant": TENANT, "id": 8100}, 5),
     "inbound/tenants": (SQL["inbound"]["tenants"], {}, 10),
     "inbound/retire": (SQL["inbound"]["retire"], {"tenant": TENANT, "days": 1, "slice": 10}, 60),
+    "inbound/is_known": (SQL["inbound"]["is_known"], {**ONE, "correlation": named(20000), "reference": "re_none"}, 5),
     "inbound/subject": (SQL["inbound"]["subject"], ONE, 5),
     "outbound/behind": (SQL["outbound"]["behind"], {"limit": 10}, 10010),
     "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "after": 20000}, 5),
@@ -248,6 +254,12 @@ ASKED: dict[str, tuple] = {
     "outbound/replay": (SQL["outbound"]["replay"], {"tenant": TENANT, "endpoint": 1, "ids": [10, 20], "since": None, "until": None, "dead": False, "limit": 10}, 60),
     "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "secrets": b"", "most": 10}, 10010),
     "outbound/standings": (SQL["outbound"]["standings"], {"tenant": TENANT, "ids": [1, 2]}, 450),
+    "purge/purge_page": (SQL["purge"]["purge_page"], {"tenant": TENANT, "after": LATER, "after_id": 0, "limit": 10}, 20, True),
+    "purge/purge_payments": (SQL["purge"]["purge_payments"], {"tenant": TENANT, "ids": [1, 2, 3]}, 10, True),
+    "purge/purge_children": (SQL["purge"]["purge_children"], {"tenant": TENANT, "ids": [1, 2, 3], "correlations": [named(1), named(2), named(3)]}, 80, True),
+    "purge/purge_left": (SQL["purge"]["purge_left"], {"tenant": TENANT, "limit": 10}, 20, True),
+    "purge/hold_rollups": (SQL["purge"]["hold_rollups"], BOOKED, 20, True),
+    "purge/purge_rollups": (SQL["purge"]["purge_rollups"], BOOKED, 40, True),
     "deadletters/hold": (SQL["deadletters"]["hold"], {"id": -1}, 5),
     "reconciliation/reach": (SQL["reconciliation"]["reach"], {"tenant": TENANT, "id": 5, "attempt": 1, "reached": AT, "records": 1, "payments": 1, "differences": 1, "unanswered": 1, "lease": 60.0}, 5),
     "reconciliation/finish": (SQL["reconciliation"]["finish"], {"tenant": TENANT, "id": 5, "attempt": 1, "both_ways": True, "complete": True}, 5100, True),
@@ -280,10 +292,10 @@ INSERT = "adds rows, looks nothing up"
 PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
-    **dict.fromkeys(("ledger/prove", "lifecycle/purge", "lifecycle/purge_children", "lifecycle/purge_rollups", "lifecycle/sweep_rollups",
+    **dict.fromkeys(("ledger/prove", "purge/purge_rest",
         "outbound/replayable", "outbound/trim_endpoints", "takeout/close"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
-    **dict.fromkeys(("inline/heard", "events/positions", "lifecycle/hold_sandbox", "rehearsal/rules", "takeout/live_subscriptions",
+    **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "rehearsal/rules", "takeout/live_subscriptions",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("deadletters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),

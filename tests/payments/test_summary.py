@@ -230,5 +230,5 @@ async def test_without_an_answer_of_the_database_there_are_no_zeros(api: Api, bo
     finally:
         await in_thread(out_of_the_way, "payments_rollup_away", "payments_rollup")
 
-    assert (status, kind) == (500, "application/problem+json")
+    assert (status, kind) == (503, "application/problem+json")
     assert "totalRequests" not in str(said)
