@@ -170,6 +170,8 @@ class Reach:
                     answer = await self._answer()
                 if answer.away:
                     self._turn(away=answer.away, read_only=self.read_only)
+                    if answer.away == SILENT:  # at a second look: what is under way waits for nothing
+                        database.cut()
                 elif await self._pool_is_back(renew=self.read_only and not answer.read_only):
                     self._turn(read_only=answer.read_only)
         finally:

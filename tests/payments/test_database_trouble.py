@@ -176,13 +176,14 @@ async def test_while_a_table_is_missing_payments_wait_and_the_statement_is_named
     ):
         during = [(await api.pay())["correlationId"] for _ in range(3)]
         status, _, headers = await call(api, "GET", before["statusUrl"])
+        listed, _, _ = await call(api, "GET", "/payments")
         pushed = await mq.push(queue, 1)
         statuses, said = await health(api)
         named = 'registry_database_statement_refused{statement="intake.accept"}'
         metric = await eventually(lambda: sample(api, named, 1))
     await nothing_waits()
 
-    assert (status, headers["Retry-After"]) == (503, "1")
+    assert (status, headers["Retry-After"], listed) == (503, "1", 503)
     assert pushed[0]["status"] == "queued"
     assert statuses == [503, 503, 200]
     assert said.startswith("the database lacks a table, a function or a right: intake.accept is refused")
