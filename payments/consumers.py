@@ -112,17 +112,18 @@ class LiveSocket(AsyncWebsocketConsumer):
 
     async def _watch(self) -> None:
         """Whoever loses the right loses the socket: keys within a second, people soon."""
-        while every := self.recheck:
-            await asyncio.sleep(every)
-            try:
-                if await database.guarded(self.authority) != self.tenant_id:
-                    raise Unauthorized
-            except Problem as error:
-                if error.status in (401, 403, 404):
-                    await self._close(NO_RIGHT)
-                    return
-            finally:
-                await database.release()
+        async with database.own_connection():  # that of `connect` belongs to its task
+            while every := self.recheck:
+                await asyncio.sleep(every)
+                try:
+                    if await database.guarded(self.authority) != self.tenant_id:
+                        raise Unauthorized
+                except Problem as error:
+                    if error.status in (401, 403, 404):
+                        await self._close(NO_RIGHT)
+                        return
+                finally:
+                    await database.release()
 
     @property
     def recheck(self) -> float:
