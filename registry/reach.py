@@ -247,6 +247,12 @@ async def _ask() -> Answer:
 
 
 async def _ask_anew() -> Answer:
+    """Twice, if need be: where somebody ends all sessions, that of the probe may be among them, and the server is well."""
+    answer = await _ask_once()
+    return await _ask_once() if answer.away == AWAY else answer
+
+
+async def _ask_once() -> Answer:
     parameters = {**database.connection_parameters(), "cursor_factory": AsyncCursor}
     conn: AsyncConnection | None = None
     try:

@@ -129,6 +129,24 @@ async def sleeping(many: int) -> bool:
     return await database.fetch(asked) == [(many,)]
 
 
+async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(monkeypatch: pytest.MonkeyPatch):
+    """An administrator ends all sessions; those that begin afterwards work."""
+    real, asked = reach._is_read_only, 0
+
+    async def ended_at_first(conn: psycopg.AsyncConnection) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return await real(conn)
+
+    await database.close()  # no connection is there that could be asked
+    monkeypatch.setattr(reach, "_is_read_only", ended_at_first)
+
+    assert await reach.reach().is_there()
+    assert (asked, reach.reach().away) == (2, False)
+
+
 async def test_where_neighbours_took_all_connections_a_lock_keeps_only_its_own_statement(server: embedded.Postgres):
     """A refused connection says nothing of those that the pool has."""
     await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(4)))
