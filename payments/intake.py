@@ -152,7 +152,7 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
             return await reach.attempt(lambda: _accept(batch))
         except Unavailable as error:
             faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
-    verdicts = await _spill(batch, spill.append)
+    verdicts = await _stand_in(batch)
     refused = [n for n, verdict in enumerate(verdicts) if isinstance(verdict, Unavailable)]
     if refused and not ours:  # the spill is full and PostgreSQL back: better out of turn than not at all
         with suppress(Unavailable):
@@ -273,6 +273,17 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 _waiting: dict[Key, _Waiting] = {}  # of the one loop that serves requests, and so accepts
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Row).decode
+
+
+async def _stand_in(batch: Sequence[_Row]) -> list[_Verdict]:
+    """Into the spill; of a server that is only read-only, what is stored there already is answered as it was."""
+    existing: dict[Key, First] = {}
+    if reach.reach().read_only and (keys := [row.key for row in batch if row.key not in _waiting]):
+        with suppress(Unavailable):
+            existing = await stored(keys)
+    new = [row for row in batch if row.key not in existing]
+    spilled = iter(await _spill(new, spill.append) if new else ())
+    return _judge(batch, [None if row.key in existing else next(spilled) for row in batch], existing)
 
 
 async def _spill(batch: Sequence[_Row], append: Callable[..., asyncio.Future[None]]) -> list[_Verdict]:

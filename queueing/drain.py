@@ -28,6 +28,7 @@ CLAIM_FREE = 50  # do not claim for less room than that while more is in flight
 CLAIM_EVERY = 0.02  # seconds between small claims
 POLL = 0.2  # seconds between looks when nothing wakes us
 HEARTBEAT = 1.0  # seconds
+LATE = 2 * HEARTBEAT  # seconds between two that went through, after which others are given time to be heard as well
 GRACE = 4.0  # seconds that what is in flight gets after the signal to stop; `up` kills after 7
 AWAY = 0.5  # seconds before the database is tried again
 RECONNECT = 1.0  # seconds before LISTEN is tried again
@@ -92,6 +93,7 @@ class Drain:
         # Since when our heartbeats go through (time.monotonic()). Before, nobody else's could either: after an outage all
         # workers look silent, and whoever beats first would take the others for dead.
         self._heard_since = -math.inf
+        self._heard_at = math.inf  # when the last one went through
         if isinstance(job, Wakes):
             job.wake = self._wake.set
 
@@ -235,8 +237,11 @@ class Drain:
             if not beating:  # taken for dead while the database or this process was away; our leases have lapsed
                 log.warning("worker was taken for dead; starting anew", extra={"worker": self.worker_id})
                 self.stop()
-            self._heard_since = min(self._heard_since, time.monotonic())
-            if time.monotonic() - self._heard_since > SILENT_AFTER.total_seconds():
+            now = time.monotonic()
+            if now - self._heard_at > LATE:  # it waited: for a lock, or a server that was frozen
+                self._heard_since = now
+            self._heard_at, self._heard_since = now, min(self._heard_since, now)
+            if now - self._heard_since > SILENT_AFTER.total_seconds():
                 await reap()
 
     async def _sign_off(self) -> None:

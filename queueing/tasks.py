@@ -84,7 +84,7 @@ async def _housekeep() -> None:
             due[name] = time.monotonic() + schedule.CHORES[name]
             try:
                 async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
-                    await CHORES[name]()
+                    await _unless_away(name)
             except Exception as error:
                 log.warning("a chore failed", extra={"chore": name, "error": repr(error)})
         await asyncio.sleep(PARENT_CHECK)
@@ -97,10 +97,15 @@ def chore(name: str) -> None:
 
 async def _chore(name: str) -> None:
     try:
+        await _unless_away(name)
+    finally:
+        await end_loop()
+
+
+async def _unless_away(name: str) -> None:
+    try:
         await CHORES[name]()
     except Exception as error:
         if not faults.waits(error):
             raise
         faults.say(log, "a chore was left to its next time", error=error, chore=name)
-    finally:
-        await end_loop()

@@ -6,13 +6,15 @@ opens at import; who runs a loop calls `close()` before it ends.
 
 import asyncio
 import logging
+import os
 import random
 import re
 import select
+import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ class Pool(AsyncConnectionPool):
         self.refused = False  # the server gave no new connection when last asked
         self.given_back_at = 0.0  # time.monotonic() of the last one that was alive
         self.shut = ""  # why nobody gets a connection now (reach.py); empty while they do
+        self._lent: set[AsyncConnection] = set()
         self._giving: set[asyncio.Task[None]] = set()  # connections on their way back
         super().__init__(
             kwargs=connection_parameters(),
@@ -77,6 +80,7 @@ class Pool(AsyncConnectionPool):
             conn = await self._next(deadline)
             try:
                 await _still_open(conn)
+                self._lent.add(conn)
                 return conn
             except psycopg.OperationalError:
                 await super().putconn(conn)
@@ -108,6 +112,13 @@ class Pool(AsyncConnectionPool):
         conn._pool = self
         return conn
 
+    def cut(self) -> None:
+        """End the connections in use, and with them the statements that wait for a server which answers nothing: to cancel
+        one takes psycopg 10 s there."""
+        for conn in self._lent:
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
+
     async def reconnect_failed(self) -> None:
         """Go on trying while somebody waits: by itself the pool tries again only for a new caller, and there may be none."""
         async with self._lock:
@@ -116,6 +127,7 @@ class Pool(AsyncConnectionPool):
 
     async def putconn(self, conn: AsyncConnection) -> None:
         """To the end, whoever is cancelled meanwhile: half given back, a connection is nobody's and counted all the same."""
+        self._lent.discard(conn)
         giving = asyncio.Task(self._take_back(conn), loop=asyncio.get_running_loop(), eager_start=True)
         if not giving.done():  # it mostly is: nothing had to be waited for
             self._giving.add(giving)
@@ -181,6 +193,12 @@ def shut(why: str) -> None:
     """Let nobody wait for a server that is away; "" lets them in again."""
     if found := _pools.get(asyncio.get_running_loop()):
         found.shut = why
+
+
+def cut() -> None:
+    """End all connections in use: of a server that answers nothing."""
+    if found := _pools.get(asyncio.get_running_loop()):
+        found.cut()
 
 
 async def give_back(conn: AsyncConnection) -> None:
@@ -338,7 +356,12 @@ async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseExc
 
 
 async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
-    """Run independent reads side by side, each on its own connection, at most CONCURRENT_OPERATIONS at a time."""
+    """Run independent reads side by side, each on its own connection, at most CONCURRENT_OPERATIONS at a time.
+
+    Not within a transaction: the caller's own connection is given back first, or requests that hold one each could wait
+    for each other.
+    """
+    await release()
     gate = asyncio.Semaphore(settings.CONCURRENT_OPERATIONS)
 
     async def one(step: Callable[[], Awaitable[T]]) -> T:
@@ -349,7 +372,8 @@ async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(step)) for step in work]
     except ExceptionGroup as several:
-        raise several.exceptions[0] from None  # callers know the error of a step, not that there were steps
+        first = several.exceptions[0]
+        raise first from first.__cause__  # callers know the error of a step, not that there were steps; faults.py its cause
     return [task.result() for task in tasks]
 
 

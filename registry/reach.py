@@ -179,6 +179,8 @@ class Reach:
             answer, renew = await self._answer(), False
         if answer.away:
             self._turn(away=answer.away, read_only=self.read_only)
+            if answer.away == SILENT:  # at a second look: what is under way waits for nothing
+                database.cut()
         elif await self._pool_is_back(renew=renew and not answer.read_only):
             self._turn(read_only=answer.read_only)
 
@@ -252,6 +254,12 @@ async def _ask() -> Answer:
 
 
 async def _ask_anew() -> Answer:
+    """Twice, if need be: where somebody ends all sessions, that of the probe may be among them, and the server is well."""
+    answer = await _ask_once()
+    return await _ask_once() if answer.away == AWAY else answer
+
+
+async def _ask_once() -> Answer:
     parameters = {**database.connection_parameters(), "cursor_factory": AsyncCursor}
     conn: AsyncConnection | None = None
     try:

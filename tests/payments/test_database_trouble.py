@@ -110,6 +110,26 @@ async def test_while_it_is_read_only_payments_and_pushes_wait_reads_work_and_all
     assert (after[0], (await health(api))[1]) == (200, "connected")
 
 
+async def test_what_is_stored_is_replayed_while_the_database_is_read_only(api: Api, tenant: Tenant):
+    mine = {"correlationId": str(uuid4()), "amount": "7.00"}
+    other = {**mine, "amount": "8.00"}
+    new = {"correlationId": str(uuid4()), "amount": "9.00"}
+    first = await call(api, "POST", "/payments", json=mine)
+    async with read_only() as switch:
+        fresh = [await call(api, "POST", "/payments", json=one) for one in (new, new)]
+        again = await call(api, "POST", "/payments", json=mine)
+        conflict = await call(api, "POST", "/payments", json=other)
+        _, batch, _ = await call(api, "POST", "/payments/batch", json={"items": [other, mine, new, {"amount": "1.00"}]})
+        await switch.off()
+        await nothing_waits()
+
+    assert (again[0], again[1], again[2]["Idempotent-Replayed"]) == (202, first[1], "true")
+    assert [answer[2].get("Idempotent-Replayed") for answer in fresh] == [None, "true"]
+    assert conflict[0] == 409
+    assert [one["status"] for one in batch["results"]] == ["conflict", "replayed", "replayed", "queued"]
+    assert len(await stored(tenant)) == 3
+
+
 async def test_a_key_that_was_not_used_for_long_reads_while_the_database_is_read_only(api: Api, tenant: Tenant):
     assert await in_thread(lambda: ApiKey.objects.get(tenant=tenant).last_used_at) is None
 
@@ -176,13 +196,14 @@ async def test_while_a_table_is_missing_payments_wait_and_the_statement_is_named
     ):
         during = [(await api.pay())["correlationId"] for _ in range(3)]
         status, _, headers = await call(api, "GET", before["statusUrl"])
+        listed, _, _ = await call(api, "GET", "/payments")
         pushed = await mq.push(queue, 1)
         statuses, said = await health(api)
         named = 'registry_database_statement_refused{statement="intake.accept"}'
         metric = await eventually(lambda: sample(api, named, 1))
     await nothing_waits()
 
-    assert (status, headers["Retry-After"]) == (503, "1")
+    assert (status, headers["Retry-After"], listed) == (503, "1", 503)
     assert pushed[0]["status"] == "queued"
     assert statuses == [503, 503, 200]
     assert said.startswith("the database lacks a table, a function or a right: intake.accept is refused")

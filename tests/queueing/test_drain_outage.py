@@ -1,6 +1,7 @@
 """Drains while PostgreSQL is read-only: no outcome is dropped, of whatever work, and nobody is taken for dead for it."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -152,6 +153,28 @@ async def test_after_an_outage_nobody_is_taken_for_dead_before_all_could_be_hear
 
         await eventually(lambda: there(id=mine.worker_id, heartbeat_at__gt=off))
         spared = await there(id=other)
+        await eventually(lambda: gone(other))
+
+    assert spared
+
+
+async def test_after_a_heartbeat_that_had_to_wait_nobody_is_taken_for_dead_before_all_could_be_heard_again(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    """For a lock here; at a server that is frozen for a while all of them wait."""
+    monkeypatch.setattr(drain, "SILENT_AFTER", timedelta(seconds=2))
+    silent = """INSERT INTO queueing_worker (queue, hostname, pid, heartbeat_at, in_flight, capacity, finished, failed)
+        VALUES ('payments', 'elsewhere', 1, now() - interval '1 minute', 0, 0, 0, 0) RETURNING id"""
+    async with at_work() as mine:
+        await eventually(lambda: mine._heard_at < math.inf)
+        async with database.transaction() as conn:
+            await conn.execute("LOCK TABLE queueing_worker IN EXCLUSIVE MODE")
+            await asyncio.sleep(drain.LATE + drain.HEARTBEAT)
+            [(other,)] = await database.rows(conn, silent)
+            heard = mine._heard_at
+        await eventually(lambda: mine._heard_at > heard)
+        await asyncio.sleep(drain.HEARTBEAT / 2)
+        spared = not await gone(other)
         await eventually(lambda: gone(other))
 
     assert spared

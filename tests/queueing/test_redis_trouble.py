@@ -14,7 +14,8 @@ from payments.models import Processor
 from queueing import alone, jobs, schedule, tasks
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
-from registry import embedded, identity, redis_trouble
+from registry import embedded, faults, identity, redis_trouble
+from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.processes import signal_process
 from tests.bed.receiver import Receiver
@@ -159,6 +160,26 @@ async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_become
     await asyncio.gather(task, return_exceptions=True)
 
     assert done[:5] == ["fails", "works", "works", "fails", "works"]
+
+
+async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog):
+    tries: list[str] = []
+
+    async def waits() -> None:
+        tries.append("again")
+        raise Unavailable("the database is away")
+
+    monkeypatch.setattr(tasks, "CHORES", {"waits": waits})
+    monkeypatch.setattr(schedule, "CHORES", {"waits": 0})
+    monkeypatch.setattr(tasks, "PARENT_CHECK", 0.01)
+    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
+
+    task = asyncio.create_task(tasks._housekeep())
+    await eventually(lambda: len(tries) > 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert [record.message for record in caplog.records] == ["a chore was left to its next time"]
 
 
 # -- The spill in Redis ------------------------------------------------------------------------------------------

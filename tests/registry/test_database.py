@@ -13,13 +13,15 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, OperationalError, ProgrammingError, connections
+from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 from psycopg import errors
 
 from payments import queries
-from registry import database
+from registry import database, faults
 from registry.errors import Unavailable
+from registry.faults import Fault
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually
 from tests.factories import in_thread, make_payment
@@ -360,6 +362,33 @@ async def test_a_step_that_fails_raises_its_own_error_and_ends_the_others():
     with pytest.raises(Unavailable, match="away"):
         await database.concurrently(waits, fails)
     await eventually(all_connections_are_back)
+
+
+async def test_what_the_database_said_of_a_step_is_not_lost():
+    async def broken() -> None:
+        async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            await cursor.execute("SELECT 1 FROM nowhere")
+
+    with pytest.raises(ProgrammingError) as error:
+        await database.concurrently(broken)
+
+    assert faults.of(error.value) is Fault.MISSING
+
+
+async def test_requests_that_hold_a_connection_do_not_wait_for_each_other_when_they_read_side_by_side(fresh_pool):
+    fresh_pool.DB_POOL_MIN, fresh_pool.DB_POOL_MAX, fresh_pool.DB_POOL_OVERFLOW = 2, 2, 0
+    fresh_pool.DB_POOL_TIMEOUT = 1
+    all_hold = asyncio.Barrier(2)
+
+    async def request() -> list[int]:
+        async with database.own_connection():
+            await Tenant.async_objects.acount()
+            await all_hold.wait()
+            return await database.concurrently(*[Tenant.async_objects.acount] * 2)
+
+    answers = await asyncio.gather(request(), request())
+
+    assert all(len(answer) == 2 for answer in answers)
 
 
 async def test_an_export_reads_in_chunks_of_the_batch_size(api: Api, tenant, settings, monkeypatch):

@@ -106,6 +106,47 @@ async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_
     assert await reach.attempt(keep(2)) == []
 
 
+async def test_a_statement_under_way_at_a_server_that_froze_ends_once_that_is_known(server: embedded.Postgres):
+    """Nothing else would end it: the server's own time-out is frozen too, and it answers no cancellation."""
+    under_way = asyncio.create_task(database.fetch("SELECT pg_sleep(60)", repeatable=False))
+    await eventually(lambda: sleeping(1))
+    with frozen(server):
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="answers nothing"):
+            await reach.attempt(keep(1))
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await under_way
+        took = time.monotonic() - started
+    await eventually(lambda: not reach.reach().away)
+
+    assert took < 2.5
+    assert await reach.attempt(keep(2)) == []
+
+
+async def sleeping(many: int) -> bool:
+    """Whether so many sessions run a statement that sleeps."""
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%%' AND state = 'active'"
+    return await database.fetch(asked) == [(many,)]
+
+
+async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(monkeypatch: pytest.MonkeyPatch):
+    """An administrator ends all sessions; those that begin afterwards work."""
+    real, asked = reach._is_read_only, 0
+
+    async def ended_at_first(conn: psycopg.AsyncConnection) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return await real(conn)
+
+    await database.close()  # no connection is there that could be asked
+    monkeypatch.setattr(reach, "_is_read_only", ended_at_first)
+
+    assert await reach.reach().is_there()
+    assert (asked, reach.reach().away) == (2, False)
+
+
 async def test_where_neighbours_took_all_connections_a_lock_keeps_only_its_own_statement(server: embedded.Postgres):
     """A refused connection says nothing of those that the pool has."""
     await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(4)))
