@@ -25,24 +25,45 @@ _separator = r"(?:\s{1,4}|\s{0,2}[-._/]\s{0,2})"
 _run = re.compile(rf"[0-9](?:{_separator}?[0-9]){{{SHORTEST - 1},}}")
 _group = re.compile(r"[0-9]+")
 _gap = r"[\s._-]{0,3}"
+_month, _day, _year = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12][0-9]|3[01])", r"(?:19|20)[0-9]{2}"
 _known = re.compile(
     r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b"  # UUID
     rf"|(?<![0-9])[0-9]{{5}}{_gap}[0-9]{{5}}{_gap}[0-9]{{5}}{_gap}[0-9]{{6}}{_gap}[0-9]{{5}}{_gap}[0-9]{{6}}"
     rf"{_gap}[0-9]{_gap}[0-9]{{14}}(?![0-9])"  # boleto: 47 digits, typed in fields
     r"|\b1Z[0-9A-Z]{16}\b"  # UPS
     r"|(?<![0-9])9[1-6][0-9]{2}(?: ?[0-9]{4}){4} ?[0-9]{2}(?![0-9])"  # USPS
-    r"|(?<![0-9.])0\.[0-9]+",  # a fraction
+    # A fraction, of as many digits as a binary one of 64 bits has: coordinates, rates
+    r"|(?<![0-9.])(?:0\.[0-9]+|(?:[0-9]\.[0-9]{2}|[0-9]{2}\.[0-9]|[0-9]{3}\.)[0-9]{5,14}(?![0-9]))"
+    rf"|(?<![0-9])(?:{_year}(?P<by>[-./]){_month}(?P=by){_day}|{_day}(?P<of>[-./]){_month}(?P=of){_year})(?![0-9])",  # date
     re.IGNORECASE,
 )
-_iban = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_iban = re.compile(r"\b(?P<country>[A-Z]{2})[0-9]{2}(?:[ .-]?[A-Z0-9]){11,30}", re.IGNORECASE)
+_iban_lengths = {
+    country: length
+    for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+    }.items()
+    for country in countries.split()
+}  # fmt: skip
 _product = re.compile(
     r"(?<![a-z])(?:ean|gtin|upc|sku|item)(?![a-z])|bar.?code|barras|produ[ckt]|article", re.IGNORECASE
 )
-# What stands behind the last group: an expiry, a security code, and then no further digits.
-_month = r"(?:0[1-9]|1[0-2])"
-_ending = re.compile(
+# Numbers that have a card's form, and their lengths: these are believed where the text names them.
+_named = {
+    re.compile(r"(?<![a-z])siret", re.IGNORECASE): {14},
+    re.compile(r"(?<![a-z])imei", re.IGNORECASE): {15, 16},
+    re.compile(r"(?<![a-z])clabe", re.IGNORECASE): {18},
+}
+_cnpj = re.compile(r"(?<![a-z])cnpj", re.IGNORECASE)
+# What stands behind the last group: an expiry, a security code (four digits are American Express's), no further digits.
+_expiry = (
     rf"(?:{_separator}(?:{_month}{_separator}?/?{_separator}?(?:20)?[2-4][0-9]|20[2-4][0-9]{_separator}?/?{_month}))?"
-    rf"(?:{_separator}[0-9]{{3,4}})?(?!{_separator}?[0-9])"
+)
+_ending, _short_ending = (
+    re.compile(rf"{_expiry}(?:{_separator}{code})?(?!{_separator}?[0-9])") for code in ("[0-9]{3,4}", "[0-9]{3}")
 )
 # How issuers' numbers begin (ISO/IEC 7812), with their lengths: what only looks like one is an order's number to us.
 _issued = re.compile(
@@ -50,13 +71,13 @@ _issued = re.compile(
     r"|5[0-8][0-9]{14}"  # Mastercard, Maestro, Elo, Aura
     r"|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"  # Mastercard
     r"|220[0-4][0-9]{12,15}"  # Mir
-    r"|6[02-57][0-9]{14}|6[2-57][0-9]{15,17}|6011[0-9]{13,15}"  # Discover, UnionPay, Maestro, Elo, Hipercard, RuPay
+    r"|6[02-57][0-9]{14}|6[2-57][0-9]{15,17}|6011[0-9]{13,15}|606282[0-9]{13}"  # Discover, UnionPay, Maestro, Elo, Hipercard, RuPay
     r"|8(?:1[1-6][0-9]|17[01]|2[0-9]{2})[0-9]{12}|81(?:[1-6][0-9]|7[01])[0-9]{13,15}"  # UnionPay, RuPay
     r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])[0-9]{9,15}"  # Maestro
     r"|50(?:6[01]|7[89])[0-9]{14,15}"  # Verve
     r"|3[47][0-9]{13}"  # American Express
     r"|35(?:2[89]|[3-8][0-9])[0-9]{12,15}|(?:2131|1800)[0-9]{11}"  # JCB
-    r"|3(?:0[0-5][0-9]|095|[689][0-9]{2})(?:[0-9]{10}|[0-9]{12}|[0-9]{15})"  # Diners, Hipercard
+    r"|3(?:0[0-59][0-9]|[689][0-9]{2})(?:[0-9]{10}|[0-9]{12}|[0-9]{15})"  # Diners, Hipercard
     r"|(?:9792|9704|9860|8600)[0-9]{12}"  # Troy, Napas, Humo, Uzcard
 )
 
@@ -68,7 +89,7 @@ def holds_card(text: str) -> bool:
     text = _plain(text)
     if not _run.search(text):
         return False
-    text = _iban.sub(lambda found: "/" if _is_iban(found[0]) else found[0], _known.sub("/", text))
+    text = "/".join(_without_ibans(_known.sub("/", text)))
     return any(_is_card(number, text) for run in _run.finditer(text) for number in _numbers(run, text))
 
 
@@ -145,12 +166,14 @@ def _stands_alone(
     size, ends, mine = len(groups[first][0]), len(groups[last][0]), set(between[first:last])
     if first == 1 and between[0] in mine and text[groups[0].start() - 1 : groups[0].start()].isalpha():
         alike = True  # letters and digits together, as an IBAN begins
-    if alike and [len(group[0]) for group in groups[first : last + 1]] == [4, 4, 5]:
-        return False  # 4-4-4-5, as app stores number their orders
+    if alike and (size in (3, 5) or [len(group[0]) for group in groups[first : last + 1]] == [4, 4, 5]):
+        return False  # references of banks are in fives; 4-4-4-5, as app stores number their orders
     follows = groups[last + 1] if last + 1 < len(groups) and between[last] in mine else None
     if follows is None or (not alike and ends >= size and len(follows[0]) != size):
         return True
-    return bool(_ending.match(text, groups[last].end())) or (not alike and _another(groups[last + 1 : last + 6]))
+    long_code = not alike or sum(len(group[0]) for group in groups[first : last + 1]) == 15
+    ending = _ending if long_code else _short_ending
+    return bool(ending.match(text, groups[last].end())) or (not alike and _another(groups[last + 1 : last + 6]))
 
 
 def _another(groups: list[re.Match[str]]) -> bool:
@@ -160,7 +183,11 @@ def _another(groups: list[re.Match[str]]) -> bool:
 
 
 def _is_card(number: str, text: str) -> bool:
-    return _is_issued(number) and not _is_company(number) and not (_is_product(number) and _product.search(text))
+    if not _is_issued(number) or _is_company(number, named=bool(_cnpj.search(text))):
+        return False
+    if _is_product(number) and _product.search(text):
+        return False
+    return not any(len(number) in lengths and name.search(text) for name, lengths in _named.items())
 
 
 def _is_issued(number: str) -> bool:
@@ -170,9 +197,10 @@ def _is_issued(number: str) -> bool:
     return (sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]) + sum(digits[-1::-2])) % 10 == 0
 
 
-def _is_company(number: str) -> bool:
-    """A Brazilian company's number (CNPJ) of one of its first nine branches: 14 digits, the last two check the others."""
-    if len(number) != 14 or number[8:11] != "000":
+def _is_company(number: str, *, named: bool) -> bool:
+    """A Brazilian company's number (CNPJ): 14 digits, the last two check the others. If not `named` so, of its first nine
+    branches only."""
+    if len(number) != 14 or not (named or number[8:11] == "000"):
         return False
     digits = [int(digit) for digit in number]
     for length in (12, 13):
@@ -189,7 +217,24 @@ def _is_product(number: str) -> bool:
     return sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(reversed(number))) % 10 == 0
 
 
-def _is_iban(text: str) -> bool:
-    """By its check digits (ISO 13616)."""
-    number = text.replace(" ", "")
-    return int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 == 1
+def _without_ibans(text: str) -> Iterator[str]:
+    """What stands between the bank accounts."""
+    kept = at = 0
+    while found := _iban.search(text, at):
+        at = found.start() + 2
+        if end := _end_of_iban(found):
+            yield text[kept : found.start()]
+            kept = at = end
+    yield text[kept:]
+
+
+def _end_of_iban(found: re.Match[str]) -> int | None:
+    """Where a bank account (ISO 13616) ends, by the length that its country gives it; None where its check digits are wrong."""
+    places = [at for at, character in enumerate(found[0], found.start()) if character.isalnum()]
+    length = _iban_lengths.get(found["country"].upper(), len(places))
+    if length > len(places) or found.string[places[length - 1] + 1 : places[length - 1] + 2].isalnum():
+        return None
+    number = [found.string[at] for at in places[:length]]
+    if int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 != 1:
+        return None
+    return places[length - 1] + 1

@@ -107,10 +107,8 @@ class LeanHandler(ASGIHandler):
         problem = getattr(match.func, "problem", problem_response)  # how its API words them
         try:
             limit = match.func.max_body
-            if (
-                limit > settings.MAX_BODY and scope["method"] == "OPTIONS"
-            ):  # a browser's question has neither key nor body
-                limit = settings.MAX_BODY
+            if scope["method"] == "OPTIONS":  # a browser's preflight has neither a key nor a body
+                limit = min(limit, settings.MAX_BODY)
             elif limit > settings.MAX_BODY:  # nobody unknown may make us hold a large body
                 await match.func.admit(scope)
             body = await read_body(scope, receive, limit)

@@ -52,7 +52,7 @@ def _split(text: str, *, decimals: int, lakhs: bool) -> tuple[str, str]:
     if not decimal:
         return _without(text, last, lakhs=lakhs), ""
     whole, _, fraction = text.partition(last)
-    if len(fraction) == 3 and _thousands.fullmatch(f"{whole}x{fraction}") and not (decimals == 3 and last == "."):
+    if len(fraction) == 3 and whole[0] != "0" and not (decimals == 3 and last == "."):
         if decimals:
             raise Unclear(_both(whole, fraction, decimals))
         return whole + fraction, ""

@@ -22,18 +22,27 @@ def is_empty(id: UUID | str) -> bool:
         return False
 
 
+def is_no_value(text: str) -> bool:
+    """Whether it is a word such as null or undefined."""
+    return text.strip().lower() in _NO_VALUE
+
+
 def check_unique(field: str, id: UUID | str) -> None:
     """Raises Invalid (422) naming `field`."""
     if is_empty(id):
         message = "is the nil or the max UUID, which stands for no id"
-        raise Invalid(f"{field} {message}", errors=[{"field": field, "message": message}])
+    elif isinstance(id, str) and is_no_value(id):
+        message = f"is {id.strip()!r}, which stands for no id"
+    else:
+        return
+    raise Invalid(f"{field} {message}", errors=[{"field": field, "message": message}])
 
 
 def check_key(idempotency_key: str) -> None:
     """Raises Invalid (422) for an `Idempotency-Key` that is too long, cannot be read, or stands for nothing."""
     if len(idempotency_key) > KEY_LENGTH or not idempotency_key.isprintable():
         message = f"wants at most {KEY_LENGTH} printable characters"
-    elif is_empty(idempotency_key.strip()) or idempotency_key.strip().lower() in _NO_VALUE:
+    elif is_empty(idempotency_key.strip()) or is_no_value(idempotency_key):
         message = "wants a name of its own for each thing that is asked for"
     else:
         return

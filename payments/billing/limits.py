@@ -1,5 +1,6 @@
 """How often one address may try to sign up, sign in, or follow an invitation: strangers cost a slow hash each time."""
 
+import time
 from ipaddress import IPv6Network, ip_address
 
 from django.http import HttpRequest
@@ -34,7 +35,17 @@ async def count_by(whom: str, item: RateLimitItem, what: str) -> None:
     """One more of `what` by an address or a tenant. Raises TooManyRequests (429)."""
     counted = await rates.count(item, what, whom)
     if counted is not None and not counted[0]:
-        raise TooManyRequests(f"That was {item.amount} times already. Please try again later.")
+        seconds = max(1, round(counted[1].reset_time - time.time()))
+        raise TooManyRequests(
+            f"At most {item}. Please try again in {_in_words(seconds)}.", headers={"Retry-After": str(seconds)}
+        )
+
+
+def _in_words(seconds: int) -> str:
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{round(seconds / size)} {unit}"
+    return f"{seconds} seconds"
 
 
 count_sync = sync_twin(count)

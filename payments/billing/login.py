@@ -13,15 +13,15 @@ from registry.errors import TooManyRequests
 
 
 class Counted(AuthenticationForm):
-    """A login that may be tried so many times a minute, whoever's password it is."""
+    """A login that may be tried so many times a minute, with any password."""
 
-    refused = False
+    refused: TooManyRequests | None = None
 
     def clean(self) -> dict[str, Any]:
         try:
             limits.count_sync(self.request, limits.LOGINS, "login")  # type: ignore[arg-type]  # both views give one
         except TooManyRequests as error:
-            self.refused = True
+            self.refused = error
             raise ValidationError(error.detail) from None
         return super().clean()
 
@@ -38,4 +38,6 @@ class Login(LoginView):
     redirect_authenticated_user = True
 
     def form_invalid(self, form: Any) -> HttpResponse:
-        return self.render_to_response(self.get_context_data(form=form), status=429 if form.refused else 200)
+        if form.refused is None:
+            return self.render_to_response(self.get_context_data(form=form))
+        return self.render_to_response(self.get_context_data(form=form), status=429, headers=form.refused.headers)

@@ -56,7 +56,7 @@ async def _begin(request: PageRequest, user: Any | None) -> HttpResponse:
     except ValueError:
         return _details(request, {**shown, "id": str(uuid4())}, {"form": "Please send this form again."}, user)
     except TooManyRequests as error:
-        return _details(request, shown, {"form": error.detail}, user, status=429)
+        return _refused(_details(request, shown, {"form": error.detail}, user, status=429), error)
     except StepRefused as error:
         return _details(request, shown, _wrong(error), user)
     if user is None:
@@ -69,6 +69,12 @@ def _details(
 ) -> HttpResponse:
     context = {"given": given, "wrong": wrong, "person": user, "steps": _steps(None, Step.DETAILS)}
     return render(request, "payments/signup/details.html", context, status=status if wrong else 200)
+
+
+def _refused(response: HttpResponse, error: TooManyRequests) -> HttpResponse:
+    for name, value in error.headers.items():
+        response[name] = value
+    return response
 
 
 # -- The others: of a sign-up that is one's own --------------------------------------------------------------------
@@ -92,7 +98,8 @@ def step_page(step: Step) -> Callable[[StepView], Callable[..., Any]]:
                 try:
                     await limits.count(request, limits.CHANGES, "sign-up step")
                 except TooManyRequests as error:
-                    return render(request, "payments/signup/wait.html", {"says": error.detail}, status=429)
+                    wait = render(request, "payments/signup/wait.html", {"says": error.detail}, status=429)
+                    return _refused(wait, error)
             return await view(request, sign_up)
 
         return answer

@@ -191,3 +191,7 @@ class HasKeys(Protocol):
 
 class Unanswered(Exception):
     """A processor's books could not be read to the end."""
+
+
+class NotThere(Exception):
+    """The processor has no object with this id."""

@@ -47,7 +47,7 @@ class DisputeNews(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class TellsOfReturns(Protocol):
-    """What a kind offers besides where refunds and disputes can come from its side. Raises Unanswered."""
+    """What a kind offers besides where refunds and disputes can come from its side. Raises Unanswered, NotThere."""
 
     async def refund_news(self, reference: str, account: Account) -> RefundNews:
         """The refund of that name, now."""

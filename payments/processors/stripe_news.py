@@ -7,10 +7,10 @@ from uuid import UUID
 import stripe
 from stripe.params import DisputeRetrieveParams, RefundListParams, RefundRetrieveParams
 
-from payments.processors.base import Account, Unanswered
+from payments.processors.base import Account, NotThere, Unanswered
 from payments.processors.news import DisputeNews, RefundNews, Subject
 from payments.processors.stripe_amounts import from_stripe
-from payments.processors.stripe_answers import TROUBLE, failure, labels
+from payments.processors.stripe_answers import TROUBLE, code_of, failure, labels
 from payments.processors.stripe_client import LOOK_UP_TIMEOUT, Clients
 
 PAGE = 100  # refunds per list request
@@ -22,7 +22,7 @@ async def refund_news(clients: Clients, reference: str, account: Account) -> Ref
         async with asyncio.timeout(LOOK_UP_TIMEOUT):
             return _refund(await clients.of(account).v1.refunds.retrieve_async(reference, params))
     except TROUBLE as error:
-        raise Unanswered(failure(error).code) from error
+        raise _unread(error) from error
 
 
 async def refunds_of_charge(clients: Clients, reference: str, account: Account) -> list[RefundNews]:
@@ -37,7 +37,7 @@ async def refunds_of_charge(clients: Clients, reference: str, account: Account) 
                     return found
                 page = await page.next_page_async()
     except TROUBLE as error:
-        raise Unanswered(failure(error).code) from error
+        raise _unread(error) from error
 
 
 async def dispute_news(clients: Clients, reference: str, account: Account) -> DisputeNews:
@@ -46,7 +46,14 @@ async def dispute_news(clients: Clients, reference: str, account: Account) -> Di
         async with asyncio.timeout(LOOK_UP_TIMEOUT):
             return _dispute(await clients.of(account).v1.disputes.retrieve_async(reference, params))
     except TROUBLE as error:
-        raise Unanswered(failure(error).code) from error
+        raise _unread(error) from error
+
+
+def _unread(error: Exception) -> Exception:
+    """What is raised for an object that could not be read."""
+    code = failure(error).code
+    missing = isinstance(error, stripe.InvalidRequestError) and code_of(error) == "resource_missing"
+    return NotThere(code) if missing else Unanswered(code)
 
 
 def _refund(found: stripe.Refund) -> RefundNews:

@@ -83,10 +83,11 @@ class Later(Exception):
 
 
 class Missing(Later):
-    """There is no such payment here: it may be on its way. If it never comes, the event is none of ours."""
+    """There is no such payment here, or no such object at the processor: it may be on its way. If it never comes, the event
+    changes nothing of ours."""
 
-    def __init__(self) -> None:
-        super().__init__("there is no such payment yet")
+    def __init__(self, why: str = "there is no such payment yet") -> None:
+        super().__init__(why)
 
 
 # Fetches what it must from the processor (no transaction is open), and says what to write. It may run twice, and for

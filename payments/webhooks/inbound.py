@@ -25,10 +25,10 @@ from payments.webhooks.handlers import (
     Later,
     Missing,
     handler_of,
-    label_of,
     object_of,
 )
 from payments.webhooks.inbound_door import QUEUE, SQL
+from payments.webhooks.inbound_payments import is_known
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
 from registry import database, faults, telemetry
@@ -174,7 +174,9 @@ class Inbound:
         try:
             async with asyncio.timeout(HANDLE_WITHIN):
                 if why := misplaced(taken):
-                    lost = taken.account is None or await is_known(row)
+                    lost = taken.account is None or await is_known(
+                        row.tenant_id, row.processor_id, object_of(row.body), row.object_id
+                    )
                     return await self._end(Ending(row, "dead", error=why) if lost else ignored(row, why))
                 effect = await self._ask(handler, taken)
             return await self._finish(row, effect)
@@ -281,14 +283,6 @@ def misplaced(taken: Taken) -> str:
 def ignored(row: Found, why: str = "") -> Ending:
     """The end of an event that changes nothing of ours: retention removes it, and nobody has to look at it."""
     return Ending(row, "done", "ignored", error=why)
-
-
-async def is_known(row: Found) -> bool:
-    """Whether an event is about a payment, refund or dispute of ours, by its label and its object's id."""
-    label = label_of(row.tenant_id, object_of(row.body))
-    about = {"tenant": row.tenant_id, "processor": row.processor_id, "correlation": label, "reference": row.object_id}
-    [(known,)] = await database.fetch(SQL["is_known"], about)
-    return bool(known)
 
 
 def failed(row: Found, error: Exception) -> Ending:

@@ -58,6 +58,14 @@ async def subject_of(tenant_id: int, correlation_id: UUID) -> Subject | None:
     return Subject._make(rows[0]) if rows else None
 
 
+async def is_known(tenant_id: int, processor_id: int, object: dict[str, Any], object_id: str) -> bool:
+    """Whether an event's object is about a payment, refund or dispute of ours, by its label and its id."""
+    label = label_of(tenant_id, object)
+    about = {"tenant": tenant_id, "processor": processor_id, "correlation": label, "reference": object_id}
+    [(known,)] = await database.fetch(SQL["is_known"], about)
+    return bool(known)
+
+
 async def _waits_still(event: Event, correlation_id: UUID, subject: Subject, processor: Processor) -> bool:
     """Whether it waits there for what we know of. The event may be an old one: only the object itself can tell.
 

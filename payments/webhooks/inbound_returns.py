@@ -6,12 +6,12 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection
 
 from payments.errors import NotRefundable, UnknownPayment
-from payments.processors.base import Processor, Unanswered
+from payments.processors.base import NotThere, Processor, Unanswered
 from payments.processors.news import DisputeNews, RefundNews, Subject, TellsOfReturns
 from payments.refunds import debts, disputes
 from payments.refunds.subjects import payment_of
 from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing
-from payments.webhooks.inbound_payments import subject_of
+from payments.webhooks.inbound_payments import is_known, subject_of
 from registry import live
 
 NOT_OURS = Effect("not ours")
@@ -102,6 +102,11 @@ def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence
 async def _ask[T](event: Event, question: Awaitable[T]) -> T:
     try:
         return await question
+    except NotThere:
+        why = f"{event.account.name} has no object with this id"
+        if await is_known(event.tenant_id, event.account.id, event.object, event.object_id):
+            raise Later(why, patient=True) from None
+        raise Missing(why) from None
     except Unanswered as error:
         raise Later(f"{event.account.name} gave no clear answer ({error})", patient=True) from None
 

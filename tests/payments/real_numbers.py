@@ -150,7 +150,20 @@ def iban(rng: Random) -> str:
     inner = bank + digits(rng, account)
     value = int("".join(str(int(c, 36)) for c in inner + country + "00"))
     number = f"{country}{98 - value % 97:02d}{inner}"
-    return rng.choice([number, " ".join(number[at : at + 4] for at in range(0, len(number), 4))])
+    grouped = " ".join(number[at : at + 4] for at in range(0, len(number), 4))
+    return rng.choice(
+        [
+            number,
+            grouped,
+            grouped.lower(),
+            grouped.replace(" ", "-"),
+            f"IBAN {grouped} BIC COBADEFF{digits(rng, 3)}",
+            f"{grouped} {digits(rng, 4)}",
+            f"{number[2:4]} " + " ".join(number[at : at + 4] for at in range(4, len(number), 4))
+            if country == "PL"
+            else number,
+        ]
+    )
 
 
 # -- Things --------------------------------------------------------------------------------------------------------
@@ -216,6 +229,8 @@ def identifier(rng: Random) -> str:
             f"pi_{''.join(rng.choices(string.ascii_letters + string.digits, k=24))}",
             repr(rng.random()),
             f"{rng.uniform(-90, 90):.7f},{rng.uniform(-180, 180):.7f}",
+            f"{rng.uniform(-90, 90)}, {rng.uniform(-180, 180)}",
+            repr(rng.uniform(0, 1000)),
             f"192.168.{rng.randrange(256)}.{rng.randrange(256)}",
         ]
     )
@@ -285,6 +300,7 @@ ISSUED = {  # how the numbers of an issuer begin, and their lengths
     "UnionPay": (["62", "81"], [16, 17, 18, 19]),
     "Maestro": (["5018", "5020", "5038", "5893", "6304", "6759", "6761", "6763"], [13, 14, 15, 16, 17, 18, 19]),
     "Elo, Hipercard, Mir, Troy": (["5067", "509", "636297", "636368", "650", "6062", "2200", "9792"], [16]),
+    "Hipercard": (["606282", "3841"], [16, 19]),
 }
 
 
@@ -325,6 +341,8 @@ def around(rng: Random, text: str) -> str:
             f"{text} {month}/{year % 100} {code}",
             f"{text} {month}/{year}",
             f"{text} {month}{year % 100} {code}",
+            f"{text} {year}-{month}-15",
+            f"{text} 15/{month}/{year}",
             f"{text} exp {month}-{year} cvc {code}",
             f"{text}, {code}",
             f"order 7 {text}",

@@ -1,6 +1,7 @@
 """A person at the pages: a browser without JavaScript, which sends the forms that it was shown."""
 
 import re
+from collections.abc import Mapping
 from html import unescape
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ class Person:
         self.server = server
         self.page = self.at = ""
         self.code = 0
+        self.headers: Mapping[str, str] = {}
 
     async def __aenter__(self) -> Self:
         self.session = aiohttp.ClientSession(self.server, cookie_jar=aiohttp.CookieJar(unsafe=True))
@@ -45,6 +47,7 @@ class Person:
 
     async def _shown(self, response: aiohttp.ClientResponse) -> str:
         self.page, self.code, self.at = await response.text(), response.status, urlsplit(str(response.url)).path
+        self.headers = response.headers
         return self.page
 
     @property

@@ -1,5 +1,6 @@
 """What goes back of a booking that was taken into our books: written down there, whatever label it carries at Stripe."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,10 +10,10 @@ import pytest
 import stripe as library
 
 from payments import ledger
-from payments.models import Difference, Payment
+from payments.models import Difference, Payment, Processor
 from payments.reconciliation import comparison, differences
 from payments.stripe_sandbox.webhooks import payload
-from payments.webhooks.inbound import Inbound
+from payments.webhooks.inbound import MAX_TRIES, Inbound
 from payments.webhooks.inbound_door import Arrival, read_head, receive
 from registry import database
 from registry.models import Tenant
@@ -21,6 +22,7 @@ from tests.conftest import at_work
 from tests.factories import in_thread, make_stripe
 from tests.payments.inbound import handled, handling, rows
 from tests.payments.refunding import lines, sums
+from tests.payments.test_inbound_work import make_dispute
 from tests.settling import accept, until_settled
 
 HOUR = timedelta(hours=1)
@@ -52,6 +54,11 @@ class Account:
             body = payload(event)
             await receive(Arrival(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
         await handled(self.job)
+
+    async def hears_of(self, kind: str, id: str) -> None:
+        """An event about an object of that id arrives."""
+        body = json.dumps({"id": f"evt_{id}", "type": kind, "created": 1, "data": {"object": {"id": id}}}).encode()
+        await receive(Arrival(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
 
     async def hears_again(self) -> None:
         await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE closed IS NULL")
@@ -149,3 +156,26 @@ async def test_what_others_gave_back_of_their_own_bookings_is_none_of_ours(tenan
 
     assert await sums(payment) == (0, 0)
     assert set(await rows(tenant, "status")) == {"done"}
+
+
+async def test_an_event_about_what_the_account_does_not_have_is_ignored_in_the_end(tenant, account):
+    for kind, id in (("refund.updated", "re_x"), ("charge.dispute.created", "du_x")):
+        await account.hears_of(kind, id)
+
+    for _ in range(MAX_TRIES):
+        await account.hears_again()
+
+    ended = ("done", "ignored", "stripe has no object with this id")
+    assert await rows(tenant, "status, outcome, error") == [ended] * 2
+
+
+async def test_an_event_about_a_dispute_of_ours_that_the_account_lost_is_not_ignored(tenant, account, payment):
+    processor = await Processor.async_objects.aget(pk=account.number)
+    ours = await Payment.async_objects.select_related("tenant").aget(correlation_id=payment)
+    await in_thread(make_dispute, ours, processor, "du_x")
+    await account.hears_of("charge.dispute.updated", "du_x")
+
+    for _ in range(MAX_TRIES):
+        await account.hears_again()
+
+    assert await rows(tenant, "status, error") == [("received", "stripe has no object with this id")]

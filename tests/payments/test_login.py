@@ -12,7 +12,7 @@ from payments.billing import limits
 from tests.factories import in_thread, make_person
 from tests.payments.signing_up import PASSWORD, Person
 
-WAIT = "Please try again later."
+WAIT = "At most 2 per 1 minute. Please try again in "
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,7 @@ async def test_who_tries_too_often_waits_whether_the_password_is_right_or_not(ol
     right = await signs_in(olga, PASSWORD)
 
     assert (wrong, right, olga.at) == ([200, 200], 429, "/login")
+    assert 0 < int(olga.headers["Retry-After"]) <= 60
     assert WAIT in olga.page
 
 

@@ -364,6 +364,8 @@ async def test_an_address_that_tries_too_often_is_asked_to_wait(ann, monkeypatch
         codes.append(ann.code)
 
     assert codes == [422, 422, 429]
+    assert ann.errors == ["At most 2 per 1 hour. Please try again in 60 minutes."]
+    assert 3590 < int(ann.headers["Retry-After"]) <= 3600
 
 
 # -- Invitations --------------------------------------------------------------------------------------------------------
@@ -480,7 +482,7 @@ async def test_a_tenant_sends_so_many_letters_a_day_and_no_more(ann, settings, m
     for name in ("bob", "carol", "dave"):
         await ann.sends(do="invite", email=f"{name}@example.com", role="viewer")
 
-    assert (ann.code, ann.errors) == (422, ["That was 2 times already. Please try again later."])
+    assert (ann.code, ann.errors) == (422, ["At most 2 per 1 day. Please try again in 24 hours."])
     assert [letter.to for letter in mailoutbox] == [["bob@example.com"], ["carol@example.com"]]
     assert not await in_thread(Invitation.objects.filter(email="dave@example.com").exists)
 

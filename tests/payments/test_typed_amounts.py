@@ -37,6 +37,7 @@ from tests.registry.test_admin import WHY, as_person, text
         ("1\u2019500", "CHF", 150_000),
         ("1,500", "JPY", 1500),
         ("1.500", "JPY", 1500),
+        ("1234,500", "JPY", 1_234_500),
         ("1.500", "KWD", 1500),
         ("1,500.250", "KWD", 1_500_250),
         ("1,5", "KWD", 1500),
@@ -65,6 +66,8 @@ def test_an_amount_is_read_as_it_was_meant(typed, currency, units):
         ("1,500", "KWD", ("1500.000", "1.500")),
         ("1.500", "CLF", ("1500.0000", "1.5000")),
         ("R$ 1.500", "BRL", ("1500.00", "1.50")),
+        ("1234.500", "BRL", ("1234500.00", "1234.50")),
+        ("1234,500", "KWD", ("1234500.000", "1234.500")),
     ],
 )
 def test_what_may_be_thousands_or_decimals_is_refused_with_both_readings(typed, currency, readings):

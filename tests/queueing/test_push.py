@@ -379,7 +379,9 @@ async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_de
     assert [(key, "'old' is not among" in error) for key, error in kept] == [("old", True)]
 
 
-@pytest.mark.parametrize("id", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"])
+@pytest.mark.parametrize(
+    "id", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "undefined", "null"]
+)
 async def test_a_transaction_id_that_no_message_has_to_itself_is_refused_for_the_second_one_would_be_lost(
     mq, queue, id
 ):
@@ -390,4 +392,4 @@ async def test_a_transaction_id_that_no_message_has_to_itself_is_refused_for_the
     transaction = await mq.call("POST", "/api/v1/transaction", json=both, status=422)
 
     assert [said["errors"][0]["field"] for said in (push, transaction)] == ["transactionId"] * 2
-    assert "UUID" in push["error"]
+    assert "stands for no id" in push["error"]
