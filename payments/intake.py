@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,12 +23,15 @@ from registry import database, faults, live, reach, telemetry
 from registry.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.batching import Batcher
 from registry.errors import Unavailable
+from registry.faults import Fault
 from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
 KIND = "payment"  # of what waits in the spill
+APART = 10  # tenants of a slow batch, at most, that are tried by themselves: each takes a connection
+APART_LIMIT = 0.15  # seconds for that; with reach.PATIENCE it leaves time to spill within a second
 
 type Key = tuple[int, UUID]  # tenant, correlation id
 
@@ -146,20 +150,58 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
         if not all(isinstance(verdict, Unavailable) for verdict in relayed):
             return relayed
     # What waits goes first: a write that overtook it could take an id that was promised to other content.
-    ours = await spill.turn(KIND)
-    if ours:
-        try:
-            return await reach.attempt(lambda: _accept(batch))
-        except Unavailable as error:
-            faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
-    verdicts = await _stand_in(batch)
+    behind = await spill.behind(KIND, {row.order.tenant_id for row in batch})
+    verdicts: list[Any] = [None] * len(batch)
+    await _fill(verdicts, batch, lambda row: row.order.tenant_id not in behind, _directly)
+    await _fill(verdicts, batch, lambda _: True, _stand_in)
     refused = [n for n, verdict in enumerate(verdicts) if isinstance(verdict, Unavailable)]
-    if refused and not ours:  # the spill is full and PostgreSQL back: better out of turn than not at all
+    if refused and behind:  # the spill is full and PostgreSQL back: better out of turn than not at all
         with suppress(Unavailable):
             late = await reach.attempt(lambda: _accept([batch[n] for n in refused]))
             for n, verdict in zip(refused, late, strict=True):
                 verdicts[n] = verdict
     return verdicts
+
+
+async def _fill(
+    verdicts: list[Any],
+    batch: Sequence[_Row],
+    wanted: Callable[[_Row], bool],
+    write: Callable[[Sequence[_Row]], Awaitable[Sequence[Any]]],
+) -> None:
+    """The verdicts of `write` on the rows that have none yet and are `wanted`."""
+    open_rows = [n for n, row in enumerate(batch) if verdicts[n] is None and wanted(row)]
+    if open_rows:
+        found = await write([batch[n] for n in open_rows])
+        for n, verdict in zip(open_rows, found, strict=True):
+            verdicts[n] = verdict
+
+
+async def _directly(batch: Sequence[_Row]) -> Sequence[_Verdict | None]:
+    """Into PostgreSQL; None for what it does not take now. A lock on the rows of one tenant holds up no other's: when a batch
+    is slow, each tenant's part is tried once more by itself."""
+    try:
+        return await reach.attempt(lambda: _accept(batch))
+    except Unavailable as error:
+        faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
+        slow = error.detail == Fault.SLOW.value
+    verdicts: list[Any] = [None] * len(batch)
+    tenants = {row.order.tenant_id for row in batch}
+    if slow and 1 < len(tenants) <= APART:
+        await asyncio.gather(*(_fill(verdicts, batch, partial(_is_of, tenant), _by_itself) for tenant in tenants))
+    return verdicts
+
+
+def _is_of(tenant_id: int, row: _Row) -> bool:
+    return row.order.tenant_id == tenant_id
+
+
+async def _by_itself(batch: Sequence[_Row]) -> Sequence[_Verdict | None]:
+    try:
+        async with asyncio.timeout(APART_LIMIT):
+            return await reach.attempt(lambda: _accept(batch))
+    except (Unavailable, TimeoutError):
+        return [None] * len(batch)
 
 
 async def _accept(batch: Sequence[_Row]) -> list[_Verdict]:

@@ -72,7 +72,7 @@ async def take(tenant_id: int, producer: str, items: Sequence[Item]) -> Sequence
 async def _ahead(tenant_id: int) -> str:
     """The kind of spill that this tenant's pushes have to go behind now; "" when they may go to their queues."""
     modes = await maintenance.modes(tenant_id)
-    if not await spill.turn(KIND):
+    if not await spill.turn(KIND, tenant_id):
         return KIND
     if modes.push:
         hold(tenant_id)

@@ -3,7 +3,7 @@
 An app registers its kind of write with the coroutine that stores it, and appends when PostgreSQL does not take one:
 
     spill.register("payment", store)                     # async (list[Record]) -> list[Verdict]; safe to repeat
-    if not await spill.turn("payment"): …                # False: go behind what waits, by `append`
+    if not await spill.turn("payment", tenant_id): …     # False: go behind what waits, by `append`
     await spill.append("payment", tenant_id, data)       # durable when it returns; raises Full (503)
 
 `store` gets records in order and answers in order: STORED, or Verdict("why it is set aside"). What it raises about the
@@ -14,7 +14,7 @@ long as it takes. It must be idempotent: after a crash it sees again what it has
 import asyncio
 import re
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from registry.sync import endings
 
 __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
-    "append", "asides", "carrying", "close", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
+    "append", "asides", "behind", "carrying", "close", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
 ]  # fmt: skip
 
 SHARED = "intake"  # the name of the stream that is the permanent way in
@@ -74,13 +74,20 @@ def append(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None
     return _lane(kind).append(tenant_id, data, at or datetime.now(UTC))
 
 
-async def turn(kind: str) -> bool:
-    """Whether a write may go to PostgreSQL directly: nothing of this kind that came before it waits in this process.
+async def turn(kind: str, tenant_id: int | None = None) -> bool:
+    """Whether a write of this tenant (None: of any) may go to PostgreSQL directly: nothing of this kind that came before it
+    waits in this process.
 
     When little is left and it flows, waits for that, a moment at most.
     """
     lane = _lanes().own.get(kind)
-    return lane is None or await lane.turn()
+    return lane is None or await lane.turn(tenant_id)
+
+
+async def behind(kind: str, tenants: Collection[int]) -> set[int]:
+    """The tenants whose turn it is not, as `turn` says it of one."""
+    lane = _lanes().own.get(kind)
+    return await lane.behind(tenants) if lane else set()
 
 
 def relay(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None) -> asyncio.Future[None]:

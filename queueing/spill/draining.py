@@ -1,14 +1,15 @@
 """One kind's way through the spill: appended and durable, stored in order when PostgreSQL is back, or set aside singly.
 
-The order that is promised, per process and kind: what was appended first is stored first, and who asks `turn` before a
-direct write comes after everything appended before. Between processes, and between kinds, there is no order.
+The order that is promised, per process and kind: what was appended first is stored first, and a direct write that asked for
+its turn comes after everything of its tenant that was appended before. Between processes, and between kinds, there is no order.
 """
 
 import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -28,10 +29,9 @@ BATCH = 500  # records handed to the owner at once
 TELL_EVERY = 1.0  # seconds between two updates of the metrics while much is drained
 RETRY = 0.2  # seconds before PostgreSQL is tried again
 HANDOVER = BATCH  # records: once so few are left, new writes wait for them and then go directly
-HANDOVER_LIMIT = (
-    0.25  # seconds that they wait at most: with reach.PATIENCE before it, an answer takes less than a second
-)
+HANDOVER_LIMIT = 0.2  # seconds that they wait at most; with what a slow statement is waited for, less than a second
 CLOSE_LIMIT = 1.0  # seconds to drain at the end of a process; the rest is found by the next
+UNREADABLE = 0  # in place of the tenant of a record that cannot be read
 STEP_LIMIT = 0.5  # seconds that a batch under way gets at the end of a process
 
 
@@ -60,6 +60,10 @@ class State(msgspec.Struct, frozen=True):
         return max(0.0, (datetime.now(UTC) - self.oldest).total_seconds()) if self.oldest else 0.0
 
 
+def _tenants_of(items: Sequence[Item]) -> list[int]:
+    return [item.record.tenant_id if item.record else UNREADABLE for item in items]
+
+
 class Lane:
     """The spill of one kind on one event loop."""
 
@@ -68,6 +72,7 @@ class Lane:
     ) -> None:
         self.kind, self.engine, self.drains = kind, engine, drains
         self.waiting = 0  # appended or taken over here, and not yet stored or set aside
+        self._tenants: Counter[int] = Counter()  # whose records wait
         self.flowing = True  # the last batch went through
         self.refused = ""
         self._store, self._seen = store, seen
@@ -85,7 +90,7 @@ class Lane:
     def append(self, tenant_id: int, data: bytes, at: datetime) -> asyncio.Future[None]:
         """Done once `data` is durable. Fails with Full (503) when it is not kept. Counts as waiting from now on."""
         self.start()
-        self.waiting += 1
+        self._wait_for([tenant_id])
         self._appending += 1
         return self._batcher.submit(Record(self.kind, tenant_id, at, data))
 
@@ -94,7 +99,7 @@ class Lane:
             await self.engine.append(records)
         except Exception as error:
             refusal = error if isinstance(error, Unavailable) else Full(f"the spill cannot be written: {error!r}")
-            self._refuse(len(records), refusal.detail)
+            self._refuse(records, refusal.detail)
             raise refusal from error
         finally:
             self._appending -= len(records)
@@ -104,17 +109,28 @@ class Lane:
         self._more.set()
         return [None] * len(records)
 
-    def _refuse(self, records: int, reason: str) -> None:
-        self._count(-records)
+    def _refuse(self, records: Sequence[Record], reason: str) -> None:
+        self._gone([record.tenant_id for record in records])
         if not self.refused:
             log.error("the spill refuses writes", extra={"kind": self.kind, "reason": reason})
         self.refused = reason
 
-    async def turn(self) -> bool:
-        """Whether a write may go to the database directly. Waits for what is left when that is little."""
-        if self.waiting and self.flowing and self.waiting <= HANDOVER:
+    async def turn(self, tenant_id: int | None = None) -> bool:
+        """Whether a write of this tenant (None: of any) may go to the database directly: see `behind`."""
+        return not await self.behind([tenant_id])
+
+    async def behind[T: int | None](self, tenants: Collection[T]) -> set[T]:
+        """The tenants whose writes have to go behind what waits. Waits for what is left when that is little.
+
+        While all that waits is of one tenant, such as one with a lock on its rows, the others' writes need not.
+        """
+        held_up = self.waiting and any(map(self._holds_up, tenants))
+        if held_up and self.flowing and self.waiting <= HANDOVER:
             await self._nothing_left(HANDOVER_LIMIT)
-        return not self.waiting
+        return {tenant for tenant in tenants if self.waiting and self._holds_up(tenant)}
+
+    def _holds_up(self, tenant_id: int | None) -> bool:
+        return tenant_id is None or tenant_id in self._tenants or len(self._tenants) > 1
 
     async def _nothing_left(self, within: float) -> None:
         """Until then, or until nothing goes through."""
@@ -122,9 +138,20 @@ class Lane:
             self._settled = asyncio.get_running_loop().create_future()
         await asyncio.wait({self._settled}, timeout=within)
 
-    def _count(self, change: int) -> None:
-        self.waiting += change
+    def _wait_for(self, tenants: Sequence[int]) -> None:
+        """Records of these tenants wait from now on."""
+        self.waiting += len(tenants)
+        self._tenants.update(tenants)
+
+    def _gone(self, tenants: Sequence[int]) -> None:
+        """Records of these tenants wait no longer."""
+        self.waiting -= len(tenants)
+        self._tenants.subtract(tenants)
+        for tenant in set(tenants):
+            if self._tenants[tenant] <= 0:
+                del self._tenants[tenant]
         if self.waiting <= 0:
+            self._tenants.clear()
             self._call()
 
     def _call(self) -> None:
@@ -176,10 +203,10 @@ class Lane:
         verdicts = await self._verdicts(self._in_hand)
         await self.engine.settle(self._in_hand, verdicts)
         self._report(self._in_hand, verdicts)
-        settled, self._in_hand = len(self._in_hand), []
+        settled, self._in_hand = _tenants_of(self._in_hand), []
         self.flowing = True
         if not self.engine.shared:
-            self._count(-settled)
+            self._gone(settled)
         if time.monotonic() - self._told_at > TELL_EVERY:
             await self._tell()
         return True
@@ -189,13 +216,13 @@ class Lane:
         self._in_hand = await self.engine.batch(BATCH)
         if not self._in_hand and not self._appending and known == self._appended and self.waiting:
             # Two records with damage between them read as one: the count must not keep writes from their way for ever.
-            self._count(-self.waiting)
+            self._gone([UNREADABLE] * self.waiting)
 
     async def adopt(self) -> None:
         """Take over what dead processes left."""
         self._adopted_at = time.monotonic()
         async for items in self.engine.adopt():
-            self.waiting += len(items)
+            self._wait_for(_tenants_of(items))
             if self._seen:
                 self._seen([item.record for item in items if item.record])
 

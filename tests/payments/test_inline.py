@@ -195,7 +195,7 @@ async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api,
 async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
     await spill.close()
     settings.SPILL_FOLDER = tmp_path
-    monkeypatch.setattr("payments.intake.spill.turn", _not_yours)
+    monkeypatch.setattr("payments.intake.spill.behind", _not_yours)
 
     code, _, applied = await pay(api)
 
@@ -203,8 +203,8 @@ async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, t
     await spill.close()
 
 
-async def _not_yours(kind: str) -> bool:
-    return False
+async def _not_yours(kind: str, tenants: set[int]) -> set[int]:
+    return tenants
 
 
 async def test_a_process_told_to_stop_finishes_what_it_sends(inlined, default, api):
