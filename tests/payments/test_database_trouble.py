@@ -23,7 +23,7 @@ from registry import database, reach, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually
-from tests.factories import in_thread, make_person
+from tests.factories import in_thread, make_person, make_processor
 from tests.payments.test_sockets import session_cookie
 from tests.queueing.mq import Mq, fresh_name
 from tests.servers import cut_all, read_only
@@ -318,3 +318,17 @@ async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(a
     assert (pushed[0]["status"], popped, away) == ("queued", ["warm"], False)
     assert said == "connected"
     assert len(await stored(tenant)) == 11
+
+
+async def test_a_lock_on_processors_lets_payments_that_name_one_be_accepted_within_a_second(api: Api, tenant: Tenant):
+    await in_thread(make_processor, tenant, "default")
+    items = [{"correlationId": str(uuid4()), "amount": "1.00", "processor": "default"} for _ in range(100)]
+    await api.pay()  # the key is known, the names of processors are not
+    async with database.transaction() as conn:
+        await conn.execute("LOCK TABLE payments_processor IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        status, body, _ = await call(api, "POST", "/payments/batch", json={"items": items})
+        took = time.monotonic() - started
+
+    assert (status, {one["status"] for one in body["results"]}) == (200, {"queued"})
+    assert took < 1
