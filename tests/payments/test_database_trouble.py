@@ -277,6 +277,16 @@ FULL = """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
 CREATE TRIGGER no_room BEFORE INSERT ON payments_payment EXECUTE FUNCTION no_room()"""
 
 
+@pytest.mark.parametrize("page", ["/", "/queues", "/admin/"])
+async def test_a_page_of_who_is_signed_in_does_not_look_for_the_session_while_the_database_is_known_to_be_away(
+    server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, page: str
+):
+    cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
+    monkeypatch.setattr(reach.reach(), "away", True)
+    async with aiohttp.ClientSession(server, cookies=cookies) as browser, browser.get(page) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+
+
 async def test_while_its_disk_is_full_payments_wait_and_health_says_so(api: Api, tenant: Tenant):
     async with made_and_undone(FULL, "DROP FUNCTION no_room CASCADE"):
         during = [(await api.pay())["correlationId"] for _ in range(3)]
