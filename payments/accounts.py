@@ -108,8 +108,8 @@ async def change_secrets(
 async def has_processor(tenant_id: int, name: str) -> bool:
     """Whether the tenant has an enabled processor of that name, as far as is known: a switch works within a second.
 
-    While the database is away, what was known last counts. Where nothing is, the answer is yes: no sale is lost, and the
-    payment waits until there is a processor of that name.
+    While the database is away, or slow with this statement, what was known last counts. Where nothing is, the answer is
+    yes: no sale is lost, and the payment waits until there is a processor of that name.
     """
     try:
         return name in await _names.get(str(tenant_id))
@@ -121,7 +121,7 @@ async def _load_names(tenant_id: str) -> frozenset[str]:
     return frozenset(name for (name,) in await database.fetch(SQL["names"], {"tenant": int(tenant_id)}))
 
 
-_names = Fresh(_load_names)
+_names = Fresh(_load_names, or_else=True)
 
 
 # -- What is unsettled there -----------------------------------------------------------------------------

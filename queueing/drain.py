@@ -113,7 +113,8 @@ class Drain:
             await self._run(seconds)
 
     async def _run(self, seconds: float) -> None:
-        await self._register()
+        if not await self._register():
+            return
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self.stop)
         beside = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.job.background())]
@@ -201,8 +202,9 @@ class Drain:
 
     # -- Being seen ----------------------------------------------------------------------------------------
 
-    async def _register(self) -> None:
-        while True:
+    async def _register(self) -> bool:
+        """Whether we are registered; not if we were told to stop while the database was away."""
+        while not self.stopping:
             try:
                 worker = await database.guarded(
                     lambda: Worker.async_objects.acreate(
@@ -213,12 +215,13 @@ class Drain:
                     )
                 )
                 self.worker_id = worker.id
-                return
+                return True
             except Unavailable:
                 self._heard_since = time.monotonic()
                 await self._until_well()
             finally:
                 await database.release()
+        return False
 
     async def _beat(self) -> None:
         try:

@@ -14,7 +14,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 from django_htmx.middleware import HtmxDetails
 
-from registry import database
+from registry import database, reach
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.visitors import Visitor, visitor_of
@@ -44,7 +44,16 @@ def away(request: HttpRequest, error: Exception) -> HttpResponse | None:
 
 
 class AwayMiddleware(MiddlewareMixin):
-    """The same for Django's own pages: the admin's, and the sign-in."""
+    """The same for Django's own pages: the admin's, and the sign-in. Where the database is known to be away, at once: to
+    look for a visitor's session would take a thread until it is given up."""
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        found = reach.reach()
+        if found.away and settings.SESSION_COOKIE_NAME in request.COOKIES:
+            refused = away(request, Unavailable(found.reason))
+            assert refused
+            return refused
+        return await super().__acall__(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         return away(request, error)

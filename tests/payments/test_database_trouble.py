@@ -24,7 +24,7 @@ from registry import database, reach, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually, make_key
-from tests.factories import in_thread, make_person, make_tenant
+from tests.factories import in_thread, make_person, make_processor, make_tenant
 from tests.payments.test_sockets import session_cookie
 from tests.queueing.mq import Mq, fresh_name
 from tests.servers import cut_all, read_only
@@ -278,6 +278,16 @@ FULL = """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
 CREATE TRIGGER no_room BEFORE INSERT ON payments_payment EXECUTE FUNCTION no_room()"""
 
 
+@pytest.mark.parametrize("page", ["/", "/queues", "/admin/"])
+async def test_a_page_of_who_is_signed_in_does_not_look_for_the_session_while_the_database_is_known_to_be_away(
+    server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, page: str
+):
+    cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
+    monkeypatch.setattr(reach.reach(), "away", True)
+    async with aiohttp.ClientSession(server, cookies=cookies) as browser, browser.get(page) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+
+
 async def test_while_its_disk_is_full_payments_wait_and_health_says_so(api: Api, tenant: Tenant):
     async with made_and_undone(FULL, "DROP FUNCTION no_room CASCADE"):
         during = [(await api.pay())["correlationId"] for _ in range(3)]
@@ -354,3 +364,17 @@ async def test_a_lock_on_one_tenants_rows_keeps_no_other_tenant_from_the_databas
     assert set(during[0][1:]) == {*together[1::2], *later}
     assert len(during[1]) == 1
     assert set((await stored(tenant))[1:]) == set(mine)
+
+
+async def test_a_lock_on_processors_lets_payments_that_name_one_be_accepted_within_a_second(api: Api, tenant: Tenant):
+    await in_thread(make_processor, tenant, "default")
+    items = [{"correlationId": str(uuid4()), "amount": "1.00", "processor": "default"} for _ in range(100)]
+    await api.pay()  # the key is known, the names of processors are not
+    async with database.transaction() as conn:
+        await conn.execute("LOCK TABLE payments_processor IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        status, body, _ = await call(api, "POST", "/payments/batch", json={"items": items})
+        took = time.monotonic() - started
+
+    assert (status, {one["status"] for one in body["results"]}) == (200, {"queued"})
+    assert took < BUSY

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from payments.dispatch import Dispatch
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds import debts
@@ -133,6 +134,18 @@ async def test_an_event_whose_work_cannot_be_written_is_tried_again_and_no_dead_
             await eventually(done)
 
     assert work
+
+
+async def test_a_drain_that_begins_while_it_is_read_only_stops_when_it_is_told_to(tenant: Tenant):
+    async with read_only():
+        mine = drain.Drain(Dispatch())
+        running = asyncio.create_task(mine.run(seconds=60))
+        await eventually(lambda: reach.reach().read_only)
+        mine.stop()
+        await asyncio.wait_for(running, drain.GRACE)
+        await mine.job.close()
+
+    assert not mine.worker_id
 
 
 async def test_after_an_outage_nobody_is_taken_for_dead_before_all_could_be_heard_again(
