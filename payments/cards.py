@@ -149,7 +149,7 @@ def _kind(separator: str) -> str:
 
 
 def _is_grouped(groups: list[re.Match[str]], between: list[str]) -> bool:
-    """Whether a card's number is written in these groups: by one hand, so with one kind of separator."""
+    """Whether cards are written in groups of these sizes, with one kind of separator throughout."""
     if len(set(between)) > 1 and not set(between) <= {" ", "\n"}:  # a line may end between any two groups
         return False
     *sizes, last = (len(group[0]) for group in groups)
@@ -217,7 +217,7 @@ def _is_product(number: str) -> bool:
 
 
 def _without_ibans(text: str) -> Iterator[str]:
-    """What stands between the bank accounts."""
+    """The parts of the text that are no IBAN."""
     kept = at = 0
     while found := _iban.search(text, at):
         at = found.start() + 2
