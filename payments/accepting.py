@@ -1,4 +1,4 @@
-"""What a payment's sender is answered: taken now, or what was answered the first time, whatever has changed since."""
+"""The answer to a request for a payment: accepted now, or a replay of the first answer, whatever has changed since."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,9 @@ type Taken = tuple[Order, Receipt]
 
 
 async def take(asked: Sequence[Asked], *, inline: bool = False) -> list[Taken | Problem]:
-    """Make durable what nothing stands against: one answer each, in order.
+    """Make all payments durable that are not refused. One answer each, in order.
 
-    What exists is looked up before anything is refused, and only then: a refusal may rest on what was otherwise when the
-    payment was accepted.
+    Existing payments are looked up only before a refusal: the settings may have been different when a payment was accepted.
     """
     orders = [one.order for one in asked if one.order is not None and one.refusal is None]
     outcomes = zip(orders, await intake.submit_many(orders, inline=inline), strict=True)
@@ -36,7 +35,7 @@ def _may_be_known(asked: Asked, answer: Taken | Problem) -> bool:
     """Whether the payment may have been accepted before in spite of this answer."""
     if asked.named is None or isinstance(answer, (tuple, Unavailable)):
         return False
-    if asked.request.currency is None:  # it may have meant another one then
+    if asked.request.currency is None:  # the tenant's currency may have been another one then
         return True
     return asked.order is not None and not isinstance(answer, DifferentContent)
 

@@ -21,6 +21,9 @@ EQUAL = (
 )  # digits in groups of one size, of which the last may be shorter; pairs are clothing sizes and dates
 PRINTED = {(4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 3, 3, 3), (6, 13)}  # and how issuers print what is not of 16 digits
 
+BEGUN = {printed[:count] for printed in PRINTED for count in range(2, 5)}
+LINES = {" ", "\n"}  # kinds of separators that a number in two lines has
+
 _separator = r"(?:\s{1,4}|\s{0,2}[-._/]\s{0,2})"
 _run = re.compile(rf"[0-9](?:{_separator}?[0-9]){{{SHORTEST - 1},}}")
 _group = re.compile(r"[0-9]+")
@@ -81,6 +84,10 @@ _issued = re.compile(
     r"|(?:9792|9704|9860|8600)[0-9]{12}"  # Troy, Napas, Humo, Uzcard
 )
 
+# For the check digit (Luhn, ISO/IEC 7812-1): the value of a digit, and the sum of the digits of twice that.
+_once = bytes.maketrans(b"0123456789", bytes(range(10)))
+_twice = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
+
 
 def holds_card(text: str) -> bool:
     """Whether there is a card's number in it, whatever stands around it."""
@@ -114,27 +121,45 @@ def _ascii(character: str) -> str:
 
 
 def _numbers(run: re.Match[str], text: str) -> Iterator[str]:
-    """The numbers that neighbouring groups of a run make, where they are grouped as a card's."""
+    """The numbers that neighbouring groups of a run make, where they are grouped as a card's.
+
+    The cheap questions come first: a text of 64 KiB may be one run of single digits.
+    """
     groups = list(_group.finditer(text, *run.span()))
     between = [_kind(text[left.end() : right.start()]) for left, right in pairwise(groups)]
+    digits, sizes, start = "".join(group[0] for group in groups), [len(group[0]) for group in groups], 0
     alike = 0  # groups of the same size right before the first one
-    for first, group in enumerate(groups):
-        number = group[0]
-        if SHORTEST <= len(number) <= LONGEST:
-            yield number
+    for first, size in enumerate(sizes):
+        if SHORTEST <= size <= LONGEST:
+            yield groups[first][0]
         alike = alike + 1 if _continues(groups, between, first) else 0
-        if alike > 1:
-            continue  # the middle of a longer row
-        for last in range(first + 1, len(groups)):
-            number += groups[last][0]
-            if len(number) > LONGEST:
-                break
-            if (
-                len(number) >= SHORTEST
-                and _is_grouped(groups[first : last + 1], between[first:last])
-                and _stands_alone(groups, between, first, last, text, alike=bool(alike))
-            ):
-                yield number
+        if alike <= 1:  # else it is the middle of a longer row
+            for last, length in _grouped(sizes, between, first):
+                number = digits[start : start + length]
+                if _is_issued(number) and _stands_alone(groups, between, first, last, text, alike=bool(alike)):
+                    yield number
+        start += size
+
+
+def _grouped(sizes: list[int], between: list[str], first: int) -> Iterator[tuple[int, int]]:
+    """Where a number that begins with this group may end, grouped as a card's: the last group, and how many digits.
+
+    Cards have one kind of separator throughout; only a line may end between any two groups.
+    """
+    size = length = sizes[first]
+    kinds = set(between[first : first + 1])
+    if kinds & LINES:
+        kinds = LINES
+    uniform = size in EQUAL  # all groups so far have one size
+    for last in range(first + 1, len(sizes)):
+        length += sizes[last]
+        if length > LONGEST or between[last - 1] not in kinds:
+            return
+        equal, uniform = uniform and sizes[last] <= size, uniform and sizes[last] == size
+        if not equal and tuple(sizes[first : last + 1]) not in BEGUN:
+            return
+        if length >= SHORTEST and (equal or tuple(sizes[first : last + 1]) in PRINTED):
+            yield last, length
 
 
 def _continues(groups: list[re.Match[str]], between: list[str], at: int) -> bool:
@@ -146,14 +171,6 @@ def _continues(groups: list[re.Match[str]], between: list[str], at: int) -> bool
 
 def _kind(separator: str) -> str:
     return separator.strip() or ("\n" if "\n" in separator or "\r" in separator else " ")
-
-
-def _is_grouped(groups: list[re.Match[str]], between: list[str]) -> bool:
-    """Whether a card's number is written in these groups: by one hand, so with one kind of separator."""
-    if len(set(between)) > 1 and not set(between) <= {" ", "\n"}:  # a line may end between any two groups
-        return False
-    *sizes, last = (len(group[0]) for group in groups)
-    return (*sizes, last) in PRINTED or (len(set(sizes)) == 1 and sizes[0] in EQUAL and last <= sizes[0])
 
 
 def _stands_alone(
@@ -193,8 +210,7 @@ def _is_card(number: str, text: str) -> bool:
 def _is_issued(number: str) -> bool:
     if not _issued.fullmatch(number):
         return False
-    digits = [int(digit) for digit in number]
-    return (sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]) + sum(digits[-1::-2])) % 10 == 0
+    return (sum(number[-1::-2].encode().translate(_once)) + sum(number[-2::-2].encode().translate(_twice))) % 10 == 0
 
 
 def _is_company(number: str, *, named: bool) -> bool:
@@ -218,7 +234,7 @@ def _is_product(number: str) -> bool:
 
 
 def _without_ibans(text: str) -> Iterator[str]:
-    """What stands between the bank accounts."""
+    """The parts of the text that are no IBAN."""
     kept = at = 0
     while found := _iban.search(text, at):
         at = found.start() + 2

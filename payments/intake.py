@@ -107,7 +107,7 @@ async def submit_many(
 
 
 class First(NamedTuple):
-    """What stands under an id, since it was accepted."""
+    """The payment that was accepted first under an id."""
 
     fingerprint: bytes
     at: datetime
@@ -116,7 +116,7 @@ class First(NamedTuple):
 
 
 def waiting(keys: Sequence[Key]) -> dict[Key, First]:
-    """What of these ids this process has accepted, durable, and waits to be stored."""
+    """Of these ids, the payments that this process has accepted durably and that PostgreSQL does not have yet."""
     return {
         key: First(one.fingerprint, one.at, one.currency, spilled=True)
         for key in keys
@@ -125,7 +125,7 @@ def waiting(keys: Sequence[Key]) -> dict[Key, First]:
 
 
 async def stored(keys: Sequence[Key]) -> dict[Key, First]:
-    """What is stored under these ids: for whoever is about to refuse. Raises Unavailable (503)."""
+    """The stored payments with these ids; asked before a refusal. Raises Unavailable (503)."""
     return await reach.attempt(lambda: _existing(keys), writes=False)
 
 
@@ -273,7 +273,7 @@ def _event(order: Order, at: datetime, position: int) -> live.Event:
 
 
 def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailable:
-    """What to say of a payment that is not in PostgreSQL: one that waits for it was accepted, and is not unknown (404)."""
+    """The error for a payment that is not in PostgreSQL: 503 if it is accepted and waits to be stored, else 404."""
     if (tenant_id, correlation_id) in _waiting:
         return Unavailable("it is accepted, and waits to be stored in PostgreSQL")
     return UnknownPayment()

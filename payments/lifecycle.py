@@ -18,7 +18,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
 
 
 async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> bool:
-    """Wait until no worker has anything left to do for the payment, at most `within` seconds; whether that came.
+    """Wait until no worker has anything left to do for the payment, at most `within` seconds. False on a time-out.
 
     Raises Unavailable (503) as soon as the database is away.
     """
@@ -143,9 +143,9 @@ async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
 
 
 class _Purpose(NamedTuple):
-    """What its sender has asked for, beside its status."""
+    """Requests that the sender made for a payment, beside its status."""
 
-    canceling: bool = False  # where it waited at its processor, whatever came of that
+    canceling: bool = False  # a cancellation was requested while it waited at its processor
     capturing: bool = False
     waits_for: str = ""  # the type of the action that it requires
 

@@ -19,7 +19,7 @@ from payments import lifecycle, queries
 from registry.access import live_subject
 from registry.pages import PageRequest, address_of, page
 
-LOOKS = 100  # attempts of a payment after which its payer's word brings no further look
+LOOKS = 100  # attempts of a payment; after these a payer's return starts no further look-up
 STRIPE_JS = "https://js.stripe.com"
 # https://docs.stripe.com/security/guide#content-security-policy
 WITH_STRIPE = {
@@ -63,8 +63,8 @@ def _page_of(action: dict[str, Any], back: str) -> str:
 @csrf_exempt  # whoever may post here proves it by the link's token, and by no cookie
 @page("POST")
 async def payment_look(request: PageRequest, correlation_id: UUID) -> HttpResponse:
-    """The payer says that they did their part: have the processor asked. Of one who says so without end it is asked no more:
-    its own word, and housekeeping, find what became of it."""
+    """The payer came back from the processor: have a worker look the payment up there. After LOOKS attempts no further
+    look-up is started; the processor's webhook or housekeeping settles the payment."""
     token = request.GET.get("token", "")
     tenant_id = live_subject(correlation_id, token)
     found = await queries.status_of(tenant_id, correlation_id) if tenant_id else None

@@ -84,14 +84,14 @@ BATCH = msgspec.json.Decoder(BatchRequest)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment that is asked for, as it is understood now."""
+    """A request for a payment, checked against the tenant's current settings."""
 
     tenant_id: int
     request: PaymentRequest
-    named: UUID | None  # what its sender calls it, by an id or a key
-    order: Order | None  # None: it is none, whatever its tenant allows
-    refusal: Problem | None = None  # why it is not taken
-    for_now: bool = False  # the refusal rests on nothing but what may have been otherwise before
+    named: UUID | None  # the correlation id that the sender chose, directly or by an Idempotency-Key
+    order: Order | None  # None where no amount can be read
+    refusal: Problem | None = None  # why the payment is not accepted
+    for_now: bool = False  # the refusal depends only on settings that can change
 
 
 def key_id(principal: Principal, idempotency_key: str) -> UUID:
@@ -111,7 +111,7 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
         try:
             readable = msgspec.convert({"amount": 1, **well}, PaymentRequest, dec_hook=decode)
         except msgspec.ValidationError:
-            return error  # one field's type, behind another's NUL
+            return error  # a field of a wrong type, in a body that also has a NUL character
         if (more := (await asked_of(readable, principal)).refusal) and more.errors:
             if named == {"body"} and "body" not in data:  # a number that only the whole could not be read with
                 error.errors.clear()
@@ -160,8 +160,9 @@ def _named(request: PaymentRequest, principal: Principal, idempotency_key: str) 
 def understood(
     request: PaymentRequest, tenant_id: int, named: UUID | None, default: str, faults: list[dict[str, str]]
 ) -> Order | None:
-    """The order that `request` means where `default` is its tenant's currency. Its own faults, that no tenant's setting can
-    mend, are added to `faults`; None where its amount is none."""
+    """The order that `request` describes; `default` is the currency of a request that names none.
+
+    Faults that do not depend on the tenant's settings are added to `faults`. None where no amount can be read."""
 
     def fault(field: str, message: str) -> None:
         faults.append({"field": field, "message": message})

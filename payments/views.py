@@ -107,7 +107,7 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
         verdicts[n] = verdict(batch.items[n], one, answer)
     if not any(isinstance(answer, tuple) for answer in answers):
         for answer in answers:
-            if isinstance(answer, (PaymentsBlocked, Unavailable)):  # it is said of all of them at once
+            if isinstance(answer, (PaymentsBlocked, Unavailable)):  # one answer for the whole batch
                 raise answer
     return json_response({"results": verdicts}, headers=headers)
 

@@ -105,9 +105,12 @@ def invalid(data: Any, decoder: msgspec.json.Decoder, error: msgspec.ValidationE
     return Invalid("some fields are not acceptable", errors=faults)
 
 
+_JSON_NAMES: dict[type, str] = {type(None): "null", list: "an array", str: "a text", bool: "a boolean"}
+
+
 def field_faults(data: Any, decoder: msgspec.json.Decoder) -> list[dict[str, str]]:
     if not isinstance(data, dict):
-        return [{"field": "body", "message": f"wants an object, got {type(data).__name__}"}]
+        return [{"field": "body", "message": f"wants an object, got {_JSON_NAMES.get(type(data), 'a number')}"}]
     fields = {field.encode_name: field for field in msgspec.structs.fields(decoder.type)}
     faults = [
         {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"}

@@ -58,7 +58,7 @@ async def refund(
     DifferentContent (409), Invalid (422).
     """
     asked = wanted(tenant_id, correlation_id, amount, reason, actor, idempotency_key)
-    if holds_card(reason) and not await was_asked(asked):  # what looks like one may have been seen otherwise before
+    if holds_card(reason) and not await was_asked(asked):  # an older version may have accepted this reason
         raise Invalid(errors=[{"field": "reason", "message": CARD}])
     receipt, event = await locked(lambda conn: owe(conn, asked))
     await tell(event)

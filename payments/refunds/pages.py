@@ -63,7 +63,7 @@ async def refundable(visitor: Visitor | None, correlation_id: UUID) -> Payment |
 
 
 async def _theirs(visitor: Visitor | None, correlation_id: UUID) -> Payment | None:
-    """The payment, if refunding it is this visitor's matter. Guests move no money, not even a sandbox's."""
+    """The payment, if this visitor may refund it. Guests move no money, not even a sandbox's."""
     if visitor is None or visitor.role not in MAY_ACT:
         return None
     mine = Payment.async_objects.of(visitor.tenant.pk).select_related("processor")

@@ -664,3 +664,13 @@ async def test_a_link_of_one_payment_shows_no_other(api: Api, stranger: Api):
 
     async with stranger.get(f"/payments/{mine}/events?wait=0&token={link.partition('token=')[2]}") as response:
         assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(b"null", "null"), (b"[]", "an array"), (b'"x"', "a text"), (b"1", "a number"), (b"true", "a boolean")],
+)
+async def test_a_body_of_another_type_is_named_in_the_words_of_json(api: Api, body: bytes, kind: str):
+    status, said = await send(api, body)
+
+    assert (status, said["errors"]) == (422, [{"field": "body", "message": f"wants an object, got {kind}"}])

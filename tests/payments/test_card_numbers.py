@@ -1,5 +1,6 @@
 """A card's number is found however it is written, and the other long numbers of real orders are not taken for one."""
 
+import time
 from random import Random
 
 import pytest
@@ -141,3 +142,14 @@ def test_cards_are_found_in_unusual_surroundings(text):
 @example("4242 " * 1000)
 def test_any_text_gets_an_answer(text):
     assert holds_card(text) in (True, False)
+
+
+@pytest.mark.parametrize("text", ["4 4\n", "1 1-", "12 3 ", "4 ", "1.23456 ", "4242 42 "])
+def test_a_long_text_keeps_nobody_waiting(text):
+    long = text * (64_000 // len(text))
+    began = time.process_time()
+
+    found = holds_card(long)
+
+    assert not found
+    assert time.process_time() - began < 1.5  # seconds; some of them took 2.5 to 7
