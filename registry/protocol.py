@@ -67,9 +67,11 @@ class BoundedProtocol(HttpToolsProtocol):
     # Of the current piece:
     content = 0  # bytes
     chunks = 0
+    parts: list[bytes]  # of a body, not handed on yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.parts = []
         self.line = _Line(transport, self.hang_up)
         self.limit_time(HEAD_TIMEOUT)
 
@@ -121,6 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
             too_large = self.size > LIMIT or self.fields > FIELDS
             self.refuse(HeadTooLarge(TOO_LARGE) if too_large else InvalidRequest("this is not HTTP/1.1 (RFC 9112)"))
             return
+        self.hand_on()
         self.framing = max(0, self.framing + len(piece) - self.content - CHUNK_FRAME * self.chunks)
         if self.framing > LIMIT:
             self.refuse(HeadTooLarge(TOO_LARGE))
@@ -179,10 +182,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self.content += len(body)
-        super().on_body(body)
+        self.parts.append(body)
+
+    def hand_on(self) -> None:
+        """Give what a piece brought of the body to the application at once: each part is joined to all that waits there."""
+        if self.parts:
+            body = b"".join(self.parts)
+            self.parts.clear()
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if not self.declined:
+            self.hand_on()
             self.in_message = False
             self.framing = 0
             super().on_message_complete()

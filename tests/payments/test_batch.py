@@ -1,11 +1,14 @@
 """Up to a thousand payments in one call: one verdict per item, in order, and bad ones spoil no good ones."""
 
+import asyncio
 import json
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
+from payments import views
 from payments.models import Payment
 from registry import database
 from tests.conftest import Api
@@ -136,3 +139,13 @@ async def test_an_item_nested_too_deeply_spoils_no_other(api: Api):
 
     assert response.status == 200, answer
     assert [result["status"] for result in answer["results"]] == ["invalid", "queued"]
+
+
+@pytest.mark.parametrize(("size", "turns"), [(10, 0), (5000, 1)])
+async def test_other_requests_have_their_turn_before_a_large_item(tenant, size: int, turns: int):
+    others: list[int] = []
+    asyncio.get_running_loop().call_soon(others.append, 1)
+
+    await views.item_of(msgspec.Raw(json.dumps(item(metadata={"note": "x" * size})).encode()), tenant)
+
+    assert len(others) == turns
