@@ -34,6 +34,9 @@ async def in_thread[T](make: Callable[..., T], *args: Any, **fields: Any) -> T:
 
     def run() -> T:
         drop_dead_connection()
+        if connection.connection is None:  # a test's own stays able to write while the program's database is read-only
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_read_only = off")
         return make(*args, **fields)
 
     return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, run)
