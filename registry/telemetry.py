@@ -130,7 +130,9 @@ def configure_logging(config: dict[str, str]) -> None:
     for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
         logging.getLogger(server).handlers, logging.getLogger(server).propagate = [], True  # none around our formatter
     logging.getLogger("psycopg").setLevel("ERROR")  # a line for each connection that fails; reach.py says it once
-    logging.getLogger("django.security.DisallowedHost").setLevel("CRITICAL")  # the answer is 400; strangers write no stack traces
+    logging.getLogger("django.security.DisallowedHost").setLevel(
+        "CRITICAL"
+    )  # the answer is 400; strangers write no stack traces
     for noisy in ("rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(

@@ -25,7 +25,7 @@ from django.test.utils import setup_databases, teardown_databases
 from payments.dispatch import Dispatch
 from queueing import spill
 from queueing.drain import Drain
-from registry import access, database, live, reach, serve
+from registry import access, database, live, reach, refusals, serve
 from registry.models import Tenant
 from tests import secrecy
 from tests.bed import HttpProcessor
@@ -121,6 +121,7 @@ def _living_connection(_database: None) -> None:
 async def _clean() -> AsyncIterator[None]:
     yield
     await reach.close()  # whether the server could be reached in one test is nothing to the next
+    refusals.server_takes_writes(True)  # nor what it refused
     await database.release()
     try:
         await _connections_are_back()

@@ -196,7 +196,7 @@ def parse(arguments: list[str]) -> None:
 VALUES = {
     "TENANT": "shop", "SLUG": "shop", "PREFIX": "0123456789ab", "ID": "1", "--name …": "--name till",
     "--expires …": "--expires 2099-01-31", "--rate-limit …": "--rate-limit 20/minute", "NAME.FIELD=VALUE": "a.fee=0.1",
-    "WHY": "because",
+    "WHY": "because", "--patience MS": "--patience 300",
 }  # fmt: skip
 
 

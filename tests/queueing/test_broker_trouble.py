@@ -76,10 +76,10 @@ async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_
     [alone, among] = (await mq.pop(queue, batch=2, partitions=2))["messages"]
     real = database.rows
 
-    async def nameless(conn, sql, params=()):
+    async def nameless(conn, sql, params=(), **options):
         if sql == directory.SQL["name_partitions"]:
             raise psycopg.OperationalError("connection refused")
-        return await real(conn, sql, params)
+        return await real(conn, sql, params, **options)
 
     monkeypatch.setattr(database, "RETRY_FIRST", 0.001)
     monkeypatch.setattr(database, "rows", nameless)

@@ -202,9 +202,9 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         async with api.post("/payments", data=b'{"amount": "' + api.key.encode()):
             pass
         real = database.connection_parameters
-        await database.close()
         monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1, "password": "hush-hush"})
         monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
+        await database.close()  # whoever opens it again, in the background as well, has the wrong address
         async with api.get(f"/payments/{payment['correlationId']}/status"):
             pass
         await database.close()
