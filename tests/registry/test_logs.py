@@ -21,7 +21,7 @@ from payments import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe import StripeProcessor
-from registry import database, embedded, faults, parts, redaction, telemetry
+from registry import database, embedded, faults, parts, reach, redaction, telemetry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
@@ -207,6 +207,7 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         await database.close()  # whoever opens it again, in the background as well, has the wrong address
         async with api.get(f"/payments/{payment['correlationId']}/status"):
             pass
+        assert not await reach.reach().is_there()  # and the log says so
         await database.close()
     finally:
         logging.getLogger().setLevel(settings.LOG_LEVEL)
