@@ -282,7 +282,11 @@ def check_url(kind: str, url: str) -> None:
 
 
 def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: str) -> None:
-    """Kind stripe wants a key of the tenant's mode; a live one is for production and Stripe itself. No message repeats a secret."""
+    """Kind stripe wants a key of the tenant's mode; a live one is for production and Stripe itself. A live tenant in production
+    takes nothing that books no money. No message repeats a secret."""
+    live_in_production = settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE
+    if kind == "sandbox" and live_in_production:
+        raise Refused("kind sandbox moves no money: a live tenant wants kind http or stripe")
     if kind != "stripe":
         if secrets:
             raise Refused(f"kind {kind} has no secrets; only kind stripe has")
@@ -291,11 +295,11 @@ def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: st
     if not isinstance(key, str) or not key.startswith((*LIVE_KEYS, *TEST_KEYS)) or not key.isascii():
         raise Refused("kind stripe wants --option secretKey=sk_test_…, the account's secret or restricted key")
     live = key.startswith(LIVE_KEYS)
-    if live and not (settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE):
+    if live and not live_in_production:
         raise Refused("a live key is for live tenants in production only: nothing else may move real money")
     if live and url:
         raise Refused("a live key is for Stripe itself: leave the URL empty, whoever answers there would have the key")
-    if not live and settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE:
+    if not live and live_in_production:
         raise Refused("a test key books nothing: a live tenant wants a live one")
     of_webhooks = secrets.get("webhookSecrets", [])
     if not all(isinstance(one, str) and one.startswith("whsec_") for one in of_webhooks):

@@ -181,7 +181,10 @@ class Server:
     def clear_leftovers(self) -> None:
         """Wait for one that starts or stops right now; end the orphans of one that was killed."""
         pid = self.pid()
-        if pid and not holds_within(START_LIMIT, lambda: self.answers() or self.pid() != pid):
+        settled = lambda: self.answers() or self.pid() != pid  # noqa: E731
+        if pid and not holds_within(TROUBLE_LIMIT, settled):
+            log.warning("%s runs as process %d and does not answer; waiting %.0f s", self.name, pid, START_LIMIT)
+        if pid and not holds_within(START_LIMIT, settled):
             raise EmbeddedError(f"{self.name} runs as process {pid} but does not answer on port {self.port}")
         if self.pid() is None:
             for pid in self.pids():

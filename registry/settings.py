@@ -125,6 +125,10 @@ LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 DEBUG = flag("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK))
+if bad := [host for host in ALLOWED_HOSTS if not re.fullmatch(r"\*|\.?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]", host)]:
+    raise ImproperlyConfigured(
+        f"ALLOWED_HOSTS wants host names without scheme and port, separated by commas, not {bad[0]!r}"
+    )
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise ImproperlyConfigured("ALLOWED_HOSTS wants host names, not *, when DEBUG is off")
 SECRET_KEY = secret_key()

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from registry import database, metric_files, reach, redis_trouble
+from registry import database, faults, metric_files, reach, redis_trouble
 from registry.api import api, json_response
 from registry.errors import MethodNotAllowed
 from registry.faults import Fault
@@ -70,7 +70,9 @@ async def _run(function: Check) -> dict[str, str]:
         async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
             return {"status": "ok", "detail": await function()}
     except Exception as error:
-        return {"status": "failing", "detail": str(error)[:200] or type(error).__name__}
+        fault = faults.of(error)  # what the server said itself names hosts and users
+        said = fault.value if fault else str(error)[:200]
+        return {"status": "failing", "detail": said or type(error).__name__}
 
 
 async def _report() -> HttpResponse:

@@ -1,11 +1,8 @@
 """Notes every secret that is made while tests run, and finds those that the service logs."""
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +12,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core import signing
 
 from registry import access, sealing
+from tests.secret_forms import around
 
 LEAST = 8  # characters; a shorter one is a word that stands everywhere
 SEARCHED_AT = 4_000_000  # characters of log after which it is searched before a test ends
@@ -43,27 +41,6 @@ class _Lines(logging.Handler):
 
 
 _handler: _Lines | None = None
-
-
-def around(secrets: Iterable[str], text: str) -> list[str]:
-    """Where the secrets stand in `text`, with what is around them."""
-    places = ((text.find(secret), secret) for secret in secrets if text)
-    return [text[max(0, at - 200) : at + len(secret) + 200] for at, secret in places if at >= 0]
-
-
-# What nobody may see of a service in other processes, whoever made it.
-_FORMS = re.compile(r"(?:rk_[0-9a-f]{12}_|sk_(?:test|live)_|whsec_|[?&]token=|/invitation/)(?!\[redacted\])[\w.-]+")
-
-
-def in_log(data: Path, text: str, *secrets: str) -> list[str]:
-    """Where the log of a service with a data folder of its own holds its secrets, or anything of the form of one."""
-    return [*around({*secrets, *_of_folder(data)}, text), *(found[0] for found in _FORMS.finditer(text))]
-
-
-def _of_folder(data: Path) -> set[str]:
-    files = [data / "secret_key", data / "demo.json", data / "embedded.json", *data.glob("stripe/account.json")]
-    words = (re.split(r"[^\w.+/=-]+", path.read_text()) for path in files if path.exists())
-    return {word for word in chain.from_iterable(words) if len(word) >= 16 and not word.startswith(("pk_", "/"))}
 
 
 def note(*secrets: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,3 +291,13 @@ async def bash(script: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run, ["bash", "-ec", script], capture_output=True, text=True, timeout=60, cwd="/tmp"
     )
+
+
+@pytest.mark.parametrize("program", ["tests.chaos", "payments.stripe_sandbox", "bench"])
+def test_a_program_that_takes_too_long_for_a_test_can_be_started(program: str):
+    done = subprocess.run(
+        [sys.executable, "-m", program, "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout

@@ -20,7 +20,7 @@ import psycopg
 
 from registry import embedded
 from registry.processes import children, descendants, free_port, read_proc
-from tests import secrecy
+from tests import secret_forms
 from tests.bed import RemoteProcessor
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ class Service:
         self.postgres.stop()
         self.valkey.stop()
         said = (self.data / "up.log").read_text(errors="replace")
-        assert secrecy.in_log(self.data, said, *filter(None, [self.key])) == []
+        assert secret_forms.in_log(self.data, said, *filter(None, [self.key])) == []
         for processor in self.processors.values():
             processor.stop()
 

@@ -114,6 +114,13 @@ def live(acme, settings):
     return acme
 
 
+def test_a_live_tenant_in_production_takes_no_processor_that_moves_no_money(live):
+    with pytest.raises(CommandError, match="moves no money"):
+        command("add", "acme", "play", "--kind", "sandbox")
+
+    assert not Processor.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

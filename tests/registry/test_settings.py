@@ -86,6 +86,7 @@ BAD = {
     "SPILL": ["disk"],
     "INTAKE": ["file"],
     "REGISTRY_URL": ["pay.example.com"],
+    "ALLOWED_HOSTS": ["https://pay.example.com", "pay.example.com 127.0.0.1", "pay.example.com:443"],
     "TRUSTED_PROXIES": ["*", "proxy.example", "10.0.0.1/8", "10.0.0.0/8 ::1"],
 }
 

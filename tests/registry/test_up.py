@@ -23,7 +23,7 @@ from django.core.management import CommandError
 from registry import embedded
 from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
 from registry.processes import children, descendants, free_port, parent_of
-from tests import secrecy
+from tests import secret_forms
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 120.0  # seconds for what takes one or two, and very much longer beside other tests on a slow machine
@@ -130,7 +130,7 @@ class Running:
             for pid in left:  # they write into the folder that goes next
                 gone_within_limit(pid)
         for data in (self.folder, self.folder / "data"):
-            assert secrecy.in_log(data, self.log) == []
+            assert secret_forms.in_log(data, self.log) == []
 
 
 def is_alive(pid: int) -> bool:
