@@ -169,6 +169,37 @@ def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
     assert choose(pairs, now=NOW).account.name == "e"
 
 
+@pytest.mark.parametrize("ill", ["slow", "failing"])
+def test_nothing_waits_for_the_place_of_a_probe(ill):
+    endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
+    if ill == "slow":
+        answers(endpoint, account, *[5000.0] * SEVERAL)
+    else:
+        endpoint.breaker.trip(NOW - 60)
+    pairs = [(account, endpoint), (dear, Endpoint("dear"))]
+
+    while_full = choose(pairs, now=NOW, full=lambda one: one is account)
+
+    assert while_full == routing.Road(dear, while_full.reason)
+    assert choose(pairs, now=NOW).reason.startswith("probe")
+    assert choose(pairs, now=NOW).account is dear
+
+
+def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it_is_slow():
+    endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
+    endpoint.breaker.trip(NOW - 60)
+    endpoint.said(Health(failing=False, min_response_ms=2000), NOW)
+    alone, both = [(account, endpoint)], [(account, endpoint), (dear, Endpoint("dear"))]
+
+    while_slow = [choose(both, now=NOW + n).account.name for n in range(5)]
+    endpoint.said(Health(failing=False, min_response_ms=10), NOW + 5)
+
+    assert while_slow == ["dear"] * 5
+    assert choose(both, now=NOW + 5.1).reason == "probe: is e well again?"
+    endpoint.said(Health(failing=False, min_response_ms=2000), NOW + 20)
+    assert choose(alone, now=NOW + 20).account is account
+
+
 def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes_to_the_next():
     pairs = [(_account("e"), Endpoint("e")), (_account("dear", 90_000), Endpoint("dear"))]
 
