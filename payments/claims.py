@@ -53,7 +53,7 @@ class Routed:
 
     claims: list[Claim] = field(default_factory=list)
     roadless: list[Found] = field(default_factory=list)  # no processor can take them now
-    waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and for how many seconds at most
+    waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and seconds until the next look
 
 
 def route(found: Sequence[Found], atlas: Atlas, places: Places, *, now: float, at: datetime) -> Routed:

@@ -20,6 +20,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")
 FRESH = 0.5  # seconds that a tenant's accounts are used before they are read again; a switch works within that
 POLL_EVERY = 5.05  # seconds between health calls to one endpoint, of all workers together (it allows one in 5 s)
 SYNC_EVERY = 0.5  # seconds between writing what this worker saw and reading what others saw
+PLACE_EVERY = 0.5  # seconds between looks for a free place; a payment that has waited for long is looked at less often
 SHARED_EVERY = 5.0  # seconds between looks for addresses where several tenants have accounts
 
 
@@ -38,7 +39,7 @@ class Road:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The processor that it should go to has no place free, and its tenant's patience lasts for so many seconds more."""
+    """The processor that it should go to has no place free; the tenant's patience lasts, and in so many seconds it may have one."""
 
     seconds: float
 
@@ -61,7 +62,7 @@ def choose(
     if picked and full(picked.account):
         patience = picked.account.patience_ms / 1000
         if waited < patience:
-            return Wait(patience - waited)
+            return Wait(min(patience - waited, max(PLACE_EVERY, waited / 2)))
         picked = _pick([(a, e) for a, e in able if not full(a)], now, full)
     if not picked:
         return None

@@ -212,6 +212,18 @@ def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes
     assert choice(0.31, "e", "dear") is None
 
 
+def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
+    pairs = [(msgspec.structs.replace(_account("e"), patience_ms=60_000), Endpoint("e"))]
+
+    looks, waited = 0, 0.0
+    while isinstance(wait := choose(pairs, now=NOW, waited=waited, full=lambda _: True), routing.Wait):
+        assert 0 < wait.seconds <= max(routing.PLACE_EVERY, waited / 2)
+        waited, looks = waited + wait.seconds, looks + 1
+
+    assert (waited, wait) == (60.0, None)
+    assert looks < 20
+
+
 # -- Over HTTP ------------------------------------------------------------------------------------------------
 
 
