@@ -358,6 +358,18 @@ async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(t
     assert {claim.reason for claim in third} == {"default has no place free"}
 
 
+async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(tenant, default, fallback):
+    await in_thread(lambda: type(tenant).objects.update(patience=60_000))
+    await accept(tenant, 6)
+    await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 day', scheduled_for = now()")
+    job = Dispatch(Places(8, 8))
+
+    claimed = await job.claim(1, 6, {})
+    await job.close()
+
+    assert [claim.account.name for claim in claimed] == ["default"] * 4
+
+
 async def test_a_claim_that_fails_holds_no_places(tenant, default):
     await accept(tenant, 3)
     job = Dispatch(Places(8, 8))
