@@ -16,6 +16,7 @@ from payments.models import Endpoint as EndpointRow
 from payments.pace import OVERDUE_MS, SEVERAL, next_number
 from payments.places import Places
 from payments.processors.base import Account, Health, Outcome, Result
+from payments.processors.http import LONGEST_SAID
 from payments.routing import choose
 from registry import database
 from tests.bed import HttpProcessor
@@ -300,6 +301,16 @@ async def test_a_slow_processor_is_left_for_a_faster_one_with_the_reason_written
 
     assert list(fallback.booked) == [str(one)]
     assert (await tries(one))[0].reason == "default needs 1500 ms, fallback 0 ms"
+
+
+@pytest.mark.parametrize(("said", "taken_for"), [(10**12, LONGEST_SAID), (-5, 0)])
+async def test_a_word_of_a_processor_that_no_number_holds_is_heard_all_the_same(
+    tenant, quick_polls, worker, default, said, taken_for
+):
+    default.says_of_its_health(failing=True, min_response_ms=said)
+    await accept(tenant)
+
+    await known("default", tenant, failing=True, min_response_ms=taken_for)
 
 
 async def test_a_slightly_slower_processor_keeps_its_payments_for_its_lower_fee(
