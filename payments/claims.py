@@ -17,7 +17,7 @@ COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status
     coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
     extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
     p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL,
-    extract(epoch FROM now() - p.created_at)::float8"""
+    extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for))::float8"""
 # A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
 JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
 
@@ -44,7 +44,7 @@ class Found(NamedTuple):
     reference: str
     canceling: bool
     free: bool  # in doubt, but in no worker's hands that may have been cut off
-    waited: float  # seconds since it was accepted, by the database's clock
+    waited: float  # seconds since it was accepted, or since the date it was scheduled for, by the database's clock
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Routed:
 
     claims: list[Claim] = field(default_factory=list)
     roadless: list[Found] = field(default_factory=list)  # no processor can take them now
-    waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and for how many seconds at most
+    waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and seconds until the next look
 
 
 def route(found: Sequence[Found], atlas: Atlas, places: Places, *, now: float, at: datetime) -> Routed:

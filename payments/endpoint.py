@@ -73,9 +73,13 @@ class Endpoint(Standing):
         """Whether an answer would take longer than the tenant's patience, or others are missing for too long."""
         return bool(self._said_ms(now) > account.patience_ms or self._slow(account, now))
 
+    def says_slow(self, account: Account, now: float) -> bool:
+        """Whether its own latest word is that it takes longer than the tenant's patience."""
+        return self._said(now) and self.min_response_ms > account.patience_ms
+
     def may_try(self, account: Account, now: float) -> bool:
         """Whether a payment may find out if it is still slow: not while the processor itself says so."""
-        if self._said(now) and self.min_response_ms > account.patience_ms:
+        if self.says_slow(account, now):
             return False
         return all(standing.pace.probe_at <= now for standing in self._slow(account, now))
 

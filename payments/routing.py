@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")
 FRESH = 0.5  # seconds that a tenant's accounts are used before they are read again; a switch works within that
 POLL_EVERY = 5.05  # seconds between health calls to one endpoint, of all workers together (it allows one in 5 s)
 SYNC_EVERY = 0.5  # seconds between writing what this worker saw and reading what others saw
+PLACE_EVERY = 0.5  # seconds between looks for a free place; a payment that has waited for long is looked at less often
 SHARED_EVERY = 5.0  # seconds between looks for addresses where several tenants have accounts
 
 
@@ -38,7 +39,7 @@ class Road:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The processor that it should go to has no place free, and its tenant's patience lasts for so many seconds more."""
+    """The processor that it should go to has no place free; the tenant's patience lasts, and in so many seconds it may have one."""
 
     seconds: float
 
@@ -57,12 +58,12 @@ def choose(
     `waited` is for how many seconds the payment has been due.
     """
     able = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and e.allows(a.id, now)]
-    picked = _pick(able, now)
+    picked = _pick(able, now, full)
     if picked and full(picked.account):
         patience = picked.account.patience_ms / 1000
         if waited < patience:
-            return Wait(patience - waited)
-        picked = _pick([(a, e) for a, e in able if not full(a)], now)
+            return Wait(min(patience - waited, max(PLACE_EVERY, waited / 2)))
+        picked = _pick([(a, e) for a, e in able if not full(a)], now, full)
     if not picked:
         return None
     reason = _reason(accounts, picked, wanted, now)
@@ -78,22 +79,30 @@ class _Pick(NamedTuple):
     trial: bool = False  # it was slow: the payment finds out whether it still is
 
 
-def _pick(able: Sequence[Pair], now: float) -> _Pick | None:
-    """The cheapest that is quick enough, or that is to be probed; of slow ones the cheapest that is about as fast as any."""
+def _pick(able: Sequence[Pair], now: float, full: Callable[[Account], bool]) -> _Pick | None:
+    """The cheapest that is quick enough, or that is to be probed; of slow ones the cheapest that is about as fast as any.
+
+    Nothing waits for the place of a probe, and none goes where the processor says itself that it is slow, if another is quick.
+    """
     slow: list[Pair] = []
+
+    def trials() -> Iterator[_Pick]:
+        return (_Pick(a, e, trial=True) for a, e in slow if e.may_try(a, now) and not full(a))
+
     for account, endpoint in able:
-        if endpoint.is_probe(account.id):
+        probed = endpoint.is_probe(account.id)
+        if probed and full(account):
+            continue
+        if probed and not endpoint.says_slow(account, now):
             return _Pick(account, endpoint)
-        if not endpoint.is_slow(account, now):
-            tried = (_Pick(a, e, trial=True) for a, e in slow if e.may_try(a, now))
-            return next(tried, _Pick(account, endpoint))
+        if not probed and not endpoint.is_slow(account, now):
+            return next(trials(), _Pick(account, endpoint))
         slow.append((account, endpoint))
     if not slow:
         return None
     fastest = min(e.expected_ms(a.id, now) for a, e in slow)
     chosen = next(_Pick(a, e) for a, e in slow if e.expected_ms(a.id, now) <= fastest + a.patience_ms)
-    tried = (_Pick(a, e, trial=True) for a, e in slow if a is not chosen.account and e.may_try(a, now))
-    return next(tried, chosen)
+    return next((one for one in trials() if one.account is not chosen.account), chosen)
 
 
 def _is_meant(account: Account, wanted: str) -> bool:

@@ -10,6 +10,7 @@ from registry.http_client import Client, HttpError, NotSent
 
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds
+LONGEST_SAID = 3_600_000  # milliseconds that a processor's word about itself is taken for at most
 HEALTH_TIMEOUT = 4.0  # seconds; a second caller within 5 s is made to wait, and then its answer is old anyway
 CONNECTIONS = 400  # per endpoint: as many as a worker may have under way there (places.py), for who waits for one uses up the answer's time
 KEEP_ALIVE = 75  # seconds
@@ -82,7 +83,8 @@ class HttpProcessor:
             if answer.status != 200:
                 return None
             said = json.loads(answer.body)
-            return Health(failing=bool(said["failing"]), min_response_ms=int(said["minResponseTime"]))
+            longest = min(max(said["minResponseTime"], 0), LONGEST_SAID)
+            return Health(failing=bool(said["failing"]), min_response_ms=int(longest))
         except (HttpError, OSError, ValueError, KeyError, TypeError):
             return None
 

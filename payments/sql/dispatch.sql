@@ -75,8 +75,8 @@ FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]) AS t (tenant_id, id)
 WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = t.tenant_id AND p.id = t.id;
 
 -- name: wait
--- Rows whose processor has no place free: for as long as their tenants' patience lasts they leave the places that become
--- free to those behind them, then they take another processor.
+-- Rows whose processor has no place free: it is looked for again in so many seconds. When their tenants' patience ends they
+-- take another processor.
 UPDATE payments_payment p SET run_at = now() + make_interval(secs => w.seconds)
 FROM unnest(%(tenant)s::bigint[], %(payment)s::bigint[], %(seconds)s::float8[]) AS w (tenant_id, payment_id, seconds)
 WHERE w.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = w.tenant_id AND p.id = w.payment_id;

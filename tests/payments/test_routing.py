@@ -16,6 +16,7 @@ from payments.models import Endpoint as EndpointRow
 from payments.pace import OVERDUE_MS, SEVERAL, next_number
 from payments.places import Places
 from payments.processors.base import Account, Health, Outcome, Result
+from payments.processors.http import LONGEST_SAID
 from payments.routing import choose
 from registry import database
 from tests.bed import HttpProcessor
@@ -169,6 +170,37 @@ def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
     assert choose(pairs, now=NOW).account.name == "e"
 
 
+@pytest.mark.parametrize("ill", ["slow", "failing"])
+def test_nothing_waits_for_the_place_of_a_probe(ill):
+    endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
+    if ill == "slow":
+        answers(endpoint, account, *[5000.0] * SEVERAL)
+    else:
+        endpoint.breaker.trip(NOW - 60)
+    pairs = [(account, endpoint), (dear, Endpoint("dear"))]
+
+    while_full = choose(pairs, now=NOW, full=lambda one: one is account)
+
+    assert while_full == routing.Road(dear, while_full.reason)
+    assert choose(pairs, now=NOW).reason.startswith("probe")
+    assert choose(pairs, now=NOW).account is dear
+
+
+def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it_is_slow():
+    endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
+    endpoint.breaker.trip(NOW - 60)
+    endpoint.said(Health(failing=False, min_response_ms=2000), NOW)
+    alone, both = [(account, endpoint)], [(account, endpoint), (dear, Endpoint("dear"))]
+
+    while_slow = [choose(both, now=NOW + n).account.name for n in range(5)]
+    endpoint.said(Health(failing=False, min_response_ms=10), NOW + 5)
+
+    assert while_slow == ["dear"] * 5
+    assert choose(both, now=NOW + 5.1).reason == "probe: is e well again?"
+    endpoint.said(Health(failing=False, min_response_ms=2000), NOW + 20)
+    assert choose(alone, now=NOW + 20).account is account
+
+
 def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes_to_the_next():
     pairs = [(_account("e"), Endpoint("e")), (_account("dear", 90_000), Endpoint("dear"))]
 
@@ -179,6 +211,18 @@ def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes
     assert choice(0.29, "e") == routing.Wait(pytest.approx(0.01))
     assert choice(0.31, "e") == routing.Road(pairs[1][0], "e has no place free")
     assert choice(0.31, "e", "dear") is None
+
+
+def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
+    pairs = [(msgspec.structs.replace(_account("e"), patience_ms=60_000), Endpoint("e"))]
+
+    looks, waited = 0, 0.0
+    while isinstance(wait := choose(pairs, now=NOW, waited=waited, full=lambda _: True), routing.Wait):
+        assert 0 < wait.seconds <= max(routing.PLACE_EVERY, waited / 2)
+        waited, looks = waited + wait.seconds, looks + 1
+
+    assert (waited, wait) == (60.0, None)
+    assert looks < 20
 
 
 # -- Over HTTP ------------------------------------------------------------------------------------------------
@@ -259,6 +303,16 @@ async def test_a_slow_processor_is_left_for_a_faster_one_with_the_reason_written
     assert (await tries(one))[0].reason == "default needs 1500 ms, fallback 0 ms"
 
 
+@pytest.mark.parametrize(("said", "taken_for"), [(10**12, LONGEST_SAID), (-5, 0)])
+async def test_a_word_of_a_processor_that_no_number_holds_is_heard_all_the_same(
+    tenant, quick_polls, worker, default, said, taken_for
+):
+    default.says_of_its_health(failing=True, min_response_ms=said)
+    await accept(tenant)
+
+    await known("default", tenant, failing=True, min_response_ms=taken_for)
+
+
 async def test_a_slightly_slower_processor_keeps_its_payments_for_its_lower_fee(
     tenant, quick_polls, worker, default, fallback
 ):
@@ -313,6 +367,18 @@ async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(t
     assert second == []
     assert [claim.account.name for claim in third] == ["fallback"] * 2
     assert {claim.reason for claim in third} == {"default has no place free"}
+
+
+async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(tenant, default, fallback):
+    await in_thread(lambda: type(tenant).objects.update(patience=60_000))
+    await accept(tenant, 6)
+    await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 day', scheduled_for = now()")
+    job = Dispatch(Places(8, 8))
+
+    claimed = await job.claim(1, 6, {})
+    await job.close()
+
+    assert [claim.account.name for claim in claimed] == ["default"] * 4
 
 
 async def test_a_claim_that_fails_holds_no_places(tenant, default):

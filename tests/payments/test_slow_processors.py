@@ -182,6 +182,14 @@ def test_where_phases_last_longer_than_a_poll_fees_stay_near_the_oracles(seed):
     assert played.fees_paid() == pytest.approx(played.fees_of_the_oracle(), rel=0.04)
 
 
+def test_a_patient_tenant_with_one_processor_waits_for_a_place_no_longer_than_it_takes():
+    only = Played("only", [Phase(0, 2000), Phase(5)])
+    played = Bed([only], [0.07], {1: 60.0}, 10, patience=60_000, places=40).run()
+
+    assert not played.open
+    assert max(sale.done_at for sale in played.sales if sale.at < 5) < 5 + 2 + 5
+
+
 # -- Places ----------------------------------------------------------------------------------------------------
 
 
