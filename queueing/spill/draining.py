@@ -152,6 +152,7 @@ class Lane:
                 del self._tenants[tenant]
         if self.waiting <= 0:
             self._tenants.clear()
+            self.refused = ""  # what was full has room again
             self._call()
 
     def _call(self) -> None:

@@ -105,12 +105,15 @@ async def test_of_a_push_that_the_spill_takes_only_in_part_each_message_is_told_
     settings.SPILL_MAX_BYTES = 650_000  # 500 of these, which are appended together, and not the rest
 
     verdicts = await admin.push(queue, *("x" * 1000 for _ in range(600)))
+    full = [now.refused for now in await spill.state() if now.refused]
     await switch(admin, PUSHES, False)
     await until_over(admin, 500)
+    drained = [now.refused for now in await spill.state() if now.refused]
 
     assert [verdict["status"] for verdict in verdicts] == ["buffered"] * 500 + ["failed"] * 100
     assert "the spill holds" in verdicts[-1]["error"]
     assert [message["index"] for message in verdicts] == list(range(600))
+    assert (len(full), drained) == (1, [])  # /health names a full spill for as long as it is full
 
 
 async def test_it_counts_what_waits(admin, queue):

@@ -205,12 +205,13 @@ async def test_who_waits_for_one_partition_does_not_spin_while_another_has_somet
         return await look(*about)
 
     monkeypatch.setattr(pop, "_look", counted)
+    started = time.monotonic()
     async with asyncio.timeout(10), parked(mq, f"{queue}/partition/Default"):
         for _ in range(10):  # as if somebody pushed there all the time, without a word
             await mq.sql("UPDATE queueing_consumer SET due_at = now() WHERE due_at < now()")
             await asyncio.sleep(0.1)
 
-    assert looks < 30
+    assert looks < 30 * max(1, time.monotonic() - started)  # a busy machine takes longer than a second
 
 
 async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, only_hints):
