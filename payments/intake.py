@@ -169,7 +169,7 @@ async def _fill(
     wanted: Callable[[_Row], bool],
     write: Callable[[Sequence[_Row]], Awaitable[Sequence[Any]]],
 ) -> None:
-    """The verdicts of `write` on the rows that have none yet and are `wanted`."""
+    """Write the `wanted` rows that have no verdict yet, and fill in their verdicts."""
     open_rows = [n for n, row in enumerate(batch) if verdicts[n] is None and wanted(row)]
     if open_rows:
         found = await write([batch[n] for n in open_rows])

@@ -120,9 +120,9 @@ class Lane:
         return not await self.behind([tenant_id])
 
     async def behind[T: int | None](self, tenants: Collection[T]) -> set[T]:
-        """The tenants whose writes have to go behind what waits. Waits for what is left when that is little.
+        """Tenants whose writes must be appended, because earlier records wait. When few are left, waits until they are stored.
 
-        While all that waits is of one tenant, such as one with a lock on its rows, the others' writes need not.
+        While only one tenant's records wait (its rows may be locked), other tenants may write directly.
         """
         held_up = self.waiting and any(map(self._holds_up, tenants))
         if held_up and self.flowing and self.waiting <= HANDOVER:
