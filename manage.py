@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 try:
-    from registry import embedded, supervisor
+    from registry.servers import embedded, supervisor
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}. Run `make run` once, and then .venv/bin/python manage.py")
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from bench import machine, picture
 from bench.figures import Effort, Figure
 from bench.place import DATA, console
-from registry import embedded
+from registry.servers import embedded
 
 NAMES = (
     *("accept", "settle", "contest", "latency", "summary", "memory", "recovery"),

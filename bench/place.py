@@ -198,7 +198,7 @@ def uvicorn(
 @contextmanager
 def web(here: Place) -> Iterator[Process]:
     """As the service runs it: with its own bounds on heads."""
-    protocol = "registry.protocol:BoundedProtocol"
+    protocol = "registry.edge.protocol:BoundedProtocol"
     with uvicorn(here, "web", "registry.asgi:application", http=protocol) as found:
         yield found
 

@@ -11,13 +11,14 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.errors import PaymentError
 from payments.models import Processor
-from registry import audit, database
+from registry.data import database
+from registry.data.fresh import Fresh
+from registry.data.loop import sync_twin
 from registry.errors import Unavailable
-from registry.fresh import Fresh
-from registry.http_client import Address, BadAddress
+from registry.http.client import Address, BadAddress
 from registry.models import Tenant
-from registry.sealing import Sealed, seal, unseal
-from registry.sync import sync_twin
+from registry.tenants import audit
+from registry.tenants.encryption import Sealed, seal, unseal
 
 if TYPE_CHECKING:
     from payments.processors.base import Account
@@ -244,7 +245,7 @@ def sealed(processor: Processor, secrets: dict[str, Any]) -> bytes:
 
 
 def opened(processor: Processor) -> dict[str, Any]:
-    """Raises registry.sealing.Sealed."""
+    """Raises registry.tenants.encryption.Sealed."""
     return unseal(processor.secrets, place=f"processor {processor.pk}")
 
 

@@ -7,8 +7,8 @@ from django_async_backend.db.transaction import async_atomic
 from payments.errors import PaymentError
 from payments.models import Processor
 from payments.rehearsal import Rule, digest, edited, options_of
-from registry import audit
-from registry.sync import sync_twin
+from registry.data.loop import sync_twin
+from registry.tenants import audit
 
 
 class RulesChanged(PaymentError):

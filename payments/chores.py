@@ -6,7 +6,9 @@ from datetime import timedelta
 
 from payments.reconciliation import comparison, janitor
 from queueing import schedule, tasks
-from registry import audit_chain, database, telemetry
+from registry import telemetry
+from registry.data import database
+from registry.tenants import audit_chain
 
 log = logging.getLogger(__name__)
 

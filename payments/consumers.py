@@ -15,11 +15,13 @@ from django.http import HttpRequest
 
 from payments import events, queries
 from payments.states import Status
-from registry import access, database, live, telemetry
-from registry.api import ENCODER
+from registry import telemetry
+from registry.data import database, live
+from registry.edge.api import ENCODER
+from registry.edge.viewer import person_of
 from registry.errors import Forbidden, Invalid, Problem, Unauthorized, Unavailable
 from registry.models import Membership
-from registry.visitors import person_of
+from registry.tenants import access
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a socket may take for one message before it counts as too slow

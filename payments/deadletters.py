@@ -10,8 +10,9 @@ from django_async_backend.db.transaction import async_atomic
 from payments import events
 from payments.errors import PaymentError
 from payments.models import DeadLetter
-from registry import audit, database, live
-from registry.sync import sync_twin
+from registry.data import database, live
+from registry.data.loop import sync_twin
+from registry.tenants import audit
 
 SQL = database.statements(Path(__file__).parent / "sql" / "deadletters.sql")
 REPLAYED = "An operator tries it again."  # readers of the timeline may be payers: neither name nor reason here

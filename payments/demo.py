@@ -23,9 +23,9 @@ from payments.models import Processor, WebhookEndpoint
 from payments.stripe_sandbox import home
 from payments.stripe_sandbox.shop import HOOK
 from payments.webhooks import outbound
-from registry import access, keys
 from registry.errors import Problem
 from registry.models import ApiKey, Tenant
+from registry.tenants import access, keys
 
 log = logging.getLogger(__name__)
 

@@ -35,9 +35,10 @@ from payments.processors.base import Account, Outcome, Processor, Result
 from payments.routing import Atlas
 from payments.states import OPEN, SUCCEEDED, UNCERTAIN, Status
 from queueing.work import WorkTable, register
-from registry import database, live, telemetry
-from registry.arrays import Bigints, Texts, unless_empty
-from registry.batching import Batcher
+from registry import telemetry
+from registry.data import database, live
+from registry.data.arrays import Bigints, Texts, unless_empty
+from registry.data.batching import Batcher
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from pathlib import Path
 from uuid import UUID
 
 from payments.money import decimal_text
-from registry import database, live
-from registry.api import ENCODER, iso
+from registry.data import database, live
+from registry.edge.api import ENCODER, iso
 
 SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
 

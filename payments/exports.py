@@ -5,8 +5,8 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
-from registry import database
-from registry.api import ENCODER
+from registry.data import database
+from registry.edge.api import ENCODER
 
 type Blocks = AsyncIterator[list[dict[str, Any]]]
 

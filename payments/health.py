@@ -5,7 +5,7 @@ from collections import Counter
 from prometheus_client.core import GaugeMetricFamily
 
 from payments.models import DeadLetter, Difference, Endpoint, InboundEvent
-from registry import status
+from registry.edge import status
 
 LETTERS_COUNTED = 100_000  # at most: beyond that the number says "a lot" and the scrape stays cheap
 

@@ -25,10 +25,11 @@ from payments.dispatch import Dispatch
 from payments.intake import Order
 from payments.places import Places
 from queueing.drain import CLAIM_FREE, HEARTBEAT, Drain, forever
-from registry import database, reach, telemetry
-from registry.arrays import Bigints, Uuids
+from registry import telemetry
+from registry.data import database, reach
+from registry.data.arrays import Bigints, Uuids
+from registry.data.loop import endings
 from registry.errors import Unavailable
-from registry.sync import endings
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "inline.sql")

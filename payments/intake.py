@@ -19,12 +19,13 @@ from payments import events
 from payments.errors import DifferentContent, PaymentError, UnknownPayment
 from payments.states import Status
 from queueing import spill, waking
-from registry import database, faults, live, reach, telemetry
-from registry.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
-from registry.batching import Batcher
+from registry import telemetry
+from registry.data import database, faults, live, reach
+from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
+from registry.data.batching import Batcher
+from registry.data.faults import Fault
+from registry.data.loop import sync_twin
 from registry.errors import Unavailable
-from registry.faults import Fault
-from registry.sync import sync_twin
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")

@@ -15,8 +15,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from payments.models import LedgerProof
-from registry import database
-from registry.sync import sync_twin
+from registry.data import database
+from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
 PROOFS = {name: SQL[name].format(verdict=SQL["verdict"]) for name in ("prove", "prove_since")}

@@ -11,8 +11,8 @@ from psycopg import AsyncConnection
 from payments import events, intake, queries
 from payments.errors import NotCancelable, NotCapturable
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
-from registry import database, live, reach
-from registry.sync import sync_twin
+from registry.data import database, live, reach
+from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
 

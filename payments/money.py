@@ -8,8 +8,8 @@ from typing import Final
 from babel.numbers import get_currency_symbol
 
 from payments.errors import AmountRefused
-from registry import typed_numbers
 from registry.currencies import CURRENCIES as CURRENCIES
+from registry.edge import typed_numbers
 
 # Those of ISO 4217 that have not two decimals.
 _EXPONENTS: Final = {

@@ -5,8 +5,8 @@ from typing import Any
 from payments.money import CURRENCIES
 from payments.requests import LIST_FIELDS, LIST_LIMIT, LONGEST_WAIT, PAGE_AT_MOST, PaymentRequest
 from payments.states import Status
-from registry.api import api
-from registry.parameters import TEXT, WHEN, Query, choice, parameters, whole
+from registry.edge.api import api
+from registry.edge.parameters import TEXT, WHEN, Query, choice, parameters, whole
 
 KEYLESS: list[dict[str, list[str]]] = [{"key": []}, {}]  # a key, or nothing: then as the open tenant
 PAGE: Query = {

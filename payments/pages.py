@@ -22,13 +22,14 @@ from payments.money import decimal_text, typed_amount
 from payments.payer_pages import with_action
 from payments.refunds.pages import refund_link
 from payments.states import QUEUED, Status
-from registry import audit, database
-from registry.access import live_subject, live_token
+from registry.data import database
+from registry.data.sharing import Shared
+from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
+from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Invalid, Problem
 from registry.models import Tenant
-from registry.pages import PageRequest, address_of, key_header, known, nowhere, page
-from registry.sharing import Shared
-from registry.visitors import Visitor, visitor_of
+from registry.tenants import audit
+from registry.tenants.access import live_subject, live_token
 
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order

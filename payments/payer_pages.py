@@ -16,8 +16,8 @@ from django.views.decorators.csp import csp_override
 from django.views.decorators.csrf import csrf_exempt
 
 from payments import lifecycle, queries
-from registry.access import live_subject
-from registry.pages import PageRequest, address_of, page
+from registry.edge.pages import PageRequest, address_of, page
+from registry.tenants.access import live_subject
 
 LOOKS = 100  # attempts of a payment; after these a payer's return starts no further look-up
 STRIPE_JS = "https://js.stripe.com"

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 
 from payments.errors import LiveTenant
-from registry import database
-from registry.sync import sync_twin
+from registry.data import database
+from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "purge.sql")
 

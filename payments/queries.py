@@ -19,8 +19,8 @@ from payments.models import Attempt, Payment, PaymentEvent, Processor
 from payments.models.payments import EVER
 from payments.money import decimal_text
 from payments.states import OPEN, Status
-from registry import database
-from registry.api import iso
+from registry.data import database
+from registry.edge.api import iso
 from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")

@@ -26,8 +26,8 @@ from payments.endpoint import Endpoint, Standing
 from payments.money import share
 from payments.pace import next_number
 from payments.processors.base import Account, Health, Outcome, Result
-from registry import database
-from registry.sync import sync_twin
+from registry.data import database
+from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "rehearsal.sql")
 

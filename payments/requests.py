@@ -15,10 +15,10 @@ from payments import accounts, money
 from payments.cards import CARD, holds_card
 from payments.errors import AmountRefused, PaymentsBlocked
 from payments.intake import Order
-from registry.access import Principal
+from registry.edge.unique import check_key, check_unique
 from registry.errors import Invalid, Problem
 from registry.models import Tenant
-from registry.unique import check_key, check_unique
+from registry.tenants.access import Principal
 
 METADATA_PAIRS = 50
 REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # how the ids at the processor begin, that a sender may name

@@ -12,7 +12,7 @@ from payments.breaker import State
 from payments.endpoint import Endpoint
 from payments.processors import KINDS
 from payments.processors.base import Account, Health
-from registry import database
+from registry.data import database
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from payments.money import decimal_text
-from registry import database
+from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "summary.sql")
 

@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
-from registry import database, erasure, takeout
-from registry.takeout import Table
+from registry.data import database
+from registry.tenants import erasure, export
+from registry.tenants.export import Table
 
 SQL = database.statements(Path(__file__).parent / "sql" / "takeout.sql")
 
 _AT_OWN_PROCESSORS = "t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s)"
 
-takeout.TABLES |= {
+export.TABLES |= {
     "payments.SandboxBooking": Table(where=_AT_OWN_PROCESSORS),
     "payments.SandboxRefund": Table(where=_AT_OWN_PROCESSORS),
     "payments.InboundEvent": Table(content=("body",)),
 }
-takeout.LEFT_OUT |= {
+export.LEFT_OUT |= {
     "payments.Endpoint": "health of addresses that tenants share",
     "payments.LedgerProof": "proofs of all tenants' ledger together",
     "payments.Plan": "what the service offers to all",

@@ -6,7 +6,7 @@ from payments import views
 from payments.billing import door
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
 from payments.webhooks import endpoints_api, inbound_view  # noqa: F401 - the endpoints' routes are ninja's
-from registry.handler import by_method
+from registry.edge.handler import by_method
 
 hot = [
     path("payments", by_method(POST=views.accept, GET=views.browse), name="payments"),

@@ -33,11 +33,14 @@ from payments.requests import (
 )
 from payments.states import CANCELED, Status
 from payments.waiting import accepted, preferred_wait, settled_within, with_headers
-from registry import access, live, nulls, telemetry
-from registry.access import Principal, authorize
-from registry.api import FAULTS_NAMED, api, invalid, json_response, read, refuse_nul
+from registry import telemetry
+from registry.data import live
+from registry.edge import nulls
+from registry.edge.api import FAULTS_NAMED, api, invalid, json_response, read, refuse_nul
+from registry.edge.handler import lean, until_disconnect, with_a_key_or_open
 from registry.errors import Invalid, Problem, Unavailable
-from registry.handler import lean, until_disconnect, with_a_key_or_open
+from registry.tenants import access
+from registry.tenants.access import Principal, authorize
 
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 

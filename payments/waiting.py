@@ -11,9 +11,10 @@ from payments import intake, queries
 from payments.money import decimal_text
 from payments.requests import LONGEST_WAIT
 from payments.states import OPEN
-from registry import access, database, faults, reach
-from registry.api import iso, json_response
-from registry.handler import until_disconnect
+from registry.data import database, faults, reach
+from registry.edge.api import iso, json_response
+from registry.edge.handler import until_disconnect
+from registry.tenants import access
 
 
 def accepted(order: intake.Order, receipt: intake.Receipt, headers: dict[str, str]) -> HttpResponse:

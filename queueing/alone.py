@@ -18,8 +18,8 @@ from rq.exceptions import StopRequested
 
 from queueing.tasks import DRAIN_TIMEOUT
 from queueing.worker import USE, GentleWorker
-from registry import redis_trouble
-from registry.processes import holds_within
+from registry.data import redis_trouble
+from registry.servers.processes import holds_within
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from queueing.broker.statistics import Depth
 from queueing.guarded import Order, allowed, asked, guarded
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
+from registry.edge.pages import PageRequest
+from registry.edge.viewer import Visitor
 from registry.errors import Problem
-from registry.pages import PageRequest
-from registry.visitors import Visitor
 
 SELECTED = 100  # dead letters of one replay
 SHOWN = 10  # rows named on the page

@@ -6,7 +6,7 @@ import random
 from itertools import count
 from typing import Any
 
-from registry.http_client import Client, HttpError
+from registry.http.client import Client, HttpError
 
 QUEUE, GROUPS = "shop/orders", ("packing", "loyalty points")
 SHOPS = ("recife", "curitiba", "belém", "salvador")

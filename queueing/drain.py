@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work import TABLES, WorkTable
-from registry import database, faults, reach
+from registry.data import database, faults, reach
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

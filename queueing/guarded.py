@@ -9,10 +9,10 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django_async_backend.db.transaction import async_atomic
 
-from registry import audit
+from registry.edge.pages import PageRequest
+from registry.edge.viewer import Visitor
 from registry.errors import Problem
-from registry.pages import PageRequest
-from registry.visitors import Visitor
+from registry.tenants import audit
 
 LONGEST_REASON = 500  # characters, as in the admin
 

@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from queueing.models import Worker
 from queueing.work import TABLES
-from registry import status
+from registry.edge import status
 
 
 @status.check("workers")

@@ -10,7 +10,7 @@ from redis.retry import Retry
 from rq import Queue
 
 from queueing.worker import GentleWorker
-from registry import identity
+from registry.data import identity
 
 CONNECT_LIMIT = 2.0  # seconds
 

@@ -6,8 +6,8 @@ import msgspec
 
 from queueing.broker.models import NAME_LENGTH
 from queueing.views import groups, plane, status
-from registry.api import api
-from registry.parameters import TEXT, TIME, WHEN, Query, choice, flag, parameters, whole
+from registry.edge.api import api
+from registry.edge.parameters import TEXT, TIME, WHEN, Query, choice, flag, parameters, whole
 
 _PROBLEMS = {
     400: "Not what the contract says; `error` and `detail` name what is wrong",

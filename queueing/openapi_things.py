@@ -3,7 +3,7 @@
 from queueing.broker import messages as found
 from queueing.openapi import NAME, WHICH, describe, page
 from queueing.views import maintenance, messages, resources
-from registry.parameters import WHEN, Query, choice
+from registry.edge.parameters import WHEN, Query, choice
 
 GROUP: Query = {"consumerGroup": NAME}
 STATUS: Query = {"status": choice(*found.STATUSES)}

@@ -13,9 +13,9 @@ from queueing import console_actions, readings, spill
 from queueing.broker import console, crypto, dead, maintenance, names, traces
 from queueing.broker.errors import UnknownQueue
 from queueing.templatetags.queues import address
-from registry import database
-from registry.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
-from registry.visitors import Visitor, visitor_of
+from registry.data import database
+from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
+from registry.edge.viewer import Visitor, visitor_of
 
 ROWS = 25  # queues, partitions, messages or dead letters of one page
 GROUPS = 100  # consumer groups shown of one queue

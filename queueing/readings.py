@@ -7,7 +7,7 @@ import msgspec
 
 from queueing.broker import console, groups, parking, statistics
 from queueing.broker.statistics import Depth, Range, Traffic
-from registry.sharing import Shared
+from registry.data.sharing import Shared
 
 FRESH = 1.0  # seconds; each open console asks every 2 s, and all of a process share one answer
 HOUR = timedelta(hours=1)

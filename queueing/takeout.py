@@ -1,8 +1,8 @@
 """What of the queue's tables goes out with a tenant's data, and what of it is personal."""
 
 from queueing.broker import crypto
-from registry import erasure, takeout
-from registry.takeout import OWN, Row, Table
+from registry.tenants import erasure, export
+from registry.tenants.export import OWN, Row, Table
 
 _PLACE = """LEFT JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
     LEFT JOIN queueing_queue q ON q.tenant_id = t.tenant_id AND q.id = p.queue_id"""
@@ -20,12 +20,12 @@ _MESSAGE = Table(
     where=OWN, joins=_PLACE, extra="'queue', q.name, 'partition', p.name", content=("payload",), unseal=_decrypted
 )
 
-takeout.TABLES |= {
+export.TABLES |= {
     "queueing.Message": _MESSAGE,
     "queueing.DeadMessage": _MESSAGE,
     "queueing.Trace": Table(content=("data",)),
 }
-takeout.LEFT_OUT["queueing.Worker"] = "processes of the service, of no tenant"
+export.LEFT_OUT["queueing.Worker"] = "processes of the service, of no tenant"
 
 _NAMES = "names that the tenant's programs chose for queues and readers"
 _IDS = "ids that the tenant's programs chose; what they name is blanked"

@@ -13,8 +13,8 @@ from asgiref.sync import async_to_sync
 
 from queueing import schedule, spill
 from queueing.drain import Drain, Job, forever
-from registry import database, faults
-from registry.sync import end_loop
+from registry.data import database, faults
+from registry.data.loop import end_loop
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import logging
 
 import psycopg
 
-from registry import database
+from registry.data import database
+from registry.data.loop import endings
 from registry.errors import Unavailable
-from registry.sync import endings
 
 log = logging.getLogger(__name__)
 

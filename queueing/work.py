@@ -8,7 +8,7 @@ the attempt it finishes (the fence), so that whoever lost a lease changes nothin
 from dataclasses import dataclass
 from functools import cached_property
 
-from registry import database
+from registry.data import database
 
 # Fair between tenants: each that has due rows gets an equal share of the limit, and no more than its room. The loose
 # index scan (`waiting`) costs one index probe per tenant with open rows, however many rows there are (the full order is the

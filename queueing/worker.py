@@ -15,7 +15,7 @@ from rq.queue import Queue
 from rq.worker import WorkerStatus
 
 from queueing.tasks import DRAIN_TIMEOUT, DRAINS
-from registry import redis_trouble
+from registry.data import redis_trouble
 
 USE = "jobs"  # in the log, when Redis fails
 HORSE_TIMEOUT = 1.0  # seconds for an answer of Redis to a process at work

@@ -15,12 +15,12 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from registry import audit, audit_chain, keys
-from registry.access import rate_of
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
-from registry.operators.guard import Done, Order, Reasoned, ReasonedForm, guarded, moves
+from registry.operators.confirm import Done, Order, Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import Attaching, CappedPaginator, TenantFilter, link_to, link_to_list, pill, since
 from registry.operators.scope import OPERATE, OWN, SUPERUSERS, TenantScoped, scope_of
+from registry.tenants import audit, audit_chain, keys
+from registry.tenants.access import rate_of
 
 admin.site.site_header = admin.site.site_title = "Registry"
 admin.site.index_title = "Operations"

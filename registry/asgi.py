@@ -18,8 +18,9 @@ from django.urls import re_path
 from payments import inline
 from payments.socket_urls import websocket_urlpatterns
 from queueing import broker, spill
-from registry import database, identity, live, proxies, reach, sockets
-from registry.handler import LeanHandler
+from registry.data import database, identity, live, reach
+from registry.edge import proxies, sockets
+from registry.edge.handler import LeanHandler
 
 identity.name()  # asked while nothing is served; a process that cannot know it does not start
 

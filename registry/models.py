@@ -132,7 +132,7 @@ class Membership(AsyncModelMixin, models.Model):
 
 
 class AuditEntry(AsyncModelMixin, models.Model):
-    """What an operator did, why, and to how many rows. Written by registry.audit; the database refuses any change."""
+    """What an operator did, why, and to how many rows. Written by registry.tenants.audit; the database refuses any change."""
 
     at = models.DateTimeField(db_default=Now())
     tenant = models.ForeignKey(Tenant, models.PROTECT, null=True, blank=True, related_name="+")
@@ -180,7 +180,7 @@ class AuditHead(AsyncModelMixin, models.Model):
 
 class Flag(AsyncModelMixin, AbstractUserFlag):
     """Whether an operation is carried out inline, `inline.payment` or `inline.refund`: `everyone` says yes or no for all
-    tenants; where it says neither, for those named. Requests read it with their key: registry.access."""
+    tenants; where it says neither, for those named. Requests read it with their key: registry.tenants.access."""
 
     tenants = models.ManyToManyField(Tenant, blank=True, related_name="+", help_text="for whom it is inline")
 

@@ -138,7 +138,7 @@ SECRET_KEY_FALLBACKS = secret_key_fallbacks()
 PRODUCTION = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_REDIRECT_EXEMPT = [r"^health", r"^metrics$"]
-TRUSTED_PROXIES = networks("TRUSTED_PROXIES")  # whose word on address, scheme and host counts: registry.proxies
+TRUSTED_PROXIES = networks("TRUSTED_PROXIES")  # whose word on address, scheme and host counts: registry.edge.proxies
 # HSTS (RFC 6797) binds browsers for months, and cannot be taken back: this host alone, unless more is asked for.
 HSTS_SECONDS = whole("HSTS_SECONDS", 31_536_000)
 SECURE_HSTS_SECONDS = HSTS_SECONDS if PRODUCTION else 0
@@ -177,7 +177,7 @@ if "runserver" in sys.argv:
     # Daphne's runserver serves ASGI. Its app imports Twisted, which no other command has to carry.
     INSTALLED_APPS.insert(0, "daphne")
 
-# The pages' middleware. Requests to the API pass none of it: registry.handler says which and why.
+# The pages' middleware. Requests to the API pass none of it: registry.edge.handler says which and why.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
@@ -188,7 +188,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "registry.pages.AwayMiddleware",
+    "registry.edge.pages.AwayMiddleware",
 ]
 SECURE_CSP = {
     "default-src": ["'self'"],
@@ -232,11 +232,11 @@ TEMPLATES = [
 
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = (
-    True  # registry.files: read once at the start from where they lie: there is no collectstatic to forget
+    True  # registry.edge.static_files: read once at the start from where they lie: there is no collectstatic to forget
 )
 WHITENOISE_AUTOREFRESH = False
 
-# -- Data layer (requirement D2): registry.database enforces each of these -----------------------
+# -- Data layer (requirement D2): registry.data.database enforces each of these -----------------------
 DB_POOL_MIN = whole("DB_POOL_MIN", 5, least=1)  # connections kept open
 DB_POOL_MAX = whole("DB_POOL_MAX", 20, least=1)  # connections kept for reuse
 DB_POOL_OVERFLOW = whole("DB_POOL_OVERFLOW", 10)  # opened above that in a rush, closed when given back
@@ -259,7 +259,7 @@ if (
 DATABASES = {
     "default": {
         **env.db_url_config(url("DATABASE_URL", required_url("DATABASE_URL"), "postgres", "postgresql")),
-        "ENGINE": "registry.postgresql",
+        "ENGINE": "registry.data.postgresql",
         "CONN_MAX_AGE": 0,
     }
 }
@@ -275,10 +275,10 @@ DATABASES["default"]["OPTIONS"] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15000,
 }
-ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.handler gives connections back itself
+ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.edge.handler gives connections back itself
 
 REDIS_URL = url("REDIS_URL", required_url("REDIS_URL"), *REDIS)
-# What every name in Redis begins with; empty: the database's own (registry.identity).
+# What every name in Redis begins with; empty: the database's own (registry.data.identity).
 REGISTRY_ID = os.environ.get("REGISTRY_ID", "")
 if REGISTRY_ID and not re.fullmatch(r"[a-z0-9-]{1,40}", REGISTRY_ID):
     raise ImproperlyConfigured(f"REGISTRY_ID wants up to 40 of a-z, 0-9 and -, got {REGISTRY_ID!r}")
@@ -286,7 +286,7 @@ LIVE_REDIS_URL = url("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_UR
 RQ_REDIS_URL = url("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL), *REDIS)
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "registry.channels.OwnLayer",
+        "BACKEND": "registry.data.channels.OwnLayer",
         "CONFIG": {"hosts": [LIVE_REDIS_URL]},
     }
 }

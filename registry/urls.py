@@ -7,9 +7,9 @@ from payments import page_urls
 from payments import urls as payments
 from queueing import page_urls as queue_pages
 from queueing import urls as queueing
-from registry import audit_views, files, status  # noqa: F401 - audit_views: ninja's routes
-from registry.api import api
-from registry.handler import lean
+from registry.edge import static_files, status
+from registry.edge.api import api
+from registry.edge.handler import lean
 
 
 def _lean(patterns: list) -> list:
@@ -22,7 +22,7 @@ def _lean(patterns: list) -> list:
 urlpatterns = [
     *payments.hot,
     *queueing.urlpatterns,
-    path("static/<path:path>", files.static),
+    path("static/<path:path>", static_files.static),
     path("health", status.health),
     path("health/live", status.live),
     path("health/ready", status.ready),

@@ -25,8 +25,10 @@ from django.test.utils import setup_databases, teardown_databases
 from payments.dispatch import Dispatch
 from queueing import spill
 from queueing.drain import Drain
-from registry import access, database, live, reach, refusals, serve
+from registry.data import database, live, reach, refusals
 from registry.models import Tenant
+from registry.servers import serve
+from registry.tenants import access
 from tests import secrecy
 from tests.bed import HttpProcessor
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant

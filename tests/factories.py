@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor, Stream
 from payments.states import OPEN, QUEUED, SUCCEEDED, Status
-from registry import database
+from registry.data import database
 from registry.models import Membership, Tenant
-from registry.sealing import seal
+from registry.tenants.encryption import seal
 
 _number = count(1)
 # Threads of the tests' own, whose connections stay open: a new one for each row would cost more than most tests do.

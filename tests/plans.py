@@ -13,7 +13,7 @@ import psycopg
 from django.db import connection
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
-from registry import arrays
+from registry.data import arrays
 
 TENANT = 900_001  # owner of all rows
 ROWS = 10_000  # of every table

@@ -11,7 +11,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.contrib.sessions.backends.base import SessionBase
 from django.core import signing
 
-from registry import access, sealing
+from registry.tenants import access, encryption
 from tests.secret_forms import around
 
 LEAST = 8  # characters; a shorter one is a word that stands everywhere
@@ -91,7 +91,7 @@ def _noting(owner: Any, name: str, noted: Callable[..., None]) -> Any:
 
 def _noting_sealed() -> Any:
     """Keys of processors and secrets of webhooks pass through the cipher that seals them."""
-    real = sealing._cipher
+    real = encryption._cipher
 
     class Noting:
         def __init__(self, key: str) -> None:
@@ -106,7 +106,7 @@ def _noting_sealed() -> Any:
             _note_deep(msgspec.json.decode(found))
             return found
 
-    return patch.object(sealing, "_cipher", Noting)
+    return patch.object(encryption, "_cipher", Noting)
 
 
 def _note_deep(value: Any) -> None:

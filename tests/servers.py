@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from django.db import connection
 
-from registry import database, embedded, reach
+from registry.data import database, reach
+from registry.servers import embedded
 
 
 def cut_all() -> int:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from payments import intake
 from payments.models import Processor
 from payments.states import Status
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread

@@ -18,9 +18,9 @@ from django.core.management import call_command, get_commands, load_command_clas
 
 import bench.__main__ as benchmarks
 from payments.states import FAILED, SUCCEEDED
-from registry import access, audit_chain
+from registry.data.loop import sync_twin
 from registry.models import Tenant
-from registry.sync import sync_twin
+from registry.tenants import access, audit_chain
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment, make_processor, make_stripe, make_tenant

@@ -24,8 +24,8 @@ from django_migration_linter import MigrationLinter
 
 from payments.refunds.states import CLOSED, REFUND_ARROWS, REFUND_LOOKS, RefundStatus
 from payments.states import ARROWS, LOOKS, OPEN, TERMINAL, Status, sources_of
-from registry import database
-from registry.api import api
+from registry.data import database
+from registry.edge.api import api
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("registry", "queueing", "payments")  # each may import those before it
@@ -102,7 +102,7 @@ def loaded_imports(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found = list(imports(ast.Module([node], [])))
             names = {name.rpartition(".")[0] for name in found}
-            # `from registry import live` needs registry.live; the package itself is empty
+            # `from registry import live` needs registry.data.live; the package itself is empty
             yield from (name for name in found if name.count(".") or name not in names)
 
 
@@ -276,7 +276,7 @@ def test_every_setting_is_in_the_docs_and_nothing_else():
     read = set()
     for room in ROOMS:
         for path, tree in sources(room).items():
-            if path.startswith(("registry/settings", "registry/status", "registry/parts", "registry/supervisor")):
+            if path.startswith(("registry/settings", "registry/edge/status", "registry/servers/child", "registry/servers/supervisor")):
                 read |= set(variables_read(tree))
     rows = (PROJECT / "docs" / "settings.md").read_text().splitlines()
     documented = {found[1] for row in rows if (found := re.match(r"\| `([A-Z_]+)` \| .+ \| .+ \|$", row))}

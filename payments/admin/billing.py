@@ -12,7 +12,7 @@ from payments.models import Invitation, Plan, SignUp, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.templatetags.billing import price
 from registry.models import Tenant
-from registry.operators.guard import Reasoned, guarded, moves
+from registry.operators.confirm import Reasoned, guarded, moves
 from registry.operators.lists import TenantFilter, exact, link_to, pill
 from registry.operators.scope import SUPERUSERS, TenantScoped
 

@@ -12,7 +12,7 @@ from payments import deadletters
 from payments.admin.lists import Searchable, WithPayment
 from payments.deadletters import BookedAsExternal
 from payments.models import DeadLetter
-from registry.operators.guard import Done, Order, guarded
+from registry.operators.confirm import Done, Order, guarded
 from registry.operators.lists import (
     CappedPaginator,
     TenantFilter,

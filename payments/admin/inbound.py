@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from payments.admin.lists import HotList, ProcessorFilter, WithPayment
 from payments.models import InboundEvent, Processor
 from payments.webhooks import inbound_desk
-from registry.operators.guard import Done, Order, guarded
+from registry.operators.confirm import Done, Order, guarded
 from registry.operators.lists import OneTenantFilter, exact, pill, since
 from registry.operators.scope import TenantScoped
 

@@ -17,7 +17,7 @@ from payments.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
 from payments.webhooks import outbound
 from payments.webhooks.readings import state_of
 from registry.admin import BELONGINGS, Belonging, rows_by_tenant
-from registry.operators.guard import Done, Order, guarded, moves
+from registry.operators.confirm import Done, Order, guarded, moves
 from registry.operators.lists import OneTenantFilter, TenantFilter, exact, link_to, pill, since
 from registry.operators.scope import TenantScoped
 

@@ -16,7 +16,6 @@ from payments.admin.refunds import refund_view, returns
 from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
 from payments.states import TERMINAL
 from payments.templatetags.payments import OUTCOMES
-from registry.access import live_token
 from registry.models import Tenant
 from registry.operators.lists import (
     OneTenantFilter,
@@ -27,6 +26,7 @@ from registry.operators.lists import (
     shortened,
     since,
 )
+from registry.tenants.access import live_token
 
 HISTORY = 200  # attempts, events, ledger lines on a payment's page; none has more without being broken
 

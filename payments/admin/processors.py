@@ -15,7 +15,7 @@ from payments.admin.rehearsal import Rehearsing
 from payments.models import Endpoint, Payment, Processor
 from payments.templatetags.payments import BREAKERS
 from registry.errors import Problem
-from registry.operators.guard import Reasoned, ReasonedForm, guarded, moves
+from registry.operators.confirm import Reasoned, ReasonedForm, guarded, moves
 from registry.operators.lists import (
     Attaching,
     TenantFilter,
@@ -24,7 +24,7 @@ from registry.operators.lists import (
     pill,
 )
 from registry.operators.scope import SUPERUSERS, TenantScoped
-from registry.sealing import Sealed
+from registry.tenants.encryption import Sealed
 
 SECRET = {"size": 60, "autocomplete": "new-password"}
 

@@ -16,7 +16,7 @@ from payments.processors.base import Unanswered
 from payments.reconciliation import differences
 from payments.reconciliation.differences import NotBookable
 from payments.states import SUCCEEDED
-from registry.operators.guard import Done, Order, guarded
+from registry.operators.confirm import Done, Order, guarded
 from registry.operators.lists import CappedPaginator, TenantFilter, exact, link_to, pill, shortened, since
 from registry.operators.scope import TenantScoped
 

@@ -19,7 +19,7 @@ from payments.refunds.disputes import OVER, rank
 from payments.refunds.owing import left_of
 from payments.refunds.states import REFUND_LOOKS, RefundStatus
 from registry.errors import Problem
-from registry.operators.guard import Done, Order, guarded
+from registry.operators.confirm import Done, Order, guarded
 from registry.operators.lists import OneTenantFilter, exact, pill, since
 from registry.operators.scope import OPERATE, TenantScoped, scope_of
 

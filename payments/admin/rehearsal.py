@@ -13,10 +13,10 @@ from django.urls import path, reverse
 from payments import activation, rehearsal
 from payments.money import decimal_text
 from payments.rehearsal import WAITS, Rehearsal, Rule, Side
+from registry.edge.typed_numbers import WholeNumberField
 from registry.errors import Problem
 from registry.models import Tenant
 from registry.operators.scope import OWN, TenantScoped, scope_of
-from registry.typed_numbers import WholeNumberField
 
 
 class RulesForm(forms.Form):

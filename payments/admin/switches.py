@@ -11,12 +11,12 @@ from django.utils.safestring import SafeString
 from payments import inline
 from payments.refunds import inline as refunds_inline
 from queueing.models import SILENT_AFTER, Worker
-from registry import audit
 from registry.admin import TenantAdmin
 from registry.models import Flag, Tenant
-from registry.operators.guard import Done, Order, Perform, Reasoned, guarded
+from registry.operators.confirm import Done, Order, Perform, Reasoned, guarded
 from registry.operators.lists import pill
 from registry.operators.scope import SUPERUSERS, TenantScoped
+from registry.tenants import audit
 
 TENANTS_NAMED = 5  # in the list
 PAYMENT, REFUND = f"inline.{inline.OPERATION}", f"inline.{refunds_inline.OPERATION}"

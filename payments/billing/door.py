@@ -14,9 +14,9 @@ from payments.billing import platform
 from payments.models import Subscription
 from payments.webhooks.inbound_door import read_head
 from payments.webhooks.inbound_signature import HEADER, NOBODYS, WronglySigned, read_signature, verify
-from registry.api import api
+from registry.edge.api import api
+from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
-from registry.handler import lean
 
 LARGEST = 1024 * 1024  # bytes of a body
 OURS = ("customer.subscription.", "invoice.", "checkout.session.")

@@ -18,8 +18,8 @@ from payments.billing.errors import LinkWorthless, StepRefused
 from payments.billing.signup import check_person
 from payments.models import Invitation
 from payments.models.billing import INVITED_FOR
-from registry import audit
 from registry.models import Membership, Tenant
+from registry.tenants import audit
 
 SALT = "invitation"
 AT_MOST = 50  # open invitations of a tenant

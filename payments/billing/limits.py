@@ -6,10 +6,10 @@ from ipaddress import IPv6Network, ip_address
 from django.http import HttpRequest
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
 
-from registry import rates
+from registry.data import rates
+from registry.data.loop import sync_twin
+from registry.edge.proxies import plain
 from registry.errors import TooManyRequests
-from registry.proxies import plain
-from registry.sync import sync_twin
 
 SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # a class of students behind one address, and no more
 CHANGES: RateLimitItem = RateLimitItemPerMinute(60)  # forms of the later steps
@@ -18,7 +18,7 @@ LETTERS: RateLimitItem = RateLimitItemPerDay(50)  # of one tenant, to people who
 
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
-    """One more of `what` from the caller's address, as registry.proxies found it. Raises TooManyRequests (429)."""
+    """One more of `what` from the caller's address, as registry.edge.proxies found it. Raises TooManyRequests (429)."""
     await count_by(_home_of(request.META.get("REMOTE_ADDR", "")), item, what)
 
 

@@ -13,10 +13,10 @@ from payments.billing.errors import BillingAway, NotReady
 from payments.errors import PaymentError
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
-from registry import audit
+from registry.edge.pages import PageRequest, known, page
+from registry.edge.viewer import SUPERUSER, Visitor
 from registry.models import Membership, Tenant
-from registry.pages import PageRequest, known, page
-from registry.visitors import SUPERUSER, Visitor
+from registry.tenants import audit
 
 MAY_OWN = frozenset({Membership.Role.OWNER, SUPERUSER})
 LONGEST_REASON = 500  # characters, as in the admin

@@ -20,7 +20,7 @@ from payments.billing import subscriptions
 from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff
 from payments.models import Plan, Subscription
 from payments.processors.stripe_client import CONNECT_TIMEOUT, SEND_TIMEOUT
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 
 log = logging.getLogger(__name__)

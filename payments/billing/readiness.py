@@ -21,10 +21,12 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Order, Result
 from payments.processors.stripe_client import Clients, Unusable
 from queueing import spill
-from registry import audit, database, gates
+from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Membership, Tenant
-from registry.sealing import Sealed
+from registry.tenants import audit
+from registry.tenants.encryption import Sealed
+from registry.tenants.go_live import GATES
 
 PROBE_WITHIN = 5.0  # seconds for a processor to answer whether it knows our key
 PLAY = "sandbox"  # the kind that moves no money
@@ -207,4 +209,4 @@ CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [
     ("books", "Clean books", _books),
 ]
 
-gates.GATES.append(go_live)
+GATES.append(go_live)

@@ -18,9 +18,9 @@ from payments import accounts
 from payments.billing import subscriptions
 from payments.billing.errors import StepRefused
 from payments.models import Plan, SignUp
-from registry import access, audit
 from registry.currencies import CURRENCIES
 from registry.models import SLUG, Membership, Tenant
+from registry.tenants import access, audit
 
 Step = SignUp.Step
 STEPS = list(Step)

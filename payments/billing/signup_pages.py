@@ -16,11 +16,11 @@ from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff, 
 from payments.billing.signup import Details, Step
 from payments.errors import LiveTenant
 from payments.models import Plan, SignUp, Subscription
-from registry import keys
+from registry.edge.pages import PageRequest, address_of, page
+from registry.edge.unique import is_empty
 from registry.errors import TooManyRequests
 from registry.models import ApiKey, Membership
-from registry.pages import PageRequest, address_of, page
-from registry.unique import is_empty
+from registry.tenants import keys
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 

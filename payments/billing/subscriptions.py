@@ -11,9 +11,10 @@ from django_async_backend.db.transaction import async_atomic
 from payments.billing import dunning, mail
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
-from registry import audit, database
-from registry.fresh import Fresh
+from registry.data import database
+from registry.data.fresh import Fresh
 from registry.models import Tenant
+from registry.tenants import audit
 
 HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # a plan that is taken again stays as it is
 ACTOR = "billing"  # in the audit trail, where nobody pressed a button

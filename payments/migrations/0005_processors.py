@@ -63,6 +63,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="processor",
             name="secrets",
-            field=models.BinaryField(help_text="keys, sealed: registry.sealing", null=True),
+            field=models.BinaryField(help_text="keys, sealed: registry.tenants.encryption", null=True),
         ),
     ]

@@ -207,7 +207,7 @@ class Migration(migrations.Migration):
                     "position",
                     models.BigIntegerField(help_text="number of the stream's latest event that was looked at for it"),
                 ),
-                ("secrets", models.BinaryField(help_text="what signs, sealed: registry.sealing")),
+                ("secrets", models.BinaryField(help_text="what signs, sealed: registry.tenants.encryption")),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("changed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("deleted_at", models.DateTimeField(null=True)),

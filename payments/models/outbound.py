@@ -36,7 +36,7 @@ class WebhookEndpoint(AsyncModelMixin, models.Model):
     failing_since = models.DateTimeField(null=True, help_text="nothing was taken since")
     rest_until = models.DateTimeField(null=True, help_text="it asked to be left alone until then (Retry-After)")
     position = models.BigIntegerField(help_text="number of the stream's latest event that was looked at for it")
-    secrets = models.BinaryField(editable=False, help_text="what signs, sealed: registry.sealing")
+    secrets = models.BinaryField(editable=False, help_text="what signs, sealed: registry.tenants.encryption")
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
     deleted_at = models.DateTimeField(null=True)

@@ -43,7 +43,7 @@ class Processor(AsyncModelMixin, models.Model):
     )
     fee = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="share of the amount: 0.05 is 5 %")
     options = models.JSONField(default=dict, blank=True)
-    secrets = models.BinaryField(null=True, editable=False, help_text="keys, sealed: registry.sealing")
+    secrets = models.BinaryField(null=True, editable=False, help_text="keys, sealed: registry.tenants.encryption")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

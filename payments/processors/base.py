@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from registry.sealing import unseal
+from registry.tenants.encryption import unseal
 
 AMOUNT_DIFFERS = (
     "amount_differs"  # code of an UNKNOWN: it took money, but not what it was asked for; no question changes that
@@ -115,7 +115,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> dict[str, Any]:
-        """Its keys, in the clear for as long as they are used. Raises registry.sealing.Sealed."""
+        """Its keys, in the clear for as long as they are used. Raises registry.tenants.encryption.Sealed."""
         return unseal(self.sealed, place=f"processor {self.id}")
 
     @property

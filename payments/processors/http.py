@@ -5,8 +5,8 @@ from typing import ClassVar, Self
 
 from payments.money import decimal_text
 from payments.processors.base import Account, Health, Order, Outcome, Result
-from registry.api import iso
-from registry.http_client import Client, HttpError, NotSent
+from registry.edge.api import iso
+from registry.http.client import Client, HttpError, NotSent
 
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds

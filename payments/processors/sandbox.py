@@ -15,11 +15,11 @@ from uuid import UUID
 import msgspec
 
 from payments.processors.base import Account, Debt, Health, Order, Outcome, Record, Result, Unanswered
-from registry import database
-from registry.batching import Batcher
+from registry.data import database
+from registry.data.batching import Batcher
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parent.parent / "sql" / "sandbox.sql")
+SQL = database.statements(Path(__file__).parents[1] / "sql" / "sandbox.sql")
 
 ANSWER_TIMEOUT = 6.0  # seconds that the caller waits; as for processors of kind http
 RECORDS = 1000  # bookings per page of its books

@@ -30,7 +30,7 @@ from payments.processors.stripe_answers import TROUBLE, failure, is_replay, labe
 from payments.processors.stripe_client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
 from payments.processors.stripe_news import dispute_news, refund_news, refunds_of_charge
 from payments.processors.stripe_refunds import give_back, look_up_given_back
-from registry.api import iso
+from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
 CLOCKS_APART = timedelta(minutes=5)  # how far Stripe's clock, by which intents are listed, may be behind ours

@@ -9,7 +9,7 @@ from payments.processors.base import AMOUNT_DIFFERS, Account, Order, Outcome, Re
 from payments.processors.stripe_amounts import from_stripe
 from payments.processors.stripe_client import Unusable
 from registry.errors import Problem
-from registry.sealing import Sealed
+from registry.tenants.encryption import Sealed
 
 LONGEST_RETRY_AFTER = 60.0  # seconds
 # The request was refused for the account's sake: another payment would be, too, until somebody puts that right.

@@ -36,7 +36,7 @@ class Clients:
             await client.close_async()  # type: ignore[no-untyped-call]
 
     def of(self, account: Account) -> stripe.StripeClient:
-        """Raises Unusable, registry.sealing.Sealed."""
+        """Raises Unusable, registry.tenants.encryption.Sealed."""
         key = usable_key(account)
         client = self._clients.get((account.url, key))
         if client is None:

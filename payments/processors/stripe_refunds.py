@@ -11,7 +11,7 @@ from payments.processors.base import Account, Debt, Outcome, Result
 from payments.processors.stripe_amounts import to_stripe
 from payments.processors.stripe_answers import TROUBLE, failure, labels
 from payments.processors.stripe_client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
-from registry.api import iso
+from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
 PAGE = 100  # refunds per list request

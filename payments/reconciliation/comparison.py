@@ -22,7 +22,8 @@ from payments.processors.base import Account, Processor, Record, Result, ShowsBo
 from payments.reconciliation import verdicts
 from payments.reconciliation.verdicts import Finding, Ours, judge, missing_there, names
 from payments.routing import Atlas
-from registry import database, telemetry
+from registry import telemetry
+from registry.data import database
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

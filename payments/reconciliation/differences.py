@@ -21,8 +21,9 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks
 from payments.reconciliation import comparison, verdicts
 from payments.states import CANCELED, FAILED, SUCCEEDED
-from registry import audit, database, live
-from registry.sync import sync_twin
+from registry.data import database, live
+from registry.data.loop import sync_twin
+from registry.tenants import audit
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "differences.sql")
 

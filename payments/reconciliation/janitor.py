@@ -20,7 +20,8 @@ from payments.processors.base import Account, Debt, GivesBack, Order, Outcome, P
 from payments.reconciliation.comparison import accounts_of, shuffled
 from payments.refunds import stopped as stopped_refunds
 from payments.states import REQUIRES_ACTION
-from registry import database, telemetry
+from registry import telemetry
+from registry.data import database
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "janitor.sql")

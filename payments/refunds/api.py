@@ -16,11 +16,11 @@ from payments.refunds import debts, inline
 from payments.requests import Amount, decode
 from payments.views import payment_id
 from payments.waiting import preferred_wait, with_headers
-from registry import faults, live, reach
-from registry.access import authorize
-from registry.api import api, json_response, read
+from registry.data import faults, live, reach
+from registry.edge.api import api, json_response, read
+from registry.edge.handler import until_disconnect
 from registry.errors import Invalid
-from registry.handler import until_disconnect
+from registry.tenants.access import authorize
 
 
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

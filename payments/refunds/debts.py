@@ -21,11 +21,11 @@ from payments.processors.news import RefundNews
 from payments.refunds.owing import SQL, Held, hold, locked, move, wake
 from payments.refunds.states import CLOSED, FAILED, OWED, RETURNED
 from payments.states import SUCCEEDED
-from registry import database, live
-from registry.api import iso
+from registry.data import database, live
+from registry.data.loop import sync_twin
+from registry.edge.api import iso
+from registry.edge.unique import check_key
 from registry.errors import Invalid
-from registry.sync import sync_twin
-from registry.unique import check_key
 
 MOST = 1000  # refunds of one payment: more are nobody's intention, and all of them are shown together
 LONGEST_REASON = 500  # characters

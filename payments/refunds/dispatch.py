@@ -34,9 +34,10 @@ from payments.refunds.states import CLOSED, OWED, PROCESSING, UNCERTAIN
 from payments.routing import Atlas
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
-from registry import database, live, telemetry
-from registry.arrays import Bigints, Texts, unless_empty
-from registry.batching import Batcher
+from registry import telemetry
+from registry.data import database, live
+from registry.data.arrays import Bigints, Texts, unless_empty
+from registry.data.batching import Batcher
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "refunds.sql")

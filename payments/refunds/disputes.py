@@ -14,7 +14,7 @@ from payments.money import decimal_text
 from payments.processors.news import DisputeNews
 from payments.refunds.owing import Held, hold, locked, move
 from payments.states import SUCCEEDED
-from registry import database, live
+from registry.data import database, live
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "disputes.sql")
 

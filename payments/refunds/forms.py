@@ -11,9 +11,9 @@ from payments.errors import DifferentContent
 from payments.models import Payment
 from payments.refunds import debts
 from payments.refunds.owing import connection_of_transaction, left_of
-from registry import audit
+from registry.data.loop import sync_twin
 from registry.errors import Problem
-from registry.sync import sync_twin
+from registry.tenants import audit
 
 LONGEST_REASON = 500  # characters, as everywhere in the audit trail
 

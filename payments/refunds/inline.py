@@ -14,8 +14,8 @@ from payments.refunds.decisions import Claim
 from payments.refunds.dispatch import REFUNDS, SQL, RefundDispatch
 from payments.routing import SYNC_EVERY
 from queueing.drain import GRACE
-from registry import database
-from registry.sync import endings
+from registry.data import database
+from registry.data.loop import endings
 
 log = logging.getLogger(__name__)
 

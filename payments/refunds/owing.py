@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from payments import events
 from payments.models import LedgerEntry
 from payments.states import SUCCEEDED
-from registry import database, live
+from registry.data import database, live
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "refunds.sql")

@@ -13,9 +13,9 @@ from payments.money import decimal_text
 from payments.refunds import forms
 from payments.refunds.debts import gives_back
 from payments.refunds.owing import left_of
+from registry.edge.pages import PageRequest, known, page
+from registry.edge.viewer import MAY_ACT, Visitor
 from registry.errors import Problem
-from registry.pages import PageRequest, known, page
-from registry.visitors import MAY_ACT, Visitor
 
 
 @page("GET", "HEAD", "POST")

@@ -9,8 +9,9 @@ from psycopg import AsyncConnection
 from payments.refunds.debts import CLOSED_HERE
 from payments.refunds.owing import SQL, connection_of_transaction, hold, move, wake
 from payments.refunds.states import FAILED
-from registry import audit, database, live
-from registry.sync import sync_twin
+from registry.data import database, live
+from registry.data.loop import sync_twin
+from registry.tenants import audit
 
 STILL_STOPPED = f"{SQL['stopped']} FOR UPDATE OF r"
 

@@ -12,7 +12,7 @@ from payments.processors.base import Account
 from payments.processors.news import Subject
 from payments.reconciliation.verdicts import external_id
 from payments.refunds.owing import SQL
-from registry import database
+from registry.data import database
 
 
 async def payment_of(account: Account, subject: Subject, refund_id: UUID | None = None) -> UUID | None:

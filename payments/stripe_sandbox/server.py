@@ -9,7 +9,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from payments.stripe_sandbox.app import Sandbox
-from registry.protocol import BoundedProtocol
+from registry.edge.protocol import BoundedProtocol
 
 STOP_TIMEOUT = 1.0  # seconds that requests under way have left
 

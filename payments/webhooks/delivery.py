@@ -18,21 +18,13 @@ from payments.webhooks.lanes import FIRST, MOST, Lanes
 from payments.webhooks.retries import GONE, REST_AT_MOST, retry_after, wait_before
 from payments.webhooks.signing import Secrets
 from queueing.work import WorkTable, register
-from registry import database, telemetry
-from registry.arrays import Bigints, Texts, unless_empty
-from registry.batching import Batcher
+from registry import telemetry
+from registry.data import database
+from registry.data.arrays import Bigints, Texts, unless_empty
+from registry.data.batching import Batcher
 from registry.errors import Problem, Unavailable
-from registry.http_client import (
-    Answer,
-    AnswerTimeout,
-    BadAddress,
-    BadAnswer,
-    Client,
-    Disconnected,
-    HttpError,
-    NotSent,
-)
-from registry.outside import Outside, parted
+from registry.http.client import Answer, AnswerTimeout, BadAddress, BadAnswer, Client, Disconnected, HttpError, NotSent
+from registry.http.ssrf import Outside, parted
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")

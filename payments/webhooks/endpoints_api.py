@@ -14,10 +14,11 @@ from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.openapi import PAGE, described
 from payments.views import moment, whole, word
 from payments.webhooks import outbound, readings
-from registry import audit, parameters
-from registry.access import Principal, authorize
-from registry.api import api, json_response, read
+from registry.edge import parameters
+from registry.edge.api import api, json_response, read
 from registry.errors import Invalid
+from registry.tenants import audit
+from registry.tenants.access import Principal, authorize
 
 PAGE_AT_MOST = 200
 TAG = ["webhooks"]

@@ -16,9 +16,9 @@ import msgspec
 from payments.events import status_body
 from payments.money import decimal_text
 from payments.webhooks.event_types import wants
-from registry import database
-from registry.api import ENCODER, iso
-from registry.arrays import Bigints, Texts, Uuids
+from registry.data import database
+from registry.data.arrays import Bigints, Texts, Uuids
+from registry.edge.api import ENCODER, iso
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")
 

@@ -31,9 +31,10 @@ from payments.webhooks.inbound_door import QUEUE, SQL
 from payments.webhooks.inbound_payments import is_known
 from queueing.drain import TENANT_ROOM
 from queueing.work import WorkTable, register
-from registry import database, faults, telemetry
-from registry.arrays import Bigints, Texts, unless_empty
-from registry.batching import Batcher, Family
+from registry import telemetry
+from registry.data import database, faults
+from registry.data.arrays import Bigints, Texts, unless_empty
+from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.webhooks.inbound_door import QUEUE, SQL
 from queueing import waking
-from registry import audit, database
-from registry.sync import sync_twin
+from registry.data import database
+from registry.data.loop import sync_twin
+from registry.tenants import audit
 
 KEPT_DAYS = 90  # Stripe shows events for 30; disputes are argued about for longer
 SLICE = 1000  # events removed per commit

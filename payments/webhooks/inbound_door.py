@@ -15,12 +15,13 @@ from msgspec import Meta
 from payments.errors import PaymentError
 from payments.webhooks.inbound_signature import NOBODYS, Signature, WronglySigned, verify
 from queueing import waking
-from registry import database, reach, telemetry
-from registry.arrays import Bigints, Blobs, Texts
-from registry.batching import Batcher
+from registry import telemetry
+from registry.data import database, reach
+from registry.data.arrays import Bigints, Blobs, Texts
+from registry.data.batching import Batcher
+from registry.data.fresh import Fresh
 from registry.errors import Unavailable
-from registry.fresh import Fresh
-from registry.sealing import Sealed, unseal
+from registry.tenants.encryption import Sealed, unseal
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "inbound.sql")

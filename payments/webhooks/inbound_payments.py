@@ -12,7 +12,7 @@ from payments.processors.base import Order, Processor, Result
 from payments.states import PROCESSING, REQUIRES_ACTION, UNCERTAIN
 from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing, label_of
 from payments.webhooks.inbound_door import SQL
-from registry import database
+from registry.data import database
 
 NEWS = "The processor has news of it"  # for the timeline, which the payer reads
 NOT_OURS = Effect("not ours")

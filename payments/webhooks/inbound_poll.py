@@ -19,7 +19,7 @@ from payments.processors.stripe_answers import TROUBLE, failure
 from payments.processors.stripe_client import Clients
 from payments.routing import Atlas
 from payments.webhooks.inbound_door import SQL, Arrival, NoEvent, read_head, receive
-from registry import database
+from registry.data import database
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

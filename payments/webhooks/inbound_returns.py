@@ -12,7 +12,7 @@ from payments.refunds import debts, disputes
 from payments.refunds.subjects import payment_of
 from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing
 from payments.webhooks.inbound_payments import is_known, subject_of
-from registry import live
+from registry.data import live
 
 NOT_OURS = Effect("not ours")
 

@@ -4,9 +4,9 @@ from django.http import HttpRequest, HttpResponse
 
 from payments.webhooks.inbound_door import Arrival, admitted, kept, read_head, receive
 from payments.webhooks.inbound_signature import HEADER, read_signature
-from registry.api import api
+from registry.edge.api import api
+from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
-from registry.handler import lean
 
 # Bytes of a body. Events are some kilobytes; the largest that Stripe describes are a few hundred. Not a setting: whoever
 # sends the events decides their size, not whoever runs this service.

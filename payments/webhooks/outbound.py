@@ -19,11 +19,12 @@ from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import fanout
 from payments.webhooks.event_types import DISABLED, TEST, read_filters
 from payments.webhooks.signing import Secrets
-from registry import audit, database
+from registry.data import database
+from registry.data.loop import sync_twin
 from registry.errors import Invalid
+from registry.http.ssrf import checked
 from registry.models import Tenant
-from registry.outside import checked
-from registry.sync import sync_twin
+from registry.tenants import audit
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")

@@ -9,9 +9,9 @@ from payments.webhooks import outbound
 from queueing.console_actions import asked
 from queueing.guarded import Order, guarded
 from queueing.templatetags.queues import address
+from registry.edge.pages import PageRequest
+from registry.edge.viewer import Visitor
 from registry.errors import Problem
-from registry.pages import PageRequest
-from registry.visitors import Visitor
 
 SHOWN_ONCE = "The secret is {secret} – copy it now: it is kept sealed and is not shown again."
 SELECTED = 100  # deliveries of one replay by hand

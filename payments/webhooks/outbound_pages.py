@@ -16,12 +16,12 @@ from payments.webhooks.event_types import TYPES
 from payments.webhooks.signing import Secrets, new_secret
 from queueing.console_actions import asked
 from queueing.templatetags.queues import address
+from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
+from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Invalid, Problem
-from registry.http_client import BadAddress
+from registry.http.client import BadAddress
 from registry.models import Tenant
-from registry.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
-from registry.sealing import Sealed
-from registry.visitors import Visitor, visitor_of
+from registry.tenants.encryption import Sealed
 
 ROWS = 25  # deliveries per page
 KIT_WITHIN = 90.0  # seconds for all checks of the kit together

@@ -11,8 +11,8 @@ from django.db.models import F
 
 from payments.errors import UnknownDelivery
 from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from registry import database
-from registry.api import iso
+from registry.data import database
+from registry.edge.api import iso
 from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")

@@ -9,7 +9,7 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
-from registry import sealing
+from registry.tenants import encryption
 
 BYTES = 32  # of a secret; the specification wants 24 to 64
 BOTH_SIGN = timedelta(hours=24)  # a secret that was replaced signs on for that long
@@ -32,12 +32,12 @@ class Secrets:
 
     @classmethod
     def unsealed(cls, sealed: bytes | memoryview, *, place: str) -> "Secrets":
-        entries: list[dict[str, Any]] = sealing.unseal(sealed, place=place).get("secrets", [])
+        entries: list[dict[str, Any]] = encryption.unseal(sealed, place=place).get("secrets", [])
         return cls(tuple((e["secret"], _moment(e["until"])) for e in entries))
 
     def sealed(self, *, place: str) -> bytes:
         entries = [{"secret": text, "until": until.timestamp() if until else None} for text, until in self.held]
-        return sealing.seal({"secrets": entries}, place=place)
+        return encryption.seal({"secrets": entries}, place=place)
 
     def rotated(self, now: datetime) -> "Secrets":
         """A new one first; the one before signs for BOTH_SIGN more."""

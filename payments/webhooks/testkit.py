@@ -12,9 +12,9 @@ from payments.webhooks import signing
 from payments.webhooks.delivery import HEADERS, READ_MOST
 from payments.webhooks.fanout import message_body, new_message_id
 from payments.webhooks.signing import new_secret
-from registry.api import iso
-from registry.http_client import Answer, Client, HttpError
-from registry.outside import Outside, parted
+from registry.edge.api import iso
+from registry.http.client import Answer, Client, HttpError
+from registry.http.ssrf import Outside, parted
 
 ANSWER_WITHIN = 5.0  # seconds; a good receiver notes the message, answers, and works afterwards
 WAIT = 15.0  # seconds that a delivery waits

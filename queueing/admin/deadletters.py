@@ -14,12 +14,12 @@ from queueing.admin.queues import console_link
 from queueing.broker import dead
 from queueing.broker.models import DeadMessage
 from queueing.templatetags.queues import group as named
-from registry import audit
+from registry.data.loop import sync_twin
 from registry.errors import Problem
-from registry.operators.guard import Done, Order, guarded, moves
+from registry.operators.confirm import Done, Order, guarded, moves
 from registry.operators.lists import CappedPaginator, OneTenantFilter, exact, pill, since
 from registry.operators.scope import TenantScoped
-from registry.sync import sync_twin
+from registry.tenants import audit
 
 
 class OpenFilter(admin.SimpleListFilter):

@@ -17,9 +17,9 @@ from queueing.broker.bury import Dead, Move
 from queueing.broker.directory import SQL
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_number
-from registry import database
-from registry.arrays import Bigints, Texts
-from registry.batching import Batcher, Family
+from registry.data import database
+from registry.data.arrays import Bigints, Texts
+from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable
 
 MAX_ROWS = 5000  # acks per statement

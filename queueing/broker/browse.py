@@ -19,7 +19,7 @@ from queueing.broker import directory
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_name
-from registry import database
+from registry.data import database
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "browse.sql")
 

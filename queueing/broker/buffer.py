@@ -20,7 +20,7 @@ from queueing import spill
 from queueing.broker import crypto, directory, maintenance, push
 from queueing.broker.names import new_id
 from queueing.broker.push import Item, Pushed
-from registry import faults, reach
+from registry.data import faults, reach
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

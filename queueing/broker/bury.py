@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from queueing.broker import traffic
 from queueing.broker.directory import SQL
-from registry import database
+from registry.data import database
 
 if TYPE_CHECKING:
     from queueing.broker.pop import Row

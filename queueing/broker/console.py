@@ -12,7 +12,7 @@ import msgspec
 from queueing.broker import crypto, options
 from queueing.broker.errors import UnknownMessage, UnknownQueue
 from queueing.broker.names import partition_name
-from registry import database
+from registry.data import database
 from registry.errors import NotFound
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "console.sql")

@@ -10,7 +10,7 @@ from queueing.broker import bury, crypto, directory, parking, push, traffic
 from queueing.broker.errors import UnknownDeadLetter, UnknownGroup, UnknownMessage
 from queueing.broker.names import partition_name, partition_number
 from queueing.broker.push import Item
-from registry import database
+from registry.data import database
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "dead.sql")

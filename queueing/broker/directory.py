@@ -12,8 +12,8 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker.models import QUEUE_MODE, Group
-from registry import database, reach
-from registry.batching import Batcher, Family
+from registry.data import database, reach
+from registry.data.batching import Batcher, Family
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "broker.sql")
 

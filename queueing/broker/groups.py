@@ -14,7 +14,7 @@ from queueing.broker.directory import Subscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.models import Group
 from queueing.broker.names import partition_name
-from registry import database
+from registry.data import database
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "groups.sql")
 

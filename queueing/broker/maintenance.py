@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from registry import database, reach
+from registry.data import database, reach
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "maintenance.sql")

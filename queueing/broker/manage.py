@@ -10,7 +10,7 @@ import msgspec
 from queueing.broker import directory, options, parking
 from queueing.broker.errors import BadRequest, UnknownMessage, UnknownQueue
 from queueing.broker.names import partition_name, partition_number
-from registry import database
+from registry.data import database
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "manage.sql")

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from registry import channels
+from registry.data import channels
 
 RECHECK = 1.0  # seconds between looks of somebody who is parked
 SPREAD_EVERY = 0.02  # seconds between messages to other processes; what comes meanwhile shares the next

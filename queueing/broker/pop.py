@@ -14,8 +14,8 @@ from queueing.broker import bury, crypto, directory, maintenance, parking, traff
 from queueing.broker.directory import SQL, Queue, Subscription
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name
-from registry import database
-from registry.batching import Batcher, Family
+from registry.data import database
+from registry.data.batching import Batcher, Family
 
 MAX_SLOTS = 200  # partitions per statement
 ROUNDS = 5  # of claims that came up empty because what they found had expired, slept or was buried

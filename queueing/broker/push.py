@@ -10,9 +10,9 @@ from psycopg import AsyncConnection
 from queueing.broker import crypto, directory, parking, traffic
 from queueing.broker.directory import SQL, Queue
 from queueing.broker.names import Run, partition_name
-from registry import database, reach
-from registry.arrays import Bigints, Blobs, Texts, Uuids
-from registry.batching import Batcher, Family
+from registry.data import database, reach
+from registry.data.arrays import Bigints, Blobs, Texts, Uuids
+from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable
 
 MAX_ROWS = 2000  # messages per statement

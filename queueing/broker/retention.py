@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from queueing.broker import directory
-from registry import database
+from registry.data import database
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "retention.sql")

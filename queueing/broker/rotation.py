@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from queueing.broker import crypto
-from registry import database
+from registry.data import database
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "rotation.sql")

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from queueing.broker.names import partition_name
-from registry import database
+from registry.data import database
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "statistics.sql")
 

@@ -11,7 +11,7 @@ import msgspec
 from queueing.broker.errors import UnknownMessage
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name, partition_number
-from registry import database
+from registry.data import database
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "traces.sql")
 

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from registry import database, faults, telemetry
-from registry.arrays import Bigints
+from registry import telemetry
+from registry.data import database, faults
+from registry.data.arrays import Bigints
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

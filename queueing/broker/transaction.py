@@ -13,7 +13,7 @@ from queueing.broker.ack import Ack
 from queueing.broker.directory import SQL, Queue
 from queueing.broker.names import partition_name, partition_number
 from queueing.broker.push import Item
-from registry import database
+from registry.data import database
 
 ANY_LEASE = str(UUID(int=0))
 

@@ -26,7 +26,7 @@ from queueing.spill.draining import Lane, Seen, State, Store, is_bad
 from queueing.spill.file import FileEngine
 from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
 from queueing.spill.stream import StreamEngine
-from registry.sync import endings
+from registry.data.loop import endings
 
 __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",

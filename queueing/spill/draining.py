@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from queueing.spill.record import STORED, Engine, Full, Item, Record, Verdict
-from registry import database, faults, telemetry
-from registry.batching import Batcher
+from registry import telemetry
+from registry.data import database, faults
+from registry.data.batching import Batcher
 from registry.errors import Problem, Unavailable
 
 log = logging.getLogger(__name__)

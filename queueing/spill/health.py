@@ -3,7 +3,7 @@
 from prometheus_client.core import GaugeMetricFamily
 
 from queueing import spill
-from registry import status
+from registry.edge import status
 
 
 @status.check("spill")

@@ -28,7 +28,7 @@ from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, Resp
 
 from queueing.spill.frames import pack, unpack
 from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
-from registry import identity, redis_trouble
+from registry.data import identity, redis_trouble
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)

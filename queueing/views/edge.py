@@ -13,10 +13,11 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import NAME_LENGTH
-from registry import access, nulls
-from registry.api import json_response, problem_response
+from registry.edge import nulls
+from registry.edge.api import json_response, problem_response
+from registry.edge.handler import View, by_method, lean
 from registry.errors import Invalid, Problem
-from registry.handler import View, by_method, lean
+from registry.tenants import access
 
 SHARED = {
     "Access-Control-Allow-Origin": "*",

@@ -9,7 +9,7 @@ from queueing.broker import groups, traffic
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE
 from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
-from registry.access import Principal
+from registry.tenants.access import Principal
 
 PAGE = 10_000  # partitions of a group in one answer
 YEARS = 10 * 366 * 86_400  # seconds; nothing lags longer

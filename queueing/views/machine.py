@@ -20,10 +20,12 @@ from queueing.broker import parking, statistics
 from queueing.broker.statistics import About, Depth, Range, Traffic
 from queueing.models import Worker
 from queueing.views.edge import answer, endpoint
-from registry import access, database, status
-from registry.access import Principal
+from registry.data import database
+from registry.edge import status
+from registry.edge.handler import lean
 from registry.errors import Unauthorized, Unavailable
-from registry.handler import lean
+from registry.tenants import access
+from registry.tenants.access import Principal
 
 STARTED = time.monotonic()
 DEAD_AT_MOST = 100_000  # dead letters counted for all tenants' gauge

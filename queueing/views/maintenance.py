@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from queueing.broker import buffer, maintenance
 from queueing.broker.errors import BadRequest
 from queueing.views.edge import answer, endpoint, read
-from registry.access import Principal
+from registry.tenants.access import Principal
 
 
 class MaintenanceBody(msgspec.Struct):

@@ -10,7 +10,7 @@ from queueing.broker import dead, manage, messages, traces
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE
 from queueing.views.edge import answer, check_name, endpoint, moment, read, whole
-from registry.access import Principal
+from registry.tenants.access import Principal
 
 LOOK_BACK = timedelta(hours=1)  # of a list that says no `from`
 

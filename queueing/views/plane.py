@@ -18,9 +18,9 @@ from queueing.broker.models import QUEUE_MODE, Group
 from queueing.broker.names import new_id
 from queueing.broker.push import Item
 from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
-from registry.access import Principal
-from registry.handler import until_disconnect
-from registry.unique import check_unique
+from registry.edge.handler import until_disconnect
+from registry.edge.unique import check_unique
+from registry.tenants.access import Principal
 
 WAIT, LONGEST_WAIT = 30_000, 60_000  # milliseconds of a long poll: without `timeout`, and at most
 BATCH_AT_MOST = 10_000  # messages of one pop

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from queueing.broker import browse, manage
 from queueing.broker.models import QUEUE_MODE
 from queueing.views.edge import answer, check_name, endpoint, read
-from registry.access import Principal
+from registry.tenants.access import Principal
 
 
 class ConfigureBody(msgspec.Struct):

@@ -10,8 +10,8 @@ from queueing.broker.errors import UnknownQueue
 from queueing.broker.statistics import About, Depth, Range, Traffic
 from queueing.models import Worker
 from queueing.views.edge import answer, check_name, endpoint, moment, whole
-from registry.access import Principal
 from registry.errors import Invalid
+from registry.tenants.access import Principal
 
 HOUR = timedelta(hours=1)
 PAGE = 1000  # queues or partitions in one answer at most

@@ -10,10 +10,10 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
-from registry import identity
+from registry.data import identity
+from registry.data.loop import end_loop
 from registry.errors import Problem
 from registry.models import Tenant
-from registry.sync import end_loop
 
 
 class AsyncCommand(BaseCommand):

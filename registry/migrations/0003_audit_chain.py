@@ -5,7 +5,7 @@ import django_async_backend.db.models.base
 from django.db import migrations, models
 
 # What a digest is taken of. jsonb has one text form for equal values: keys ordered, no spaces of the writer's own.
-# registry/sql/audit.sql says the same in its own words, so that a verification does not rest on this function.
+# registry/tenants/sql/audit.sql says the same in its own words, so that a verification does not rest on this function.
 CONTENT = """
 CREATE FUNCTION registry_audit_content(e registry_auditentry) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_array(e.id, e.tenant_id, e.actor, e.action, e.target, e.rows, e.reason, e.detail,

@@ -8,8 +8,8 @@ from django.contrib.auth import get_user_model
 from django.db import models
 from django.http import HttpRequest
 
+from registry.edge.typed_numbers import WholeNumberField
 from registry.models import Membership, Tenant
-from registry.typed_numbers import WholeNumberField
 
 type Roles = frozenset[str]
 READ: Roles = frozenset(Membership.Role.values)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.parts import dying_with
+from registry.servers.child import dying_with
 
 STOP_LIMIT = 5.0  # seconds from SIGTERM to SIGKILL
 SECRET_KEY = "sk_test_localstripe"

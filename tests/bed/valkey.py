@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import redis
 
-from registry import embedded
+from registry.servers import embedded
 
 type Change = Callable[[redis.Redis], Any]
 

@@ -12,7 +12,7 @@ from playwright.async_api import Page, expect
 
 from queueing.broker import maintenance, parking, traces, traffic
 from queueing.models import Group, Queue, Traffic
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry, Tenant
 from tests.browser.conftest import PICTURES, Guard, audit, picture
 from tests.conftest import Api, eventually

@@ -9,7 +9,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.states import SUCCEEDED
 from payments.webhooks.testkit import CHECKS
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry
 from tests.bed.receiver import Receiver
 from tests.bed.wire import response

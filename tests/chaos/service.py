@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import psycopg
 
-from registry import embedded
-from registry.processes import children, descendants, free_port, read_proc
+from registry.servers import embedded
+from registry.servers.processes import children, descendants, free_port, read_proc
 from tests import secret_forms
 from tests.bed import RemoteProcessor
 

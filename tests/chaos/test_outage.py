@@ -14,7 +14,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from registry.processes import holds_within
+from registry.servers.processes import holds_within
 from tests.chaos.service import TENANT, Service, running
 from tests.conftest import eventually
 
@@ -216,10 +216,10 @@ async def test_a_web_process_killed_with_payments_in_its_spill_loses_none(
 
     async with away(service):
         await asyncio.gather(*(sender.pay(session) for _ in range(40)))
-        web = service.part("registry.serve")
+        web = service.part("registry.servers.serve")
         assert web
         os.kill(web, signal.SIGKILL)
-        await eventually(lambda: service.part("registry.serve") not in (None, web))
+        await eventually(lambda: service.part("registry.servers.serve") not in (None, web))
         left = service.spilled()
     await drained(service)
     found = await in_postgres(service)

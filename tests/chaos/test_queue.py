@@ -102,10 +102,10 @@ async def test_a_web_process_killed_with_messages_in_its_spill_loses_none(servic
         await flows(traffic)
         async with away(service):
             await eventually(lambda: traffic.statuses["buffered"] > buffered_before + MORE)
-            web = service.part("registry.serve")
+            web = service.part("registry.servers.serve")
             assert web
             os.kill(web, signal.SIGKILL)
-            await eventually(lambda: service.part("registry.serve") not in (None, web))
+            await eventually(lambda: service.part("registry.servers.serve") not in (None, web))
             left = service.spilled("push")
         await flows(traffic)
 

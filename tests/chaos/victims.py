@@ -57,7 +57,7 @@ HORSE = Victim("horse", killing(Service.horse), 60)
 VICTIMS = (
     HORSE,
     Victim("worker", killing(lambda service: service.part("worker", "--slot")), 60),
-    Victim("web", killing(lambda service: service.part("registry.serve")), 45),
+    Victim("web", killing(lambda service: service.part("registry.servers.serve")), 45),
     Victim("valkey", killing(lambda service: service.valkey.pid()), 45),
     Victim("emptied valkey", flush_valkey, 30),
     Victim("postmaster", killing(lambda service: service.postgres.pid()), 60),

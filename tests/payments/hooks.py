@@ -9,9 +9,9 @@ from payments.models import Payment, WebhookAttempt, WebhookDelivery, WebhookEnd
 from payments.webhooks import fanout, outbound
 from payments.webhooks.delivery import Deliveries
 from queueing.drain import Drain
-from registry import database
+from registry.data import database
+from registry.http.ssrf import Outside
 from registry.models import Tenant
-from registry.outside import Outside
 from tests.conftest import eventually
 
 

@@ -12,9 +12,9 @@ import aiohttp
 from payments.models import Processor
 from payments.webhooks.inbound import Inbound
 from payments.webhooks.inbound_signature import sign
-from registry import database
+from registry.data import database
 from registry.models import Tenant
-from registry.sealing import seal
+from registry.tenants.encryption import seal
 from tests.factories import in_thread, make_processor
 
 SECRET = "whsec_of_the_tests"

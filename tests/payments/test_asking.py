@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 
 from payments.states import Status
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_payment, make_processor

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from registry import database
+from registry.data import database
 from tests.bed import HttpProcessor
 from tests.bed.books import read_order
 from tests.conftest import eventually

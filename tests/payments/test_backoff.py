@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from payments.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
 from payments.dispatch import NO_ROAD, Dispatch
-from registry import database
+from registry.data import database
 from tests.settling import accept, seed, tries, until_settled
 
 

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from payments.models import Payment
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api
 

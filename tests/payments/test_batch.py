@@ -10,7 +10,7 @@ import pytest
 
 from payments import views
 from payments.models import Payment
-from registry import database
+from registry.data import database
 from tests.conftest import Api
 
 

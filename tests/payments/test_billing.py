@@ -15,7 +15,7 @@ from payments.billing import chores, door, limits, platform, subscriptions
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.webhooks.inbound_signature import NOBODYS
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import eventually

@@ -13,7 +13,7 @@ from payments.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker,
 from payments.processors import http
 from payments.processors.base import Outcome, Result
 from payments.routing import Atlas
-from registry import database
+from registry.data import database
 from tests.conftest import eventually
 from tests.settling import accept, count, until, until_settled
 

@@ -20,7 +20,7 @@ from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, parking, traffic
 from queueing.spill.draining import HANDOVER_LIMIT
-from registry import database, reach, refusals
+from registry.data import database, reach, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually, make_key

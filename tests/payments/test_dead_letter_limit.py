@@ -6,7 +6,7 @@ from payments import deadletters, decisions
 from payments.models import DeadLetter
 from payments.processors import http
 from payments.states import FAILED, UNCERTAIN
-from registry import database
+from registry.data import database
 from tests.conftest import Api, at_work, eventually
 from tests.settling import accept, payment, tries, until, until_settled
 

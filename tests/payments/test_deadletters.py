@@ -7,9 +7,9 @@ import pytest
 from payments import deadletters
 from payments.models import DeadLetter, Payment, PaymentEvent, Stream
 from payments.states import FAILED, QUEUED, SUCCEEDED, UNCERTAIN
-from registry import database
+from registry.data import database
+from registry.data.loop import sync_twin
 from registry.models import AuditEntry
-from registry.sync import sync_twin
 from tests.factories import make_dead_letter, make_payment, make_processor, make_tenant
 
 

@@ -18,7 +18,7 @@ from payments.reconciliation import comparison, differences
 from payments.reconciliation.differences import NotBookable
 from payments.refunds import debts
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry
 from tests.conftest import eventually
 from tests.factories import by_hand, in_thread, make_dead_letter, make_payment, make_processor

@@ -6,7 +6,7 @@ from django.db import connection
 from payments import decisions, dispatch, routing
 from payments.states import PROCESSING, UNCERTAIN
 from queueing.drain import Drain
-from registry import database
+from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread
 from tests.settling import accept, configure, count, payment, tries, until, until_settled

@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 
 from payments.models import InboundEvent
-from registry import database, erasure
+from registry.data import database
 from registry.models import Tenant
+from registry.tenants import erasure
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe

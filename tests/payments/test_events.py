@@ -8,7 +8,7 @@ import pytest
 
 from payments import events, lifecycle
 from payments.errors import NotCancelable
-from registry import database
+from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, count, payments, tries, until_settled

@@ -15,7 +15,7 @@ from payments.reconciliation import comparison, differences
 from payments.stripe_sandbox.webhooks import payload
 from payments.webhooks.inbound import MAX_TRIES, Inbound
 from payments.webhooks.inbound_door import Arrival, read_head, receive
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import at_work

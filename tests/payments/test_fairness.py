@@ -1,6 +1,6 @@
 """A flood from one tenant, or one tenant's trouble, delays no other."""
 
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually

@@ -11,7 +11,7 @@ import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from payments.models import Payment, PaymentEvent
-from registry import database, live
+from registry.data import database, live
 from registry.models import Tenant
 from tests.conftest import Api, eventually
 

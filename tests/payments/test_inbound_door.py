@@ -9,8 +9,8 @@ import pytest
 
 from payments.webhooks.inbound_signature import sign
 from payments.webhooks.inbound_view import LARGEST
-from registry import database, reach
-from registry.fresh import STALE
+from registry.data import database, reach
+from registry.data.fresh import STALE
 from registry.models import Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread

@@ -8,7 +8,7 @@ import pytest
 
 from payments.webhooks.inbound import Inbound
 from queueing.drain import Drain
-from registry import database
+from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe

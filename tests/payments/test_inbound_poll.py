@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from payments.models import Processor
 from payments.webhooks import inbound_poll
-from registry import database
+from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import eventually
 from tests.factories import in_thread

@@ -20,7 +20,7 @@ from payments.stripe_sandbox.webhooks import payload
 from payments.webhooks.inbound import Inbound
 from payments.webhooks.inbound_door import Arrival, read_head, receive
 from queueing.drain import Drain
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import at_work, eventually

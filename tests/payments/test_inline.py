@@ -17,7 +17,8 @@ from django.db import connection
 from payments import inline
 from queueing import spill
 from queueing.models import Worker
-from registry import database, status
+from registry.data import database
+from registry.edge import status
 from registry.models import Flag, Tenant
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_tenant
@@ -275,7 +276,7 @@ async def web() -> AsyncIterator[Any]:
             f"postgres://{facts['USER']}:{facts.get('PASSWORD') or ''}@{facts['HOST']}:{facts['PORT']}/{facts['NAME']}"
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "registry.serve", str(handle)),
+            *(sys.executable, "-m", "registry.servers.serve", str(handle)),
             cwd=PROJECT,
             env={**os.environ, "DATABASE_URL": url, "LOG_LEVEL": "WARNING"},
             pass_fds=[handle],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from payments import ledger, money
 from payments import purge as purging
 from payments.models import LedgerProof
-from registry import database
+from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, payments, until_settled

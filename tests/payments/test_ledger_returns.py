@@ -9,7 +9,7 @@ from payments import ledger
 from payments import purge as purging
 from payments.processors.news import DisputeNews, RefundNews, Subject
 from payments.refunds import debts, disputes
-from registry import database
+from registry.data import database
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import booked
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from registry import live
+from registry.data import live
 from tests.conftest import Api, all_connections_are_back, at_work, eventually
 from tests.factories import in_thread, make_processor
 

@@ -8,7 +8,7 @@ import pytest
 from payments import lifecycle
 from payments.models import Attempt, Payment, PaymentEvent
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
-from registry import database
+from registry.data import database
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_payment, make_processor, make_stripe, make_tenant

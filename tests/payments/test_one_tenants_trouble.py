@@ -9,7 +9,7 @@ from payments.endpoint import Endpoint
 from payments.pace import SEVERAL, next_number
 from payments.processors.base import Account, Outcome, Result
 from payments.routing import Atlas
-from registry import database
+from registry.data import database
 from tests.bed import HttpProcessor
 from tests.bed.books import read_order
 from tests.bed.wire import response

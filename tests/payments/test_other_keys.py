@@ -9,7 +9,7 @@ from aiohttp import web
 from payments import accounts
 from payments.models import Processor
 from payments.states import FAILED, PROCESSING, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
-from registry import database
+from registry.data import database
 from tests.factories import in_thread, make_payment, make_stripe
 
 OWNERS = {"sk_test_old": "acct_shop", "sk_test_rolled": "acct_shop", "sk_test_other": "acct_other"}

@@ -11,9 +11,9 @@ import pytest
 
 from payments import pages, queries
 from payments.models import Processor
-from registry import database
+from registry.data import database
+from registry.data.sharing import Shared
 from registry.models import AuditEntry, Tenant
-from registry.sharing import Shared
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor, make_tenant
 

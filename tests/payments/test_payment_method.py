@@ -11,7 +11,7 @@ import pytest
 
 from payments import intake
 from payments.cards import holds_card
-from registry import database
+from registry.data import database
 from tests.conftest import Api
 from tests.settling import payments
 

@@ -13,7 +13,7 @@ from payments.reconciliation import comparison
 from payments.refunds import dispatch as refund_dispatch
 from payments.refunds import inline as refund_inline
 from payments.webhooks import inbound
-from registry import database
+from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
 FOLDER = Path(dispatch.__file__).parent / "sql"

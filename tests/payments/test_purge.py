@@ -13,7 +13,7 @@ from payments import purge as purging
 from payments.errors import LiveTenant
 from payments.models import Attempt, DeadLetter, Difference, LedgerEntry, Payment, PaymentEvent, Rollup
 from payments.states import SUCCEEDED
-from registry import database
+from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key

@@ -9,7 +9,7 @@ from payments.billing import readiness
 from payments.billing.errors import NotReady
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import sandbox_stripe
 from tests.factories import in_thread, make_payment, make_person, make_processor

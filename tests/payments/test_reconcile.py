@@ -22,7 +22,7 @@ from payments.processors.base import Record, ShowsBooks, Unanswered
 from payments.reconciliation import comparison, differences, verdicts
 from payments.reconciliation.comparison import SAMPLE, Window
 from payments.states import CANCELED, FAILED, PROCESSING, REQUIRES_ACTION, UNCERTAIN
-from registry import database
+from registry.data import database
 from tests.factories import by_hand, in_thread, make_payment, make_processor, make_tenant
 from tests.payments.comparing import (
     HOUR,

@@ -13,7 +13,7 @@ from payments.models import (
 )
 from payments.reconciliation import comparison, differences
 from payments.reconciliation.comparison import Window
-from registry.api import iso
+from registry.edge.api import iso
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import at_work
 from tests.factories import by_hand, in_thread, make_stripe

@@ -10,8 +10,8 @@ from django.urls import reverse
 from payments.models import Difference, Payment, Processor, Reconciliation, SandboxBooking
 from payments.reconciliation import comparison
 from payments.states import SUCCEEDED
+from registry.data.loop import sync_twin
 from registry.models import AuditEntry
-from registry.sync import sync_twin
 from tests.factories import make_person, make_processor, make_tenant
 from tests.payments.comparing import MORNING, NOON, book_both, book_here, book_there
 from tests.payments.test_rehearsal import sent

@@ -15,7 +15,7 @@ from payments.processors.news import DisputeNews, RefundNews, Subject
 from payments.refunds import debts, disputes
 from payments.refunds import stopped as stopped_refunds
 from payments.refunds.dispatch import RefundDispatch
-from registry import database
+from registry.data import database
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
 from tests.settling import accept

@@ -10,8 +10,8 @@ from payments.models import Dispute, Payment, Refund
 from payments.refunds.states import FAILED, OWED, UNCERTAIN
 from payments.states import SUCCEEDED
 from payments.templatetags.payments import sentence, steps
-from registry.access import live_token
 from registry.models import AuditEntry
+from registry.tenants.access import live_token
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
 from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
 from tests.registry.test_admin import WHY, as_person, choose, confirm, listing, page, said, text

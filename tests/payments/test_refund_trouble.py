@@ -16,7 +16,7 @@ from payments.refunds import stopped as stopped_refunds
 from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
 from payments.refunds.owing import hold
 from queueing.drain import CLAIM_EVERY
-from registry import database
+from registry.data import database
 from tests.conftest import eventually
 from tests.factories import by_hand, in_thread, make_processor
 from tests.payments.refunding import booked, given_back, paying_back, refunds_of, sums, until_all

@@ -8,7 +8,7 @@ import pytest
 
 from payments.processors import sandbox as sandbox_kind
 from payments.refunds import inline as refunds_inline
-from registry import database
+from registry.data import database
 from registry.models import Flag
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_processor

@@ -11,8 +11,9 @@ import pytest
 from payments.billing import invitations
 from payments.billing.errors import LinkWorthless
 from payments.models import Invitation
-from registry import database, sealing
-from registry.sealing import Sealed
+from registry.data import database
+from registry.tenants import encryption
+from registry.tenants.encryption import Sealed
 from tests.conftest import Api
 from tests.factories import in_thread, make_person
 from tests.payments.test_sockets import NO_RIGHT, close_code, payers_socket, read
@@ -77,13 +78,13 @@ async def test_an_invitation_is_accepted(tenant, rotate):
 
 
 def test_what_was_sealed_is_read(rotate):
-    sealed = sealing.seal({"secretKey": "hush-hush"}, place="here")
+    sealed = encryption.seal({"secretKey": "hush-hush"}, place="here")
 
     if rotate():
-        assert sealing.unseal(sealed, place="here") == {"secretKey": "hush-hush"}
+        assert encryption.unseal(sealed, place="here") == {"secretKey": "hush-hush"}
     else:
         with pytest.raises(Sealed):
-            sealing.unseal(sealed, place="here")
+            encryption.unseal(sealed, place="here")
 
 
 async def test_who_is_signed_in_stays_so_on_sockets_and_pages(server: str, tenant, rotate):

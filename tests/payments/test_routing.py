@@ -18,7 +18,7 @@ from payments.places import Places
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.processors.http import LONGEST_SAID
 from payments.routing import choose
-from registry import database
+from registry.data import database
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant

@@ -9,7 +9,7 @@ from payments.behaviours import BEHAVIOURS
 from payments.models import SandboxBooking
 from payments.processors import sandbox
 from payments.processors.base import Account, Order, Result
-from registry import database
+from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor
 from tests.settling import accept, configure, count, payment, payments, tries, until, until_settled

@@ -7,7 +7,7 @@ import pytest
 
 from payments.processors import KINDS, sandbox
 from payments.processors.base import Account, Debt, GivesBack, Order, Result, ShowsBooks
-from registry import database
+from registry.data import database
 from tests.factories import in_thread, make_processor
 
 NOON = datetime(2026, 7, 15, 12, tzinfo=UTC)

@@ -19,8 +19,9 @@ from django.test import Client
 
 from payments import consumers
 from payments.socket_urls import websocket_urlpatterns
-from registry import access, database, live
+from registry.data import database, live
 from registry.models import Membership
+from registry.tenants import access
 from tests.conftest import PATIENCE, Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_payment, make_processor, make_tenant
 

@@ -17,10 +17,11 @@ from payments.billing import readiness
 from payments.intake import KIND, Order
 from payments.models import Payment
 from queueing import spill
-from registry import access, database, identity, reach
+from registry.data import database, identity, reach
+from registry.data.loop import end_loop
 from registry.errors import Unavailable
 from registry.models import Tenant
-from registry.sync import end_loop
+from registry.tenants import access
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_processor, make_tenant
 

@@ -17,7 +17,7 @@ from payments.states import (
     Status,
     sources_of,
 )
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.factories import in_thread, make_payment
 

@@ -15,7 +15,7 @@ from payments.processors import stripe as kind
 from payments.processors.base import Account, Debt, Order, Outcome, Result
 from payments.processors.stripe import StripeProcessor
 from payments.processors.stripe_amounts import from_stripe, to_stripe
-from registry.sealing import seal
+from registry.tenants.encryption import seal
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 
 CREATE = "POST /v1/payment_intents"

@@ -7,7 +7,7 @@ import pytest
 
 from payments import ledger
 from payments.refunds.decisions import MAX_QUESTIONS
-from registry import database
+from registry.data import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe

@@ -13,7 +13,7 @@ from payments.dispatch import Dispatch
 from payments.models import Processor
 from payments.processors import stripe as kind
 from queueing.drain import Drain
-from registry import database
+from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor, make_stripe

@@ -21,7 +21,7 @@ from payments.intake import Order
 from payments.models import Processor
 from payments.processors.base import Result
 from payments.states import SUCCEEDED
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_processor, make_tenant

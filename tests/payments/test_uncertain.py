@@ -12,7 +12,7 @@ from django.db import connection
 from payments import decisions, dispatch
 from payments.processors import http
 from payments.states import UNCERTAIN
-from registry import database
+from registry.data import database
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread

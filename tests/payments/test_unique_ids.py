@@ -7,7 +7,7 @@ import pytest
 
 from payments.models import SignUp
 from payments.states import SUCCEEDED
-from registry.unique import is_empty
+from registry.edge.unique import is_empty
 from tests.conftest import Api
 from tests.factories import in_thread, make_payment, make_processor
 from tests.payments.refunding import ask

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from payments.states import SUCCEEDED
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry
 from tests.bed.receiver import Receiver
 from tests.conftest import Api, eventually, make_key

@@ -11,8 +11,8 @@ from payments.webhooks import delivery as delivering_module
 from payments.webhooks import fanout
 from payments.webhooks.delivery import Deliveries
 from queueing.models import Worker
-from registry import database
-from registry.outside import Outside
+from registry.data import database
+from registry.http.ssrf import Outside
 from tests.bed.receiver import Receiver
 from tests.bed.wire import Silence, response
 from tests.conftest import eventually

@@ -9,7 +9,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.webhooks import testkit
 from payments.webhooks.signing import new_secret
-from registry.http_client import BadAddress
+from registry.http.client import BadAddress
 from tests.bed.receiver import Receiver
 from tests.bed.wire import Reset, response
 

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.states import FAILED, SUCCEEDED
-from registry import database
+from registry.data import database
 from registry.models import AuditEntry
 from tests.bed.receiver import Receiver
 from tests.bed.wire import response

@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from queueing.broker import crypto, parking, traffic
-from registry import embedded
 from registry.models import Tenant
+from registry.servers import embedded
 from tests.bed.valkey import own_valkey
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_tenant

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from registry import database
+from registry.data import database
 from tests.conftest import Api
 
 type Json = dict[str, Any]

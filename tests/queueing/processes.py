@@ -11,8 +11,9 @@ from django.db import connection
 
 from queueing.models import Worker
 from queueing.work import TABLES
-from registry import database, embedded
-from registry.processes import children, signal_process
+from registry.data import database
+from registry.servers import embedded
+from registry.servers.processes import children, signal_process
 from tests.conftest import eventually
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import pytest
 
 from queueing.broker import ack as acks
 from queueing.broker.ack import COMPLETED, DEAD, FAILED, RETRY, Held, Said, decide
-from registry import database
+from registry.data import database
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, blocked, holding
 

@@ -18,7 +18,7 @@ from queueing.broker import directory, parking, pop, push, traffic
 from queueing.broker.ack import Ack
 from queueing.broker.pop import Target
 from queueing.broker.push import Item
-from registry import database
+from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import all_connections_are_back, eventually

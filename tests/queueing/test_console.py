@@ -17,7 +17,7 @@ from queueing.broker.statistics import Depth, Traffic
 from queueing.pages import SHOWN_BYTES, pretty
 from queueing.readings import Standing
 from registry.errors import Unavailable
-from registry.http_client import Client
+from registry.http.client import Client
 from registry.models import AuditEntry, Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread, make_person

@@ -14,7 +14,7 @@ from payments.dispatch import Dispatch
 from queueing import drain as draining
 from queueing.drain import Drain
 from queueing.models import Worker
-from registry import database
+from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor
 from tests.settling import accept, configure, count, payments, seed, tries, until_settled

@@ -17,7 +17,7 @@ from payments.webhooks import inbound
 from payments.webhooks.handlers import HANDLERS, Effect, Event
 from queueing import drain
 from queueing.models import Worker
-from registry import database, reach
+from registry.data import database, reach
 from registry.models import Tenant
 from tests.bed.receiver import Receiver
 from tests.bed.wire import response

@@ -7,7 +7,7 @@ import pytest
 
 from queueing import spill
 from queueing.broker import buffer, crypto, directory, maintenance, parking, push
-from registry import reach
+from registry.data import reach
 from registry.errors import Unavailable
 from tests.conftest import eventually
 

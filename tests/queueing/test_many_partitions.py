@@ -8,7 +8,7 @@ from django.db import connection
 
 from queueing.broker import directory, groups, manage
 from queueing.models import Consumer, Group, Partition, Queue
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.factories import in_thread
 from tests.registry.test_database import fresh_pool, with_options  # noqa: F401 - a fixture

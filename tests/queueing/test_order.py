@@ -15,7 +15,7 @@ from queueing.broker.ack import Ack
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.pop import Target
 from queueing.broker.push import Item
-from registry import database
+from registry.data import database
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, holding, payloads
 

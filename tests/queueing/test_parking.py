@@ -12,7 +12,7 @@ from django.conf import settings
 
 from queueing.broker import directory, groups, manage, parking, pop
 from queueing.broker.pop import Target
-from registry import channels, database, identity
+from registry.data import channels, database, identity
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, payloads
 

@@ -7,7 +7,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from queueing.broker.directory import SQL
-from registry import database
+from registry.data import database
 
 GROUP, PARTITIONS = 1, 1000  # all of them due
 WANTED = 700  # the one that is named

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from queueing.broker import directory
 from queueing.broker import push as pushes
 from queueing.broker.push import Item
-from registry import database
+from registry.data import database
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, holding, payloads
 

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from queueing.broker import statistics, traffic
 from queueing.broker.statistics import Range
-from registry import database
+from registry.data import database
 from tests.conftest import Api, eventually, make_key
 from tests.queueing.mq import Mq
 

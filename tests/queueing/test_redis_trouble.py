@@ -14,10 +14,11 @@ from payments.models import Processor
 from queueing import alone, jobs, schedule, tasks
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
-from registry import embedded, faults, identity, redis_trouble
+from registry.data import faults, identity, redis_trouble
 from registry.errors import Unavailable
 from registry.models import Tenant
-from registry.processes import signal_process
+from registry.servers import embedded
+from registry.servers.processes import signal_process
 from tests.bed.receiver import Receiver
 from tests.bed.valkey import Troubled
 from tests.conftest import Api, eventually

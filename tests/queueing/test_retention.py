@@ -7,7 +7,7 @@ import pytest
 
 from queueing import schedule, tasks
 from queueing.broker import chores, retention
-from registry import database
+from registry.data import database
 from tests.queueing.mq import all_of, holding
 
 

@@ -46,7 +46,7 @@ async def test_what_is_for_later_wants_nobody(tenant):
 async def test_they_leave_only_after_a_while_of_calm(tenant, monkeypatch):
     await seed(tenant, 25_000)
     busy = await desired_workers(1, 4)
-    from registry import database
+    from registry.data import database
 
     await database.fetch("DELETE FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
 

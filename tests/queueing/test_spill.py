@@ -23,8 +23,8 @@ from queueing.spill.draining import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, Lane
 from queueing.spill.file import FileEngine
 from queueing.spill.record import Engine, Full, Record
 from queueing.spill.stream import StreamEngine
-from registry import identity
-from registry.database import fetch
+from registry.data import identity
+from registry.data.database import fetch
 from registry.errors import Unavailable
 from tests.conftest import eventually
 from tests.factories import in_thread

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from queueing.broker import directory
-from registry import database
+from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
 FOLDER = Path(directory.__file__).parents[1] / "sql"

@@ -8,7 +8,7 @@ import pytest
 from payments.decisions import after_send
 from payments.dispatch import PAYMENTS, Dispatch
 from payments.processors.base import Outcome, Result
-from registry import database
+from registry.data import database
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, payment, payments, seed, tries

@@ -9,8 +9,9 @@ from pathlib import Path
 import redis
 
 from payments import ledger
-from registry import database, embedded
-from registry.processes import parent_of, signal_process
+from registry.data import database
+from registry.servers import embedded
+from registry.servers.processes import parent_of, signal_process
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
 from tests.queueing.processes import alive

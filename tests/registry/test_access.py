@@ -17,9 +17,10 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from registry import access, database, fresh, keys
+from registry.data import database, fresh
 from registry.errors import Unauthorized
 from registry.models import ApiKey, Tenant
+from registry.tenants import access, keys
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant
 

@@ -17,9 +17,9 @@ from django.utils import timezone
 from payments.models import DeadLetter, Endpoint, Payment, Processor
 from payments.states import FAILED, LOOKS, QUEUED, SUCCEEDED, UNCERTAIN, Status
 from queueing.models import Worker
-from registry import keys
+from registry.data.loop import sync_twin
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
-from registry.sync import sync_twin
+from registry.tenants import keys
 from tests.factories import in_thread, make_dead_letter, make_payment, make_person, make_processor, make_tenant
 
 WHY = "the provider confirmed the outage"

@@ -11,9 +11,10 @@ from django.core.management.base import CommandError
 from django.db import IntegrityError, connection, transaction
 from django_async_backend.db.transaction import async_atomic
 
-from registry import audit, audit_chain, database
-from registry.audit_chain import SERVICE, Noted, verify, verify_all
+from registry.data import database
 from registry.models import AuditEntry, AuditHead, AuditLink
+from registry.tenants import audit, audit_chain
+from registry.tenants.audit_chain import SERVICE, Noted, verify, verify_all
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_tenant
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from payments import intake
 from payments.intake import Order
-from registry import batching, database
-from registry.batching import Batcher, Family
+from registry.data import batching, database
+from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable
 from tests.conftest import eventually
 

@@ -22,10 +22,10 @@ from django.db import connection
 
 from payments import demo
 from payments.models import Endpoint, Processor
-from registry import access
+from registry.data.loop import sync_twin
 from registry.errors import Unauthorized
 from registry.models import ApiKey, AuditEntry, Tenant
-from registry.sync import sync_twin
+from registry.tenants import access
 from tests.factories import make_processor, make_tenant
 
 

@@ -19,9 +19,9 @@ from django_async_backend.db.transaction import async_atomic
 from psycopg import errors
 
 from payments import queries
-from registry import database, faults
+from registry.data import database, faults
+from registry.data.faults import Fault
 from registry.errors import Unavailable
-from registry.faults import Fault
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually
 from tests.factories import in_thread, make_payment

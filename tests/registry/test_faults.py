@@ -13,10 +13,10 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from queueing.spill import is_bad
-from registry import database, faults
-from registry.batching import Batcher
+from registry.data import database, faults
+from registry.data.batching import Batcher
+from registry.data.faults import Fault
 from registry.errors import Unavailable
-from registry.faults import Fault
 
 type Provoke = Callable[[], Awaitable[object]]
 

@@ -22,7 +22,8 @@ from django.test import Client
 
 from payments import queries
 from payments.models import Payment
-from registry import database, handler, heads, protocol, status
+from registry.data import database
+from registry.edge import handler, heads, protocol, status
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually, make_key
 from tests.factories import in_thread, make_payment, make_person, make_tenant
@@ -314,7 +315,7 @@ async def web_process(**environ: str) -> AsyncIterator[str]:
     where = connection.settings_dict
     database_url = f"postgres://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "registry.serve", str(listener.fileno()),
+        sys.executable, "-m", "registry.servers.serve", str(listener.fileno()),
         pass_fds=[listener.fileno()], cwd=PROJECT, env={**os.environ, "DATABASE_URL": database_url, **environ},
     )  # fmt: skip
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"

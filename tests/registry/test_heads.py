@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from registry import heads
+from registry.edge import heads
 from tests.factories import in_thread, make_tenant
 from tests.registry.raw_http import all_of, answer_to, status_of
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.http_client import Address, BadAddress, Client, NotConnected, NotSent
+from registry.http.client import Address, BadAddress, Client, NotConnected, NotSent
 from tests.conftest import eventually
 from tests.registry.http_server import OK, Server, hanging, in_pieces, saying
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from registry.http_client import AnswerTimeout, BadAnswer, Client, ConnectTimeout, Disconnected, NotSent
+from registry.http.client import AnswerTimeout, BadAnswer, Client, ConnectTimeout, Disconnected, NotSent
 from tests.conftest import eventually
 from tests.registry.http_server import OK, Server, hanging, saying
 from tests.registry.test_http_client import FRAMINGS, LOOPBACK, certificate, get

@@ -18,7 +18,7 @@ from redis import Redis
 from queueing import jobs
 from queueing.spill.record import Record
 from queueing.spill.stream import StreamEngine
-from registry import channels, identity, rates
+from registry.data import channels, identity, rates
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from django.urls import URLResolver, get_resolver
 import registry.urls  # noqa: F401 - every route is there before anybody walks them
 from payments.socket_urls import websocket_urlpatterns
 from queueing.broker import push
-from registry.api import api as description
+from registry.edge.api import api as description
 from registry.models import Tenant
 from tests.conftest import Api
 from tests.factories import in_thread, make_tenant

@@ -13,7 +13,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as some
 from redis.asyncio import Redis
 
-from registry import database, live
+from registry.data import database, live
 from tests.conftest import Api, eventually
 
 _tenants = count(10**9)

@@ -21,7 +21,9 @@ from payments import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe import StripeProcessor
-from registry import database, embedded, faults, parts, reach, redaction, telemetry
+from registry import telemetry
+from registry.data import database, faults, reach, redaction
+from registry.servers import child, embedded
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
@@ -295,7 +297,7 @@ async def test_links_and_invitations_are_in_no_line_of_a_refusal(server: str, li
 
 
 def test_what_a_part_writes_past_its_log_is_cleaned_when_it_is_passed_on(capfdbinary):
-    parts.write_line(
+    child.write_line(
         "web", f'{{"path": "/payments/x/live?token={TOKEN}", "other": "\udcff"}}'.encode(errors="surrogateescape")
     )
 

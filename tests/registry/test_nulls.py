@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
-from registry import nulls
-from registry.api import api as description
+from registry.edge import nulls
+from registry.edge.api import api as description
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
 

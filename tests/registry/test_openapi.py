@@ -14,7 +14,7 @@ from schemathesis import checks
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from payments import page_urls
-from registry.api import api as description
+from registry.edge.api import api as description
 from tests.conftest import Api, make_key
 
 checks.load_all_checks()

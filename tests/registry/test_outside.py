@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from registry.errors import Invalid
-from registry.http_client import BadAddress, Client, NotConnected
-from registry.outside import NotOutside, Outside, checked, is_allowed, parted
+from registry.http.client import BadAddress, Client, NotConnected
+from registry.http.ssrf import NotOutside, Outside, checked, is_allowed, parted
 from tests.registry.http_server import OK, Server, saying
 
 INSIDE = [
@@ -139,7 +139,7 @@ async def test_a_host_that_is_a_number_is_looked_at_too(outside):
 
 
 async def test_a_resolver_that_does_not_answer_is_given_up(outside, monkeypatch):
-    monkeypatch.setattr("registry.outside.LOOKUP_WITHIN", 0.01)
+    monkeypatch.setattr("registry.http.ssrf.LOOKUP_WITHIN", 0.01)
     never = asyncio.Event()
 
     async def look_up(self: Outside, host: str, port: int) -> list[str]:

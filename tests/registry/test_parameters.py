@@ -8,8 +8,8 @@ import pytest
 from django.http import QueryDict
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
-from registry.api import api as description
-from registry.parameters import TEXT, choice, flag, parameters, whole
+from registry.edge.api import api as description
+from registry.edge.parameters import TEXT, choice, flag, parameters, whole
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
 from tests.payments.hooks import endpoint

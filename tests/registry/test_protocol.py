@@ -14,7 +14,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from registry import handler, protocol
+from registry.edge import handler, protocol
 from tests.conftest import Api, eventually
 from tests.registry.raw_http import all_of, answer_to, line, status_of
 

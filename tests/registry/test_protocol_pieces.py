@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from registry import serve
-from registry.protocol import PIECE, BoundedProtocol
+from registry.edge.protocol import PIECE, BoundedProtocol
+from registry.servers import serve
 
 HEAD = b"Host: a\r\n"
 REQUESTS = [

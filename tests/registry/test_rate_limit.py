@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from limits import parse
 
-from registry import rates, redis_trouble
+from registry.data import rates, redis_trouble
 from registry.models import Tenant
 from tests.conftest import Api, eventually, make_key
 

@@ -11,8 +11,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from registry import database, embedded, faults, reach
+from registry.data import database, faults, reach
 from registry.errors import Unavailable
+from registry.servers import embedded
 from tests.conftest import eventually
 from tests.servers import frozen, own_server, read_only
 

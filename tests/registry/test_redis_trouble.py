@@ -12,8 +12,10 @@ from django.conf import settings
 from limits import RateLimitItemPerMinute, parse
 
 from payments.billing import limits
-from registry import channels, embedded, rates, redis_trouble, telemetry
-from registry.access import Principal, limit_rate
+from registry import telemetry
+from registry.data import channels, rates, redis_trouble
+from registry.servers import embedded
+from registry.tenants.access import Principal, limit_rate
 from tests.bed.valkey import TROUBLES, Troubled, own_valkey
 from tests.conftest import Api, eventually
 

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from registry import access, sealing
-from registry.redaction import redact
+from registry.data.redaction import redact
+from registry.tenants import access, encryption
 from tests import secrecy
 from tests.conftest import make_key
 
@@ -20,7 +20,7 @@ async def made(tenant, kind: str) -> str:
         case "a link's token":
             return access.live_token(tenant.pk, uuid4())
         case _:
-            sealing.seal({"secretKey": "hush-hush-hush"}, place="here")
+            encryption.seal({"secretKey": "hush-hush-hush"}, place="here")
             return "hush-hush-hush"
 
 

@@ -145,7 +145,7 @@ def test_a_flag_knows_the_usual_words(monkeypatch, text: str, value: bool):
 
 def test_what_a_key_of_before_sealed_is_read_once_it_is_named(tmp_path: Path):
     before, now = "b" * 40, "n" * 40
-    begin = "import django; django.setup(); from registry.sealing import *; "
+    begin = "import django; django.setup(); from registry.tenants.encryption import *; "
     environ = {**SAFE, "DJANGO_SETTINGS_MODULE": "registry.settings"}
     seal = begin + "print(seal({'key': 'hush'}, place='processor 7').hex())"
     sealed = run("-c", seal, folder=tmp_path, **{**environ, "SECRET_KEY": before}).stdout.strip()

@@ -13,7 +13,8 @@ from django.utils import timezone
 from payments.models import Difference, Endpoint
 from payments.states import FAILED
 from queueing import work
-from registry import database, redis_trouble, status
+from registry.data import database, redis_trouble
+from registry.edge import status
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor
 

@@ -20,12 +20,12 @@ from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Plan, R
 from payments.states import FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED
 from queueing.broker import crypto
 from queueing.models import Message, Partition, Queue
-from registry import erasure, takeout
-from registry.audit_chain import verify_sync
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
+from registry.tenants import erasure, export
+from registry.tenants.audit_chain import verify_sync
 from tests.factories import make_payment, make_person, make_processor, make_tenant
 
-ROOMS = takeout.ROOMS
+ROOMS = export.ROOMS
 SECRET = "Ms Miller, 5 Elm Street"
 
 
@@ -109,13 +109,13 @@ def all_models() -> list[type[models.Model]]:
 
 
 def test_every_table_is_exported_or_left_out_with_a_reason():
-    found = {source.label for source in takeout.sources()}
+    found = {source.label for source in export.sources()}
 
-    forgotten = [m._meta.label for m in all_models() if m._meta.label not in found | takeout.LEFT_OUT.keys()]
+    forgotten = [m._meta.label for m in all_models() if m._meta.label not in found | export.LEFT_OUT.keys()]
 
     assert forgotten == []
-    assert all(takeout.LEFT_OUT.values())
-    assert not found & takeout.LEFT_OUT.keys()
+    assert all(export.LEFT_OUT.values())
+    assert not found & export.LEFT_OUT.keys()
 
 
 def test_what_is_named_for_export_and_erasure_exists():
@@ -124,7 +124,7 @@ def test_what_is_named_for_export_and_erasure_exists():
 
     personal = {f"{label}.{column}" for label, found in erasure.PERSONAL.items() for column in found}
 
-    assert (takeout.TABLES.keys() | takeout.LEFT_OUT.keys()) - known.keys() == {"auth.User"}
+    assert (export.TABLES.keys() | export.LEFT_OUT.keys()) - known.keys() == {"auth.User"}
     assert (personal | erasure.KEPT.keys()) - columns == set()
     assert personal & erasure.KEPT.keys() == set()
 
@@ -132,7 +132,7 @@ def test_what_is_named_for_export_and_erasure_exists():
 def test_every_text_of_a_tenant_is_blanked_or_kept_with_a_reason():
     undecided = [
         f"{source.label}.{field.column}"
-        for source in takeout.sources()
+        for source in export.sources()
         if source.label != "auth.User"
         for field in source.model._meta.concrete_fields
         if says_anything(field)
@@ -229,7 +229,7 @@ def test_a_zip_has_a_member_for_each_table_and_is_its_owners_alone(shop, tmp_pat
 
 
 def test_rows_are_read_a_few_at_a_time(acme, monkeypatch, tmp_path):
-    monkeypatch.setattr(takeout, "ROWS", 2)
+    monkeypatch.setattr(export, "ROWS", 2)
     for _ in range(5):
         make_payment(acme)
 

@@ -20,9 +20,9 @@ import psycopg
 import pytest
 from django.core.management import CommandError
 
-from registry import embedded
 from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
-from registry.processes import children, descendants, free_port, parent_of
+from registry.servers import embedded
+from registry.servers.processes import children, descendants, free_port, parent_of
 from tests import secret_forms
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ SUPERVISE = """
 import asyncio, json, logging, sys
 from pathlib import Path
 from registry import parts, supervisor
-from registry.parts import Part
+from registry.servers.child import Part
 logging.basicConfig(level="INFO", format="%(message)s")
 facts = json.loads(sys.argv[1])
 parts.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0.1

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from payments import demo
 from queueing import demo as queue_demo
-from registry.http_client import BadAddress, Client, HttpError
+from registry.http.client import BadAddress, Client, HttpError
 from registry.management.base import AsyncCommand, add_json
 
 SEND_TIMEOUT = 10.0  # seconds for one payment; the service answers in milliseconds or says that it cannot

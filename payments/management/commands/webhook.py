@@ -11,9 +11,9 @@ from payments.webhooks import testkit
 from payments.webhooks.signing import new_secret
 from payments.webhooks.testkit import CHECKS, Result
 from registry.errors import Invalid
-from registry.http_client import BadAddress
+from registry.http.client import BadAddress
+from registry.http.ssrf import checked
 from registry.management.base import AsyncCommand, add_json
-from registry.outside import checked
 
 
 class Command(AsyncCommand):

@@ -11,7 +11,7 @@ from rq.exceptions import SchedulerNotFound, StopRequested
 from queueing import jobs
 from queueing.schedule import CHORES
 from queueing.tasks import CHORE_TIMEOUT, chore
-from registry import redis_trouble
+from registry.data import redis_trouble
 from registry.management.base import service_name
 
 USE = "schedule"  # in the log, when Redis fails

@@ -9,9 +9,9 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from limits import parse
 
-from registry import keys
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 from registry.models import ApiKey
+from registry.tenants import keys
 
 
 class Command(AsyncCommand):

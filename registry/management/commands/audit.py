@@ -6,9 +6,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from registry import audit_chain
-from registry.audit_chain import Noted, Verdict
 from registry.management.base import AsyncCommand, add_json, tenant_named
+from registry.tenants import audit_chain
+from registry.tenants.audit_chain import Noted, Verdict
 
 BROKEN = 1  # exit code
 

@@ -10,11 +10,12 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from registry import access, audit, erasure, gates, keys, takeout
 from registry.currencies import CURRENCIES
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
-from registry.management.takeout import sink
+from registry.management.export_file import sink
 from registry.models import PATIENCE, ApiKey, Tenant
+from registry.tenants import access, audit, erasure, go_live, keys
+from registry.tenants import export as takeout
 
 PATIENT = "milliseconds for which a lower fee is worth waiting"
 FIRST_KEY = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
@@ -99,7 +100,7 @@ class Command(AsyncCommand):
 
     async def do_live(self, *, slug: str, reason: str, json: bool, **_: Any) -> None:
         tenant = await tenant_named(slug)
-        done = await gates.go_live(tenant=tenant, actor=actor(), reason=reason)
+        done = await go_live.go_live(tenant=tenant, actor=actor(), reason=reason)
         text = f"Tenant {slug} is live." if done else f"Tenant {slug} is live already."
         self.tell(text, {"tenant": slug, "mode": Tenant.Mode.LIVE.value, "changed": done}, as_json=json)
 

@@ -1,4 +1,4 @@
-"""The whole service in the foreground; registry.supervisor does it, this hands over what Django knows."""
+"""The whole service in the foreground; registry.servers.supervisor does it, this hands over what Django knows."""
 
 import ipaddress
 import logging
@@ -15,8 +15,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, connections
 from django.utils.module_loading import import_string
 
-from registry import embedded, supervisor
 from registry.management.base import service_name
+from registry.servers import embedded, supervisor
 
 log = logging.getLogger(__name__)
 

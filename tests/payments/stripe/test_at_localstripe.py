@@ -14,7 +14,7 @@ from aiohttp import web
 
 from payments.processors.base import Account, Order, Outcome, Result
 from payments.processors.stripe import StripeProcessor
-from registry.sealing import seal
+from registry.tenants.encryption import seal
 from tests.bed.localstripe import SECRET_KEY, localstripe
 from tests.payments.test_stripe_processor import debt_of, order
 

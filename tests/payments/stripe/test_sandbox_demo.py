@@ -21,7 +21,7 @@ from payments.processors import base
 from payments.routing import Endpoint, choose
 from payments.stripe_sandbox import home
 from payments.stripe_sandbox.server import listen
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.factories import in_thread, make_processor, make_stripe
 

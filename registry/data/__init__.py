@@ -1,0 +1,1 @@
+"""PostgreSQL, Redis and what belongs to an event loop: pool, group commit, caches, the live hub."""

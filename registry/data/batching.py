@@ -1,0 +1,131 @@
+"""Group commit: callers of the same instant share one statement, and one fsync. What the statement is, its owner knows."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from registry.data import faults
+
+MAX_ROWS = 500  # per statement; more only makes the first caller wait for the last
+IN_FLIGHT = 2  # statements under way at once: one is prepared while the other commits
+WORTH_ANOTHER = 64  # rows waiting before a second statement costs less than it saves; below, they wait for the first
+
+KEPT = 1000  # batchers of a family; above that the idle ones are forgotten
+
+
+class Batcher[In, Out]:
+    """Gathers what is submitted while earlier batches commit. There is no artificial wait, unless `linger` asks for that
+    many seconds between statements, where fewer commits are worth more than an item's time. `weigh` says how many rows an
+    item is, where that is not one.
+
+    `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
+    written one by one, so that a bad one fails alone; where all would wait for the database (faults.waits) all fail at once.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[In]], Awaitable[Sequence[Out]]],
+        *,
+        max_rows: int = MAX_ROWS,
+        in_flight: int = IN_FLIGHT,
+        linger: float = 0.0,
+        weigh: Callable[[In], int] | None = None,
+    ) -> None:
+        self._write = write
+        self._max_rows = max_rows
+        self._weigh = weigh
+        self._in_flight = in_flight
+        self._linger = linger
+        self._wrote_at = -linger
+        self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
+        self._writers: set[asyncio.Task[None]] = set()
+
+    def submit(self, item: In) -> asyncio.Future[Out]:
+        """The future of `item`'s result. Cancelling it does not take the item back: it may be committed already."""
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if not self._writers or (len(self._writers) < self._in_flight and len(self._waiting) >= WORTH_ANOTHER):
+            task = asyncio.get_running_loop().create_task(self._drain())
+            self._writers.add(task)
+            task.add_done_callback(self._writers.discard)
+        return future
+
+    @property
+    def idle(self) -> bool:
+        return not self._writers
+
+    async def finish(self) -> None:
+        """Wait until everything submitted so far is written."""
+        while self._writers:
+            await asyncio.gather(*self._writers)
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                if (pause := self._wrote_at + self._linger - time.monotonic()) > 0 and len(
+                    self._waiting
+                ) < self._max_rows:
+                    await asyncio.sleep(pause)
+                    if not self._waiting:  # the other writer took them
+                        return
+                self._wrote_at = time.monotonic()
+                end = self._end_of_batch()
+                batch, self._waiting = self._waiting[:end], self._waiting[end:]
+                await self._settle(batch)
+        finally:
+            # At once and not by a callback: what is submitted before that ran would find no writer, and start none.
+            self._writers.discard(asyncio.current_task())  # type: ignore[arg-type]
+
+    def _end_of_batch(self) -> int:
+        if self._weigh is None:
+            return self._max_rows
+        rows = 0
+        for end, (item, _) in enumerate(self._waiting):
+            rows += self._weigh(item)
+            if rows > self._max_rows:
+                return max(end, 1)
+        return len(self._waiting)
+
+    async def _settle(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            results = await self._write([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and not faults.waits(error):
+                for pair in batch:
+                    await self._settle([pair])
+                return
+            for _, future in batch:
+                _fail(future, error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+class Family[In, Out]:
+    """A batcher for each tenant: who has to wait for a lock in the database lets nobody else wait."""
+
+    def __init__(self, make: Callable[[], Batcher[In, Out]]) -> None:
+        self._make = make
+        self._batchers: dict[tuple[asyncio.AbstractEventLoop, int], Batcher[In, Out]] = {}
+
+    def of(self, tenant_id: int) -> Batcher[In, Out]:
+        """The running loop's batcher of this tenant."""
+        key = (asyncio.get_running_loop(), tenant_id)
+        found = self._batchers.get(key)
+        if found is None:
+            if len(self._batchers) >= KEPT:
+                self._batchers = {k: batcher for k, batcher in self._batchers.items() if not batcher.idle}
+            found = self._batchers[key] = self._make()
+        return found
+
+    async def finish(self) -> None:
+        """Wait until everything submitted so far on the running loop is written."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(batcher.finish() for (at, _), batcher in self._batchers.items() if at is loop))
+
+
+def _fail(future: asyncio.Future, error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a caller that hung up never asks; that is no news for the log

@@ -1,0 +1,309 @@
+"""The hub: one subscription per process, fanned out to sockets and long polls by key. What an event means, the apps know.
+
+Redis carries the news (at most once, in any order); PostgreSQL numbers it. A tenant's events are numbered without gaps in
+commit order, so the hub sees at once what it missed, reads that from the source, and hands all on in order. Without Redis
+it asks the source every second: pages get slower, not wrong.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+from channels.layers import get_channel_layer
+
+from registry import telemetry
+from registry.data import channels, reach
+from registry.errors import Unavailable
+
+GROUP = "live"
+TELL_EVERY = 0.02  # seconds between messages of one process; what comes meanwhile shares the next
+FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
+TICK = 1.0  # seconds between looks at the source, which find what Redis lost
+MAILBOX = 1000  # events that a slow reader may be behind before it is dropped
+FILL_LIMIT = 500  # events per read of a gap
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One numbered change. `body` is the JSON object that readers get."""
+
+    tenant: int
+    position: int  # within the tenant; no gaps
+    subject: str  # what changed, such as a payment's correlation id
+    sequence: int  # within the subject
+    body: bytes
+
+
+class Source:
+    """Where missed events are read from; an app registers its own with `use`."""
+
+    since: Callable[[int, int, int], Awaitable[list[Event]]]  # (tenant, after, limit) → events in order
+    positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]]  # tenants → their latest numbers
+
+
+source = Source()
+
+
+def use(
+    since: Callable[[int, int, int], Awaitable[list[Event]]],
+    positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]],
+) -> None:
+    source.since, source.positions = since, positions  # type: ignore[method-assign]
+
+
+# -- Telling -------------------------------------------------------------------------------------------
+
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Event])
+
+
+class _Teller:
+    """Tells at once, then at most every TELL_EVERY: under load many commits share one message."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.task: asyncio.Task | None = None
+
+    def add(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            while self.events:
+                events, self.events = self.events, []
+                await self._send(_encoder.encode(events))
+                await asyncio.sleep(TELL_EVERY)
+        finally:
+            self.task = None
+
+    async def _send(self, data: bytes) -> None:
+        with suppress(Exception):  # the hubs look for themselves
+            await channels.send(GROUP, data)
+
+
+_tellers: dict[asyncio.AbstractEventLoop, _Teller] = {}
+
+
+def tell(events: Sequence[Event]) -> None:
+    """Spread committed events. Never waits, never fails: it is a hint."""
+    if events:
+        loop = asyncio.get_running_loop()
+        teller = _tellers.get(loop)
+        if teller is None:
+            teller = _tellers[loop] = _Teller()
+        teller.add(events)
+
+
+# -- Listening -----------------------------------------------------------------------------------------
+
+
+class TooSlow(Exception):
+    """The reader fell more than MAILBOX events behind."""
+
+
+class Subscription:
+    """A reader's mailbox for one tenant, or for some of its subjects."""
+
+    def __init__(self, subjects: frozenset[str] | None) -> None:
+        self.subjects = subjects
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._overrun = False
+
+    def wants(self, event: Event) -> bool:
+        return self.subjects is None or event.subject in self.subjects
+
+    def put(self, event: Event) -> None:
+        if len(self._events) >= MAILBOX:
+            self._overrun = True
+        else:
+            self._events.append(event)
+        self._arrived.set()
+
+    async def get(self) -> list[Event]:
+        """All that has arrived, at least one. Raises TooSlow."""
+        await self._arrived.wait()
+        if self._overrun:
+            raise TooSlow
+        self._arrived.clear()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+
+class Feed:
+    """One tenant's events in order, for all readers of this process."""
+
+    def __init__(self, tenant: int, position: int) -> None:
+        self.tenant = tenant
+        self.position = position
+        self.streams: set[Subscription] = set()
+        self.by_subject: dict[str, set[Subscription]] = {}
+        self._early: dict[int, Event] = {}
+        self._filling: asyncio.Task | None = None
+
+    def add(self, subscription: Subscription) -> None:
+        for readers in self._rooms(subscription):
+            readers.add(subscription)
+
+    def discard(self, subscription: Subscription) -> None:
+        for readers in self._rooms(subscription):
+            readers.discard(subscription)
+        for subject in subscription.subjects or ():
+            if not self.by_subject.get(subject, True):
+                del self.by_subject[subject]
+
+    def _rooms(self, subscription: Subscription) -> list[set[Subscription]]:
+        if subscription.subjects is None:
+            return [self.streams]
+        return [self.by_subject.setdefault(subject, set()) for subject in subscription.subjects]
+
+    @property
+    def unused(self) -> bool:
+        return not self.streams and not self.by_subject
+
+    def offer(self, event: Event) -> None:
+        if event.position > self.position:
+            self._early[event.position] = event
+            self._advance()
+
+    def _advance(self) -> None:
+        while event := self._early.pop(self.position + 1, None):
+            self.position += 1
+            self._hand_out(event)
+        if self._early and self._filling is None:
+            self.fill(after=FILL_AFTER)
+
+    def _hand_out(self, event: Event) -> None:
+        for subscription in (*self.streams, *self.by_subject.get(event.subject, ())):
+            subscription.put(event)
+
+    def fill(self, *, after: float = 0) -> None:
+        """Read what is missing from the source, once for all readers."""
+        if self._filling is None:
+            self._filling = asyncio.get_running_loop().create_task(self._fill(after))
+
+    async def _fill(self, after: float) -> None:
+        try:
+            await asyncio.sleep(after)
+            if after and not self._early:
+                return  # it was only overtaken
+            full = True
+            while full:
+                found = await source.since(self.tenant, self.position, FILL_LIMIT)
+                full = len(found) == FILL_LIMIT
+                for event in found:
+                    if event.position > self.position:  # a number that the source leaves out is gone for good
+                        self.position = event.position
+                        self._hand_out(event)
+                self._early = {p: event for p, event in self._early.items() if p > self.position}
+        except Unavailable:
+            pass  # the next tick tries again
+        finally:
+            self._filling = None
+            if self.position + 1 in self._early:
+                self._advance()
+
+    def close(self) -> None:
+        if self._filling:
+            self._filling.cancel()
+
+
+class Hub:
+    """All feeds of this process and the one subscription that serves them. It listens while somebody reads."""
+
+    def __init__(self) -> None:
+        self.feeds: dict[int, Feed] = {}
+        self._tasks: list[asyncio.Task] = []
+        self._opening: dict[int, asyncio.Task[None]] = {}  # feeds whose position is being read
+
+    @asynccontextmanager
+    async def subscribe(self, tenant: int, subjects: frozenset[str] | None = None) -> AsyncIterator[Subscription]:
+        """Everything committed from now on: of the tenant, or of these subjects. Read the past after entering."""
+        feed = await self._feed(tenant)
+        subscription = Subscription(subjects)
+        feed.add(subscription)
+        telemetry.LIVE_SOCKETS.inc()
+        try:
+            yield subscription
+        finally:
+            telemetry.LIVE_SOCKETS.dec()
+            feed.discard(subscription)
+            self._drop_unused(tenant)
+
+    async def _feed(self, tenant: int) -> Feed:
+        """The tenant's feed. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
+        loop = asyncio.get_running_loop()
+        if not self._tasks:
+            self._tasks = [loop.create_task(channels.listen(GROUP, self._receive)), loop.create_task(self._tick())]
+        # Asked again after each wait: whoever waited beside us may have come, gone and taken the feed along.
+        while (feed := self.feeds.get(tenant)) is None:
+            opening = self._opening.get(tenant)
+            if opening is None:
+                opening = self._opening[tenant] = loop.create_task(self._open(tenant))
+                # There may be no waiter left to look at its error.
+                opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                await asyncio.shield(opening)  # one who hangs up cancels it for nobody else
+            except asyncio.CancelledError:
+                self._drop_unused(tenant)
+                raise
+        return feed
+
+    async def _open(self, tenant: int) -> None:
+        try:
+            position = (await reach.attempt(lambda: source.positions([tenant]), writes=False)).get(tenant, 0)
+            self.feeds[tenant] = Feed(tenant, position)
+        finally:
+            del self._opening[tenant]
+
+    def _receive(self, data: bytes) -> None:
+        if self.feeds:
+            for event in _decoder.decode(data):
+                if feed := self.feeds.get(event.tenant):
+                    feed.offer(event)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            with suppress(Unavailable):
+                for tenant in list(self.feeds):  # those whose readers all hung up before they were open
+                    self._drop_unused(tenant)
+                if self.feeds:
+                    for tenant, position in (await source.positions(list(self.feeds))).items():
+                        if (feed := self.feeds.get(tenant)) and position > feed.position:
+                            feed.fill()
+
+    def _drop_unused(self, tenant: int) -> None:
+        if (feed := self.feeds.get(tenant)) and feed.unused:
+            self.feeds.pop(tenant).close()
+
+    async def close(self) -> None:
+        tasks = [*self._tasks, *self._opening.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for feed in self.feeds.values():
+            feed.close()
+
+
+_hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+
+
+def hub() -> Hub:
+    loop = asyncio.get_running_loop()
+    if loop not in _hubs:
+        _hubs[loop] = Hub()
+    return _hubs[loop]
+
+
+async def close() -> None:
+    """Stop listening and telling in this loop, and close the channel layer's connections."""
+    if found := _hubs.pop(asyncio.get_running_loop(), None):
+        await found.close()
+    if (teller := _tellers.pop(asyncio.get_running_loop(), None)) and teller.task:
+        await asyncio.gather(teller.task, return_exceptions=True)
+    with suppress(Exception):
+        await get_channel_layer().flush()

@@ -1,0 +1,44 @@
+"""Counting against rate limits in Redis. Whom and what they limit, the callers know.
+
+Without Redis nothing is limited: a payment refused is worse than one too many.
+"""
+
+import asyncio
+
+from django.conf import settings
+from limits import RateLimitItem
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.util import WindowStats
+
+from registry.data import identity, redis_trouble
+
+WITHIN = 1.0  # seconds for Redis. A burst must not be able to outwait it
+USE = "limits"
+
+_limiters: dict[asyncio.AbstractEventLoop, MovingWindowRateLimiter] = {}
+
+
+def _limiter() -> MovingWindowRateLimiter:
+    loop = asyncio.get_running_loop()
+    if loop not in _limiters:
+        storage = RedisStorage(
+            f"async+{settings.REDIS_URL}", implementation="redispy", key_prefix=f"{identity.prefix()}:limits"
+        )
+        _limiters[loop] = MovingWindowRateLimiter(storage)
+    return _limiters[loop]
+
+
+async def count(item: RateLimitItem, *of: str, cost: int = 1) -> tuple[bool, WindowStats] | None:
+    """Count `cost` against the limit of `of`: whether it is within it, and the window. None while Redis does not serve."""
+    if redis_trouble.rests(USE):
+        return None
+    try:
+        async with asyncio.timeout(WITHIN):
+            allowed = await _limiter().hit(item, *of, cost=cost)
+            window = await _limiter().get_window_stats(item, *of)
+    except Exception as error:
+        redis_trouble.failed(USE, error)
+        return None
+    redis_trouble.served(USE)
+    return allowed, window

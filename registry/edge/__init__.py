@@ -1,0 +1,1 @@
+"""HTTP in: the lean handler, problem details, paging, pages, the OpenAPI document."""

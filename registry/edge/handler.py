@@ -1,0 +1,276 @@
+"""Django's ASGI handler without what the API does not use: its requests, resolver and views stay, threads and signals go.
+
+Views marked `@lean` (the API) run on the loop alone: no middleware, no signal receivers in threads, the body in memory,
+no task that waits for a disconnect. All other requests (pages, admin, static files) take Django's own way.
+"""
+
+import asyncio
+import io
+import logging
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, ClassVar
+
+from asgiref.sync import ThreadSensitiveContext
+from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
+from django.core.handlers.asgi import ASGIHandler
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, get_resolver
+
+from registry import telemetry
+from registry.data import database
+from registry.edge import heads
+from registry.edge.api import problem_response
+from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
+from registry.tenants import access
+
+log = logging.getLogger(__name__)
+
+PAGE_BODY = 256 * 1024  # bytes of a form
+BODY_TIMEOUT = 20  # seconds for a whole body to arrive; slower is an attack or a dead line
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller's own, passed on; anything else is replaced
+
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+type View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+
+
+async def with_a_key(scope: dict) -> None:
+    """Raises Unauthorized (401) unless the request's head has a valid key."""
+    await access.authenticate(_header(scope, b"authorization"))
+
+
+async def with_a_key_or_open(scope: dict) -> None:
+    """The same, but without a key the open tenant may pass."""
+    await access.authenticate(_header(scope, b"authorization"), keyless=True)
+
+
+def lean[V: View](
+    view: V | None = None, *, max_body: int | None = None, admit: Callable[[dict], Awaitable[None]] = with_a_key
+) -> Any:
+    """Mark an async view as one that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY.
+    `admit` looks at the head of a request that may have a larger body than that, before any of it is read."""
+
+    def mark(view: V) -> V:
+        view.lean = True  # type: ignore[attr-defined]
+        view.admit = admit  # type: ignore[attr-defined]
+        view.max_body = max_body or settings.MAX_BODY  # type: ignore[attr-defined]
+        return view
+
+    return mark(view) if view else mark
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete."""
+
+
+class LeanHandler(ASGIHandler):
+    """The one HTTP application of the service."""
+
+    counters: ClassVar[dict[tuple[str, int], Any]] = {}
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        rid = given if REQUEST_ID.match(given) else b"%016x" % random.getrandbits(64)
+        telemetry.REQUEST.set(rid.decode())
+        try:
+            match = get_resolver().resolve(scope["path"])
+        except Resolver404:
+            match = None
+        if fault := heads.fault_of(scope):
+            words = getattr(match and match.func, "problem", problem_response)
+            await self.answer(words(fault), scope, receive, send, rid)
+        elif match is not None and getattr(match.func, "lean", False):
+            await self.serve_lean(match, scope, receive, send, rid)
+        elif match is None and _is_program(scope):
+            await self.answer(problem_response(NotFound()), scope, receive, send, rid)
+        else:
+            async with ThreadSensitiveContext():
+                try:
+                    await self.serve_page(scope, receive, send, rid)
+                finally:
+                    await database.release()
+
+    async def serve_page(self, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
+        """Django's own way, with the whole body in hand first: a form is small, and has its time."""
+        try:
+            body = await read_body(scope, receive, PAGE_BODY)
+        except ClientGone:
+            return
+        except Problem as error:
+            await self.answer(problem_response(error), scope, receive, send, rid)
+            return
+        await self.handle(scope, _replay(body, receive), _with_request_id(send, rid))
+
+    async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
+        request: HttpRequest | None = None
+        problem = getattr(match.func, "problem", problem_response)  # how its API words them
+        try:
+            limit = match.func.max_body
+            if scope["method"] == "OPTIONS":  # a browser's preflight has neither a key nor a body
+                limit = min(limit, settings.MAX_BODY)
+            elif limit > settings.MAX_BODY:  # nobody unknown may make us hold a large body
+                await match.func.admit(scope)
+            body = await read_body(scope, receive, limit)
+            request = self.request_class(scope, io.BytesIO(body))
+            request._body = body  # in memory already: Django need not read the stream again
+            request.resolver_match = match
+            request.method = "GET" if scope["method"] == "HEAD" else request.method  # `answer` leaves the body out
+            request.receive = receive  # type: ignore[attr-defined]
+            response = await match.func(request, *match.args, **match.kwargs)
+            if response.status_code == 405 and response.get("Content-Type", "").startswith("text/"):
+                response = problem(MethodNotAllowed(headers={"Allow": response.get("Allow", "")}))
+        except ClientGone:
+            return
+        except Problem as error:
+            response = problem(error)
+        except SuspiciousOperation as error:  # a foreign Host, too many parameters
+            response = problem(Malformed(str(error)[:200]))
+        except (Http404, UnicodeDecodeError):
+            response = problem(NotFound())
+        except Exception as error:
+            refusal: Problem | None = database.unavailable(error)
+            if refusal is None:
+                log.exception("unhandled error", extra={"path": scope["path"]})
+                refusal = Problem("something went wrong here; it has been logged under this request id")
+            response = problem(refusal)
+        finally:
+            await database.release()
+        await self.answer(response, scope, receive, send, rid)
+
+    async def answer(
+        self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes
+    ) -> None:
+        self.count(scope["method"], response.status_code)
+        if response.streaming:
+            response["X-Request-Id"], response["X-Content-Type-Options"] = rid.decode(), "nosniff"
+            if scope["method"] == "HEAD":
+                response.streaming_content = _nothing()  # type: ignore[attr-defined]
+            await until_disconnect(receive, self.send_response(response, send))
+            return
+        content: bytes = response.content  # type: ignore[attr-defined]  # only streams have none
+        headers = [(name.encode("latin1"), value.encode("latin1")) for name, value in response.items()]
+        headers += (b"x-request-id", rid), _NOSNIFF, (b"content-length", b"%d" % len(content))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
+
+    def count(self, method: str, status: int) -> None:
+        counter = self.counters.get((method, status))
+        if counter is None:
+            known = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
+            counter = self.counters[method, status] = telemetry.REQUESTS.labels(known, str(status))
+        counter.inc()
+
+
+def _header(scope: dict, wanted: bytes) -> str:
+    return next((value.decode("latin1") for name, value in scope["headers"] if name == wanted), "")
+
+
+def _is_program(scope: dict) -> bool:
+    """Who asks for an unknown address and did not ask for a page."""
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return b"text/html" not in accept
+
+
+def _replay(body: bytes, receive: Callable) -> Callable:
+    """`receive` for somebody who reads the body again, and then waits for the client to hang up."""
+    first = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receiving() -> dict:
+        return first.pop() if first else await receive()
+
+    return receiving
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    nothing: tuple[bytes, ...] = ()
+    for content in nothing:
+        yield content
+
+
+def _with_request_id(send: Callable, rid: bytes) -> Callable:
+    async def sending(message: dict) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", rid)]
+        await send(message)
+
+    return sending
+
+
+async def read_body(scope: dict, receive: Callable, limit: int) -> bytes:
+    """The whole body. Raises TooLarge (413) as soon as that is known, UnsupportedCoding (415), BodyTimeout (408), ClientGone."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+        if name == b"content-encoding":
+            heads.refuse_coding(value)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            if not message.get("more_body"):
+                return _checked(message.get("body", b""), limit)
+            return await _rest_of_body(message, receive, limit)
+    except TimeoutError:
+        raise BodyTimeout(f"no complete body within {BODY_TIMEOUT} s", headers={"Connection": "close"}) from None
+
+
+async def _rest_of_body(message: dict, receive: Callable, limit: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+
+
+def _checked(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise TooLarge(f"at most {limit} bytes", headers={"Connection": "close"})
+    return body
+
+
+async def until_disconnect[T](receive: Callable, work: Awaitable[T]) -> T | None:
+    """Run `work`, for long polls and streams, and cancel it when the client hangs up; None then."""
+
+    async def hung_up() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def released() -> T:
+        try:
+            return await work
+        finally:
+            await database.release()  # what the ORM holds in this task, only this task can give back
+
+    working, waiting = asyncio.ensure_future(released()), asyncio.ensure_future(hung_up())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+
+
+def by_method(**views: View) -> View:
+    """One address, several views: `by_method(POST=accept, GET=browse)`. The most generous body limit counts, with its `admit`."""
+
+    async def dispatch(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        view = views.get(request.method or "") or (views.get("GET") if request.method == "HEAD" else None)
+        if view is None:
+            raise MethodNotAllowed(f"allowed: {', '.join(sorted(views))}", headers={"Allow": ", ".join(sorted(views))})
+        return await view(request, *args, **kwargs)
+
+    largest = max(views.values(), key=lambda view: getattr(view, "max_body", settings.MAX_BODY))
+    max_body, admit = getattr(largest, "max_body", None), getattr(largest, "admit", with_a_key)
+    return lean(dispatch, max_body=max_body, admit=admit)

@@ -1,0 +1,46 @@
+"""What is wrong with a request's head, whatever it asks for (RFC 9110, RFC 9112).
+
+Its size is limited in registry.edge.protocol, as it arrives; other servers than ours have limits of their own.
+"""
+
+import re
+
+from registry.errors import HeadTooLarge, InvalidRequest, Problem, UnknownTransferCoding, UnsupportedCoding
+
+LIMIT = 64 * 1024  # bytes of a request line with its headers; of trailers and chunk extensions, the same again
+FIELDS = 200  # headers of a request; as many trailers
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?\Z")  # a name or an address, and a port
+
+
+def fault_of(scope: dict) -> Problem | None:
+    """Why nobody may answer this request: its fields, its Host or its transfer coding. Host is optional in HTTP/1.0 only."""
+    version, hosts, codings = scope.get("http_version", "1.1"), [], []
+    for name, value in scope["headers"]:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"transfer-encoding":
+            codings += tokens(value)
+    if version not in ("1.0", "1.1", "2"):  # 2 is what Daphne says of HTTP/2
+        return InvalidRequest("this service speaks HTTP/1.1")
+    if len(scope["headers"]) > FIELDS:
+        return HeadTooLarge(f"a request has at most {FIELDS} header fields")
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        return InvalidRequest("a request has one Host header")
+    if hosts and not HOST.match(hosts[0]):
+        return InvalidRequest("Host wants a name or an address, and a port where it is not the usual one")
+    if codings and version == "1.0":
+        return InvalidRequest("HTTP/1.0 has no Transfer-Encoding")
+    if codings and codings != [b"chunked"]:
+        return UnknownTransferCoding("of transfer codings only chunked is understood")
+    return None
+
+
+def refuse_coding(content_encoding: bytes) -> None:
+    """Raises UnsupportedCoding (415) for a body that is compressed."""
+    if any(coding != b"identity" for coding in tokens(content_encoding)):
+        raise UnsupportedCoding("send the body without Content-Encoding", headers={"Accept-Encoding": "identity"})
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The items of a header that is a list, in lower case."""
+    return [token for item in value.lower().split(b",") if (token := item.strip())]

@@ -1,0 +1,115 @@
+"""What every page does the same way: methods, a database that is away, compression, and who has nothing to see here."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
+from django.shortcuts import redirect, render
+from django.utils.cache import patch_vary_headers
+from django.utils.deprecation import MiddlewareMixin
+from django_htmx.middleware import HtmxDetails
+
+from registry.data import database, reach
+from registry.edge.viewer import Visitor, visitor_of
+from registry.errors import Unavailable
+from registry.models import Tenant
+
+_gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
+
+
+class PageRequest(HttpRequest):
+    """A request that has passed the pages' middleware."""
+
+    htmx: HtmxDetails
+
+
+type PageView = Callable[..., Awaitable[HttpResponse]]
+type Answer = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+
+
+def away(request: HttpRequest, error: Exception) -> HttpResponse | None:
+    """The page that says that the database is away, if that is what `error` says."""
+    refusal = error if isinstance(error, Unavailable) else database.unavailable(error)
+    if refusal is None:
+        return None
+    response = render(request, "503.html", status=503)
+    for name, value in refusal.headers.items():
+        response[name] = value
+    return response
+
+
+class AwayMiddleware(MiddlewareMixin):
+    """The same for Django's own pages: the admin's, and the sign-in. Where the database is known to be away, at once: to
+    look for a visitor's session would take a thread until it is given up."""
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        found = reach.reach()
+        if found.away and settings.SESSION_COOKIE_NAME in request.COOKIES:
+            refused = away(request, Unavailable(found.reason))
+            assert refused
+            return refused
+        return await super().__acall__(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        return away(request, error)
+
+
+def page(*methods: str) -> Callable[[PageView], Answer]:
+    """An async page: other methods get a 405, a database that is away gets its own page, nothing is cached."""
+
+    def wrap(view: PageView) -> Answer:
+        @wraps(view)
+        async def answer(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if request.method not in methods:
+                return HttpResponseNotAllowed(methods)
+            try:
+                response = await view(request, *args, **kwargs)
+            except Exception as error:
+                if (refused := away(request, error)) is None:
+                    raise
+                response = refused
+            response.headers.setdefault("Cache-Control", "private, no-cache")
+            patch_vary_headers(response, ["HX-Request", "Cookie"])
+            return _gzip.process_response(request, response)
+
+        return answer
+
+    return wrap
+
+
+async def known(request: HttpRequest, *, guests: bool = False) -> Visitor:
+    """The visitor; `guests` as in `visitor_of`. Raises Http404 where there is nothing for them to see."""
+    if visitor := await visitor_of(request, guests=guests):
+        return visitor
+    raise Http404
+
+
+async def nowhere(request: HttpRequest) -> HttpResponse:
+    """For who has no tenant: the login, or a page that says so."""
+    user = await request.auser()
+    if user.is_authenticated:
+        return render(
+            request, "registry/nowhere.html", {"person": user.get_username(), "staff": user.is_staff}, status=403
+        )
+    return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
+
+
+# -- Commands that pages show ------------------------------------------------------------------------------
+
+
+def address_of(request: HttpRequest) -> str:
+    """The service's own address, for a command to be copied."""
+    return settings.REGISTRY_URL.rstrip("/") or f"{request.scheme}://{request.get_host()}"
+
+
+KEY_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
+
+
+def key_header(tenant: Tenant) -> str:
+    """What a curl command for `/payments*` has to say of the key; nothing for the open tenant."""
+    return "" if tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT else KEY_HEADER

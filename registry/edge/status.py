@@ -1,0 +1,257 @@
+"""How the service itself is: health per dependency, metrics, the API's description."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from registry.data import database, faults, reach, redis_trouble
+from registry.data.faults import Fault
+from registry.edge.api import api, json_response
+from registry.edge.handler import lean
+from registry.errors import MethodNotAllowed
+from registry.servers import metric_files
+
+CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
+REFUSED = "registry_database_statement_refused"  # telemetry.DB_REFUSED
+VERSION = "1.0.0"  # of the contract, as the queue's clients expect one
+
+type Check = Callable[[], Awaitable[str]]
+checks: dict[str, Check] = {}
+gauges: list[Callable[[], Awaitable[list[GaugeMetricFamily]]]] = []
+
+
+def check(name: str) -> Callable[[Check], Check]:
+    """Register a dependency's check: returns a word on how it is, raises when it is not well."""
+
+    def register(function: Check) -> Check:
+        checks[name] = function
+        return function
+
+    return register
+
+
+@check("database")
+async def _database() -> str:
+    trouble = await reach.trouble()
+    if refused := await asyncio.to_thread(_refused_for_long):
+        trouble = trouble or f"{Fault.BROKEN.value}: {', '.join(refused)}"
+    if trouble:
+        raise RuntimeError(trouble)
+    return "connected"
+
+
+def _refused_for_long() -> list[str]:
+    """Statements that the database has refused for a minute, in any of the processes."""
+    with _reading():
+        families = [one for one in _processes().collect() if one.name == REFUSED]
+    return sorted({sample.labels["statement"] for one in families for sample in one.samples if sample.value})
+
+
+@check("redis")
+async def _redis() -> str:
+    """By a write to each server in use. Redis' own words are not repeated: they name hosts and ports to everybody."""
+    for use, trouble in (await redis_trouble.troubles()).items():
+        if trouble:
+            raise RuntimeError(f"{redis_trouble.SENTENCES[trouble]} ({use})")
+    return "takes writes"
+
+
+async def _run(function: Check) -> dict[str, str]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
+            return {"status": "ok", "detail": await function()}
+    except Exception as error:
+        fault = faults.of(error)  # what the server said itself names hosts and users
+        said = fault.value if fault else str(error)[:200]
+        return {"status": "failing", "detail": said or type(error).__name__}
+
+
+async def _report() -> HttpResponse:
+    names = list(checks)
+    results = await asyncio.gather(*(_run(checks[name]) for name in names))
+    well = all(result["status"] == "ok" for result in results)
+    found = dict(zip(names, results, strict=True))
+    body = {
+        "status": "healthy" if well else "unhealthy",
+        "checks": found,
+        # What clients of the message queue's contract read (section 1.5).
+        "database": "connected" if found["database"]["status"] == "ok" else "disconnected",
+        "server": "registry",
+        "worker_id": str(os.getpid()),
+        "version": VERSION,
+    }
+    return json_response(body, status=200 if well else 503, headers={"Cache-Control": "no-store"})
+
+
+def only_get(request: HttpRequest) -> None:
+    """Raises MethodNotAllowed (405)."""
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("allowed: GET", headers={"Allow": "GET, HEAD"})
+
+
+@lean
+async def health(request: HttpRequest) -> HttpResponse:
+    """200 when every dependency is well, else 503; each with its own word."""
+    only_get(request)
+    return await _report()
+
+
+@lean
+async def live(request: HttpRequest) -> HttpResponse:
+    """200 while the process serves at all."""
+    only_get(request)
+    return json_response({"status": "alive"}, headers={"Cache-Control": "no-store"})
+
+
+@lean
+async def ready(request: HttpRequest) -> HttpResponse:
+    """200 when requests can be served: database, Redis, queue, and workers that settle."""
+    only_get(request)
+    return await _report()
+
+
+# -- Metrics ---------------------------------------------------------------------------------------------
+
+
+async def _pool_gauges() -> list[GaugeMetricFamily]:
+    statistics = {"pool_size": 0, "pool_available": 0, "requests_waiting": 0, **database.statistics()}
+    return [
+        GaugeMetricFamily(f"registry_database_pool_{name}", f"psycopg_pool's {name}", value=value)
+        for name, value in statistics.items()
+    ]
+
+
+gauges.append(_pool_gauges)
+
+
+async def _redis_gauges() -> list[GaugeMetricFamily]:
+    family = GaugeMetricFamily("registry_redis_takes_writes", "1 where Redis does, 0 where not", labels=["use"])
+    for use, trouble in (await redis_trouble.troubles()).items():
+        family.add_metric([use], not trouble)
+    return [family]
+
+
+gauges.append(_redis_gauges)
+
+
+@cache
+def _processes() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return registry
+
+
+def _reading() -> AbstractContextManager[Any]:
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return metric_files.reading(Path(folder)) if folder else nullcontext()
+
+
+def _counters() -> bytes:
+    with _reading():
+        return generate_latest(_processes())
+
+
+class Now:
+    """A collector of what was just read."""
+
+    def __init__(self, families: list[GaugeMetricFamily]) -> None:
+        self.families = families
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        return self.families
+
+
+@lean
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus text: counters of all processes, gauges read from the database at this moment."""
+    only_get(request)
+    return HttpResponse(await metrics_text(), content_type=CONTENT_TYPE_LATEST)
+
+
+async def metrics_text() -> bytes:
+    """What /metrics says; gauges that cannot be read now are left out."""
+    text = await asyncio.to_thread(_counters)
+    for gauge in gauges:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
+                families = await gauge()
+        except Exception:
+            continue
+        now = CollectorRegistry()
+        now.register(Now(families))
+        text += generate_latest(now)
+    return text
+
+
+# -- Description --------------------------------------------------------------------------------------------
+
+
+@lean
+async def openapi(request: HttpRequest) -> HttpResponse:
+    """OpenAPI 3.1 of every public route."""
+    only_get(request)
+    return json_response(api.get_openapi_schema())
+
+
+async def docs(request: HttpRequest) -> HttpResponse:
+    """The same for people, from our own server alone."""
+    schema = api.get_openapi_schema()
+    context = {"description": schema["info"]["description"], "operations": list(_operations(schema))}
+    return await asyncio.to_thread(render, request, "registry/docs.html", context)
+
+
+def _operations(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            yield {
+                "path": path,
+                "method": method.upper(),
+                "summary": operation.get("summary", ""),
+                "parameters": [parameter["name"] for parameter in operation.get("parameters", [])],
+                "fields": list(_fields(schema, operation)),
+                "answers": [(status, answer["description"]) for status, answer in operation["responses"].items()],
+            }
+
+
+def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    named = schema["components"]["schemas"].get(body.get("$ref", "").rpartition("/")[2], {})
+    for name, field in named.get("properties", {}).items():
+        kinds = [field, *field.get("anyOf", [])]
+        yield {
+            "name": name,
+            "type": " or ".join(dict.fromkeys(k["type"] for k in kinds if k.get("type") not in (None, "null"))),
+            "required": name in named.get("required", []),
+            "description": next((k["description"] for k in kinds if "description" in k), ""),
+        }
+
+
+# -- Described for programs -----------------------------------------------------------------------------------
+
+
+def _describe(path: str, summary: str, kind: str, *, may_fail: bool = False) -> None:
+    answers = {"200": {"description": "Well", "content": {kind: {}}}}
+    if may_fail:
+        answers["503"] = {"description": "Something is not well; the body says what", "content": {kind: {}}}
+    name = "service" + path.replace("/", "_").replace(".", "_")
+    operation = {"tags": ["service"], "operationId": name, "summary": summary, "security": [], "responses": answers}
+    api.describe(path, "get", operation)
+
+
+_describe("/health", "How every dependency is", "application/json", may_fail=True)
+_describe("/health/live", "Whether the process serves at all", "application/json")
+_describe("/health/ready", "Whether requests can be served", "application/json", may_fail=True)
+_describe("/metrics", "Metrics as Prometheus reads them", "text/plain")
+_describe("/openapi.json", "This document", "application/json")

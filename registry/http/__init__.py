@@ -1,0 +1,1 @@
+"""HTTP out: the client, and the guard against addresses inside."""

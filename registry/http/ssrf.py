@@ -1,0 +1,137 @@
+"""Addresses that tenants name: which of them we call at all. What is asked there, the callers know.
+
+A tenant that could make us call any address would see our own network with our eyes: databases without a password, the
+machine's metadata with its credentials. So a name is resolved here, every address it leads to is looked at, and the
+connection is made to one of these very addresses: a name that leads elsewhere a moment later changes nothing.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote, urlsplit
+
+from django.conf import settings
+
+from registry.errors import Invalid
+from registry.http.client import Address, BadAddress
+
+LONGEST_URL = 2000  # characters
+LOOKUPS = 64  # threads: names that answer slowly keep one each, and must not keep the others waiting
+LOOKUP_WITHIN = 5.0  # seconds
+OWN_PORTS = 1024  # below that only 80 and 443: mail and name servers also take lines that look like HTTP
+
+type IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolved = list[str]
+
+NEVER = [
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "100.100.100.200/32",
+        "fd00:ec2::/32", "fe80::/10", "2002::/16", "2001::/23", "64:ff9b:1::/48",
+    )
+]  # fmt: skip
+"""Nobody's receiver: this host by another name, link-local with the clouds' metadata (169.254.169.254, and its other homes
+at Azure, Alibaba, Oracle and AWS over IPv6), and tunnels that lead to an IPv4 address by a back door (6to4, Teredo)."""
+CARRIED = [
+    ipaddress.IPv6Network("::ffff:0:0/96"),
+    ipaddress.IPv6Network("64:ff9b::/96"),
+]  # an IPv4 address in the last 32 bits
+GLOBAL = ipaddress.IPv6Network("2000::/3")  # all that has been given out
+INSIDE = [
+    ipaddress.ip_network(text)
+    for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+]  # what WEBHOOK_ALLOW_PRIVATE opens
+
+
+class NotOutside(BadAddress):
+    """This address is not on the public internet."""
+
+
+def is_allowed(text: str, *, private: bool) -> bool:
+    """Whether we connect to this IP address; `private`: to loopback and private networks too."""
+    ip = _plain(ipaddress.ip_address(text.partition("%")[0]))
+    if any(ip in network for network in NEVER if network.version == ip.version):
+        return False
+    if any(ip in network for network in INSIDE if network.version == ip.version):
+        return private
+    if ip.is_multicast or ip.is_reserved or ip.is_unspecified or not ip.is_global:
+        return False
+    return ip.version == 4 or ip in GLOBAL
+
+
+def _plain(ip: IP) -> IP:
+    """The IPv4 address that an IPv6 address only carries, such as ::ffff:10.0.0.1."""
+    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in CARRIED):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip
+
+
+class Outside:
+    """Finds the addresses of names, and refuses what is inside. Its threads end with `close`."""
+
+    def __init__(self, *, private: bool | None = None) -> None:
+        self.private = settings.WEBHOOK_ALLOW_PRIVATE if private is None else private
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="outside")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def resolve(self, host: str, port: int) -> Resolved:
+        """The addresses of `host`, all of them allowed. Raises NotOutside where one is not, OSError where there are none."""
+        async with asyncio.timeout(LOOKUP_WITHIN):
+            found = await self.look_up(host, port)
+        if not all(is_allowed(address, private=self.private) for address in found):
+            raise NotOutside(f"{host[:100]} does not lead to the public internet")
+        return found
+
+    async def look_up(self, host: str, port: int) -> Resolved:
+        """What the machine's resolver says. It takes numbers in all their spellings: 127.1 and 0x7f000001 are 127.0.0.1."""
+        loop = asyncio.get_running_loop()
+        entries = await loop.run_in_executor(self._threads, _getaddrinfo, host, port)
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in entries))
+
+
+def _getaddrinfo(host: str, port: int) -> list[tuple]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+# -- The URL itself ----------------------------------------------------------------------------------------
+
+
+def parted(url: str, *, tls_only: bool) -> tuple[str, str]:
+    """A receiver's URL as origin and target: what is connected to, and what is asked for. Raises BadAddress."""
+    if len(url) > LONGEST_URL:
+        raise BadAddress(f"an address has at most {LONGEST_URL} characters")
+    if "#" in url:
+        raise BadAddress("an address for deliveries has no #")
+    before, mark, query = url.partition("?")
+    address = Address.parse(before)
+    if tls_only and not address.tls:
+        raise BadAddress("a live tenant's address begins with https://")
+    if address.port < OWN_PORTS and address.port not in (80, 443):
+        raise BadAddress(f"port {address.port} belongs to other services; 80, 443 and those from {OWN_PORTS} on do")
+    path = quote(urlsplit(before).path or "/", safe="/%:@!$&'()*+,;=~-._")
+    return f"{'https' if address.tls else 'http'}://{address.authority}", path + mark + quote(query, safe=_QUERY)
+
+
+_QUERY = "/%:@!$&'()*+,;=~-._?[]"
+
+
+async def checked(url: str, *, tls_only: bool) -> None:
+    """Raises Invalid (422) naming `url` unless it is a place that we deliver to at the moment."""
+    outside = Outside()
+    try:
+        origin, _ = parted(url, tls_only=tls_only)
+        address = Address.parse(origin)
+        await outside.resolve(address.host, address.port)
+    except BadAddress as error:
+        raise _wrong(str(error)) from None
+    except (OSError, UnicodeError):  # a time-out is one too
+        raise _wrong("this name leads nowhere; is it spelled right?") from None
+    finally:
+        outside.close()
+
+
+def _wrong(message: str) -> Invalid:
+    return Invalid("this is no address for deliveries", errors=[{"field": "url", "message": message}])

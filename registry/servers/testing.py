@@ -1,0 +1,32 @@
+"""The pytest plugin that gives a test run its servers. It comes before pytest-django reads the settings, which want
+their names; conftest.py would be too late."""
+
+import os
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from registry.servers import embedded
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    """Servers of the tests' own, beside those of `make run`; every xdist process uses the same pair, and parts of its own."""
+    data = Path(os.environ.setdefault("REGISTRY_DATA", str(early_config.rootpath / ".data" / "test"))).resolve()
+    stack = ExitStack()
+    early_config.add_cleanup(stack.close)
+    stack.enter_context(embedded.use(data))
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        os.environ["REDIS_URL"] = redis_of(worker, os.environ["REDIS_URL"])
+        os.environ["REGISTRY_DATA"] = str(data / worker)
+    return (yield)
+
+
+def redis_of(worker: str, url: str) -> str:
+    """A database number for each of gw0, gw1, …: pytest-django does the same with PostgreSQL's databases."""
+    parts = urlsplit(url)
+    number = int(parts.path.strip("/") or 0) + 1 + int(worker.removeprefix("gw"))
+    return parts._replace(path=f"/{number}").geturl()

@@ -1,0 +1,42 @@
+"""What a tenant's administrator may ask of the audit trail over the API: whether it holds."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from registry.data.sharing import Shared
+from registry.edge.api import api, json_response
+from registry.tenants import audit_chain
+from registry.tenants.access import authorize
+
+FRESH = 1.0  # seconds that an answer is good for: following a long chain costs as much as it is long
+
+_verdicts = Shared(audit_chain.verify, fresh=FRESH)
+
+
+@api.get(
+    "/audit/verify",
+    tags=["audit"],
+    summary="Whether the tenant's audit trail is what was written",
+    openapi_extra={
+        "responses": {
+            200: {"description": "The verdict, and the chain's head to be noted", "content": {"application/json": {}}},
+            **{
+                status: {"description": text, "content": {"application/problem+json": {}}}
+                for status, text in (
+                    (401, "No valid key"),
+                    (403, "The key lacks the admin scope"),
+                    (429, "Rate limit"),
+                    (503, "The database is away"),
+                )
+            },
+        }
+    },
+)
+async def verify(request: HttpRequest) -> HttpResponse:
+    principal, headers = await authorize(request, "admin")
+    verdict = await _verdicts.get(principal.tenant_id)
+    said: dict[str, Any] = {"sound": verdict.sound, "entries": verdict.entries, "head": verdict.head}
+    if not verdict.sound:
+        said |= {"brokenAt": verdict.position, "fault": verdict.fault}
+    return json_response(said, headers=headers)

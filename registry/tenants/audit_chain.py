@@ -1,0 +1,114 @@
+"""The proof that the audit trail is what was written: each tenant's entries form a chain of digests. Writing: audit.py.
+
+The database adds an entry's link as the entry's transaction commits (migration 0003), so that writers wait for each other
+no longer than a commit takes. A link's digest is SHA-256 over the digest before it and the entry's content; the chain's
+end is kept in AuditHead, and in the logs, where whoever cuts the trail off and moves the head cannot reach it.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.data import database
+from registry.data.loop import sync_twin
+from registry.models import Tenant
+
+SQL = database.statements(Path(__file__).parent / "sql" / "audit.sql")
+
+PAGE = 1000  # links read and hashed at once: some milliseconds of the loop
+SERVICE = 0  # the chain of what concerns no tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The end of a chain as it was at some time, written down elsewhere: `position:digest`."""
+
+    position: int
+    digest: str  # hex
+
+    @classmethod
+    def parse(cls, text: str) -> "Noted":
+        """Raises ValueError."""
+        position, _, digest = text.partition(":")
+        if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
+            raise ValueError("a digest has 64 hexadecimal digits")
+        return cls(int(position), digest.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one chain. `fault` is empty for a chain that holds."""
+
+    chain: int  # the tenant's id, or SERVICE
+    entries: int  # that hold, from the first
+    head: str  # digest of the last of them
+    fault: str = ""
+    position: int | None = None  # where the chain breaks
+    entry: int | None = None  # the audit entry there
+
+    @property
+    def sound(self) -> bool:
+        return not self.fault
+
+
+async def verify(chain: int, *, noted: Noted | None = None) -> Verdict:
+    """Follow a chain from its first entry to its head. `noted`: an earlier end of it that must still be in it."""
+    head = await database.fetch(SQL["head"], {"chain": chain})
+    length, last = head[0] if head else (0, b"")
+    digest, position = b"", 0
+    async for number, entry, stated, owner, content in _links(chain):
+        fault = ""
+        if number != position + 1:
+            return _broken(chain, position, digest, "links are missing before it", number, entry)
+        if content is None:
+            fault = "the entry is gone"
+        elif owner != chain or hashlib.sha256(digest + content.encode()).digest() != stated:
+            fault = "the entry, or its place, was changed"
+        elif noted and number == noted.position and stated.hex() != noted.digest:
+            fault = "it is not the entry that was noted"
+        if fault:
+            return _broken(chain, position, digest, fault, number, entry)
+        digest, position = stated, number
+    return await _end(chain, position, digest, length, last, noted)
+
+
+async def _links(chain: int) -> AsyncIterator[tuple[int, int, bytes, int, str | None]]:
+    after = 0
+    while True:
+        page = await database.fetch(SQL["links"], {"chain": chain, "after": after, "limit": PAGE})
+        for number, entry, stated, owner, content in page:
+            yield number, entry, bytes(stated), owner, content
+        if len(page) < PAGE:
+            return
+        after = page[-1][0]
+
+
+async def _end(chain: int, position: int, digest: bytes, length: int, last: bytes, noted: Noted | None) -> Verdict:
+    """The chain up to `position` holds; whether that is all of it. It may have grown since its head was read."""
+    if position < length or (noted and position < noted.position):
+        return _broken(chain, position, digest, "the latest entries are gone", position + 1)
+    if position == length and digest != bytes(last):
+        return _broken(chain, position, digest, "the head is of another chain", position)
+    [(stray,)] = await database.fetch(SQL["unlinked"], {"chain": chain})
+    if stray is not None:
+        return _broken(chain, position, digest, "an entry has no link", None, stray)
+    return Verdict(chain, position, digest.hex())
+
+
+def _broken(chain: int, position: int, digest: bytes, fault: str, at: int | None, entry: int | None = None) -> Verdict:
+    return Verdict(chain, position, digest.hex(), fault, at, entry)
+
+
+async def verify_all() -> list[Verdict]:
+    """Every chain that there is, the service's own first."""
+    return [await verify(chain) for (chain,) in await database.fetch(SQL["chains"])]
+
+
+async def names(verdicts: list[Verdict]) -> dict[int, str]:
+    """What to call the chains: tenants by their slugs, the service's own by a dash."""
+    tenants = Tenant.async_objects.filter(pk__in=[verdict.chain for verdict in verdicts])
+    return {SERVICE: "–"} | {pk: slug async for pk, slug in tenants.values_list("pk", "slug")}
+
+
+verify_sync = sync_twin(verify)

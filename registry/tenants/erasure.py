@@ -1,0 +1,176 @@
+"""What is personal in a tenant's data, blanked: money rows, their sums and the audit trail stay as they are.
+
+Apps say in PERSONAL which columns are personal and what is put in their place, and in KEPT why other texts stay. Each table
+is gone through by its key, some rows to a transaction; whoever is cut off begins again, and what is blank is left alone.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.apps import apps
+from django.db import models
+
+from registry.data import database
+from registry.data.loop import sync_twin
+from registry.errors import NotFound, Problem
+from registry.models import Tenant
+from registry.tenants import audit
+
+SQL = database.statements(Path(__file__).parent / "sql" / "erasure.sql")
+ROWS = 1000  # to a transaction: locks are held for milliseconds
+
+# By the model's label: column → SQL of what is put there.
+PERSONAL: dict[str, dict[str, str]] = {
+    "registry.Tenant": {"name": "t.slug", "settings": "'{}'"},
+    "registry.ApiKey": {"name": "''"},
+}
+OWNED: dict[str, str] = {
+    "registry.Tenant": "t.id = %(tenant)s"
+}  # label → SQL of the tenant's rows, where not by tenant_id
+ONLY: dict[str, str] = {}  # label → SQL of the rows that may be blanked yet, where not all may
+OF_PAYMENTS: dict[str, str] = {}  # label → SQL of the rows that are of %(payments)s or %(correlations)s
+SEARCHED: set[str] = (
+    set()
+)  # labels whose OF_PAYMENTS no index finds: all rows of the tenant are looked at, page by page
+FOUND: list[str] = []  # SQL: id, correlation id and whether it is over, of those of %(correlations)s that there are
+CLOSING: list[str] = []  # statements that close what belongs to a tenant
+STANDING: dict[str, str] = {}  # "payments that …" → SQL that counts what has to be over first
+
+_TRAIL = "the audit trail is evidence: it stays whole, or its chain would break"
+KEPT: dict[str, str] = {  # "label.column" → why this text or these bytes stay
+    **dict.fromkeys((f"registry.AuditEntry.{name}" for name in ("actor", "target", "reason", "detail")), _TRAIL),
+    "registry.AuditLink.digest": _TRAIL,
+    "registry.AuditHead.digest": _TRAIL,
+    "registry.ApiKey.digest": "of a key that is revoked",
+    "registry.ApiKey.scopes": "words of ours",
+    "registry.Tenant.blocked": "a reason of ours",
+}
+
+
+MINE = "t.tenant_id = %(tenant)s"
+
+
+class StillOpen(Problem):
+    """Something of the tenant is not over yet; erase again once it is."""
+
+    status = 409
+
+
+async def erase(*, tenant_id: int, actor: str, reason: str) -> dict[str, int]:
+    """Close a tenant for good and blank what is personal; rows changed by table, nothing where all is blank already.
+
+    Raises StillOpen (409) while payments are under way or money is owed: the tenant is closed then, and nothing blanked.
+    """
+    tenant = {"tenant": tenant_id}
+    closed = await database.fetch(SQL["close"], tenant)
+    for statement in CLOSING:
+        await database.fetch(statement, tenant)
+    await _nothing_stands(tenant_id)
+    changed = {label: await _blank(label, OWNED.get(label, MINE), "true", tenant) for label in PERSONAL}
+    people = await database.fetch(SQL["people"], tenant)
+    changed |= {"auth.User": len(people), "registry.Membership": len(await database.fetch(SQL["part"], tenant))}
+    return await _done("tenant.erase", tenant_id, changed, actor, reason, closed=bool(closed))
+
+
+async def _nothing_stands(tenant_id: int) -> None:
+    for what, statement in STANDING.items():
+        [(count,)] = await database.fetch(statement, {"tenant": tenant_id}, prepare=False)
+        if count:
+            raise StillOpen(f"the tenant is closed, but has {count} {what}; erase it again once they are over")
+
+
+async def erase_payments(*, tenant_id: int, correlation_ids: Sequence[UUID], actor: str, reason: str) -> dict[str, int]:
+    """Blank what is personal of single payments of a tenant that goes on; rows changed by table.
+
+    Raises NotFound (404), StillOpen (409): nothing is blanked then.
+    """
+    asked = {"tenant": tenant_id, "correlations": list(correlation_ids)}
+    found = [row for statement in FOUND for row in await database.fetch(statement, asked, prepare=False)]
+    if unknown := set(correlation_ids) - {row[1] for row in found}:
+        raise NotFound(f"the tenant has no payment {', '.join(sorted(map(str, unknown)))}")
+    if standing := sorted(str(row[1]) for row in found if not row[2]):
+        raise StillOpen(f"not over yet: {', '.join(standing)}")
+    asked["payments"] = [row[0] for row in found]
+    changed = {label: await _blank(label, *_of_payments(label), asked) for label in OF_PAYMENTS}
+    ids = [str(one) for one in correlation_ids]
+    return await _done("payment.erase", tenant_id, changed, actor, reason, payments=ids)
+
+
+async def _done(
+    action: str, tenant_id: int, changed: dict[str, int], actor: str, reason: str, **detail: Any
+) -> dict[str, int]:
+    changed = {label: count for label, count in changed.items() if count}
+    if changed or detail.get("closed"):
+        tenant = await Tenant.async_objects.aget(pk=tenant_id)
+        await audit.record(
+            actor=actor,
+            action=action,
+            target=f"tenant {tenant.slug}",
+            tenant_id=tenant_id,
+            rows=sum(changed.values()),
+            reason=reason,
+            detail={"changed": changed, **detail},
+        )
+    return changed
+
+
+def _of_payments(label: str) -> tuple[str, str]:
+    """The rows that are gone through, and which of these are blanked."""
+    where = OF_PAYMENTS[label]
+    return (MINE, where) if label in SEARCHED else (f"{MINE} AND {where}", "true")
+
+
+async def _blank(label: str, where: str, sought: str, params: dict[str, Any]) -> int:
+    """Go through a table's rows by their key, and blank those that are sought; how many were not blank yet."""
+    changed = 0
+    async for step in _steps(label, where, sought, params):
+        changed += step
+    return changed
+
+
+async def _steps(label: str, where: str, sought: str, params: dict[str, Any]) -> AsyncIterator[int]:
+    model = apps.get_model(label)
+    keys = [field.column for field in model._meta.pk_fields]
+    after: Sequence[Any] | None = None
+    while True:
+        place = {f"after_{n}": value for n, value in enumerate(after or ())}
+        query = _page(model, keys, label, where, sought, first=after is None)
+        rows = await database.fetch(query, {**params, **place, "limit": ROWS}, prepare=False)
+        if rows:
+            yield sum(row[-1] for row in rows)
+        if len(rows) < ROWS:
+            return
+        after = rows[-1][:-1]
+
+
+def _page(model: type[models.Model], keys: Sequence[str], label: str, where: str, sought: str, *, first: bool) -> str:
+    """SQL: the next rows by their key, blanked where they are not; each key, and whether its row changed."""
+    columns = PERSONAL[label]
+    key = ", ".join(f"t.{name}" for name in keys)
+    joined = " AND ".join(f"t.{name} = page.{name}" for name in keys)
+    beyond = "" if first else f"AND ({key}) > ({', '.join(f'%(after_{n})s' for n in range(len(keys)))})"
+    only = f"AND {ONLY[label]}" if label in ONLY else ""
+    sets = ", ".join(f"{name} = {blank}" for name, blank in columns.items())
+    unlike = " OR ".join(f"t.{name} IS DISTINCT FROM {_typed(model, name, blank)}" for name, blank in columns.items())
+    table = model._meta.db_table
+    tenant = "AND t.tenant_id = %(tenant)s" if any(f.column == "tenant_id" for f in model._meta.concrete_fields) else ""
+    return f"""
+        WITH page AS MATERIALIZED (
+            SELECT {key} FROM {table} t WHERE {where} {only} {beyond} ORDER BY {key} LIMIT %(limit)s
+        ), blanked AS (
+            UPDATE {table} t SET {sets} FROM page WHERE {joined} {tenant} AND ({unlike}) AND ({sought})
+            RETURNING {key}
+        )
+        SELECT {key}, (b.{keys[0]} IS NOT NULL)::int
+        FROM page t LEFT JOIN blanked b USING ({", ".join(keys)}) ORDER BY {key}"""
+
+
+def _typed(model: type[models.Model], column: str, blank: str) -> str:
+    """`IS DISTINCT FROM` wants to know what type a bare literal has."""
+    field = next(field for field in model._meta.concrete_fields if field.column == column)
+    return f"{blank}::jsonb" if isinstance(field, models.JSONField) else blank
+
+
+erase_sync, erase_payments_sync = sync_twin(erase), sync_twin(erase_payments)

@@ -1,0 +1,147 @@
+"""Everything of a tenant as lines of JSON, table by table, in one snapshot. What may not go out is named here and above.
+
+Which tables there are is asked of Django: every model with a tenant is exported unless LEFT_OUT says why not. Apps add to
+TABLES what is theirs in another way, or has columns that need care. Erasing: erasure.py.
+"""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+from psycopg import AsyncConnection
+
+from registry.data import database
+from registry.models import ApiKey, AuditHead, AuditLink, Tenant
+
+ROOMS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
+ROWS = 200  # read at a time: some of them carry messages
+OWN = "t.tenant_id = %(tenant)s"
+
+type Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How a tenant's rows of a table `t` are found, and what of them goes out."""
+
+    where: str = OWN
+    joins: str = ""
+    extra: str = ""  # arguments of jsonb_build_object: what a row says only together with others
+    columns: tuple[str, ...] = ()  # nothing but these; empty: all
+    hidden: tuple[str, ...] = ()  # digests, sealed secrets
+    content: tuple[str, ...] = ()  # bytes that somebody sent: as text, or else {"base64": …}
+    unseal: Callable[[Row], Row] | None = None  # with --decrypt: the row with its content in the clear
+
+
+# By the model's label, "payments.Payment".
+TABLES: dict[str, Table] = {
+    Tenant._meta.label: Table(where="t.id = %(tenant)s"),
+    ApiKey._meta.label: Table(hidden=("digest",)),
+    AuditLink._meta.label: Table(where="t.chain = %(tenant)s"),
+    AuditHead._meta.label: Table(where="t.chain = %(tenant)s"),
+    "auth.User": Table(
+        where="t.id IN (SELECT user_id FROM registry_membership WHERE tenant_id = %(tenant)s)",
+        columns=("id", "username", "first_name", "last_name", "email", "is_active", "date_joined", "last_login"),
+    ),
+}
+LEFT_OUT: dict[str, str] = {
+    "registry.Flag": "the service's own switches",
+    "registry.Flag_groups": "the service's own switches",
+    "registry.Flag_users": "the service's own switches",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table that is exported."""
+
+    label: str
+    model: type[models.Model]
+    table: Table
+
+
+def sources() -> Iterator[Source]:
+    """What is exported, in the order of the apps: the tenant first."""
+    for room in (*ROOMS, "auth"):
+        for model in apps.get_app_config(room).get_models(include_auto_created=True):
+            label = model._meta.label
+            if label not in LEFT_OUT and (label in TABLES or has_tenant(model)):
+                yield Source(label, model, TABLES.get(label, Table()))
+
+
+def has_tenant(model: type[models.Model]) -> bool:
+    return any(field.name == "tenant" and field.related_model is Tenant for field in model._meta.concrete_fields)
+
+
+async def export(tenant_id: int, *, decrypt: bool = False) -> AsyncIterator[tuple[str, list[str]]]:
+    """The tenant's rows by table, some at a time, each a line of JSON; all of them as they stood when it began.
+
+    Raises what `unseal` raises.
+    """
+    async with database.transaction() as conn:
+        await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await conn.execute("SET LOCAL statement_timeout = 0")
+        await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # the reader may be slow
+        for source in sources():
+            async for rows in _rows(conn, source, tenant_id, decrypt):
+                yield source.label, rows
+
+
+async def _rows(conn: AsyncConnection, source: Source, tenant_id: int, decrypt: bool) -> AsyncIterator[list[str]]:
+    async with conn.cursor(name="takeout") as cursor:
+        await cursor.execute(_query(source), {"tenant": tenant_id})
+        while rows := await cursor.fetchmany(ROWS):
+            yield [_readable(source.table, row, decrypt) for (row,) in rows]
+
+
+def _query(source: Source) -> str:
+    table = source.table
+    order = ", ".join(f"t.{field.column}" for field in source.model._meta.pk_fields)
+    return (
+        f"SELECT ({_row(source)})::text FROM {source.model._meta.db_table} t {table.joins} "
+        f"WHERE {table.where} ORDER BY {order}"
+    )
+
+
+def _row(source: Source) -> str:
+    """SQL of the row as JSON: numbers as they are, times in ISO 8601, bytes in hexadecimal."""
+    table = source.table
+    if table.columns:
+        pairs = ", ".join(f"'{column}', t.{column}" for column in table.columns)
+        return f"jsonb_build_object({pairs})"
+    hidden = ", ".join(f"'{column}'" for column in sorted(hidden_columns(source)))
+    row = f"to_jsonb(t) - ARRAY[{hidden}]::text[]"
+    return f"{row} || jsonb_build_object({table.extra})" if table.extra else row
+
+
+def hidden_columns(source: Source) -> set[str]:
+    """Bytes are secrets or digests unless they are said to be content."""
+    binary = {str(f.column) for f in source.model._meta.concrete_fields if isinstance(f, models.BinaryField)}
+    return (binary | set(source.table.hidden)) - set(source.table.content)
+
+
+def _readable(table: Table, text: str, decrypt: bool) -> str:
+    """The database's own text of a row, but for what somebody sent: that stands in it as they wrote it."""
+    if not table.content:
+        return text
+    row = json.loads(text)
+    for column in table.content:
+        if row[column] is not None:
+            row[column] = bytes.fromhex(row[column].removeprefix("\\x"))
+    if decrypt and table.unseal:
+        row = table.unseal(row)
+    for column in table.content:
+        if isinstance(row[column], bytes):
+            row[column] = _written(row[column])
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _written(content: bytes) -> Any:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}

@@ -1,0 +1,75 @@
+"""API keys as operators handle them: each change with its audit entry in one transaction. access.py makes the keys."""
+
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+from django_async_backend.db.transaction import async_atomic
+
+from registry.data.loop import sync_twin
+from registry.models import ApiKey, Tenant
+from registry.tenants import access, audit
+
+
+async def issue(
+    *,
+    tenant: Tenant,
+    actor: str,
+    scopes: list[str],
+    name: str = "",
+    expires_at: datetime | None = None,
+    rate_limit: str = "",
+    reason: str = "",
+) -> tuple[ApiKey, str]:
+    """A new key and its plain text, which can never be shown again."""
+    async with async_atomic():
+        key, plain = await access.issue_key(
+            tenant=tenant, scopes=scopes, name=name, expires_at=expires_at, rate_limit=rate_limit
+        )
+        await _record("apikey.issue", key, actor, reason, scopes=scopes)
+    return key, plain
+
+
+async def revoke(*, prefix: str, actor: str, reason: str = "") -> bool:
+    """End a key for good. False when it was revoked before, or never was."""
+    async with async_atomic():
+        moved = await access.revoke_key(prefix=prefix)
+        if moved:
+            await _record("apikey.revoke", await ApiKey.async_objects.aget(prefix=prefix), actor, reason)
+    return moved
+
+
+async def rotate(
+    *, prefix: str, actor: str, grace: timedelta = timedelta(0), reason: str = ""
+) -> tuple[ApiKey, str] | None:
+    """A successor with the same rights; the old key ends after `grace`. None when the old one is not usable."""
+    async with async_atomic():
+        old = await ApiKey.async_objects.usable().select_for_update().filter(prefix=prefix).afirst()
+        if old is None:
+            return None
+        tenant = await Tenant.async_objects.aget(pk=old.tenant_id)
+        new, plain = await access.issue_key(
+            tenant=tenant, scopes=old.scopes, name=old.name, expires_at=old.expires_at, rate_limit=old.rate_limit
+        )
+        if grace:
+            end = timezone.now() + grace
+            sooner = Q(expires_at=None) | Q(expires_at__gt=end)
+            await ApiKey.async_objects.filter(sooner, prefix=prefix).aupdate(expires_at=end)
+        else:
+            await access.revoke_key(prefix=prefix)
+        await _record("apikey.rotate", old, actor, reason, successor=new.prefix, grace=f"{grace.total_seconds():.0f} s")
+    return new, plain
+
+
+async def revoke_all(*, prefixes: list[str], actor: str, reason: str) -> int:
+    """Revoke each; how many it ended."""
+    return sum([await revoke(prefix=prefix, actor=actor, reason=reason) for prefix in prefixes])
+
+
+async def _record(action: str, key: ApiKey, actor: str, reason: str, **detail: object) -> None:
+    target = f"API key {key.prefix}"
+    await audit.record(actor=actor, action=action, target=target, tenant_id=key.tenant_id, reason=reason, detail=detail)
+
+
+issue_sync = sync_twin(issue)
+revoke_all_sync = sync_twin(revoke_all)
