@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from payments.reconciliation import comparison, janitor
-from queueing import schedule, tasks
+from queueing.work import entry
 from registry import telemetry
-from registry.data import database
+from registry.data import chores, database
 from registry.tenants import audit_chain
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ async def prove_audit() -> None:
 
 
 for name, (seconds, span) in RECONCILED.items():
-    tasks.CHORES[name] = _reconciles(span)
-    schedule.every(name, seconds)
+    entry.CHORES[name] = _reconciles(span)
+    chores.every(name, seconds)
 for band in janitor.BANDS:
-    tasks.CHORES[band.name] = _cleans(band)
-    schedule.every(band.name, band.every)
-tasks.CHORES["prove-audit"] = prove_audit
-schedule.every("prove-audit", PROVE_AUDIT_EVERY)
+    entry.CHORES[band.name] = _cleans(band)
+    chores.every(band.name, band.every)
+entry.CHORES["prove-audit"] = prove_audit
+chores.every("prove-audit", PROVE_AUDIT_EVERY)

@@ -34,7 +34,7 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Outcome, Processor, Result
 from payments.routing import Atlas
 from payments.states import OPEN, SUCCEEDED, UNCERTAIN, Status
-from queueing.work import WorkTable, register
+from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, unless_empty

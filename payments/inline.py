@@ -24,7 +24,7 @@ from payments.decisions import Claim
 from payments.dispatch import Dispatch
 from payments.intake import Order
 from payments.places import Places
-from queueing.drain import CLAIM_FREE, HEARTBEAT, Drain, forever
+from queueing.work.drain import CLAIM_FREE, HEARTBEAT, Drain, forever
 from registry import telemetry
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Uuids

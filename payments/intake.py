@@ -18,7 +18,8 @@ from django.conf import settings
 from payments import events
 from payments.errors import DifferentContent, PaymentError, UnknownPayment
 from payments.states import Status
-from queueing import spill, waking
+from queueing import spill
+from queueing.work import waking
 from registry import telemetry
 from registry.data import database, faults, live, reach
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty

@@ -14,8 +14,9 @@ from payments.webhooks import (  # noqa: F401 - the handlers of payments' events
 )
 from payments.webhooks.delivery import Deliveries
 from payments.webhooks.inbound import Inbound
-from queueing import schedule, tasks
+from queueing.work import entry
 from registry import telemetry
+from registry.data import chores
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,12 @@ async def trim_deliveries() -> None:
         log.info("old webhook deliveries removed", extra={"deliveries": removed})
 
 
-tasks.DRAINS.update(payments=Dispatch, refunds=RefundDispatch, inbound=Inbound, webhooks=Deliveries)
+entry.DRAINS.update(payments=Dispatch, refunds=RefundDispatch, inbound=Inbound, webhooks=Deliveries)
 for name, chore, seconds in (
     ("prove-ledger", prove_ledger, PROVE_EVERY),
     ("poll-inbound", poll_inbound, inbound_poll.EVERY),
     ("retire-inbound", retire_inbound, RETIRE_EVERY),
     ("trim-deliveries", trim_deliveries, TRIM_EVERY),
 ):
-    tasks.CHORES[name] = chore
-    schedule.every(name, seconds)
+    entry.CHORES[name] = chore
+    chores.every(name, seconds)

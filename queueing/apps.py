@@ -8,6 +8,9 @@ class QueueingConfig(AppConfig):
     verbose_name = "Workers and queues"
 
     def ready(self) -> None:
-        from queueing import health, takeout  # noqa: F401 - register checks and gauges, what is exported and erased
-        from queueing.broker import buffer, chores  # noqa: F401 - registers its kind of spill, and the chores
+        from queueing.broker import (  # noqa: F401 - registers its kind of spill, and the chores
+            buffer,
+            chores,
+            export,
+        )
         from queueing.spill import health as _spill  # noqa: F401 - the same of the spill

@@ -1,4 +1,4 @@
-"""Who is at work. The rows that are work live in the apps that own them; queueing.work knows how to claim them."""
+"""Who is at work. The rows that are work live in the apps that own them; queueing.work.table knows how to claim them."""
 
 from datetime import timedelta
 from typing import Self

@@ -2,8 +2,7 @@
 
 from django.urls import path
 
-from queueing import openapi, openapi_things  # noqa: F401 - describe them
-from queueing.views import groups, machine, maintenance, messages, plane, resources, status
+from queueing.views import groups, machine, maintenance, messages, openapi, openapi_resources, plane, resources, status  # noqa: F401 - describe them
 from queueing.views.edge import route
 
 urlpatterns = [

@@ -292,7 +292,7 @@ CHANNEL_LAYERS = {
 }
 
 RQ_QUEUES = {
-    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.jobs.ServiceQueue"}
+    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.work.rq_queues.ServiceQueue"}
     for name in ("drain", "housekeeping")
 }
 RQ_SHOW_ADMIN_LINK = False

@@ -5,8 +5,8 @@ from django.urls import path
 
 from payments import page_urls
 from payments import urls as payments
-from queueing import page_urls as queue_pages
 from queueing import urls as queueing
+from queueing.console import urls
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean
@@ -29,7 +29,7 @@ urlpatterns = [
     path("metrics", status.metrics),
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
-    *queue_pages.urlpatterns,
+    *urls.urlpatterns,
     *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),

@@ -24,7 +24,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 from payments.dispatch import Dispatch
 from queueing import spill
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database, live, reach, refusals
 from registry.models import Tenant
 from registry.servers import serve

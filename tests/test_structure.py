@@ -276,7 +276,9 @@ def test_every_setting_is_in_the_docs_and_nothing_else():
     read = set()
     for room in ROOMS:
         for path, tree in sources(room).items():
-            if path.startswith(("registry/settings", "registry/edge/status", "registry/servers/child", "registry/servers/supervisor")):
+            if path.startswith(
+                ("registry/settings", "registry/edge/status", "registry/servers/child", "registry/servers/supervisor")
+            ):
                 read |= set(variables_read(tree))
     rows = (PROJECT / "docs" / "settings.md").read_text().splitlines()
     documented = {found[1] for row in rows if (found := re.match(r"\| `([A-Z_]+)` \| .+ \| .+ \|$", row))}

@@ -8,7 +8,8 @@ from django.db.models import Q
 from payments.billing import platform, subscriptions
 from payments.billing.errors import BillingAway
 from payments.models import Subscription
-from queueing import schedule, tasks
+from queueing.work import entry
+from registry.data import chores
 
 log = logging.getLogger(__name__)
 
@@ -36,5 +37,5 @@ async def _look_again() -> None:
             return
 
 
-tasks.CHORES["advance-billing"] = advance_all
-schedule.every("advance-billing", ADVANCE_EVERY)
+entry.CHORES["advance-billing"] = advance_all
+chores.every("advance-billing", ADVANCE_EVERY)

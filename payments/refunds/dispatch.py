@@ -32,8 +32,8 @@ from payments.refunds.decisions import (
 )
 from payments.refunds.states import CLOSED, OWED, PROCESSING, UNCERTAIN
 from payments.routing import Atlas
-from queueing.drain import TENANT_ROOM
-from queueing.work import WorkTable, register
+from queueing.work.drain import TENANT_ROOM
+from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, unless_empty

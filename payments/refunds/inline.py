@@ -13,7 +13,7 @@ from uuid import UUID
 from payments.refunds.decisions import Claim
 from payments.refunds.dispatch import REFUNDS, SQL, RefundDispatch
 from payments.routing import SYNC_EVERY
-from queueing.drain import GRACE
+from queueing.work.drain import GRACE
 from registry.data import database
 from registry.data.loop import endings
 

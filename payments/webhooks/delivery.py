@@ -17,7 +17,7 @@ from payments.webhooks import fanout, outbound, signing
 from payments.webhooks.lanes import FIRST, MOST, Lanes
 from payments.webhooks.retries import GONE, REST_AT_MOST, retry_after, wait_before
 from payments.webhooks.signing import Secrets
-from queueing.work import WorkTable, register
+from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database
 from registry.data.arrays import Bigints, Texts, unless_empty

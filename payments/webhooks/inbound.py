@@ -29,8 +29,8 @@ from payments.webhooks.handlers import (
 )
 from payments.webhooks.inbound_door import QUEUE, SQL
 from payments.webhooks.inbound_payments import is_known
-from queueing.drain import TENANT_ROOM
-from queueing.work import WorkTable, register
+from queueing.work.drain import TENANT_ROOM
+from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database, faults
 from registry.data.arrays import Bigints, Texts, unless_empty

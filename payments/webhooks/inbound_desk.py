@@ -5,7 +5,7 @@ from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
 from payments.webhooks.inbound_door import QUEUE, SQL
-from queueing import waking
+from queueing.work import waking
 from registry.data import database
 from registry.data.loop import sync_twin
 from registry.tenants import audit

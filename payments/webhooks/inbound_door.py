@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from payments.errors import PaymentError
 from payments.webhooks.inbound_signature import NOBODYS, Signature, WronglySigned, verify
-from queueing import waking
+from queueing.work import waking
 from registry import telemetry
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Blobs, Texts

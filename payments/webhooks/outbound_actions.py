@@ -6,8 +6,8 @@ from django.shortcuts import redirect
 
 from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import outbound
-from queueing.console_actions import asked
-from queueing.guarded import Order, guarded
+from queueing.console.confirm import Order, guarded
+from queueing.console.operate import asked
 from queueing.templatetags.queues import address
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor

@@ -14,7 +14,7 @@ from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import outbound, outbound_actions, readings, testkit
 from payments.webhooks.event_types import TYPES
 from payments.webhooks.signing import Secrets, new_secret
-from queueing.console_actions import asked
+from queueing.console.operate import asked
 from queueing.templatetags.queues import address
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of

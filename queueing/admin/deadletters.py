@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from django_async_backend.db.transaction import async_atomic
 
 from queueing.admin.queues import console_link
-from queueing.broker import dead
+from queueing.broker import dead_letters
 from queueing.broker.models import DeadMessage
 from queueing.templatetags.queues import group as named
 from registry.data.loop import sync_twin
@@ -64,7 +64,7 @@ async def _replay_all(letters: Sequence[tuple[int, int]], actor: str, reason: st
 
 async def _replayed(tenant_id: int, number: int) -> bool:
     try:
-        return (await dead.replay(tenant_id, str(number))).verdict == dead.MOVED
+        return (await dead_letters.replay(tenant_id, str(number))).verdict == dead_letters.MOVED
     except Problem:  # somebody was faster, or it cannot be read
         return False
 

@@ -3,7 +3,7 @@
 
 async def close() -> None:
     """End what the running loop holds of the message queue."""
-    from queueing.broker import parking, traffic
+    from queueing.broker import long_polls, traffic
 
-    await parking.close()
+    await long_polls.close()
     await traffic.close()

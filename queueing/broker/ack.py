@@ -12,9 +12,10 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker import bury, directory, parking, traffic
-from queueing.broker.bury import Dead, Move
-from queueing.broker.directory import SQL
+from queueing.broker import catalog, long_polls, traffic
+from queueing.broker import leases as bury
+from queueing.broker.catalog import SQL
+from queueing.broker.leases import Dead, Move
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_number
 from registry.data import database
@@ -136,19 +137,19 @@ async def name_and_tell(
     that a retry waits. The acks are committed: without the database the names are left out."""
     wanted = {one.n: one.partition for one in checked}
     with suppress(Unavailable):
-        places = await directory.places(tenant_id, wanted.values())
+        places = await catalog.places(tenant_id, wanted.values())
         for n, partition in wanted.items():
             if place := places.get(partition):
                 results[n].queue_name, results[n].partition_name = place.queue, place.partition
         for partition in due:
             if place := places.get(partition):
-                parking.wake(place.queue_id)
+                long_polls.wake(place.queue_id)
 
 
 def _note(tenant_id: int, acks: Sequence[Ack], checked: Sequence[Checked], results: Sequence[Acked]) -> None:
     counts: dict[int, dict[str, int]] = {}
     for one in checked:
-        place = directory.known_place(tenant_id, one.partition)
+        place = catalog.known_place(tenant_id, one.partition)
         if place and results[one.n].success:
             mine = counts.setdefault(place.queue_id, {"ack_requests": 1, "completed": 0, "failed": 0, "buried": 0})
             kind = "buried" if results[one.n].dlq else "completed" if one.status == COMPLETED else "failed"

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from queueing.broker import directory
+from queueing.broker import catalog
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_name
 from registry.data import database
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "browse.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "browse.sql")
 
 
 def counts(total: int, waiting: int, leased: int) -> dict[str, int]:
@@ -155,7 +155,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 async def depth(tenant_id: int, name: str, group: str = QUEUE_MODE) -> dict[str, Any]:
     """What one group has still to read. Raises UnknownQueue (404)."""
-    found = await directory.find(tenant_id, name, fresh=True)
+    found = await catalog.find(tenant_id, name, fresh=True)
     if found is None:
         raise UnknownQueue
     params = {"tenant": tenant_id, "queue": found.id, "group": group}

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from queueing import spill
-from queueing.broker import crypto, directory, maintenance, push
+from queueing.broker import catalog, crypto, maintenance, push
 from queueing.broker.names import new_id
 from queueing.broker.push import Item, Pushed
 from registry.data import faults, reach
@@ -113,7 +113,7 @@ def _waiting(tenant_id: int, producer: str, item: Item, name: str) -> Waiting:
 
 
 def _wants_encryption(tenant_id: int, name: str) -> bool:
-    known = directory.last_known(tenant_id, name)
+    known = catalog.last_known(tenant_id, name)
     return known is not None and known.encrypted
 
 

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable
 
-from queueing import schedule, tasks
 from queueing.broker import retention
+from queueing.work import entry
+from registry.data import chores
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ async def tidy() -> None:
     await _told("old figures", retention.old_figures)
 
 
-tasks.CHORES["retain-messages"] = retain
-tasks.CHORES["tidy-queues"] = tidy
-schedule.every("retain-messages", EVERY)
-schedule.every("tidy-queues", SELDOM)
+entry.CHORES["retain-messages"] = retain
+entry.CHORES["tidy-queues"] = tidy
+chores.every("retain-messages", EVERY)
+chores.every("tidy-queues", SELDOM)

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker import directory, parking
-from queueing.broker.directory import Subscription
+from queueing.broker import catalog, long_polls
+from queueing.broker.catalog import Subscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.models import Group
 from queueing.broker.names import partition_name
 from registry.data import database
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "groups.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "groups.sql")
 
 LAGGING = timedelta(minutes=5)  # that the oldest message waits; a group that nobody reads for meanwhile is dead
 
@@ -136,7 +136,7 @@ async def _delete_in(tenant_id: int, group: str, queue: str, subscription: bool)
         at = {"tenant": tenant_id, "queue": queue_id, "id": number, "partition": None}
         await _sliced(conn, "forget_ended", at)
         if not subscription:
-            return await directory.seat(conn, tenant_id, queue_id, number, _beginning(mode, since, created_at))
+            return await catalog.seat(conn, tenant_id, queue_id, number, _beginning(mode, since, created_at))
         gone = await _sliced(conn, "drop_consumers", at)
         await database.rows(conn, SQL["drop_group"], at)
         return gone
@@ -175,7 +175,7 @@ async def seek(tenant_id: int, group: str, queue: str, *, since: datetime | None
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         at = {"tenant": tenant_id, "queue": queue_id, "id": row[0], "partition": partition}
         await _sliced(conn, "forget_ended", at)
-        return await directory.seat(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
+        return await catalog.seat(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
 
     return await _held(tenant_id, group, queue, work)
 
@@ -184,7 +184,7 @@ async def _sliced(conn: AsyncConnection, statement: str, at: dict[str, Any]) -> 
     """A statement over a queue's partitions, some at a time: each is within the statement time-out. How many rows."""
     rows = await database.rows(conn, SQL["partitions"], at)
     count = 0
-    for some in batched([number for (number,) in rows], directory.SLICE):
+    for some in batched([number for (number,) in rows], catalog.SLICE):
         count += len(await database.rows(conn, SQL[statement], {**at, "partitions": list(some)}))
     return count
 
@@ -194,7 +194,7 @@ async def _held(tenant_id: int, group: str, queue: str, work: Any) -> int:
 
     async def once() -> tuple[int, int]:
         async with database.transaction() as conn:
-            held = await database.rows(conn, directory.SQL["hold_queue"], {"tenant": tenant_id, "name": queue})
+            held = await database.rows(conn, catalog.SQL["hold_queue"], {"tenant": tenant_id, "name": queue})
             if not held:
                 raise UnknownQueue
             at = {"tenant": tenant_id, "queue": held[0][0], "group": group}
@@ -204,7 +204,7 @@ async def _held(tenant_id: int, group: str, queue: str, work: Any) -> int:
             return held[0][0], await work(conn, held[0][0], rows[0])
 
     queue_id, count = await database.retrying(once)
-    if known := await directory.find(tenant_id, queue):
-        directory.forget_group(tenant_id, known, group)
-    parking.wake(queue_id, count)
+    if known := await catalog.find(tenant_id, queue):
+        catalog.forget_group(tenant_id, known, group)
+    long_polls.wake(queue_id, count)
     return count

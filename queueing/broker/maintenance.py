@@ -11,7 +11,7 @@ import msgspec
 from registry.data import database, reach
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "maintenance.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "maintenance.sql")
 
 FRESH = 0.5  # seconds that what was read is used; with the time to read it that is less than a second
 

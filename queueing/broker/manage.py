@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from queueing.broker import directory, options, parking
+from queueing.broker import catalog, long_polls, options
 from queueing.broker.errors import BadRequest, UnknownMessage, UnknownQueue
 from queueing.broker.names import partition_name, partition_number
 from registry.data import database
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "manage.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "manage.sql")
 
 SLICE = 1000  # rows per statement
 DEFAULT_PARTITION = "Default"
@@ -52,20 +52,20 @@ async def configure(
     if not rows:
         raise Unavailable("the queue is being dropped at this very moment; try again")
     queue_id, moved, namespace, task, columns = rows[0]
-    directory.forget_queue(tenant_id, name)
+    catalog.forget_queue(tenant_id, name)
     queue = await _make(tenant_id, name)
-    numbers = await directory.partitions(tenant_id, queue, [DEFAULT_PARTITION])
+    numbers = await catalog.partitions(tenant_id, queue, [DEFAULT_PARTITION])
     if moved:
         await _look_again(tenant_id, queue_id)
-        parking.wake(queue_id, SLICE)
+        long_polls.wake(queue_id, SLICE)
     partition_id = partition_name(tenant_id, numbers[DEFAULT_PARTITION]) if numbers else ""
     named = options.named(json.loads(columns))
     return Configured(str(queue_id), partition_id, name, namespace or "", task or "", named)
 
 
-async def _make(tenant_id: int, name: str) -> directory.Queue:
+async def _make(tenant_id: int, name: str) -> catalog.Queue:
     try:
-        return await directory.find_or_make(tenant_id, name, fresh=True)
+        return await catalog.find_or_make(tenant_id, name, fresh=True)
     except LookupError:
         raise Unavailable("the queue is being dropped at this very moment; try again") from None
 
@@ -88,7 +88,7 @@ async def look_again(tenant_id: int, consumers: Sequence[tuple[int, int]]) -> No
     async def once() -> None:
         async with database.transaction() as conn:
             await database.rows(conn, SQL["look_again"], params)
-            await database.rows(conn, directory.SQL["rest"], {**params, "tenants": [tenant_id] * len(consumers)})
+            await database.rows(conn, catalog.SQL["rest"], {**params, "tenants": [tenant_id] * len(consumers)})
 
     await database.retrying(once)
 
@@ -104,14 +104,14 @@ async def drop(tenant_id: int, name: str) -> bool:
         existed = True
         if not left:
             break
-    directory.forget_queue(tenant_id, name)
+    catalog.forget_queue(tenant_id, name)
     return existed
 
 
 async def _drop_slice(tenant_id: int, name: str) -> bool | None:
     """Take the next partitions out of a queue; whether more are left, None where there is no such queue."""
     async with database.transaction() as conn:
-        held = await database.rows(conn, directory.SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+        held = await database.rows(conn, catalog.SQL["hold_queue"], {"tenant": tenant_id, "name": name})
         if not held:
             return None
         where: dict[str, Any] = {"tenant": tenant_id, "queue": held[0][0], "partition": "", "limit": SLICE}
@@ -128,7 +128,7 @@ async def _drop_slice(tenant_id: int, name: str) -> bool | None:
 
 async def clear(tenant_id: int, name: str, partition: str = "") -> int:
     """Delete all messages of a queue or one of its partitions; how many. Dead letters stay. Raises UnknownQueue (404)."""
-    queue = await directory.find(tenant_id, name, fresh=True)
+    queue = await catalog.find(tenant_id, name, fresh=True)
     if queue is None:
         raise UnknownQueue
     where = {"tenant": tenant_id, "queue": queue.id, "partition": partition, "limit": None}

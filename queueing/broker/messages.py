@@ -13,7 +13,7 @@ from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import partition_name, partition_number
 from registry.data import database
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "messages.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "messages.sql")
 
 STATUSES = ("pending", "processing", "completed", "dead_letter")
 

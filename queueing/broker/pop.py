@@ -10,8 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from queueing.broker import bury, crypto, directory, maintenance, parking, traffic
-from queueing.broker.directory import SQL, Queue, Subscription
+from queueing.broker import catalog, crypto, leases, long_polls, maintenance, traffic
+from queueing.broker.catalog import SQL, Queue, Subscription
 from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name
 from registry.data import database
@@ -95,11 +95,11 @@ async def pop(
         lanes, places = await _lanes(tenant_id, target, make=wait > 0 or target.group != QUEUE_MODE)
         claim = _Claim(lanes, size, partitions, lease)
         looked_at = time.monotonic()
-        with parking.lot().park(places, picky=bool(target.partition)) as spot:
+        with long_polls.lot().park(places, picky=bool(target.partition)) as spot:
             if lanes and (found := await _look(claim, target)):
                 return found
             if (left := deadline - time.monotonic()) > 0:
-                due, there = await _next_due(lanes, news_at) if lanes else (parking.RECHECK, 0)
+                due, there = await _next_due(lanes, news_at) if lanes else (long_polls.RECHECK, 0)
                 if there < len(lanes):
                     _forget(tenant_id, target, lanes)
                     continue
@@ -107,7 +107,7 @@ async def pop(
                     looked_twice = True
                     continue
                 looked_twice = False
-                if await spot.wait(min(left, parking.RECHECK, due)):
+                if await spot.wait(min(left, long_polls.RECHECK, due)):
                     news_at = time.monotonic()
         if left <= 0 and (not lanes or await _still_there(tenant_id, target, lanes)):
             break
@@ -122,22 +122,22 @@ async def _lanes(tenant_id: int, target: Target, *, make: bool) -> tuple[tuple[_
     `make`: a queue that nobody pushed to yet is made, so that who subscribes before the first push gets it.
     """
     if not target.queue:
-        queues = await directory.about(tenant_id, target.namespace, target.task)
+        queues = await catalog.about(tenant_id, target.namespace, target.task)
     elif make:
-        queues = [await directory.find_or_make(tenant_id, target.queue)]
+        queues = [await catalog.find_or_make(tenant_id, target.queue)]
     else:
-        queue = await directory.find(tenant_id, target.queue)
+        queue = await catalog.find(tenant_id, target.queue)
         queues = [queue] if queue else []
     lanes, places = [], []
     for queue in queues:
         try:
-            group = await directory.group(tenant_id, queue, target.group, target.subscription)
+            group = await catalog.group(tenant_id, queue, target.group, target.subscription)
         except LookupError:
             continue  # dropped meanwhile
         places.append((queue.id, group))
         partition = None
         if target.partition:
-            partition = await directory.find_partition(tenant_id, queue, target.partition)
+            partition = await catalog.find_partition(tenant_id, queue, target.partition)
             if partition is None:
                 continue
         lanes.append(_Lane(tenant_id, group, queue, partition, queue.priority))
@@ -156,10 +156,10 @@ async def _still_there(tenant_id: int, target: Target, lanes: Sequence[_Lane]) -
 
 def _forget(tenant_id: int, target: Target, lanes: Sequence[_Lane]) -> None:
     for lane in lanes:
-        directory.forget_group(tenant_id, lane.queue, target.group)
-        directory.forget_queue(tenant_id, lane.queue.name)
+        catalog.forget_group(tenant_id, lane.queue, target.group)
+        catalog.forget_queue(tenant_id, lane.queue.name)
         if target.partition:
-            directory.forget_partition(tenant_id, lane.queue, target.partition)
+            catalog.forget_partition(tenant_id, lane.queue, target.partition)
 
 
 async def _look(claim: _Claim, target: Target) -> Popped | None:
@@ -182,7 +182,7 @@ async def _look(claim: _Claim, target: Target) -> Popped | None:
 
 async def _sort_out(claim: _Claim, target: Target, rows: "list[Row]") -> Popped | None:
     if dead := [row for row in rows if row.kills and row.seq is not None]:
-        await bury.killers(dead, claim.lease)
+        await leases.killers(dead, claim.lease)
     empty = [row for row in rows if row.seq is None or row.kills or claim.lease is None]
     if empty:
         await rest([(row.tenant_id, row.partition_id, row.group_id) for row in empty])
@@ -207,7 +207,7 @@ async def _deciphered(claim: _Claim, rows: "list[Row]") -> "list[Row]":
         plain.append(row)
     if not bad:
         return plain
-    await bury.set_aside([(row, error.detail) for row, error in bad], claim.lease)
+    await leases.set_aside([(row, error.detail) for row, error in bad], claim.lease)
     if claim.lease:  # order is kept: nothing of such a partition passes
         held = {row.partition_id for row, _ in bad}
         plain = [row for row in plain if row.partition_id not in held]
@@ -242,9 +242,9 @@ def _give_back_soon(claim: _Claim, rows: "list[Row]") -> None:
 
 async def _give_back(claim: _Claim, rows: "list[Row]") -> None:
     if claim.lease and rows:
-        await bury.give_back(rows[0].tenant_id, claim.lease)
+        await leases.give_back(rows[0].tenant_id, claim.lease)
         for queue_id in {row.queue_id for row in rows}:
-            parking.wake(queue_id)
+            long_polls.wake(queue_id)
 
 
 _returning: set[asyncio.Task] = set()
@@ -429,4 +429,4 @@ async def _next_due(lanes: Sequence[_Lane], news_at: float) -> tuple[float, int]
 async def _ask_due(tenant_id: int, groups: list[int]) -> tuple[float, int]:
     rows = await database.fetch(SQL["next_due"], {"tenant": tenant_id, "groups": groups, "missed": MISSED})
     seconds, there = rows[0]
-    return (parking.RECHECK if seconds is None else seconds + 0.001), there
+    return (long_polls.RECHECK if seconds is None else seconds + 0.001), there

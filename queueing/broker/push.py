@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker import crypto, directory, parking, traffic
-from queueing.broker.directory import SQL, Queue
+from queueing.broker import catalog, crypto, long_polls, traffic
+from queueing.broker.catalog import SQL, Queue
 from queueing.broker.names import Run, partition_name
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids
@@ -146,9 +146,9 @@ async def _try(
     for queue in {queues[name].id: queues[name] for name in queued}.values():
         count = sum(queues[name].id == queue.id for name in queued) if len(queues) > 1 else len(queued)
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
-        parking.wake(queue.id, count)
+        long_polls.wake(queue.id, count)
     for n in again:
-        directory.forget_partition(tenant_id, queues[items[n].queue], items[n].partition)
+        catalog.forget_partition(tenant_id, queues[items[n].queue], items[n].partition)
     return again
 
 
@@ -197,8 +197,8 @@ async def _where(
     numbers: dict[tuple[str, str], int] = {}
     for name, partitions in names.items():
         try:
-            queue = queues[name] = await directory.find_or_make(tenant_id, name, fresh=fresh)
-            found = await directory.partitions(tenant_id, queue, partitions, fresh=fresh)
+            queue = queues[name] = await catalog.find_or_make(tenant_id, name, fresh=fresh)
+            found = await catalog.partitions(tenant_id, queue, partitions, fresh=fresh)
         except LookupError:
             raise Unavailable("the queue is being dropped at this very moment; try again") from None
         for partition, number in found.items():

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from queueing.broker import directory
+from queueing.broker import catalog
 from registry.data import database
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "retention.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "retention.sql")
 
 SLICE = 1000  # rows per transaction
 PAGE = 500  # partitions looked up at once
@@ -90,7 +90,7 @@ async def _slice(
         if removed and groups:
             await database.rows(conn, SQL["pass"], {**where, "groups": groups})
             many = {"tenants": [tenant_id] * len(groups), "partitions": [partition] * len(groups), "groups": groups}
-            await database.rows(conn, directory.SQL["rest"], many)
+            await database.rows(conn, catalog.SQL["rest"], many)
         return removed
 
 

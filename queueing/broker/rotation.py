@@ -14,7 +14,7 @@ from queueing.broker import crypto
 from registry.data import database
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "rotation.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "rotation.sql")
 
 SLICE = 500  # payloads per transaction: some may be megabytes
 

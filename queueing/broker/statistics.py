@@ -10,7 +10,7 @@ import msgspec
 from queueing.broker.names import partition_name
 from registry.data import database
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "statistics.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "statistics.sql")
 
 BUCKETS = (1, 5, 15, 60, 360)  # minutes; the smallest that makes at most POINTS of a range is taken
 POINTS = 240

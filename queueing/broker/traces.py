@@ -13,7 +13,7 @@ from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name, partition_number
 from registry.data import database
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "traces.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "traces.sql")
 
 
 class Trace(msgspec.Struct, frozen=True, rename="camel"):

@@ -12,7 +12,7 @@ from registry.data.arrays import Bigints
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "traffic.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "traffic.sql")
 
 FLUSH_EVERY = 1.0  # seconds; what was counted since is lost with the process, no message is
 SUMS = (

@@ -8,9 +8,9 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker import ack as acks
-from queueing.broker import directory, parking, push, traffic
+from queueing.broker import catalog, long_polls, push, traffic
 from queueing.broker.ack import Ack
-from queueing.broker.directory import SQL, Queue
+from queueing.broker.catalog import SQL, Queue
 from queueing.broker.names import partition_name, partition_number
 from queueing.broker.push import Item
 from registry.data import database
@@ -54,7 +54,7 @@ async def commit(
     for queue in queues.values():
         count = sum(item.queue == queue.name for item in items)
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
-        parking.wake(queue.id, count)
+        long_polls.wake(queue.id, count)
     checked = acks.check(tenant_id, [msgspec.structs.replace(one, lease_id=ANY_LEASE) for one in wanted])[1]
     await acks.name_and_tell(
         tenant_id, checked, acked, {one.partition for one in checked if acked[one.n].lease_released}
@@ -87,8 +87,8 @@ async def _push(
     for place, (_, reason) in sorted(refused.items()):
         if reason == "duplicate":
             raise Refused(f"duplicate transactionId {rows.transactions[place]!r} in {items[place].queue}")
-        directory.forget_queue(tenant_id, items[place].queue)
-        directory.forget_partition(tenant_id, queues[items[place].queue], items[place].partition)
+        catalog.forget_queue(tenant_id, items[place].queue)
+        catalog.forget_partition(tenant_id, queues[items[place].queue], items[place].partition)
         raise Refused(f"the queue {items[place].queue} was changed meanwhile; try again")
     for name, (most, left) in room.items():
         many = sum(item.queue == name for item in items)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from django.db import migrations, models
 
-FUNCTIONS = Path(__file__).parents[1] / "sql" / "functions.sql"
+FUNCTIONS = Path(__file__).parents[1] / "broker" / "sql" / "functions.sql"
 
 
 class Migration(migrations.Migration):

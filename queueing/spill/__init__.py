@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-from queueing.spill.draining import Lane, Seen, State, Store, is_bad
 from queueing.spill.file import FileEngine
+from queueing.spill.kinds import Lane, Seen, State, Store, is_bad
 from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
 from queueing.spill.stream import StreamEngine
 from registry.data.loop import endings

@@ -23,7 +23,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-import queueing.spill.asides as asides
+import queueing.spill.set_aside as asides
 from queueing.spill.frames import Frame, frame, frames, pack, unpack
 from queueing.spill.record import Aside, Full, Item, Record, Verdict
 

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from django import template
 from django.urls import reverse
 
-from queueing import readings
 from queueing.broker.models import QUEUE_MODE
+from queueing.console import figures as readings
 from registry.templatetags import figures
 
 register = template.Library()

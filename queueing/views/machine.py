@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily
 
 from queueing import spill
-from queueing.broker import parking, statistics
+from queueing.broker import long_polls, statistics
 from queueing.broker.statistics import About, Depth, Range, Traffic
 from queueing.models import Worker
 from queueing.views.edge import answer, endpoint
@@ -111,7 +111,7 @@ def _process() -> dict[str, Any]:
         "cpu": {"userSeconds": round(use.ru_utime, 3), "systemSeconds": round(use.ru_stime, 3)},
         "memory": {"rssMb": round(use.ru_maxrss / 1024, 1)},  # Linux: the most it ever was, in KiB
         "database": {"poolSize": pool["size"], "poolIdle": pool["idle"], "poolActive": pool["active"]},
-        "parkedConsumers": parking.lot().parked,
+        "parkedConsumers": long_polls.lot().parked,
     }
 
 
@@ -162,7 +162,7 @@ async def _machine() -> list[GaugeMetricFamily]:
         "queen_file_buffer_pending": ("Writes that wait for PostgreSQL", sum(one.records for one in spilled)),
         "queen_file_buffer_failed": ("Writes set aside", sum(one.set_aside for one in spilled)),
         "queen_file_buffer_db_healthy": ("Whether the spill flows", int(all(one.draining for one in spilled))),
-        "registry_queue_parked_readers": ("Long polls that wait in this process", parking.lot().parked),
+        "registry_queue_parked_readers": ("Long polls that wait in this process", long_polls.lot().parked),
     }
     families = [GaugeMetricFamily(name, text, value=value) for name, (text, value) in figures.items()]
     with suppress(Exception):
@@ -198,7 +198,7 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
     except Exception:
         return []  # like the gauges of /metrics: what cannot be read now is not there
     minute = {name: sum(points.values(), Traffic()) for name, points in series.items()}
-    waiting = parking.lot().parked_at([one.id for one in found])
+    waiting = long_polls.lot().parked_at([one.id for one in found])
     return [
         _gauge("queen_queue_messages_pending", "Messages that wait", found, lambda one: one.pending),
         _gauge(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
-from queueing.broker import dead, manage, messages, traces
+from queueing.broker import dead_letters, manage, messages, traces
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE
 from queueing.views.edge import answer, check_name, endpoint, moment, read, whole
@@ -85,7 +85,7 @@ async def delete(_request: HttpRequest, principal: Principal, partition: str, tr
 
 @endpoint("admin")
 async def retry(_request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
-    return answer(await dead.retry(principal.tenant_id, partition, check_name("transactionId", transaction)))
+    return answer(await dead_letters.retry(principal.tenant_id, partition, check_name("transactionId", transaction)))
 
 
 @endpoint("admin")
@@ -96,7 +96,7 @@ async def bury(request: HttpRequest, principal: Principal, partition: str, trans
         check_name("consumerGroup", group)
     error = (body.error or "").replace("\0", "")[:10_000]
     name = check_name("transactionId", transaction)
-    groups = await dead.make(principal.tenant_id, partition, name, group=group, error=error)
+    groups = await dead_letters.make(principal.tenant_id, partition, name, group=group, error=error)
     return answer({"success": True, "partitionId": partition, "transactionId": transaction, "consumerGroups": groups})
 
 
@@ -114,13 +114,13 @@ async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
         "to": moment(request, "to"),
     }
     page = _page(request, 100)
-    found, total = await dead.letters(principal.tenant_id, filters, **page)
+    found, total = await dead_letters.letters(principal.tenant_id, filters, **page)
     return answer({"messages": found, "total": total, "pagination": {**page, "total": total}})
 
 
 @endpoint("admin")
 async def replay(_request: HttpRequest, principal: Principal, letter: str) -> HttpResponse:
-    return answer(await dead.replay(principal.tenant_id, letter))
+    return answer(await dead_letters.replay(principal.tenant_id, letter))
 
 
 @endpoint("admin")
@@ -128,7 +128,7 @@ async def purge(request: HttpRequest, principal: Principal) -> HttpResponse:
     queue = _name(request, "queue")
     if not queue:
         raise BadRequest("queue is required: a purge is of one queue")
-    count = await dead.purge(principal.tenant_id, queue, _name(request, "consumerGroup"))
+    count = await dead_letters.purge(principal.tenant_id, queue, _name(request, "consumerGroup"))
     return answer({"success": True, "queue": queue, "purged": count})
 
 

@@ -12,7 +12,7 @@ from queueing.broker import buffer
 from queueing.broker import pop as pops
 from queueing.broker import transaction as transactions
 from queueing.broker.ack import Ack
-from queueing.broker.directory import Subscription
+from queueing.broker.catalog import Subscription
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE, Group
 from queueing.broker.names import new_id

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from queueing.broker import parking, statistics
+from queueing.broker import long_polls, statistics
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.statistics import About, Depth, Range, Traffic
 from queueing.models import Worker
@@ -293,7 +293,7 @@ async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
 async def parked(request: HttpRequest, principal: Principal) -> HttpResponse:
     """Long polls that wait in the process that answers, queue by queue."""
     found = await statistics.depths(principal.tenant_id, _about(request))
-    waiting = parking.lot().parked_at([one.id for one in found])
+    waiting = long_polls.lot().parked_at([one.id for one in found])
     return answer({"queues": [{"queue": one.name, "parked": waiting[one.id]} for one in found if one.id in waiting]})
 
 

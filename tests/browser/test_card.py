@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from payments.webhooks.inbound import Inbound
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.browser.conftest import Guard, audit

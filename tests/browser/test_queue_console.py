@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 from playwright.async_api import Page, expect
 
-from queueing.broker import maintenance, parking, traces, traffic
+from queueing.broker import long_polls, maintenance, traces, traffic
 from queueing.models import Group, Queue, Traffic
 from registry.data import database
 from registry.models import AuditEntry, Tenant
@@ -34,7 +34,7 @@ async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     """A program of the open tenant; what it counted is written before the rows are removed."""
     yield Mq(api, tenant.pk)
     await traffic.close()
-    await parking.close()
+    await long_polls.close()
 
 
 async def a_working_day(mq: Mq) -> None:

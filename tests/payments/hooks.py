@@ -8,7 +8,7 @@ from typing import Any
 from payments.models import Payment, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from payments.webhooks import fanout, outbound
 from payments.webhooks.delivery import Deliveries
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from registry.http.ssrf import Outside
 from registry.models import Tenant

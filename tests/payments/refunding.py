@@ -8,7 +8,7 @@ from uuid import UUID
 
 from payments.refunds.dispatch import RefundDispatch
 from payments.webhooks.inbound import Inbound
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually

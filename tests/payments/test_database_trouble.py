@@ -18,8 +18,8 @@ from django.test import Client
 from payments import consumers, intake
 from payments.models import Payment
 from queueing import spill
-from queueing.broker import buffer, parking, traffic
-from queueing.spill.draining import HANDOVER_LIMIT
+from queueing.broker import buffer, long_polls, traffic
+from queueing.spill.kinds import HANDOVER_LIMIT
 from registry.data import database, reach, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
@@ -34,7 +34,7 @@ from tests.servers import cut_all, read_only
 async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     yield Mq(api, tenant.pk)
     await traffic.close()
-    await parking.close()
+    await long_polls.close()
 
 
 @pytest.fixture(autouse=True)

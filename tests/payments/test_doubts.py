@@ -5,7 +5,7 @@ from django.db import connection
 
 from payments import decisions, dispatch, routing
 from payments.states import PROCESSING, UNCERTAIN
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread

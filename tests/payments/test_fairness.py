@@ -46,7 +46,7 @@ async def until_count(tenant, number: int, *, within: float) -> None:
 
 
 async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypatch):
-    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     slow = await in_thread(make_tenant)
     await in_thread(make_processor, slow, options={"delay": 4000})
     await in_thread(make_processor, tenant)
@@ -64,7 +64,7 @@ async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypat
 
 
 async def test_a_slow_processor_leaves_room_for_its_tenants_other_one(tenant, monkeypatch):
-    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await in_thread(make_processor, tenant, "slow", options={"delay": 5000})
     await in_thread(make_processor, tenant, "quick")
     await seed(tenant, 1000, wanted="slow")

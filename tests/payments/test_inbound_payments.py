@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from payments.webhooks.inbound import Inbound
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually

@@ -19,7 +19,7 @@ from payments.states import OPEN
 from payments.stripe_sandbox.webhooks import payload
 from payments.webhooks.inbound import Inbound
 from payments.webhooks.inbound_door import Arrival, read_head, receive
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe

@@ -12,7 +12,7 @@ from payments.processors.base import Processor
 from payments.webhooks import inbound_desk
 from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
 from payments.webhooks.inbound import MAX_TRIES, Inbound
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import AuditEntry, Tenant
 from tests.conftest import eventually

@@ -12,7 +12,8 @@ from payments.models import Attempt, DeadLetter, Payment, PaymentEvent, Refund, 
 from payments.reconciliation import janitor
 from payments.reconciliation.janitor import BANDS, clean
 from payments.states import SUCCEEDED, UNCERTAIN
-from queueing import schedule, tasks
+from queueing.work import entry as tasks
+from registry.data import chores as schedule
 from registry.models import AuditEntry
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import at_work, eventually

@@ -318,7 +318,7 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 
 def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
-    made_elsewhere = {"dispatch/claim", "refunds/claim", "inbound/claim"}  # by queueing.work
+    made_elsewhere = {"dispatch/claim", "refunds/claim", "inbound/claim"}  # by queueing.work.table
     looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
 
     assert every == looked_at | NOT_HOT.keys()

@@ -15,7 +15,7 @@ from payments.refunds import dispatch as refund_dispatch
 from payments.refunds import stopped as stopped_refunds
 from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
 from payments.refunds.owing import hold
-from queueing.drain import CLAIM_EVERY
+from queueing.work.drain import CLAIM_EVERY
 from registry.data import database
 from tests.conftest import eventually
 from tests.factories import by_hand, in_thread, make_processor
@@ -113,7 +113,7 @@ async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
 
 
 async def test_a_worker_that_leaves_hands_its_refunds_back_in_doubt(tenant, payment, monkeypatch):
-    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
     await owe(tenant, payment)
     async with paying_back():
@@ -296,7 +296,7 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
     await asyncio.gather(*(owe(tenant, one, 100) for one in payments))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(refund_dispatch, "AT_ONCE", 3)
-        patch.setattr("queueing.drain.GRACE", 0.0)
+        patch.setattr("queueing.work.drain.GRACE", 0.0)
         async with paying_back() as drain:
             await eventually(lambda: len(drain.in_flight) == 3)
             await asyncio.sleep(3 * CLAIM_EVERY)

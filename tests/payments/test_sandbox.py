@@ -118,7 +118,7 @@ async def test_what_stands_in_its_books_is_not_booked_again(tenant, cheap):
 
 
 async def test_a_worker_that_leaves_while_it_hangs_loses_nothing(tenant, cheap, monkeypatch):
-    monkeypatch.setattr("queueing.drain.GRACE", 0.1)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await switch(tenant, "cheap", "hang")
     async with at_work():
         [one] = await accept(tenant)

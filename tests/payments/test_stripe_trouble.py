@@ -12,7 +12,7 @@ from payments import decisions, lifecycle
 from payments.dispatch import Dispatch
 from payments.models import Processor
 from payments.processors import stripe as kind
-from queueing.drain import Drain
+from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, at_work, eventually

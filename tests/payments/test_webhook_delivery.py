@@ -253,7 +253,7 @@ async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id
 async def test_a_worker_that_is_told_to_stop_hands_back_what_hangs_and_the_try_does_not_count(
     tenant, receiver, monkeypatch
 ):
-    monkeypatch.setattr("queueing.drain.GRACE", 0.05)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.05)
     receiver.is_silent()
     hook = await endpoint(tenant, receiver.url)
     await in_thread(make_payment, tenant)

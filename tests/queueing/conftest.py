@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from queueing.broker import crypto, parking, traffic
+from queueing.broker import crypto, long_polls, traffic
 from registry.models import Tenant
 from registry.servers import embedded
 from tests.bed.valkey import own_valkey
@@ -41,7 +41,7 @@ async def _counters_written() -> AsyncIterator[None]:
     """What a test counted is written before its rows are removed, and nobody goes on listening."""
     yield
     await traffic.close()
-    await parking.close()
+    await long_polls.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connection
 
 from queueing.models import Worker
-from queueing.work import TABLES
+from queueing.work.table import TABLES
 from registry.data import database
 from registry.servers import embedded
 from registry.servers.processes import children, signal_process

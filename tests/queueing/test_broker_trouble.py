@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 from queueing.broker import ack as acks
-from queueing.broker import directory, parking, pop, push, traffic
+from queueing.broker import catalog, long_polls, pop, push, traffic
 from queueing.broker.ack import Ack
 from queueing.broker.pop import Target
 from queueing.broker.push import Item
@@ -77,13 +77,13 @@ async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_
     real = database.rows
 
     async def nameless(conn, sql, params=(), **options):
-        if sql == directory.SQL["name_partitions"]:
+        if sql == catalog.SQL["name_partitions"]:
             raise psycopg.OperationalError("connection refused")
         return await real(conn, sql, params, **options)
 
     monkeypatch.setattr(database, "RETRY_FIRST", 0.001)
     monkeypatch.setattr(database, "rows", nameless)
-    directory._places._items.clear()
+    catalog._places._items.clear()
     verdict = await mq.ack(alone, status)
     answer = await mq.transact({"type": "ack", **ack_of(among, status)})
 
@@ -309,7 +309,7 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
 
     for _ in range(50):
         await all_of(*(hang_up() for _ in range(100)))
-    await eventually(lambda: parking.lot().parked == 0 and not pop._returning)
+    await eventually(lambda: long_polls.lot().parked == 0 and not pop._returning)
     await eventually(all_connections_are_back)
     numbers = await mq.sql(
         "SELECT p.last_seq, count(m.seq), max(m.seq) FROM queueing_partition p LEFT JOIN queueing_message m"

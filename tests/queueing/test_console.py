@@ -11,11 +11,12 @@ import aiohttp
 import pytest
 from django.test import Client as Browser
 
-from queueing import demo, readings
+from queueing import demo
 from queueing.broker import crypto, statistics
 from queueing.broker.statistics import Depth, Traffic
-from queueing.pages import SHOWN_BYTES, pretty
-from queueing.readings import Standing
+from queueing.console import figures
+from queueing.console.figures import Standing
+from queueing.console.pages import SHOWN_BYTES, pretty
 from registry.errors import Unavailable
 from registry.http.client import Client
 from registry.models import AuditEntry, Tenant
@@ -373,7 +374,7 @@ def test_what_waited_is_counted_back_from_now():
 
 
 def test_a_sparkline_stays_within_its_box():
-    points = [point.split(",") for point in readings.sparkline([0, 10, 5]).split()]
+    points = [point.split(",") for point in figures.sparkline([0, 10, 5]).split()]
 
     assert [float(x) for x, _ in points] == [0, 48, 96]
     assert [float(y) for _, y in points] == [23, 1, 12]
@@ -381,12 +382,12 @@ def test_a_sparkline_stays_within_its_box():
 
 def test_a_minute_that_has_just_begun_is_not_drawn():
     point = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-    young = readings.Reading(
+    young = figures.Reading(
         point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
     )
-    older = readings.Reading(
+    older = figures.Reading(
         point.replace(second=30), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
     )
 
-    assert readings.series(young)["in"] == [1.0]
-    assert readings.series(older)["in"] == [1.0, 2.0]
+    assert figures.series(young)["in"] == [1.0]
+    assert figures.series(older)["in"] == [1.0, 2.0]

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db import connection
 
 from payments.dispatch import Dispatch
-from queueing import drain as draining
-from queueing.drain import Drain
 from queueing.models import Worker
+from queueing.work import drain as draining
+from queueing.work.drain import Drain
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor

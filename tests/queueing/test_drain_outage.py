@@ -15,8 +15,8 @@ from payments.processors.sandbox import SandboxProcessor
 from payments.refunds import debts
 from payments.webhooks import inbound
 from payments.webhooks.handlers import HANDLERS, Effect, Event
-from queueing import drain
 from queueing.models import Worker
+from queueing.work import drain
 from registry.data import database, reach
 from registry.models import Tenant
 from tests.bed.receiver import Receiver

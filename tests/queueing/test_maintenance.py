@@ -6,7 +6,7 @@ import time
 import pytest
 
 from queueing import spill
-from queueing.broker import buffer, crypto, directory, maintenance, parking, push
+from queueing.broker import buffer, catalog, crypto, long_polls, maintenance, push
 from registry.data import reach
 from registry.errors import Unavailable
 from tests.conftest import eventually
@@ -87,7 +87,7 @@ async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
     await admin.push(queue, "first")
     await admin.data(queue, autoAck=True)
     parked = asyncio.create_task(admin.pop(queue, wait=True, timeout=60_000))
-    await eventually(lambda: parking.lot().parked)
+    await eventually(lambda: long_polls.lot().parked)
 
     await switch(admin, POPS, True)
     await admin.push(queue, 1)
@@ -293,7 +293,7 @@ async def test_without_a_key_an_encrypted_queue_takes_nothing_rather_than_plaint
 ):
     await admin.configure(queue, encrypted=True)
     monkeypatch.setattr(crypto, "_ciphers", {})
-    await directory.find(admin.tenant_id, queue)
+    await catalog.find(admin.tenant_id, queue)
     await switch(admin, PUSHES, True)
 
     refused = await admin.call("POST", "/api/v1/push", json={"items": [{"queue": queue, "payload": 1}]}, status=500)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connection
 
-from queueing.broker import directory, groups, manage
+from queueing.broker import catalog, groups, manage
 from queueing.models import Consumer, Group, Partition, Queue
 from registry.data import database
 from registry.models import Tenant
@@ -29,7 +29,7 @@ async def orders(tenant: Tenant, fresh_pool, settings, monkeypatch) -> AsyncIter
     await in_thread(execute, SLOW)
     options = settings.DATABASES["default"]["OPTIONS"]
     limited = {**options, "options": options["options"].replace("statement_timeout=30000", "statement_timeout=1000")}
-    for module in (directory, manage):
+    for module in (catalog, manage):
         monkeypatch.setattr(module, "SLICE", 200)
     try:
         with with_options(limited):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from queueing.broker import ack as acks
-from queueing.broker import bury, groups, pop, push
+from queueing.broker import groups, leases, pop, push
 from queueing.broker.ack import Ack
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.pop import Target
@@ -236,7 +236,7 @@ class Model:
     async def give_back(self) -> None:
         if self.hands:
             hand = self.hands.pop(self.dice.randrange(len(self.hands)))
-            await bury.give_back(self.mq.tenant_id, hand[2][0].lease_id)
+            await leases.give_back(self.mq.tenant_id, hand[2][0].lease_id)
             gone = [h for h in self.hands if h[2][0].lease_id == hand[2][0].lease_id]
             self.hands = [h for h in self.hands if h not in gone]
             self.stale += [hand, *gone]

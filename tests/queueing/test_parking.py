@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from queueing.broker import directory, groups, manage, parking, pop
+from queueing.broker import catalog, groups, long_polls, manage, pop
 from queueing.broker.pop import Target
 from registry.data import channels, database, identity
 from tests.conftest import eventually
@@ -22,15 +22,15 @@ SOON = 10.0  # seconds, on a machine with other work; without a hint it takes RE
 @pytest.fixture
 def only_hints(monkeypatch):
     """Nobody looks by himself within a test's time."""
-    monkeypatch.setattr(parking, "RECHECK", 60.0)
+    monkeypatch.setattr(long_polls, "RECHECK", 60.0)
 
 
 @asynccontextmanager
 async def parked(mq, queue: str, many: int = 1, **query):
     """So many long polls that have looked and wait."""
-    before = parking.lot().parked
+    before = long_polls.lot().parked
     polls = [asyncio.create_task(mq.data(queue, wait=True, timeout=20_000, **query)) for _ in range(many)]
-    await eventually(lambda: parking.lot().parked == before + many)
+    await eventually(lambda: long_polls.lot().parked == before + many)
     await eventually(all_asleep)
     try:
         yield polls
@@ -137,7 +137,7 @@ async def test_whoever_frees_a_partition_with_more_in_it_wakes_even_where_its_na
     [one] = (await mq.pop(queue))["messages"]
     async with parked(mq, queue) as [poll]:
         if not known:
-            directory._places._items.clear()
+            catalog._places._items.clear()
         if way == "ack":
             await mq.ack(one)
         else:
@@ -237,7 +237,7 @@ async def test_without_redis_a_message_of_another_process_is_found_within_a_look
         await push_without_a_word(mq, queue)
 
         assert await poll == [1]
-        assert time.monotonic() - started < parking.RECHECK + SOON
+        assert time.monotonic() - started < long_polls.RECHECK + SOON
 
 
 async def push_without_a_word(mq, queue: str) -> None:
@@ -332,7 +332,7 @@ async def test_who_waits_for_what_another_process_dropped_waits_for_what_is_made
                 await manage.drop(mq.tenant_id, queue)
         await mq.push(queue, 1)
 
-        async with asyncio.timeout(parking.RECHECK + SOON):
+        async with asyncio.timeout(long_polls.RECHECK + SOON):
             assert await poll == [1]
 
 
@@ -340,7 +340,7 @@ async def test_who_waits_for_what_another_process_dropped_waits_for_what_is_made
 def unheard():
     """What is done here is done by another process, and Redis is away: ours is told nothing and remembers what it knew."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((directory, "forget_queue"), (directory, "forget_group"), (parking, "wake")):
+        for module, name in ((catalog, "forget_queue"), (catalog, "forget_group"), (long_polls, "wake")):
             patch.setattr(module, name, lambda *_: None)
         yield
 
@@ -357,7 +357,7 @@ async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
 
 async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
     await made(mq, queue)
-    lot = parking.lot()
+    lot = long_polls.lot()
     target = Target(queue=queue)
     polls = [asyncio.create_task(pop.pop(mq.tenant_id, target, auto_ack=True, wait=60)) for _ in range(1000)]
     await eventually(lambda: lot.parked == 1000)
@@ -380,7 +380,7 @@ async def test_who_hangs_up_leaves_no_spot(mq, queue):
     async with parked(mq, queue, 5):
         pass
 
-    await eventually(lambda: parking.lot().parked == 0)
+    await eventually(lambda: long_polls.lot().parked == 0)
 
 
 async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_once(mq, queue):
@@ -394,7 +394,7 @@ async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_on
         await eventually(waiting_for_the_table)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        await eventually(lambda: parking.lot().parked == 0)
+        await eventually(lambda: long_polls.lot().parked == 0)
 
     assert await mq.data(queue, wait=True, timeout=5000) == [1]
     [row] = await mq.consumers(queue)
@@ -423,7 +423,7 @@ async def test_five_hundred_who_hang_up_at_any_moment_leave_nothing_behind(mq, q
 
     for start in range(0, 500, 50):
         await all_of(*(hang_up(n) for n in range(start, start + 50)))
-    await eventually(lambda: parking.lot().parked == 0)
+    await eventually(lambda: long_polls.lot().parked == 0)
     await eventually(all_asleep)
 
     assert len(os.listdir("/proc/self/fd")) < files + 60

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from psycopg import AsyncConnection
 
-from queueing.broker.directory import SQL
+from queueing.broker.catalog import SQL
 from registry.data import database
 
 GROUP, PARTITIONS = 1, 1000  # all of them due

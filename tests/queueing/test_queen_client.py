@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from queen import Queen
 
-from queueing.broker import parking
+from queueing.broker import long_polls
 from tests.conftest import eventually, make_key
 from tests.factories import in_thread, make_tenant
 from tests.queueing.mq import Mq
@@ -130,7 +130,7 @@ async def test_a_long_poll_gets_what_is_pushed_meanwhile(queen: Queen, queue: st
 
 
 def parked() -> int:
-    return parking.lot().parked
+    return long_polls.lot().parked
 
 
 async def test_pop_by_namespace_and_task(queen: Queen):

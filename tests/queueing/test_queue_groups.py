@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from queueing.broker import parking, traffic
+from queueing.broker import long_polls, traffic
 from tests.conftest import Api, eventually, make_key
 from tests.queueing.mq import Mq, blocked, holding
 
@@ -201,7 +201,7 @@ OTHER_PROCESS = """
 import asyncio, sys
 from registry.asgi import application
 from queueing.broker import close
-from queueing.broker.directory import Subscription
+from queueing.broker.catalog import Subscription
 from queueing.broker.pop import Target, pop
 from registry import database
 
@@ -318,7 +318,7 @@ async def test_a_seek_back_wakes_who_is_parked(mq: Mq, queue: str):
 
 def parked() -> int:
 
-    return parking.lot().parked
+    return long_polls.lot().parked
 
 
 async def test_a_seek_back_brings_replayed_dead_letters_again(mq: Mq, queue: str):

@@ -457,7 +457,7 @@ async def test_no_figure_reads_a_table_from_end_to_end(mq: Mq, queue: str):
     await mq.sql("ANALYZE queueing_message")
 
     for file in ("statistics", "groups"):
-        for name, sql in database.statements(Path(statistics.__file__).parents[1] / "sql" / f"{file}.sql").items():
+        for name, sql in database.statements(Path(statistics.__file__).parent / "sql" / f"{file}.sql").items():
             if (file, name) != ("groups", "partitions") and name in FIGURES:
                 plan = "\n".join(row[0] for row in await database.fetch(f"EXPLAIN (ANALYZE, TIMING off) {sql}", params))
                 assert "Seq Scan on queueing_message" not in plan, plan

@@ -11,10 +11,10 @@ import redis
 from redis.asyncio import Redis
 
 from payments.models import Processor
-from queueing import alone, jobs, schedule, tasks
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
-from registry.data import faults, identity, redis_trouble
+from queueing.work import entry, rq_queues, without_redis
+from registry.data import chores, faults, identity, redis_trouble
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.servers import embedded
@@ -67,7 +67,7 @@ async def _handled(tenant: Tenant) -> bool:
 
 async def workers_of_rq(valkey: embedded.Valkey) -> set[str]:
     async with Redis.from_url(valkey.url, decode_responses=True) as client:
-        return await client.smembers(f"rq:workers:{jobs.queue_name('drain')}")
+        return await client.smembers(f"rq:workers:{rq_queues.queue_name('drain')}")
 
 
 @pytest.mark.parametrize("name", ["full", "no_answer"])
@@ -79,7 +79,7 @@ async def test_a_worker_that_starts_beside_a_redis_in_trouble_does_everything_an
         await everything_goes_on(tenant, api, account)
         assert len(start.lines) <= 3, start.lines
 
-    await eventually(lambda: workers_of_rq(valkey), within=alone.STEADY + LIMIT)
+    await eventually(lambda: workers_of_rq(valkey), within=without_redis.STEADY + LIMIT)
     await everything_goes_on(tenant, api, account)
     assert worker.process.returncode is None
     assert len(start.lines) <= 6, start.lines
@@ -152,10 +152,10 @@ async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_become
         done.append("fails")
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(tasks, "CHORES", {"fails": fails, "works": works, "rare": works})
-    monkeypatch.setattr(schedule, "CHORES", {"fails": 0, "works": 0, "rare": 3600})
+    monkeypatch.setattr(entry, "CHORES", {"fails": fails, "works": works, "rare": works})
+    monkeypatch.setattr(chores, "CHORES", {"fails": 0, "works": 0, "rare": 3600})
 
-    task = asyncio.create_task(tasks._housekeep())
+    task = asyncio.create_task(entry._housekeep())
     await eventually(lambda: done.count("fails") == 2)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -170,12 +170,12 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
         tries.append("again")
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(tasks, "CHORES", {"waits": waits})
-    monkeypatch.setattr(schedule, "CHORES", {"waits": 0})
-    monkeypatch.setattr(tasks, "PARENT_CHECK", 0.01)
+    monkeypatch.setattr(entry, "CHORES", {"waits": waits})
+    monkeypatch.setattr(chores, "CHORES", {"waits": 0})
+    monkeypatch.setattr(entry, "PARENT_CHECK", 0.01)
     monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
 
-    task = asyncio.create_task(tasks._housekeep())
+    task = asyncio.create_task(entry._housekeep())
     await eventually(lambda: len(tries) > 3)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queueing import schedule, tasks
 from queueing.broker import chores, retention
+from queueing.work import entry
+from registry.data import chores as schedule
 from registry.data import database
 from tests.queueing.mq import all_of, holding
 
@@ -283,4 +284,4 @@ async def test_old_figures_go(mq, queue):
 
 
 async def test_cron_runs_them():
-    assert {"retain-messages", "tidy-queues"} <= tasks.CHORES.keys() & schedule.CHORES.keys()
+    assert {"retain-messages", "tidy-queues"} <= entry.CHORES.keys() & schedule.CHORES.keys()

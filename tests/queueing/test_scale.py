@@ -2,8 +2,8 @@
 
 import pytest
 
-from queueing import scale
-from queueing.scale import PATIENCE, ROWS_PER_WORKER, desired_workers
+from queueing.work import scale
+from queueing.work.scale import PATIENCE, ROWS_PER_WORKER, desired_workers
 from tests.settling import seed
 
 

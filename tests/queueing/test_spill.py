@@ -18,9 +18,9 @@ from django.core.management import CommandError, call_command
 from redis.asyncio import Redis
 
 from queueing import spill
-from queueing.spill import draining
-from queueing.spill.draining import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, Lane
+from queueing.spill import kinds
 from queueing.spill.file import FileEngine
+from queueing.spill.kinds import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, Lane
 from queueing.spill.record import Engine, Full, Record
 from queueing.spill.stream import StreamEngine
 from registry.data import identity
@@ -197,7 +197,7 @@ async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobod
 async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_often(
     site: Site, states: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(draining, "RETRY", 0.02)
+    monkeypatch.setattr(kinds, "RETRY", 0.02)
     lane = site.lane()
 
     for number, state in enumerate(states):
@@ -223,7 +223,7 @@ async def test_a_record_that_is_too_large_for_a_row_is_set_aside_alone(site: Sit
 
 async def test_a_fault_of_ours_sets_nothing_aside(site: Site, monkeypatch: pytest.MonkeyPatch):
     """It would set all aside, one after the other."""
-    monkeypatch.setattr(draining, "RETRY", 0.02)
+    monkeypatch.setattr(kinds, "RETRY", 0.02)
     real, broken = site.database.store, [True]
 
     async def store(records: list[Record]) -> list[spill.Verdict]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from queueing.broker import directory
+from queueing.broker import catalog
 from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
-FOLDER = Path(directory.__file__).parents[1] / "sql"
-SQL = {path.stem: database.statements(path) for path in sorted(FOLDER.glob("*.sql")) if path.stem != "functions"}
+APP = Path(catalog.__file__).parents[1]
+SQL = {path.stem: database.statements(path) for path in sorted(APP.rglob("sql/*.sql")) if path.stem != "functions"}
 
 TABLES = [
     f"queueing_{name}"
@@ -88,14 +88,14 @@ ASKED: dict[str, tuple] = {
     "broker/set_aside": ({**ONE, "partitions": [5]}, 5),
     "broker/give_back": (ONE, 5),
     "broker/alive_leases": ({**T, "leases": [LEASE, uuid_of("l6")]}, 5),
-    "dead/dead_letter": (ONE, 10),
-    "dead/oldest_of_message": (ONE, 5),
-    "dead/hold_open": (ONE, 5),
-    "dead/end": (ONE, 5),
-    "dead/there": (ONE, 5),
-    "dead/hold_behind": ({**ONE, "group": ""}, 10),
-    "dead/hold_partition": (ONE, 5),
-    "dead/mark_buried": ({**ONE, "groups": [1]}, 5),
+    "dead_letters/dead_letter": (ONE, 10),
+    "dead_letters/oldest_of_message": (ONE, 5),
+    "dead_letters/hold_open": (ONE, 5),
+    "dead_letters/end": (ONE, 5),
+    "dead_letters/there": (ONE, 5),
+    "dead_letters/hold_behind": ({**ONE, "group": ""}, 10),
+    "dead_letters/hold_partition": (ONE, 5),
+    "dead_letters/mark_buried": ({**ONE, "groups": [1]}, 5),
     "manage/end_of_partition": (ONE, 5),
     "manage/clear_consumers": (ONE, 10),
     "manage/clear_messages": ({**ONE, "through": 1, "limit": 10}, 10),
@@ -134,14 +134,14 @@ INSERT = "adds a row, looks nothing up"
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("broker/push", "broker/claim", "broker/complete", "broker/rest"), OWN_TEST),
     **dict.fromkeys(("broker/add_queue", "broker/add_group", "maintenance/set_maintenance", "traces/add_trace", "traffic/add"), INSERT),
-    **dict.fromkeys(("broker/queues_about", "broker/size", "maintenance/maintenance", "dead/dead_letters", "dead/how_many",
+    **dict.fromkeys(("broker/queues_about", "broker/size", "maintenance/maintenance", "dead_letters/dead_letters", "dead_letters/how_many",
         "messages/messages", "messages/modes", "traces/traces_named", "traces/traces_named_count", "traces/trace_names"), ALL),
     **{f"{file}/{name}": ALL for file in ("browse", "statistics") for name in SQL[file]},
     **dict.fromkeys(("console/partitions", "console/count_partitions", "console/options", "console/open_among"), ALL),
     **{f"{file}/{name}": CHORE for file in ("rotation",) for name in SQL[file]},
     **dict.fromkeys((f"retention/{name}" for name in ("aged", "completed", "waited", "dropped", "remove_letters", "remove_partition",
         "empty_partitions", "traffic_queues", "remove_traffic", "remove_traces", "tenants", "forget_ended")), CHORE),
-    **dict.fromkeys(("broker/hold_partitions", "broker/seat_group", "dead/purge", *(f"manage/{name}" for name in ("configure",
+    **dict.fromkeys(("broker/hold_partitions", "broker/seat_group", "dead_letters/purge", *(f"manage/{name}" for name in ("configure",
         "waiting_consumers", "partitions_of", "drop_partitions", "drop_consumers", "drop_groups", "drop_queue")),
         *(f"groups/{name}" for name in SQL["groups"])), OPERATOR),
 }  # fmt: skip

@@ -213,8 +213,8 @@ async def test_depth_tells_what_waits_what_is_held_and_what_is_for_later(tenant,
 
 
 async def test_a_worker_that_is_taken_for_dead_loses_its_leases(tenant, processor, claimers):
-    from queueing.drain import reap
     from queueing.models import Worker
+    from queueing.work.drain import reap
 
     [(_, first), (two, second), *_] = claimers
     dead = await Worker.async_objects.acreate(queue="payments", hostname="gone", pid=1)

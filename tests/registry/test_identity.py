@@ -15,9 +15,9 @@ from django.db import connection
 from limits import parse
 from redis import Redis
 
-from queueing import jobs
 from queueing.spill.record import Record
 from queueing.spill.stream import StreamEngine
+from queueing.work import rq_queues
 from registry.data import channels, identity, rates
 
 
@@ -170,10 +170,10 @@ async def test_a_stream_of_another_service_is_not_drained(as_service):
 def test_jobs_of_another_service_are_not_run(as_service):
     with Redis.from_url(settings.RQ_REDIS_URL) as client:
         as_service("one")
-        ours = jobs.queue("drain", client)
-        ours.enqueue("queueing.tasks.drain")
+        ours = rq_queues.queue("drain", client)
+        ours.enqueue("queueing.work.entry.drain")
         as_service("two")
-        theirs = jobs.queue("drain", client)
+        theirs = rq_queues.queue("drain", client)
 
         assert (ours.count, theirs.count) == (1, 0)
         ours.delete(delete_jobs=True)

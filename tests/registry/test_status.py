@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from payments.models import Difference, Endpoint
 from payments.states import FAILED
-from queueing import work
+from queueing.work import table
 from registry.data import database, redis_trouble
 from registry.edge import status
 from tests.conftest import Api, at_work, eventually
@@ -76,10 +76,10 @@ async def test_without_a_worker_it_is_503_and_names_the_workers(api: Api):
 
 
 async def test_a_queue_that_cannot_be_read_is_503_and_named(api: Api, working, monkeypatch):
-    async def unreadable(self: work.WorkTable) -> None:
+    async def unreadable(self: table.WorkTable) -> None:
         raise RuntimeError("no such table")
 
-    monkeypatch.setattr(work.WorkTable, "depth", unreadable)
+    monkeypatch.setattr(table.WorkTable, "depth", unreadable)
 
     code, body = await report(api, "/health")
 

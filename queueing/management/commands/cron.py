@@ -8,10 +8,10 @@ from redis.exceptions import RedisError
 from rq.cron import CronScheduler
 from rq.exceptions import SchedulerNotFound, StopRequested
 
-from queueing import jobs
-from queueing.schedule import CHORES
-from queueing.tasks import CHORE_TIMEOUT, chore
+from queueing.work import rq_queues
+from queueing.work.entry import CHORE_TIMEOUT, chore
 from registry.data import redis_trouble
+from registry.data.chores import CHORES
 from registry.management.base import service_name
 
 USE = "schedule"  # in the log, when Redis fails
@@ -46,11 +46,11 @@ class Command(BaseCommand):
 
     def handle(self, **_: object) -> None:
         service = service_name()
-        scheduler = Scheduler(connection=jobs.connection(), logging_level="WARNING")
+        scheduler = Scheduler(connection=rq_queues.connection(), logging_level="WARNING")
         for name, seconds in CHORES.items():
             scheduler.register(
                 chore,
-                jobs.queue_name("housekeeping"),
+                rq_queues.queue_name("housekeeping"),
                 args=(name,),
                 interval=seconds,
                 job_timeout=CHORE_TIMEOUT,

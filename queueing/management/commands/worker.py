@@ -6,8 +6,8 @@ import socket
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from queueing import alone, jobs, tasks
-from queueing.worker import DrainWorker, GentleWorker
+from queueing.work import entry, rq_queues, without_redis
+from queueing.work.worker import DrainWorker, GentleWorker
 from registry.management.base import service_name
 
 
@@ -26,17 +26,19 @@ class Command(BaseCommand):
         name = f"{service_name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
 
         def worker() -> GentleWorker:
-            connection = jobs.connection()
+            connection = rq_queues.connection()
             kind = GentleWorker if housekeeping else DrainWorker
-            found = kind([jobs.queue(queue, connection)], connection=connection, name=f"{name}-{secrets.token_hex(3)}")
+            found = kind(
+                [rq_queues.queue(queue, connection)], connection=connection, name=f"{name}-{secrets.token_hex(3)}"
+            )
             if isinstance(found, DrainWorker):
                 found.drains = tuple(drain)
             return found
 
         def work() -> None:
             if housekeeping:
-                tasks.housekeep()
+                entry.housekeep()
             else:
-                tasks.drain(*(drain or tasks.DRAINS))
+                entry.drain(*(drain or entry.DRAINS))
 
-        alone.serve(worker, work)
+        without_redis.serve(worker, work)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 DATABASE_LIMIT = 30.0  # seconds for a database that starts beside us, or dies under our start
 DATABASE_PAUSE = 0.5  # seconds between two tries
 # By name: queueing stands above this room. async (minimum, maximum) -> workers wanted now.
-WORKERS_WANTED = "queueing.scale.desired_workers"
+WORKERS_WANTED = "queueing.work.scale.desired_workers"
 
 
 class Command(BaseCommand):

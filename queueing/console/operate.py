@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from django.http import Http404, HttpResponse
 
-from queueing import readings
-from queueing.broker import console, dead, groups, maintenance
+from queueing.broker import dead_letters, groups, maintenance
 from queueing.broker.statistics import Depth
-from queueing.guarded import Order, allowed, asked, guarded
+from queueing.console import figures, queries
+from queueing.console.confirm import Order, allowed, asked, guarded
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
 from registry.edge.pages import PageRequest
@@ -36,11 +36,11 @@ async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
         raise Http404
     label, warning = MAINTENANCE[what, to]
     tenant_id = visitor.tenant.pk
-    reading = await readings.readings.get(tenant_id)
+    reading = await figures.readings.get(tenant_id)
 
     async def perform() -> int:
         await maintenance.set(tenant_id, **{what: to == "on"})
-        readings.readings.forget(tenant_id)
+        figures.readings.forget(tenant_id)
         return len(reading.standings)
 
     return await guarded(
@@ -89,7 +89,7 @@ def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups
 
     async def perform() -> int:
         moved = await groups.seek(visitor.tenant.pk, standing.name, depth.name, since=since)
-        readings.forget(visitor.tenant.pk, depth.name)
+        figures.forget(visitor.tenant.pk, depth.name)
         return moved
 
     return Order(
@@ -137,7 +137,7 @@ async def of_dead_letters(request: PageRequest, visitor: Visitor, queue: str) ->
 async def _replay(request: PageRequest, visitor: Visitor, queue: str) -> Order:
     given = asked(request).getlist("id")[:SELECTED]
     ids = [int(one) for one in given if one.isascii() and one.isdigit() and len(one) < 19]
-    return replay_order(visitor, queue, await console.still_open(visitor.tenant.pk, queue, ids))
+    return replay_order(visitor, queue, await queries.still_open(visitor.tenant.pk, queue, ids))
 
 
 def replay_order(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Order:
@@ -146,7 +146,7 @@ def replay_order(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, 
 
     async def perform() -> int:
         done = [await _replayed(tenant_id, number) for number, _ in found]
-        readings.forget(tenant_id, queue)
+        figures.forget(tenant_id, queue)
         return sum(done)
 
     return Order(
@@ -167,7 +167,7 @@ def replay_order(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, 
 async def _replayed(tenant_id: int, number: int) -> bool:
     """Whether it was pushed again; one that somebody else took first was not, and must not hold up the others."""
     try:
-        return (await dead.replay(tenant_id, str(number))).verdict == dead.MOVED
+        return (await dead_letters.replay(tenant_id, str(number))).verdict == dead_letters.MOVED
     except Problem:
         return False
 
@@ -176,11 +176,11 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Order:
     data = asked(request)
     group, tenant_id = data.get("group", "").replace("\0", ""), visitor.tenant.pk
     filters = {"queue": queue, "group": group, "partition": "", "from": None, "to": None}
-    _, count = await dead.letters(tenant_id, filters, limit=0, offset=0)
+    _, count = await dead_letters.letters(tenant_id, filters, limit=0, offset=0)
 
     async def perform() -> int:
-        purged = await dead.purge(tenant_id, queue, group)
-        readings.forget(tenant_id, queue)
+        purged = await dead_letters.purge(tenant_id, queue, group)
+        figures.forget(tenant_id, queue)
         return purged
 
     return Order(
@@ -201,7 +201,7 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Order:
 
 
 async def of_message(
-    request: PageRequest, visitor: Visitor, of: console.Partition, message: console.Whole
+    request: PageRequest, visitor: Visitor, of: queries.Partition, message: queries.Whole
 ) -> HttpResponse:
     allowed(visitor)
     back = address("queue_message", of.id, message.seq, tenant=visitor.tenant.slug)
@@ -214,12 +214,12 @@ async def of_message(
     raise Http404
 
 
-def _bury(visitor: Visitor, of: console.Partition, message: console.Whole, back: str) -> Order:
+def _bury(visitor: Visitor, of: queries.Partition, message: queries.Whole, back: str) -> Order:
     buried = {grave.group for grave in message.graves}
     behind = [seat.group for seat in of.seats if seat.cursor < message.seq and seat.group not in buried]
 
     async def perform() -> int:
-        return await dead.make(visitor.tenant.pk, of.id, message.transaction_id)
+        return await dead_letters.make(visitor.tenant.pk, of.id, message.transaction_id)
 
     return Order(
         name="message.bury",

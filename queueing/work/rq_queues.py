@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
 
-from queueing.worker import GentleWorker
+from queueing.work.worker import GentleWorker
 from registry.data import identity
 
 CONNECT_LIMIT = 2.0  # seconds

@@ -9,9 +9,11 @@ import msgspec
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from queueing import console_actions, readings, spill
-from queueing.broker import console, crypto, dead, maintenance, names, traces
+from queueing import spill
+from queueing.broker import crypto, maintenance, names, traces
+from queueing.broker import dead_letters as dead
 from queueing.broker.errors import UnknownQueue
+from queueing.console import figures, operate, queries
 from queueing.templatetags.queues import address
 from registry.data import database
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
@@ -45,8 +47,8 @@ def _offset(request: HttpRequest) -> int:
     return (_number(request, "page") - 1) * ROWS
 
 
-def _series(reading: readings.Reading) -> str:
-    return json.dumps(readings.series(reading), separators=(",", ":"))
+def _series(reading: figures.Reading) -> str:
+    return json.dumps(figures.series(reading), separators=(",", ":"))
 
 
 # -- Queues ------------------------------------------------------------------------------------------------
@@ -58,15 +60,15 @@ async def queues(request: PageRequest) -> HttpResponse:
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
-    if "do" in console_actions.asked(request):
-        return await console_actions.of_tenant(request, visitor)
+    if "do" in operate.asked(request):
+        return await operate.of_tenant(request, visitor)
     await database.release()  # who waits for the shared reading keeps no connection from it
     context = await _overview(request, visitor)
     return render(request, "queueing/_queues.html" if request.htmx else "queueing/queues.html", context)
 
 
 async def _overview(request: PageRequest, visitor: Visitor) -> dict[str, Any]:
-    reading = await readings.readings.get(visitor.tenant.pk)
+    reading = await figures.readings.get(visitor.tenant.pk)
     wanted = request.GET.get("q", "").strip()
     matching = [one for one in reading.standings if wanted.lower() in one.depth.name.lower()]
     shown = matching[_offset(request) :][:ROWS]
@@ -115,14 +117,14 @@ async def queue(request: PageRequest, name: str) -> HttpResponse:
         standing, reading = await _standing(visitor, name)
     except Http404:
         return await _elsewhere(visitor, name)
-    if "do" in console_actions.asked(request):
-        return await console_actions.of_queue(request, visitor, standing.depth)
+    if "do" in operate.asked(request):
+        return await operate.of_queue(request, visitor, standing.depth)
     context = await _queue(request, visitor, standing, reading)
     return render(request, "queueing/_queue.html" if request.htmx else "queueing/queue.html", context)
 
 
-async def _standing(visitor: Visitor, name: str) -> tuple[readings.Standing, readings.Reading]:
-    reading = await readings.of_queue.get((visitor.tenant.pk, name))
+async def _standing(visitor: Visitor, name: str) -> tuple[figures.Standing, figures.Reading]:
+    reading = await figures.of_queue.get((visitor.tenant.pk, name))
     if not reading.standings or "\0" in name:
         raise Http404
     return reading.standings[0], reading
@@ -138,13 +140,13 @@ async def _elsewhere(visitor: Visitor, name: str) -> HttpResponse:
 
 
 async def _queue(
-    request: PageRequest, visitor: Visitor, standing: readings.Standing, reading: readings.Reading
+    request: PageRequest, visitor: Visitor, standing: figures.Standing, reading: figures.Reading
 ) -> dict[str, Any]:
     depth, tenant_id = standing.depth, visitor.tenant.pk
     wanted = request.GET.get("q", "").replace("\0", "")
-    strands, total = await readings.strands.get((tenant_id, depth.id, wanted, ROWS, _offset(request)))
+    strands, total = await figures.strands.get((tenant_id, depth.id, wanted, ROWS, _offset(request)))
     try:
-        known_of = await readings.about.get((tenant_id, depth.name))
+        known_of = await figures.about.get((tenant_id, depth.name))
     except UnknownQueue:
         raise Http404 from None
     pop = f"{address_of(request)}/api/v1/pop/queue/{quote(depth.name)}"
@@ -173,9 +175,9 @@ async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
     visitor = await known(request)
     of = await _partition(visitor, partition)
     state = request.GET.get("state", "")
-    state = state if state in console.STATES else ""
-    before = _number(request, "before", console.LAST)
-    entries = await console.messages(visitor.tenant.pk, of, state=state, before=before, limit=ROWS + 1)
+    state = state if state in queries.STATES else ""
+    before = _number(request, "before", queries.LAST)
+    entries = await queries.messages(visitor.tenant.pk, of, state=state, before=before, limit=ROWS + 1)
     more, entries = len(entries) > ROWS, entries[:ROWS]
     kept = {"tenant": visitor.tenant.slug, **({"state": state} if state else {})}
     context = {
@@ -183,7 +185,7 @@ async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
         "partition": of,
         "entries": entries,
         "state": state,
-        "states": console.STATES,
+        "states": queries.STATES,
         "newest": f"{request.path}?{urlencode(kept)}" if "before" in request.GET else "",
         "older": f"{request.path}?{urlencode({**kept, 'before': entries[-1].seq})}" if more else "",
         "here": request.get_full_path(),
@@ -191,10 +193,10 @@ async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
     return render(request, "queueing/_partition.html" if request.htmx else "queueing/partition.html", context)
 
 
-async def _partition(visitor: Visitor, partition: UUID) -> console.Partition:
+async def _partition(visitor: Visitor, partition: UUID) -> queries.Partition:
     try:
-        return await console.partition(visitor.tenant.pk, names.partition_number(visitor.tenant.pk, str(partition)))
-    except console.UnknownPartition:
+        return await queries.partition(visitor.tenant.pk, names.partition_number(visitor.tenant.pk, str(partition)))
+    except queries.UnknownPartition:
         raise Http404 from None
 
 
@@ -206,11 +208,11 @@ async def message(request: PageRequest, partition: UUID, seq: int) -> HttpRespon
     if seq > of.last_seq:
         raise Http404
     try:
-        found = await console.message(visitor.tenant.pk, of.number, seq)
-    except console.UnknownMessage:
+        found = await queries.message(visitor.tenant.pk, of.number, seq)
+    except queries.UnknownMessage:
         raise Http404 from None
-    if "do" in console_actions.asked(request):
-        return await console_actions.of_message(request, visitor, of, found)
+    if "do" in operate.asked(request):
+        return await operate.of_message(request, visitor, of, found)
     opened = [grave for grave in found.graves if grave.ended_at is None]
     context = {
         "visitor": visitor,
@@ -227,7 +229,7 @@ async def message(request: PageRequest, partition: UUID, seq: int) -> HttpRespon
     return render(request, "queueing/_message.html" if request.htmx else "queueing/message.html", context)
 
 
-def _shown(visitor: Visitor, found: console.Whole) -> dict[str, Any]:
+def _shown(visitor: Visitor, found: queries.Whole) -> dict[str, Any]:
     """The payload as a person may and can read it."""
     if found.key_id is not None and not visitor.may_act:
         return {"why": "It is encrypted. Operators and owners of the tenant may read it."}
@@ -248,7 +250,7 @@ def pretty(payload: bytes) -> str:
         return payload.decode(errors="replace")
 
 
-def _reader(seat: console.Seat, seq: int, graves: list[console.Grave]) -> dict[str, Any]:
+def _reader(seat: queries.Seat, seq: int, graves: list[queries.Grave]) -> dict[str, Any]:
     grave = next((one for one in graves if one.group == seat.group), None)
     is_open = grave is not None and grave.ended_at is None
     done = seat.cursor >= seq
@@ -275,8 +277,8 @@ async def dead_letters(request: PageRequest, name: str) -> HttpResponse:
     visitor = await known(request)
     await database.release()
     standing, _ = await _standing(visitor, name)
-    if "do" in console_actions.asked(request):
-        return await console_actions.of_dead_letters(request, visitor, name)
+    if "do" in operate.asked(request):
+        return await operate.of_dead_letters(request, visitor, name)
     filters = {key: request.GET.get(key, "").replace("\0", "") for key in ("group", "partition")}
     found, total = await dead.letters(
         visitor.tenant.pk, {**filters, "queue": name, "from": None, "to": None}, limit=ROWS, offset=_offset(request)

@@ -1,8 +1,8 @@
 """What the OpenAPI document says of queues, messages, dead letters, traces and maintenance as things to look at and change."""
 
 from queueing.broker import messages as found
-from queueing.openapi import NAME, WHICH, describe, page
 from queueing.views import maintenance, messages, resources
+from queueing.views.openapi import NAME, WHICH, describe, page
 from registry.edge.parameters import WHEN, Query, choice
 
 GROUP: Query = {"consumerGroup": NAME}

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import uvloop
 from asgiref.sync import async_to_sync
 
-from queueing import schedule, spill
-from queueing.drain import Drain, Job, forever
-from registry.data import database, faults
+from queueing import spill
+from queueing.work.drain import Drain, Job, forever
+from registry.data import chores, database, faults
 from registry.data.loop import end_loop
 
 log = logging.getLogger(__name__)
@@ -77,11 +77,11 @@ def housekeep() -> None:
 
 
 async def _housekeep() -> None:
-    parent, due = os.getppid(), dict.fromkeys(schedule.CHORES, 0.0)
+    parent, due = os.getppid(), dict.fromkeys(chores.CHORES, 0.0)
     end = time.monotonic() + DRAIN_SECONDS
     while os.getppid() == parent and time.monotonic() < end:
         for name in [name for name, at in due.items() if at <= time.monotonic()]:
-            due[name] = time.monotonic() + schedule.CHORES[name]
+            due[name] = time.monotonic() + chores.CHORES[name]
             try:
                 async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
                     await _unless_away(name)

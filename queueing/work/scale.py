@@ -3,7 +3,7 @@
 import math
 import time
 
-from queueing.work import TABLES
+from queueing.work.table import TABLES
 
 ROWS_PER_WORKER = 10_000  # waiting rows that one worker is expected to clear in a few seconds
 PATIENCE = 5.0  # seconds that the oldest due row may wait before one more worker is worth its memory

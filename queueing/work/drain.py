@@ -15,7 +15,7 @@ import psycopg
 from django.db.models.functions import Now
 
 from queueing.models import SILENT_AFTER, Worker
-from queueing.work import TABLES, WorkTable
+from queueing.work.table import TABLES, WorkTable
 from registry.data import database, faults, reach
 from registry.errors import Unavailable
 

@@ -16,8 +16,8 @@ from django.conf import settings
 from redis.exceptions import RedisError
 from rq.exceptions import StopRequested
 
-from queueing.tasks import DRAIN_TIMEOUT
-from queueing.worker import USE, GentleWorker
+from queueing.work.entry import DRAIN_TIMEOUT
+from queueing.work.worker import USE, GentleWorker
 from registry.data import redis_trouble
 from registry.servers.processes import holds_within
 

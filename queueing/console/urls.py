@@ -2,7 +2,7 @@
 
 from django.urls import path, register_converter
 
-from queueing import pages
+from queueing.console import pages
 
 
 class QueueName:

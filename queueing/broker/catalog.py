@@ -15,7 +15,7 @@ from queueing.broker.models import QUEUE_MODE, Group
 from registry.data import database, reach
 from registry.data.batching import Batcher, Family
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "broker.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "broker.sql")
 
 FRESH = 1.0  # seconds that a queue's settings are used without asking; a push that leans on older ones is sent back
 NEW_AT_ONCE = 1_000  # partitions made in one transaction, while which nobody joins or drops the queue

@@ -14,7 +14,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import WorkerStatus
 
-from queueing.tasks import DRAIN_TIMEOUT, DRAINS
+from queueing.work.entry import DRAIN_TIMEOUT, DRAINS
 from registry.data import redis_trouble
 
 USE = "jobs"  # in the log, when Redis fails
@@ -123,4 +123,6 @@ class DrainWorker(GentleWorker):
         queue = self.queues[0]
         if not queue.count:
             names = self.drains or tuple(DRAINS)
-            queue.enqueue("queueing.tasks.drain", *names, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600)
+            queue.enqueue(
+                "queueing.work.entry.drain", *names, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600
+            )

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from queueing.broker import console, groups, parking, statistics
+from queueing.broker import groups, long_polls, statistics
 from queueing.broker.statistics import Depth, Range, Traffic
+from queueing.console import queries
 from registry.data.sharing import Shared
 
 FRESH = 1.0  # seconds; each open console asks every 2 s, and all of a process share one answer
@@ -78,21 +79,21 @@ class Known(msgspec.Struct, frozen=True):
 async def _about(key: tuple[int, str]) -> Known:
     tenant_id, name = key
     found = [one for one in await groups.standings(tenant_id) if one.queue_name == name]
-    return Known(await console.queue_options(tenant_id, name), found)
+    return Known(await queries.queue_options(tenant_id, name), found)
 
 
 type Page = tuple[int, int, str, int, int]  # tenant, queue, part of a name, limit, offset
 
 
-async def _strands(key: Page) -> tuple[list[console.Strand], int]:
+async def _strands(key: Page) -> tuple[list[queries.Strand], int]:
     tenant_id, queue_id, name, limit, offset = key
-    return await console.partitions(tenant_id, queue_id, name=name, limit=limit, offset=offset)
+    return await queries.partitions(tenant_id, queue_id, name=name, limit=limit, offset=offset)
 
 
 readings: Shared[int, Reading] = Shared(_read, fresh=FRESH)
 of_queue: Shared[tuple[int, str], Reading] = Shared(_read_one, fresh=FRESH)
 about: Shared[tuple[int, str], Known] = Shared(_about, fresh=FRESH)
-strands: Shared[Page, tuple[list[console.Strand], int]] = Shared(_strands, fresh=FRESH)
+strands: Shared[Page, tuple[list[queries.Strand], int]] = Shared(_strands, fresh=FRESH)
 
 
 def forget(tenant_id: int, queue: str) -> None:
@@ -107,7 +108,7 @@ async def _reading(tenant_id: int, which: statistics.About) -> Reading:
     when = Range(now - HOUR, now, 1)
     depths = await statistics.depths(tenant_id, which, limit=MOST)
     by_queue = await statistics.traffic_by_queue(tenant_id, which, when)
-    waiting = parking.lot().parked_at([depth.id for depth in depths])
+    waiting = long_polls.lot().parked_at([depth.id for depth in depths])
     empty = dict.fromkeys(when.points, Traffic())
     standings = [
         _standing(depth, list(by_queue.get(depth.name, empty).values()), when, waiting.get(depth.id, 0))

@@ -9,7 +9,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker import traffic
-from queueing.broker.directory import SQL
+from queueing.broker.catalog import SQL
 from registry.data import database
 
 if TYPE_CHECKING:

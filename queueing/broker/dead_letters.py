@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from queueing.broker import bury, crypto, directory, parking, push, traffic
+from queueing.broker import catalog, crypto, leases, long_polls, push, traffic
 from queueing.broker.errors import UnknownDeadLetter, UnknownGroup, UnknownMessage
 from queueing.broker.names import partition_name, partition_number
 from queueing.broker.push import Item
 from registry.data import database
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "dead.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "dead_letters.sql")
 
 SLICE = 1000  # rows per statement
 TRIES = 4  # of a replay whose queue is changed at the same moment
@@ -154,7 +154,7 @@ async def _move(tenant_id: int, row: _Row, item: Item) -> str | None:
     verdict = await database.retrying(once)
     if verdict == MOVED:
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=1)
-        parking.wake(queue.id)
+        long_polls.wake(queue.id)
     return verdict
 
 
@@ -190,7 +190,7 @@ async def make(tenant_id: int, partition_id: str, transaction_id: str, *, group:
             # The partition first, as pushes do: then its readers' places.
             await database.rows(conn, SQL["hold_partition"], where)
             found = await database.rows(
-                conn, directory.SQL["places"], {**where, "partitions": [number], "transactions": [transaction_id]}
+                conn, catalog.SQL["places"], {**where, "partitions": [number], "transactions": [transaction_id]}
             )
             if not found:
                 raise UnknownMessage
@@ -199,12 +199,12 @@ async def make(tenant_id: int, partition_id: str, transaction_id: str, *, group:
             if not held:
                 raise UnknownGroup("no consumer group has this message still to read")
             groups = [row[0] for row in held]
-            dead = [bury.Dead(number or 0, g, place["seq"], error or BY_HAND, tries) for g, tries, _ in held]
-            await bury.bury(conn, tenant_id, dead)
+            dead = [leases.Dead(number or 0, g, place["seq"], error or BY_HAND, tries) for g, tries, _ in held]
+            await leases.bury(conn, tenant_id, dead)
             await database.rows(conn, SQL["mark_buried"], {**place, "groups": groups})
             resting = [g for g, _, leased in held if not leased]
             numbers = {"tenants": [tenant_id] * len(resting), "partitions": [number] * len(resting), "groups": resting}
-            await database.rows(conn, directory.SQL["rest"], numbers)
+            await database.rows(conn, catalog.SQL["rest"], numbers)
             return len(groups)
 
     if number is None:

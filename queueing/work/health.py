@@ -3,7 +3,7 @@
 from prometheus_client.core import GaugeMetricFamily
 
 from queueing.models import Worker
-from queueing.work import TABLES
+from queueing.work.table import TABLES
 from registry.edge import status
 
 

@@ -15,7 +15,7 @@ from queueing.broker.names import partition_name
 from registry.data import database
 from registry.errors import NotFound
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "console.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "console.sql")
 
 SNIPPET = 160  # bytes of a payload in a list
 LAST = 2**62  # beyond every message's number
