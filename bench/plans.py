@@ -10,7 +10,7 @@ import psycopg
 
 django.setup()
 
-from payments import summary  # noqa: E402 settings first
+from payments.books import summary  # noqa: E402 settings first
 
 
 def plan(connection: psycopg.Connection, start: datetime | None, end: datetime | None) -> str:

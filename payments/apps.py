@@ -8,6 +8,9 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments import chores, health, intake, takeout, tasks  # noqa: F401 - register gauges, the spill's kind, drain, chores, work table
         from payments.billing import chores as billing_chores  # noqa: F401
         from payments.billing import readiness  # noqa: F401 - the gate
+        from payments.books import export  # noqa: F401 - what is exported and erased
+        from payments.intake import intake  # noqa: F401 - the spill's kind
+        from payments.reconciliation import chores  # noqa: F401
+        from payments.settle import health, tasks  # noqa: F401 - gauges, drains, chores

@@ -8,9 +8,6 @@ class QueueingConfig(AppConfig):
     verbose_name = "Workers and queues"
 
     def ready(self) -> None:
-        from queueing.broker import (  # noqa: F401 - registers its kind of spill, and the chores
-            buffer,
-            chores,
-            export,
-        )
-        from queueing.spill import health as _spill  # noqa: F401 - the same of the spill
+        from queueing.broker import buffer, chores, export  # noqa: F401 - the spill's kind, the chores, what is exported
+        from queueing.spill import health as _spill  # noqa: F401 - checks and gauges
+        from queueing.work import health  # noqa: F401 - the same of the workers

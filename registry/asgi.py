@@ -15,8 +15,8 @@ from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.urls import re_path
 
-from payments import inline
-from payments.socket_urls import websocket_urlpatterns
+from payments.api.socket_urls import websocket_urlpatterns
+from payments.settle import inline
 from queueing import broker, spill
 from registry.data import database, identity, live, reach
 from registry.edge import proxies, sockets

@@ -3,13 +3,14 @@
 from django.contrib import admin
 from django.urls import path
 
-from payments import page_urls
 from payments import urls as payments
+from payments.pages import urls as page_urls
 from queueing import urls as queueing
-from queueing.console import urls
+from queueing.console import urls as queue_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean
+from registry.tenants import api as tenants_api  # noqa: F401 - its routes are ninja's
 
 
 def _lean(patterns: list) -> list:
@@ -29,7 +30,7 @@ urlpatterns = [
     path("metrics", status.metrics),
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
-    *urls.urlpatterns,
+    *queue_pages.urlpatterns,
     *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),

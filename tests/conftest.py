@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.test.utils import setup_databases, teardown_databases
 
-from payments.dispatch import Dispatch
+from payments.settle.work import Dispatch
 from queueing import spill
 from queueing.work.drain import Drain
 from registry.data import database, live, reach, refusals

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from payments import intake
+from payments.intake import intake
 from payments.models import Processor
 from payments.states import Status
 from registry.data import database

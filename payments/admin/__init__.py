@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from payments.admin import (  # noqa: F401 - each registers its pages
     billing,
-    deadletters,
+    dead_letters,
     inbound,
     outbound,
     payments,

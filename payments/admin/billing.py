@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from payments.billing import dunning
-from payments.billing.plan_pages import LOOKS
+from payments.billing.pages.plan import LOOKS
 from payments.models import Invitation, Plan, SignUp, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.templatetags.billing import price

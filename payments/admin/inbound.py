@@ -10,8 +10,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments.admin.lists import HotList, ProcessorFilter, WithPayment
+from payments.inbound import operate
 from payments.models import InboundEvent, Processor
-from payments.webhooks import inbound_desk
 from registry.operators.confirm import Done, Order, guarded
 from registry.operators.lists import OneTenantFilter, exact, pill, since
 from registry.operators.scope import TenantScoped
@@ -57,11 +57,11 @@ class TypeFilter(admin.SimpleListFilter):
 
 
 def _replay(page: TenantScoped, order: Order) -> Done:
-    return _decided(inbound_desk.replay_all_sync, order)
+    return _decided(operate.replay_all_sync, order)
 
 
 def _close(page: TenantScoped, order: Order) -> Done:
-    return _decided(inbound_desk.close_all_sync, order)
+    return _decided(operate.close_all_sync, order)
 
 
 def _decided(decide: Any, order: Order) -> Done:

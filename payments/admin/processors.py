@@ -10,9 +10,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from payments import accounts
-from payments.admin.rehearsal import Rehearsing
+from payments.admin.dry_run import Rehearsing
 from payments.models import Endpoint, Payment, Processor
+from payments.routing import accounts
 from payments.templatetags.payments import BREAKERS
 from registry.errors import Problem
 from registry.operators.confirm import Reasoned, ReasonedForm, guarded, moves

@@ -13,8 +13,8 @@ from django.utils.safestring import SafeString
 from payments.admin.lists import HotList, ProcessorFilter, Searchable, WithPayment, money, status_pill
 from payments.models import Difference, Payment, Processor, Reconciliation
 from payments.processors.base import Unanswered
-from payments.reconciliation import differences
-from payments.reconciliation.differences import NotBookable
+from payments.reconciliation import operate
+from payments.reconciliation.operate import NotBookable
 from payments.states import SUCCEEDED
 from registry.operators.confirm import Done, Order, guarded
 from registry.operators.lists import CappedPaginator, TenantFilter, exact, link_to, pill, shortened, since
@@ -60,7 +60,7 @@ def _look_again(page: TenantScoped, order: Order) -> Done:
     standing, silent, gone, lost = 0, 0, 0, 0
     for row in order.rows:
         try:
-            agreed = differences.look_again_sync(difference_id=row.pk, actor=order.actor, reason=order.reason)
+            agreed = operate.look_again_sync(difference_id=row.pk, actor=order.actor, reason=order.reason)
         except Unanswered:
             silent += 1
             continue
@@ -82,7 +82,7 @@ def _book(page: TenantScoped, order: Order) -> Done:
             unasked[row.processor_id] += 1
             continue
         try:
-            booked += differences.book_sync(difference_id=row.pk, actor=order.actor, reason=order.reason)
+            booked += operate.book_sync(difference_id=row.pk, actor=order.actor, reason=order.reason)
         except NotBookable as error:
             refused += 1
             page.message_user(order.request, f"{row.key} is not booked: {error.detail}", messages.ERROR)
@@ -94,9 +94,7 @@ def _book(page: TenantScoped, order: Order) -> Done:
 
 
 def _close(page: TenantScoped, order: Order) -> Done:
-    closed = [
-        differences.close_sync(difference_id=row.pk, actor=order.actor, reason=order.reason) for row in order.rows
-    ]
+    closed = [operate.close_sync(difference_id=row.pk, actor=order.actor, reason=order.reason) for row in order.rows]
     return Done(rows=sum(closed), lost=closed.count(False))
 
 

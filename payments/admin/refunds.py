@@ -13,10 +13,10 @@ from payments.admin.lists import HotList, WithPayment, money
 from payments.models import Dispute, Payment, Refund
 from payments.money import decimal_text
 from payments.refunds import forms as refund_forms
-from payments.refunds import stopped as stopped_refunds
+from payments.refunds import operate
+from payments.refunds.balance import left_of
 from payments.refunds.debts import gives_back
 from payments.refunds.disputes import OVER, rank
-from payments.refunds.owing import left_of
 from payments.refunds.states import REFUND_LOOKS, RefundStatus
 from registry.errors import Problem
 from registry.operators.confirm import Done, Order, guarded
@@ -57,13 +57,13 @@ class StateFilter(admin.SimpleListFilter):
 
 def _retry(page: TenantScoped, order: Order) -> Done:
     rows = [(row.tenant_id, row.pk) for row in order.rows]
-    done = stopped_refunds.retry_all_sync(refunds=rows, actor=order.actor, reason=order.reason)
+    done = operate.retry_all_sync(refunds=rows, actor=order.actor, reason=order.reason)
     return Done(rows=done, lost=len(rows) - done)
 
 
 def _close(page: TenantScoped, order: Order) -> Done:
     rows = [(row.tenant_id, row.pk) for row in order.rows]
-    done = stopped_refunds.close_all_sync(refunds=rows, actor=order.actor, reason=order.reason)
+    done = operate.close_all_sync(refunds=rows, actor=order.actor, reason=order.reason)
     return Done(rows=done, lost=len(rows) - done)
 
 

@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from payments import inline
 from payments.refunds import inline as refunds_inline
+from payments.settle import inline
 from queueing.models import SILENT_AFTER, Worker
 from registry.admin import TenantAdmin
 from registry.models import Flag, Tenant

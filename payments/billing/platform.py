@@ -19,7 +19,7 @@ from django.conf import settings
 from payments.billing import subscriptions
 from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff
 from payments.models import Plan, Subscription
-from payments.processors.stripe_client import CONNECT_TIMEOUT, SEND_TIMEOUT
+from payments.processors.stripe.client import CONNECT_TIMEOUT, SEND_TIMEOUT
 from registry.data import database
 from registry.models import Tenant
 

@@ -11,15 +11,16 @@ import stripe
 from django.conf import settings
 from django_async_backend.db.transaction import async_atomic
 
-from payments import accounts, intake
-from payments import purge as purging
 from payments.billing.errors import NotReady
+from payments.books import purge
 from payments.errors import LiveTenant
+from payments.intake import intake
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.processors import KINDS
 from payments.processors.base import Account, Order, Result
-from payments.processors.stripe_client import Clients, Unusable
+from payments.processors.stripe.client import Clients, Unusable
+from payments.routing import accounts
 from queueing import spill
 from registry.data import database
 from registry.errors import Unavailable
@@ -81,11 +82,11 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
     return True
 
 
-async def empty(*, tenant: Tenant, actor: str) -> purging.Purged:
+async def empty(*, tenant: Tenant, actor: str) -> purge.Purged:
     """Forget what was only played. Never payments of a live tenant. Raises LiveTenant (403)."""
     if await Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.LIVE).aexists():
         raise LiveTenant
-    purged = await purging.purge(tenant_id=tenant.pk)
+    purged = await purge.purge(tenant_id=tenant.pk)
     target = f"tenant {tenant.slug}"
     await audit.record(actor=actor, action="tenant.empty", target=target, tenant_id=tenant.pk, rows=purged.payments)
     return purged

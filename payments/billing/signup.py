@@ -14,10 +14,10 @@ from django.core.validators import validate_email
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from payments import accounts
 from payments.billing import subscriptions
 from payments.billing.errors import StepRefused
 from payments.models import Plan, SignUp
+from payments.routing import accounts
 from registry.currencies import CURRENCIES
 from registry.models import SLUG, Membership, Tenant
 from registry.tenants import access, audit

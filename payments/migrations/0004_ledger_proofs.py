@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 ("whole", models.BooleanField(help_text="the whole ledger, and not only what is new")),
                 ("last_line", models.BigIntegerField(help_text="the ledger's latest line then")),
                 ("sound", models.BooleanField()),
-                ("found", models.JSONField(help_text="what was counted: payments.ledger.Proof")),
+                ("found", models.JSONField(help_text="what was counted: payments.books.ledger.Proof")),
             ],
             options={
                 "ordering": ["-id"],

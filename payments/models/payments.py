@@ -61,7 +61,7 @@ class Processor(AsyncModelMixin, models.Model):
 
 
 class Endpoint(AsyncModelMixin, models.Model):
-    """Health and breaker of one address, shared by all workers. payments.routing and payments.breaker write it."""
+    """Health and breaker of one address, shared by all workers. payments.routing.routing and registry.data.breaker write it."""
 
     class Breaker(models.TextChoices):
         CLOSED = "closed"
@@ -292,7 +292,7 @@ class LedgerProof(AsyncModelMixin, models.Model):
     whole = models.BooleanField(help_text="the whole ledger, and not only what is new")
     last_line = models.BigIntegerField(help_text="the ledger's latest line then")
     sound = models.BooleanField()
-    found = models.JSONField(help_text="what was counted: payments.ledger.Proof")
+    found = models.JSONField(help_text="what was counted: payments.books.ledger.Proof")
 
     class Meta:
         ordering = ["-id"]

@@ -19,7 +19,7 @@ from registry.data import database
 from registry.data.batching import Batcher
 from registry.errors import Unavailable
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "sandbox.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "sandbox.sql")
 
 ANSWER_TIMEOUT = 6.0  # seconds that the caller waits; as for processors of kind http
 RECORDS = 1000  # bookings per page of its books

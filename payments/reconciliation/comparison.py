@@ -21,7 +21,7 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks, Unanswered
 from payments.reconciliation import verdicts
 from payments.reconciliation.verdicts import Finding, Ours, judge, missing_there, names
-from payments.routing import Atlas
+from payments.routing.routing import Atlas
 from registry import telemetry
 from registry.data import database
 from registry.errors import Unavailable
@@ -36,7 +36,7 @@ _COLUMNS = f"""p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.reque
         AND a.payment_id = p.id AND a.number = p.attempt AND a.reason = '{verdicts.EXTERNAL}')"""
 SQL = {
     name: sql.replace("{columns}", _COLUMNS)
-    for name, sql in database.statements(Path(__file__).parents[1] / "sql" / "reconciliation.sql").items()
+    for name, sql in database.statements(Path(__file__).parent / "sql" / "reconciliation.sql").items()
 }
 
 SETTLED_AFTER = timedelta(seconds=2)  # a window is compared once its last outcome has had time to be written

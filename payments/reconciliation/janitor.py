@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from payments import lifecycle
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, GivesBack, Order, Outcome, Processor, Result
 from payments.reconciliation.comparison import accounts_of, shuffled
-from payments.refunds import stopped as stopped_refunds
+from payments.refunds import operate
+from payments.settle import lifecycle
 from payments.states import REQUIRES_ACTION
 from registry import telemetry
 from registry.data import database
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "janitor.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "janitor.sql")
 
 ACTOR = "janitor"  # in the audit trail
 NEWS = "The processor has news of it"  # in the payment's timeline, which payers read
@@ -174,7 +174,7 @@ class _Rounds:
             answer = await self._look_up_refund(one)
             self._count("refund", answer)
             if answer.result in (Result.BOOKED, Result.DECLINED, Result.CANCELED):
-                moved = await stopped_refunds.retry(
+                moved = await operate.retry(
                     tenant_id=self.tenant_id, refund_id=one.id, actor=ACTOR, reason=f"{NEWS} ({answer.code})"
                 )
                 self.told["moved"] += moved

@@ -9,13 +9,15 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from msgspec import Meta
 
-from payments import intake, money, queries
+from payments import money
+from payments.api.openapi import KEYLESS, described
+from payments.api.payments import payment_id
+from payments.api.waiting import preferred_wait, with_headers
+from payments.books import queries
 from payments.errors import AmountRefused, UnknownRefund
-from payments.openapi import KEYLESS, described
+from payments.intake import intake
+from payments.intake.requests import Amount, decode
 from payments.refunds import debts, inline
-from payments.requests import Amount, decode
-from payments.views import payment_id
-from payments.waiting import preferred_wait, with_headers
 from registry.data import faults, live, reach
 from registry.edge.api import api, json_response, read
 from registry.edge.handler import until_disconnect

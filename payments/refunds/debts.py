@@ -12,18 +12,18 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import msgspec
 from psycopg import AsyncConnection
 
-from payments.cards import CARD, holds_card
 from payments.errors import DifferentContent, NotRefundable, RefundTooLarge, UnknownPayment
 from payments.money import decimal_text
 from payments.processors import KINDS
 from payments.processors.base import GivesBack
-from payments.processors.news import RefundNews
-from payments.refunds.owing import SQL, Held, hold, locked, move, wake
+from payments.processors.reports import RefundNews
+from payments.refunds.balance import SQL, Held, hold, locked, move, wake
 from payments.refunds.states import CLOSED, FAILED, OWED, RETURNED
 from payments.states import SUCCEEDED
 from registry.data import database, live
 from registry.data.loop import sync_twin
 from registry.edge.api import iso
+from registry.edge.cards import CARD, holds_card
 from registry.edge.unique import check_key
 from registry.errors import Invalid
 

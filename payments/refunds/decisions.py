@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from payments.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
 from payments.processors.base import Account, Debt, Outcome, Result
 from payments.refunds.states import FAILED, OWED, PROCESSING, RETURNED, UNCERTAIN, RefundStatus
+from payments.settle.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
 
 LOOK_WHILE_ON_ITS_WAY = 300.0  # seconds between looks at a refund that the processor has begun
 

@@ -11,12 +11,12 @@ from psycopg import AsyncConnection
 from payments.errors import NotRefundable, UnknownPayment
 from payments.models import LedgerEntry
 from payments.money import decimal_text
-from payments.processors.news import DisputeNews
-from payments.refunds.owing import Held, hold, locked, move
+from payments.processors.reports import DisputeNews
+from payments.refunds.balance import Held, hold, locked, move
 from payments.states import SUCCEEDED
 from registry.data import database, live
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "disputes.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "disputes.sql")
 
 # How far a dispute is (Stripe's words). Between movements of money it only goes forward, so that older news, however late,
 # change nothing.

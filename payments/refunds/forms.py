@@ -6,12 +6,12 @@ from uuid import UUID
 from django_async_backend.db.transaction import async_atomic
 
 from payments import money
-from payments.cards import CARD, holds_card
 from payments.errors import DifferentContent
 from payments.models import Payment
 from payments.refunds import debts
-from payments.refunds.owing import connection_of_transaction, left_of
+from payments.refunds.balance import connection_of_transaction, left_of
 from registry.data.loop import sync_twin
+from registry.edge.cards import CARD, holds_card
 from registry.errors import Problem
 from registry.tenants import audit
 

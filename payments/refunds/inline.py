@@ -11,8 +11,8 @@ import time
 from uuid import UUID
 
 from payments.refunds.decisions import Claim
-from payments.refunds.dispatch import REFUNDS, SQL, RefundDispatch
-from payments.routing import SYNC_EVERY
+from payments.refunds.work import REFUNDS, SQL, RefundDispatch
+from payments.routing.routing import SYNC_EVERY
 from queueing.work.drain import GRACE
 from registry.data import database
 from registry.data.loop import endings

@@ -11,8 +11,8 @@ from django.urls import reverse
 from payments.models import Payment
 from payments.money import decimal_text
 from payments.refunds import forms
+from payments.refunds.balance import left_of
 from payments.refunds.debts import gives_back
-from payments.refunds.owing import left_of
 from registry.edge.pages import PageRequest, known, page
 from registry.edge.viewer import MAY_ACT, Visitor
 from registry.errors import Problem

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from payments.errors import NotRefundable
 from payments.processors.base import Account
-from payments.processors.news import Subject
+from payments.processors.reports import Subject
 from payments.reconciliation.verdicts import external_id
-from payments.refunds.owing import SQL
+from payments.refunds.balance import SQL
 from registry.data import database
 
 

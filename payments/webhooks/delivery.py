@@ -27,7 +27,7 @@ from registry.http.client import Answer, AnswerTimeout, BadAddress, BadAnswer, C
 from registry.http.ssrf import Outside, parted
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
 SEND_TIMEOUT = 15.0  # seconds for everything: connection, request, whole answer
 LEASE = 40.0  # seconds; longer than a send and the writing of its outcome

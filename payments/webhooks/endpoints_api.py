@@ -9,10 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from django_async_backend.db.transaction import async_atomic
 from msgspec import UNSET, Meta, UnsetType
 
+from payments.api.openapi import PAGE, described
+from payments.api.payments import moment, whole, word
 from payments.errors import UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.openapi import PAGE, described
-from payments.views import moment, whole, word
 from payments.webhooks import outbound, readings
 from registry.edge import parameters
 from registry.edge.api import api, json_response, read

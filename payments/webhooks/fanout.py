@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from payments.events import status_body
+from payments.books.events import status_body
 from payments.money import decimal_text
 from payments.webhooks.event_types import wants
 from registry.data import database
 from registry.data.arrays import Bigints, Texts, Uuids
 from registry.edge.api import ENCODER, iso
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
 LOOK_EVERY = 0.1  # seconds between looks while there is nothing new
 GROUPS = 50  # groups of endpoints per round

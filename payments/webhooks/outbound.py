@@ -13,7 +13,6 @@ from django.db.models.functions import Now
 from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
-from payments.cards import CARD, holds_card
 from payments.errors import NotReplayable, TooManyEndpoints, UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import fanout
@@ -21,13 +20,14 @@ from payments.webhooks.event_types import DISABLED, TEST, read_filters
 from payments.webhooks.signing import Secrets
 from registry.data import database
 from registry.data.loop import sync_twin
+from registry.edge.cards import CARD, holds_card
 from registry.errors import Invalid
 from registry.http.ssrf import checked
 from registry.models import Tenant
 from registry.tenants import audit
 
 log = logging.getLogger(__name__)
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
 ENDPOINTS_AT_MOST = 100  # of a tenant: each event is written once for each that wants it
 LONGEST_DESCRIPTION = 200  # characters

@@ -15,7 +15,7 @@ from registry.data import database
 from registry.edge.api import iso
 from registry.errors import Invalid
 
-SQL = database.statements(Path(__file__).parents[1] / "sql" / "outbound.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 COUNTED = 1000  # deliveries counted of one kind: above that it is "many"
 TRIES_SHOWN = 50  # of one delivery, the latest
 

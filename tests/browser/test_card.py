@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from playwright.async_api import Page, expect
 
-from payments.webhooks.inbound import Inbound
+from payments.inbound.work import Inbound
 from queueing.work.drain import Drain
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe

@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from payments import payer_pages
+from payments.pages import payer
 from tests.bed.stripe import sandbox_stripe
 from tests.browser.conftest import audit
 from tests.conftest import Api, at_work
@@ -34,8 +34,8 @@ async def stripe(tenant, page: Page, guard, monkeypatch):
     async def script(route: Route) -> None:
         await route.fulfill(body=STRIPE_JS, content_type="text/javascript")
 
-    asked = payer_pages.queries.action_of
-    monkeypatch.setattr(payer_pages.queries, "action_of", action)
+    asked = payer.queries.action_of
+    monkeypatch.setattr(payer.queries, "action_of", action)
     guard.allowed.append("outside: https://js.stripe.com/v3/")
     await page.route("https://js.stripe.com/**", script)
     async with sandbox_stripe() as sandbox:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from payments import queries
+from payments.books import queries
 from payments.models import Processor
 from payments.states import LOOKS, Status
 from registry.errors import Unavailable

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import aiohttp
 
+from payments.inbound.signature import sign
+from payments.inbound.work import Inbound
 from payments.models import Processor
-from payments.webhooks.inbound import Inbound
-from payments.webhooks.inbound_signature import sign
 from registry.data import database
 from registry.models import Tenant
 from registry.tenants.encryption import seal

@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from payments.refunds.dispatch import RefundDispatch
-from payments.webhooks.inbound import Inbound
+from payments.inbound.work import Inbound
+from payments.refunds.work import RefundDispatch
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant

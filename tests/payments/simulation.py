@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from payments import claims
-from payments.claims import Found
-from payments.decisions import Claim, after_send
-from payments.places import Places
 from payments.processors.base import Account, Health, Outcome, Result
-from payments.routing import POLL_EVERY, Atlas
+from payments.routing.routing import POLL_EVERY, Atlas
+from payments.settle import claims
+from payments.settle.claims import Found
+from payments.settle.concurrency import Places
+from payments.settle.decisions import Claim, after_send
 from payments.states import PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN
 
 AT_MOST = 200  # rows per claim, as the drain asks for

@@ -6,8 +6,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
-from payments.dispatch import NO_ROAD, Dispatch
+from payments.settle.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
+from payments.settle.work import NO_ROAD, Dispatch
 from registry.data import database
 from tests.settling import accept, seed, tries, until_settled
 

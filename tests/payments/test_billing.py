@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 from limits import RateLimitItemPerHour
 
-from payments.billing import chores, door, limits, platform, subscriptions
+from payments.billing import api, chores, limits, platform, subscriptions
+from payments.inbound.signature import NOBODYS
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
-from payments.webhooks.inbound_signature import NOBODYS
 from registry.data import database
 from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -215,7 +215,7 @@ async def ends_at_stripe(found: Subscription) -> None:
     async with platform.account() as client:
         await client.v1.subscriptions.cancel_async(found.stripe_subscription)
     async with database.own_connection():
-        await door.follow(found.stripe_customer)
+        await api.follow(found.stripe_customer)
 
 
 async def takes(ann: Person, slug: str, plan: Plan) -> str:
@@ -358,7 +358,7 @@ async def test_events_in_any_order_end_in_stripes_newest_state(ann, stripe, plan
 
     for _ in order:  # whatever an event says, it leads to the same look
         async with database.own_connection():
-            await door.follow(found.stripe_customer)
+            await api.follow(found.stripe_customer)
 
     assert (await subscription(slug)).status == Paid.ACTIVE
 
@@ -388,7 +388,7 @@ async def test_an_old_subscription_that_ended_does_not_speak_for_the_new_one(ann
         )
 
     async with database.own_connection():
-        await door.follow(found.stripe_customer)
+        await api.follow(found.stripe_customer)
 
     found = await subscription(slug)
     assert (found.stripe_subscription, found.status) == (fresh.id, Paid.ACTIVE)
@@ -440,7 +440,7 @@ async def test_of_subscriptions_that_have_all_ended_the_one_we_know_is_copied(an
             await client.v1.subscriptions.cancel_async(name)
 
     async with database.own_connection():
-        await door.follow(found.stripe_customer)
+        await api.follow(found.stripe_customer)
 
     known = found.stripe_subscription
     found = await subscription(slug)

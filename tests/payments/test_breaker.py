@@ -8,12 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from payments import decisions
-from payments.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
 from payments.processors import http
 from payments.processors.base import Outcome, Result
-from payments.routing import Atlas
+from payments.routing.routing import Atlas
+from payments.settle import decisions
 from registry.data import database
+from registry.data.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
 from tests.conftest import eventually
 from tests.settling import accept, count, until, until_settled
 

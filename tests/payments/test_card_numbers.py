@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from payments.cards import holds_card
+from registry.edge.cards import holds_card
 from tests.payments import real_numbers as real
 
 SAMPLES = 20_000

@@ -15,7 +15,8 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 
-from payments import consumers, intake
+from payments.api import sockets
+from payments.intake import intake
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
@@ -237,7 +238,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
 async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_missing(
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(consumers, "SESSION_RECHECK", 0.1)
+    monkeypatch.setattr(sockets, "SESSION_RECHECK", 0.1)
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
     async with aiohttp.ClientSession(server, cookies=cookies, headers={"Origin": server}) as browser:
         async with browser.ws_connect("/ws/payments") as socket:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from payments import deadletters, decisions
 from payments.models import DeadLetter
 from payments.processors import http
+from payments.settle import dead_letters, decisions
 from payments.states import FAILED, UNCERTAIN
 from registry.data import database
 from tests.conftest import Api, at_work, eventually
@@ -58,7 +58,7 @@ async def test_a_dead_letter_that_is_replayed_settles(tenant, worker, default):
     [letter] = await letters(tenant)
     default.recovers()
 
-    replayed = await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="the key was renewed")
+    replayed = await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="the key was renewed")
     [settled] = await until_settled(tenant)
 
     assert replayed
@@ -93,7 +93,7 @@ async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_s
     default.recovers()
 
     async with at_work():
-        await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="they say it is booked")
+        await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="they say it is booked")
         [settled] = await until_settled(tenant)
 
     assert settled.processor == "default"
@@ -108,7 +108,7 @@ async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, work
     [letter] = await letters(tenant)
 
     async with database.own_connection():
-        await deadletters.replay(dead_letter_id=letter.pk, actor="olga", reason="their outage is over")
+        await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="their outage is over")
     await eventually(lambda: second_letter(tenant))
 
     found = await api.detail(refused["correlationId"])

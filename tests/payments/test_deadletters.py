@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from payments import deadletters
 from payments.models import DeadLetter, Payment, PaymentEvent, Stream
+from payments.settle import dead_letters
 from payments.states import FAILED, QUEUED, SUCCEEDED, UNCERTAIN
 from registry.data import database
 from registry.data.loop import sync_twin
@@ -19,7 +19,7 @@ def tenant():
 
 
 def replay(letter: DeadLetter) -> bool:
-    return deadletters.replay_sync(dead_letter_id=letter.pk, actor="olga", reason="it was maintenance")
+    return dead_letters.replay_sync(dead_letter_id=letter.pk, actor="olga", reason="it was maintenance")
 
 
 def test_a_failed_payment_is_queued_again_with_its_attempts_kept(tenant):
@@ -68,7 +68,7 @@ def test_a_letter_is_replayed_once_whoever_asks_together(tenant):
     async def all_at_once() -> list[bool]:
         @database.own_connection()
         async def one(number: int) -> bool:
-            return await deadletters.replay(dead_letter_id=letter.pk, actor=f"olga {number}", reason="again")
+            return await dead_letters.replay(dead_letter_id=letter.pk, actor=f"olga {number}", reason="again")
 
         return await asyncio.gather(*map(one, range(10)))
 
@@ -89,8 +89,8 @@ def test_a_payment_that_moved_on_is_left_alone_and_its_letter_stays_open(tenant)
 
 
 def test_an_unknown_letter_is_a_false_and_no_error():
-    assert deadletters.replay_sync(dead_letter_id=404, actor="olga", reason="?") is False
-    assert deadletters.close_sync(dead_letter_id=404, actor="olga", reason="?") is False
+    assert dead_letters.replay_sync(dead_letter_id=404, actor="olga", reason="?") is False
+    assert dead_letters.close_sync(dead_letter_id=404, actor="olga", reason="?") is False
 
 
 @pytest.mark.parametrize("status", [FAILED, UNCERTAIN])
@@ -98,8 +98,8 @@ def test_closing_puts_the_letter_aside_and_leaves_the_payment(tenant, status):
     payment = make_payment(tenant, status=status)
     letter = make_dead_letter(payment)
 
-    closed = deadletters.close_sync(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
-    again = deadletters.close_sync(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
+    closed = dead_letters.close_sync(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
+    again = dead_letters.close_sync(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
 
     letter.refresh_from_db()
     assert (closed, again, letter.resolution) == (True, False, "closed")
@@ -124,7 +124,7 @@ def test_without_its_audit_entry_nothing_is_replayed(tenant, monkeypatch):
     async def refuses(**_):
         raise RuntimeError("no entry, no action")
 
-    monkeypatch.setattr("payments.deadletters.audit.record", refuses)
+    monkeypatch.setattr("payments.settle.dead_letters.audit.record", refuses)
     with pytest.raises(RuntimeError):
         replay(letter)
 

@@ -6,9 +6,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments import decisions
-from payments.decisions import GIVE_UP_AFTER, LONGEST_BACKOFF, MAX_ATTEMPTS, MAX_QUESTIONS, Claim, Settlement
 from payments.processors.base import Account, Outcome, Result
+from payments.settle import decisions
+from payments.settle.decisions import GIVE_UP_AFTER, LONGEST_BACKOFF, MAX_ATTEMPTS, MAX_QUESTIONS, Claim, Settlement
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 
 ACCOUNT = Account(

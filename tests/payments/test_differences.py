@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from payments import deadletters, ledger
+from payments.books import ledger
 from payments.models import (
     Difference,
     LedgerEntry,
@@ -14,9 +14,10 @@ from payments.models import (
     PaymentEvent,
     SandboxBooking,
 )
-from payments.reconciliation import comparison, differences
-from payments.reconciliation.differences import NotBookable
+from payments.reconciliation import comparison, operate
+from payments.reconciliation.operate import NotBookable
 from payments.refunds import debts
+from payments.settle import dead_letters
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.data import database
 from registry.models import AuditEntry
@@ -55,7 +56,7 @@ async def test_what_only_the_processor_has_is_booked_once_and_the_ledger_stays_s
     one = await the_difference("missing_here")
 
     done = await asyncio.gather(
-        *(by_hand(differences.book, difference_id=one.pk, actor=f"olga {n}", reason=WHY) for n in range(10)),
+        *(by_hand(operate.book, difference_id=one.pk, actor=f"olga {n}", reason=WHY) for n in range(10)),
     )
 
     assert any(done)
@@ -76,7 +77,7 @@ async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, boo
     payment = await in_thread(make_payment, tenant, status=CANCELED, processor=books) if known else None
     await in_thread(lambda: book_there(books, correlation_id=payment and payment.correlation_id))
     await compare(tenant)
-    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
 
     outcome = await compare(tenant, again=True)
 
@@ -87,7 +88,7 @@ async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, boo
 async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, books):
     await in_thread(book_there, books)
     await compare(tenant)
-    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
     booked = await in_thread(Payment.objects.get)
 
     await debts.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
@@ -101,7 +102,7 @@ async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, bo
 async def test_an_external_booking_that_vanishes_there_is_missed_under_the_id_that_they_knew(tenant, books):
     correlation = await in_thread(book_there, books)
     await compare(tenant)
-    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
     asked = (await comparison._ours(await account(tenant), MORNING))[0].order(await account(tenant))
     await in_thread(SandboxBooking.objects.all().delete)
 
@@ -126,7 +127,7 @@ async def test_a_second_booking_elsewhere_is_taken_into_the_books_where_it_is(te
     await in_thread(lambda: book_there(other_books, correlation_id=payment.correlation_id))
     await compare(tenant, "fallback")
 
-    await by_hand(differences.book, difference_id=(await the_difference("duplicate")).pk, actor="olga", reason=WHY)
+    await by_hand(operate.book, difference_id=(await the_difference("duplicate")).pk, actor="olga", reason=WHY)
 
     assert await in_thread(lambda: Payment.objects.filter(processor=other_books, fee=299).count()) == 1
     assert (await compare(tenant, "fallback", again=True)).differences == 0
@@ -137,7 +138,7 @@ async def test_only_what_is_missing_here_can_be_booked(tenant, books):
     await compare(tenant)
 
     with pytest.raises(NotBookable):
-        await by_hand(differences.book, difference_id=(await the_difference("amount")).pk, actor="olga", reason=WHY)
+        await by_hand(operate.book, difference_id=(await the_difference("amount")).pk, actor="olga", reason=WHY)
 
 
 @pytest.mark.parametrize("status", [QUEUED, PROCESSING, UNCERTAIN, REQUIRES_ACTION, SUCCEEDED])
@@ -149,7 +150,7 @@ async def test_what_the_senders_own_payment_may_yet_become_is_not_booked_beside_
     await in_thread(Payment.objects.filter(pk=payment.pk).update, status=status)
 
     with pytest.raises(NotBookable, match=f"the payment itself is {status}"):
-        await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY)
+        await by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert await in_thread(Payment.objects.count) == 1
     await the_difference("missing_here")
@@ -165,7 +166,7 @@ async def test_a_payment_that_is_settled_while_its_booking_is_taken_for_another_
 
     async with database.transaction() as conn:
         await conn.execute("UPDATE payments_payment SET status = 'succeeded' WHERE id = %s", [payment.pk])
-        booking = asyncio.create_task(by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY))
+        booking = asyncio.create_task(by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY))
         await eventually(somebody_waits)
 
     with pytest.raises(NotBookable):
@@ -184,10 +185,10 @@ async def test_looking_again_ends_a_difference_that_is_gone_and_leaves_one_that_
     await compare(tenant)
     one = await the_difference("missing_there")
 
-    still = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    still = await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
-    now = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
-    after = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    now = await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    after = await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert (still, now, after) == (False, True, None)
     assert [d.resolution for d in await in_thread(found)] == ["gone"]
@@ -201,10 +202,10 @@ async def test_looking_again_at_figures_takes_the_new_ones(tenant, books):
     there = SandboxBooking.objects.filter(correlation_id=payment.correlation_id)
 
     await in_thread(there.update, amount=1992)
-    assert await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY) is False
+    assert await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY) is False
     assert (await the_difference("amount")).their_amount == 1992
     await in_thread(there.update, amount=1990)
-    assert await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY) is True
+    assert await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY) is True
 
 
 async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(tenant, books, worker):
@@ -216,7 +217,7 @@ async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(t
     await compare(tenant)
     one = await the_difference("missing_here")
 
-    await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert await eventually(lambda: in_thread(Payment.objects.filter(pk=payment.pk, status=SUCCEEDED).exists))
 
@@ -226,7 +227,7 @@ async def test_it_is_closed_once_with_a_note(tenant, books):
     await compare(tenant)
     one = await the_difference("missing_here")
 
-    first, second = [await by_hand(differences.close, difference_id=one.pk, actor="olga", reason=WHY) for _ in range(2)]
+    first, second = [await by_hand(operate.close, difference_id=one.pk, actor="olga", reason=WHY) for _ in range(2)]
 
     row = await in_thread(Difference.objects.get)
     assert (first, second) == (True, False)
@@ -239,10 +240,10 @@ async def test_a_payment_whose_booking_was_taken_into_the_books_is_not_sent_agai
     letter = await in_thread(make_dead_letter, payment)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
     await compare(tenant)
-    await by_hand(differences.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
+    await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
 
-    with pytest.raises(deadletters.BookedAsExternal):
-        await by_hand(deadletters.replay, dead_letter_id=letter.pk, actor="olga", reason=WHY)
+    with pytest.raises(dead_letters.BookedAsExternal):
+        await by_hand(dead_letters.replay, dead_letter_id=letter.pk, actor="olga", reason=WHY)
 
     assert (await in_thread(Payment.objects.get, pk=payment.pk)).status == FAILED
 
@@ -256,11 +257,11 @@ async def test_a_replay_waits_for_whoever_is_taking_the_booking_into_the_books(t
 
     async with database.transaction() as conn:
         await conn.execute("SELECT FROM payments_payment WHERE id = %s FOR UPDATE", [payment.pk])
-        replay = asyncio.create_task(by_hand(deadletters.replay, dead_letter_id=letter.pk, actor="olga", reason=WHY))
+        replay = asyncio.create_task(by_hand(dead_letters.replay, dead_letter_id=letter.pk, actor="olga", reason=WHY))
         await eventually(somebody_waits)
         await conn.execute("UPDATE payments_difference SET resolution = 'booked' WHERE id = %s", [one.pk])
 
-    with pytest.raises(deadletters.BookedAsExternal):
+    with pytest.raises(dead_letters.BookedAsExternal):
         await replay
 
 
@@ -271,7 +272,7 @@ async def test_what_its_processor_does_not_show_any_more_is_not_booked(tenant, b
     await in_thread(SandboxBooking.objects.update, amount=1)
 
     with pytest.raises(NotBookable, match="look again"):
-        await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY)
+        await by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert not await in_thread(Payment.objects.exists)
 
@@ -281,15 +282,15 @@ async def test_only_what_the_processor_was_asked_about_is_booked(tenant, books, 
     await in_thread(book_there, books)
     await compare(tenant)
     one = await the_difference("missing_here")
-    asks = differences._must_stand
+    asks = operate._must_stand
 
     async def and_meanwhile(*about) -> None:
         await asks(*about)
         await in_thread(Difference.objects.update, their_amount=2990)
 
-    monkeypatch.setattr(differences, "_must_stand", and_meanwhile)
+    monkeypatch.setattr(operate, "_must_stand", and_meanwhile)
 
-    assert await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY) is False
+    assert await by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY) is False
     assert not await in_thread(Payment.objects.exists)
 
 
@@ -302,4 +303,4 @@ async def test_a_difference_that_is_found_again_names_the_booking_of_now(tenant,
 
     one = await the_difference("missing_here")
     assert (one.correlation_id, one.their_currency) == (correlation, "USD")
-    assert await by_hand(differences.book, difference_id=one.pk, actor="olga", reason=WHY)
+    assert await by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY)

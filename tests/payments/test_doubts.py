@@ -3,7 +3,8 @@
 import pytest
 from django.db import connection
 
-from payments import decisions, dispatch, routing
+from payments.routing import routing
+from payments.settle import decisions, work
 from payments.states import PROCESSING, UNCERTAIN
 from queueing.work.drain import Drain
 from registry.data import database
@@ -16,8 +17,8 @@ from tests.settling import accept, configure, count, payment, tries, until, unti
 def impatient(monkeypatch, default):
     """Limits as in production, in tenths of seconds."""
     monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.2)
-    monkeypatch.setattr(dispatch, "POLL_STEP", 0.02)
-    monkeypatch.setattr(dispatch, "ABANDON_EVERY", 0.1)
+    monkeypatch.setattr(work, "POLL_STEP", 0.02)
+    monkeypatch.setattr(work, "ABANDON_EVERY", 0.1)
     monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
     default.health_every = 0.2
 
@@ -127,7 +128,7 @@ async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypa
         [tenant.pk],
     )
     await configure(tenant, "default", enabled=False)
-    job = dispatch.Dispatch()
+    job = work.Dispatch()
     await job.atlas.learn({tenant.pk})
 
     few = await job.claim(1, 3, {})
@@ -147,7 +148,7 @@ async def test_a_claim_in_the_normal_flow_writes_no_index_entry(tenant, default,
     await database.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "application_name": "measured"})
     before = await in_thread(_written)
-    job = dispatch.Dispatch()
+    job = work.Dispatch()
 
     claims = [c for _ in range(3) for c in await job.claim(1, 100, {})]
     await job.close()

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from payments import events, lifecycle
+from payments.books import events
 from payments.errors import NotCancelable
+from payments.settle import lifecycle
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 import stripe as library
 
-from payments import ledger
+from payments.books import ledger
+from payments.inbound.receive import Arrival, read_head, receive
+from payments.inbound.work import MAX_TRIES, Inbound
 from payments.models import Difference, Payment, Processor
-from payments.reconciliation import comparison, differences
+from payments.reconciliation import comparison, operate
 from payments.stripe_sandbox.webhooks import payload
-from payments.webhooks.inbound import MAX_TRIES, Inbound
-from payments.webhooks.inbound_door import Arrival, read_head, receive
 from registry.data import database
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -90,7 +90,7 @@ async def taken_in(tenant: Tenant) -> UUID:
     [account] = await comparison.accounts_of(tenant.pk)
     await comparison.reconcile(account, comparison.Window(now - HOUR, now + HOUR))
     one = await in_thread(Difference.objects.get)
-    assert await differences.book(difference_id=one.pk, actor="olga", reason="it was paid")
+    assert await operate.book(difference_id=one.pk, actor="olga", reason="it was paid")
     return (await in_thread(Payment.objects.latest, "id")).correlation_id
 
 

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from payments import accounts
 from payments.processors import http
 from payments.processors.base import Account, Order, Result
 from payments.processors.http import HttpProcessor
+from payments.routing import accounts
 from tests.conftest import eventually
 from tests.registry.http_server import OK, Server, hanging, saying
 

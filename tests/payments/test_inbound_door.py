@@ -7,8 +7,8 @@ import time
 import aiohttp
 import pytest
 
-from payments.webhooks.inbound_signature import sign
-from payments.webhooks.inbound_view import LARGEST
+from payments.inbound.api import LARGEST
+from payments.inbound.signature import sign
 from registry.data import database, reach
 from registry.data.fresh import STALE
 from registry.models import Tenant

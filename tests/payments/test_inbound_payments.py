@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from payments.webhooks.inbound import Inbound
+from payments.inbound.work import Inbound
 from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -169,7 +169,7 @@ async def test_the_look_and_the_events_end_are_one_transaction(server, api, work
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"])
     await arrives(server, stripe, about(intent))
-    monkeypatch.setattr("payments.webhooks.inbound_payments.lifecycle.look_again_within", looks_and_fails)
+    monkeypatch.setattr("payments.inbound.payments.lifecycle.look_again_within", looks_and_fails)
 
     await handled(job)
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from payments.inbound import poll
 from payments.models import Processor
-from payments.webhooks import inbound_poll
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import eventually
@@ -44,7 +44,7 @@ async def test_an_event_that_was_never_delivered_is_fetched_once(tenant, stripe,
     listened_to(stripe)
     [lost] = await happens(stripe)
 
-    new = [await inbound_poll.poll() for _ in range(3)]
+    new = [await poll.poll() for _ in range(3)]
 
     assert new == [1, 0, 0]
     assert await rows(tenant, "event_id, source, status, type") == [(lost, "poll", "received", "thing.changed")]
@@ -60,14 +60,14 @@ async def test_events_of_thirty_days_are_looked_for_where_nothing_was_read_for_l
     long_ago = timezone.now() - timedelta(days=60)
     await in_thread(lambda: Processor.objects.filter(pk=account.pk).update(created_at=long_ago))
 
-    assert await inbound_poll.poll() == new
+    assert await poll.poll() == new
 
 
 async def test_what_is_fetched_is_the_event_as_it_was_listed(tenant, stripe, account):
     listened_to(stripe)
     await happens(stripe)
 
-    await inbound_poll.poll()
+    await poll.poll()
 
     [body] = await rows(tenant, "body")
     [event] = stripe.all("event")
@@ -77,7 +77,7 @@ async def test_what_is_fetched_is_the_event_as_it_was_listed(tenant, stripe, acc
 async def test_what_is_delivered_after_it_was_fetched_is_the_same_event(server, tenant, stripe, account):
     listened_to(stripe)
     [late] = await happens(stripe)
-    await inbound_poll.poll()
+    await poll.poll()
 
     status, _ = await deliver(server, account, stripe[late])
 
@@ -94,7 +94,7 @@ async def test_delivered_events_are_not_asked_for_again(server, tenant, stripe, 
 
     await eventually(is_taken)
 
-    await inbound_poll.poll()
+    await poll.poll()
 
     [asked] = stripe.received("GET /v1/events")
     assert asked.params["delivery_success"] == "false"
@@ -105,29 +105,29 @@ async def test_without_a_webhook_all_events_are_fetched(tenant, stripe, account)
     await in_thread(seal_secrets, account, key=stripe.secret_key)
     ids = await happens(stripe, 3)
 
-    assert await inbound_poll.poll() == 3
+    assert await poll.poll() == 3
     assert sorted(await rows(tenant)) == sorted(ids)
 
 
 async def test_a_long_list_is_read_to_its_end(tenant, stripe, account, monkeypatch):
-    monkeypatch.setattr(inbound_poll, "PAGE", 2)
+    monkeypatch.setattr(poll, "PAGE", 2)
     listened_to(stripe)
     ids = await happens(stripe, 7)
 
-    assert await inbound_poll.poll() == 7
+    assert await poll.poll() == 7
     assert sorted(await rows(tenant)) == sorted(ids)
 
 
 async def test_a_pass_that_is_cut_off_goes_on_where_it_was(tenant, stripe, account, monkeypatch):
     """Newest first: what is older must not be lost because something newer was seen."""
-    monkeypatch.setattr(inbound_poll, "PAGE", 2)
+    monkeypatch.setattr(poll, "PAGE", 2)
     listened_to(stripe)
     ids = await happens(stripe, 5)
-    monkeypatch.setattr(inbound_poll, "PASS_WITHIN", 0.0)
+    monkeypatch.setattr(poll, "PASS_WITHIN", 0.0)
 
-    first = await inbound_poll.poll()
+    first = await poll.poll()
     later = await happens(stripe)
-    new = [first, *[await inbound_poll.poll() for _ in range(4)]]
+    new = [first, *[await poll.poll() for _ in range(4)]]
 
     assert sum(new) == 6
     assert max(new) == 2
@@ -143,7 +143,7 @@ async def test_a_cursor_that_the_processor_does_not_know_any_more_begins_anew(te
         [tenant.pk, account.pk],
     )
 
-    new = [await inbound_poll.poll() for _ in range(2)]
+    new = [await poll.poll() for _ in range(2)]
 
     assert new == [0, 1]
     assert await rows(tenant) == [lost]
@@ -155,7 +155,7 @@ async def test_one_accounts_trouble_is_kept_with_it_and_no_other_accounts(tenant
     broken = await account_of(tenant, name="broken", url=stripe.url)
     await in_thread(seal_secrets, broken, SECRET, key="sk_test_wrong")
 
-    new = await inbound_poll.poll()
+    new = await poll.poll()
 
     assert new == 1
     errors = dict(await database.fetch("SELECT processor_id, error FROM payments_inboundpoll"))
@@ -169,5 +169,5 @@ async def test_accounts_that_are_switched_off_are_read_as_well(tenant, stripe, a
     [lost] = await happens(stripe)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(enabled=False))
 
-    assert await inbound_poll.poll() == 1
+    assert await poll.poll() == 1
     assert await rows(tenant) == [lost]

@@ -14,11 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from payments.inbound.receive import Arrival, read_head, receive
+from payments.inbound.work import Inbound
 from payments.models import Processor, WebhookEndpoint
 from payments.states import OPEN
 from payments.stripe_sandbox.webhooks import payload
-from payments.webhooks.inbound import Inbound
-from payments.webhooks.inbound_door import Arrival, read_head, receive
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from payments.decisions import GIVE_UP_AFTER
+from payments.inbound import operate
+from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
+from payments.inbound.work import MAX_TRIES, Inbound
 from payments.models import Dispute, InboundEvent
 from payments.processors.base import Processor
-from payments.webhooks import inbound_desk
-from payments.webhooks.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
-from payments.webhooks.inbound import MAX_TRIES, Inbound
+from payments.settle.decisions import GIVE_UP_AFTER
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import AuditEntry, Tenant
@@ -446,7 +446,7 @@ async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tena
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
     job.atlas = type(job.atlas)()  # what it knew of the account, it forgets by itself within half a second
 
-    moved = await inbound_desk.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
+    moved = await operate.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
 
     assert moved is True
     assert await handled(job) == [True]
@@ -461,9 +461,7 @@ async def test_an_event_is_replayed_once_whoever_asks_together_and_who_did_is_on
 
     moved = await asyncio.gather(
         *(
-            in_thread(
-                inbound_desk.replay_all_sync, events=[(tenant.pk, number)], actor=f"olga {n}", reason="it is ours"
-            )
+            in_thread(operate.replay_all_sync, events=[(tenant.pk, number)], actor=f"olga {n}", reason="it is ours")
             for n in range(5)
         )
     )
@@ -477,7 +475,7 @@ async def test_an_event_that_is_still_due_is_not_replayed(server, tenant, accoun
     await arrive(server, account)
     [number] = await rows(tenant, "id")
 
-    moved = await inbound_desk.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="?")
+    moved = await operate.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="?")
 
     assert moved is False
 
@@ -489,7 +487,7 @@ async def test_a_dead_event_can_be_put_aside_and_a_done_one_cannot(server, tenan
     done = (await rows(tenant, "id"))[1]
 
     moved = [
-        await inbound_desk.close(tenant_id=tenant.pk, event_id=one, actor="olga", reason="not ours")
+        await operate.close(tenant_id=tenant.pk, event_id=one, actor="olga", reason="not ours")
         for one in (number, number, done)
     ]
 
@@ -503,7 +501,7 @@ async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tena
 
     moved = [
         await what(tenant_id=other.pk, event_id=number, actor="olga", reason="?")
-        for what in (inbound_desk.replay, inbound_desk.close)
+        for what in (operate.replay, operate.close)
     ]
 
     assert moved == [False, False]
@@ -513,17 +511,17 @@ async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tena
 async def test_what_was_done_long_ago_is_removed_in_slices_and_what_is_dead_stays(
     server, tenant, account, handler, job, monkeypatch
 ):
-    monkeypatch.setattr(inbound_desk, "SLICE", 2)
+    monkeypatch.setattr(operate, "SLICE", 2)
     await dead(server, tenant, account, job)
     for _ in range(5):
         await arrive(server, account)
     await handled(job)
-    await age(tenant, (inbound_desk.KEPT_DAYS + 1) * 86400)
+    await age(tenant, (operate.KEPT_DAYS + 1) * 86400)
     await arrive(server, account)
     await handled(job)
     await arrive(server, account)
 
-    removed = await inbound_desk.retire()
+    removed = await operate.retire()
 
     assert removed == 5
     assert await rows(tenant, "status") == ["dead", "done", "received"]

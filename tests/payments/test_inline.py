@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 
-from payments import inline
+from payments.settle import inline
 from queueing import spill
 from queueing.models import Worker
 from registry.data import database
@@ -196,7 +196,7 @@ async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api,
 async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
     await spill.close()
     settings.SPILL_FOLDER = tmp_path
-    monkeypatch.setattr("payments.intake.spill.behind", _not_yours)
+    monkeypatch.setattr("payments.intake.intake.spill.behind", _not_yours)
 
     code, _, applied = await pay(api)
 

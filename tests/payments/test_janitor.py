@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
-from payments import chores, decisions, lifecycle
-from payments.decisions import MAX_QUESTIONS
 from payments.models import Attempt, DeadLetter, Payment, PaymentEvent, Refund, SandboxBooking, SandboxRefund
-from payments.reconciliation import janitor
+from payments.reconciliation import chores, janitor
 from payments.reconciliation.janitor import BANDS, clean
+from payments.settle import decisions, lifecycle
+from payments.settle.decisions import MAX_QUESTIONS
 from payments.states import SUCCEEDED, UNCERTAIN
 from queueing.work import entry as tasks
 from registry.data import chores as schedule

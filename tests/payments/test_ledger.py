@@ -10,8 +10,8 @@ from django.core.management import call_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments import ledger, money
-from payments import purge as purging
+from payments import money
+from payments.books import ledger, purge
 from payments.models import LedgerProof
 from registry.data import database
 from tests.conftest import at_work, eventually
@@ -126,7 +126,7 @@ async def test_a_purge_in_the_middle_of_a_settling_takes_all_of_it_along(tenant)
             await conn.execute("SELECT 1 FROM payments_rollup WHERE width = 3600 FOR UPDATE")
             await accept(tenant, 3)
             await eventually(lambda: _settling_waits())
-            removal = asyncio.create_task(purging.purge(tenant_id=tenant.pk))
+            removal = asyncio.create_task(purge.purge(tenant_id=tenant.pk))
             await eventually(lambda: _purge_waits())
         removed = await removal
 

@@ -5,9 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from payments import ledger
-from payments import purge as purging
-from payments.processors.news import DisputeNews, RefundNews, Subject
+from payments.books import ledger, purge
+from payments.processors.reports import DisputeNews, RefundNews, Subject
 from payments.refunds import debts, disputes
 from registry.data import database
 from tests.factories import in_thread, make_processor
@@ -145,7 +144,7 @@ async def test_the_scheduled_proof_finds_what_happened_since_to_an_old_payment(t
 
 
 async def test_a_purge_takes_refunds_disputes_and_the_sandboxs_books_along(tenant, payment):
-    await purging.purge(tenant_id=tenant.pk)
+    await purge.purge(tenant_id=tenant.pk)
 
     for table in ("refund", "dispute", "ledgerentry", "paymentevent"):
         assert await database.fetch(f"SELECT * FROM payments_{table} WHERE tenant_id = %s", [tenant.pk]) == []

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from payments import lifecycle
 from payments.models import Attempt, Payment, PaymentEvent
+from payments.settle import lifecycle
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 from registry.data import database
 from tests.bed.stripe import sandbox_stripe

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from payments.breaker import FAILURES, State
-from payments.endpoint import Endpoint
-from payments.pace import SEVERAL, next_number
 from payments.processors.base import Account, Outcome, Result
-from payments.routing import Atlas
+from payments.routing.endpoint import Endpoint
+from payments.routing.pace import SEVERAL, next_number
+from payments.routing.routing import Atlas
 from registry.data import database
+from registry.data.breaker import FAILURES, State
 from tests.bed import HttpProcessor
 from tests.bed.books import read_order
 from tests.bed.wire import response

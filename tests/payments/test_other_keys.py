@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from payments import accounts
 from payments.models import Processor
+from payments.routing import accounts
 from payments.states import FAILED, PROCESSING, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.data import database
 from tests.factories import in_thread, make_payment, make_stripe

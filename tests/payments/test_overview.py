@@ -9,8 +9,9 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from payments import pages, queries
+from payments.books import queries
 from payments.models import Processor
+from payments.pages import payments
 from registry.data import database
 from registry.data.sharing import Shared
 from registry.models import AuditEntry, Tenant
@@ -43,7 +44,7 @@ def reads(monkeypatch) -> list[int]:
         read.append(tenant_id)
         return await real(tenant_id)
 
-    monkeypatch.setattr(pages.overviews, "work", counted)
+    monkeypatch.setattr(payments.overviews, "work", counted)
     return read
 
 
@@ -57,7 +58,7 @@ async def look(guest: aiohttp.ClientSession) -> str:
 
 
 async def test_a_hundred_open_dashboards_cost_one_reading(guest, tenant, reads, monkeypatch):
-    monkeypatch.setattr(pages.overviews, "fresh", 60.0)
+    monkeypatch.setattr(payments.overviews, "fresh", 60.0)
 
     seen = [*await asyncio.gather(*(look(guest) for _ in range(50))), *[await look(guest) for _ in range(50)]]
 
@@ -66,10 +67,10 @@ async def test_a_hundred_open_dashboards_cost_one_reading(guest, tenant, reads, 
 
 
 async def test_the_figures_are_read_again_once_they_are_no_longer_fresh(guest, tenant, reads, monkeypatch):
-    monkeypatch.setattr(pages.overviews, "fresh", 0.0)
+    monkeypatch.setattr(payments.overviews, "fresh", 0.0)
 
     await look(guest)
-    await eventually(lambda: tenant.pk not in pages.overviews._tasks())
+    await eventually(lambda: tenant.pk not in payments.overviews._tasks())
     await look(guest)
 
     assert reads == [tenant.pk] * 2
@@ -158,7 +159,7 @@ async def entry_is_cut() -> bool:
 
 
 async def test_a_switch_shows_at_once_and_not_what_was_fresh_before(guest, tenant, monkeypatch):
-    monkeypatch.setattr(pages.overviews, "fresh", 60.0)
+    monkeypatch.setattr(payments.overviews, "fresh", 60.0)
     await look(guest)
 
     shown = await turn(guest, "fail")

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from payments import payer_pages
+from payments.pages import payer
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe
@@ -29,8 +29,8 @@ def stripe_itself(monkeypatch):
         found = await asked(*of)
         return found and {**found, "url": ""}
 
-    asked = payer_pages.queries.action_of
-    monkeypatch.setattr(payer_pages.queries, "action_of", action)
+    asked = payer.queries.action_of
+    monkeypatch.setattr(payer.queries, "action_of", action)
 
 
 async def page_of(api: Api, payment: dict) -> tuple[str, str]:
@@ -145,7 +145,7 @@ async def test_coming_back_to_what_is_settled_changes_nothing(api: Api, worker, 
 
 
 async def test_a_payer_cannot_have_a_payment_looked_at_without_end(api: Api, worker, stripe, monkeypatch):
-    monkeypatch.setattr(payer_pages, "LOOKS", 1)
+    monkeypatch.setattr(payer, "LOOKS", 1)
     payment = await waiting(api)
 
     status = await come_back(api, payment)

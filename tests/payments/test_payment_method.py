@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from payments import intake
-from payments.cards import holds_card
+from payments.intake import intake
 from registry.data import database
+from registry.edge.cards import holds_card
 from tests.conftest import Api
 from tests.settling import payments
 

@@ -7,17 +7,18 @@ from uuid import UUID
 
 import pytest
 
-from payments import dispatch, inline
-from payments.ledger import PROOFS
+import payments
+from payments.books.ledger import PROOFS
+from payments.inbound import work as inbound
 from payments.reconciliation import comparison
-from payments.refunds import dispatch as refund_dispatch
 from payments.refunds import inline as refund_inline
-from payments.webhooks import inbound
+from payments.refunds import work as refund_dispatch
+from payments.settle import inline, work
 from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
-FOLDER = Path(dispatch.__file__).parent / "sql"
-SQL = {path.stem: database.statements(path) for path in sorted(FOLDER.glob("*.sql"))}
+APP = Path(payments.__file__).parent
+SQL = {path.stem: database.statements(path) for path in sorted(APP.rglob("sql/*.sql"))}
 
 TABLES = [
     f"payments_{name}"
@@ -185,14 +186,14 @@ JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "l
 ASKED: dict[str, tuple] = {
     "intake/accept": (SQL["intake"]["accept"], ACCEPTED, 10),
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
-    "dispatch/claim": (dispatch.PAYMENTS.claim, CLAIM, 60),
-    "dispatch/begin": (SQL["dispatch"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
-    "dispatch/doubts": (dispatch.DOUBTS, {**CLAIM}, 60),
-    "dispatch/abandon": (SQL["dispatch"]["abandon"], {"tenants": [TENANT]}, 2100),
-    "dispatch/postpone": (SQL["dispatch"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
-    "dispatch/wait": (SQL["dispatch"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
-    "dispatch/settle": (dispatch.SETTLE, SETTLED, 30),
-    "dispatch/settle (dead)": (dispatch.SETTLE, DIED, 30),
+    "settle/claim": (work.PAYMENTS.claim, CLAIM, 60),
+    "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
+    "settle/doubts": (work.DOUBTS, {**CLAIM}, 60),
+    "settle/abandon": (SQL["settle"]["abandon"], {"tenants": [TENANT]}, 2100),
+    "settle/postpone": (SQL["settle"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
+    "settle/wait": (SQL["settle"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
+    "settle/settle": (work.SETTLE, SETTLED, 30),
+    "settle/settle (dead)": (work.SETTLE, DIED, 30),
     "inline/named": (inline.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
     "lifecycle/cancel": (SQL["lifecycle"]["cancel"], {**ONE, "correlation": named(9500)}, 10),
     "lifecycle/look_again": (SQL["lifecycle"]["look_again"], {"tenant": TENANT, "correlations": [named(7600)], "statuses": ["requires_action"], "cancel": False, "capture": False, "reason": ""}, 10),
@@ -200,7 +201,7 @@ ASKED: dict[str, tuple] = {
     "accounts/unsettled": (SQL["accounts"]["unsettled"], ONE, 3600, True),
     "events/since": (SQL["events"]["since"], {"tenant": TENANT, "after": 10000, "limit": 10}, 40),
     "events/of_payment": (SQL["events"]["of_payment"], {**ONE, "after": 0}, 20),
-    "rehearsal/sends": (SQL["rehearsal"]["sends"], {"tenant": TENANT, "last": 10}, 60),
+    "dry_run/sends": (SQL["dry_run"]["sends"], {"tenant": TENANT, "last": 10}, 60),
     "queries/status": (SQL["queries"]["status"], ONE, 10),
     "queries/action": (SQL["queries"]["action"], {**ONE, "correlation": named(7600)}, 10),
     "queries/numbers": (SQL["queries"]["numbers"], {"tenant": TENANT, "rate_over": 10}, 22100),
@@ -260,7 +261,7 @@ ASKED: dict[str, tuple] = {
     "purge/purge_left": (SQL["purge"]["purge_left"], {"tenant": TENANT, "limit": 10}, 20, True),
     "purge/hold_rollups": (SQL["purge"]["hold_rollups"], BOOKED, 20, True),
     "purge/purge_rollups": (SQL["purge"]["purge_rollups"], BOOKED, 40, True),
-    "deadletters/hold": (SQL["deadletters"]["hold"], {"id": -1}, 5),
+    "dead_letters/hold": (SQL["dead_letters"]["hold"], {"id": -1}, 5),
     "reconciliation/reach": (SQL["reconciliation"]["reach"], {"tenant": TENANT, "id": 5, "attempt": 1, "reached": AT, "records": 1, "payments": 1, "differences": 1, "unanswered": 1, "lease": 60.0}, 5),
     "reconciliation/finish": (SQL["reconciliation"]["finish"], {"tenant": TENANT, "id": 5, "attempt": 1, "both_ways": True, "complete": True}, 5100, True),
     "reconciliation/result": (SQL["reconciliation"]["result"], {"tenant": TENANT, "id": 5}, 5),
@@ -275,10 +276,10 @@ ASKED: dict[str, tuple] = {
     "sandbox/refund": (SQL["sandbox"]["refund"], {**keys(1, 2, amount=1, currency="BRL", requested_at=AT), "refund": [named(1), named(2)], "correlation": [named(1), named(2)]}, 10),
     "sandbox/look_up_refund": (SQL["sandbox"]["look_up_refund"], {"processor": [TENANT + 1], "refund": [named(5, "r")]}, 5),
     "sandbox/records": (SQL["sandbox"]["records"], {"processor": TENANT + 1, "after": named(1), "since": AT, "until": LATER, "limit": 10}, 2400),
-    "takeout/open_payments": (SQL["takeout"]["open_payments"], ONE, 2600, True),
-    "takeout/open_refunds": (SQL["takeout"]["open_refunds"], ONE, 2100, True),
-    "takeout/open_events": (SQL["takeout"]["open_events"], ONE, 1600, True),
-    "takeout/found": (SQL["takeout"]["found"], {"tenant": TENANT, "correlations": [named(1)]}, 1600, True),
+    "export/open_payments": (SQL["export"]["open_payments"], ONE, 2600, True),
+    "export/open_refunds": (SQL["export"]["open_refunds"], ONE, 2100, True),
+    "export/open_events": (SQL["export"]["open_events"], ONE, 1600, True),
+    "export/found": (SQL["export"]["found"], {"tenant": TENANT, "correlations": [named(1)]}, 1600, True),
 }  # fmt: skip
 
 STATEMENTS = {name: Asked(*one) for name, one in ASKED.items()}
@@ -293,13 +294,13 @@ PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("ledger/prove", "purge/purge_rest",
-        "outbound/replayable", "outbound/trim_endpoints", "takeout/close"), WHOLE),
+        "outbound/replayable", "outbound/trim_endpoints", "export/close"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
-    **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "rehearsal/rules", "takeout/live_subscriptions",
+    **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
-    **dict.fromkeys(("deadletters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
+    **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("dispatch/again", "ledger/verdict", "ledger/standing", "takeout/names", "refunds/wake", "outbound/wake"), PART),
+    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 
 
@@ -318,7 +319,7 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 
 def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
-    made_elsewhere = {"dispatch/claim", "refunds/claim", "inbound/claim"}  # by queueing.work.table
+    made_elsewhere = {"settle/claim", "refunds/claim", "inbound/claim"}  # by queueing.work.table
     looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
 
     assert every == looked_at | NOT_HOT.keys()

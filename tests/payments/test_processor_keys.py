@@ -9,8 +9,8 @@ from django.core.management.base import CommandError
 from django.test import Client, override_settings
 from django.urls import reverse
 
-from payments import accounts
 from payments.models import Processor
+from payments.routing import accounts
 from payments.states import PROCESSING, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.models import AuditEntry
 from tests.factories import make_payment, make_person, make_stripe, make_tenant

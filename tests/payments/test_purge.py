@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from payments import purge as purging
+from payments.books import purge as purging
 from payments.errors import LiveTenant
 from payments.models import Attempt, DeadLetter, Difference, LedgerEntry, Payment, PaymentEvent, Rollup
 from payments.states import SUCCEEDED

@@ -143,7 +143,7 @@ def test_every_check_has_its_test():
 @pytest.fixture
 async def with_stripe(ready: Tenant) -> Any:
     """The same, with a Stripe account besides."""
-    from payments import accounts
+    from payments.routing import accounts
 
     async with sandbox_stripe() as stripe, database.own_connection():
         options = {"secretKey": stripe.secret_key, "webhookSecret": "whsec_bed"}
@@ -162,7 +162,7 @@ async def test_a_key_that_stripe_does_not_know_is_said(ready, with_stripe):
 
 
 async def test_an_account_without_the_secret_of_its_webhooks_is_said(ready, with_stripe):
-    from payments import accounts
+    from payments.routing import accounts
 
     def forget() -> None:
         processor = Processor.objects.get(name="stripe")

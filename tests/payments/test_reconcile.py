@@ -19,7 +19,7 @@ from payments.models import (
 )
 from payments.processors import KINDS
 from payments.processors.base import Record, ShowsBooks, Unanswered
-from payments.reconciliation import comparison, differences, verdicts
+from payments.reconciliation import comparison, operate, verdicts
 from payments.reconciliation.comparison import SAMPLE, Window
 from payments.states import CANCELED, FAILED, PROCESSING, REQUIRES_ACTION, UNCERTAIN
 from registry.data import database
@@ -363,7 +363,7 @@ async def test_what_an_operator_closed_stays_closed_as_long_as_it_is_the_same(te
     payment = await in_thread(lambda: book_both(tenant, books, amount=1991))
     await compare(tenant)
     one = await the_difference("amount")
-    await by_hand(differences.close, difference_id=one.pk, actor="olga", reason=WHY)
+    await by_hand(operate.close, difference_id=one.pk, actor="olga", reason=WHY)
 
     await compare(tenant, again=True)
     assert [d.resolution for d in await in_thread(found)] == ["closed"]

@@ -5,13 +5,13 @@ from uuid import UUID
 
 import pytest
 
-from payments import ledger
+from payments.books import ledger
 from payments.models import (
     Attempt,
     Difference,
     Payment,
 )
-from payments.reconciliation import comparison, differences
+from payments.reconciliation import comparison, operate
 from payments.reconciliation.comparison import Window
 from registry.edge.api import iso
 from tests.bed.stripe import sandbox_stripe
@@ -57,7 +57,7 @@ async def test_an_intent_of_somebody_else_at_stripe_is_missing_here_and_can_be_b
     await compare_now(tenant)
     kinds = {one.kind: one for one in await in_thread(found)}
 
-    done = await by_hand(differences.book, difference_id=kinds["missing_here"].pk, actor="olga", reason=WHY)
+    done = await by_hand(operate.book, difference_id=kinds["missing_here"].pk, actor="olga", reason=WHY)
 
     assert done
     assert kinds["missing_here"].correlation_id is None
@@ -111,9 +111,9 @@ async def test_looking_again_at_a_duplicate_ends_it_only_once_the_second_booking
     await compare_now(tenant)
     one = await in_thread(Difference.objects.get, kind="duplicate")
 
-    still = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    still = await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY)
     stripe[one.reference]["status"] = "canceled"
-    now = await by_hand(differences.look_again, difference_id=one.pk, actor="olga", reason=WHY)
+    now = await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY)
 
     assert (still, now) == (False, True)
     assert (await in_thread(Difference.objects.get, pk=one.pk)).resolution == "gone"

@@ -9,12 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec.structs import replace
 
-from payments import ledger
+from payments.books import ledger
 from payments.errors import NotRefundable, UnknownPayment
-from payments.processors.news import DisputeNews, RefundNews, Subject
-from payments.refunds import debts, disputes
-from payments.refunds import stopped as stopped_refunds
-from payments.refunds.dispatch import RefundDispatch
+from payments.processors.reports import DisputeNews, RefundNews, Subject
+from payments.refunds import debts, disputes, operate
+from payments.refunds.work import RefundDispatch
 from registry.data import database
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
@@ -135,7 +134,7 @@ async def given_up(tenant, payment: UUID) -> UUID:
         [tenant.pk],
     )
     [one] = await refunds_of(payment)
-    assert await stopped_refunds.close(tenant_id=tenant.pk, refund_id=one.id, actor="olga", reason="nobody answers")
+    assert await operate.close(tenant_id=tenant.pk, refund_id=one.id, actor="olga", reason="nobody answers")
     return receipt.refund_id
 
 

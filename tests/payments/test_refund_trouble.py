@@ -6,15 +6,15 @@ from uuid import UUID
 
 import pytest
 
-from payments import ledger, lifecycle
+from payments.books import ledger
 from payments.errors import PaymentError
 from payments.processors import sandbox as sandbox_kind
 from payments.processors.base import Outcome, Result
-from payments.refunds import debts
-from payments.refunds import dispatch as refund_dispatch
-from payments.refunds import stopped as stopped_refunds
+from payments.refunds import debts, operate
+from payments.refunds import work as refund_dispatch
+from payments.refunds.balance import hold
 from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
-from payments.refunds.owing import hold
+from payments.settle import lifecycle
 from queueing.work.drain import CLAIM_EVERY
 from registry.data import database
 from tests.conftest import eventually
@@ -211,14 +211,14 @@ async def test_a_retry_pays_it_under_the_same_key(tenant, payment):
 
 
 async def _retry(tenant, refund: int) -> bool:
-    return await stopped_refunds.retry(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="it was maintenance")
+    return await operate.retry(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="it was maintenance")
 
 
 async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
     refund = await given_up(tenant, payment)
 
     async def close() -> bool:
-        return await stopped_refunds.close(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="paid in cash")
+        return await operate.close(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="paid in cash")
 
     works = (close, lambda: _retry(tenant, refund))
     outcomes = await asyncio.gather(*(by_hand(work) for _ in range(5) for work in works))

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from payments import ledger
+from payments.books import ledger
 from payments.errors import RefundTooLarge
 from payments.processors import sandbox as sandbox_kind
 from payments.refunds import debts

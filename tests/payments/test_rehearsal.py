@@ -9,11 +9,11 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from payments import activation, rehearsal
-from payments.accounts import Refused
-from payments.activation import RulesChanged
 from payments.models import Attempt, Payment, Processor
-from payments.rehearsal import WAITS, rehearse
+from payments.routing import activate, dry_run
+from payments.routing.accounts import Refused
+from payments.routing.activate import RulesChanged
+from payments.routing.dry_run import WAITS, rehearse
 from registry.models import AuditEntry
 from tests.factories import in_thread, make_processor, make_tenant
 
@@ -215,7 +215,7 @@ async def test_an_edit_that_means_nothing_is_refused(tenant, cheap, edits, says)
         await rehearse(tenant_id=tenant.pk, edits=edits)
 
 
-@pytest.mark.parametrize("last", [0, rehearsal.MOST + 1])
+@pytest.mark.parametrize("last", [0, dry_run.MOST + 1])
 async def test_a_rehearsal_of_too_many_is_refused(tenant, last):
     with pytest.raises(Refused, match="1 to"):
         await rehearse(tenant_id=tenant.pk, edits={}, last=last)
@@ -243,7 +243,7 @@ async def test_what_is_activated_is_what_was_rehearsed(tenant, cheap, dear):
 
 
 async def put_into_force(tenant, found):
-    return await activation.activate(
+    return await activate.activate(
         tenant_id=tenant.pk, edits=found.edits, rules=found.rules, actor="olga", reason="cheaper"
     )
 

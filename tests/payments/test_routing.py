@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments import dispatch, routing
-from payments.breaker import Breaker, State
-from payments.dispatch import Dispatch
-from payments.endpoint import Endpoint
 from payments.models import Endpoint as EndpointRow
-from payments.pace import OVERDUE_MS, SEVERAL, next_number
-from payments.places import Places
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.processors.http import LONGEST_SAID
-from payments.routing import choose
+from payments.routing import routing
+from payments.routing.endpoint import Endpoint
+from payments.routing.pace import OVERDUE_MS, SEVERAL, next_number
+from payments.routing.routing import choose
+from payments.settle import work
+from payments.settle.concurrency import Places
+from payments.settle.work import Dispatch
 from registry.data import database
+from registry.data.breaker import Breaker, State
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -232,7 +233,7 @@ def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
 def quick_polls(monkeypatch, default, fallback):
     """A health call in 0.2 s where there would be one in 5 s: the same rule, sooner."""
     monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
-    monkeypatch.setattr(dispatch, "POLL_STEP", 0.02)
+    monkeypatch.setattr(work, "POLL_STEP", 0.02)
     default.health_every = fallback.health_every = 0.2
 
 
@@ -417,7 +418,7 @@ async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_eve
 
 
 async def test_a_processor_that_is_added_in_an_outage_takes_over(tenant, worker, default, monkeypatch):
-    monkeypatch.setattr(dispatch, "POLL_STEP", 0.02)
+    monkeypatch.setattr(work, "POLL_STEP", 0.02)
     default.fails()
     await accept(tenant, 5)
     await known("default", tenant, failing=True)

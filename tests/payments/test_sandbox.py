@@ -5,10 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from payments.behaviours import BEHAVIOURS
 from payments.models import SandboxBooking
 from payments.processors import sandbox
 from payments.processors.base import Account, Order, Result
+from payments.processors.sandbox_behaviours import BEHAVIOURS
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor

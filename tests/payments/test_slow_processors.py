@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payments.places import Places
 from payments.processors.base import Health
+from payments.settle.concurrency import Places
 from tests.payments.simulation import GIVES_UP, Bed, Phase, Played
 
 FEES = [0.07, 0.10]

@@ -17,8 +17,8 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from payments import consumers
-from payments.socket_urls import websocket_urlpatterns
+from payments.api import sockets as consumers
+from payments.api.socket_urls import websocket_urlpatterns
 from registry.data import database, live
 from registry.models import Membership
 from registry.tenants import access

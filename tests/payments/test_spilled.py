@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from payments import intake
 from payments.billing import readiness
-from payments.intake import KIND, Order
+from payments.intake import intake
+from payments.intake.intake import KIND, Order
 from payments.models import Payment
 from queueing import spill
 from registry.data import database, identity, reach

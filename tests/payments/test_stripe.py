@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from payments import lifecycle
 from payments.models import Plan, Subscription
+from payments.settle import lifecycle
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from payments.errors import AmountRefused
-from payments.processors import stripe as kind
 from payments.processors.base import Account, Debt, Order, Outcome, Result
-from payments.processors.stripe import StripeProcessor
-from payments.processors.stripe_amounts import from_stripe, to_stripe
+from payments.processors.stripe import processor as kind
+from payments.processors.stripe.amounts import from_stripe, to_stripe
+from payments.processors.stripe.processor import StripeProcessor
 from registry.tenants.encryption import seal
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from payments import ledger
+from payments.books import ledger
 from payments.refunds.decisions import MAX_QUESTIONS
 from registry.data import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe

@@ -8,10 +8,10 @@ from uuid import UUID
 import aiohttp
 import pytest
 
-from payments import decisions, lifecycle
-from payments.dispatch import Dispatch
 from payments.models import Processor
-from payments.processors import stripe as kind
+from payments.processors.stripe import processor
+from payments.settle import decisions, lifecycle
+from payments.settle.work import Dispatch
 from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -25,8 +25,8 @@ CREATE = "POST /v1/payment_intents"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Limits as in production, in tenths of seconds."""
-    monkeypatch.setattr(kind, "SEND_TIMEOUT", 0.6)
-    monkeypatch.setattr(kind, "LOOK_UP_TIMEOUT", 0.6)
+    monkeypatch.setattr(processor, "SEND_TIMEOUT", 0.6)
+    monkeypatch.setattr(processor, "LOOK_UP_TIMEOUT", 0.6)
     monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.2)
 
 

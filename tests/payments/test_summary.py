@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from payments import intake
-from payments import summary as summaries
-from payments.decisions import Settlement
-from payments.dispatch import Dispatch
-from payments.intake import Order
+from payments.books import summary
+from payments.intake import intake
+from payments.intake.intake import Order
 from payments.models import Processor
 from payments.processors.base import Result
+from payments.settle.decisions import Settlement
+from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
 from registry.data import database
 from registry.models import Tenant
@@ -111,7 +111,7 @@ async def booked(tenant: Tenant) -> Tenant:
 async def test_any_window_is_what_counting_one_by_one_gives(booked: Tenant, start, end):
     wanted = await counted(booked, start, end)
 
-    found = await summaries.summary(tenant_id=booked.pk, start=start, end=end)
+    found = await summary.summary(tenant_id=booked.pk, start=start, end=end)
 
     assert found == wanted
 
@@ -123,7 +123,7 @@ async def test_any_bookings_are_found_in_any_window(times, start, end):
     processors = [await in_thread(make_processor, tenant, name) for name in ("default", "fallback")]
     await settle(tenant, processors, times)
 
-    found = await summaries.summary(tenant_id=tenant.pk, start=start, end=end)
+    found = await summary.summary(tenant_id=tenant.pk, start=start, end=end)
 
     assert found == await counted(tenant, start, end)
     assert sum(one["totalRequests"] for one in found.values()) == sum(start <= at <= end for at in times)

@@ -9,8 +9,8 @@ import pytest
 import time_machine
 from django.db import connection
 
-from payments import decisions, dispatch
 from payments.processors import http
+from payments.settle import decisions, work
 from payments.states import UNCERTAIN
 from registry.data import database
 from tests.bed import HttpProcessor
@@ -227,7 +227,7 @@ async def _tried_more_than(one, number: int) -> bool:
 
 
 async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant, default, monkeypatch):
-    monkeypatch.setattr(dispatch, "SEND_WITHIN", 0.0)
+    monkeypatch.setattr(work, "SEND_WITHIN", 0.0)
 
     async with at_work():
         [one] = await accept(tenant)

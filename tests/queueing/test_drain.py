@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from payments.dispatch import Dispatch
+from payments.settle.work import Dispatch
 from queueing.models import Worker
 from queueing.work import drain as draining
 from queueing.work.drain import Drain

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from payments.dispatch import Dispatch
+from payments.inbound import work as inbound
+from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds import debts
-from payments.webhooks import inbound
-from payments.webhooks.handlers import HANDLERS, Effect, Event
+from payments.settle.work import Dispatch
 from queueing.models import Worker
 from queueing.work import drain
 from registry.data import database, reach

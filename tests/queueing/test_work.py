@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from payments.decisions import after_send
-from payments.dispatch import PAYMENTS, Dispatch
 from payments.processors.base import Outcome, Result
+from payments.settle.decisions import after_send
+from payments.settle.work import PAYMENTS, Dispatch
 from registry.data import database
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor, make_tenant

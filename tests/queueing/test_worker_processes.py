@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from payments import ledger
+from payments.books import ledger
 from registry.data import database
 from registry.servers import embedded
 from registry.servers.processes import parent_of, signal_process

@@ -151,7 +151,7 @@ def test_a_race_lost_between_the_recount_and_the_update_is_said(operator, acme, 
         DeadLetter.objects.filter(pk=letter.pk).update(resolution="closed", resolved_by="pete")
         return 0
 
-    monkeypatch.setattr("payments.deadletters.close_all_sync", somebody_else_closes_it)
+    monkeypatch.setattr("payments.settle.dead_letters.close_all_sync", somebody_else_closes_it)
     answer = confirm(operator, asked)
 
     assert "1 not done, somebody else was faster" in said(answer)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payments import intake
-from payments.intake import Order
+from payments.intake import intake
+from payments.intake.intake import Order
 from registry.data import batching, database
 from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable

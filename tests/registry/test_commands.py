@@ -20,7 +20,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from payments import demo
+from payments.demo import shop
 from payments.models import Endpoint, Processor
 from registry.data.loop import sync_twin
 from registry.errors import Unauthorized
@@ -360,7 +360,7 @@ def test_the_demo_leaves_a_live_tenant_alone(data):
 
 def test_purchases_are_payments_that_the_api_takes():
     for _ in range(300):
-        body = demo.purchase()
+        body = shop.purchase()
         whole, cents = body["amount"].split(".")
         assert int(whole) > 0
         assert len(cents) == 2
@@ -368,7 +368,7 @@ def test_purchases_are_payments_that_the_api_takes():
 
 
 def test_purchases_come_at_two_to_four_a_second():
-    pauses = demo.pauses()
+    pauses = shop.pauses()
     seconds = sum(next(pauses) for _ in range(5000))
 
     assert 2 <= 5000 / seconds <= 4

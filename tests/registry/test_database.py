@@ -18,7 +18,7 @@ from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 from psycopg import errors
 
-from payments import queries
+from payments.books import queries
 from registry.data import database, faults
 from registry.data.faults import Fault
 from registry.errors import Unavailable

@@ -20,7 +20,7 @@ from asgiref.sync import SyncToAsync
 from django.db import connection
 from django.test import Client
 
-from payments import queries
+from payments.books import queries
 from payments.models import Payment
 from registry.data import database
 from registry.edge import handler, heads, protocol, status

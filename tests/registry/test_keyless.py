@@ -10,7 +10,7 @@ import pytest
 from django.urls import URLResolver, get_resolver
 
 import registry.urls  # noqa: F401 - every route is there before anybody walks them
-from payments.socket_urls import websocket_urlpatterns
+from payments.api.socket_urls import websocket_urlpatterns
 from queueing.broker import push
 from registry.edge.api import api as description
 from registry.models import Tenant

@@ -17,10 +17,10 @@ from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as some
 
-from payments import queries
+from payments.books import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
-from payments.processors.stripe import StripeProcessor
+from payments.processors.stripe.processor import StripeProcessor
 from registry import telemetry
 from registry.data import database, faults, reach, redaction
 from registry.servers import child, embedded

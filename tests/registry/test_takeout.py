@@ -15,7 +15,7 @@ from django.core.management.base import CommandError
 from django.db import models
 from django.utils import timezone
 
-from payments import ledger
+from payments.books import ledger
 from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Plan, Rollup, Subscription, WebhookDelivery
 from payments.states import FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED
 from queueing.broker import crypto

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from payments import demo
+from payments.demo import shop
 from queueing import demo as queue_demo
 from registry.http.client import BadAddress, Client, HttpError
 from registry.management.base import AsyncCommand, add_json
@@ -31,9 +31,9 @@ class Command(AsyncCommand):
 
     async def run(self, *, url: str, prepare: bool, stripe: bool, json: bool, **_: Any) -> None:
         url = url.rstrip("/")
-        known = await demo.prepare(stripe=stripe)
+        known = await shop.prepare(stripe=stripe)
         if prepare or json:
-            facts = demo.facts(url, known)
+            facts = shop.facts(url, known)
             self.tell("\n".join(f"{name:<9} {value}" for name, value in facts.items()), facts, as_json=json)
         if not prepare:
             await trickle(url, known.api_key)
@@ -65,9 +65,9 @@ async def _send_all(client: Client) -> None:
     places = asyncio.Semaphore(AT_ONCE)
     try:
         async with asyncio.TaskGroup() as group:
-            for pause in demo.pauses():
+            for pause in shop.pauses():
                 await places.acquire()
-                group.create_task(_send(client, demo.purchase())).add_done_callback(lambda _: places.release())
+                group.create_task(_send(client, shop.purchase())).add_done_callback(lambda _: places.release())
                 await asyncio.sleep(pause)
     except* CommandError as refused:
         raise refused.exceptions[0] from None

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from payments import ledger
+from payments.books import ledger
 from registry.management.base import AsyncCommand, add_json, tenant_named
 
 UNSOUND = 1  # exit code

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from payments import accounts
 from payments.models import Endpoint, Processor
+from payments.routing import accounts
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from payments import activation, rehearsal
 from payments.money import decimal_text
-from payments.rehearsal import WAITS, Rehearsal, Side
+from payments.routing import activate as activation
+from payments.routing import dry_run
+from payments.routing.dry_run import WAITS, Rehearsal, Side
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 
 
@@ -17,7 +18,7 @@ class Command(AsyncCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         rehearse = verbs.add_parser("rehearse", help="where the latest payments would go under edited rules")
         rehearse.add_argument("tenant")
-        rehearse.add_argument("--last", type=int, default=1000, help=f"payments, at most {rehearsal.MOST}")
+        rehearse.add_argument("--last", type=int, default=1000, help=f"payments, at most {dry_run.MOST}")
         rehearse.add_argument(
             "--set", action="extend", nargs="+", default=[], metavar="NAME.FIELD=VALUE",
             help="such as default.fee=0.03, fallback.enabled=false, default.options.delay=300; repeatable",
@@ -32,7 +33,7 @@ class Command(AsyncCommand):
         if activate and not reason.strip():
             raise CommandError("--activate wants a --reason")
         owner = await tenant_named(tenant)
-        found = await rehearsal.rehearse(tenant_id=owner.pk, edits=_edits(set), last=last)
+        found = await dry_run.rehearse(tenant_id=owner.pk, edits=_edits(set), last=last)
         changed: list[str] = []
         if activate:
             changed = await activation.activate(

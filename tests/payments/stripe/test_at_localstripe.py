@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from payments.processors.base import Account, Order, Outcome, Result
-from payments.processors.stripe import StripeProcessor
+from payments.processors.stripe.processor import StripeProcessor
 from registry.tenants.encryption import seal
 from tests.bed.localstripe import SECRET_KEY, localstripe
 from tests.payments.test_stripe_processor import debt_of, order

@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 from django.core.management import call_command
 
-from payments import accounts
 from payments.models import Payment, Processor, WebhookEndpoint
 from payments.processors import base
-from payments.routing import Endpoint, choose
+from payments.routing import accounts
+from payments.routing.routing import Endpoint, choose
 from payments.stripe_sandbox import home
 from payments.stripe_sandbox.server import listen
 from registry.data import database

@@ -1,0 +1,100 @@
+"""`POST /webhooks/billing`: what the platform's own Stripe account calls. An event is a hint: what is true, Stripe is asked.
+
+Nothing of it is kept. 200 comes after what it meant is committed; while Stripe or the database is away it is refused, and
+Stripe comes again for days. An event that is late, doubled or out of order leads to the same look at the newest state.
+"""
+
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from payments.billing import platform
+from payments.inbound.receive import read_head
+from payments.inbound.signature import HEADER, NOBODYS, WronglySigned, read_signature, verify
+from payments.models import Subscription
+from registry.edge.api import api
+from registry.edge.handler import lean
+from registry.errors import MethodNotAllowed
+
+LARGEST = 1024 * 1024  # bytes of a body
+OURS = ("customer.subscription.", "invoice.", "checkout.session.")
+TAKEN = b'{"received":true}'
+
+
+class _Object(msgspec.Struct):
+    id: str = ""
+    object: str = ""
+    customer: str | None = None
+
+
+class _Data(msgspec.Struct):
+    object: _Object = msgspec.field(default_factory=_Object)
+
+
+class _Event(msgspec.Struct):
+    data: _Data = msgspec.field(default_factory=_Data)
+
+
+async def _signed(scope: dict) -> None:
+    """Before the body is read: whoever cannot sign must not make us hold a large one."""
+    if scope["method"] == "POST":
+        read_signature(_signatures(scope))
+
+
+def _signatures(scope: dict) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == HEADER]
+
+
+@lean(max_body=LARGEST, admit=_signed)
+async def accept(request: HttpRequest) -> HttpResponse:
+    """Raises NotSigned, WronglySigned, NoEvent (400), BillingAway, Unavailable (503). Without a secret nobody can sign."""
+    if request.method != "POST":
+        raise MethodNotAllowed("allowed: POST", headers={"Allow": "POST"})
+    body = request.body
+    secret = settings.BILLING_WEBHOOK_SECRET.encode()
+    verify(read_signature(_signatures(request.scope)), body, [secret or NOBODYS])  # type: ignore[attr-defined]
+    if not secret:  # what stands in for it is in this source for all to read
+        raise WronglySigned
+    if read_head(body).type.startswith(OURS):
+        await follow(msgspec.json.decode(body, type=_Event).data.object.customer or "")
+    return HttpResponse(TAKEN, content_type="application/json")
+
+
+async def follow(customer: str) -> bool:
+    """Look at how the customer's subscription is now, if it is one of ours."""
+    known = await Subscription.async_objects.filter(stripe_customer=customer).afirst() if customer else None
+    return known is not None and await platform.refresh(known.pk, customer)
+
+
+def _problem(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/problem+json": {}}}
+
+
+api.describe(
+    "/webhooks/billing",
+    "post",
+    {
+        "tags": ["webhooks"],
+        "operationId": "receive_billing_event",
+        "summary": "What the platform's own Stripe account calls about tenants' subscriptions",
+        "security": [],
+        "parameters": [
+            {
+                "name": "Stripe-Signature",
+                "in": "header",
+                "required": True,
+                "description": "t=SECONDS,v1=HEX, by BILLING_WEBHOOK_SECRET",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {
+            "200": {"description": "What it means is written down", "content": {"application/json": {}}},
+            "400": _problem("Not signed by the platform's secret within five minutes, or not an event"),
+            "413": _problem("Body above 1 MiB"),
+            "503": _problem("Stripe or the database is away; it is to come again"),
+        },
+    },
+)

@@ -1,0 +1,1 @@
+"""The pages of the sign-up and of the plan."""

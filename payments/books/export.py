@@ -1,0 +1,77 @@
+"""What of the tables of payments goes out with a tenant's data, what of it is personal, and what must be over before."""
+
+from pathlib import Path
+
+from registry.data import database
+from registry.tenants import erasure, export
+from registry.tenants.export import Table
+
+SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
+
+_AT_OWN_PROCESSORS = "t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s)"
+
+export.TABLES |= {
+    "payments.SandboxBooking": Table(where=_AT_OWN_PROCESSORS),
+    "payments.SandboxRefund": Table(where=_AT_OWN_PROCESSORS),
+    "payments.InboundEvent": Table(content=("body",)),
+}
+export.LEFT_OUT |= {
+    "payments.Endpoint": "health of addresses that tenants share",
+    "payments.LedgerProof": "proofs of all tenants' ledger together",
+    "payments.Plan": "what the service offers to all",
+}
+
+_NAMES_ONE = SQL["names"]  # events that nobody handles know no payment, but their body does
+_OVER = "t.closed IS NOT NULL"  # what a worker still has to send stays whole until it is sent
+
+erasure.PERSONAL |= {
+    "payments.Payment": {"description": "''", "metadata": "NULL", "method": "NULL", "fingerprint": "''::bytea"},
+    "payments.Attempt": {"action": "NULL"},
+    "payments.Refund": {"reason": "''", "actor": "''", "fingerprint": "''::bytea"},
+    "payments.InboundEvent": {"body": "''::bytea", "headers": "'{}'", "error": "''"},
+    "payments.WebhookDelivery": {"body": "''", "error": "''"},
+    "payments.WebhookAttempt": {"body": "''", "headers": "NULL", "error": "''"},
+    "payments.DeadLetter": {"resolved_by": "''", "detail": "''"},
+    "payments.Difference": {"note": "''", "resolved_by": "''"},
+    "payments.Processor": {"secrets": "NULL", "options": "'{}'"},
+    "payments.WebhookEndpoint": {"url": "''", "description": "''", "secrets": "''::bytea"},
+    "payments.SignUp": {"data": "'{}'"},
+    "payments.Invitation": {"email": "'erased-' || t.id || '@invalid'", "invited_by": "''"},
+}
+erasure.ONLY |= {"payments.InboundEvent": _OVER, "payments.WebhookDelivery": _OVER}
+erasure.SEARCHED.add("payments.InboundEvent")
+erasure.OF_PAYMENTS |= {
+    "payments.Payment": "t.id = ANY(%(payments)s)",
+    "payments.Attempt": "t.payment_id = ANY(%(payments)s)",
+    "payments.Refund": "t.payment_id = ANY(%(payments)s)",
+    "payments.InboundEvent": f"(t.payment_id = ANY(%(payments)s) OR (t.payment_id IS NULL AND {_NAMES_ONE}))",
+    "payments.DeadLetter": "t.payment_id = ANY(%(payments)s)",
+    "payments.Difference": "t.payment_id = ANY(%(payments)s)",
+    "payments.WebhookDelivery": "t.subject = ANY(%(correlations)s)",
+    "payments.WebhookAttempt": """t.delivery_id IN (SELECT d.id FROM payments_webhookdelivery d
+        WHERE d.tenant_id = %(tenant)s AND d.closed IS NOT NULL AND d.subject = ANY(%(correlations)s))""",
+}
+
+_REFERENCES = "names at the processor; with money rows that stay they prove what was booked"
+_OURS = "written by the service, of events and not of people"
+
+erasure.KEPT |= {
+    **dict.fromkeys(
+        ("payments.Attempt.reference", "payments.Refund.reference", "payments.Dispute.reference",
+         "payments.Difference.reference", "payments.Difference.key", "payments.InboundEvent.event_id",
+         "payments.InboundEvent.object_id", "payments.InboundEvent.account", "payments.InboundPoll.cursor",
+         "payments.Subscription.stripe_customer", "payments.Subscription.stripe_subscription"), _REFERENCES,
+    ),
+    **dict.fromkeys(
+        ("payments.Attempt.reason", "payments.PaymentEvent.detail", "payments.Reconciliation.fault",
+         "payments.InboundPoll.error", "payments.WebhookEndpoint.events", "payments.WebhookEndpoint.disabled_reason",
+         "payments.WebhookAttempt.signature"), _OURS,
+    ),
+    "payments.Processor.url": "where what is in doubt would be asked about; an address of a company",
+}  # fmt: skip
+erasure.FOUND.append(SQL["found"])
+erasure.CLOSING.append(SQL["close"])
+erasure.STANDING["payments that are not settled"] = SQL["open_payments"]
+erasure.STANDING["refunds that are owed"] = SQL["open_refunds"]
+erasure.STANDING["events of processors that are not handled"] = SQL["open_events"]
+erasure.STANDING["subscription at Stripe that goes on"] = SQL["live_subscriptions"]

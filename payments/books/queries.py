@@ -1,0 +1,262 @@
+"""Questions about payments: one, a page, everything, the dashboard. Answers are the objects of contract section 2."""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import CharField, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from payments.books.events import status_body
+from payments.models import Attempt, Payment, PaymentEvent, Processor
+from payments.models.payments import EVER
+from payments.money import decimal_text
+from payments.states import OPEN, Status
+from registry.data import database
+from registry.edge.api import iso
+from registry.errors import Invalid
+
+SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")
+METHOD_FIELDS = ("paymentMethod", "customer", "offSession")  # of what is known of a payment's method, for its sender
+SERIES = timedelta(minutes=5)  # of the dashboard's charts
+RATE_OVER = 10  # seconds that "per second" is averaged over
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list shows; None is everything. Times are of creation, both inclusive."""
+
+    status: str | None = None
+    processor: str | None = None
+    from_: datetime | None = None
+    to: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if "\0" in (self.processor or ""):
+            raise Invalid(errors=[{"field": "processor", "message": "contains NUL"}])
+
+
+_latest_attempt = Attempt.objects.filter(
+    tenant_id=OuterRef("tenant_id"), payment_id=OuterRef("id"), number=OuterRef("attempt")
+)
+_processor_name = Subquery(
+    Processor.objects.filter(id=OuterRef("at_processor")).values("name")[:1], output_field=CharField()
+)
+_FIELDS = (
+    "id",
+    "correlation_id",
+    "status",
+    "amount",
+    "currency",
+    "processor_name",
+    "attempt",
+    "changed_at",
+    "sequence",
+)
+_ITEM = (*_FIELDS, "created_at", "description")
+_DETAIL = (*_ITEM, "method", "metadata", "fee", "refunded", "code", "scheduled_for", "priority")
+
+
+def _described(tenant_id: int) -> Any:
+    """Payments with the name of the processor that booked them or that is being tried."""
+    return (
+        Payment.async_objects.of(tenant_id)
+        .annotate(at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1])))
+        .annotate(processor_name=_processor_name)
+    )
+
+
+def _status(row: dict[str, Any]) -> dict[str, Any]:
+    return status_body(
+        correlation_id=row["correlation_id"],
+        status=row["status"],
+        amount=row["amount"],
+        currency=row["currency"],
+        processor=row["processor_name"],
+        attempts=row["attempt"],
+        updated_at=row["changed_at"],
+        sequence=row["sequence"],
+    )
+
+
+def _item(row: dict[str, Any]) -> dict[str, Any]:
+    return {**_status(row), "createdAt": iso(row["created_at"]), "description": row["description"]}
+
+
+# -- One payment -------------------------------------------------------------------------------------------
+
+
+async def status_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """The object of `GET /payments/{id}/status`."""
+    row = await database.fetch(SQL["status"], {"tenant": tenant_id, "correlation": correlation_id})
+    if not row:
+        return None
+    names = ("correlation_id", "status", "amount", "currency", "processor", "attempts", "updated_at", "sequence")
+    return status_body(**dict(zip(names, row[0], strict=True)))
+
+
+async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """What has to be done before the payment can go on: None unless it requires an action."""
+    rows = await database.fetch(SQL["action"], {"tenant": tenant_id, "correlation": correlation_id})
+    return (rows[0][0] or {}) if rows else None
+
+
+async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """The object of `GET /payments/{id}`: status, content, attempts and timeline."""
+    payment = await _described(tenant_id).filter(correlation_id=correlation_id).values(*_DETAIL).afirst()
+    if payment is None:
+        return None
+    of = {"tenant_id": tenant_id, "payment_id": payment["id"]}
+    names = {p["id"]: p["name"] async for p in Processor.async_objects.filter(tenant_id=tenant_id).values("id", "name")}
+    attempts = [a async for a in Attempt.async_objects.filter(**of).order_by("number").values()]
+    timeline = [e async for e in PaymentEvent.async_objects.filter(**of).order_by("sequence").values()]
+    currency, fee = payment["currency"], payment["fee"]
+    return {
+        **_item(payment),
+        **{name: (payment["method"] or {}).get(name) for name in METHOD_FIELDS},
+        "metadata": payment["metadata"] or {},
+        "fee": None if fee is None else decimal_text(fee, currency),
+        "refunded": decimal_text(payment["refunded"], currency),
+        "code": payment["code"] or None,
+        "scheduledFor": iso(payment["scheduled_for"]) if payment["scheduled_for"] else None,
+        "priority": payment["priority"],
+        "attempts": [
+            {
+                "number": a["number"],
+                "processor": names.get(a["processor_id"]),
+                "reason": a["reason"],
+                "requestedAt": iso(a["requested_at"]),
+                "outcome": a["outcome"] or None,
+                "code": a["code"] or None,
+                "latencyMs": a["latency_ms"],
+            }
+            for a in attempts
+        ],
+        "timeline": [
+            {"sequence": e["sequence"], "at": iso(e["at"]), "status": e["status"], "detail": e["detail"]}
+            | ({"kind": e["kind"]} if e["kind"] else {})
+            for e in timeline
+        ],
+    }
+
+
+# -- Many ----------------------------------------------------------------------------------------------------
+
+
+def _filtered(tenant_id: int, filters: Filters) -> Any:
+    payments = Payment.async_objects.of(tenant_id).filter(created_at__gt=EVER)  # the words of the list's index
+    if filters.status:
+        # By `closed`, which has an index, as far as it says the same.
+        status = Status(filters.status)
+        payments = payments.filter(closed=None, status=status) if status in OPEN else payments.filter(closed=status)
+    if filters.processor:
+        payments = payments.filter(
+            processor_id__in=Processor.objects.filter(tenant_id=tenant_id, name=filters.processor).values("id")
+        )
+    if filters.from_:
+        payments = payments.filter(created_at__gte=filters.from_)
+    if filters.to:
+        payments = payments.filter(created_at__lte=filters.to)
+    return payments
+
+
+def _encode_cursor(row: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(f"{row['created_at'].isoformat()} {row['id']}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, int]:
+    try:
+        at, number = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
+        if len(number) > 18:  # fits a bigint
+            raise ValueError(number)
+        return datetime.fromisoformat(at).astimezone(UTC), int(number)
+    except (ValueError, OverflowError, binascii.Error):
+        raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
+
+
+async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None) -> list[dict[str, Any]]:
+    found = _filtered(tenant_id, filters)
+    if cursor:
+        at, number = _decode_cursor(cursor)
+        found = found.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=number), created_at__lte=at)
+    described = found.annotate(
+        at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1]))
+    ).annotate(processor_name=_processor_name)
+    return [row async for row in described.order_by("-created_at", "-id").values(*_ITEM)[:limit]]
+
+
+async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+    """{"items", "next", "total"}, newest first; page and count are read side by side."""
+    rows, total = await database.concurrently(
+        lambda: _rows(tenant_id, filters, limit + 1, cursor), lambda: _filtered(tenant_id, filters).acount()
+    )
+    more = len(rows) > limit
+    return {
+        "items": [_item(row) for row in rows[:limit]],
+        "next": _encode_cursor(rows[limit - 1]) if more else None,
+        "total": total,
+    }
+
+
+async def all_of(tenant_id: int, filters: Filters) -> AsyncIterator[list[dict[str, Any]]]:
+    """Everything, newest first, in chunks; no connection is held while the reader takes its time."""
+    cursor, size = None, settings.BATCH_SIZE * 10
+    while True:
+        rows = await _rows(tenant_id, filters, size, cursor)
+        await database.release()
+        if rows:
+            yield [_item(row) for row in rows]
+        if len(rows) < size:
+            return
+        cursor = _encode_cursor(rows[-1])
+
+
+# -- The dashboard ---------------------------------------------------------------------------------------------
+
+
+async def dashboard(tenant_id: int) -> dict[str, Any]:
+    """What a tenant's first page shows: four numbers, the processors, and the last minutes per second."""
+    now = timezone.now()
+    params = {"tenant": tenant_id, "since": now - SERIES, "rate_over": RATE_OVER}
+    numbers, processors, series = await database.concurrently(
+        lambda: database.fetch(SQL["numbers"], params),
+        lambda: database.fetch(SQL["processors"], params),
+        lambda: database.fetch(SQL["series"], params),
+    )
+    in_flight, waiting, oldest, accepted, settled = numbers[0]
+    return {
+        "acceptedPerSecond": round(float(accepted), 1),
+        "settledPerSecond": round(float(settled), 1),
+        "inFlight": in_flight,
+        "waiting": waiting,
+        "oldestWaitingSeconds": round(float(oldest), 1),
+        "processors": [_card(row) for row in processors],
+        "series": {
+            "at": [int(at.timestamp()) for at, *_ in series],
+            "accepted": [a for _, a, _ in series],
+            "settled": [s for *_, s in series],
+        },
+    }
+
+
+def _card(row: database.Row) -> dict[str, Any]:
+    name, kind, fee, options, enabled, breaker, failing, minimum, trend, share = row
+    return {
+        "name": name,
+        "kind": kind,
+        "fee": str(fee.normalize()) if fee else "0",
+        "enabled": enabled,
+        "breaker": breaker,
+        "failing": failing,
+        "minResponseMs": minimum,
+        "trendMs": round(trend, 1),
+        "share": round(float(share), 3),
+        "options": options,
+    }

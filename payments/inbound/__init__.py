@@ -1,0 +1,1 @@
+"""Events that processors send: received, handled, fetched where they were not delivered."""

@@ -1,0 +1,78 @@
+"""`POST /webhooks/stripe/{account}`: hot, so a plain view. An event is durable before it is answered, and nothing else."""
+
+from django.http import HttpRequest, HttpResponse
+
+from payments.inbound.receive import Arrival, admitted, kept, read_head, receive
+from payments.inbound.signature import HEADER, read_signature
+from registry.edge.api import api
+from registry.edge.handler import lean
+from registry.errors import MethodNotAllowed
+
+# Bytes of a body. Events are some kilobytes; the largest that Stripe describes are a few hundred. Not a setting: whoever
+# sends the events decides their size, not whoever runs this service.
+LARGEST = 1024 * 1024
+TAKEN = b'{"received":true}'
+
+
+async def _signed(scope: dict) -> None:
+    """Before the body is read: what carries no signature at all goes without it. Whether one is right, only the body tells:
+    whoever makes one up has us hold LARGEST bytes for as long as reading them takes, and no more."""
+    if scope["method"] == "POST":
+        read_signature(_signatures(scope))
+
+
+def _signatures(scope: dict) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == HEADER]
+
+
+@lean(max_body=LARGEST, admit=_signed)
+async def accept(request: HttpRequest, account: str) -> HttpResponse:
+    """200 once durable, for an event that was received before as well. Raises NotSigned, WronglySigned, NoEvent (400),
+    Unavailable (503)."""
+    if request.method != "POST":
+        raise MethodNotAllowed("allowed: POST", headers={"Allow": "POST"})
+    headers = request.scope["headers"]  # type: ignore[attr-defined]
+    signature, body = read_signature(_signatures(request.scope)), request.body  # type: ignore[attr-defined]
+    to = await admitted(account, signature, body)
+    await receive(Arrival(to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery"))
+    return HttpResponse(TAKEN, content_type="application/json")
+
+
+def _problem(text: str) -> dict[str, object]:
+    return {"description": text, "content": {"application/problem+json": {}}}
+
+
+api.describe(
+    "/webhooks/stripe/{account}",
+    "post",
+    {
+        "tags": ["webhooks"],
+        "operationId": "receive_stripe_event",
+        "summary": "What Stripe calls: 200 once the event is durable, however often it comes",
+        "security": [],
+        "parameters": [
+            {
+                "name": "account",
+                "in": "path",
+                "required": True,
+                "description": "The tenant's slug, a dot, and the name of its processor of kind stripe",
+                "schema": {"type": "string"},
+            },
+            {
+                "name": "Stripe-Signature",
+                "in": "header",
+                "required": True,
+                "description": "t=SECONDS,v1=HEX: HMAC-SHA256 of the time, a dot and the body, by one of the account's secrets",
+                "schema": {"type": "string"},
+            },
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {
+            "200": {"description": "Durable", "content": {"application/json": {}}},
+            "400": _problem("Not signed by a secret of such an account within five minutes, or not an event"),
+            "404": _problem("Not an address of a webhook"),
+            "413": _problem("Body above 1 MiB"),
+            "503": _problem("The database is away; Retry-After says when to come back"),
+        },
+    },
+)

@@ -1,0 +1,203 @@
+"""The way in for events of processors: many of them, one commit. Who handles them, handlers.py knows; inbound.py has it done."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from payments.errors import PaymentError
+from payments.inbound.signature import NOBODYS, Signature, WronglySigned, verify
+from queueing.work import waking
+from registry import telemetry
+from registry.data import database, reach
+from registry.data.arrays import Bigints, Blobs, Texts
+from registry.data.batching import Batcher
+from registry.data.fresh import Fresh
+from registry.errors import Unavailable
+from registry.tenants.encryption import Sealed, unseal
+
+log = logging.getLogger(__name__)
+SQL = database.statements(Path(__file__).parent / "sql" / "inbound.sql")
+
+QUEUE = "inbound"
+ADDRESS = re.compile(r"([a-z0-9][a-z0-9-]{0,62})\.([-a-zA-Z0-9_]{1,63})\Z")  # tenant's slug and processor's name
+BATCH_ROWS = 200  # events per commit: their bodies are kilobytes, and the first one waits for the last
+HEADERS_KEPT = 50  # of a request
+HEADER_KEPT = 1000  # characters of each
+SECRET_HEADERS = {b"authorization", b"proxy-authorization", b"cookie"}
+
+
+class NoEvent(PaymentError):
+    """The body is not an event: it wants JSON with id, type and created, as Stripe's snapshot events have."""
+
+    status = 400
+
+
+# -- What an event is ------------------------------------------------------------------------------------
+
+
+type Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[!-~]+\Z")]  # printable ASCII
+
+
+class _Object(msgspec.Struct):
+    id: Word | None = None  # a preview of an invoice has none
+
+
+class _Data(msgspec.Struct):
+    object: _Object = msgspec.field(default_factory=_Object)
+
+
+class Head(msgspec.Struct):
+    """What of an event is kept beside its body."""
+
+    id: Word
+    type: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[!-~]+\Z")]
+    # Seconds since 1970, until the year 9999; Stripe's thin events have a text. Nobody handles these.
+    created: Annotated[int, Meta(ge=0, le=253_402_300_799)] | Annotated[datetime, Meta(tz=True)]
+    livemode: bool = False
+    account: Word | None = None
+    data: _Data = msgspec.field(default_factory=_Data)
+
+
+_decode = msgspec.json.Decoder(Head).decode
+
+
+def read_head(body: bytes) -> Head:
+    """Raises NoEvent (400)."""
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NoEvent(f"not an event: {str(error)[:200] or 'nested too deeply'}") from None
+
+
+# -- Whom it is for -----------------------------------------------------------------------------------------
+
+
+class Addressee(NamedTuple):
+    """The account that a webhook's address belongs to, with the secrets that may have signed for it."""
+
+    tenant_id: int
+    processor_id: int
+    secrets: tuple[bytes, ...]
+
+
+async def _load(address: str) -> Addressee | None:
+    if not (found := ADDRESS.match(address)):
+        return None
+    rows = await database.fetch(SQL["account"], {"tenant": found[1], "name": found[2]})
+    if not rows:
+        return None
+    tenant_id, processor_id, sealed = rows[0]
+    try:
+        secrets = unseal(sealed, place=f"processor {processor_id}").get("webhookSecrets", [])
+    except Sealed as error:
+        log.error("a processor's secrets cannot be read", extra={"processor": processor_id, "error": error.detail})
+        raise Unavailable from None
+    return Addressee(tenant_id, processor_id, tuple(secret.encode() for secret in secrets if secret))
+
+
+_addressees = Fresh(_load)
+
+
+async def admitted(address: str, signature: Signature, body: bytes) -> Addressee:
+    """The account of `address`, if one of its secrets signed `body`. Raises WronglySigned (400), Unavailable (503).
+
+    An address that nobody has is answered like a wrong signature, and as fast.
+    """
+    addressee = await _addressees.get(address[:200])
+    verify(signature, body, (addressee.secrets if addressee else ()) or (NOBODYS,))
+    if addressee is None or not addressee.secrets:
+        raise WronglySigned
+    return addressee
+
+
+# -- Making it durable ----------------------------------------------------------------------------------------
+
+
+class Arrival(NamedTuple):
+    """An event on its way into the table."""
+
+    tenant_id: int
+    processor_id: int
+    head: Head
+    body: bytes
+    headers: str  # JSON
+    source: str
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        return self.tenant_id, self.processor_id, self.head.id
+
+
+async def receive(arrival: Arrival) -> bool:
+    """Make an event durable; False when it was before. Raises Unavailable (503): whoever sent it sends it again."""
+    return await _batcher().submit(arrival)
+
+
+_batchers: dict[asyncio.AbstractEventLoop, Batcher[Arrival, bool]] = {}
+
+
+def _batcher() -> Batcher[Arrival, bool]:
+    loop = asyncio.get_running_loop()
+    found = _batchers.get(loop)
+    if found is None:
+        found = _batchers[loop] = Batcher(_write, max_rows=BATCH_ROWS)
+    return found
+
+
+async def _write(batch: Sequence[Arrival]) -> list[bool]:
+    started = time.perf_counter()
+    new = {
+        tuple(row) for row in await reach.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)), patient=True)
+    }
+    telemetry.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
+    if new:
+        waking.wake(QUEUE)
+    verdicts = []
+    for arrival in batch:
+        fresh = arrival.key in new
+        new.discard(arrival.key)  # the same one twice in a batch is one event
+        verdicts.append(fresh)
+        _counter(arrival.source, fresh).inc()
+    return verdicts
+
+
+def _counter(source: str, fresh: bool) -> Any:
+    return telemetry.INBOUND_RECEIVED.labels(source, "new" if fresh else "known")
+
+
+def _columns(batch: Sequence[Arrival]) -> dict[str, Any]:
+    heads = [arrival.head for arrival in batch]
+    return {
+        "tenant": Bigints([a.tenant_id for a in batch]),
+        "processor": Bigints([a.processor_id for a in batch]),
+        "event": Texts([h.id for h in heads]),
+        "type": Texts([h.type for h in heads]),
+        "object": Texts([h.data.object.id or "" for h in heads]),
+        "created": Bigints([seconds(h.created) for h in heads]),
+        "account": Texts([h.account or "" for h in heads]),
+        "livemode": [h.livemode for h in heads],
+        "body": Blobs([a.body for a in batch]),
+        "headers": Texts([a.headers for a in batch]),
+        "source": Texts([a.source for a in batch]),
+    }
+
+
+def seconds(created: int | datetime) -> int:
+    return created if isinstance(created, int) else max(0, int(created.timestamp()))
+
+
+def kept(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Header fields as JSON: what an operator needs who compares notes with the processor."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name not in SECRET_HEADERS and len(found) < HEADERS_KEPT:
+            found[name.decode("latin1")] = value.decode("latin1")[:HEADER_KEPT].replace("\0", "")
+    return msgspec.json.encode(found).decode()

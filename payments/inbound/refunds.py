@@ -1,0 +1,127 @@
+"""Events about refunds and disputes: the object is fetched, and what it says now is booked with the event's own end."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec.structs import replace
+from psycopg import AsyncConnection
+
+from payments.errors import NotRefundable, UnknownPayment
+from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing
+from payments.inbound.payments import is_known, subject_of
+from payments.processors.base import NotThere, Processor, Unanswered
+from payments.processors.reports import DisputeNews, RefundNews, Subject, TellsOfReturns
+from payments.refunds import debts, disputes
+from payments.refunds.subjects import payment_of
+from registry.data import live
+
+NOT_OURS = Effect("not ours")
+
+type Book = Callable[[AsyncConnection], Awaitable[Sequence[live.Event]]]
+
+
+async def refund(event: Event, processor: Processor) -> Effect:
+    """Book a refund as it stands, whoever asked for it. Raises Later."""
+    return await _booking(event, [await _ask(event, _teller(processor).refund_news(event.object_id, event.account))])
+
+
+async def charge_refunded(event: Event, processor: Processor) -> Effect:
+    """Book all refunds of the charge: the event does not say which of them it is about. Raises Later."""
+    news = await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account))
+    return await _booking(event, news)
+
+
+async def dispute(event: Event, processor: Processor) -> Effect:
+    """Write down a dispute as it stands. Raises Later."""
+    news = await _placed(event, await _ask(event, _teller(processor).dispute_news(event.object_id, event.account)))
+    if not _is_ours(event, news.subject):
+        return NOT_OURS
+    return _effect(
+        await _payment_of(event, news.subject),
+        "dispute looked at",
+        lambda conn: disputes.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=news),
+        [news.subject],
+    )
+
+
+async def _placed[T: (RefundNews, DisputeNews)](event: Event, news: T) -> T:
+    """The news under the id of the payment of ours that it is about, whatever its label says. Raises Later."""
+    refund_id = news.refund_id if isinstance(news, RefundNews) else None
+    try:
+        found = await payment_of(event.account, news.subject, refund_id)
+    except NotRefundable as error:
+        raise Later(error.detail, patient=True) from None
+    if found is None:
+        return news
+    return replace(news, subject=replace(news.subject, tenant_id=event.tenant_id, correlation_id=found))
+
+
+async def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
+    ours = [one for one in [await _placed(event, one) for one in news] if _is_ours(event, one.subject)]
+    if not ours:
+        return NOT_OURS
+    settled = [one for one in ours if not one.pending]
+    payment_id = await _payment_of(event, ours[0].subject)
+    if not settled:
+        return Effect("on its way", payment_id)
+
+    async def book(conn: AsyncConnection) -> list[live.Event]:
+        told = []
+        for one in sorted(settled, key=lambda one: str(one.subject.correlation_id)):  # payments are held in one order
+            told += await debts.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=one)
+        return told
+
+    return _effect(payment_id, "refund looked at", book, [one.subject for one in settled])
+
+
+async def _payment_of(event: Event, subject: Subject) -> int | None:
+    """Whose page the event belongs on, and with what it is erased."""
+    assert subject.correlation_id is not None
+    found = await subject_of(event.tenant_id, subject.correlation_id)
+    return found.payment_id if found else None
+
+
+def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence[Subject]) -> Effect:
+    """`book` in the event's transaction, and its news after the commit."""
+    told: list[live.Event] = []
+
+    async def write(conn: AsyncConnection) -> None:
+        try:
+            told[:] = await book(conn)
+        except UnknownPayment:
+            raise Missing from None
+        except NotRefundable as error:
+            raise Later(error.detail, patient=True) from None
+
+    async def tell() -> None:
+        live.tell(told)
+
+    touches = tuple({one.correlation_id for one in subjects if one.correlation_id})
+    return Effect(outcome, payment_id, write, tell, touches)
+
+
+async def _ask[T](event: Event, question: Awaitable[T]) -> T:
+    try:
+        return await question
+    except NotThere:
+        why = f"{event.account.name} has no object with this id"
+        if await is_known(event.tenant_id, event.account.id, event.object, event.object_id):
+            raise Later(why, patient=True) from None
+        raise Missing(why) from None
+    except Unanswered as error:
+        raise Later(f"{event.account.name} gave no clear answer ({error})", patient=True) from None
+
+
+def _teller(processor: Processor) -> TellsOfReturns:
+    if not isinstance(processor, TellsOfReturns):
+        raise Later(f"processors of kind {processor.kind} tell nothing of refunds")
+    return processor
+
+
+def _is_ours(event: Event, subject: Subject) -> bool:
+    return subject.tenant_id == event.tenant_id and subject.correlation_id is not None
+
+
+HANDLERS["refund."] = refund
+HANDLERS["charge.refund."] = refund
+HANDLERS["charge.refunded"] = charge_refunded
+HANDLERS["charge.dispute."] = dispute

@@ -1,0 +1,1 @@
+"""The way in: requests become payments, many with one commit."""

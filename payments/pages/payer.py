@@ -1,0 +1,80 @@
+"""What a payer does on a payment's page: enter a card, authenticate, come back. The page itself is in pages.py.
+
+Stripe.js comes from Stripe's own host, as its terms demand, and only with an action that needs it: no other page, and no
+payment that waits for nothing, allows anything but our own host.
+"""
+
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.csp import csp_override
+from django.views.decorators.csrf import csrf_exempt
+
+from payments.books import queries
+from payments.settle import lifecycle
+from registry.edge.pages import PageRequest, address_of, page
+from registry.tenants.access import live_subject
+
+LOOKS = 100  # attempts of a payment; after these a payer's return starts no further look-up
+STRIPE_JS = "https://js.stripe.com"
+# https://docs.stripe.com/security/guide#content-security-policy
+WITH_STRIPE = {
+    **settings.SECURE_CSP,
+    "script-src": ["'self'", STRIPE_JS, "https://*.js.stripe.com"],
+    "frame-src": [STRIPE_JS, "https://*.js.stripe.com", "https://hooks.stripe.com"],
+    "connect-src": ["'self'", "https://api.stripe.com"],
+}
+
+
+async def with_action(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    """The payment's page. Where the payer has something to do, with that, and with what it needs of Stripe."""
+    payment = context["payment"]
+    action = await queries.action_of(context["tenant"].pk, UUID(payment["correlationId"]))
+    if action is None:
+        return render(request, "payments/payment.html", context)
+    link = f"{reverse('payment_live', args=[payment['correlationId']])}?{urlencode({'token': context['token']})}"
+    context |= {
+        "action": action,
+        "look": f"{reverse('payment_look', args=[payment['correlationId']])}?{link.partition('?')[2]}",
+    }
+    if action.get("type") != "authenticate":
+        return render(request, "payments/payment.html", context)
+    if action.get("url"):  # not Stripe itself but what plays it: it has a page of its own
+        return render(
+            request, "payments/payment.html", {**context, "elsewhere": _page_of(action, address_of(request) + link)}
+        )
+    return await _with_stripe(request, context)
+
+
+@csp_override(WITH_STRIPE)
+async def _with_stripe(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    return render(request, "payments/payment.html", {**context, "stripe_js": f"{STRIPE_JS}/v3/"})
+
+
+def _page_of(action: dict[str, Any], back: str) -> str:
+    query = urlencode({"client_secret": action["clientSecret"], "return_url": back})
+    return f"{action['url']}/sandbox/pay/{action['intent']}?{query}"
+
+
+@csrf_exempt  # whoever may post here proves it by the link's token, and by no cookie
+@page("POST")
+async def payment_look(request: PageRequest, correlation_id: UUID) -> HttpResponse:
+    """The payer came back from the processor: have a worker look the payment up there. After LOOKS attempts no further
+    look-up is started; the processor's webhook or housekeeping settles the payment."""
+    token = request.GET.get("token", "")
+    tenant_id = live_subject(correlation_id, token)
+    found = await queries.status_of(tenant_id, correlation_id) if tenant_id else None
+    if not tenant_id or found is None:
+        raise Http404
+    if found["status"] == "requires_action" and found["attempts"] < LOOKS:
+        await lifecycle.look_again(
+            tenant_id=tenant_id, correlation_ids=[correlation_id], reason="The payer came back from the processor"
+        )
+    if request.headers.get("X-Requested-With") == "fetch":
+        return HttpResponse(status=204)
+    return redirect(f"{reverse('payment_live', args=[correlation_id])}?{urlencode({'token': token})}")

@@ -1,0 +1,86 @@
+"""Money that goes back by Stripe: one Refund per debt, found again by its key or by its metadata."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import stripe
+from stripe.params import RefundCreateParams, RefundListParams, RefundRetrieveParams
+
+from payments.processors.base import Account, Debt, Outcome, Result
+from payments.processors.stripe.amounts import to_stripe
+from payments.processors.stripe.answers import TROUBLE, failure, labels
+from payments.processors.stripe.client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
+from registry.edge.api import iso
+
+KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
+PAGE = 100  # refunds per list request
+REASONS: Final = frozenset({"duplicate", "fraudulent", "requested_by_customer"})  # that Stripe knows
+
+
+async def give_back(clients: Clients, debt: Debt, account: Account) -> Outcome:
+    """Give money back, once per refund id: a repeat carries the same key, and after its time is looked for first.
+
+    The key holds when it was asked for, which is stamped anew once it was certainly never given back: Stripe keeps its 500s
+    under their keys, and would answer nothing else for a day.
+    """
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            client = clients.of(account)
+            known = debt.reference or datetime.now(UTC) - debt.requested_at > KEYS_KEPT
+            if known and (found := await _find(client, debt)):
+                return _outcome(found)
+            key = f"{debt.tenant_id}:refund:{debt.refund_id}:{iso(debt.requested_at)}"
+            options: stripe.RequestOptions = {"idempotency_key": key}
+            return _outcome(await client.v1.refunds.create_async(_asked(debt, account), options))
+    except TROUBLE as error:
+        return failure(error)
+
+
+async def look_up_given_back(clients: Clients, debt: Debt, account: Account) -> Outcome:
+    """What became of it: by its reference, else among the refunds of its payment."""
+    try:
+        async with asyncio.timeout(LOOK_UP_TIMEOUT):
+            found = await _find(clients.of(account), debt)
+            return _outcome(found) if found else Outcome(Result.NOT_BOOKED, code="not_there_yet")
+    except TROUBLE as error:
+        outcome = failure(error)
+        return Outcome(Result.UNKNOWN, code=outcome.code, healthy=outcome.healthy)
+
+
+async def _find(client: stripe.StripeClient, debt: Debt) -> stripe.Refund | None:
+    if debt.reference:
+        params: RefundRetrieveParams = {}
+        return await client.v1.refunds.retrieve_async(debt.reference, params)
+    wanted: RefundListParams = {"payment_intent": debt.payment_reference, "limit": PAGE}
+    page = await client.v1.refunds.list_async(wanted)
+    while True:
+        for one in page.data:
+            if labels(one).get("registry_refund") == str(debt.refund_id):
+                return one
+        if not page.has_more:
+            return None
+        page = await page.next_page_async()
+
+
+def _asked(debt: Debt, account: Account) -> RefundCreateParams:
+    """Raises AmountRefused."""
+    params: RefundCreateParams = {
+        "payment_intent": debt.payment_reference,
+        "amount": to_stripe(debt.amount, debt.currency),
+        "metadata": {"registry_refund": str(debt.refund_id), "registry_payment": str(debt.payment_id)},
+    }
+    if debt.reason in REASONS:
+        params["reason"] = debt.reason
+    if account.options.get("destination"):  # else the platform would pay what the connected account got
+        params["reverse_transfer"] = True
+        params["refund_application_fee"] = False  # a refund gives back no fee, here and in the ledger
+    return params
+
+
+def _outcome(found: stripe.Refund) -> Outcome:
+    if found.status == "succeeded":
+        return Outcome(Result.BOOKED, code="succeeded", reference=found.id)
+    if found.status in ("failed", "canceled"):
+        return Outcome(Result.DECLINED, code=found.failure_reason or found.status, reference=found.id)
+    return Outcome(Result.UNKNOWN, code=found.status or "pending", reference=found.id)  # it is on its way

@@ -1,0 +1,1 @@
+"""Which processor a payment goes to: accounts, rules, what is known of each endpoint."""

@@ -1,0 +1,329 @@
+"""Routing tried out: the latest payments against edited rules, by routing's own `choose`, without writing anything.
+
+What an endpoint was like at a moment is told by the attempts that had ended by then: their latency makes its trend, their
+outcomes its breaker. What its health calls said is not kept, so both sides of the comparison go without: today's rules are
+rehearsed like the edited ones, and what was really done stands beside them. Each payment counts once, where it is sent
+first. Fees are as if all were booked; the expected success is the share of sends that a processor booked among those whose
+outcome is known, and the tenant's own share where a processor has none. Activation: activation.py.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from payments.money import share
+from payments.processors.base import Account, Health, Outcome, Result
+from payments.routing import routing
+from payments.routing.accounts import Refused, check_fee
+from payments.routing.endpoint import Endpoint, Standing
+from payments.routing.pace import next_number
+from registry.data import database
+from registry.data.breaker import Breaker, State
+from registry.data.loop import sync_twin
+
+SQL = database.statements(Path(__file__).parent / "sql" / "dry_run.sql")
+
+MOST = 10_000  # payments of one rehearsal: what fits into a page's patience and some megabytes
+EXAMPLES = 20  # payments that would go elsewhere, named in the result
+WAITS = ""  # where a payment goes that no processor can take: nowhere yet
+NOT_SENT = frozenset({"not_sent_in_time", "worker_left", "never_booked", "looked_up", "not_there_yet"})  # of no answer
+EDITED_OPTIONS = frozenset({"delay", "failing", "longestDelay"})  # what routing reads; the rest is none of its business
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A processor as far as routing cares."""
+
+    id: int
+    name: str
+    kind: str
+    url: str
+    fee: str
+    enabled: bool
+    options: dict[str, Any]
+    mode: str
+    patience: int  # milliseconds, of the tenant
+
+    @property
+    def fee_ppm(self) -> int:
+        return int(Decimal(self.fee) * 1_000_000)
+
+
+class Sent(NamedTuple):
+    """A send that was really made, in the order of the statement's columns."""
+
+    payment_id: int
+    correlation_id: UUID
+    amount: int
+    currency: str
+    wanted: str
+    processor_id: int
+    started: float
+    outcome: str
+    code: str
+    latency_ms: int | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A payment that the edited rules send elsewhere."""
+
+    correlation_id: UUID
+    amount: int
+    currency: str
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass
+class Side:
+    """What one set of rules does with the payments."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # processor → payments; WAITS: none can take it
+    fees: Counter[str] = field(default_factory=Counter)  # currency → minor units
+    success: float | None = None  # expected share; None where nothing was sent
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The comparison, and the rules that it is of."""
+
+    payments: int
+    actual: Side
+    before: Side
+    after: Side
+    moved: int
+    examples: list[Example]
+    rates: dict[str, float]  # processor → share of its sends that it booked
+    rules: str  # digest of the rules that were edited
+    edits: dict[str, str]
+
+
+# -- Rules and their edits ----------------------------------------------------------------------------------
+
+
+def digest(rules: Sequence[Rule]) -> str:
+    """Names these rules and no others: what is rehearsed is what is activated."""
+    return hashlib.sha256(
+        msgspec.json.encode(sorted(rules, key=lambda rule: rule.id), order="deterministic")
+    ).hexdigest()
+
+
+def edited(rules: Sequence[Rule], edits: dict[str, str]) -> list[Rule]:
+    """`rules` with edits such as {"default.fee": "0.03", "fallback.enabled": "false", "default.options.delay": "300"}.
+
+    Raises Refused (422) for a processor, field or value that there is none of.
+    """
+    by_name = {rule.name: rule for rule in rules}
+    for path, text in edits.items():
+        name, _, field_name = path.partition(".")
+        if name not in by_name:
+            raise Refused(f"there is no processor {name!r}; there are: {', '.join(sorted(by_name))}")
+        by_name[name] = _with(by_name[name], field_name, text)
+    return sorted(by_name.values(), key=lambda rule: (Decimal(rule.fee), rule.id))
+
+
+def _with(rule: Rule, field_name: str, text: str) -> Rule:
+    if field_name == "fee":
+        return msgspec.structs.replace(rule, fee=f"{check_fee(text):.6f}")
+    if field_name == "enabled":
+        if text not in ("true", "false"):
+            raise Refused(f"{rule.name}.enabled is true or false, got {text!r}")
+        return msgspec.structs.replace(rule, enabled=text == "true")
+    option = field_name.removeprefix("options.")
+    if option == field_name or option not in EDITED_OPTIONS:
+        wanted = ", ".join(["fee", "enabled", *(f"options.{name}" for name in sorted(EDITED_OPTIONS))])
+        raise Refused(f"{rule.name}.{field_name} is nothing that routing reads; it reads {wanted}")
+    return msgspec.structs.replace(rule, options={**rule.options, option: _option(rule, option, text)})
+
+
+def _option(rule: Rule, option: str, text: str) -> Any:
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        value = None
+    if option == "failing":
+        fits = isinstance(value, bool)
+    else:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    if not fits:
+        raise Refused(
+            f"{rule.name}.options.{option} is {'true or false' if option == 'failing' else 'a number'}, got {text!r}"
+        )
+    return value
+
+
+async def rules_of(tenant_id: int) -> list[Rule]:
+    found = await database.fetch(SQL["rules"], {"tenant": tenant_id})
+    return [
+        Rule(pk, name, kind, url, fee, enabled, options_of(options), mode, patience)
+        for pk, name, kind, url, fee, enabled, options, mode, patience in found
+    ]
+
+
+def options_of(options: Any) -> dict[str, Any]:
+    """As routing takes them: typed in by people, they may be anything."""
+    return options if isinstance(options, dict) else {}
+
+
+# -- The rehearsal ------------------------------------------------------------------------------------------
+
+
+async def rehearse(*, tenant_id: int, edits: dict[str, str], last: int = 1000) -> Rehearsal:
+    """Where the `last` payments would have gone under edited rules. Raises Refused (422)."""
+    if not 1 <= last <= MOST:
+        raise Refused(f"a rehearsal is of 1 to {MOST} payments")
+    rules = await rules_of(tenant_id)
+    changed = edited(rules, edits)
+    sends = [Sent(*row) for row in await database.fetch(SQL["sends"], {"tenant": tenant_id, "last": last})]
+    return compare(tenant_id, rules, changed, sends, edits)
+
+
+def compare(
+    tenant_id: int, rules: Sequence[Rule], changed: Sequence[Rule], sends: Sequence[Sent], edits: dict[str, str]
+) -> Rehearsal:
+    """Both sets of rules over the same sends. No I/O."""
+    rates, usual = _rates(rules, sends)
+    before = _replay(tenant_id, rules, rules, sends)
+    after = _replay(tenant_id, changed, rules, sends)
+    firsts = _firsts(sends)
+    names = {rule.id: rule.name for rule in rules}
+    actual = {one.payment_id: (names.get(one.processor_id, WAITS), "") for one in firsts}
+    moved = [one for one in firsts if before[one.payment_id][0] != after[one.payment_id][0]]
+    return Rehearsal(
+        payments=len(firsts),
+        actual=_side(actual, firsts, rules, rates, usual),
+        before=_side(before, firsts, rules, rates, usual),
+        after=_side(after, firsts, changed, rates, usual),
+        moved=len(moved),
+        examples=[
+            Example(o.correlation_id, o.amount, o.currency, before[o.payment_id][0], *after[o.payment_id])
+            for o in moved[:EXAMPLES]
+        ],
+        rates=rates,
+        rules=digest(rules),
+        edits=edits,
+    )
+
+
+type Choices = dict[int, tuple[str, str]]  # payment → processor's name and why
+
+
+def _replay(tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule], sends: Sequence[Sent]) -> Choices:
+    """What routing chooses for each payment's first send, knowing of the endpoints what was known at that moment."""
+    stage = _Stage(tenant_id, rules, original)
+    answers = sorted((one for one in sends if _told_something(one)), key=_ended)
+    told, choices = 0, {}
+    for one in _firsts(sends):
+        while told < len(answers) and _ended(answers[told]) <= one.started:
+            stage.learn(answers[told])
+            told += 1
+        road = routing.choose(stage.accounts, wanted=one.wanted, now=one.started)
+        if isinstance(road, routing.Road):
+            choices[one.payment_id] = road.account.name, road.reason
+        else:
+            choices[one.payment_id] = WAITS, "no processor can take it"
+    return choices
+
+
+class _Stage:
+    """Accounts and endpoints for a replay: real ones, with the clock of the attempts."""
+
+    def __init__(self, tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule]) -> None:
+        was = {rule.id: rule for rule in original}
+        accounts = [_account(tenant_id, rule) for rule in rules]
+        endpoints = {a.endpoint: Endpoint(a.endpoint, breaker=_SteadyBreaker()) for a in accounts}
+        self.accounts = [(account, endpoints[account.endpoint]) for account in accounts]
+        for account, endpoint in self.accounts:
+            endpoint.accounts[account.id] = Standing(breaker=_SteadyBreaker())
+        self._by_id = {account.id: (account, endpoint) for account, endpoint in self.accounts}
+        self._said = {rule.id: _switches(rule) for rule in rules if _switches(rule) != _switches(was[rule.id])}
+        for processor, (delay, failing) in self._said.items():
+            _, endpoint = self._by_id[processor]
+            endpoint.said(Health(failing, delay), inf)  # an edit says how it answers from now on
+
+    def learn(self, sent: Sent) -> None:
+        if sent.processor_id not in self._by_id or sent.processor_id in self._said:
+            return
+        account, endpoint = self._by_id[sent.processor_id]
+        result = Result(sent.outcome)
+        healthy = result not in (Result.NOT_BOOKED, Result.UNKNOWN)
+        outcome, ms = Outcome(result, healthy=healthy), float(sent.latency_ms or 0)
+        endpoint.answered(next_number(), account, sent.payment_id, outcome, ms=ms, now=_ended(sent))
+
+
+class _SteadyBreaker(Breaker):
+    """Without the random part of its pauses: the same rehearsal has the same result."""
+
+    def _open(self, now: float) -> None:
+        self._become(State.OPEN)
+        self.probe_at = now + self.pause
+
+
+def _switches(rule: Rule) -> tuple[int, bool]:
+    """What edited options say of its answers."""
+    delay = rule.options.get("delay")
+    return int(delay) if isinstance(delay, (int, float)) else 0, rule.options.get("failing") is True
+
+
+def _account(tenant_id: int, rule: Rule) -> Account:
+    return Account(
+        id=rule.id,
+        tenant_id=tenant_id,
+        name=rule.name,
+        kind=rule.kind,
+        url=rule.url,
+        fee_ppm=rule.fee_ppm,
+        options=rule.options,
+        enabled=rule.enabled,
+        endpoint=f"{rule.kind}:{rule.url or rule.id}",
+        mode=rule.mode,
+        patience_ms=rule.patience,
+    )
+
+
+def _told_something(sent: Sent) -> bool:
+    return bool(sent.outcome) and sent.code not in NOT_SENT
+
+
+def _ended(sent: Sent) -> float:
+    return sent.started + (sent.latency_ms or 0) / 1000
+
+
+def _firsts(sends: Sequence[Sent]) -> list[Sent]:
+    return list({one.payment_id: one for one in reversed(sends)}.values())[::-1]
+
+
+def _rates(rules: Sequence[Rule], sends: Sequence[Sent]) -> tuple[dict[str, float], float | None]:
+    """Booked among the sends whose outcome is known: by processor, and of all together."""
+    known = [one for one in sends if one.outcome in ("booked", "declined", "not_booked")]
+    sent = Counter(one.processor_id for one in known)
+    booked = Counter(one.processor_id for one in known if one.outcome == "booked")
+    rates = {rule.name: booked[rule.id] / sent[rule.id] for rule in rules if sent[rule.id]}
+    return rates, booked.total() / len(known) if known else None
+
+
+def _side(
+    choices: Choices, firsts: Sequence[Sent], rules: Sequence[Rule], rates: dict[str, float], usual: float | None
+) -> Side:
+    side, fee = Side(), {rule.name: rule.fee_ppm for rule in rules}
+    for one in firsts:
+        name, _ = choices[one.payment_id]
+        side.counts[name] += 1
+        if name != WAITS:
+            side.fees[one.currency] += share(one.amount, fee[name])
+    sent = [(rates.get(name, usual), count) for name, count in side.counts.items() if name != WAITS]
+    if sent and all(rate is not None for rate, _ in sent):
+        side.success = sum((rate or 0.0) * count for rate, count in sent) / sum(count for _, count in sent)
+    return side
+
+
+rules_of_sync, rehearse_sync = sync_twin(rules_of), sync_twin(rehearse)

@@ -1,0 +1,1 @@
+"""The way out: payments are claimed, sent and settled."""

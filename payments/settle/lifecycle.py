@@ -1,0 +1,166 @@
+"""What can be done to a payment after it was accepted: wait, cancel, capture, look again."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from payments.books import events, queries
+from payments.errors import NotCancelable, NotCapturable
+from payments.intake import intake
+from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
+from registry.data import database, live, reach
+from registry.data.loop import sync_twin
+
+SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
+
+
+async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> bool:
+    """Wait until no worker has anything left to do for the payment, at most `within` seconds. False on a time-out.
+
+    Raises Unavailable (503) as soon as the database is away.
+    """
+    try:
+        async with (
+            asyncio.timeout(within),
+            live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription,
+        ):
+            while True:
+                found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)
+                if found is None or found["status"] not in OPEN:
+                    return True
+                await subscription.get()
+    except (TimeoutError, live.TooSlow):
+        return False
+
+
+# -- What happens at the processor ---------------------------------------------------------------------------
+
+AT_PROCESSOR: Final = (REQUIRES_ACTION, PROCESSING, UNCERTAIN)  # something may happen to it there that we are not told
+
+
+type Looked = Sequence[database.Row]  # correlation id, and the number of its event where there is one
+
+
+async def look_again(
+    *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = "Something changed at the processor"
+) -> set[UUID]:
+    """Have workers ask the processor about these payments again, at once; the ids of those that are at one.
+
+    For whoever heard that something happened there (a webhook, the payer's return, a janitor), best after asking whether it
+    changed anything: what waits for an action goes through `processing`, with an event. Settled payments are left alone.
+    """
+    return await _look_again(tenant_id, correlation_ids, reason, AT_PROCESSOR)
+
+
+async def look_again_within(
+    conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str
+) -> Looked:
+    """`look_again` in the caller's transaction; what it returns is for `tell_looked`, once that is committed."""
+    return await database.rows(conn, SQL["look_again"], _asked(tenant_id, correlation_ids, reason, AT_PROCESSOR))
+
+
+look_again_sync = sync_twin(look_again)
+
+
+async def _look_again(
+    tenant_id: int,
+    correlation_ids: Sequence[UUID],
+    reason: str,
+    statuses: Sequence[Status],
+    *,
+    cancel: bool = False,
+    capture: bool = False,
+) -> set[UUID]:
+    asked = _asked(tenant_id, correlation_ids, reason, statuses, cancel=cancel, capture=capture)
+    rows = await database.fetch(SQL["look_again"], asked)
+    await tell_looked(tenant_id, rows)
+    return {correlation_id for correlation_id, _ in rows}
+
+
+def _asked(
+    tenant_id: int,
+    correlation_ids: Sequence[UUID],
+    reason: str,
+    statuses: Sequence[Status],
+    *,
+    cancel: bool = False,
+    capture: bool = False,
+) -> dict[str, Any]:
+    return {
+        "tenant": tenant_id,
+        "correlations": list(correlation_ids),
+        "statuses": [status.value for status in statuses],
+        "reason": reason[:300],
+        "cancel": cancel,
+        "capture": capture,
+    }
+
+
+async def tell_looked(tenant_id: int, rows: Looked) -> None:
+    """Spread the news of payments that are looked at again."""
+    for correlation_id, sequence in rows:
+        if sequence is not None:
+            live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
+    if rows:
+        intake.wake()
+
+
+async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
+    """Cancel a payment that no worker has claimed, or have it canceled where it waits for an action; its status object.
+
+    A second cancel answers like the first. Raises UnknownPayment (404), NotCancelable (409): a worker was faster.
+    """
+    params = {"tenant": tenant_id, "correlation": correlation_id}
+    moved = await database.fetch(SQL["cancel"], params)
+    if not moved:
+        await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
+    found = await _status(tenant_id, correlation_id)
+    if moved:
+        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
+    elif found["status"] != CANCELED and not (await _purpose(params)).canceling:
+        raise NotCancelable(
+            f"it is {found['status']}; only a payment that is queued or requires action can be canceled"
+        )
+    return found
+
+
+async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
+    """Have an authorized payment captured by a worker; its status object.
+
+    A second capture answers like the first. Raises UnknownPayment (404), NotCapturable (409): it waits for no capture.
+    """
+    params = {"tenant": tenant_id, "correlation": correlation_id}
+    purpose = await _purpose(params)
+    if purpose.waits_for == "capture" and not purpose.canceling:
+        await _look_again(tenant_id, [correlation_id], "The sender captures it", [REQUIRES_ACTION], capture=True)
+    found = await _status(tenant_id, correlation_id)
+    if not (await _purpose(params)).capturing:
+        raise NotCapturable(f"it is {found['status']}")
+    return found
+
+
+class _Purpose(NamedTuple):
+    """Requests that the sender made for a payment, beside its status."""
+
+    canceling: bool = False  # a cancellation was requested while it waited at its processor
+    capturing: bool = False
+    waits_for: str = ""  # the type of the action that it requires
+
+
+async def _purpose(params: dict[str, Any]) -> _Purpose:
+    rows = await database.fetch(SQL["purpose"], params)
+    return _Purpose(*rows[0]) if rows else _Purpose()
+
+
+async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
+    found = await queries.status_of(tenant_id, correlation_id)
+    if found is None:
+        raise intake.missing(tenant_id, correlation_id)
+    return found
+
+
+cancel_sync = sync_twin(cancel)
