@@ -34,7 +34,7 @@ bench: $(VENV)/.test
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(SETTINGS) $(VENV)/bin/mypy manage.py registry queueing payments
+	$(SETTINGS) $(VENV)/bin/mypy manage.py registry queueing payments sandbox
 	git ls-files '*.html' | xargs -r $(VENV)/bin/djade --check --target-version 6.1
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	$(PYTHON) -m pytest -q tests/test_structure.py

@@ -39,7 +39,7 @@ NOT_RUN = {
     f"{MANAGE}spill replay ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
     f"{MANAGE}spill drop ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
     f"{MANAGE}webhook test": "calls a receiver: tests/payments/test_webhook_testkit.py runs it",
-    ".venv/bin/python -m payments.stripe_sandbox": "serves until it is stopped: tests/payments/stripe runs it",
+    ".venv/bin/python -m sandbox": "serves until it is stopped: tests/payments/stripe runs it",
     ".venv/bin/python -m tests.chaos": "takes half an hour",
     f"{MANAGE}reconcile run shop --processor stripe": "asks Stripe: tests/payments/test_reconcile_stripe.py runs it",
     ".venv/bin/pip install": "changes the environment",
@@ -293,7 +293,7 @@ async def bash(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("program", ["tests.chaos", "payments.stripe_sandbox", "bench"])
+@pytest.mark.parametrize("program", ["tests.chaos", "sandbox", "bench"])
 def test_a_program_that_takes_too_long_for_a_test_can_be_started(program: str):
     done = subprocess.run(
         [sys.executable, "-m", program, "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=60

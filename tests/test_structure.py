@@ -82,6 +82,13 @@ def test_no_product_module_imports_tests_or_benchmarks():
     assert found == []
 
 
+def test_the_sandbox_imports_nothing_of_the_service():
+    """It runs beside the service as Stripe would."""
+    ours = {*ROOMS, "tests", "bench"}
+
+    assert [(p, n) for p, t in sources("sandbox").items() for n in imports(t) if n.split(".")[0] in ours] == []
+
+
 def test_no_modules_import_each_other_in_a_circle():
     """By what is imported when a module is loaded; an import inside a function comes later and closes no circle."""
     modules = {

@@ -20,12 +20,12 @@ from django_async_backend.db.transaction import async_atomic
 from payments.errors import PaymentError
 from payments.models import Processor, WebhookEndpoint
 from payments.routing import accounts
-from payments.stripe_sandbox import home
-from payments.stripe_sandbox.shop import HOOK
 from payments.webhooks import outbound
 from registry.errors import Problem
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, keys
+from sandbox import home
+from sandbox.shop import HOOK
 
 log = logging.getLogger(__name__)
 

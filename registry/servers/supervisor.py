@@ -108,7 +108,8 @@ def stripe(plan: Plan) -> Part:
     """What plays Stripe for the demo, and tells the demo's account of what happens there."""
     told = f"{plan.local_address}/webhooks/stripe/demo.stripe"
     home = str(plan.data / "stripe")
-    return Part("stripe", (sys.executable, "-m", "payments.stripe_sandbox", "--home", home, "--webhook", told))
+    limits = ("--http", "registry.edge.protocol:BoundedProtocol")
+    return Part("stripe", (sys.executable, "-m", "sandbox", "--home", home, "--webhook", told, *limits))
 
 
 def parts(plan: Plan, listener: socket.socket) -> list[Part]:

@@ -5,14 +5,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from payments.stripe_sandbox import disputes, refunds, subscriptions
-from payments.stripe_sandbox.app import Sandbox
-from payments.stripe_sandbox.confirming import authenticate
-from payments.stripe_sandbox.faults import Fault, Trouble
-from payments.stripe_sandbox.server import listen, serving
-from payments.stripe_sandbox.state import Thing
-from payments.stripe_sandbox.webhooks import Delivery, Listener
-from payments.stripe_sandbox.wire import Received
+from registry.edge.protocol import BoundedProtocol
+from sandbox import disputes, refunds, subscriptions
+from sandbox.app import Sandbox
+from sandbox.confirming import authenticate
+from sandbox.faults import Fault, Trouble
+from sandbox.server import listen, serving
+from sandbox.state import Thing
+from sandbox.webhooks import Delivery, Listener
+from sandbox.wire import Received
 
 SECRET_KEY = "sk_test_bed"
 WEBHOOK_SECRET = "whsec_bed"
@@ -31,7 +32,7 @@ class SandboxStripe:
     # -- Trouble --
 
     def fails(self, trouble: str, *, on: str = "*", times: int | None = None, **more: Any) -> Fault:
-        """See payments.stripe_sandbox.faults; `on` is a pattern as "POST /v1/refunds*"."""
+        """See sandbox.faults; `on` is a pattern as "POST /v1/refunds*"."""
         return self.sandbox.faults.add(Fault(trouble=Trouble(trouble), on=on, times=times, **more))
 
     def recovers(self) -> None:
@@ -101,5 +102,5 @@ async def sandbox_stripe(*, data: Path | None = None) -> AsyncIterator[SandboxSt
     """On a free port, in this loop; `data` is a file that the account survives in."""
     sandbox = Sandbox(secret_key=SECRET_KEY, data=data)
     sandbox.webhooks.waits = (0.05, 0.1, 0.2, 0.5, 1.0)
-    async with serving(sandbox, listen()) as url:
+    async with serving(sandbox, listen(), protocol=BoundedProtocol) as url:
         yield SandboxStripe(sandbox, url)

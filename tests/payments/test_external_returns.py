@@ -14,9 +14,9 @@ from payments.inbound.receive import Arrival, read_head, receive
 from payments.inbound.work import MAX_TRIES, Inbound
 from payments.models import Difference, Payment, Processor
 from payments.reconciliation import comparison, operate
-from payments.stripe_sandbox.webhooks import payload
 from registry.data import database
 from registry.models import Tenant
+from sandbox.webhooks import payload
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import at_work
 from tests.factories import in_thread, make_stripe

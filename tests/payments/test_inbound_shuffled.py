@@ -18,10 +18,10 @@ from payments.inbound.receive import Arrival, read_head, receive
 from payments.inbound.work import Inbound
 from payments.models import Processor, WebhookEndpoint
 from payments.states import OPEN
-from payments.stripe_sandbox.webhooks import payload
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant
+from sandbox.webhooks import payload
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_stripe

@@ -144,7 +144,7 @@ async def test_the_portal_pays_what_is_open_with_another_card(client, http, stri
 
 
 async def test_a_destination_charge_leaves_the_share_of_the_connected_account_there(client, stripe: SandboxStripe):
-    from payments.stripe_sandbox.connect import balance_of
+    from sandbox.connect import balance_of
 
     account = await client.accounts.create_async({"type": "express", "country": "BR"})
 

@@ -19,10 +19,10 @@ from payments.models import Payment, Processor, WebhookEndpoint
 from payments.processors import base
 from payments.routing import accounts
 from payments.routing.routing import Endpoint, choose
-from payments.stripe_sandbox import home
-from payments.stripe_sandbox.server import listen
 from registry.data import database
 from registry.models import Tenant
+from sandbox import home
+from sandbox.server import listen
 from tests.factories import in_thread, make_processor, make_stripe
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ def start(data: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "payments.stripe_sandbox", "--home", str(data / "stripe"), *arguments]
+        command = [sys.executable, "-m", "sandbox", "--home", str(data / "stripe"), *arguments]
         program = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         started.append(program)
         assert program.stderr and "Stripe is played at" in program.stderr.readline()

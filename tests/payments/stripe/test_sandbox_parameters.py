@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import stripe as library
 
-from payments.stripe_sandbox import app
-from payments.stripe_sandbox.endpoints import ENDPOINTS
-from payments.stripe_sandbox.forms import Many
+from sandbox import app
+from sandbox.endpoints import ENDPOINTS
+from sandbox.forms import Many
 
 PARAMS = Path(library.__file__).parent / "params"
 NAMES = {  # where the library's file is not named after the path
@@ -122,6 +122,6 @@ def test_every_request_with_parameters_is_compared():
 
 
 def test_the_sandbox_speaks_the_version_that_the_library_asks_for():
-    from payments.stripe_sandbox.state import API_VERSION
+    from sandbox.state import API_VERSION
 
     assert importlib.import_module("stripe._api_version")._ApiVersion.CURRENT == API_VERSION

@@ -6,20 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from payments.stripe_sandbox.app import Sandbox
-from registry.edge.protocol import BoundedProtocol
+from sandbox.app import Sandbox
 
 STOP_TIMEOUT = 1.0  # seconds that requests under way have left
 
 
-class _CanHangUp(BoundedProtocol):
-    """Lets the application end a connection without an answer, which ASGI has no word for."""
+def _with_hang_up(protocol: type[HttpToolsProtocol]) -> type[HttpToolsProtocol]:
+    """The protocol, extended so that the application can end a connection without an answer: ASGI has no message for it."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["sandbox.hang_up"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+    class CanHangUp(protocol):  # type: ignore[valid-type, misc]
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.scope["sandbox.hang_up"] = self.transport.abort
+
+    return CanHangUp
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -28,15 +31,17 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(sandbox: Sandbox, listener: socket.socket) -> AsyncIterator[str]:
-    """The sandbox's address, for as long as the block runs, in this loop."""
+async def serving(
+    sandbox: Sandbox, listener: socket.socket, *, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
+) -> AsyncIterator[str]:
+    """The sandbox's address, for as long as the block runs, in this loop. `protocol` may limit heads and bodies further."""
     config = uvicorn.Config(sandbox, ws="none", lifespan="off", proxy_headers=False, log_config=None, access_log=False)  # type: ignore[arg-type]
     config.load()
-    state = ServerState()
+    state, served = ServerState(), _with_hang_up(protocol)
     sandbox.state.url = "http://{}:{}".format(*listener.getsockname()[:2])
     async with sandbox:
         server = await asyncio.get_running_loop().create_server(
-            lambda: _CanHangUp(config=config, server_state=state, app_state={}), sock=listener
+            lambda: served(config=config, server_state=state, app_state={}), sock=listener
         )
         try:
             yield sandbox.state.url

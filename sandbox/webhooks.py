@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 import msgspec
 
-from payments.stripe_sandbox.state import State, Thing, public
+from sandbox.state import State, Thing, public
 
 TIMEOUT = 10.0  # seconds for one delivery
 WAITS = (1.0, 5.0, 30.0, 300.0, 1800.0, 7200.0)  # seconds between tries; after the last the event stays undelivered

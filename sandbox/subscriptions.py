@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from payments.stripe_sandbox import catalog, customers, invoices
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import declined, invalid
-from payments.stripe_sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, UNSETTABLE, Many, OneOf, require
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, with_metadata
+from sandbox import catalog, customers, invoices
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import declined, invalid
+from sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, UNSETTABLE, Many, OneOf, require
+from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 DAY = 86_400
 OVER = ("canceled", "incomplete_expired")

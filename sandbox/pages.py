@@ -8,15 +8,15 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from payments.stripe_sandbox import confirming, customers
-from payments.stripe_sandbox.cards import CARDS
-from payments.stripe_sandbox.errors import StripeError, invalid
-from payments.stripe_sandbox.html import card_button, form, money, page, redirect, web_address
-from payments.stripe_sandbox.state import Thing
-from payments.stripe_sandbox.wire import Answer, Request
+from sandbox import confirming, customers
+from sandbox.cards import CARDS
+from sandbox.errors import StripeError, invalid
+from sandbox.html import card_button, form, money, page, redirect, web_address
+from sandbox.state import Thing
+from sandbox.wire import Answer, Request
 
 if TYPE_CHECKING:
-    from payments.stripe_sandbox.app import Sandbox
+    from sandbox.app import Sandbox
 
 OFFERED = (
     "pm_card_visa",

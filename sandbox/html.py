@@ -5,10 +5,10 @@ import hashlib
 from html import escape
 from urllib.parse import quote, urlsplit
 
-from payments.stripe_sandbox.cards import CARDS
-from payments.stripe_sandbox.errors import invalid
-from payments.stripe_sandbox.state import Thing
-from payments.stripe_sandbox.wire import Answer, Request
+from sandbox.cards import CARDS
+from sandbox.errors import invalid
+from sandbox.state import Thing
+from sandbox.wire import Answer, Request
 
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from payments.stripe_sandbox import forms
-from payments.stripe_sandbox.errors import StripeError
-from payments.stripe_sandbox.state import State, Thing
+from sandbox import forms
+from sandbox.errors import StripeError
+from sandbox.state import State, Thing
 
 
 class Call(NamedTuple):

@@ -1,4 +1,4 @@
-"""`python -m payments.stripe_sandbox`: the sandbox in the foreground until SIGTERM or SIGINT."""
+"""`python -m sandbox`: the sandbox in the foreground until SIGTERM or SIGINT."""
 
 import argparse
 import asyncio
@@ -9,10 +9,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from payments.stripe_sandbox import home
-from payments.stripe_sandbox.app import Sandbox
-from payments.stripe_sandbox.server import listen, serving
-from payments.stripe_sandbox.webhooks import Listener
+from uvicorn.importer import import_from_string
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sandbox import home
+from sandbox.app import Sandbox
+from sandbox.server import listen, serving
+from sandbox.webhooks import Listener
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ class Plan:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m payments.stripe_sandbox", description="Plays Stripe over HTTP.")
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Plays Stripe over HTTP.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=12111, help="0 takes a free one")
     parser.add_argument("--data", type=Path, help="a file that keeps the account; without it, it is forgotten")
@@ -40,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--home", type=Path, help="a folder for account, keys and port, made if missing; instead of those"
     )
+    parser.add_argument("--http", default="", metavar="MODULE:CLASS", help="a protocol that limits what clients send")
     return parser.parse_args()
 
 
@@ -61,7 +65,7 @@ def plan(wanted: argparse.Namespace) -> Plan:
     return Plan(listener, home.journal(wanted.home), facts, wanted.webhook)
 
 
-async def run(plan: Plan) -> None:
+async def run(plan: Plan, protocol: type[HttpToolsProtocol]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -69,7 +73,7 @@ async def run(plan: Plan) -> None:
     sandbox = Sandbox(secret_key=facts.secret_key, publishable_key=facts.publishable_key, data=plan.data)
     sandbox.step_after = STEP_AFTER
     sandbox.webhooks.listeners += [Listener(url=url, secret=facts.webhook_secret) for url in plan.webhooks]
-    async with serving(sandbox, plan.listener) as url:
+    async with serving(sandbox, plan.listener, protocol=protocol) as url:
         log.info("Stripe is played at %s", url)
         sandbox.webhooks.send_undelivered()
         await stop.wait()
@@ -82,7 +86,7 @@ def main() -> None:
         made = plan(wanted)
     except OSError as error:
         sys.exit(f"cannot listen on {wanted.host}:{wanted.port}: {error}")
-    asyncio.run(run(made))
+    asyncio.run(run(made, import_from_string(wanted.http) if wanted.http else HttpToolsProtocol))
 
 
 if __name__ == "__main__":

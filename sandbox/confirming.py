@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from payments.stripe_sandbox import charges
-from payments.stripe_sandbox.cards import CARDS, Card
-from payments.stripe_sandbox.errors import StripeError, declined, invalid
-from payments.stripe_sandbox.state import State, Thing, public
+from sandbox import charges
+from sandbox.cards import CARDS, Card
+from sandbox.errors import StripeError, declined, invalid
+from sandbox.state import State, Thing, public
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 CANCELABLE = (*CONFIRMABLE, "requires_capture")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from payments.stripe_sandbox.cards import CARDS, Card
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import StripeError, declined
-from payments.stripe_sandbox.forms import METADATA, PAGE, SPAN, TEXT, UNSETTABLE
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, public, with_metadata
+from sandbox.cards import CARDS, Card
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import StripeError, declined
+from sandbox.forms import METADATA, PAGE, SPAN, TEXT, UNSETTABLE
+from sandbox.state import State, Thing, listing, new_id, public, with_metadata
 
 DAY = 24 * 3600
 

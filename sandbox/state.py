@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from payments.stripe_sandbox.errors import invalid, missing
-from payments.stripe_sandbox.journal import Journal
+from sandbox.errors import invalid, missing
+from sandbox.journal import Journal
 
 type Thing = dict[str, Any]
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.forms import FLAG, METADATA, PAGE, SPAN, TEXT, OneOf, require
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, with_metadata
+from sandbox.endpoints import Call, endpoint
+from sandbox.forms import FLAG, METADATA, PAGE, SPAN, TEXT, OneOf, require
+from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 CAPABILITIES = {name: {"requested": FLAG} for name in ("card_payments", "transfers")}
 ACCOUNT = {

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from payments.stripe_sandbox import charges
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import invalid
-from payments.stripe_sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, OneOf
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, with_metadata
+from sandbox import charges
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import invalid
+from sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, OneOf
+from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 REASONS = OneOf("duplicate", "fraudulent", "requested_by_customer")
 

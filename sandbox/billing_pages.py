@@ -4,15 +4,15 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from payments.stripe_sandbox import checkout, customers, subscriptions
-from payments.stripe_sandbox.cards import CARDS
-from payments.stripe_sandbox.errors import StripeError
-from payments.stripe_sandbox.html import card_button, form, page, redirect, web_address
-from payments.stripe_sandbox.state import State, Thing
-from payments.stripe_sandbox.wire import Answer, Request
+from sandbox import checkout, customers, subscriptions
+from sandbox.cards import CARDS
+from sandbox.errors import StripeError
+from sandbox.html import card_button, form, page, redirect, web_address
+from sandbox.state import State, Thing
+from sandbox.wire import Answer, Request
 
 if TYPE_CHECKING:
-    from payments.stripe_sandbox.app import Sandbox
+    from sandbox.app import Sandbox
 
 OFFERED = ("pm_card_visa", "pm_card_chargeDeclined", "pm_card_chargeCustomerFail")
 PLACES = {"checkout": "checkout.session", "portal": "billing_portal.session", "invoice": "invoice"}

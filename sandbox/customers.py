@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from payments.stripe_sandbox.cards import CARDS
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import StripeError, declined, invalid, missing
-from payments.stripe_sandbox.forms import METADATA, PAGE, SPAN, TEXT, UNSETTABLE, require
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, page, with_metadata
+from sandbox.cards import CARDS
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import StripeError, declined, invalid, missing
+from sandbox.forms import METADATA, PAGE, SPAN, TEXT, UNSETTABLE, require
+from sandbox.state import State, Thing, listing, new_id, page, with_metadata
 
 ADDRESS = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"), UNSETTABLE)
 CUSTOMER = {

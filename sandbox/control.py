@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from payments.stripe_sandbox import confirming, disputes, refunds, subscriptions
-from payments.stripe_sandbox.errors import StripeError, invalid
-from payments.stripe_sandbox.faults import Fault
-from payments.stripe_sandbox.state import public
-from payments.stripe_sandbox.webhooks import Listener
-from payments.stripe_sandbox.wire import Answer, Request, encode
+from sandbox import confirming, disputes, refunds, subscriptions
+from sandbox.errors import StripeError, invalid
+from sandbox.faults import Fault
+from sandbox.state import public
+from sandbox.webhooks import Listener
+from sandbox.wire import Answer, Request, encode
 
 if TYPE_CHECKING:
-    from payments.stripe_sandbox.app import Sandbox
+    from sandbox.app import Sandbox
 
 type Control = Callable[..., Awaitable[Any]]
 

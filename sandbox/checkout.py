@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from payments.stripe_sandbox import customers, subscriptions
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import StripeError, declined, invalid
-from payments.stripe_sandbox.forms import FLAG, INTEGER, METADATA, PAGE, TEXT, Many, OneOf, require
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, with_metadata
+from sandbox import customers, subscriptions
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import StripeError, declined, invalid
+from sandbox.forms import FLAG, INTEGER, METADATA, PAGE, TEXT, Many, OneOf, require
+from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 OPEN_FOR = 24 * 3600  # seconds
 SESSION = {

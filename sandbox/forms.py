@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from payments.stripe_sandbox.errors import StripeError, wrong_parameter
+from sandbox.errors import StripeError, wrong_parameter
 
 _PART = re.compile(r"\[([^\[\]]*)\]")
 MOST_FIELDS = 1000

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from payments.stripe_sandbox.errors import StripeError
+from sandbox.errors import StripeError
 
 type Message = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import invalid
-from payments.stripe_sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, UNSETTABLE, Many, OneOf, require
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, with_metadata
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import invalid
+from sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, UNSETTABLE, Many, OneOf, require
+from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 PRODUCT = {"active": FLAG, "description": UNSETTABLE, "metadata": METADATA, "name": TEXT}
 RECURRING = {"interval": OneOf("day", "week", "month", "year"), "interval_count": INTEGER, "trial_period_days": INTEGER}

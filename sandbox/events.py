@@ -2,10 +2,10 @@
 
 import fnmatch
 
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import invalid
-from payments.stripe_sandbox.forms import FLAG, PAGE, SPAN, TEXT, Many
-from payments.stripe_sandbox.state import Thing, listing
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import invalid
+from sandbox.forms import FLAG, PAGE, SPAN, TEXT, Many
+from sandbox.state import Thing, listing
 
 KEPT = 30 * 24 * 3600  # seconds; older events are not listed, as at Stripe
 

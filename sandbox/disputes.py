@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from payments.stripe_sandbox import charges
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import invalid
-from payments.stripe_sandbox.forms import FLAG, METADATA, PAGE, SPAN, TEXT, UNSETTABLE
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, with_metadata
+from sandbox import charges
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import invalid
+from sandbox.forms import FLAG, METADATA, PAGE, SPAN, TEXT, UNSETTABLE
+from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 FEE = 1500  # minor units that a dispute costs, won or lost
 DAYS_TO_ANSWER = 7

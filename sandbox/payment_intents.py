@@ -3,22 +3,11 @@
 import re
 from typing import Any
 
-from payments.stripe_sandbox import charges, confirming, customers
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import StripeError, invalid
-from payments.stripe_sandbox.forms import (
-    FLAG,
-    INTEGER,
-    METADATA,
-    PAGE,
-    SPAN,
-    TEXT,
-    UNSETTABLE,
-    Many,
-    OneOf,
-    require,
-)
-from payments.stripe_sandbox.state import State, Thing, listing, new_id, page, with_metadata
+from sandbox import charges, confirming, customers
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import StripeError, invalid
+from sandbox.forms import FLAG, INTEGER, METADATA, PAGE, SPAN, TEXT, UNSETTABLE, Many, OneOf, require
+from sandbox.state import State, Thing, listing, new_id, page, with_metadata
 
 LEAST, MOST = 50, 99_999_999  # minor units
 SHIPPING = {

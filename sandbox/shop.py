@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from payments.stripe_sandbox.html import page
-from payments.stripe_sandbox.wire import Answer, Request
+from sandbox.html import page
+from sandbox.wire import Answer, Request
 
 PAGE, HOOK = "/sandbox/shop", "/sandbox/shop/hook"
 KEPT = 100  # messages

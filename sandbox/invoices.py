@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from payments.stripe_sandbox import charges, customers, payment_intents
-from payments.stripe_sandbox.cards import CARDS
-from payments.stripe_sandbox.endpoints import Call, endpoint
-from payments.stripe_sandbox.errors import StripeError, declined, invalid
-from payments.stripe_sandbox.forms import FLAG, PAGE, SPAN, TEXT, OneOf
-from payments.stripe_sandbox.state import State, Thing, listing, new_id
+from sandbox import charges, customers, payment_intents
+from sandbox.cards import CARDS
+from sandbox.endpoints import Call, endpoint
+from sandbox.errors import StripeError, declined, invalid
+from sandbox.forms import FLAG, PAGE, SPAN, TEXT, OneOf
+from sandbox.state import State, Thing, listing, new_id
 
 RETRIES = (3 * 86_400, 5 * 86_400, 7 * 86_400)  # seconds between tries, as a dashboard might be set
 
@@ -163,7 +163,7 @@ def list_all(call: Call) -> Thing:
 @endpoint("POST", "/v1/invoices/{}/pay", {"payment_method": TEXT, "off_session": FLAG, "paid_out_of_band": FLAG})
 def pay_now(call: Call, name: str) -> Thing:
     """What its payment means for the subscription is told by subscriptions.py."""
-    from payments.stripe_sandbox import subscriptions  # it stands above: it makes the invoices
+    from sandbox import subscriptions  # it stands above: it makes the invoices
 
     state, invoice = call.state, call.state.find("invoice", name)
     if invoice["status"] != "open":

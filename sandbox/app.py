@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from payments.stripe_sandbox import (
+from sandbox import (
     billing_pages,
     catalog,
     charges,
@@ -28,13 +28,13 @@ from payments.stripe_sandbox import (
     refunds,
     subscriptions,
 )
-from payments.stripe_sandbox.errors import StripeError
-from payments.stripe_sandbox.faults import Fault, Faults, Trouble
-from payments.stripe_sandbox.journal import Journal
-from payments.stripe_sandbox.shop import Shop
-from payments.stripe_sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, new_id, public
-from payments.stripe_sandbox.webhooks import Webhooks
-from payments.stripe_sandbox.wire import Answer, HangUp, Message, Receive, Received, Request, encode, read, refusal
+from sandbox.errors import StripeError
+from sandbox.faults import Fault, Faults, Trouble
+from sandbox.journal import Journal
+from sandbox.shop import Shop
+from sandbox.state import API_VERSION, KeptAnswer, State, Thing, expand, new_id, public
+from sandbox.webhooks import Webhooks
+from sandbox.wire import Answer, HangUp, Message, Receive, Received, Request, encode, read, refusal
 
 log = logging.getLogger(__name__)
 
