@@ -13,9 +13,9 @@ from django.utils.safestring import SafeString
 
 from payments.admin.lists import HotList
 from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from payments.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
-from payments.webhooks import outbound
-from payments.webhooks.readings import state_of
+from queueing.outbound import endpoints as outbound
+from queueing.outbound.queries import state_of
+from queueing.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
 from registry.admin import BELONGINGS, Belonging, rows_by_tenant
 from registry.operators.confirm import Done, Order, guarded, moves
 from registry.operators.lists import OneTenantFilter, TenantFilter, exact, link_to, pill, since

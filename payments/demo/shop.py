@@ -20,7 +20,7 @@ from django_async_backend.db.transaction import async_atomic
 from payments.errors import PaymentError
 from payments.models import Processor, WebhookEndpoint
 from payments.routing import accounts
-from payments.webhooks import outbound
+from queueing.outbound import endpoints as outbound
 from registry.errors import Problem
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, keys

@@ -8,7 +8,7 @@ from payments.billing.login import Login
 from payments.billing.pages import urls
 from payments.pages import payer, payments
 from payments.refunds import pages as refund_pages
-from payments.webhooks import page_urls as webhook_urls
+from queueing.outbound import page_urls as webhook_urls
 
 urlpatterns = [
     path("", payments.dashboard, name="dashboard"),

@@ -12,8 +12,8 @@ from payments.inbound import (  # noqa: F401 - the handlers of payments' events
 from payments.inbound.work import Inbound
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
-from payments.webhooks import outbound
-from payments.webhooks.delivery import Deliveries
+from queueing.outbound import endpoints as outbound
+from queueing.outbound.work import Deliveries
 from queueing.work import entry
 from registry import telemetry
 from registry.data import chores

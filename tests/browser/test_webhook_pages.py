@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.states import SUCCEEDED
-from payments.webhooks.testkit import CHECKS
+from queueing.outbound.testkit import CHECKS
 from registry.data import database
 from registry.models import AuditEntry
 from tests.bed.receiver import Receiver

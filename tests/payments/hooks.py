@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from payments.models import Payment, WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from payments.webhooks import fanout, outbound
-from payments.webhooks.delivery import Deliveries
+from queueing.outbound import endpoints as outbound
+from queueing.outbound import fanout
+from queueing.outbound.work import Deliveries
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.http.ssrf import Outside

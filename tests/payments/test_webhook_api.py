@@ -108,7 +108,7 @@ async def test_a_live_tenant_is_only_called_over_https(server):
 
 
 async def test_a_tenant_has_a_limited_number_of_endpoints(admin, tenant, monkeypatch):
-    monkeypatch.setattr("payments.webhooks.outbound.ENDPOINTS_AT_MOST", 2)
+    monkeypatch.setattr("queueing.outbound.endpoints.ENDPOINTS_AT_MOST", 2)
     for _ in range(2):
         await called(admin, "POST", "/webhook-endpoints", 201, url=NOWHERE)
 
@@ -193,7 +193,7 @@ async def test_for_a_day_both_secrets_sign(admin, tenant):
 
 
 async def test_after_a_day_only_the_new_one_signs():
-    from payments.webhooks.signing import Secrets
+    from queueing.outbound.signing import Secrets
 
     now = datetime.now(UTC)
     secrets = Secrets.fresh().rotated(now)
@@ -293,7 +293,7 @@ async def test_a_span_of_time_is_replayed_only_what_was_given_up_unless_asked(ad
 
 
 async def test_a_month_old_delivery_goes_with_its_log_and_nothing_that_waits(tenant):
-    from payments.webhooks import outbound
+    from queueing.outbound import endpoints as outbound
 
     async with Receiver() as receiver:
         hook = await endpoint(tenant, receiver.url)

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from payments.webhooks import delivery as delivering_module
-from payments.webhooks import fanout
-from payments.webhooks.delivery import Deliveries
 from queueing.models import Worker
+from queueing.outbound import fanout
+from queueing.outbound import work as delivering_module
+from queueing.outbound.work import Deliveries
 from registry.data import database
 from registry.http.ssrf import Outside
 from tests.bed.receiver import Receiver
@@ -149,7 +149,7 @@ async def waits_for_a_lock(_name: str) -> bool:
 
 async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receiver):
 
-    from payments.webhooks import outbound
+    from queueing.outbound import endpoints as outbound
 
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)

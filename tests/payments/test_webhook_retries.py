@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.webhooks.event_types import TYPES, read_filters, wants
-from payments.webhooks.lanes import FIRST, MOST, SLOW_MOST, SLOW_ROOM, Lanes
-from payments.webhooks.retries import JITTER, REST_AT_MOST, SCHEDULE, retry_after, wait_before
+from queueing.outbound.concurrency import FIRST, MOST, SLOW_MOST, SLOW_ROOM, Lanes
+from queueing.outbound.event_types import TYPES, read_filters, wants
+from queueing.outbound.retries import JITTER, REST_AT_MOST, SCHEDULE, retry_after, wait_before
 from registry.errors import Invalid
 
 TRIES = st.integers(min_value=1, max_value=len(SCHEDULE) - 1)
@@ -112,7 +112,7 @@ def clock(monkeypatch):
             return self.now
 
     found = Clock()
-    monkeypatch.setattr("payments.webhooks.lanes.time", found)
+    monkeypatch.setattr("queueing.outbound.concurrency.time", found)
     return found
 
 

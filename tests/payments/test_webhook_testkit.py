@@ -7,8 +7,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from payments.webhooks import testkit
-from payments.webhooks.signing import new_secret
+from queueing.outbound import testkit
+from queueing.outbound.signing import new_secret
 from registry.http.client import BadAddress
 from tests.bed.receiver import Receiver
 from tests.bed.wire import Reset, response

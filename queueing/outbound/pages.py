@@ -11,10 +11,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import outbound, outbound_actions, readings, testkit
-from payments.webhooks.event_types import TYPES
-from payments.webhooks.signing import Secrets, new_secret
 from queueing.console.operate import asked
+from queueing.outbound import endpoints as outbound
+from queueing.outbound import operate as outbound_actions
+from queueing.outbound import queries as readings
+from queueing.outbound import testkit
+from queueing.outbound.event_types import TYPES
+from queueing.outbound.signing import Secrets, new_secret
 from queueing.templatetags.queues import address
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -56,7 +59,7 @@ async def _endpoints(request: PageRequest, visitor: Visitor, *, status: int = 20
         "form": {"events": "*"},
         **more,
     }
-    return render(request, "payments/webhooks/endpoints.html", context, status=status)
+    return render(request, "queueing/webhooks/endpoints.html", context, status=status)
 
 
 async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
@@ -115,7 +118,7 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
         "statuses": WebhookDelivery.Status.choices,
         "types": TYPES,
     }
-    return render(request, "payments/webhooks/endpoint.html", context)
+    return render(request, "queueing/webhooks/endpoint.html", context)
 
 
 def _signed_with(endpoint: WebhookEndpoint) -> str:
@@ -167,7 +170,7 @@ async def delivery(request: PageRequest, number: int) -> HttpResponse:
         "tries": [{"try": one, "headers": readings.request_headers(found, one)} for one in made],
         "closed": found.closed in ("delivered", "dead"),
     }
-    return render(request, "payments/webhooks/delivery.html", context)
+    return render(request, "queueing/webhooks/delivery.html", context)
 
 
 def _pretty(body: str) -> str:
@@ -194,7 +197,7 @@ async def kit(request: PageRequest) -> HttpResponse:
         except Invalid as error:
             context["errors"] = {fault["field"]: fault["message"] for fault in error.errors}
             status = 422
-    return render(request, "payments/webhooks/kit.html", context, status=status)
+    return render(request, "queueing/webhooks/kit.html", context, status=status)
 
 
 async def _tried(visitor: Visitor, mine: list[WebhookEndpoint], form: dict[str, str]) -> dict[str, Any]:

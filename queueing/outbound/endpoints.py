@@ -15,9 +15,9 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.errors import NotReplayable, TooManyEndpoints, UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import fanout
-from payments.webhooks.event_types import DISABLED, TEST, read_filters
-from payments.webhooks.signing import Secrets
+from queueing.outbound import fanout
+from queueing.outbound.event_types import DISABLED, TEST, read_filters
+from queueing.outbound.signing import Secrets
 from registry.data import database
 from registry.data.loop import sync_twin
 from registry.edge.cards import CARD, holds_card

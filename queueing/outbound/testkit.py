@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from payments.webhooks import signing
-from payments.webhooks.delivery import HEADERS, READ_MOST
-from payments.webhooks.fanout import message_body, new_message_id
-from payments.webhooks.signing import new_secret
+from queueing.outbound import signing
+from queueing.outbound.fanout import message_body, new_message_id
+from queueing.outbound.signing import new_secret
+from queueing.outbound.work import HEADERS, READ_MOST
 from registry.edge.api import iso
 from registry.http.client import Answer, Client, HttpError
 from registry.http.ssrf import Outside, parted

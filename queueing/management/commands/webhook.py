@@ -7,9 +7,9 @@ from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from payments.webhooks import testkit
-from payments.webhooks.signing import new_secret
-from payments.webhooks.testkit import CHECKS, Result
+from queueing.outbound import testkit
+from queueing.outbound.signing import new_secret
+from queueing.outbound.testkit import CHECKS, Result
 from registry.errors import Invalid
 from registry.http.client import BadAddress
 from registry.http.ssrf import checked

@@ -15,7 +15,7 @@ import msgspec
 
 from payments.books.events import status_body
 from payments.money import decimal_text
-from payments.webhooks.event_types import wants
+from queueing.outbound.event_types import wants
 from registry.data import database
 from registry.data.arrays import Bigints, Texts, Uuids
 from registry.edge.api import ENCODER, iso

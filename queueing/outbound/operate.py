@@ -5,9 +5,9 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 
 from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import outbound
 from queueing.console.confirm import Order, guarded
 from queueing.console.operate import asked
+from queueing.outbound import endpoints as outbound
 from queueing.templatetags.queues import address
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor

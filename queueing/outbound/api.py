@@ -13,7 +13,8 @@ from payments.api.openapi import PAGE, described
 from payments.api.payments import moment, whole, word
 from payments.errors import UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import outbound, readings
+from queueing.outbound import endpoints as outbound
+from queueing.outbound import queries as readings
 from registry.edge import parameters
 from registry.edge.api import api, json_response, read
 from registry.errors import Invalid

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from payments.webhooks import fanout, outbound, signing
-from payments.webhooks.lanes import FIRST, MOST, Lanes
-from payments.webhooks.retries import GONE, REST_AT_MOST, retry_after, wait_before
-from payments.webhooks.signing import Secrets
+from queueing.outbound import endpoints as outbound
+from queueing.outbound import fanout, signing
+from queueing.outbound.concurrency import FIRST, MOST, Lanes
+from queueing.outbound.retries import GONE, REST_AT_MOST, retry_after, wait_before
+from queueing.outbound.signing import Secrets
 from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database

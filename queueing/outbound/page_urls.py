@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from payments.webhooks import outbound_pages
+from queueing.outbound import pages as outbound_pages
 
 urlpatterns = [
     path("webhooks", outbound_pages.endpoints, name="webhooks"),
