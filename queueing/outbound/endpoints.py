@@ -1,25 +1,21 @@
-"""A tenant's webhook endpoints: make, change, switch, replay, test. Where nothing else is said, callers record who did it and why."""
+"""A tenant's webhook endpoints: create, change, enable, rotate the secret, delete. Callers write the audit entry unless a docstring says otherwise."""
 
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from django.db import DEFAULT_DB_ALIAS
 from django.db.models.functions import Now
-from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
-from payments.errors import NotReplayable, TooManyEndpoints, UnknownDelivery, UnknownWebhookEndpoint
-from payments.models import WebhookDelivery, WebhookEndpoint
-from queueing.outbound import fanout
-from queueing.outbound.event_types import DISABLED, TEST, read_filters
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import deliveries, queries, sources
+from queueing.outbound.errors import TooManyEndpoints, UnknownWebhookEndpoint
+from queueing.outbound.event_types import DISABLED, read_filters
 from queueing.outbound.signing import Secrets
 from registry.data import database
-from registry.data.loop import sync_twin
 from registry.edge.cards import CARD, holds_card
 from registry.errors import Invalid
 from registry.http.ssrf import checked
@@ -29,12 +25,8 @@ from registry.tenants import audit
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
-ENDPOINTS_AT_MOST = 100  # of a tenant: each event is written once for each that wants it
+ENDPOINTS_AT_MOST = 100  # of a tenant: each event is written once per endpoint that subscribes to it
 LONGEST_DESCRIPTION = 200  # characters
-REPLAYED_AT_MOST = 10_000  # deliveries by one call; whoever wants more asks again
-KEPT_DAYS = 30  # days that deliveries and their log are kept after they were closed
-TRIMMED = 5_000  # deliveries removed by one statement
-TRIMMED_OF_EACH = 500  # of one endpoint
 WORKER = "webhooks"  # the actor in the audit trail where no person acts
 
 GONE = "It answered 410: it wants nothing any more."
@@ -43,19 +35,8 @@ TURNED_OFF = "Switched off by hand."
 
 
 def place(uuid: UUID) -> str:
-    """What an endpoint's secrets are sealed for."""
+    """The context that an endpoint's secrets are encrypted with (AES-GCM associated data)."""
     return f"webhook endpoint {uuid}"
-
-
-# -- Endpoints -----------------------------------------------------------------------------------------------
-
-
-async def endpoint_of(tenant_id: int, uuid: UUID) -> WebhookEndpoint:
-    """Raises UnknownWebhookEndpoint (404)."""
-    found = await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).afirst()
-    if found is None:
-        raise UnknownWebhookEndpoint
-    return found
 
 
 async def create(
@@ -69,8 +50,9 @@ async def create(
     ordered: bool = False,
     enabled: bool = True,
 ) -> tuple[WebhookEndpoint, str]:
-    """A new endpoint, told of what happens from now on, and its secret, which is shown once. Recorded here: the address is
-    looked up first, and no transaction waits for that.
+    """Create an endpoint for events from now on; returns it with its secret, which is shown once.
+
+    Writes the audit entry itself: the address is resolved first, and no transaction waits for that.
 
     Raises Invalid (422) naming the field, TooManyEndpoints (409).
     """
@@ -78,8 +60,9 @@ async def create(
     check_description(description)
     await checked(url, tls_only=mode == Tenant.Mode.LIVE)
     uuid, secrets = uuid4(), Secrets.fresh()
+    positions = await sources.latest(tenant_id)
     async with async_atomic():
-        made = await _run(
+        made = await deliveries.run(
             "create",
             {
                 "tenant": tenant_id,
@@ -89,6 +72,7 @@ async def create(
                 "events": msgspec.json.encode(filters).decode(),
                 "ordered": ordered,
                 "enabled": enabled,
+                "positions": msgspec.json.encode(positions).decode(),
                 "secrets": secrets.sealed(place=place(uuid)),
                 "most": ENDPOINTS_AT_MOST,
             },
@@ -96,15 +80,15 @@ async def create(
         if not made:
             raise TooManyEndpoints
         await _record(tenant_id, actor, "endpoint.add", uuid, url=url)
-    return await endpoint_of(tenant_id, uuid), secrets.newest
+    return await queries.endpoint_of(tenant_id, uuid), secrets.newest
 
 
 async def change(*, tenant_id: int, mode: str, uuid: UUID, actor: str, **fields: Any) -> WebhookEndpoint:
-    """Set what is given of url, description, events, ordered and enabled, and record it.
+    """Set the given ones of url, description, events, ordered and enabled. Writes the audit entry itself.
 
     Raises Invalid (422), UnknownWebhookEndpoint (404).
     """
-    await endpoint_of(tenant_id, uuid)
+    await queries.endpoint_of(tenant_id, uuid)
     if "url" in fields:
         await checked(fields["url"], tls_only=mode == Tenant.Mode.LIVE)
     if "events" in fields:
@@ -113,7 +97,7 @@ async def change(*, tenant_id: int, mode: str, uuid: UUID, actor: str, **fields:
         check_description(fields["description"])
     plain = {name: value for name, value in fields.items() if name != "enabled"}
     if "url" in plain:
-        plain |= {"failing_since": None, "rest_until": None}  # that was another address
+        plain |= {"failing_since": None, "rest_until": None}  # they were about the former address
     async with async_atomic():
         if plain:
             await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).aupdate(**plain, changed_at=Now())
@@ -121,11 +105,11 @@ async def change(*, tenant_id: int, mode: str, uuid: UUID, actor: str, **fields:
             await switch(tenant_id=tenant_id, uuid=uuid, enabled=fields["enabled"])
         if fields:
             await _record(tenant_id, actor, "endpoint.change", uuid, **fields)
-    return await endpoint_of(tenant_id, uuid)
+    return await queries.endpoint_of(tenant_id, uuid)
 
 
 async def switch(*, tenant_id: int, uuid: UUID, enabled: bool, reason: str = TURNED_OFF) -> bool:
-    """On or off; False when it was so before. Switched on again it goes on where it stopped: nothing is left out."""
+    """Enable or disable; False if it was so before. An endpoint that is enabled again goes on at its position: no event is lost."""
     fields: dict[str, Any] = {"disabled_reason": reason}
     if enabled:
         fields = {"disabled_reason": "", "failing_since": None, "rest_until": None}
@@ -134,7 +118,7 @@ async def switch(*, tenant_id: int, uuid: UUID, enabled: bool, reason: str = TUR
 
 
 async def rotate(*, tenant_id: int, uuid: UUID) -> str:
-    """A new secret, shown once. The one before signs beside it for 24 hours."""
+    """Replace the secret; returns the new one, which is shown once. The former one signs too for 24 hours."""
     async with async_atomic():
         mine = WebhookEndpoint.async_objects.of(tenant_id).select_for_update().filter(uuid=uuid)
         endpoint = await mine.afirst()
@@ -147,7 +131,7 @@ async def rotate(*, tenant_id: int, uuid: UUID) -> str:
 
 
 async def delete(*, tenant_id: int, uuid: UUID) -> bool:
-    """Gone at once for everybody; a chore removes its deliveries. False when there is none."""
+    """Mark as deleted; a periodic task removes its deliveries. False if there is no such endpoint."""
     mine = WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid)
     return bool(await mine.aupdate(deleted_at=Now(), enabled=False, changed_at=Now()))
 
@@ -166,7 +150,7 @@ def check_description(text: str) -> None:
 
 
 async def switch_off(tenant_id: int, endpoint_id: int, *, reason: str) -> bool:
-    """What a worker does with an endpoint that wants nothing more or takes nothing: off, and told wherever somebody looks."""
+    """Disable an endpoint that answered 410 or has failed for days: audit entry, note in its log, warning in the service's log."""
     async with database.own_connection(), async_atomic():
         mine = WebhookEndpoint.async_objects.of(tenant_id).filter(id=endpoint_id, enabled=True)
         if not await mine.aupdate(enabled=False, disabled_reason=reason[:300], changed_at=Now()):
@@ -185,147 +169,6 @@ def _name(endpoint: WebhookEndpoint) -> str:
 
 
 async def _note(endpoint: WebhookEndpoint, type: str, data: dict[str, Any]) -> int:
-    return await _insert(endpoint, type, data, status=WebhookDelivery.Status.NOTED, error=data.get("reason", ""))
-
-
-# -- Deliveries ------------------------------------------------------------------------------------------------
-
-
-async def send_test(*, tenant_id: int, uuid: UUID) -> int:
-    """A message of type endpoint.test for this endpoint alone, before all others; its delivery's id."""
-    endpoint = await endpoint_of(tenant_id, uuid)
-    if not endpoint.enabled:
-        raise NotReplayable("The endpoint is switched off.")
-    return await _insert(endpoint, TEST, {"endpoint": str(uuid), "message": "A test: nothing has happened."})
-
-
-async def _insert(
-    endpoint: WebhookEndpoint,
-    type: str,
-    data: dict[str, Any],
-    *,
-    status: str = WebhookDelivery.Status.PENDING,
-    error: str = "",
-) -> int:
-    [[id]] = await _run(
-        "insert",
-        {
-            "tenant": endpoint.tenant_id,
-            "endpoint": endpoint.pk,
-            "message": fanout.new_message_id(),
-            "type": type,
-            "body": fanout.message_body(type, datetime.now(UTC), data),
-            "status": str(status),
-            "error": error[:300],
-        },
+    return await deliveries.insert(
+        endpoint, type, data, status=WebhookDelivery.Status.NOTED, error=data.get("reason", "")
     )
-    await _run("wake", {})
-    return id
-
-
-async def replay(*, tenant_id: int, delivery_id: int) -> None:
-    """Deliver once more, under the same webhook-id. Raises UnknownDelivery (404), NotReplayable (409)."""
-    delivery = await WebhookDelivery.async_objects.filter(tenant_id=tenant_id, id=delivery_id).afirst()
-    if delivery is None:
-        raise UnknownDelivery
-    endpoint = await WebhookEndpoint.async_objects.of(tenant_id).filter(id=delivery.endpoint_id).afirst()
-    if endpoint is None:
-        raise UnknownDelivery
-    if not endpoint.enabled or not await replay_of(endpoint, ids=[delivery_id]):
-        raise NotReplayable
-
-
-async def replay_of(
-    endpoint: WebhookEndpoint,
-    *,
-    ids: Sequence[int] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    dead_only: bool = False,
-) -> int:
-    """Deliver again what is closed and fits, the oldest first; how many. At most REPLAYED_AT_MOST."""
-    done = await _run("replay", _selection(endpoint, ids, since, until, dead_only))
-    await _run("wake", {})
-    return len(done)
-
-
-async def replayable(
-    endpoint: WebhookEndpoint,
-    *,
-    ids: Sequence[int] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    dead_only: bool = False,
-) -> int:
-    """How many `replay_of` would deliver again."""
-    [[count]] = await _run("replayable", _selection(endpoint, ids, since, until, dead_only))
-    return count
-
-
-def _selection(
-    endpoint: WebhookEndpoint,
-    ids: Sequence[int] | None,
-    since: datetime | None,
-    until: datetime | None,
-    dead_only: bool,
-) -> dict[str, Any]:
-    return {
-        "tenant": endpoint.tenant_id,
-        "endpoint": endpoint.pk,
-        "ids": list(ids) if ids is not None else None,
-        "since": since,
-        "until": until,
-        "dead": dead_only,
-        "limit": REPLAYED_AT_MOST,
-    }
-
-
-async def replay_many(*, tenant_id: int, delivery_ids: Sequence[int]) -> int:
-    """Replay each that can be; how many were."""
-    done = 0
-    for delivery_id in delivery_ids:
-        try:
-            await replay(tenant_id=tenant_id, delivery_id=delivery_id)
-            done += 1
-        except (UnknownDelivery, NotReplayable):
-            continue
-    return done
-
-
-async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reason: str) -> int:
-    """Replay these, (tenant, delivery), for an operator: tenant by tenant, recorded; how many were."""
-    total = 0
-    for tenant_id in dict.fromkeys(tenant for tenant, _ in deliveries):
-        ids = [number for tenant, number in deliveries if tenant == tenant_id]
-        async with async_atomic():
-            if done := await replay_many(tenant_id=tenant_id, delivery_ids=ids):
-                total += done
-                await audit.record(
-                    actor=actor,
-                    action="delivery.replay",
-                    target="webhook deliveries",
-                    tenant_id=tenant_id,
-                    rows=done,
-                    reason=reason,
-                    detail={"ids": ids},
-                )
-    return total
-
-
-async def trim() -> int:
-    """Remove what was closed a month ago, and what is left of deleted endpoints; how many deliveries."""
-    gone, limits = 0, {"limit": TRIMMED, "each": TRIMMED_OF_EACH, "days": KEPT_DAYS}
-    while removed := len(await database.fetch(SQL["trim_deliveries"], limits, prepare=False)):
-        gone += removed
-    await database.fetch(SQL["trim_endpoints"])
-    return gone
-
-
-async def _run(name: str, parameters: dict[str, Any]) -> list[Any]:
-    """On the ORM's own connection, so that it is part of the transaction that a caller has open."""
-    async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        await cursor.execute(SQL[name], parameters)
-        return await cursor.fetchall() if cursor.description else []
-
-
-replay_for_sync = sync_twin(replay_for)

@@ -1,61 +1,33 @@
-"""From a tenant's stream of events to deliveries that are owed: who wants what, as which body. Sending is delivery.py's.
+"""Fan-out: from the numbered events of sources to deliveries, one per event and endpoint that subscribes to its type.
 
-Nothing is added to the paths that write events: every endpoint knows how far it has looked, and this loop looks on. The
-events' insertion as deliveries and the endpoint's new place are one transaction, so that an event is owed exactly once.
+The statements that write events do nothing for webhooks. Every endpoint keeps the number up to which it has read each source;
+this loop reads on from there. The deliveries and the endpoint's new position are one transaction, so an event becomes
+exactly one delivery per endpoint.
 """
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from typing import NamedTuple
 
 import msgspec
 
-from payments.books.events import status_body
-from payments.money import decimal_text
 from queueing.outbound.event_types import wants
+from queueing.outbound.messages import message_body, new_message_id
+from queueing.outbound.sources import SOURCES, Source, WebhookEvent
 from registry.data import database
 from registry.data.arrays import Bigints, Texts, Uuids
-from registry.edge.api import ENCODER, iso
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
 LOOK_EVERY = 0.1  # seconds between looks while there is nothing new
-GROUPS = 50  # groups of endpoints per round
-ROWS = 2000  # deliveries per transaction: larger ones would let the others wait
+GROUPS = 50  # groups of endpoints per round and source
+ROWS = 2000  # deliveries per transaction: larger ones would keep the other endpoints waiting
 SLICE = 500  # events per transaction at most
 
 
-class Event(NamedTuple):
-    """A row of the stream, in the order of the statement's columns."""
-
-    position: int
-    kind: str
-    correlation_id: UUID
-    status: str
-    amount: int
-    currency: str
-    processor: str | None
-    attempts: int
-    at: datetime
-    sequence: int
-    detail: str
-    refund: UUID | None
-    refund_amount: int | None
-    refund_reason: str | None
-    dispute: str | None
-    dispute_amount: int | None
-    dispute_reason: str | None
-
-    @property
-    def type(self) -> str:
-        return self.kind or f"payment.{self.status}"
-
-
-class Endpoint(NamedTuple):
-    """One that was locked."""
+class Subscriber(NamedTuple):
+    """An endpoint that this transaction has locked."""
 
     id: int
     events: list[str]
@@ -63,80 +35,57 @@ class Endpoint(NamedTuple):
 
 
 async def spread() -> None:
-    """One round: a slice of events for each group of endpoints that has not seen them."""
-    behind = await database.fetch(SQL["behind"], {"limit": GROUPS})
-    for tenant, after, ids in behind:
-        await database.guarded(lambda t=tenant, a=after, i=ids: _spread(t, a, i))  # type: ignore[misc]
-    if not behind:
+    """One round: a slice of events for each group of endpoints that has not read them yet."""
+    if not any([await _spread_source(source) for source in SOURCES.values()]):
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _spread(tenant: int, after: int, ids: list[int]) -> None:
+async def _spread_source(source: Source) -> bool:
+    """Whether there were unread events of this source."""
+    unread = await database.fetch(source.unread, {"limit": GROUPS})
+    for tenant, after, latest, ids in unread:
+        upto = min(latest, after + max(min(ROWS // len(ids), SLICE), 1))
+        await database.guarded(lambda t=tenant, a=after, u=upto, i=ids: _spread(source, t, a, u, i))  # type: ignore[misc]
+    return bool(unread)
+
+
+async def _spread(source: Source, tenant: int, after: int, upto: int, ids: list[int]) -> None:
+    """Make the deliveries of the events `after` to `upto` for these endpoints, and move their positions."""
+    name = source.stream.name
     async with database.transaction() as conn:
-        locked = await database.rows(conn, SQL["lock"], {"tenant": tenant, "ids": ids, "after": after})
-        if not locked:  # another worker is at it
+        keys = {"tenant": tenant, "ids": ids, "source": name, "after": after}
+        locked = await database.rows(conn, SQL["lock"], keys)
+        if not locked:  # another worker is doing it
             return
-        endpoints = [Endpoint(id, msgspec.json.decode(events), ordered) for id, events, ordered, _ in locked]
-        upto = min(locked[0][3], after + max(min(ROWS // len(endpoints), SLICE), 1))
-        found = await database.rows(conn, SQL["events"], {"tenant": tenant, "after": after, "upto": upto})
-        owed = columns(tenant, [Event._make(row) for row in found], endpoints)
+        subscribers = [Subscriber(id, msgspec.json.decode(events), ordered) for id, events, ordered in locked]
+        rows = await database.rows(conn, source.events, {"tenant": tenant, "after": after, "upto": upto})
+        owed = columns(tenant, [source.event(row) for row in rows], subscribers)
         if owed is not None:
             await database.rows(conn, SQL["owe"], owed)
             await database.rows(conn, SQL["wake"])
-        keys = {"tenant": tenant, "ids": [endpoint.id for endpoint in endpoints], "upto": upto}
-        await database.rows(conn, SQL["move"], keys)
+        moved = {"tenant": tenant, "ids": [one.id for one in subscribers], "source": name, "upto": upto}
+        await database.rows(conn, SQL["move"], moved)
 
 
-def columns(tenant: int, events: Sequence[Event], endpoints: Sequence[Endpoint]) -> dict[str, object] | None:
-    """The parameters of `owe`: each event that anybody wants once, and who wants it. None where nobody wants anything."""
-    told, pairs = [], []
+def columns(tenant: int, events: Sequence[WebhookEvent], subscribers: Sequence[Subscriber]) -> dict[str, object] | None:
+    """The parameters of `owe`: each event with a subscriber once, and its subscribers. None if no event has one."""
+    sent: list[WebhookEvent] = []
+    pairs: list[tuple[Subscriber, int]] = []
     for event in events:
-        wanting = [endpoint for endpoint in endpoints if wants(endpoint.events, event.type)]
+        wanting = [one for one in subscribers if wants(one.events, event.type)]
         if wanting:
-            told.append(event)
-            pairs += [(endpoint, len(told)) for endpoint in wanting]
-    if not told:
+            sent.append(event)
+            pairs += [(one, len(sent)) for one in wanting]
+    if not sent:
         return None
     return {
         "tenant": tenant,
-        "message": Texts([new_message_id() for _ in told]),
-        "position": Bigints([event.position for event in told]),
-        "subject": Uuids([event.correlation_id.bytes for event in told]),
-        "type": Texts([event.type for event in told]),
-        "body": Texts([body_of(event) for event in told]),
-        "endpoint": Bigints([endpoint.id for endpoint, _ in pairs]),
+        "message": Texts([new_message_id() for _ in sent]),
+        "position": Bigints([event.position for event in sent]),
+        "subject": Uuids([event.subject.bytes for event in sent]),
+        "type": Texts([event.type for event in sent]),
+        "body": Texts([message_body(event.type, event.at, event.data()) for event in sent]),
+        "endpoint": Bigints([one.id for one, _ in pairs]),
         "nth": Bigints([n for _, n in pairs]),
-        "ordered": [endpoint.ordered for endpoint, _ in pairs],
+        "ordered": [one.ordered for one, _ in pairs],
     }
-
-
-def new_message_id() -> str:
-    """`webhook-id`: one for an event, wherever and however often it is sent."""
-    return f"msg_{uuid4().hex}"
-
-
-def body_of(event: Event) -> str:
-    data: dict[str, Any] = status_body(
-        correlation_id=event.correlation_id,
-        status=event.status,
-        amount=event.amount,
-        currency=event.currency,
-        processor=event.processor,
-        attempts=event.attempts,
-        updated_at=event.at,
-        sequence=event.sequence,
-    )
-    if event.refund is not None:
-        data["refund"] = _part(event.refund, event.refund_amount, event.currency, event.refund_reason)
-    if event.dispute is not None:
-        data["dispute"] = _part(event.dispute, event.dispute_amount, event.currency, event.dispute_reason)
-    return message_body(event.type, event.at, data)
-
-
-def _part(id: UUID | str, amount: int | None, currency: str, reason: str | None) -> dict[str, Any]:
-    return {"id": str(id), "amount": decimal_text(amount or 0, currency), "currency": currency, "reason": reason or ""}
-
-
-def message_body(type: str, at: datetime, data: dict[str, Any]) -> str:
-    """A message as it is signed and sent: the same bytes at every try."""
-    return ENCODER.encode({"type": type, "timestamp": iso(at), "data": data}).decode()
