@@ -95,11 +95,12 @@ async def worked(work: Any, rows: int, name: str) -> Costs:
             second = await claim(work, rows)
         with tapped() as settling:
             await handle(work, second)
+        third = await claim(work, rows)
         with tapped() as looking:
-            third = await claim(work, rows)
+            fourth = await claim(work, rows)
     finally:
         await work.close()
-    assert [len(first), len(second), len(third)] == [rows, rows, 0]
+    assert [len(first), len(second), len(third), len(fourth)] == [rows, rows, 0, 0]
     return {
         f"{name}: claim": claiming.cost,
         f"{name}: claim of nothing": looking.cost,
