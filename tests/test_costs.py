@@ -13,20 +13,21 @@ import msgspec
 import psycopg
 import pytest
 
-from payments import intake
-from payments.dispatch import Dispatch
+from payments.inbound import receive
+from payments.inbound.handlers import HANDLERS, Effect, Event
+from payments.inbound.work import Inbound
+from payments.intake import intake
 from payments.models import Processor, Refund, WebhookDelivery, WebhookEndpoint
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, Order, Outcome, Result
 from payments.processors.sandbox import SandboxProcessor
-from payments.refunds.dispatch import RefundDispatch
+from payments.refunds.work import RefundDispatch
+from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
-from payments.webhooks import delivery, inbound_door
+from payments.webhooks import delivery
 from payments.webhooks.delivery import Deliveries
-from payments.webhooks.handlers import HANDLERS, Effect, Event
-from payments.webhooks.inbound import Inbound
 from queueing.broker import ack, pop, push
-from registry import database
+from registry.data import database
 from registry.models import Tenant
 from tests.costs import Cost, tapped
 from tests.factories import in_thread, make_payment, make_processor
@@ -181,10 +182,9 @@ async def _receive(tenant: Tenant, processor: Processor, rows: int) -> None:
     event = {"type": "thing.changed", "created": 1_790_000_000}
     bodies = [msgspec.json.encode({"id": f"evt_{uuid4().hex}", **event}) for _ in range(rows)]
     arrivals = (
-        inbound_door.Arrival(tenant.pk, processor.pk, inbound_door.read_head(body), body, "{}", "delivery")
-        for body in bodies
+        receive.Arrival(tenant.pk, processor.pk, receive.read_head(body), body, "{}", "delivery") for body in bodies
     )
-    assert all(await asyncio.gather(*map(inbound_door.receive, arrivals)))
+    assert all(await asyncio.gather(*map(receive.receive, arrivals)))
 
 
 async def handling(tenant: Tenant, rows: int) -> Costs:

@@ -126,7 +126,9 @@ def test_running_servers_are_found_not_started_again(running):
 
 def test_many_callers_at_once_start_one_pair(folder):
     embedded.stop(folder)
-    code = "import sys, pathlib; from registry.servers import embedded; print(embedded.ensure(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from registry.servers import embedded; print(embedded.ensure(pathlib.Path(sys.argv[1])))"
+    )
 
     callers = [python(code, folder) for _ in range(4)]
     said = {caller.communicate(timeout=LIMIT)[0] for caller in callers}
