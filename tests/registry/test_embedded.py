@@ -216,7 +216,7 @@ def test_a_server_is_stopped_while_clients_are_connected(running):
         started = time.monotonic()
         embedded.stop(running)
 
-    assert time.monotonic() - started < embedded.STOP_LIMIT
+    assert time.monotonic() - started < server.STOP_LIMIT
     assert [server.pids() for server in embedded.servers(running)] == [[], []]
 
 
@@ -237,7 +237,7 @@ def test_a_project_that_is_closed_to_the_servers_user_keeps_their_data_elsewhere
     closed.chmod(0o700)
     data = closed / "project"
     monkeypatch.setattr(data_folder, "HOMES_OF_ROOT", (homes,))
-    monkeypatch.setattr(data_folder.Place, "runs", lambda self, executable: homes in executable.parents)
+    monkeypatch.setattr(data_folder.DataFolder, "runs", lambda self, executable: homes in executable.parents)
     try:
         with embedded.use(data):
             assert ask(data, "SELECT 1") == [(1,)] and ping(data)
