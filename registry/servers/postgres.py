@@ -122,7 +122,9 @@ class Postgres(Server):
         settings = POSTGRES_SETTINGS | {"port": self.port}
         lines = [f"{name} = '{value}'" for name, value in settings.items()]
         lines = ["# Written at every start; put your own settings into local.conf.", *lines]
-        self.data_folder.write(self.folder / "postgresql.conf", "\n".join([*lines, "include_if_exists = 'local.conf'", ""]))
+        self.data_folder.write(
+            self.folder / "postgresql.conf", "\n".join([*lines, "include_if_exists = 'local.conf'", ""])
+        )
 
     def command(self) -> list[str]:
         return [str(self.binary), "-D", str(self.folder)]

@@ -23,7 +23,7 @@ from payments.processors.base import Result
 from payments.processors.stripe.processor import StripeProcessor
 from registry import telemetry
 from registry.data import database, faults, reach, redaction
-from registry.servers import child, embedded, postgres
+from registry.servers import child, postgres
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
