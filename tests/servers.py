@@ -31,7 +31,7 @@ async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
     """A PostgreSQL of this test's own, and the loop's pool upon it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL")
-        place = embedded.Place(folder)
+        place = embedded.DataFolder(folder)
         place.open_data()
         server = embedded.Postgres(folder)
         await asyncio.to_thread(server.start)

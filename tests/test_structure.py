@@ -284,7 +284,7 @@ def test_every_setting_is_in_the_docs_and_nothing_else():
     for room in ROOMS:
         for path, tree in sources(room).items():
             if path.startswith(
-                ("registry/settings", "registry/edge/status", "registry/servers/child", "registry/servers/supervisor")
+                ("registry/settings", "registry/edge/status", "registry/servers/plan", "registry/servers/supervisor")
             ):
                 read |= set(variables_read(tree))
     rows = (PROJECT / "docs" / "settings.md").read_text().splitlines()

@@ -24,7 +24,7 @@ HOMES_OF_ROOT = (Path("/var/lib"), Path("/var/tmp"))  # where server data goes w
 _held: set[Path] = set()  # locks of this process: its threads do not start servers
 
 
-class Place:
+class DataFolder:
     """The folder of one pair of servers: its lock, its ports and passwords, and who may run there."""
 
     def __init__(self, data: Path) -> None:
@@ -184,3 +184,11 @@ def locked(file, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,9 +3,7 @@
 Knows commands and signals only. What the parts do is theirs; how many workers are wanted is asked of a callable.
 """
 
-import argparse
 import asyncio
-import errno
 import json
 import logging
 import os
@@ -18,115 +16,24 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from registry.servers import embedded, metric_files
-from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, PROJECT, Keeper, Part, Process, gone, libc
+from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, Process, gone, libc
+from registry.servers.listening import PROBE_EVERY, answers_ok
+from registry.servers.plan import Plan, environment, manage, metrics_folder, parts, worker
 from registry.servers.processes import POLL, children, descendants, parent_of, signal_process
 
 log = logging.getLogger(__name__)
 
 SWEEP_LIMIT = 1.0  # seconds for killed leftovers to vanish
-PROBE_EVERY = 0.05  # seconds between two looks at /health/ready
 PROBE_LIMIT = 2.0  # seconds for one look
 SCALE_EVERY = 1.0  # seconds between two questions how many workers are wanted
 SCALE_LIMIT = 5.0  # seconds for the answer
 SHRINK_AFTER = 10.0  # seconds that fewer workers must be wanted before one is sent home: a start costs a second
 REAP_EVERY = 5.0  # seconds between two burials of orphans
-PORT_LIMIT = 3.0  # seconds for a predecessor that was killed to let go of the port
-BACKLOG = 2048  # connections that wait while no web process accepts
 
 
 Wanted = Callable[[int, int], Awaitable[int]]
-
-
-class PortTaken(Exception):
-    """Another program listens on the port."""
-
-
-# What to run ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `up` was asked for."""
-
-    data: Path
-    host: str = "127.0.0.1"
-    port: int = 8000
-    web: int = 1
-    workers: int = 1
-    max_workers: int = 0  # 0: as many as there are cores, at least `workers`
-    demo: bool = False
-    host_header: str = "localhost"  # what the health check calls itself; must be allowed
-
-    @property
-    def most_workers(self) -> int:
-        return max(self.workers, self.max_workers or os.cpu_count() or 1)
-
-    @property
-    def address(self) -> str:
-        return http_address(self.host, self.port)
-
-    @property
-    def local_host(self) -> str:
-        """Where this machine reaches it: nobody connects to a wildcard."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
-
-    @property
-    def local_address(self) -> str:
-        return http_address(self.local_host, self.port)
-
-
-def http_address(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--web", type=int, default=1, help="web processes")
-    parser.add_argument("--workers", type=int, default=1, help="workers at least")
-    parser.add_argument("--max-workers", type=int, default=0, help="workers at most (default: one per core)")
-    parser.add_argument("--demo", action=argparse.BooleanOptionalAction, default=False, help="demo tenant and payments")
-
-
-def manage(name: str, *arguments: str) -> Part:
-    return Part(name, (sys.executable, str(PROJECT / "manage.py"), *arguments))
-
-
-def web(number: int, plan: Plan, handle: int) -> Part:
-    name = "web" if plan.web == 1 else f"web-{number}"
-    return Part(name, (sys.executable, "-m", "registry.servers.serve", str(handle)), (handle,))
-
-
-def worker(slot: int) -> Part:
-    return manage(f"worker-{slot}", "worker", "--slot", str(slot))
-
-
-def stripe(plan: Plan) -> Part:
-    """What plays Stripe for the demo, and tells the demo's account of what happens there."""
-    told = f"{plan.local_address}/webhooks/stripe/demo.stripe"
-    home = str(plan.data / "stripe")
-    limits = ("--http", "registry.edge.protocol:BoundedProtocol")
-    return Part("stripe", (sys.executable, "-m", "sandbox", "--home", home, "--webhook", told, *limits))
-
-
-def parts(plan: Plan, listener: socket.socket) -> list[Part]:
-    """Everything but the workers, whose number changes."""
-    fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
-    played = [stripe(plan)] if plan.demo else []  # first: whoever asks Stripe at the start is answered
-    return [*played, *fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
-
-
-def environment(plan: Plan) -> dict[str, str]:
-    """The children's: unbuffered lines, one folder of metrics for all, the demo's open tenant."""
-    own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": str(PROJECT)}
-    demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
-    return {**os.environ, **own, **demo}
-
-
-# All of them ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -304,16 +211,6 @@ def report(task: asyncio.Task) -> None:
         log.error("a duty of the supervisor failed", exc_info=error)
 
 
-async def answers_ok(plan: Plan, path: str) -> bool:
-    """GET `path` is 200."""
-    reader, writer = await asyncio.open_connection(plan.local_host, plan.port)
-    try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {plan.host_header}\r\nConnection: close\r\n\r\n".encode())
-        return b" 200 " in await reader.readline()
-    finally:
-        writer.close()
-
-
 def show_panel(facts: dict[str, str]) -> None:
     """Where to go and who to be."""
     from rich.console import Console
@@ -328,38 +225,10 @@ def show_panel(facts: dict[str, str]) -> None:
     Console().print(Panel(table, title="Registry", expand=False, subtitle="Ctrl-C stops everything; the data stays"))
 
 
-# Before it starts -----------------------------------------------------------------------------------------------
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The listening socket of every web process: connections wait in it while one is restarted. Raises PortTaken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    deadline = time.monotonic() + PORT_LIMIT
-    while True:
-        try:
-            return socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise PortTaken(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
-        time.sleep(PROBE_EVERY)
-
-
-def refuse_taken_port(arguments: list[str]) -> None:
-    """`up` on a port that is taken starts nothing at all. Raises PortTaken."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_arguments(parser)
-    wanted, _ = parser.parse_known_args(arguments)
-    listen(wanted.host, wanted.port).close()
-
-
 def raise_file_limit() -> None:
     """Sockets are files; children inherit the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def metrics_folder(plan: Plan) -> Path:
-    return plan.data / "metrics"
 
 
 def clear_metrics(plan: Plan) -> None:

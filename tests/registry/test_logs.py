@@ -23,7 +23,7 @@ from payments.processors.base import Result
 from payments.processors.stripe.processor import StripeProcessor
 from registry import telemetry
 from registry.data import database, faults, reach, redaction
-from registry.servers import child, embedded
+from registry.servers import child, postgres
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
@@ -352,5 +352,5 @@ def test_how_long_logs_are_kept_is_written_down_and_what_we_keep_ourselves_is_tu
 
     for word in ("days", "journald", "logrotate", "LOG_LEVEL", "postgresql-%a.log", "secrets"):
         assert word in policy
-    assert embedded.POSTGRES_SETTINGS["log_filename"] == "postgresql-%a.log"
-    assert embedded.POSTGRES_SETTINGS["log_truncate_on_rotation"] == "on"
+    assert postgres.POSTGRES_SETTINGS["log_filename"] == "postgresql-%a.log"
+    assert postgres.POSTGRES_SETTINGS["log_truncate_on_rotation"] == "on"

@@ -13,7 +13,7 @@ import pytest
 
 from registry.data import database, faults, reach
 from registry.errors import Unavailable
-from registry.servers import embedded
+from registry.servers import embedded, postgres
 from tests.conftest import eventually
 from tests.servers import frozen, own_server, read_only
 
@@ -23,7 +23,7 @@ async def own() -> AsyncIterator[embedded.Postgres]:
     """The pool's server in this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
-            embedded.POSTGRES_SETTINGS, "max_connections", 45
+            postgres.POSTGRES_SETTINGS, "max_connections", 45
         )  # few enough to take them all, more than a pool has
         async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
             yield server
