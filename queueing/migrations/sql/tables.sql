@@ -18,4 +18,4 @@ ALTER TABLE queueing_message SET (
     autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 20000);
 
 -- Traces are searched by the names that they carry.
-CREATE INDEX trace_names ON queueing_trace USING gin (names jsonb_path_ops);
+CREATE INDEX trace_names ON queueing_trace USING gin(names jsonb_path_ops);
