@@ -60,7 +60,3 @@ ALTER TABLE payments_endpoint SET (
     fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 ALTER TABLE payments_webhookendpoint SET (
     fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
-
--- Columns that no model has and no statement names. They were kept for processes of an older version.
-ALTER TABLE payments_plan ADD COLUMN included integer DEFAULT 0 NOT NULL;
-ALTER TABLE payments_endpoint ADD COLUMN probe_at timestamptz;
