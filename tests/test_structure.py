@@ -109,7 +109,7 @@ def loaded_imports(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found = list(imports(ast.Module([node], [])))
             names = {name.rpartition(".")[0] for name in found}
-            # `from registry import live` needs registry.data.live; the package itself is empty
+            # `from registry.data import live` needs registry.data.live; the package itself is empty
             yield from (name for name in found if name.count(".") or name not in names)
 
 

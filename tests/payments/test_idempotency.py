@@ -202,7 +202,7 @@ import asyncio, sys, django; django.setup()
 from uuid import UUID
 from django.conf import settings; from django.db import connections
 settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = sys.argv[1]
-from payments import intake; from payments.errors import DifferentContent; from registry import database
+from payments.intake import intake; from payments.errors import DifferentContent; from registry.data import database
 from django_async_backend.db import async_connections
 async_connections.settings["default"]["NAME"] = sys.argv[1]
 

@@ -203,7 +203,7 @@ from registry.asgi import application
 from queueing.broker import close
 from queueing.broker.catalog import Subscription
 from queueing.broker.pop import Target, pop
-from registry import database
+from registry.data import database
 
 async def main():
     tenant, queue = int(sys.argv[1]), sys.argv[2]

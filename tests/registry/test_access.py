@@ -173,7 +173,8 @@ from django.db import connections
 from django_async_backend.db import async_connections
 for known in (connections, async_connections):
     known.settings["default"]["NAME"] = sys.argv[1]
-from registry import access, database
+from registry.data import database
+from registry.tenants import access
 from registry.errors import Unauthorized
 
 async def main():

@@ -18,7 +18,7 @@ from registry.servers import binaries, data_folder, embedded, processes
 from tests.bed.valkey import own_valkey
 
 PROJECT = Path(__file__).resolve().parents[2]
-USING = "import sys, time, pathlib; from registry import embedded\nwith embedded.use(pathlib.Path(sys.argv[1]))"
+USING = "import sys, time, pathlib; from registry.servers import embedded\nwith embedded.use(pathlib.Path(sys.argv[1]))"
 LIMIT = 20.0  # seconds for what takes well under one
 
 
@@ -126,7 +126,9 @@ def test_running_servers_are_found_not_started_again(running):
 
 def test_many_callers_at_once_start_one_pair(folder):
     embedded.stop(folder)
-    code = "import sys, pathlib; from registry import embedded; print(embedded.ensure(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from registry.servers import embedded; print(embedded.ensure(pathlib.Path(sys.argv[1])))"
+    )
 
     callers = [python(code, folder) for _ in range(4)]
     said = {caller.communicate(timeout=LIMIT)[0] for caller in callers}

@@ -60,11 +60,11 @@ time.sleep(600)
 SUPERVISE = """
 import asyncio, json, logging, sys
 from pathlib import Path
-from registry import parts, supervisor
+from registry.servers import child, supervisor
 from registry.servers.child import Part
 logging.basicConfig(level="INFO", format="%(message)s")
 facts = json.loads(sys.argv[1])
-parts.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0.1
+child.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0.1
 async def wanted(least, most):
     return int((Path(facts["data"]) / "wanted").read_text())
 listener = supervisor.listen("127.0.0.1", 0)
