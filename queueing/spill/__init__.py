@@ -56,8 +56,8 @@ class _Lanes:
         await asyncio.gather(*(lane.close() for lane in (*self.own.values(), *self.relays.values())))
 
 
-_all: PerLoop[_Lanes] = PerLoop(_Lanes, close=_Lanes.close)
-_lanes = _all.get
+loops: PerLoop[_Lanes] = PerLoop(_Lanes, close=_Lanes.close)
+_lanes = loops.get
 
 
 def register(kind: str, store: Store, *, seen: Seen | None = None) -> None:
@@ -69,7 +69,7 @@ def register(kind: str, store: Store, *, seen: Seen | None = None) -> None:
         raise ValueError(f"a kind is lower-case letters, got {kind!r}")
     KINDS[kind] = _Kind(store, seen)
     with suppress(RuntimeError):  # no loop runs here
-        if (lanes := _all.peek()) and lanes.started:
+        if (lanes := loops.peek()) and lanes.started:
             _lane(kind).start()
 
 

@@ -22,15 +22,20 @@ class OwnLayer(RedisPubSubChannelLayer):
         super().__init__(prefix=f"{identity.prefix()}:", **config)
 
 
-async def _close(layer: Any) -> None:
-    with suppress(Exception):  # Redis may be away
-        await layer.flush()
+async def _flush(used: set[Any]) -> None:
+    for layer in used:
+        with suppress(Exception):  # Redis may be away
+            await layer.flush()
 
 
-layers: PerLoop[Any] = PerLoop(
-    get_channel_layer, close=_close
-)  # one object, which keeps the connections of each loop apart
-layer = layers.get
+layers: PerLoop[set[Any]] = PerLoop(set, close=_flush)  # those used; a layer keeps the connections of each loop apart
+
+
+def layer() -> Any:
+    """The channel layer, noted so that the loop's end closes its connections."""
+    found = get_channel_layer()
+    layers.get().add(found)
+    return found
 
 
 async def send(group: str, data: bytes) -> None:

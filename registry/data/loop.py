@@ -83,18 +83,18 @@ class Tasks:
     """Background tasks of one loop. Each runs in an empty context: it inherits neither a connection nor the log's request id."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self.running: set[asyncio.Task[Any]] = set()
 
     def start[T](self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
         return task
 
     async def close(self) -> None:
         """Wait LAST_WORDS for what is running, then cancel it."""
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=LAST_WORDS)
+        if self.running:
+            _, late = await asyncio.wait(self.running, timeout=LAST_WORDS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -19,19 +19,19 @@ WITHIN = 1.0  # seconds for Redis. A burst must not be able to outwait it
 USE = "limits"
 
 
-def _limiter() -> MovingWindowRateLimiter:
+def open_limiter() -> MovingWindowRateLimiter:
     storage = RedisStorage(
         f"async+{settings.REDIS_URL}", implementation="redispy", key_prefix=f"{identity.prefix()}:limits"
     )
     return MovingWindowRateLimiter(storage)
 
 
-async def _close(limiter: MovingWindowRateLimiter) -> None:
+async def close_limiter(limiter: MovingWindowRateLimiter) -> None:
     with suppress(Exception):  # Redis may be away
         await limiter.storage.bridge.storage.aclose()  # type: ignore[attr-defined]
 
 
-limiters: PerLoop[MovingWindowRateLimiter] = PerLoop(_limiter, close=_close)
+limiters: PerLoop[MovingWindowRateLimiter] = PerLoop(open_limiter, close=close_limiter)
 
 
 async def count(item: RateLimitItem, *of: str, cost: int = 1) -> tuple[bool, WindowStats] | None:

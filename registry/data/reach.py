@@ -250,8 +250,8 @@ def _first(asking: set[asyncio.Task[Answer]]) -> asyncio.Future[Answer]:
 
 async def _ask() -> Answer:
     """On a connection that the pool has idle; those found dead are replaced. Anew when it has none."""
-    pool = database.pools.get()
-    while conn := await pool.idle():
+    pool = database.pools.peek()
+    while pool and (conn := await pool.idle()):
         try:
             return Answer(read_only=await _is_read_only(conn))
         except psycopg.Error:

@@ -25,7 +25,6 @@ from registry.data.loop import PerLoop, Tasks, sync_twin
 from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized, Unavailable
 from registry.models import PATIENCE, ApiKey, Tenant
 
-NOTE_LIMIT = 1.0  # seconds that a loop's end waits for uses of keys to be written down
 TOKEN_LENGTH = 40  # characters of a payment link's token at most
 
 
