@@ -11,13 +11,13 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import HotList
 from queueing.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.outbound import deliveries
 from queueing.outbound.queries import state_of
 from queueing.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
 from registry.admin import BELONGINGS, Belonging, rows_by_tenant
 from registry.operators.confirm import Done, Order, guarded, moves
+from registry.operators.hot_lists import HotList
 from registry.operators.lists import OneTenantFilter, TenantFilter, exact, link_to, pill, since
 from registry.operators.scope import TenantScoped
 

@@ -1,4 +1,4 @@
-"""How webhooks read on a page: states of endpoints and deliveries, filters in words."""
+"""Template tags and filters of the webhooks' pages: states as pills, filters of event types in words."""
 
 from django import template
 
@@ -42,7 +42,7 @@ def check_pill(passed: bool) -> dict[str, str]:
 
 @register.filter
 def wanted(events: list[str]) -> str:
-    """An endpoint's filters as a person wrote them."""
+    """An endpoint's filters of event types, as a text."""
     return "everything" if "*" in events else ", ".join(f"{one}*" if one.endswith(".") else one for one in events)
 
 

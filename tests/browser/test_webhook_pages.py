@@ -16,7 +16,7 @@ from tests.bed.wire import response
 from tests.browser.conftest import Guard, audit, picture
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
+from tests.queueing.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
 
 WHY = "the shop asked for it"
 RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ("target-size",)}

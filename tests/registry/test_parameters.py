@@ -12,7 +12,7 @@ from registry.edge.api import api as description
 from registry.edge.parameters import TEXT, choice, flag, parameters, whole
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import endpoint
+from tests.queueing.hooks import endpoint
 
 REFUSED = {400, 422}
 NOT_LOOKED_AT = {"token", "cursor"}  # what only an answer before can give
