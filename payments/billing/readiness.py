@@ -100,7 +100,7 @@ async def _switch_play_off(tenant: Tenant) -> list[str]:
 
 
 def _has_test_key(processor: Processor) -> bool:
-    """Whether a processor moves no money; True if its secrets cannot be read, so that it is switched off too."""
+    """Whether a processor uses a Stripe test key; True also if its secrets cannot be read, so that it is switched off."""
     if processor.kind != "stripe":
         return False
     try:

@@ -182,5 +182,5 @@ _shares: Fresh[Decimal] = Fresh(_load_share)
 
 
 async def fee_share(tenant_id: int) -> Decimal:
-    """The platform's fee of the tenant's plan, in parts per million; 0 without a plan. Cached for up to a second."""
+    """The platform's share of each of the tenant's payments, as a fraction (0.01 is 1 %); 0 without a plan. Cached for up to a second."""
     return await _shares.get(str(tenant_id))
