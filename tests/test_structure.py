@@ -358,6 +358,60 @@ def test_every_statement_says_no_more_than_its_file_holds():
     assert stray == []
 
 
+STATEMENT = re.compile(
+    r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|WITH \w+ AS( MATERIALIZED)?)\b"
+)
+PYTHON_WITH_SQL = {
+    "queueing/work/table.py",  # the template of claims
+    "payments/refunds/work.py",  # columns of its claim
+    "registry/servers/postgres.py",  # makes the database of an embedded server, before Django runs
+}
+
+
+def sql_in(tree: ast.Module) -> Iterator[str]:
+    """Statements in strings, docstrings aside, and calls of the ORM that take SQL.
+
+    Commands that read and write no rows (SET, SHOW, LISTEN, NOTIFY, CREATE DATABASE) may stand where they are called.
+    """
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and ast.get_docstring(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+            if STATEMENT.search(node.value):
+                yield f"{node.lineno} {node.value.strip()[:40]}"
+        elif isinstance(node, ast.Call) and re.search(r"\bRawSQL$|\.extra$|objects\.raw$", ast.unparse(node.func)):
+            yield f"{node.lineno} {ast.unparse(node.func)}"
+
+
+def test_python_files_hold_no_sql():
+    """Statements stand in sql/ beside the module that runs them (docs/decisions/026)."""
+    found = [
+        f"{path}:{line}"
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if path not in PYTHON_WITH_SQL
+        for line in sql_in(tree)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "sql"),
+    [
+        ("f(f'SELECT {x} FROM t')", True), ("X = 'INSERT INTO t VALUES (1)'", True), ("X = 'UPDATE t AS SET'", True),
+        ("X = 'WITH a AS MATERIALIZED (1)'", True), ("Payment.objects.extra(where=['1'])", True), ("RawSQL('1', ())", True),
+        ("conn.execute(f'NOTIFY {queue}')", False), ("'Select a plan'", False), ("conn.execute('SET LOCAL x = 0')", False),
+    ],
+)  # fmt: skip
+def test_the_search_for_sql_finds_it(line: str, sql: bool):
+    assert bool(list(sql_in(ast.parse(f'"""SELECT in a docstring."""\n{line}')))) is sql
+
+
 def test_the_models_have_their_migrations():
     call_command("makemigrations", "--check", "--dry-run", verbosity=0)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +17,7 @@ from registry.data.fresh import Fresh
 from registry.models import Tenant
 from registry.tenants import audit
 
+SQL = database.statements(Path(__file__).parent / "sql" / "subscriptions.sql")
 HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # taking the same plan again changes nothing
 ACTOR = "billing"  # in the audit trail, for changes by time or by Stripe
 
@@ -171,10 +173,7 @@ async def _record(action: str, tenant_id: int, actor: str, **detail: str) -> Non
 
 
 async def _load_share(name: str) -> Decimal:
-    found = await database.fetch(
-        "SELECT p.fee_share FROM payments_subscription s JOIN payments_plan p ON p.id = s.plan_id WHERE s.tenant_id = %s",
-        [int(name)],
-    )
+    found = await database.fetch(SQL["fee_share"], {"tenant": int(name)})
     return found[0][0] if found else Decimal(0)
 
 

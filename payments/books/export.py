@@ -8,11 +8,9 @@ from registry.tenants.export import Table
 
 SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
-_AT_OWN_PROCESSORS = "t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s)"
-
 export.TABLES |= {
-    "payments.SandboxBooking": Table(where=_AT_OWN_PROCESSORS),
-    "payments.SandboxRefund": Table(where=_AT_OWN_PROCESSORS),
+    "payments.SandboxBooking": Table(where=SQL["own_processors"]),
+    "payments.SandboxRefund": Table(where=SQL["own_processors"]),
     "payments.InboundEvent": Table(content=("body",)),
 }
 export.LEFT_OUT |= {
@@ -48,8 +46,7 @@ erasure.OF_PAYMENTS |= {
     "payments.DeadLetter": "t.payment_id = ANY(%(payments)s)",
     "payments.Difference": "t.payment_id = ANY(%(payments)s)",
     "payments.WebhookDelivery": "t.subject = ANY(%(correlations)s)",
-    "payments.WebhookAttempt": """t.delivery_id IN (SELECT d.id FROM payments_webhookdelivery d
-        WHERE d.tenant_id = %(tenant)s AND d.closed IS NOT NULL AND d.subject = ANY(%(correlations)s))""",
+    "payments.WebhookAttempt": SQL["attempts_of"],
 }
 
 _REFERENCES = "names at the processor; with money rows that stay they prove what was booked"
