@@ -100,16 +100,16 @@ def test_whoever_runs_a_loop_closes_all_it_opened_and_writes_down_its_last_momen
     enter: Entry, tenant: Tenant, key: str, monkeypatch: pytest.MonkeyPatch
 ):
     before = connections()
-    opened: list[loop.PerLoop] = []
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def work() -> None:
         await use_everything(tenant.pk, key)
-        opened.extend(loop.still_open())
+        assert len(loop.still_open()) > 10
+        loops.append(asyncio.get_running_loop())
 
     enter(work, monkeypatch)
 
-    assert len(opened) > 10
-    assert left_open() == []
+    assert left_open(loops[0]) == []
     assert pushed(tenant.pk) == 1
     assert none_is_left(beside=before)
 
@@ -126,9 +126,8 @@ async def use_everything(tenant_id: int, key: str) -> None:
         pass
 
 
-def left_open() -> list[loop.PerLoop]:
-    """Resources of loops that have ended."""
-    return [one for one in loop._declared if any(each.is_closed() for each in one._resources)]
+def left_open(ended: asyncio.AbstractEventLoop) -> list[loop.PerLoop]:
+    return [one for one in loop._declared if ended in one._resources]
 
 
 def pushed(tenant_id: int) -> int:
@@ -162,7 +161,10 @@ def test_a_web_process_that_ends_hands_back_the_refund_that_it_has_in_hand(
     receipt = debts.refund_sync(tenant_id=tenant.pk, correlation_id=payment)
     sync_twin(configure)(tenant, "sandbox", refundHang=True)
 
+    loops: list[asyncio.AbstractEventLoop] = []
+
     async def work() -> None:
+        loops.append(asyncio.get_running_loop())
         refunds_inline.pay(tenant.pk, receipt.refund_id)
         while not await given_back(payment):  # it is at the processor, which does not answer
             await asyncio.sleep(0.01)
@@ -171,4 +173,4 @@ def test_a_web_process_that_ends_hands_back_the_refund_that_it_has_in_hand(
 
     [left] = sync_twin(refunds_of)(payment)
     assert (left.status, left.code) == ("uncertain", "worker_left")
-    assert left_open() == []
+    assert left_open(loops[0]) == []

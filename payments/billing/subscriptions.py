@@ -12,7 +12,7 @@ from payments.billing import dunning, mail
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.models import Tenant
 from registry.tenants import audit
 
@@ -170,17 +170,17 @@ async def _record(action: str, tenant_id: int, actor: str, **detail: str) -> Non
 # -- For whoever charges -----------------------------------------------------------------------------------------
 
 
-async def _load_share(name: str) -> Decimal:
+async def _load_share(tenant_id: int) -> Decimal:
     found = await database.fetch(
         "SELECT p.fee_share FROM payments_subscription s JOIN payments_plan p ON p.id = s.plan_id WHERE s.tenant_id = %s",
-        [int(name)],
+        [tenant_id],
     )
     return found[0][0] if found else Decimal(0)
 
 
-_shares: Fresh[Decimal] = Fresh(_load_share)
+_shares = Cached(_load_share, while_away=True)
 
 
 async def fee_share(tenant_id: int) -> Decimal:
     """Our share of each amount of this tenant, by its plan; 0 without one. Never older than a second."""
-    return await _shares.get(str(tenant_id))
+    return await _shares.get(tenant_id)
