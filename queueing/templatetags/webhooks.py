@@ -42,7 +42,7 @@ def check_pill(passed: bool) -> dict[str, str]:
 
 @register.filter
 def wanted(events: list[str]) -> str:
-    """An endpoint's filters of event types, as a text."""
+    """An endpoint's event filters as text."""
     return "everything" if "*" in events else ", ".join(f"{one}*" if one.endswith(".") else one for one in events)
 
 
