@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from payments.api import payments
+from payments.api import accept, batch, changes, events, payments  # noqa: F401 - the routes of two are ninja's
 from payments.billing import api
 from payments.inbound import api as inbound_view
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
@@ -10,8 +10,8 @@ from payments.webhooks import endpoints_api  # noqa: F401 - its routes are ninja
 from registry.edge.handler import by_method
 
 hot = [
-    path("payments", by_method(POST=payments.accept, GET=payments.browse), name="payments"),
-    path("payments/batch", by_method(POST=payments.accept_batch), name="payments_batch"),
+    path("payments", by_method(POST=accept.accept, GET=payments.browse), name="payments"),
+    path("payments/batch", by_method(POST=batch.accept_batch), name="payments_batch"),
     path("webhooks/billing", api.accept, name="webhooks_billing"),
     path("webhooks/stripe/<str:account>", inbound_view.accept, name="webhooks_stripe"),
 ]

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from payments.books import events, queries
 from payments.errors import NotCancelable, NotCapturable
-from payments.intake import intake
+from payments.intake import spilling, store
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
 from registry.data import database, live, reach
 from registry.data.loop import sync_twin
@@ -106,7 +106,7 @@ async def tell_looked(tenant_id: int, rows: Looked) -> None:
         if sequence is not None:
             live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
-        intake.wake()
+        store.wake()
 
 
 async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
@@ -159,7 +159,7 @@ async def _purpose(params: dict[str, Any]) -> _Purpose:
 async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
     found = await queries.status_of(tenant_id, correlation_id)
     if found is None:
-        raise intake.missing(tenant_id, correlation_id)
+        raise spilling.missing(tenant_id, correlation_id)
     return found
 
 

@@ -8,11 +8,16 @@ from django.http import HttpRequest, HttpResponse
 from queueing.broker import groups, traffic
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE
-from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
+from queueing.views.edge import answer, check_name, endpoint, read
+from registry.edge.parameters import Query, flag, offset_page, parse_time, whole
 from registry.tenants.access import Principal
 
 PAGE = 10_000  # partitions of a group in one answer
 YEARS = 10 * 366 * 86_400  # seconds; nothing lags longer
+
+LAGGING = Query({"minLagSeconds": whole(3600, capped=YEARS)})
+DETAIL = Query(offset_page(PAGE, most=PAGE, furthest=10**9))
+DELETE = Query({"deleteMetadata": flag("false: the subscription stays, and the group begins anew", default=True)})
 
 
 class SubscriptionBody(msgspec.Struct, rename="camel"):
@@ -41,19 +46,16 @@ async def all_groups(_request: HttpRequest, principal: Principal) -> HttpRespons
 @endpoint("read")
 async def lagging(request: HttpRequest, principal: Principal) -> HttpResponse:
     """Those whose oldest message has waited for `minLagSeconds` or longer."""
-    least = whole(request, "minLagSeconds", 3600, most=YEARS)
+    least = LAGGING.read(request)["minLagSeconds"]
     return answer(await groups.standings(principal.tenant_id, least_lag=max(least, 0.001)))
 
 
 @endpoint("read")
 async def detail(request: HttpRequest, principal: Principal, group: str) -> HttpResponse:
     """By queue, how far it has read each partition."""
-    found = await groups.places(
-        principal.tenant_id,
-        check_name("consumerGroup", group),
-        limit=whole(request, "limit", PAGE, least=1, most=PAGE),
-        offset=whole(request, "offset", 0, most=10**9),
-    )
+    check_name("consumerGroup", group)
+    asked = DETAIL.read(request)
+    found = await groups.places(principal.tenant_id, group, limit=asked["limit"], offset=asked["offset"])
     return answer({queue: {"partitions": places} for queue, places in found.items()})
 
 
@@ -63,7 +65,7 @@ async def delete(request: HttpRequest, principal: Principal, group: str, queue: 
     check_name("consumerGroup", group)
     if queue is not None:
         check_name("Queue", queue)
-    metadata = flag(request, "deleteMetadata") if request.GET.get("deleteMetadata") else True
+    metadata = DELETE.read(request)["deleteMetadata"]
     found = await groups.delete(principal.tenant_id, group, queue=queue, subscription=metadata)
     return answer(
         {
@@ -130,8 +132,8 @@ async def _sought(
 
 def _time(text: str, what: str) -> datetime:
     try:
-        return parse_moment(text)
-    except (ValueError, OverflowError):
+        return parse_time(text)
+    except ValueError:
         raise BadRequest(f"{what} wants an ISO 8601 time such as 2026-01-02T03:04:05Z") from None
 
 

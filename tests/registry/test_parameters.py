@@ -9,7 +9,7 @@ from django.http import QueryDict
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from registry.edge.api import api as description
-from registry.edge.parameters import TEXT, choice, flag, parameters, whole
+from registry.edge.parameters import TEXT, Query, choice, flag, whole
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
 from tests.payments.hooks import endpoint
@@ -186,20 +186,20 @@ async def test_the_defaults_are_those_that_answers_show(caller: Caller):
 
 
 def test_a_parameter_says_what_it_takes():
-    text, many, some_of, needed = parameters(
+    text, many, some_of, needed = Query(
         {"text": TEXT, "many": whole(5, least=1, capped=9), "some": choice("a", "b", default="a"), "needed": TEXT},
         needed=("needed",),
         one_of=("text",),
-    )
+    ).describe()
 
     assert text == {
         "name": "text",
         "in": "query",
         "required": False,
         "description": "one of text is required",
-        "schema": TEXT,
+        "schema": {"type": "string"},
     }
     assert many["schema"] == {"anyOf": [{"type": "integer", "minimum": 1}, {"const": ""}], "default": 5}
     assert some_of["schema"] == {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"const": ""}], "default": "a"}
     assert (needed["required"], needed["schema"]) == (True, {"type": "string", "minLength": 1})
-    assert {"const": ""} in parameters({"f": flag()})[0]["schema"]["anyOf"]
+    assert {"const": ""} in Query({"f": flag()}).describe()[0]["schema"]["anyOf"]
