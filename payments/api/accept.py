@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from payments.api.prefer import Preference, applied, awaited, preference_of
 from payments.books import queries
 from payments.intake import accepting
-from payments.intake.checks import Checked, check, every_fault
+from payments.intake.checks import CheckedRequest, check, every_fault
 from payments.intake.payment import NewPayment, Receipt
 from payments.intake.requests import PAYMENT, PaymentRequest
 from payments.money import decimal_text
@@ -24,7 +24,7 @@ from registry.tenants import access
 from registry.tenants.access import Principal, authorize
 
 
-class Accepted(NamedTuple):
+class AcceptedRequest(NamedTuple):
     """A durable payment whose sender is to be answered."""
 
     request: HttpRequest
@@ -47,10 +47,10 @@ async def accept(request: HttpRequest) -> HttpResponse:
     elif prefers.wait:
         answer = _waiting
     payment, receipt = await accepting.accept(checked, inline=answer is _inline)
-    return await answer(Accepted(request, prefers, payment, receipt, headers))
+    return await answer(AcceptedRequest(request, prefers, payment, receipt, headers))
 
 
-async def _checked(request: HttpRequest, principal: Principal) -> Checked:
+async def _checked(request: HttpRequest, principal: Principal) -> CheckedRequest:
     try:
         body = read(request, PAYMENT)
     except Invalid as error:
@@ -58,19 +58,19 @@ async def _checked(request: HttpRequest, principal: Principal) -> Checked:
     return await check(body, principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
 
 
-def _sends_inline(principal: Principal, checked: Checked) -> bool:
+def _sends_inline(principal: Principal, checked: CheckedRequest) -> bool:
     return inline.OPERATION in principal.inline and checked.payment is not None and inline.takes(checked.payment)
 
 
 # -- The three answers -----------------------------------------------------------------------------------------
 
 
-async def _plain(accepted: Accepted) -> HttpResponse:
+async def _plain(accepted: AcceptedRequest) -> HttpResponse:
     """Answer at once: 202."""
     return _queued(accepted)
 
 
-async def _waiting(accepted: Accepted) -> HttpResponse:
+async def _waiting(accepted: AcceptedRequest) -> HttpResponse:
     """Answer once a worker has settled the payment, within the time that its sender waits."""
     payment, wait = accepted.payment, accepted.prefers.wait
     return await _settled(
@@ -78,7 +78,7 @@ async def _waiting(accepted: Accepted) -> HttpResponse:
     )
 
 
-async def _inline(accepted: Accepted) -> HttpResponse:
+async def _inline(accepted: AcceptedRequest) -> HttpResponse:
     """Send the payment in this process, and answer once it is settled. A spilled payment is left to the workers."""
     payment, prefers = accepted.payment, accepted.prefers
     if accepted.receipt.spilled:
@@ -91,7 +91,7 @@ async def _inline(accepted: Accepted) -> HttpResponse:
     return await _settled(accepted, outcome, within=within)
 
 
-async def _settled(accepted: Accepted, settled: Awaitable[object], *, within: float) -> HttpResponse:
+async def _settled(accepted: AcceptedRequest, settled: Awaitable[object], *, within: float) -> HttpResponse:
     """200 with the settled payment, or the usual 202 where `settled` takes longer than `within` seconds."""
     payment = accepted.payment
 
@@ -111,7 +111,7 @@ async def _detail(payment: NewPayment) -> dict[str, Any] | None:
         return await queries.detail_of(payment.tenant_id, payment.correlation_id)
 
 
-def _queued(accepted: Accepted) -> HttpResponse:
+def _queued(accepted: AcceptedRequest) -> HttpResponse:
     """202 with the addresses where the payment can be followed."""
     payment, receipt = accepted.payment, accepted.receipt
     name = str(payment.correlation_id)

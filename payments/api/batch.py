@@ -9,8 +9,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from payments.errors import PaymentsBlocked
-from payments.intake.accepting import Answer, accept_many
-from payments.intake.checks import Checked, check, every_fault
+from payments.intake.accepting import Acceptance, accept_many
+from payments.intake.checks import CheckedRequest, check, every_fault
 from payments.intake.requests import BATCH, BATCH_ITEMS, PAYMENT, PaymentRequest
 from registry.edge import nulls
 from registry.edge.api import KEYLESS, PROBLEMS, api, json_response
@@ -34,7 +34,7 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
         raise
     headers = await access.limit_rate(principal, cost=len(batch.items))
     results: list[dict[str, Any]] = [{}] * len(batch.items)
-    checked: list[tuple[int, Checked]] = []
+    checked: list[tuple[int, CheckedRequest]] = []
     for n, raw in enumerate(batch.items):
         try:
             checked.append((n, await check(await _decoded(raw, principal), principal)))
@@ -47,7 +47,7 @@ async def accept_batch(request: HttpRequest) -> HttpResponse:
     return json_response({"results": results}, headers=headers)
 
 
-def _raise_common(answers: list[Answer]) -> None:
+def _raise_common(answers: list[Acceptance]) -> None:
     """Raises PaymentsBlocked or Unavailable for a batch of which nothing was accepted because of it."""
     if not any(isinstance(answer, tuple) for answer in answers):
         for answer in answers:
@@ -76,7 +76,7 @@ def _named_id(raw: msgspec.Raw) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _result(raw: msgspec.Raw, checked: Checked, answer: Answer) -> dict[str, Any]:
+def _result(raw: msgspec.Raw, checked: CheckedRequest, answer: Acceptance) -> dict[str, Any]:
     """The result of an item. Raises Unavailable where nothing can take an item that is acceptable."""
     if isinstance(answer, tuple):
         payment, receipt = answer

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from payments.errors import DifferentContent
 from payments.intake import spilling, store
-from payments.intake.checks import Checked, new_payment
+from payments.intake.checks import CheckedRequest, new_payment
 from payments.intake.intake import submit_many
-from payments.intake.payment import Accepted, Key, NewPayment, Receipt, fingerprint
+from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, fingerprint
 from registry.errors import Problem, Unavailable
 
-type Answer = tuple[NewPayment, Receipt] | Problem
+type Acceptance = tuple[NewPayment, Receipt] | Problem
 
 
-async def accept(checked: Checked, *, inline: bool = False) -> tuple[NewPayment, Receipt]:
+async def accept(checked: CheckedRequest, *, inline: bool = False) -> tuple[NewPayment, Receipt]:
     """The payment, durable. Raises the Problem why it is not accepted."""
     [answer] = await accept_many([checked], inline=inline)
     if isinstance(answer, Problem):
@@ -20,7 +20,7 @@ async def accept(checked: Checked, *, inline: bool = False) -> tuple[NewPayment,
     return answer
 
 
-async def accept_many(checked: Sequence[Checked], *, inline: bool = False) -> list[Answer]:
+async def accept_many(checked: Sequence[CheckedRequest], *, inline: bool = False) -> list[Acceptance]:
     """Make all payments durable that are not refused. One answer each, in order.
 
     Existing payments are looked up only before a refusal: the settings may have been different when a payment was accepted.
@@ -36,11 +36,11 @@ async def accept_many(checked: Sequence[Checked], *, inline: bool = False) -> li
     return answers
 
 
-def _answer(payment: NewPayment, result: store.Result) -> Answer:
+def _answer(payment: NewPayment, result: store.IntakeResult) -> Acceptance:
     return (payment, result) if isinstance(result, Receipt) else result
 
 
-def _may_exist(checked: Checked, answer: Answer) -> bool:
+def _may_exist(checked: CheckedRequest, answer: Acceptance) -> bool:
     """Whether the payment may have been accepted before in spite of this answer."""
     if checked.named is None or isinstance(answer, (tuple, Unavailable)):
         return False
@@ -49,7 +49,7 @@ def _may_exist(checked: Checked, answer: Answer) -> bool:
     return checked.payment is not None and not isinstance(answer, DifferentContent)
 
 
-async def _first_answers(checked: Sequence[Checked], answers: Sequence[Answer]) -> list[Answer]:
+async def _first_answers(checked: Sequence[CheckedRequest], answers: Sequence[Acceptance]) -> list[Acceptance]:
     """The answers again, with the payments that exist under the same ids in view."""
     away: Unavailable | None = None
     known = spilling.accepted([_key(one) for one in checked])
@@ -65,12 +65,12 @@ async def _first_answers(checked: Sequence[Checked], answers: Sequence[Answer]) 
     ]
 
 
-def _key(checked: Checked) -> Key:
+def _key(checked: CheckedRequest) -> Key:
     assert checked.named
     return checked.tenant_id, checked.named
 
 
-def _judged(checked: Checked, answer: Answer, first: Accepted | None) -> Answer:
+def _judged(checked: CheckedRequest, answer: Acceptance, first: FirstPayment | None) -> Acceptance:
     """A replay if the request has the content of the first one, with that one's currency; else a conflict."""
     if first is None:
         return answer

@@ -33,7 +33,7 @@ type Faults = list[dict[str, str]]
 type Fault = Callable[[str, str], None]  # notes what is wrong with a field
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a payment, checked against the tenant's current settings."""
 
     tenant_id: int
@@ -44,7 +44,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     for_now: bool = False  # the refusal depends only on settings that can change
 
 
-async def check(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> Checked:
+async def check(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> CheckedRequest:
     """The payment that is requested, or the refusal with every fault: of the fields, and of what the tenant allows."""
     faults: Faults = []
     named: UUID | None = None
@@ -55,7 +55,7 @@ async def check(request: PaymentRequest, principal: Principal, idempotency_key: 
     payment = new_payment(request, principal.tenant_id, named, principal.currency, faults)
     fixed = len(faults)
     await _check_settings(request, payment, principal, faults)
-    return Checked(
+    return CheckedRequest(
         tenant_id=principal.tenant_id,
         request=request,
         named=named,

@@ -13,7 +13,7 @@ from django.conf import settings
 from payments.intake import spilling
 from payments.intake.payment import NewPayment, Receipt, Submission, fingerprint
 from payments.intake.spilling import KIND
-from payments.intake.store import Result, store
+from payments.intake.store import IntakeResult, store
 from queueing import spill
 from registry.data import faults, reach
 from registry.data.batching import Batcher
@@ -35,7 +35,7 @@ async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
     return result
 
 
-async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -> list[Result]:
+async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -> list[IntakeResult]:
     """`submit` for up to a thousand at once: one result per payment, in order."""
     batcher, now = _batcher(), datetime.now(UTC)
     under_way = [batcher.submit(Submission(one, fingerprint(one), now, inline)) for one in payments]
@@ -44,10 +44,10 @@ async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -
 
 submit_sync = sync_twin(submit)
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[Submission, Result]] = {}
+_batchers: dict[asyncio.AbstractEventLoop, Batcher[Submission, IntakeResult]] = {}
 
 
-def _batcher() -> Batcher[Submission, Result]:
+def _batcher() -> Batcher[Submission, IntakeResult]:
     loop = asyncio.get_running_loop()
     found = _batchers.get(loop)
     if found is None:
@@ -57,11 +57,11 @@ def _batcher() -> Batcher[Submission, Result]:
 
 # -- Writing a batch -----------------------------------------------------------------------------------------
 
-type Results = list[Any]  # of a batch, in order; None where a submission has no result yet
-type Write = Callable[[Sequence[Submission]], Awaitable[Sequence[Result | None]]]
+type IntakeResults = list[Any]  # of a batch, in order; None where a submission has no result yet
+type Write = Callable[[Sequence[Submission]], Awaitable[Sequence[IntakeResult | None]]]
 
 
-async def _write(batch: Sequence[Submission]) -> list[Result]:
+async def _write(batch: Sequence[Submission]) -> list[IntakeResult]:
     """Write a batch into PostgreSQL; while that is away, into the spill; with INTAKE=stream, into the stream first."""
     if settings.INTAKE == "stream":
         relayed = await spilling.relay(batch)
@@ -69,7 +69,7 @@ async def _write(batch: Sequence[Submission]) -> list[Result]:
             return relayed
     # Spilled payments go first: a write that overtook them could take an id that was promised to other content.
     behind = await spill.behind(KIND, {one.payment.tenant_id for one in batch})
-    results: Results = [None] * len(batch)
+    results: IntakeResults = [None] * len(batch)
     await _fill(results, batch, lambda one: one.payment.tenant_id not in behind, _directly)
     await _fill(results, batch, lambda _: True, spilling.append)
     if behind:
@@ -78,7 +78,7 @@ async def _write(batch: Sequence[Submission]) -> list[Result]:
 
 
 async def _fill(
-    results: Results, batch: Sequence[Submission], wanted: Callable[[Submission], bool], write: Write
+    results: IntakeResults, batch: Sequence[Submission], wanted: Callable[[Submission], bool], write: Write
 ) -> None:
     """Write the `wanted` submissions that have no result yet, and fill in their results."""
     open_ones = [n for n, one in enumerate(batch) if results[n] is None and wanted(one)]
@@ -88,7 +88,7 @@ async def _fill(
             results[n] = result
 
 
-async def _directly(batch: Sequence[Submission]) -> Sequence[Result | None]:
+async def _directly(batch: Sequence[Submission]) -> Sequence[IntakeResult | None]:
     """Write into PostgreSQL; None for what it does not take now.
 
     A lock on the rows of one tenant must not hold up the others: each tenant's part of a slow batch is tried again alone.
@@ -98,7 +98,7 @@ async def _directly(batch: Sequence[Submission]) -> Sequence[Result | None]:
     except Unavailable as error:
         faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
         slow = error.detail == Fault.SLOW.value
-    results: Results = [None] * len(batch)
+    results: IntakeResults = [None] * len(batch)
     tenants = {one.payment.tenant_id for one in batch}
     if slow and 1 < len(tenants) <= APART:
         await asyncio.gather(*(_fill(results, batch, partial(_is_of, tenant), _alone) for tenant in tenants))
@@ -109,7 +109,7 @@ def _is_of(tenant_id: int, one: Submission) -> bool:
     return one.payment.tenant_id == tenant_id
 
 
-async def _alone(batch: Sequence[Submission]) -> Sequence[Result | None]:
+async def _alone(batch: Sequence[Submission]) -> Sequence[IntakeResult | None]:
     try:
         async with asyncio.timeout(APART_LIMIT):
             return await reach.attempt(lambda: store(batch))
@@ -117,7 +117,7 @@ async def _alone(batch: Sequence[Submission]) -> Sequence[Result | None]:
         return [None] * len(batch)
 
 
-async def _out_of_turn(results: Results, batch: Sequence[Submission]) -> None:
+async def _out_of_turn(results: IntakeResults, batch: Sequence[Submission]) -> None:
     """Write what a full spill refused into PostgreSQL, if that is back: before spilled payments rather than not at all."""
     refused = [n for n, result in enumerate(results) if isinstance(result, Unavailable)]
     if refused:

@@ -46,7 +46,7 @@ class Submission(msgspec.Struct, frozen=True):
         return self.payment.tenant_id, self.payment.correlation_id
 
 
-class Accepted(NamedTuple):
+class FirstPayment(NamedTuple):
     """The payment that was accepted first under an id."""
 
     fingerprint: bytes

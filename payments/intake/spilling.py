@@ -10,8 +10,8 @@ import msgspec
 
 from payments.errors import DifferentContent, PaymentError, UnknownPayment
 from payments.intake import store
-from payments.intake.payment import Accepted, Key, Receipt, Submission
-from payments.intake.store import CONFLICTED, Result
+from payments.intake.payment import FirstPayment, Key, Receipt, Submission
+from payments.intake.store import CONFLICTED, IntakeResult
 from queueing import spill
 from registry.data import reach
 from registry.errors import Unavailable
@@ -19,7 +19,7 @@ from registry.errors import Unavailable
 KIND = "payment"  # of the spill's records
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class SpilledPayment(msgspec.Struct, frozen=True):
     """A payment that this process accepted, or is about to, and that PostgreSQL does not have yet."""
 
     fingerprint: bytes
@@ -28,14 +28,14 @@ class Waiting(msgspec.Struct, frozen=True):
     durable: asyncio.Future[None]
 
 
-waiting: dict[Key, Waiting] = {}  # of the one loop that serves requests, and so accepts
+waiting: dict[Key, SpilledPayment] = {}  # of the one loop that serves requests, and so accepts
 encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Submission).decode
 
 
-def accepted(keys: Sequence[Key]) -> dict[Key, Accepted]:
+def accepted(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
     """Of these ids, the payments that are durable in this process's spill."""
     return {
-        key: Accepted(one.fingerprint, one.at, one.currency, spilled=True)
+        key: FirstPayment(one.fingerprint, one.at, one.currency, spilled=True)
         for key in keys
         if (one := waiting.get(key)) and one.durable.done() and not one.durable.exception()
     }
@@ -51,9 +51,9 @@ def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailabl
 # -- Into the spill ------------------------------------------------------------------------------------------
 
 
-async def append(batch: Sequence[Submission]) -> list[Result]:
+async def append(batch: Sequence[Submission]) -> list[IntakeResult]:
     """Append the payments to the spill. Where PostgreSQL is only read-only, ids that are stored there are judged by it."""
-    known: dict[Key, Accepted] = {}
+    known: dict[Key, FirstPayment] = {}
     if reach.reach().read_only and (keys := [one.key for one in batch if one.key not in waiting]):
         with suppress(Unavailable):
             known = await store.stored(keys)
@@ -62,14 +62,14 @@ async def append(batch: Sequence[Submission]) -> list[Result]:
     return store.judged(batch, [None if one.key in known else next(spilled) for one in batch], known)
 
 
-async def relay(batch: Sequence[Submission]) -> list[Result]:
+async def relay(batch: Sequence[Submission]) -> list[IntakeResult]:
     """Append the payments to the stream (INTAKE=stream), from which workers store them."""
     return await _durable(batch, spill.relay)
 
 
-async def _durable(batch: Sequence[Submission], append: Callable[..., asyncio.Future[None]]) -> list[Result]:
+async def _durable(batch: Sequence[Submission], append: Callable[..., asyncio.Future[None]]) -> list[IntakeResult]:
     """Write the payments; an id that waits already is judged by what waits."""
-    found: list[tuple[Waiting, bool]] = []
+    found: list[tuple[SpilledPayment, bool]] = []
     for one in batch:
         known = waiting.get(one.key)
         found.append((known or _append(one, append), known is not None))
@@ -77,21 +77,21 @@ async def _durable(batch: Sequence[Submission], append: Callable[..., asyncio.Fu
     return [_result(one, *written) for one, written in zip(batch, found, strict=True)]
 
 
-def _append(one: Submission, append: Callable[..., asyncio.Future[None]]) -> Waiting:
+def _append(one: Submission, append: Callable[..., asyncio.Future[None]]) -> SpilledPayment:
     one = msgspec.structs.replace(one, inline=False)  # its web process cannot send it; storing it wakes the workers
     durable = append(KIND, one.payment.tenant_id, encode(one), at=one.at)
-    added = waiting[one.key] = Waiting(one.fingerprint, one.at, one.payment.currency, durable)
+    added = waiting[one.key] = SpilledPayment(one.fingerprint, one.at, one.payment.currency, durable)
     if append is spill.relay:  # a worker stores it, and this process never hears of that
         durable.add_done_callback(lambda _: _forget(one.key, added))
     return added
 
 
-def _forget(key: Key, one: Waiting) -> None:
+def _forget(key: Key, one: SpilledPayment) -> None:
     if waiting.get(key) is one:
         del waiting[key]
 
 
-def _result(one: Submission, first: Waiting, known: bool) -> Result:
+def _result(one: Submission, first: SpilledPayment, known: bool) -> IntakeResult:
     error = first.durable.exception()
     if error is not None:
         _forget(one.key, first)
@@ -132,7 +132,7 @@ def _seen(records: list[spill.Record]) -> None:
     for record in records:
         with suppress(msgspec.MsgspecError):  # it is set aside when it is stored
             one = decode(record.data)
-            waiting.setdefault(one.key, Waiting(one.fingerprint, one.at, one.payment.currency, done))
+            waiting.setdefault(one.key, SpilledPayment(one.fingerprint, one.at, one.payment.currency, done))
 
 
 spill.register(KIND, _store, seen=_seen)

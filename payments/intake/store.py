@@ -10,7 +10,7 @@ import msgspec
 
 from payments.books import events
 from payments.errors import DifferentContent
-from payments.intake.payment import Accepted, Key, NewPayment, Receipt, Submission
+from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, Submission
 from payments.states import Status
 from queueing.work import waking
 from registry import telemetry
@@ -20,21 +20,21 @@ from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
-type Result = Receipt | DifferentContent | Unavailable
+type IntakeResult = Receipt | DifferentContent | Unavailable
 
 _ACCEPTED = telemetry.ACCEPTED.labels("new")
 _REPLAYED = telemetry.ACCEPTED.labels("replayed")
 CONFLICTED = telemetry.ACCEPTED.labels("conflict")
 
 
-async def store(batch: Sequence[Submission]) -> list[Result]:
+async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
     """Store the payments of a batch. One result each, in order: new, replayed, or in conflict with an existing one."""
     started = time.perf_counter()
     rows = await database.fetch(SQL["accept"], _columns(batch))
     telemetry.ACCEPT_BATCH.observe(len(batch))
     telemetry.ACCEPT_SECONDS.observe(time.perf_counter() - started)
     stored = {(tenant, correlation): (at, position) for tenant, correlation, at, position in rows}
-    results: list[Result | None] = []
+    results: list[IntakeResult | None] = []
     new: list[live.Event] = []
     for one in batch:
         fresh = stored.pop(one.key, None)  # the second of two equal ids in one batch is a replay of the first
@@ -44,7 +44,7 @@ async def store(batch: Sequence[Submission]) -> list[Result]:
     if new:
         _announce(new, to_workers=not all(one.inline for one in batch))
     open_keys = [one.key for one, result in zip(batch, results, strict=True) if result is None]
-    return judged(batch, results, await existing(open_keys)) if open_keys else cast("list[Result]", results)
+    return judged(batch, results, await existing(open_keys)) if open_keys else cast("list[IntakeResult]", results)
 
 
 def _announce(new: list[live.Event], *, to_workers: bool) -> None:
@@ -99,21 +99,23 @@ def _event(payment: NewPayment, at: datetime, position: int) -> live.Event:
 # -- Existing payments -------------------------------------------------------------------------------------
 
 
-async def stored(keys: Sequence[Key]) -> dict[Key, Accepted]:
+async def stored(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
     """The stored payments with these ids; looked up before a refusal. Raises Unavailable (503)."""
     return await reach.attempt(lambda: existing(keys), writes=False)
 
 
-async def existing(keys: Sequence[Key]) -> dict[Key, Accepted]:
+async def existing(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
     """The same on the caller's terms: without the limit of time for a database that is away."""
     params = {"tenant": [tenant for tenant, _ in keys], "correlation": [correlation for _, correlation in keys]}
     return {
-        (tenant, correlation): Accepted(bytes(fingerprint), at, currency)
+        (tenant, correlation): FirstPayment(bytes(fingerprint), at, currency)
         for tenant, correlation, fingerprint, at, currency in await database.fetch(SQL["existing"], params)
     }
 
 
-def judged(batch: Sequence[Submission], results: Sequence[Result | None], known: dict[Key, Accepted]) -> list[Result]:
+def judged(
+    batch: Sequence[Submission], results: Sequence[IntakeResult | None], known: dict[Key, FirstPayment]
+) -> list[IntakeResult]:
     """The results, with those that are open decided by the payment that is `known` under the id."""
     return [
         compared(one, known.get(one.key)) if result is None else result
@@ -121,7 +123,7 @@ def judged(batch: Sequence[Submission], results: Sequence[Result | None], known:
     ]
 
 
-def compared(one: Submission, first: Accepted | None) -> Result:
+def compared(one: Submission, first: FirstPayment | None) -> IntakeResult:
     """The result of an id that exists: the same content is a replay, other content a conflict."""
     if first is None:
         return Unavailable("the tenant was purged at this very moment; try again")

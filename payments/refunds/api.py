@@ -27,7 +27,7 @@ from registry.tenants.access import authorize
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The body of `POST /payments/{id}/refunds`."""
 
-    amount: Annotated[Amount, Meta(description="all that is left, when missing", examples=["5.00"])] | None = None
+    amount: Annotated[Amount, Meta(description="all that is left when missing", examples=["5.00"])] | None = None
     currency: Annotated[str, Meta(description="the payment's; no other is taken", examples=["BRL"])] | None = None
     reason: Annotated[str, Meta(max_length=debts.LONGEST_REASON)] = ""
 
@@ -71,11 +71,11 @@ api.describe(
         "tags": ["payments"],
         "operationId": "refund_payment",
         "security": KEYLESS,
-        "summary": "Give back a part of a payment, or all that is left of it",
+        "summary": "Refund a part of a payment, or all that is left of it",
         "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "requestBody": {"required": True, "content": _BODY},
         "responses": {
-            "202": {"description": "Owed: a worker pays it", "content": {"application/json": {}}},
+            "202": {"description": "Accepted: a worker sends it to the processor", "content": {"application/json": {}}},
             **{str(status): answer for status, answer in _ASKING["responses"].items()},
         },
     },
@@ -84,7 +84,7 @@ api.describe(
 
 
 async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> int | None:
-    """What is asked for in the payment's minor units. Raises UnknownPayment (404), Invalid (422) with every fault."""
+    """The requested amount in the payment's minor units. Raises UnknownPayment (404), Invalid (422) with every fault."""
     payment = await queries.status_of(tenant_id, correlation_id)
     if payment is None:
         raise missing(tenant_id, correlation_id)
@@ -125,7 +125,7 @@ async def _closed_within(
 
 
 async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[str, Any] | None:
-    """The refund once no worker has anything left to do for it; None when that did not come in time."""
+    """The refund once no worker has anything left to do for it; None if that takes longer than `within` seconds."""
     correlation_id, refund_id = UUID(found["correlationId"]), UUID(found["id"])
     try:
         async with (
@@ -159,7 +159,7 @@ async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
 @api.get(
     "/payments/{id}/refunds/{refund_id}",
     tags=["payments"],
-    summary="Where a refund stands",
+    summary="The status of a refund",
     openapi_extra=described("The refund", 404),
 )
 async def refund_status(request: HttpRequest, id: str, refund_id: str) -> HttpResponse:

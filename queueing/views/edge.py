@@ -21,13 +21,13 @@ from registry.tenants import access
 SHARED = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "*",
-}  # with every answer and every problem
+}  # of every response
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
     "Access-Control-Max-Age": "86400",
     "Vary": "Access-Control-Request-Headers",
 }
-HEADERS = "Authorization, Content-Type"  # that a browser may send, and whatever else it asks for
+HEADERS = "Authorization, Content-Type"  # that a browser may send, beside those that it asks for
 HEADER_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 
 type Endpoint = Callable[..., Coroutine[Any, Any, HttpResponse]]
@@ -98,7 +98,7 @@ def read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S 
 
 
 def check_name(what: str, name: str) -> str:
-    """`name` where it can be one of a queue, partition, group or transaction. Raises BadRequest (400)."""
+    """`name`, checked as the name of a queue, partition, group or transaction. Raises BadRequest (400)."""
     if not name:
         raise BadRequest(f"{what} must not be empty")
     if len(name) > NAME_LENGTH:

@@ -1,4 +1,4 @@
-"""Messages, dead letters and traces, for people and their tools (queue contract section 1.3)."""
+"""Messages, dead letters and traces: lists, details and changes (queue contract section 1.3)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ TRACES_NAMED, TRACE_NAMES = Query(_paging(100)), Query(_paging(50))
 
 
 class TraceBody(msgspec.Struct, rename="camel"):
-    """What a reader writes down about a message. `data` is any JSON."""
+    """A trace that a consumer writes about a message. `data` is any JSON."""
 
     transaction_id: str
     partition_id: str
@@ -40,7 +40,7 @@ class TraceBody(msgspec.Struct, rename="camel"):
 
 
 class DeadBody(msgspec.Struct, rename="camel"):
-    """For whom a message is given up, and why."""
+    """The consumer group for which a message becomes a dead letter, and the error."""
 
     consumer_group: str | None = None
     error: str | None = None

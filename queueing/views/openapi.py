@@ -146,7 +146,7 @@ api.describe(
         "summary": "Metrics under the names that the queue's dashboards know; with a key, also of its tenant's queues",
         "security": [],
         "responses": {
-            "200": {"description": "Well", "content": {"text/plain": {}}},
+            "200": {"description": "The metrics", "content": {"text/plain": {}}},
             "401": {"description": _PROBLEMS[401], "content": {"application/problem+json": {}}},
         },
     },

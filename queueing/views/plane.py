@@ -1,4 +1,4 @@
-"""Messages in and out: push, pop, ack, transaction, lease (queue contract section 1.1)."""
+"""The hot routes of the message queue: push, pop, ack, transaction, lease (queue contract section 1.1)."""
 
 import re
 from datetime import datetime
@@ -49,7 +49,7 @@ class PushBody(msgspec.Struct):
 
 
 class AckBody(msgspec.Struct, rename="camel"):
-    """What a reader says of one message."""
+    """The acknowledgement of one message."""
 
     transaction_id: str
     partition_id: str
@@ -60,7 +60,7 @@ class AckBody(msgspec.Struct, rename="camel"):
 
 
 class AckBatchBody(msgspec.Struct, rename="camel"):
-    """What a reader says of several messages, for one consumer group."""
+    """Acknowledgements of several messages, for one consumer group."""
 
     acknowledgments: list[AckBody]
     consumer_group: str | None = None
@@ -87,7 +87,7 @@ class TransactionBody(msgspec.Struct, rename="camel"):
 
 
 class ExtendBody(msgspec.Struct):
-    """How long a lease is to last from now."""
+    """The new duration of a lease, from now."""
 
     seconds: int = 60
 
@@ -98,7 +98,7 @@ _ack_batch = msgspec.json.Decoder(AckBatchBody)
 _transaction = msgspec.json.Decoder(TransactionBody)
 _extend = msgspec.json.Decoder(ExtendBody)
 
-# What the contract says of a field that is missing or of the wrong type, by the end of msgspec's own message.
+# The contract's texts for fields that are missing or of the wrong type, by the end of msgspec's message.
 _WORDS = (
     (re.compile(r"`queue`|\.queue`"), "Queue must be a string"),
     (re.compile(r"\.partition`"), "Partition must be a string"),
@@ -135,7 +135,7 @@ async def push(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def item_of(body: ItemBody) -> Item:
-    """A checked item. Raises BadRequest (400), Invalid (422) for a transaction id under which messages would be lost."""
+    """A checked item. Raises BadRequest (400), Invalid (422) for a transaction id that cannot be unique."""
     transaction_id = body.transaction_id
     if transaction_id is not None:
         check_unique("transactionId", transaction_id)
@@ -157,7 +157,7 @@ def _trace(text: str) -> UUID:
 
 # -- Pop ---------------------------------------------------------------------------------------------------
 
-# What the queue's clients send, by what it means. `timestamp` counts only with subscriptionFrom.
+# The values that clients send, and their meaning. `timestamp` has one only with subscriptionFrom.
 SUBSCRIPTION_MODES = {
     "all": Group.Mode.ALL,
     "from_beginning": Group.Mode.ALL,
@@ -249,7 +249,7 @@ def _target(asked: Values, queue: str, partition: str) -> pops.Target:
 
 
 def _subscription(mode: str | None, since: datetime | str | None) -> Subscription:
-    """Where a new group begins: a time counts more than a mode."""
+    """The start of a new group: a time takes precedence over a mode."""
     if since == "now":
         return Subscription(Group.Mode.NEW)
     if isinstance(since, datetime):
@@ -291,7 +291,7 @@ def ack_of(body: AckBody, group: str | None) -> Ack:
 
 @endpoint("write", max_body=settings.MAX_PUSH_BODY)
 async def transaction(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """200 with one result per item and ack; where one cannot be done none is, `success` is false and `error` says why."""
+    """200 with one result per item and ack; if one fails nothing is done, `success` is false and `error` says why."""
     body = _read(request, _transaction)
     if not body.operations:
         raise BadRequest("operations array cannot be empty")

@@ -1,4 +1,4 @@
-"""Queues as things: configure, list, look into, empty, drop (queue contract sections 1.2 and 1.6)."""
+"""Queues as resources: configure, list, inspect, clear, drop (queue contract sections 1.2 and 1.6)."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ LIST, CLEAR, DEPTH = Query(LISTED), Query(PARTITION), Query({"group": NAME, **GR
 
 
 class ConfigureBody(msgspec.Struct):
-    """What a queue is to be like. `mode`: merge (what is not named stays) or replace (the rest goes to its defaults)."""
+    """The options of a queue. `mode`: merge (options that are not named stay) or replace (they get their defaults)."""
 
     queue: str
     namespace: str | None = None

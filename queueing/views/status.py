@@ -1,4 +1,4 @@
-"""Status and analytics: how a tenant's queues are and were (queue contract section 1.5). The machine's own are machine.py's."""
+"""Status and analytics of a tenant's queues (queue contract section 1.5). Figures of the process are in machine.py."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ MESSAGES = Query({"limit": whole(50, least=1, capped=PAGE)})
 ANALYTICS = Query({"interval": choice(*INTERVALS, default="hour"), **WHEN, **WHICH})
 
 
-# -- What is asked ---------------------------------------------------------------------------------------------
+# -- Query parameters ---------------------------------------------------------------------------------------------
 
 
 def _about(asked: Values) -> About:
@@ -32,7 +32,7 @@ def _about(asked: Values) -> About:
 
 
 def _range(asked: Values, minutes: int = 0) -> Range:
-    """From `from` to `to`, else the hour before now. Raises Invalid (422)."""
+    """The range from `from` to `to`; by default the last hour. Raises Invalid (422)."""
     end = asked["to"] or datetime.now(UTC)
     start = asked["from"] or max(end, datetime.min.replace(tzinfo=UTC) + HOUR) - HOUR
     if not timedelta() < end - start <= statistics.LONGEST:
@@ -91,7 +91,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def _point(at: datetime, one: Traffic, when: Range) -> dict[str, Any]:
-    """A bucket as the contract names its members. What only a machine could say is null here: a tenant is on many."""
+    """A bucket in the contract's form. Figures of one machine are null: a tenant's traffic is spread over several."""
     seconds = when.minutes * 60
     return {
         "timestamp": at,
@@ -172,7 +172,7 @@ def _lag(one: Depth) -> dict[str, Any]:
 
 @endpoint("read")
 async def queues(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """A page of queues as they stand."""
+    """A page of queues with their depths."""
     asked = QUEUES.read(request)
     about, limit, offset = _about(asked), asked["limit"], asked["offset"]
     found = await statistics.depths(principal.tenant_id, about, limit=limit, offset=offset)
@@ -223,7 +223,7 @@ async def messages(request: HttpRequest, principal: Principal, queue: str) -> Ht
 
 @endpoint("read")
 async def analytics(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Throughput by minute, hour or day, and which queues it went through."""
+    """Throughput by minute, hour or day, and the queues with the most of it."""
     asked = ANALYTICS.read(request)
     interval = asked["interval"]
     about, when = _about(asked), _range(asked, INTERVALS[interval])
@@ -250,7 +250,7 @@ async def analytics(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def queue_lag(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Queue by queue, how long messages waited to be popped, and how long the oldest waits now."""
+    """By queue, how long messages waited to be popped, and how long the oldest one waits now."""
     about, when = _series(request)
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     return answer(
@@ -279,7 +279,7 @@ async def queue_lag(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Queue by queue, what was pushed, popped and acked. Queues without traffic are left out."""
+    """Pushes, pops and acks by queue. Queues without traffic are left out."""
     about, when = _series(request)
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     return answer(
@@ -295,7 +295,7 @@ async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def parked(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Long polls that wait in the process that answers, queue by queue."""
+    """Long polls that wait in the process that answers, by queue."""
     found = await statistics.depths(principal.tenant_id, _about(ABOUT.read(request)))
     waiting = long_polls.lot().parked_at([one.id for one in found])
     return answer({"queues": [{"queue": one.name, "parked": waiting[one.id]} for one in found if one.id in waiting]})
@@ -303,7 +303,7 @@ async def parked(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def retention(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Queue by queue, how long messages are kept, and how many were removed since it was made."""
+    """By queue, how long messages are kept, and how many were removed since the queue was created."""
     found = await statistics.depths(principal.tenant_id, _about(ABOUT.read(request)))
     return answer(
         {

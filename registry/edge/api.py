@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
+from ninja.operation import Operation
 
 from registry.edge import nulls
 from registry.edge.parameters import Query
@@ -77,6 +78,9 @@ def described(
 # -- The API object -----------------------------------------------------------------------------------------
 
 
+_PLAIN = str.maketrans({"{": "", "}": "", "-": "_"})
+
+
 def _own_schema(kind: Any) -> dict[str, Any]:
     """The schema of a type that msgspec does not know."""
     return kind.json_schema
@@ -104,6 +108,11 @@ class Api(NinjaAPI):
             structs, schema_hook=_own_schema, ref_template="#/components/schemas/{name}"
         )
         self.schemas.update(components)
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """By method and path: an id by module, as ninja makes it, would change whenever a view moves."""
+        path = operation.path.strip("/").replace("/", "_").translate(_PLAIN)
+        return f"{operation.methods[0].lower()}_{path}"
 
     def get_openapi_schema(self, **more: Any) -> dict[str, Any]:  # type: ignore[override]  # always without a prefix
         schema = super().get_openapi_schema(path_prefix="", **more)

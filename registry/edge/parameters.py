@@ -1,5 +1,6 @@
 """Query parameters: one declaration per route reads them from a request and describes them in the OpenAPI document."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -49,8 +50,13 @@ TEXT = Parameter[str | None]({"type": "string"}, lambda _name, text: text, None)
 WORD = Parameter[str | None]({"type": "string"}, _storable, None)  # a text that is compared with stored ones
 
 
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
 def parse_time(text: str) -> datetime:
     """An ISO 8601 time in UTC; it is UTC where the text has no zone. Raises ValueError."""
+    if not _DATE.match(text):  # Python also reads 20250715 and 2025-W10-1, which may be typing errors
+        raise ValueError(text)
     # A "+" that was not percent-encoded arrives as a space; RFC 3339 allows small letters.
     at = datetime.fromisoformat(text.replace(" ", "+").upper())
     try:

@@ -311,7 +311,7 @@ async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_u
 async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     """A server that takes no writes answers questions, and knows nothing of it yet."""
     stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting = spilling.Waiting(b"", ACCEPTED, "BRL", stored)
+    waiting = spilling.SpilledPayment(b"", ACCEPTED, "BRL", stored)
     monkeypatch.setitem(spilling.waiting, (tenant.pk, waits := uuid4()), waiting)
     answers: dict[str, Any] = {}
     for path in ("status", "", "refunds", "events?wait=1"):
@@ -327,7 +327,7 @@ async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkey
 async def test_what_is_not_durable_yet_is_no_answer_to_anybody(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     key = (tenant.pk, uuid4())
     durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    monkeypatch.setitem(spilling.waiting, key, spilling.Waiting(b"", ACCEPTED, "BRL", durable))
+    monkeypatch.setitem(spilling.waiting, key, spilling.SpilledPayment(b"", ACCEPTED, "BRL", durable))
 
     before = spilling.accepted([key])
     durable.set_result(None)
