@@ -18,7 +18,7 @@ from queueing import spill
 from registry.data import faults, reach
 from registry.data.batching import Batcher
 from registry.data.faults import Fault
-from registry.data.loop import sync_twin
+from registry.data.loop import PerLoop, sync_twin
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ APART_LIMIT = 0.15  # seconds for that; with reach.PATIENCE it leaves time to sp
 
 async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
     """Make `payment` durable, or find that it is. Raises DifferentContent (409), Unavailable (503)."""
-    result = await _batcher().submit(Submission(payment, fingerprint(payment), datetime.now(UTC), inline))
+    result = await _batchers.get().submit(Submission(payment, fingerprint(payment), datetime.now(UTC), inline))
     if isinstance(result, Exception):
         raise result
     return result
@@ -37,22 +37,14 @@ async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
 
 async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -> list[IntakeResult]:
     """`submit` for up to a thousand at once: one result per payment, in order."""
-    batcher, now = _batcher(), datetime.now(UTC)
+    batcher, now = _batchers.get(), datetime.now(UTC)
     under_way = [batcher.submit(Submission(one, fingerprint(one), now, inline)) for one in payments]
     return [await result for result in under_way]
 
 
 submit_sync = sync_twin(submit)
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[Submission, IntakeResult]] = {}
-
-
-def _batcher() -> Batcher[Submission, IntakeResult]:
-    loop = asyncio.get_running_loop()
-    found = _batchers.get(loop)
-    if found is None:
-        found = _batchers[loop] = Batcher(_write)
-    return found
+_batchers: PerLoop[Batcher[Submission, IntakeResult]] = PerLoop(lambda: Batcher(_write), close=Batcher.finish)
 
 
 # -- Writing a batch -----------------------------------------------------------------------------------------
