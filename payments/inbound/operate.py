@@ -1,5 +1,7 @@
 """What becomes of events that no worker has anything to do with any more: an operator replays or closes them, time removes them."""
 
+import logging
+
 from django.db import DEFAULT_DB_ALIAS
 from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
@@ -7,9 +9,13 @@ from django_async_backend.db.transaction import async_atomic
 from payments.inbound.receive import QUEUE, SQL
 from queueing.work import waking
 from registry.data import database
+from registry.data.chores import chore
 from registry.data.loop import sync_twin
 from registry.tenants import audit
 
+log = logging.getLogger(__name__)
+
+RETIRE_EVERY = 3600  # seconds between removals of old events
 KEPT_DAYS = 90  # Stripe shows events for 30; disputes are argued about for longer
 SLICE = 1000  # events removed per commit
 
@@ -57,6 +63,7 @@ async def close_all(*, events: list[Key], actor: str, reason: str) -> int:
 replay_all_sync, close_all_sync = sync_twin(replay_all), sync_twin(close_all)
 
 
+@chore("retire-inbound", every=RETIRE_EVERY)
 async def retire() -> int:
     """Remove what was done more than KEPT_DAYS ago, a slice per commit; how many. Dead events stay."""
     removed = 0
@@ -64,4 +71,6 @@ async def retire() -> int:
         slice_ = {"tenant": tenant_id, "days": KEPT_DAYS, "slice": SLICE}
         while gone := await database.fetch(SQL["retire"], slice_):
             removed += len(gone)
+    if removed:
+        log.info("old events of processors removed", extra={"events": removed})
     return removed

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -22,6 +23,7 @@ from payments.settle import lifecycle
 from payments.states import REQUIRES_ACTION
 from registry import telemetry
 from registry.data import database
+from registry.data.chores import chore
 from registry.tenants import access
 
 log = logging.getLogger(__name__)
@@ -122,6 +124,10 @@ async def clean(band: Band, tenant_ids: Sequence[int] | None = None) -> Counter[
     if told:
         log.info("janitor asked processors", extra={"band": band.name, **told})
     return told
+
+
+for band in BANDS:
+    chore(band.name, every=band.every)(partial(clean, band))
 
 
 async def _pages(statement: str, tenant_id: int, band: Band) -> AsyncIterator[list[database.Row]]:
