@@ -252,6 +252,66 @@ def test_every_state_is_named_in_a_test_of_payments():
     assert [status for status in Status if status.value not in text and status.name not in text] == []
 
 
+# -- Resources of an event loop ------------------------------------------------------------------------------------------
+
+
+def kept_by_loop(tree: ast.AST) -> Iterator[str]:
+    """Where a module keys something by event loops, or remembers a loop at its top, by itself."""
+    loops = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and is_running_loop(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def is_key(key: ast.expr) -> bool:
+        parts = key.elts if isinstance(key, ast.Tuple) else [key]
+        return any(is_running_loop(part) or (isinstance(part, ast.Name) and part.id in loops) for part in parts)
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and is_key(node.slice):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args and is_key(node.args[0]):
+            if node.func.attr in ("get", "pop", "setdefault"):
+                yield ast.unparse(node)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and "AbstractEventLoop" in ast.unparse(node):
+            yield ast.unparse(node)
+
+
+def is_running_loop(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("get_running_loop", "get_event_loop"))
+
+
+def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
+    assert [
+        f"{path}: {found}"
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if path != "registry/data/loop.py"
+        for found in kept_by_loop(tree)
+    ] == []
+
+
+def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
+    owners = {
+        "registry/asgi.py", "registry/management/base.py", "registry/servers/supervisor.py",
+        "registry/data/loop.py", "queueing/work/entry.py",
+    }  # fmt: skip
+    calls = re.compile(r"\bend_loop\(\)")
+
+    assert {path for room in ROOMS for path, tree in sources(room).items() if calls.search(ast.unparse(tree))} == owners
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["_pools: dict[asyncio.AbstractEventLoop, Pool] = {}", "pools[asyncio.get_running_loop()] = 1",
+     "loop = get_running_loop()\nx = pools.get((loop, name))", "pools.pop(asyncio.get_running_loop(), None)"],
+)  # fmt: skip
+def test_a_dictionary_by_loops_would_be_noticed(code: str):
+    assert list(kept_by_loop(ast.parse(code))) != []
+
+
 # -- Routes and settings -----------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from payments.billing import dunning, mail
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.models import Tenant
 from registry.tenants import audit
 
@@ -172,14 +172,14 @@ async def _record(action: str, tenant_id: int, actor: str, **detail: str) -> Non
 # -- The platform's fee -----------------------------------------------------------------------------------------
 
 
-async def _load_share(name: str) -> Decimal:
-    found = await database.fetch(SQL["fee_share"], {"tenant": int(name)})
+async def _load_share(tenant_id: int) -> Decimal:
+    found = await database.fetch(SQL["fee_share"], {"tenant": tenant_id})
     return found[0][0] if found else Decimal(0)
 
 
-_shares: Fresh[Decimal] = Fresh(_load_share)
+_shares = Cached(_load_share, while_away=True)
 
 
 async def fee_share(tenant_id: int) -> Decimal:
     """The platform's share of each of the tenant's payments, as a fraction (0.01 is 1 %); 0 without a plan. Cached for up to a second."""
-    return await _shares.get(str(tenant_id))
+    return await _shares.get(tenant_id)

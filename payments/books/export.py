@@ -1,4 +1,4 @@
-"""What of the tables of payments goes out with a tenant's data, what of it is personal, and what must be over before."""
+"""Export and erasure of payments' tables: which rows a tenant's export has, which columns are personal, what must end first."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ export.LEFT_OUT |= {
     "payments.Plan": "what the service offers to all",
 }
 
-_NAMES_ONE = SQL["names"]  # events that nobody handles know no payment, but their body does
-_OVER = "t.closed IS NOT NULL"  # what a worker still has to send stays whole until it is sent
+_NAMES_ONE = SQL["names"]  # events without a handler have no payment id, but their body may
+_OVER = "t.closed IS NOT NULL"  # deliveries that are still due keep their content until they are sent
 
 erasure.PERSONAL |= {
     "payments.Payment": {"description": "''", "metadata": "NULL", "method": "NULL", "fingerprint": "''::bytea"},

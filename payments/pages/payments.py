@@ -23,7 +23,7 @@ from payments.processors.sandbox_behaviours import BEHAVIOURS, behaviour_of
 from payments.refunds.pages import refund_link
 from payments.states import QUEUED, Status
 from registry.data import database
-from registry.data.sharing import Shared
+from registry.data.cache import Cached
 from registry.edge.cards import CARD, holds_card
 from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -35,6 +35,7 @@ from registry.tenants.access import live_subject, live_token
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
 OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all pages of a process share one answer
+OVERVIEWS_KEPT = 1_000  # tenants
 LONGEST_DESCRIPTION = 200  # characters in the test payment's form
 
 
@@ -42,7 +43,7 @@ async def _figures(tenant_id: int) -> dict[str, Any]:
     return await queries.dashboard(tenant_id)
 
 
-overviews: Shared[int, dict[str, Any]] = Shared(_figures, fresh=OVERVIEW_FRESH)
+overviews: Cached[int, dict[str, Any]] = Cached(_figures, fresh=OVERVIEW_FRESH, kept=OVERVIEWS_KEPT)
 
 
 # -- The list --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from limits import RateLimitItem, parse
 
 from registry import telemetry
 from registry.data import database, rates, reach
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.data.loop import PerLoop, Tasks, sync_twin
 from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized, Unavailable
 from registry.models import PATIENCE, ApiKey, Tenant
@@ -98,7 +98,8 @@ def _note_use(prefix: str) -> None:
     _notes.get().start(note())
 
 
-_keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
+# A revocation works within a second.
+_keys, _open = Cached(_load_key, while_away=True, hashed=True), Cached(_load_open, while_away=True)
 
 
 async def authenticate(authorization: str | None, *, keyless: bool = False) -> Principal:

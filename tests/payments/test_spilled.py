@@ -390,7 +390,7 @@ async def test_what_waits_is_replayed_though_its_tenant_has_another_currency_by_
     body = {"correlationId": str(uuid4()), "amount": "19.90"}
     async with api.post("/payments", json=body) as response:
         first = await response.json()
-    for entry in access._keys._entries.values():  # as a process has it that heard of the change before
+    for entry in access._keys.loops.get().entries.values():  # as a process has it that heard of the change before
         entry.value = entry.value and replace(entry.value, currency="JPY")
 
     async with api.post("/payments", json=body) as response:
