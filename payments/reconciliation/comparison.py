@@ -1,9 +1,9 @@
-"""A processor's books against ours, for a window of requestedAt that has ended. What an operator does then: differences.py.
+"""Reconciliation: compares a processor's books with ours, for a window of requestedAt that has ended.
 
-Where a kind shows its books both sides are compared: its records come in whatever order it keeps them, and ours of the same
-slice stand beside them, so that memory holds one slice. What only one side has is asked about once more before it is a
-difference: clocks differ, and a booking at a slice's edge may stand in the next one. A kind without books (http) is asked
-about a sample of our payments, one by one: it can show what is missing there, and nothing else.
+Kinds that show their books (ShowsBooks) are compared both ways, a slice of time after the other, so that memory holds one
+slice. What only one side has is looked up once more before it becomes a difference: clocks differ, and a booking at a
+slice's edge may be in the next slice. A kind without books (http) is asked about a sample of our payments, one by one: this
+finds payments that are missing there, and nothing else. Operators resolve differences in operate.py.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What no worker looks at by itself: payments that wait for an action, and what workers gave up while it was in doubt.
+"""The janitor: asks processors about payments that wait for an action, and about what workers gave up in doubt.
 
-The processor is asked first, always, and nothing is sent from here: what has an answer now is made due, and a worker
-settles it by asking for itself (the two dispatch.py). The older it is, the less often it is asked about.
+It sends nothing. Where the processor has an answer, the row becomes due again, and a worker asks for itself and settles it.
+Older rows are asked about less often.
 """
 
 import asyncio

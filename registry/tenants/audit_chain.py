@@ -1,8 +1,8 @@
-"""The proof that the audit trail is what was written: each tenant's entries form a chain of digests. Writing: audit.py.
+"""Verifies the audit trail: each tenant's entries form a chain of digests. audit.py writes the entries.
 
-The database adds an entry's link as the entry's transaction commits (registry/migrations/sql/audit_chain.sql), so that writers wait for each other
-no longer than a commit takes. A link's digest is SHA-256 over the digest before it and the entry's content; the chain's
-end is kept in AuditHead, and in the logs, where whoever cuts the trail off and moves the head cannot reach it.
+The database adds an entry's link when the entry's transaction commits (registry/migrations/sql/audit_chain.sql), so writers
+wait for each other no longer than a commit takes. A link's digest is SHA-256 over the previous digest and the entry's
+content. The chain's end is kept in AuditHead, and in the logs, out of reach of whoever changes the database.
 """
 
 import hashlib
