@@ -41,7 +41,9 @@ class NewEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(min_length=1, max_length=50, description='types, beginnings such as "payment.*", or "*"'),
     ] = msgspec.field(default_factory=lambda: ["*"])
     description: Annotated[str, Meta(max_length=200)] = ""
-    ordered: Annotated[bool, Meta(description="the next event of an object, such as a payment, waits for the one before")] = False
+    ordered: Annotated[
+        bool, Meta(description="the next event of an object, such as a payment, waits for the one before")
+    ] = False
     enabled: bool = True
 
 
@@ -141,9 +143,7 @@ async def create(request: HttpRequest) -> HttpResponse:
     return json_response({**queries.shown(endpoint), "secret": secret}, status=201, headers=headers)
 
 
-@api.get(
-    "/webhook-endpoints", tags=TAG, summary="All endpoints with their state", openapi_extra=says("The endpoints")
-)
+@api.get("/webhook-endpoints", tags=TAG, summary="All endpoints with their state", openapi_extra=says("The endpoints"))
 async def browse(request: HttpRequest) -> HttpResponse:
     principal, headers = await caller(request, "read")
     found = await queries.endpoints(principal.tenant_id)
