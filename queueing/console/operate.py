@@ -13,7 +13,7 @@ from queueing.templatetags.queues import group as named
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
 from registry.operators.confirm import Action, Confirmed, asked, confirm, recorded
-from registry.operators.decide import Done, each
+from registry.operators.decide import Done
 from registry.operators.scope import require_act
 
 SELECTED = 100  # dead letters of one replay
@@ -144,15 +144,17 @@ async def _replay(request: PageRequest, visitor: Visitor, queue: str) -> Action:
 
 
 def replay_letters(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Action:
-    """Push these dead letters, (number, error), again; each is recorded by itself."""
+    """Push these dead letters, (number, error), again."""
     tenant_id = visitor.tenant.pk
 
     async def perform(confirmed: Confirmed) -> Done:
-        async def one(letter: tuple[int, str]) -> bool:
-            number, _ = letter
-            return await replay(tenant_id=tenant_id, number=number, actor=confirmed.actor, reason=confirmed.reason)
-
-        done = await each(found, one)
+        done = await replay(
+            tenant_id=tenant_id,
+            numbers=[number for number, _ in found],
+            actor=confirmed.actor,
+            reason=confirmed.reason,
+            target=f"queue {queue}",
+        )
         figures.forget(tenant_id, queue)
         return done
 

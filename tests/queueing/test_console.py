@@ -12,7 +12,7 @@ import pytest
 from django.test import Client as Browser
 
 from queueing import demo
-from queueing.broker import crypto, statistics
+from queueing.broker import crypto, operate, statistics
 from queueing.broker.statistics import Depth, Traffic
 from queueing.console import figures
 from queueing.console.figures import Standing
@@ -188,6 +188,24 @@ async def test_nothing_is_done_without_a_reason_or_to_another_number_of_rows(vis
     assert "You saw 7 rows, now there are 1" in blind[1]
     assert await open_letters(mq) == 1
     assert not await in_thread(AuditEntry.objects.exists)
+
+
+async def test_dead_letters_whose_replay_cannot_be_recorded_stay_where_they_are(mq: Mq, queue: str, monkeypatch):
+    number = int(await a_dead_letter(mq, queue))
+    replay = {"tenant_id": mq.tenant_id, "numbers": [number], "actor": "olga", "reason": "the line is back"}
+
+    async def refuses(**_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("registry.tenants.audit.record", refuses)
+        with pytest.raises(RuntimeError):
+            await operate.replay(**replay)
+
+    assert await open_letters(mq) == 1
+    first, second = await operate.replay(**replay), await operate.replay(**replay)
+    assert ((first.rows, first.lost), (second.rows, second.lost)) == ((1, 0), (0, 1))
+    assert await open_letters(mq) == 0
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00", "tomorrow", ""])
