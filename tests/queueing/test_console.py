@@ -241,7 +241,7 @@ async def test_dead_letters_of_another_queue_are_not_replayed_by_naming_them(
 async def test_who_only_looks_is_not_shown_what_is_encrypted(
     visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(crypto, "_ciphers", {"k1": crypto.AESGCM(bytes(32))})
+    monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({"k1": bytes(32)}, setting=crypto.SETTING))
     await mq.configure(queue, encrypted=True)
     await a_dead_letter(mq, queue)
     pages = (await pages_of(mq, queue))[1:]
