@@ -27,7 +27,7 @@ async def replay(*, tenant_id: int, numbers: Sequence[int], actor: str, reason: 
     ready = [found for number in numbers if (found := await _ready(tenant_id, number))]
     ready.sort(key=lambda one: (one.partition, one.row.id))  # the order in which pushes lock partitions
     done = 0
-    for some in batched(ready, TOGETHER, strict=False):
+    for some in batched(ready, TOGETHER):
         done += await _replay_together(tenant_id, some, actor, reason, target)
     return Done(rows=done, lost=len(numbers) - done)
 

@@ -15,7 +15,7 @@ from queueing import demo
 from queueing.broker import crypto, operate, statistics
 from queueing.broker.statistics import Depth, Traffic
 from queueing.console import figures
-from queueing.console.figures import Standing
+from queueing.console.figures import QueueFigures
 from queueing.console.pages import SHOWN_BYTES, pretty
 from registry.errors import Unavailable
 from registry.http.client import Client
@@ -380,13 +380,13 @@ async def test_a_database_that_is_away_has_its_own_page(visiting: As, mq: Mq, mo
     assert "The database is away" in page
 
 
-def standing(pending: int, groups: int, *minutes: Traffic) -> Standing:
+def queue_figures(pending: int, groups: int, *minutes: Traffic) -> QueueFigures:
     fields = dict.fromkeys(Depth.__struct_fields__, 0) | {"pending": pending, "groups": groups, "name": "q"}
-    return Standing(Depth(**fields), list(minutes), 0, 0, 0)
+    return QueueFigures(Depth(**fields), list(minutes), 0, 0, 0)
 
 
 def test_what_waited_is_counted_back_from_now():
-    of = standing(4, 2, Traffic(), Traffic(pushed=5), Traffic(pushed=3, completed=6, buried=2))
+    of = queue_figures(4, 2, Traffic(), Traffic(pushed=5), Traffic(pushed=3, completed=6, buried=2))
 
     assert of.history == [0, 5, 4]
 
@@ -400,10 +400,10 @@ def test_a_sparkline_stays_within_its_box():
 
 def test_a_minute_that_has_just_begun_is_not_drawn():
     point = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-    young = figures.Reading(
+    young = figures.Snapshot(
         point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
     )
-    older = figures.Reading(
+    older = figures.Snapshot(
         point.replace(second=30), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
     )
 
