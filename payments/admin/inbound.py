@@ -113,7 +113,7 @@ class InboundEventAdmin(WithPayment, HotList):
     def state(self, event: InboundEvent) -> SafeString:
         return pill(*LOOKS[InboundEvent.Status(event.status)])
 
-    @admin.display(description="happened there")
+    @admin.display(description="created at the processor")
     def created_there(self, event: InboundEvent) -> SafeString | str:
         return exact(event.created)
 
@@ -121,7 +121,7 @@ class InboundEventAdmin(WithPayment, HotList):
     def received(self, event: InboundEvent) -> SafeString | str:
         return exact(event.received_at)
 
-    @admin.display(description="done")
+    @admin.display(description="handled")
     def done(self, event: InboundEvent) -> SafeString | str:
         return exact(event.done_at)
 
