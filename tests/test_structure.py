@@ -163,6 +163,23 @@ def test_every_module_that_talks_to_stripe_is_checked_strictly():
     assert modules <= strict
 
 
+# -- Guarded actions -------------------------------------------------------------------------------------------------
+
+GUARDED = {"registry.operators.rows.guarded", "registry.operators.confirm.Action"}
+
+
+def declares_guarded_actions(path: str) -> bool:
+    return path.endswith(("/operate.py", "/outbound_actions.py")) or path.startswith("registry/operators/")
+
+
+def test_guarded_actions_are_declared_only_in_operate_modules():
+    """Pages list them; what an action expects, says and does stands beside its capability."""
+    users = {path for room in ROOMS for path, tree in sources(room).items() if GUARDED & set(imports(tree))}
+
+    assert len(users) > 8
+    assert [path for path in sorted(users) if not declares_guarded_actions(path)] == []
+
+
 # -- Nothing blocks the loop ---------------------------------------------------------------------------------------
 
 
