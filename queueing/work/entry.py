@@ -12,7 +12,8 @@ import uvloop
 from asgiref.sync import async_to_sync
 
 from queueing import spill
-from queueing.work.drain import Drain, Job, forever
+from queueing.work.drain import Drain, forever
+from queueing.work.work import Work
 from registry.data import chores, database, faults
 from registry.data.loop import end_loop
 
@@ -23,7 +24,7 @@ DRAIN_TIMEOUT = DRAIN_SECONDS * 2  # seconds after which RQ takes a drain for st
 CHORE_TIMEOUT = 600  # seconds for one housekeeping task
 PARENT_CHECK = 0.5  # seconds between looks whether the RQ worker above us still lives
 
-DRAINS: dict[str, Callable[[], Job]] = {}
+DRAINS: dict[str, Callable[[], Work]] = {}
 CHORES: dict[str, Callable[[], Awaitable[object]]] = {}  # name → a housekeeping coroutine
 
 
@@ -66,7 +67,7 @@ async def _drain(queues: Sequence[str]) -> None:
                 group.create_task(run(one, seconds))
     finally:
         watching.cancel()
-        await asyncio.gather(*(drain.job.close() for drain in drains))
+        await asyncio.gather(*(drain.work.close() for drain in drains))
         await end_loop()
 
 
