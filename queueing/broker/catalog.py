@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from queueing.broker.models import QUEUE_MODE, Group
 from registry.data import database, reach
 from registry.data.batching import Batcher, Family
+from registry.data.loop import PerLoop
 
 SQL = database.statements(Path(__file__).parent / "sql" / "broker.sql")
 
@@ -75,16 +76,16 @@ _places: _Memory[tuple[int, int], Place] = _Memory()
 _groups: _Memory[tuple[int, int, str], int] = _Memory()
 
 
-_locks: WeakValueDictionary[tuple, asyncio.Lock] = WeakValueDictionary()
+_locks: PerLoop[WeakValueDictionary[tuple, asyncio.Lock]] = PerLoop(WeakValueDictionary)
 
 
 def _one_at_a_time(*key: object) -> asyncio.Lock:
     """Who looks for something new first looks for all: fifty readers of a new group would otherwise wait for each other's
     locks in the database."""
-    mine = (asyncio.get_running_loop(), *key)
-    lock = _locks.get(mine)
+    locks = _locks.get()
+    lock = locks.get(key)
     if lock is None:
-        lock = _locks[mine] = asyncio.Lock()
+        lock = locks[key] = asyncio.Lock()
     return lock
 
 
@@ -147,7 +148,7 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
     if len(found) == len(wanted):
         return found
     missing = wanted - found.keys()
-    there = await _makers.of(queue.id).submit(_Wanted(tenant_id, queue, missing))
+    there = await _makers.get().of(queue.id).submit(_Wanted(tenant_id, queue, missing))
     return found | {name: there[name] for name in missing if name in there}
 
 
@@ -186,7 +187,11 @@ async def _find_or_make(requests: Sequence[_Wanted]) -> list[dict[str, int]]:
     return [there] * len(requests)
 
 
-_makers = Family(lambda: Batcher(_find_or_make, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names)))
+def _maker() -> Batcher[_Wanted, dict[str, int]]:
+    return Batcher(_find_or_make, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names))
+
+
+_makers: PerLoop[Family[_Wanted, dict[str, int]]] = PerLoop(lambda: Family(_maker), close=Family.finish)
 
 
 async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:

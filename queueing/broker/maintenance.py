@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from registry.data import database, reach
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parent / "sql" / "maintenance.sql")
@@ -58,16 +58,13 @@ class _Known:
             self.read_at = started
             self._reading = None
 
+    async def close(self) -> None:
+        if self._reading:
+            await asyncio.gather(self._reading, return_exceptions=True)
 
-_all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Known] = weakref.WeakKeyDictionary()
 
-
-def _known() -> _Known:
-    loop = asyncio.get_running_loop()
-    found = _all.get(loop)
-    if found is None:
-        found = _all[loop] = _Known()
-    return found
+_all: PerLoop[_Known] = PerLoop(_Known, close=_Known.close)
+_known = _all.get
 
 
 async def modes(tenant_id: int, *, fresh: bool = False) -> Modes:

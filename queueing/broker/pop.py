@@ -16,6 +16,7 @@ from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name
 from registry.data import database
 from registry.data.batching import Batcher, Family
+from registry.data.loop import PerLoop, Tasks
 
 MAX_SLOTS = 200  # partitions per statement
 ROUNDS = 5  # of claims that came up empty because what they found had expired, slept or was buried
@@ -217,7 +218,7 @@ async def _deciphered(claim: _Claim, rows: "list[Row]") -> "list[Row]":
 
 
 async def _claimed(claim: _Claim) -> "list[Row]":
-    future = _batchers.of(claim.lanes[0].tenant_id).submit(claim)
+    future = _batchers.get().of(claim.lanes[0].tenant_id).submit(claim)
     try:
         found = await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -235,9 +236,7 @@ def _nobody_came(claim: _Claim, future: "asyncio.Future[list[Row] | Exception]")
 
 
 def _give_back_soon(claim: _Claim, rows: "list[Row]") -> None:
-    task = asyncio.get_running_loop().create_task(_give_back(claim, rows))
-    _returning.add(task)
-    task.add_done_callback(_returning.discard)
+    _returning.get().start(_give_back(claim, rows))
 
 
 async def _give_back(claim: _Claim, rows: "list[Row]") -> None:
@@ -247,7 +246,7 @@ async def _give_back(claim: _Claim, rows: "list[Row]") -> None:
             long_polls.wake(queue_id)
 
 
-_returning: set[asyncio.Task] = set()
+_returning: PerLoop[Tasks] = PerLoop(Tasks, close=Tasks.close)
 
 
 async def rest(consumers: Sequence[tuple[int, int, int]]) -> None:
@@ -402,26 +401,31 @@ def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
     }
 
 
-_batchers = Family(lambda: Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions))
+def _batcher() -> "Batcher[_Claim, list[Row] | Exception]":
+    return Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
+
+
+_batchers: "PerLoop[Family[_Claim, list[Row] | Exception]]" = PerLoop(lambda: Family(_batcher), close=Family.finish)
 
 
 # -- When to look again -----------------------------------------------------------------------------------
 
-_due: dict[tuple[asyncio.AbstractEventLoop, tuple[int, ...]], tuple[float, asyncio.Task[tuple[float, int]]]] = {}
+_due: PerLoop[dict[tuple[int, ...], tuple[float, asyncio.Task[tuple[float, int]]]]] = PerLoop(dict)
+_asking: PerLoop[Tasks] = PerLoop(Tasks, close=Tasks.close)
 
 
 async def _next_due(lanes: Sequence[_Lane], news_at: float) -> tuple[float, int]:
     """Seconds until something that sleeps (a delay, a lease, a retry) is due, and how many of the groups there still are;
     all who wait for the same ask once."""
-    loop, groups = asyncio.get_running_loop(), tuple(lane.group_id for lane in lanes)
+    known, groups = _due.get(), tuple(lane.group_id for lane in lanes)
     now = time.monotonic()
-    asked_at, task = _due.get((loop, groups), (0.0, None))
+    asked_at, task = known.get(groups, (0.0, None))
     if task is None or now - asked_at > DUE_FRESH or asked_at < news_at:
-        if len(_due) > 1000:
-            _due.clear()
-        task = loop.create_task(_ask_due(lanes[0].tenant_id, list(groups)))
+        if len(known) > 1000:
+            known.clear()
+        task = _asking.get().start(_ask_due(lanes[0].tenant_id, list(groups)))
         asked_at = now
-        _due[loop, groups] = (asked_at, task)
+        known[groups] = (asked_at, task)
     seconds, there = await asyncio.shield(task)
     return max(0.002 if seconds > 0 else LOOK_AGAIN, seconds - (time.monotonic() - asked_at)), there
 

@@ -1,10 +1,11 @@
 """Answers that many ask for at the same moment: worked out once per process, and good for a moment longer."""
 
 import asyncio
-import weakref
 from collections.abc import Awaitable, Callable, Hashable
+from typing import Any
 
 from registry.data import database
+from registry.data.loop import PerLoop
 
 
 class Shared[K: Hashable, T]:
@@ -15,9 +16,7 @@ class Shared[K: Hashable, T]:
 
     def __init__(self, work: Callable[[K], Awaitable[T]], *, fresh: float) -> None:
         self.work, self.fresh = work, fresh
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[K, asyncio.Task[T]]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._loops: PerLoop[dict[K, asyncio.Task[T]]] = PerLoop(dict, close=_cancel)
 
     async def get(self, key: K) -> T:
         tasks = self._tasks()
@@ -32,7 +31,7 @@ class Shared[K: Hashable, T]:
         self._tasks().pop(key, None)
 
     def _tasks(self) -> dict[K, asyncio.Task[T]]:
-        return self._loops.setdefault(asyncio.get_running_loop(), {})
+        return self._loops.get()
 
     async def _run(self, key: K) -> T:
         async with database.own_connection():  # the asker's own is the asker's
@@ -46,6 +45,12 @@ class Shared[K: Hashable, T]:
             task.get_loop().call_later(self.fresh, self._drop, key, task)
 
     def _drop(self, key: K, task: asyncio.Task[T]) -> None:
-        tasks = self._loops.get(task.get_loop(), {})
-        if tasks.get(key) is task:
+        tasks = self._loops.peek()
+        if tasks and tasks.get(key) is task:
             del tasks[key]
+
+
+async def _cancel(tasks: dict[Any, asyncio.Task[Any]]) -> None:
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -1,8 +1,6 @@
 """Keys and links to tenants: who a request acts for, with which scopes, how often. What they may then see is the apps' matter."""
 
-import asyncio
 import base64
-import contextvars
 import hashlib
 import hmac
 import secrets
@@ -23,11 +21,10 @@ from limits import RateLimitItem, parse
 from registry import telemetry
 from registry.data import database, rates, reach
 from registry.data.fresh import Fresh
-from registry.data.loop import endings, sync_twin
+from registry.data.loop import PerLoop, Tasks, sync_twin
 from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized, Unavailable
 from registry.models import PATIENCE, ApiKey, Tenant
 
-NOTE_LIMIT = 1.0  # seconds that a loop's end waits for uses of keys to be written down
 TOKEN_LENGTH = 40  # characters of a payment link's token at most
 
 
@@ -104,31 +101,18 @@ async def _load(sql: str, params: tuple) -> Principal | None:
     )
 
 
-_noting: set[asyncio.Task[None]] = set()
+_notes: PerLoop[Tasks] = PerLoop(Tasks, close=Tasks.close)
 
 
 def _note_use(prefix: str) -> None:
-    """Beside the request, in a context of its own: a key is as good where its use cannot be written down."""
+    """Beside the request: a key is as good where its use cannot be written down."""
 
     async def note() -> None:
         with suppress(Unavailable):
             await reach.attempt(lambda: database.fetch(_USED, (prefix,)))
 
-    task = asyncio.get_running_loop().create_task(note(), context=contextvars.Context())
-    _noting.add(task)
-    task.add_done_callback(_noting.discard)
+    _notes.get().start(note())
 
-
-async def close() -> None:
-    """Let what is being noted on this loop be written, or leave it."""
-    loop = asyncio.get_running_loop()
-    if mine := {task for task in _noting if task.get_loop() is loop}:
-        _, late = await asyncio.wait(mine, timeout=NOTE_LIMIT)
-        for task in late:
-            task.cancel()
-
-
-endings.append(close)
 
 _keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
 

@@ -33,8 +33,8 @@ def cookies(signed_in: list[Any]) -> list[Any]:
 async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     """A program of the open tenant; what it counted is written before the rows are removed."""
     yield Mq(api, tenant.pk)
-    await traffic.close()
-    await long_polls.close()
+    await traffic.counts.close()
+    await long_polls.lots.close()
 
 
 async def a_working_day(mq: Mq) -> None:

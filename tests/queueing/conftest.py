@@ -40,8 +40,8 @@ def queue() -> str:
 async def _counters_written() -> AsyncIterator[None]:
     """What a test counted is written before its rows are removed, and nobody goes on listening."""
     yield
-    await traffic.close()
-    await long_polls.close()
+    await traffic.counts.close()
+    await long_polls.lots.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from queueing.broker import catalog
 from queueing.broker import push as pushes
 from queueing.broker.push import Item
 from registry.data import database
+from registry.data.loop import end_loop
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, holding, payloads
 
@@ -172,9 +173,7 @@ def in_another_loop(tenant_id: int, items: list[Item]) -> "asyncio.Future[list]"
         try:
             return await asyncio.gather(*(pushes.push(tenant_id, "", [item]) for item in items))
         finally:
-            await pushes.traffic.close()
-            await pushes.parking.close()
-            await database.close()
+            await end_loop()
 
     def run() -> None:
         try:

@@ -186,7 +186,7 @@ async def main():
             await asyncio.sleep(0.01)
     except Unauthorized:
         print("refused", flush=True)
-    await database.close()
+    await database.pools.close()
 
 asyncio.run(main())
 """
@@ -331,7 +331,7 @@ async def no_database() -> AsyncIterator[None]:
 
 
 async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch):
-    monkeypatch.setattr(database.pool(), "timeout", 0.5)  # seconds; 30 otherwise
+    monkeypatch.setattr(database.pools.get(), "timeout", 0.5)  # seconds; 30 otherwise
     known = await access.authenticate(f"Bearer {key}")
 
     async with no_database():
@@ -345,7 +345,7 @@ async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch):
 
 
 async def test_a_known_key_waits_once_for_a_database_that_is_away_and_not_again_and_again(key, monkeypatch):
-    monkeypatch.setattr(database.pool(), "timeout", 0.5)
+    monkeypatch.setattr(database.pools.get(), "timeout", 0.5)
     await access.authenticate(f"Bearer {key}")
 
     async with no_database():

@@ -19,6 +19,7 @@ from queueing.spill.stream import StreamEngine
 from queueing.work import rq_queues
 from registry import migrations
 from registry.data import channels, identity, rates
+from registry.data.loop import PerLoop
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def as_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def become(name: str) -> None:
         monkeypatch.setattr(settings, "REGISTRY_ID", name)
-        monkeypatch.setattr(rates, "_limiters", {})
+        monkeypatch.setattr(rates, "limiters", PerLoop(rates.open_limiter, close=rates.close_limiter))
 
     return become
 

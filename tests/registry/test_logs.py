@@ -206,11 +206,11 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         real = database.connection_parameters
         monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1, "password": "hush-hush"})
         monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
-        await database.close()  # whoever opens it again, in the background as well, has the wrong address
+        await database.pools.close()  # whoever opens it again, in the background as well, has the wrong address
         async with api.get(f"/payments/{payment['correlationId']}/status"):
             pass
         assert not await reach.reach().is_there()  # and the log says so
-        await database.close()
+        await database.pools.close()
     finally:
         logging.getLogger().setLevel(settings.LOG_LEVEL)
 
