@@ -80,11 +80,11 @@ class Instant(SandboxProcessor):
 
 
 async def claim(work: Any, rows: int) -> list[Any]:
-    return list(await work.claim(WORKER, rows, {}))
+    return list(await work.claim(WORKER, rows))
 
 
 async def handle(work: Any, claimed: Sequence[Any]) -> None:
-    assert all(await asyncio.gather(*(work.handle(one) for one in claimed)))
+    assert await asyncio.gather(*(work.run([one]) for one in claimed)) == [[True]] * len(claimed)
 
 
 async def worked(work: Any, rows: int, name: str) -> Costs:

@@ -56,7 +56,9 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     """The work of sending payments."""
 
     table = PAYMENTS
-    looks = 10  # so that payments behind many that no processor can take need not wait until all of those had their turn
+    looks = (
+        10  # so that payments behind many that no processor can take need not wait until all of those had their turn
+    )
     send_within = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
 
     def __init__(self, places: Places | None = None) -> None:

@@ -208,7 +208,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def _write(self, outcome: O) -> tuple[O, Row | None]:
         while True:
             try:
-                return outcome, await self.batcher_of(outcome).submit(outcome)
+                return outcome, await self.submit(outcome)
             except Exception as error:
                 outcome = await self.instead(outcome, error)
 
@@ -252,7 +252,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Lock rows by name, where they are due and in nobody's hands. For `Inline`."""
         raise NotImplementedError
 
-    async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:  # noqa: B027 - a hook, as others below
         """Read what `route` needs to know."""
 
     @abstractmethod
@@ -261,12 +261,13 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     async def postpone(self, conn: AsyncConnection, postponed: Sequence[Any], look: int) -> None:
         """Make those rows due later, so that they hide nothing."""
+        raise NotImplementedError
 
     async def begin(self, conn: AsyncConnection, items: Sequence[I]) -> list[Row]:
         """Write attempts and leases, in ONE statement, before anything is sent."""
         return []
 
-    def begun(self, items: Sequence[I], rows: Sequence[Row]) -> None:
+    def begun(self, items: Sequence[I], rows: Sequence[Row]) -> None:  # noqa: B027
         """After that commit, with what `begin` returned: live messages."""
 
     def released(self, items: Sequence[I]) -> None:
@@ -303,12 +304,12 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def settle(self, outcomes: Sequence[O]) -> list[Row]:
         """Write outcomes in one commit, fenced by worker and attempt; the rows that were still ours."""
 
-    async def settled(self, written: Sequence[tuple[O, Row]]) -> None:
+    async def settled(self, written: Sequence[tuple[O, Row]]) -> None:  # noqa: B027
         """After that commit, with what `settle` returned: live messages, metrics, wakes. Errors are logged."""
 
-    def batcher_of(self, outcome: O) -> Batcher[O, Row | None]:
-        """Where it is written."""
-        return self.outcomes
+    async def submit(self, outcome: O) -> Row | None:
+        """Add it to a batch and wait for its commit; what `settle` returned for it."""
+        return await self.outcomes.submit(outcome)
 
     async def instead(self, outcome: O, error: Exception) -> O:
         """What is written in place of an outcome whose write failed: the same, until the database takes it."""

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from payments.processors.base import Outcome, Result
+from payments.settle import parameters
 from payments.settle.decisions import after_send
 from payments.settle.work import PAYMENTS, Dispatch
 from registry.data import database
@@ -30,8 +31,8 @@ async def processor(tenant):
     return await in_thread(make_processor, tenant)
 
 
-async def claim(job: Dispatch, worker: int, limit: int = 100, room: dict[int, int] | None = None) -> list:
-    return list(await job.claim(worker, limit, room or {}))
+async def claim(job: Dispatch, worker: int, limit: int = 100) -> list:
+    return list(await job.claim(worker, limit))
 
 
 async def lapse() -> None:
@@ -93,7 +94,9 @@ async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant
         await seed(one, 200)
     number, job = claimers[0]
 
-    found = await claim(job, number, 90, {full.pk: 0, other.pk: 7})
+    job.in_hand.update({full.pk: job.room, other.pk: job.room - 7})
+
+    found = await claim(job, number, 90)
 
     shares = {one.pk: len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, other, full)}
     assert shares == {tenant.pk: 45, other.pk: 7, full.pk: 0}
@@ -102,12 +105,12 @@ async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant
 async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claimers, monkeypatch):
     await seed(tenant, 10)
     number, job = claimers[0]
-    monkeypatch.setattr(job, "_tell_begun", lambda *_: None)
-    monkeypatch.setattr(job, "_beginnings", lambda claims: {})  # the statement lacks its parameters
+    monkeypatch.setattr(parameters, "begins", lambda claims: {})  # the statement lacks its parameters
 
     with pytest.raises(Exception, match="parameter"):
         await claim(job, number)
 
+    monkeypatch.undo()
     other_number, other = claimers[1]
     assert len(await claim(other, other_number)) == 10
 
@@ -163,10 +166,10 @@ async def test_a_late_answer_of_a_lost_lease_changes_nothing(tenant, processor, 
     [theirs] = await claim(second, two)
     before = await payment(tenant, correlation), await tries(correlation)
 
-    late = await first.settle(after_send(mine, BOOKED, 1))
+    [late] = await first.write([after_send(mine, BOOKED, 1)])
     meanwhile = await payment(tenant, correlation), await tries(correlation)
-    right = await second.settle(after_send(theirs, BOOKED, 1))
-    again = await first.settle(after_send(mine, BOOKED, 1))
+    [right] = await second.write([after_send(theirs, BOOKED, 1)])
+    [again] = await first.write([after_send(mine, BOOKED, 1)])
 
     assert (late, right, again) == (False, True, False)
     assert meanwhile == before
@@ -180,7 +183,7 @@ async def test_an_answer_after_the_lease_lapsed_still_counts_if_nobody_took_over
     [mine] = await claim(first, one)
     await lapse()
 
-    assert await first.settle(after_send(mine, BOOKED, 1))
+    assert await first.write([after_send(mine, BOOKED, 1)]) == [True]
     assert (await payment(tenant, correlation)).status == "succeeded"
 
 
@@ -190,7 +193,7 @@ async def test_two_answers_of_the_same_claim_are_one(tenant, processor, claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)
 
-    await asyncio.gather(first.settle(after_send(mine, BOOKED, 1)), first.hand_back([mine]))
+    await asyncio.gather(first.write([after_send(mine, BOOKED, 1)]), first.give_back([mine]))
 
     [[lines]] = await database.fetch("SELECT count(*) FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk])
     assert (await payment(tenant, correlation)).status in ("succeeded", "uncertain")
