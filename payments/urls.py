@@ -6,7 +6,6 @@ from payments.api import payments
 from payments.billing import api
 from payments.inbound import api as inbound_view
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
-from payments.webhooks import endpoints_api  # noqa: F401 - its routes are ninja's
 from registry.edge.handler import by_method
 
 hot = [

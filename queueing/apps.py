@@ -9,5 +9,7 @@ class QueueingConfig(AppConfig):
 
     def ready(self) -> None:
         from queueing.broker import buffer, chores, export  # noqa: F401 - the spill's kind, the chores, what is exported
+        from queueing.outbound import chores as _outbound  # noqa: F401 - its drain and its chore
+        from queueing.outbound import export as _export  # noqa: F401 - what is exported and erased
         from queueing.spill import health as _spill  # noqa: F401 - checks and gauges
         from queueing.work import health  # noqa: F401 - the same of the workers

@@ -7,6 +7,8 @@ from payments import urls as payments
 from payments.pages import urls as page_urls
 from queueing import urls as queueing
 from queueing.console import urls as queue_pages
+from queueing.outbound import api as webhooks_api  # noqa: F401 - its routes are ninja's
+from queueing.outbound import pages as webhook_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean
@@ -31,6 +33,7 @@ urlpatterns = [
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
     *queue_pages.urlpatterns,
+    *webhook_pages.urlpatterns,
     *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),

@@ -6,7 +6,6 @@ from payments.admin import (  # noqa: F401 - each registers its pages
     billing,
     dead_letters,
     inbound,
-    outbound,
     payments,
     processors,
     reconciliation,

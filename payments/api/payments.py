@@ -300,7 +300,9 @@ async def poll(request: HttpRequest, id: str) -> HttpResponse:
     tenant_id = await reader_of(request, correlation_id)
     after = whole(request, "after", 0, 0, 2**31 - 1)
     wait = whole(request, "wait", 20, 0, LONGEST_WAIT)
-    later = events_after(tenant_id, correlation_id, after, wait)
+    later = events.STREAM.after(
+        tenant_id, correlation_id, after, within=wait, check=lambda: check_known(tenant_id, correlation_id)
+    )
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
     messages = [live_message(event) for event in found or []]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
@@ -321,17 +323,10 @@ def live_message(event: live.Event) -> dict[str, Any]:
     return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body)}
 
 
-async def events_after(tenant_id: int, correlation_id: UUID, after: int, wait: float) -> list[live.Event]:
-    async with live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription:
-        if found := await events.of_payment(tenant_id, correlation_id, after):
-            return found
-        if await queries.status_of(tenant_id, correlation_id) is None:
-            raise intake.missing(tenant_id, correlation_id)
-        try:
-            async with asyncio.timeout(wait):
-                return [event for event in await subscription.get() if event.sequence > after]
-        except TimeoutError:
-            return []
+async def check_known(tenant_id: int, correlation_id: UUID) -> None:
+    """Raises UnknownPayment (404), or Unavailable (503) for a payment that waits in the spill."""
+    if await queries.status_of(tenant_id, correlation_id) is None:
+        raise intake.missing(tenant_id, correlation_id)
 
 
 # -- Changing -----------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from payments.billing.login import Login
 from payments.billing.pages import urls
 from payments.pages import payer, payments
 from payments.refunds import pages as refund_pages
-from payments.webhooks import page_urls as webhook_urls
 
 urlpatterns = [
     path("", payments.dashboard, name="dashboard"),
@@ -18,7 +17,6 @@ urlpatterns = [
     path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
     path("processors/<slug:name>/behaviour", payments.set_behaviour, name="set_behaviour"),
     path("test-payment", payments.send_test_payment, name="send_test_payment"),
-    *webhook_urls.urlpatterns,
     *urls.urlpatterns,
     path("login", Login.as_view(extra_context={"sign_up": settings.SIGN_UP}), name="login"),
     path("logout", LogoutView.as_view(next_page="/login"), name="logout"),

@@ -137,7 +137,7 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
     try:
         async with (
             asyncio.timeout(within),
-            live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription,
+            events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
                 now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)

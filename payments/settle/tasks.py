@@ -12,8 +12,6 @@ from payments.inbound import (  # noqa: F401 - the handlers of payments' events
 from payments.inbound.work import Inbound
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
-from payments.webhooks import outbound
-from payments.webhooks.delivery import Deliveries
 from queueing.work import entry
 from registry import telemetry
 from registry.data import chores
@@ -21,7 +19,6 @@ from registry.data import chores
 log = logging.getLogger(__name__)
 
 RETIRE_EVERY = 3600  # seconds between removals of events of processors that are old
-TRIM_EVERY = 600  # seconds between removals of webhook deliveries that are over
 PROVE_EVERY = 1800  # seconds between proofs of what is new in the ledger; the whole is proven once a day
 
 
@@ -44,17 +41,11 @@ async def poll_inbound() -> None:
         log.info("events of processors fetched that were not delivered", extra={"events": new})
 
 
-async def trim_deliveries() -> None:
-    if removed := await outbound.trim():
-        log.info("old webhook deliveries removed", extra={"deliveries": removed})
-
-
-entry.DRAINS.update(payments=Dispatch, refunds=RefundDispatch, inbound=Inbound, webhooks=Deliveries)
+entry.DRAINS.update(payments=Dispatch, refunds=RefundDispatch, inbound=Inbound)
 for name, chore, seconds in (
     ("prove-ledger", prove_ledger, PROVE_EVERY),
     ("poll-inbound", poll_inbound, poll.EVERY),
     ("retire-inbound", retire_inbound, RETIRE_EVERY),
-    ("trim-deliveries", trim_deliveries, TRIM_EVERY),
 ):
     entry.CHORES[name] = chore
     chores.every(name, seconds)

@@ -27,24 +27,24 @@ class Urls:
 
 
 def servers(data: Path) -> list[Server]:
-    """Those of this data folder that the environment does not replace by servers of the user's own."""
+    """The embedded servers of this data folder, without those that a URL in the environment replaces."""
     return [server for kind in (Postgres, Valkey) if not (server := kind(data)).taken_over]
 
 
 def ensure(data: Path) -> Urls:
-    """Servers that answer, found or started; safe with any number of callers at once. Raises EmbeddedError."""
+    """Start the servers that do not run yet; any number of callers may do so at once. Raises EmbeddedError."""
     for server in servers(data):
         server.start()
     return urls(data)
 
 
 def urls(data: Path) -> Urls:
-    """Where the servers are, or would be: the environment first."""
+    """The servers' URLs: from the environment if set there, else of the embedded servers, whether they run or not."""
     return Urls(*(os.environ.get(kind.variable) or kind(data).url for kind in (Postgres, Valkey)))
 
 
 def stop(data: Path) -> None:
-    """Stop both at the same time; their data stays."""
+    """Stop both servers at the same time; their data stays."""
     running = servers(data)
     with DataFolder(data).lock():
         for server in running:
@@ -55,7 +55,7 @@ def stop(data: Path) -> None:
 
 @contextmanager
 def use(data: Path) -> Iterator[Urls]:
-    """The servers for as long as the block runs, their URLs in the environment; the last user stops them."""
+    """Run the servers while the block runs, with their URLs in the environment; the last process that uses them stops them."""
     missing = [kind for kind in (Postgres, Valkey) if not os.environ.get(kind.variable)]
     if not missing:
         yield urls(data)
@@ -69,14 +69,16 @@ def use(data: Path) -> Iterator[Urls]:
             os.environ.update({kind.variable: kind(data).url for kind in missing})
             yield found
         finally:
-            if os.getpid() == owner and locked(users, fcntl.LOCK_EX):  # a forked child shares our lock, not our duty
+            if os.getpid() == owner and locked(
+                users, fcntl.LOCK_EX
+            ):  # a forked child shares our lock but must not stop the servers
                 stop(data)
             for kind in missing:
                 os.environ.pop(kind.variable, None)
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m registry.servers.embedded start|stop|status FOLDER`: how the supervisor starts a server while it watches."""
+    """`python -m registry.servers.embedded start|stop|status FOLDER`: the supervisor starts a server this way without blocking its loop."""
     action, folder = arguments[0], Path(arguments[1])
     if action == "start":
         ensure(folder)

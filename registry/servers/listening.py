@@ -1,4 +1,4 @@
-"""The listening socket of all web processes, and whether the web answers."""
+"""The listening socket that all web processes share, and the readiness check."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ import time
 from registry.servers.plan import Plan, add_arguments
 
 PROBE_EVERY = 0.05  # seconds between two looks at /health/ready
-PORT_LIMIT = 3.0  # seconds for a predecessor that was killed to let go of the port
+PORT_LIMIT = 3.0  # seconds for the kernel to free the port of a process that was killed
 BACKLOG = 2048  # connections that wait while no web process accepts
 
 
@@ -19,7 +19,7 @@ class PortTaken(Exception):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The listening socket of every web process: connections wait in it while one is restarted. Raises PortTaken."""
+    """Open the socket that all web processes share: connections wait in it while one restarts. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + PORT_LIMIT
     while True:
@@ -32,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def refuse_taken_port(arguments: list[str]) -> None:
-    """`up` on a port that is taken starts nothing at all. Raises PortTaken."""
+    """Check the port before anything starts. Raises PortTaken."""
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
     wanted, _ = parser.parse_known_args(arguments)
@@ -40,7 +40,7 @@ def refuse_taken_port(arguments: list[str]) -> None:
 
 
 async def answers_ok(plan: Plan, path: str) -> bool:
-    """GET `path` is 200."""
+    """Whether GET `path` answers 200."""
     reader, writer = await asyncio.open_connection(plan.local_host, plan.port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {plan.host_header}\r\nConnection: close\r\n\r\n".encode())

@@ -21,7 +21,7 @@ class Plan:
     workers: int = 1
     max_workers: int = 0  # 0: as many as there are cores, at least `workers`
     demo: bool = False
-    host_header: str = "localhost"  # what the health check calls itself; must be allowed
+    host_header: str = "localhost"  # Host header of the health check; must be in ALLOWED_HOSTS
 
     @property
     def most_workers(self) -> int:
@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def local_host(self) -> str:
-        """Where this machine reaches it: nobody connects to a wildcard."""
+        """The address to connect to from this machine: a wildcard address cannot be connected to."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
 
     @property
@@ -68,7 +68,7 @@ def worker(slot: int) -> Part:
 
 
 def stripe(plan: Plan) -> Part:
-    """What plays Stripe for the demo, and tells the demo's account of what happens there."""
+    """The Stripe sandbox of the demo; it sends its webhooks to the demo's account."""
     told = f"{plan.local_address}/webhooks/stripe/demo.stripe"
     home = str(plan.data / "stripe")
     limits = ("--http", "registry.edge.protocol:BoundedProtocol")
@@ -78,12 +78,12 @@ def stripe(plan: Plan) -> Part:
 def parts(plan: Plan, listener: socket.socket) -> list[Part]:
     """Everything but the workers, whose number changes."""
     fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
-    played = [stripe(plan)] if plan.demo else []  # first: whoever asks Stripe at the start is answered
+    played = [stripe(plan)] if plan.demo else []  # first: parts that call Stripe at their start get an answer
     return [*played, *fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """The children's: unbuffered lines, one folder of metrics for all, the demo's open tenant."""
+    """Environment of the parts: unbuffered output, one metrics folder for all, the open tenant of the demo."""
     own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": str(PROJECT)}
     demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
     return {**os.environ, **own, **demo}

@@ -15,7 +15,7 @@ POSTGRES_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": 200,
-    # What was answered with 202 is on the disk.
+    # A payment answered with 202 is on the disk.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
@@ -37,7 +37,7 @@ POSTGRES_SETTINGS = {
     "log_truncate_on_rotation": "on",
     "log_rotation_size": 0,
     "log_line_prefix": "%m [%p] %a ",
-    # No values: statements and details hold sessions and payers' data. The service logs its own errors.
+    # No statements and no details: they contain sessions and payers' data. The service logs its own errors.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
@@ -65,7 +65,7 @@ class Postgres(Server):
         return row is not None and Path(row[0]) == self.folder
 
     def connect(self):
-        """To the maintenance database, so that a missing `registry` is no obstacle."""
+        """Connect to the maintenance database: `registry` may not exist yet."""
         import psycopg
 
         return psycopg.connect(
@@ -88,10 +88,10 @@ class Postgres(Server):
         have = (self.folder / "PG_VERSION").read_text().strip()
         if have != (want := str(version_of(self.binary))):
             raise EmbeddedError(f"{self.folder} was written by PostgreSQL {have}, {self.binary} is {want}")
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)  # nobody lives here: we looked
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)  # no server of this folder runs: pids() was checked
 
     def initialise(self) -> None:
-        """initdb beside the final place, renamed when whole: a start that was killed leaves nothing half made."""
+        """Run initdb in a folder beside the final one and rename it at the end, so that a killed start leaves nothing half made."""
         for wreck in self.data_folder.folder.glob("postgres.new-*"):
             shutil.rmtree(wreck, ignore_errors=True)
         fresh = self.data_folder.make_folder(f"postgres.new-{secrets.token_hex(4)}")

@@ -20,12 +20,14 @@ log = logging.getLogger(__name__)
 START_LIMIT = 120.0  # seconds; crash recovery replays up to max_wal_size before the first answer
 STOP_LIMIT = 2.0  # seconds for a clean stop; the log makes a hard one safe, and `up` owes its exit within 10 s
 HARD_STOP_LIMIT = 5.0  # seconds from the hard stop until nothing is left
-TROUBLE_LIMIT = 5.0  # seconds for a Valkey that runs to answer, before a command goes on without it
+TROUBLE_LIMIT = 5.0  # seconds that a command waits for a Valkey that runs and does not answer
 ANSWER_LIMIT = 2.0  # seconds for a server on loopback to answer at all
-PORT_TRIES = 5  # somebody may take the port between our look and the server's bind
-LOG_SIZE = 10 * 1024 * 1024  # bytes of an output file before it is set aside at the next start
+PORT_TRIES = 5  # another program may take the port between our check and the server's bind
+LOG_SIZE = 10 * 1024 * 1024  # bytes of an output file before the next start rotates it
 
-_children: list[subprocess.Popen] = []  # kept, so that an ended server is reaped and a living one draws no warning
+_children: list[
+    subprocess.Popen
+] = []  # kept, so that ended servers are reaped and Popen does not warn about running ones
 
 
 class Server:
@@ -46,12 +48,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the server answers, or will. Chooses port and password the first time."""
+        """The server's URL. Port and password are chosen at the first call."""
         raise NotImplementedError
 
     @property
     def taken_over(self) -> bool:
-        """The user named a server of their own in the environment."""
+        """Whether a URL in the environment names another server than this one."""
         given = os.environ.get(self.variable)
         return bool(given) and (self.name not in self.data_folder.state() or given != self.url)
 
@@ -64,17 +66,17 @@ class Server:
         return self.data_folder.secrets_of(self.name)["password"]
 
     def answers(self) -> bool:
-        """It accepts our password on our port, and serves our folder."""
+        """Whether it accepts our password on our port and serves our folder."""
         raise NotImplementedError
 
     def pids(self) -> list[int]:
-        """Every living process of this server. Asking chooses nothing: a folder never used has none."""
+        """All running processes of this server; none for a folder that was never used (nothing is chosen here)."""
         if not self.data_folder.is_chosen:
             return []
         return [pid for pid in processes_in(self.folder) if command_of(pid) in self.processes]
 
     def pid(self) -> int | None:
-        """The server's main process; None when only orphans, or nobody, lives."""
+        """The server's main process; None if only orphaned children run, or nothing."""
         pids = self.pids()
         return next((pid for pid in pids if parent_of(pid) not in pids and not self.is_child(pid)), None)
 
@@ -82,7 +84,7 @@ class Server:
         return False
 
     def start(self) -> None:
-        """Find it running or start it, on the port and with the password it always had. Raises EmbeddedError."""
+        """Start it unless it runs, with the port and password chosen before. Raises EmbeddedError."""
         with self.data_folder.lock():
             if self.answers() or self.lives_in_trouble():
                 return
@@ -93,11 +95,11 @@ class Server:
                 self.after_start()
 
     def lives_in_trouble(self) -> bool:
-        """It runs, answers nothing, and is not needed to go on."""
+        """Whether it runs without answering and callers can go on without it."""
         return False
 
     def stop(self) -> None:
-        """Cleanly within STOP_LIMIT, else hard; nothing is left afterwards."""
+        """Stop it cleanly within STOP_LIMIT, else hard; no process is left afterwards."""
         with self.data_folder.lock():
             self.ask_to_stop()
             self.see_gone()
@@ -116,7 +118,7 @@ class Server:
             raise EmbeddedError(f"{self.name} does not stop: {self.pids()}")
 
     def clear_leftovers(self) -> None:
-        """Wait for one that starts or stops right now; end the orphans of one that was killed."""
+        """Wait for a server that is just starting or stopping; kill the orphaned children of one that was killed."""
         pid = self.pid()
         settled = lambda: self.answers() or self.pid() != pid  # noqa: E731
         if pid and not holds_within(TROUBLE_LIMIT, settled):
@@ -129,14 +131,14 @@ class Server:
             self.see_gone()
 
     def prepare(self) -> None:
-        """Make the folder what the server needs it to be."""
+        """Make the data folder ready for the server."""
         raise NotImplementedError
 
     def command(self) -> list[str]:
         raise NotImplementedError
 
     def after_start(self) -> None:
-        """What is made once the server answers for the first time."""
+        """Create what a new server lacks, such as the database."""
 
     def launch(self) -> None:
         for _ in range(PORT_TRIES):
@@ -146,12 +148,12 @@ class Server:
             self.configure()
             if self.comes_up(self.spawn()):
                 return
-            if port_is_free(self.port):  # so the port was not what ended it
+            if port_is_free(self.port):  # the port was not the reason
                 break
         raise EmbeddedError(f"{self.name} ended at start\n{self.last_words()}")
 
     def comes_up(self, process: subprocess.Popen) -> bool:
-        """It answers; False if it ended instead."""
+        """Wait until it answers; False if it ended instead. Raises EmbeddedError after START_LIMIT."""
         if not holds_within(START_LIMIT, lambda: self.answers() or process.poll() is not None):
             raise EmbeddedError(f"{self.name} does not answer after {START_LIMIT:.0f} s\n{self.last_words()}")
         return process.poll() is None
@@ -173,7 +175,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # the terminal's Ctrl-C is for us; we stop the servers in order
+                start_new_session=True,  # Ctrl-C must reach only us; we stop the servers in order
                 **self.data_folder.as_process,
             )
         _children.append(process)
@@ -190,6 +192,6 @@ def rotate(path: Path) -> None:
 
 
 def server_environment() -> dict[str, str]:
-    """Ours without what would steer PostgreSQL past its configuration."""
+    """Our environment without variables that override the servers' configuration."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "REGISTRY_"))}
     return {name: value for name, value in kept.items() if not name.endswith("_URL")} | {"LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""The service in the foreground: its parts as child processes, started, watched, restarted, stopped in order.
+"""The supervisor of `up`: starts the parts as child processes, restarts them when they die, scales workers, stops all in order.
 
 Knows commands and signals only. What the parts do is theirs; how many workers are wanted is asked of a callable.
 """
@@ -25,12 +25,12 @@ from registry.servers.processes import POLL, children, descendants, parent_of, s
 
 log = logging.getLogger(__name__)
 
-SWEEP_LIMIT = 1.0  # seconds for killed leftovers to vanish
-PROBE_LIMIT = 2.0  # seconds for one look
-SCALE_EVERY = 1.0  # seconds between two questions how many workers are wanted
+SWEEP_LIMIT = 1.0  # seconds for killed leftover processes to end
+PROBE_LIMIT = 2.0  # seconds for one check
+SCALE_EVERY = 1.0  # seconds between two checks of how many workers are wanted
 SCALE_LIMIT = 5.0  # seconds for the answer
-SHRINK_AFTER = 10.0  # seconds that fewer workers must be wanted before one is sent home: a start costs a second
-REAP_EVERY = 5.0  # seconds between two burials of orphans
+SHRINK_AFTER = 10.0  # seconds that fewer workers must be wanted before one is stopped: starting one costs a second
+REAP_EVERY = 5.0  # seconds between two waitpid() calls for orphans
 
 
 Wanted = Callable[[int, int], Awaitable[int]]
@@ -47,10 +47,10 @@ class Supervisor:
     worker: Callable[[int], Part] = worker
     keepers: dict[str, Keeper] = field(default_factory=dict)
     workers: dict[int, Keeper] = field(default_factory=dict)
-    helpers: set[int] = field(default_factory=set)  # processes that are nobody's part: not to be reaped as orphans
+    helpers: set[int] = field(default_factory=set)  # short-lived commands: not to be reaped as orphans
 
     async def run(self) -> None:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a killed part leaves behind comes to us, not to init
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # children of a killed part become ours, not init's
         told = self.listen_to_signals()
         self.start()
         duties = [self.announce(), self.scale(), self.reap(), *map(self.keep_server, embedded.servers(self.plan.data))]
@@ -82,7 +82,7 @@ class Supervisor:
         await self.sweep()
 
     async def sweep(self) -> None:
-        """Kill what parts have left in groups of their own, the embedded servers excepted."""
+        """Kill descendants that are left in process groups of their own, except the embedded servers."""
         deadline = time.monotonic() + SWEEP_LIMIT
         while (left := self.leftovers()) and time.monotonic() < deadline:
             for pid in left:
@@ -97,8 +97,8 @@ class Supervisor:
     # Duties
 
     async def announce(self) -> None:
-        """The `ready` line, once every part lives and the web answers; then the demo."""
-        while not await self.is_ready():  # noqa: ASYNC110 (nobody tells us when the web answers)
+        """Print the `ready` line once every part runs and the web answers; then start the demo."""
+        while not await self.is_ready():  # noqa: ASYNC110 (there is no event to wait for)
             await asyncio.sleep(PROBE_EVERY)
         print(f"ready {self.plan.address}", flush=True)
         if self.plan.demo:
@@ -126,7 +126,7 @@ class Supervisor:
         show_panel(facts)
 
     async def run_helper(self, part: Part, on_line: Callable[[bytes], None] | None = None) -> int:
-        """A command that ends by itself; killed if we are told to stop meanwhile."""
+        """Run a short-lived command; it is killed when this task is cancelled. Returns its exit status."""
         process = Process(part, self.environ, on_line)
         self.helpers.add(process.pid)
         try:
@@ -137,7 +137,7 @@ class Supervisor:
             self.helpers.discard(process.pid)
 
     async def scale(self) -> None:
-        """As many workers as the queue wants. No answer, no change."""
+        """Keep as many workers as the queue needs. An unknown number changes nothing."""
         enough_since: float | None = None
         while self.wanted:
             await asyncio.sleep(SCALE_EVERY)
@@ -156,7 +156,7 @@ class Supervisor:
         try:
             async with asyncio.timeout(SCALE_LIMIT):
                 count = await self.wanted(self.plan.workers, self.plan.most_workers)
-        except Exception as error:  # a database that is away, whatever it raises
+        except Exception as error:  # the database is away: any error may be raised
             log.debug("how many workers are wanted is unknown: %r", error)
             return None
         return min(max(count, self.plan.workers), self.plan.most_workers)
@@ -174,7 +174,7 @@ class Supervisor:
         leaving.add_done_callback(lambda _: self.workers.pop(slot, None))
 
     async def keep_server(self, server: embedded.Server) -> None:
-        """Start an embedded server again when it dies; where it has to move, the parts move with it."""
+        """Restart an embedded server when it dies; if its port changes, restart all parts with the new URL."""
         while True:
             if pid := server.pid():
                 await gone(pid)
@@ -198,7 +198,7 @@ class Supervisor:
             metric_files.fold(metrics_folder(self.plan), lambda pid: parent_of(pid) > 0)
 
     def reap_once(self) -> None:
-        """Bury orphans that came to us. Children that somebody waits for are left to them."""
+        """Reap orphans that became our children, except processes that a keeper or helper waits for."""
         waited_for = {keeper.process.pid for keeper in self.everybody() if keeper.process} | self.helpers
         for pid in children(os.getpid()):
             if pid not in waited_for:
@@ -212,7 +212,7 @@ def report(task: asyncio.Task) -> None:
 
 
 def show_panel(facts: dict[str, str]) -> None:
-    """Where to go and who to be."""
+    """Print the addresses and the logins of the demo."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
@@ -226,20 +226,20 @@ def show_panel(facts: dict[str, str]) -> None:
 
 
 def raise_file_limit() -> None:
-    """Sockets are files; children inherit the limit."""
+    """Raise the limit of open files, which includes sockets, to the hard limit; children inherit it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def clear_metrics(plan: Plan) -> None:
-    """Counters begin at zero with each `up`, as Prometheus expects of a restart."""
+    """Delete old metric files: counters begin at zero with each `up`, as Prometheus expects of a restart."""
     folder = metrics_folder(plan)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def run(plan: Plan, listener: socket.socket, wanted: Wanted | None = None) -> None:
-    """The whole service until SIGTERM or SIGINT; embedded servers and the schema are there already."""
+    """Run the whole service until SIGTERM or SIGINT. Embedded servers run and migrations are applied already."""
     raise_file_limit()
     clear_metrics(plan)
     asyncio.run(Supervisor(plan, parts(plan, listener), environment(plan), wanted).run())

@@ -42,7 +42,7 @@ class Valkey(Server):
         return f"\r\n{self.folder}\r\n".encode() in reply
 
     def lives_in_trouble(self) -> bool:
-        """It hangs, loads much, or refuses clients. Nothing waits for it: the service goes on without Redis."""
+        """True for a Valkey that hangs, loads a large file or refuses clients: the service goes on without Redis."""
         pid = self.pid()
         if not pid or holds_within(TROUBLE_LIMIT, lambda: self.answers() or self.pid() != pid):
             return False

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from payments.models import Payment, WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from payments.webhooks import fanout, outbound
-from payments.webhooks.delivery import Deliveries
+from payments.models import Payment
+from queueing.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.outbound import endpoints, fanout
+from queueing.outbound.work import Deliveries
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.http.ssrf import Outside
@@ -18,7 +19,7 @@ from tests.conftest import eventually
 async def endpoint(tenant: Tenant, url: str, *events: str, **options: Any) -> WebhookEndpoint:
     """A new endpoint of `tenant`; its secret is `found.secret`."""
     async with database.own_connection():
-        found, secret = await outbound.create(
+        found, secret = await endpoints.create(
             tenant_id=tenant.pk, mode=tenant.mode, actor="a test", url=url, events=list(events or ("*",)), **options
         )
     found.secret = secret  # type: ignore[attr-defined]
@@ -91,14 +92,14 @@ async def until_tried(of: WebhookEndpoint, attempts: int = 1) -> WebhookDelivery
 async def make_due(of: WebhookEndpoint) -> None:
     """What waits for its next try has waited long enough."""
     await database.fetch(
-        "UPDATE payments_webhookdelivery SET run_at = now() WHERE endpoint_id = %s AND status = 'pending'", [of.pk]
+        "UPDATE queueing_webhookdelivery SET run_at = now() WHERE endpoint_id = %s AND status = 'pending'", [of.pk]
     )
     await database.fetch("NOTIFY webhooks")
 
 
 async def seconds_to_go(of: WebhookEndpoint) -> float:
     """Until the next try of its only delivery."""
-    sql = "SELECT extract(epoch FROM run_at - now())::float8 FROM payments_webhookdelivery WHERE endpoint_id = %s"
+    sql = "SELECT extract(epoch FROM run_at - now())::float8 FROM queueing_webhookdelivery WHERE endpoint_id = %s"
     [[found]] = await database.fetch(sql, [of.pk])
     return found
 

@@ -16,8 +16,9 @@ import pytest
 
 from payments.inbound.receive import Arrival, read_head, receive
 from payments.inbound.work import Inbound
-from payments.models import Processor, WebhookEndpoint
+from payments.models import Processor
 from payments.states import OPEN
+from queueing.models import WebhookEndpoint
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant
@@ -130,7 +131,7 @@ async def told(hook: WebhookEndpoint) -> dict[str, list[str]]:
     while (await again(hook)).position < (await database.fetch(newest, [hook.tenant_id]))[0][0]:
         await fan_out()
     found = await database.fetch(
-        """SELECT subject::text, array_agg(type::text ORDER BY position) FROM payments_webhookdelivery
+        """SELECT subject::text, array_agg(type::text ORDER BY position) FROM queueing_webhookdelivery
         WHERE tenant_id = %s AND endpoint_id = %s GROUP BY subject""",
         [hook.tenant_id, hook.pk],
     )

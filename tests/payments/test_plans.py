@@ -31,7 +31,7 @@ TABLES = [
 # hands of worker 77), 1,500 are queued, of which 500 are due.
 SEED = """
 SELECT setval(pg_get_serial_sequence(t, 'id'), 1000000) FROM unnest(ARRAY['payments_payment', 'payments_refund', 'payments_difference',
-    'payments_inboundevent', 'payments_webhookdelivery', 'payments_webhookendpoint', 'payments_reconciliation', 'payments_dispute']) t;
+    'payments_inboundevent', 'queueing_webhookdelivery', 'queueing_webhookendpoint', 'payments_reconciliation', 'payments_dispute']) t;
 INSERT INTO registry_tenant (id, slug, name, currency, status, mode, open, settings)
 VALUES (%(tenant)s, 'plans', '', 'BRL', 'active', 'sandbox', false, '{}');
 INSERT INTO payments_processor (id, tenant_id, name, kind, url, fee, options, enabled)
@@ -85,19 +85,19 @@ SELECT %(tenant)s, n, %(tenant)s + 1, 'evt_' || n, 't', '', '', false, now(), ''
     CASE WHEN n > 8500 AND n <= 8510 THEN 77 END, CASE WHEN n > 8500 AND n <= 8510 THEN now() + interval '1 minute' END,
     now() - (%(rows)s - n) * interval '1 minute'
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookendpoint (tenant_id, id, uuid, url, events, position, secrets, ordered, failing_since, deleted_at, enabled)
+INSERT INTO queueing_webhookendpoint (tenant_id, id, uuid, url, events, position, secrets, ordered, failing_since, deleted_at, enabled)
 SELECT %(tenant)s, n, md5('e' || n)::uuid, '', '[]', 2 * %(rows)s, '', n %% 2 = 0, CASE WHEN n %% 2 = 0 THEN now() END,
     CASE WHEN n > 10 THEN now() END, n <= 10
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookdelivery (tenant_id, id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at,
+INSERT INTO queueing_webhookdelivery (tenant_id, id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at,
     attempt, lease_id, leased_until)
 SELECT %(tenant)s, n, 1 + n %% 10, n::text, n, md5((n / 20)::text)::uuid, 't', '', n %% 2 = 1,
     CASE WHEN n <= 8000 THEN 'delivered' WHEN n <= 8500 THEN 'dead' WHEN n %% 4 = 1 THEN 'held' ELSE 'pending' END,
     CASE WHEN n > 9000 OR n %% 4 = 1 THEN now() + interval '1 day' ELSE now() END, 1,
     CASE WHEN n > 8500 AND n <= 8520 THEN 77 END, CASE WHEN n > 8500 AND n <= 8520 THEN now() + interval '1 minute' END
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookattempt (tenant_id, delivery_id, number, signed_at, latency_ms)
-SELECT tenant_id, id, 1, now(), 1 FROM payments_webhookdelivery WHERE closed IS NOT NULL AND (id %% %(step)s = 0) = %(first)s;
+INSERT INTO queueing_webhookattempt (tenant_id, delivery_id, number, signed_at, latency_ms)
+SELECT tenant_id, id, 1, now(), 1 FROM queueing_webhookdelivery WHERE closed IS NOT NULL AND (id %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_reconciliation (tenant_id, id, processor_id, since, until, both_ways, records, payments, differences, unanswered,
     fault, attempt, finished_at)
 SELECT %(tenant)s, n, %(tenant)s + 1 + n %% 2, now() - n * interval '1 hour', now() - n * interval '1 hour', true, 0, 0, 0, 0, '', 1,

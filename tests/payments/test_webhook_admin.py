@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from payments.models import WebhookDelivery, WebhookEndpoint
+from queueing.models import WebhookDelivery, WebhookEndpoint
 from registry.models import AuditEntry
 from tests.factories import in_thread, make_payment, make_person, make_tenant
 from tests.payments.hooks import again, deliveries, endpoint, fan_out
@@ -71,10 +71,10 @@ async def test_lists_and_pages_show_what_is_there_and_no_secret(hook, operator, 
     [one] = await deliveries(hook)
 
     seen = [
-        await in_thread(get, operator, "payments_webhookendpoint_changelist"),
-        await in_thread(get, operator, "payments_webhookendpoint_change", hook.pk),
-        await in_thread(get, operator, "payments_webhookdelivery_changelist"),
-        await in_thread(get, operator, "payments_webhookdelivery_change", one.pk),
+        await in_thread(get, operator, "queueing_webhookendpoint_changelist"),
+        await in_thread(get, operator, "queueing_webhookendpoint_change", hook.pk),
+        await in_thread(get, operator, "queueing_webhookdelivery_changelist"),
+        await in_thread(get, operator, "queueing_webhookdelivery_change", one.pk),
     ]
 
     assert [status for status, _ in seen] == [200] * 4
@@ -86,8 +86,8 @@ async def test_another_tenants_operator_sees_and_changes_nothing(hook, tenant):
     other = await in_thread(make_tenant)
     stranger = await in_thread(make_person, tenant=other)
 
-    _, listed = await in_thread(get, stranger, "payments_webhookendpoint_changelist")
-    status, _ = await in_thread(get, stranger, "payments_webhookendpoint_change", hook.pk)
+    _, listed = await in_thread(get, stranger, "queueing_webhookendpoint_changelist")
+    status, _ = await in_thread(get, stranger, "queueing_webhookendpoint_change", hook.pk)
     await in_thread(post, stranger, WebhookEndpoint, "endpoint_disable", hook.pk, seen="1", reason=WHY)
 
     assert "The back office" not in listed

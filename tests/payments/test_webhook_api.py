@@ -49,7 +49,7 @@ async def test_an_endpoint_is_made_with_a_secret_that_is_shown_once(admin, tenan
 async def test_the_secret_is_sealed_in_the_database(admin, tenant):
     made = await called(admin, "POST", "/webhook-endpoints", 201, url=NOWHERE)
 
-    [[kept]] = await database.fetch("SELECT secrets FROM payments_webhookendpoint WHERE tenant_id = %s", [tenant.pk])
+    [[kept]] = await database.fetch("SELECT secrets FROM queueing_webhookendpoint WHERE tenant_id = %s", [tenant.pk])
     assert made["secret"].encode() not in bytes(kept)
 
 
@@ -108,7 +108,7 @@ async def test_a_live_tenant_is_only_called_over_https(server):
 
 
 async def test_a_tenant_has_a_limited_number_of_endpoints(admin, tenant, monkeypatch):
-    monkeypatch.setattr("payments.webhooks.outbound.ENDPOINTS_AT_MOST", 2)
+    monkeypatch.setattr("queueing.outbound.endpoints.ENDPOINTS_AT_MOST", 2)
     for _ in range(2):
         await called(admin, "POST", "/webhook-endpoints", 201, url=NOWHERE)
 
@@ -156,7 +156,7 @@ async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(admin, tenant):
 async def test_a_new_address_begins_anew(admin, tenant):
     hook = await endpoint(tenant, NOWHERE)
     await database.fetch(
-        "UPDATE payments_webhookendpoint SET failing_since = now(), rest_until = now() + interval '1 h'"
+        "UPDATE queueing_webhookendpoint SET failing_since = now(), rest_until = now() + interval '1 h'"
     )
 
     changed = await called(admin, "PATCH", f"/webhook-endpoints/{hook.uuid}", url=NOWHERE + "/2")
@@ -193,7 +193,7 @@ async def test_for_a_day_both_secrets_sign(admin, tenant):
 
 
 async def test_after_a_day_only_the_new_one_signs():
-    from payments.webhooks.signing import Secrets
+    from queueing.outbound.signing import Secrets
 
     now = datetime.now(UTC)
     secrets = Secrets.fresh().rotated(now)
@@ -277,9 +277,9 @@ async def test_a_span_of_time_is_replayed_only_what_was_given_up_unless_asked(ad
     for _ in range(3):
         await in_thread(make_payment, tenant)
     await fan_out()
-    await database.fetch("UPDATE payments_webhookdelivery SET status = 'dead', attempt = 10")
+    await database.fetch("UPDATE queueing_webhookdelivery SET status = 'dead', attempt = 10")
     await database.fetch(
-        """UPDATE payments_webhookdelivery SET status = 'delivered' WHERE id = (SELECT max(id) FROM payments_webhookdelivery)"""
+        """UPDATE queueing_webhookdelivery SET status = 'delivered' WHERE id = (SELECT max(id) FROM queueing_webhookdelivery)"""
     )
     span = {"from": "2020-01-01T00:00:00Z", "to": "2199-01-01T00:00:00Z"}
 
@@ -293,7 +293,7 @@ async def test_a_span_of_time_is_replayed_only_what_was_given_up_unless_asked(ad
 
 
 async def test_a_month_old_delivery_goes_with_its_log_and_nothing_that_waits(tenant):
-    from payments.webhooks import outbound
+    from queueing.outbound import deliveries
 
     async with Receiver() as receiver:
         hook = await endpoint(tenant, receiver.url)
@@ -302,10 +302,10 @@ async def test_a_month_old_delivery_goes_with_its_log_and_nothing_that_waits(ten
             await until(hook, "delivered")
     await in_thread(make_payment, tenant)
     await fan_out()
-    await database.fetch("UPDATE payments_webhookdelivery SET changed_at = now() - interval '31 days'")
+    await database.fetch("UPDATE queueing_webhookdelivery SET changed_at = now() - interval '31 days'")
 
-    removed = await outbound.trim()
+    removed = await deliveries.trim()
 
     [left] = await deliveries(hook)
     assert (removed, left.status) == (1, "pending")
-    assert await database.fetch("SELECT count(*) FROM payments_webhookattempt") == [(0,)]
+    assert await database.fetch("SELECT count(*) FROM queueing_webhookattempt") == [(0,)]

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from payments.webhooks import delivery as delivering_module
-from payments.webhooks import fanout
-from payments.webhooks.delivery import Deliveries
 from queueing.models import Worker
+from queueing.outbound import fanout
+from queueing.outbound import work as delivering_module
+from queueing.outbound.work import Deliveries
 from registry.data import database
 from registry.http.ssrf import Outside
 from tests.bed.receiver import Receiver
@@ -97,7 +97,7 @@ async def test_once_the_one_before_is_given_up_the_next_goes_out(tenant, receive
     payment = await in_thread(make_payment, tenant)
     await events(payment, 2, 2)
     await fan_out()
-    await database.fetch("UPDATE payments_webhookdelivery SET attempt = 9 WHERE status = 'pending'")
+    await database.fetch("UPDATE queueing_webhookdelivery SET attempt = 9 WHERE status = 'pending'")
     receiver.answers_by(lambda heard: response(500 if heard.data["sequence"] == 1 else 200))
 
     async with delivering():
@@ -126,9 +126,16 @@ async def test_closing_waits_for_a_fan_out_that_is_under_way(tenant, receiver):
 
     async with database.transaction() as conn:  # a fan-out that has seen the first one open, and has not committed
         await database.rows(
-            conn, fanout.SQL["lock"], {"tenant": tenant.pk, "ids": [hook.pk], "after": (await again(hook)).position - 1}
+            conn,
+            fanout.SQL["lock"],
+            {
+                "tenant": tenant.pk,
+                "ids": [hook.pk],
+                "source": "payments",
+                "after": (await again(hook)).positions["payments"] - 1,
+            },
         )
-        await conn.execute("SELECT FROM payments_webhookendpoint WHERE id = %s FOR NO KEY UPDATE", [hook.pk])
+        await conn.execute("SELECT FROM queueing_webhookendpoint WHERE id = %s FOR NO KEY UPDATE", [hook.pk])
         async with delivering():
             await eventually(lambda: receiver.calls == 1)
             await eventually(lambda: waits_for_a_lock("alone"))
@@ -142,14 +149,14 @@ async def test_closing_waits_for_a_fan_out_that_is_under_way(tenant, receiver):
 
 async def waits_for_a_lock(_name: str) -> bool:
     rows = await database.fetch(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%payments_webhookendpoint%%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%queueing_webhookendpoint%%'"
     )
     return rows[0][0] > 0
 
 
 async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receiver):
 
-    from payments.webhooks import outbound
+    from queueing.outbound import deliveries as delivering_again
 
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)
@@ -158,7 +165,7 @@ async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receive
         await until(hook, "delivered", count=4)
         receiver.heard.clear()
         async with database.own_connection():
-            done = await outbound.replay_of(await again(hook))
+            done = await delivering_again.replay_of(await again(hook))
         await eventually(lambda: len(receiver.heard) == 4)
         await until(hook, "delivered", count=4)
 
@@ -214,7 +221,7 @@ async def test_a_disabled_endpoint_waits_and_goes_on_where_it_stopped(tenant, re
     async with delivering():
         await until(other, "delivered")
         before = await deliveries(hook)
-        await database.fetch("UPDATE payments_webhookendpoint SET enabled = true WHERE id = %s", [hook.pk])
+        await database.fetch("UPDATE queueing_webhookendpoint SET enabled = true WHERE id = %s", [hook.pk])
         await until(hook, "delivered", count=2)
 
     assert before == []
@@ -358,7 +365,7 @@ async def test_a_tenant_that_went_live_is_not_told_in_the_clear(tenant, receiver
 
 async def test_secrets_that_cannot_be_read_are_a_failed_try_and_no_crash(tenant, receiver):
     hook = await endpoint(tenant, receiver.url)
-    await database.fetch("UPDATE payments_webhookendpoint SET secrets = 'nonsense' WHERE id = %s", [hook.pk])
+    await database.fetch("UPDATE queueing_webhookendpoint SET secrets = 'nonsense' WHERE id = %s", [hook.pk])
     await in_thread(make_payment, tenant)
 
     async with delivering():

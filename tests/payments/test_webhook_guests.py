@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from payments.models import WebhookDelivery, WebhookEndpoint
+from queueing.models import WebhookDelivery, WebhookEndpoint
 from registry.models import Tenant
 from tests.conftest import Api
 from tests.factories import in_thread, make_payment, make_person, make_tenant

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.webhooks.event_types import TYPES, read_filters, wants
-from payments.webhooks.lanes import FIRST, MOST, SLOW_MOST, SLOW_ROOM, Lanes
-from payments.webhooks.retries import JITTER, REST_AT_MOST, SCHEDULE, retry_after, wait_before
+from payments.books.webhooks import TYPES
+from queueing.outbound.concurrency import FIRST, MOST, SLOW_MOST, SLOW_ROOM, EndpointLimits
+from queueing.outbound.event_types import read_filters, wants
+from queueing.outbound.retries import JITTER, REST_AT_MOST, SCHEDULE, retry_after, wait_before
 from registry.errors import Invalid
 
 TRIES = st.integers(min_value=1, max_value=len(SCHEDULE) - 1)
@@ -112,18 +113,18 @@ def clock(monkeypatch):
             return self.now
 
     found = Clock()
-    monkeypatch.setattr("payments.webhooks.lanes.time", found)
+    monkeypatch.setattr("queueing.outbound.concurrency.time", found)
     return found
 
 
-def sent(lanes: Lanes, endpoint: int, clock, *, seconds: float, good: bool) -> None:
+def sent(lanes: EndpointLimits, endpoint: int, clock, *, seconds: float, good: bool) -> None:
     lanes.begin(endpoint)
     clock.now += seconds
     lanes.end(endpoint, seconds=seconds, good=good)
 
 
 def test_who_answers_well_and_quickly_gets_more_and_more(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     for _ in range(100):
         sent(lanes, 1, clock, seconds=0.01, good=True)
 
@@ -131,7 +132,7 @@ def test_who_answers_well_and_quickly_gets_more_and_more(clock):
 
 
 def test_each_failure_halves_the_room_down_to_one(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     for _ in range(100):
         sent(lanes, 1, clock, seconds=0.01, good=True)
     rooms = []
@@ -143,7 +144,7 @@ def test_each_failure_halves_the_room_down_to_one(clock):
 
 
 def test_what_is_in_flight_takes_from_the_room(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     for _ in range(FIRST):
         lanes.begin(1)
 
@@ -152,7 +153,7 @@ def test_what_is_in_flight_takes_from_the_room(clock):
 
 
 def test_one_that_keeps_us_waiting_is_slow_before_it_has_answered(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     for _ in range(100):
         sent(lanes, 1, clock, seconds=0.01, good=True)
     lanes.begin(1)
@@ -162,7 +163,7 @@ def test_one_that_keeps_us_waiting_is_slow_before_it_has_answered(clock):
 
 
 def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     for endpoint in range(500):
         lanes.expect_failure(endpoint, 15.0)
 
@@ -180,7 +181,7 @@ def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock)
 
 
 def test_one_that_is_well_again_is_slow_no_longer(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     lanes.expect_failure(1, 15.0)
     sent(lanes, 1, clock, seconds=0.01, good=True)
     sent(lanes, 1, clock, seconds=0.01, good=True)
@@ -189,7 +190,7 @@ def test_one_that_is_well_again_is_slow_no_longer(clock):
 
 
 def test_what_was_not_used_for_long_is_forgotten(clock):
-    lanes = Lanes()
+    lanes = EndpointLimits()
     sent(lanes, 1, clock, seconds=0.01, good=True)
     lanes.begin(2)
     clock.now += 601

@@ -97,7 +97,7 @@ async def test_an_endpoint_hears_only_what_it_asked_for(tenant, receiver):
 
     assert [one.type for one in await deliveries(wanting)] == ["payment.queued"]
     assert await deliveries(nothing_of_this) == []
-    assert (await again(nothing_of_this)).position == (await again(wanting)).position == 2
+    assert (await again(nothing_of_this)).positions == (await again(wanting)).positions == {"payments": 2}
 
 
 async def test_a_new_endpoint_hears_of_what_happens_from_then_on(tenant, receiver):
@@ -221,7 +221,7 @@ async def test_retry_after_puts_the_delivery_and_the_endpoint_off(tenant, receiv
         wait, rest = await seconds_to_go_first(hook), (await again(hook)).rest_until - datetime.now(UTC)
         waiting = [(one.status, one.attempt) for one in await deliveries(hook)]
         receiver.answers(200)
-        await database.fetch("UPDATE payments_webhookendpoint SET rest_until = now() WHERE id = %s", [hook.pk])
+        await database.fetch("UPDATE queueing_webhookendpoint SET rest_until = now() WHERE id = %s", [hook.pk])
         await make_due(hook)
         await until(hook, "delivered", count=2)
 
@@ -231,7 +231,7 @@ async def test_retry_after_puts_the_delivery_and_the_endpoint_off(tenant, receiv
 
 
 async def seconds_to_go_first(hook) -> float:
-    sql = """SELECT extract(epoch FROM run_at - now())::float8 FROM payments_webhookdelivery WHERE endpoint_id = %s
+    sql = """SELECT extract(epoch FROM run_at - now())::float8 FROM queueing_webhookdelivery WHERE endpoint_id = %s
         ORDER BY id LIMIT 1"""
     return (await database.fetch(sql, [hook.pk]))[0][0]
 
@@ -320,7 +320,7 @@ async def test_five_days_of_nothing_but_failures_switch_an_endpoint_off(tenant, 
         await until_tried(hook)
         first = await again(hook)
         await database.fetch(
-            "UPDATE payments_webhookendpoint SET failing_since = now() - interval '121 hours' WHERE id = %s", [hook.pk]
+            "UPDATE queueing_webhookendpoint SET failing_since = now() - interval '121 hours' WHERE id = %s", [hook.pk]
         )
         await make_due(hook)
         await until_tried(hook, attempts=2)
@@ -346,7 +346,7 @@ async def test_one_that_was_taken_ends_the_count_of_failures(tenant, receiver):
     receiver.answers_by(lambda heard: response(500 if heard.type == "payment.queued" else 200))
     hook = await endpoint(tenant, receiver.url)
     await database.fetch(
-        "UPDATE payments_webhookendpoint SET failing_since = now() - interval '119 hours' WHERE id = %s", [hook.pk]
+        "UPDATE queueing_webhookendpoint SET failing_since = now() - interval '119 hours' WHERE id = %s", [hook.pk]
     )
     payment = await in_thread(make_payment, tenant, status=FAILED)
 

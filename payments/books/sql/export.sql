@@ -1,8 +1,3 @@
--- name: close
--- Nothing more is told to the tenant's endpoints.
-UPDATE payments_webhookendpoint SET enabled = false, deleted_at = coalesce(deleted_at, now()), changed_at = now()
-WHERE tenant_id = %(tenant)s AND deleted_at IS NULL;
-
 -- name: open_payments
 SELECT count(*) FROM (
     (SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY priority DESC, run_at, id)

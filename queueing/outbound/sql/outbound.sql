@@ -1,40 +1,12 @@
--- name: behind
--- Endpoints that have not looked at all of their tenant's events, those at the same place together. With nothing new it
--- reads a few pages that are always in memory.
-SELECT e.tenant_id, e.position, array_agg(e.id ORDER BY e.id)
-FROM payments_webhookendpoint e
-JOIN payments_stream s ON s.tenant_id = e.tenant_id AND s.position > e.position
-WHERE e.enabled AND e.deleted_at IS NULL
-GROUP BY e.tenant_id, e.position
-ORDER BY random()
-LIMIT %(limit)s;
-
 -- name: lock
--- Whoever fans out for these endpoints is alone with them. The stream's number is read by a statement before that which
--- reads its events: all up to it are committed by then.
-SELECT e.id, e.events::text, e.ordered, s.position
-FROM payments_webhookendpoint e
-JOIN payments_stream s ON s.tenant_id = e.tenant_id
-WHERE e.tenant_id = %(tenant)s AND e.id = ANY(%(ids)s::bigint[]) AND e.position = %(after)s AND e.enabled AND e.deleted_at IS NULL
+-- Lock these endpoints against other fan-outs. `upto` was read by a statement before this one (the source's `unread`), so all
+-- events up to it are committed by the time `events` reads them.
+SELECT e.id, e.events::text, e.ordered
+FROM queueing_webhookendpoint e
+WHERE e.tenant_id = %(tenant)s AND e.id = ANY(%(ids)s::bigint[]) AND e.enabled AND e.deleted_at IS NULL
+  AND coalesce((e.positions ->> %(source)s::text)::bigint, 0) = %(after)s
 ORDER BY e.id
-FOR NO KEY UPDATE OF e SKIP LOCKED;
-
--- name: events
-SELECT e.position, e.kind, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence, e.detail,
-    f.public_id, f.amount, f.reason, d.reference, d.amount, d.reason
-FROM payments_paymentevent e
-CROSS JOIN LATERAL (  -- each by its key, never the tenant's rows together: OFFSET 0 keeps the planner from it
-    SELECT * FROM payments_payment p WHERE p.tenant_id = e.tenant_id AND p.id = e.payment_id OFFSET 0
-) p
-LEFT JOIN payments_processor r ON r.id = e.processor_id
-LEFT JOIN LATERAL (
-    SELECT * FROM payments_refund f WHERE f.tenant_id = e.tenant_id AND f.id = e.subject_id AND e.kind LIKE 'refund.%%' OFFSET 0
-) f ON true
-LEFT JOIN LATERAL (
-    SELECT * FROM payments_dispute d WHERE d.tenant_id = e.tenant_id AND d.id = e.subject_id AND e.kind LIKE 'dispute.%%' OFFSET 0
-) d ON true
-WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s AND e.position <= %(upto)s
-ORDER BY e.position;
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: owe
 -- Deliveries of some events to some endpoints. In ordered ones the next event of a payment is held until the one before is
@@ -46,7 +18,7 @@ WITH event AS (
     SELECT o.endpoint_id, o.ordered, e.*, o.ordered AND (
         row_number() OVER (PARTITION BY o.endpoint_id, e.subject ORDER BY e.position) > 1
         OR EXISTS (
-            SELECT FROM payments_webhookdelivery d
+            SELECT FROM queueing_webhookdelivery d
             WHERE d.subject = e.subject AND d.endpoint_id + 0 = o.endpoint_id AND d.tenant_id + 0 = %(tenant)s AND d.ordered
                 AND coalesce(d.closed, '') = ''
         )
@@ -55,13 +27,14 @@ WITH event AS (
     JOIN event e USING (n)
     WHERE o.endpoint_id BETWEEN 1 AND 9223372036854775807
 )
-INSERT INTO payments_webhookdelivery (tenant_id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at)
+INSERT INTO queueing_webhookdelivery (tenant_id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at)
 SELECT %(tenant)s, endpoint_id, message_id, position, subject, type, body, ordered,
     CASE WHEN held THEN 'held' ELSE 'pending' END, CASE WHEN held THEN '9999-12-31Z'::timestamptz ELSE now() END
 FROM owed ORDER BY endpoint_id, position;
 
 -- name: move
-UPDATE payments_webhookendpoint SET position = %(upto)s WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::bigint[]);
+UPDATE queueing_webhookendpoint SET positions = positions || jsonb_build_object(%(source)s::text, %(upto)s::bigint)
+WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::bigint[]);
 
 -- name: wake
 SELECT pg_notify('webhooks', '');
@@ -70,11 +43,11 @@ SELECT pg_notify('webhooks', '');
 -- Lease what is due, fair between endpoints: each gets an equal share of the limit and no more than its room, so that one
 -- with a long backlog or slow answers has no more hands than another. One index probe per endpoint with open rows.
 WITH RECURSIVE waiting AS (
-    (SELECT tenant_id, endpoint_id FROM payments_webhookdelivery WHERE closed IS NULL ORDER BY tenant_id, endpoint_id LIMIT 1)
+    (SELECT tenant_id, endpoint_id FROM queueing_webhookdelivery WHERE closed IS NULL ORDER BY tenant_id, endpoint_id LIMIT 1)
     UNION ALL
     SELECT n.tenant_id, n.endpoint_id
     FROM waiting w CROSS JOIN LATERAL (
-        SELECT d.tenant_id, d.endpoint_id FROM payments_webhookdelivery d
+        SELECT d.tenant_id, d.endpoint_id FROM queueing_webhookdelivery d
         WHERE d.closed IS NULL AND (d.tenant_id, d.endpoint_id) > (w.tenant_id, w.endpoint_id)
         ORDER BY d.tenant_id, d.endpoint_id LIMIT 1
     ) n
@@ -83,13 +56,13 @@ WITH RECURSIVE waiting AS (
         least(ceil(%(limit)s::numeric / count(*) OVER ())::bigint, coalesce(r.room, %(room)s::bigint)) AS quota
     FROM waiting w
     CROSS JOIN LATERAL (
-        SELECT * FROM payments_webhookendpoint e WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id OFFSET 0
+        SELECT * FROM queueing_webhookendpoint e WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id OFFSET 0
     ) e
     JOIN registry_tenant t ON t.id = e.tenant_id
     LEFT JOIN unnest(%(endpoints)s::bigint[], %(rooms)s::bigint[]) AS r (endpoint_id, room) ON r.endpoint_id = e.id
     WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now())
       AND coalesce(r.room, 1) > 0 AND (
-        SELECT true FROM payments_webhookdelivery d
+        SELECT true FROM queueing_webhookdelivery d
         WHERE d.tenant_id = w.tenant_id AND d.endpoint_id = w.endpoint_id AND d.closed IS NULL
           AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
         ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
@@ -100,7 +73,7 @@ WITH RECURSIVE waiting AS (
     SELECT p.id, t.*
     FROM turn t
     CROSS JOIN LATERAL (
-        SELECT d.id FROM payments_webhookdelivery d
+        SELECT d.id FROM queueing_webhookdelivery d
         WHERE d.tenant_id = t.tenant_id AND d.endpoint_id = t.endpoint_id AND d.closed IS NULL
           AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
         ORDER BY d.priority DESC, d.run_at, d.id
@@ -109,7 +82,7 @@ WITH RECURSIVE waiting AS (
     ) p
     LIMIT %(limit)s
 )
-UPDATE payments_webhookdelivery d
+UPDATE queueing_webhookdelivery d
 SET attempt = d.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
 FROM found f
 WHERE d.tenant_id = f.tenant_id AND d.id = f.id
@@ -118,7 +91,7 @@ RETURNING d.tenant_id, d.id, d.endpoint_id, d.message_id, d.type, d.body, d.atte
 
 -- name: alone
 -- Before deliveries of ordered endpoints are closed: whoever fans out for these has committed what waits for them by then.
-SELECT id FROM payments_webhookendpoint
+SELECT id FROM queueing_webhookendpoint
 WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenants)s::bigint[], %(ids)s::bigint[]))
 ORDER BY tenant_id, id
 FOR NO KEY UPDATE;
@@ -136,7 +109,7 @@ WITH input AS MATERIALIZED (
     ) AS t (tenant_id, delivery_id, number, status, wait, rest, answer, error, signed_at, signature, headers, body, latency)
     WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), settled AS (
-    UPDATE payments_webhookdelivery d
+    UPDATE queueing_webhookdelivery d
     SET status = i.status, run_at = CASE WHEN i.wait IS NULL THEN d.run_at ELSE now() + make_interval(secs => i.wait) END,
         answer = i.answer, error = i.error, lease_id = NULL, leased_until = NULL, changed_at = now()
     FROM input i
@@ -144,17 +117,17 @@ WITH input AS MATERIALIZED (
       AND d.attempt = i.number AND d.lease_id = %(worker)s AND coalesce(d.closed, '') = ''
     RETURNING d.endpoint_id, d.subject, d.ordered, i.*
 ), logged AS (
-    INSERT INTO payments_webhookattempt
+    INSERT INTO queueing_webhookattempt
         (tenant_id, delivery_id, number, at, signed_at, signature, answer, headers, body, latency_ms, error)
     SELECT tenant_id, delivery_id, number, now(), signed_at, signature, answer, headers::jsonb, body, latency, error FROM settled
 ), next AS (
-    UPDATE payments_webhookdelivery n
+    UPDATE queueing_webhookdelivery n
     SET status = 'pending', run_at = now(), changed_at = now()
     FROM (
         SELECT DISTINCT h.tenant_id, h.id
         FROM settled s
         CROSS JOIN LATERAL (
-            SELECT w.tenant_id, w.id FROM payments_webhookdelivery w
+            SELECT w.tenant_id, w.id FROM queueing_webhookdelivery w
             WHERE w.subject = s.subject AND w.endpoint_id + 0 = s.endpoint_id AND w.tenant_id + 0 = s.tenant_id
               AND w.ordered AND w.status = 'held'
             ORDER BY w.id LIMIT 1
@@ -168,23 +141,23 @@ WITH input AS MATERIALIZED (
     FROM settled GROUP BY tenant_id, endpoint_id
 ), standing AS MATERIALIZED (
     SELECT e.tenant_id, e.id, e.failing_since, j.good, j.rest
-    FROM payments_webhookendpoint e
+    FROM queueing_webhookendpoint e
     JOIN judged j ON j.tenant_id = e.tenant_id AND j.endpoint_id = e.id
 ), changed AS MATERIALIZED (
     SELECT e.tenant_id, e.id, s.good, s.rest
-    FROM payments_webhookendpoint e
+    FROM queueing_webhookendpoint e
     JOIN standing s ON s.tenant_id = e.tenant_id AND s.id = e.id AND ((s.failing_since IS NULL) <> s.good OR s.rest IS NOT NULL)
     ORDER BY e.tenant_id, e.id
     FOR NO KEY UPDATE OF e
 ), marked AS (
-    UPDATE payments_webhookendpoint e
+    UPDATE queueing_webhookendpoint e
     SET failing_since = CASE WHEN c.good THEN NULL ELSE coalesce(e.failing_since, now()) END,
         rest_until = CASE WHEN c.rest IS NULL THEN e.rest_until ELSE now() + make_interval(secs => c.rest) END
     FROM changed c
     WHERE e.tenant_id = c.tenant_id AND e.id = c.id
 )
 SELECT s.tenant_id, s.delivery_id, coalesce(NOT g.good AND g.failing_since < now() - make_interval(secs => %(patience)s) AND EXISTS (
-        SELECT FROM payments_webhookdelivery o  -- it may be the event: one that is never taken is no endpoint that takes nothing
+        SELECT FROM queueing_webhookdelivery o  -- it may be the event: one that is never taken is no endpoint that takes nothing
         WHERE o.tenant_id = s.tenant_id AND o.endpoint_id = s.endpoint_id AND o.id <> s.delivery_id
           AND o.error <> '' AND o.status <> 'delivered' AND o.changed_at >= g.failing_since
     ), false),
@@ -194,38 +167,38 @@ LEFT JOIN standing g ON g.tenant_id = s.tenant_id AND g.id = s.endpoint_id;
 
 -- name: hand_back
 -- Begun and not finished, by a worker that is leaving: it may have arrived, and goes out once more under the same id.
-UPDATE payments_webhookdelivery d
+UPDATE queueing_webhookdelivery d
 SET lease_id = NULL, leased_until = NULL, run_at = now(), tries_from = d.tries_from + 1
 FROM unnest(%(tenant)b::bigint[], %(delivery)b::bigint[], %(number)b::bigint[]) AS i (tenant_id, id, number)
 WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = i.tenant_id AND d.id = i.id AND d.attempt = i.number
   AND d.lease_id = %(worker)s AND coalesce(d.closed, '') = '';
 
 -- name: failing
-SELECT id FROM payments_webhookendpoint WHERE failing_since IS NOT NULL AND enabled AND deleted_at IS NULL;
+SELECT id FROM queueing_webhookendpoint WHERE failing_since IS NOT NULL AND enabled AND deleted_at IS NULL;
 
 -- name: trim_deliveries
 -- What was closed a month ago, what nobody replayed in that time included. Only the oldest few of each endpoint are looked at:
 -- called again while it finds something.
 WITH old AS (
     SELECT d.tenant_id, d.id
-    FROM payments_webhookendpoint e
+    FROM queueing_webhookendpoint e
     CROSS JOIN LATERAL (
-        SELECT w.tenant_id, w.id, w.closed, w.changed_at FROM payments_webhookdelivery w
+        SELECT w.tenant_id, w.id, w.closed, w.changed_at FROM queueing_webhookdelivery w
         WHERE w.endpoint_id = e.id AND w.tenant_id + 0 = e.tenant_id
         ORDER BY w.id LIMIT %(each)s
     ) d
     WHERE e.deleted_at IS NOT NULL OR (d.closed IS NOT NULL AND d.changed_at < now() - make_interval(days => %(days)s::int))
     LIMIT %(limit)s
 ), attempts AS (
-    DELETE FROM payments_webhookattempt a USING old WHERE a.tenant_id = old.tenant_id AND a.delivery_id = old.id
+    DELETE FROM queueing_webhookattempt a USING old WHERE a.tenant_id = old.tenant_id AND a.delivery_id = old.id
 )
-DELETE FROM payments_webhookdelivery d USING old WHERE d.tenant_id = old.tenant_id AND d.id = old.id
+DELETE FROM queueing_webhookdelivery d USING old WHERE d.tenant_id = old.tenant_id AND d.id = old.id
 RETURNING d.id;
 
 -- name: trim_endpoints
-DELETE FROM payments_webhookendpoint e
+DELETE FROM queueing_webhookendpoint e
 WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
-    SELECT FROM payments_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id
+    SELECT FROM queueing_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id
 );
 
 -- name: replay
@@ -233,7 +206,7 @@ WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
 -- of a payment at a time, as when they were new.
 WITH chosen AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.subject, d.ordered
-    FROM payments_webhookdelivery d
+    FROM queueing_webhookdelivery d
     WHERE d.endpoint_id = %(endpoint)s AND d.tenant_id + 0 = %(tenant)s AND d.closed IN ('delivered', 'dead')
       AND d.id >= coalesce((SELECT min(i) FROM unnest(%(ids)s::bigint[]) AS i), 0)
       AND d.id <= coalesce((SELECT max(i) FROM unnest(%(ids)s::bigint[]) AS i), 9223372036854775807)
@@ -248,14 +221,14 @@ WITH chosen AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.ordered AND c.subject IS NOT NULL AND (
         row_number() OVER (PARTITION BY c.subject ORDER BY c.id) > 1
         OR EXISTS (
-            SELECT FROM payments_webhookdelivery o
+            SELECT FROM queueing_webhookdelivery o
             WHERE o.subject = c.subject AND o.endpoint_id + 0 = %(endpoint)s AND o.tenant_id + 0 = %(tenant)s AND o.ordered
                 AND coalesce(o.closed, '') = ''
         )
     ) AS held
     FROM chosen c
 )
-UPDATE payments_webhookdelivery d
+UPDATE queueing_webhookdelivery d
 SET status = CASE WHEN p.held THEN 'held' ELSE 'pending' END,
     run_at = CASE WHEN p.held THEN '9999-12-31Z'::timestamptz ELSE now() END,
     tries_from = d.attempt, changed_at = now()
@@ -265,7 +238,7 @@ RETURNING d.id;
 
 -- name: replayable
 SELECT count(*) FROM (
-    SELECT FROM payments_webhookdelivery d
+    SELECT FROM queueing_webhookdelivery d
     WHERE d.endpoint_id = %(endpoint)s AND d.tenant_id + 0 = %(tenant)s AND d.closed IN ('delivered', 'dead')
       AND d.id >= coalesce((SELECT min(i) FROM unnest(%(ids)s::bigint[]) AS i), 0)
       AND d.id <= coalesce((SELECT max(i) FROM unnest(%(ids)s::bigint[]) AS i), 9223372036854775807)
@@ -277,15 +250,14 @@ SELECT count(*) FROM (
 ) found;
 
 -- name: create
-INSERT INTO payments_webhookendpoint (tenant_id, uuid, url, description, events, ordered, enabled, position, secrets)
-SELECT %(tenant)s, %(uuid)s, %(url)s, %(description)s, %(events)s::jsonb, %(ordered)s, %(enabled)s,
-    coalesce((SELECT position FROM payments_stream WHERE tenant_id = %(tenant)s), 0), %(secrets)s
-WHERE (SELECT count(*) FROM payments_webhookendpoint WHERE tenant_id = %(tenant)s AND deleted_at IS NULL) < %(most)s
+INSERT INTO queueing_webhookendpoint (tenant_id, uuid, url, description, events, ordered, enabled, positions, secrets)
+SELECT %(tenant)s, %(uuid)s, %(url)s, %(description)s, %(events)s::jsonb, %(ordered)s, %(enabled)s, %(positions)s::jsonb, %(secrets)s
+WHERE (SELECT count(*) FROM queueing_webhookendpoint WHERE tenant_id = %(tenant)s AND deleted_at IS NULL) < %(most)s
 RETURNING id;
 
 -- name: insert
 -- A delivery that no event of the stream stands for: a test, or a note in the log.
-INSERT INTO payments_webhookdelivery (tenant_id, endpoint_id, message_id, type, body, status, priority, error)
+INSERT INTO queueing_webhookdelivery (tenant_id, endpoint_id, message_id, type, body, status, priority, error)
 VALUES (%(tenant)s, %(endpoint)s, %(message)s, %(type)s, %(body)s, %(status)s, 9, %(error)s)
 RETURNING id;
 
@@ -293,12 +265,17 @@ RETURNING id;
 -- How endpoints are doing: what waits, and what was given up, counted up to a thousand each.
 SELECT e.id,
     (SELECT count(*) FROM (
-        SELECT FROM payments_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL
+        SELECT FROM queueing_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL
         ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1000
     ) w),
     (SELECT count(*) FROM (
-        SELECT FROM payments_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id AND d.closed = 'dead'
+        SELECT FROM queueing_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id AND d.closed = 'dead'
         ORDER BY d.id LIMIT 1000
     ) x)
-FROM payments_webhookendpoint e
+FROM queueing_webhookendpoint e
 WHERE e.tenant_id = %(tenant)s AND e.id = ANY(%(ids)s::bigint[]);
+
+-- name: close_tenant
+-- Delete all endpoints of a tenant that is closed: nothing is sent to them any more.
+UPDATE queueing_webhookendpoint SET enabled = false, deleted_at = coalesce(deleted_at, now()), changed_at = now()
+WHERE tenant_id = %(tenant)s AND deleted_at IS NULL;

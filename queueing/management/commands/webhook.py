@@ -1,4 +1,4 @@
-"""`webhook test URL`: call a receiver as the service does, and as nobody should, and say whether it behaves."""
+"""`webhook test URL`: run the test kit against a receiver of webhooks."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,9 +7,9 @@ from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from payments.webhooks import testkit
-from payments.webhooks.signing import new_secret
-from payments.webhooks.testkit import CHECKS, Result
+from queueing.outbound import testkit
+from queueing.outbound.signing import new_secret
+from queueing.outbound.testkit import Result, checks
 from registry.errors import Invalid
 from registry.http.client import BadAddress
 from registry.http.ssrf import checked
@@ -41,7 +41,7 @@ class Command(AsyncCommand):
         failed = [result for result in results if not result.passed]
         self.tell(_summary(results, failed), [asdict(result) for result in results], as_json=json)
         if failed:
-            raise CommandError(f"{len(failed)} of {len(CHECKS)} checks failed", returncode=1)
+            raise CommandError(f"{len(failed)} of {len(checks())} checks failed", returncode=1)
 
     async def _results(self, url: str, secret: str, *, quiet: bool) -> list[Result]:
         results: list[Result] = []
@@ -49,7 +49,7 @@ class Command(AsyncCommand):
         try:
             await checked(url, tls_only=False)
             with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bars:
-                bar = bars.add_task("calling the receiver", total=len(CHECKS))
+                bar = bars.add_task("calling the receiver", total=len(checks()))
                 async for result in testkit.run(url, secret):
                     results.append(result)
                     bars.update(bar, advance=1, description=result.name)

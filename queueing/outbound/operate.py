@@ -4,10 +4,10 @@ from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 
-from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import outbound
 from queueing.console.confirm import Order, guarded
 from queueing.console.operate import asked
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import deliveries, endpoints
 from queueing.templatetags.queues import address
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
@@ -51,7 +51,7 @@ def _here(visitor: Visitor, endpoint: WebhookEndpoint) -> str:
 
 async def _test(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> HttpResponse:
     try:
-        number = await outbound.send_test(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid)
+        number = await deliveries.send_test(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid)
     except Problem as problem:
         messages.error(request, problem.detail)
         return redirect(_here(visitor, endpoint))
@@ -60,7 +60,7 @@ async def _test(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoin
 
 def _switch(visitor: Visitor, endpoint: WebhookEndpoint, *, enabled: bool) -> Order:
     async def perform() -> int:
-        return int(await outbound.switch(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid, enabled=enabled))
+        return int(await endpoints.switch(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid, enabled=enabled))
 
     on = "It goes on where it stopped: what happened meanwhile is delivered now."
     off = "Nothing is sent there any more. What happens meanwhile waits, and is delivered when it is switched on again."
@@ -79,7 +79,7 @@ def _switch(visitor: Visitor, endpoint: WebhookEndpoint, *, enabled: bool) -> Or
 
 def _delete(visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
     async def perform() -> int:
-        return int(await outbound.delete(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid))
+        return int(await endpoints.delete(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid))
 
     return Order(
         name="endpoint.delete",
@@ -97,7 +97,7 @@ def _delete(visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
 
 def _rotate(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
     async def perform() -> int:
-        secret = await outbound.rotate(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid)
+        secret = await endpoints.rotate(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid)
         messages.warning(request, SHOWN_ONCE.format(secret=secret))
         return 1
 
@@ -122,13 +122,13 @@ async def _replay(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpo
 
 async def _replay_order(visitor: Visitor, endpoint: WebhookEndpoint, ids: list[int], back: str) -> Order:
     async def perform() -> int:
-        return await outbound.replay_of(endpoint, ids=ids)
+        return await deliveries.replay_of(endpoint, ids=ids)
 
     return Order(
         name="delivery.replay",
         label="Deliver again",
         target=endpoint.url,
-        count=await outbound.replayable(endpoint, ids=ids) if endpoint.enabled else 0,
+        count=await deliveries.replayable(endpoint, ids=ids) if endpoint.enabled else 0,
         noun="message",
         warning="Each is sent under the same webhook-id as before: a receiver that knows it counts it once.",
         perform=perform,
@@ -140,13 +140,13 @@ async def _replay_order(visitor: Visitor, endpoint: WebhookEndpoint, ids: list[i
 
 async def _replay_dead(visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
     async def perform() -> int:
-        return await outbound.replay_of(endpoint, dead_only=True)
+        return await deliveries.replay_of(endpoint, dead_only=True)
 
     return Order(
         name="delivery.replay",
         label="Deliver all again that were given up",
         target=endpoint.url,
-        count=await outbound.replayable(endpoint, dead_only=True) if endpoint.enabled else 0,
+        count=await deliveries.replayable(endpoint, dead_only=True) if endpoint.enabled else 0,
         noun="message",
         warning="Each is sent under the same webhook-id as before, the oldest first.",
         perform=perform,

@@ -1,4 +1,4 @@
-"""The pages of webhooks for a tenant's people: endpoints, deliveries with request and response, the kit for receivers."""
+"""Pages of outbound webhooks for a tenant's people: endpoints, deliveries with request and response, the test kit for receivers."""
 
 import asyncio
 import json
@@ -9,12 +9,13 @@ from uuid import UUID
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import path
 
-from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import outbound, outbound_actions, readings, testkit
-from payments.webhooks.event_types import TYPES
-from payments.webhooks.signing import Secrets, new_secret
 from queueing.console.operate import asked
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import operate, queries, sources, testkit
+from queueing.outbound.endpoints import create
+from queueing.outbound.signing import Secrets, new_secret
 from queueing.templatetags.queues import address
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -32,7 +33,7 @@ KIT_WITHIN = 90.0  # seconds for all checks of the kit together
 
 @page("GET", "HEAD", "POST")
 async def endpoints(request: PageRequest) -> HttpResponse:
-    """All endpoints as they stand, and a form for another."""
+    """All endpoints with their state, and a form that creates one."""
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
@@ -42,21 +43,21 @@ async def endpoints(request: PageRequest) -> HttpResponse:
 
 
 async def _endpoints(request: PageRequest, visitor: Visitor, *, status: int = 200, **more: Any) -> HttpResponse:
-    found = await readings.endpoints(visitor.tenant.pk)
-    standings = await readings.standings(visitor.tenant.pk, [one.pk for one in found])
+    found = await queries.endpoints(visitor.tenant.pk)
+    standings = await queries.standings(visitor.tenant.pk, [one.pk for one in found])
     where = f"{address_of(request)}/webhook-endpoints{KEY_HEADER}"
     body = json.dumps({"url": "https://shop.example/hook", "events": ["payment.*"]})
     context = {
         "visitor": visitor,
         "endpoints": [
-            {"endpoint": one, "state": readings.state_of(one), "standing": standings[one.pk]} for one in found
+            {"endpoint": one, "state": queries.state_of(one), "standing": standings[one.pk]} for one in found
         ],
-        "types": TYPES,
+        "types": sources.types(),
         "create_command": f"curl {where} -H 'Content-Type: application/json' -d '{body}'",
         "form": {"events": "*"},
         **more,
     }
-    return render(request, "payments/webhooks/endpoints.html", context, status=status)
+    return render(request, "queueing/webhooks/endpoints.html", context, status=status)
 
 
 async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
@@ -65,7 +66,7 @@ async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
     form = {name: request.POST.get(name, "").strip() for name in ("url", "description", "events")}
     form["ordered"] = "on" if request.POST.get("ordered") else ""
     try:
-        made, secret = await outbound.create(
+        made, secret = await create(
             tenant_id=visitor.tenant.pk,
             mode=visitor.tenant.mode,
             actor=visitor.actor,
@@ -79,31 +80,31 @@ async def _create(request: PageRequest, visitor: Visitor) -> HttpResponse:
         return await _endpoints(request, visitor, status=422, form=form, errors=errors)
     except Problem as problem:
         return await _endpoints(request, visitor, status=problem.status, form=form, errors={"url": problem.detail})
-    messages.warning(request, outbound_actions.SHOWN_ONCE.format(secret=secret))
+    messages.warning(request, operate.SHOWN_ONCE.format(secret=secret))
     return redirect(address("webhook_endpoint", made.uuid, tenant=visitor.tenant.slug))
 
 
 @page("GET", "HEAD", "POST")
 async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
-    """One endpoint: how it stands, what it was sent, and what can be done."""
+    """One endpoint: its state, its deliveries, and the actions on it."""
     visitor = await known(request)
     found = await _endpoint(visitor, uuid)
     if "do" in asked(request):
         if not visitor.may_act:
             raise Http404
-        return await outbound_actions.of_endpoint(request, visitor, found)
+        return await operate.of_endpoint(request, visitor, found)
     chosen = {name: request.GET.get(name, "") for name in ("status", "type")}
     if chosen["status"] and chosen["status"] not in WebhookDelivery.Status.values:
         raise Http404
-    filters = readings.Filters(status=chosen["status"] or None, type=chosen["type"].replace("\0", "") or None)
-    rows, following = await readings.deliveries(
+    filters = queries.Filters(status=chosen["status"] or None, type=chosen["type"].replace("\0", "") or None)
+    rows, following = await queries.deliveries(
         visitor.tenant.pk, found.pk, filters, limit=ROWS, before=_before(request)
     )
-    standing = (await readings.standings(visitor.tenant.pk, [found.pk]))[found.pk]
+    standing = (await queries.standings(visitor.tenant.pk, [found.pk]))[found.pk]
     context = {
         "visitor": visitor,
         "endpoint": found,
-        "state": readings.state_of(found),
+        "state": queries.state_of(found),
         "standing": standing,
         "signed_with": _signed_with(found),
         "deliveries": rows,
@@ -113,13 +114,13 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
         "chosen": chosen,
         "filtered": any(chosen.values()),
         "statuses": WebhookDelivery.Status.choices,
-        "types": TYPES,
+        "types": sources.types(),
     }
-    return render(request, "payments/webhooks/endpoint.html", context)
+    return render(request, "queueing/webhooks/endpoint.html", context)
 
 
 def _signed_with(endpoint: WebhookEndpoint) -> str:
-    """How many secrets sign for it; where nobody can read them, what to do."""
+    """How many secrets sign for it; if they cannot be decrypted, what to do about that."""
     try:
         signing = Secrets.unsealed(endpoint.secrets, place=endpoint.place).signing(datetime.now(UTC))
     except Sealed as error:
@@ -148,45 +149,46 @@ def _given(chosen: dict[str, str]) -> dict[str, str]:
 
 @page("GET", "HEAD", "POST")
 async def delivery(request: PageRequest, number: int) -> HttpResponse:
-    """One delivery: what was sent, and what came back, try by try."""
+    """One delivery: its body, and request and response of each attempt."""
     visitor = await known(request)
     try:
-        found, of = await readings.delivery(visitor.tenant.pk, number)
+        found, of = await queries.delivery(visitor.tenant.pk, number)
     except Problem:
         raise Http404 from None
     if "do" in asked(request):
         if not visitor.may_act:
             raise Http404
-        return await outbound_actions.of_delivery(request, visitor, of, found)
-    made = await readings.tries(found)
+        return await operate.of_delivery(request, visitor, of, found)
+    made = await queries.tries(found)
     context = {
         "visitor": visitor,
         "delivery": found,
         "endpoint": of,
+        "source": sources.source_of(found.type),
         "body": _pretty(found.body),
-        "tries": [{"try": one, "headers": readings.request_headers(found, one)} for one in made],
+        "tries": [{"try": one, "headers": queries.request_headers(found, one)} for one in made],
         "closed": found.closed in ("delivered", "dead"),
     }
-    return render(request, "payments/webhooks/delivery.html", context)
+    return render(request, "queueing/webhooks/delivery.html", context)
 
 
 def _pretty(body: str) -> str:
     return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
 
 
-# -- The kit ---------------------------------------------------------------------------------------------------
+# -- The test kit ----------------------------------------------------------------------------------------------
 
 
 @page("GET", "HEAD", "POST")
 async def kit(request: PageRequest) -> HttpResponse:
-    """Call a receiver in every way that it has to stand, and show what it did."""
+    """Run the test kit against a receiver and show the results."""
     visitor = await known(request)
     if not visitor.may_act:
         raise Http404
-    mine = await readings.endpoints(visitor.tenant.pk)
+    mine = await queries.endpoints(visitor.tenant.pk)
     form = {name: asked(request).get(name, "").strip() for name in ("endpoint", "url", "secret")}
     form["secret"] = form["secret"] or new_secret()
-    context: dict[str, Any] = {"visitor": visitor, "endpoints": mine, "form": form, "checks": testkit.CHECKS}
+    context: dict[str, Any] = {"visitor": visitor, "endpoints": mine, "form": form, "checks": testkit.checks()}
     status = 200
     if request.method == "POST":
         try:
@@ -194,23 +196,23 @@ async def kit(request: PageRequest) -> HttpResponse:
         except Invalid as error:
             context["errors"] = {fault["field"]: fault["message"] for fault in error.errors}
             status = 422
-    return render(request, "payments/webhooks/kit.html", context, status=status)
+    return render(request, "queueing/webhooks/kit.html", context, status=status)
 
 
 async def _tried(visitor: Visitor, mine: list[WebhookEndpoint], form: dict[str, str]) -> dict[str, Any]:
-    """The results. Raises Invalid (422) with words for the fields."""
+    """Run all checks. Raises Invalid (422) naming the fields."""
     url, secret = _receiver(mine, form)
     results: list[testkit.Result] = []
     try:
         async with asyncio.timeout(KIT_WITHIN):
             async for one in testkit.run(url, secret, tls_only=visitor.tenant.mode == Tenant.Mode.LIVE):
-                results.append(one)  # noqa: PERF401 - what there is by the time-out is kept
+                results.append(one)  # noqa: PERF401 - results before a time-out are kept
     except BadAddress as error:
         raise Invalid(errors=[{"field": "url", "message": str(error)}]) from None
     except TimeoutError:
-        pass  # what there is by then is shown
+        pass  # the results so far are shown
     passed = sum(one.passed for one in results)
-    return {"results": results, "url": url, "passed": passed, "behaves": passed == len(testkit.CHECKS)}
+    return {"results": results, "url": url, "passed": passed, "behaves": passed == len(testkit.checks())}
 
 
 def _receiver(mine: list[WebhookEndpoint], form: dict[str, str]) -> tuple[str, str]:
@@ -227,3 +229,11 @@ def _receiver(mine: list[WebhookEndpoint], form: dict[str, str]) -> tuple[str, s
     if not testkit.is_secret(form["secret"]):
         raise Invalid(errors=[{"field": "secret", "message": "wants whsec_ and base64 of 24 to 64 bytes"}])
     return form["url"], form["secret"]
+
+
+urlpatterns = [
+    path("webhooks", endpoints, name="webhooks"),
+    path("webhooks/kit", kit, name="webhook_kit"),
+    path("webhooks/<uuid:uuid>", endpoint, name="webhook_endpoint"),
+    path("webhooks/deliveries/<int:number>", delivery, name="webhook_delivery"),
+]

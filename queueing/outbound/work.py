@@ -1,4 +1,4 @@
-"""Webhooks on their way out: claim → sign → send → write down. Which events are owed to whom, fanout.py says; when again, retries.py."""
+"""Deliveries as work: claim, sign, send, write the outcome. fanout.py makes the deliveries, retries.py schedules attempts."""
 
 import asyncio
 import json
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from payments.webhooks import fanout, outbound, signing
-from payments.webhooks.lanes import FIRST, MOST, Lanes
-from payments.webhooks.retries import GONE, REST_AT_MOST, retry_after, wait_before
-from payments.webhooks.signing import Secrets
+from queueing.outbound import endpoints, fanout, signing
+from queueing.outbound.concurrency import FIRST, MOST, EndpointLimits
+from queueing.outbound.retries import GONE, REST_AT_MOST, retry_after, wait_before
+from queueing.outbound.signing import Secrets
 from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database
@@ -43,11 +43,11 @@ KEPT_HEADERS, KEPT_HEADER = 20, 200  # headers of an answer in the log, and char
 LEARN_EVERY = 5.0  # seconds between looks at who is failing
 HEADERS = {"Content-Type": "application/json", "User-Agent": "Registry-Webhooks/1"}
 
-DELIVERIES = register(WorkTable("webhooks", "payments_webhookdelivery", "closed IS NULL"))
+DELIVERIES = register(WorkTable("webhooks", "queueing_webhookdelivery", "closed IS NULL"))
 
 
 class Due(NamedTuple):
-    """A delivery in a worker's hands, in the order of the claim's columns."""
+    """A claimed delivery; its fields are the columns of the statement `claim`."""
 
     tenant_id: int
     delivery_id: int
@@ -66,7 +66,7 @@ class Due(NamedTuple):
 
 
 class Try(NamedTuple):
-    """What one try came to."""
+    """The outcome of one attempt."""
 
     due: Due
     status: str
@@ -80,7 +80,7 @@ class Try(NamedTuple):
 
 
 class _Peer:
-    """A client of one endpoint, and the secrets that sign for it, opened once."""
+    """An HTTP client of one endpoint, and its decrypted secrets."""
 
     def __init__(self, due: Due, outside: Outside) -> None:
         self.url, self.mode, self.sealed = due.url, due.mode, bytes(due.secrets)
@@ -93,7 +93,7 @@ class _Peer:
             headers=HEADERS,
             resolve=outside.resolve,
         )
-        self.secrets = Secrets.unsealed(due.secrets, place=outbound.place(due.uuid))
+        self.secrets = Secrets.unsealed(due.secrets, place=endpoints.place(due.uuid))
         self.used_at = time.monotonic()
 
     def serves(self, due: Due) -> bool:
@@ -107,7 +107,7 @@ class Deliveries:
 
     def __init__(self, *, outside: Outside | None = None) -> None:
         self.wake: Callable[[], None] = lambda: None  # the drain puts its own here
-        self.lanes = Lanes()
+        self.limits = EndpointLimits()
         self.worker_id = 0
         self._outside = outside or Outside()
         self._peers: dict[int, _Peer] = {}
@@ -127,19 +127,19 @@ class Deliveries:
         self.worker_id = worker_id
         if not self._learned:
             await database.guarded(self._learn)
-        rooms = self.lanes.rooms()
+        rooms = self.limits.rooms()
         parameters = {
             "limit": limit, "room": FIRST, "endpoints": list(rooms), "rooms": list(rooms.values()),
             "worker": worker_id, "lease": LEASE,
         }  # fmt: skip
         found = [Due._make(row) for row in await database.fetch(SQL["claim"], parameters)]
         for due in found:
-            self.lanes.begin(due.endpoint_id)
+            self.limits.begin(due.endpoint_id)
         return found
 
     async def _learn(self) -> None:
         for (endpoint,) in await database.fetch(SQL["failing"]):
-            self.lanes.expect_failure(endpoint, SEND_TIMEOUT)
+            self.limits.expect_failure(endpoint, SEND_TIMEOUT)
         self._learned = True
 
     # -- Sending -----------------------------------------------------------------------------------------------
@@ -153,8 +153,8 @@ class Deliveries:
             made = await self._try(due)
             seconds, good = time.perf_counter() - started, made.status == "delivered"
         finally:
-            self.lanes.end(due.endpoint_id, seconds=seconds, good=good)
-            if self.lanes.full:
+            self.limits.end(due.endpoint_id, seconds=seconds, good=good)
+            if self.limits.full:
                 self.wake()
         await self.settle(made)
         return made.status != "pending"
@@ -226,10 +226,10 @@ class Deliveries:
             telemetry.WEBHOOK_LATENCY.observe(max(0.0, (datetime.now(UTC) - made.due.created_at).total_seconds()))
         gone = made.answer is not None and made.answer.status == GONE
         if gone or overdue:
-            reason = outbound.GONE if gone else outbound.OVERDUE.format(error=made.error)
+            reason = endpoints.GONE if gone else endpoints.OVERDUE.format(error=made.error)
             with suppress(Unavailable):  # its next failure says so again
                 await database.guarded(
-                    lambda: outbound.switch_off(made.due.tenant_id, made.due.endpoint_id, reason=reason)
+                    lambda: endpoints.switch_off(made.due.tenant_id, made.due.endpoint_id, reason=reason)
                 )
 
     def _columns(self, batch: Sequence[Try]) -> dict[str, object]:
@@ -271,7 +271,7 @@ class Deliveries:
     async def _look_around(self) -> None:
         """Learn whom others found failing; let go of clients that nobody uses."""
         await asyncio.sleep(LEARN_EVERY)
-        self.lanes.forget()
+        self.limits.forget()
         await self._learn()
         then = time.monotonic() - CLIENT_KEPT
         for endpoint, peer in list(self._peers.items()):

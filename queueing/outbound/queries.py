@@ -1,16 +1,17 @@
-"""Endpoints, deliveries and tries as readers see them. Changing them is outbound.py's."""
+"""Endpoints, deliveries and attempts, as the API and the pages read them. endpoints.py and deliveries.py change them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 from django.db.models import F
 
-from payments.errors import UnknownDelivery
-from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.outbound.errors import UnknownDelivery, UnknownWebhookEndpoint
 from registry.data import database
 from registry.edge.api import iso
 from registry.errors import Invalid
@@ -21,7 +22,7 @@ TRIES_SHOWN = 50  # of one delivery, the latest
 
 
 class Standing(NamedTuple):
-    """How an endpoint is doing; counts stop at COUNTED."""
+    """Open and dead deliveries of an endpoint; counts stop at COUNTED."""
 
     waiting: int
     dead: int
@@ -29,7 +30,7 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which deliveries; None is all. Times are of the fan-out, both inclusive."""
+    """Filters of deliveries; None: all. Times are of the fan-out, both inclusive."""
 
     status: str | None = None
     type: str | None = None
@@ -50,14 +51,22 @@ async def endpoints(tenant_id: int) -> list[WebhookEndpoint]:
     return [one async for one in WebhookEndpoint.async_objects.of(tenant_id).order_by("id")]
 
 
+async def endpoint_of(tenant_id: int, uuid: UUID) -> WebhookEndpoint:
+    """Raises UnknownWebhookEndpoint (404)."""
+    found = await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).afirst()
+    if found is None:
+        raise UnknownWebhookEndpoint
+    return found
+
+
 async def standings(tenant_id: int, ids: Sequence[int]) -> dict[int, Standing]:
-    """Of these endpoints of the tenant, by id."""
+    """The standings of these endpoints of the tenant, by id."""
     rows = await database.fetch(SQL["standings"], {"tenant": tenant_id, "ids": list(ids)})
     return {id: Standing(waiting, dead) for id, waiting, dead in rows}
 
 
 def shown(endpoint: WebhookEndpoint, standing: Standing | None = None) -> dict[str, Any]:
-    """An endpoint as the API shows it; its secret only once, by whoever made it."""
+    """An endpoint as the API shows it, without its secret."""
     counts = {"waiting": standing.waiting, "dead": standing.dead} if standing else {}
     return {
         "id": str(endpoint.uuid),
@@ -81,7 +90,7 @@ def shown(endpoint: WebhookEndpoint, standing: Standing | None = None) -> dict[s
 async def deliveries(
     tenant_id: int, endpoint_id: int, filters: Filters, *, limit: int, before: int | None = None
 ) -> tuple[list[WebhookDelivery], int | None]:
-    """The newest that fit, older than `before`; and what to ask for next, if there are more."""
+    """A page of matching deliveries with ids below `before`, newest first; and the cursor of the next page, if there is one."""
     wanted = {
         "status": filters.status,
         "type": filters.type,
@@ -109,7 +118,7 @@ async def delivery(tenant_id: int, delivery_id: int) -> tuple[WebhookDelivery, W
 
 
 async def tries(found: WebhookDelivery) -> list[WebhookAttempt]:
-    """The latest ones first."""
+    """A delivery's attempts, the latest first."""
     of = WebhookAttempt.async_objects.filter(tenant_id=found.tenant_id, delivery_id=found.pk)
     return [one async for one in of.order_by("-number")[:TRIES_SHOWN]]
 
@@ -133,7 +142,7 @@ def delivery_shown(found: WebhookDelivery, endpoint: WebhookEndpoint) -> dict[st
 
 
 def whole(found: WebhookDelivery, endpoint: WebhookEndpoint, made: Sequence[WebhookAttempt]) -> dict[str, Any]:
-    """A delivery with its body and its tries, the latest first."""
+    """A delivery with its body and its attempts, the latest first."""
     return {
         **delivery_shown(found, endpoint),
         "body": msgspec.Raw(found.body.encode()),
@@ -155,7 +164,7 @@ def try_shown(found: WebhookDelivery, made: WebhookAttempt) -> dict[str, Any]:
 
 
 def request_headers(found: WebhookDelivery, made: WebhookAttempt) -> dict[str, str]:
-    """What was sent with the body. Signatures are no secrets."""
+    """The request's headers. Signatures are no secrets."""
     return {
         "webhook-id": found.message_id,
         "webhook-timestamp": str(int(made.signed_at.timestamp())),
@@ -164,7 +173,7 @@ def request_headers(found: WebhookDelivery, made: WebhookAttempt) -> dict[str, s
 
 
 def number(text: str, field: str = "cursor") -> int:
-    """A delivery's number as a reader gives it back. Raises Invalid (422)."""
+    """A cursor that a page returned, as a number. Raises Invalid (422)."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise Invalid(errors=[{"field": field, "message": "is not one that a page before gave"}])
     return int(text)

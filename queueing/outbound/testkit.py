@@ -1,4 +1,4 @@
-"""A kit for whoever writes a receiver: calls it as we do and as we never would, and says what a good receiver does then."""
+"""The test kit for receivers of webhooks: calls one with good and bad messages and compares its answers with what is expected."""
 
 import asyncio
 import base64
@@ -6,26 +6,25 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from payments.webhooks import signing
-from payments.webhooks.delivery import HEADERS, READ_MOST
-from payments.webhooks.fanout import message_body, new_message_id
-from payments.webhooks.signing import new_secret
-from registry.edge.api import iso
+from queueing.outbound import signing, sources
+from queueing.outbound.messages import message_body, new_message_id
+from queueing.outbound.signing import new_secret
+from queueing.outbound.work import HEADERS, READ_MOST
 from registry.http.client import Answer, Client, HttpError
 from registry.http.ssrf import Outside, parted
 
-ANSWER_WITHIN = 5.0  # seconds; a good receiver notes the message, answers, and works afterwards
+ANSWER_WITHIN = 5.0  # seconds; a good receiver stores the message, answers, and does the work afterwards
 WAIT = 15.0  # seconds that a delivery waits
-OFF = timedelta(hours=1)  # how far a time is off that must not be taken: the specification allows 5 minutes
+OFF = timedelta(hours=1)  # of a timestamp that must be refused: the specification allows 5 minutes
 SHOWN = 200  # characters of an answer
 AT_ONCE = 10  # messages of the burst
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one check."""
+    """The result of one check."""
 
     name: str
     wanted: str  # what a good receiver does
@@ -44,7 +43,7 @@ class Check:
 
 @dataclass(slots=True)
 class Said:
-    """An answer, or why there was none."""
+    """An answer, or the reason why there was none."""
 
     status: int | None
     text: str
@@ -64,24 +63,17 @@ class Said:
 
 
 class Caller:
-    """Speaks to one receiver and remembers what it said."""
+    """Sends messages to one receiver and keeps its answers."""
 
     def __init__(self, client: Client, target: str, secret: str) -> None:
         self.client, self.target, self.secret = client, target, secret
         self.said: list[Said] = []
 
-    def message(self, type: str = "payment.succeeded", *, sequence: int = 2, subject: str = "") -> str:
-        data = {
-            "correlationId": subject or str(uuid4()),
-            "status": type.partition(".")[2],
-            "amount": "19.90",
-            "currency": "BRL",
-            "processor": "default",
-            "attempts": 1,
-            "updatedAt": iso(datetime.now(UTC)),
-            "sequence": sequence,
-        }
-        return message_body(type, datetime.now(UTC), data)
+    def message(self, type: str = "", *, sequence: int = 2, subject: UUID | None = None) -> str:
+        """An invented event; its type is the last of the source's examples unless given."""
+        source, at = sources.example_source(), datetime.now(UTC)
+        type = type or source.examples[-1]
+        return message_body(type, at, source.example(type, subject or uuid4(), sequence, at))
 
     def signed(self, body: str, *, id: str = "", at: datetime | None = None) -> dict[str, str]:
         return signing.headers([self.secret], id or new_message_id(), at or datetime.now(UTC), body)
@@ -123,10 +115,10 @@ async def _twice(caller: Caller) -> tuple[bool, str]:
 
 
 async def _shuffled(caller: Caller) -> tuple[bool, str]:
-    subject = str(uuid4())
+    subject, (first, second, third) = uuid4(), sources.example_source().examples
     said = [
-        await caller.send(caller.message(f"payment.{status}", sequence=sequence, subject=subject))
-        for status, sequence in (("succeeded", 3), ("queued", 1), ("processing", 2))
+        await caller.send(caller.message(type, sequence=sequence, subject=subject))
+        for type, sequence in ((third, 3), (first, 1), (second, 2))
     ]
     return all(one.good for one in said), ", ".join(one.words for one in said)
 
@@ -145,7 +137,7 @@ async def _two_signatures(caller: Caller) -> tuple[bool, str]:
 
 
 async def _unknown_type(caller: Caller) -> tuple[bool, str]:
-    said = await caller.send(caller.message("payment.invented_later"))
+    said = await caller.send(caller.message(f"{sources.example_source().noun}.invented_later"))
     return said.good, said.words
 
 
@@ -162,7 +154,7 @@ async def _no_signature(caller: Caller) -> tuple[bool, str]:
 
 async def _altered(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    said = await caller.send(body.replace("19.90", "91.90"), caller.signed(body))
+    said = await caller.send(body.replace('"timestamp":"2', '"timestamp":"1'), caller.signed(body))
     return said.refused, said.words
 
 
@@ -195,36 +187,41 @@ async def _no_redirects(caller: Caller) -> tuple[bool, str]:
 
 
 TAKE, REFUSE = "answers 2xx", "answers 4xx and does nothing"
-CHECKS = (
-    Check("a message, well signed", TAKE, _takes),
-    Check("the same message twice", f"{TAKE} both times and counts it once, by webhook-id", _twice),
-    Check("a payment's events out of order", f"{TAKE} and keeps the newest, by data.sequence", _shuffled),
-    Check(f"{AT_ONCE} messages at once", f"{TAKE} to each", _at_once),
-    Check("two signatures, as while a secret is replaced", f"{TAKE}: one that fits is enough", _two_signatures),
-    Check("a type it does not know", f"{TAKE} and ignores it: there will be new ones", _unknown_type),
-    Check("a signature by another secret", REFUSE, _bad_signature),
-    Check("no signature at all", REFUSE, _no_signature),
-    Check("a body that was altered", REFUSE, _altered),
-    Check("another message's id", REFUSE, _other_id),
-    Check("an hour old", REFUSE, _old),
-    Check("an hour ahead", REFUSE, _future),
-    Check("quick answers", f"answers within {ANSWER_WITHIN:.0f} s and works afterwards", _quick),
-    Check("no redirects", "answers at this very address", _no_redirects),
-)
+
+
+def checks() -> tuple[Check, ...]:
+    """All checks, in the order in which they run."""
+    noun = sources.example_source().noun
+    return (
+        Check("a message, well signed", TAKE, _takes),
+        Check("the same message twice", f"{TAKE} both times and counts it once, by webhook-id", _twice),
+        Check(f"a {noun}'s events out of order", f"{TAKE} and keeps the newest, by data.sequence", _shuffled),
+        Check(f"{AT_ONCE} messages at once", f"{TAKE} to each", _at_once),
+        Check("two signatures, as while a secret is replaced", f"{TAKE}: one that fits is enough", _two_signatures),
+        Check("a type it does not know", f"{TAKE} and ignores it: there will be new ones", _unknown_type),
+        Check("a signature by another secret", REFUSE, _bad_signature),
+        Check("no signature at all", REFUSE, _no_signature),
+        Check("a body that was altered", REFUSE, _altered),
+        Check("another message's id", REFUSE, _other_id),
+        Check("an hour old", REFUSE, _old),
+        Check("an hour ahead", REFUSE, _future),
+        Check("quick answers", f"answers within {ANSWER_WITHIN:.0f} s and works afterwards", _quick),
+        Check("no redirects", "answers at this very address", _no_redirects),
+    )
 
 
 async def run(
     url: str, secret: str, *, tls_only: bool = False, outside: Outside | None = None
 ) -> AsyncIterator[Result]:
-    """Each check's result as it comes. Raises BadAddress for what is no receiver's URL."""
+    """Run the checks and yield each result. Raises BadAddress for a URL that no receiver can have."""
     origin, target = parted(url, tls_only=tls_only)
     own = outside or Outside()
     client = Client(origin, largest_body=READ_MOST, headers=HEADERS, resolve=own.resolve)
     caller = Caller(client, target, secret)
     try:
-        for check in CHECKS:
+        for check in checks():
             yield await _one(check, caller)
-            if caller.said[0].status is None:  # nobody there: the rest would only say so again
+            if caller.said[0].status is None:  # nothing answers: the other checks would fail alike
                 return
     finally:
         await client.close()
@@ -239,7 +236,7 @@ async def _one(check: Check, caller: Caller) -> Result:
 
 
 def is_secret(text: str) -> bool:
-    """Whether this is a signing secret as Standard Webhooks writes them."""
+    """Whether this is a signing secret in the form of Standard Webhooks."""
     try:
         key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who is at work. The rows that are work live in the apps that own them; queueing.work.table knows how to claim them."""
+"""Workers: the drains that run now. The rows that they claim are in the apps that own them; queueing.work.table claims them."""
 
 from datetime import timedelta
 from typing import Self
@@ -8,31 +8,6 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
-
-from queueing.broker.models import (  # the message queue's tables
-    Consumer,
-    DeadMessage,
-    Group,
-    Maintenance,
-    Message,
-    Partition,
-    Queue,
-    Trace,
-    Traffic,
-)
-
-__all__ = [
-    "Consumer",
-    "DeadMessage",
-    "Group",
-    "Maintenance",
-    "Message",
-    "Partition",
-    "Queue",
-    "Trace",
-    "Traffic",
-    "Worker",
-]
 
 SILENT_AFTER = timedelta(seconds=5)  # five missed heartbeats: the worker is taken for dead, its leases lapse
 

@@ -12,10 +12,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from payments.admin.lists import HotList
-from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from payments.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
-from payments.webhooks import outbound
-from payments.webhooks.readings import state_of
+from queueing.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.outbound import deliveries
+from queueing.outbound.queries import state_of
+from queueing.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
 from registry.admin import BELONGINGS, Belonging, rows_by_tenant
 from registry.operators.confirm import Done, Order, guarded, moves
 from registry.operators.lists import OneTenantFilter, TenantFilter, exact, link_to, pill, since
@@ -40,7 +40,7 @@ class WebhookEndpointAdmin(TenantScoped):
         ("url", "description", "tenant"),
         ("uuid", "told_of", "ordered"),
         ("state", "disabled_reason", "failing", "rest_until"),
-        ("position", "created", "changed_at"),
+        ("positions", "created", "changed_at"),
     )
     readonly_fields = [name for row in fields for name in row]
     actions = [
@@ -122,7 +122,7 @@ class StateFilter(admin.SimpleListFilter):
 
 def _replay(page: TenantScoped, order: Order) -> Done:
     rows = [(row.tenant_id, row.pk) for row in order.rows]
-    done = outbound.replay_for_sync(deliveries=rows, actor=order.actor, reason=order.reason)
+    done = deliveries.replay_for_sync(deliveries=rows, actor=order.actor, reason=order.reason)
     return Done(rows=done, lost=len(rows) - done)
 
 

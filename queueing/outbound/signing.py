@@ -1,4 +1,4 @@
-"""Signatures of deliveries as Standard Webhooks has them, and the secrets that make them: sealed at rest, several while one is replaced."""
+"""Signatures of Standard Webhooks, and an endpoint's signing secrets: encrypted at rest, several during a rotation."""
 
 import base64
 import os
@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from registry.tenants import encryption
 
 BYTES = 32  # of a secret; the specification wants 24 to 64
-BOTH_SIGN = timedelta(hours=24)  # a secret that was replaced signs on for that long
+BOTH_SIGN = timedelta(hours=24)  # after a rotation the former secret signs for that long
 KEPT = 5  # secrets at most, the newest: each makes the header longer
 
 
@@ -22,7 +22,7 @@ def new_secret() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """An endpoint's secrets, newest first: (text, until when it signs; None for as long as it is the newest)."""
+    """An endpoint's secrets, newest first: (text, when it stops signing; None for the newest)."""
 
     held: tuple[tuple[str, datetime | None], ...]
 
@@ -40,7 +40,7 @@ class Secrets:
         return encryption.seal({"secrets": entries}, place=place)
 
     def rotated(self, now: datetime) -> "Secrets":
-        """A new one first; the one before signs for BOTH_SIGN more."""
+        """With a new secret first; the former one signs for BOTH_SIGN more."""
         before = [(text, until or now + BOTH_SIGN) for text, until in self.held]
         kept = [(text, until) for text, until in before if until > now]
         return Secrets(((new_secret(), None), *kept[: KEPT - 1]))

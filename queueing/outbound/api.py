@@ -11,9 +11,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from payments.api.openapi import PAGE, described
 from payments.api.payments import moment, whole, word
-from payments.errors import UnknownDelivery, UnknownWebhookEndpoint
-from payments.models import WebhookDelivery, WebhookEndpoint
-from payments.webhooks import outbound, readings
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import deliveries as delivering
+from queueing.outbound import endpoints, queries
+from queueing.outbound.errors import UnknownDelivery, UnknownWebhookEndpoint
 from registry.edge import parameters
 from registry.edge.api import api, json_response, read
 from registry.errors import Invalid
@@ -125,13 +126,13 @@ async def record(principal: Principal, action: str, target: str, *, rows: int = 
 async def create(request: HttpRequest) -> HttpResponse:
     principal, headers = await caller(request, "admin")
     asked = read(request, NEW)
-    endpoint, secret = await outbound.create(
+    endpoint, secret = await endpoints.create(
         tenant_id=principal.tenant_id,
         mode=principal.mode,
         actor=f"key {principal.key}",
         **msgspec.structs.asdict(asked),
     )
-    return json_response({**readings.shown(endpoint), "secret": secret}, status=201, headers=headers)
+    return json_response({**queries.shown(endpoint), "secret": secret}, status=201, headers=headers)
 
 
 @api.get(
@@ -139,19 +140,19 @@ async def create(request: HttpRequest) -> HttpResponse:
 )
 async def browse(request: HttpRequest) -> HttpResponse:
     principal, headers = await caller(request, "read")
-    found = await readings.endpoints(principal.tenant_id)
+    found = await queries.endpoints(principal.tenant_id)
     return json_response({"items": await _with_standing(principal.tenant_id, found)}, headers=headers)
 
 
 async def _with_standing(tenant_id: int, found: list[WebhookEndpoint]) -> list[dict[str, Any]]:
-    standings = await readings.standings(tenant_id, [one.pk for one in found])
-    return [readings.shown(one, standings.get(one.pk)) for one in found]
+    standings = await queries.standings(tenant_id, [one.pk for one in found])
+    return [queries.shown(one, standings.get(one.pk)) for one in found]
 
 
 @api.get("/webhook-endpoints/{id}", tags=TAG, summary="One endpoint", openapi_extra=says("The endpoint", 404))
 async def one(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "read")
-    found = await outbound.endpoint_of(principal.tenant_id, endpoint_id(id))
+    found = await queries.endpoint_of(principal.tenant_id, endpoint_id(id))
     [answer] = await _with_standing(principal.tenant_id, [found])
     return json_response(answer, headers=headers)
 
@@ -166,10 +167,10 @@ async def change(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "admin")
     uuid, asked = endpoint_id(id), read(request, CHANGE)
     fields = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
-    endpoint = await outbound.change(
+    endpoint = await endpoints.change(
         tenant_id=principal.tenant_id, mode=principal.mode, uuid=uuid, actor=f"key {principal.key}", **fields
     )
-    return json_response(readings.shown(endpoint), headers=headers)
+    return json_response(queries.shown(endpoint), headers=headers)
 
 
 @api.delete(
@@ -182,7 +183,7 @@ async def delete(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "admin")
     uuid = endpoint_id(id)
     async with async_atomic():
-        if not await outbound.delete(tenant_id=principal.tenant_id, uuid=uuid):
+        if not await endpoints.delete(tenant_id=principal.tenant_id, uuid=uuid):
             raise UnknownWebhookEndpoint
         await record(principal, "endpoint.delete", f"webhook endpoint {uuid}")
     return HttpResponse(status=204, headers=headers)
@@ -198,7 +199,7 @@ async def rotate(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "admin")
     uuid = endpoint_id(id)
     async with async_atomic():
-        secret = await outbound.rotate(tenant_id=principal.tenant_id, uuid=uuid)
+        secret = await endpoints.rotate(tenant_id=principal.tenant_id, uuid=uuid)
         await record(principal, "endpoint.rotate", f"webhook endpoint {uuid}")
     return json_response({"id": str(uuid), "secret": secret}, headers=headers)
 
@@ -211,9 +212,9 @@ async def rotate(request: HttpRequest, id: str) -> HttpResponse:
 )
 async def test(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "admin")
-    made = await outbound.send_test(tenant_id=principal.tenant_id, uuid=endpoint_id(id))
-    found, endpoint = await readings.delivery(principal.tenant_id, made)
-    return json_response(readings.delivery_shown(found, endpoint), status=202, headers=headers)
+    made = await delivering.send_test(tenant_id=principal.tenant_id, uuid=endpoint_id(id))
+    found, endpoint = await queries.delivery(principal.tenant_id, made)
+    return json_response(queries.delivery_shown(found, endpoint), status=202, headers=headers)
 
 
 # -- Deliveries ----------------------------------------------------------------------------------------------
@@ -240,19 +241,19 @@ async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "read")
     filters, limit = filters_of(request), whole(request, "limit", 50, 1, PAGE_AT_MOST)
     cursor = request.GET.get("cursor")
-    before = readings.number(cursor) if cursor else None
-    endpoint = await outbound.endpoint_of(principal.tenant_id, endpoint_id(id))
-    found, following = await readings.deliveries(principal.tenant_id, endpoint.pk, filters, limit=limit, before=before)
-    items = [readings.delivery_shown(one, endpoint) for one in found]
+    before = queries.number(cursor) if cursor else None
+    endpoint = await queries.endpoint_of(principal.tenant_id, endpoint_id(id))
+    found, following = await queries.deliveries(principal.tenant_id, endpoint.pk, filters, limit=limit, before=before)
+    items = [queries.delivery_shown(one, endpoint) for one in found]
     return json_response({"items": items, "next": str(following) if following else None}, headers=headers)
 
 
-def filters_of(request: HttpRequest) -> readings.Filters:
+def filters_of(request: HttpRequest) -> queries.Filters:
     status = request.GET.get("status") or None
     if status and status not in WebhookDelivery.Status.values:
         words = ", ".join(WebhookDelivery.Status.values)
         raise Invalid(errors=[{"field": "status", "message": f"wants one of {words}"}])
-    return readings.Filters(
+    return queries.Filters(
         status=status, type=word(request, "type"), from_=moment(request, "from"), to=moment(request, "to")
     )
 
@@ -265,8 +266,8 @@ def filters_of(request: HttpRequest) -> readings.Filters:
 )
 async def delivery(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "read")
-    found, endpoint = await readings.delivery(principal.tenant_id, delivery_id(id))
-    return json_response(readings.whole(found, endpoint, await readings.tries(found)), headers=headers)
+    found, endpoint = await queries.delivery(principal.tenant_id, delivery_id(id))
+    return json_response(queries.whole(found, endpoint, await queries.tries(found)), headers=headers)
 
 
 @api.post(
@@ -279,10 +280,10 @@ async def replay(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "admin")
     number = delivery_id(id)
     async with async_atomic():
-        await outbound.replay(tenant_id=principal.tenant_id, delivery_id=number)
+        await delivering.replay(tenant_id=principal.tenant_id, delivery_id=number)
         await record(principal, "delivery.replay", f"webhook delivery {number}")
-    found, endpoint = await readings.delivery(principal.tenant_id, number)
-    return json_response(readings.delivery_shown(found, endpoint), status=202, headers=headers)
+    found, endpoint = await queries.delivery(principal.tenant_id, number)
+    return json_response(queries.delivery_shown(found, endpoint), status=202, headers=headers)
 
 
 @api.post(
@@ -297,8 +298,8 @@ async def replay_range(request: HttpRequest, id: str) -> HttpResponse:
     if asked.ids is None and asked.from_ is None and asked.to is None:
         raise Invalid(errors=[{"field": "from", "message": "say which: from, to, or ids"}])
     async with async_atomic():
-        endpoint = await outbound.endpoint_of(principal.tenant_id, endpoint_id(id))
-        done = await outbound.replay_of(
+        endpoint = await queries.endpoint_of(principal.tenant_id, endpoint_id(id))
+        done = await delivering.replay_of(
             endpoint, ids=asked.ids, since=asked.from_, until=asked.to, dead_only=asked.dead_only and asked.ids is None
         )
         await record(principal, "delivery.replay", f"webhook endpoint {endpoint.uuid}", rows=done)

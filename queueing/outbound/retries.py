@@ -1,17 +1,17 @@
-"""When a delivery is tried again: a schedule, what the receiver asks for, and when it is over. Pure; delivery.py acts on it."""
+"""The retry schedule of deliveries: when the next attempt is due, Retry-After included, and when to give up. Pure functions."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 SCHEDULE = (0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 """Seconds before each try, as Standard Webhooks proposes: ten tries in a little over three days."""
-JITTER = 0.1  # share of a wait that chance adds: what failed together must not come back together
+JITTER = 0.1  # share of a wait that chance adds, so that deliveries that failed together are not retried together
 REST_AT_MOST = 24 * 3600.0  # seconds that a receiver's Retry-After puts a delivery off
-GONE = 410  # the receiver wants nothing any more
+GONE = 410  # the receiver wants no more deliveries
 
 
 def wait_before(tries: int, *, asked: float | None = None, draw: float = 0.0) -> float | None:
-    """Seconds until the next try after `tries` that failed; None: there is none. `draw` from 0 to 1 is chance's part.
+    """Seconds until the next attempt after `tries` failed ones; None: give up. `draw`, from 0 to 1, scales the jitter.
 
     `asked` (Retry-After) can only make the wait longer, up to REST_AT_MOST.
     """
