@@ -13,7 +13,7 @@ from payments import money
 from payments.api.openapi import KEYLESS, described
 from payments.api.payments import payment_id
 from payments.api.waiting import preferred_wait, with_headers
-from payments.books import queries
+from payments.books import events, queries
 from payments.errors import AmountRefused, UnknownRefund
 from payments.intake import intake
 from payments.intake.requests import Amount, decode
