@@ -252,6 +252,66 @@ def test_every_state_is_named_in_a_test_of_payments():
     assert [status for status in Status if status.value not in text and status.name not in text] == []
 
 
+# -- Resources of an event loop ------------------------------------------------------------------------------------------
+
+
+def kept_by_loop(tree: ast.AST) -> Iterator[str]:
+    """Where a module keys something by event loops, or remembers a loop at its top, by itself."""
+    loops = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and is_running_loop(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def is_key(key: ast.expr) -> bool:
+        parts = key.elts if isinstance(key, ast.Tuple) else [key]
+        return any(is_running_loop(part) or (isinstance(part, ast.Name) and part.id in loops) for part in parts)
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and is_key(node.slice):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args and is_key(node.args[0]):
+            if node.func.attr in ("get", "pop", "setdefault"):
+                yield ast.unparse(node)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and "AbstractEventLoop" in ast.unparse(node):
+            yield ast.unparse(node)
+
+
+def is_running_loop(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("get_running_loop", "get_event_loop"))
+
+
+def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
+    assert [
+        f"{path}: {found}"
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if path != "registry/data/loop.py"
+        for found in kept_by_loop(tree)
+    ] == []
+
+
+def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
+    owners = {
+        "registry/asgi.py", "registry/management/base.py", "registry/servers/supervisor.py",
+        "registry/data/loop.py", "queueing/work/entry.py",
+    }  # fmt: skip
+    calls = re.compile(r"\bend_loop\(\)")
+
+    assert {path for room in ROOMS for path, tree in sources(room).items() if calls.search(ast.unparse(tree))} == owners
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["_pools: dict[asyncio.AbstractEventLoop, Pool] = {}", "pools[asyncio.get_running_loop()] = 1",
+     "loop = get_running_loop()\nx = pools.get((loop, name))", "pools.pop(asyncio.get_running_loop(), None)"],
+)  # fmt: skip
+def test_a_dictionary_by_loops_would_be_noticed(code: str):
+    assert list(kept_by_loop(ast.parse(code))) != []
+
+
 # -- Routes and settings -----------------------------------------------------------------------------------------------
 
 
@@ -277,6 +337,52 @@ def test_every_public_route_of_the_api_is_in_the_openapi_document():
     assert len(lean) > 8
     assert lean - about_itself - files_and_root - described == set()
     assert described <= lean
+
+
+ROUTES_IN = {"api", "pages", "views", "console"}  # names of files, or of packages, that declare views
+DECLARES_A_VIEW = re.compile(r"api\.(get|post|put|patch|delete)|lean|endpoint|page")
+
+
+def declares_a_view(function: ast.AST) -> bool:
+    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    names = [ast.unparse(one.func if isinstance(one, ast.Call) else one) for one in function.decorator_list]
+    return any(DECLARES_A_VIEW.fullmatch(name) for name in names)
+
+
+def test_views_are_declared_in_the_files_and_packages_named_for_them():
+    """registry/edge has the routes of the service itself: health, metrics, static files."""
+    found = {
+        path
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if any(declares_a_view(node) for node in ast.walk(tree))
+        and not path.startswith(("registry/edge/", "payments/webhooks/"))
+        and not ROUTES_IN & {part.removesuffix(".py") for part in path.split("/")}
+    }
+
+    assert found == set()
+
+
+def test_paths_are_declared_in_files_named_urls_and_by_admins():
+    found = {
+        path
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if {"django.urls.path", "django.urls.re_path"} & set(imports(tree))
+        and path not in COMPOSITION
+        and not path.endswith(("urls.py", "admin.py"))
+        and "admin" not in path.split("/")
+    }
+
+    assert found == set()
+
+
+@pytest.mark.parametrize("decorator", ["api.get('/x')", "lean", "lean(max_body=1)", "endpoint('read')", "page('GET')"])
+def test_the_search_for_views_finds_them(decorator: str):
+    [function] = ast.parse(f"@{decorator}\nasync def view(request): ...").body
+
+    assert declares_a_view(function)
 
 
 def test_every_setting_is_in_the_docs_and_nothing_else():
@@ -356,6 +462,60 @@ def test_every_statement_says_no_more_than_its_file_holds():
     ]
 
     assert stray == []
+
+
+STATEMENT = re.compile(
+    r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|WITH \w+ AS( MATERIALIZED)?)\b"
+)
+PYTHON_WITH_SQL = {
+    "queueing/work/table.py",  # the template of claims
+    "payments/refunds/work.py",  # columns of its claim
+    "registry/servers/postgres.py",  # makes the database of an embedded server, before Django runs
+}
+
+
+def sql_in(tree: ast.Module) -> Iterator[str]:
+    """Statements in strings, docstrings aside, and calls of the ORM that take SQL.
+
+    Commands that read and write no rows (SET, SHOW, LISTEN, NOTIFY, CREATE DATABASE) may stand where they are called.
+    """
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and ast.get_docstring(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+            if STATEMENT.search(node.value):
+                yield f"{node.lineno} {node.value.strip()[:40]}"
+        elif isinstance(node, ast.Call) and re.search(r"\bRawSQL$|\.extra$|objects\.raw$", ast.unparse(node.func)):
+            yield f"{node.lineno} {ast.unparse(node.func)}"
+
+
+def test_python_files_hold_no_sql():
+    """Statements stand in sql/ beside the module that runs them (docs/decisions/026)."""
+    found = [
+        f"{path}:{line}"
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if path not in PYTHON_WITH_SQL
+        for line in sql_in(tree)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "sql"),
+    [
+        ("f(f'SELECT {x} FROM t')", True), ("X = 'INSERT INTO t VALUES (1)'", True), ("X = 'UPDATE t AS SET'", True),
+        ("X = 'WITH a AS MATERIALIZED (1)'", True), ("Payment.objects.extra(where=['1'])", True), ("RawSQL('1', ())", True),
+        ("conn.execute(f'NOTIFY {queue}')", False), ("'Select a plan'", False), ("conn.execute('SET LOCAL x = 0')", False),
+    ],
+)  # fmt: skip
+def test_the_search_for_sql_finds_it(line: str, sql: bool):
+    assert bool(list(sql_in(ast.parse(f'"""SELECT in a docstring."""\n{line}')))) is sql
 
 
 def test_the_models_have_their_migrations():

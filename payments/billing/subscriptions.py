@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -12,10 +13,11 @@ from payments.billing import dunning, mail
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.models import Tenant
 from registry.tenants import audit
 
+SQL = database.statements(Path(__file__).parent / "sql" / "subscriptions.sql")
 HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # taking the same plan again changes nothing
 ACTOR = "billing"  # in the audit trail, for changes by time or by Stripe
 
@@ -170,17 +172,14 @@ async def _record(action: str, tenant_id: int, actor: str, **detail: str) -> Non
 # -- The platform's fee -----------------------------------------------------------------------------------------
 
 
-async def _load_share(name: str) -> Decimal:
-    found = await database.fetch(
-        "SELECT p.fee_share FROM payments_subscription s JOIN payments_plan p ON p.id = s.plan_id WHERE s.tenant_id = %s",
-        [int(name)],
-    )
+async def _load_share(tenant_id: int) -> Decimal:
+    found = await database.fetch(SQL["fee_share"], {"tenant": tenant_id})
     return found[0][0] if found else Decimal(0)
 
 
-_shares: Fresh[Decimal] = Fresh(_load_share)
+_shares = Cached(_load_share, while_away=True)
 
 
 async def fee_share(tenant_id: int) -> Decimal:
     """The platform's share of each of the tenant's payments, as a fraction (0.01 is 1 %); 0 without a plan. Cached for up to a second."""
-    return await _shares.get(str(tenant_id))
+    return await _shares.get(tenant_id)

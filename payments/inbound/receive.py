@@ -18,7 +18,7 @@ from registry import telemetry
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Blobs, Texts
 from registry.data.batching import Batcher
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 from registry.tenants.encryption import Sealed, unseal
@@ -103,7 +103,7 @@ async def _load(address: str) -> Addressee | None:
     return Addressee(tenant_id, processor_id, tuple(secret.encode() for secret in secrets if secret))
 
 
-_addressees = Fresh(_load)
+_addressees = Cached(_load, while_away=True, hashed=True)
 
 
 async def admitted(address: str, signature: Signature, body: bytes) -> Addressee:

@@ -15,7 +15,8 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.billing.pages.plan import banner
 from payments.books import events, queries
-from payments.intake import intake
+from payments.intake.intake import submit
+from payments.intake.payment import NewPayment
 from payments.models import Processor
 from payments.money import decimal_text, typed_amount
 from payments.pages.payer import with_action
@@ -23,7 +24,7 @@ from payments.processors.sandbox_behaviours import BEHAVIOURS, behaviour_of
 from payments.refunds.pages import refund_link
 from payments.states import QUEUED, Status
 from registry.data import database
-from registry.data.sharing import Shared
+from registry.data.cache import Cached
 from registry.edge.cards import CARD, holds_card
 from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -35,6 +36,7 @@ from registry.tenants.access import live_subject, live_token
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
 OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all pages of a process share one answer
+OVERVIEWS_KEPT = 1_000  # tenants
 LONGEST_DESCRIPTION = 200  # characters in the test payment's form
 
 
@@ -42,7 +44,7 @@ async def _figures(tenant_id: int) -> dict[str, Any]:
     return await queries.dashboard(tenant_id)
 
 
-overviews: Shared[int, dict[str, Any]] = Shared(_figures, fresh=OVERVIEW_FRESH)
+overviews: Cached[int, dict[str, Any]] = Cached(_figures, fresh=OVERVIEW_FRESH, kept=OVERVIEWS_KEPT)
 
 
 # -- The list --------------------------------------------------------------------------------------------
@@ -248,15 +250,17 @@ async def send_test_payment(request: PageRequest) -> HttpResponse:
     entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}
     by_card = request.POST.get("by") == "card"
     try:
-        order = _order(visitor.tenant, **entered, processor=await _card_processor(visitor.tenant) if by_card else "")
+        payment = _payment(
+            visitor.tenant, **entered, processor=await _card_processor(visitor.tenant) if by_card else ""
+        )
         started = time.perf_counter()
-        await intake.submit(order)
+        await submit(payment)
     except Invalid as error:
         errors = {e["field"]: e["message"] for e in error.errors}
         if request.htmx:
             return render(request, "payments/_sent.html", {"errors": errors})
         return await _dashboard(request, visitor, form={**entered, "errors": errors})
-    link = f"{reverse('payment_live', args=[order.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
+    link = f"{reverse('payment_live', args=[payment.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
     if request.htmx and by_card:
         return HttpResponse(headers={"HX-Redirect": link})
     if request.htmx:
@@ -272,7 +276,7 @@ async def _card_processor(tenant: Tenant) -> str:
     return str(name)
 
 
-def _order(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> intake.Order:
+def _payment(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> NewPayment:
     """Validate the form. Raises Invalid (422) naming the fields."""
     wrong = {}
     units = 0
@@ -288,7 +292,7 @@ def _order(tenant: Tenant, *, amount: str, description: str, processor: str = ""
         wrong["description"] = CARD
     if wrong:
         raise Invalid(errors=[{"field": field, "message": message} for field, message in wrong.items()])
-    return intake.Order(
+    return NewPayment(
         tenant_id=tenant.pk,
         correlation_id=uuid4(),
         amount=units,

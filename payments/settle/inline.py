@@ -8,7 +8,7 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from payments.intake.intake import Order
+from payments.intake.payment import NewPayment
 from payments.settle import lifecycle
 from payments.settle.concurrency import Places
 from payments.settle.work import PAYMENTS, Dispatch
@@ -39,9 +39,9 @@ def _open() -> Inline:
 processes: PerLoop[Inline] = PerLoop(_open, close=Inline.close, within=GRACE + 2.0)
 
 
-def takes(order: Order) -> bool:
-    """Whether there is room for `order` now. One that is meant for later is the workers'."""
-    return processes.get().has_room and (order.scheduled_for is None or order.scheduled_for <= datetime.now(UTC))
+def takes(payment: NewPayment) -> bool:
+    """Whether there is room for `payment` now. One that is meant for later is the workers'."""
+    return processes.get().has_room and (payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC))
 
 
 def pay(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Answer]:
@@ -49,7 +49,7 @@ def pay(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Answer]:
     return processes.get().ask(tenant_id, correlation_id)
 
 
-async def outcome(asked: asyncio.Future[Answer], order: Order, *, within: float, patient: bool) -> None:
+async def outcome(asked: asyncio.Future[Answer], payment: NewPayment, *, within: float, patient: bool) -> None:
     """Wait until the payment is settled, by whomever, at most `within` seconds. What is left in the queue is waited for
     by the `patient` only."""
     until = time.monotonic() + within
@@ -59,7 +59,7 @@ async def outcome(asked: asyncio.Future[Answer], order: Order, *, within: float,
     except TimeoutError:
         return
     if answer in (Answer.UNFINISHED, Answer.ELSEWHERE) or (answer is Answer.QUEUED and patient):
-        await lifecycle.settled(order.tenant_id, order.correlation_id, within=until - time.monotonic())
+        await lifecycle.settled(payment.tenant_id, payment.correlation_id, within=until - time.monotonic())
 
 
 async def start() -> None:

@@ -16,7 +16,6 @@ from queueing.outbound.errors import NotReplayable, UnknownDelivery
 from queueing.outbound.event_types import TEST
 from queueing.outbound.messages import message_body, new_message_id
 from registry.data import database
-from registry.data.loop import sync_twin
 from registry.tenants import audit
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
@@ -162,6 +161,3 @@ async def run(name: str, parameters: dict[str, Any]) -> list[Any]:
     async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
         await cursor.execute(SQL[name], parameters)
         return await cursor.fetchall() if cursor.description else []
-
-
-replay_for_sync = sync_twin(replay_for)

@@ -1,4 +1,4 @@
-"""Template filters for webhooks: states of endpoints and deliveries, event filters in words."""
+"""Template tags and filters of the webhooks' pages: states as pills, filters of event types in words."""
 
 from django import template
 

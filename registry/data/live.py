@@ -7,7 +7,7 @@ it asks the source every second: pages get slower, not wrong.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
@@ -37,15 +37,15 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class Stream(Protocol):
-    """Numbers one kind of events per tenant, and reads back what a hub has missed: registry.data.stream."""
+class NumberedEvents(Protocol):
+    """The part of registry.data.stream.Stream that a hub needs to read back what it has missed."""
 
     @property
     def name(self) -> str: ...
 
-    async def since(self, tenant: int, after: int, limit: int, /) -> list[Event]: ...
+    def since(self, tenant: int, after: int, limit: int, /) -> Awaitable[list[Event]]: ...
 
-    async def positions(self, tenants: Sequence[int], /) -> dict[int, int]: ...
+    def positions(self, tenants: Sequence[int], /) -> Awaitable[dict[int, int]]: ...
 
 
 type Key = tuple[str, int]  # a stream's name and a tenant
@@ -136,7 +136,7 @@ class Subscription:
 class Feed:
     """One tenant's events of a stream in order, for all readers of this process."""
 
-    def __init__(self, stream: Stream, tenant: int, position: int) -> None:
+    def __init__(self, stream: NumberedEvents, tenant: int, position: int) -> None:
         self.stream = stream
         self.tenant = tenant
         self.position = position
@@ -222,7 +222,7 @@ class Hub:
 
     @asynccontextmanager
     async def subscribe(
-        self, stream: Stream, tenant: int, subjects: frozenset[str] | None = None
+        self, stream: NumberedEvents, tenant: int, subjects: frozenset[str] | None = None
     ) -> AsyncIterator[Subscription]:
         """Everything committed from now on: of the tenant, or of these subjects. Read the past after entering."""
         feed = await self._feed(stream, tenant)
@@ -236,7 +236,7 @@ class Hub:
             feed.discard(subscription)
             self._drop_unused((stream.name, tenant))
 
-    async def _feed(self, stream: Stream, tenant: int) -> Feed:
+    async def _feed(self, stream: NumberedEvents, tenant: int) -> Feed:
         """The tenant's feed of a stream. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
         loop, key = asyncio.get_running_loop(), (stream.name, tenant)
         if not self._tasks:
@@ -255,7 +255,7 @@ class Hub:
                 raise
         return feed
 
-    async def _open(self, stream: Stream, tenant: int) -> None:
+    async def _open(self, stream: NumberedEvents, tenant: int) -> None:
         try:
             position = (await reach.attempt(lambda: stream.positions([tenant]), writes=False)).get(tenant, 0)
             self.feeds[stream.name, tenant] = Feed(stream, tenant, position)
@@ -277,7 +277,7 @@ class Hub:
                 for stream in {feed.stream.name: feed.stream for feed in self.feeds.values()}.values():
                     await self._compare(stream)
 
-    async def _compare(self, stream: Stream) -> None:
+    async def _compare(self, stream: NumberedEvents) -> None:
         """Find out which feeds of a stream have missed events, and fill them."""
         tenants = [tenant for name, tenant in self.feeds if name == stream.name]
         for tenant, position in (await stream.positions(tenants)).items():

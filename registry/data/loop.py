@@ -94,10 +94,13 @@ class Tasks:
     async def close(self) -> None:
         """Wait LAST_WORDS for what is running, then cancel it."""
         if self.running:
-            _, late = await asyncio.wait(self.running, timeout=LAST_WORDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.wait(self.running, timeout=LAST_WORDS)
+            await self.cancel()
+
+    async def cancel(self) -> None:
+        for task in self.running:
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
 
 
 # -- Synchronous twins ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
@@ -33,7 +34,7 @@ POOL_LIMIT = 3.0  # seconds for the pool to have a connection again before the p
 CLOSE_LIMIT = 1.0  # seconds for probes under way at the end of a loop
 AWAY = Fault.LOST.value
 SILENT = "the database answers nothing"
-STATE = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool"
+READ_ONLY = database.statements(Path(__file__).parent / "sql" / "reach.sql")["read_only"]
 
 
 class Answer(NamedTuple):
@@ -281,7 +282,7 @@ async def _ask_once() -> Answer:
 
 
 async def _is_read_only(conn: AsyncConnection) -> bool:
-    cursor = await AsyncCursor(conn).execute(STATE)
+    cursor = await AsyncCursor(conn).execute(READ_ONLY)
     row = await cursor.fetchone()
     return bool(row and row[0])
 
@@ -319,7 +320,7 @@ async def trouble() -> str:
     found = reach()
     if found.away:
         return found.reason
-    asking = lambda: database.fetch(STATE, repeatable=False)  # noqa: E731
+    asking = lambda: database.fetch(READ_ONLY, repeatable=False)  # noqa: E731
     [(read_only,)] = await found.attempt(asking, writes=False, patient=True)
     if read_only:
         found.found_read_only()

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from registry.data.loop import end_loop
 from registry.servers import embedded, metric_files
 from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, Process, gone, libc
 from registry.servers.listening import PROBE_EVERY, answers_ok
@@ -57,9 +58,12 @@ class Supervisor:
         tasks = [asyncio.create_task(duty) for duty in duties]
         for task in tasks:
             task.add_done_callback(report)
-        await told.wait()
-        log.info("stopping")
-        await self.stop(tasks)
+        try:
+            await told.wait()
+            log.info("stopping")
+            await self.stop(tasks)
+        finally:
+            await end_loop()  # the question how many workers are wanted opens a pool
 
     def listen_to_signals(self) -> asyncio.Event:
         told = asyncio.Event()

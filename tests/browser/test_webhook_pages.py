@@ -16,7 +16,7 @@ from tests.bed.wire import response
 from tests.browser.conftest import Guard, audit, picture
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
+from tests.queueing.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
 
 WHY = "the shop asked for it"
 RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ("target-size",)}
@@ -157,7 +157,7 @@ async def test_what_was_given_up_is_delivered_again_by_hand(page: Page, tenant, 
         await confirm(page, "Deliver again")
         await until(hook, "delivered")
 
-    await expect(page.get_by_text("Deliver again: done, 1 message.")).to_be_visible()
+    await expect(page.get_by_text("Deliver again: 1 done.")).to_be_visible()
     assert len(set(receiver.ids)) == 1
 
 

@@ -26,8 +26,8 @@ from sandbox.webhooks import payload
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_stripe
-from tests.payments.hooks import again, endpoint, fan_out
 from tests.payments.inbound import rows
+from tests.queueing.hooks import again, endpoint, fan_out
 from tests.settling import accept
 
 SHUFFLES, TIMES = 50, 4  # two hundred of each story; more at once would only be a test of the bed's patience

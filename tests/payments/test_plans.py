@@ -303,10 +303,12 @@ NOT_HOT: dict[str, str] = {
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
+        "subscriptions/fee_share",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "refunds/wake", "outbound/wake"), PART),
+    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
+        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 
 

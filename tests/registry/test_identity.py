@@ -66,7 +66,7 @@ def test_every_database_has_its_own(forgotten):
         with psycopg.connect(**_superuser() | {"dbname": "test_second_service"}, autocommit=True) as conn:
             conn.execute(make)
             conn.execute(make)
-            [second] = conn.execute(identity.NAME).fetchall()
+            [second] = conn.execute(identity.SQL["name"]).fetchall()
     finally:
         with psycopg.connect(**_superuser(), autocommit=True) as conn:
             conn.execute('DROP DATABASE "test_second_service"')

@@ -2,7 +2,7 @@
 -- Endpoints that have not read all of their tenant's events, those at the same number together. With nothing new it reads a
 -- few pages that are always in memory.
 SELECT e.tenant_id, r.position, s.position, array_agg(e.id ORDER BY e.id)
-FROM payments_webhookendpoint e
+FROM queueing_webhookendpoint e
 CROSS JOIN LATERAL (SELECT coalesce((e.positions ->> 'payments')::bigint, 0) AS position) r
 JOIN payments_stream s ON s.tenant_id = e.tenant_id AND s.position > r.position
 WHERE e.enabled AND e.deleted_at IS NULL

@@ -7,7 +7,7 @@ from django.urls import reverse
 from queueing.models import WebhookDelivery, WebhookEndpoint
 from registry.models import AuditEntry
 from tests.factories import in_thread, make_payment, make_person, make_tenant
-from tests.payments.hooks import again, deliveries, endpoint, fan_out
+from tests.queueing.hooks import again, deliveries, endpoint, fan_out
 
 WHY = "asked by the shop"
 
@@ -15,7 +15,7 @@ WHY = "asked by the shop"
 def post(person, model, action: str, pk: int, **more: str):
     client = Client()
     client.force_login(person)
-    url = reverse(f"admin:payments_{model._meta.model_name}_changelist")
+    url = reverse(f"admin:queueing_{model._meta.model_name}_changelist")
     data = {"action": action, "_selected_action": [str(pk)], **more}
     return client.post(url, data, follow=True).content.decode()
 

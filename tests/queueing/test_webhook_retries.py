@@ -117,82 +117,82 @@ def clock(monkeypatch):
     return found
 
 
-def sent(lanes: EndpointLimits, endpoint: int, clock, *, seconds: float, good: bool) -> None:
-    lanes.begin(endpoint)
+def sent(limits: EndpointLimits, endpoint: int, clock, *, seconds: float, good: bool) -> None:
+    limits.begin(endpoint)
     clock.now += seconds
-    lanes.end(endpoint, seconds=seconds, good=good)
+    limits.end(endpoint, seconds=seconds, good=good)
 
 
 def test_who_answers_well_and_quickly_gets_more_and_more(clock):
-    lanes = EndpointLimits()
+    limits = EndpointLimits()
     for _ in range(100):
-        sent(lanes, 1, clock, seconds=0.01, good=True)
+        sent(limits, 1, clock, seconds=0.01, good=True)
 
-    assert lanes.rooms() == {1: MOST}
+    assert limits.rooms() == {1: MOST}
 
 
 def test_each_failure_halves_the_room_down_to_one(clock):
-    lanes = EndpointLimits()
+    limits = EndpointLimits()
     for _ in range(100):
-        sent(lanes, 1, clock, seconds=0.01, good=True)
+        sent(limits, 1, clock, seconds=0.01, good=True)
     rooms = []
     for _ in range(7):
-        sent(lanes, 1, clock, seconds=0.01, good=False)
-        rooms += lanes.rooms().values()
+        sent(limits, 1, clock, seconds=0.01, good=False)
+        rooms += limits.rooms().values()
 
     assert rooms == [16, 8, 4, 2, 1, 1, 1]
 
 
 def test_what_is_in_flight_takes_from_the_room(clock):
-    lanes = EndpointLimits()
+    limits = EndpointLimits()
     for _ in range(FIRST):
-        lanes.begin(1)
+        limits.begin(1)
 
-    assert lanes.rooms() == {1: 0}
-    assert lanes.full
+    assert limits.rooms() == {1: 0}
+    assert limits.full
 
 
 def test_one_that_keeps_us_waiting_is_slow_before_it_has_answered(clock):
-    lanes = EndpointLimits()
+    limits = EndpointLimits()
     for _ in range(100):
-        sent(lanes, 1, clock, seconds=0.01, good=True)
-    lanes.begin(1)
+        sent(limits, 1, clock, seconds=0.01, good=True)
+    limits.begin(1)
     clock.now += 2
 
-    assert lanes.rooms() == {1: SLOW_MOST - 1}
+    assert limits.rooms() == {1: SLOW_MOST - 1}
 
 
 def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock):
-    lanes = EndpointLimits()
+    limits = EndpointLimits()
     for endpoint in range(500):
-        lanes.expect_failure(endpoint, 15.0)
+        limits.expect_failure(endpoint, 15.0)
 
-    first = {key for key, room in lanes.rooms().items() if room}
+    first = {key for key, room in limits.rooms().items() if room}
     for endpoint in first:
-        lanes.begin(endpoint)
+        limits.begin(endpoint)
     clock.now += 1
-    none = {key for key, room in lanes.rooms().items() if room}
+    none = {key for key, room in limits.rooms().items() if room}
     for endpoint in first:
-        lanes.end(endpoint, seconds=15.0)
-    second = {key for key, room in lanes.rooms().items() if room}
+        limits.end(endpoint, seconds=15.0)
+    second = {key for key, room in limits.rooms().items() if room}
 
     assert (len(first), none, len(second)) == (SLOW_ROOM, set(), SLOW_ROOM)
     assert first.isdisjoint(second)
 
 
 def test_one_that_is_well_again_is_slow_no_longer(clock):
-    lanes = EndpointLimits()
-    lanes.expect_failure(1, 15.0)
-    sent(lanes, 1, clock, seconds=0.01, good=True)
-    sent(lanes, 1, clock, seconds=0.01, good=True)
+    limits = EndpointLimits()
+    limits.expect_failure(1, 15.0)
+    sent(limits, 1, clock, seconds=0.01, good=True)
+    sent(limits, 1, clock, seconds=0.01, good=True)
 
-    assert lanes.rooms() == {1: 3}
+    assert limits.rooms() == {1: 3}
 
 
 def test_what_was_not_used_for_long_is_forgotten(clock):
-    lanes = EndpointLimits()
-    sent(lanes, 1, clock, seconds=0.01, good=True)
-    lanes.begin(2)
+    limits = EndpointLimits()
+    sent(limits, 1, clock, seconds=0.01, good=True)
+    limits.begin(2)
     clock.now += 601
 
-    assert lanes.forget() == [1]
+    assert limits.forget() == [1]

@@ -17,7 +17,7 @@ from tests.bed.receiver import Receiver
 from tests.bed.wire import response
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment, make_processor, make_tenant
-from tests.payments.hooks import (
+from tests.queueing.hooks import (
     again,
     deliveries,
     delivering,

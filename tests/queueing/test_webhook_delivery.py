@@ -17,7 +17,7 @@ from tests.bed.receiver import Receiver
 from tests.bed.wire import Silence, response
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment, make_tenant
-from tests.payments.hooks import (
+from tests.queueing.hooks import (
     again,
     deliveries,
     delivering,
@@ -156,7 +156,7 @@ async def waits_for_a_lock(_name: str) -> bool:
 
 async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receiver):
 
-    from queueing.outbound import deliveries as delivering_again
+    from queueing.outbound.deliveries import replay_of
 
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)
@@ -165,7 +165,7 @@ async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receive
         await until(hook, "delivered", count=4)
         receiver.heard.clear()
         async with database.own_connection():
-            done = await delivering_again.replay_of(await again(hook))
+            done = await replay_of(await again(hook))
         await eventually(lambda: len(receiver.heard) == 4)
         await until(hook, "delivered", count=4)
 

@@ -12,7 +12,7 @@ from registry.models import AuditEntry
 from tests.bed.receiver import Receiver
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_payment, make_tenant
-from tests.payments.hooks import again, deliveries, delivering, endpoint, fan_out, until
+from tests.queueing.hooks import again, deliveries, delivering, endpoint, fan_out, until
 
 NOWHERE = "http://127.0.0.1:9999/hook"
 
@@ -293,7 +293,7 @@ async def test_a_span_of_time_is_replayed_only_what_was_given_up_unless_asked(ad
 
 
 async def test_a_month_old_delivery_goes_with_its_log_and_nothing_that_waits(tenant):
-    from queueing.outbound import deliveries
+    from queueing.outbound.deliveries import trim
 
     async with Receiver() as receiver:
         hook = await endpoint(tenant, receiver.url)
@@ -304,7 +304,7 @@ async def test_a_month_old_delivery_goes_with_its_log_and_nothing_that_waits(ten
     await fan_out()
     await database.fetch("UPDATE queueing_webhookdelivery SET changed_at = now() - interval '31 days'")
 
-    removed = await deliveries.trim()
+    removed = await trim()
 
     [left] = await deliveries(hook)
     assert (removed, left.status) == (1, "pending")

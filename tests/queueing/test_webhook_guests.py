@@ -9,7 +9,7 @@ from queueing.models import WebhookDelivery, WebhookEndpoint
 from registry.models import Tenant
 from tests.conftest import Api
 from tests.factories import in_thread, make_payment, make_person, make_tenant
-from tests.payments.hooks import deliveries, endpoint, fan_out
+from tests.queueing.hooks import deliveries, endpoint, fan_out
 from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
 
 
