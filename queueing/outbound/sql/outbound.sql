@@ -87,7 +87,7 @@ WITH found AS MATERIALIZED (
 UPDATE queueing_webhookdelivery d
 SET attempt = d.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
 FROM found f
-WHERE d.tenant_id = f.tenant_id AND d.id = f.id
+WHERE f.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = f.tenant_id AND d.id = f.id
 RETURNING d.tenant_id, d.id, d.endpoint_id, d.message_id, d.type, d.body, d.attempt, d.tries_from, d.ordered, d.created_at,
     f.uuid, f.url, f.secrets, f.mode;
 
