@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
-from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
 
 from payments.books import events
-from payments.processors.base import Account, Debt, GivesBack, Outcome, Processor, Result
+from payments.processors.base import GivesBack, Outcome, Processor, Result
+from payments.refunds import claims
+from payments.refunds.claims import Found
 from payments.refunds.decisions import (
     Claim,
     Verdict,
@@ -28,7 +28,7 @@ from payments.refunds.decisions import (
     still_in_doubt,
     unknown,
 )
-from payments.refunds.states import CLOSED, OWED, PROCESSING, UNCERTAIN
+from payments.refunds.states import CLOSED, OWED, PROCESSING
 from payments.routing import routing
 from payments.routing.work import ProcessorWork
 from queueing.work.table import WorkTable, register
@@ -43,40 +43,8 @@ SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
 NO_ROUTE = 0.5  # seconds before a refund whose processor is away is looked at again
 
-_COLUMNS = """p.tenant_id, p.id, p.payment_id, p.public_id, y.correlation_id, p.amount, p.currency, p.reason, p.reference,
-    p.status, p.attempt, p.tries_from, p.processor_id, p.requested_at,
-    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at,
-    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
-    coalesce((SELECT a.reference FROM payments_attempt a
-        WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.payment_id AND a.reference <> ''
-        ORDER BY a.number DESC LIMIT 1), '')"""
-_JOINS = "JOIN payments_payment y ON y.tenant_id = p.tenant_id AND y.id = p.payment_id"
-
-REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", _COLUMNS, _JOINS))
-NAMED = SQL["named"].format(columns=_COLUMNS, joins=_JOINS)
-
-
-class Found(NamedTuple):
-    """A row of a claim, in the order of _COLUMNS."""
-
-    tenant_id: int
-    refund_id: int
-    payment_id: int
-    public_id: UUID
-    correlation_id: UUID
-    amount: int
-    currency: str
-    reason: str
-    reference: str
-    status: str
-    attempt: int
-    tries_from: int
-    processor_id: int
-    requested_at: datetime | None  # of a debt that was never sent
-    doubted_since: datetime
-    created_at: datetime
-    doubted_for: float
-    payment_reference: str
+REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", claims.COLUMNS, claims.JOINS))
+NAMED = SQL["named"].format(columns=claims.COLUMNS, joins=claims.JOINS)
 
 
 class RefundDispatch(ProcessorWork[Claim, Verdict]):
@@ -98,7 +66,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
     def route(self, rows: Sequence[Row]) -> Routed[Claim]:
         now, at = time.monotonic(), datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-        claims, postponed = [], []
+        ready, postponed = [], []
         for row in map(Found._make, rows):
             account = self.atlas.account(row.tenant_id, row.processor_id)
             # What is in doubt is asked about whether or not anything may be sent.
@@ -107,8 +75,8 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
             ):
                 postponed.append(row)
             else:
-                claims.append(_claimed(row, account, at, now))
-        return Routed(claims, postponed)
+                ready.append(claims.claimed(row, account, at, now))
+        return Routed(ready, postponed)
 
     async def postpone(self, conn: AsyncConnection, postponed: Sequence[Found], look: int) -> None:
         keys = {"tenant": [r.tenant_id for r in postponed], "refund": [r.refund_id for r in postponed]}
@@ -219,34 +187,6 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
     async def _hear(self) -> None:
         await self.atlas.hear()  # that refunds fail, or work, says nothing of payments
         await asyncio.sleep(routing.SYNC_EVERY)
-
-
-def _claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
-    fresh = row.status == OWED
-    return Claim(
-        tenant_id=row.tenant_id,
-        payment_id=row.payment_id,
-        refund_id=row.refund_id,
-        debt=Debt(
-            refund_id=row.public_id,
-            payment_id=row.correlation_id,
-            payment_reference=row.payment_reference,
-            amount=row.amount,
-            currency=row.currency,
-            reason=row.reason,
-            requested_at=row.requested_at or at,
-            tenant_id=row.tenant_id,
-            reference=row.reference,
-        ),
-        status=PROCESSING if fresh else UNCERTAIN,
-        number=row.attempt + 1,
-        tries=row.attempt + 1 - row.tries_from,
-        account=account,
-        in_doubt_since=None if fresh else row.doubted_since,
-        in_doubt_for=0.0 if fresh else row.doubted_for,
-        taken_at=now,
-        created_at=row.created_at,
-    )
 
 
 _settled = cache(telemetry.REFUNDS.labels)

@@ -1,11 +1,20 @@
-"""Parameters of the statements `begin` and `settle` (settle.sql), as arrays with one element per payment."""
+"""Parameters of the statements in settle.sql, as arrays with one element per payment, and live events of their results."""
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 
 from payments import money
+from payments.books import events
+from payments.settle.claims import Found
 from payments.settle.decisions import Claim, Settlement
+from payments.states import Status
+from registry.data import live
 from registry.data.arrays import Bigints, Texts, unless_empty
+
+
+def keys(rows: Sequence[Found]) -> dict[str, object]:
+    return {"tenant": [row.tenant_id for row in rows], "payment": [row.payment_id for row in rows]}
 
 
 def begins(claims: Sequence[Claim]) -> dict[str, object]:
@@ -44,6 +53,21 @@ def settles(batch: Sequence[Settlement]) -> dict[str, object]:
         "reference": Texts([s.reference for s in batch]),
         "action": Texts([json.dumps(s.action) if s.action else None for s in batch]),
     }
+
+
+def event(claim: Claim, status: Status, position: int, sequence: int, at: datetime) -> live.Event:
+    return events.event(
+        tenant=claim.tenant_id,
+        position=position,
+        correlation_id=claim.correlation_id,
+        status=status.value,
+        amount=claim.amount,
+        currency=claim.currency,
+        processor=claim.account.name,
+        attempts=claim.number,
+        updated_at=at,
+        sequence=sequence,
+    )
 
 
 def _fee(settlement: Settlement) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from psycopg import AsyncConnection
 
-from payments.books import events
 from payments.processors.base import Outcome, Processor, Result
 from payments.routing import routing
 from payments.routing.polls import Polls
@@ -32,7 +31,7 @@ from payments.settle.decisions import (
     unknown,
 )
 from payments.settle.doubts import Doubts
-from payments.states import OPEN, SUCCEEDED, Status
+from payments.states import OPEN, SUCCEEDED
 from queueing.work.table import WorkTable, register
 from queueing.work.work import Name, Routed
 from registry import telemetry
@@ -108,10 +107,10 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
     async def postpone(self, conn: AsyncConnection, postponed: Sequence[tuple[Found, float | None]], look: int) -> None:
         if rows := [row for row, seconds in postponed if seconds is None]:
-            await database.rows(conn, SQL["postpone"], {**_keys(rows), "seconds": NO_ROUTE * look})
+            await database.rows(conn, SQL["postpone"], {**parameters.keys(rows), "seconds": NO_ROUTE * look})
         if waits := [seconds for _, seconds in postponed if seconds is not None]:
             rows = [row for row, seconds in postponed if seconds is not None]
-            await database.rows(conn, SQL["wait"], {**_keys(rows), "seconds": waits})
+            await database.rows(conn, SQL["wait"], {**parameters.keys(rows), "seconds": waits})
 
     async def begin(self, conn: AsyncConnection, items: Sequence[Claim]) -> list[Row]:
         begins = {"worker": self.worker_id, "lease": self.lease, **parameters.begins(items)}
@@ -120,7 +119,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def begun(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
-        live.tell([_event(claim, claim.status, *rest) for claim, rest in told])
+        live.tell([parameters.event(claim, claim.status, *rest) for claim, rest in told])
 
     def released(self, items: Sequence[Claim]) -> None:
         super().released(items)
@@ -194,7 +193,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         for s, (_, _, position, sequence, at) in written:
             _settled(s.status).inc()
             if position is not None:
-                told.append(_event(s.claim, s.status, position, sequence, at))
+                told.append(parameters.event(s.claim, s.status, position, sequence, at))
             if s.status is SUCCEEDED:
                 telemetry.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
         live.tell(told)
@@ -224,10 +223,6 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         await asyncio.sleep(ABANDON_EVERY)
 
 
-def _keys(rows: Sequence[Found]) -> dict[str, object]:
-    return {"tenant": [row.tenant_id for row in rows], "payment": [row.payment_id for row in rows]}
-
-
 def _begins(claim: Claim) -> float:
     """Name the payment in this task's logs and spans; time.perf_counter()."""
     telemetry.TENANT.set(claim.tenant_id)
@@ -237,21 +232,6 @@ def _begins(claim: Claim) -> float:
 
 def _ms(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
-
-
-def _event(claim: Claim, status: Status, position: int, sequence: int, at: datetime) -> live.Event:
-    return events.event(
-        tenant=claim.tenant_id,
-        position=position,
-        correlation_id=claim.correlation_id,
-        status=status.value,
-        amount=claim.amount,
-        currency=claim.currency,
-        processor=claim.account.name,
-        attempts=claim.number,
-        updated_at=at,
-        sequence=sequence,
-    )
 
 
 _settled = cache(telemetry.SETTLED.labels)

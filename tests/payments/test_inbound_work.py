@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from payments.inbound import operate
+from payments.inbound.decisions import MAX_TRIES
 from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
-from payments.inbound.work import MAX_TRIES, Inbound
+from payments.inbound.work import Inbound
 from payments.models import Dispute, InboundEvent
 from payments.processors.base import Processor
 from payments.settle.decisions import GIVE_UP_AFTER

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from payments.inbound import work as inbound
+from payments.inbound import decisions as inbound
 from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor

@@ -1,6 +1,7 @@
 """Rows as work: claimed by one, in order, for as long as the lease lasts; whoever lost it changes nothing any more."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,8 @@ from payments.processors.base import Outcome, Result
 from payments.settle import parameters
 from payments.settle.decisions import after_send
 from payments.settle.work import PAYMENTS, Dispatch
+from queueing.work import work
+from queueing.work.drain import run_until_idle
 from registry.data import database
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -100,6 +103,100 @@ async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant
 
     shares = {one.pk: len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, other, full)}
     assert shares == {tenant.pk: 45, other.pk: 7, full.pk: 0}
+
+
+async def test_a_claim_is_never_larger_than_its_limit(tenant, processor, claimers):
+    others = [await in_thread(make_tenant) for _ in range(2)]
+    for one in others:
+        await in_thread(make_processor, one)
+    for one in (tenant, *others):
+        await seed(one, 100)
+    number, job = claimers[0]
+
+    found = await claim(job, number, 100)
+
+    shares = sorted(len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, *others))
+    assert shares == [33, 33, 34]
+
+
+async def test_tenants_take_turns_where_a_claim_is_too_small_for_all(tenant, processor, claimers):
+    others = [await in_thread(make_tenant) for _ in range(3)]
+    for one in others:
+        await in_thread(make_processor, one)
+    for one in (tenant, *others):
+        await seed(one, 10)
+    number, job = claimers[0]
+
+    found = await claim(job, number, 2) + await claim(job, number, 2)
+
+    assert {c.tenant_id for c in found} == {one.pk for one in (tenant, *others)}
+
+
+async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tenant, processor, claimers, monkeypatch):
+    await seed(tenant, 30)
+    number, job = claimers[0]
+    looks, real = [], job.due
+
+    async def due() -> list[int]:
+        looks.append(1)
+        return await real()
+
+    monkeypatch.setattr(job, "due", due)
+    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+
+    taken = [len(await claim(job, number, 10)) for _ in range(5)]
+
+    assert (taken, len(looks)) == ([10, 10, 10, 0, 0], 2)
+
+
+async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_others(
+    tenant, processor, claimers, monkeypatch
+):
+    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    other = await in_thread(make_tenant)
+    await in_thread(make_processor, other)
+    await seed(tenant, 5)
+    number, job = claimers[0]
+    woken = asyncio.Event()
+    job.wake = woken.set
+    await claim(job, number, 5)
+    await seed(other, 5)
+
+    remembered = await claim(job, number, 5)
+    was_woken = woken.is_set()
+    anew = await claim(job, number, 5)
+
+    assert (remembered, was_woken) == ([], True)
+    assert {c.tenant_id for c in anew} == {other.pk}
+
+
+async def test_a_hint_ends_what_is_remembered(tenant, processor, claimers, monkeypatch):
+    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    other = await in_thread(make_tenant)
+    await in_thread(make_processor, other)
+    await seed(tenant, 20)
+    number, job = claimers[0]
+    await claim(job, number, 5)
+    await seed(other, 5)
+
+    before = await claim(job, number, 4)
+    job.look_anew()
+    after = await claim(job, number, 4)
+
+    assert {c.tenant_id for c in before} == {tenant.pk}
+    assert {c.tenant_id for c in after} == {tenant.pk, other.pk}
+
+
+async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(tenant, processor, claimers):
+    await seed(tenant, 30)
+    await seed(tenant, 3, due="now() + interval '1 hour'")
+    _, job = claimers[0]
+
+    done = await run_until_idle(job, limit=10)
+
+    assert done == [True] * 30
+    assert sorted(row.status for row in await payments(tenant)) == ["queued"] * 3 + ["succeeded"] * 30
+    assert (job.held, job.in_hand) == (0, Counter())
 
 
 async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claimers, monkeypatch):
