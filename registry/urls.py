@@ -6,8 +6,7 @@ from django.urls import path
 from payments import urls as payments
 from queueing import urls as queueing
 from queueing.console import urls as queue_pages
-from queueing.outbound import api as webhooks_api  # noqa: F401 - its routes are ninja's
-from queueing.outbound import pages as webhook_pages
+from queueing.outbound import urls as webhook_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean

@@ -9,7 +9,6 @@ from uuid import UUID
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import path
 
 from queueing.console.operate import asked
 from queueing.models import WebhookDelivery, WebhookEndpoint
@@ -229,11 +228,3 @@ def _receiver(mine: list[WebhookEndpoint], form: dict[str, str]) -> tuple[str, s
     if not testkit.is_secret(form["secret"]):
         raise Invalid(errors=[{"field": "secret", "message": "wants whsec_ and base64 of 24 to 64 bytes"}])
     return form["url"], form["secret"]
-
-
-urlpatterns = [
-    path("webhooks", endpoints, name="webhooks"),
-    path("webhooks/kit", kit, name="webhook_kit"),
-    path("webhooks/<uuid:uuid>", endpoint, name="webhook_endpoint"),
-    path("webhooks/deliveries/<int:number>", delivery, name="webhook_delivery"),
-]

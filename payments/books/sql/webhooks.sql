@@ -15,7 +15,7 @@ LIMIT %(limit)s;
 SELECT e.position, e.kind, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence, e.detail,
     f.public_id, f.amount, f.reason, d.reference, d.amount, d.reason
 FROM payments_paymentevent e
-CROSS JOIN LATERAL (  -- each by its key, never the tenant's rows together: OFFSET 0 keeps the planner from it
+CROSS JOIN LATERAL (  -- OFFSET 0: the planner must look up each payment by its key, and not read all of the tenant's
     SELECT * FROM payments_payment p WHERE p.tenant_id = e.tenant_id AND p.id = e.payment_id OFFSET 0
 ) p
 LEFT JOIN payments_processor r ON r.id = e.processor_id

@@ -9,8 +9,8 @@ ORDER BY e.id
 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: owe
--- Deliveries of some events to some endpoints. In ordered ones the next event of a payment is held until the one before is
--- done with: what closes that (`settle`, after `alone`) lets it go.
+-- Make the deliveries of some events to some endpoints. In ordered endpoints the next event of an object is held until the one
+-- before is closed; the statement that closes it (`settle`, after `alone`) releases the next.
 WITH event AS (
     SELECT * FROM unnest(%(message)b::text[], %(position)b::bigint[], %(subject)b::uuid[], %(type)b::text[], %(body)b::text[])
         WITH ORDINALITY AS e (message_id, position, subject, type, body, n)
@@ -92,15 +92,17 @@ RETURNING d.tenant_id, d.id, d.endpoint_id, d.message_id, d.type, d.body, d.atte
     f.uuid, f.url, f.secrets, f.mode;
 
 -- name: alone
--- Before deliveries of ordered endpoints are closed: whoever fans out for these has committed what waits for them by then.
+-- Lock these endpoints before deliveries of ordered ones are closed: a fan-out under way has then committed the deliveries that
+-- it holds behind them.
 SELECT id FROM queueing_webhookendpoint
 WHERE (tenant_id, id) IN (SELECT * FROM unnest(%(tenants)s::bigint[], %(ids)s::bigint[]))
 ORDER BY tenant_id, id
 FOR NO KEY UPDATE;
 
 -- name: settle
--- What tries have come to, fenced by worker and number: state, log, the next one in order, and how the endpoint stands.
--- That is written only when it changes, so endpoints that work cost no lock; several are locked in order.
+-- Write the outcomes of attempts, fenced by worker and number: the delivery's state, the attempt, the release of the next
+-- delivery in order, and whether the endpoint fails. The endpoint is written only when that changes, so endpoints that work
+-- need no lock; several are locked in order.
 WITH input AS MATERIALIZED (
     SELECT tenant_id, delivery_id, number, status, wait, rest, nullif(answer, 0) AS answer, error, signed_at, signature, headers,
         body, latency
@@ -159,7 +161,7 @@ WITH input AS MATERIALIZED (
     WHERE e.tenant_id = c.tenant_id AND e.id = c.id
 )
 SELECT s.tenant_id, s.delivery_id, coalesce(NOT g.good AND g.failing_since < now() - make_interval(secs => %(patience)s) AND EXISTS (
-        SELECT FROM queueing_webhookdelivery o  -- it may be the event: one that is never taken is no endpoint that takes nothing
+        SELECT FROM queueing_webhookdelivery o  -- a second delivery must have failed too: the event may be at fault
         WHERE o.tenant_id = s.tenant_id AND o.endpoint_id = s.endpoint_id AND o.id <> s.delivery_id
           AND o.error <> '' AND o.status <> 'delivered' AND o.changed_at >= g.failing_since
     ), false),
@@ -168,7 +170,7 @@ FROM settled s
 LEFT JOIN standing g ON g.tenant_id = s.tenant_id AND g.id = s.endpoint_id;
 
 -- name: hand_back
--- Begun and not finished, by a worker that is leaving: it may have arrived, and goes out once more under the same id.
+-- Give back deliveries that a stopping worker has not finished: they may have arrived, and are sent again under the same id.
 UPDATE queueing_webhookdelivery d
 SET lease_id = NULL, leased_until = NULL, run_at = now(), tries_from = d.tries_from + 1
 FROM unnest(%(tenant)b::bigint[], %(delivery)b::bigint[], %(number)b::bigint[]) AS i (tenant_id, id, number)
@@ -179,8 +181,8 @@ WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = i.tenant_i
 SELECT id FROM queueing_webhookendpoint WHERE failing_since IS NOT NULL AND enabled AND deleted_at IS NULL;
 
 -- name: trim_deliveries
--- What was closed a month ago, what nobody replayed in that time included. Only the oldest few of each endpoint are looked at:
--- called again while it finds something.
+-- Remove deliveries that were closed `days` ago, and those of deleted endpoints. It reads only the oldest few of each endpoint:
+-- called again while it removes some.
 WITH old AS (
     SELECT d.tenant_id, d.id
     FROM queueing_webhookendpoint e
@@ -204,8 +206,8 @@ WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
 );
 
 -- name: replay
--- Again from the first try, under the same id. What is still to be delivered is left alone. In ordered endpoints one event
--- of a payment at a time, as when they were new.
+-- Deliver closed deliveries again from the first attempt, under the same id. Open ones stay as they are. In ordered endpoints
+-- one event of an object at a time, as when they were new.
 WITH chosen AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.subject, d.ordered
     FROM queueing_webhookdelivery d
@@ -258,13 +260,13 @@ WHERE (SELECT count(*) FROM queueing_webhookendpoint WHERE tenant_id = %(tenant)
 RETURNING id;
 
 -- name: insert
--- A delivery that no event of the stream stands for: a test, or a note in the log.
+-- Insert a delivery without an event: a test message, or a note in the endpoint's log.
 INSERT INTO queueing_webhookdelivery (tenant_id, endpoint_id, message_id, type, body, status, priority, error)
 VALUES (%(tenant)s, %(endpoint)s, %(message)s, %(type)s, %(body)s, %(status)s, 9, %(error)s)
 RETURNING id;
 
 -- name: standings
--- How endpoints are doing: what waits, and what was given up, counted up to a thousand each.
+-- Open and dead deliveries per endpoint, counted up to a thousand each.
 SELECT e.id,
     (SELECT count(*) FROM (
         SELECT FROM queueing_webhookdelivery d WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.closed IS NULL
