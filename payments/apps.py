@@ -1,6 +1,28 @@
 """The app of payments."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
+
+# Modules that register something by name: drains, chores, handlers of events, gates, gauges, what is exported and erased.
+CAPABILITIES = (
+    "billing.advance",
+    "billing.readiness",
+    "books.export",
+    "books.ledger",
+    "books.webhooks",
+    "inbound.operate",
+    "inbound.payments",
+    "inbound.poll",
+    "inbound.refunds",
+    "inbound.work",
+    "intake.spilling",
+    "reconciliation.comparison",
+    "reconciliation.janitor",
+    "refunds.work",
+    "settle.health",
+    "settle.work",
+)
 
 
 class PaymentsConfig(AppConfig):
@@ -8,10 +30,5 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments.billing import chores as billing_chores  # noqa: F401
-        from payments.billing import readiness  # noqa: F401 - the gate
-        from payments.books import export  # noqa: F401 - what is exported and erased
-        from payments.books import webhooks as _webhooks  # noqa: F401 - the source of webhook events
-        from payments.intake import spilling  # noqa: F401 - the spill's kind
-        from payments.reconciliation import chores  # noqa: F401
-        from payments.settle import health, tasks  # noqa: F401 - gauges, drains, chores
+        for name in CAPABILITIES:
+            import_module(f"payments.{name}")

@@ -15,6 +15,7 @@ from payments.inbound.handlers import Effect, Handler, handler_of, object_of
 from payments.inbound.payments import is_known
 from payments.inbound.receive import QUEUE, SQL
 from payments.routing.work import ProcessorWork
+from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import Routed
 from registry import telemetry
@@ -32,6 +33,7 @@ WRITES_AT_ONCE = 4  # transactions with effects: a worker needs its connections 
 INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", COLUMNS))
 
 
+@entry.register("inbound")
 class Inbound(ProcessorWork[Taken, Ending]):
     """The work of handling events of processors."""
 

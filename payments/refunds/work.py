@@ -31,6 +31,7 @@ from payments.refunds.decisions import (
 from payments.refunds.states import CLOSED, OWED, PROCESSING
 from payments.routing import routing
 from payments.routing.work import ProcessorWork
+from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import Name, Routed
 from registry import telemetry
@@ -47,6 +48,7 @@ REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", cla
 NAMED = SQL["named"].format(columns=claims.COLUMNS, joins=claims.JOINS)
 
 
+@entry.register("refunds")
 class RefundDispatch(ProcessorWork[Claim, Verdict]):
     """The work of paying refunds back."""
 

@@ -32,6 +32,7 @@ from payments.settle.decisions import (
 )
 from payments.settle.doubts import Doubts
 from payments.states import OPEN, SUCCEEDED
+from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import Name, Routed
 from registry import telemetry
@@ -51,6 +52,7 @@ NAMED = SQL["named"].format(columns=claims.COLUMNS, joins=claims.JOINS)
 SETTLE = SQL["settle"].format(again=SQL["again"])
 
 
+@entry.register("payments")
 class Dispatch(ProcessorWork[Claim, Settlement]):
     """The work of sending payments."""
 

@@ -1,5 +1,6 @@
 """Deliveries: test messages, notes, replays, and the removal of old ones. Where nothing else is said, callers record the audit entry."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +17,15 @@ from queueing.outbound.errors import NotReplayable, UnknownDelivery
 from queueing.outbound.event_types import TEST
 from queueing.outbound.messages import message_body, new_message_id
 from registry.data import database
+from registry.data.chores import chore
 from registry.tenants import audit
 
+log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
 REPLAYED_AT_MOST = 10_000  # deliveries by one call; callers that want more ask again
 KEPT_DAYS = 30  # days that deliveries and their log are kept after they were closed
+TRIM_EVERY = 600  # seconds between removals of old deliveries
 TRIMMED = 5_000  # deliveries removed by one statement
 TRIMMED_OF_EACH = 500  # of one endpoint
 
@@ -147,12 +151,15 @@ async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reaso
     return total
 
 
+@chore("trim-deliveries", every=TRIM_EVERY)
 async def trim() -> int:
     """Remove deliveries closed KEPT_DAYS ago and those of deleted endpoints; returns how many."""
     gone, limits = 0, {"limit": TRIMMED, "each": TRIMMED_OF_EACH, "days": KEPT_DAYS}
     while removed := len(await database.fetch(SQL["trim_deliveries"], limits, prepare=False)):
         gone += removed
     await database.fetch(SQL["trim_endpoints"])
+    if gone:
+        log.info("old webhook deliveries removed", extra={"deliveries": gone})
     return gone
 
 

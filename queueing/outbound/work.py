@@ -16,6 +16,7 @@ from queueing.outbound.concurrency import FIRST, MOST, EndpointLimits
 from queueing.outbound.outcomes import Due, Try
 from queueing.outbound.retries import GONE
 from queueing.outbound.signing import Secrets
+from queueing.work import entry
 from queueing.work.opened import Opened
 from queueing.work.table import WorkTable, register
 from queueing.work.work import DUE_AT_MOST, Routed, Work
@@ -66,6 +67,7 @@ class _Peer:
         return (self.url, self.mode, self.sealed) == (due.url, due.mode, bytes(due.secrets))
 
 
+@entry.register("webhooks")
 class Deliveries(Work[Due, Try]):
     """The work of delivering webhooks. A claim is divided between endpoints, so that one with a long backlog or slow answers
     has no more in flight than another."""

@@ -24,6 +24,7 @@ from django.conf import settings
 from queueing.spill.file import FileEngine
 from queueing.spill.kinds import Lane, Seen, State, Store, is_bad
 from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
+from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.stream import StreamEngine
 from registry.data.loop import PerLoop
 
@@ -31,8 +32,6 @@ __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
     "append", "asides", "behind", "carrying", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
 ]  # fmt: skip
-
-SHARED = "intake"  # the name of the stream that is the permanent way in
 
 
 class _Kind(NamedTuple):
@@ -127,9 +126,7 @@ async def carrying() -> AsyncIterator[None]:
 async def state() -> list[State]:
     """How the spill is, per kind; and the shared stream, where that is the way in."""
     lanes = [_lane(kind) for kind in list(KINDS)]
-    if settings.INTAKE == "stream":
-        lanes += list(_lanes().relays.values())
-    return [await lane.state() for lane in lanes]
+    return [await lane.state() for lane in (*lanes, *_lanes().relays.values())]
 
 
 async def holds(kind: str, tenant_id: int) -> bool:
@@ -190,12 +187,6 @@ def _engine(kind: str) -> Engine:
 
 
 def _shared_lane(kind: str, *, drains: bool) -> Lane:
-    engine = StreamEngine(
-        settings.SPILL_REDIS_URL,
-        kind,
-        limit=settings.SPILL_MAX_BYTES,
-        shared=SHARED,
-        drains=drains,
-        eager=settings.INTAKE == "stream",
-    )
+    in_use = settings.INTAKE == "stream"
+    engine = SharedStreamEngine(settings.SPILL_REDIS_URL, kind, limit=settings.SPILL_MAX_BYTES, in_use=in_use)
     return Lane(kind, engine, *KINDS[kind], drains=drains)

@@ -149,7 +149,8 @@ class FileEngine:
     """One process's files of one kind. Appends and drains may run in two threads at once."""
 
     idle = look_every = LOOK_EVERY
-    shared = ""
+    name = "file"
+    shared = False
 
     def __init__(self, root: Path, kind: str, *, limit: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.root, self.kind, self.limit, self.segment_bytes = root, kind, limit, segment_bytes

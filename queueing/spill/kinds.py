@@ -261,7 +261,7 @@ class Lane:
         first = self._in_hand[0].record if self._in_hand else None
         return State(
             kind=self.kind,
-            engine=type(self.engine).__name__.removesuffix("Engine").lower(),
+            engine=self.engine.name,
             records=records,
             bytes=self.engine.bytes,
             oldest=(first.at if first else await self.engine.oldest()) if records else None,

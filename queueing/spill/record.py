@@ -61,7 +61,8 @@ class Engine(Protocol):
     """Where the records of one kind wait. One lane owns an engine; its calls never overlap but for `append`."""
 
     look_every: float  # seconds between looks for what dead processes left
-    shared: str  # the name of a log that all processes append to; else empty
+    name: str  # as users know it: file, stream
+    shared: bool  # all processes append to one log
     bytes: int  # that wait, with those taken over
 
     @property

@@ -6,8 +6,7 @@
     registry:<service>:spill:<kind>:aside          hash: what was set aside, by id
 
 How durable an append is, Redis' `appendfsync` decides: `always`, on the disk before the answer; `everysec`, up to a
-second may be lost with the machine (not with the process). A shared stream has one name for all: everybody appends, and
-whoever holds its lock drains. One that is not `eager` is looked at now and then, for what an earlier setting left.
+second may be lost with the machine (not with the process). The one stream of all processes is shared.py.
 """
 
 import logging
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 HOLD = 10.0  # seconds of silence after which a process is taken for dead
 ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an answer within one
-BLOCK = 0.4  # seconds that a drain of a shared stream waits for something new; below the limit above
+LOOK_EVERY = 1.0  # seconds between searches for what dead processes left
 LOOKED_AT = 1000  # entries per request, where a stream is looked through
 GROUP = "drain"
 FIELD = b"r"
@@ -48,25 +47,18 @@ _decode = msgspec.msgpack.Decoder(Aside).decode
 
 
 class StreamEngine:
-    """One process's stream of one kind and those of dead ones; or, with `shared`, one stream of all processes."""
+    """The stream of one process and one kind, and the streams that dead processes left."""
 
-    def __init__(
-        self,
-        url: str,
-        kind: str,
-        *,
-        limit: int,
-        shared: str = "",
-        drains: bool = True,
-        eager: bool = True,
-        hold: float = HOLD,
-    ) -> None:
-        self.kind, self.limit, self.shared, self.drains, self.hold = kind, limit, shared, drains, hold
+    name = "stream"
+    shared = False
+    _block: int | None = None  # milliseconds that a read waits for a new entry
+
+    def __init__(self, url: str, kind: str, *, limit: int, hold: float = HOLD) -> None:
+        self.kind, self.limit, self.hold = kind, limit, hold
         self.bytes = 0
-        self.look_every = min(1.0 if eager else 5.0, hold / 4)
-        self._block = int(BLOCK * 1000) if shared and eager else None
+        self.look_every = min(LOOK_EVERY, hold / 4)
         self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._use = shared or "spill"  # in the log, when Redis fails
+        self._use = "spill"  # in the log, when Redis fails
         self.prefix = f"{identity.prefix()}:spill:{kind}:"
         # A connection that was closed meanwhile is opened anew, at once. What is not answered is not asked again: the library
         # would go on for several times the limit.
@@ -74,7 +66,7 @@ class StreamEngine:
         self._redis: Any = Redis.from_url(
             url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
         )
-        self._name = shared or self.me
+        self._name = self.me
         self._owned: list[str] = []  # to drain, in this order; our own is the last
         self._claimed: set[str] = set()  # those whose former owner's pending entries are ours by now
         self._made = False
@@ -82,9 +74,7 @@ class StreamEngine:
 
     @property
     def idle(self) -> float:
-        return (
-            0.01 if self._block and self.shared in self._owned else self.look_every
-        )  # that one is waited for in `batch`
+        return self.look_every
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}{name}"
@@ -92,14 +82,14 @@ class StreamEngine:
     # -- Appending -----------------------------------------------------------------------------------------
 
     async def append(self, records: Sequence[Record]) -> None:
+        self.bytes += await self._add(records)
+
+    async def _add(self, records: Sequence[Record]) -> int:
+        """Append the records to the stream; their bytes."""
         contents = [pack(record) for record in records]
         size = sum(map(len, contents))
         if self.bytes + size > self.limit:
             raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
-        if self.shared and redis_trouble.rests(
-            self._use
-        ):  # there is PostgreSQL; not every payment has to wait for Redis
-            raise Full("the stream cannot be written: Redis did not take the last one")
         try:
             if not self._made:
                 await self._make()
@@ -112,24 +102,25 @@ class StreamEngine:
             redis_trouble.failed(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
         redis_trouble.served(self._use)
-        if not self.shared:
-            self.bytes += size
+        return size
 
     async def _make(self) -> None:
         await self._prepare(self._name)  # first: once it is owned it is read
-        if not self.shared:
-            await self._own(self._name)
+        await self._own(self._name)
         self._made = True
 
     async def _prepare(self, name: str) -> None:
         with suppress(OutOfMemoryError):  # what is there can be drained all the same
-            if not self.shared:
-                await self._redis.sadd(f"{self.prefix}logs", name)
+            await self._enlist(name)
             try:
                 await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+
+    async def _enlist(self, name: str) -> None:
+        """Let other processes find the stream by its name."""
+        await self._redis.sadd(f"{self.prefix}logs", name)
 
     async def _own(self, name: str) -> bool:
         """Whether it is ours to drain from now on."""
@@ -152,8 +143,6 @@ class StreamEngine:
     # -- Draining ------------------------------------------------------------------------------------------
 
     async def batch(self, limit: int) -> list[Item]:
-        if not self.drains:
-            return []
         try:
             for name in list(self._owned):
                 if found := await self._read(name, limit):
@@ -219,14 +208,7 @@ class StreamEngine:
     # -- The dead ------------------------------------------------------------------------------------------
 
     async def adopt(self) -> AsyncIterator[list[Item]]:
-        if not self.drains:
-            return
         try:
-            if self.shared:
-                if await self._own(self.shared):
-                    await self._prepare(self.shared)
-                redis_trouble.served(self._use)
-                return
             for raw in await self._redis.smembers(f"{self.prefix}logs"):
                 name = raw.decode()
                 if name != self._name and name not in self._owned and await self._own(name):
@@ -257,12 +239,15 @@ class StreamEngine:
 
     async def waits(self) -> int:
         with suppress(RedisError, OSError):
-            return await self._redis.xlen(self._key(self.shared))
+            return sum([await self._redis.xlen(self._key(name)) for name in self._read_by_us()])
         return 0
+
+    def _read_by_us(self) -> list[str]:
+        return list(self._owned)
 
     async def oldest(self) -> datetime | None:
         with suppress(RedisError, OSError):
-            for name in [self.shared] if self.shared else list(self._owned):
+            for name in self._read_by_us():
                 for _, fields in await self._redis.xrange(self._key(name), count=1):
                     return unpack(fields[FIELD]).at
         return None
@@ -272,11 +257,17 @@ class StreamEngine:
             for name in list(self._owned):
                 if redis_trouble.rests(self._use):  # it would not let go either: the locks lapse
                     break
-                if not self.shared and not await self._redis.xlen(self._key(name)):
-                    await self._forget(name)
-                else:
-                    await self._redis.eval(_RELEASE, 1, f"{self._key(name)}:owner", self.me)
+                await self._let_go(name)
         await self._redis.aclose()
+
+    async def _let_go(self, name: str) -> None:
+        if await self._redis.xlen(self._key(name)):
+            await self._release(name)
+        else:
+            await self._forget(name)
+
+    async def _release(self, name: str) -> None:
+        await self._redis.eval(_RELEASE, 1, f"{self._key(name)}:owner", self.me)
 
     async def asides(self) -> list[Aside]:
         try:
@@ -299,14 +290,17 @@ class StreamEngine:
     async def holds(self, tenant_id: int) -> bool:
         """Streams first: what leaves one meanwhile is stored, or aside by then."""
         try:
-            names = [self.shared.encode()] if self.shared else await self._redis.smembers(f"{self.prefix}logs")
-            for name in names:
-                async for item in self._items(name.decode()):
+            for name in await self._everywhere():
+                async for item in self._items(name):
                     if item.record and item.record.tenant_id == tenant_id:
                         return True
             return any(aside.record and aside.record.tenant_id == tenant_id for aside in await self.asides())
         except (RedisError, OSError) as error:
             raise Unavailable("Redis does not answer") from error
+
+    async def _everywhere(self) -> list[str]:
+        """The streams of all processes."""
+        return [name.decode() for name in await self._redis.smembers(f"{self.prefix}logs")]
 
     async def _items(self, name: str) -> AsyncIterator[Item]:
         """All of a stream, some at a time."""

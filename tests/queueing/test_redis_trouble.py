@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from payments.models import Processor
 from queueing.spill.record import STORED, Full, Record
+from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
 from queueing.work import entry, rq_queues, without_redis
 from registry.data import chores, faults, identity, redis_trouble
@@ -152,8 +153,8 @@ async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_become
         done.append("fails")
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(entry, "CHORES", {"fails": fails, "works": works, "rare": works})
-    monkeypatch.setattr(chores, "CHORES", {"fails": 0, "works": 0, "rare": 3600})
+    made = {"fails": chores.Chore(0, fails), "works": chores.Chore(0, works), "rare": chores.Chore(3600, works)}
+    monkeypatch.setattr(chores, "CHORES", made)
 
     task = asyncio.create_task(entry._housekeep())
     await eventually(lambda: done.count("fails") == 2)
@@ -170,8 +171,7 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
         tries.append("again")
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(entry, "CHORES", {"waits": waits})
-    monkeypatch.setattr(chores, "CHORES", {"waits": 0})
+    monkeypatch.setattr(chores, "CHORES", {"waits": chores.Chore(0, waits)})
     monkeypatch.setattr(entry, "PARENT_CHECK", 0.01)
     monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
 
@@ -214,9 +214,9 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
     valkey: embedded.Valkey, trouble: Troubled
 ):
     """Its lock could not be taken, because a lock is a write: what had been accepted waited until somebody made room."""
-    first = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake", drains=False)
+    first = SharedStreamEngine(valkey.url, "filling", limit=10**6)
     await first.append([Record("filling", 1, datetime.now(UTC), b"%d" % n) for n in range(20)])
-    later = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake")
+    later = SharedStreamEngine(valkey.url, "filling", limit=10**6)
     try:
         with trouble.of("full"):
             async for _ in later.adopt():
@@ -234,7 +234,7 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
 async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
     valkey: embedded.Valkey, trouble: Troubled
 ):
-    engine = StreamEngine(valkey.url, "relayed", limit=10**6, shared="intake", drains=False)
+    engine = SharedStreamEngine(valkey.url, "relayed", limit=10**6)
     record = Record("relayed", 1, datetime.now(UTC), b"x")
     redis_trouble.forget()
     try:
