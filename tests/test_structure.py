@@ -523,8 +523,6 @@ STATEMENT = re.compile(
     r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|WITH \w+ AS( MATERIALIZED)?)\b"
 )
 PYTHON_WITH_SQL = {
-    "queueing/work/table.py",  # the template of claims
-    "payments/refunds/work.py",  # columns of its claim
     "registry/servers/postgres.py",  # makes the database of an embedded server, before Django runs
 }
 

@@ -46,9 +46,9 @@ NO_ROUTE = 0.5  # seconds before a payment that no processor can take is looked 
 WORTH_A_CLAIM = 25  # places that became free, after there were too few, before anything is claimed for them
 ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
 
-PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", claims.COLUMNS, claims.JOINS))
-DOUBTS = SQL["doubts"].format(columns=claims.COLUMNS, joins=claims.JOINS)
-NAMED = SQL["named"].format(columns=claims.COLUMNS, joins=claims.JOINS)
+PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
+DOUBTS = SQL["doubts"].format(columns=SQL["columns"], joins=SQL["joins"])
+NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
 SETTLE = SQL["settle"].format(again=SQL["again"])
 
 
