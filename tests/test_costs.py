@@ -27,7 +27,7 @@ from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
 from queueing.broker import ack, pop, push
 from queueing.models import WebhookDelivery, WebhookEndpoint
-from queueing.outbound import work as delivery
+from queueing.outbound import outcomes
 from queueing.outbound.work import Deliveries
 from registry.data import database
 from registry.models import Tenant
@@ -82,11 +82,11 @@ class Instant(SandboxProcessor):
 
 
 async def claim(work: Any, rows: int) -> list[Any]:
-    return list(await work.claim(WORKER, rows, {}))
+    return list(await work.claim(WORKER, rows))
 
 
 async def handle(work: Any, claimed: Sequence[Any]) -> None:
-    assert all(await asyncio.gather(*(work.handle(one) for one in claimed)))
+    assert await asyncio.gather(*(work.run([one]) for one in claimed)) == [[True]] * len(claimed)
 
 
 async def worked(work: Any, rows: int, name: str) -> Costs:
@@ -164,8 +164,8 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     await in_thread(owe)
     work = Deliveries()
 
-    async def arrives(due: delivery.Due) -> delivery.Try:
-        return delivery.verdict(due, datetime.now(UTC), "", None, "", 1)
+    async def arrives(due: outcomes.Due) -> outcomes.Try:
+        return outcomes.verdict(due, datetime.now(UTC), "", None, "", 1)
 
     work._try = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
     return await worked(work, rows, "ordered deliveries" if ordered else "deliveries")

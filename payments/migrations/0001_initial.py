@@ -386,15 +386,22 @@ class Migration(migrations.Migration):
                 ),
                 ("scheduled_for", models.DateTimeField(help_text="when its sender wants it sent", null=True)),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(default=0, help_text="0 to 9, 9 first")),
-                ("attempt", models.IntegerField(default=0, help_text="number of the latest attempt: the fence")),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
                 (
                     "tries_from",
                     models.IntegerField(
-                        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
                     ),
                 ),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 ("created_at", models.DateTimeField(db_default=Now())),
                 ("changed_at", models.DateTimeField(db_default=Now())),
@@ -759,15 +766,22 @@ class Migration(migrations.Migration):
                 ),
                 ("done_at", models.DateTimeField(null=True)),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(db_default=0)),
-                ("attempt", models.IntegerField(db_default=0, help_text="number of the latest try: the fence")),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
                 (
                     "tries_from",
                     models.IntegerField(
-                        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
                     ),
                 ),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 (
                     "closed",
@@ -1005,10 +1019,22 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(default=0)),
-                ("attempt", models.IntegerField(default=0, help_text="number of the latest attempt: the fence")),
-                ("tries_from", models.IntegerField(default=0, help_text="attempt from which tries are counted")),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
+                (
+                    "tries_from",
+                    models.IntegerField(
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
+                    ),
+                ),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 ("created_at", models.DateTimeField(db_default=Now())),
                 ("changed_at", models.DateTimeField(db_default=Now())),

@@ -492,12 +492,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(db_default=0)),
-                ("attempt", models.IntegerField(db_default=0, help_text="number of the latest attempt: the fence")),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
                 (
                     "tries_from",
                     models.IntegerField(
-                        db_default=0, help_text="attempt from which attempts are counted: a replay begins anew"
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
                     ),
                 ),
                 ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),

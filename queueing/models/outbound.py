@@ -9,6 +9,7 @@ from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
 from queueing.broker.models import tenant_key
+from queueing.models.work import WorkRow, closed_in, open_rows
 
 
 class WebhookEndpointQuerySet(AsyncQuerySet):
@@ -57,7 +58,7 @@ class WebhookEndpoint(AsyncModelMixin, models.Model):
         return f"webhook endpoint {self.uuid}"
 
 
-class WebhookDelivery(AsyncModelMixin, models.Model):
+class WebhookDelivery(WorkRow):
     """One event for one endpoint, and its own entry in the work queue."""
 
     class Status(models.TextChoices):
@@ -82,26 +83,12 @@ class WebhookDelivery(AsyncModelMixin, models.Model):
     ordered = models.BooleanField(db_default=False)
 
     status = models.CharField(max_length=10, choices=Status, db_default=Status.PENDING.value)
-    run_at = models.DateTimeField(db_default=Now())
-    priority = models.SmallIntegerField(db_default=0)
-    attempt = models.IntegerField(db_default=0, help_text="number of the latest attempt: the fence")
-    tries_from = models.IntegerField(
-        db_default=0, help_text="attempt from which attempts are counted: a replay begins anew"
-    )
-    lease_id = models.BigIntegerField(null=True, help_text="the worker that has claimed it")
-    leased_until = models.DateTimeField(null=True)
     answer = models.SmallIntegerField(null=True, help_text="HTTP status of the latest answer")
     error = models.CharField(max_length=300, db_default="", help_text="why the latest attempt failed")
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
     # Not NULL once no worker has anything to do. Derived, so that the index of open work has one column for it.
-    closed = models.GeneratedField(
-        expression=models.Case(
-            *(models.When(status=s, then=models.Value(s.value)) for s in (Status.DELIVERED, Status.DEAD, Status.NOTED))
-        ),
-        output_field=models.CharField(max_length=10, null=True),
-        db_persist=True,
-    )
+    closed = closed_in([Status.DELIVERED, Status.DEAD, Status.NOTED], max_length=10)
 
     objects = models.Manager()
     async_objects = AsyncManager.from_queryset(AsyncQuerySet)()
@@ -110,15 +97,7 @@ class WebhookDelivery(AsyncModelMixin, models.Model):
         ordering = ["-id"]
         verbose_name_plural = "webhook deliveries"
         indexes = [
-            models.Index(
-                "tenant",
-                "endpoint_id",
-                models.F("priority").desc(),
-                "run_at",
-                "id",
-                condition=models.Q(closed=None),
-                name="webhook_delivery_open",
-            ),
+            open_rows("webhook_delivery_open", "endpoint_id"),
             models.Index(
                 fields=["subject", "endpoint_id", "id", "tenant"],
                 condition=models.Q(ordered=True),

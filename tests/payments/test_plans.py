@@ -12,9 +12,8 @@ import queueing
 from payments.books.ledger import PROOFS
 from payments.inbound import work as inbound
 from payments.reconciliation import comparison
-from payments.refunds import inline as refund_inline
 from payments.refunds import work as refund_dispatch
-from payments.settle import inline, work
+from payments.settle import work
 from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
@@ -133,7 +132,8 @@ def keys(*numbers: int, **names: Any) -> dict[str, Any]:
 
 
 ONE = {"tenant": TENANT, "correlation": named(4000), "processor": TENANT + 1}
-CLAIM = {"limit": 10, "room": 300, "tenants": [TENANT], "rooms": [10]}
+DUE = {"limit": 10}
+TAKE = {"tenants": [TENANT], "quotas": [10]}
 WORKER = {"worker": 77, "lease": 30.0}
 SUMMARY = {
     "tenant": TENANT, "currency": None,
@@ -188,15 +188,16 @@ JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "l
 ASKED: dict[str, tuple] = {
     "intake/accept": (SQL["intake"]["accept"], ACCEPTED, 10),
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
-    "settle/claim": (work.PAYMENTS.claim, CLAIM, 60),
+    "settle/due": (work.PAYMENTS.due, DUE, 20),
+    "settle/take": (work.PAYMENTS.take, TAKE, 40),
     "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
-    "settle/doubts": (work.DOUBTS, {**CLAIM}, 60),
+    "settle/doubts": (work.DOUBTS, {"limit": 10, "tenants": [TENANT], "rooms": [10]}, 60),
     "settle/abandon": (SQL["settle"]["abandon"], {"tenants": [TENANT]}, 2100),
     "settle/postpone": (SQL["settle"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
     "settle/wait": (SQL["settle"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
     "settle/settle": (work.SETTLE, SETTLED, 30),
     "settle/settle (dead)": (work.SETTLE, DIED, 30),
-    "inline/named": (inline.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
+    "settle/named": (work.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
     "lifecycle/cancel": (SQL["lifecycle"]["cancel"], {**ONE, "correlation": named(9500)}, 10),
     "lifecycle/look_again": (SQL["lifecycle"]["look_again"], {"tenant": TENANT, "correlations": [named(7600)], "statuses": ["requires_action"], "cancel": False, "capture": False, "reason": ""}, 10),
     "lifecycle/purpose": (SQL["lifecycle"]["purpose"], ONE, 10),
@@ -215,12 +216,13 @@ ASKED: dict[str, tuple] = {
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
     "disputes/known": (SQL["disputes"]["known"], DISPUTED, 5),
     "disputes/update": (SQL["disputes"]["update"], DISPUTED, 5),
-    "refunds/claim": (refund_dispatch.REFUNDS.claim, CLAIM, 80),
+    "refunds/due": (refund_dispatch.REFUNDS.due, DUE, 20),
+    "refunds/take": (refund_dispatch.REFUNDS.take, TAKE, 60),
     "refunds/hold": (SQL["refunds"]["hold"], ONE, 10),
     "refunds/asked": (SQL["refunds"]["asked"], {"tenant": TENANT, "public": named(5, "r")}, 5),
     "refunds/owe": (SQL["refunds"]["owe"], OWED, 10),
     "refunds/move": (SQL["refunds"]["move"], MOVED, 10),
-    "refunds/named": (refund_inline.NAMED, {"tenant": TENANT, "public": named(8600, "r")}, 10),
+    "refunds/named": (refund_dispatch.NAMED, {"tenant": [TENANT], "public": [named(8600, "r")]}, 10),
     "refunds/begin": (SQL["refunds"]["begin"], {**WORKER, **keys(8501, 8502, refund=..., number=2, status="uncertain", requested_at=AT, in_doubt_since=None)}, 10),
     "refunds/postpone": (SQL["refunds"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, refund=...)}, 10),
     "refunds/settle": (SQL["refunds"]["settle"], REFUNDED, 30),
@@ -233,7 +235,8 @@ ASKED: dict[str, tuple] = {
     "janitor/payments": (SQL["janitor"]["payments"], JANITOR, 900, True),
     "janitor/refunds": (SQL["janitor"]["refunds"], JANITOR, 2400, True),
     "inbound/receive": (SQL["inbound"]["receive"], RECEIVED, 10),
-    "inbound/claim": (inbound.INBOUND.claim, CLAIM, 60),
+    "inbound/due": (inbound.INBOUND.due, DUE, 20),
+    "inbound/take": (inbound.INBOUND.take, TAKE, 40),
     "inbound/begin": (SQL["inbound"]["begin"], {**WORKER, **keys(8601, 8602, id=...)}, 5),
     "inbound/finish": (SQL["inbound"]["finish"], {"worker": 77, **keys(8501, 8502, id=..., attempt=1, status="done", outcome="", error="", payment_id=None, wait=0.0)}, 5),
     "inbound/hold": (SQL["inbound"]["hold"], {"tenant": TENANT, "correlations": [named(1), named(2)]}, 5),
@@ -249,7 +252,8 @@ ASKED: dict[str, tuple] = {
     "webhooks/events": (SQL["webhooks"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
     "outbound/owe": (SQL["outbound"]["owe"], {"tenant": TENANT, "endpoint": [1, 2], "nth": [1, 1], "ordered": [True, True], "message": ["m"], "position": [1], "subject": [named(450)], "type": ["t"], "body": [""]}, 40),
     "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "upto": 5}, 5),
-    "outbound/claim": (SQL["outbound"]["claim"], {"limit": 20, "room": 10, "worker": 78, "lease": 30.0, "endpoints": [1], "rooms": [5]}, 150),
+    "outbound/due": (SQL["outbound"]["due"], {"limit": 20}, 60),
+    "outbound/take": (SQL["outbound"]["take"], {"tenants": [TENANT] * 2, "endpoints": [1, 2], "quotas": [5, 5], "worker": 78, "lease": 30.0}, 60),
     "outbound/alone": (SQL["outbound"]["alone"], {"tenants": [TENANT] * 2, "ids": [1, 2]}, 5),
     "outbound/settle": (SQL["outbound"]["settle"], DELIVERED, 100),
     "outbound/hand_back": (SQL["outbound"]["hand_back"], {"worker": 77, **keys(8501, 8502, delivery=..., number=1)}, 5),
@@ -299,12 +303,12 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("ledger/prove", "purge/purge_rest",
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
-    **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
+    **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
         "subscriptions/fee_share",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
+    **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
         "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 
@@ -324,7 +328,9 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 
 def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
-    made_elsewhere = {"settle/claim", "refunds/claim", "inbound/claim"}  # by queueing.work.table
+    made_elsewhere = {
+        f"{kind}/{name}" for kind in ("settle", "refunds", "inbound") for name in ("due", "take")
+    }  # by queueing.work.table
     looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
 
     assert every == looked_at | NOT_HOT.keys()

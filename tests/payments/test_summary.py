@@ -1,6 +1,5 @@
 """The summary is what one would count payment by payment, in any window, to the millisecond."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -53,7 +52,7 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
     ]
     await intake.submit_many(orders)
     job = Dispatch()
-    claims = await job.claim(WORKER, len(times), {})
+    claims = await job.claim(WORKER, len(times))
     assert len(claims) == len(times)
     settlements = []
     for n, (claim, at) in enumerate(zip(claims, times, strict=True)):
@@ -63,7 +62,7 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
         settlements.append(
             Settlement(claim=booked, status=SUCCEEDED, outcome=Result.BOOKED, code="", detail="Booked", latency_ms=1)
         )
-    assert all(await asyncio.gather(*map(job.settle, settlements)))
+    assert all(await job.write(settlements))
     await job.close()
 
 

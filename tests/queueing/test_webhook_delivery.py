@@ -188,7 +188,7 @@ async def test_endpoints_that_never_answer_hold_up_nobody(tenant, receiver):
 
     async with delivering() as drain:
         await until(well, "delivered", count=200)
-        silent = sum(1 for due in drain.in_flight.values() if due.endpoint_id in {d.pk for d in dead})
+        silent = sum(1 for [due] in drain.in_flight.values() if due.endpoint_id in {d.pk for d in dead})
         for task in list(drain.in_flight):
             task.cancel()
 
@@ -239,14 +239,14 @@ async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id
     dying = Deliveries()
     silent = await Worker.async_objects.acreate(queue="webhooks", hostname="unplugged", pid=1)
     await database.release()
-    [due] = await dying.claim(silent.id, 5, {})
+    [due] = await dying.claim(silent.id, 5)
     arrived = await dying._try(due)  # and nobody wrote that down
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
     receiver.answers(500)
 
     async with delivering():
         await until_tried(hook, 2)
-        late = await dying.settle(arrived)
+        [late] = await dying.write([arrived])
         [standing] = await deliveries(hook)
     await dying.close()
 

@@ -39,9 +39,8 @@ WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::bigint[]);
 -- name: wake
 SELECT pg_notify('webhooks', '');
 
--- name: claim
--- Lease what is due, fair between endpoints: each gets an equal share of the limit and no more than its room, so that one
--- with a long backlog or slow answers has no more hands than another. One index probe per endpoint with open rows.
+-- name: due
+-- Endpoints with due deliveries, in random order. One index probe per endpoint with open rows, and one for its first due row.
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id, endpoint_id FROM queueing_webhookdelivery WHERE closed IS NULL ORDER BY tenant_id, endpoint_id LIMIT 1)
     UNION ALL
@@ -51,41 +50,44 @@ WITH RECURSIVE waiting AS (
         WHERE d.closed IS NULL AND (d.tenant_id, d.endpoint_id) > (w.tenant_id, w.endpoint_id)
         ORDER BY d.tenant_id, d.endpoint_id LIMIT 1
     ) n
-), turn AS MATERIALIZED (
-    SELECT e.tenant_id, e.id AS endpoint_id, e.uuid, e.url, e.secrets, t.mode,
-        least(ceil(%(limit)s::numeric / count(*) OVER ())::bigint, coalesce(r.room, %(room)s::bigint)) AS quota
-    FROM waiting w
+)
+SELECT e.tenant_id, e.id
+FROM waiting w
+CROSS JOIN LATERAL (
+    SELECT * FROM queueing_webhookendpoint e WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id OFFSET 0
+) e
+WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now()) AND (
+    SELECT true FROM queueing_webhookdelivery d
+    WHERE d.tenant_id = w.tenant_id AND d.endpoint_id = w.endpoint_id AND d.closed IS NULL
+      AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+    ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
+)
+ORDER BY random()
+LIMIT %(limit)s;
+
+-- name: take
+-- Lease due deliveries of these endpoints, at most `quota` of each. MATERIALIZED: else the planner may repeat the LIMIT.
+WITH found AS MATERIALIZED (
+    SELECT p.id, e.tenant_id, e.uuid, e.url, e.secrets, t.mode
+    FROM unnest(%(tenants)s::bigint[], %(endpoints)s::bigint[], %(quotas)s::bigint[]) AS q (tenant_id, endpoint_id, quota)
     CROSS JOIN LATERAL (
-        SELECT * FROM queueing_webhookendpoint e WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id OFFSET 0
+        SELECT * FROM queueing_webhookendpoint e WHERE e.tenant_id = q.tenant_id AND e.id = q.endpoint_id OFFSET 0
     ) e
     JOIN registry_tenant t ON t.id = e.tenant_id
-    LEFT JOIN unnest(%(endpoints)s::bigint[], %(rooms)s::bigint[]) AS r (endpoint_id, room) ON r.endpoint_id = e.id
-    WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now())
-      AND coalesce(r.room, 1) > 0 AND (
-        SELECT true FROM queueing_webhookdelivery d
-        WHERE d.tenant_id = w.tenant_id AND d.endpoint_id = w.endpoint_id AND d.closed IS NULL
-          AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
-        ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
-    )
-    ORDER BY random()
-    LIMIT %(limit)s
-), found AS MATERIALIZED (
-    SELECT p.id, t.*
-    FROM turn t
     CROSS JOIN LATERAL (
         SELECT d.id FROM queueing_webhookdelivery d
-        WHERE d.tenant_id = t.tenant_id AND d.endpoint_id = t.endpoint_id AND d.closed IS NULL
+        WHERE d.tenant_id = q.tenant_id AND d.endpoint_id = q.endpoint_id AND d.closed IS NULL
           AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
         ORDER BY d.priority DESC, d.run_at, d.id
-        LIMIT t.quota
+        LIMIT q.quota
         FOR UPDATE SKIP LOCKED
     ) p
-    LIMIT %(limit)s
+    WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now())
 )
 UPDATE queueing_webhookdelivery d
 SET attempt = d.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
 FROM found f
-WHERE d.tenant_id = f.tenant_id AND d.id = f.id
+WHERE f.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = f.tenant_id AND d.id = f.id
 RETURNING d.tenant_id, d.id, d.endpoint_id, d.message_id, d.type, d.body, d.attempt, d.tries_from, d.ordered, d.created_at,
     f.uuid, f.url, f.secrets, f.mode;
 
