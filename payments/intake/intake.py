@@ -144,7 +144,7 @@ async def _write(batch: Sequence[_Row]) -> list[_Verdict]:
         if not all(isinstance(verdict, Unavailable) for verdict in relayed):
             return relayed
     # What waits goes first: a write that overtook it could take an id that was promised to other content.
-    behind = await spill.behind(KIND, {row.order.tenant_id for row in batch})
+    behind = await spill.blocked(KIND, {row.order.tenant_id for row in batch})
     verdicts: list[Any] = [None] * len(batch)
     await _fill(verdicts, batch, lambda row: row.order.tenant_id not in behind, _directly)
     await _fill(verdicts, batch, lambda _: True, _stand_in)
@@ -357,7 +357,7 @@ def _verdict_of(row: _Row, waiting: _Waiting, known: bool) -> _Verdict:
     return Receipt(waiting.at, replayed=known, spilled=True)
 
 
-async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
+async def _store(records: list[spill.Record]) -> list[spill.StoreResult]:
     """What waited, into PostgreSQL. What had been committed before its answer was lost is found there, and is no second one."""
     rows = [_decode(record.data) for record in records]
     try:
@@ -372,7 +372,7 @@ async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
     for row in rows:
         _waiting.pop(row.key, None)
     return [
-        spill.Verdict(f"409 {outcome.detail}") if isinstance(outcome, PaymentError) else spill.STORED
+        spill.StoreResult(f"409 {outcome.detail}") if isinstance(outcome, PaymentError) else spill.STORED
         for outcome in outcomes
     ]
 
@@ -387,7 +387,7 @@ def _seen(records: list[spill.Record]) -> None:
             _waiting.setdefault(row.key, _Waiting(row.fingerprint, row.at, row.order.currency, done))
 
 
-spill.register(KIND, _store, seen=_seen)
+spill.register(KIND, _store, on_takeover=_seen)
 
 
 # -- Waking the drains -----------------------------------------------------------------------------------

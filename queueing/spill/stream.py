@@ -1,54 +1,59 @@
-"""The spill in Redis Streams: a stream per process and kind, owned by a lock that lapses when its process dies.
+"""Stream engine of the spill: a Redis stream per process and kind, drained by the owner of its lock (stream_locks.py).
 
     registry:<service>:spill:<kind>:logs           set of the streams' names
-    registry:<service>:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
-    registry:<service>:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
-    registry:<service>:spill:<kind>:aside          hash: what was set aside, by id
+    registry:<service>:spill:<kind>:<name>         stream; one entry per record; consumer group `drain`
+    registry:<service>:spill:<kind>:<name>:owner   lock: the process that drains it
+    registry:<service>:spill:<kind>:aside          hash of the quarantined records, by id
 
-How durable an append is, Redis' `appendfsync` decides: `always`, on the disk before the answer; `everysec`, up to a
-second may be lost with the machine (not with the process). A shared stream has one name for all: everybody appends, and
-whoever holds its lock drains. One that is not `eager` is looked at now and then, for what an earlier setting left.
+Redis' `appendfsync` decides how durable an append is: with `always` it is on the disk before the answer; with `everysec` a
+crash of the machine (not of the process) may lose up to a second. A shared stream has one name for all processes: all of
+them append, and the owner of its lock drains.
 """
 
 import logging
 import os
 import secrets
 import socket
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, ResponseError
 
 from queueing.spill.frames import pack, unpack
-from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
+from queueing.spill.record import (
+    Entry,
+    Full,
+    QuarantinedRecord,
+    Record,
+    StoreResult,
+    check_room,
+    decode_quarantined,
+    encode_quarantined,
+)
+from queueing.spill.stream_locks import StreamLocks
 from registry.data import identity, redis_trouble
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-HOLD = 10.0  # seconds of silence after which a process is taken for dead
-ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an answer within one
-BLOCK = 0.4  # seconds that a drain of a shared stream waits for something new; below the limit above
-LOOKED_AT = 1000  # entries per request, where a stream is looked through
+LOCK_TTL = 10.0  # seconds of silence after which a process is taken for dead
+ANSWER_LIMIT = 0.8  # seconds for Redis to answer: an append is answered within one second
+BLOCK = 0.4  # seconds that a drain of a shared stream waits for a new entry; below the limit above
+SCAN_PAGE = 1000  # entries per request, where a whole stream is read
 GROUP = "drain"
 FIELD = b"r"
 
-_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
-_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Aside).decode
-
 
 class StreamEngine:
-    """One process's stream of one kind and those of dead ones; or, with `shared`, one stream of all processes."""
+    """One process's stream of one kind and those of dead processes; or, with `shared`, one stream of all processes.
+
+    A shared stream that is not `eager` is looked at every few seconds only, for records that an earlier setting left.
+    """
 
     def __init__(
         self,
@@ -59,32 +64,30 @@ class StreamEngine:
         shared: str = "",
         drains: bool = True,
         eager: bool = True,
-        hold: float = HOLD,
+        lock_ttl: float = LOCK_TTL,
     ) -> None:
-        self.kind, self.limit, self.shared, self.drains, self.hold = kind, limit, shared, drains, hold
+        self.kind, self.limit, self.shared, self.drains = kind, limit, shared, drains
         self.bytes = 0
-        self.look_every = min(1.0 if eager else 5.0, hold / 4)
+        self.takeover_every = min(1.0 if eager else 5.0, lock_ttl / 4)
         self._block = int(BLOCK * 1000) if shared and eager else None
-        self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._use = shared or "spill"  # in the log, when Redis fails
+        self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._use = shared or "spill"  # named in the log when Redis fails
         self.prefix = f"{identity.prefix()}:spill:{kind}:"
-        # A connection that was closed meanwhile is opened anew, at once. What is not answered is not asked again: the library
-        # would go on for several times the limit.
+        # Reopen a closed connection at once, but repeat nothing that timed out: the library's own retries would take several
+        # times the limit.
         again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
         self._redis: Any = Redis.from_url(
             url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
         )
-        self._name = shared or self.me
-        self._owned: list[str] = []  # to drain, in this order; our own is the last
-        self._claimed: set[str] = set()  # those whose former owner's pending entries are ours by now
-        self._made = False
-        self._renewed = time.monotonic()
+        self._name = shared or self.process
+        self.locks = StreamLocks(self._redis, self.prefix, self.process, own=self._name, ttl=lock_ttl)
+        self._claimed: set[str] = set()  # streams whose former owner's pending entries were claimed
+        self._created = False
 
     @property
     def idle(self) -> float:
-        return (
-            0.01 if self._block and self.shared in self._owned else self.look_every
-        )  # that one is waited for in `batch`
+        waits_in_batch = self._block and self.shared in self.locks.owned
+        return 0.01 if waits_in_batch else self.takeover_every
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}{name}"
@@ -94,35 +97,33 @@ class StreamEngine:
     async def append(self, records: Sequence[Record]) -> None:
         contents = [pack(record) for record in records]
         size = sum(map(len, contents))
-        if self.bytes + size > self.limit:
-            raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
-        if self.shared and redis_trouble.rests(
-            self._use
-        ):  # there is PostgreSQL; not every payment has to wait for Redis
+        check_room(self.bytes, size, self.limit)
+        if self.shared and redis_trouble.rests(self._use):
+            # The caller writes to PostgreSQL instead: not every payment has to wait for Redis.
             raise Full("the stream cannot be written: Redis did not take the last one")
         try:
-            if not self._made:
-                await self._make()
+            if not self._created:
+                await self._create()
             async with self._redis.pipeline(transaction=True) as pipe:
                 for content in contents:
                     pipe.xadd(self._key(self._name), {FIELD: content})
                 await pipe.execute()
         except (RedisError, OSError) as error:
-            self._made = False  # it may come back empty
+            self._created = False  # Redis may come back empty
             redis_trouble.failed(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
         redis_trouble.served(self._use)
         if not self.shared:
             self.bytes += size
 
-    async def _make(self) -> None:
-        await self._prepare(self._name)  # first: once it is owned it is read
+    async def _create(self) -> None:
+        await self._create_group(self._name)  # before the lock: a stream is read once it is owned
         if not self.shared:
-            await self._own(self._name)
-        self._made = True
+            await self.locks.acquire(self._name)
+        self._created = True
 
-    async def _prepare(self, name: str) -> None:
-        with suppress(OutOfMemoryError):  # what is there can be drained all the same
+    async def _create_group(self, name: str) -> None:
+        with suppress(OutOfMemoryError):  # existing entries can be drained all the same
             if not self.shared:
                 await self._redis.sadd(f"{self.prefix}logs", name)
             try:
@@ -131,35 +132,17 @@ class StreamEngine:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def _own(self, name: str) -> bool:
-        """Whether it is ours to drain from now on."""
-        if name not in self._owned:
-            owner = f"{self._key(name)}:owner"
-            try:
-                free = await self._redis.set(owner, self.me, nx=True, px=int(self.hold * 1000))
-            except OutOfMemoryError:
-                # A lock is a new key, but to read and remove entries needs no room: draining is what makes some. Two who drain
-                # share the entries, so that only the order between their batches is lost.
-                free = not await self._redis.exists(owner)
-            if not free:
-                return False
-            if name == self._name:
-                self._owned.append(name)
-            else:
-                self._owned.insert(0, name)
-        return True
-
     # -- Draining ------------------------------------------------------------------------------------------
 
-    async def batch(self, limit: int) -> list[Item]:
+    async def batch(self, limit: int) -> list[Entry]:
         if not self.drains:
             return []
         try:
-            for name in list(self._owned):
+            for name in list(self.locks.owned):
                 if found := await self._read(name, limit):
-                    return [_item(name, *entry) for entry in found]
+                    return [_entry(name, *one) for one in found]
                 if name != self._name:
-                    await self._forget(name)
+                    await self._delete(name)
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise Unavailable("Redis does not answer") from error
@@ -169,157 +152,146 @@ class StreamEngine:
         return []
 
     async def _restore(self) -> None:
-        """Redis came back empty; what it had lost, only its own durability could have kept."""
+        """Create the consumer groups anew: Redis came back empty. Only Redis' own durability could have kept its entries."""
         self.bytes = 0
-        try:
-            for name in self._owned:
-                await self._prepare(name)
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
+        with _unavailable():
+            for name in self.locks.owned:
+                await self._create_group(name)
 
     async def _read(self, name: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """First what its former owner had in hand: that is older."""
+        """First the entries that the former owner had read and not settled, for they are older; then new ones."""
         key = self._key(name)
         if name not in self._claimed:
-            _, found, *_ = await self._redis.xautoclaim(key, GROUP, self.me, min_idle_time=0, count=limit)
+            _, found, *_ = await self._redis.xautoclaim(key, GROUP, self.process, min_idle_time=0, count=limit)
             if found:
                 return found
             self._claimed.add(name)
-        said: Any = await self._redis.xreadgroup(GROUP, self.me, {key: ">"}, count=limit, block=self._block)
-        if not said:
+        reply: Any = await self._redis.xreadgroup(GROUP, self.process, {key: ">"}, count=limit, block=self._block)
+        if not reply:
             return []
-        return next(iter(said.values()))[0] if isinstance(said, dict) else said[0][1]
+        return next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
 
-    async def _forget(self, name: str) -> None:
+    async def _delete(self, name: str) -> None:
+        """Delete an empty stream of a dead process."""
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(self._key(name), f"{self._key(name)}:owner")
+            pipe.delete(self._key(name))
+            self.locks.drop(pipe, name)
             pipe.srem(f"{self.prefix}logs", name)
             await pipe.execute()
-        self._owned.remove(name)
+        self.locks.owned.remove(name)
 
-    async def settle(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
-        name = items[0].place[0]
-        ids = [item.place[1] for item in items]
-        try:
+    async def settle(self, entries: Sequence[Entry], results: Sequence[StoreResult]) -> None:
+        name = entries[0].position[0]
+        ids = [entry.position[1] for entry in entries]
+        with _unavailable():
             async with self._redis.pipeline(transaction=True) as pipe:
-                for item, verdict in zip(items, verdicts, strict=True):
-                    if verdict.reason:
-                        id = aside_id(item)
-                        aside = Aside(
-                            id, datetime.now(UTC), verdict.reason, item.record, b"" if item.record else item.raw
-                        )
-                        pipe.hset(f"{self.prefix}aside", id, _encode(aside))
+                for entry, result in zip(entries, results, strict=True):
+                    if result.reason:
+                        kept = QuarantinedRecord.of(entry, result.reason)
+                        pipe.hset(f"{self.prefix}aside", kept.id, encode_quarantined(kept))
                 pipe.xack(self._key(name), GROUP, *ids)
                 pipe.xdel(self._key(name), *ids)
                 await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
-        self.bytes = max(0, self.bytes - sum(len(item.raw) for item in items))
+        self.bytes = max(0, self.bytes - sum(len(entry.raw) for entry in entries))
 
-    # -- The dead ------------------------------------------------------------------------------------------
+    # -- Taking over -----------------------------------------------------------------------------------------
 
-    async def adopt(self) -> AsyncIterator[list[Item]]:
+    async def take_over(self) -> AsyncIterator[list[Entry]]:
         if not self.drains:
             return
         try:
             if self.shared:
-                if await self._own(self.shared):
-                    await self._prepare(self.shared)
+                if await self.locks.acquire(self.shared):
+                    await self._create_group(self.shared)
                 redis_trouble.served(self._use)
                 return
             for raw in await self._redis.smembers(f"{self.prefix}logs"):
                 name = raw.decode()
-                if name != self._name and name not in self._owned and await self._own(name):
-                    await self._prepare(name)
-                    found = [_item(name, *entry) for entry in await self._redis.xrange(self._key(name))]
-                    self.bytes += sum(len(item.raw) for item in found)
-                    log.warning("taking over what a dead process left", extra={"stream": name, "records": len(found)})
+                if name != self._name and name not in self.locks.owned and await self.locks.acquire(name):
+                    await self._create_group(name)
+                    found = [_entry(name, *one) for one in await self._redis.xrange(self._key(name))]
+                    self.bytes += sum(len(entry.raw) for entry in found)
+                    log.warning("taking over records of a dead process", extra={"stream": name, "records": len(found)})
                     yield found
         except (RedisError, OSError) as error:
             redis_trouble.failed(self._use, error)
 
-    async def beat(self) -> None:
-        """Renew what we hold; what was lost meanwhile (a long pause) is somebody else's now."""
-        if not self._owned or time.monotonic() - self._renewed < self.hold / 5:
-            return
-        self._renewed = time.monotonic()
+    async def heartbeat(self) -> None:
         try:
-            for name in list(self._owned):
-                key = f"{self._key(name)}:owner"
-                if not await self._redis.eval(_RENEW, 1, key, self.me, int(self.hold * 1000)):
-                    self._owned.remove(name)
-                    if name == self._name:
-                        await self._own(name)
+            await self.locks.renew()
         except (RedisError, OSError) as error:
             redis_trouble.failed(self._use, error)
 
-    # -- How it is -----------------------------------------------------------------------------------------
+    # -- State -------------------------------------------------------------------------------------------------
 
-    async def waits(self) -> int:
+    async def shared_length(self) -> int:
         with suppress(RedisError, OSError):
             return await self._redis.xlen(self._key(self.shared))
         return 0
 
     async def oldest(self) -> datetime | None:
         with suppress(RedisError, OSError):
-            for name in [self.shared] if self.shared else list(self._owned):
+            for name in [self.shared] if self.shared else list(self.locks.owned):
                 for _, fields in await self._redis.xrange(self._key(name), count=1):
                     return unpack(fields[FIELD]).at
         return None
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
-            for name in list(self._owned):
-                if redis_trouble.rests(self._use):  # it would not let go either: the locks lapse
+            for name in list(self.locks.owned):
+                if redis_trouble.rests(self._use):  # Redis would not answer a release either: the locks expire
                     break
                 if not self.shared and not await self._redis.xlen(self._key(name)):
-                    await self._forget(name)
+                    await self._delete(name)
                 else:
-                    await self._redis.eval(_RELEASE, 1, f"{self._key(name)}:owner", self.me)
+                    await self.locks.release(name)
         await self._redis.aclose()
 
-    async def asides(self) -> list[Aside]:
-        try:
+    async def quarantined(self) -> list[QuarantinedRecord]:
+        with _unavailable():
             kept = await self._redis.hvals(f"{self.prefix}aside")
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
-        return sorted(map(_decode, kept), key=lambda aside: aside.at)
+        return sorted(map(decode_quarantined, kept), key=lambda one: one.at)
 
-    async def count_asides(self) -> int:
+    async def count_quarantined(self) -> int:
         with suppress(RedisError, OSError):
             return await self._redis.hlen(f"{self.prefix}aside")
         return 0
 
-    async def drop_aside(self, id: str) -> bool:
-        try:
+    async def drop_quarantined(self, id: str) -> bool:
+        with _unavailable():
             return bool(await self._redis.hdel(f"{self.prefix}aside", id))
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
 
     async def holds(self, tenant_id: int) -> bool:
-        """Streams first: what leaves one meanwhile is stored, or aside by then."""
-        try:
+        """Streams first: a record that leaves a stream meanwhile is stored or already quarantined."""
+        with _unavailable():
             names = [self.shared.encode()] if self.shared else await self._redis.smembers(f"{self.prefix}logs")
             for name in names:
-                async for item in self._items(name.decode()):
-                    if item.record and item.record.tenant_id == tenant_id:
+                async for entry in self._entries(name.decode()):
+                    if entry.record and entry.record.tenant_id == tenant_id:
                         return True
-            return any(aside.record and aside.record.tenant_id == tenant_id for aside in await self.asides())
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
+        return any(one.record and one.record.tenant_id == tenant_id for one in await self.quarantined())
 
-    async def _items(self, name: str) -> AsyncIterator[Item]:
-        """All of a stream, some at a time."""
+    async def _entries(self, name: str) -> AsyncIterator[Entry]:
+        """All entries of a stream, read page by page."""
         after = "-"
-        while found := await self._redis.xrange(self._key(name), min=after, count=LOOKED_AT):
-            for entry in found:
-                yield _item(name, *entry)
+        while found := await self._redis.xrange(self._key(name), min=after, count=SCAN_PAGE):
+            for one in found:
+                yield _entry(name, *one)
             after = f"({found[-1][0].decode()}"
 
 
-def _item(name: str, id: bytes, fields: dict[bytes, bytes]) -> Item:
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn errors of Redis into Unavailable (503)."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable("Redis does not answer") from error
+
+
+def _entry(name: str, id: bytes, fields: dict[bytes, bytes]) -> Entry:
     raw = fields.get(FIELD, b"")
     try:
-        return Item(unpack(raw), raw, (name, id))
+        return Entry(unpack(raw), raw, (name, id))
     except ValueError as error:
-        return Item(None, raw, (name, id), str(error))
+        return Entry(None, raw, (name, id), str(error))

@@ -48,7 +48,7 @@ async def lagging(request: HttpRequest, principal: Principal) -> HttpResponse:
 @endpoint("read")
 async def detail(request: HttpRequest, principal: Principal, group: str) -> HttpResponse:
     """By queue, how far it has read each partition."""
-    found = await groups.places(
+    found = await groups.progress(
         principal.tenant_id,
         check_name("consumerGroup", group),
         limit=whole(request, "limit", PAGE, least=1, most=PAGE),

@@ -42,7 +42,7 @@ async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     return answer(
         {
             "pending": sum(one.records for one in found),
-            "failed": sum(one.set_aside for one in found),
+            "failed": sum(one.quarantined for one in found),
             "dbHealthy": all(one.draining for one in found),
             "worker": _worker(),
             "kinds": [
@@ -52,7 +52,7 @@ async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
                     "pending": one.records,
                     "bytes": one.bytes,
                     "oldestSeconds": round(one.oldest_seconds, 3),
-                    "failed": one.set_aside,
+                    "failed": one.quarantined,
                     "refused": one.refused or None,
                 }
                 for one in found
@@ -160,7 +160,7 @@ async def _machine() -> list[GaugeMetricFamily]:
         "queen_db_pool_active": ("Those in use", pool["active"]),
         "queen_db_pool_idle": ("Those not in use", pool["idle"]),
         "queen_file_buffer_pending": ("Writes that wait for PostgreSQL", sum(one.records for one in spilled)),
-        "queen_file_buffer_failed": ("Writes set aside", sum(one.set_aside for one in spilled)),
+        "queen_file_buffer_failed": ("Writes set aside", sum(one.quarantined for one in spilled)),
         "queen_file_buffer_db_healthy": ("Whether the spill flows", int(all(one.draining for one in spilled))),
         "registry_queue_parked_readers": ("Long polls that wait in this process", long_polls.lot().parked),
     }

@@ -114,7 +114,7 @@ async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
         "to": moment(request, "to"),
     }
     page = _page(request, 100)
-    found, total = await dead_letters.letters(principal.tenant_id, filters, **page)
+    found, total = await dead_letters.listed(principal.tenant_id, filters, **page)
     return answer({"messages": found, "total": total, "pagination": {**page, "total": total}})
 
 

@@ -20,7 +20,7 @@ from payments.intake import intake
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
-from queueing.spill.kinds import HANDOVER_LIMIT
+from queueing.spill.queue import HANDOVER_LIMIT
 from registry.data import database, reach, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
@@ -45,10 +45,10 @@ async def fresh_spill(settings: Any, tmp_path: Path) -> AsyncIterator[None]:
     settings.SPILL_FOLDER = tmp_path
     yield
     await nothing_waits()
-    asides = [aside.reason for kind in (intake.KIND, buffer.KIND) for aside in await spill.asides(kind)]
+    kept = [one.reason for kind in (intake.KIND, buffer.KIND) for one in await spill.quarantined(kind)]
     await spill.loops.close()
     intake._waiting.clear()
-    assert asides == []
+    assert kept == []
 
 
 async def nothing_waits() -> None:

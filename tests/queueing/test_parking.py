@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from queueing.broker import catalog, groups, long_polls, manage, pop
-from queueing.broker.pop import Target
+from queueing.broker import catalog, groups, long_polls, manage, next_due, pop, push_rows, push_write
+from queueing.broker.push_rows import NewMessage
+from queueing.broker.sources import Target
 from registry.data import channels, database, identity
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, payloads
@@ -178,13 +179,13 @@ async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_th
     await mq.configure(queue, retry_delay_ms=300)
     await mq.push(queue, 1)
     [one] = (await mq.pop(queue))["messages"]
-    asks = pop._ask_due
+    asks = next_due._ask
 
     async def slowly(*about):
         await asyncio.sleep(0.6)
         return await asks(*about)
 
-    monkeypatch.setattr(pop, "_ask_due", slowly)
+    monkeypatch.setattr(next_due, "_ask", slowly)
     await mq.ack(one, "failed")
     started = time.monotonic()
 
@@ -197,14 +198,14 @@ async def test_who_waits_for_one_partition_does_not_spin_while_another_has_somet
 ):
     await made(mq, queue)
     await mq.push(queue, 1, partition="other")
-    looks, look = 0, pop._look
+    looks, look = 0, pop._claim_messages
 
     async def counted(*about):
         nonlocal looks
         looks += 1
         return await look(*about)
 
-    monkeypatch.setattr(pop, "_look", counted)
+    monkeypatch.setattr(pop, "_claim_messages", counted)
     started = time.monotonic()
     async with asyncio.timeout(10), parked(mq, f"{queue}/partition/Default"):
         for _ in range(10):  # as if somebody pushed there all the time, without a word
@@ -241,10 +242,8 @@ async def test_without_redis_a_message_of_another_process_is_found_within_a_look
 
 
 async def push_without_a_word(mq, queue: str) -> None:
-    from queueing.broker import push as pushes
-
-    rows, _ = await pushes.columns(mq.tenant_id, "", [pushes.Item(queue, b"1")], [0])
-    await pushes.write(rows)
+    rows, _ = await push_rows.build(mq.tenant_id, "", [NewMessage(queue, b"1")], [0])
+    await push_write.write(rows)
 
 
 async def test_pushes_go_on_while_redis_is_away_and_wake_at_home(mq, queue, only_hints, monkeypatch):
@@ -278,13 +277,13 @@ django.setup()
 settings.DATABASES["default"]["NAME"] = sys.argv[1]
 from registry.data import database
 from registry.data.loop import end_loop
-from queueing.broker import push
+from queueing.broker import push, push_rows
 
 async def main():
     await database.fetch("SELECT 1")
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    await push.push(int(sys.argv[2]), "", [push.Item(sys.argv[3], b"1")])
+    await push.push(int(sys.argv[2]), "", [push_rows.NewMessage(sys.argv[3], b"1")])
     await asyncio.sleep(0.2)
     await end_loop()
 

@@ -219,7 +219,7 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
     later = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake")
     try:
         with trouble.of("full"):
-            async for _ in later.adopt():
+            async for _ in later.take_over():
                 pass
             found = await later.batch(100)
             await later.settle(found, [STORED] * len(found))
