@@ -44,22 +44,22 @@ async def name_and_wake(
     now or after the delay of a retry. The acks are committed, so without the database the names are left out."""
     wanted = {one.index: one.partition for one in checked}
     with suppress(Unavailable):
-        places = await catalog.places(tenant_id, wanted.values())
+        named = await catalog.names_of(tenant_id, wanted.values())
         for index, partition in wanted.items():
-            if place := places.get(partition):
-                results[index].queue_name, results[index].partition_name = place.queue, place.partition
+            if names := named.get(partition):
+                results[index].queue_name, results[index].partition_name = names.queue, names.partition
         for partition in due:
-            if place := places.get(partition):
-                long_polls.wake(place.queue_id)
+            if names := named.get(partition):
+                long_polls.wake(names.queue_id)
 
 
 def _count(tenant_id: int, checked: Sequence[CheckedAck], results: Sequence[Acked]) -> None:
     """Add the successful acks to the queues' statistics."""
     counts: dict[int, dict[str, int]] = {}
     for one in checked:
-        place = catalog.known_place(tenant_id, one.partition)
-        if place and results[one.index].success:
-            mine = counts.setdefault(place.queue_id, {"ack_requests": 1, "completed": 0, "failed": 0, "buried": 0})
+        names = catalog.known_names(tenant_id, one.partition)
+        if names and results[one.index].success:
+            mine = counts.setdefault(names.queue_id, {"ack_requests": 1, "completed": 0, "failed": 0, "buried": 0})
             kind = "buried" if results[one.index].dlq else "completed" if one.status == COMPLETED else "failed"
             mine[kind] += 1
     for queue_id, mine in counts.items():

@@ -138,7 +138,7 @@ async def _delete_in(tenant_id: int, group: str, queue: str, subscription: bool)
         at = {"tenant": tenant_id, "queue": queue_id, "id": number, "partition": None}
         await _by_slices(conn, "forget_ended", at)
         if not subscription:
-            return await catalog.seat(conn, tenant_id, queue_id, number, _start_of(mode, since, created_at))
+            return await catalog.set_cursors(conn, tenant_id, queue_id, number, _start_of(mode, since, created_at))
         gone = await _by_slices(conn, "drop_consumers", at)
         await database.rows(conn, SQL["drop_group"], at)
         return gone
@@ -177,7 +177,7 @@ async def seek(tenant_id: int, group: str, queue: str, *, since: datetime | None
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         at = {"tenant": tenant_id, "queue": queue_id, "id": row[0], "partition": partition}
         await _by_slices(conn, "forget_ended", at)
-        return await catalog.seat(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
+        return await catalog.set_cursors(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
 
     return await _while_locked(tenant_id, group, queue, work)
 
@@ -196,7 +196,7 @@ async def _while_locked(tenant_id: int, group: str, queue: str, work: Any) -> in
 
     async def once() -> tuple[int, int]:
         async with database.transaction() as conn:
-            locked = await database.rows(conn, catalog.SQL["hold_queue"], {"tenant": tenant_id, "name": queue})
+            locked = await database.rows(conn, catalog.SQL["lock_queue"], {"tenant": tenant_id, "name": queue})
             if not locked:
                 raise UnknownQueue
             at = {"tenant": tenant_id, "queue": locked[0][0], "group": group}

@@ -65,7 +65,7 @@ async def configure(
 
 async def _make(tenant_id: int, name: str) -> catalog.Queue:
     try:
-        return await catalog.find_or_make(tenant_id, name, fresh=True)
+        return await catalog.find_or_create(tenant_id, name, fresh=True)
     except LookupError:
         raise Unavailable("the queue is being dropped at this very moment; try again") from None
 
@@ -112,7 +112,7 @@ async def drop(tenant_id: int, name: str) -> bool:
 async def _drop_slice(tenant_id: int, name: str) -> bool | None:
     """Take the next partitions out of a queue. Returns whether more are left, None where there is no such queue."""
     async with database.transaction() as conn:
-        locked = await database.rows(conn, catalog.SQL["hold_queue"], {"tenant": tenant_id, "name": name})
+        locked = await database.rows(conn, catalog.SQL["lock_queue"], {"tenant": tenant_id, "name": name})
         if not locked:
             return None
         where: dict[str, Any] = {"tenant": tenant_id, "queue": locked[0][0], "partition": "", "limit": SLICE}

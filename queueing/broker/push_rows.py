@@ -136,7 +136,7 @@ async def _find_partitions(
     numbers: dict[tuple[str, str], int] = {}
     for name, partitions in names.items():
         try:
-            queue = queues[name] = await catalog.find_or_make(tenant_id, name, fresh=fresh)
+            queue = queues[name] = await catalog.find_or_create(tenant_id, name, fresh=fresh)
             found = await catalog.partitions(tenant_id, queue, partitions, fresh=fresh)
         except LookupError:
             raise Unavailable(BEING_DROPPED) from None

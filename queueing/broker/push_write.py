@@ -68,7 +68,7 @@ async def lock_and_measure(conn: AsyncConnection, tenant_id: int, queues: Collec
     """Lock these queues, by name, and measure those with a maximum size. Nobody else can exceed it until the commit."""
     room = {}
     for queue in sorted(queues, key=lambda one: one.name):
-        locked = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": queue.name})
+        locked = await database.rows(conn, SQL["lock_queue"], {"tenant": tenant_id, "name": queue.name})
         if locked and (most := locked[0][1]):  # the maximum as it is now, not as it was cached
             params = {"tenant": tenant_id, "queue": queue.id}
             room[queue.name] = Room(most, most - (await database.rows(conn, SQL["size"], params))[0][0])

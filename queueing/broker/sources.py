@@ -54,9 +54,9 @@ async def find(tenant_id: int, target: Target, *, create: bool) -> tuple[tuple[S
 
 async def _queues(tenant_id: int, target: Target, *, create: bool) -> list[Queue]:
     if not target.queue:
-        return await catalog.about(tenant_id, target.namespace, target.task)
+        return await catalog.matching(tenant_id, target.namespace, target.task)
     if create:
-        return [await catalog.find_or_make(tenant_id, target.queue)]
+        return [await catalog.find_or_create(tenant_id, target.queue)]
     queue = await catalog.find(tenant_id, target.queue)
     return [queue] if queue else []
 

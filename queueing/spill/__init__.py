@@ -25,6 +25,7 @@ from django.conf import settings
 from queueing.spill.file import FileEngine
 from queueing.spill.queue import OnTakeover, SpillQueue
 from queueing.spill.record import STORED, Engine, Full, QuarantinedRecord, Record, StoreResult
+from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.state import State
 from queueing.spill.storing import Store, is_bad
 from queueing.spill.stream import StreamEngine
@@ -35,8 +36,6 @@ __all__ = [
     "append", "blocked", "drain_shared", "drop", "holds", "is_bad", "is_clear", "quarantined", "register", "relay", "replay",
     "start", "state",
 ]  # fmt: skip
-
-SHARED = "intake"  # name of the shared stream of INTAKE=stream
 
 
 class _Kind(NamedTuple):
@@ -128,11 +127,9 @@ async def drain_shared() -> AsyncIterator[None]:
 
 
 async def state() -> list[State]:
-    """The state of each kind in this process, and of the shared stream where INTAKE=stream."""
+    """The state of each kind in this process, and of each shared stream to which it relays."""
     queues = [_queue(kind) for kind in list(KINDS)]
-    if settings.INTAKE == "stream":
-        queues += list(_queues().relays.values())
-    return [await queue.state() for queue in queues]
+    return [await queue.state() for queue in (*queues, *_queues().relays.values())]
 
 
 async def holds(kind: str, tenant_id: int) -> bool:
@@ -192,12 +189,6 @@ def _engine(kind: str) -> Engine:
 
 
 def _shared_queue(kind: str, *, drains: bool) -> SpillQueue:
-    engine = StreamEngine(
-        settings.SPILL_REDIS_URL,
-        kind,
-        limit=settings.SPILL_MAX_BYTES,
-        shared=SHARED,
-        drains=drains,
-        eager=settings.INTAKE == "stream",
-    )
+    in_use = settings.INTAKE == "stream"
+    engine = SharedStreamEngine(settings.SPILL_REDIS_URL, kind, limit=settings.SPILL_MAX_BYTES, in_use=in_use)
     return SpillQueue(kind, engine, *KINDS[kind], drains=drains)

@@ -34,7 +34,8 @@ class FileEngine:
     """One process's files of one kind. Appending and draining may run in two threads at once."""
 
     idle = takeover_every = TAKEOVER_EVERY
-    shared = ""
+    name = "file"
+    shared = False
 
     def __init__(self, root: Path, kind: str, *, limit: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.root, self.kind, self.limit = root, kind, limit

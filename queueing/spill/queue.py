@@ -178,7 +178,7 @@ class SpillQueue:
         first = self._batch[0].record if self._batch else None
         return State(
             kind=self.kind,
-            engine=type(self.engine).__name__.removesuffix("Engine").lower(),
+            engine=self.engine.name,
             records=records,
             bytes=self.engine.bytes,
             oldest=(first.at if first else await self.engine.oldest()) if records else None,

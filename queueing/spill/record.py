@@ -72,7 +72,8 @@ class Engine(Protocol):
     """Durable log for the records of one kind. One SpillQueue owns an engine; only `append` may overlap with other calls."""
 
     takeover_every: float  # seconds between searches for logs of dead processes
-    shared: str  # name of a log to which all processes append; else empty
+    name: str  # as users know it: file, stream
+    shared: bool  # whether all processes append to one log
     bytes: int  # size of the records that wait, including those taken over
 
     @property

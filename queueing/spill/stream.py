@@ -6,8 +6,7 @@
     registry:<service>:spill:<kind>:aside          hash of the quarantined records, by id
 
 Redis' `appendfsync` decides how durable an append is: with `always` it is on the disk before the answer; with `everysec` a
-crash of the machine (not of the process) may lose up to a second. A shared stream has one name for all processes: all of
-them append, and the owner of its lock drains.
+crash of the machine (not of the process) may lose up to a second. The stream that all processes share is in shared.py.
 """
 
 import logging
@@ -43,35 +42,25 @@ log = logging.getLogger(__name__)
 
 LOCK_TTL = 10.0  # seconds of silence after which a process is taken for dead
 ANSWER_LIMIT = 0.8  # seconds for Redis to answer: an append is answered within one second
-BLOCK = 0.4  # seconds that a drain of a shared stream waits for a new entry; below the limit above
+TAKEOVER_EVERY = 1.0  # seconds between searches for streams of dead processes
 SCAN_PAGE = 1000  # entries per request, where a whole stream is read
 GROUP = "drain"
 FIELD = b"r"
 
 
 class StreamEngine:
-    """One process's stream of one kind and those of dead processes; or, with `shared`, one stream of all processes.
+    """The stream of one process and one kind, and the streams of dead processes."""
 
-    A shared stream that is not `eager` is looked at every few seconds only, for records that an earlier setting left.
-    """
+    name = "stream"
+    shared = False
+    _block: int | None = None  # milliseconds for which a read waits for a new entry
 
-    def __init__(
-        self,
-        url: str,
-        kind: str,
-        *,
-        limit: int,
-        shared: str = "",
-        drains: bool = True,
-        eager: bool = True,
-        lock_ttl: float = LOCK_TTL,
-    ) -> None:
-        self.kind, self.limit, self.shared, self.drains = kind, limit, shared, drains
+    def __init__(self, url: str, kind: str, *, limit: int, lock_ttl: float = LOCK_TTL, stream: str = "") -> None:
+        self.kind, self.limit = kind, limit
         self.bytes = 0
-        self.takeover_every = min(1.0 if eager else 5.0, lock_ttl / 4)
-        self._block = int(BLOCK * 1000) if shared and eager else None
+        self.takeover_every = min(TAKEOVER_EVERY, lock_ttl / 4)
         self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._use = shared or "spill"  # named in the log when Redis fails
+        self._use = stream or "spill"  # named in the log when Redis fails
         self.prefix = f"{identity.prefix()}:spill:{kind}:"
         # Reopen a closed connection at once, but repeat nothing that timed out: the library's own retries would take several
         # times the limit.
@@ -79,15 +68,14 @@ class StreamEngine:
         self._redis: Any = Redis.from_url(
             url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
         )
-        self._name = shared or self.process
-        self.locks = StreamLocks(self._redis, self.prefix, self.process, own=self._name, ttl=lock_ttl)
+        self._stream = stream or self.process
+        self.locks = StreamLocks(self._redis, self.prefix, self.process, own=self._stream, ttl=lock_ttl)
         self._claimed: set[str] = set()  # streams whose former owner's pending entries were claimed
         self._created = False
 
     @property
     def idle(self) -> float:
-        waits_in_batch = self._block and self.shared in self.locks.owned
-        return 0.01 if waits_in_batch else self.takeover_every
+        return self.takeover_every
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}{name}"
@@ -95,53 +83,53 @@ class StreamEngine:
     # -- Appending -----------------------------------------------------------------------------------------
 
     async def append(self, records: Sequence[Record]) -> None:
+        self.bytes += await self._add(records)
+
+    async def _add(self, records: Sequence[Record]) -> int:
+        """Append the records to the stream. Returns their size in bytes."""
         contents = [pack(record) for record in records]
         size = sum(map(len, contents))
         check_room(self.bytes, size, self.limit)
-        if self.shared and redis_trouble.rests(self._use):
-            # The caller writes to PostgreSQL instead: not every payment has to wait for Redis.
-            raise Full("the stream cannot be written: Redis did not take the last one")
         try:
             if not self._created:
                 await self._create()
             async with self._redis.pipeline(transaction=True) as pipe:
                 for content in contents:
-                    pipe.xadd(self._key(self._name), {FIELD: content})
+                    pipe.xadd(self._key(self._stream), {FIELD: content})
                 await pipe.execute()
         except (RedisError, OSError) as error:
             self._created = False  # Redis may come back empty
             redis_trouble.failed(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
         redis_trouble.served(self._use)
-        if not self.shared:
-            self.bytes += size
+        return size
 
     async def _create(self) -> None:
-        await self._create_group(self._name)  # before the lock: a stream is read once it is owned
-        if not self.shared:
-            await self.locks.acquire(self._name)
+        await self._create_group(self._stream)  # before the lock: a stream is read once it is owned
+        await self.locks.acquire(self._stream)
         self._created = True
 
     async def _create_group(self, name: str) -> None:
         with suppress(OutOfMemoryError):  # existing entries can be drained all the same
-            if not self.shared:
-                await self._redis.sadd(f"{self.prefix}logs", name)
+            await self._announce(name)
             try:
                 await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
 
+    async def _announce(self, name: str) -> None:
+        """Let other processes find the stream by its name."""
+        await self._redis.sadd(f"{self.prefix}logs", name)
+
     # -- Draining ------------------------------------------------------------------------------------------
 
     async def batch(self, limit: int) -> list[Entry]:
-        if not self.drains:
-            return []
         try:
             for name in list(self.locks.owned):
                 if found := await self._read(name, limit):
                     return [_entry(name, *one) for one in found]
-                if name != self._name:
+                if name != self._stream:
                     await self._delete(name)
         except ResponseError as error:
             if "NOGROUP" not in str(error):
@@ -197,17 +185,9 @@ class StreamEngine:
     # -- Taking over -----------------------------------------------------------------------------------------
 
     async def take_over(self) -> AsyncIterator[list[Entry]]:
-        if not self.drains:
-            return
         try:
-            if self.shared:
-                if await self.locks.acquire(self.shared):
-                    await self._create_group(self.shared)
-                redis_trouble.served(self._use)
-                return
-            for raw in await self._redis.smembers(f"{self.prefix}logs"):
-                name = raw.decode()
-                if name != self._name and name not in self.locks.owned and await self.locks.acquire(name):
+            for name in await self._all_streams():
+                if name != self._stream and name not in self.locks.owned and await self.locks.acquire(name):
                     await self._create_group(name)
                     found = [_entry(name, *one) for one in await self._redis.xrange(self._key(name))]
                     self.bytes += sum(len(entry.raw) for entry in found)
@@ -226,12 +206,20 @@ class StreamEngine:
 
     async def shared_length(self) -> int:
         with suppress(RedisError, OSError):
-            return await self._redis.xlen(self._key(self.shared))
+            return sum([await self._redis.xlen(self._key(name)) for name in self._readable()])
         return 0
+
+    def _readable(self) -> list[str]:
+        """The streams whose entries count for this process."""
+        return list(self.locks.owned)
+
+    async def _all_streams(self) -> list[str]:
+        """The streams of all processes."""
+        return [name.decode() for name in await self._redis.smembers(f"{self.prefix}logs")]
 
     async def oldest(self) -> datetime | None:
         with suppress(RedisError, OSError):
-            for name in [self.shared] if self.shared else list(self.locks.owned):
+            for name in self._readable():
                 for _, fields in await self._redis.xrange(self._key(name), count=1):
                     return unpack(fields[FIELD]).at
         return None
@@ -241,11 +229,15 @@ class StreamEngine:
             for name in list(self.locks.owned):
                 if redis_trouble.rests(self._use):  # Redis would not answer a release either: the locks expire
                     break
-                if not self.shared and not await self._redis.xlen(self._key(name)):
-                    await self._delete(name)
-                else:
-                    await self.locks.release(name)
+                await self._release(name)
         await self._redis.aclose()
+
+    async def _release(self, name: str) -> None:
+        """Release a stream; an empty one is deleted."""
+        if await self._redis.xlen(self._key(name)):
+            await self.locks.release(name)
+        else:
+            await self._delete(name)
 
     async def quarantined(self) -> list[QuarantinedRecord]:
         with _unavailable():
@@ -264,9 +256,8 @@ class StreamEngine:
     async def holds(self, tenant_id: int) -> bool:
         """Streams first: a record that leaves a stream meanwhile is stored or already quarantined."""
         with _unavailable():
-            names = [self.shared.encode()] if self.shared else await self._redis.smembers(f"{self.prefix}logs")
-            for name in names:
-                async for entry in self._entries(name.decode()):
+            for name in await self._all_streams():
+                async for entry in self._entries(name):
                     if entry.record and entry.record.tenant_id == tenant_id:
                         return True
         return any(one.record and one.record.tenant_id == tenant_id for one in await self.quarantined())

@@ -17,7 +17,6 @@ from queueing.broker.errors import BadRequest
 from queueing.broker.ids import new_id
 from queueing.broker.models import QUEUE_MODE, Group
 from queueing.broker.push_rows import NewMessage
-from queueing.broker.sources import Target
 from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
 from registry.edge.handler import until_disconnect
 from registry.edge.unique import check_unique
@@ -199,7 +198,7 @@ async def pop(request: HttpRequest, principal: Principal, queue: str = "", parti
     )
 
 
-def _target(request: HttpRequest, queue: str, partition: str) -> Target:
+def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
     namespace = task = ""
     if queue:
         check_name("Queue", queue)
@@ -210,7 +209,7 @@ def _target(request: HttpRequest, queue: str, partition: str) -> Target:
     for what, name in (("Partition", partition), ("namespace", namespace), ("task", task)):
         if name:
             check_name(what, name)
-    return Target(
+    return pops.Target(
         queue=queue,
         partition=partition,
         namespace=namespace,

@@ -83,7 +83,7 @@ async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_
 
     monkeypatch.setattr(database, "RETRY_FIRST", 0.001)
     monkeypatch.setattr(database, "rows", nameless)
-    catalog._places._items.clear()
+    catalog._names._items.clear()
     verdict = await mq.ack(alone, status)
     answer = await mq.transact({"type": "ack", **ack_of(among, status)})
 

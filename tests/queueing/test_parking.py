@@ -138,7 +138,7 @@ async def test_whoever_frees_a_partition_with_more_in_it_wakes_even_where_its_na
     [one] = (await mq.pop(queue))["messages"]
     async with parked(mq, queue) as [poll]:
         if not known:
-            catalog._places._items.clear()
+            catalog._names._items.clear()
         if way == "ack":
             await mq.ack(one)
         else:

@@ -189,13 +189,13 @@ def in_another_loop(tenant_id: int, items: list[NewMessage]) -> "asyncio.Future[
 async def test_partitions_that_many_pushes_want_at_once_are_made_together(mq, queue, monkeypatch):
     """One by one each would wait until those before it had held the queue's row and committed."""
     await mq.push(queue, "made")
-    made, real = [], catalog._make_partitions
+    made, real = [], catalog._create_partitions
 
     async def counted(tenant_id, wanted, names):
         made.append(len(names))
         await real(tenant_id, wanted, names)
 
-    monkeypatch.setattr(catalog, "_make_partitions", counted)
+    monkeypatch.setattr(catalog, "_create_partitions", counted)
     async with holding("SELECT FROM queueing_queue WHERE tenant_id = %s FOR UPDATE", mq.tenant_id):
         first = asyncio.create_task(mq.push(queue, 0, partition="p0"))
         await eventually(blocked)

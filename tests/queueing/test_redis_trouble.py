@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from payments.models import Processor
 from queueing.spill.record import STORED, Full, Record
+from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
 from queueing.work import entry, rq_queues, without_redis
 from registry.data import chores, faults, identity, redis_trouble
@@ -214,9 +215,9 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
     valkey: embedded.Valkey, trouble: Troubled
 ):
     """Its lock could not be taken, because a lock is a write: what had been accepted waited until somebody made room."""
-    first = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake", drains=False)
+    first = SharedStreamEngine(valkey.url, "filling", limit=10**6)
     await first.append([Record("filling", 1, datetime.now(UTC), b"%d" % n) for n in range(20)])
-    later = StreamEngine(valkey.url, "filling", limit=10**6, shared="intake")
+    later = SharedStreamEngine(valkey.url, "filling", limit=10**6)
     try:
         with trouble.of("full"):
             async for _ in later.take_over():
@@ -225,7 +226,7 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
             await later.settle(found, [STORED] * len(found))
 
             assert [item.record.data for item in found if item.record] == [b"%d" % n for n in range(20)]
-            assert await later.waits() == 0
+            assert await later.shared_length() == 0
     finally:
         await first.close()
         await later.close()
@@ -234,7 +235,7 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
 async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
     valkey: embedded.Valkey, trouble: Troubled
 ):
-    engine = StreamEngine(valkey.url, "relayed", limit=10**6, shared="intake", drains=False)
+    engine = SharedStreamEngine(valkey.url, "relayed", limit=10**6)
     record = Record("relayed", 1, datetime.now(UTC), b"x")
     redis_trouble.forget()
     try:

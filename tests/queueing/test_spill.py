@@ -22,6 +22,7 @@ from queueing.spill import queue as spill_queue
 from queueing.spill.file import FileEngine
 from queueing.spill.queue import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, SpillQueue
 from queueing.spill.record import Engine, Full, Record
+from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.stream import StreamEngine
 from registry.data import identity
 from registry.data.database import fetch
@@ -530,11 +531,11 @@ def _takes_all(database: Database) -> Any:
 async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_and_by_another_when_that_dies():
     kind, database = "k" + "".join(chr(97 + int(d, 16)) for d in uuid4().hex[:12]), Database()
 
-    def engine(drains: bool) -> StreamEngine:
-        return StreamEngine(settings.REDIS_URL, kind, limit=10**7, shared="intake", drains=drains, lock_ttl=HOLD)
+    def engine() -> SharedStreamEngine:
+        return SharedStreamEngine(settings.REDIS_URL, kind, limit=10**7, lock_ttl=HOLD)
 
-    webs = [SpillQueue(kind, engine(False), database.store, drains=False) for _ in range(2)]
-    workers = [SpillQueue(kind, engine(True), database.store) for _ in range(2)]
+    webs = [SpillQueue(kind, engine(), database.store, drains=False) for _ in range(2)]
+    workers = [SpillQueue(kind, engine(), database.store) for _ in range(2)]
     for worker in workers:
         worker.start()
     await append(webs[0], *numbers(30))

@@ -68,7 +68,7 @@ NOW = datetime.now(UTC)
 
 ASKED: dict[str, tuple] = {
     "broker/find_queue": (ONE, 5),
-    "broker/hold_queue": (ONE, 5),
+    "broker/lock_queue": (ONE, 5),
     "broker/find_partitions": ({**ONE, "names": ["p5", "p6", "p20000"]}, 10),
     "broker/add_partitions": ({**ONE, "names": ["p5", "new"]}, 20),
     "broker/name_partitions": (THREE, 20),
@@ -137,7 +137,7 @@ NOT_HOT: dict[str, str] = {
     **{f"{file}/{name}": CHORE for file in ("rotation",) for name in SQL[file]},
     **dict.fromkeys((f"retention/{name}" for name in ("aged", "completed", "waited", "dropped", "remove_dead_letters", "remove_partition",
         "empty_partitions", "traffic_queues", "remove_traffic", "remove_traces", "tenants", "forget_ended")), CHORE),
-    **dict.fromkeys(("broker/hold_partitions", "broker/seat_group", "dead_letters/purge", *(f"manage/{name}" for name in ("configure",
+    **dict.fromkeys(("broker/lock_partitions", "broker/set_cursors", "dead_letters/purge", *(f"manage/{name}" for name in ("configure",
         "waiting_consumers", "partitions_of", "drop_partitions", "drop_consumers", "drop_groups", "drop_queue")),
         *(f"groups/{name}" for name in SQL["groups"])), OPERATOR),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from limits import parse
 from redis import Redis
 
 from queueing.spill.record import Record
-from queueing.spill.stream import StreamEngine
+from queueing.spill.shared import SharedStreamEngine
 from queueing.work import rq_queues
 from registry import migrations
 from registry.data import channels, identity, rates
@@ -145,8 +145,8 @@ async def test_live_messages_of_another_service_are_not_heard(as_service, monkey
 
 
 async def test_a_stream_of_another_service_is_not_drained(as_service):
-    def engine() -> StreamEngine:
-        return StreamEngine(settings.SPILL_REDIS_URL, "payment", limit=10**6, shared="intake", lock_ttl=0.2)
+    def engine() -> SharedStreamEngine:
+        return SharedStreamEngine(settings.SPILL_REDIS_URL, "payment", limit=10**6, lock_ttl=0.2)
 
     as_service("one")
     ours = engine()
@@ -159,7 +159,7 @@ async def test_a_stream_of_another_service_is_not_drained(as_service):
             pass
         found = await theirs.batch(10)
         assert [item.record.data for item in found if item.record] == [b"theirs"]
-        assert await theirs.waits() == await ours.waits() == 1
+        assert await theirs.shared_length() == await ours.shared_length() == 1
     finally:
         await ours.close()
         await theirs.close()

@@ -12,7 +12,7 @@ INSERT INTO queueing_queue (tenant_id, name, namespace, task)
 VALUES (%(tenant)s, %(name)s::text, split_part(%(name)s::text, '.', 1), split_part(%(name)s::text, '.', 2))
 ON CONFLICT (tenant_id, name) DO NOTHING
 
--- name: hold_queue
+-- name: lock_queue
 SELECT id, max_size FROM queueing_queue WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
 
 -- name: find_partitions
@@ -43,15 +43,15 @@ VALUES (%(tenant)s, %(queue)s, %(name)s, %(mode)s, %(from)s)
 ON CONFLICT (tenant_id, queue_id, name) DO NOTHING
 RETURNING id
 
--- name: hold_partitions
+-- name: lock_partitions
 SELECT id FROM queueing_partition
 WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text IS NULL OR name = %(partition)s)
 ORDER BY id FOR UPDATE
 
--- name: seat_group
+-- name: set_cursors
 -- Set a group's cursor in these partitions by its subscription: before the first message that exists and is wanted. The
 -- caller has locked the partitions, so that nobody pushes meanwhile.
-WITH seat AS MATERIALIZED (
+WITH start AS MATERIALIZED (
     SELECT p.id, p.last_seq, coalesce((
         SELECT m.seq - 1 FROM queueing_message m
         WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id AND %(mode)s::text <> 'new'
@@ -61,7 +61,7 @@ WITH seat AS MATERIALIZED (
     FROM queueing_partition p
     WHERE p.tenant_id = %(tenant)s AND p.id = ANY(%(partitions)s::bigint[])
 ), waiting AS (
-    UPDATE queueing_partition p SET idle = true FROM seat s
+    UPDATE queueing_partition p SET idle = true FROM start s
     WHERE p.tenant_id = %(tenant)s AND p.id = s.id AND s.cursor >= s.last_seq AND NOT p.idle
 )
 INSERT INTO queueing_consumer (tenant_id, partition_id, group_id, cursor, delivered, due_at)
@@ -72,7 +72,7 @@ SELECT %(tenant)s, s.id, %(group)s, s.cursor, s.cursor, CASE WHEN s.cursor < s.l
         AND q.tenant_id = %(tenant)s AND q.id = %(queue)s
     ORDER BY m.seq LIMIT 1
 ) END
-FROM seat s
+FROM start s
 ORDER BY s.id
 ON CONFLICT (tenant_id, partition_id, group_id) DO UPDATE SET
     cursor = excluded.cursor, delivered = excluded.cursor, buried = 0, due_at = excluded.due_at, lease_id = NULL,
