@@ -17,9 +17,8 @@ class NewDeadLetter(msgspec.Struct, frozen=True):
     seq: int
     error: str
     attempts: int
-    dropped: bool = (
-        False  # nobody can list it: its row is ended at once, and only keeps the message from being delivered
-    )
+    # Dropped: nobody can list the dead letter. Its row is ended at once, and only keeps the message from being delivered.
+    dropped: bool = False
 
 
 class CursorUpdate(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 KILLED = "its readers never came back: the lease lapsed on every try"
 
 
-async def bury_poison(rows: Sequence[ClaimedRow], lease: UUID | None) -> None:
+async def dead_letter_poison(rows: Sequence[ClaimedRow], lease: UUID | None) -> None:
     """Make dead letters of messages that were delivered alone on every try, and whose readers all let the lease expire."""
     for row in rows:
 

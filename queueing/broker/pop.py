@@ -78,7 +78,7 @@ async def _claim_messages(claim: Claim, group: str) -> Popped | None:
 
 async def _deliver(claim: Claim, group: str, rows: Sequence[ClaimedRow]) -> Popped | None:
     if dead := [row for row in rows if row.poison and row.seq is not None]:
-        await poison.bury_poison(dead, claim.lease)
+        await poison.dead_letter_poison(dead, claim.lease)
     unleased = [row for row in rows if row.seq is None or row.poison or claim.lease is None]
     await consumers.reschedule([(row.tenant_id, row.partition_id, row.group_id) for row in unleased])
     messages = await decrypted(claim, [row for row in rows if row.seq is not None and not row.poison])
