@@ -1,4 +1,4 @@
-"""Writes to consumers (a group's cursor and lease in a partition) that several operations share, and their dead letters."""
+"""Locks and writes that several operations share: partitions, consumers (a group's cursor and lease), new dead letters."""
 
 from collections.abc import Collection, Sequence
 
@@ -31,6 +31,12 @@ class CursorUpdate(msgspec.Struct, frozen=True):
     attempt: int
     release: bool  # whether its lease ends
     wait: float = 0.0  # seconds before the partition is delivered again
+
+
+async def lock_partition(conn: AsyncConnection, tenant_id: int, partition: int | None) -> int | None:
+    """Lock a partition's row, as pushes do, before any consumer's. Returns its latest message's number, None without a partition."""
+    rows = await database.rows(conn, SQL["lock_partition"], {"tenant": tenant_id, "partition": partition})
+    return rows[0][0] if rows else None
 
 
 async def add_dead_letters(conn: AsyncConnection, tenant_id: int, dead: Sequence[NewDeadLetter]) -> None:

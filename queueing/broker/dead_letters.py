@@ -210,8 +210,7 @@ async def make(tenant_id: int, partition_id: str, transaction_id: str, *, group:
 
     async def once() -> int:
         async with database.transaction() as conn:
-            # The partition's row is locked first and its consumers' rows then, in the order of pushes.
-            await database.rows(conn, catalog.SQL["lock_partition"], where)
+            await consumers.lock_partition(conn, tenant_id, number)
             message = {**where, "partitions": [number], "transactions": [transaction_id]}
             found = await database.rows(conn, catalog.SQL["message_numbers"], message)
             if not found:

@@ -145,10 +145,10 @@ async def _clear(tenant_id: int, partition: int) -> int:
     async def begin() -> int:
         # All cursors move to the end first, then messages are deleted in slices: what is pushed meanwhile stays.
         async with database.transaction() as conn:
-            rows = await database.rows(conn, catalog.SQL["lock_partition"], where)
+            last = await consumers.lock_partition(conn, tenant_id, partition)
             await database.rows(conn, SQL["clear_consumers"], where)
             await database.rows(conn, SQL["mark_idle"], where)
-            return rows[0][0] if rows else 0
+            return last or 0
 
     through = await database.retrying(begin)
     deleted = 0
@@ -162,7 +162,7 @@ async def _delete(statement: str, params: dict[str, Any]) -> int:
 
     async def once() -> int:
         async with database.transaction() as conn:
-            await database.rows(conn, catalog.SQL["lock_partition"], params)
+            await consumers.lock_partition(conn, params["tenant"], params["partition"])
             count = len(await database.rows(conn, statement, params))
             if count:
                 await database.rows(conn, SQL["add_removed"], {**params, "count": count})

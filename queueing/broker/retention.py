@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from queueing.broker import catalog, consumers
+from queueing.broker import consumers
 from registry.data import database
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ async def _slice(
     """Delete the next slice; returns the number of messages, 0 where none may be deleted now."""
     where: dict[str, Any] = {"tenant": tenant_id, "partition": partition, "age": age, "limit": SLICE, "after": 0}
     async with database.transaction() as conn:
-        if not await database.rows(conn, catalog.SQL["lock_partition"], where):
+        if await consumers.lock_partition(conn, tenant_id, partition) is None:
             return 0
         slowest = (await database.rows(conn, SQL["slowest_cursor"], where))[0][0]
         if only_done and slowest is None:

@@ -17,8 +17,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from queueing.spill import quarantine
 from queueing.spill.folder import Folder
+from queueing.spill.quarantine import Quarantine
 from queueing.spill.record import Entry, Full, QuarantinedRecord, Record, StoreResult
 from queueing.spill.segment import Segment
 from queueing.spill.writer import SegmentWriter
@@ -43,6 +43,7 @@ class FileEngine:
         self._segments: deque[Segment] = deque()  # closed, to drain, oldest first
         self._writer = SegmentWriter(root, kind, segment_bytes=segment_bytes, closed=self._segments)
         self._taken_over: list[Folder] = []
+        self._quarantine = Quarantine(root, kind)
         self._reading: Segment | None = None
         self._unread: deque[Entry] = deque()  # of the segment that is being read
         self._lock = threading.Lock()  # protects what both appending and draining change
@@ -98,7 +99,7 @@ class FileEngine:
         assert self._reading
         for entry, result in zip(entries, results, strict=True):
             if result.reason:
-                quarantine.add(self.root, self.kind, entry, result.reason)
+                self._quarantine.add(entry, result.reason)
         if not self._unread:
             self._finish_segment()
             return
@@ -181,13 +182,13 @@ class FileEngine:
             self._writer.folder, self._taken_over = None, []
 
     async def quarantined(self) -> list[QuarantinedRecord]:
-        return await asyncio.to_thread(quarantine.listed, self.root, self.kind)
+        return await asyncio.to_thread(self._quarantine.listed)
 
     async def count_quarantined(self) -> int:
-        return await asyncio.to_thread(quarantine.count, self.root, self.kind)
+        return await asyncio.to_thread(self._quarantine.count)
 
     async def drop_quarantined(self, id: str) -> bool:
-        return await asyncio.to_thread(quarantine.drop, self.root, self.kind, id)
+        return await asyncio.to_thread(self._quarantine.drop, id)
 
     async def holds(self, tenant_id: int) -> bool:
         return await asyncio.to_thread(self._holds, tenant_id)
@@ -198,7 +199,7 @@ class FileEngine:
             with suppress(FileNotFoundError):  # settled at this moment
                 if path.suffix != ".done" and any(_is_of(tenant_id, one.record) for one in Segment(path).unsettled()):
                     return True
-        return any(_is_of(tenant_id, one.record) for one in quarantine.listed(self.root, self.kind))
+        return any(_is_of(tenant_id, one.record) for one in self._quarantine.listed())
 
 
 def _is_of(tenant_id: int, record: Record | None) -> bool:
