@@ -1,6 +1,29 @@
 """The app of payments."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
+
+# Modules that register something by name: drains, chores, handlers of events, gates, gauges, what is exported and erased.
+CAPABILITIES = (
+    "billing.advance",
+    "billing.readiness",
+    "books.export",
+    "books.ledger",
+    "inbound.operate",
+    "inbound.payments",
+    "inbound.poll",
+    "inbound.refunds",
+    "inbound.work",
+    "intake.intake",
+    "reconciliation.comparison",
+    "reconciliation.janitor",
+    "refunds.work",
+    "settle.health",
+    "settle.work",
+    "webhooks.delivery",
+    "webhooks.outbound",
+)
 
 
 class PaymentsConfig(AppConfig):
@@ -8,9 +31,5 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments.billing import chores as billing_chores  # noqa: F401
-        from payments.billing import readiness  # noqa: F401 - the gate
-        from payments.books import export  # noqa: F401 - what is exported and erased
-        from payments.intake import intake  # noqa: F401 - the spill's kind
-        from payments.reconciliation import chores  # noqa: F401
-        from payments.settle import health, tasks  # noqa: F401 - gauges, drains, chores
+        for name in CAPABILITIES:
+            import_module(f"payments.{name}")

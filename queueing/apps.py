@@ -8,6 +8,6 @@ class QueueingConfig(AppConfig):
     verbose_name = "Workers and queues"
 
     def ready(self) -> None:
-        from queueing.broker import buffer, chores, export  # noqa: F401 - the spill's kind, the chores, what is exported
+        from queueing.broker import buffer, export, retention  # noqa: F401 - the spill's kind, what is exported, chores
         from queueing.spill import health as _spill  # noqa: F401 - checks and gauges
         from queueing.work import health  # noqa: F401 - the same of the workers

@@ -76,13 +76,12 @@ def by_drain(work: Work, patch: pytest.MonkeyPatch) -> None:
 
 
 def by_chore(work: Work, patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(entry.CHORES, "work", work)
+    patch.setitem(chores.CHORES, "work", chores.Chore(3600, work))
     entry.chore("work")
 
 
 def by_housekeeping(work: Work, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(entry, "CHORES", {"work": work})
-    patch.setattr(chores, "CHORES", {"work": 3600})
+    patch.setattr(chores, "CHORES", {"work": chores.Chore(3600, work)})
     patch.setattr(entry, "DRAIN_SECONDS", 0.1)
     entry.housekeep()
 

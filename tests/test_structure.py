@@ -3,6 +3,8 @@
 import ast
 import importlib
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +26,8 @@ from django_migration_linter import MigrationLinter
 
 from payments.refunds.states import CLOSED, REFUND_ARROWS, REFUND_LOOKS, RefundStatus
 from payments.states import ARROWS, LOOKS, OPEN, TERMINAL, Status, sources_of
+from queueing.work.entry import DRAINS
+from queueing.work.table import TABLES
 from registry.data import database
 from registry.edge.api import api
 
@@ -380,6 +384,33 @@ def test_the_docs_defaults_are_the_codes():
 
     for name, default in re.findall(r'whole\("(\w+)", ([\d_]+)[,)]', code):
         assert f"| `{name}` | `{int(default)}` |" in rows
+
+
+# -- What registers itself ---------------------------------------------------------------------------------------------
+
+
+def test_every_work_table_has_a_drain():
+    assert set(DRAINS) == set(TABLES)
+
+
+def test_every_chore_is_registered_when_the_apps_are_loaded():
+    """The decorator takes effect only where somebody imports the module: no module with a chore may be left out."""
+    decorated = {
+        path[:-3].replace("/", ".")
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "chore"
+        and any(k.arg == "every" for k in node.keywords)
+    }
+    code = "import django; django.setup(); import sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert len(decorated) > 5
+    assert decorated - set(loaded.split()) == set()
 
 
 # -- SQL and migrations ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ the rest is owed to the tenant (credit). A refund or dispute is two lines, taken
 is owed to the tenant; a failed refund or a won dispute is booked by their reverse.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -15,12 +16,17 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from payments.models import LedgerProof
+from registry import telemetry
 from registry.data import database
+from registry.data.chores import chore
 from registry.data.loop import sync_twin
+
+log = logging.getLogger(__name__)
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
 PROOFS = {name: SQL[name].format(verdict=SQL["verdict"]) for name in ("prove", "prove_since")}
 
+PROVE_EVERY = 1800  # seconds between proofs of what is new; the whole ledger is proven once a day
 WHOLE_EVERY = timedelta(days=1)
 OVERLAP = timedelta(hours=2)  # longer than payments stay uncertain: late settlements were requested within it
 
@@ -70,6 +76,17 @@ async def prove_next() -> Proof:
         at=at, whole=whole, last_line=last_line, sound=proof.sound, found=asdict(proof)
     )
     return proof
+
+
+@chore("prove-ledger", every=PROVE_EVERY)
+async def prove_ledger() -> None:
+    """The scheduled proof, counted and logged."""
+    proof = await prove_next()
+    telemetry.LEDGER_PROOFS.labels("sound" if proof.sound else "unsound").inc()
+    if proof.sound:
+        log.info("ledger proven", extra={"payments": proof.payments, "lines": proof.lines})
+    else:
+        log.error("ledger does not add up", extra={"proof": str(proof)})
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Questions about payments: one, a page, everything, the dashboard. Answers are the objects of contract section 2."""
+"""Reads payments: one, a page, all of them, the dashboard. Results are the objects of contract section 2."""
 
 import base64
 import binascii

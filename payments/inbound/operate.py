@@ -1,15 +1,21 @@
 """Replay and close events of processors that no worker handles any more, and remove old ones."""
 
+import logging
+
 from psycopg import AsyncConnection
 
 from payments.inbound.receive import QUEUE, SQL
 from payments.models import InboundEvent
 from queueing.work import waking
 from registry.data import database
+from registry.data.chores import chore
 from registry.operators.confirm import Confirmed
 from registry.operators.decide import Done, Move, Moved, decide, each
 from registry.operators.rows import guarded
 
+log = logging.getLogger(__name__)
+
+RETIRE_EVERY = 3600  # seconds between removals of old events
 KEPT_DAYS = 90  # Stripe shows events for 30; disputes are argued about for longer
 SLICE = 1000  # events removed per commit
 
@@ -82,6 +88,7 @@ CLOSE = guarded(
 # -- Retention ---------------------------------------------------------------------------------------------------
 
 
+@chore("retire-inbound", every=RETIRE_EVERY)
 async def retire() -> int:
     """Remove what was done more than KEPT_DAYS ago, a slice per commit; how many. Dead events stay."""
     removed = 0
@@ -89,4 +96,6 @@ async def retire() -> int:
         slice_ = {"tenant": tenant_id, "days": KEPT_DAYS, "slice": SLICE}
         while gone := await database.fetch(SQL["retire"], slice_):
             removed += len(gone)
+    if removed:
+        log.info("old events of processors removed", extra={"events": removed})
     return removed

@@ -20,6 +20,7 @@ from payments.processors.stripe.answers import TROUBLE, failure
 from payments.processors.stripe.client import Clients
 from payments.routing.routing import Atlas
 from registry.data import database
+from registry.data.chores import chore
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Position(msgspec.Struct, frozen=True):
     cursor: str = ""  # and the last event that it has read
 
 
+@chore("poll-inbound", every=EVERY)
 async def poll() -> int:
     """A pass over the events of every account, switched off or not; how many were new. One's trouble is no other's."""
     atlas, gate = Atlas(), asyncio.Semaphore(ACCOUNTS_AT_ONCE)
@@ -58,7 +60,10 @@ async def poll() -> int:
 
     async with Clients() as clients:
         mine = [account for account in accounts if account.kind == "stripe"]
-        return sum(await asyncio.gather(*map(one, mine)))
+        new = sum(await asyncio.gather(*map(one, mine)))
+    if new:
+        log.info("events of processors fetched that were not delivered", extra={"events": new})
+    return new
 
 
 async def _poll(account: Account, clients: Clients) -> int:

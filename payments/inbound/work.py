@@ -21,6 +21,7 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Processor
 from payments.routing.routing import Atlas
 from payments.settle.decisions import GIVE_UP_AFTER, backoff
+from queueing.work import entry
 from queueing.work.drain import TENANT_ROOM
 from queueing.work.table import WorkTable, register
 from registry import telemetry
@@ -98,6 +99,7 @@ class Work(NamedTuple):
     effect: Effect
 
 
+@entry.register("inbound")
 class Inbound:
     """The drain's job for events of processors: one per worker process and event loop."""
 

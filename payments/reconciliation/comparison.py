@@ -1,9 +1,9 @@
-"""A processor's books against ours, for a window of requestedAt that has ended. What an operator does then: differences.py.
+"""Reconciliation: compares a processor's books with ours, for a window of requestedAt that has ended.
 
-Where a kind shows its books both sides are compared: its records come in whatever order it keeps them, and ours of the same
-slice stand beside them, so that memory holds one slice. What only one side has is asked about once more before it is a
-difference: clocks differ, and a booking at a slice's edge may stand in the next one. A kind without books (http) is asked
-about a sample of our payments, one by one: it can show what is missing there, and nothing else.
+Kinds that show their books (ShowsBooks) are compared both ways, a slice of time after the other, so that memory holds one
+slice. What only one side has is looked up once more before it becomes a difference: clocks differ, and a booking at a
+slice's edge may be in the next slice. A kind without books (http) is asked about a sample of our payments, one by one: this
+finds payments that are missing there, and nothing else. Operators resolve differences in operate.py.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -23,7 +24,9 @@ from payments.reconciliation.verdicts import Finding, Ours, judge, missing_there
 from payments.routing.routing import Atlas
 from registry import telemetry
 from registry.data import database
+from registry.data.chores import chore
 from registry.errors import Unavailable
+from registry.tenants import access
 
 log = logging.getLogger(__name__)
 
@@ -260,6 +263,18 @@ async def reconcile_latest(tenant_ids: Iterable[int], span: timedelta) -> list[O
             if outcome := await reconcile(account, piece):
                 outcomes.append(outcome)
     return outcomes
+
+
+async def _compare_books(span: timedelta) -> None:
+    outcomes = await reconcile_latest(await access.tenant_ids(), span)
+    found = sum(outcome.differences for outcome in outcomes)
+    compared = sum(outcome.payments for outcome in outcomes)
+    say = log.warning if found else log.info
+    say("books compared", extra={"windows": len(outcomes), "payments": compared, "differences": found})
+
+
+chore("reconcile-hourly", every=3600)(partial(_compare_books, timedelta(hours=2)))
+chore("reconcile-daily", every=86400)(partial(_compare_books, timedelta(days=2)))
 
 
 def shuffled[T](things: Iterable[T]) -> list[T]:

@@ -1,7 +1,7 @@
-"""What no worker looks at by itself: payments that wait for an action, and what workers gave up while it was in doubt.
+"""The janitor: asks processors about payments that wait for an action, and about what workers gave up in doubt.
 
-The processor is asked first, always, and nothing is sent from here: what has an answer now is made due, and a worker
-settles it by asking for itself (the two dispatch.py). The older it is, the less often it is asked about.
+It sends nothing. Where the processor has an answer, the row becomes due again, and a worker asks for itself and settles it.
+Older rows are asked about less often.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -22,6 +23,7 @@ from payments.settle import lifecycle
 from payments.states import REQUIRES_ACTION
 from registry import telemetry
 from registry.data import database
+from registry.data.chores import chore
 from registry.tenants import access
 
 log = logging.getLogger(__name__)
@@ -122,6 +124,10 @@ async def clean(band: Band, tenant_ids: Sequence[int] | None = None) -> Counter[
     if told:
         log.info("janitor asked processors", extra={"band": band.name, **told})
     return told
+
+
+for band in BANDS:
+    chore(band.name, every=band.every)(partial(clean, band))
 
 
 async def _pages(statement: str, tenant_id: int, band: Band) -> AsyncIterator[list[database.Row]]:

@@ -33,6 +33,7 @@ from payments.refunds.decisions import (
 from payments.refunds.states import CLOSED, OWED, PROCESSING, UNCERTAIN
 from payments.routing import routing
 from payments.routing.routing import Atlas
+from queueing.work import entry
 from queueing.work.drain import TENANT_ROOM
 from queueing.work.table import WorkTable, register
 from registry import telemetry
@@ -87,6 +88,7 @@ class Found(NamedTuple):
     payment_reference: str
 
 
+@entry.register("refunds")
 class RefundDispatch:
     """The drain's job for refunds: one per worker process and event loop."""
 

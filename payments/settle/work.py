@@ -37,6 +37,7 @@ from payments.settle.decisions import (
     unknown,
 )
 from payments.states import OPEN, SUCCEEDED, UNCERTAIN, Status
+from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database, live
@@ -73,6 +74,7 @@ class _Doubt(NamedTuple):
     silences: int  # sends of this worker without an answer
 
 
+@entry.register("payments")
 class Dispatch:
     """The drain's job for payments: one per worker process and event loop."""
 

@@ -17,6 +17,7 @@ from payments.webhooks import fanout, outbound, signing
 from payments.webhooks.lanes import FIRST, MOST, Lanes
 from payments.webhooks.retries import GONE, REST_AT_MOST, retry_after, wait_before
 from payments.webhooks.signing import Secrets
+from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from registry import telemetry
 from registry.data import database
@@ -100,6 +101,7 @@ class _Peer:
         return (self.url, self.mode, self.sealed) == (due.url, due.mode, bytes(due.secrets))
 
 
+@entry.register("webhooks")
 class Deliveries:
     """The drain's job for webhooks: one per worker process and event loop."""
 

@@ -19,6 +19,7 @@ from payments.webhooks import fanout
 from payments.webhooks.event_types import DISABLED, TEST, read_filters
 from payments.webhooks.signing import Secrets
 from registry.data import database
+from registry.data.chores import chore
 from registry.data.loop import sync_twin
 from registry.edge.cards import CARD, holds_card
 from registry.errors import Invalid
@@ -33,6 +34,7 @@ ENDPOINTS_AT_MOST = 100  # of a tenant: each event is written once for each that
 LONGEST_DESCRIPTION = 200  # characters
 REPLAYED_AT_MOST = 10_000  # deliveries by one call; whoever wants more asks again
 KEPT_DAYS = 30  # days that deliveries and their log are kept after they were closed
+TRIM_EVERY = 600  # seconds between removals of deliveries that are over
 TRIMMED = 5_000  # deliveries removed by one statement
 TRIMMED_OF_EACH = 500  # of one endpoint
 WORKER = "webhooks"  # the actor in the audit trail where no person acts
@@ -312,12 +314,15 @@ async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reaso
     return total
 
 
+@chore("trim-deliveries", every=TRIM_EVERY)
 async def trim() -> int:
     """Remove what was closed a month ago, and what is left of deleted endpoints; how many deliveries."""
     gone, limits = 0, {"limit": TRIMMED, "each": TRIMMED_OF_EACH, "days": KEPT_DAYS}
     while removed := len(await database.fetch(SQL["trim_deliveries"], limits, prepare=False)):
         gone += removed
     await database.fetch(SQL["trim_endpoints"])
+    if gone:
+        log.info("old webhook deliveries removed", extra={"deliveries": gone})
     return gone
 
 

@@ -1,10 +1,11 @@
-"""What goes when its time is over: messages by age, by completion, by waiting; what dropped queues left; old figures.
+"""Retention in the message queue: deletes messages by age, by completion and by waiting, dropped queues, old figures.
 
-In slices of one partition each, under that partition's lock, which pushes wait for a few milliseconds. Messages in
-somebody's hands stay until the lease ends. Open dead letters are never touched: they are rows of their own.
+Each transaction deletes a slice of one partition under that partition's lock, for which pushes wait a few milliseconds.
+Leased messages stay until the lease ends. Open dead letters are rows of their own and are never touched.
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from uuid import UUID
 
 from queueing.broker import consumers
 from registry.data import database
+from registry.data.chores import chore
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "retention.sql")
 
+RETAIN_EVERY = 60  # seconds between evictions and removals by retention
+TIDY_EVERY = 3600  # seconds between searches for partitions and figures that are old
 SLICE = 1000  # rows per transaction
 PAGE = 500  # partitions looked up at once
 SLICES = 200  # per partition and run: a huge partition does not delay the others; the next run continues
@@ -24,6 +28,27 @@ PARTITION_DAYS = 30  # for which an empty partition is kept after its last messa
 TRAFFIC_DAYS = 90
 TRACE_DAYS = 30
 ENDED_DAYS = 7  # for which a second replay of a dead letter is answered with "duplicate"
+
+
+@chore("retain-messages", every=RETAIN_EVERY)
+async def retain() -> None:
+    """Delete messages by age, by completion and by waiting, and those of dropped queues."""
+    await _logged("by age", by_age)
+    await _logged("completed", completed)
+    await _logged("evicted", evict)
+    await _logged("of dropped queues", dropped)
+
+
+@chore("tidy-queues", every=TIDY_EVERY)
+async def tidy() -> None:
+    """Delete empty partitions, and figures and traces that are old."""
+    await _logged("empty partitions", empty_partitions)
+    await _logged("old figures", old_figures)
+
+
+async def _logged(what: str, work: Callable[[], Awaitable[int]]) -> None:
+    if removed := await work():
+        log.info("removed from the queues", extra={"what": what, "rows": removed})
 
 
 async def by_age() -> int:

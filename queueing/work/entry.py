@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import uvloop
 from asgiref.sync import async_to_sync
@@ -24,7 +24,16 @@ CHORE_TIMEOUT = 600  # seconds for one housekeeping task
 PARENT_CHECK = 0.5  # seconds between looks whether the RQ worker above us still lives
 
 DRAINS: dict[str, Callable[[], Job]] = {}
-CHORES: dict[str, Callable[[], Awaitable[object]]] = {}  # name → a housekeeping coroutine
+
+
+def register[Kind: Callable[[], Job]](queue: str) -> Callable[[Kind], Kind]:
+    """Class decorator: workers drain `queue` by this job."""
+
+    def add(kind: Kind) -> Kind:
+        DRAINS[queue] = kind
+        return kind
+
+    return add
 
 
 def drain(*queues: str) -> None:
@@ -90,7 +99,7 @@ async def _on_their_timetable() -> None:
     end = time.monotonic() + DRAIN_SECONDS
     while os.getppid() == parent and time.monotonic() < end:
         for name in [name for name, at in due.items() if at <= time.monotonic()]:
-            due[name] = time.monotonic() + chores.CHORES[name]
+            due[name] = time.monotonic() + chores.CHORES[name].every
             try:
                 async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
                     await _unless_away(name)
@@ -113,7 +122,7 @@ async def _chore(name: str) -> None:
 
 async def _unless_away(name: str) -> None:
     try:
-        await CHORES[name]()
+        await chores.CHORES[name].run()
     except Exception as error:
         if not faults.waits(error):
             raise

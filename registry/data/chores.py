@@ -1,7 +1,24 @@
-"""What RQ's cron runs, and how often. Names only: the chores themselves are registered by the apps that own them."""
+"""Periodic tasks ("chores"), registered by name where the work lives. Queueing runs them, with Redis or without it."""
 
-CHORES: dict[str, int] = {}  # name → seconds
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 
-def every(name: str, seconds: int) -> None:
-    CHORES[name] = seconds
+class Chore(NamedTuple):
+    """A coroutine function, and the seconds between its runs."""
+
+    every: int
+    run: Callable[[], Awaitable[object]]
+
+
+CHORES: dict[str, Chore] = {}
+
+
+def chore[Run: Callable[[], Awaitable[object]]](name: str, *, every: int) -> Callable[[Run], Run]:
+    """Run the decorated coroutine function every `every` seconds."""
+
+    def register(run: Run) -> Run:
+        CHORES[name] = Chore(every, run)
+        return run
+
+    return register

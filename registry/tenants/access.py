@@ -1,4 +1,4 @@
-"""Keys and links to tenants: who a request acts for, with which scopes, how often. What they may then see is the apps' matter."""
+"""Authentication and authorization: API keys, their scopes and rate limits, and the signed links of payments."""
 
 import base64
 import hashlib

@@ -1,7 +1,7 @@
-"""The one way into the audit trail: who did what, to how many rows, and why. Reading it is the admin's matter.
+"""Writes the audit trail: who did what, to how many rows, and why.
 
-Both twins join the transaction that their caller has open, so that an action and its entry stand or fall together.
-That is why `record_sync` writes for itself: through the loop it would go to another connection and transaction.
+Both twins join the transaction that their caller has open: an action and its entry are committed together. That is why
+`record_sync` writes by Django's own connection: the loop would use another connection and transaction.
 """
 
 from typing import Any

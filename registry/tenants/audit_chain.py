@@ -1,21 +1,27 @@
-"""The proof that the audit trail is what was written: each tenant's entries form a chain of digests. Writing: audit.py.
+"""Verifies the audit trail: each tenant's entries form a chain of digests. audit.py writes the entries.
 
-The database adds an entry's link as the entry's transaction commits (migration 0003), so that writers wait for each other
-no longer than a commit takes. A link's digest is SHA-256 over the digest before it and the entry's content; the chain's
-end is kept in AuditHead, and in the logs, where whoever cuts the trail off and moves the head cannot reach it.
+The database adds an entry's link when the entry's transaction commits (registry/migrations/sql/audit_chain.sql), so writers
+wait for each other no longer than a commit takes. A link's digest is SHA-256 over the previous digest and the entry's
+content. The chain's end is kept in AuditHead, and in the logs, out of reach of whoever changes the database.
 """
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry import telemetry
 from registry.data import database
+from registry.data.chores import chore
 from registry.data.loop import sync_twin
 from registry.models import Tenant
 
+log = logging.getLogger(__name__)
+
 SQL = database.statements(Path(__file__).parent / "sql" / "audit.sql")
 
+PROVE_EVERY = 3600  # seconds; heads go to the log, out of reach of whoever changes the database
 PAGE = 1000  # links read and hashed at once: some milliseconds of the loop
 SERVICE = 0  # the chain of what concerns no tenant
 
@@ -103,6 +109,18 @@ def _broken(chain: int, position: int, digest: bytes, fault: str, at: int | None
 async def verify_all() -> list[Verdict]:
     """Every chain that there is, the service's own first."""
     return [await verify(chain) for (chain,) in await database.fetch(SQL["chains"])]
+
+
+@chore("prove-audit", every=PROVE_EVERY)
+async def prove_audit() -> None:
+    """Verify every chain; log its head, so that a later proof can be compared with it."""
+    for verdict in await verify_all():
+        telemetry.AUDIT_PROOFS.labels("sound" if verdict.sound else "broken").inc()
+        said = {"chain": verdict.chain, "head": f"{verdict.entries}:{verdict.head}"}
+        if verdict.sound:
+            log.info("audit trail holds", extra=said)
+        else:
+            log.error("audit trail broken", extra=said | {"position": verdict.position, "fault": verdict.fault})
 
 
 async def names(verdicts: list[Verdict]) -> dict[int, str]:

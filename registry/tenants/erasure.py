@@ -1,7 +1,7 @@
-"""What is personal in a tenant's data, blanked: money rows, their sums and the audit trail stay as they are.
+"""Erasure of a tenant: personal columns are blanked; money rows, their sums and the audit trail stay as they are.
 
-Apps say in PERSONAL which columns are personal and what is put in their place, and in KEPT why other texts stay. Each table
-is gone through by its key, some rows to a transaction; whoever is cut off begins again, and what is blank is left alone.
+Apps name in PERSONAL the personal columns and what replaces them, and in KEPT why other texts stay. Each table is processed
+by its key, a number of rows to a transaction. After an interruption it starts again and does not write blank rows twice.
 """
 
 from collections.abc import AsyncIterator, Sequence

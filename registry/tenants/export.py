@@ -1,7 +1,7 @@
-"""Everything of a tenant as lines of JSON, table by table, in one snapshot. What may not go out is named here and above.
+"""Export of a tenant: all its rows as lines of JSON, table by table, in one snapshot.
 
-Which tables there are is asked of Django: every model with a tenant is exported unless LEFT_OUT says why not. Apps add to
-TABLES what is theirs in another way, or has columns that need care. Erasing: erasure.py.
+Every model with a tenant is exported unless LEFT_OUT says why not. Apps add to TABLES the tables that have no tenant of
+their own, or columns that must not be exported. erasure.py erases.
 """
 
 import base64

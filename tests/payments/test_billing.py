@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from limits import RateLimitItemPerHour
 
-from payments.billing import api, chores, limits, platform, subscriptions
+from payments.billing import advance, api, limits, platform, subscriptions
 from payments.inbound.signature import NOBODYS
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
@@ -420,7 +420,7 @@ async def test_a_subscription_that_ended_says_nothing_of_the_free_plan_that_foll
     await in_thread(lambda: Subscription.objects.update(asked_at=old))
 
     async with database.own_connection():
-        await chores.advance_all()
+        await advance.advance_all()
 
     found = await subscription(slug)
     assert (found.plan, found.status, found.dunning, found.tenant.blocked) == (free, Paid.ACTIVE, Dunning.NONE, "")
@@ -565,7 +565,7 @@ async def test_the_daily_look_finds_what_no_webhook_told(ann, stripe, plan):
     await in_thread(lambda: Subscription.objects.update(asked_at=datetime.now(UTC) - timedelta(days=2)))
 
     async with database.own_connection():
-        await chores.advance_all()
+        await advance.advance_all()
 
     assert (await subscription(slug)).dunning == Dunning.NOTICE
 

@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from payments.billing import chores, dunning, subscriptions
+from payments.billing import dunning, subscriptions
+from payments.billing.advance import advance_all
 from payments.models import Payment, Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
@@ -236,7 +237,7 @@ async def test_the_chore_advances_every_tenant(business):
         await subscribed(tenant, business, status=Paid.CANCELED)
 
     async with database.own_connection():
-        await chores.advance_all()
+        await advance_all()
 
     assert {await blocked(tenant) for tenant in tenants} == {dunning.CONSEQUENCES[Dunning.SUSPENDED].refused}
 

@@ -153,8 +153,8 @@ async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_become
         done.append("fails")
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(entry, "CHORES", {"fails": fails, "works": works, "rare": works})
-    monkeypatch.setattr(chores, "CHORES", {"fails": 0, "works": 0, "rare": 3600})
+    made = {"fails": chores.Chore(0, fails), "works": chores.Chore(0, works), "rare": chores.Chore(3600, works)}
+    monkeypatch.setattr(chores, "CHORES", made)
 
     task = asyncio.create_task(entry._housekeep())
     await eventually(lambda: done.count("fails") == 2)
@@ -171,8 +171,7 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
         tries.append("again")
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(entry, "CHORES", {"waits": waits})
-    monkeypatch.setattr(chores, "CHORES", {"waits": 0})
+    monkeypatch.setattr(chores, "CHORES", {"waits": chores.Chore(0, waits)})
     monkeypatch.setattr(entry, "PARENT_CHECK", 0.01)
     monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
 

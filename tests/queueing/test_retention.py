@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queueing.broker import chores, retention
-from queueing.work import entry
-from registry.data import chores as schedule
+from queueing.broker import retention
 from registry.data import database
+from registry.data.chores import CHORES
 from tests.queueing.mq import all_of, holding
 
 
@@ -44,7 +43,7 @@ async def test_without_being_asked_to_nothing_goes(mq, queue, options):
     await mq.push(queue, 1)
     await mq.age(queue, 10**8)
 
-    await chores.retain()
+    await retention.retain()
 
     assert await left(mq, queue) == ["1"]
 
@@ -54,7 +53,7 @@ async def test_what_outlived_its_time_is_removed_though_retention_is_off(mq, que
     await mq.push(queue, 1)
     await mq.age(queue, 100)
 
-    await chores.retain()
+    await retention.retain()
 
     assert await left(mq, queue) == []
 
@@ -163,8 +162,8 @@ async def test_dead_letters_are_never_touched(mq, queue):
     await mq.age(queue, 10**8)
     await mq.sql("UPDATE queueing_deadmessage SET failed_at = '2000-01-01', created_at = '2000-01-01'")
 
-    await chores.retain()
-    await chores.tidy()
+    await retention.retain()
+    await retention.tidy()
 
     assert await left(mq, queue) == []
     assert await mq.dead(queue) == [('"dead"', "no")]
@@ -284,4 +283,4 @@ async def test_old_figures_go(mq, queue):
 
 
 async def test_cron_runs_them():
-    assert {"retain-messages", "tidy-queues"} <= entry.CHORES.keys() & schedule.CHORES.keys()
+    assert {"retain-messages", "tidy-queues"} <= CHORES.keys()

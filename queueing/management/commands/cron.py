@@ -47,12 +47,12 @@ class Command(BaseCommand):
     def handle(self, **_: object) -> None:
         service = service_name()
         scheduler = Scheduler(connection=rq_queues.connection(), logging_level="WARNING")
-        for name, seconds in CHORES.items():
+        for name, work in CHORES.items():
             scheduler.register(
                 chore,
                 rq_queues.queue_name("housekeeping"),
                 args=(name,),
-                interval=seconds,
+                interval=work.every,
                 job_timeout=CHORE_TIMEOUT,
                 result_ttl=0,
                 name=f"{service}:{name}",

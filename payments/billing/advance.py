@@ -8,8 +8,7 @@ from django.db.models import Q
 from payments.billing import platform, subscriptions
 from payments.billing.errors import BillingAway
 from payments.models import Subscription
-from queueing.work import entry
-from registry.data import chores
+from registry.data.chores import chore
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +17,7 @@ LOOK_AGAIN_AFTER = timedelta(days=1)
 AT_ONCE = 500  # subscriptions fetched from Stripe in one run; the rest follows in the next one
 
 
+@chore("advance-billing", every=ADVANCE_EVERY)
 async def advance_all() -> None:
     """Fetch subscriptions that were not fetched for a day, then advance all whose deadline has passed."""
     if platform.is_on():
@@ -35,7 +35,3 @@ async def _look_again() -> None:
         except BillingAway:
             log.warning("subscriptions are not looked at: Stripe is away; the next run goes on")
             return
-
-
-entry.CHORES["advance-billing"] = advance_all
-chores.every("advance-billing", ADVANCE_EVERY)
