@@ -15,7 +15,7 @@ CAPABILITIES = (
     "inbound.poll",
     "inbound.refunds",
     "inbound.work",
-    "intake.intake",
+    "intake.spilling",
     "reconciliation.comparison",
     "reconciliation.janitor",
     "refunds.work",

@@ -1,10 +1,9 @@
-"""All addresses, in one place: the composition root may look up at every room."""
+"""All routes of the service. Composition: it imports every app."""
 
 from django.contrib import admin
 from django.urls import path
 
 from payments import urls as payments
-from payments.pages import urls as page_urls
 from queueing import urls as queueing
 from queueing.console import urls as queue_pages
 from registry.edge import static_files, status
@@ -21,7 +20,7 @@ def _lean(patterns: list) -> list:
 
 
 urlpatterns = [
-    *payments.hot,
+    *payments.api,
     *queueing.urlpatterns,
     path("static/<path:path>", static_files.static),
     path("health", status.health),
@@ -31,7 +30,7 @@ urlpatterns = [
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
     *queue_pages.urlpatterns,
-    *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
+    *payments.pages,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),
 ]

@@ -17,6 +17,7 @@ from payments.inbound import receive
 from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.inbound.work import Inbound
 from payments.intake import intake
+from payments.intake.payment import NewPayment, Receipt
 from payments.models import Processor, Refund, WebhookDelivery, WebhookEndpoint
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, Order, Outcome, Result
@@ -120,11 +121,9 @@ async def accepting(tenant: Tenant, rows: int) -> Costs:
 
 
 async def _accept(tenant: Tenant, rows: int) -> None:
-    orders = [
-        intake.Order(tenant_id=tenant.pk, correlation_id=uuid4(), amount=1990, currency="BRL") for _ in range(rows)
-    ]
+    orders = [NewPayment(tenant_id=tenant.pk, correlation_id=uuid4(), amount=1990, currency="BRL") for _ in range(rows)]
     for receipt in await intake.submit_many(orders):
-        assert isinstance(receipt, intake.Receipt)
+        assert isinstance(receipt, Receipt)
 
 
 async def paying(tenant: Tenant, rows: int) -> Costs:

@@ -163,6 +163,23 @@ def test_every_module_that_talks_to_stripe_is_checked_strictly():
     assert modules <= strict
 
 
+# -- Guarded actions -------------------------------------------------------------------------------------------------
+
+GUARDED = {"registry.operators.rows.guarded", "registry.operators.confirm.Action"}
+
+
+def declares_guarded_actions(path: str) -> bool:
+    return path.endswith(("/operate.py", "/outbound_actions.py")) or path.startswith("registry/operators/")
+
+
+def test_guarded_actions_are_declared_only_in_operate_modules():
+    """Pages list them; what an action expects, says and does stands beside its capability."""
+    users = {path for room in ROOMS for path, tree in sources(room).items() if GUARDED & set(imports(tree))}
+
+    assert len(users) > 8
+    assert [path for path in sorted(users) if not declares_guarded_actions(path)] == []
+
+
 # -- Nothing blocks the loop ---------------------------------------------------------------------------------------
 
 
@@ -341,6 +358,52 @@ def test_every_public_route_of_the_api_is_in_the_openapi_document():
     assert len(lean) > 8
     assert lean - about_itself - files_and_root - described == set()
     assert described <= lean
+
+
+ROUTES_IN = {"api", "pages", "views", "console"}  # names of files, or of packages, that declare views
+DECLARES_A_VIEW = re.compile(r"api\.(get|post|put|patch|delete)|lean|endpoint|page")
+
+
+def declares_a_view(function: ast.AST) -> bool:
+    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    names = [ast.unparse(one.func if isinstance(one, ast.Call) else one) for one in function.decorator_list]
+    return any(DECLARES_A_VIEW.fullmatch(name) for name in names)
+
+
+def test_views_are_declared_in_the_files_and_packages_named_for_them():
+    """registry/edge has the routes of the service itself: health, metrics, static files."""
+    found = {
+        path
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if any(declares_a_view(node) for node in ast.walk(tree))
+        and not path.startswith(("registry/edge/", "payments/webhooks/"))
+        and not ROUTES_IN & {part.removesuffix(".py") for part in path.split("/")}
+    }
+
+    assert found == set()
+
+
+def test_paths_are_declared_in_files_named_urls_and_by_admins():
+    found = {
+        path
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if {"django.urls.path", "django.urls.re_path"} & set(imports(tree))
+        and path not in COMPOSITION
+        and not path.endswith(("urls.py", "admin.py"))
+        and "admin" not in path.split("/")
+    }
+
+    assert found == set()
+
+
+@pytest.mark.parametrize("decorator", ["api.get('/x')", "lean", "lean(max_body=1)", "endpoint('read')", "page('GET')"])
+def test_the_search_for_views_finds_them(decorator: str):
+    [function] = ast.parse(f"@{decorator}\nasync def view(request): ...").body
+
+    assert declares_a_view(function)
 
 
 def test_every_setting_is_in_the_docs_and_nothing_else():

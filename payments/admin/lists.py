@@ -83,7 +83,7 @@ class Searchable(TenantScoped):
             pass
         if term.isascii() and term.isdigit() and int(term) <= LARGEST_ID:
             return queryset.filter(id=int(term)), False
-        self.message_user(request, "Search wants a whole correlation id, or a number.", messages.WARNING)
+        self.message_user(request, "Search for a whole correlation id, or for a number.", messages.WARNING)
         return queryset.none(), False
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
@@ -120,7 +120,7 @@ class WithPayment(Attaching):
         payment = self.found(row)
         return link_to(Payment, row.payment_id, shortened(payment.correlation_id) if payment else row.payment_id)
 
-    @admin.display(description="payment is")
+    @admin.display(description="payment status")
     def payment_status(self, row: Any) -> SafeString | str:
         payment = self.found(row)
         return status_pill(payment.status) if payment else "–"

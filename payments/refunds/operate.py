@@ -72,7 +72,7 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
         payment.id,
         subject=refund_id,
         kind="refund.failed",
-        detail="Not given back: an operator closed it",
+        detail="Failed: closed by an operator",
         owed=-stopped.amount,
     )
     return stopped, event
@@ -110,7 +110,7 @@ RETRY = guarded(
 )
 CLOSE = guarded(
     "refund.close",
-    label="Close as not given back",
+    label="Close as failed",
     warning=(
         "Their amounts can be refunded again. Look at the processor's own pages first: a refund that the processor made "
         "after all is booked when it reports it."

@@ -19,7 +19,7 @@ from uuid import UUID
 from prometheus_client import Counter
 from psycopg import AsyncConnection
 
-from payments.intake.intake import Order
+from payments.intake.payment import NewPayment
 from payments.settle import lifecycle, work
 from payments.settle.concurrency import Places
 from payments.settle.decisions import Claim
@@ -195,12 +195,12 @@ _process = processes.get
 # -- Asking -----------------------------------------------------------------------------------------------------
 
 
-def takes(order: Order) -> bool:
-    """Whether there is room for `order` now. One that is meant for later is the workers'."""
+def takes(payment: NewPayment) -> bool:
+    """Whether there is room for `payment` now. One that is meant for later is the workers'."""
     drain = _process().drain
     if drain is not None and drain.job.waiting >= ROOM:
         return False
-    return order.scheduled_for is None or order.scheduled_for <= datetime.now(UTC)
+    return payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC)
 
 
 def pay(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Came]:
@@ -216,7 +216,7 @@ def pay(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Came]:
     return asyncio.shield(drain.ask(key))
 
 
-async def outcome(asked: asyncio.Future[Came], order: Order, *, within: float, patient: bool) -> None:
+async def outcome(asked: asyncio.Future[Came], payment: NewPayment, *, within: float, patient: bool) -> None:
     """Wait until the payment is settled, by whomever, at most `within` seconds. What is left in the queue is waited for
     by the `patient` only."""
     until = time.monotonic() + within
@@ -226,7 +226,7 @@ async def outcome(asked: asyncio.Future[Came], order: Order, *, within: float, p
     except TimeoutError:
         return
     if came in (Came.UNFINISHED, Came.ELSEWHERE) or (came is Came.QUEUED and patient):
-        await lifecycle.settled(order.tenant_id, order.correlation_id, within=until - time.monotonic())
+        await lifecycle.settled(payment.tenant_id, payment.correlation_id, within=until - time.monotonic())
 
 
 # -- Standing in for the workers ----------------------------------------------------------------------------------

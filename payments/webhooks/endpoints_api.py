@@ -9,19 +9,26 @@ from django.http import HttpRequest, HttpResponse
 from django_async_backend.db.transaction import async_atomic
 from msgspec import UNSET, Meta, UnsetType
 
-from payments.api.openapi import PAGE, described
-from payments.api.payments import moment, whole, word
 from payments.errors import UnknownDelivery, UnknownWebhookEndpoint
 from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import outbound, readings
-from registry.edge import parameters
-from registry.edge.api import api, json_response, read
+from registry.edge.api import api, described, json_response
+from registry.edge.bodies import read
+from registry.edge.parameters import WHEN, WORD, Query, Values, choice, cursor_page
 from registry.errors import Invalid
 from registry.tenants import audit
 from registry.tenants.access import Principal, authorize
 
 PAGE_AT_MOST = 200
 TAG = ["webhooks"]
+DELIVERIES = Query(
+    {
+        "status": choice(*WebhookDelivery.Status.values),
+        "type": WORD,
+        **WHEN,
+        **cursor_page(50, most=PAGE_AT_MOST),
+    }
+)
 
 
 class NewEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,11 +77,10 @@ def says(
     *problems: int,
     body: type[msgspec.Struct] | None = None,
     status: int = 200,
-    query: parameters.Query | None = None,
+    query: Query | None = None,
 ) -> dict[str, Any]:
     """What ninja cannot know of an operation, with its body and a status other than 200."""
-    extra = described(good, *problems, *((400, 413, 415, 422) if body else ()), query=query)
-    del extra["security"]  # a key, always
+    extra = described(good, *problems, *((400, 413, 415, 422) if body else ()), query=query, keyless=False)
     if status != 200:
         answer = extra["responses"].pop(200)
         extra["responses"][status] = {"description": good} if status == 204 else answer
@@ -227,19 +233,13 @@ async def test(request: HttpRequest, id: str) -> HttpResponse:
         "A page",
         404,
         422,
-        query={
-            "status": parameters.choice(*WebhookDelivery.Status.values),
-            "type": parameters.TEXT,
-            **parameters.WHEN,
-            **PAGE,
-            "limit": parameters.whole(50, least=1, most=PAGE_AT_MOST),
-        },
+        query=DELIVERIES,
     ),
 )
 async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "read")
-    filters, limit = filters_of(request), whole(request, "limit", 50, 1, PAGE_AT_MOST)
-    cursor = request.GET.get("cursor")
+    asked = DELIVERIES.read(request)
+    filters, limit, cursor = filters_of(asked), asked["limit"], asked["cursor"]
     before = readings.number(cursor) if cursor else None
     endpoint = await outbound.endpoint_of(principal.tenant_id, endpoint_id(id))
     found, following = await readings.deliveries(principal.tenant_id, endpoint.pk, filters, limit=limit, before=before)
@@ -247,14 +247,8 @@ async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
     return json_response({"items": items, "next": str(following) if following else None}, headers=headers)
 
 
-def filters_of(request: HttpRequest) -> readings.Filters:
-    status = request.GET.get("status") or None
-    if status and status not in WebhookDelivery.Status.values:
-        words = ", ".join(WebhookDelivery.Status.values)
-        raise Invalid(errors=[{"field": "status", "message": f"wants one of {words}"}])
-    return readings.Filters(
-        status=status, type=word(request, "type"), from_=moment(request, "from"), to=moment(request, "to")
-    )
+def filters_of(asked: Values) -> readings.Filters:
+    return readings.Filters(status=asked["status"] or None, type=asked["type"], from_=asked["from"], to=asked["to"])
 
 
 @api.get(

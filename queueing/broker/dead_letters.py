@@ -1,6 +1,5 @@
 """Dead letters: list, replay once, purge, and create by hand. Acks create them in ack_apply.py, poison messages in poison.py."""
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -117,63 +116,72 @@ class Replayed(msgspec.Struct, rename="camel"):
     success: bool = True
 
 
-type Write = Callable[
-    [AsyncConnection], Awaitable[str | None]
-]  # writes a replay; its result is None where it must be tried again
-type Transact = Callable[[Write], Awaitable[str | None]]
-
-
-async def _alone(write: Write) -> str | None:
-    async def once() -> str | None:
-        async with database.transaction() as conn:
-            return await write(conn)
-
-    return await database.retrying(once)
-
-
-async def replay(tenant_id: int, number: str, *, transact: Transact = _alone) -> Replayed:
-    """Push a dead letter again, under the transaction id `dlq:<row id>`, once. Raises UnknownDeadLetter (404).
-
-    `transact` runs the replay's writes in a transaction of the caller.
-    """
+async def replay(tenant_id: int, number: str) -> Replayed:
+    """Push a dead letter again, under the transaction id `dlq:<row id>`, once. Raises UnknownDeadLetter (404)."""
     # A row id has fewer than 19 digits.
     id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
     for _ in range(TRIES):
-        rows = await database.fetch(SQL["dead_letter"], {"tenant": tenant_id, "id": id})
-        if not rows:
-            raise UnknownDeadLetter
-        row = _Row(*rows[0])
-        message = NewMessage(row.queue, _payload(tenant_id, row), row.partition_name, f"dlq:{row.id}", row.trace_id)
-        if verdict := await _replay(tenant_id, row, message, transact):
-            return Replayed(verdict, str(row.id), message.transaction_id, row.queue, row.partition_name)
+        found = await ready(tenant_id, id)
+        if verdict := await _replay(tenant_id, found):
+            row = found.row
+            return Replayed(verdict, str(id), found.message.transaction_id, row.queue, row.partition_name)
     raise Unavailable("the queue was changed again and again meanwhile; try again")
 
 
-async def _replay(tenant_id: int, row: _Row, message: NewMessage, transact: Transact) -> str | None:
-    """One try; None where the queue was changed meanwhile."""
-    rows, queues = await push_rows.build(tenant_id, row.producer or "", [message], [0], fresh=True)
-    (_, partition) = next(iter(rows.partitions))
-    queue = queues[message.queue]
+async def _replay(tenant_id: int, found: "Ready") -> str | None:
+    async def once() -> str | None:
+        async with database.transaction() as conn:
+            return await write(conn, tenant_id, found)
 
-    async def write(conn: AsyncConnection) -> str | None:
-        if not await database.rows(conn, SQL["lock_open"], {"tenant": tenant_id, "id": row.id}):
-            # It was replayed, or purged; only after a replay is there a message with its transaction id.
-            where = {"tenant": tenant_id, "partition": partition, "transaction": message.transaction_id}
-            if await database.rows(conn, catalog.SQL["find_message"], where):
-                return DUPLICATE
-            raise UnknownDeadLetter
-        rejected = await push_write.write(rows, conn, counted=True)
-        _, reason = rejected.get(0, (None, ""))
-        if reason not in ("", "duplicate"):
-            return None
-        await database.rows(conn, SQL["end"], {"tenant": tenant_id, "id": row.id})
-        return DUPLICATE if reason else MOVED
-
-    verdict = await transact(write)
+    verdict = await database.retrying(once)
     if verdict == MOVED:
-        traffic.count(tenant_id, queue.id, push_requests=1, pushed=1)
-        long_polls.wake(queue.id)
+        tell(tenant_id, found)
     return verdict
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A dead letter with everything that its replay writes."""
+
+    row: _Row
+    message: NewMessage
+    rows: push_rows.PushRows
+    partition: int
+    queue: int
+
+
+async def ready(tenant_id: int, id: int) -> Ready:
+    """Prepare a replay, before its transaction. Raises UnknownDeadLetter (404)."""
+    rows = await database.fetch(SQL["dead_letter"], {"tenant": tenant_id, "id": id})
+    if not rows:
+        raise UnknownDeadLetter
+    row = _Row(*rows[0])
+    message = NewMessage(row.queue, _payload(tenant_id, row), row.partition_name, f"dlq:{row.id}", row.trace_id)
+    pushed, queues = await push_rows.build(tenant_id, row.producer or "", [message], [0], fresh=True)
+    (_, partition) = next(iter(pushed.partitions))
+    return Ready(row, message, pushed, partition, queues[message.queue].id)
+
+
+async def write(conn: AsyncConnection, tenant_id: int, found: Ready) -> str | None:
+    """MOVED, DUPLICATE, or None where the queue was changed since `ready`. Raises UnknownDeadLetter (404)."""
+    mine = {"tenant": tenant_id, "id": found.row.id}
+    if not await database.rows(conn, SQL["lock_open"], mine):
+        # It was replayed, or purged; only after a replay is there a message with its transaction id.
+        where = {"tenant": tenant_id, "partition": found.partition, "transaction": found.message.transaction_id}
+        if await database.rows(conn, catalog.SQL["find_message"], where):
+            return DUPLICATE
+        raise UnknownDeadLetter
+    rejected = await push_write.write(found.rows, conn, counted=True)
+    _, reason = rejected.get(0, (None, ""))
+    if reason not in ("", "duplicate"):
+        return None
+    await database.rows(conn, SQL["end"], mine)
+    return DUPLICATE if reason else MOVED
+
+
+def tell(tenant_id: int, found: Ready) -> None:
+    """Count a committed replay and wake the queue's readers."""
+    traffic.count(tenant_id, found.queue, push_requests=1, pushed=1)
+    long_polls.wake(found.queue)
 
 
 async def retry(tenant_id: int, partition_id: str, transaction_id: str) -> Replayed:

@@ -5,17 +5,17 @@ A wake-up is a hint. Whoever is parked looks again by himself every RECHECK seco
 
 import asyncio
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import msgspec
 
 from registry.data import channels
 from registry.data.loop import PerLoop
+from registry.data.publisher import Publisher
 
 RECHECK = 1.0  # seconds between looks of somebody who is parked
-SPREAD_EVERY = 0.02  # seconds between messages to other processes; what comes meanwhile shares the next
 CHANNEL = "queues"
 
 _ME = os.urandom(8)
@@ -56,8 +56,7 @@ class Lot:
     def __init__(self) -> None:
         self._spots: dict[int, dict[tuple[int, bool], deque[Spot]]] = {}  # queue → (group, picky) → spots
         self._hearing: asyncio.Task | None = None
-        self._news: dict[int, int] = {}
-        self._spreading: asyncio.Task | None = None
+        self._others: Publisher[tuple[int, int]] = Publisher(_send)
 
     @contextmanager
     def park(self, places: Sequence[tuple[int, int]], *, picky: bool = False) -> Iterator[Spot]:
@@ -101,19 +100,7 @@ class Lot:
                     left -= 1
 
     def tell(self, queue: int, messages: int) -> None:
-        self._news[queue] = self._news.get(queue, 0) + messages
-        if self._spreading is None:
-            self._spreading = asyncio.get_running_loop().create_task(self._spread())
-
-    async def _spread(self) -> None:
-        try:
-            while self._news:
-                news, self._news = self._news, {}
-                with suppress(Exception):  # they look by themselves
-                    await channels.send(CHANNEL, _encoder.encode((_ME, news)))
-                await asyncio.sleep(SPREAD_EVERY)
-        finally:
-            self._spreading = None
+        self._others.publish([(queue, messages)])
 
     def _hear(self, data: bytes) -> None:
         sender, news = _decoder.decode(data)
@@ -122,10 +109,17 @@ class Lot:
                 self.wake(queue, messages)
 
     async def close(self) -> None:
-        tasks = [task for task in (self._hearing, self._spreading) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._hearing:
+            self._hearing.cancel()
+            await asyncio.gather(self._hearing, return_exceptions=True)
+        await self._others.close()
+
+
+async def _send(woken: list[tuple[int, int]]) -> None:
+    messages: Counter[int] = Counter()
+    for queue, count in woken:
+        messages[queue] += count
+    await channels.send(CHANNEL, _encoder.encode((_ME, dict(messages))))
 
 
 lots: PerLoop[Lot] = PerLoop(Lot, close=Lot.close)

@@ -16,7 +16,7 @@ from django.db import connection
 from django.test import Client
 
 from payments.api import sockets
-from payments.intake import intake
+from payments.intake import intake, spilling
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
@@ -45,10 +45,10 @@ async def fresh_spill(settings: Any, tmp_path: Path) -> AsyncIterator[None]:
     settings.SPILL_FOLDER = tmp_path
     yield
     await nothing_waits()
-    kept = [one.reason for kind in (intake.KIND, buffer.KIND) for one in await spill.quarantined(kind)]
+    asides = [aside.reason for kind in (spilling.KIND, buffer.KIND) for aside in await spill.quarantined(kind)]
     await spill.loops.close()
-    intake._waiting.clear()
-    assert kept == []
+    spilling.waiting.clear()
+    assert asides == []
 
 
 async def nothing_waits() -> None:

@@ -203,14 +203,15 @@ import asyncio, sys, django; django.setup()
 from uuid import UUID
 from django.conf import settings; from django.db import connections
 settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = sys.argv[1]
-from payments.intake import intake; from payments.errors import DifferentContent; from registry.data import database
+from payments.errors import DifferentContent; from payments.intake.intake import submit
+from payments.intake.payment import NewPayment; from registry.data import database
 from django_async_backend.db import async_connections
 async_connections.settings["default"]["NAME"] = sys.argv[1]
 
 async def main():
     for amount in (1990, 1991):
         try:
-            receipt = await intake.submit(intake.Order(tenant_id=int(sys.argv[2]), correlation_id=UUID(sys.argv[3]), amount=amount, currency="BRL"))
+            receipt = await submit(NewPayment(tenant_id=int(sys.argv[2]), correlation_id=UUID(sys.argv[3]), amount=amount, currency="BRL"))
             print("replayed" if receipt.replayed else "new")
         except DifferentContent:
             print("conflict")

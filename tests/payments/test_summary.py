@@ -15,7 +15,7 @@ from msgspec import structs
 
 from payments.books import summary
 from payments.intake import intake
-from payments.intake.intake import Order
+from payments.intake.payment import NewPayment
 from payments.models import Processor
 from payments.processors.base import Result
 from payments.settle.decisions import Settlement
@@ -48,7 +48,8 @@ moments = edges | anywhere
 async def settle(tenant: Tenant, processors: list[Processor], times: list[datetime], currency: str = "BRL") -> None:
     """Book a payment at each of `times`, in turns at the processors: claimed and settled as a worker does it."""
     orders = [
-        Order(tenant_id=tenant.pk, correlation_id=uuid4(), amount=100 + n, currency=currency) for n in range(len(times))
+        NewPayment(tenant_id=tenant.pk, correlation_id=uuid4(), amount=100 + n, currency=currency)
+        for n in range(len(times))
     ]
     await intake.submit_many(orders)
     job = Dispatch()
