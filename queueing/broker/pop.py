@@ -35,7 +35,7 @@ async def pop(
         found, waits_for = await sources.find(tenant_id, target, create=create)
         claim = Claim(found, size, partitions, lease)
         looked_at = time.monotonic()
-        with long_polls.lot().park(waits_for, picky=bool(target.partition)) as spot:
+        with long_polls.parked().park(waits_for, one_partition=bool(target.partition)) as parked:
             if found and (result := await _claim_messages(claim, target.group)):
                 return result
             if (left := deadline - time.monotonic()) > 0:
@@ -47,7 +47,7 @@ async def pop(
                     looked_twice = True
                     continue
                 looked_twice = False
-                if await spot.wait(min(left, long_polls.RECHECK, due)):
+                if await parked.wait(min(left, long_polls.RECHECK, due)):
                     woken_at = time.monotonic()
         if left <= 0 and (not found or await sources.exist(tenant_id, target, found)):
             break

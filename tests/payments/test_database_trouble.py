@@ -35,7 +35,7 @@ from tests.servers import cut_all, read_only
 async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     yield Mq(api, tenant.pk)
     await traffic.counts.close()
-    await long_polls.lots.close()
+    await long_polls.loops.close()
 
 
 @pytest.fixture(autouse=True)

@@ -311,7 +311,7 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
 
     for _ in range(50):
         await all_of(*(hang_up() for _ in range(100)))
-    await eventually(lambda: long_polls.lot().parked == 0 and not claim.releasing.get().running)
+    await eventually(lambda: long_polls.parked().count == 0 and not claim.releasing.get().running)
     await eventually(all_connections_are_back)
     numbers = await mq.sql(
         "SELECT p.last_seq, count(m.seq), max(m.seq) FROM queueing_partition p LEFT JOIN queueing_message m"

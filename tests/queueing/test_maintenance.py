@@ -87,7 +87,7 @@ async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
     await admin.push(queue, "first")
     await admin.data(queue, autoAck=True)
     parked = asyncio.create_task(admin.pop(queue, wait=True, timeout=60_000))
-    await eventually(lambda: long_polls.lot().parked)
+    await eventually(lambda: long_polls.parked().count)
 
     await switch(admin, POPS, True)
     await admin.push(queue, 1)

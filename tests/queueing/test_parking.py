@@ -29,9 +29,9 @@ def only_hints(monkeypatch):
 @asynccontextmanager
 async def parked(mq, queue: str, many: int = 1, **query):
     """So many long polls that have looked and wait."""
-    before = long_polls.lot().parked
+    before = long_polls.parked().count
     polls = [asyncio.create_task(mq.data(queue, wait=True, timeout=20_000, **query)) for _ in range(many)]
-    await eventually(lambda: long_polls.lot().parked == before + many)
+    await eventually(lambda: long_polls.parked().count == before + many)
     await eventually(all_asleep)
     try:
         yield polls
@@ -357,10 +357,10 @@ async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
 
 async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
     await made(mq, queue)
-    lot = long_polls.lot()
+    polls_parked = long_polls.parked()
     target = Target(queue=queue)
     polls = [asyncio.create_task(pop.pop(mq.tenant_id, target, auto_ack=True, wait=60)) for _ in range(1000)]
-    await eventually(lambda: lot.parked == 1000)
+    await eventually(lambda: polls_parked.count == 1000)
     await eventually(all_asleep)
     connections = database.statistics()
 
@@ -370,17 +370,17 @@ async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_me
 
     assert connections["pool_available"] == connections["pool_size"]
     assert sorted(int(bytes(m.data)) for one in found for m in one.messages) == list(range(1000))
-    assert lot.parked == 0
+    assert polls_parked.count == 0
 
 
 # -- Who hangs up -------------------------------------------------------------------------------------------------------
 
 
-async def test_who_hangs_up_leaves_no_spot(mq, queue):
+async def test_a_client_that_disconnects_leaves_no_parked_long_poll(mq, queue):
     async with parked(mq, queue, 5):
         pass
 
-    await eventually(lambda: long_polls.lot().parked == 0)
+    await eventually(lambda: long_polls.parked().count == 0)
 
 
 async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_once(mq, queue):
@@ -394,7 +394,7 @@ async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_on
         await eventually(waiting_for_the_table)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        await eventually(lambda: long_polls.lot().parked == 0)
+        await eventually(lambda: long_polls.parked().count == 0)
 
     assert await mq.data(queue, wait=True, timeout=5000) == [1]
     [row] = await mq.consumers(queue)
@@ -423,7 +423,7 @@ async def test_five_hundred_who_hang_up_at_any_moment_leave_nothing_behind(mq, q
 
     for start in range(0, 500, 50):
         await all_of(*(hang_up(n) for n in range(start, start + 50)))
-    await eventually(lambda: long_polls.lot().parked == 0)
+    await eventually(lambda: long_polls.parked().count == 0)
     await eventually(all_asleep)
 
     assert len(os.listdir("/proc/self/fd")) < files + 60
