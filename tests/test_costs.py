@@ -18,19 +18,20 @@ from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.inbound.work import Inbound
 from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
-from payments.models import Processor, Refund, WebhookDelivery, WebhookEndpoint
+from payments.models import Processor, Refund
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, Order, Outcome, Result
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
-from payments.webhooks import delivery
-from payments.webhooks.delivery import Deliveries
 from queueing.broker import ack, pop, push
 from queueing.broker.ack_request import Ack
 from queueing.broker.push_rows import NewMessage
 from queueing.broker.sources import Target
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import work as delivery
+from queueing.outbound.work import Deliveries
 from registry.data import database
 from registry.models import Tenant
 from tests.costs import Cost, tapped
@@ -148,7 +149,12 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     def owe() -> None:
         hooks = WebhookEndpoint.objects.bulk_create(
             WebhookEndpoint(
-                tenant=tenant, uuid=uuid4(), url="http://127.0.0.1", ordered=ordered, position=0, secrets=b""
+                tenant=tenant,
+                uuid=uuid4(),
+                url="http://127.0.0.1",
+                ordered=ordered,
+                positions={"payments": 0},
+                secrets=b"",
             )
             for _ in range(rows)  # an endpoint that is not known yet has few deliveries in flight
         )

@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import connection
 from limits import parse
 
+from payments.books import events
 from payments.intake import intake
 from payments.intake.payment import NewPayment
 from payments.refunds import debts
@@ -121,8 +122,8 @@ async def use_everything(tenant_id: int, key: str) -> None:
     await push.push(tenant_id, "", [push_rows.NewMessage("q", b"1")])
     await pop.pop(tenant_id, pop.Target(queue="q", group="g"))
     await intake.submit(NewPayment(tenant_id=tenant_id, correlation_id=uuid4(), amount=1990, currency="BRL"))
-    live.tell([live.Event(tenant_id, 1, "subject", 1, b"{}")])
-    async with live.hub().subscribe(tenant_id):
+    live.tell([live.Event("payments", tenant_id, 1, "subject", 1, b"{}")])
+    async with events.STREAM.follow(tenant_id):
         pass
 
 

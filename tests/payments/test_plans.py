@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 import payments
+import queueing
 from payments.books.ledger import PROOFS
 from payments.inbound import work as inbound
 from payments.reconciliation import comparison
@@ -18,21 +19,22 @@ from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
 APP = Path(payments.__file__).parent
-SQL = {path.stem: database.statements(path) for path in sorted(APP.rglob("sql/*.sql"))}
+OUTBOUND = Path(queueing.__file__).parent / "outbound" / "sql" / "outbound.sql"  # its tables are measured here too
+SQL = {path.stem: database.statements(path) for path in sorted([*APP.rglob("sql/*.sql"), OUTBOUND])}
 
 TABLES = [
     f"payments_{name}"
     for name in (
         "payment", "attempt", "paymentevent", "ledgerentry", "rollup", "deadletter", "refund", "dispute", "inboundevent",
-        "webhookdelivery", "webhookattempt", "webhookendpoint", "reconciliation", "difference", "sandboxbooking", "sandboxrefund",
+        "reconciliation", "difference", "sandboxbooking", "sandboxrefund",
     )
-]  # fmt: skip
+] + ["queueing_webhookdelivery", "queueing_webhookattempt", "queueing_webhookendpoint"]  # fmt: skip
 
 # Of 10,000 payments 7,000 are booked, 500 each failed, wait for an action and are in doubt (half of them given up, ten in the
 # hands of worker 77), 1,500 are queued, of which 500 are due.
 SEED = """
 SELECT setval(pg_get_serial_sequence(t, 'id'), 1000000) FROM unnest(ARRAY['payments_payment', 'payments_refund', 'payments_difference',
-    'payments_inboundevent', 'payments_webhookdelivery', 'payments_webhookendpoint', 'payments_reconciliation', 'payments_dispute']) t;
+    'payments_inboundevent', 'queueing_webhookdelivery', 'queueing_webhookendpoint', 'payments_reconciliation', 'payments_dispute']) t;
 INSERT INTO registry_tenant (id, slug, name, currency, status, mode, open, settings)
 VALUES (%(tenant)s, 'plans', '', 'BRL', 'active', 'sandbox', false, '{}');
 INSERT INTO payments_processor (id, tenant_id, name, kind, url, fee, options, enabled)
@@ -86,19 +88,19 @@ SELECT %(tenant)s, n, %(tenant)s + 1, 'evt_' || n, 't', '', '', false, now(), ''
     CASE WHEN n > 8500 AND n <= 8510 THEN 77 END, CASE WHEN n > 8500 AND n <= 8510 THEN now() + interval '1 minute' END,
     now() - (%(rows)s - n) * interval '1 minute'
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookendpoint (tenant_id, id, uuid, url, events, position, secrets, ordered, failing_since, deleted_at, enabled)
-SELECT %(tenant)s, n, md5('e' || n)::uuid, '', '[]', 2 * %(rows)s, '', n %% 2 = 0, CASE WHEN n %% 2 = 0 THEN now() END,
+INSERT INTO queueing_webhookendpoint (tenant_id, id, uuid, url, events, positions, secrets, ordered, failing_since, deleted_at, enabled)
+SELECT %(tenant)s, n, md5('e' || n)::uuid, '', '[]', jsonb_build_object('payments', 2 * %(rows)s), '', n %% 2 = 0, CASE WHEN n %% 2 = 0 THEN now() END,
     CASE WHEN n > 10 THEN now() END, n <= 10
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookdelivery (tenant_id, id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at,
+INSERT INTO queueing_webhookdelivery (tenant_id, id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at,
     attempt, lease_id, leased_until)
 SELECT %(tenant)s, n, 1 + n %% 10, n::text, n, md5((n / 20)::text)::uuid, 't', '', n %% 2 = 1,
     CASE WHEN n <= 8000 THEN 'delivered' WHEN n <= 8500 THEN 'dead' WHEN n %% 4 = 1 THEN 'held' ELSE 'pending' END,
     CASE WHEN n > 9000 OR n %% 4 = 1 THEN now() + interval '1 day' ELSE now() END, 1,
     CASE WHEN n > 8500 AND n <= 8520 THEN 77 END, CASE WHEN n > 8500 AND n <= 8520 THEN now() + interval '1 minute' END
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookattempt (tenant_id, delivery_id, number, signed_at, latency_ms)
-SELECT tenant_id, id, 1, now(), 1 FROM payments_webhookdelivery WHERE closed IS NOT NULL AND (id %% %(step)s = 0) = %(first)s;
+INSERT INTO queueing_webhookattempt (tenant_id, delivery_id, number, signed_at, latency_ms)
+SELECT tenant_id, id, 1, now(), 1 FROM queueing_webhookdelivery WHERE closed IS NOT NULL AND (id %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_reconciliation (tenant_id, id, processor_id, since, until, both_ways, records, payments, differences, unanswered,
     fault, attempt, finished_at)
 SELECT %(tenant)s, n, %(tenant)s + 1 + n %% 2, now() - n * interval '1 hour', now() - n * interval '1 hour', true, 0, 0, 0, 0, '', 1,
@@ -242,11 +244,11 @@ ASKED: dict[str, tuple] = {
     "inbound/retire": (SQL["inbound"]["retire"], {"tenant": TENANT, "days": 1, "slice": 10}, 60),
     "inbound/is_known": (SQL["inbound"]["is_known"], {**ONE, "correlation": named(20000), "reference": "re_none"}, 5),
     "inbound/subject": (SQL["inbound"]["subject"], ONE, 5),
-    "outbound/behind": (SQL["outbound"]["behind"], {"limit": 10}, 10010),
-    "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "after": 20000}, 5),
-    "outbound/events": (SQL["outbound"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
+    "webhooks/unread": (SQL["webhooks"]["unread"], {"limit": 10}, 10010),
+    "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "after": 20000}, 5),
+    "webhooks/events": (SQL["webhooks"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
     "outbound/owe": (SQL["outbound"]["owe"], {"tenant": TENANT, "endpoint": [1, 2], "nth": [1, 1], "ordered": [True, True], "message": ["m"], "position": [1], "subject": [named(450)], "type": ["t"], "body": [""]}, 40),
-    "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "upto": 5}, 5),
+    "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "upto": 5}, 5),
     "outbound/claim": (SQL["outbound"]["claim"], {"limit": 20, "room": 10, "worker": 78, "lease": 30.0, "endpoints": [1], "rooms": [5]}, 150),
     "outbound/alone": (SQL["outbound"]["alone"], {"tenants": [TENANT] * 2, "ids": [1, 2]}, 5),
     "outbound/settle": (SQL["outbound"]["settle"], DELIVERED, 100),
@@ -254,7 +256,7 @@ ASKED: dict[str, tuple] = {
     "outbound/failing": (SQL["outbound"]["failing"], {}, 10010),
     "outbound/trim_deliveries": (SQL["outbound"]["trim_deliveries"], {"each": 10, "days": 30, "limit": 10}, 20200, True),
     "outbound/replay": (SQL["outbound"]["replay"], {"tenant": TENANT, "endpoint": 1, "ids": [10, 20], "since": None, "until": None, "dead": False, "limit": 10}, 60),
-    "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "secrets": b"", "most": 10}, 10010),
+    "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "positions": "{}", "secrets": b"", "most": 10}, 10010),
     "outbound/standings": (SQL["outbound"]["standings"], {"tenant": TENANT, "ids": [1, 2]}, 450),
     "purge/purge_page": (SQL["purge"]["purge_page"], {"tenant": TENANT, "after": LATER, "after_id": 0, "limit": 10}, 20, True),
     "purge/purge_payments": (SQL["purge"]["purge_payments"], {"tenant": TENANT, "ids": [1, 2, 3]}, 10, True),
@@ -295,7 +297,7 @@ PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("ledger/prove", "purge/purge_rest",
-        "outbound/replayable", "outbound/trim_endpoints", "export/close"), WHOLE),
+        "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
         "subscriptions/fee_share",

@@ -23,9 +23,9 @@ from tests.bed.receiver import Receiver
 from tests.bed.wire import response
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_payment, make_processor
-from tests.payments.hooks import delivering, endpoint, tries, until
 from tests.payments.inbound import account_of, deliver, event
 from tests.payments.refunding import booked, given_back, hearing, paying_back, until_all
+from tests.queueing.hooks import delivering, endpoint, tries, until
 from tests.servers import Switch, cut_all, read_only
 
 
