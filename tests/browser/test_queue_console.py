@@ -34,7 +34,7 @@ async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     """A program of the open tenant; what it counted is written before the rows are removed."""
     yield Mq(api, tenant.pk)
     await traffic.counts.close()
-    await long_polls.lots.close()
+    await long_polls.loops.close()
 
 
 async def a_working_day(mq: Mq) -> None:
