@@ -30,9 +30,9 @@ from payments.refunds.decisions import (
     still_in_doubt,
     unknown,
 )
-from payments.refunds.states import CLOSED, OWED, PROCESSING, UNCERTAIN
 from payments.routing import routing
 from payments.routing.routing import Atlas
+from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.work import entry
 from queueing.work.drain import TENANT_ROOM
 from queueing.work.table import WorkTable, register
@@ -140,7 +140,7 @@ class RefundDispatch:
             account = self.atlas.account(row.tenant_id, row.processor_id)
             # What is in doubt is asked about whether or not anything may be sent.
             if account is None or (
-                row.status == OWED and not self.atlas.endpoints[account.endpoint].admits(account.id, now)
+                row.status == RefundStatus.OWED and not self.atlas.endpoints[account.endpoint].admits(account.id, now)
             ):
                 roadless.append(row)
             else:
@@ -168,11 +168,11 @@ class RefundDispatch:
         processor = await self._processor(claim.account)
         if not isinstance(processor, GivesBack):
             verdict = cannot(claim)
-        elif claim.status is PROCESSING:
+        elif claim.status is RefundStatus.PROCESSING:
             verdict = after_send(claim, await self._send(processor, claim))
         else:
             verdict = await self._resolve(processor, claim)
-        return await self.settle(verdict) and verdict.status in CLOSED
+        return await self.settle(verdict) and verdict.status in REFUND_TERMINAL
 
     async def _send(self, processor: GivesBack, claim: Claim) -> Outcome:
         started, account = time.monotonic(), claim.account
@@ -263,7 +263,7 @@ class RefundDispatch:
 
 
 def _claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
-    fresh = row.status == OWED
+    fresh = row.status == RefundStatus.OWED
     return Claim(
         tenant_id=row.tenant_id,
         payment_id=row.payment_id,
@@ -279,7 +279,7 @@ def _claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
             tenant_id=row.tenant_id,
             reference=row.reference,
         ),
-        status=PROCESSING if fresh else UNCERTAIN,
+        status=RefundStatus.PROCESSING if fresh else RefundStatus.UNCERTAIN,
         number=row.attempt + 1,
         tries=row.attempt + 1 - row.tries_from,
         account=account,
