@@ -10,19 +10,18 @@ CAPABILITIES = (
     "billing.readiness",
     "books.export",
     "books.ledger",
+    "books.webhooks",
     "inbound.operate",
     "inbound.payments",
     "inbound.poll",
     "inbound.refunds",
     "inbound.work",
-    "intake.intake",
+    "intake.spilling",
     "reconciliation.comparison",
     "reconciliation.janitor",
     "refunds.work",
     "settle.health",
     "settle.work",
-    "webhooks.delivery",
-    "webhooks.outbound",
 )
 
 

@@ -1,17 +1,44 @@
-"""Addresses of the payments API."""
+"""The routes of payments: of the API, and of the pages. Routes of ninja's are declared with their views."""
 
+from django.conf import settings
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from payments.api import payments
-from payments.billing import api
-from payments.inbound import api as inbound_view
+from payments.api import accept, batch, changes, events, payments  # noqa: F401 - the routes of two are ninja's
+from payments.billing import api as billing_api
+from payments.billing.login import Login
+from payments.billing.pages import plan, signup
+from payments.inbound import api as inbound_api
+from payments.pages import payer
+from payments.pages import payments as payment_pages
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
-from payments.webhooks import endpoints_api  # noqa: F401 - its routes are ninja's
+from payments.refunds import pages as refund_pages
 from registry.edge.handler import by_method
 
-hot = [
-    path("payments", by_method(POST=payments.accept, GET=payments.browse), name="payments"),
-    path("payments/batch", by_method(POST=payments.accept_batch), name="payments_batch"),
-    path("webhooks/billing", api.accept, name="webhooks_billing"),
-    path("webhooks/stripe/<str:account>", inbound_view.accept, name="webhooks_stripe"),
+api = [
+    path("payments", by_method(POST=accept.accept, GET=payments.browse), name="payments"),
+    path("payments/batch", by_method(POST=batch.accept_batch), name="payments_batch"),
+    path("webhooks/billing", billing_api.accept, name="webhooks_billing"),
+    path("webhooks/stripe/<str:account>", inbound_api.accept, name="webhooks_stripe"),
+]
+pages = [
+    path("", payment_pages.dashboard, name="dashboard"),
+    path("overview", payment_pages.overview, name="overview"),
+    path("payments/<uuid:correlation_id>/live", payment_pages.payment_live, name="payment_live"),
+    path("payments/<uuid:correlation_id>/look", payer.payment_look, name="payment_look"),
+    path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
+    path("processors/<slug:name>/behaviour", payment_pages.set_behaviour, name="set_behaviour"),
+    path("test-payment", payment_pages.send_test_payment, name="send_test_payment"),
+    path("signup", signup.start, name="signup"),
+    path("signup/<uuid:id>/details", signup.details, name="signup_details"),
+    path("signup/<uuid:id>/users", signup.users, name="signup_users"),
+    path("signup/<uuid:id>/plan", signup.plan, name="signup_plan"),
+    path("signup/<uuid:id>/payment", signup.payment, name="signup_payment"),
+    path("signup/<uuid:id>/paid", signup.paid, name="signup_paid"),
+    path("signup/<uuid:id>/live", signup.live, name="signup_live"),
+    path("invitation/<str:token>", signup.invitation, name="invitation"),
+    path("plan", plan.plan, name="plan"),
+    path("plan/paid", plan.paid, name="plan_paid"),
+    path("login", Login.as_view(extra_context={"sign_up": settings.SIGN_UP}), name="login"),
+    path("logout", LogoutView.as_view(next_page="/login"), name="logout"),
 ]

@@ -1,4 +1,4 @@
-"""Addresses of the message queue's API (queue contract section 1)."""
+"""The routes of the message queue's API (queue contract section 1)."""
 
 from django.urls import path
 

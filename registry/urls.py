@@ -1,12 +1,12 @@
-"""All addresses, in one place: the composition root may look up at every room."""
+"""All routes of the service. Composition: it imports every app."""
 
 from django.contrib import admin
 from django.urls import path
 
 from payments import urls as payments
-from payments.pages import urls as page_urls
 from queueing import urls as queueing
 from queueing.console import urls as queue_pages
+from queueing.outbound import urls as webhook_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean
@@ -21,7 +21,7 @@ def _lean(patterns: list) -> list:
 
 
 urlpatterns = [
-    *payments.hot,
+    *payments.api,
     *queueing.urlpatterns,
     path("static/<path:path>", static_files.static),
     path("health", status.health),
@@ -31,7 +31,8 @@ urlpatterns = [
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
     *queue_pages.urlpatterns,
-    *page_urls.urlpatterns,  # before ninja's, which end in a 404 of their own for ""
+    *webhook_pages.urlpatterns,
+    *payments.pages,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),
 ]

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from payments.intake import intake
+from payments.intake.intake import submit_many
+from payments.intake.payment import NewPayment, Receipt
 from payments.models import Processor
 from payments.states import Status
 from registry.data import database
@@ -46,10 +47,10 @@ async def accept(tenant: Tenant, count: int = 1, *, amount: int = 1990, **fields
     """`count` payments of `tenant`, durable and due."""
     ids = [uuid4() for _ in range(count)]
     orders = [
-        intake.Order(tenant_id=tenant.pk, correlation_id=one, amount=amount, currency="BRL", **fields) for one in ids
+        NewPayment(tenant_id=tenant.pk, correlation_id=one, amount=amount, currency="BRL", **fields) for one in ids
     ]
-    for receipt in await intake.submit_many(orders):
-        assert isinstance(receipt, intake.Receipt), receipt
+    for receipt in await submit_many(orders):
+        assert isinstance(receipt, Receipt), receipt
     return ids
 
 

@@ -17,16 +17,18 @@ from payments.inbound import receive
 from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.inbound.work import Inbound
 from payments.intake import intake
-from payments.models import Processor, Refund, WebhookDelivery, WebhookEndpoint
+from payments.intake.payment import NewPayment, Receipt
+from payments.models import Processor, Refund
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, Order, Outcome, Result
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
-from payments.webhooks import delivery
-from payments.webhooks.delivery import Deliveries
 from queueing.broker import ack, pop, push
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import outcomes
+from queueing.outbound.work import Deliveries
 from registry.data import database
 from registry.models import Tenant
 from tests.costs import Cost, tapped
@@ -80,11 +82,11 @@ class Instant(SandboxProcessor):
 
 
 async def claim(work: Any, rows: int) -> list[Any]:
-    return list(await work.claim(WORKER, rows, {}))
+    return list(await work.claim(WORKER, rows))
 
 
 async def handle(work: Any, claimed: Sequence[Any]) -> None:
-    assert all(await asyncio.gather(*(work.handle(one) for one in claimed)))
+    assert await asyncio.gather(*(work.run([one]) for one in claimed)) == [[True]] * len(claimed)
 
 
 async def worked(work: Any, rows: int, name: str) -> Costs:
@@ -117,11 +119,9 @@ async def accepting(tenant: Tenant, rows: int) -> Costs:
 
 
 async def _accept(tenant: Tenant, rows: int) -> None:
-    orders = [
-        intake.Order(tenant_id=tenant.pk, correlation_id=uuid4(), amount=1990, currency="BRL") for _ in range(rows)
-    ]
+    orders = [NewPayment(tenant_id=tenant.pk, correlation_id=uuid4(), amount=1990, currency="BRL") for _ in range(rows)]
     for receipt in await intake.submit_many(orders):
-        assert isinstance(receipt, intake.Receipt)
+        assert isinstance(receipt, Receipt)
 
 
 async def paying(tenant: Tenant, rows: int) -> Costs:
@@ -146,7 +146,12 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     def owe() -> None:
         hooks = WebhookEndpoint.objects.bulk_create(
             WebhookEndpoint(
-                tenant=tenant, uuid=uuid4(), url="http://127.0.0.1", ordered=ordered, position=0, secrets=b""
+                tenant=tenant,
+                uuid=uuid4(),
+                url="http://127.0.0.1",
+                ordered=ordered,
+                positions={"payments": 0},
+                secrets=b"",
             )
             for _ in range(rows)  # an endpoint that is not known yet has few deliveries in flight
         )
@@ -159,8 +164,8 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     await in_thread(owe)
     work = Deliveries()
 
-    async def arrives(due: delivery.Due) -> delivery.Try:
-        return delivery.verdict(due, datetime.now(UTC), "", None, "", 1)
+    async def arrives(due: outcomes.Due) -> outcomes.Try:
+        return outcomes.verdict(due, datetime.now(UTC), "", None, "", 1)
 
     work._try = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
     return await worked(work, rows, "ordered deliveries" if ordered else "deliveries")

@@ -38,7 +38,7 @@ NOT_RUN = {
     f"{MANAGE}migrate --plan": "wants the database of a release before; `make lint` holds the migrations",
     f"{MANAGE}spill replay ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
     f"{MANAGE}spill drop ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
-    f"{MANAGE}webhook test": "calls a receiver: tests/payments/test_webhook_testkit.py runs it",
+    f"{MANAGE}webhook test": "calls a receiver: tests/queueing/test_webhook_testkit.py runs it",
     ".venv/bin/python -m sandbox": "serves until it is stopped: tests/payments/stripe runs it",
     ".venv/bin/python -m tests.chaos": "takes half an hour",
     f"{MANAGE}reconcile run shop --processor stripe": "asks Stripe: tests/payments/test_reconcile_stripe.py runs it",

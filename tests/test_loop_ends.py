@@ -11,6 +11,7 @@ from django.db import connection
 from limits import parse
 
 from payments.intake import intake
+from payments.intake.payment import NewPayment
 from payments.refunds import debts
 from payments.refunds import inline as refunds_inline
 from payments.settle.work import Dispatch
@@ -119,7 +120,7 @@ async def use_everything(tenant_id: int, key: str) -> None:
     await rates.count(parse("9/minute"), str(tenant_id))
     await push.push(tenant_id, "", [push.Item("q", b"1")])
     await pop.pop(tenant_id, pop.Target(queue="q", group="g"))
-    await intake.submit(intake.Order(tenant_id=tenant_id, correlation_id=uuid4(), amount=1990, currency="BRL"))
+    await intake.submit(NewPayment(tenant_id=tenant_id, correlation_id=uuid4(), amount=1990, currency="BRL"))
     live.tell([live.Event(tenant_id, 1, "subject", 1, b"{}")])
     async with live.hub().subscribe(tenant_id):
         pass

@@ -36,8 +36,10 @@ from payments.states import (
     Status,
     sources_of,
 )
+from queueing.work.drain import Drain
 from queueing.work.entry import DRAINS
 from queueing.work.table import TABLES
+from queueing.work.work import Work
 from registry.data import database
 from registry.edge.api import api
 
@@ -147,6 +149,28 @@ def circle_in(arrows: dict[str, set[str]]) -> list[str] | None:
 def test_the_search_for_circles_finds_one():
     assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
     assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_work_is_declared_in_files_named_work_and_run_by_the_one_drain():
+    def subclasses(of: type) -> set[type]:
+        return {one for direct in of.__subclasses__() for one in (direct, *subclasses(direct))}
+
+    def of_ours(of: type) -> set[str]:
+        return {one.__module__ for one in subclasses(of) if one.__module__.partition(".")[0] in ROOMS}
+
+    skeletons = {
+        f"{path}: {node.name}"
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and {getattr(part, "name", "") for part in node.body} >= {"claim", "settle"}
+    }
+
+    kinds = of_ours(Work)
+    assert {name.rpartition(".")[2] for name in kinds} == {"work"}
+    assert len(kinds) >= 4
+    assert of_ours(Drain) == {"queueing.work.inline"}
+    assert skeletons == {"queueing/work/work.py: Work"}
 
 
 def test_every_module_opens_with_a_sentence():
@@ -351,6 +375,52 @@ def test_every_public_route_of_the_api_is_in_the_openapi_document():
     assert len(lean) > 8
     assert lean - about_itself - files_and_root - described == set()
     assert described <= lean
+
+
+ROUTES_IN = {"api", "pages", "views", "console"}  # names of files, or of packages, that declare views
+DECLARES_A_VIEW = re.compile(r"api\.(get|post|put|patch|delete)|lean|endpoint|page")
+
+
+def declares_a_view(function: ast.AST) -> bool:
+    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    names = [ast.unparse(one.func if isinstance(one, ast.Call) else one) for one in function.decorator_list]
+    return any(DECLARES_A_VIEW.fullmatch(name) for name in names)
+
+
+def test_views_are_declared_in_the_files_and_packages_named_for_them():
+    """registry/edge has the routes of the service itself: health, metrics, static files."""
+    found = {
+        path
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if any(declares_a_view(node) for node in ast.walk(tree))
+        and not path.startswith(("registry/edge/", "payments/webhooks/"))
+        and not ROUTES_IN & {part.removesuffix(".py") for part in path.split("/")}
+    }
+
+    assert found == set()
+
+
+def test_paths_are_declared_in_files_named_urls_and_by_admins():
+    found = {
+        path
+        for room in ROOMS
+        for path, tree in sources(room).items()
+        if {"django.urls.path", "django.urls.re_path"} & set(imports(tree))
+        and path not in COMPOSITION
+        and not path.endswith(("urls.py", "admin.py"))
+        and "admin" not in path.split("/")
+    }
+
+    assert found == set()
+
+
+@pytest.mark.parametrize("decorator", ["api.get('/x')", "lean", "lean(max_body=1)", "endpoint('read')", "page('GET')"])
+def test_the_search_for_views_finds_them(decorator: str):
+    [function] = ast.parse(f"@{decorator}\nasync def view(request): ...").body
+
+    assert declares_a_view(function)
 
 
 def test_every_setting_is_in_the_docs_and_nothing_else():

@@ -1,4 +1,4 @@
-"""Lists of payments as streams: CSV for spreadsheets, NDJSON for programs. They hold no connection while the reader is slow."""
+"""Streams of payments: CSV for spreadsheets, NDJSON for programs. They hold no connection while the reader is slow."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ type Blocks = AsyncIterator[list[dict[str, Any]]]
 
 
 async def begun(blocks: Blocks) -> Blocks:
-    """`blocks` with the first one read already."""
+    """`blocks`, of which the first one has been read."""
     async with database.own_connection():  # the rest is read by the task that sends it
         first = await anext(blocks, None)
 
@@ -53,5 +53,5 @@ async def csv_lines(blocks: Blocks) -> AsyncIterator[bytes]:
 
 
 def safe_cell(value: Any) -> Any:
-    """Spreadsheets run cells that begin like formulas (CSV injection); a quote in front stops that."""
+    """The value with a quote in front if it begins like a formula: spreadsheets would run it (CSV injection)."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else value

@@ -14,7 +14,7 @@ from django_async_backend.db.transaction import async_atomic
 from payments.billing.errors import NotReady
 from payments.books import purge
 from payments.errors import LiveTenant
-from payments.intake import intake
+from payments.intake.spilling import KIND
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.processors import KINDS
@@ -186,9 +186,8 @@ async def _books(tenant: Tenant) -> Finding:
     if tenant.mode != Tenant.Mode.SANDBOX:
         return True, "no play payments in them"
     try:
-        waiting = await spill.holds(
-            intake.KIND, tenant.pk
-        )  # before the payments: what leaves the spill meanwhile is then counted as a payment
+        # Before the payments: what leaves the spill meanwhile is then counted as a payment.
+        waiting = await spill.holds(KIND, tenant.pk)
     except Unavailable as error:
         return False, f"nobody knows whether play payments wait in the spill: {error.detail}"
     if waiting:

@@ -1,71 +1,81 @@
-"""The answer to a request for a payment: accepted now, or a replay of the first answer, whatever has changed since."""
+"""Accept checked requests: a payment is durable now, or its first answer is replayed, whatever has changed since."""
 
 from collections.abc import Sequence
 
 from payments.errors import DifferentContent
-from payments.intake import intake
-from payments.intake.intake import First, Order, Receipt
-from payments.intake.requests import Asked, understood
+from payments.intake import spilling, store
+from payments.intake.checks import CheckedRequest, new_payment
+from payments.intake.intake import submit_many
+from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, fingerprint
 from registry.errors import Problem, Unavailable
 
-type Taken = tuple[Order, Receipt]
+type Acceptance = tuple[NewPayment, Receipt] | Problem
 
 
-async def take(asked: Sequence[Asked], *, inline: bool = False) -> list[Taken | Problem]:
+async def accept(checked: CheckedRequest, *, inline: bool = False) -> tuple[NewPayment, Receipt]:
+    """The payment, durable. Raises the Problem why it is not accepted."""
+    [answer] = await accept_many([checked], inline=inline)
+    if isinstance(answer, Problem):
+        raise answer
+    return answer
+
+
+async def accept_many(checked: Sequence[CheckedRequest], *, inline: bool = False) -> list[Acceptance]:
     """Make all payments durable that are not refused. One answer each, in order.
 
     Existing payments are looked up only before a refusal: the settings may have been different when a payment was accepted.
     """
-    orders = [one.order for one in asked if one.order is not None and one.refusal is None]
-    outcomes = zip(orders, await intake.submit_many(orders, inline=inline), strict=True)
-    answers = [one.refusal or _answer(*next(outcomes)) for one in asked]
-    doubtful = [n for n, one in enumerate(asked) if _may_be_known(one, answers[n])]
+    payments = [one.payment for one in checked if one.payment is not None and one.refusal is None]
+    results = zip(payments, await submit_many(payments, inline=inline), strict=True)
+    answers = [one.refusal or _answer(*next(results)) for one in checked]
+    doubtful = [n for n, one in enumerate(checked) if _may_exist(one, answers[n])]
     if doubtful:
-        firsts = await _first_answers([asked[n] for n in doubtful], [answers[n] for n in doubtful])
+        firsts = await _first_answers([checked[n] for n in doubtful], [answers[n] for n in doubtful])
         for n, first in zip(doubtful, firsts, strict=True):
             answers[n] = first
     return answers
 
 
-def _answer(order: Order, outcome: Receipt | Problem) -> Taken | Problem:
-    return (order, outcome) if isinstance(outcome, Receipt) else outcome
+def _answer(payment: NewPayment, result: store.IntakeResult) -> Acceptance:
+    return (payment, result) if isinstance(result, Receipt) else result
 
 
-def _may_be_known(asked: Asked, answer: Taken | Problem) -> bool:
+def _may_exist(checked: CheckedRequest, answer: Acceptance) -> bool:
     """Whether the payment may have been accepted before in spite of this answer."""
-    if asked.named is None or isinstance(answer, (tuple, Unavailable)):
+    if checked.named is None or isinstance(answer, (tuple, Unavailable)):
         return False
-    if asked.request.currency is None:  # the tenant's currency may have been another one then
+    if checked.request.currency is None:  # the tenant's currency may have been another one then
         return True
-    return asked.order is not None and not isinstance(answer, DifferentContent)
+    return checked.payment is not None and not isinstance(answer, DifferentContent)
 
 
-async def _first_answers(asked: Sequence[Asked], answers: Sequence[Taken | Problem]) -> list[Taken | Problem]:
+async def _first_answers(checked: Sequence[CheckedRequest], answers: Sequence[Acceptance]) -> list[Acceptance]:
+    """The answers again, with the payments that exist under the same ids in view."""
     away: Unavailable | None = None
-    found = intake.waiting([_key(one) for one in asked])
+    known = spilling.accepted([_key(one) for one in checked])
     try:
-        if others := [key for one in asked if (key := _key(one)) not in found]:
-            found |= await intake.stored(others)
+        if others := [key for one in checked if (key := _key(one)) not in known]:
+            known |= await store.stored(others)
     except Unavailable as error:
         away = error
     return [
-        # What may have been accepted must not be refused for good.
-        away if away and one.for_now and _key(one) not in found else _judged(one, answer, found.get(_key(one)))
-        for one, answer in zip(asked, answers, strict=True)
+        # A payment that may have been accepted must not be refused for good.
+        away if away and one.for_now and _key(one) not in known else _judged(one, answer, known.get(_key(one)))
+        for one, answer in zip(checked, answers, strict=True)
     ]
 
 
-def _key(asked: Asked) -> intake.Key:
-    assert asked.named
-    return asked.tenant_id, asked.named
+def _key(checked: CheckedRequest) -> Key:
+    assert checked.named
+    return checked.tenant_id, checked.named
 
 
-def _judged(asked: Asked, answer: Taken | Problem, first: First | None) -> Taken | Problem:
-    """A replay where what is asked for means now what it meant the first time; other content is a conflict."""
+def _judged(checked: CheckedRequest, answer: Acceptance, first: FirstPayment | None) -> Acceptance:
+    """A replay if the request has the content of the first one, with that one's currency; else a conflict."""
     if first is None:
         return answer
     faults: list[dict[str, str]] = []
-    order = understood(asked.request, asked.tenant_id, asked.named, first.currency, faults)
-    if order is not None and intake.fingerprint(order) == first.fingerprint:
-        return order, Receipt(first.at, replayed=True, spilled=first.spilled)
+    payment = new_payment(checked.request, checked.tenant_id, checked.named, first.currency, faults)
+    if payment is not None and fingerprint(payment) == first.fingerprint:
+        return payment, Receipt(first.at, replayed=True, spilled=first.spilled)
     return answer if faults else DifferentContent()

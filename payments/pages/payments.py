@@ -15,7 +15,8 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.billing.pages.plan import banner
 from payments.books import events, queries
-from payments.intake import intake
+from payments.intake.intake import submit
+from payments.intake.payment import NewPayment
 from payments.models import Processor
 from payments.money import decimal_text, typed_amount
 from payments.pages.payer import with_action
@@ -249,15 +250,17 @@ async def send_test_payment(request: PageRequest) -> HttpResponse:
     entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}
     by_card = request.POST.get("by") == "card"
     try:
-        order = _order(visitor.tenant, **entered, processor=await _card_processor(visitor.tenant) if by_card else "")
+        payment = _payment(
+            visitor.tenant, **entered, processor=await _card_processor(visitor.tenant) if by_card else ""
+        )
         started = time.perf_counter()
-        await intake.submit(order)
+        await submit(payment)
     except Invalid as error:
         errors = {e["field"]: e["message"] for e in error.errors}
         if request.htmx:
             return render(request, "payments/_sent.html", {"errors": errors})
         return await _dashboard(request, visitor, form={**entered, "errors": errors})
-    link = f"{reverse('payment_live', args=[order.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
+    link = f"{reverse('payment_live', args=[payment.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
     if request.htmx and by_card:
         return HttpResponse(headers={"HX-Redirect": link})
     if request.htmx:
@@ -273,7 +276,7 @@ async def _card_processor(tenant: Tenant) -> str:
     return str(name)
 
 
-def _order(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> intake.Order:
+def _payment(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> NewPayment:
     """Validate the form. Raises Invalid (422) naming the fields."""
     wrong = {}
     units = 0
@@ -289,7 +292,7 @@ def _order(tenant: Tenant, *, amount: str, description: str, processor: str = ""
         wrong["description"] = CARD
     if wrong:
         raise Invalid(errors=[{"field": field, "message": message} for field, message in wrong.items()])
-    return intake.Order(
+    return NewPayment(
         tenant_id=tenant.pk,
         correlation_id=uuid4(),
         amount=units,

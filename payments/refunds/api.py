@@ -10,17 +10,16 @@ from django.http import HttpRequest, HttpResponse
 from msgspec import Meta
 
 from payments import money
-from payments.api.openapi import KEYLESS, described
 from payments.api.payments import payment_id
-from payments.api.waiting import preferred_wait, with_headers
-from payments.books import queries
+from payments.api.prefer import applied, awaited, preference_of
+from payments.books import events, queries
 from payments.errors import AmountRefused, UnknownRefund
-from payments.intake import intake
 from payments.intake.requests import Amount, decode
+from payments.intake.spilling import missing
 from payments.refunds import debts, inline
-from registry.data import faults, live, reach
-from registry.edge.api import api, json_response, read
-from registry.edge.handler import until_disconnect
+from registry.data import live, reach
+from registry.edge.api import KEYLESS, api, described, json_response
+from registry.edge.bodies import read
 from registry.errors import Invalid
 from registry.tenants.access import authorize
 
@@ -28,7 +27,7 @@ from registry.tenants.access import authorize
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The body of `POST /payments/{id}/refunds`."""
 
-    amount: Annotated[Amount, Meta(description="all that is left, when missing", examples=["5.00"])] | None = None
+    amount: Annotated[Amount, Meta(description="all that is left when missing", examples=["5.00"])] | None = None
     currency: Annotated[str, Meta(description="the payment's; no other is taken", examples=["BRL"])] | None = None
     reason: Annotated[str, Meta(max_length=debts.LONGEST_REASON)] = ""
 
@@ -55,11 +54,11 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
         headers = {**headers, "Idempotent-Replayed": "true"}
     found = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
     headers = {**headers, "Location": found["statusUrl"]}
-    prefer = request.META.get("HTTP_PREFER", "")
-    wait = preferred_wait(prefer)
+    prefers = preference_of(request)
+    wait = prefers.wait
     if inline.OPERATION in principal.inline and not debts.is_closed(found):
         inline.pay(principal.tenant_id, receipt.refund_id)
-        wait = wait or (0.0 if "respond-async" in prefer.lower() else inline.WAIT)
+        wait = wait or (0.0 if prefers.respond_async else inline.WAIT)
     if not wait:
         return json_response(found, status=202, headers=headers)
     return await _closed_within(wait, request, principal.tenant_id, found, headers)
@@ -72,11 +71,11 @@ api.describe(
         "tags": ["payments"],
         "operationId": "refund_payment",
         "security": KEYLESS,
-        "summary": "Give back a part of a payment, or all that is left of it",
+        "summary": "Refund a part of a payment, or all that is left of it",
         "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "requestBody": {"required": True, "content": _BODY},
         "responses": {
-            "202": {"description": "Owed: a worker pays it", "content": {"application/json": {}}},
+            "202": {"description": "Accepted: a worker sends it to the processor", "content": {"application/json": {}}},
             **{str(status): answer for status, answer in _ASKING["responses"].items()},
         },
     },
@@ -85,10 +84,10 @@ api.describe(
 
 
 async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> int | None:
-    """What is asked for in the payment's minor units. Raises UnknownPayment (404), Invalid (422) with every fault."""
+    """The requested amount in the payment's minor units. Raises UnknownPayment (404), Invalid (422) with every fault."""
     payment = await queries.status_of(tenant_id, correlation_id)
     if payment is None:
-        raise intake.missing(tenant_id, correlation_id)
+        raise missing(tenant_id, correlation_id)
     faults, units = [], None
     if asked.currency is not None and asked.currency != payment["currency"]:
         faults.append(
@@ -119,25 +118,19 @@ async def _closed_within(
     wait: float, request: HttpRequest, tenant_id: int, found: dict[str, Any], headers: dict[str, str]
 ) -> HttpResponse:
     """200 with the refund that is returned or failed, or the usual 202 when that takes longer."""
-    try:
-        ended = await until_disconnect(request.receive, _closed(tenant_id, found, wait))  # type: ignore[attr-defined]
-    except Exception as error:
-        if not faults.waits(error):
-            raise
-        ended = None  # it is durable all the same
+    ended = await awaited(request, _closed(tenant_id, found, wait))
     if ended is None:
-        response = json_response(found, status=202, headers=headers)
-        return with_headers(response, {"Preference-Applied": "respond-async"})
-    return with_headers(json_response(ended, headers=headers), {"Preference-Applied": f"wait={wait:.0f}"})
+        return applied(json_response(found, status=202, headers=headers))
+    return applied(json_response(ended, headers=headers), wait)
 
 
 async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[str, Any] | None:
-    """The refund once no worker has anything left to do for it; None when that did not come in time."""
+    """The refund once no worker has anything left to do for it; None if that takes longer than `within` seconds."""
     correlation_id, refund_id = UUID(found["correlationId"]), UUID(found["id"])
     try:
         async with (
             asyncio.timeout(within),
-            live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription,
+            events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
                 now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)
@@ -159,14 +152,14 @@ async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id = payment_id(id)
     found = await debts.refunds_of(principal.tenant_id, correlation_id)
     if not found and await queries.status_of(principal.tenant_id, correlation_id) is None:
-        raise intake.missing(principal.tenant_id, correlation_id)
+        raise missing(principal.tenant_id, correlation_id)
     return json_response({"items": [_addressed(one) for one in found]}, headers=headers)
 
 
 @api.get(
     "/payments/{id}/refunds/{refund_id}",
     tags=["payments"],
-    summary="Where a refund stands",
+    summary="The status of a refund",
     openapi_extra=described("The refund", 404),
 )
 async def refund_status(request: HttpRequest, id: str, refund_id: str) -> HttpResponse:

@@ -27,6 +27,10 @@ class Claim(msgspec.Struct, kw_only=True):
     taken_at: float  # of our monotonic clock
     created_at: datetime
 
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.tenant_id, self.refund_id
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What came of an attempt and what it means for the refund."""
@@ -39,6 +43,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     wait: float | None = None  # seconds until it is due again
     in_doubt_since: datetime | None = None  # when uncertain: None is from now on
     stopped: bool = False  # an operator has to look at it
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.claim.key
 
 
 def after_send(claim: Claim, outcome: Outcome) -> Verdict:

@@ -1,4 +1,4 @@
-"""From rows that are due to claims: each is routed, and takes a place, or waits. No I/O; dispatch.py reads and writes."""
+"""From rows that are due to claims: each is routed, and takes a place, or waits. No I/O; work.py reads and writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class Routed:
     """What becomes of rows that were found due."""
 
     claims: list[Claim] = field(default_factory=list)
-    roadless: list[Found] = field(default_factory=list)  # no processor can take them now
+    unroutable: list[Found] = field(default_factory=list)  # no processor can take them now
     waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and seconds until the next look
 
 
@@ -62,7 +62,7 @@ def route(found: Sequence[Found], atlas: Atlas, places: Places, *, now: float, a
     for row in found:
         road = _road(row, atlas, places, now)
         if road is None:
-            routed.roadless.append(row)
+            routed.unroutable.append(row)
         elif isinstance(road, Wait):
             routed.waiting.append((row, road.seconds))
         else:

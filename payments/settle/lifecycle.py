@@ -1,4 +1,4 @@
-"""What can be done to a payment after it was accepted: wait, cancel, capture, look again."""
+"""Changes to accepted payments: wait until settled, cancel, capture, ask the processor again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from payments.books import events, queries
 from payments.errors import NotCancelable, NotCapturable
-from payments.intake import intake
+from payments.intake import spilling, store
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
 from registry.data import database, live, reach
 from registry.data.loop import sync_twin
@@ -26,7 +26,7 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
     try:
         async with (
             asyncio.timeout(within),
-            live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription,
+            events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
                 found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)
@@ -39,7 +39,7 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
 
 # -- What happens at the processor ---------------------------------------------------------------------------
 
-AT_PROCESSOR: Final = (REQUIRES_ACTION, PROCESSING, UNCERTAIN)  # something may happen to it there that we are not told
+AT_PROCESSOR: Final = (REQUIRES_ACTION, PROCESSING, UNCERTAIN)  # it may change there without our knowing
 
 
 type Looked = Sequence[database.Row]  # correlation id, and the number of its event where there is one
@@ -48,10 +48,10 @@ type Looked = Sequence[database.Row]  # correlation id, and the number of its ev
 async def look_again(
     *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = "Something changed at the processor"
 ) -> set[UUID]:
-    """Have workers ask the processor about these payments again, at once; the ids of those that are at one.
+    """Have workers ask the processor about these payments now; the ids of those that are at a processor.
 
-    For whoever heard that something happened there (a webhook, the payer's return, a janitor), best after asking whether it
-    changed anything: what waits for an action goes through `processing`, with an event. Settled payments are left alone.
+    For callers that learned of a change there (a webhook, the payer's return, a janitor). Call it only if the change
+    matters: a payment that requires an action goes through `processing`, with an event. Settled payments are left alone.
     """
     return await _look_again(tenant_id, correlation_ids, reason, AT_PROCESSOR)
 
@@ -59,7 +59,7 @@ async def look_again(
 async def look_again_within(
     conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str
 ) -> Looked:
-    """`look_again` in the caller's transaction; what it returns is for `tell_looked`, once that is committed."""
+    """`look_again` in the caller's transaction; pass the result to `tell_looked` once that is committed."""
     return await database.rows(conn, SQL["look_again"], _asked(tenant_id, correlation_ids, reason, AT_PROCESSOR))
 
 
@@ -101,16 +101,16 @@ def _asked(
 
 
 async def tell_looked(tenant_id: int, rows: Looked) -> None:
-    """Spread the news of payments that are looked at again."""
+    """Publish the events of payments that are looked at again, and wake the workers."""
     for correlation_id, sequence in rows:
         if sequence is not None:
             live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
-        intake.wake()
+        store.wake()
 
 
 async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
-    """Cancel a payment that no worker has claimed, or have it canceled where it waits for an action; its status object.
+    """Cancel a payment that no worker has claimed, or have a worker cancel one that requires an action; its status object.
 
     A second cancel answers like the first. Raises UnknownPayment (404), NotCancelable (409): a worker was faster.
     """
@@ -159,7 +159,7 @@ async def _purpose(params: dict[str, Any]) -> _Purpose:
 async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
     found = await queries.status_of(tenant_id, correlation_id)
     if found is None:
-        raise intake.missing(tenant_id, correlation_id)
+        raise spilling.missing(tenant_id, correlation_id)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The message queue: its tables, and the functions that push, claim and complete messages; the workers."""
+"""The message queue: its tables, and the functions that push, claim and complete messages; workers; outbound webhooks."""
 
 from pathlib import Path
 
@@ -405,6 +405,193 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["queue", "id"],
+            },
+            bases=(AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="WebhookEndpoint",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("tenant", key_to("registry.tenant")),
+                ("uuid", models.UUIDField(help_text="its id in the API")),
+                ("url", models.CharField(max_length=2000)),
+                ("description", models.CharField(blank=True, db_default="", max_length=200)),
+                (
+                    "events",
+                    models.JSONField(
+                        default=list, help_text='types such as payment.succeeded, beginnings such as "payment.", or "*"'
+                    ),
+                ),
+                (
+                    "ordered",
+                    models.BooleanField(
+                        db_default=False,
+                        help_text="the next event of an object waits until the one before is delivered or given up",
+                    ),
+                ),
+                ("enabled", models.BooleanField(db_default=True)),
+                ("disabled_reason", models.CharField(blank=True, db_default="", max_length=300)),
+                ("failing_since", models.DateTimeField(help_text="no delivery succeeded since", null=True)),
+                (
+                    "rest_until",
+                    models.DateTimeField(help_text="no deliveries before this time: Retry-After", null=True),
+                ),
+                (
+                    "positions",
+                    models.JSONField(default=dict, help_text="by source: number of the latest event that it has read"),
+                ),
+                ("secrets", models.BinaryField(help_text="signing secrets, encrypted: registry.tenants.encryption")),
+                ("created_at", models.DateTimeField(db_default=Now())),
+                ("changed_at", models.DateTimeField(db_default=Now())),
+                ("deleted_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "ordering": ["id"],
+                "constraints": [models.UniqueConstraint(fields=("uuid", "tenant"), name="webhook_endpoint_once")],
+            },
+            bases=(AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="WebhookDelivery",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("tenant", key_to("registry.tenant")),
+                ("endpoint_id", models.BigIntegerField()),
+                (
+                    "message_id",
+                    models.CharField(help_text="webhook-id: the same at every attempt and replay", max_length=40),
+                ),
+                (
+                    "position",
+                    models.BigIntegerField(
+                        help_text="number of its event in the source's stream; tests and notes have none", null=True
+                    ),
+                ),
+                (
+                    "subject",
+                    models.UUIDField(
+                        help_text="id of the object that the event is about, such as a payment's correlation id",
+                        null=True,
+                    ),
+                ),
+                ("type", models.CharField(max_length=50)),
+                ("body", models.TextField(help_text="as it is signed and sent")),
+                ("ordered", models.BooleanField(db_default=False)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("held", "waits for the one before"),
+                            ("delivered", "Delivered"),
+                            ("dead", "given up"),
+                            ("noted", "Noted"),
+                        ],
+                        db_default="pending",
+                        max_length=10,
+                    ),
+                ),
+                ("run_at", models.DateTimeField(db_default=Now())),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
+                (
+                    "tries_from",
+                    models.IntegerField(
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
+                    ),
+                ),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
+                ("leased_until", models.DateTimeField(null=True)),
+                ("answer", models.SmallIntegerField(help_text="HTTP status of the latest answer", null=True)),
+                ("error", models.CharField(db_default="", help_text="why the latest attempt failed", max_length=300)),
+                ("created_at", models.DateTimeField(db_default=Now())),
+                ("changed_at", models.DateTimeField(db_default=Now())),
+                (
+                    "closed",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=models.Case(
+                            models.When(status="delivered", then=models.Value("delivered")),
+                            models.When(status="dead", then=models.Value("dead")),
+                            models.When(status="noted", then=models.Value("noted")),
+                        ),
+                        output_field=models.CharField(max_length=10, null=True),
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "webhook deliveries",
+                "ordering": ["-id"],
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"),
+                        models.F("endpoint_id"),
+                        models.OrderBy(models.F("priority"), descending=True),
+                        models.F("run_at"),
+                        models.F("id"),
+                        condition=models.Q(("closed", None)),
+                        name="webhook_delivery_open",
+                    ),
+                    models.Index(
+                        condition=models.Q(("ordered", True)),
+                        fields=["subject", "endpoint_id", "id", "tenant"],
+                        name="webhook_delivery_order",
+                    ),
+                    models.Index(fields=["endpoint_id", "id", "tenant"], name="webhook_delivery_log"),
+                    models.Index(
+                        condition=models.Q(("closed", "dead")),
+                        fields=["endpoint_id", "id", "tenant"],
+                        name="webhook_delivery_dead",
+                    ),
+                ],
+            },
+            bases=(AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="WebhookAttempt",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "tenant_id",
+                        "delivery_id",
+                        "number",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tenant", key_to("registry.tenant")),
+                ("delivery_id", models.BigIntegerField()),
+                ("number", models.IntegerField()),
+                (
+                    "at",
+                    models.DateTimeField(
+                        db_default=Now(),
+                        help_text="when its outcome was written; it began `latency_ms` before",
+                    ),
+                ),
+                ("signed_at", models.DateTimeField(help_text="webhook-timestamp")),
+                ("signature", models.CharField(db_default="", help_text="webhook-signature", max_length=500)),
+                ("answer", models.SmallIntegerField(help_text="HTTP status; empty: there was no answer", null=True)),
+                ("headers", models.JSONField(help_text="of the answer, shortened", null=True)),
+                ("body", models.TextField(db_default="", help_text="of the answer, shortened")),
+                ("latency_ms", models.IntegerField()),
+                (
+                    "error",
+                    models.CharField(db_default="", help_text="why it failed; empty: delivered", max_length=300),
+                ),
+            ],
+            options={
+                "ordering": ["-delivery_id", "-number"],
             },
             bases=(AsyncModelMixin, models.Model),
         ),

@@ -1,4 +1,4 @@
-"""Consumer groups: how they stand, deletion, subscription, seek (queue contract section 1.4)."""
+"""Consumer groups: positions and lag, deletion, subscription, seek (queue contract section 1.4)."""
 
 from datetime import datetime
 
@@ -8,21 +8,26 @@ from django.http import HttpRequest, HttpResponse
 from queueing.broker import groups, traffic
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE
-from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
+from queueing.views.edge import answer, check_name, endpoint, read
+from registry.edge.parameters import Query, flag, offset_page, parse_time, whole
 from registry.tenants.access import Principal
 
 PAGE = 10_000  # partitions of a group in one answer
 YEARS = 10 * 366 * 86_400  # seconds; nothing lags longer
 
+LAGGING = Query({"minLagSeconds": whole(3600, capped=YEARS)})
+DETAIL = Query(offset_page(PAGE, most=PAGE, furthest=10**9))
+DELETE = Query({"deleteMetadata": flag("false: the subscription stays, and the group begins anew", default=True)})
+
 
 class SubscriptionBody(msgspec.Struct, rename="camel"):
-    """From when on a group wants messages, ISO 8601."""
+    """The start of a group's subscription, ISO 8601."""
 
     subscription_timestamp: str
 
 
 class SeekBody(msgspec.Struct, rename="camel"):
-    """Where a group is to read on: at the end, or at the first message from an ISO 8601 time on."""
+    """The new position of a group: the end, or the first message from an ISO 8601 time on."""
 
     to_end: bool = False
     timestamp: str | None = None
@@ -40,30 +45,27 @@ async def all_groups(_request: HttpRequest, principal: Principal) -> HttpRespons
 
 @endpoint("read")
 async def lagging(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Those whose oldest message has waited for `minLagSeconds` or longer."""
-    least = whole(request, "minLagSeconds", 3600, most=YEARS)
+    """Groups whose oldest message has waited for `minLagSeconds` or longer."""
+    least = LAGGING.read(request)["minLagSeconds"]
     return answer(await groups.standings(principal.tenant_id, least_lag=max(least, 0.001)))
 
 
 @endpoint("read")
 async def detail(request: HttpRequest, principal: Principal, group: str) -> HttpResponse:
-    """By queue, how far it has read each partition."""
-    found = await groups.places(
-        principal.tenant_id,
-        check_name("consumerGroup", group),
-        limit=whole(request, "limit", PAGE, least=1, most=PAGE),
-        offset=whole(request, "offset", 0, most=10**9),
-    )
+    """The group's position in each partition, by queue."""
+    check_name("consumerGroup", group)
+    asked = DETAIL.read(request)
+    found = await groups.places(principal.tenant_id, group, limit=asked["limit"], offset=asked["offset"])
     return answer({queue: {"partitions": places} for queue, places in found.items()})
 
 
 @endpoint("admin")
 async def delete(request: HttpRequest, principal: Principal, group: str, queue: str | None = None) -> HttpResponse:
-    """Forget the group, here or everywhere; `deleteMetadata=false` keeps its subscription and begins it anew."""
+    """Delete the group in one queue or in all; `deleteMetadata=false` keeps its subscription, so that it starts again."""
     check_name("consumerGroup", group)
     if queue is not None:
         check_name("Queue", queue)
-    metadata = flag(request, "deleteMetadata") if request.GET.get("deleteMetadata") else True
+    metadata = DELETE.read(request)["deleteMetadata"]
     found = await groups.delete(principal.tenant_id, group, queue=queue, subscription=metadata)
     return answer(
         {
@@ -80,7 +82,7 @@ async def delete(request: HttpRequest, principal: Principal, group: str, queue: 
 
 @endpoint("write")
 async def subscribe(request: HttpRequest, principal: Principal, group: str) -> HttpResponse:
-    """Note from when on the group wants messages; it does not move."""
+    """Set the start of the group's subscription; its position does not change."""
     check_name("consumerGroup", group)
     since = _time(read(request, _subscription).subscription_timestamp, "subscriptionTimestamp")
     if group == QUEUE_MODE:
@@ -91,7 +93,7 @@ async def subscribe(request: HttpRequest, principal: Principal, group: str) -> H
 
 @endpoint("write")
 async def seek(request: HttpRequest, principal: Principal, group: str, queue: str) -> HttpResponse:
-    """Put the group at the end of the queue or at a time; its leases end."""
+    """Move the group to the end of the queue or to a time; its leases end."""
     return await _sought(request, principal, group, queue, None, read(request, _seek))
 
 
@@ -99,7 +101,7 @@ async def seek(request: HttpRequest, principal: Principal, group: str, queue: st
 async def seek_partition(
     request: HttpRequest, principal: Principal, group: str, queue: str, partition: str
 ) -> HttpResponse:
-    """The same of one partition; without a body, to its end."""
+    """Move the group in one partition; without a body, to its end."""
     body = read(request, _seek, empty=SeekBody(to_end=True))
     if not body.timestamp:
         body.to_end = True
@@ -130,13 +132,13 @@ async def _sought(
 
 def _time(text: str, what: str) -> datetime:
     try:
-        return parse_moment(text)
-    except (ValueError, OverflowError):
+        return parse_time(text)
+    except ValueError:
         raise BadRequest(f"{what} wants an ISO 8601 time such as 2026-01-02T03:04:05Z") from None
 
 
 @endpoint("admin")
 async def refresh(_request: HttpRequest, _principal: Principal) -> HttpResponse:
-    """Write what this process has counted to the statistics now. All other figures are read where they arise."""
+    """Write this process's counts to the statistics now. All other figures are read when they are asked for."""
     await traffic.flush()
     return answer({"success": True, "message": "statistics are up to date"})

@@ -1,4 +1,4 @@
-"""The machine and the whole database, for keys with the admin scope; and Prometheus text (queue contract section 1.5)."""
+"""Figures of this process and of the whole database, and Prometheus text (queue contract section 1.5)."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ from registry.tenants.access import Principal
 
 STARTED = time.monotonic()
 DEAD_AT_MOST = 100_000  # dead letters counted for all tenants' gauge
-QUEUES_AT_MOST = 1000  # of a tenant that have gauges of their own: each is a time series for ever
+QUEUES_AT_MOST = 1000  # of a tenant that have gauges of their own: each is a permanent time series
 
 
 # -- For operators ---------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ QUEUES_AT_MOST = 1000  # of a tenant that have gauges of their own: each is a ti
 
 @endpoint("read")
 async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
-    """What this process keeps for PostgreSQL while that is away: all tenants' writes."""
+    """All tenants' writes in this process's spill, which wait for PostgreSQL."""
     found = await spill.state()
     return answer(
         {
@@ -63,13 +63,13 @@ async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def system_metrics(_request: HttpRequest, _principal: Principal) -> HttpResponse:
-    """The process that answers: CPU, memory, database connections."""
+    """CPU, memory and database connections of the process that answers."""
     return answer({"timestamp": datetime.now(UTC), "replicas": [{**_worker(), **_process()}]})
 
 
 @endpoint("read")
 async def worker_metrics(_request: HttpRequest, _principal: Principal) -> HttpResponse:
-    """The workers that are alive, with what they have in hand."""
+    """The workers that are alive, with the number of items in flight."""
     found = [one async for one in Worker.async_objects.all().alive()]
     return answer(
         {
@@ -109,7 +109,7 @@ def _process() -> dict[str, Any]:
     return {
         "uptimeSeconds": round(time.monotonic() - STARTED, 1),
         "cpu": {"userSeconds": round(use.ru_utime, 3), "systemSeconds": round(use.ru_stime, 3)},
-        "memory": {"rssMb": round(use.ru_maxrss / 1024, 1)},  # Linux: the most it ever was, in KiB
+        "memory": {"rssMb": round(use.ru_maxrss / 1024, 1)},  # Linux: the peak, in KiB
         "database": {"poolSize": pool["size"], "poolIdle": pool["idle"], "poolActive": pool["active"]},
         "parkedConsumers": long_polls.lot().parked,
     }
@@ -126,9 +126,9 @@ def _pool() -> dict[str, int]:
 
 @lean
 async def prometheus(request: HttpRequest) -> HttpResponse:
-    """Everything of /metrics under the names that dashboards of this API know, and gauges of the caller's own queues.
+    """/metrics and more gauges, under the names that dashboards of this API know.
 
-    Open like /metrics, and like it without anybody's name; a key adds the gauges of its tenant's queues.
+    Public like /metrics, and without names of tenants or queues; with a key, the gauges of its tenant's queues are added.
     """
     status.only_get(request)
     families = [*await _machine(), *await _queues(await _principal(request))]
@@ -139,7 +139,7 @@ async def prometheus(request: HttpRequest) -> HttpResponse:
 
 
 async def _principal(request: HttpRequest) -> Principal | None:
-    """Whose queues to tell of. A key that is none is 401; without one, and while keys cannot be looked up, nobody's."""
+    """The key's principal; None without a key, and while keys cannot be looked up. Raises Unauthorized (401)."""
     try:
         return (await access.authorize(request, "read"))[0]
     except Unavailable:
@@ -151,7 +151,7 @@ async def _principal(request: HttpRequest) -> Principal | None:
 
 
 async def _machine() -> list[GaugeMetricFamily]:
-    """About this process and the spill; the database's part is left out while it is away."""
+    """Gauges of this process and the spill; those of the database are left out while it is away."""
     pool, spilled = _pool(), await spill.state()
     figures = {
         "queen_uptime_seconds": ("Since this process began to serve", time.monotonic() - STARTED),
@@ -186,7 +186,7 @@ _PER_MINUTE = {
 
 
 async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
-    """A tenant's queues by name: depths now, and the last full minute."""
+    """Gauges of a tenant's queues: depths now, and traffic of the last full minute."""
     if principal is None:
         return []
     try:
@@ -196,7 +196,7 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
             when = Range(end - timedelta(minutes=1), end, 1)
             series = await statistics.traffic_by_queue(principal.tenant_id, About(), when)
     except Exception:
-        return []  # like the gauges of /metrics: what cannot be read now is not there
+        return []  # like the gauges of /metrics, they are left out when they cannot be read
     minute = {name: sum(points.values(), Traffic()) for name, points in series.items()}
     waiting = long_polls.lot().parked_at([one.id for one in found])
     return [

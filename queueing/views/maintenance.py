@@ -1,4 +1,4 @@
-"""Stopping a tenant's pushes or pops for a while (queue contract section 1.5)."""
+"""Maintenance mode: a tenant's pushes or pops are paused (queue contract section 1.5)."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from registry.tenants.access import Principal
 
 
 class MaintenanceBody(msgspec.Struct):
-    """Whether it is on."""
+    """The new state of a maintenance mode."""
 
     enabled: bool
 

@@ -1,4 +1,4 @@
-"""Messages, dead letters and traces, for people and their tools (queue contract section 1.3)."""
+"""Messages, dead letters and traces: lists, details and changes (queue contract section 1.3)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,14 +9,27 @@ from django.http import HttpRequest, HttpResponse
 from queueing.broker import dead_letters, manage, messages, traces
 from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE
-from queueing.views.edge import answer, check_name, endpoint, moment, read, whole
+from queueing.views.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read, refuse
+from registry.edge.parameters import WHEN, Parameters, Query, Values, choice, offset_page
 from registry.tenants.access import Principal
 
-LOOK_BACK = timedelta(hours=1)  # of a list that says no `from`
+LOOK_BACK = timedelta(hours=1)  # of a list without `from`
+FURTHEST = 100_000  # items before a page
+
+
+def _paging(limit: int) -> Parameters:
+    return offset_page(limit, most=1000, furthest=FURTHEST)
+
+
+BROWSE = Query({**LISTED, **PARTITION, "status": choice(*messages.STATUSES, error=refuse), **WHEN, **_paging(200)})
+LETTERS = Query({"queue": NAME, **GROUP, **PARTITION, **WHEN, **_paging(100)})
+PURGE = Query({"queue": NAME, **GROUP}, needed=("queue",))
+BURY = Query(GROUP)
+TRACES_NAMED, TRACE_NAMES = Query(_paging(100)), Query(_paging(50))
 
 
 class TraceBody(msgspec.Struct, rename="camel"):
-    """What a reader writes down about a message. `data` is any JSON."""
+    """A trace that a consumer writes about a message. `data` is any JSON."""
 
     transaction_id: str
     partition_id: str
@@ -27,7 +40,7 @@ class TraceBody(msgspec.Struct, rename="camel"):
 
 
 class DeadBody(msgspec.Struct, rename="camel"):
-    """For whom a message is given up, and why."""
+    """The consumer group for which a message becomes a dead letter, and the error."""
 
     consumer_group: str | None = None
     error: str | None = None
@@ -37,16 +50,8 @@ _trace = msgspec.json.Decoder(TraceBody)
 _dead = msgspec.json.Decoder(DeadBody)
 
 
-def _name(request: HttpRequest, *names: str) -> str:
-    value = next((value for name in names if (value := request.GET.get(name))), "")
-    return check_name(names[0], value) if value else ""
-
-
-def _page(request: HttpRequest, limit: int) -> dict[str, int]:
-    return {
-        "limit": whole(request, "limit", limit, least=1, most=1000),
-        "offset": whole(request, "offset", 0, most=100_000),
-    }
+def _page(asked: Values) -> dict[str, int]:
+    return {"limit": asked["limit"], "offset": asked["offset"]}
 
 
 # -- Messages ------------------------------------------------------------------------------------------------
@@ -55,20 +60,18 @@ def _page(request: HttpRequest, limit: int) -> dict[str, int]:
 @endpoint("read")
 async def browse(request: HttpRequest, principal: Principal) -> HttpResponse:
     """A page of messages without their payloads, newest first; by default of the last hour."""
-    status = request.GET.get("status", "")
-    if status and status not in messages.STATUSES:
-        raise BadRequest(f"status wants one of {', '.join(messages.STATUSES)}")
-    now = datetime.now(UTC)
+    asked, now = BROWSE.read(request), datetime.now(UTC)
+    status = asked["status"] or ""
     filters: dict[str, Any] = {
-        "queue": _name(request, "queue"),
-        "partition": _name(request, "partition"),
-        "namespace": _name(request, "namespace", "ns"),
-        "task": _name(request, "task"),
+        "queue": asked["queue"],
+        "partition": asked["partition"],
+        "namespace": asked["namespace"] or asked["ns"],
+        "task": asked["task"],
         "status": status,
-        "from": moment(request, "from") or now - LOOK_BACK,
-        "to": moment(request, "to") or now + LOOK_BACK,  # the database's clock may be ahead of ours
+        "from": asked["from"] or now - LOOK_BACK,
+        "to": asked["to"] or now + LOOK_BACK,  # the database's clock may be ahead of ours
     }
-    found = await messages.listed(principal.tenant_id, filters, **_page(request, 200))
+    found = await messages.listed(principal.tenant_id, filters, **_page(asked))
     return answer({"messages": found, "mode": await messages.mode(principal.tenant_id, filters["queue"])})
 
 
@@ -91,9 +94,8 @@ async def retry(_request: HttpRequest, principal: Principal, partition: str, tra
 @endpoint("admin")
 async def bury(request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
     body = read(request, _dead, empty=DeadBody())
-    group = body.consumer_group or request.GET.get("consumerGroup", "")
-    if group:
-        check_name("consumerGroup", group)
+    named = body.consumer_group
+    group = check_name("consumerGroup", named) if named else BURY.read(request)["consumerGroup"]
     error = (body.error or "").replace("\0", "")[:10_000]
     name = check_name("transactionId", transaction)
     groups = await dead_letters.make(principal.tenant_id, partition, name, group=group, error=error)
@@ -106,14 +108,15 @@ async def bury(request: HttpRequest, principal: Principal, partition: str, trans
 @endpoint("read")
 async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
     """A page of open dead letters with their payloads, latest first, and how many there are."""
+    asked = LETTERS.read(request)
     filters = {
-        "queue": _name(request, "queue"),
-        "group": _name(request, "consumerGroup"),
-        "partition": _name(request, "partition"),
-        "from": moment(request, "from"),
-        "to": moment(request, "to"),
+        "queue": asked["queue"],
+        "group": asked["consumerGroup"],
+        "partition": asked["partition"],
+        "from": asked["from"],
+        "to": asked["to"],
     }
-    page = _page(request, 100)
+    page = _page(asked)
     found, total = await dead_letters.letters(principal.tenant_id, filters, **page)
     return answer({"messages": found, "total": total, "pagination": {**page, "total": total}})
 
@@ -125,10 +128,11 @@ async def replay(_request: HttpRequest, principal: Principal, letter: str) -> Ht
 
 @endpoint("admin")
 async def purge(request: HttpRequest, principal: Principal) -> HttpResponse:
-    queue = _name(request, "queue")
+    asked = PURGE.read(request)
+    queue = asked["queue"]
     if not queue:
         raise BadRequest("queue is required: a purge is of one queue")
-    count = await dead_letters.purge(principal.tenant_id, queue, _name(request, "consumerGroup"))
+    count = await dead_letters.purge(principal.tenant_id, queue, asked["consumerGroup"])
     return answer({"success": True, "queue": queue, "purged": count})
 
 
@@ -161,14 +165,14 @@ async def traces_of(_request: HttpRequest, principal: Principal, partition: str,
 
 @endpoint("read")
 async def traces_named(request: HttpRequest, principal: Principal, name: str) -> HttpResponse:
-    page = _page(request, 100)
+    page = _page(TRACES_NAMED.read(request))
     found, total = await traces.named(principal.tenant_id, check_name("name", name), **page)
     return answer(_with_total({"traces": found}, page, total))
 
 
 @endpoint("read")
 async def trace_names(request: HttpRequest, principal: Principal) -> HttpResponse:
-    page = _page(request, 50)
+    page = _page(TRACE_NAMES.read(request))
     found, total = await traces.names(principal.tenant_id, **page)
     return answer(_with_total({"traceNames": found}, page, total))
 

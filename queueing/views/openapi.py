@@ -1,13 +1,12 @@
-"""What the OpenAPI document says of the message queue's API: every address, its query and body, its answers."""
+"""The message queue's API in the OpenAPI document: every route, its query parameters, body and responses."""
 
 from typing import Any
 
 import msgspec
 
-from queueing.broker.models import NAME_LENGTH
 from queueing.views import groups, plane, status
 from registry.edge.api import api
-from registry.edge.parameters import TEXT, TIME, WHEN, Query, choice, flag, parameters, whole
+from registry.edge.parameters import Query
 
 _PROBLEMS = {
     400: "Not what the contract says; `error` and `detail` name what is wrong",
@@ -19,14 +18,8 @@ _PROBLEMS = {
     429: "Rate limit",
     503: "The database cannot take it at the moment; Retry-After says when to come back",
 }
+_VARIABLE = {"type": "string", "minLength": 1}
 _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 503)
-
-NAME = {**TEXT, "maxLength": NAME_LENGTH}  # of a queue, partition, group and the like
-WHICH: Query = {"queue": NAME, "namespace": NAME, "task": NAME}
-
-
-def page(limit: int, *, most: int = 1000, furthest: int = 10**9) -> Query:
-    return {"limit": whole(limit, least=1, capped=most), "offset": whole(0, capped=furthest)}
 
 
 def describe(
@@ -35,23 +28,20 @@ def describe(
     summary: str,
     *,
     query: Query | None = None,
-    needed: tuple[str, ...] = (),
-    one_of: tuple[str, ...] = (),
     body: type[msgspec.Struct] | None = None,
     optional: bool = False,
     good: dict[int, str] | None = None,
     tag: str = "queue",
 ) -> None:
-    """Say what an address of the queue does. `path` with its variables in braces; `optional`: the body may be left out.
-    `needed` and `one_of` as in `parameters`."""
+    """Put a route into the document. `path` has its variables in braces; `optional`: the body may be left out."""
     variables = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     operation: dict[str, Any] = {
         "tags": [tag],
         "operationId": f"{method.lower()}_{path.strip('/').replace('/', '_').translate(_PLAIN)}",
         "summary": summary,
         "parameters": [
-            *({"name": n, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}} for n in variables),
-            *parameters(query or {}, needed=needed, one_of=one_of),
+            *({"name": n, "in": "path", "required": True, "schema": _VARIABLE} for n in variables),
+            *(query.describe() if query else []),
         ],
         "responses": {
             **{
@@ -75,28 +65,21 @@ _PLAIN = str.maketrans({"{": "", "}": "", "-": "_"})
 
 # -- Messages (contract section 1.1) ----------------------------------------------------------------------------
 
-_POP: Query = {
-    "batch": whole(1, least=1, capped=plane.BATCH_AT_MOST),
-    "wait": flag(),
-    "timeout": {
-        **whole(plane.WAIT, capped=plane.LONGEST_WAIT),
-        "description": f"milliseconds of a long poll; more than {plane.LONGEST_WAIT} count as {plane.LONGEST_WAIT}",
-    },
-    "consumerGroup": NAME,
-    "autoAck": flag(),
-    "subscriptionMode": choice(*plane.SUBSCRIPTION_MODES),
-    "subscriptionFrom": {"anyOf": [{"const": "now"}, *TIME["anyOf"]], "description": "now or an ISO 8601 time"},
-}
-_PARTITIONS: Query = {"partitions": whole(1, least=1, capped=plane.PARTITIONS_AT_MOST)}
 _POPPED = {200: "Messages under one lease", 204: "Nothing is due"}
 
 describe("POST", "/api/v1/push", "Push messages", body=plane.PushBody, good={201: "One verdict per item, in order"})
 describe(
     "GET", "/api/v1/pop", "Pop from the queues of a namespace or task", good=_POPPED,
-    query={**_POP, **_PARTITIONS, "namespace": NAME, "task": NAME}, one_of=("namespace", "task"),
+    query=plane.POP_ANY,
 )  # fmt: skip
-describe("GET", "/api/v1/pop/queue/{queue}", "Pop from a queue", query={**_POP, **_PARTITIONS}, good=_POPPED)
-describe("GET", "/api/v1/pop/queue/{queue}/partition/{partition}", "Pop from a partition", query=_POP, good=_POPPED)
+describe("GET", "/api/v1/pop/queue/{queue}", "Pop from a queue", query=plane.POP_QUEUE, good=_POPPED)
+describe(
+    "GET",
+    "/api/v1/pop/queue/{queue}/partition/{partition}",
+    "Pop from a partition",
+    query=plane.POP_PARTITION,
+    good=_POPPED,
+)
 describe("POST", "/api/v1/ack", "Ack one message", body=plane.AckBody, good={200: "An array of one verdict"})
 describe(
     "POST", "/api/v1/ack/batch", "Ack several messages", body=plane.AckBatchBody,
@@ -115,16 +98,15 @@ describe(
 # -- Consumer groups (section 1.4) --------------------------------------------------------------------------------
 
 _GROUP = "/api/v1/consumer-groups/{group}"
-_DELETE: Query = {"deleteMetadata": flag("false: the subscription stays, and the group begins anew", default=True)}
 
 describe("GET", "/api/v1/consumer-groups", "How every group stands in every queue")
 describe(
     "GET", "/api/v1/consumer-groups/lagging", "Groups whose oldest message has waited for too long",
-    query={"minLagSeconds": whole(3600)},
+    query=groups.LAGGING,
 )  # fmt: skip
-describe("GET", _GROUP, "How far a group has read, partition by partition", query=page(groups.PAGE, most=groups.PAGE))
-describe("DELETE", _GROUP, "Forget a group (scope admin)", query=_DELETE)
-describe("DELETE", f"{_GROUP}/queues/{{queue}}", "Forget a group in one queue (scope admin)", query=_DELETE)
+describe("GET", _GROUP, "How far a group has read, partition by partition", query=groups.DETAIL)
+describe("DELETE", _GROUP, "Forget a group (scope admin)", query=groups.DELETE)
+describe("DELETE", f"{_GROUP}/queues/{{queue}}", "Forget a group in one queue (scope admin)", query=groups.DELETE)
 describe("POST", f"{_GROUP}/subscription", "Note from when on a group wants messages", body=groups.SubscriptionBody)
 describe("POST", f"{_GROUP}/queues/{{queue}}/seek", "Put a group at a time or at the end", body=groups.SeekBody)
 describe(
@@ -136,26 +118,22 @@ describe("POST", "/api/v1/stats/refresh", "Write what this process has counted n
 
 # -- Status, analytics, metrics (section 1.5) ----------------------------------------------------------------------
 
-describe(
-    "GET", "/api/v1/status", "Throughput over time; messages, leases and dead letters now", query={**WHEN, **WHICH}
-)
-describe("GET", "/api/v1/status/queues", "A page of queues as they stand", query={**page(100), **WHICH})
-describe(
-    "GET", "/api/v1/status/queues/{queue}", "One queue with its partitions and traffic", query={**page(100), **WHEN}
-)
+describe("GET", "/api/v1/status", "Throughput over time; messages, leases and dead letters now", query=status.SERIES)
+describe("GET", "/api/v1/status/queues", "A page of queues as they stand", query=status.QUEUES)
+describe("GET", "/api/v1/status/queues/{queue}", "One queue with its partitions and traffic", query=status.QUEUE)
 describe(
     "GET", "/api/v1/status/queues/{queue}/messages", "A queue's latest messages, without payloads",
-    query={"limit": whole(50, least=1, capped=status.PAGE)},
+    query=status.MESSAGES,
 )  # fmt: skip
 describe(
     "GET", "/api/v1/status/analytics", "Throughput by minute, hour or day",
-    query={"interval": choice(*status.INTERVALS, default="hour"), **WHEN, **WHICH},
+    query=status.ANALYTICS,
 )  # fmt: skip
 describe("GET", "/api/v1/status/buffers", "What waits for the database in this process")
-describe("GET", "/api/v1/analytics/queue-lag", "How long messages waited, queue by queue", query={**WHEN, **WHICH})
-describe("GET", "/api/v1/analytics/queue-ops", "What went through, queue by queue", query={**WHEN, **WHICH})
-describe("GET", "/api/v1/analytics/queue-parked-replicas", "Long polls that wait in this process", query=WHICH)
-describe("GET", "/api/v1/analytics/retention", "How long messages are kept, queue by queue", query=WHICH)
+describe("GET", "/api/v1/analytics/queue-lag", "How long messages waited, queue by queue", query=status.SERIES)
+describe("GET", "/api/v1/analytics/queue-ops", "What went through, queue by queue", query=status.SERIES)
+describe("GET", "/api/v1/analytics/queue-parked-replicas", "Long polls that wait in this process", query=status.ABOUT)
+describe("GET", "/api/v1/analytics/retention", "How long messages are kept, queue by queue", query=status.ABOUT)
 describe("GET", "/api/v1/analytics/system-metrics", "The process that answers")
 describe("GET", "/api/v1/analytics/worker-metrics", "The workers that are alive")
 describe("GET", "/api/v1/analytics/postgres-stats", "PostgreSQL's own counters")
@@ -168,7 +146,7 @@ api.describe(
         "summary": "Metrics under the names that the queue's dashboards know; with a key, also of its tenant's queues",
         "security": [],
         "responses": {
-            "200": {"description": "Well", "content": {"text/plain": {}}},
+            "200": {"description": "The metrics", "content": {"text/plain": {}}},
             "401": {"description": _PROBLEMS[401], "content": {"application/problem+json": {}}},
         },
     },

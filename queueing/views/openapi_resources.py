@@ -1,27 +1,17 @@
-"""What the OpenAPI document says of queues, messages, dead letters, traces and maintenance as things to look at and change."""
+"""Queues, messages, dead letters, traces and maintenance in the OpenAPI document."""
 
-from queueing.broker import messages as found
 from queueing.views import maintenance, messages, resources
-from queueing.views.openapi import NAME, WHICH, describe, page
-from registry.edge.parameters import WHEN, Query, choice
-
-GROUP: Query = {"consumerGroup": NAME}
-STATUS: Query = {"status": choice(*found.STATUSES)}
-PARTITION: Query = {"partition": NAME}
-
-LISTED: Query = {**WHICH, "ns": NAME}  # ns: the same as namespace
+from queueing.views.openapi import describe
 
 # -- Configure and resources (contract section 1.2) ----------------------------------------------------------------
 
 describe("POST", "/api/v1/configure", "Make a queue or set its options", body=resources.ConfigureBody)
-describe("GET", "/api/v1/resources/queues", "Queues and how many messages are in them", query=LISTED)
+describe("GET", "/api/v1/resources/queues", "Queues and how many messages are in them", query=resources.LIST)
 describe("GET", "/api/v1/resources/queues/{queue}", "A queue, partition by partition")
 describe("DELETE", "/api/v1/resources/queues/{queue}", "Drop a queue and all that is in it (scope admin)")
-describe(
-    "GET", "/api/v1/resources/queues/{queue}/depth", "What a group has still to read", query={"group": NAME, **GROUP}
-)
-describe("DELETE", "/api/v1/queues/{queue}/clear", "Delete a queue's messages (scope admin)", query=PARTITION)
-describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=LISTED)
+describe("GET", "/api/v1/resources/queues/{queue}/depth", "What a group has still to read", query=resources.DEPTH)
+describe("DELETE", "/api/v1/queues/{queue}/clear", "Delete a queue's messages (scope admin)", query=resources.CLEAR)
+describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=resources.LIST)
 describe("GET", "/api/v1/resources/namespaces", "Namespaces and what is in them")
 describe("GET", "/api/v1/resources/tasks", "Tasks and what is in them")
 describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one")
@@ -31,29 +21,33 @@ describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one
 _MESSAGE = "/api/v1/messages/{partition}/{transaction}"
 describe(
     "GET", "/api/v1/messages", "Messages, newest first, by default of the last hour",
-    query={**WHICH, "ns": NAME, **PARTITION, **STATUS, **WHEN, **page(200, furthest=100_000)},
+    query=messages.BROWSE,
 )  # fmt: skip
 describe("GET", _MESSAGE, "A message with its payload and where its readers are")
 describe("DELETE", _MESSAGE, "Delete a message")
 describe("POST", f"{_MESSAGE}/retry", "Replay the dead letter of a message, once (scope admin)")
 describe(
-    "POST", f"{_MESSAGE}/dlq", "Give a message up (scope admin)", body=messages.DeadBody, optional=True, query=GROUP
+    "POST",
+    f"{_MESSAGE}/dlq",
+    "Give a message up (scope admin)",
+    body=messages.DeadBody,
+    optional=True,
+    query=messages.BURY,
 )
 describe(
     "GET", "/api/v1/dlq", "Dead letters with their payloads, latest first, and the total",
-    query={"queue": NAME, **GROUP, **PARTITION, **WHEN, **page(100, furthest=100_000)},
+    query=messages.LETTERS,
 )  # fmt: skip
 describe(
     "DELETE",
     "/api/v1/dlq",
     "Purge a queue's dead letters (scope admin)",
-    query={"queue": NAME, **GROUP},
-    needed=("queue",),
+    query=messages.PURGE,
 )
 describe("POST", "/api/v1/dlq/{letter}/replay", "Push a dead letter again, once (scope admin)")
 describe("POST", "/api/v1/traces", "Write a trace", body=messages.TraceBody, good={201: "Its id"})
-describe("GET", "/api/v1/traces/names", "Names of traces", query=page(50, furthest=100_000))
-describe("GET", "/api/v1/traces/by-name/{name}", "Traces of one name, latest first", query=page(100, furthest=100_000))
+describe("GET", "/api/v1/traces/names", "Names of traces", query=messages.TRACE_NAMES)
+describe("GET", "/api/v1/traces/by-name/{name}", "Traces of one name, latest first", query=messages.TRACES_NAMED)
 describe("GET", "/api/v1/traces/{partition}/{transaction}", "Traces of a message")
 
 # -- Maintenance (section 1.5) -------------------------------------------------------------------------------------

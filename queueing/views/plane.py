@@ -1,6 +1,7 @@
-"""Messages in and out: push, pop, ack, transaction, lease (queue contract section 1.1)."""
+"""The hot routes of the message queue: push, pop, ack, transaction, lease (queue contract section 1.1)."""
 
 import re
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -17,8 +18,9 @@ from queueing.broker.errors import BadRequest
 from queueing.broker.models import QUEUE_MODE, Group
 from queueing.broker.names import new_id
 from queueing.broker.push import Item
-from queueing.views.edge import answer, check_name, endpoint, flag, parse_moment, read, whole
+from queueing.views.edge import GROUP, NAME, answer, check_name, endpoint, read, refuse
 from registry.edge.handler import until_disconnect
+from registry.edge.parameters import TIME, Parameter, Query, Values, choice, flag, parse_time, whole
 from registry.edge.unique import check_unique
 from registry.tenants.access import Principal
 
@@ -47,7 +49,7 @@ class PushBody(msgspec.Struct):
 
 
 class AckBody(msgspec.Struct, rename="camel"):
-    """What a reader says of one message."""
+    """The acknowledgement of one message."""
 
     transaction_id: str
     partition_id: str
@@ -58,7 +60,7 @@ class AckBody(msgspec.Struct, rename="camel"):
 
 
 class AckBatchBody(msgspec.Struct, rename="camel"):
-    """What a reader says of several messages, for one consumer group."""
+    """Acknowledgements of several messages, for one consumer group."""
 
     acknowledgments: list[AckBody]
     consumer_group: str | None = None
@@ -85,7 +87,7 @@ class TransactionBody(msgspec.Struct, rename="camel"):
 
 
 class ExtendBody(msgspec.Struct):
-    """How long a lease is to last from now."""
+    """The new duration of a lease, from now."""
 
     seconds: int = 60
 
@@ -96,7 +98,7 @@ _ack_batch = msgspec.json.Decoder(AckBatchBody)
 _transaction = msgspec.json.Decoder(TransactionBody)
 _extend = msgspec.json.Decoder(ExtendBody)
 
-# What the contract says of a field that is missing or of the wrong type, by the end of msgspec's own message.
+# The contract's texts for fields that are missing or of the wrong type, by the end of msgspec's message.
 _WORDS = (
     (re.compile(r"`queue`|\.queue`"), "Queue must be a string"),
     (re.compile(r"\.partition`"), "Partition must be a string"),
@@ -133,7 +135,7 @@ async def push(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def item_of(body: ItemBody) -> Item:
-    """A checked item. Raises BadRequest (400), Invalid (422) for a transaction id under which messages would be lost."""
+    """A checked item. Raises BadRequest (400), Invalid (422) for a transaction id that cannot be unique."""
     transaction_id = body.transaction_id
     if transaction_id is not None:
         check_unique("transactionId", transaction_id)
@@ -155,7 +157,7 @@ def _trace(text: str) -> UUID:
 
 # -- Pop ---------------------------------------------------------------------------------------------------
 
-# What the queue's clients send, by what it means. `timestamp` counts only with subscriptionFrom.
+# The values that clients send, and their meaning. `timestamp` has one only with subscriptionFrom.
 SUBSCRIPTION_MODES = {
     "all": Group.Mode.ALL,
     "from_beginning": Group.Mode.ALL,
@@ -165,18 +167,46 @@ SUBSCRIPTION_MODES = {
 }
 
 
+def _since(_name: str, text: str) -> datetime | str:
+    """`now`, or a time."""
+    try:
+        return text if text == "now" else parse_time(text)
+    except ValueError:
+        raise BadRequest("subscriptionFrom wants now or an ISO 8601 time") from None
+
+
+_SINCE = Parameter[datetime | str | None](
+    {"anyOf": [{"const": "now"}, *TIME.schema["anyOf"]], "description": "now or an ISO 8601 time"}, _since, None
+)
+_POP = {
+    "batch": whole(1, least=1, capped=BATCH_AT_MOST),
+    "wait": flag(),
+    "timeout": whole(WAIT, capped=LONGEST_WAIT).saying(
+        f"milliseconds of a long poll; more than {LONGEST_WAIT} count as {LONGEST_WAIT}"
+    ),
+    **GROUP,
+    "autoAck": flag(),
+    "subscriptionMode": choice(*SUBSCRIPTION_MODES, error=refuse),
+    "subscriptionFrom": _SINCE,
+}
+_PARTITIONS = {"partitions": whole(1, least=1, capped=PARTITIONS_AT_MOST)}
+POP_PARTITION = Query(_POP)
+POP_QUEUE = Query({**_POP, **_PARTITIONS})
+POP_ANY = Query({**_POP, **_PARTITIONS, "namespace": NAME, "task": NAME}, one_of=("namespace", "task"))
+
+
 @endpoint("write")
 async def pop(request: HttpRequest, principal: Principal, queue: str = "", partition: str = "") -> HttpResponse:
     """200 with messages and their lease, 204 when nothing is due (within `timeout` milliseconds, with `wait`)."""
-    target = _target(request, queue, partition)
-    auto_ack = flag(request, "autoAck")
-    within = whole(request, "timeout", WAIT, most=LONGEST_WAIT) / 1000
-    wait = within if flag(request, "wait") else 0
+    asked = (POP_PARTITION if partition else POP_QUEUE if queue else POP_ANY).read(request)
+    target = _target(asked, queue, partition)
+    auto_ack, within = asked["autoAck"], asked["timeout"] / 1000
+    wait = within if asked["wait"] else 0
     popping = pops.pop(
         principal.tenant_id,
         target,
-        size=whole(request, "batch", 1, least=1, most=BATCH_AT_MOST),
-        partitions=1 if partition else whole(request, "partitions", 1, least=1, most=PARTITIONS_AT_MOST),
+        size=asked["batch"],
+        partitions=1 if partition else asked["partitions"],
         auto_ack=auto_ack,
         wait=wait,
     )
@@ -198,38 +228,32 @@ async def pop(request: HttpRequest, principal: Principal, queue: str = "", parti
     )
 
 
-def _target(request: HttpRequest, queue: str, partition: str) -> pops.Target:
+def _target(asked: Values, queue: str, partition: str) -> pops.Target:
     namespace = task = ""
     if queue:
         check_name("Queue", queue)
     else:
-        namespace, task = request.GET.get("namespace", ""), request.GET.get("task", "")
+        namespace, task = asked["namespace"], asked["task"]
         if not namespace and not task:
             raise BadRequest("namespace or task is required where no queue is named")
-    for what, name in (("Partition", partition), ("namespace", namespace), ("task", task)):
-        if name:
-            check_name(what, name)
+    if partition:
+        check_name("Partition", partition)
     return pops.Target(
         queue=queue,
         partition=partition,
         namespace=namespace,
         task=task,
-        group=check_name("consumerGroup", request.GET.get("consumerGroup") or QUEUE_MODE),
-        subscription=_subscription(request.GET.get("subscriptionMode", ""), request.GET.get("subscriptionFrom", "")),
+        group=asked["consumerGroup"] or QUEUE_MODE,
+        subscription=_subscription(asked["subscriptionMode"], asked["subscriptionFrom"]),
     )
 
 
-def _subscription(mode: str, since: str) -> Subscription:
-    """Where a new group begins: a time counts more than a mode."""
-    if mode and mode not in SUBSCRIPTION_MODES:
-        raise BadRequest(f"subscriptionMode wants one of {', '.join(SUBSCRIPTION_MODES)}")
+def _subscription(mode: str | None, since: datetime | str | None) -> Subscription:
+    """The start of a new group: a time takes precedence over a mode."""
     if since == "now":
         return Subscription(Group.Mode.NEW)
-    if since:
-        try:
-            return Subscription(Group.Mode.TIMESTAMP, parse_moment(since))
-        except ValueError:
-            raise BadRequest("subscriptionFrom wants now or an ISO 8601 time") from None
+    if isinstance(since, datetime):
+        return Subscription(Group.Mode.TIMESTAMP, since)
     return Subscription(SUBSCRIPTION_MODES[mode or settings.DEFAULT_SUBSCRIPTION_MODE])
 
 
@@ -267,7 +291,7 @@ def ack_of(body: AckBody, group: str | None) -> Ack:
 
 @endpoint("write", max_body=settings.MAX_PUSH_BODY)
 async def transaction(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """200 with one result per item and ack; where one cannot be done none is, `success` is false and `error` says why."""
+    """200 with one result per item and ack; if one fails nothing is done, `success` is false and `error` says why."""
     body = _read(request, _transaction)
     if not body.operations:
         raise BadRequest("operations array cannot be empty")

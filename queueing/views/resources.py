@@ -1,4 +1,4 @@
-"""Queues as things: configure, list, look into, empty, drop (queue contract sections 1.2 and 1.6)."""
+"""Queues as resources: configure, list, inspect, clear, drop (queue contract sections 1.2 and 1.6)."""
 
 from typing import Any
 
@@ -7,12 +7,15 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import browse, manage
 from queueing.broker.models import QUEUE_MODE
-from queueing.views.edge import answer, check_name, endpoint, read
+from queueing.views.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read
+from registry.edge.parameters import Query
 from registry.tenants.access import Principal
+
+LIST, CLEAR, DEPTH = Query(LISTED), Query(PARTITION), Query({"group": NAME, **GROUP})
 
 
 class ConfigureBody(msgspec.Struct):
-    """What a queue is to be like. `mode`: merge (what is not named stays) or replace (the rest goes to its defaults)."""
+    """The options of a queue. `mode`: merge (options that are not named stay) or replace (they get their defaults)."""
 
     queue: str
     namespace: str | None = None
@@ -44,12 +47,8 @@ async def configure(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:
-    filters = {
-        "namespace": request.GET.get("namespace") or request.GET.get("ns", ""),
-        "task": request.GET.get("task", ""),
-        "queue": request.GET.get("queue", ""),
-    }
-    return {name: check_name(name, value) if value else "" for name, value in filters.items()}
+    asked = LIST.read(request)
+    return {"namespace": asked["namespace"] or asked["ns"], "task": asked["task"], "queue": asked["queue"]}
 
 
 @endpoint("read")
@@ -70,17 +69,17 @@ async def drop(_request: HttpRequest, principal: Principal, queue: str) -> HttpR
 
 @endpoint("admin")
 async def clear(request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
-    partition = request.GET.get("partition", "")
-    if partition:
-        check_name("partition", partition)
+    partition = CLEAR.read(request)["partition"]
     count = await manage.clear(principal.tenant_id, check_name("queue", queue), partition)
     return answer({"cleared": True, "queue": queue, "partition": partition or None, "deleted": count})
 
 
 @endpoint("read")
 async def depth(request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
-    group = request.GET.get("group") or request.GET.get("consumerGroup") or QUEUE_MODE
-    found = await browse.depth(principal.tenant_id, check_name("queue", queue), check_name("group", group))
+    check_name("queue", queue)
+    asked = DEPTH.read(request)
+    group = asked["group"] or asked["consumerGroup"] or QUEUE_MODE
+    found = await browse.depth(principal.tenant_id, queue, group)
     return answer(found)
 
 

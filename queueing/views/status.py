@@ -1,4 +1,4 @@
-"""Status and analytics: how a tenant's queues are and were (queue contract section 1.5). The machine's own are machine.py's."""
+"""Status and analytics of a tenant's queues (queue contract section 1.5). Figures of the process are in machine.py."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,34 +9,42 @@ from queueing.broker import long_polls, statistics
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.statistics import About, Depth, Range, Traffic
 from queueing.models import Worker
-from queueing.views.edge import answer, check_name, endpoint, moment, whole
-from registry.errors import Invalid
+from queueing.views.edge import WHICH, answer, check_name, endpoint
+from registry.edge.parameters import WHEN, Query, Values, choice, invalid, offset_page, whole
 from registry.tenants.access import Principal
 
 HOUR = timedelta(hours=1)
 PAGE = 1000  # queues or partitions in one answer at most
 INTERVALS = {"minute": 1, "hour": 60, "day": 1440}  # minutes
 
-
-# -- What is asked ---------------------------------------------------------------------------------------------
-
-
-def _about(request: HttpRequest) -> About:
-    found = {name: request.GET.get(name, "") for name in ("queue", "namespace", "task")}
-    return About(**{name: check_name(name, value) if value else "" for name, value in found.items()})
+SERIES, ABOUT = Query({**WHEN, **WHICH}), Query(WHICH)
+_PAGE = offset_page(100, most=PAGE, furthest=10**9)
+QUEUES, QUEUE = Query({**_PAGE, **WHICH}), Query({**_PAGE, **WHEN})
+MESSAGES = Query({"limit": whole(50, least=1, capped=PAGE)})
+ANALYTICS = Query({"interval": choice(*INTERVALS, default="hour"), **WHEN, **WHICH})
 
 
-def _range(request: HttpRequest, minutes: int = 0) -> Range:
-    """From `from` to `to`, else the hour before now. Raises Invalid (422)."""
-    end = moment(request, "to") or datetime.now(UTC)
-    start = moment(request, "from") or max(end, datetime.min.replace(tzinfo=UTC) + HOUR) - HOUR
+# -- Query parameters ---------------------------------------------------------------------------------------------
+
+
+def _about(asked: Values) -> About:
+    return About(queue=asked["queue"], namespace=asked["namespace"], task=asked["task"])
+
+
+def _range(asked: Values, minutes: int = 0) -> Range:
+    """The range from `from` to `to`; by default the last hour. Raises Invalid (422)."""
+    end = asked["to"] or datetime.now(UTC)
+    start = asked["from"] or max(end, datetime.min.replace(tzinfo=UTC) + HOUR) - HOUR
     if not timedelta() < end - start <= statistics.LONGEST:
-        message = f"wants to be before to, by {statistics.LONGEST.days} days at most"
-        raise Invalid(f"from {message}", errors=[{"field": "from", "message": message}])
+        raise invalid("from", f"wants to be before to, by {statistics.LONGEST.days} days at most")
     if minutes and end - start > timedelta(minutes=minutes) * PAGE:
-        message = f"wants to be within {PAGE} intervals of to"
-        raise Invalid(f"from {message}", errors=[{"field": "from", "message": message}])
+        raise invalid("from", f"wants to be within {PAGE} intervals of to")
     return Range(start, end, minutes or statistics.bucket_of(end - start))
+
+
+def _series(request: HttpRequest) -> tuple[About, Range]:
+    asked = SERIES.read(request)
+    return _about(asked), _range(asked)
 
 
 def _told(when: Range) -> dict[str, Any]:
@@ -53,7 +61,7 @@ def _told(when: Range) -> dict[str, Any]:
 @endpoint("read")
 async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
     """Throughput by bucket, and messages, leases and dead letters as they are now."""
-    about, when = _about(request), _range(request)
+    about, when = _series(request)
     series = await statistics.traffic(principal.tenant_id, about, when)
     found = await statistics.depths(principal.tenant_id, about)
     total = sum(series.values(), Traffic())
@@ -83,7 +91,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def _point(at: datetime, one: Traffic, when: Range) -> dict[str, Any]:
-    """A bucket as the contract names its members. What only a machine could say is null here: a tenant is on many."""
+    """A bucket in the contract's form. Figures of one machine are null: a tenant's traffic is spread over several."""
     seconds = when.minutes * 60
     return {
         "timestamp": at,
@@ -164,10 +172,9 @@ def _lag(one: Depth) -> dict[str, Any]:
 
 @endpoint("read")
 async def queues(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """A page of queues as they stand."""
-    about = _about(request)
-    limit = whole(request, "limit", 100, least=1, most=PAGE)
-    offset = whole(request, "offset", 0, most=10**9)
+    """A page of queues with their depths."""
+    asked = QUEUES.read(request)
+    about, limit, offset = _about(asked), asked["limit"], asked["offset"]
     found = await statistics.depths(principal.tenant_id, about, limit=limit, offset=offset)
     total = len(found) if about.queue else await statistics.count_queues(principal.tenant_id, about)
     page = {"limit": limit, "offset": offset, "total": total}
@@ -184,9 +191,8 @@ async def _one(principal: Principal, queue: str) -> Depth:
 @endpoint("read")
 async def queue(request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
     """One queue with its partitions and its traffic."""
-    when = _range(request)
-    limit = whole(request, "limit", 100, least=1, most=PAGE)
-    offset = whole(request, "offset", 0, most=10**9)
+    asked = QUEUE.read(request)
+    when, limit, offset = _range(asked), asked["limit"], asked["offset"]
     one = await _one(principal, queue)
     series = await statistics.traffic(principal.tenant_id, About(queue=queue), when)
     summary = _summary(one)
@@ -207,7 +213,7 @@ async def queue(request: HttpRequest, principal: Principal, queue: str) -> HttpR
 @endpoint("read")
 async def messages(request: HttpRequest, principal: Principal, queue: str) -> HttpResponse:
     """The latest messages of a queue, without their payloads."""
-    limit = whole(request, "limit", 50, least=1, most=PAGE)
+    limit = MESSAGES.read(request)["limit"]
     await _one(principal, queue)
     return answer({"queue": queue, "messages": await statistics.newest(principal.tenant_id, queue, limit)})
 
@@ -217,12 +223,10 @@ async def messages(request: HttpRequest, principal: Principal, queue: str) -> Ht
 
 @endpoint("read")
 async def analytics(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Throughput by minute, hour or day, and which queues it went through."""
-    interval = request.GET.get("interval") or "hour"
-    if interval not in INTERVALS:
-        message = f"wants one of {', '.join(INTERVALS)}"
-        raise Invalid(f"interval {message}", errors=[{"field": "interval", "message": message}])
-    about, when = _about(request), _range(request, INTERVALS[interval])
+    """Throughput by minute, hour or day, and the queues with the most of it."""
+    asked = ANALYTICS.read(request)
+    interval = asked["interval"]
+    about, when = _about(asked), _range(asked, INTERVALS[interval])
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     sums = {name: sum(series.values(), Traffic()) for name, series in by_queue.items()}
     series = {at: sum((one[at] for one in by_queue.values()), Traffic()) for at in when.points}
@@ -246,8 +250,8 @@ async def analytics(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def queue_lag(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Queue by queue, how long messages waited to be popped, and how long the oldest waits now."""
-    about, when = _about(request), _range(request)
+    """By queue, how long messages waited to be popped, and how long the oldest one waits now."""
+    about, when = _series(request)
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     return answer(
         {
@@ -275,8 +279,8 @@ async def queue_lag(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Queue by queue, what was pushed, popped and acked. Queues without traffic are left out."""
-    about, when = _about(request), _range(request)
+    """Pushes, pops and acks by queue. Queues without traffic are left out."""
+    about, when = _series(request)
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     return answer(
         {
@@ -291,16 +295,16 @@ async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 @endpoint("read")
 async def parked(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Long polls that wait in the process that answers, queue by queue."""
-    found = await statistics.depths(principal.tenant_id, _about(request))
+    """Long polls that wait in the process that answers, by queue."""
+    found = await statistics.depths(principal.tenant_id, _about(ABOUT.read(request)))
     waiting = long_polls.lot().parked_at([one.id for one in found])
     return answer({"queues": [{"queue": one.name, "parked": waiting[one.id]} for one in found if one.id in waiting]})
 
 
 @endpoint("read")
 async def retention(request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Queue by queue, how long messages are kept, and how many were removed since it was made."""
-    found = await statistics.depths(principal.tenant_id, _about(request))
+    """By queue, how long messages are kept, and how many were removed since the queue was created."""
+    found = await statistics.depths(principal.tenant_id, _about(ABOUT.read(request)))
     return answer(
         {
             "queues": [

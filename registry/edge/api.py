@@ -1,20 +1,18 @@
-"""The JSON edges of the API: problem details (RFC 9457), decoding with every field's fault named, times, OpenAPI."""
+"""JSON responses, problem details (RFC 9457), and the API object with the OpenAPI document."""
 
-import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
+from ninja.operation import Operation
 
 from registry.edge import nulls
-from registry.errors import Invalid, Malformed, Problem, UnsupportedMediaType
+from registry.edge.parameters import Query
+from registry.errors import Problem
 
-FAULTS_NAMED = 20  # unknown fields named in one answer: it must not become larger than the question
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -44,102 +42,52 @@ def iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-# -- Reading JSON ------------------------------------------------------------------------------------------
+# -- Descriptions of operations ------------------------------------------------------------------------------
+
+KEYLESS: list[dict[str, list[str]]] = [{"key": []}, {}]  # a key, or nothing: then as the open tenant
+PROBLEMS = {
+    str(status): {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in (
+        (400, "Not JSON"),
+        (401, "No valid key"),
+        (403, "The key lacks the scope"),
+        (404, "Not found"),
+        (409, "Conflict: other content under the same id, or a state that does not allow it"),
+        (413, "Body above the limit"),
+        (415, "Not application/json"),
+        (422, "Fields not acceptable"),
+        (429, "Rate limit"),
+        (503, "Temporarily unavailable; Retry-After says when to try again"),
+    )
+}
 
 
-def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise Malformed(f"the field {twice[:50]!r} stands twice in one object")
-    return fields
-
-
-_duplicate_check = json.JSONDecoder(object_pairs_hook=_no_duplicates)
-
-
-def read[S: msgspec.Struct](request: HttpRequest, decoder: "msgspec.json.Decoder[S]", *, nul: bool = False) -> S:
-    """The request's body as a struct. Raises UnsupportedMediaType (415), Malformed (400), Invalid (422, all fields).
-
-    `nul`: texts may contain that character, because the caller looks for it itself.
-    """
-    kind = request.META.get("CONTENT_TYPE", "")
-    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType
-    body = request.body
-    try:
-        # Two fields of one name: readers differ in which one counts, so neither does.
-        data = _duplicate_check.decode(body.decode())
-        if not nul:
-            refuse_nul(body, data)
-        return nulls.decode(decoder, body)
-    except msgspec.ValidationError as error:
-        raise invalid(data, decoder, error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Malformed(f"not JSON: {str(error)[:200] or 'nested too deeply'}") from None
-
-
-def refuse_nul(body: bytes, data: Any = None) -> None:
-    """Raises Invalid (422) naming the fields whose texts contain NUL, which PostgreSQL cannot store."""
-    if b"\\u0000" not in body:
-        return
-    data = json.loads(body) if data is None else data
-    fields = data.items() if isinstance(data, dict) else [("body", data)]
-    faults = [{"field": name[:100], "message": "contains NUL"} for name, value in fields if _has_nul([name, value])]
-    if faults:
-        raise Invalid("a text contains the character NUL, which cannot be stored", errors=faults)
-
-
-def _has_nul(data: Any) -> bool:
-    if isinstance(data, dict):
-        return any(_has_nul([name, value]) for name, value in data.items())
-    if isinstance(data, list):
-        return any(map(_has_nul, data))
-    return isinstance(data, str) and "\0" in data
-
-
-def invalid(data: Any, decoder: msgspec.json.Decoder, error: msgspec.ValidationError) -> Invalid:
-    """Every field's fault, not only the first: each is converted on its own once the whole has failed."""
-    faults = field_faults(data, decoder) or [{"field": "body", "message": str(error)}]
-    return Invalid("some fields are not acceptable", errors=faults)
-
-
-_JSON_NAMES: dict[type, str] = {type(None): "null", list: "an array", str: "a text", bool: "a boolean"}
-
-
-def field_faults(data: Any, decoder: msgspec.json.Decoder) -> list[dict[str, str]]:
-    if not isinstance(data, dict):
-        return [{"field": "body", "message": f"wants an object, got {_JSON_NAMES.get(type(data), 'a number')}"}]
-    fields = {field.encode_name: field for field in msgspec.structs.fields(decoder.type)}
-    faults = [
-        {"field": str(name)[:100], "message": f"unknown field; allowed: {', '.join(fields)}"}
-        for name in islice((name for name in data if name not in fields), FAULTS_NAMED)
-    ]
-    for name, field in fields.items():
-        if name not in data:
-            if field.required:
-                faults.append({"field": name, "message": "is required"})
-            continue
-        if data[name] is None and not field.required:
-            continue
-        try:
-            msgspec.convert(data[name], field.type, strict=True, dec_hook=decoder.dec_hook)
-        except (msgspec.ValidationError, ValueError) as fault:
-            faults.append({"field": name, "message": str(fault)})
-    return faults
-
-
-def _own_schema(kind: Any) -> dict[str, Any]:
-    """What a type that msgspec does not know says of itself."""
-    return kind.json_schema
+def described(
+    good: str, *problems: int, query: Query | None = None, accepted: str = "", keyless: bool = True
+) -> dict[str, Any]:
+    """The description of an operation that ninja cannot infer: `good` is its 200, `accepted` its 202."""
+    texts = {200: good, 202: accepted}
+    answers = {n: {"description": text, "content": {"application/json": {}}} for n, text in texts.items() if text}
+    return {
+        **({"security": KEYLESS} if keyless else {}),
+        "responses": answers | {status: PROBLEMS[str(status)] for status in (401, 403, *problems, 429, 503)},
+        "parameters": query.describe() if query else [],
+    }
 
 
 # -- The API object -----------------------------------------------------------------------------------------
 
 
+_PLAIN = str.maketrans({"{": "", "}": "", "-": "_"})
+
+
+def _own_schema(kind: Any) -> dict[str, Any]:
+    """The schema of a type that msgspec does not know."""
+    return kind.json_schema
+
+
 class Api(NinjaAPI):
-    """Ordinary routes are ninja's; hot ones are plain views, described in the same OpenAPI document."""
+    """The API and its OpenAPI document. Ordinary routes are ninja's; hot routes are plain views, described by hand."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -160,6 +108,11 @@ class Api(NinjaAPI):
             structs, schema_hook=_own_schema, ref_template="#/components/schemas/{name}"
         )
         self.schemas.update(components)
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """By method and path: an id by module, as ninja makes it, would change whenever a view moves."""
+        path = operation.path.strip("/").replace("/", "_").translate(_PLAIN)
+        return f"{operation.methods[0].lower()}_{path}"
 
     def get_openapi_schema(self, **more: Any) -> dict[str, Any]:  # type: ignore[override]  # always without a prefix
         schema = super().get_openapi_schema(path_prefix="", **more)

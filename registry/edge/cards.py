@@ -1,9 +1,9 @@
-"""Whether a text holds a card's number: card data goes to the processor only and is never stored here.
+"""Detection of card numbers in texts: card data goes to the processor only and is never stored here.
 
-A card's number is 13 to 19 digits with the beginning that an issuer uses, its length and a right check digit (Luhn), in one
-piece or in groups as cards are printed and typed, with one kind of separator. One random number of 16 digits in thirty has
-all of that, so other known forms (boletos, IBANs, UUIDs, company numbers) are taken out first, and a part of a longer row
-of equal groups is none.
+A card number is 13 to 19 digits with an issuer's prefix, the length that this issuer uses and a valid check digit (Luhn), in
+one piece or in groups as cards are printed and typed, with one kind of separator. One random number of 16 digits in thirty
+meets all of that, so other known formats (boletos, IBANs, UUIDs, company numbers) are removed first, and a part of a longer
+row of equal groups does not count.
 """
 
 import re
@@ -19,10 +19,10 @@ EQUAL = (
     4,
     5,
 )  # digits in groups of one size, of which the last may be shorter; pairs are clothing sizes and dates
-PRINTED = {(4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 3, 3, 3), (6, 13)}  # and how issuers print what is not of 16 digits
+PRINTED = {(4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 3, 3, 3), (6, 13)}  # how issuers print numbers that have not 16 digits
 
 BEGUN = {printed[:count] for printed in PRINTED for count in range(2, 5)}
-LINES = {" ", "\n"}  # kinds of separators that a number in two lines has
+LINES = {" ", "\n"}  # kinds of separators in a number on two lines
 
 _separator = r"(?:\s{1,4}|\s{0,2}[-._/]\s{0,2})"
 _run = re.compile(rf"[0-9](?:{_separator}?[0-9]){{{SHORTEST - 1},}}")
@@ -54,21 +54,21 @@ _iban_lengths = {
 _product = re.compile(
     r"(?<![a-z])(?:ean|gtin|upc|sku|item)(?![a-z])|bar.?code|barras|produ[ckt]|article", re.IGNORECASE
 )
-# Numbers that have a card's form, and their lengths: these are believed where the text names them.
+# Numbers in the format of a card, with their lengths: they are accepted where the text names their kind.
 _named = {
     re.compile(r"(?<![a-z])siret", re.IGNORECASE): {14},
     re.compile(r"(?<![a-z])imei", re.IGNORECASE): {15, 16},
     re.compile(r"(?<![a-z])clabe", re.IGNORECASE): {18},
 }
 _cnpj = re.compile(r"(?<![a-z])cnpj", re.IGNORECASE)
-# What stands behind the last group: an expiry, a security code (four digits are American Express's), no further digits.
+# After the last group: an expiry date, a security code (American Express: four digits), and no further digits.
 _expiry = (
     rf"(?:{_separator}(?:{_month}{_separator}?/?{_separator}?(?:20)?[2-4][0-9]|20[2-4][0-9]{_separator}?/?{_month}))?"
 )
 _ending, _short_ending = (
     re.compile(rf"{_expiry}(?:{_separator}{code})?(?!{_separator}?[0-9])") for code in ("[0-9]{3,4}", "[0-9]{3}")
 )
-# How issuers' numbers begin (ISO/IEC 7812), with their lengths: what only looks like one is an order's number to us.
+# Prefixes and lengths of issuers (ISO/IEC 7812). Other numbers in this format are taken for numbers of orders.
 _issued = re.compile(
     r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
     r"|5[0-8][0-9]{14}"  # Mastercard, Maestro, Elo, Aura
@@ -84,13 +84,13 @@ _issued = re.compile(
     r"|(?:9792|9704|9860|8600)[0-9]{12}"  # Troy, Napas, Humo, Uzcard
 )
 
-# For the check digit (Luhn, ISO/IEC 7812-1): the value of a digit, and the sum of the digits of twice that.
+# For the check digit (Luhn, ISO/IEC 7812-1): the value of a digit, and the sum of the digits of its double.
 _once = bytes.maketrans(b"0123456789", bytes(range(10)))
 _twice = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 
 def holds_card(text: str) -> bool:
-    """Whether there is a card's number in it, whatever stands around it."""
+    """Whether the text contains a card number, whatever surrounds it."""
     if len(text) < SHORTEST:
         return False
     text = _plain(text)
@@ -101,7 +101,7 @@ def holds_card(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """The text with its digits, spaces and dashes in ASCII, and without characters that nobody sees."""
+    """The text with digits, spaces and dashes in ASCII, and without invisible characters."""
     if text.isascii():
         return text
     return "".join(map(_ascii, unicodedata.normalize("NFKC", text)))
@@ -121,14 +121,14 @@ def _ascii(character: str) -> str:
 
 
 def _numbers(run: re.Match[str], text: str) -> Iterator[str]:
-    """The numbers that neighbouring groups of a run make, where they are grouped as a card's.
+    """Candidates: the numbers of neighbouring groups in a run, if these are grouped like a card number.
 
-    The cheap questions come first: a text of 64 KiB may be one run of single digits.
+    Cheap checks go first: a text of 64 KiB may be one run of single digits.
     """
     groups = list(_group.finditer(text, *run.span()))
     between = [_kind(text[left.end() : right.start()]) for left, right in pairwise(groups)]
     digits, sizes, start = "".join(group[0] for group in groups), [len(group[0]) for group in groups], 0
-    alike = 0  # groups of the same size right before the first one
+    alike = 0  # groups of the same size directly before the first one
     for first, size in enumerate(sizes):
         if SHORTEST <= size <= LONGEST:
             yield groups[first][0]
@@ -142,7 +142,7 @@ def _numbers(run: re.Match[str], text: str) -> Iterator[str]:
 
 
 def _grouped(sizes: list[int], between: list[str], first: int) -> Iterator[tuple[int, int]]:
-    """Where a number that begins with this group may end, grouped as a card's: the last group, and how many digits.
+    """The possible ends of a card number that begins with this group: the last group, and the number of digits.
 
     Cards have one kind of separator throughout; only a line may end between any two groups.
     """
@@ -163,7 +163,7 @@ def _grouped(sizes: list[int], between: list[str], first: int) -> Iterator[tuple
 
 
 def _continues(groups: list[re.Match[str]], between: list[str], at: int) -> bool:
-    """Whether this group goes on with a row of groups of one size and one separator."""
+    """Whether this group continues a row of groups of one size with one separator."""
     if not 0 < at < len(between):
         return False
     return len(groups[at - 1][0]) == len(groups[at][0]) and between[at - 1] == between[at]
@@ -176,15 +176,15 @@ def _kind(separator: str) -> str:
 def _stands_alone(
     groups: list[re.Match[str]], between: list[str], first: int, last: int, text: str, *, alike: bool
 ) -> bool:
-    """Whether these groups are a number of their own, and no part of a longer one in groups of the same size.
+    """Whether these groups are a complete number, not part of a longer one in groups of the same size.
 
-    One group may stand before them (an order's number), and behind them the expiry and the security code.
+    One group may precede them (the number of an order), and the expiry date and the security code may follow.
     """
     size, ends, mine = len(groups[first][0]), len(groups[last][0]), set(between[first:last])
     if first == 1 and between[0] in mine and text[groups[0].start() - 1 : groups[0].start()].isalpha():
-        alike = True  # letters and digits together, as an IBAN begins
+        alike = True  # letters and digits together are the start of an IBAN
     if alike and (size in (3, 5) or [len(group[0]) for group in groups[first : last + 1]] == [4, 4, 5]):
-        return False  # references of banks are in fives; 4-4-4-5, as app stores number their orders
+        return False  # bank references are in groups of five; app stores number their orders 4-4-4-5
     follows = groups[last + 1] if last + 1 < len(groups) and between[last] in mine else None
     if follows is None or (not alike and ends >= size and len(follows[0]) != size):
         return True
@@ -194,7 +194,7 @@ def _stands_alone(
 
 
 def _another(groups: list[re.Match[str]]) -> bool:
-    """Whether the next card follows at once, in fours, and then no longer row."""
+    """Whether another card number follows directly, in groups of four, and no longer row of groups after that."""
     sizes = [len(group[0]) for group in groups]
     return sizes[:4] == [4] * 4 and sizes[4:] != [4] and _is_issued("".join(group[0] for group in groups[:4]))
 
@@ -214,8 +214,8 @@ def _is_issued(number: str) -> bool:
 
 
 def _is_company(number: str, *, named: bool) -> bool:
-    """A Brazilian company's number (CNPJ): 14 digits, the last two check the others. If not `named` so, of its first nine
-    branches only."""
+    """Whether it is a Brazilian company number (CNPJ): 14 digits of which the last two are check digits. Unless the text
+    says CNPJ (`named`), only numbers of a company's first nine branches count."""
     if len(number) != 14 or not (named or number[8:11] == "000"):
         return False
     digits = [int(digit) for digit in number]
@@ -227,14 +227,14 @@ def _is_company(number: str, *, named: bool) -> bool:
 
 
 def _is_product(number: str) -> bool:
-    """EAN-13 and GTIN-14 by their check digit: one in ten cards of that length has it too, so the text must say so."""
+    """Whether the check digit is that of an EAN-13 or GTIN-14. One in ten card numbers has it too: the text must name it."""
     if len(number) not in (13, 14):
         return False
     return sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(reversed(number))) % 10 == 0
 
 
 def _without_ibans(text: str) -> Iterator[str]:
-    """The parts of the text that are no IBAN."""
+    """The parts of the text around IBANs."""
     kept = at = 0
     while found := _iban.search(text, at):
         at = found.start() + 2
@@ -245,7 +245,7 @@ def _without_ibans(text: str) -> Iterator[str]:
 
 
 def _end_of_iban(found: re.Match[str]) -> int | None:
-    """Where a bank account (ISO 13616) ends, by the length that its country gives it; None where its check digits are wrong."""
+    """The end of an IBAN (ISO 13616), by its country's length; None if its check digits are wrong."""
     places = [at for at, character in enumerate(found[0], found.start()) if character.isalnum()]
     length = _iban_lengths.get(found["country"].upper(), len(places))
     if length > len(places) or found.string[places[length - 1] + 1 : places[length - 1] + 2].isalnum():

@@ -1,6 +1,6 @@
-"""What is wrong with a request's head, whatever it asks for (RFC 9110, RFC 9112).
+"""Checks of a request's head that do not depend on its target (RFC 9110, RFC 9112).
 
-Its size is limited in registry.edge.protocol, as it arrives; other servers than ours have limits of their own.
+registry.edge.protocol limits its size while it arrives; other servers have limits of their own.
 """
 
 import re
@@ -13,14 +13,14 @@ HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?\Z") 
 
 
 def fault_of(scope: dict) -> Problem | None:
-    """Why nobody may answer this request: its fields, its Host or its transfer coding. Host is optional in HTTP/1.0 only."""
+    """The reason to refuse this request: its fields, its Host or its transfer coding. Host is optional in HTTP/1.0 only."""
     version, hosts, codings = scope.get("http_version", "1.1"), [], []
     for name, value in scope["headers"]:
         if name == b"host":
             hosts.append(value)
         elif name == b"transfer-encoding":
             codings += tokens(value)
-    if version not in ("1.0", "1.1", "2"):  # 2 is what Daphne says of HTTP/2
+    if version not in ("1.0", "1.1", "2"):  # Daphne writes HTTP/2 as 2
         return InvalidRequest("this service speaks HTTP/1.1")
     if len(scope["headers"]) > FIELDS:
         return HeadTooLarge(f"a request has at most {FIELDS} header fields")

@@ -1,4 +1,4 @@
-"""JSON bodies in which null stands for a field that is missing: where a field may be missing, null is as if it were."""
+"""Nulls in JSON bodies: an optional field that is null counts as missing."""
 
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -11,7 +11,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode[S](decoder: msgspec.json.Decoder[S], body: bytes) -> S:
-    """The body as the decoder's struct. Nulls are looked for only once they were not understood: most senders send none.
+    """The body as the decoder's struct. Nulls are removed only after decoding failed: most senders send none.
 
     Raises msgspec.ValidationError.
     """
@@ -25,7 +25,7 @@ def decode[S](decoder: msgspec.json.Decoder[S], body: bytes) -> S:
 
 
 def _without(raw: msgspec.Raw, kind: Any) -> msgspec.Raw:
-    """The same JSON without the nulls of a struct's optional fields, and of the structs in it. Numbers stay as written."""
+    """The same JSON without nulls in optional fields of a struct and of the structs in it. Numbers stay as written."""
     kind, item = _shape(kind)
     try:
         if item is not None:
@@ -33,7 +33,7 @@ def _without(raw: msgspec.Raw, kind: Any) -> msgspec.Raw:
         if kind is not None:
             return msgspec.Raw(_encode(_kept(_fields.decode(raw), kind)))
     except msgspec.ValidationError:
-        pass  # neither a list nor an object: the decoder says so
+        pass  # neither a list nor an object: the decoder raises the error
     return raw
 
 
@@ -47,7 +47,7 @@ def _kept(fields: dict[str, msgspec.Raw], kind: type[msgspec.Struct]) -> dict[st
 
 
 def _shape(kind: Any) -> tuple[type[msgspec.Struct] | None, Any]:
-    """The struct that a type is, or the type of its items; neither for anything else."""
+    """The struct that a type is, or the type of its items; neither for other types."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _shape(arguments[0])

@@ -1,4 +1,4 @@
-"""What every page does the same way: methods, a database that is away, compression, and who has nothing to see here."""
+"""The frame of every page: allowed methods, a database that is away, compression, and visitors without a tenant."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
@@ -19,7 +19,7 @@ from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Unavailable
 from registry.models import Tenant
 
-_gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it pads against BREACH
+_gzip = GZipMiddleware(lambda _: HttpResponse())  # for pages only; it adds random padding against BREACH
 
 
 class PageRequest(HttpRequest):
@@ -33,7 +33,7 @@ type Answer = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
 def away(request: HttpRequest, error: Exception) -> HttpResponse | None:
-    """The page that says that the database is away, if that is what `error` says."""
+    """The page for a database that is away, if that is the reason of `error`."""
     refusal = error if isinstance(error, Unavailable) else database.unavailable(error)
     if refusal is None:
         return None
@@ -44,8 +44,8 @@ def away(request: HttpRequest, error: Exception) -> HttpResponse | None:
 
 
 class AwayMiddleware(MiddlewareMixin):
-    """The same for Django's own pages: the admin's, and the sign-in. Where the database is known to be away, at once: to
-    look for a visitor's session would take a thread until it is given up."""
+    """The same for Django's own pages: the admin and the sign-in. Where the database is known to be away, they are answered
+    at once: reading the visitor's session would occupy a thread until that fails."""
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         found = reach.reach()
@@ -83,14 +83,14 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
 
 
 async def known(request: HttpRequest, *, guests: bool = False) -> Visitor:
-    """The visitor; `guests` as in `visitor_of`. Raises Http404 where there is nothing for them to see."""
+    """The visitor; `guests` as in `visitor_of`. Raises Http404 for a visitor without a tenant."""
     if visitor := await visitor_of(request, guests=guests):
         return visitor
     raise Http404
 
 
 async def nowhere(request: HttpRequest) -> HttpResponse:
-    """For who has no tenant: the login, or a page that says so."""
+    """The page for a visitor without a tenant: the sign-in, or a page that says so."""
     user = await request.auser()
     if user.is_authenticated:
         return render(
@@ -99,7 +99,7 @@ async def nowhere(request: HttpRequest) -> HttpResponse:
     return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
 
 
-# -- Commands that pages show ------------------------------------------------------------------------------
+# -- Example commands on pages ------------------------------------------------------------------------------
 
 
 def address_of(request: HttpRequest) -> str:
@@ -111,5 +111,5 @@ KEY_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
 def key_header(tenant: Tenant) -> str:
-    """What a curl command for `/payments*` has to say of the key; nothing for the open tenant."""
+    """The key's header of a curl command for `/payments*`; empty for the open tenant."""
     return "" if tenant.open and tenant.slug == settings.REGISTRY_OPEN_TENANT else KEY_HEADER

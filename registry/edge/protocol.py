@@ -1,7 +1,7 @@
-"""HTTP/1.1 as bytes: how large and how slow a request's head may be, and answers that a client reads while it still sends.
+"""uvicorn's HTTP/1.1 protocol with limits of size and time for a request's head, and with answers before the body's end.
 
-uvicorn limits neither, and its parser joins the pieces of a header value again and again: one value of 40 MB stops the
-whole process for seconds. Django is not needed here: the played Stripe is served by the same protocol.
+uvicorn has neither limit, and its parser joins the pieces of a header value again and again: one value of 40 MB stops the
+whole process for seconds. This module does not need Django.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from websockets import http11
 from registry.edge.heads import FIELDS, LIMIT
 from registry.errors import HeadTooLarge, InvalidRequest, Problem
 
-HEAD_TIMEOUT = 10.0  # seconds for a head to arrive; uvicorn waits for ever. The body's limit is the handler's
+HEAD_TIMEOUT = 10.0  # seconds for a head to arrive; uvicorn waits for ever. The handler limits the body
 CHUNK_FRAME = 20  # bytes around each chunk of a body that are not extensions: its size (16 digits) and two line ends
 PIECE = 4 * 1024  # bytes that are parsed before the limits are looked at again
 DROP_BYTES = 128 * 1024 * 1024  # of a body that was answered before it had arrived; read, so that the answer is read
 DROP_TIME = 30.0  # seconds for that
 
-# A websocket's handshake is parsed a second time, by the library, whose own limits are others.
+# The websockets library parses a handshake a second time, with other limits of its own.
 http11.MAX_NUM_HEADERS, http11.MAX_LINE_LENGTH = FIELDS, LIMIT
 
 TOO_LARGE = f"the head of a request has at most {LIMIT} bytes and {FIELDS} fields, its trailers as many"
 
 
 class _TooLarge(Exception):
-    """The head, or the trailers, are beyond the limits. Stops the parser."""
+    """The head or the trailers exceed the limits. Stops the parser."""
 
 
 class EarlyAnswer(RequestResponseCycle):
@@ -44,24 +44,24 @@ class EarlyAnswer(RequestResponseCycle):
 
 
 class _Line:
-    """What an answer sees of its connection: closing it is left to the protocol."""
+    """The transport as the response cycle sees it: the protocol decides when it is closed."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits. Everything that arrives is looked at once, in pieces; nothing grows beyond its limit."""
+    """uvicorn's protocol with limits. Arriving bytes are parsed once, in pieces, and nothing grows beyond its limit."""
 
-    timer: asyncio.TimerHandle | None = None  # until the head must be there, or until we stop dropping
+    timer: asyncio.TimerHandle | None = None  # limits the time of the head, or of dropping
     in_head = False
     in_message = False
     declined = False  # the current head asks for a protocol that we do not speak
-    upgraded = False  # the connection is a websocket's now
-    dropping = False  # the answer is sent; what still arrives is read and forgotten
+    upgraded = False  # the connection is a websocket
+    dropping = False  # the answer is sent; bytes that still arrive are read and discarded
     dropped = 0  # bytes
     # Of the current head, or of the body and the trailers that follow it:
-    framing = 0  # bytes that are no content, counted piece by piece: at most one piece too many
+    framing = 0  # bytes that are no content, counted by piece: at most one piece too many
     size = 0  # bytes of complete fields
     fields = 0
     # Of the current piece:
@@ -102,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.dropping or self.upgraded:
             return
         answering = self.cycle is not None and not self.cycle.response_complete
-        if self.in_head or not (self.in_message or answering):  # the latter: line ends that begin nothing
+        if self.in_head or not (self.in_message or answering):  # the latter: line ends before a request
             if self.timer is None:
                 self.limit_time(HEAD_TIMEOUT)
         else:
@@ -129,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.refuse(HeadTooLarge(TOO_LARGE))
 
     def read_without_upgrade(self, rest: bytes | memoryview) -> None:
-        """Go on in HTTP/1.1 as if nothing else had been offered. Java's client offers h2c with its first request."""
+        """Parse the request as if it had no Upgrade header. Java's client offers h2c with its first request."""
         self.declined = False
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
@@ -155,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.size += len(name) + len(value) + 4
         if self.size > LIMIT or self.fields > FIELDS:
             raise _TooLarge
-        if self.in_head:  # a trailer is no header: what the head did not say must not be said after the body
+        if self.in_head:  # a trailer must not add headers to a request that was checked without them
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -167,7 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.scope["method"] = self.parser.get_method().decode()
             self.declined = self.scope["method"] != "CONNECT"
         if not self.declined:
-            super().on_headers_complete()  # of a CONNECT it does not understand the target
+            super().on_headers_complete()  # it cannot parse the target of a CONNECT
 
     def read_absolute_target(self) -> None:
         """`GET http://host/path`: the target's host counts, whatever `Host` says (RFC 9112 section 3.2.2)."""
@@ -185,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parts.append(body)
 
     def hand_on(self) -> None:
-        """Give what a piece brought of the body to the application at once: each part is joined to all that waits there."""
+        """Pass the body's bytes of a piece to the application together: uvicorn joins each part to all that waits there."""
         if self.parts:
             body = b"".join(self.parts)
             self.parts.clear()
@@ -215,26 +215,26 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_response_complete()
 
     def refuse(self, problem: Problem) -> None:
-        """Answer this request here and end the connection; where another answer is under way, without a word."""
+        """Answer this request and close the connection; while another answer is being sent, close it without an answer."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self.in_head or self.pipeline or cycle.response_started:
                 self.transport.abort()
                 return
-            cycle.disconnected = True  # the application waits for a body that nobody will read
+            cycle.disconnected = True  # the application must not wait for the rest of the body
             cycle.message_event.set()
         self.transport.write(refusal(problem))
         self.start_dropping()
 
     def hang_up(self) -> None:
-        """Close the connection, but not before a client that is still sending had its time to read the answer."""
+        """Close the connection, after a client that is still sending has had time to read the answer."""
         if self.in_message and not self.transport.is_closing():
             self.start_dropping()
         else:
             self.transport.close()
 
     def start_dropping(self) -> None:
-        """Say that nothing more comes, and read on: a connection closed on unread bytes is reset, and the answer lost."""
+        """Send EOF and go on reading: closing a connection with unread bytes resets it, and the client loses the answer."""
         if self.dropping or self.transport.is_closing():
             return
         self.dropping = True
@@ -261,16 +261,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
-    """uvicorn's websocket, which answers every handshake that it does not accept, and logs none of them as our fault."""
+    """uvicorn's websocket protocol, which answers every handshake that it refuses, and logs none of them as an error."""
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
-            self.handshake_complete = True  # by an HTTP answer; uvicorn takes it for one that was forgotten
+            self.handshake_complete = True  # it was answered over HTTP; uvicorn would report a missing answer
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # The library could not even parse it, which uvicorn leaves waiting.
+        # The library could not parse the handshake; uvicorn would leave the client waiting.
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.handshake_complete = self.close_sent = True
             self.transport.write(b"".join(self.conn.data_to_send()) or refusal(InvalidRequest("this is no handshake")))
@@ -278,7 +278,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
 
 
 def refusal(problem: Problem) -> bytes:
-    """A whole answer (RFC 9457) for a request that no application sees."""
+    """A complete response (RFC 9457) for a request that does not reach the application."""
     body = json.dumps(
         {"type": problem.type, "title": problem.title, "status": problem.status, "detail": problem.detail}
     ).encode()

@@ -1,6 +1,6 @@
-"""Which proxies are believed about their clients (TRUSTED_PROXIES), and what they say: address, scheme and host.
+"""Trusted proxies (TRUSTED_PROXIES): the client's address, scheme and host as they report them.
 
-Nobody downstream sees these headers: `believe` puts what counts into the scope, and takes all of them out.
+The application never sees these headers: `believe` puts trusted values into the scope and removes all of the headers.
 """
 
 from functools import lru_cache
@@ -17,8 +17,8 @@ HEADERS = frozenset(
 type Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
-class Said(NamedTuple):
-    """What the headers say, the nearest hop last. A list may be empty, or shorter than the others."""
+class Forwarded(NamedTuple):
+    """The values of the headers, the nearest hop last. A list may be empty, or shorter than the others."""
 
     addresses: list[str]
     schemes: list[str]
@@ -26,9 +26,9 @@ class Said(NamedTuple):
 
 
 def believe(scope: dict) -> None:
-    """Put the client's address, scheme and host into `scope`, where a trusted proxy names them; forget them otherwise.
+    """Put the client's address, scheme and host into `scope` if a trusted proxy names them, and remove the headers.
 
-    The client is the right-most address that is no trusted proxy: what stands left of it anybody may have written.
+    The client is the right-most address that is no trusted proxy: anybody may have written what stands left of it.
     """
     given = [header for header in scope["headers"] if header[0] in HEADERS]
     if not given:
@@ -63,17 +63,17 @@ def is_trusted(address: str, networks: Networks) -> bool:
 
 
 def plain(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address of a client that came to a socket of both kinds as ::ffff:10.0.0.1."""
+    """The IPv4 address of a client that a dual-stack socket reports as ::ffff:10.0.0.1."""
     return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
 
 
-def _said(given: list[tuple[bytes, bytes]]) -> Said:
+def _said(given: list[tuple[bytes, bytes]]) -> Forwarded:
     """X-Forwarded-*, or Forwarded (RFC 7239) where a proxy sends only that."""
     addresses, schemes, hosts = (_list(given, b"x-forwarded-" + name) for name in (b"for", b"proto", b"host"))
     if addresses or schemes or hosts:
-        return Said(addresses, schemes, hosts)
+        return Forwarded(addresses, schemes, hosts)
     hops = [_pairs(hop) for hop in _list(given, b"forwarded")]
-    return Said(*([hop.get(name, "") for hop in hops] for name in ("for", "proto", "host")))
+    return Forwarded(*([hop.get(name, "") for hop in hops] for name in ("for", "proto", "host")))
 
 
 def _list(given: list[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
@@ -87,7 +87,7 @@ def _pairs(hop: str) -> dict[str, str]:
 
 
 def _address(text: str) -> str:
-    """An address without brackets, port and zone; empty for what is none (`unknown`, `_hidden`)."""
+    """The address without brackets, port and zone; empty for other texts (`unknown`, `_hidden`)."""
     text = text.strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -100,7 +100,7 @@ def _address(text: str) -> str:
 
 
 def _beside(said: list[str], addresses: list[str], place: int) -> str:
-    """What the hop said that named the client; where they do not come in pairs, what the nearest one said."""
+    """The value of the hop that named the client; where the lists have different lengths, that of the nearest hop."""
     if not said:
         return ""
     return said[place] if len(said) == len(addresses) and place < len(said) else said[-1]

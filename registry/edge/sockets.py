@@ -1,4 +1,4 @@
-"""Websockets before any consumer has them: what is refused at the handshake."""
+"""Websocket handshakes: those with a faulty head or an unknown address are refused before a consumer sees them."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ type Application = Callable[[dict, Callable, Callable], Awaitable[Any]]
 
 
 def checked(application: Application) -> Application:
-    """`application` for handshakes whose head is in order; the others are answered as HTTP requests are."""
+    """`application` for handshakes with a valid head; the others get the same problem details as HTTP requests."""
 
     async def check(scope: dict, receive: Callable, send: Callable) -> None:
         if fault := heads.fault_of(scope):
@@ -24,7 +24,7 @@ def checked(application: Application) -> Application:
 
 
 async def nowhere(scope: dict, _receive: Callable, send: Callable) -> None:
-    """No socket has this address."""
+    """The consumer of unknown addresses: 404."""
     await _refuse(NotFound(), scope, send)
 
 

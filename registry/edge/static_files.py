@@ -1,4 +1,4 @@
-"""Static files by WhiteNoise's rules (types, caching, compressed twins), served on the loop and without a session."""
+"""Static files by WhiteNoise's rules (types, caching, compressed variants), served on the loop and without a session."""
 
 import asyncio
 from functools import cache
@@ -13,7 +13,7 @@ from registry.errors import NotFound
 
 @cache
 def _known() -> WhiteNoiseMiddleware:
-    """All files, found once: what is added later is not there."""
+    """All files, listed once: files that are added later are not served."""
     return WhiteNoiseMiddleware()
 
 
@@ -26,7 +26,7 @@ def _read(file: Any, request: HttpRequest) -> HttpResponse:
     response = HttpResponse(content, status=int(answer.status))
     del response["Content-Type"]
     for name, value in answer.headers:
-        if name.lower() != "content-length":  # the handler's matter
+        if name.lower() != "content-length":  # the handler adds it
             response[name] = value
     return response
 

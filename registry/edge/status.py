@@ -1,4 +1,4 @@
-"""How the service itself is: health per dependency, metrics, the API's description."""
+"""The service's own routes: health per dependency, metrics, the OpenAPI document."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from registry.servers import metric_files
 
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
 REFUSED = "registry_database_statement_refused"  # telemetry.DB_REFUSED
-VERSION = "1.0.0"  # of the contract, as the queue's clients expect one
+VERSION = "1.0.0"  # of the contract; the queue's clients expect one
 
 type Check = Callable[[], Awaitable[str]]
 checks: dict[str, Check] = {}
@@ -31,7 +31,7 @@ gauges: list[Callable[[], Awaitable[list[GaugeMetricFamily]]]] = []
 
 
 def check(name: str) -> Callable[[Check], Check]:
-    """Register a dependency's check: returns a word on how it is, raises when it is not well."""
+    """Register a health check of a dependency. It returns a word on its state, and raises when it is unhealthy."""
 
     def register(function: Check) -> Check:
         checks[name] = function
@@ -51,7 +51,7 @@ async def _database() -> str:
 
 
 def _refused_for_long() -> list[str]:
-    """Statements that the database has refused for a minute, in any of the processes."""
+    """Names of statements that the database has refused for a minute, in any of the processes."""
     with _reading():
         families = [one for one in _processes().collect() if one.name == REFUSED]
     return sorted({sample.labels["statement"] for one in families for sample in one.samples if sample.value})
@@ -59,7 +59,7 @@ def _refused_for_long() -> list[str]:
 
 @check("redis")
 async def _redis() -> str:
-    """By a write to each server in use. Redis' own words are not repeated: they name hosts and ports to everybody."""
+    """Check with a write to each server in use. Redis' own messages are not repeated: they name hosts and ports."""
     for use, trouble in (await redis_trouble.troubles()).items():
         if trouble:
             raise RuntimeError(f"{redis_trouble.SENTENCES[trouble]} ({use})")
@@ -71,7 +71,7 @@ async def _run(function: Check) -> dict[str, str]:
         async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
             return {"status": "ok", "detail": await function()}
     except Exception as error:
-        fault = faults.of(error)  # what the server said itself names hosts and users
+        fault = faults.of(error)  # the server's own messages name hosts and users
         said = fault.value if fault else str(error)[:200]
         return {"status": "failing", "detail": said or type(error).__name__}
 
@@ -84,7 +84,7 @@ async def _report() -> HttpResponse:
     body = {
         "status": "healthy" if well else "unhealthy",
         "checks": found,
-        # What clients of the message queue's contract read (section 1.5).
+        # For clients of the message queue's contract (section 1.5).
         "database": "connected" if found["database"]["status"] == "ok" else "disconnected",
         "server": "registry",
         "worker_id": str(os.getpid()),
@@ -101,7 +101,7 @@ def only_get(request: HttpRequest) -> None:
 
 @lean
 async def health(request: HttpRequest) -> HttpResponse:
-    """200 when every dependency is well, else 503; each with its own word."""
+    """200 when every dependency is healthy, else 503; with the state of each."""
     only_get(request)
     return await _report()
 
@@ -181,7 +181,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 
 
 async def metrics_text() -> bytes:
-    """What /metrics says; gauges that cannot be read now are left out."""
+    """The text of /metrics; gauges that cannot be read now are left out."""
     text = await asyncio.to_thread(_counters)
     for gauge in gauges:
         try:
@@ -206,7 +206,7 @@ async def openapi(request: HttpRequest) -> HttpResponse:
 
 
 async def docs(request: HttpRequest) -> HttpResponse:
-    """The same for people, from our own server alone."""
+    """The OpenAPI document as a page; it loads nothing from other servers."""
     schema = api.get_openapi_schema()
     context = {"description": schema["info"]["description"], "operations": list(_operations(schema))}
     return await asyncio.to_thread(render, request, "registry/docs.html", context)
@@ -238,19 +238,19 @@ def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> Iterator[dict[
         }
 
 
-# -- Described for programs -----------------------------------------------------------------------------------
+# -- Their description in the OpenAPI document -----------------------------------------------------------------------------------
 
 
 def _describe(path: str, summary: str, kind: str, *, may_fail: bool = False) -> None:
-    answers = {"200": {"description": "Well", "content": {kind: {}}}}
+    answers = {"200": {"description": "Healthy", "content": {kind: {}}}}
     if may_fail:
-        answers["503"] = {"description": "Something is not well; the body says what", "content": {kind: {}}}
+        answers["503"] = {"description": "Something is unhealthy; the body says what", "content": {kind: {}}}
     name = "service" + path.replace("/", "_").replace(".", "_")
     operation = {"tags": ["service"], "operationId": name, "summary": summary, "security": [], "responses": answers}
     api.describe(path, "get", operation)
 
 
-_describe("/health", "How every dependency is", "application/json", may_fail=True)
+_describe("/health", "The health of every dependency", "application/json", may_fail=True)
 _describe("/health/live", "Whether the process serves at all", "application/json")
 _describe("/health/ready", "Whether requests can be served", "application/json", may_fail=True)
 _describe("/metrics", "Metrics as Prometheus reads them", "text/plain")

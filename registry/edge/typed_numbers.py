@@ -1,4 +1,4 @@
-"""Numbers as people type them, with separators of thousands and decimals. The JSON API reads none of these."""
+"""Numbers typed by people, with separators of thousands and decimals. The JSON API accepts none of these."""
 
 import re
 import unicodedata
@@ -18,15 +18,15 @@ _dashes = str.maketrans({"\u2212": "-", "\u2019": "'", "\u02bc": "'"})
 
 
 class Unclear(ValueError):
-    """The text is no number, or may be two: the message says so to the person who typed it."""
+    """The text is no number, or is ambiguous. The message is for the person who typed it."""
 
 
 def read(text: str, *, decimals: int, lakhs: bool = False) -> Decimal:
-    """What a person means by `text`, an amount with at most `decimals` decimals. Raises Unclear.
+    """The number that a person means by `text`, with at most `decimals` decimals. Raises Unclear.
 
-    Of two kinds of separator the last is the decimal one; the same one twice separates thousands, as spaces and apostrophes
-    do always. One point or comma before exactly three digits may be either: then the number is refused with both readings,
-    but where there are no decimals, or three decimals and a point.
+    Of two kinds of separators the last one is the decimal separator. A separator that occurs twice separates thousands, and
+    so do spaces and apostrophes always. One point or comma before exactly three digits is ambiguous: the number is refused
+    with both readings, except where there are no decimals, or three decimals and a point.
     """
     text = unicodedata.normalize("NFKC", text).translate(_dashes).strip()
     found = _parts.fullmatch(" ".join(text.split())) if len(text) <= LONGEST else None
@@ -37,7 +37,7 @@ def read(text: str, *, decimals: int, lakhs: bool = False) -> Decimal:
 
 
 def _split(text: str, *, decimals: int, lakhs: bool) -> tuple[str, str]:
-    """The digits before the decimal separator, and those behind it."""
+    """The digits before and after the decimal separator."""
     separators = _separator.findall(text)
     kinds = list(dict.fromkeys(separators))
     if not kinds:
@@ -89,7 +89,7 @@ def _fraction(digits: str, decimals: int) -> str:
 
 
 class WholeNumberField(forms.IntegerField):
-    """A whole number that a person types: Django's own field reads "1.000" as 1."""
+    """A form field for whole numbers: Django's own field reads "1.000" as 1."""
 
     widget = forms.TextInput(attrs={"inputmode": "numeric"})
 

@@ -1,4 +1,5 @@
-"""Ids that senders give: what cannot have been meant to be unique is refused, for a second thing under it would be taken for the first."""
+"""Checks of ids that senders choose: values that cannot be unique are refused, because a second request with the same id
+would be taken for a replay of the first."""
 
 from typing import Final
 from uuid import UUID
@@ -9,13 +10,13 @@ KEY_LENGTH: Final = 255  # characters of an Idempotency-Key
 EMPTY: Final = (
     UUID(int=0),
     UUID(int=2**128 - 1),
-)  # the nil and the max UUID (RFC 9562): what stands where none was made
-# What programs write where they have no value.
+)  # the nil and the max UUID (RFC 9562): placeholders for a missing id
+# Texts that programs write for a missing value.
 _NO_VALUE: Final = frozenset(("null", "undefined", "none", "nil", "nan", "[object object]"))
 
 
 def is_empty(id: UUID | str) -> bool:
-    """Whether it is the nil or the max UUID, however written; other text is neither."""
+    """Whether it is the nil or the max UUID, in any notation."""
     try:
         return (id if isinstance(id, UUID) else UUID(id)) in EMPTY
     except ValueError:
@@ -28,7 +29,7 @@ def is_no_value(text: str) -> bool:
 
 
 def check_unique(field: str, id: UUID | str) -> None:
-    """Raises Invalid (422) naming `field`."""
+    """Raises Invalid (422) naming `field` for an id that stands for no value."""
     if is_empty(id):
         message = "is the nil or the max UUID, which stands for no id"
     elif isinstance(id, str) and is_no_value(id):
@@ -39,7 +40,7 @@ def check_unique(field: str, id: UUID | str) -> None:
 
 
 def check_key(idempotency_key: str) -> None:
-    """Raises Invalid (422) for an `Idempotency-Key` that is too long, cannot be read, or stands for nothing."""
+    """Raises Invalid (422) for an `Idempotency-Key` that is too long, not printable, or stands for no value."""
     if len(idempotency_key) > KEY_LENGTH or not idempotency_key.isprintable():
         message = f"wants at most {KEY_LENGTH} printable characters"
     elif is_empty(idempotency_key.strip()) or is_no_value(idempotency_key):

@@ -1,4 +1,4 @@
-"""Who looks at a page, and as whose: a member of a tenant, or, on the pages of payments, a guest of the open tenant."""
+"""The visitor of a page: a member of a tenant or, on the pages of payments, a guest of the open tenant."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,40 +14,40 @@ from registry.models import Membership, Tenant
 SUPERUSER = "superuser"  # a role that no membership gives
 MAY_ACT = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR, SUPERUSER})
 GUEST = "guest of the open tenant"  # in the audit trail
-CHOICES = 50  # tenants that a superuser is offered beside their own; others by `?tenant=`
+CHOICES = 50  # tenants in a superuser's menu, beside their own; others by `?tenant=`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
-    """A person, known or not, at one tenant's pages."""
+    """A person, signed in or not, on the pages of one tenant."""
 
     tenant: Tenant
-    person: str = ""  # user name; "" for somebody who is not signed in
+    person: str = ""  # user name; "" if not signed in
     role: str = ""  # "" for a guest of the open tenant
     staff: bool = False
     choices: list[Tenant] = field(default_factory=list)  # tenants that this person may look at
 
     @property
     def actor(self) -> str:
-        """Their name in the audit trail."""
+        """The visitor's name in the audit trail."""
         return self.person or GUEST
 
     @property
     def may_play(self) -> bool:
-        """Whether test payments and the sandbox's switches are theirs to use."""
+        """Whether the visitor may use test payments and the sandbox's switches."""
         return self.tenant.mode == Tenant.Mode.SANDBOX and (not self.role or self.role in MAY_ACT)
 
     @property
     def may_act(self) -> bool:
-        """Whether what changes state is theirs to do."""
+        """Whether the visitor may change state."""
         return self.role in MAY_ACT
 
 
 async def visitor_of(request: HttpRequest, *, guests: bool = False) -> Visitor | None:
-    """The visitor, at the tenant that `?tenant=` names or else at their first one; None where they have none.
+    """The visitor at the tenant that `?tenant=` names, else at their first one; None for a visitor without a tenant.
 
-    `guests`: who has no role at the open tenant may look at it too, as keyless calls may on `/payments*` (contract section 7).
-    Raises Http404 for a tenant that is not theirs, the same as for one that does not exist.
+    `guests`: visitors without a role may see the open tenant, as keyless calls may on `/payments*` (contract section 7).
+    Raises Http404 for a tenant of others, the same as for one that does not exist.
     """
     user = await request.auser()
     roles = await _roles(user.pk) if user.is_authenticated else {}
@@ -72,9 +72,9 @@ async def visitor_of(request: HttpRequest, *, guests: bool = False) -> Visitor |
 
 @database_sync_to_async
 def person_of(session: Any) -> Any:
-    """The user who is signed in with a socket's session, or None.
+    """The user of a websocket's session, or None.
 
-    channels.auth.get_user ignores SECRET_KEY_FALLBACKS, and ends a session that was begun under one of them.
+    channels.auth.get_user ignores SECRET_KEY_FALLBACKS, and ends a session that was signed with one of them.
     """
     number, path, stated = (session.get(name) for name in (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY))
     if not number or not stated or path not in settings.AUTHENTICATION_BACKENDS:

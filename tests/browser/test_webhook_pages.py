@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.states import SUCCEEDED
-from payments.webhooks.testkit import CHECKS
+from queueing.outbound import testkit
 from registry.data import database
 from registry.models import AuditEntry
 from tests.bed.receiver import Receiver
@@ -16,7 +16,7 @@ from tests.bed.wire import response
 from tests.browser.conftest import Guard, audit, picture
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
+from tests.queueing.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
 
 WHY = "the shop asked for it"
 RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ("target-size",)}
@@ -78,8 +78,10 @@ async def test_the_pages_look_right(in_each_mode: Page, tenant, receiver, tmp_pa
     await page.goto(f"/webhooks/kit?endpoint={hook.uuid}")
     receiver.answers(200)
     await page.get_by_role("button", name="Test it").click()
-    await expect(page.locator("[data-check]")).to_have_count(len(CHECKS))
-    await expect(page.locator(".verdict")).to_have_text(f"{len(CHECKS) - 6} of {len(CHECKS)} checks passed.")
+    await expect(page.locator("[data-check]")).to_have_count(len(testkit.checks()))
+    await expect(page.locator(".verdict")).to_have_text(
+        f"{len(testkit.checks()) - 6} of {len(testkit.checks())} checks passed."
+    )
     await looks_right(page, "kit", tmp_path)
 
 
@@ -144,7 +146,7 @@ async def test_what_was_given_up_is_delivered_again_by_hand(page: Page, tenant, 
     hook = await endpoint(tenant, receiver.url)
     await in_thread(make_payment, tenant)
     await fan_out()
-    await database.fetch("UPDATE payments_webhookdelivery SET attempt = 9")
+    await database.fetch("UPDATE queueing_webhookdelivery SET attempt = 9")
     async with delivering():
         await until(hook, "dead")
         receiver.answers(200)

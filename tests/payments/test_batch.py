@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from payments.api import payments
+from payments.api import batch
 from payments.models import Payment
 from registry.data import database
 from tests.conftest import Api
@@ -146,6 +146,6 @@ async def test_other_requests_have_their_turn_before_a_large_item(tenant, size: 
     others: list[int] = []
     asyncio.get_running_loop().call_soon(others.append, 1)
 
-    await payments.item_of(msgspec.Raw(json.dumps(item(metadata={"note": "x" * size})).encode()), tenant)
+    await batch._decoded(msgspec.Raw(json.dumps(item(metadata={"note": "x" * size})).encode()), tenant)
 
     assert len(others) == turns

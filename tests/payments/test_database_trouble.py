@@ -16,7 +16,7 @@ from django.db import connection
 from django.test import Client
 
 from payments.api import sockets
-from payments.intake import intake
+from payments.intake import intake, spilling
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
@@ -45,9 +45,9 @@ async def fresh_spill(settings: Any, tmp_path: Path) -> AsyncIterator[None]:
     settings.SPILL_FOLDER = tmp_path
     yield
     await nothing_waits()
-    asides = [aside.reason for kind in (intake.KIND, buffer.KIND) for aside in await spill.asides(kind)]
+    asides = [aside.reason for kind in (spilling.KIND, buffer.KIND) for aside in await spill.asides(kind)]
     await spill.loops.close()
-    intake._waiting.clear()
+    spilling.waiting.clear()
     assert asides == []
 
 

@@ -203,14 +203,15 @@ import asyncio, sys, django; django.setup()
 from uuid import UUID
 from django.conf import settings; from django.db import connections
 settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = sys.argv[1]
-from payments.intake import intake; from payments.errors import DifferentContent; from registry.data import database
+from payments.errors import DifferentContent; from payments.intake.intake import submit
+from payments.intake.payment import NewPayment; from registry.data import database
 from django_async_backend.db import async_connections
 async_connections.settings["default"]["NAME"] = sys.argv[1]
 
 async def main():
     for amount in (1990, 1991):
         try:
-            receipt = await intake.submit(intake.Order(tenant_id=int(sys.argv[2]), correlation_id=UUID(sys.argv[3]), amount=amount, currency="BRL"))
+            receipt = await submit(NewPayment(tenant_id=int(sys.argv[2]), correlation_id=UUID(sys.argv[3]), amount=amount, currency="BRL"))
             print("replayed" if receipt.replayed else "new")
         except DifferentContent:
             print("conflict")
@@ -274,7 +275,7 @@ async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durab
     """Whoever reads a 503 sends another payment, and this one is owed already."""
     body, real = payment(), database.connection_parameters
     sending = asyncio.create_task(waited_for(api, body, seconds=1))
-    await eventually(lambda: tenant.pk in live.hub().feeds)  # accepted, and waiting to be settled
+    await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)  # accepted, and waiting to be settled
 
     with monkeypatch.context() as away:
         away.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})

@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from payments.intake import intake
+from payments.intake.intake import submit
+from payments.intake.payment import NewPayment, Submission, fingerprint
+from payments.intake.spilling import decode, encode
 from registry.data import database
 from registry.edge.cards import holds_card
 from tests.conftest import Api
@@ -191,25 +193,25 @@ OLD = {
 
 def test_a_payment_without_a_method_has_the_fingerprint_it_always_had():
     """Else a sender who repeats a payment of last year would be told that its content is another."""
-    assert intake.fingerprint(intake.Order(**OLD)).hex() == "d222b5c43c52f021165ca4c5f15a5dd7"
+    assert fingerprint(NewPayment(**OLD)).hex() == "d222b5c43c52f021165ca4c5f15a5dd7"
 
 
 def test_what_was_spilled_without_a_method_is_read():
     row = msgspec.msgpack.encode({"order": OLD, "fingerprint": b"x", "at": AT})
 
-    assert intake._decode(row).order.method is None
+    assert decode(row).payment.method is None
 
 
 async def test_a_method_outlives_the_spill(tenant):
-    order = intake.Order(**{**OLD, "tenant_id": tenant.pk}, method={"paymentMethod": "pm_1"})
+    payment = NewPayment(**{**OLD, "tenant_id": tenant.pk}, method={"paymentMethod": "pm_1"})
 
-    assert intake._decode(intake._encode(intake._Row(order, b"x", AT))).order == order
+    assert decode(encode(Submission(payment, b"x", AT))).payment == payment
 
 
 async def test_a_method_is_written_down_as_it_was_given(tenant):
-    order = intake.Order(**{**OLD, "tenant_id": tenant.pk, "processor": ""}, method={"paymentMethod": "pm_1"})
+    payment = NewPayment(**{**OLD, "tenant_id": tenant.pk, "processor": ""}, method={"paymentMethod": "pm_1"})
 
-    await intake.submit(order)
+    await submit(payment)
 
     assert await database.fetch("SELECT method FROM payments_payment WHERE tenant_id = %s", [tenant.pk]) == [
         ({"paymentMethod": "pm_1"},)

@@ -13,8 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from payments.billing import readiness
-from payments.intake import intake
-from payments.intake.intake import KIND, Order
+from payments.errors import DifferentContent
+from payments.intake import intake, spilling
+from payments.intake.payment import NewPayment, Receipt, Submission, fingerprint
+from payments.intake.spilling import KIND
 from payments.models import Payment
 from queueing import spill
 from registry.data import database, identity, reach
@@ -35,7 +37,7 @@ async def fresh_spill(settings, tmp_path: Path) -> AsyncIterator[Path]:
     settings.SPILL_FOLDER = tmp_path
     yield tmp_path
     await spill.loops.close()
-    intake._waiting.clear()
+    spilling.waiting.clear()
 
 
 @pytest.fixture
@@ -45,12 +47,14 @@ async def no_database(fresh_spill: Path, monkeypatch: pytest.MonkeyPatch) -> Asy
     yield
 
 
-def order(tenant: Tenant, **fields: Any) -> Order:
-    return Order(**{"tenant_id": tenant.pk, "correlation_id": uuid4(), "amount": 1990, "currency": "BRL", **fields})
+def order(tenant: Tenant, **fields: Any) -> NewPayment:
+    return NewPayment(
+        **{"tenant_id": tenant.pk, "correlation_id": uuid4(), "amount": 1990, "currency": "BRL", **fields}
+    )
 
 
-def record(order: Order, at: datetime = ACCEPTED) -> bytes:
-    return msgspec.msgpack.encode(intake._Row(order, intake.fingerprint(order), at))
+def record(order: NewPayment, at: datetime = ACCEPTED) -> bytes:
+    return msgspec.msgpack.encode(Submission(order, fingerprint(order), at))
 
 
 async def found(tenant: Tenant) -> list[Payment]:
@@ -83,7 +87,7 @@ async def test_everything_of_an_order_arrives_with_the_time_it_was_accepted(tena
     one, two = await found(tenant)
     assert (one.amount, one.currency, one.description) == (full.amount, full.currency, full.description)
     assert (one.metadata, one.wanted_processor, one.scheduled_for) == (full.metadata, "default", tomorrow)
-    assert (one.priority, bytes(one.fingerprint)) == (9, intake.fingerprint(full))
+    assert (one.priority, bytes(one.fingerprint)) == (9, fingerprint(full))
     assert (one.run_at, two.run_at) == (tomorrow, ACCEPTED)
     assert (one.created_at, two.created_at, two.correlation_id) == (ACCEPTED, ACCEPTED, second.correlation_id)
 
@@ -136,24 +140,24 @@ async def test_while_it_is_away_nobody_waits_for_it_and_an_id_that_waits_is_know
     other = order(tenant, correlation_id=first.correlation_id, amount=1)
 
     receipts = [await intake.submit(first), await intake.submit(first)]
-    with pytest.raises(intake.DifferentContent):
+    with pytest.raises(DifferentContent):
         await intake.submit(other)
     together = await intake.submit_many([fresh := order(tenant), fresh])
 
     assert [receipt.replayed for receipt in receipts] == [False, True]
     assert receipts[0].created_at == receipts[1].created_at
-    assert [receipt.replayed for receipt in together if isinstance(receipt, intake.Receipt)] == [False, True]
+    assert [receipt.replayed for receipt in together if isinstance(receipt, Receipt)] == [False, True]
 
 
 async def test_ids_that_a_dead_process_promised_are_known_to_its_heir(tenant: Tenant, no_database: None):
     first = order(tenant)
     receipt = await intake.submit(first)
     await spill.loops.close()  # as a death leaves it: the folder stays, its lock is gone
-    intake._waiting.clear()
+    spilling.waiting.clear()
 
     await spill.start()
     again = await intake.submit(first)
-    with pytest.raises(intake.DifferentContent):
+    with pytest.raises(DifferentContent):
         await intake.submit(order(tenant, correlation_id=first.correlation_id, amount=1))
 
     assert (again.replayed, again.created_at) == (True, receipt.created_at)
@@ -180,7 +184,7 @@ async def _away(*_: Any, **__: Any) -> None:
     raise Unavailable("away")
 
 
-async def _on_its_own(given: Order) -> intake.Receipt:
+async def _on_its_own(given: NewPayment) -> Receipt:
     try:
         return await intake.submit(given)
     finally:
@@ -307,8 +311,8 @@ async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_u
 async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     """A server that takes no writes answers questions, and knows nothing of it yet."""
     stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting = intake._Waiting(b"", ACCEPTED, "BRL", stored)
-    monkeypatch.setitem(intake._waiting, (tenant.pk, waits := uuid4()), waiting)
+    waiting = spilling.SpilledPayment(b"", ACCEPTED, "BRL", stored)
+    monkeypatch.setitem(spilling.waiting, (tenant.pk, waits := uuid4()), waiting)
     answers: dict[str, Any] = {}
     for path in ("status", "", "refunds", "events?wait=1"):
         async with api.get(f"/payments/{waits}/{path}".rstrip("/")) as response:
@@ -323,12 +327,12 @@ async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkey
 async def test_what_is_not_durable_yet_is_no_answer_to_anybody(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     key = (tenant.pk, uuid4())
     durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    monkeypatch.setitem(intake._waiting, key, intake._Waiting(b"", ACCEPTED, "BRL", durable))
+    monkeypatch.setitem(spilling.waiting, key, spilling.SpilledPayment(b"", ACCEPTED, "BRL", durable))
 
-    before = intake.waiting([key])
+    before = spilling.accepted([key])
     durable.set_result(None)
 
-    assert (before, list(intake.waiting([key]))) == ({}, [key])
+    assert (before, list(spilling.accepted([key]))) == ({}, [key])
 
 
 # -- Payments that name a processor ----------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The summary is what one would count payment by payment, in any window, to the millisecond."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,7 +14,7 @@ from msgspec import structs
 
 from payments.books import summary
 from payments.intake import intake
-from payments.intake.intake import Order
+from payments.intake.payment import NewPayment
 from payments.models import Processor
 from payments.processors.base import Result
 from payments.settle.decisions import Settlement
@@ -48,11 +47,12 @@ moments = edges | anywhere
 async def settle(tenant: Tenant, processors: list[Processor], times: list[datetime], currency: str = "BRL") -> None:
     """Book a payment at each of `times`, in turns at the processors: claimed and settled as a worker does it."""
     orders = [
-        Order(tenant_id=tenant.pk, correlation_id=uuid4(), amount=100 + n, currency=currency) for n in range(len(times))
+        NewPayment(tenant_id=tenant.pk, correlation_id=uuid4(), amount=100 + n, currency=currency)
+        for n in range(len(times))
     ]
     await intake.submit_many(orders)
     job = Dispatch()
-    claims = await job.claim(WORKER, len(times), {})
+    claims = await job.claim(WORKER, len(times))
     assert len(claims) == len(times)
     settlements = []
     for n, (claim, at) in enumerate(zip(claims, times, strict=True)):
@@ -62,7 +62,7 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
         settlements.append(
             Settlement(claim=booked, status=SUCCEEDED, outcome=Result.BOOKED, code="", detail="Booked", latency_ms=1)
         )
-    assert all(await asyncio.gather(*map(job.settle, settlements)))
+    assert all(await job.write(settlements))
     await job.close()
 
 

@@ -24,9 +24,9 @@ from tests.bed.receiver import Receiver
 from tests.bed.valkey import Troubled
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_processor
-from tests.payments.hooks import endpoint, until
 from tests.payments.inbound import deliver, event, make_account, rows
 from tests.payments.refunding import ask, until_all
+from tests.queueing.hooks import endpoint, until
 from tests.queueing.processes import Processes, WorkerProcess, alive
 from tests.settling import accept, until_settled
 

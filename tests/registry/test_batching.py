@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payments.intake import intake
-from payments.intake.intake import Order
+from payments.intake.payment import NewPayment
 from registry.data import batching, database
 from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable
@@ -201,8 +201,10 @@ async def test_of_more_batchers_than_are_kept_only_those_at_work_are(monkeypatch
 # -- In front of PostgreSQL ----------------------------------------------------------------------------------------
 
 
-def order(tenant_id: int, n: int, **fields: object) -> Order:
-    return Order(**{"tenant_id": tenant_id, "correlation_id": uuid4(), "amount": n + 1, "currency": "BRL", **fields})
+def order(tenant_id: int, n: int, **fields: object) -> NewPayment:
+    return NewPayment(
+        **{"tenant_id": tenant_id, "correlation_id": uuid4(), "amount": n + 1, "currency": "BRL", **fields}
+    )
 
 
 async def test_two_hundred_payments_of_an_instant_are_committed_together(tenant):

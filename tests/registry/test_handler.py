@@ -35,6 +35,16 @@ PROJECT = Path(__file__).parents[2]
 # -- Lean -----------------------------------------------------------------------------------------------------
 
 
+def test_only_paths_without_variables_are_resolved_once():
+    fixed, variable = "/payments", f"/payments/{uuid4()}"
+
+    assert handler._resolved(fixed) is handler._resolved(fixed) is not None
+    assert handler._resolved(variable) is not None
+    assert handler._resolved("/no/such/path") is None
+    assert {fixed} <= set(handler._matches)
+    assert not {variable, "/no/such/path"} & set(handler._matches)
+
+
 async def test_requests_to_the_api_use_no_thread(api: Api, monkeypatch):
     threads: list[str] = []
     loop = asyncio.get_running_loop()

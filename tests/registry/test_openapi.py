@@ -13,7 +13,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import checks
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
-from payments.pages import urls
+from payments import urls
 from registry.edge.api import api as description
 from tests.conftest import Api, make_key
 
@@ -56,7 +56,7 @@ def routes(patterns: list[Any] | None = None, prefix: str = "") -> set[str]:
 
 
 def page_routes() -> set[str]:
-    return routes(urls.urlpatterns)
+    return routes(urls.pages)
 
 
 def test_operations_are_named_once():

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from django.http import QueryDict
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from registry.edge.api import api as description
-from registry.edge.parameters import TEXT, choice, flag, parameters, whole
+from registry.edge.parameters import TEXT, Query, choice, flag, parse_time, whole
+from registry.errors import Invalid
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import endpoint
+from tests.queueing.hooks import endpoint
 
 REFUSED = {400, 422}
 NOT_LOOKED_AT = {"token", "cursor"}  # what only an answer before can give
@@ -186,20 +188,59 @@ async def test_the_defaults_are_those_that_answers_show(caller: Caller):
 
 
 def test_a_parameter_says_what_it_takes():
-    text, many, some_of, needed = parameters(
+    text, many, some_of, needed = Query(
         {"text": TEXT, "many": whole(5, least=1, capped=9), "some": choice("a", "b", default="a"), "needed": TEXT},
         needed=("needed",),
         one_of=("text",),
-    )
+    ).describe()
 
     assert text == {
         "name": "text",
         "in": "query",
         "required": False,
         "description": "one of text is required",
-        "schema": TEXT,
+        "schema": {"type": "string"},
     }
     assert many["schema"] == {"anyOf": [{"type": "integer", "minimum": 1}, {"const": ""}], "default": 5}
     assert some_of["schema"] == {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"const": ""}], "default": "a"}
     assert (needed["required"], needed["schema"]) == (True, {"type": "string", "minLength": 1})
-    assert {"const": ""} in parameters({"f": flag()})[0]["schema"]["anyOf"]
+    assert {"const": ""} in Query({"f": flag()}).describe()[0]["schema"]["anyOf"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-02T03:04:05Z",
+        "2026-01-02t03:04:05z",  # RFC 3339 allows small letters
+        "2026-01-02 03:04:05",
+        "2026-01-02T03:04:05",
+        "2026-01-02T06:04:05+03:00",
+        "2026-01-02T06:04:05 03:00",  # a "+" that was not percent-encoded
+    ],
+)
+def test_a_time_is_read_in_utc(text: str):
+    assert parse_time(text) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "20260102", "2026-W01-1", "2026-01-02Z", "2026-02-30", "9999-12-31T23:59:59-01:00"]
+)
+def test_another_text_is_no_time(text: str):
+    with pytest.raises(ValueError):
+        parse_time(text)
+
+
+def test_a_parameter_is_checked_when_it_is_looked_up(rf):
+    values = Query({"many": whole(5, least=1, most=9), "some": choice("a", "b")}).read(rf.get("/?many=10&more=1"))
+
+    assert values["some"] is None
+    with pytest.raises(Invalid) as refused:
+        values["many"]
+    assert refused.value.errors == [{"field": "many", "message": "wants a whole number from 1 to 9"}]
+
+
+def test_a_strict_query_refuses_unknown_parameters(rf):
+    with pytest.raises(Invalid) as refused:
+        Query({"known": TEXT}, strict=True).read(rf.get("/?known=1&more=1"))
+
+    assert refused.value.errors == [{"field": "more", "message": "unknown; allowed: known"}]

@@ -54,12 +54,13 @@ FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p
 NOTIFY refunds;
 
 -- name: named
--- One debt by its id, if it is due and nobody has it in hand.
+-- Lock refunds by name, where they are due and in nobody's hands. By the unique index.
 SELECT {columns}
-FROM (
-    SELECT * FROM payments_refund
-    WHERE public_id = %(public)s AND tenant_id + 0 = %(tenant)s AND coalesce(closed, '') = '' AND run_at <= now()
-      AND (leased_until IS NULL OR leased_until < now())
+FROM unnest(%(tenant)b::bigint[], %(public)b::uuid[]) AS t (tenant_id, public_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_refund r
+    WHERE r.public_id = t.public_id AND r.tenant_id + 0 = t.tenant_id AND coalesce(r.closed, '') = '' AND r.run_at <= now()
+      AND (r.leased_until IS NULL OR r.leased_until < now())
     FOR UPDATE SKIP LOCKED
 ) p
 {joins};

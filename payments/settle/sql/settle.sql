@@ -50,6 +50,18 @@ CROSS JOIN LATERAL (
 {joins}
 LIMIT %(limit)s;
 
+-- name: named
+-- Lock payments by name, where they are due and in nobody's hands. By the unique index.
+SELECT {columns}
+FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_payment p
+    WHERE p.correlation_id = t.correlation_id AND p.tenant_id + 0 = t.tenant_id AND p.status IN ('queued', 'processing', 'uncertain')
+      AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+    FOR UPDATE SKIP LOCKED
+) p
+{joins};
+
 -- name: abandon
 -- First sends that a worker did not live to settle are in doubt from the end of its lease. It is written down only for
 -- tenants whose rows nobody claims otherwise: it reads all of their open rows.

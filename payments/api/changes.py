@@ -1,0 +1,52 @@
+"""`POST /payments/{id}/cancel`, `…/capture` and `/purge-payments`: changes to payments that are accepted."""
+
+from django.http import HttpRequest, HttpResponse
+
+from payments.api.payments import payment_id
+from payments.books import purge as purging
+from payments.errors import LiveTenant
+from payments.settle import lifecycle
+from payments.states import CANCELED
+from registry.edge.api import api, described, json_response
+from registry.tenants.access import authorize
+
+
+@api.post(
+    "/payments/{id}/cancel",
+    tags=["payments"],
+    summary="Cancel a payment that is queued, or that waits at its processor",
+    openapi_extra=described("Canceled", 404, 409, accepted="It is being canceled at its processor"),
+)
+async def cancel(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "write", keyless=True)
+    found = await lifecycle.cancel(tenant_id=principal.tenant_id, correlation_id=payment_id(id))
+    return json_response(found, status=200 if found["status"] == CANCELED else 202, headers=headers)
+
+
+@api.post(
+    "/payments/{id}/capture",
+    tags=["payments"],
+    summary="Capture an authorized payment",
+    openapi_extra=described("", 404, 409, accepted="It is being captured"),
+)
+async def capture(request: HttpRequest, id: str) -> HttpResponse:
+    principal, headers = await authorize(request, "write", keyless=True)
+    found = await lifecycle.capture(tenant_id=principal.tenant_id, correlation_id=payment_id(id))
+    return json_response(found, status=202, headers=headers)
+
+
+@api.post(
+    "/purge-payments",
+    tags=["payments"],
+    summary="Empty a sandbox tenant",
+    openapi_extra=described("Purged", accepted="Some are left: call again"),
+)
+async def purge(request: HttpRequest) -> HttpResponse:
+    principal, headers = await authorize(request, "write", keyless=True)
+    if principal.mode != "sandbox":
+        raise LiveTenant
+    removed, left = await purging.purge(tenant_id=principal.tenant_id)
+    if left:
+        said = {"message": "Some payments are left: call again.", "payments": removed, "left": left}
+        return json_response(said, status=202, headers=headers)
+    return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)

@@ -1,0 +1,65 @@
+"""`GET /payments/{id}/events`: a long poll for a payment's events, for clients without a websocket."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+
+from payments.api.payments import payment_id
+from payments.api.prefer import LONGEST_WAIT
+from payments.books import events, queries
+from payments.errors import UnknownPayment
+from payments.intake.spilling import missing
+from registry.data import live
+from registry.edge.api import api, described, json_response
+from registry.edge.handler import until_disconnect
+from registry.edge.parameters import TEXT, Query, whole
+from registry.tenants import access
+
+EVENTS = Query(
+    {
+        "after": whole(0, most=2**31 - 1),
+        "wait": whole(20, most=LONGEST_WAIT).saying("seconds"),
+        "token": TEXT.saying("of the payment's link, in place of a key"),
+    }
+)
+
+
+@api.get(
+    "/payments/{id}/events",
+    tags=["live"],
+    summary="Long poll: events after a sequence, or none after `wait` seconds",
+    openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=EVENTS),
+)
+async def poll(request: HttpRequest, id: str) -> HttpResponse:
+    correlation_id, asked = payment_id(id), EVENTS.read(request)
+    tenant_id = await _tenant_of(request, correlation_id, asked["token"])
+    after = asked["after"]
+    later = events.STREAM.after(
+        tenant_id, correlation_id, after, within=asked["wait"], check=lambda: _check(tenant_id, correlation_id)
+    )
+    found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
+    messages = [_message(event) for event in found or []]
+    return json_response({"events": messages, "next": found[-1].sequence if found else after})
+
+
+async def _tenant_of(request: HttpRequest, correlation_id: UUID, token: str | None) -> int:
+    """The tenant of the payment: by the link's token, else by key."""
+    if token:
+        tenant_id = access.live_subject(correlation_id, token)
+        if tenant_id is None:
+            raise UnknownPayment
+        return tenant_id
+    principal, _ = await access.authorize(request, "read", keyless=True)
+    return principal.tenant_id
+
+
+def _message(event: live.Event) -> dict[str, Any]:
+    return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body)}
+
+
+async def _check(tenant_id: int, correlation_id: UUID) -> None:
+    """Raises UnknownPayment (404), or Unavailable (503) for a payment that waits in the spill."""
+    if await queries.status_of(tenant_id, correlation_id) is None:
+        raise missing(tenant_id, correlation_id)

@@ -1,0 +1,52 @@
+"""The `Prefer` header (RFC 7240): how long a sender waits for the outcome of its request."""
+
+from collections.abc import Awaitable
+from typing import NamedTuple
+
+from django.http import HttpRequest, HttpResponse
+
+from registry.data import faults
+from registry.edge.handler import until_disconnect
+
+LONGEST_WAIT = 30  # seconds that a long poll or `Prefer: wait` may hold a request
+ASYNC = "respond-async"
+
+
+class Preference(NamedTuple):
+    """What the sender prefers."""
+
+    wait: float = 0.0  # seconds, at most LONGEST_WAIT; 0: it does not wait
+    respond_async: bool = False
+
+
+_NONE = Preference()
+
+
+def preference_of(request: HttpRequest) -> Preference:
+    header = request.META.get("HTTP_PREFER", "")
+    return Preference(_wait(header), ASYNC in header.lower()) if header else _NONE
+
+
+def _wait(header: str) -> float:
+    for preference in header.split(","):
+        name, _, value = preference.partition("=")
+        if name.strip().lower() == "wait" and value.strip().isascii() and value.strip().isdigit():
+            return min(float(value), float(LONGEST_WAIT))
+    return 0.0
+
+
+def applied(response: HttpResponse, wait: float = 0.0) -> HttpResponse:
+    """`response`, which says what was done: `wait=N`, or answered without waiting for the outcome."""
+    response["Preference-Applied"] = f"wait={wait:.0f}" if wait else ASYNC
+    return response
+
+
+async def awaited[T](request: HttpRequest, outcome: Awaitable[T]) -> T | None:
+    """The outcome; None where the sender hangs up, or the database is away: the request is durable all the same, and a
+    503 would make its sender send another one."""
+    try:
+        return await until_disconnect(request.receive, outcome)  # type: ignore[attr-defined]
+    except Exception as error:
+        if not faults.waits(error):
+            raise
+        return None
