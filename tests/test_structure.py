@@ -24,8 +24,18 @@ from django.db.migrations.operations.base import Operation
 from django.urls import URLPattern, URLResolver, get_resolver
 from django_migration_linter import MigrationLinter
 
-from payments.refunds.states import CLOSED, REFUND_ARROWS, REFUND_LOOKS, RefundStatus
-from payments.states import ARROWS, LOOKS, OPEN, TERMINAL, Status, sources_of
+from payments.states import (
+    ARROWS,
+    LOOKS,
+    OPEN,
+    REFUND_ARROWS,
+    REFUND_LOOKS,
+    REFUND_TERMINAL,
+    TERMINAL,
+    RefundStatus,
+    Status,
+    sources_of,
+)
 from queueing.work.drain import Drain
 from queueing.work.entry import DRAINS
 from queueing.work.table import TABLES
@@ -276,7 +286,7 @@ def test_every_state_of_a_refund_has_arrows_and_a_look_and_what_is_closed_change
     assert all(look.sentence.endswith(".") for look in REFUND_LOOKS.values())
     reached = set().union(*REFUND_ARROWS.values())
     assert reached == set(RefundStatus)
-    assert {target for state in CLOSED for target in REFUND_ARROWS[state]} == CLOSED
+    assert {target for state in REFUND_TERMINAL for target in REFUND_ARROWS[state]} == REFUND_TERMINAL
 
 
 def test_every_states_colour_stands_in_the_style_sheet():
