@@ -31,6 +31,7 @@ from registry.servers import serve
 from registry.tenants import access
 from tests import secrecy
 from tests.bed import HttpProcessor
+from tests.bed.template import make_database
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
 
 PATIENCE = 30.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
@@ -83,7 +84,7 @@ def django_db_setup(
     """The test database, always: pytest-django's own makes it only when a test that was collected bears its mark."""
     keep = django_db_keepdb and not django_db_createdb
     with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, keepdb=keep)
+        made = setup_databases(verbosity=0, interactive=False, keepdb=True) if keep else make_database()
     yield
     if not django_db_keepdb:
         with django_db_blocker.unblock():

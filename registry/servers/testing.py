@@ -19,10 +19,22 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     stack = ExitStack()
     early_config.add_cleanup(stack.close)
     stack.enter_context(embedded.use(data))
+    forgo_durability(embedded.Postgres(data))
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ["REDIS_URL"] = redis_of(worker, os.environ["REDIS_URL"])
         os.environ["REGISTRY_DATA"] = str(data / worker)
     return (yield)
+
+
+def forgo_durability(server: embedded.Postgres) -> None:
+    """Switch off what only survives a power cut, in the shared test server: a kill of its processes loses nothing still.
+    Servers that a test starts itself keep the settings of the product."""
+    if server.taken_over:
+        return
+    with server.connect() as connection:
+        for name in ("fsync", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {name} = off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def redis_of(worker: str, url: str) -> str:

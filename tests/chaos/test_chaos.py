@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 
 from tests.chaos.sender import Sender
-from tests.chaos.service import DELAY, Service, running
+from tests.chaos.service import DELAY, Service
 from tests.chaos.verdict import faults, until_settled
 from tests.chaos.victims import HORSE, VICTIMS, Victim, storm, strike_if_there
 from tests.conftest import eventually
@@ -25,15 +24,9 @@ STORM_LIMIT = 120.0  # seconds until all of it is settled
 
 
 @pytest.fixture(scope="module")
-async def service() -> AsyncIterator[Service]:
-    async with running() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 async def sender(service: Service) -> Sender:
     """One client for the whole module: every test also judges what the ones before left."""
-    return Sender(service.url, service.key)
+    return Sender(service.url, service.key, others=await asyncio.to_thread(service.booked))
 
 
 @pytest.mark.parametrize("victim", VICTIMS, ids=str)

@@ -40,7 +40,7 @@ def _faults(service: Service, sender: Sender) -> Iterator[str]:
         yield f"{len(doubled)} booked at both processors: {sorted(doubled)[:3]}"
     if lost := sender.accepted.keys() - booked:
         yield f"{len(lost)} accepted and never booked: {sorted(lost)[:3]}"
-    if invented := booked.keys() - sender.accepted:
+    if invented := booked.keys() - sender.accepted.keys() - sender.others:
         yield f"{len(invented)} booked and never accepted: {sorted(invented)[:3]}"
     if wrong := [key for key in sender.accepted.keys() & booked if sender.accepted[key] != booked[key]]:
         yield f"{len(wrong)} booked with another amount: {wrong[:3]}"
