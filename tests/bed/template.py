@@ -150,7 +150,9 @@ def _make_service(folder: Path) -> Path:
 
             def manage(*arguments: str) -> str:
                 command = [sys.executable, "manage.py", *arguments]
-                return subprocess.run(command, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE).stdout.decode()
+                return subprocess.run(
+                    command, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE
+                ).stdout.decode()
 
             manage("migrate", "--verbosity", "0")
             (folder / "tenant.json").write_text(manage("tenant", "create", TENANT, "--json"))
