@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 try:
-    from registry.servers import embedded, supervisor
+    from registry.servers import embedded, listening
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}. Run `make run` once, and then .venv/bin/python manage.py")
 
@@ -24,12 +24,12 @@ def main() -> None:
     leave_in_order(0 if command == "up" else 128 + signal.SIGTERM)
     try:
         if command == "up":
-            supervisor.refuse_taken_port(sys.argv[2:])
+            listening.refuse_taken_port(sys.argv[2:])
         with named_only(data) if WITHOUT_SERVERS & {command, *sys.argv[2:3]} else embedded.use(data):
             from django.core.management import execute_from_command_line
 
             execute_from_command_line(sys.argv)
-    except (embedded.EmbeddedError, supervisor.PortTaken) as error:
+    except (embedded.EmbeddedError, listening.PortTaken) as error:
         sys.exit(f"registry: {error}")
 
 

@@ -1,4 +1,4 @@
-"""What a caller can do wrong with payments."""
+"""Errors of callers of payments, with their HTTP status."""
 
 from registry.errors import NotFound, Problem
 

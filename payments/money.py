@@ -1,4 +1,4 @@
-"""Money as integers in minor units with an ISO 4217 currency. Formatting for people's eyes is Babel's."""
+"""Money: integers in minor units with an ISO 4217 currency. Babel formats amounts for people."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ from payments.errors import AmountRefused
 from registry.currencies import CURRENCIES as CURRENCIES
 from registry.edge import typed_numbers
 
-# Those of ISO 4217 that have not two decimals.
+# Currencies of ISO 4217 that do not have two decimals.
 _EXPONENTS: Final = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
@@ -21,25 +21,25 @@ _LAKHS: Final = frozenset("INR PKR BDT NPR LKR".split())  # written 12,34,567
 LARGEST: Final = 10**15 - 1  # minor units; exact in every JSON reader (below 2^53)
 
 
-# An amount as text is written like a number of JSON: ASCII digits, no spaces, no plus, nothing between the digits.
+# Amounts as text have the form of JSON numbers: ASCII digits, no spaces, no plus, no separators.
 PLAIN: Final = "^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$"
 _plain = re.compile(PLAIN[1:-1])
 
 
 def exponent(currency: str) -> int:
-    """How many decimals `currency` has."""
+    """Number of decimals of `currency`."""
     return _EXPONENTS.get(currency, 2)
 
 
 def read_amount(text: str) -> Decimal:
-    """An amount that was written as text. Raises AmountRefused for what only Decimal would read: "1_0", " 5", "１２"."""
+    """Parse an amount given as text. Raises AmountRefused for forms that Decimal would accept: "1_0", " 5", "１２"."""
     if not _plain.fullmatch(text):
         raise AmountRefused("must be a number such as 19.90, in plain digits")
     return read_number(text)
 
 
 def read_number(text: str) -> Decimal:
-    """A number of JSON, digit by digit; an exponent beyond Decimal's own makes it infinite, which is then refused."""
+    """Parse a JSON number exactly. An exponent beyond Decimal's range gives infinity, which is refused later."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -47,16 +47,16 @@ def read_number(text: str) -> Decimal:
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
-    """`amount` in minor units of `currency`. Raises AmountRefused for what is not exactly representable or not positive."""
+    """Convert `amount` to minor units of `currency`. Raises AmountRefused if it is not positive or not exactly representable."""
     digits = exponent(currency)
     sign, number, scale = amount.as_tuple()
     if not isinstance(scale, int):
         raise AmountRefused("must be a finite number")
     if sign or not any(number):
         raise AmountRefused("must be greater than zero")
-    if amount.adjusted() > 15:  # before any arithmetic: 1e400 would become a number of 400 digits
+    if amount.adjusted() > 15:  # before any arithmetic: 1e400 would become an integer of 400 digits
         raise AmountRefused(f"must be at most {decimal_text(LARGEST, currency)}")
-    if (surplus := -(scale + digits)) > 0:  # by digits: Decimal's arithmetic rounds to 28 of them
+    if (surplus := -(scale + digits)) > 0:  # by digits: Decimal arithmetic rounds to 28 digits
         if any(number[-surplus:]) or surplus >= len(number):
             raise AmountRefused(f"{currency} has {digits} decimals, no more")
         number, surplus = number[:-surplus], 0
@@ -67,8 +67,8 @@ def minor_units(amount: Decimal, currency: str) -> int:
 
 
 def typed_amount(text: str, currency: str) -> int:
-    """What a person typed as an amount, in minor units; the currency may stand beside it. Raises AmountRefused."""
-    text = unicodedata.normalize("NFKC", text).strip()  # digits of full width
+    """Parse an amount typed by a person, with or without the currency, into minor units. Raises AmountRefused."""
+    text = unicodedata.normalize("NFKC", text).strip()  # full-width digits
     for name in (currency, get_currency_symbol(currency, locale="en")):
         if (bare := text.removeprefix(name).removesuffix(name)) != text:
             text = bare.strip()

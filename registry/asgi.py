@@ -1,7 +1,6 @@
 """The ASGI application: HTTP to the lean handler, websockets to the apps' consumers, and the process's start and end."""
 
 import os
-from contextlib import AsyncExitStack
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
 
@@ -17,8 +16,9 @@ from django.urls import re_path
 
 from payments.api.socket_urls import websocket_urlpatterns
 from payments.settle import inline
-from queueing import broker, spill
-from registry.data import database, identity, live, reach
+from queueing import spill
+from registry.data import identity
+from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
 from registry.edge.handler import LeanHandler
 
@@ -42,17 +42,13 @@ async def application(scope: dict, receive, send) -> None:
 
 
 async def lifespan(receive, send) -> None:
-    """Open what the process holds, close it in reverse. Servers without lifespan get both lazily."""
-    async with AsyncExitStack() as stack:
-        await receive()
-        stack.push_async_callback(database.close)
-        stack.push_async_callback(reach.close)
-        stack.push_async_callback(live.close)
-        stack.push_async_callback(spill.close)
+    """Start the spill and the inline drain with the process; close everything that it opened at its end."""
+    await receive()
+    try:
         await spill.start()
-        stack.push_async_callback(broker.close)
-        stack.push_async_callback(inline.close)
         await inline.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+    finally:
+        await end_loop()
     await send({"type": "lifespan.shutdown.complete"})

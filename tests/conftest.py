@@ -26,9 +26,9 @@ from django.test.utils import setup_databases, teardown_databases
 from xdist.scheduler import LoadFileScheduling
 
 from payments.settle.work import Dispatch
-from queueing import spill
 from queueing.work.drain import Drain
-from registry.data import database, live, reach, refusals
+from registry.data import database, reach, refusals
+from registry.data.loop import end_loop
 from registry.models import Tenant
 from registry.servers import embedded, serve
 from registry.tenants import access
@@ -142,7 +142,7 @@ def _living_connection(_database: None) -> None:
 @pytest.fixture(autouse=True)
 async def _clean() -> AsyncIterator[None]:
     yield
-    await reach.close()  # whether the server could be reached in one test is nothing to the next
+    await reach.breakers.close()  # whether the server could be reached in one test is nothing to the next
     refusals.server_takes_writes(True)  # nor what it refused
     await database.release()
     try:
@@ -156,7 +156,7 @@ async def _connections_are_back() -> None:
     try:
         await eventually(all_connections_are_back, within=GIVEN_BACK)
     except TimeoutError:
-        await database.close()  # the next test begins with a pool of its own
+        await database.pools.close()  # the next test begins with a pool of its own
         raise AssertionError(
             "this test keeps a database connection: a service that it calls itself belongs inside database.own_connection()"
         ) from None
@@ -191,10 +191,7 @@ def _which_have_rows() -> str:
 @pytest.fixture(scope="session", autouse=True)
 async def _loop_resources() -> AsyncIterator[None]:
     yield
-    await spill.close()
-    await live.close()
-    await reach.close()
-    await database.close()
+    await end_loop()
     await asyncio.to_thread(end_threads)
     await asyncio.get_running_loop().shutdown_default_executor()
     gc.collect()  # Django's connections of those threads: they are closed when they are forgotten

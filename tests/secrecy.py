@@ -94,15 +94,16 @@ def _noting_sealed() -> Any:
     real = encryption._cipher
 
     class Noting:
-        def __init__(self, key: str) -> None:
-            self.cipher = real(key)
+        def __init__(self, secret_keys: tuple[str, ...]) -> None:
+            self.cipher = real(secret_keys)
+            self.current = self.cipher.current
 
-        def encrypt(self, nonce: bytes, data: bytes, place: bytes) -> bytes:
-            _note_deep(msgspec.json.decode(data))
-            return self.cipher.encrypt(nonce, data, place)
+        def encrypt(self, plain: bytes, **options: Any) -> bytes:
+            _note_deep(msgspec.json.decode(plain))
+            return self.cipher.encrypt(plain, **options)
 
-        def decrypt(self, nonce: bytes, data: bytes, place: bytes) -> bytes:
-            found = self.cipher.decrypt(nonce, data, place)
+        def decrypt(self, stored: bytes, **options: Any) -> bytes:
+            found = self.cipher.decrypt(stored, **options)
             _note_deep(msgspec.json.decode(found))
             return found
 

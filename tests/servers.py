@@ -31,11 +31,11 @@ async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
     """A PostgreSQL of this test's own, and the loop's pool upon it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL")
-        place = embedded.Place(folder)
+        place = embedded.DataFolder(folder)
         place.open_data()
         server = embedded.Postgres(folder)
         await asyncio.to_thread(server.start)
-    await database.close()
+    await database.pools.close()
     real = database.connection_parameters
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -44,7 +44,7 @@ async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
         try:
             yield server
         finally:
-            await database.close()
+            await database.pools.close()
             with pytest.MonkeyPatch.context() as inner:
                 inner.delenv("DATABASE_URL", raising=False)
                 await asyncio.to_thread(embedded.stop, folder)
@@ -69,7 +69,7 @@ class Switch:
 
     async def on(self) -> None:
         await self._alter("SET default_transaction_read_only = on")
-        await database.close()
+        await database.pools.close()
 
     async def off(self) -> None:
         """Sessions that are open stay as they are."""
@@ -90,5 +90,5 @@ async def read_only() -> AsyncIterator[Switch]:
         yield switch
     finally:
         await switch.off()
-        await reach.close()
-        await database.close()
+        await reach.breakers.close()
+        await database.pools.close()

@@ -1,11 +1,15 @@
-"""Operators' pages of payments and all that is booked for them. Who may see what is decided in registry.operators."""
+"""Operators' pages of payments and everything that belongs to them. registry/operators decides who may see what."""
 
 from django.contrib import admin
 
 from payments.admin import (  # noqa: F401 - each registers its pages
     billing,
     dead_letters,
+    differences,
+    disputes,
+    endpoints,
     inbound,
+    ledger,
     outbound,
     payments,
     processors,

@@ -1,4 +1,4 @@
-"""Operators' pages of plans, subscriptions, sign-ups and invitations. What follows from an unpaid one: payments.billing.dunning."""
+"""Operators' pages of plans, subscriptions, sign-ups and invitations."""
 
 from typing import Any
 
@@ -6,20 +6,21 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from payments.billing import dunning
+from payments.billing import dunning, operate
 from payments.billing.pages.plan import LOOKS
 from payments.models import Invitation, Plan, SignUp, Subscription
 from payments.models.billing import Dunning, Paid
 from payments.templatetags.billing import price
 from registry.models import Tenant
-from registry.operators.confirm import Reasoned, guarded, moves
-from registry.operators.lists import TenantFilter, exact, link_to, pill
+from registry.operators.cells import exact, link_to, pill
+from registry.operators.lists import TenantFilter
+from registry.operators.reasoned import Reasoned
 from registry.operators.scope import SUPERUSERS, TenantScoped
 
 
 @admin.register(Plan)
 class PlanAdmin(Reasoned):
-    """What is offered to all tenants: superusers only. A price that was used stays: a dearer plan is another plan."""
+    """Superusers only: plans are offered to all tenants. A price cannot be changed: another price is another plan."""
 
     tenant_path = ""
     add_roles = change_roles = act_roles = SUPERUSERS
@@ -28,22 +29,7 @@ class PlanAdmin(Reasoned):
     add_fields = ("slug", "name", "price", "currency", "fee_share", "trial_days", "position", "offered")
     change_fields = (*add_fields, "stripe_price")
     readonly_fields = ("slug", "price", "currency", "stripe_price")
-    actions = [
-        guarded(
-            "plan.withdraw",
-            label="Offer no longer",
-            warning="Who has the plan keeps it; nobody new gets it.",
-            expects={"offered": True},
-            perform=moves("plan.withdraw", expects={"offered": True}, sets=lambda: {"offered": False}),
-        ),
-        guarded(
-            "plan.offer",
-            label="Offer",
-            warning="Whoever signs up can choose it.",
-            expects={"offered": False},
-            perform=moves("plan.offer", expects={"offered": False}, sets=lambda: {"offered": True}),
-        ),
-    ]
+    actions = [operate.WITHDRAW, operate.OFFER]
 
     def tenant_of(self, obj: Any) -> None:
         return None
@@ -55,7 +41,7 @@ class PlanAdmin(Reasoned):
 
 @admin.register(Subscription)
 class SubscriptionAdmin(Reasoned):
-    """Stripe's word is copied here; only what Stripe does not know, the end of a trial, is an operator's to change."""
+    """A copy of what Stripe says; an operator can change only the end of a trial that Stripe does not know."""
 
     change_roles = SUPERUSERS
     list_display = ["tenant_link", "plan", "state", "step", "trial_end", "period_end", "past_due_since"]
@@ -73,7 +59,7 @@ class SubscriptionAdmin(Reasoned):
         return [name for name in self.change_fields if name != "trial_end"] + list(mine)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        if "trial_end" in form.changed_data:  # what follows from the new date, the next look says
+        if "trial_end" in form.changed_data:  # the next run of dunning acts on the new date
             obj.status = Paid.TRIALING
             obj.past_due_since = None
         super().save_model(request, obj, form, change)
@@ -118,7 +104,7 @@ class SignUpAdmin(TenantScoped):
 
 @admin.register(Invitation)
 class InvitationAdmin(TenantScoped):
-    """Without the links: who may invite sees them on the pages of the sign-up."""
+    """Without their links, which the pages of the sign-up show to those who may invite."""
 
     list_display = ["email", "tenant", "role", "invited_by", "created_at", "accepted_at"]
     list_filter = [TenantFilter, "role", ("accepted_at", admin.EmptyFieldListFilter)]

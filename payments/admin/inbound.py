@@ -1,10 +1,11 @@
-"""Operators' page of events that processors sent: what came, what came of it; replay or close, with a reason."""
+"""Operators' page of inbound events: what processors sent, and how it was handled."""
 
 import json
 from typing import Any
 
 from django.contrib import admin
 from django.db import models
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -12,9 +13,8 @@ from django.utils.safestring import SafeString
 from payments.admin.lists import HotList, ProcessorFilter, WithPayment
 from payments.inbound import operate
 from payments.models import InboundEvent, Processor
-from registry.operators.confirm import Done, Order, guarded
-from registry.operators.lists import OneTenantFilter, exact, pill, since
-from registry.operators.scope import TenantScoped
+from registry.operators.cells import exact, pill
+from registry.operators.lists import OneTenantFilter, choices_of, since
 
 LOOKS = {
     InboundEvent.Status.RECEIVED: ("○", "grey", "waits for a worker"),
@@ -22,52 +22,29 @@ LOOKS = {
     InboundEvent.Status.DEAD: ("✕", "red", "dead"),
     InboundEvent.Status.CLOSED: ("–", "grey", "closed"),
 }
-OVER = [InboundEvent.Status.DONE, InboundEvent.Status.DEAD, InboundEvent.Status.CLOSED]
-SHOWN = 100_000  # characters of a body; whoever needs more than that reads it at the processor
-# By the beginning of the type: what follows it differs from event to event.
-TYPES = ("payment_intent.", "charge.", "refund.", "charge.dispute.", "customer.subscription.", "invoice.", "checkout.")
+SHOWN = 100_000  # characters of a body; longer ones are read at the processor
+# of types: the rest differs from event to event
+BEGINNINGS = (
+    "payment_intent.",
+    "charge.",
+    "refund.",
+    "charge.dispute.",
+    "customer.subscription.",
+    "invoice.",
+    "checkout.",
+)
 
-
-class StatusFilter(admin.SimpleListFilter):
-    """By status, said in the words of the partial indexes."""
-
-    title = parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status.value, f"{shape} {word}") for status, (shape, _, word) in LOOKS.items()]
-
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
-        match self.value():
-            case None:
-                return queryset
-            case "received":
-                return queryset.filter(closed=None)
-            case over:
-                return queryset.filter(closed=over)
-
-
-class TypeFilter(admin.SimpleListFilter):
-    title = parameter_name = "type"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(beginning, f"{beginning}…") for beginning in TYPES]
-
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
-        return queryset.filter(type__startswith=self.value()) if self.value() in TYPES else queryset
-
-
-def _replay(page: TenantScoped, order: Order) -> Done:
-    return _decided(operate.replay_all_sync, order)
-
-
-def _close(page: TenantScoped, order: Order) -> Done:
-    return _decided(operate.close_all_sync, order)
-
-
-def _decided(decide: Any, order: Order) -> Done:
-    events = [(event.tenant_id, event.pk) for event in order.rows]
-    done = decide(events=events, actor=order.actor, reason=order.reason)
-    return Done(rows=done, lost=len(events) - done)
+# In the words of the partial indexes: `closed` is NULL while an event waits.
+StatusFilter = choices_of(
+    "status",
+    {
+        status.value: (f"{shape} {word}", Q(closed=None if status == InboundEvent.Status.RECEIVED else status.value))
+        for status, (shape, _, word) in LOOKS.items()
+    },
+)
+TypeFilter = choices_of(
+    "type", {beginning: (f"{beginning}…", Q(type__startswith=beginning)) for beginning in BEGINNINGS}
+)
 
 
 @admin.register(InboundEvent)
@@ -94,25 +71,7 @@ class InboundEventAdmin(WithPayment, HotList):
         "tenant", "processor_name", "account", "livemode", "created_there", "received", "done", "source", "body_text",
         "headers_text",
     )  # fmt: skip
-    actions = [  # type: ignore[assignment]
-        guarded(
-            "inbound.replay",
-            label="Replay",
-            warning=(
-                "Workers handle the events once more, by what the processor says now; what was booked because of them "
-                "is not booked again. Events of another account or mode stay dead until that is put right."
-            ),
-            expects={"status__in": OVER},
-            perform=_replay,
-        ),
-        guarded(
-            "inbound.close",
-            label="Close without replay",
-            warning="The dead events are put aside. Payments stay as they are.",
-            expects={"status": InboundEvent.Status.DEAD},
-            perform=_close,
-        ),
-    ]
+    actions = [operate.REPLAY, operate.CLOSE]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet:
         queryset = super().get_queryset(request)
@@ -176,7 +135,7 @@ class InboundEventAdmin(WithPayment, HotList):
 
 
 def readable(body: bytes) -> str:
-    """JSON line by line; what is none, as it came."""
+    """JSON on several lines; other text unchanged."""
     text = body.decode(errors="replace")
     try:
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)

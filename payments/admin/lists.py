@@ -1,4 +1,4 @@
-"""What the lists of payments and of what belongs to them have in common: cells, filters, searches."""
+"""Shared by the lists of payments and of the rows that belong to payments: filters, searches, links."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,60 +6,36 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db import models
+from django.db.models import Q
 from django.http import HttpRequest
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from payments.admin.cells import status_pill
 from payments.models import Payment, Processor
-from payments.money import decimal_text
 from payments.states import CANCELED, FAILED, LOOKS, REQUIRES_ACTION, SUCCEEDED, Status
-from registry.operators.lists import (
-    Attaching,
-    BoundedList,
-    CappedPaginator,
-    OneTenantFilter,
-    link_to,
-    pill,
-    shortened,
-)
+from registry.operators.cells import link_to, shortened
+from registry.operators.lists import Attaching, BoundedList, CappedPaginator, OneTenantFilter, choices_of
 from registry.operators.scope import TenantScoped, scope_of
 
 LARGEST_ID = 2**63 - 1
 
 
-def status_pill(status: str) -> SafeString:
-    look = LOOKS[Status(status)]
-    return pill(look.shape, look.colour, Status(status).label.lower())
-
-
-def money(units: int | None, currency: str) -> SafeString | str:
-    if units is None:
-        return "–"
-    return format_html('<span class="amount">{} {}</span>', decimal_text(units, currency), currency)
-
-
 def payments_of(rows: Iterable[Any]) -> dict[tuple[int, int], Payment]:
-    """The payments that `rows` belong to by (tenant, id), the primary key: a join by id would miss it."""
+    """The payments of `rows` by (tenant, id), which is the primary key: a join by id alone would not use it."""
     keys = {(row.tenant_id, row.payment_id) for row in rows}
     found = Payment.objects.filter(tenant_id__in={t for t, _ in keys}, id__in={p for _, p in keys})
     return {(payment.tenant_id, payment.id): payment for payment in found}
 
 
-class StatusFilter(admin.SimpleListFilter):
-    """By status, said in the words of the partial indexes: `closed` is NULL while a worker has something to do."""
+def _having(status: Status) -> Q:
+    """In the words of the partial indexes: `closed` is NULL while a worker has something to do."""
+    over = status in (SUCCEEDED, FAILED, CANCELED, REQUIRES_ACTION)
+    return Q(closed=status) if over else Q(closed=None, status=status)
 
-    title = parameter_name = "status"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status.value, f"{LOOKS[status].shape} {status.label.lower()}") for status in Status]
-
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
-        status = self.value()
-        if status is None:
-            return queryset
-        if status in (SUCCEEDED, FAILED, CANCELED, REQUIRES_ACTION):
-            return queryset.filter(closed=status)
-        return queryset.filter(closed=None, status=status)
+StatusFilter = choices_of(
+    "status", {status.value: (f"{LOOKS[status].shape} {status.label.lower()}", _having(status)) for status in Status}
+)
 
 
 class ProcessorFilter(admin.SimpleListFilter):
@@ -69,7 +45,7 @@ class ProcessorFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         tenant = OneTenantFilter(request, dict(request.GET.lists()), Payment, model_admin).value()
-        mine = scope_of(request).narrow(Processor.objects.all(), "tenant_id")  # the tenant is what the address says
+        mine = scope_of(request).narrow(Processor.objects.all(), "tenant_id")  # `tenant` comes from the address
         found = mine.filter(tenant__slug=tenant).values_list("pk", "name") if tenant else []
         return [(str(pk), name) for pk, name in found]
 
@@ -86,11 +62,11 @@ class BookedAtFilter(ProcessorFilter):
     title = "booked at"
 
     def at(self, queryset: models.QuerySet, processor: int) -> models.QuerySet:
-        return queryset.filter(closed=SUCCEEDED, processor_id=processor)  # as the index of booked payments has it
+        return queryset.filter(closed=SUCCEEDED, processor_id=processor)  # as in the index of booked payments
 
 
 class Searchable(TenantScoped):
-    """Searches by a payment's whole correlation id, or by a row's number: what an index can answer."""
+    """Searches by a payment's whole correlation id or by a row's number: both have an index."""
 
     search_fields = ("id",)
     search_help_text = "A whole correlation id, or the row's number."
@@ -111,7 +87,7 @@ class Searchable(TenantScoped):
         return queryset.none(), False
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
-        """Rows of payments with this id. One query more, and both of them go by an index."""
+        """Rows of payments with this id. It costs a second query; both use an index."""
         keys = list(Payment.objects.filter(correlation_id=correlation).values_list("tenant_id", "id"))
         return queryset.filter(tenant_id__in=[t for t, _ in keys], payment_id__in=[p for _, p in keys])
 

@@ -1,4 +1,4 @@
-"""Operators' pages of webhook endpoints and their deliveries: switch on and off, deliver again, each with a reason."""
+"""Operators' pages of webhook endpoints and their deliveries."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -14,11 +14,11 @@ from django.utils.safestring import SafeString
 from payments.admin.lists import HotList
 from payments.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from payments.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
-from payments.webhooks import outbound
+from payments.webhooks import outbound_actions
 from payments.webhooks.readings import state_of
-from registry.admin import BELONGINGS, Belonging, rows_by_tenant
-from registry.operators.confirm import Done, Order, guarded, moves
-from registry.operators.lists import OneTenantFilter, TenantFilter, exact, link_to, pill, since
+from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
+from registry.operators.cells import exact, link_to, pill
+from registry.operators.lists import OneTenantFilter, TenantFilter, choices_of, since
 from registry.operators.scope import TenantScoped
 
 TRIES = 50  # on a delivery's page
@@ -43,40 +43,7 @@ class WebhookEndpointAdmin(TenantScoped):
         ("position", "created", "changed_at"),
     )
     readonly_fields = [name for row in fields for name in row]
-    actions = [
-        guarded(
-            "endpoint.disable",
-            label="Switch off",
-            warning="Nothing is sent there any more. What happens meanwhile waits until it is switched on again.",
-            expects={"enabled": True},
-            perform=moves(
-                "endpoint.disable",
-                expects={"enabled": True},
-                sets=lambda: {
-                    "enabled": False,
-                    "disabled_reason": "Switched off by an operator of the service.",
-                    "changed_at": Now(),
-                },
-            ),
-        ),
-        guarded(
-            "endpoint.enable",
-            label="Switch on",
-            warning="It goes on where it stopped: what happened meanwhile is delivered now.",
-            expects={"enabled": False},
-            perform=moves(
-                "endpoint.enable",
-                expects={"enabled": False},
-                sets=lambda: {
-                    "enabled": True,
-                    "disabled_reason": "",
-                    "failing_since": None,
-                    "rest_until": None,
-                    "changed_at": Now(),
-                },
-            ),
-        ),
-    ]
+    actions = [outbound_actions.DISABLE, outbound_actions.ENABLE]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet:
         return super().get_queryset(request).filter(deleted_at=None).defer("secrets")
@@ -102,28 +69,14 @@ class WebhookEndpointAdmin(TenantScoped):
         return exact(endpoint.created_at)
 
 
-class StateFilter(admin.SimpleListFilter):
-    """By state; what is given up has an index of its own."""
-
-    title = parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, f"{shape} {word}") for value, (shape, _, word) in DELIVERIES.items()]
-
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
-        match self.value():
-            case None:
-                return queryset
-            case "pending" | "held" as status:
-                return queryset.filter(closed=None, status=status)
-            case closed:
-                return queryset.filter(closed=closed)
+def _having(status: str) -> Q:
+    """In the words of the partial indexes: `closed` is NULL while a delivery waits."""
+    return Q(closed=None, status=status) if status in ("pending", "held") else Q(closed=status)
 
 
-def _replay(page: TenantScoped, order: Order) -> Done:
-    rows = [(row.tenant_id, row.pk) for row in order.rows]
-    done = outbound.replay_for_sync(deliveries=rows, actor=order.actor, reason=order.reason)
-    return Done(rows=done, lost=len(rows) - done)
+StateFilter = choices_of(
+    "state", {value: (f"{shape} {word}", _having(value)) for value, (shape, _, word) in DELIVERIES.items()}
+)
 
 
 @admin.register(WebhookDelivery)
@@ -142,15 +95,7 @@ class WebhookDeliveryAdmin(HotList):
         ("tries",),
     )
     readonly_fields = [name for row in fields for name in row]
-    actions = [
-        guarded(
-            "delivery.replay",
-            label="Deliver again",
-            warning="Each is sent under the same webhook-id as before: a receiver that knows it counts it once.",
-            expects={"closed__in": ["delivered", "dead"]},
-            perform=_replay,
-        )
-    ]
+    actions = [outbound_actions.REPLAY]
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
         return queryset.filter(subject=correlation)

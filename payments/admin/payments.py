@@ -1,4 +1,4 @@
-"""Operators' pages of payments, with attempts and ledger lines. Nothing can be changed here."""
+"""Operators' pages of payments, with their attempts, timeline and ledger lines. They change nothing but refunds."""
 
 from typing import Any
 from uuid import UUID
@@ -11,24 +11,16 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import BookedAtFilter, HotList, StatusFilter, WithPayment, money, status_pill
-from payments.admin.refunds import refund_view, returns
-from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
+from payments.admin.cells import money, status_pill
+from payments.admin.history import history
+from payments.admin.lists import BookedAtFilter, HotList, StatusFilter
+from payments.admin.refund_form import refund_view, returns
+from payments.models import DeadLetter, Payment, Processor
 from payments.states import TERMINAL
-from payments.templatetags.payments import OUTCOMES
 from registry.models import Tenant
-from registry.operators.lists import (
-    OneTenantFilter,
-    ago,
-    exact,
-    link_to,
-    pill,
-    shortened,
-    since,
-)
+from registry.operators.cells import ago, exact, link_to, shortened
+from registry.operators.lists import OneTenantFilter, since
 from registry.tenants.access import live_token
-
-HISTORY = 200  # attempts, events, ledger lines on a payment's page; none has more without being broken
 
 
 @admin.register(Payment)
@@ -151,55 +143,3 @@ class PaymentAdmin(HotList):
         found = DeadLetter.objects.filter(tenant_id=payment.tenant_id, payment_id=payment.pk).order_by("id")
         links = [link_to(DeadLetter, letter.pk, f"{letter.code} ({letter.resolution or 'open'})") for letter in found]
         return format_html(" · ".join(["{}"] * len(links)), *links) if links else "–"
-
-
-def history(payment: Payment) -> dict[str, Any]:
-    """Attempts, timeline and ledger lines of a payment, for its page."""
-    mine = {"tenant_id": payment.tenant_id, "payment_id": payment.pk}
-    names = dict(Processor.objects.filter(tenant_id=payment.tenant_id).values_list("pk", "name"))
-    attempts = list(Attempt.objects.filter(**mine).order_by("number")[:HISTORY])
-    for attempt in attempts:
-        attempt.at = link_to(Processor, attempt.processor_id, names.get(attempt.processor_id, attempt.processor_id))
-        attempt.look = pill(*OUTCOMES[attempt.outcome])
-    events = list(PaymentEvent.objects.filter(**mine).order_by("sequence")[:HISTORY])
-    for event in events:
-        event.look, event.processor_name = status_pill(event.status), names.get(event.processor_id or 0, "")
-        event.after_ms = round((event.at - events[0].at).total_seconds() * 1000)
-    entries = list(LedgerEntry.objects.filter(**mine).order_by("id")[:HISTORY])
-    for entry in entries:
-        entry.debit = money(entry.amount, entry.currency) if entry.amount >= 0 else ""
-        entry.credit = money(-entry.amount, entry.currency) if entry.amount < 0 else ""
-    return {
-        "attempts": attempts,
-        "events": events,
-        "entries": entries,
-        "unbalanced": sum(entry.amount for entry in entries) != 0,
-    }
-
-
-@admin.register(LedgerEntry)
-class LedgerEntryAdmin(WithPayment, HotList):
-    list_display = ["id", "payment_link", "account", "debit", "credit", "processor_name", "at"]
-    list_filter = [OneTenantFilter, "account", since("at", "booked")]
-    fields = ("payment_link", "tenant", "account", "debit", "credit", "processor_name", "at")
-    readonly_fields = fields
-
-    def attach(self, rows: list[LedgerEntry]) -> None:
-        super().attach(rows)
-        names = dict(Processor.objects.filter(pk__in={row.processor_id for row in rows}).values_list("pk", "name"))
-        for row in rows:
-            row.at_processor = names.get(row.processor_id, row.processor_id)  # type: ignore[attr-defined]
-
-    @admin.display(description="debit")
-    def debit(self, entry: LedgerEntry) -> SafeString | str:
-        return money(entry.amount, entry.currency) if entry.amount >= 0 else ""
-
-    @admin.display(description="credit")
-    def credit(self, entry: LedgerEntry) -> SafeString | str:
-        return money(-entry.amount, entry.currency) if entry.amount < 0 else ""
-
-    @admin.display(description="processor")
-    def processor_name(self, entry: LedgerEntry) -> SafeString:
-        if not hasattr(entry, "at_processor"):
-            self.attach([entry])
-        return link_to(Processor, entry.processor_id, entry.at_processor)  # type: ignore[attr-defined]

@@ -1,72 +1,28 @@
-"""Operators' page of what is queued and what is inline: for all tenants or for some, what is in effect now, and why."""
+"""Operators' page of the switches between inline and queued: their setting, what is in effect now, and why."""
 
 from typing import Any
 
 from django.contrib import admin
-from django.db import transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from payments.refunds import inline as refunds_inline
-from payments.settle import inline
+from payments.refunds import operate as refunds_operate
+from payments.settle import inline, operate
 from queueing.models import SILENT_AFTER, Worker
-from registry.admin import TenantAdmin
-from registry.models import Flag, Tenant
-from registry.operators.confirm import Done, Order, Perform, Reasoned, guarded
-from registry.operators.lists import pill
-from registry.operators.scope import SUPERUSERS, TenantScoped
-from registry.tenants import audit
+from registry.admin.tenants import TenantAdmin
+from registry.models import Flag
+from registry.operators.cells import pill
+from registry.operators.reasoned import Reasoned
+from registry.operators.scope import SUPERUSERS
 
 TENANTS_NAMED = 5  # in the list
-PAYMENT, REFUND = f"inline.{inline.OPERATION}", f"inline.{refunds_inline.OPERATION}"
-QUEUES = {PAYMENT: "payments", REFUND: "refunds"}  # whose workers do it where no web process does
-
-
-def for_everyone(everyone: bool | None) -> Perform:
-    """Set a switch for all tenants at once; one by one, so that the library's own cache hears of it."""
-
-    def perform(page: TenantScoped, order: Order) -> Done:
-        rows = list(order.rows)
-        with transaction.atomic():
-            for flag in rows:
-                before, flag.everyone = flag.everyone, everyone
-                flag.save()
-                audit.record_sync(
-                    actor=order.actor,
-                    action="switch.everyone",
-                    target=f"switch {flag}",
-                    reason=order.reason,
-                    detail={"everyone": [before, everyone]},
-                )
-        return Done(rows=len(rows))
-
-    return perform
-
-
-def for_tenants(name: str, *, inline: bool) -> Perform:
-    """Name tenants in a switch, or take them out of it."""
-
-    def perform(page: TenantScoped, order: Order) -> Done:
-        tenants = list(order.rows)
-        with transaction.atomic():
-            flag, _ = Flag.objects.get_or_create(name=name, defaults={"superusers": False})
-            (flag.tenants.add if inline else flag.tenants.remove)(*tenants)
-            for tenant in tenants:
-                audit.record_sync(
-                    actor=order.actor,
-                    action="switch.inline" if inline else "switch.queued",
-                    target=f"switch {flag}",
-                    tenant_id=tenant.pk,
-                    reason=order.reason,
-                )
-        return Done(rows=len(tenants))
-
-    return perform
+PAYMENT, REFUND = operate.SWITCH, refunds_operate.SWITCH
+QUEUES = {PAYMENT: "payments", REFUND: "refunds"}  # whose workers do what the web processes leave
 
 
 def in_effect(flag: Flag) -> tuple[str, str]:
-    """What is done with the operation now, in a word, and why."""
+    """How the operation runs now, in a word, and why."""
     if flag.name not in QUEUES:
         return "queued", "nothing obeys a switch of this name"
     beating = Worker.objects.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
@@ -88,7 +44,7 @@ def _tenants(number: int) -> str:
 
 
 def _without_workers(flag: Flag) -> tuple[str, str]:
-    """Nobody stands in for the workers with refunds, but web processes pay those that they are asked for themselves."""
+    """Web processes do not replace missing workers for refunds, but pay the refunds that they accept inline."""
     if flag.name == REFUND and flag.everyone:
         return "inline", "switched on for everyone; no worker is alive, what is left over waits"
     if flag.name == REFUND and flag.everyone is None and (named := flag.tenants.count()):
@@ -101,7 +57,7 @@ LOOKS = {"queued": ("○", "grey"), "inline": ("●", "green"), "both": ("◐", 
 
 @admin.register(Flag)
 class SwitchAdmin(Reasoned):
-    """They concern all tenants: superusers only."""
+    """Superusers only: a switch concerns all tenants."""
 
     tenant_path = ""
     change_roles = act_roles = SUPERUSERS
@@ -109,32 +65,7 @@ class SwitchAdmin(Reasoned):
     change_fields = ("name", "everyone", "tenants", "note", "effect", "why")
     readonly_fields = ("name", "effect", "why")
     autocomplete_fields = ["tenants"]
-    actions = [
-        guarded(
-            "switch.inline",
-            label="Inline for everyone",
-            warning=(
-                "Within a second all tenants' requests wait for their outcome. What a web process has no room for is "
-                "queued as before."
-            ),
-            expects={},
-            perform=for_everyone(True),
-        ),
-        guarded(
-            "switch.queued",
-            label="Queued for everyone",
-            warning="Within a second requests are answered when their payment is durable, also those of tenants named here.",
-            expects={},
-            perform=for_everyone(False),
-        ),
-        guarded(
-            "switch.tenants",
-            label="Inline for the tenants named only",
-            warning="Within a second each tenant's own switch counts again.",
-            expects={},
-            perform=for_everyone(None),
-        ),
-    ]
+    actions = [operate.INLINE_FOR_EVERYONE, operate.QUEUED_FOR_EVERYONE, operate.INLINE_FOR_SOME]
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
@@ -160,20 +91,10 @@ class SwitchAdmin(Reasoned):
         return in_effect(flag)[1]
 
 
-for operation, flag, work in (("payment", PAYMENT, "send their payments"), ("refund", REFUND, "pay their refunds")):
-    TenantAdmin.actions += [
-        guarded(
-            f"tenant.{operation}_inline",
-            label=f"Inline: the web processes {work}",
-            warning="Within a second their requests wait for the outcome. A switch for everyone goes before this.",
-            expects={"status": Tenant.Status.ACTIVE},
-            perform=for_tenants(flag, inline=True),
-        ),
-        guarded(
-            f"tenant.{operation}_queued",
-            label=f"Queued: workers {work}",
-            warning="Within a second their requests are answered as soon as they are durable.",
-            expects={"status": Tenant.Status.ACTIVE},
-            perform=for_tenants(flag, inline=False),
-        ),
-    ]
+TenantAdmin.actions = [
+    *TenantAdmin.actions,
+    operate.INLINE,
+    operate.QUEUED,
+    refunds_operate.INLINE,
+    refunds_operate.QUEUED,
+]

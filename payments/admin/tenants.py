@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from django.db import models
 
 from payments.models import DeadLetter, Difference, Payment, Processor, Rollup
-from registry.admin import BELONGINGS, Belonging, rows_by_tenant
+from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
 
 
 def booked_by_tenant(tenants: Sequence[int]) -> dict[int, int]:

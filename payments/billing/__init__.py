@@ -1,1 +1,1 @@
-"""What tenants pay us: plans, subscriptions and what follows when one is not paid; their way in; and what a live tenant needs."""
+"""Billing of tenants: sign-up, plans, subscriptions, dunning, and the checks before a tenant goes live."""

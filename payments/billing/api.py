@@ -1,7 +1,7 @@
-"""`POST /webhooks/billing`: what the platform's own Stripe account calls. An event is a hint: what is true, Stripe is asked.
+"""`POST /webhooks/billing`: webhooks of the platform's own Stripe account. An event is only a hint: the current state is fetched from Stripe.
 
-Nothing of it is kept. 200 comes after what it meant is committed; while Stripe or the database is away it is refused, and
-Stripe comes again for days. An event that is late, doubled or out of order leads to the same look at the newest state.
+Events are not stored. 200 is answered after the change is committed; while Stripe or the database is away the event is
+refused, and Stripe repeats it for days. Late, doubled and reordered events all lead to the same look-up of the newest state.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ class _Event(msgspec.Struct):
 
 
 async def _signed(scope: dict) -> None:
-    """Before the body is read: whoever cannot sign must not make us hold a large one."""
+    """Check the signature header before the body is read: unsigned requests must not make us hold a large body."""
     if scope["method"] == "POST":
         read_signature(_signatures(scope))
 
@@ -49,13 +49,13 @@ def _signatures(scope: dict) -> list[bytes]:
 
 @lean(max_body=LARGEST, admit=_signed)
 async def accept(request: HttpRequest) -> HttpResponse:
-    """Raises NotSigned, WronglySigned, NoEvent (400), BillingAway, Unavailable (503). Without a secret nobody can sign."""
+    """Raises NotSigned, WronglySigned, NoEvent (400), BillingAway, Unavailable (503). Without a configured secret every signature is wrong."""
     if request.method != "POST":
         raise MethodNotAllowed("allowed: POST", headers={"Allow": "POST"})
     body = request.body
     secret = settings.BILLING_WEBHOOK_SECRET.encode()
     verify(read_signature(_signatures(request.scope)), body, [secret or NOBODYS])  # type: ignore[attr-defined]
-    if not secret:  # what stands in for it is in this source for all to read
+    if not secret:  # the stand-in is public: it is in this source
         raise WronglySigned
     if read_head(body).type.startswith(OURS):
         await follow(msgspec.json.decode(body, type=_Event).data.object.customer or "")
@@ -63,7 +63,7 @@ async def accept(request: HttpRequest) -> HttpResponse:
 
 
 async def follow(customer: str) -> bool:
-    """Look at how the customer's subscription is now, if it is one of ours."""
+    """Fetch the current state of the customer's subscription, if the customer is one of our tenants."""
     known = await Subscription.async_objects.filter(stripe_customer=customer).afirst() if customer else None
     return known is not None and await platform.refresh(known.pk, customer)
 

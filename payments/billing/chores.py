@@ -1,4 +1,4 @@
-"""What time does to subscriptions: trials end, patience does, and what no webhook told is asked for once a day."""
+"""Periodic work on subscriptions: trials end, dunning goes on, and each subscription is fetched from Stripe once a day."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -13,13 +13,13 @@ from registry.data import chores
 
 log = logging.getLogger(__name__)
 
-ADVANCE_EVERY = 3600  # seconds; days are what it is about
+ADVANCE_EVERY = 3600  # seconds; the deadlines are days
 LOOK_AGAIN_AFTER = timedelta(days=1)
-AT_ONCE = 500  # subscriptions asked for at Stripe in one run; the others come with the next
+AT_ONCE = 500  # subscriptions fetched from Stripe in one run; the rest follows in the next one
 
 
 async def advance_all() -> None:
-    """Look at Stripe for those not looked at for a day, then let each follow the calendar."""
+    """Fetch subscriptions that were not fetched for a day, then advance all whose deadline has passed."""
     if platform.is_on():
         await _look_again()
     async for tenant_id in Subscription.async_objects.values_list("tenant_id", flat=True).order_by("tenant_id"):

@@ -1,4 +1,4 @@
-"""What follows from a subscription's state: reminders, refusals, and the way back. One table, no I/O: subscriptions.py acts on it."""
+"""Dunning: the steps that follow from a subscription's state, from reminders to refused payments, and back. No I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Final
 from payments.models import Subscription
 from payments.models.billing import Dunning, Paid
 
-# Every arrow there is. A payment that arrives ends all of it at once, wherever it stood.
+# All transitions. A payment ends dunning at once, from every step.
 ARROWS: Final[dict[Dunning, frozenset[Dunning]]] = {
     Dunning.NONE: frozenset({Dunning.NOTICE, Dunning.REFUSED, Dunning.SUSPENDED}),
     Dunning.NOTICE: frozenset({Dunning.NONE, Dunning.REFUSED, Dunning.SUSPENDED}),
@@ -15,7 +15,7 @@ ARROWS: Final[dict[Dunning, frozenset[Dunning]]] = {
     Dunning.SUSPENDED: frozenset({Dunning.NONE, Dunning.NOTICE, Dunning.REFUSED}),
 }
 
-# What Stripe calls a subscription, in our words. One that was never paid is as good as unpaid.
+# Stripe's subscription status → ours. A subscription that was never paid counts as unpaid.
 STRIPE: Final[dict[str, Paid]] = {
     "trialing": Paid.TRIALING,
     "active": Paid.ACTIVE,
@@ -30,10 +30,10 @@ STRIPE: Final[dict[str, Paid]] = {
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What a step means: for the payments of a live tenant, and for whoever looks at its pages."""
+    """What a step means for a live tenant's payments and for its pages."""
 
-    refused: str  # the sentence of the 403; empty: payments are taken
-    banner: str  # what its people read; empty: nothing
+    refused: str  # detail of the 403; empty: payments are accepted
+    banner: str  # shown on the tenant's pages; empty: nothing
     colour: str
 
 
@@ -56,7 +56,7 @@ CONSEQUENCES: Final[dict[Dunning, Consequence]] = {
 
 
 def step_of(status: str, *, past_due_since: datetime | None, now: datetime, grace: timedelta) -> Dunning:
-    """The step that a subscription belongs on: by its state, and by how long an invoice has been open."""
+    """The dunning step of a subscription, from its state and from how long an invoice has been open."""
     match Paid(status):
         case Paid.TRIALING | Paid.ACTIVE:
             return Dunning.NONE
@@ -67,7 +67,7 @@ def step_of(status: str, *, past_due_since: datetime | None, now: datetime, grac
 
 
 def status_of(subscription: Subscription, *, now: datetime) -> Paid:
-    """The state of one that Stripe knows nothing of: a trial that ends becomes a debt, what is free stays as it is."""
+    """The state of a subscription without Stripe: an ended trial becomes past due, a free plan stays active."""
     status = Paid(subscription.status)
     if subscription.stripe_subscription:
         return status

@@ -28,7 +28,7 @@ class NotReady(PaymentError):
 
 
 class LinkWorthless(PaymentError):
-    """This link is not one of ours, was used, or is too old."""
+    """This link is invalid, has been used, or has expired."""
 
     status = 404
 

@@ -1,4 +1,4 @@
-"""Invitations into a tenant: a signed link for one address, worth something once and for two weeks."""
+"""Invitations to join a tenant: a signed link for one e-mail address, valid once and for two weeks."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -26,19 +26,19 @@ AT_MOST = 50  # open invitations of a tenant
 
 
 def link(invitation: Invitation) -> str:
-    """The path that accepts it; whoever has it may, so it is shown to those who invited only."""
+    """The path of the link. Whoever has it may accept, so only the people who invited see it."""
     return f"/invitation/{signing.dumps([invitation.tenant_id, invitation.pk], salt=SALT)}"
 
 
 async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -> Invitation:
-    """Invite an address; once more, and the role is changed and the link begins anew.
+    """Invite an address. A second invitation changes the role and renews the link.
 
-    Raises StepRefused (422), TooManyRequests (429) for one letter too many on a day.
+    Raises StepRefused (422), TooManyRequests (429) for too many e-mails on one day.
     """
     email = email.strip().lower()
     if wrong := _wrong(email, role):
         raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
-    if settings.EMAIL_URL:  # else there is no letter
+    if settings.EMAIL_URL:  # without a mail server no e-mail is sent
         await limits.count_by(str(tenant.pk), limits.LETTERS, "invitation by letter")
     now = datetime.now(UTC)
     mine = Invitation.async_objects.filter(tenant=tenant)
@@ -76,7 +76,7 @@ def _wrong(email: str, role: str) -> dict[str, str]:
 
 
 async def withdraw(*, tenant: Tenant, id: int, by: str) -> bool:
-    """Make an open invitation worth nothing. False when it was accepted, or is not this tenant's."""
+    """Withdraw an open invitation. False if it was accepted already, or belongs to another tenant."""
     async with async_atomic():
         gone, _ = await Invitation.async_objects.filter(tenant=tenant, pk=id, accepted_at=None).adelete()
         if gone:
@@ -102,7 +102,7 @@ async def read(token: str) -> Invitation:
 
 
 async def accept(*, invitation: Invitation, user: Any | None, password: str = "") -> Any:
-    """Make the person a member; with `password`, make the person first. Raises LinkWorthless (404), StepRefused (422)."""
+    """Accept: make the person a member; with `password`, create the person first. Raises LinkWorthless (404), StepRefused (422)."""
     if user is None:
         if wrong := check_person(invitation.email, password):
             raise StepRefused(errors=[{"field": f, "message": m} for f, m in wrong.items()])

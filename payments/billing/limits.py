@@ -1,4 +1,4 @@
-"""How often one address may try to sign up, sign in, or follow an invitation: strangers cost a slow hash each time."""
+"""Rate limits by address for sign-up, sign-in and invitations: each try costs a slow password hash."""
 
 import time
 from ipaddress import IPv6Network, ip_address
@@ -11,19 +11,21 @@ from registry.data.loop import sync_twin
 from registry.edge.proxies import plain
 from registry.errors import TooManyRequests
 
-SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # a class of students behind one address, and no more
+SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # enough for a class of students behind one address
 CHANGES: RateLimitItem = RateLimitItemPerMinute(60)  # forms of the later steps
-LOGINS: RateLimitItem = RateLimitItemPerMinute(20)  # right and wrong ones
-LETTERS: RateLimitItem = RateLimitItemPerDay(50)  # of one tenant, to people who never asked for one
+LOGINS: RateLimitItem = RateLimitItemPerMinute(20)  # successful and failed ones
+LETTERS: RateLimitItem = RateLimitItemPerDay(
+    50
+)  # invitations of one tenant by e-mail, to people who did not ask for one
 
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
-    """One more of `what` from the caller's address, as registry.edge.proxies found it. Raises TooManyRequests (429)."""
+    """Count one try of `what` by the client's address (see registry.edge.proxies). Raises TooManyRequests (429)."""
     await count_by(_home_of(request.META.get("REMOTE_ADDR", "")), item, what)
 
 
 def _home_of(address: str) -> str:
-    """An IPv4 address as it is; of an IPv6 address its first 64 bits, which are what one customer of a provider gets at least."""
+    """An IPv4 address, or the first 64 bits of an IPv6 address: the least that a provider assigns to one customer."""
     try:
         ip = plain(ip_address(address))
     except ValueError:
@@ -32,7 +34,7 @@ def _home_of(address: str) -> str:
 
 
 async def count_by(whom: str, item: RateLimitItem, what: str) -> None:
-    """One more of `what` by an address or a tenant. Raises TooManyRequests (429)."""
+    """Count one try of `what` by an address or a tenant. Raises TooManyRequests (429)."""
     counted = await rates.count(item, what, whom)
     if counted is not None and not counted[0]:
         seconds = max(1, round(counted[1].reset_time - time.time()))

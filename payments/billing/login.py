@@ -1,4 +1,4 @@
-"""Signing in, on the pages and in the admin: tries are counted by address before a password costs its slow hash."""
+"""Sign-in for pages and admin. Tries are counted by address before the slow password hash is computed."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from registry.errors import TooManyRequests
 
 
 class Counted(AuthenticationForm):
-    """A login that may be tried so many times a minute, with any password."""
+    """A login form with a rate limit by address, for right and wrong passwords alike."""
 
     refused: TooManyRequests | None = None
 
     def clean(self) -> dict[str, Any]:
         try:
-            limits.count_sync(self.request, limits.LOGINS, "login")  # type: ignore[arg-type]  # both views give one
+            limits.count_sync(self.request, limits.LOGINS, "login")  # type: ignore[arg-type]  # both views pass a request
         except TooManyRequests as error:
             self.refused = error
             raise ValidationError(error.detail) from None
@@ -27,11 +27,11 @@ class Counted(AuthenticationForm):
 
 
 class AdminLogin(Counted, AdminAuthenticationForm):
-    """The admin's, with its own words for who is no member of staff."""
+    """The admin's login, with its message for users who are not staff."""
 
 
 class Login(LoginView):
-    """The pages' login; 429 with a sentence for who tries too often."""
+    """The pages' login; answers 429 with a message after too many tries."""
 
     authentication_form = Counted
     template_name = "registry/login.html"

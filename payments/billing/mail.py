@@ -1,4 +1,4 @@
-"""Letters, where the service has a mail server (EMAIL_URL). Without one nothing is lost: pages show what a letter would say."""
+"""E-mail, if the service has a mail server (EMAIL_URL). Without one, the pages show the same information."""
 
 import asyncio
 import logging
@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 
 
 async def tell(addresses: list[str], subject: str, text: str) -> bool:
-    """Whether a mail server took the letter. It never raises: nothing may depend on it."""
+    """Send an e-mail. Returns whether the mail server accepted it; never raises, because nothing may depend on it."""
     if not settings.EMAIL_URL or not addresses:
         return False
     try:
         await asyncio.to_thread(send_mail, subject, text, None, addresses)
-    except OSError as error:  # smtplib's errors are too
+    except OSError as error:  # smtplib's errors are OSErrors
         log.warning("a letter was not sent", extra={"error": repr(error)})
         return False
     return True

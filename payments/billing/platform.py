@@ -1,7 +1,7 @@
-"""The service's own Stripe account, to which tenants pay: customers, checkout, portal, invoices. What it means, subscriptions.py says.
+"""The service's own Stripe account, to which tenants pay: customers, checkout, portal, invoices. The effect on a subscription is in subscriptions.py.
 
-The client is opened for one use and closed after it; nothing here runs in a transaction. Idempotency keys come from what
-is done to whom, so that a second click, or a second process, gets the answer that the first one got.
+The client is opened for one use and closed after it; nothing here runs in a transaction. Idempotency keys are made
+from the action and the customer, so that a second click, or a second process, gets the first one's answer.
 """
 
 import logging
@@ -25,10 +25,12 @@ from registry.models import Tenant
 
 log = logging.getLogger(__name__)
 
-RETRIES = 1  # a person waits; each request that changes something has its own key
+RETRIES = 1  # few, because a person waits; each write has an idempotency key
 LOOKED_AT = 10  # subscriptions of one customer, newest first
 PAGES = 100  # checkout pages of one customer, newest first; each is open for a day
-TRIAL_AHEAD = timedelta(hours=48, minutes=5)  # Stripe takes no trial that ends within 48 hours; clocks differ
+TRIAL_AHEAD = timedelta(
+    hours=48, minutes=5
+)  # Stripe refuses a trial that ends within 48 hours; five minutes for clocks that differ
 OVER = frozenset({"canceled", "incomplete_expired"})
 INVOICES = 12  # shown on the plan's page: a year
 
@@ -39,10 +41,10 @@ def is_on() -> bool:
 
 @asynccontextmanager
 async def account() -> AsyncIterator[stripe.StripeClient]:
-    """The platform's client. Raises BillingOff (409); what Stripe refuses or does not answer becomes BillingAway (503)."""
+    """The platform's client. Raises BillingOff (409); Stripe's errors and time-outs become BillingAway (503)."""
     if not is_on():
         raise BillingOff
-    await database.release()  # whoever asks may hold a connection, and Stripe takes its time
+    await database.release()  # the caller may hold a connection, and Stripe may be slow
     http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT))
     where: Any = {"base_addresses": {"api": settings.BILLING_STRIPE_URL}} if settings.BILLING_STRIPE_URL else {}
     try:
@@ -60,7 +62,7 @@ async def account() -> AsyncIterator[stripe.StripeClient]:
 async def checkout(*, tenant: Tenant, plan: Plan, email: str, back: str, done: str) -> str:
     """The address of Stripe's page where `plan` is paid for; it leads to `done` or `back` afterwards.
 
-    Raises AlreadySubscribed (409). A tenant pays for one plan: its pages of other tabs end when another one is opened.
+    Raises AlreadySubscribed (409). A tenant pays for one plan: opening a checkout page expires those of other tabs.
     """
     trial = await _trial(tenant, plan)
     async with account() as client:
@@ -84,14 +86,14 @@ async def checkout(*, tenant: Tenant, plan: Plan, email: str, back: str, done: s
         offer = sha256(msgspec.json.encode(params, order="deterministic")).hexdigest()[:32]
         params["metadata"]["registry_offer"] = offer
         address = await _only_page(client, params, offer)
-        await _refuse_second(client, tenant, customer)  # it may have been paid for while the page was made
+        await _refuse_second(client, tenant, customer)  # another page may have been paid meanwhile
     if not address:
         raise BillingAway
     return address
 
 
 async def _refuse_second(client: stripe.StripeClient, tenant: Tenant, customer: str) -> None:
-    """Raises AlreadySubscribed (409) once what is paid for is written down and no page is left to pay at again."""
+    """Raises AlreadySubscribed (409) if a paid subscription exists, after copying it and expiring all open checkout pages."""
     asked_at = datetime.now(UTC)
     found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": LOOKED_AT})
     lasting = next((one for one in found.data if one.status not in OVER), None)
@@ -102,7 +104,7 @@ async def _refuse_second(client: stripe.StripeClient, tenant: Tenant, customer: 
 
 
 async def _trial(tenant: Tenant, plan: Plan) -> dict[str, int]:
-    """What Stripe is told of a trial: it is had once; what is left of one that began without a card goes on."""
+    """Stripe's trial parameters: a tenant has one trial; the rest of one that began without a card continues."""
     if not plan.trial_days:
         return {}
     had = await Subscription.async_objects.filter(pk=tenant.pk).afirst()
@@ -113,24 +115,24 @@ async def _trial(tenant: Tenant, plan: Plan) -> dict[str, int]:
 
 
 async def _only_page(client: stripe.StripeClient, params: dict[str, Any], offer: str) -> str:
-    """The address of the customer's one open page, made where there is none of this offer; "" if another tab ended it."""
+    """The address of the customer's open checkout page for this offer, created if missing; "" if another tab expired it."""
     before = await _pages(client, params["customer"])
     if kept := await _keep(client, before, offer):
         return kept
-    # Two clicks at once see the same last page, and so have the same key: they get one page. With the minute, as an
-    # answer that is an error is kept with its key for a day.
+    # Two clicks at once see the same latest page and so use the same key: they get one page. The minute is in it because an
+    # error answer is kept with its key for a day.
     key = f"registry:checkout:{before[0].id if before else params['customer']}:{offer}:{datetime.now(UTC):%Y%m%d%H%M}"
     await client.v1.checkout.sessions.create_async(params, {"idempotency_key": key})  # type: ignore[arg-type]
     return await _keep(client, await _pages(client, params["customer"]), offer)
 
 
 async def _pages(client: stripe.StripeClient, customer: str) -> list[stripe.checkout.Session]:
-    """The customer's checkout pages, open or not, newest first: the same order for all who look."""
+    """The customer's checkout pages in every state, newest first."""
     return (await client.v1.checkout.sessions.list_async({"customer": customer, "limit": PAGES})).data
 
 
 async def _keep(client: stripe.StripeClient, pages: list[stripe.checkout.Session], offer: str) -> str:
-    """The address of the newest page that is open for this offer, and the end of all others."""
+    """The address of the newest open page for this offer; expires all other open pages."""
     kept = next((one for one in pages if one.status == "open" and _offer_of(one) == offer), None)
     await _close(client, [one for one in pages if one is not kept])
     return (kept.url or "") if kept else ""
@@ -141,7 +143,9 @@ async def _close(client: stripe.StripeClient, pages: list[stripe.checkout.Sessio
         if one.status == "open":
             try:
                 await client.v1.checkout.sessions.expire_async(one.id)
-            except stripe.InvalidRequestError:  # paid at or closed since: the look at subscriptions that follows knows
+            except (
+                stripe.InvalidRequestError
+            ):  # paid or expired meanwhile: the look-up of subscriptions that follows sees it
                 log.info("a checkout page was closed already", extra={"session": one.id})
 
 
@@ -150,16 +154,16 @@ def _offer_of(page: stripe.checkout.Session) -> str:
 
 
 async def came_back(*, tenant_id: int, session_id: str) -> bool:
-    """Whether the checkout that a browser came back from is this tenant's and led to a subscription; if so, it is copied."""
+    """Copy the subscription of a checkout the browser returned from. False if it is not this tenant's, or unpaid."""
     return await came_back_any(session_id=session_id, tenants={tenant_id}) is not None
 
 
 async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
-    """Which of `tenants` the checkout is of, once its subscription is copied; None for anybody else's, and for one unpaid."""
+    """The tenant among `tenants` that the checkout belongs to, after copying its subscription; None if none, or unpaid."""
     async with account() as client:
         try:
             session = await client.v1.checkout.sessions.retrieve_async(session_id)
-        except stripe.InvalidRequestError:  # none of ours
+        except stripe.InvalidRequestError:  # not ours
             return None
         tenant_id = next((one for one in tenants if session.client_reference_id == str(one)), None)
         if tenant_id is None or not session.subscription:
@@ -170,10 +174,10 @@ async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
 
 
 async def refresh(tenant_id: int, customer: str) -> bool:
-    """Ask Stripe for the customer's subscription and write down how it is. False when there is none, or a later look was faster.
+    """Fetch the customer's subscription from Stripe and store its state. False if there is none, or a later look-up was stored first.
 
-    By the customer, not by an event's subscription: one that was ended long ago must not speak for its successor. Where
-    all have ended, the one that we know speaks for itself.
+    Look-up is by customer, not by the event's subscription: an ended one must not overwrite its successor. If all have
+    ended, the one that we know counts.
     """
     asked_at = datetime.now(UTC)
     async with account() as client:
@@ -181,7 +185,7 @@ async def refresh(tenant_id: int, customer: str) -> bool:
     if not found.data:
         return False
     known = await Subscription.async_objects.filter(pk=tenant_id).values_list("stripe_subscription", flat=True).afirst()
-    lasting = (one for one in found.data if one.status not in OVER)  # they come newest first
+    lasting = (one for one in found.data if one.status not in OVER)  # newest first
     newest = next(lasting, None) or next((one for one in found.data if one.id == known), found.data[0])
     return await subscriptions.copy(tenant_id=tenant_id, newest=newest.to_dict(), asked_at=asked_at)
 
@@ -215,11 +219,11 @@ async def _customer(client: stripe.StripeClient, tenant: Tenant, plan: Plan, ema
     return customer.id
 
 
-# -- Living with it -------------------------------------------------------------------------------------------------
+# -- Changing a subscription -------------------------------------------------------------------------------------------------
 
 
 async def portal(*, customer: str, back: str) -> str:
-    """The address of Stripe's page where the card is changed and invoices are paid."""
+    """The address of Stripe's customer portal, to change the card and pay invoices."""
     async with account() as client:
         session = await client.v1.billing_portal.sessions.create_async({"customer": customer, "return_url": back})
     return session.url
@@ -243,7 +247,7 @@ async def invoices(customer: str) -> list[dict[str, Any]]:
 
 
 async def end(subscription: Subscription, *, wanted: bool) -> None:
-    """Let it end with the period that is paid for, or go on after all."""
+    """Cancel at the end of the paid period, or undo that."""
     asked_at = datetime.now(UTC)
     async with account() as client:
         newest = await client.v1.subscriptions.update_async(

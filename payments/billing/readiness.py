@@ -1,4 +1,4 @@
-"""What a tenant needs before it takes real money: named checks, each with what to do; and the one way from sandbox to live."""
+"""Go-live checks of a tenant, each with what to do, and the switch from sandbox to live."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,14 +30,14 @@ from registry.tenants.encryption import Sealed
 from registry.tenants.go_live import GATES
 
 PROBE_WITHIN = 5.0  # seconds for a processor to answer whether it knows our key
-PLAY = "sandbox"  # the kind that moves no money
+PLAY = "sandbox"  # processors of this kind move no money
 
 type Finding = tuple[bool, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that must be so, how it is, and what to do where it is not."""
+    """One check: what must hold, what was found, and what to do if it does not hold."""
 
     name: str
     label: str
@@ -46,15 +46,15 @@ class Check:
 
 
 async def look(tenant: Tenant) -> list[Check]:
-    """All checks of a tenant, in the order in which one would do them. Asks its processors."""
+    """Run all checks of a tenant, in the order in which one would do them. Calls its processors."""
     findings = [await check(tenant) for _, _, check in CHECKS]
     return [Check(name, label, ok, says) for (name, label, _), (ok, says) in zip(CHECKS, findings, strict=True)]
 
 
 async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
-    """From sandbox to live, for good; False when it is live already. Raises NotReady (409) with everything that is missing.
+    """Switch a tenant from sandbox to live; this cannot be undone. False if it is live already. Raises NotReady (409).
 
-    Processors that only play are switched off in the same transaction: nothing that is booked from now on is play.
+    Sandbox processors are switched off in the same transaction: every payment from now on is real.
     """
     if tenant.mode == Tenant.Mode.LIVE:
         return False
@@ -67,7 +67,7 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
         mine = Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.SANDBOX)
         if not await mine.aupdate(mode=Tenant.Mode.LIVE):
             return False
-        if await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():  # since we looked
+        if await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():  # since the checks
             raise NotReady("a play payment came in at this very moment; empty the sandbox once more")
         off = await _switch_play_off(tenant)
         await audit.record(
@@ -83,7 +83,7 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
 
 
 async def empty(*, tenant: Tenant, actor: str) -> purge.Purged:
-    """Forget what was only played. Never payments of a live tenant. Raises LiveTenant (403)."""
+    """Delete the sandbox's payments. Raises LiveTenant (403) for a live tenant."""
     if await Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.LIVE).aexists():
         raise LiveTenant
     purged = await purge.purge(tenant_id=tenant.pk)
@@ -100,7 +100,7 @@ async def _switch_play_off(tenant: Tenant) -> list[str]:
 
 
 def _has_test_key(processor: Processor) -> bool:
-    """Also where nobody can read it: what may be play is not left on."""
+    """Whether a processor uses a Stripe test key; True also if its secrets cannot be read, so that it is switched off."""
     if processor.kind != "stripe":
         return False
     try:
@@ -145,15 +145,15 @@ async def _keys(tenant: Tenant) -> Finding:
 
 
 async def _answers(account: Account) -> str:
-    """What is wrong with a processor, in words; "" when it answers to our key."""
-    await database.release()  # it may take its time
+    """Check that a processor accepts our key. Returns the problem in words; "" if there is none."""
+    await database.release()  # the call may be slow
     try:
         async with asyncio.timeout(PROBE_WITHIN):
             if account.kind == "stripe":
                 async with Clients() as clients:
                     await clients.of(account).v1.payment_intents.list_async({"limit": 1})
                 return ""
-            # Not its health call: that one is for the workers, and a second caller makes it refuse them.
+            # Not its health call: a second caller would make it refuse the workers' calls.
             nobodys = Order(correlation_id=uuid4(), amount=1, currency="BRL", requested_at=datetime.now(UTC))
             async with KINDS[account.kind]() as client:
                 outcome = await client.look_up(nobodys, account)
@@ -186,7 +186,9 @@ async def _books(tenant: Tenant) -> Finding:
     if tenant.mode != Tenant.Mode.SANDBOX:
         return True, "no play payments in them"
     try:
-        waiting = await spill.holds(intake.KIND, tenant.pk)  # first: what leaves the spill meanwhile is a payment then
+        waiting = await spill.holds(
+            intake.KIND, tenant.pk
+        )  # before the payments: what leaves the spill meanwhile is then counted as a payment
     except Unavailable as error:
         return False, f"nobody knows whether play payments wait in the spill: {error.detail}"
     if waiting:

@@ -1,4 +1,4 @@
-"""A tenant's way in: details, users, plan, payment, live. One row says where it is; every step may be taken twice."""
+"""Sign-up of a tenant: details, users, plan, payment, live. One row holds the step; every step may be repeated."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -24,19 +24,19 @@ from registry.tenants import access, audit
 
 Step = SignUp.Step
 STEPS = list(Step)
-# What a new tenant plays with at once; real processors come before it goes live.
+# Sandbox processors of a new tenant; real ones are added before it goes live.
 SANDBOXES = (("default", "0.05"), ("fallback", "0.15"))
 LONGEST_NAME = 200  # characters
 NEVER_A_SLUG = frozenset({"admin", "api", "platform", "registry", "signup", "www"})
 
 
 def people() -> Any:
-    """Accounts, for the loop: the library gives every model what it needs, and the stubs do not know that."""
+    """The async manager of users; the type stubs do not know it."""
     return get_user_model().async_objects  # type: ignore[attr-defined]
 
 
 class Details(dict[str, str]):
-    """What is asked first: slug, name, currency, e-mail and password. The password is never shown again."""
+    """The fields of the first form: slug, name, currency, e-mail and password."""
 
     FIELDS = ("slug", "name", "currency", "email", "password")
 
@@ -47,7 +47,7 @@ class Details(dict[str, str]):
 
 
 def check_details(given: Details, *, signed_in: bool) -> dict[str, str]:
-    """What is wrong with each field, in a sentence. What only the database knows is found when it is written."""
+    """Validate the fields. Returns one sentence per wrong field; uniqueness is checked by the database when it is written."""
     wrong: dict[str, str] = {}
     try:
         SLUG(given["slug"])
@@ -82,13 +82,15 @@ def check_person(email: str, password: str) -> dict[str, str]:
 
 
 async def begin(*, id: UUID, given: Details, user: Any | None) -> tuple[SignUp, Any]:
-    """Make the tenant with its sandbox, its owner and the sign-up itself, all or nothing; the owner too.
+    """Create tenant, sandbox, owner and sign-up in one transaction.
 
-    Raises StepRefused (422). The same form sent twice makes one tenant: the second finds what the first has made.
+    Raises StepRefused (422). The same form sent twice creates one tenant.
     """
     if wrong := check_details(given, signed_in=user is not None):
         raise _refused(wrong)
-    digest = await asyncio.to_thread(make_password, given["password"]) if user is None else ""  # slow on purpose
+    digest = (
+        await asyncio.to_thread(make_password, given["password"]) if user is None else ""
+    )  # slow by design: in a thread
     try:
         async with async_atomic():
             return await _make(id, given, user, digest)
@@ -113,7 +115,7 @@ async def _make(id: UUID, given: Details, user: Any | None, digest: str) -> tupl
 
 
 async def _taken(given: Details, user: Any | None) -> dict[str, str]:
-    """Which of the unique things somebody else had."""
+    """Which unique field is taken already."""
     wrong = {}
     if await Tenant.async_objects.filter(slug=given["slug"]).aexists():
         wrong["slug"] = "This name is taken. Please choose another one."
@@ -134,17 +136,17 @@ async def _is_them(known: SignUp, given: Details, user: Any | None) -> bool:
 
 
 async def of_user(id: UUID, user: Any) -> SignUp | None:
-    """The sign-up, for its own user while they own an active tenant; for anybody else there is none."""
+    """A sign-up of this user, who must own its active tenant; None otherwise."""
     return await _mine(user).select_related("tenant", "user").filter(id=id).afirst()
 
 
 async def latest(user: Any) -> SignUp | None:
-    """Where this user left off."""
+    """The user's latest sign-up, or None."""
     return await _mine(user).exclude(step=Step.LIVE).order_by("-created_at").afirst()
 
 
 def _mine(user: Any) -> Any:
-    """Whoever began one keeps it no longer than they own its tenant: its pages make keys and invite owners."""
+    """Only while the user owns the tenant: the pages create keys and invite owners."""
     return SignUp.async_objects.filter(
         user_id=user.pk,
         tenant__status=Tenant.Status.ACTIVE,
@@ -158,7 +160,7 @@ def reached(sign_up: SignUp, step: str) -> bool:
 
 
 async def go_on(sign_up: SignUp, step: Step) -> None:
-    """Note that `step` was reached; going back never loses what was reached before."""
+    """Store that `step` was reached. Going back never lowers it."""
     if reached(sign_up, step):
         return
     earlier = [one.value for one in STEPS[: STEPS.index(step)]]
@@ -168,7 +170,7 @@ async def go_on(sign_up: SignUp, step: Step) -> None:
 
 
 async def rename(sign_up: SignUp, *, name: str) -> None:
-    """Change what may still be changed of the details. Raises StepRefused (422)."""
+    """Change the tenant's name. Raises StepRefused (422)."""
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise _refused({"name": f"Say what your business is called, in at most {LONGEST_NAME} characters."})
@@ -179,7 +181,7 @@ async def rename(sign_up: SignUp, *, name: str) -> None:
 
 
 async def choose(sign_up: SignUp, slug: str) -> Plan:
-    """Note the plan that was chosen; nothing is owed before the next step. Raises StepRefused (422)."""
+    """Store the chosen plan; nothing is charged before the next step. Raises StepRefused (422)."""
     plan = await Plan.async_objects.filter(slug=slug[:63], offered=True).afirst() if "\0" not in slug else None
     if plan is None:
         raise _refused({"plan": "Please choose one of these plans."})

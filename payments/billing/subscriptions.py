@@ -1,8 +1,9 @@
-"""A tenant's subscription as we know it: begun, copied from Stripe's newest word, and what follows from it written down."""
+"""A tenant's subscription: start it, copy its state from Stripe, and apply the dunning step that follows."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -12,16 +13,17 @@ from payments.billing import dunning, mail
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.models import Tenant
 from registry.tenants import audit
 
-HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # a plan that is taken again stays as it is
-ACTOR = "billing"  # in the audit trail, where nobody pressed a button
+SQL = database.statements(Path(__file__).parent / "sql" / "subscriptions.sql")
+HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # taking the same plan again changes nothing
+ACTOR = "billing"  # in the audit trail, for changes by time or by Stripe
 
 
 async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
-    """Put `tenant` on `plan` without Stripe: free, or on trial. A trial is had once: who changes the plan keeps its end."""
+    """Put `tenant` on `plan` without Stripe: free, or on trial. A tenant has one trial: changing the plan keeps its end."""
     now = datetime.now(UTC)
     async with async_atomic():
         found = await _locked(tenant.pk)
@@ -50,7 +52,7 @@ async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
 
 
 async def remember(*, tenant_id: int, customer: str, plan: Plan | None = None) -> None:
-    """Note Stripe's name for a tenant before anything is known of its state."""
+    """Store the Stripe customer id of a tenant before its subscription is known."""
     async with async_atomic():
         if await _locked(tenant_id) is not None:
             await Subscription.async_objects.filter(pk=tenant_id).aupdate(stripe_customer=customer)
@@ -61,10 +63,10 @@ async def remember(*, tenant_id: int, customer: str, plan: Plan | None = None) -
 
 
 async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime) -> bool:
-    """Write down what Stripe said of the subscription when asked at `asked_at`. False when it says nothing of the plan now.
+    """Store the state that Stripe returned for a look-up started at `asked_at`. False if it does not concern the current plan.
 
-    Whoever hears of a change looks after it happened: so the look that began last has seen the newest state. One that is
-    over and is not the one we know ended before its tenant took a plan without it.
+    Look-ups start after the change that caused them, so the look-up that started last has seen the newest state. An ended
+    subscription that we do not know ended before the tenant took its current plan.
     """
     now = datetime.now(UTC)
     status = dunning.STRIPE.get(newest["status"], Paid.UNPAID)
@@ -78,7 +80,7 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
         fields = {
             "status": status,
             "stripe_subscription": newest["id"],
-            "trial_end": _moment(newest.get("trial_end")) or found.trial_end,  # a trial that was had stays known
+            "trial_end": _moment(newest.get("trial_end")) or found.trial_end,  # a used trial stays known
             "period_end": _moment(_period_end(newest)),
             "cancel_at": _moment(newest.get("cancel_at")) or _canceled_at_period_end(newest),
             "past_due_since": (found.past_due_since or now) if status == Paid.PAST_DUE else None,
@@ -97,14 +99,14 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
 
 
 async def end(subscription: Subscription, *, wanted: bool) -> None:
-    """Let one that Stripe knows nothing of end with its trial, or at once where it is free; or go on after all."""
+    """Cancel a subscription without Stripe: at the end of its trial, or at once if free. Or undo that."""
     when = (subscription.trial_end or datetime.now(UTC)) if wanted else None
     await Subscription.async_objects.filter(pk=subscription.pk).aupdate(cancel_at=when)
     await advance(subscription.pk)
 
 
 async def advance(tenant_id: int) -> None:
-    """Let time do its part: trials that end, and patience that does."""
+    """Apply deadlines: the end of a trial, the next dunning step."""
     now = datetime.now(UTC)
     async with async_atomic():
         found = await _locked(tenant_id)
@@ -121,7 +123,7 @@ async def advance(tenant_id: int) -> None:
 
 
 async def _follow(subscription: Subscription, now: datetime) -> tuple[str, str] | None:
-    """Move to the step that the state asks for, and let the tenant's keys know. The letter to write, if any."""
+    """Apply the dunning step of the state, also to the tenant's keys. Returns the e-mail to send, if any."""
     grace = timedelta(days=settings.BILLING_GRACE_DAYS)
     before = Dunning(subscription.dunning)
     step = dunning.step_of(subscription.status, past_due_since=subscription.past_due_since, now=now, grace=grace)
@@ -137,7 +139,7 @@ async def _follow(subscription: Subscription, now: datetime) -> tuple[str, str] 
 
 
 async def _locked(tenant_id: int) -> Subscription | None:
-    """The tenant's subscription, with the tenant's row locked: two who find none must not both make one."""
+    """The tenant's subscription, with the tenant's row locked so that two callers do not both create one."""
     async for _ in Tenant.async_objects.select_for_update(no_key=True).filter(pk=tenant_id):
         pass
     return await Subscription.async_objects.select_related("plan").filter(pk=tenant_id).afirst()
@@ -150,7 +152,7 @@ async def _plan_of(newest: Mapping[str, Any]) -> Plan | None:
 
 
 def _period_end(newest: Mapping[str, Any]) -> int | None:
-    """Of its first item: the subscription itself has none any more."""
+    """The period of the first item: Stripe removed it from the subscription itself."""
     items = (newest.get("items") or {}).get("data") or []
     return (items[0].get("current_period_end") if items else None) or newest.get("current_period_end")
 
@@ -167,20 +169,17 @@ async def _record(action: str, tenant_id: int, actor: str, **detail: str) -> Non
     await audit.record(actor=actor, action=action, target="subscription", tenant_id=tenant_id, detail=detail)
 
 
-# -- For whoever charges -----------------------------------------------------------------------------------------
+# -- The platform's fee -----------------------------------------------------------------------------------------
 
 
-async def _load_share(name: str) -> Decimal:
-    found = await database.fetch(
-        "SELECT p.fee_share FROM payments_subscription s JOIN payments_plan p ON p.id = s.plan_id WHERE s.tenant_id = %s",
-        [int(name)],
-    )
+async def _load_share(tenant_id: int) -> Decimal:
+    found = await database.fetch(SQL["fee_share"], {"tenant": tenant_id})
     return found[0][0] if found else Decimal(0)
 
 
-_shares: Fresh[Decimal] = Fresh(_load_share)
+_shares = Cached(_load_share, while_away=True)
 
 
 async def fee_share(tenant_id: int) -> Decimal:
-    """Our share of each amount of this tenant, by its plan; 0 without one. Never older than a second."""
-    return await _shares.get(str(tenant_id))
+    """The platform's share of each of the tenant's payments, as a fraction (0.01 is 1 %); 0 without a plan. Cached for up to a second."""
+    return await _shares.get(tenant_id)

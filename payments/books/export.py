@@ -1,4 +1,4 @@
-"""What of the tables of payments goes out with a tenant's data, what of it is personal, and what must be over before."""
+"""Export and erasure of payments' tables: which rows a tenant's export has, which columns are personal, what must end first."""
 
 from pathlib import Path
 
@@ -8,11 +8,9 @@ from registry.tenants.export import Table
 
 SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
-_AT_OWN_PROCESSORS = "t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s)"
-
 export.TABLES |= {
-    "payments.SandboxBooking": Table(where=_AT_OWN_PROCESSORS),
-    "payments.SandboxRefund": Table(where=_AT_OWN_PROCESSORS),
+    "payments.SandboxBooking": Table(where=SQL["own_processors"]),
+    "payments.SandboxRefund": Table(where=SQL["own_processors"]),
     "payments.InboundEvent": Table(content=("body",)),
 }
 export.LEFT_OUT |= {
@@ -21,8 +19,8 @@ export.LEFT_OUT |= {
     "payments.Plan": "what the service offers to all",
 }
 
-_NAMES_ONE = SQL["names"]  # events that nobody handles know no payment, but their body does
-_OVER = "t.closed IS NOT NULL"  # what a worker still has to send stays whole until it is sent
+_NAMES_ONE = SQL["names"]  # events without a handler have no payment id, but their body may
+_OVER = "t.closed IS NOT NULL"  # deliveries that are still due keep their content until they are sent
 
 erasure.PERSONAL |= {
     "payments.Payment": {"description": "''", "metadata": "NULL", "method": "NULL", "fingerprint": "''::bytea"},
@@ -48,8 +46,7 @@ erasure.OF_PAYMENTS |= {
     "payments.DeadLetter": "t.payment_id = ANY(%(payments)s)",
     "payments.Difference": "t.payment_id = ANY(%(payments)s)",
     "payments.WebhookDelivery": "t.subject = ANY(%(correlations)s)",
-    "payments.WebhookAttempt": """t.delivery_id IN (SELECT d.id FROM payments_webhookdelivery d
-        WHERE d.tenant_id = %(tenant)s AND d.closed IS NOT NULL AND d.subject = ANY(%(correlations)s))""",
+    "payments.WebhookAttempt": SQL["attempts_of"],
 }
 
 _REFERENCES = "names at the processor; with money rows that stay they prove what was booked"

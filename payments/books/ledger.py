@@ -1,8 +1,8 @@
-"""The ledger's proof: its sums, and that every payment, refund and dispute has its lines. They are written where those change.
+"""Proof of the ledger: its sums, and that every payment, refund and dispute has its lines. Lines are written by settling.
 
 A booked payment is three lines that add up to zero: the processor holds the gross (debit), it keeps its fee (credit),
-the rest is owed to the tenant (credit). What goes back is two lines, taken from what the processor holds and from what is
-owed to the tenant; what comes back again (a refund that failed after all, a dispute that was won) is their reverse.
+the rest is owed to the tenant (credit). A refund or dispute is two lines, taken from what the processor holds and from what
+is owed to the tenant; a failed refund or a won dispute is booked by their reverse.
 """
 
 from collections.abc import AsyncIterator
@@ -22,21 +22,21 @@ SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
 PROOFS = {name: SQL[name].format(verdict=SQL["verdict"]) for name in ("prove", "prove_since")}
 
 WHOLE_EVERY = timedelta(days=1)
-OVERLAP = timedelta(hours=2)  # longer than payments are asked about: what settles late was requested within it
+OVERLAP = timedelta(hours=2)  # longer than payments stay uncertain: late settlements were requested within it
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was checked and what is wrong; all zeros but the first two is a sound ledger."""
+    """Counts of a proof. The ledger is sound if all but the first two are zero."""
 
     payments: int  # succeeded
     lines: int
     unbalanced: int  # payments, refunds, disputes whose lines do not add up to zero
     missing: int  # succeeded payments without exactly their three lines
-    strange: int  # payments with lines that did not succeed, or have another amount, currency or processor
-    rollups_off: int  # roll-up rows that differ from the payments they stand for
-    refunds_off: int = 0  # refunds whose lines, or whose payment's sums, say something else
-    disputes_off: int = 0  # disputes whose lines say something else
+    strange: int  # lines of payments that did not succeed, or with another amount, currency or processor
+    rollups_off: int  # roll-up rows that differ from their payments
+    refunds_off: int = 0  # refunds that differ from their lines or from their payment's sums
+    disputes_off: int = 0  # disputes that differ from their lines
 
     @property
     def sound(self) -> bool:
@@ -51,10 +51,10 @@ async def prove(*, tenant_id: int | None = None) -> Proof:
 
 
 async def prove_next() -> Proof:
-    """The scheduled proof: of what is new since the last sound one, and once a day of everything. Written down.
+    """The periodic proof: everything since the last sound proof, and once a day the whole ledger. The result is stored.
 
-    Damage to what was proven before, and lines missing from a payment that was in doubt for longer than OVERLAP, wait for
-    the day's whole proof. After an unsound one the same is looked at again.
+    Damage to rows proven before, and missing lines of payments that were uncertain for longer than OVERLAP, are found by the
+    daily proof. After an unsound proof the same span is checked again.
     """
     sound = LedgerProof.async_objects.filter(sound=True)
     last, last_whole = await sound.afirst(), await sound.filter(whole=True).afirst()
@@ -64,7 +64,7 @@ async def prove_next() -> Proof:
         if last is None or whole:
             proof = await _proof(conn, "prove", tenant=None)
         else:
-            since = (last.at - OVERLAP).replace(minute=0, second=0, microsecond=0)  # as the roll-ups have it
+            since = (last.at - OVERLAP).replace(minute=0, second=0, microsecond=0)  # whole hours, as in the roll-ups
             proof = await _proof(conn, "prove_since", since=since, after=last.last_line)
     await LedgerProof.async_objects.acreate(
         at=at, whole=whole, last_line=last_line, sound=proof.sound, found=asdict(proof)
@@ -74,7 +74,7 @@ async def prove_next() -> Proof:
 
 @asynccontextmanager
 async def _snapshot() -> AsyncIterator[AsyncConnection]:
-    """A transaction that may read for as long as it takes, and locks nothing."""
+    """A read-only transaction without a statement time-out."""
     async with database.transaction() as conn:
         await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         await conn.execute("SET LOCAL statement_timeout = 0")
@@ -87,8 +87,8 @@ async def _proof(conn: AsyncConnection, statement: str, **params: Any) -> Proof:
 
 
 async def balance(*, tenant_id: int) -> dict[str, int]:
-    """What is owed to a tenant per currency, minor units: from the roll-ups, which the proof compares with the lines, less
-    what was given or taken back."""
+    """The balance of a tenant per currency, in minor units: roll-ups (which the proof compares with the lines) less refunds
+    and disputes."""
     return dict(await database.fetch(SQL["balance"], {"tenant": tenant_id}))
 
 

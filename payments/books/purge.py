@@ -1,4 +1,4 @@
-"""Empty a sandbox tenant: its payments with all that was booked for them, some at a time."""
+"""Purge of a sandbox tenant: delete its payments with everything booked for them, in slices."""
 
 import time
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "purge.sql")
 
-SLICE = 1000  # payments to a transaction: far below the statement time-out, and locks are held for milliseconds
-WITHIN = 20.0  # seconds that one call goes on; what is left is the next one's
-COUNTED = 100_000  # payments that are left; beyond that they are not counted
+SLICE = 1000  # payments per transaction: far below the statement time-out; locks are held for milliseconds
+WITHIN = 20.0  # seconds for one call; the next one continues
+COUNTED = 100_000  # upper bound for counting the rest
 
 type Key = tuple[datetime, int]
 
@@ -24,17 +24,17 @@ FIRST: Key = (datetime.min.replace(tzinfo=UTC), 0)
 
 
 class Purged(NamedTuple):
-    """What one call removed, and how many payments are left (at most COUNTED): 0 once the tenant is empty."""
+    """The number of removed and of remaining payments (at most COUNTED); 0 remaining means the tenant is empty."""
 
     payments: int
     left: int
 
 
 async def purge(*, tenant_id: int, within: float | None = None) -> Purged:
-    """Remove the payments of a tenant with everything booked for them, for `within` seconds. The stream's numbers go on.
+    """Delete a tenant's payments with everything booked for them, for up to `within` seconds. Event numbers continue.
 
-    Each slice is committed by itself, so that another call goes on where this one stopped or failed. Payments that are
-    accepted meanwhile may stand. Raises LiveTenant (403), whatever the caller last heard of its mode.
+    Each slice is a transaction, so that another call continues where this one stopped or failed. Payments accepted
+    meanwhile may remain. Raises LiveTenant (403), even if the tenant went live just now.
     """
     until = time.monotonic() + (WITHIN if within is None else within)
     gone, after, more = 0, FIRST, True
@@ -49,7 +49,7 @@ async def purge(*, tenant_id: int, within: float | None = None) -> Purged:
 
 
 async def _sliced(work: Any, tenant_id: int, *arguments: Any) -> Any:
-    """One transaction of a tenant that stays a sandbox meanwhile."""
+    """A transaction that keeps the tenant a sandbox until its end."""
 
     async def once() -> Any:
         async with database.transaction() as conn:
@@ -57,12 +57,12 @@ async def _sliced(work: Any, tenant_id: int, *arguments: Any) -> Any:
                 raise LiveTenant
             return await work(conn, tenant_id, *arguments)
 
-    # Safe to repeat; a settling that holds some of the payments may make a deadlock of it.
+    # Safe to repeat: settling that holds some of the payments may cause a deadlock.
     return await database.retrying(once)
 
 
 async def _payments(conn: AsyncConnection, tenant_id: int, after: Key) -> tuple[int, Key | None]:
-    """Remove the next payments; how many, and the key of the last one, None where there was none."""
+    """Delete the next slice. Returns its size and its last key; None if there was none."""
     asked = {"tenant": tenant_id, "after": after[0], "after_id": after[1], "limit": SLICE}
     page = await database.rows(conn, SQL["purge_page"], asked, prepare=False)
     if not page:
@@ -77,7 +77,7 @@ async def _payments(conn: AsyncConnection, tenant_id: int, after: Key) -> tuple[
 
 
 async def _rollups(conn: AsyncConnection, tenant_id: int, booked: Sequence[Sequence[Any]]) -> None:
-    """Take what was booked for these payments out of the sums."""
+    """Subtract the bookings of these payments from the roll-ups."""
     if not booked:
         return
     processors, at, currencies, amounts, fees = zip(*booked, strict=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from payments.books.events import status_body
-from payments.models import Attempt, Payment, PaymentEvent, Processor
+from payments.models import Attempt, Payment, Processor
 from payments.models.payments import EVER
 from payments.money import decimal_text
 from payments.states import OPEN, Status
@@ -43,13 +43,122 @@ class Filters:
             raise Invalid(errors=[{"field": "processor", "message": "contains NUL"}])
 
 
+# -- One payment -------------------------------------------------------------------------------------------
+
+
+class Stored(NamedTuple):
+    """A payment as the statement `payment` reads it."""
+
+    correlation_id: UUID
+    status: str
+    amount: int
+    currency: str
+    processor_name: str | None
+    attempt: int
+    changed_at: datetime
+    sequence: int
+    id: int
+    created_at: datetime
+    description: str
+    method: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+    fee: int | None
+    refunded: int
+    code: str
+    scheduled_for: datetime | None
+    priority: int
+    action: dict[str, Any] | None
+
+
+async def _stored(tenant_id: int, correlation_id: UUID) -> Stored | None:
+    rows = await database.fetch(SQL["payment"], {"tenant": tenant_id, "correlation": correlation_id})
+    return Stored(*rows[0]) if rows else None
+
+
+async def status_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """The object of `GET /payments/{id}/status`."""
+    payment = await _stored(tenant_id, correlation_id)
+    return payment and _status(payment)
+
+
+async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """What has to be done before the payment can go on: None unless it requires an action."""
+    payment = await _stored(tenant_id, correlation_id)
+    return (payment.action or {}) if payment and payment.status == Status.REQUIRES_ACTION else None
+
+
+async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """The object of `GET /payments/{id}`: status, content, attempts and timeline."""
+    payment = await _stored(tenant_id, correlation_id)
+    if payment is None:
+        return None
+    of = {"tenant": tenant_id, "payment": payment.id}
+    return {
+        **_item(payment),
+        **{name: (payment.method or {}).get(name) for name in METHOD_FIELDS},
+        "metadata": payment.metadata or {},
+        "fee": None if payment.fee is None else decimal_text(payment.fee, payment.currency),
+        "refunded": decimal_text(payment.refunded, payment.currency),
+        "code": payment.code or None,
+        "scheduledFor": iso(payment.scheduled_for) if payment.scheduled_for else None,
+        "priority": payment.priority,
+        "attempts": [_attempt(*row) for row in await database.fetch(SQL["attempts"], of)],
+        "timeline": [_event(*row) for row in await database.fetch(SQL["timeline"], of)],
+    }
+
+
+def _status(payment: Any) -> dict[str, Any]:
+    """The status object of a `Stored` payment, or of a row of a list."""
+    return status_body(
+        correlation_id=payment.correlation_id,
+        status=payment.status,
+        amount=payment.amount,
+        currency=payment.currency,
+        processor=payment.processor_name,
+        attempts=payment.attempt,
+        updated_at=payment.changed_at,
+        sequence=payment.sequence,
+    )
+
+
+def _item(payment: Any) -> dict[str, Any]:
+    return {**_status(payment), "createdAt": iso(payment.created_at), "description": payment.description}
+
+
+def _attempt(
+    number: int,
+    processor: str | None,
+    reason: str,
+    requested_at: datetime,
+    outcome: str,
+    code: str,
+    latency_ms: int | None,
+) -> dict[str, Any]:
+    return {
+        "number": number,
+        "processor": processor,
+        "reason": reason,
+        "requestedAt": iso(requested_at),
+        "outcome": outcome or None,
+        "code": code or None,
+        "latencyMs": latency_ms,
+    }
+
+
+def _event(sequence: int, at: datetime, status: str, detail: str, kind: str) -> dict[str, Any]:
+    event = {"sequence": sequence, "at": iso(at), "status": status, "detail": detail}
+    return event | {"kind": kind} if kind else event
+
+
+# -- Many ----------------------------------------------------------------------------------------------------
+
 _latest_attempt = Attempt.objects.filter(
     tenant_id=OuterRef("tenant_id"), payment_id=OuterRef("id"), number=OuterRef("attempt")
 )
 _processor_name = Subquery(
     Processor.objects.filter(id=OuterRef("at_processor")).values("name")[:1], output_field=CharField()
 )
-_FIELDS = (
+_ITEM = (
     "id",
     "correlation_id",
     "status",
@@ -59,95 +168,9 @@ _FIELDS = (
     "attempt",
     "changed_at",
     "sequence",
+    "created_at",
+    "description",
 )
-_ITEM = (*_FIELDS, "created_at", "description")
-_DETAIL = (*_ITEM, "method", "metadata", "fee", "refunded", "code", "scheduled_for", "priority")
-
-
-def _described(tenant_id: int) -> Any:
-    """Payments with the name of the processor that booked them or that is being tried."""
-    return (
-        Payment.async_objects.of(tenant_id)
-        .annotate(at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1])))
-        .annotate(processor_name=_processor_name)
-    )
-
-
-def _status(row: dict[str, Any]) -> dict[str, Any]:
-    return status_body(
-        correlation_id=row["correlation_id"],
-        status=row["status"],
-        amount=row["amount"],
-        currency=row["currency"],
-        processor=row["processor_name"],
-        attempts=row["attempt"],
-        updated_at=row["changed_at"],
-        sequence=row["sequence"],
-    )
-
-
-def _item(row: dict[str, Any]) -> dict[str, Any]:
-    return {**_status(row), "createdAt": iso(row["created_at"]), "description": row["description"]}
-
-
-# -- One payment -------------------------------------------------------------------------------------------
-
-
-async def status_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
-    """The object of `GET /payments/{id}/status`."""
-    row = await database.fetch(SQL["status"], {"tenant": tenant_id, "correlation": correlation_id})
-    if not row:
-        return None
-    names = ("correlation_id", "status", "amount", "currency", "processor", "attempts", "updated_at", "sequence")
-    return status_body(**dict(zip(names, row[0], strict=True)))
-
-
-async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
-    """What has to be done before the payment can go on: None unless it requires an action."""
-    rows = await database.fetch(SQL["action"], {"tenant": tenant_id, "correlation": correlation_id})
-    return (rows[0][0] or {}) if rows else None
-
-
-async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
-    """The object of `GET /payments/{id}`: status, content, attempts and timeline."""
-    payment = await _described(tenant_id).filter(correlation_id=correlation_id).values(*_DETAIL).afirst()
-    if payment is None:
-        return None
-    of = {"tenant_id": tenant_id, "payment_id": payment["id"]}
-    names = {p["id"]: p["name"] async for p in Processor.async_objects.filter(tenant_id=tenant_id).values("id", "name")}
-    attempts = [a async for a in Attempt.async_objects.filter(**of).order_by("number").values()]
-    timeline = [e async for e in PaymentEvent.async_objects.filter(**of).order_by("sequence").values()]
-    currency, fee = payment["currency"], payment["fee"]
-    return {
-        **_item(payment),
-        **{name: (payment["method"] or {}).get(name) for name in METHOD_FIELDS},
-        "metadata": payment["metadata"] or {},
-        "fee": None if fee is None else decimal_text(fee, currency),
-        "refunded": decimal_text(payment["refunded"], currency),
-        "code": payment["code"] or None,
-        "scheduledFor": iso(payment["scheduled_for"]) if payment["scheduled_for"] else None,
-        "priority": payment["priority"],
-        "attempts": [
-            {
-                "number": a["number"],
-                "processor": names.get(a["processor_id"]),
-                "reason": a["reason"],
-                "requestedAt": iso(a["requested_at"]),
-                "outcome": a["outcome"] or None,
-                "code": a["code"] or None,
-                "latencyMs": a["latency_ms"],
-            }
-            for a in attempts
-        ],
-        "timeline": [
-            {"sequence": e["sequence"], "at": iso(e["at"]), "status": e["status"], "detail": e["detail"]}
-            | ({"kind": e["kind"]} if e["kind"] else {})
-            for e in timeline
-        ],
-    }
-
-
-# -- Many ----------------------------------------------------------------------------------------------------
 
 
 def _filtered(tenant_id: int, filters: Filters) -> Any:
@@ -167,8 +190,8 @@ def _filtered(tenant_id: int, filters: Filters) -> Any:
     return payments
 
 
-def _encode_cursor(row: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(f"{row['created_at'].isoformat()} {row['id']}".encode()).decode().rstrip("=")
+def _encode_cursor(row: Any) -> str:
+    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode().rstrip("=")
 
 
 def _decode_cursor(cursor: str) -> tuple[datetime, int]:
@@ -181,7 +204,7 @@ def _decode_cursor(cursor: str) -> tuple[datetime, int]:
         raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
 
 
-async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None) -> list[dict[str, Any]]:
+async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None) -> list[Any]:
     found = _filtered(tenant_id, filters)
     if cursor:
         at, number = _decode_cursor(cursor)
@@ -189,7 +212,7 @@ async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None
     described = found.annotate(
         at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1]))
     ).annotate(processor_name=_processor_name)
-    return [row async for row in described.order_by("-created_at", "-id").values(*_ITEM)[:limit]]
+    return [row async for row in described.order_by("-created_at", "-id").values_list(*_ITEM, named=True)[:limit]]
 
 
 async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What processors booked in a window of requestedAt: exact to the millisecond, as fast at 10 M payments as at ten.
+"""Summary of what processors booked in a window of requestedAt: exact to the millisecond, as fast for 10 M payments as for ten.
 
-The settling statement keeps roll-ups by second and by hour; a window is hours, then seconds at both ends, then single
-payments in the two seconds that it cuts.
+The settling statement maintains roll-ups by second and by hour. A window is read as whole hours, whole seconds at both ends,
+and single payments in the two seconds at its edges.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 MILLISECOND = timedelta(milliseconds=1)  # the precision of requestedAt
 NOTHING = ("infinity", "-infinity")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)  # nothing was booked later, and datetimes end soon after it
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)  # no booking is later; the type ends soon after it
 
 type Span = tuple[str, str]
 
@@ -31,7 +31,7 @@ def ceiling(at: datetime, width: timedelta) -> datetime:
 
 
 def spans(start: datetime | None, end: datetime | None) -> dict[str, Span]:
-    """The half-open spans to read for the inclusive window: `hours`, `head` and `tail` seconds, `first` and `last` edges."""
+    """Split an inclusive window into half-open spans: `hours`, `head` and `tail` seconds, `first` and `last` edges."""
     if start is not None and start >= END_OF_TIME:
         return dict.fromkeys(("hours", "head", "tail", "first", "last"), NOTHING)
     if end is not None and end >= END_OF_TIME:
@@ -64,9 +64,9 @@ def _span(start: datetime | None, end: datetime | None) -> Span:
 async def summary(
     *, tenant_id: int, start: datetime | None, end: datetime | None, currency: str | None = None
 ) -> dict[str, dict]:
-    """Per processor name {"totalRequests": int, "totalAmount": Decimal}, `start` and `end` inclusive.
+    """Totals per processor name: {"totalRequests": int, "totalAmount": Decimal}; `start` and `end` are inclusive.
 
-    Without `currency` everything is counted, as the processors count it: amounts of several currencies are then added up.
+    Without `currency` amounts of all currencies are added up, as processors do.
     """
     bounds = {
         f"{name}_{side}": at

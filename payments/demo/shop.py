@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 TENANT, LOGIN, ACTOR = "demo", "operator", "demo"
 PROCESSORS = (("default", "0.05"), ("fallback", "0.15"))
 STRIPE = "stripe"  # the processor's name; the sandbox Stripe sends its webhooks to demo.stripe
-STRIPE_LIMIT = 15.0  # seconds for the sandbox Stripe to start; it takes half of one
+STRIPE_LIMIT = 15.0  # seconds for the Stripe sandbox to start; it usually takes half a second
 SHOP, SHOP_EVENTS = "The demo's shop", ["payment.succeeded", "payment.requires_action", "refund.", "dispute."]
-STRIPE_PAUSE = 0.1  # seconds between two looks whether it has
+STRIPE_PAUSE = 0.1  # seconds between two checks whether it has started
 SCOPES = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
 
 
@@ -45,16 +45,16 @@ class NotADemo(PaymentError):
 
 
 class Access(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What only the one who made it knows; kept in REGISTRY_DATA/demo.json, readable by its owner alone."""
+    """Secrets of the demo, known only when created; kept in REGISTRY_DATA/demo.json (mode 0600)."""
 
     password: str = ""
     api_key: str = ""
 
 
 async def prepare(*, stripe: bool = False) -> Access:
-    """Make what is missing of the demo; what is there stays as it is. Raises NotADemo (409).
+    """Create what the demo lacks; existing rows stay unchanged. Raises NotADemo (409).
 
-    With `stripe` the sandbox Stripe that is being started beside is waited for, and becomes a processor.
+    With `stripe`, wait for the Stripe sandbox, which starts at the same time, and add it as a processor.
     """
     tenant = await _tenant()
     await _processors(tenant)
@@ -75,7 +75,7 @@ async def _tenant() -> Tenant:
         try:
             async with async_atomic():
                 return await access.create_tenant(slug=TENANT, name="Demo shop", currency="BRL", open=True)
-        except IntegrityError:  # two of us prepare
+        except IntegrityError:  # another process prepares the demo too
             tenant = await Tenant.async_objects.aget(slug=TENANT)
     if tenant.mode != Tenant.Mode.SANDBOX:
         raise NotADemo
@@ -88,7 +88,7 @@ async def _processors(tenant: Tenant) -> None:
 
 
 async def _sandbox_stripe() -> home.Facts | None:
-    """Where it is; None when it does not start in time: the demo goes on without cards."""
+    """Address and keys of the Stripe sandbox; None if it does not start in time: the demo then has no cards."""
     try:
         async with asyncio.timeout(STRIPE_LIMIT):
             while True:
@@ -111,7 +111,7 @@ async def _listens(facts: home.Facts) -> bool:
 
 
 async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
-    """Payments go there only if it is asked for by name: a payment without a card would wait for its payer."""
+    """Used only when named in the request: a payment without a card would wait for its payer."""
     secrets = {"secretKey": facts.secret_key, "webhookSecret": facts.webhook_secret}
     options = {"publishableKey": facts.publishable_key, "onlyByName": True}
     known = Processor.async_objects.filter(tenant=tenant, name=STRIPE)
@@ -126,9 +126,11 @@ async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
             options=options | secrets,
         )
         return
-    if processor.url != facts.url:  # its port was taken when it started
+    if processor.url != facts.url:  # the sandbox moved to another port
         await known.aupdate(url=facts.url)
-    if accounts.opened(processor).get("secretKey") != facts.secret_key:  # its folder was lost, and its books with it
+    if (
+        accounts.opened(processor).get("secretKey") != facts.secret_key
+    ):  # the sandbox's folder was lost, and its payments with it
         await accounts.change_secrets(tenant=tenant, name=STRIPE, options=secrets, actor=ACTOR, anybodys=True)
 
 
@@ -138,7 +140,7 @@ async def _is_usable(plain: str, tenant: Tenant) -> bool:
 
 
 def _login(password: str) -> str:
-    """The operator's password; a changed one is nobody's business here, and told as empty."""
+    """The operator's password; empty if it was changed since."""
     try:
         people = get_user_model().objects
         user = people.filter(username=LOGIN).first()
@@ -146,7 +148,7 @@ def _login(password: str) -> str:
             password = password or secrets.token_urlsafe(12)
             people.create_superuser(LOGIN, password=password)
             return password
-        if not password:  # the file is lost: without a new password nobody could look at the demo
+        if not password:  # the file is lost: without a new password nobody could sign in
             password = secrets.token_urlsafe(12)
             user.set_password(password)
             user.save(update_fields=["password"])
@@ -156,7 +158,7 @@ def _login(password: str) -> str:
         connection.close()  # this thread's own
 
 
-# -- Its file ----------------------------------------------------------------------------------------------
+# -- The demo's file ----------------------------------------------------------------------------------------------
 
 
 def path() -> Path:
@@ -164,7 +166,7 @@ def path() -> Path:
 
 
 async def _shop(tenant: Tenant, url: str) -> None:
-    """Somebody who is told of payments. Where nobody inside may be called there is none."""
+    """A webhook endpoint of the demo tenant; none if private addresses may not be called."""
     try:
         known = await WebhookEndpoint.async_objects.of(tenant.pk).filter(description=SHOP).afirst()
         if known is None:
@@ -178,7 +180,7 @@ async def _shop(tenant: Tenant, url: str) -> None:
 
 
 def stripe_home() -> Path:
-    """The folder of the sandbox Stripe."""
+    """The folder of the Stripe sandbox."""
     return Path(settings.REGISTRY_DATA) / "stripe"
 
 
@@ -190,7 +192,7 @@ def load() -> Access:
 
 
 def save(known: Access) -> None:
-    """Written aside and moved, so that nobody reads half a file; mode 0600 from the first byte."""
+    """Write to a temporary file and rename it, so that no reader sees half a file; mode 0600 from the first byte."""
     path().parent.mkdir(parents=True, exist_ok=True)
     fresh = path().with_suffix(f".{os.getpid()}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -199,7 +201,7 @@ def save(known: Access) -> None:
     fresh.replace(path())
 
 
-# -- Believable payments -------------------------------------------------------------------------------------
+# -- Plausible payments -------------------------------------------------------------------------------------
 
 GOODS = (
     ("Espresso", 650, 900),
@@ -237,7 +239,7 @@ def purchase() -> dict[str, Any]:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between purchases: 2 to 4 a second on average, now and then a handful at once."""
+    """Seconds between purchases: 2 to 4 a second on average, sometimes several at once."""
     while True:
         if random.random() < 0.04:
             yield from (0.02,) * random.randrange(3, 9)

@@ -1,60 +1,85 @@
-"""What becomes of events that no worker has anything to do with any more: an operator replays or closes them, time removes them."""
+"""Replay and close events of processors that no worker handles any more, and remove old ones."""
 
-from django.db import DEFAULT_DB_ALIAS
-from django_async_backend.db import async_connections
-from django_async_backend.db.transaction import async_atomic
+from psycopg import AsyncConnection
 
 from payments.inbound.receive import QUEUE, SQL
+from payments.models import InboundEvent
 from queueing.work import waking
 from registry.data import database
-from registry.data.loop import sync_twin
-from registry.tenants import audit
+from registry.operators.confirm import Confirmed
+from registry.operators.decide import Done, Move, Moved, decide, each
+from registry.operators.rows import guarded
 
 KEPT_DAYS = 90  # Stripe shows events for 30; disputes are argued about for longer
 SLICE = 1000  # events removed per commit
 
 
+# -- Replay and close --------------------------------------------------------------------------------------------
+
+
 async def replay(*, tenant_id: int, event_id: int, actor: str, reason: str) -> bool:
-    """Make an event that is over due again. False when it is not over. Handlers bear to see an event twice."""
-    moved = await _decided("inbound.replay", "replay", tenant_id, event_id, actor, reason)
-    if moved:
-        waking.wake(QUEUE)
-    return moved
+    """Make a handled, dead or closed event due again. False when it is due. A handler may see an event twice."""
+    move = _move("replay", tenant_id, event_id)
+    return bool(await decide(action="inbound.replay", actor=actor, reason=reason, move=move, wake=_wake))
 
 
 async def close(*, tenant_id: int, event_id: int, actor: str, reason: str) -> bool:
-    """Put a dead event aside. False when it is not dead, or not any more."""
-    return await _decided("inbound.close", "close", tenant_id, event_id, actor, reason)
+    """Close a dead event. False when it is not dead, or not any more."""
+    move = _move("close", tenant_id, event_id)
+    return bool(await decide(action="inbound.close", actor=actor, reason=reason, move=move))
 
 
-async def _decided(action: str, statement: str, tenant_id: int, event_id: int, actor: str, reason: str) -> bool:
-    async def once() -> bool:
-        async with async_atomic():
-            async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-                await cursor.execute(SQL[statement], {"tenant": tenant_id, "id": event_id})
-                row = await cursor.fetchone()
-            if row:
-                target = f"inbound event {event_id}: {row[0]}"
-                await audit.record(actor=actor, action=action, target=target, tenant_id=tenant_id, reason=reason)
-            return row is not None
-
-    return await database.retrying(once)  # safe to repeat: an event that has moved is left alone
+async def _wake() -> None:
+    waking.wake(QUEUE)
 
 
-type Key = tuple[int, int]  # tenant, our own number
+def _move(statement: str, tenant_id: int, event_id: int) -> Move:
+    async def move(conn: AsyncConnection) -> list[Moved]:
+        found = await database.rows(conn, SQL[statement], {"tenant": tenant_id, "id": event_id})
+        return [Moved(target=f"inbound event {event_id}: {type}", tenant_id=tenant_id) for (type, *_) in found]
+
+    return move
 
 
-async def replay_all(*, events: list[Key], actor: str, reason: str) -> int:
-    """Replay each in its own transaction; how many were."""
-    return sum([await replay(tenant_id=t, event_id=e, actor=actor, reason=reason) for t, e in events])
+# -- Guarded actions ---------------------------------------------------------------------------------------------
 
 
-async def close_all(*, events: list[Key], actor: str, reason: str) -> int:
-    """Close each in its own transaction; how many were."""
-    return sum([await close(tenant_id=t, event_id=e, actor=actor, reason=reason) for t, e in events])
+async def _replay(confirmed: Confirmed) -> Done:
+    async def one(event: InboundEvent) -> bool:
+        return await replay(
+            tenant_id=event.tenant_id, event_id=event.pk, actor=confirmed.actor, reason=confirmed.reason
+        )
+
+    return await each(confirmed.action.rows, one)
 
 
-replay_all_sync, close_all_sync = sync_twin(replay_all), sync_twin(close_all)
+async def _close(confirmed: Confirmed) -> Done:
+    async def one(event: InboundEvent) -> bool:
+        return await close(tenant_id=event.tenant_id, event_id=event.pk, actor=confirmed.actor, reason=confirmed.reason)
+
+    return await each(confirmed.action.rows, one)
+
+
+REPLAY = guarded(
+    "inbound.replay",
+    label="Replay",
+    warning=(
+        "Workers handle the events again, by what the processor says now; what was booked because of them is not booked "
+        "again. Events of another account or mode stay dead until the account or mode is corrected."
+    ),
+    expects={"status__in": [InboundEvent.Status.DONE, InboundEvent.Status.DEAD, InboundEvent.Status.CLOSED]},
+    perform=_replay,
+)
+CLOSE = guarded(
+    "inbound.close",
+    label="Close without replay",
+    warning="The dead events are closed. Payments stay as they are.",
+    expects={"status": InboundEvent.Status.DEAD},
+    perform=_close,
+)
+
+
+# -- Retention ---------------------------------------------------------------------------------------------------
 
 
 async def retire() -> int:

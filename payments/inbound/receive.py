@@ -1,6 +1,5 @@
 """The way in for events of processors: many of them, one commit. Who handles them, handlers.py knows; inbound.py has it done."""
 
-import asyncio
 import logging
 import re
 import time
@@ -19,7 +18,8 @@ from registry import telemetry
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Blobs, Texts
 from registry.data.batching import Batcher
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 from registry.tenants.encryption import Sealed, unseal
 
@@ -103,7 +103,7 @@ async def _load(address: str) -> Addressee | None:
     return Addressee(tenant_id, processor_id, tuple(secret.encode() for secret in secrets if secret))
 
 
-_addressees = Fresh(_load)
+_addressees = Cached(_load, while_away=True, hashed=True)
 
 
 async def admitted(address: str, signature: Signature, body: bytes) -> Addressee:
@@ -138,18 +138,10 @@ class Arrival(NamedTuple):
 
 async def receive(arrival: Arrival) -> bool:
     """Make an event durable; False when it was before. Raises Unavailable (503): whoever sent it sends it again."""
-    return await _batcher().submit(arrival)
+    return await _batchers.get().submit(arrival)
 
 
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[Arrival, bool]] = {}
-
-
-def _batcher() -> Batcher[Arrival, bool]:
-    loop = asyncio.get_running_loop()
-    found = _batchers.get(loop)
-    if found is None:
-        found = _batchers[loop] = Batcher(_write, max_rows=BATCH_ROWS)
-    return found
+_batchers: PerLoop[Batcher[Arrival, bool]] = PerLoop(lambda: Batcher(_write, max_rows=BATCH_ROWS), close=Batcher.finish)
 
 
 async def _write(batch: Sequence[Arrival]) -> list[bool]:

@@ -25,7 +25,7 @@ from registry.data import database, faults, live, reach
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.data.batching import Batcher
 from registry.data.faults import Fault
-from registry.data.loop import sync_twin
+from registry.data.loop import PerLoop, sync_twin
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def fingerprint(order: Order) -> bytes:
 
 async def submit(order: Order, *, inline: bool = False) -> Receipt:
     """Make `order` durable, or find it so. Raises DifferentContent (409), Unavailable (503)."""
-    outcome = await _batcher().submit(_Row(order, fingerprint(order), datetime.now(UTC), inline))
+    outcome = await _batchers.get().submit(_Row(order, fingerprint(order), datetime.now(UTC), inline))
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -103,7 +103,7 @@ async def submit_many(
     orders: Sequence[Order], *, inline: bool = False
 ) -> list[Receipt | DifferentContent | Unavailable]:
     """`submit` for up to a thousand at once: one verdict per order, in order."""
-    batcher, now = _batcher(), datetime.now(UTC)
+    batcher, now = _batchers.get(), datetime.now(UTC)
     under_way = [batcher.submit(_Row(order, fingerprint(order), now, inline)) for order in orders]
     return [await verdict for verdict in under_way]
 
@@ -134,15 +134,7 @@ async def stored(keys: Sequence[Key]) -> dict[Key, First]:
 submit_sync = sync_twin(submit)
 
 type _Verdict = Receipt | DifferentContent | Unavailable
-_batchers: dict[asyncio.AbstractEventLoop, Batcher[_Row, _Verdict]] = {}
-
-
-def _batcher() -> Batcher[_Row, _Verdict]:
-    loop = asyncio.get_running_loop()
-    found = _batchers.get(loop)
-    if found is None:
-        found = _batchers[loop] = Batcher(_write)
-    return found
+_batchers: PerLoop[Batcher[_Row, _Verdict]] = PerLoop(lambda: Batcher(_write), close=Batcher.finish)
 
 
 async def _write(batch: Sequence[_Row]) -> list[_Verdict]:

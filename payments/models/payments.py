@@ -1,6 +1,6 @@
 """Payments and everything that is booked because of them. The hot paths write these tables with SQL from sql/.
 
-Every primary key leads with the tenant, in the database too (migrations 0002 and 0015), and every other key has it, so that
+Every primary key leads with the tenant, in the database too (migrations/sql/tables.sql), and every other key has it, so that
 tables can be distributed by tenant. Where a table has several keys, each but the primary one leads with what only it has, and
 is looked up by that (docs/decisions/024). Rows of the hot tables carry no foreign-key constraints: the statements that write them take the ids from rows
 they lock, and a check per row would cost a third of the throughput.

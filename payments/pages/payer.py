@@ -1,7 +1,7 @@
-"""What a payer does on a payment's page: enter a card, authenticate, come back. The page itself is in pages.py.
+"""A payer's actions on a payment's page: enter a card, authenticate, return from the processor. The page is in payments.py.
 
-Stripe.js comes from Stripe's own host, as its terms demand, and only with an action that needs it: no other page, and no
-payment that waits for nothing, allows anything but our own host.
+Stripe.js is loaded from Stripe's own host, as its terms demand, and only if the payment's action needs it. All other pages
+allow scripts from our own host only.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from payments.settle import lifecycle
 from registry.edge.pages import PageRequest, address_of, page
 from registry.tenants.access import live_subject
 
-LOOKS = 100  # attempts of a payment; after these a payer's return starts no further look-up
+LOOKS = 100  # attempts of a payment, after which a payer's return starts no more look-ups
 STRIPE_JS = "https://js.stripe.com"
 # https://docs.stripe.com/security/guide#content-security-policy
 WITH_STRIPE = {
@@ -32,7 +32,7 @@ WITH_STRIPE = {
 
 
 async def with_action(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
-    """The payment's page. Where the payer has something to do, with that, and with what it needs of Stripe."""
+    """The payment's page, with the payer's action and the Stripe.js it needs, if there is one."""
     payment = context["payment"]
     action = await queries.action_of(context["tenant"].pk, UUID(payment["correlationId"]))
     if action is None:
@@ -44,7 +44,7 @@ async def with_action(request: HttpRequest, context: dict[str, Any]) -> HttpResp
     }
     if action.get("type") != "authenticate":
         return render(request, "payments/payment.html", context)
-    if action.get("url"):  # not Stripe itself but what plays it: it has a page of its own
+    if action.get("url"):  # the Stripe sandbox: it has its own page
         return render(
             request, "payments/payment.html", {**context, "elsewhere": _page_of(action, address_of(request) + link)}
         )
@@ -61,7 +61,7 @@ def _page_of(action: dict[str, Any], back: str) -> str:
     return f"{action['url']}/sandbox/pay/{action['intent']}?{query}"
 
 
-@csrf_exempt  # whoever may post here proves it by the link's token, and by no cookie
+@csrf_exempt  # authorized by the link's token, not by a cookie
 @page("POST")
 async def payment_look(request: PageRequest, correlation_id: UUID) -> HttpResponse:
     """The payer came back from the processor: have a worker look the payment up there. After LOOKS attempts no further

@@ -1,4 +1,4 @@
-"""The pages: a tenant's stream and one payment, with the few things a visitor may do there. Numbers come from queries.py."""
+"""Pages of payments: a tenant's live list and one payment, with what a visitor may do there."""
 
 import json
 import time
@@ -23,7 +23,7 @@ from payments.processors.sandbox_behaviours import BEHAVIOURS, behaviour_of
 from payments.refunds.pages import refund_link
 from payments.states import QUEUED, Status
 from registry.data import database
-from registry.data.sharing import Shared
+from registry.data.cache import Cached
 from registry.edge.cards import CARD, holds_card
 from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -34,7 +34,8 @@ from registry.tenants.access import live_subject, live_token
 
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
-OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all of a process share one answer
+OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all pages of a process share one answer
+OVERVIEWS_KEPT = 1_000  # tenants
 LONGEST_DESCRIPTION = 200  # characters in the test payment's form
 
 
@@ -42,15 +43,15 @@ async def _figures(tenant_id: int) -> dict[str, Any]:
     return await queries.dashboard(tenant_id)
 
 
-overviews: Shared[int, dict[str, Any]] = Shared(_figures, fresh=OVERVIEW_FRESH)
+overviews: Cached[int, dict[str, Any]] = Cached(_figures, fresh=OVERVIEW_FRESH, kept=OVERVIEWS_KEPT)
 
 
-# -- The stream --------------------------------------------------------------------------------------------
+# -- The list --------------------------------------------------------------------------------------------
 
 
 @page("GET", "HEAD")
 async def dashboard(request: PageRequest) -> HttpResponse:
-    """A tenant's payments as they move."""
+    """A tenant's payments, updated live."""
     visitor = await visitor_of(request, guests=True)
     if visitor is None:
         return await nowhere(request)
@@ -59,12 +60,12 @@ async def dashboard(request: PageRequest) -> HttpResponse:
 
 @page("GET", "HEAD")
 async def overview(request: PageRequest) -> HttpResponse:
-    """The moving part above the table: numbers, charts' figures, processors."""
+    """The figures above the table: numbers, chart data, processors. Refreshed by the page."""
     return render(request, "payments/_overview.html", await _overview(await known(request, guests=True)))
 
 
 async def _dashboard(request: HttpRequest, visitor: Visitor, **more: Any) -> HttpResponse:
-    # The stream's number is read first: what happens while the page is made is then sent again, and changes nothing.
+    # Read the event number first: events that arrive while the page is rendered are then sent again, which is harmless.
     position = (await events.positions([visitor.tenant.pk])).get(visitor.tenant.pk, 0)
     context = {
         **await _overview(visitor),
@@ -78,7 +79,7 @@ async def _dashboard(request: HttpRequest, visitor: Visitor, **more: Any) -> Htt
     return render(request, "payments/dashboard.html", context, status=422 if more else 200)
 
 
-# The row that the browser fills in for payments that arrive later.
+# Template row that the browser fills in for new payments.
 BLANK = {
     "correlationId": "",
     "status": QUEUED.value,
@@ -92,7 +93,9 @@ BLANK = {
 
 
 async def _overview(visitor: Visitor) -> dict[str, Any]:
-    await database.release()  # a hundred who wait with a connection in hand would leave none to whom they wait for
+    await (
+        database.release()
+    )  # a hundred waiting requests that hold connections would leave none for the one they wait for
     shared = await overviews.get(visitor.tenant.pk)
     figures = {**shared, "processors": [dict(processor) for processor in shared["processors"]]}
     for number, processor in enumerate(figures["processors"]):
@@ -119,7 +122,7 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
     cursor = request.GET.get("cursor") or None
     errors: dict[str, str] = {}
     found = await _found(visitor.tenant.pk, chosen, cursor, errors)
-    for name in ("from", "to"):  # as the browser's field wants it; what it cannot show is in the error
+    for name in ("from", "to"):  # in the format of the browser's field; a value it cannot show is in the error
         chosen[name] = "" if name in errors else _as_entered(chosen[name])
     wanted = {name: value for name, value in chosen.items() if value}
     here = {"tenant": visitor.tenant.slug, **wanted}
@@ -136,7 +139,7 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
 
 
 async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, errors: dict[str, str]) -> dict[str, Any]:
-    """The page of payments that was asked for; what cannot be understood goes into `errors` and finds nothing."""
+    """The requested page of payments. Invalid filters are put into `errors` and match nothing."""
     nothing: dict[str, Any] = {"items": [], "next": None, "total": 0}
     identifier = _parsed(UUID, chosen["id"], "id", "is not a whole payment id", errors)
     since = _parsed(_moment, chosen["from"], "from", "is not a date and time", errors)
@@ -181,10 +184,10 @@ def _send_command(request: HttpRequest, tenant: Tenant) -> str:
 
 @page("GET", "HEAD")
 async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpResponse:
-    """One payment: for whoever holds its signed link, and for those who may look at its tenant."""
+    """One payment, for holders of its signed link and for members of its tenant."""
     visitor = None
     if "token" in request.GET:
-        tenant_id = live_subject(correlation_id, request.GET["token"]) or 0  # no tenant's number
+        tenant_id = live_subject(correlation_id, request.GET["token"]) or 0  # 0 is no tenant's id
     else:
         visitor = await known(request, guests=True)
         tenant_id = visitor.tenant.pk
@@ -204,7 +207,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
     return await with_action(request, context)
 
 
-# -- The demo's play-things ------------------------------------------------------------------------------------
+# -- The demo's controls ------------------------------------------------------------------------------------
 
 
 async def _player(request: HttpRequest) -> Visitor:
@@ -216,7 +219,7 @@ async def _player(request: HttpRequest) -> Visitor:
 
 @page("POST")
 async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
-    """Let a sandbox processor work, dawdle, fail or hang."""
+    """Make a sandbox processor work, slow down, fail or hang."""
     visitor = await _player(request)
     chosen = BEHAVIOURS.get(request.POST.get("behaviour", ""))
     mine = Processor.async_objects.filter(tenant_id=visitor.tenant.pk, name=name, kind="sandbox")
@@ -241,7 +244,7 @@ async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
 
 @page("POST")
 async def send_test_payment(request: PageRequest) -> HttpResponse:
-    """Accept a payment from the form, the same way as the API's. One by card goes on at its page."""
+    """Accept a payment from the form, as the API does. A card payment continues on the payment's page."""
     visitor = await _player(request)
     entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}
     by_card = request.POST.get("by") == "card"
@@ -263,7 +266,7 @@ async def send_test_payment(request: PageRequest) -> HttpResponse:
 
 
 async def _card_processor(tenant: Tenant) -> str:
-    """The name of a processor that takes cards. Raises Http404 where there is none, and so no button for it."""
+    """The name of a processor that takes cards. Raises Http404 if there is none: the form has no button for it then."""
     takes = Processor.async_objects.filter(tenant=tenant, kind="stripe", enabled=True)
     if (name := await takes.order_by("fee").values_list("name", flat=True).afirst()) is None:
         raise Http404
@@ -271,7 +274,7 @@ async def _card_processor(tenant: Tenant) -> str:
 
 
 def _order(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> intake.Order:
-    """Raises Invalid (422) with words for the fields."""
+    """Validate the form. Raises Invalid (422) naming the fields."""
     wrong = {}
     units = 0
     try:

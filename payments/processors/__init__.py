@@ -1,4 +1,4 @@
-"""The kinds of processors there are. A new kind is one file here and one line below."""
+"""The kinds of processors. A new kind is one file (or package) here and one line below."""
 
 from payments.processors.base import Processor
 from payments.processors.http import HttpProcessor

@@ -1,4 +1,4 @@
-"""What every kind of processor offers, and the words for what came of it. One kind, one file, one identical shape."""
+"""The interface of every kind of processor, and the outcomes of its calls. One kind, one file, one identical shape."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -11,41 +11,41 @@ import msgspec
 from registry.tenants.encryption import unseal
 
 AMOUNT_DIFFERS = (
-    "amount_differs"  # code of an UNKNOWN: it took money, but not what it was asked for; no question changes that
+    "amount_differs"  # code of an UNKNOWN outcome: another amount was charged than requested; no look-up changes that
 )
-LONGEST_DELAYS = {"stripe": 120.0}  # seconds, where it is not 30; Stripe's own library waits for 80 s
+LONGEST_DELAYS = {"stripe": 120.0}  # seconds, if not 30; Stripe's own library waits up to 80 s
 
 
 class Result(StrEnum):
-    """What is known after a send or a look-up."""
+    """The result of a send or a look-up."""
 
     BOOKED = "booked"
-    DECLINED = "declined"  # for good: another try would get the same answer
-    NOT_BOOKED = "not_booked"  # for certain, for this send; a look-up's NOT_BOOKED only means "not yet"
-    UNKNOWN = "unknown"  # it may have been booked, or may still be
-    REQUIRES_ACTION = "requires_action"  # it waits there for the payer or the merchant
-    CANCELED = "canceled"  # it was canceled there and will never be booked
+    DECLINED = "declined"  # final: another try would get the same answer
+    NOT_BOOKED = "not_booked"  # certain for this send; of a look-up it only means "not yet"
+    UNKNOWN = "unknown"  # it may be booked, now or later
+    REQUIRES_ACTION = "requires_action"  # it waits at the processor for the payer or the merchant
+    CANCELED = "canceled"  # canceled at the processor; it will never be booked
 
 
 WORKED = frozenset({Result.BOOKED, Result.REQUIRES_ACTION, Result.CANCELED})
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The answer of a processor, and what it says about the processor, for routing."""
+    """A processor's answer: the result for the payment, and what routing learns about the processor."""
 
     result: Result
     code: str = ""
-    healthy: bool = True  # False: the processor did not do its work, whether for this payment's sake or for all
-    turned_away: bool = False  # it is this account that it refuses: nothing is said of the processor
-    outage: bool = False  # it is the processor that cannot, whoever asks
+    healthy: bool = True  # False: the processor did not do its work, for this payment or for all
+    turned_away: bool = False  # the account is refused; this says nothing about the processor
+    outage: bool = False  # the processor fails for every account
     retry_after: float = 0.0  # seconds that the processor asked for
-    reference: str = ""  # what the processor calls it
-    fee: int | None = None  # minor units that it kept, where it says; else the account's share is taken
-    action: dict[str, Any] | None = None  # REQUIRES_ACTION: what is to be done, for the payment page
+    reference: str = ""  # the processor's id of it
+    fee: int | None = None  # minor units, if the answer names a fee; else the account's fee is used
+    action: dict[str, Any] | None = None  # REQUIRES_ACTION: the next action, for the payment page
 
     @property
     def works(self) -> bool:
-        """Whether the processor did its work. A refused payment, or account, proves neither that nor its opposite."""
+        """Whether the processor did its work. A refused payment or account proves neither."""
         return self.healthy and self.result in WORKED
 
 
@@ -55,13 +55,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: UUID
     amount: int  # minor units
     currency: str  # ISO 4217
-    requested_at: datetime  # stamped once, at dispatch; milliseconds: with the payment it names a decision and its keys
+    requested_at: (
+        datetime  # stamped once, at dispatch, in milliseconds; with the payment it identifies the decision and its keys
+    )
     tenant_id: int = 0
     description: str = ""
-    method: dict[str, Any] | None = None  # how it is paid, as the sender said
-    reference: str = ""  # what the processor calls it, from an earlier answer
-    canceling: bool = False  # whoever looks it up cancels it, if it is not booked
-    attempt: int = 0  # its number
+    method: dict[str, Any] | None = None  # payment method of the request
+    reference: str = ""  # the processor's id, from an earlier answer
+    canceling: bool = False  # a look-up cancels it unless it is booked
+    attempt: int = 0  # number of the attempt
 
 
 class Debt(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +75,15 @@ class Debt(msgspec.Struct, frozen=True, kw_only=True):
     amount: int  # minor units
     currency: str  # ISO 4217
     reason: str
-    requested_at: datetime  # stamped when it is sent first, and again only when that was certainly never given back
+    requested_at: datetime  # stamped at the first send, and again only after a send that was certainly never returned
     tenant_id: int
-    reference: str = ""  # what the processor calls the refund, from an earlier answer
+    reference: str = ""  # the processor's id of the refund, from an earlier answer
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A booking in a processor's own books, for comparison with ours."""
+    """A booking in the processor's own records, for reconciliation."""
 
-    correlation_id: UUID | None  # None: it carries no id of ours
+    correlation_id: UUID | None  # None: the booking carries none of our ids
     reference: str
     amount: int  # minor units
     currency: str
@@ -90,14 +92,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What a processor says of itself."""
+    """The answer of a processor's health call."""
 
     failing: bool
     min_response_ms: int
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant's account at a processor, as routing and sending need it."""
+    """A tenant's account at a processor, with what routing and sending need."""
 
     id: int
     tenant_id: int
@@ -107,34 +109,34 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     fee_ppm: int  # parts per million of the amount
     options: dict[str, Any]
     enabled: bool
-    endpoint: str  # what health, breaker and connections are shared by
-    mode: str = "sandbox"  # of its tenant
+    endpoint: str  # key by which health, breaker and connections are shared
+    mode: str = "sandbox"  # the tenant's mode
     sealed: bytes | None = None
-    plan_ppm: int = 0  # parts per million of the amount that its tenant's plan leaves with us, through Connect
-    patience_ms: int = 300  # of its tenant: for how long a lower fee is worth waiting
+    plan_ppm: int = 0  # the platform's share by the tenant's plan, in parts per million of the amount (Stripe Connect)
+    patience_ms: int = 300  # the tenant's patience: how long to wait for a lower fee
 
     @property
     def secrets(self) -> dict[str, Any]:
-        """Its keys, in the clear for as long as they are used. Raises registry.tenants.encryption.Sealed."""
+        """Decrypt the account's secrets; keep them only while they are used. Raises registry.tenants.encryption.Sealed."""
         return unseal(self.sealed, place=f"processor {self.id}")
 
     @property
     def only_by_name(self) -> bool:
-        """Routing leaves it out: payments go there if they ask for it by name."""
+        """Whether routing skips it unless a payment names it."""
         return self.options.get("onlyByName") is True
 
     @property
     def longest_delay(self) -> float:
-        """Seconds after which the processor can no longer book what it was sent: only then does 404 mean no."""
+        """Seconds after which the processor can no longer book a send: only then does a 404 prove that it was not booked."""
         return self.number("longestDelay", LONGEST_DELAYS.get(self.kind, 30.0))
 
     @property
     def application_ppm(self) -> int:
-        """What we keep of a payment to a connected account: its own option, else what its tenant's plan says."""
+        """The platform's fee for a connected account: its own option, else the tenant's plan."""
         return round(self.number("applicationFee") * 1_000_000) or self.plan_ppm
 
     def number(self, option: str, default: float = 0.0) -> float:
-        """An option as a number of at least zero; `default` where somebody wrote what is none."""
+        """An option as a number ≥ 0; `default` if the value is no such number."""
         try:
             value = float(self.options.get(option, default))
         except (TypeError, ValueError):
@@ -143,54 +145,54 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Processor(Protocol):
-    """A processor's client, one per endpoint and event loop. It is opened on entering and closed on leaving."""
+    """A processor's client, one per endpoint and event loop. An async context manager: opens on entering, closes on leaving."""
 
     kind: ClassVar[str]
-    polled: ClassVar[bool]  # whether it has a health call worth making
+    polled: ClassVar[bool]  # whether it has a health call
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def send(self, order: Order, account: Account) -> Outcome:
-        """Ask for the booking. Never raises for what a processor may do; cancellation leaves the outcome unknown."""
+        """Send a payment. Processor errors are returned as outcomes, never raised; cancellation leaves the outcome unknown."""
 
     async def look_up(self, order: Order, account: Account) -> Outcome:
-        """Ask whether it is booked: BOOKED, NOT_BOOKED (yet), or UNKNOWN."""
+        """Look up whether it is booked: BOOKED, NOT_BOOKED (yet), or UNKNOWN."""
 
     async def health(self, account: Account) -> Health | None:
-        """What it says of itself; None when it does not say (rate limited, no answer)."""
+        """Call the health endpoint; None without a usable answer (rate limited, no answer)."""
 
 
 @runtime_checkable
 class GivesBack(Protocol):
-    """What a kind offers besides where money can be given back: `issubclass(KINDS[kind], GivesBack)`."""
+    """Kinds that support refunds: `issubclass(KINDS[kind], GivesBack)`."""
 
     async def refund(self, debt: Debt, account: Account) -> Outcome:
-        """Give money back, once per refund id."""
+        """Refund, once per refund id."""
 
     async def look_up_refund(self, debt: Debt, account: Account) -> Outcome:
-        """Ask whether it was given back: BOOKED, NOT_BOOKED (yet), DECLINED, or UNKNOWN."""
+        """Look up a refund: BOOKED (returned), NOT_BOOKED (yet), DECLINED, or UNKNOWN."""
 
 
 @runtime_checkable
 class ShowsBooks(Protocol):
-    """What a kind offers besides where its books can be read: `issubclass(KINDS[kind], ShowsBooks)`."""
+    """Kinds whose records can be listed: `issubclass(KINDS[kind], ShowsBooks)`."""
 
     def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
-        """What it booked with `requested_at` from `since` to `until`, both inclusive. Raises Unanswered."""
+        """List bookings with `requested_at` from `since` to `until`, both inclusive. Raises Unanswered."""
 
 
 @runtime_checkable
 class HasKeys(Protocol):
-    """What a kind offers besides that is asked with keys: `issubclass(KINDS[kind], HasKeys)`."""
+    """Kinds that need API keys: `issubclass(KINDS[kind], HasKeys)`."""
 
     async def whose(self, account: Account) -> str:
-        """The processor's name of the account that the keys are of. Raises Unanswered."""
+        """The processor's id of the account that the keys belong to. Raises Unanswered."""
 
 
 class Unanswered(Exception):
-    """A processor's books could not be read to the end."""
+    """A processor did not answer, or not completely."""
 
 
 class NotThere(Exception):

@@ -10,15 +10,15 @@ from registry.http.client import Client, HttpError, NotSent
 
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds
-LONGEST_SAID = 3_600_000  # milliseconds that a processor's word about itself is taken for at most
-HEALTH_TIMEOUT = 4.0  # seconds; a second caller within 5 s is made to wait, and then its answer is old anyway
-CONNECTIONS = 400  # per endpoint: as many as a worker may have under way there (places.py), for who waits for one uses up the answer's time
+LONGEST_SAID = 3_600_000  # milliseconds; an upper bound for a reported minResponseTime
+HEALTH_TIMEOUT = 4.0  # seconds; a second caller within 5 s has to wait, and its answer would be stale
+CONNECTIONS = 400  # per endpoint: as many as a worker may have in flight there (settle/concurrency.py); waiting for a connection would use up the time-out
 KEEP_ALIVE = 75  # seconds
 LARGEST_ANSWER = 64 * 1024  # bytes
 
-# The request was refused as such: sending it again would get the same answer.
+# The request itself was refused: sending it again would get the same answer.
 DECLINED = frozenset({400, 402, 406, 410, 413, 415, 451})
-# Turned away before booking, for the account's sake: another try may go through, and others' payments have nothing to fear.
+# Refused before booking, because of the account: another try may succeed; other accounts are not affected.
 TURNED_AWAY = frozenset({401, 403, 404, 405, 407, 421, 426})
 OVERLOADED = frozenset({425, 429})
 
@@ -59,7 +59,7 @@ class HttpProcessor:
             answer = await self._client(account).request("POST", "/payments", body.encode(), limit=SEND_TIMEOUT)
             return judge(answer.status, answer.body, answer.header("Retry-After"))
         except NotSent as error:
-            # No connection: it never saw the payment.
+            # No connection: the processor never saw the payment.
             return Outcome(Result.NOT_BOOKED, code=_code(error), healthy=False, outage=True)
         except (HttpError, OSError, ValueError) as error:
             return Outcome(Result.UNKNOWN, code=_code(error), healthy=False)
@@ -90,7 +90,7 @@ class HttpProcessor:
 
 
 def judge(status: int, body: bytes, retry_after: str | None) -> Outcome:
-    """What an answer to a send proves. Whatever is not in the contract proves nothing."""
+    """The outcome of a send. Answers outside the contract are UNKNOWN."""
     if status == 200:
         if not body or _is_object(body):
             return Outcome(Result.BOOKED, code="http_200")

@@ -1,4 +1,4 @@
-"""What a processor tells, when asked, of money that goes back: refunds and disputes as they stand now, whoever made them."""
+"""Refunds and disputes as a processor reports them on request: their current state, also of those made at the processor."""
 
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -10,36 +10,36 @@ from payments.processors.base import Account
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """The payment that it is about, as far as the processor carries our names for it."""
+    """The payment a report is about, as far as the processor stores our ids."""
 
     tenant_id: int | None
     correlation_id: UUID | None
-    reference: str = ""  # what the processor calls the booking
+    reference: str = ""  # the processor's id of the booking
 
 
 class RefundNews(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund as it stands."""
+    """The current state of a refund."""
 
     reference: str
     subject: Subject
-    refund_id: UUID | None  # ours; None: it was made there
+    refund_id: UUID | None  # our id; None: made at the processor
     amount: int  # minor units
-    pending: bool  # it is on its way: neither returned nor failed
+    pending: bool  # neither returned nor failed yet
     failed: bool
     reason: str = ""
     code: str = ""  # why it failed
 
 
 class DisputeNews(msgspec.Struct, frozen=True, kw_only=True):
-    """A dispute as it stands. `movements` counts how often money was moved for it, and only grows."""
+    """The current state of a dispute. `movements` counts how often money was moved for it, and only grows."""
 
     reference: str
     subject: Subject
     amount: int  # minor units
     currency: str
     reason: str
-    status: str  # in the processor's words
-    withdrawn: int  # minor units held back now
+    status: str  # the processor's status
+    withdrawn: int  # minor units withheld now
     movements: int
     opened_at: datetime
     due_by: datetime | None = None
@@ -47,13 +47,13 @@ class DisputeNews(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class TellsOfReturns(Protocol):
-    """What a kind offers besides where refunds and disputes can come from its side. Raises Unanswered, NotThere."""
+    """Kinds at which refunds and disputes can originate. Methods raise Unanswered, NotThere."""
 
     async def refund_news(self, reference: str, account: Account) -> RefundNews:
-        """The refund of that name, now."""
+        """Fetch a refund by the processor's id."""
 
     async def refunds_of_charge(self, reference: str, account: Account) -> list[RefundNews]:
-        """All refunds of that charge, now."""
+        """Fetch all refunds of a charge."""
 
     async def dispute_news(self, reference: str, account: Account) -> DisputeNews:
-        """The dispute of that name, now."""
+        """Fetch a dispute by the processor's id."""

@@ -1,8 +1,8 @@
-"""Processors of kind `sandbox`: they book in a table of their own and get into trouble on command, for demos and trials.
+"""Processors of kind `sandbox`: they book in a table of their own and fail on command, for demos and tests.
 
 Options on the Processor row: `delay` (ms), `failing` (answers "not booked", late), `hang` (books and never answers),
-`decline` (share of payments refused for good, 0 to 1); for refunds `refundFailing`, `refundHang` and `refundDecline`. The
-trouble starts and ends as fast as routing reads the row.
+`decline` (share of payments refused for good, 0 to 1); for refunds `refundFailing`, `refundHang` and `refundDecline`. Changes
+take effect as soon as routing reads the row.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from registry.errors import Unavailable
 SQL = database.statements(Path(__file__).parent / "sql" / "sandbox.sql")
 
 ANSWER_TIMEOUT = 6.0  # seconds that the caller waits; as for processors of kind http
-RECORDS = 1000  # bookings per page of its books
+RECORDS = 1000  # bookings per page
 
 
 class _Booking(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class _Return(msgspec.Struct, frozen=True):
 
 
 class SandboxProcessor:
-    """Plays a processor without a network; its books survive restarts like a real one's."""
+    """A simulated processor without a network; its bookings survive restarts like a real one's."""
 
     kind: ClassVar[str] = "sandbox"
     polled: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class SandboxProcessor:
                 return Outcome(Result.BOOKED, code="http_200" if fresh else "already_booked")
         except TimeoutError:
             return Outcome(Result.UNKNOWN, code="timeout", healthy=False)
-        except Unavailable:  # it is our database that is away
+        except Unavailable:  # our database is away
             return Outcome(Result.UNKNOWN, code="sandbox_away")
 
     async def look_up(self, order: Order, account: Account) -> Outcome:
@@ -77,7 +77,7 @@ class SandboxProcessor:
     async def health(self, account: Account) -> Health:
         return Health(bool(account.options.get("failing")), int(account.number("delay")))
 
-    # -- Giving back -------------------------------------------------------------------------------------------
+    # -- Refunds -------------------------------------------------------------------------------------------
 
     async def refund(self, debt: Debt, account: Account) -> Outcome:
         try:
@@ -107,7 +107,7 @@ class SandboxProcessor:
             return Outcome(Result.NOT_BOOKED, code="not_there_yet")
         return Outcome(Result.BOOKED, code="looked_up", reference=_reference(debt))
 
-    # -- Its books ---------------------------------------------------------------------------------------------
+    # -- Bookings ---------------------------------------------------------------------------------------------
 
     async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
         after = UUID(int=0)
@@ -135,7 +135,7 @@ class SandboxProcessor:
 
 
 def _unlucky(identifier: UUID, share: float) -> bool:
-    """The same payments are declined at every try, as a card would be."""
+    """Decide by the payment's id, so that the same payment is declined at every try, as a card would be."""
     return identifier.int % 1000 < share * 1000
 
 
@@ -159,7 +159,7 @@ def _reference(debt: Debt) -> str:
 
 
 def _booked_as(debt: Debt) -> UUID:
-    """The id in the books. A payment that we did not send is known there by its reference, and not by our id of it."""
+    """The id of the booking. A payment that we did not send is stored under its reference instead of our id."""
     try:
         return UUID(debt.payment_reference)
     except ValueError:
@@ -167,7 +167,7 @@ def _booked_as(debt: Debt) -> UUID:
 
 
 async def _give_back(batch: Sequence[_Return]) -> list[bool]:
-    """Whether each stands in the books now, for the first time or not."""
+    """Book each payment unless it is booked already; returns whether it is booked now."""
     keys = {"processor": [b.processor_id for b in batch], "refund": [b.debt.refund_id for b in batch]}
     await database.fetch(
         SQL["refund"],

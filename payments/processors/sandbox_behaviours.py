@@ -1,4 +1,4 @@
-"""What the demo's switches make a sandbox processor do, in options and in words. The doing is in processors/sandbox.py."""
+"""Behaviours that the demo can switch a sandbox processor to: their options and descriptions. sandbox.py implements them."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,14 +9,14 @@ class Behaviour:
     """One position of the switch."""
 
     word: str
-    effect: str  # what the visitor will see
+    effect: str  # what the visitor will notice
     delay: int = 0  # milliseconds before it answers
     fail: bool = False
     hang: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        """As they are kept in Processor.options."""
+        """The behaviour as Processor.options."""
         return {"delay": self.delay, "failing": self.fail, "hang": self.hang}
 
     @property
@@ -44,7 +44,7 @@ BEHAVIOURS: Final[dict[str, Behaviour]] = {
 
 
 def behaviour_of(options: dict[str, Any]) -> str:
-    """The position that `options` come from; the nearest one for options set by hand."""
+    """The behaviour of `options`; the nearest one for options set by hand."""
     if options.get("hang"):
         return "hang"
     if options.get("failing"):

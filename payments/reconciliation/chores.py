@@ -7,8 +7,8 @@ from datetime import timedelta
 from payments.reconciliation import comparison, janitor
 from queueing.work import entry
 from registry import telemetry
-from registry.data import chores, database
-from registry.tenants import audit_chain
+from registry.data import chores
+from registry.tenants import access, audit_chain
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ PROVE_AUDIT_EVERY = 3600  # seconds; the heads go into the log, where who change
 
 def _reconciles(span: timedelta) -> Callable[[], Awaitable[None]]:
     async def chore() -> None:
-        tenants = [one for (one,) in await database.fetch("SELECT id FROM registry_tenant")]
+        tenants = await access.tenant_ids()
         outcomes = await comparison.reconcile_latest(tenants, span)
         found = sum(outcome.differences for outcome in outcomes)
         compared = sum(outcome.payments for outcome in outcomes)

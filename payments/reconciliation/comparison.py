@@ -19,7 +19,6 @@ import msgspec
 
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks, Unanswered
-from payments.reconciliation import verdicts
 from payments.reconciliation.verdicts import Finding, Ours, judge, missing_there, names
 from payments.routing.routing import Atlas
 from registry import telemetry
@@ -28,16 +27,8 @@ from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = f"""p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.requested_at, p.status, p.processor_id,
-    p.created_at, p.changed_at,
-    (SELECT max(a.reference) FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
-        AND a.requested_at = p.requested_at),
-    (SELECT p.metadata -> 'external' ->> 'correlationId' FROM payments_attempt a WHERE a.tenant_id = p.tenant_id
-        AND a.payment_id = p.id AND a.number = p.attempt AND a.reason = '{verdicts.EXTERNAL}')"""
-SQL = {
-    name: sql.replace("{columns}", _COLUMNS)
-    for name, sql in database.statements(Path(__file__).parent / "sql" / "reconciliation.sql").items()
-}
+_STATEMENTS = database.statements(Path(__file__).parent / "sql" / "reconciliation.sql")
+SQL = {name: sql.replace("{columns}", _STATEMENTS["columns"]) for name, sql in _STATEMENTS.items()}
 
 SETTLED_AFTER = timedelta(seconds=2)  # a window is compared once its last outcome has had time to be written
 SLICE = 5000  # of our payments: what memory holds

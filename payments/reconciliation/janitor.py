@@ -22,6 +22,7 @@ from payments.settle import lifecycle
 from payments.states import REQUIRES_ACTION
 from registry import telemetry
 from registry.data import database
+from registry.tenants import access
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "janitor.sql")
@@ -111,7 +112,7 @@ async def clean(band: Band, tenant_ids: Sequence[int] | None = None) -> Counter[
     """Ask about everything of this age; how many answers of each kind there were, "moved" for what is due again."""
     told: Counter[str] = Counter()
     if tenant_ids is None:
-        tenant_ids = [one for (one,) in await database.fetch("SELECT id FROM registry_tenant")]
+        tenant_ids = await access.tenant_ids()
     for tenant_id in shuffled(tenant_ids):
         async with _Rounds(tenant_id, told) as rounds:
             async for page in _pages("payments", tenant_id, band):

@@ -1,34 +1,35 @@
-"""What an operator does with a difference: look again, book what only the processor has, or note why and close it.
+"""Resolve differences between the processor's books and ours: look again, book as external, note and close.
 
 Each compares and sets, so that a difference is resolved once, and is written into the audit trail with its reason.
 """
 
-from datetime import timedelta
+from collections import Counter
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models.functions import Now
 from django_async_backend.db import async_connections
-from django_async_backend.db.transaction import async_atomic
+from psycopg import AsyncConnection
 
 from payments.books import events
 from payments.errors import PaymentError
 from payments.models import Difference
 from payments.money import share
 from payments.processors import KINDS
-from payments.processors.base import Account, Processor, Record, Result, ShowsBooks
-from payments.reconciliation import comparison, verdicts
+from payments.processors.base import Account, Processor, ShowsBooks, Unanswered
+from payments.reconciliation import comparing_again, comparison, verdicts
 from payments.settle import lifecycle
 from payments.states import CANCELED, FAILED, SUCCEEDED
 from registry.data import database, live
-from registry.data.loop import sync_twin
+from registry.operators.confirm import Confirmed
+from registry.operators.decide import Done, Moved, decide, each
+from registry.operators.rows import guarded
 from registry.tenants import audit
 
 SQL = database.statements(Path(__file__).parent / "sql" / "differences.sql")
 
-AROUND = timedelta(seconds=2)  # of a booking's time: its record is looked for there
 BOOKED_FOR = "Booked at the processor, not by this service."  # on the payment and in its timeline
 
 Resolution = Difference.Resolution
@@ -53,48 +54,16 @@ async def look_again(*, difference_id: int, actor: str, reason: str) -> bool | N
     if found.payment_id:
         correlations = [found.correlation_id] if found.correlation_id else []
         await lifecycle.look_again(tenant_id=found.tenant_id, correlation_ids=correlations)
-    await database.release()  # others may have it while the processor is asked
+    await database.release()  # others can use the connection while the processor is asked
     async with KINDS[account.kind]() as processor:
-        agreed = await _agrees(processor, account, found)
+        agreed = await comparing_again.agrees(processor, account, found)
     if agreed:
         return await _resolve(found, Resolution.GONE, actor, reason, "difference.look_again") or None
-    await _record("difference.look_again", found, actor, reason)
-    return False
-
-
-async def _agrees(processor: Processor, account: Account, found: Difference) -> bool:
-    if found.kind == Difference.Kind.MISSING_THERE or not isinstance(processor, ShowsBooks):
-        return await _is_there(processor, account, found)
-    records, known = await _records(processor, account, found), dict[UUID, verdicts.Ours]()
-    await comparison.learn(account, records, known)
-    # Read alone, the second of two bookings without names would pass for the first.
-    seen = set(known) if found.kind == Difference.Kind.DUPLICATE else set()
-    findings = [one for record in records if (one := verdicts.judge(account, record, known, seen))]
-    await comparison.write(account, [one for one in findings if (one.kind, one.key) == (found.kind, found.key)])
-    return not any((one.kind, one.key) == (found.kind, found.key) for one in findings)
-
-
-async def _records(processor: ShowsBooks, account: Account, found: Difference) -> list[Record]:
-    """What the books say of this booking."""
-    since, until = found.requested_at - AROUND, found.requested_at + AROUND
-    mine = {str(found.correlation_id), found.reference}
-    books = processor.records(account, since, until)
-    return [one async for one in books if {str(one.correlation_id), one.reference} & mine]
-
-
-async def _is_there(processor: Processor, account: Account, found: Difference) -> bool:
-    rows = await database.fetch(
-        comparison.SQL["known"], {"tenant": found.tenant_id, "correlations": [found.correlation_id]}
+    target = _moved(found).target
+    await audit.record(
+        actor=actor, action="difference.look_again", target=target, tenant_id=found.tenant_id, reason=reason
     )
-    if not rows:
-        return False
-    ours = verdicts.Ours(*rows[0])
-    if ours.status != SUCCEEDED or ours.processor_id != account.id:
-        return True  # it is not ours to be there any more
-    answer = await processor.look_up(ours.order(account), account)
-    if answer.result is Result.UNKNOWN:
-        raise comparison.Unanswered(f"{account.name} gave no clear answer ({answer.code})")
-    return answer.result is Result.BOOKED
+    return False
 
 
 async def book(*, difference_id: int, actor: str, reason: str) -> bool:
@@ -109,30 +78,45 @@ async def book(*, difference_id: int, actor: str, reason: str) -> bool:
     if found.kind not in (Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE) or not found.their_amount:
         raise NotBookable
     account = await _account(found)
-    await database.release()  # others may have it while the processor is asked
+    await database.release()  # others can use the connection while the processor is asked
     async with KINDS[account.kind]() as processor:
         await _must_stand(processor, account, found)
-    event = await database.retrying(lambda: _book(found, account, actor, reason))
-    if event:
-        live.tell([event])
-    return event is not None or await _is_booked(found)
+
+    async def move(conn: AsyncConnection) -> list[Moved]:
+        return await _book(found, account, actor, reason)
+
+    moved = await decide(action="difference.book", actor=actor, reason=reason, move=move)
+    return any(one.events for one in moved) or await _is_booked(found)
 
 
 async def _must_stand(processor: Processor, account: Account, found: Difference) -> None:
-    """The operator looks at what was found then; money is booked for what the processor says now."""
+    """The operator saw the booking as it was found; it is booked only if the processor still shows the same."""
     noted = (found.reference, found.correlation_id, found.their_amount, found.their_currency)
-    for record in await _records(cast(ShowsBooks, processor), account, found):
+    for record in await comparing_again.records_of(cast(ShowsBooks, processor), account, found):
         if noted == (record.reference[:255], record.correlation_id, record.amount, record.currency.upper()):
             return
     raise NotBookable("its processor does not show this booking as it was found: look again")
 
 
-async def _book(found: Difference, account: Account, actor: str, reason: str) -> live.Event | None:
-    params = {
+async def _book(found: Difference, account: Account, actor: str, note: str) -> list[Moved]:
+    async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        if found.kind == Difference.Kind.MISSING_HERE:
+            await cursor.execute(SQL["hold"], {"tenant": found.tenant_id, "correlation": found.correlation_id})
+            _refuse_unless_over(await cursor.fetchone())
+        await cursor.execute(SQL["book"], _booking(found, account, actor, note))
+        row = await cursor.fetchone()
+    if row is None:
+        return []
+    return [_moved(found, *_events(found, account, row))]
+
+
+def _booking(found: Difference, account: Account, actor: str, note: str) -> dict[str, Any]:
+    """The parameters of `book`."""
+    return {
         "tenant": found.tenant_id,
         "id": found.pk,
         "actor": actor[:150],
-        "note": reason,
+        "note": note,
         "why": verdicts.EXTERNAL,
         "description": BOOKED_FOR,
         "amount": found.their_amount,
@@ -141,20 +125,14 @@ async def _book(found: Difference, account: Account, actor: str, reason: str) ->
         "fee": share(cast(int, found.their_amount), account.fee_ppm),
         "correlation": _external(account, found),
     }
-    async with async_atomic():
-        async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            if found.kind == Difference.Kind.MISSING_HERE:
-                await cursor.execute(SQL["hold"], {"tenant": found.tenant_id, "correlation": found.correlation_id})
-                _refuse_unless_over(await cursor.fetchone())
-            await cursor.execute(SQL["book"], params)
-            row = await cursor.fetchone()
-        if row is None:
-            return None
-        await _record("difference.book", found, actor, reason)
+
+
+def _events(found: Difference, account: Account, row: tuple[Any, ...]) -> list[live.Event]:
+    """The event of the new payment; none where the booking was in the books already."""
     _, position, correlation_id, amount, currency, at = row
     if position is None:
-        return None
-    return events.event(
+        return []
+    booked = events.event(
         tenant=found.tenant_id,
         position=position,
         correlation_id=correlation_id,
@@ -166,10 +144,11 @@ async def _book(found: Difference, account: Account, actor: str, reason: str) ->
         updated_at=at,
         sequence=1,
     )
+    return [booked]
 
 
 def _refuse_unless_over(held: tuple[str] | None) -> None:
-    """Of the payment that the sender knows, while it is held: only one that will never be this booking lets it be another."""
+    """Only a payment that is over for good lets the booking become another one. The payment is locked meanwhile."""
     if held and held[0] not in (FAILED, CANCELED):
         raise NotBookable(f"the payment itself is {held[0]}: look again, and the booking becomes its own")
 
@@ -190,7 +169,7 @@ async def close(*, difference_id: int, actor: str, reason: str) -> bool:
     return found is not None and await _resolve(found, Resolution.CLOSED, actor, reason, "difference.close")
 
 
-# -- What they share -----------------------------------------------------------------------------------------
+# -- Shared ---------------------------------------------------------------------------------------------------
 
 
 async def _open(difference_id: int) -> Difference | None:
@@ -206,25 +185,90 @@ async def _account(found: Difference) -> Account:
 
 
 async def _resolve(found: Difference, resolution: Resolution, actor: str, reason: str, action: str) -> bool:
-    async def once() -> bool:
-        async with async_atomic():
-            mine = Difference.async_objects.filter(tenant_id=found.tenant_id, pk=found.pk, resolution="")
-            moved = await mine.aupdate(resolution=resolution, resolved_at=Now(), resolved_by=actor[:150], note=reason)
-            if moved:
-                await _record(action, found, actor, reason)
-            return bool(moved)
+    async def move(_: AsyncConnection) -> list[Moved]:
+        mine = Difference.async_objects.filter(tenant_id=found.tenant_id, pk=found.pk, resolution="")
+        resolved = await mine.aupdate(resolution=resolution, resolved_at=Now(), resolved_by=actor[:150], note=reason)
+        return [_moved(found)] if resolved else []
 
-    return await database.retrying(once)
+    return bool(await decide(action=action, actor=actor, reason=reason, move=move))
 
 
-async def _record(action: str, found: Difference, actor: str, reason: str) -> None:
-    await audit.record(
-        actor=actor,
-        action=action,
-        target=f"difference {found.pk}: {found.kind} {found.key}",
-        tenant_id=found.tenant_id,
-        reason=reason,
+def _moved(found: Difference, *told: live.Event) -> Moved:
+    target = f"difference {found.pk}: {found.kind} {found.key}"
+    return Moved(target=target, tenant_id=found.tenant_id, events=told)
+
+
+# -- Guarded actions ---------------------------------------------------------------------------------------------
+
+
+async def _look_again_rows(confirmed: Confirmed) -> Done:
+    outcomes = Counter[bool | None]()
+    silent = 0
+    for row in confirmed.action.rows:
+        try:
+            outcomes[await look_again(difference_id=row.pk, actor=confirmed.actor, reason=confirmed.reason)] += 1
+        except Unanswered:
+            silent += 1
+    return Done(
+        rows=outcomes[True],
+        lost=outcomes[None],
+        warnings=[f"{outcomes[False]} still differ."] if outcomes[False] else [],
+        errors=[f"{silent} could not be asked about: no answer."] if silent else [],
     )
 
 
-look_again_sync, book_sync, close_sync = sync_twin(look_again), sync_twin(book), sync_twin(close)
+async def _book_rows(confirmed: Confirmed) -> Done:
+    """Book each by itself; a processor that does not answer is not asked about its other rows."""
+    booked, lost, refused, unasked = 0, 0, list[str](), Counter[int]()
+    for row in confirmed.action.rows:
+        if row.processor_id in unasked:
+            unasked[row.processor_id] += 1
+            continue
+        try:
+            done = await book(difference_id=row.pk, actor=confirmed.actor, reason=confirmed.reason)
+        except NotBookable as error:
+            refused.append(f"{row.key} is not booked: {error.detail}")
+        except Unanswered:
+            unasked[row.processor_id] += 1
+        else:
+            booked, lost = booked + done, lost + (not done)
+    if silent := unasked.total():
+        refused.append(f"{silent} are not booked: no answer from their processor.")
+    return Done(rows=booked, lost=lost, errors=refused)
+
+
+async def _close_rows(confirmed: Confirmed) -> Done:
+    async def one(row: Difference) -> bool:
+        return await close(difference_id=row.pk, actor=confirmed.actor, reason=confirmed.reason)
+
+    return await each(confirmed.action.rows, one)
+
+
+LOOK_AGAIN = guarded(
+    "difference.look_again",
+    label="Look again",
+    warning="The processor is asked again. Differences that are gone are closed; payments in progress are looked at too.",
+    expects={"resolution": ""},
+    perform=_look_again_rows,
+)
+BOOK = guarded(
+    "difference.book",
+    label="Book as external",
+    warning=(
+        "Each becomes a payment of its own that succeeded, with its ledger lines; the payment that the sender knows stays "
+        "as it is. The new payment can be refunded like any other."
+    ),
+    expects={
+        "resolution": "",
+        "kind__in": [Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE],
+        "their_amount__gt": 0,
+    },
+    perform=_book_rows,
+)
+CLOSE = guarded(
+    "difference.close",
+    label="Note and close",
+    warning="The reason is noted. The difference is reported again only if its figures change.",
+    expects={"resolution": ""},
+    perform=_close_rows,
+)

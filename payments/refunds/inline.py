@@ -15,7 +15,7 @@ from payments.refunds.work import REFUNDS, SQL, RefundDispatch
 from payments.routing.routing import SYNC_EVERY
 from queueing.work.drain import GRACE
 from registry.data import database
-from registry.data.loop import endings
+from registry.data.loop import PerLoop
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +70,9 @@ class InlineRefunds(RefundDispatch):
         await self.close()
 
 
-_jobs: dict[asyncio.AbstractEventLoop, InlineRefunds] = {}
+jobs: PerLoop[InlineRefunds] = PerLoop(InlineRefunds, close=InlineRefunds.leave, within=GRACE + 2.0)
 
 
 def pay(tenant_id: int, refund_id: UUID) -> None:
     """Claim a refund that is owed and pay it, at once and beside whatever else happens. Never raises."""
-    loop = asyncio.get_running_loop()
-    if loop not in _jobs:
-        _jobs[loop] = InlineRefunds()
-    _jobs[loop].pay(tenant_id, refund_id)
-
-
-async def close() -> None:
-    if job := _jobs.pop(asyncio.get_running_loop(), None):
-        await job.leave()
-
-
-endings.append(close)
+    jobs.get().pay(tenant_id, refund_id)

@@ -1,85 +1,72 @@
-"""What an operator does with a refund that workers gave up: retry or close."""
+"""Retry and close refunds that workers gave up; switch refunds between inline and queued."""
 
 from typing import NamedTuple
 from uuid import UUID
 
-from django_async_backend.db.transaction import async_atomic
 from psycopg import AsyncConnection
 
-from payments.refunds.balance import SQL, connection_of_transaction, hold, move, wake
+from payments.models import Refund
+from payments.refunds import balance, inline
+from payments.refunds.balance import SQL, hold, wake
 from payments.refunds.debts import CLOSED_HERE
 from payments.refunds.states import FAILED
 from registry.data import database, live
-from registry.data.loop import sync_twin
-from registry.tenants import audit
+from registry.models import Tenant
+from registry.operators.confirm import Confirmed
+from registry.operators.decide import Done, Moved, decide, each
+from registry.operators.rows import guarded
+from registry.operators.switches import for_tenants
 
 STILL_STOPPED = f"{SQL['stopped']} FOR UPDATE OF r"
+SWITCH = f"inline.{inline.OPERATION}"
 
 
 class Stopped(NamedTuple):
-    """A debt that workers gave up, in the order of `stopped`."""
+    """A refund that workers gave up, in the order of `stopped`."""
 
     correlation_id: UUID
     public_id: UUID
     amount: int
 
 
+# -- Retry and close ---------------------------------------------------------------------------------------------
+
+
 async def retry(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> bool:
-    """Make a stopped refund due again, once. False when somebody was faster, or it is closed."""
-    row = {"tenant": tenant_id, "refund": refund_id}
+    """Make a stopped refund due again, once. False when somebody else was faster, or it is closed."""
 
-    async def once() -> bool:
-        async with async_atomic():
-            moved = await database.rows(connection_of_transaction(), SQL["retry"], row)
-            if moved:
-                await _record("refund.retry", tenant_id, moved[0][0], actor, reason)
-            return bool(moved)
+    async def move(conn: AsyncConnection) -> list[Moved]:
+        rows = await database.rows(conn, SQL["retry"], {"tenant": tenant_id, "refund": refund_id})
+        return [_moved(tenant_id, public_id) for (public_id,) in rows]
 
-    moved = await database.retrying(once)
-    if moved:
-        await wake()
-    return moved
+    return bool(await decide(action="refund.retry", actor=actor, reason=reason, move=move, wake=wake))
 
 
 async def close(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> bool:
-    """End a stopped refund as failed: what it held back is free again. False when it was retried or closed before."""
+    """Close a stopped refund as failed: its amount can be refunded again. False when it was retried or closed before."""
 
-    async def once() -> live.Event | None:
-        async with async_atomic():
-            found = await _close(connection_of_transaction(), tenant_id, refund_id)
-            if found is None:
-                return None
-            stopped, event = found
-            await _record("refund.close", tenant_id, stopped.public_id, actor, reason)
-            return event
+    async def move(conn: AsyncConnection) -> list[Moved]:
+        closed = await _close(conn, tenant_id, refund_id)
+        return [_moved(tenant_id, closed[0].public_id, closed[1])] if closed else []
 
-    event = await database.retrying(once)
-    if event:
-        live.tell([event])
-    return event is not None
+    return bool(await decide(action="refund.close", actor=actor, reason=reason, move=move))
 
 
-async def retry_all(*, refunds: list[tuple[int, int]], actor: str, reason: str) -> int:
-    """Retry each (tenant, refund) in its own transaction; how many were."""
-    return sum([await retry(tenant_id=t, refund_id=r, actor=actor, reason=reason) for t, r in refunds])
-
-
-async def close_all(*, refunds: list[tuple[int, int]], actor: str, reason: str) -> int:
-    """Close each (tenant, refund) in its own transaction; how many were."""
-    return sum([await close(tenant_id=t, refund_id=r, actor=actor, reason=reason) for t, r in refunds])
+def _moved(tenant_id: int, public_id: UUID, *told: live.Event) -> Moved:
+    return Moved(target=f"refund {public_id}", tenant_id=tenant_id, events=told)
 
 
 async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[Stopped, live.Event] | None:
     row = {"tenant": tenant_id, "refund": refund_id}
     found = await database.rows(conn, SQL["stopped"], row)
     payment = await hold(conn, tenant_id, found[0][0]) if found else None
-    # Again, now under both locks: a retry or the processor's word may have come meanwhile.
+    # Read again under both locks: a retry or the processor's answer may have come meanwhile.
     found = await database.rows(conn, STILL_STOPPED, row) if payment else []
     if payment is None or not found:
         return None
     stopped = Stopped._make(found[0])
     await database.rows(conn, SQL["close"], {**row, "status": FAILED.value, "code": CLOSED_HERE, "reference": ""})
-    event = await move(
+    event = await balance.move(
         conn,
         tenant_id,
         payment.id,
@@ -91,8 +78,57 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
     return stopped, event
 
 
-async def _record(action: str, tenant_id: int, public_id: UUID, actor: str, reason: str) -> None:
-    await audit.record(actor=actor, action=action, target=f"refund {public_id}", tenant_id=tenant_id, reason=reason)
+# -- Guarded actions ---------------------------------------------------------------------------------------------
+
+STOPPED = {"closed": None, "stopped_at__isnull": False}
 
 
-retry_all_sync, close_all_sync = sync_twin(retry_all), sync_twin(close_all)
+async def _retry_rows(confirmed: Confirmed) -> Done:
+    async def one(refund: Refund) -> bool:
+        return await retry(
+            tenant_id=refund.tenant_id, refund_id=refund.pk, actor=confirmed.actor, reason=confirmed.reason
+        )
+
+    return await each(confirmed.action.rows, one)
+
+
+async def _close_rows(confirmed: Confirmed) -> Done:
+    async def one(refund: Refund) -> bool:
+        return await close(
+            tenant_id=refund.tenant_id, refund_id=refund.pk, actor=confirmed.actor, reason=confirmed.reason
+        )
+
+    return await each(confirmed.action.rows, one)
+
+
+RETRY = guarded(
+    "refund.retry",
+    label="Retry",
+    warning="For uncertain refunds the processor is asked first; nothing is refunded twice.",
+    expects=STOPPED,
+    perform=_retry_rows,
+)
+CLOSE = guarded(
+    "refund.close",
+    label="Close as not given back",
+    warning=(
+        "Their amounts can be refunded again. Look at the processor's own pages first: a refund that the processor made "
+        "after all is booked when it reports it."
+    ),
+    expects=STOPPED,
+    perform=_close_rows,
+)
+INLINE = guarded(
+    "tenant.refund_inline",
+    label="Inline: the web processes pay their refunds",
+    warning="Within a second their requests wait for the outcome. A switch for everyone overrides this.",
+    expects={"status": Tenant.Status.ACTIVE},
+    perform=for_tenants(SWITCH, inline=True),
+)
+QUEUED = guarded(
+    "tenant.refund_queued",
+    label="Queued: workers pay their refunds",
+    warning="Within a second their requests are answered as soon as they are durable.",
+    expects={"status": Tenant.Status.ACTIVE},
+    perform=for_tenants(SWITCH, inline=False),
+)

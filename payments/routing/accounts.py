@@ -12,7 +12,7 @@ from django_async_backend.db.transaction import async_atomic
 from payments.errors import PaymentError
 from payments.models import Processor
 from registry.data import database
-from registry.data.fresh import Fresh
+from registry.data.cache import Cached
 from registry.data.loop import sync_twin
 from registry.errors import Unavailable
 from registry.http.client import Address, BadAddress
@@ -113,16 +113,16 @@ async def has_processor(tenant_id: int, name: str) -> bool:
     yes: no sale is lost, and the payment waits until there is a processor of that name.
     """
     try:
-        return name in await _names.get(str(tenant_id))
+        return name in await _names.get(tenant_id)
     except Unavailable:
         return True
 
 
-async def _load_names(tenant_id: str) -> frozenset[str]:
-    return frozenset(name for (name,) in await database.fetch(SQL["names"], {"tenant": int(tenant_id)}))
+async def _load_names(tenant_id: int) -> frozenset[str]:
+    return frozenset(name for (name,) in await database.fetch(SQL["names"], {"tenant": tenant_id}))
 
 
-_names = Fresh(_load_names, or_else=True)
+_names = Cached(_load_names, while_away=True, patient=False)
 
 
 # -- What is unsettled there -----------------------------------------------------------------------------

@@ -24,11 +24,11 @@ from payments.settle import lifecycle, work
 from payments.settle.concurrency import Places
 from payments.settle.decisions import Claim
 from payments.settle.work import Dispatch
-from queueing.work.drain import CLAIM_FREE, HEARTBEAT, Drain, forever
+from queueing.work.drain import CLAIM_FREE, GRACE, HEARTBEAT, Drain, forever
 from registry import telemetry
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Uuids
-from registry.data.loop import endings
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -178,12 +178,18 @@ class _Process:
             self.running = asyncio.get_running_loop().create_task(self.drain.live(), context=contextvars.Context())
         return self.drain
 
+    async def close(self) -> None:
+        """Finish what is in flight, or hand it back."""
+        if self.watch:
+            self.watch.cancel()
+            await asyncio.gather(self.watch, return_exceptions=True)
+        if self.drain and self.running:
+            self.drain.stop()
+            await asyncio.gather(self.running, return_exceptions=True)
 
-_processes: dict[asyncio.AbstractEventLoop, _Process] = {}
 
-
-def _process() -> _Process:
-    return _processes.setdefault(asyncio.get_running_loop(), _Process())
+processes: PerLoop[_Process] = PerLoop(_Process, close=_Process.close, within=GRACE + 2.0)
+_process = processes.get
 
 
 # -- Asking -----------------------------------------------------------------------------------------------------
@@ -235,24 +241,8 @@ async def start() -> None:
 
 def standing_in() -> bool:
     """Whether this process sends what workers should."""
-    process = _processes.get(asyncio.get_running_loop())
+    process = processes.peek()
     return bool(process and process.drain and process.drain.job.stands_in)
-
-
-async def close() -> None:
-    """Finish what is in flight, or hand it back."""
-    process = _processes.pop(asyncio.get_running_loop(), None)
-    if process is None:
-        return
-    if process.watch:
-        process.watch.cancel()
-        await asyncio.gather(process.watch, return_exceptions=True)
-    if process.drain and process.running:
-        process.drain.stop()
-        await asyncio.gather(process.running, return_exceptions=True)
-
-
-endings.append(close)
 
 
 async def _look() -> None:

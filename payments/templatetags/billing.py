@@ -1,4 +1,4 @@
-"""How plans and bills read on a page."""
+"""Template filters for plans and bills."""
 
 from datetime import datetime
 
@@ -22,7 +22,7 @@ def units(amount: int, currency: str) -> str:
 
 @register.filter
 def price(plan: Plan) -> str:
-    """What a plan costs, in words."""
+    """A plan's price in words."""
     return f"{units(plan.price, plan.currency)} a month" if plan.price else "Free"
 
 

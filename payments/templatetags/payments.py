@@ -1,4 +1,4 @@
-"""How payments read on a page: amounts, states, times, the one sentence. Wording of states is in payments/states.py."""
+"""Template filters for payments: amounts, states, times. The wording of states is in payments/states.py."""
 
 from decimal import Decimal
 
@@ -92,7 +92,7 @@ def pill(status: str, size: str = "") -> dict:
 
 @register.inclusion_tag("registry/_pill.html")
 def breaker_pill(processor: dict) -> dict:
-    """A processor's state: its breaker, or what its health says while the breaker is still closed."""
+    """A processor's state: its breaker, or its health report while the breaker is still closed."""
     shape, colour, word = BREAKERS[processor["breaker"]]
     if processor["breaker"] == "closed" and processor["failing"]:
         shape, colour, word = "◑", "amber", "says it is failing"
@@ -111,7 +111,7 @@ def is_final(status: str) -> bool:
 
 @register.filter
 def sentence(payment: dict) -> str:
-    """What happened to a payment, in plain language."""
+    """One sentence on what happened to a payment."""
     status, processor = Status(payment["status"]), payment.get("processor")
     if status == SUCCEEDED:
         took = span(when(payment["updatedAt"]) - when(payment["createdAt"]))
@@ -137,11 +137,13 @@ def steps(payment: dict) -> list[dict]:
     found = [_step(event, payment["timeline"][0]) for event in payment["timeline"]]
     sent = [step for step in found if step["status"] == PROCESSING]
     for number, attempt in enumerate(payment["attempts"]):
-        if sent:  # a payment in doubt is sent again without leaving its state: then the last step holds several
+        if (
+            sent
+        ):  # an uncertain payment is sent again without a change of state: the last step then has several attempts
             step = sent[min(number, len(sent) - 1)]
             step["attempts"].append(_attempt(attempt))
             if step["detail"] == attempt["reason"]:
-                step["detail"] = ""  # said below, with the attempt
+                step["detail"] = ""  # shown below, with the attempt
     return found
 
 
@@ -149,9 +151,9 @@ def _step(event: dict, first: dict) -> dict:
     status = Status(event["status"])
     took = span(when(event["at"]) - when(first["at"]))
     word = "accepted" if event is first else label(status)
-    detail = "" if status == SUCCEEDED else event["detail"]  # the sentence above says it
+    detail = "" if status == SUCCEEDED else event["detail"]  # shown in the sentence above
     shown = LOOKS[status]
-    if kind := event.get("kind"):  # something happened beside its status
+    if kind := event.get("kind"):  # an event without a change of status
         word, shown, detail = kind.replace(".", " "), RETURNS.get(kind, DISPUTED), event["detail"]
     return {**event, "detail": detail, "word": word.capitalize(), "look": shown, "after": took, "attempts": []}
 

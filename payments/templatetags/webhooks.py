@@ -1,4 +1,4 @@
-"""How webhooks read on a page: states of endpoints and deliveries, filters in words."""
+"""Template filters for webhooks: states of endpoints and deliveries, event filters in words."""
 
 from django import template
 
@@ -42,7 +42,7 @@ def check_pill(passed: bool) -> dict[str, str]:
 
 @register.filter
 def wanted(events: list[str]) -> str:
-    """An endpoint's filters as a person wrote them."""
+    """An endpoint's event filters as text."""
     return "everything" if "*" in events else ", ".join(f"{one}*" if one.endswith(".") else one for one in events)
 
 

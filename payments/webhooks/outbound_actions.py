@@ -1,20 +1,25 @@
-"""What the pages of webhooks can do, each as an order that is confirmed first; a test message needs no reason."""
+"""Guarded actions on webhook endpoints and deliveries, of the webhooks' pages and of the admin; and the test message."""
 
 from django.contrib import messages
+from django.db.models.functions import Now
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 
 from payments.models import WebhookDelivery, WebhookEndpoint
 from payments.webhooks import outbound
-from queueing.console.confirm import Order, guarded
-from queueing.console.operate import asked
 from queueing.templatetags.queues import address
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
 from registry.errors import Problem
+from registry.operators.confirm import Action, Confirmed, asked, confirm, recorded
+from registry.operators.decide import Done
+from registry.operators.rows import guarded
 
 SHOWN_ONCE = "The secret is {secret} – copy it now: it is kept sealed and is not shown again."
 SELECTED = 100  # deliveries of one replay by hand
+ON = "Delivery goes on where it stopped: the events of the meantime are delivered now."
+OFF = "Nothing is sent there any more. New events wait, and are delivered when the endpoint is switched on again."
+SENT_AGAIN = "Each is sent under the same webhook-id as before: a receiver that knows the id counts it once."
 
 
 async def of_endpoint(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> HttpResponse:
@@ -22,18 +27,18 @@ async def of_endpoint(request: PageRequest, visitor: Visitor, endpoint: WebhookE
         case "test" if request.method == "POST":
             return await _test(request, visitor, endpoint)
         case "enable" | "disable" as verb:
-            order = _switch(visitor, endpoint, enabled=verb == "enable")
+            action = _switch(visitor, endpoint, enabled=verb == "enable")
         case "delete":
-            order = _delete(visitor, endpoint)
+            action = _delete(visitor, endpoint)
         case "rotate":
-            order = _rotate(request, visitor, endpoint)
+            action = _rotate(request, visitor, endpoint)
         case "replay":
-            order = await _replay(request, visitor, endpoint)
+            action = await _replay(request, visitor, endpoint)
         case "replay-dead":
-            order = await _replay_dead(visitor, endpoint)
+            action = await _replay_dead(visitor, endpoint)
         case _:
             raise Http404
-    return await guarded(request, visitor, order)
+    return await confirm(request, visitor, action)
 
 
 async def of_delivery(
@@ -42,7 +47,7 @@ async def of_delivery(
     if asked(request)["do"] != "replay":
         raise Http404
     back = address("webhook_delivery", delivery.pk, tenant=visitor.tenant.slug)
-    return await guarded(request, visitor, await _replay_order(visitor, endpoint, [delivery.pk], back))
+    return await confirm(request, visitor, await _replay_ids(visitor, endpoint, [delivery.pk], back))
 
 
 def _here(visitor: Visitor, endpoint: WebhookEndpoint) -> str:
@@ -58,98 +63,132 @@ async def _test(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoin
     return redirect(address("webhook_delivery", number, tenant=visitor.tenant.slug))
 
 
-def _switch(visitor: Visitor, endpoint: WebhookEndpoint, *, enabled: bool) -> Order:
-    async def perform() -> int:
-        return int(await outbound.switch(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid, enabled=enabled))
+def _switch(visitor: Visitor, endpoint: WebhookEndpoint, *, enabled: bool) -> Action:
+    async def change() -> Done:
+        return Done(rows=int(await outbound.switch(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid, enabled=enabled)))
 
-    on = "It goes on where it stopped: what happened meanwhile is delivered now."
-    off = "Nothing is sent there any more. What happens meanwhile waits, and is delivered when it is switched on again."
-    return Order(
+    return Action(
         name=f"endpoint.{'enable' if enabled else 'disable'}",
         label="Switch on" if enabled else "Switch off",
         target=endpoint.url,
         count=int(endpoint.enabled is not enabled),
         noun="endpoint",
-        warning=on if enabled else off,
-        perform=perform,
+        warning=ON if enabled else OFF,
+        perform=recorded(change, tenant_id=visitor.tenant.pk),
         back=_here(visitor, endpoint),
         fields=[("do", "enable" if enabled else "disable")],
     )
 
 
-def _delete(visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
-    async def perform() -> int:
-        return int(await outbound.delete(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid))
+def _delete(visitor: Visitor, endpoint: WebhookEndpoint) -> Action:
+    async def change() -> Done:
+        return Done(rows=int(await outbound.delete(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid)))
 
-    return Order(
+    return Action(
         name="endpoint.delete",
         label="Delete",
         target=endpoint.url,
         count=1,
         noun="endpoint",
-        warning="Its deliveries and their log go with it, its secret too. Nothing brings them back.",
-        perform=perform,
+        warning="Its deliveries, their log and its secret are deleted too. This cannot be undone.",
+        perform=recorded(change, tenant_id=visitor.tenant.pk),
         back=address("webhooks", tenant=visitor.tenant.slug),
         fields=[("do", "delete")],
         severe=True,
     )
 
 
-def _rotate(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
-    async def perform() -> int:
+def _rotate(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> Action:
+    async def change() -> Done:
         secret = await outbound.rotate(tenant_id=visitor.tenant.pk, uuid=endpoint.uuid)
         messages.warning(request, SHOWN_ONCE.format(secret=secret))
-        return 1
+        return Done(rows=1)
 
-    return Order(
+    return Action(
         name="endpoint.rotate",
         label="Replace the secret",
         target=endpoint.url,
         count=1,
         noun="endpoint",
-        warning="For 24 hours both secrets sign, so that the receiver can change over without losing anything.",
-        perform=perform,
+        warning="For 24 hours both secrets sign, so that the receiver can change to the new one without losing events.",
+        perform=recorded(change, tenant_id=visitor.tenant.pk),
         back=_here(visitor, endpoint),
         fields=[("do", "rotate")],
     )
 
 
-async def _replay(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
+async def _replay(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> Action:
     given = asked(request).getlist("id")[:SELECTED]
     ids = [int(one) for one in given if one.isascii() and one.isdigit() and len(one) < 19]
-    return await _replay_order(visitor, endpoint, ids, _here(visitor, endpoint))
+    return await _replay_ids(visitor, endpoint, ids, _here(visitor, endpoint))
 
 
-async def _replay_order(visitor: Visitor, endpoint: WebhookEndpoint, ids: list[int], back: str) -> Order:
-    async def perform() -> int:
-        return await outbound.replay_of(endpoint, ids=ids)
+async def _replay_ids(visitor: Visitor, endpoint: WebhookEndpoint, ids: list[int], back: str) -> Action:
+    async def change() -> Done:
+        return Done(rows=await outbound.replay_of(endpoint, ids=ids))
 
-    return Order(
+    return Action(
         name="delivery.replay",
         label="Deliver again",
         target=endpoint.url,
         count=await outbound.replayable(endpoint, ids=ids) if endpoint.enabled else 0,
         noun="message",
-        warning="Each is sent under the same webhook-id as before: a receiver that knows it counts it once.",
-        perform=perform,
+        warning=SENT_AGAIN,
+        perform=recorded(change, tenant_id=visitor.tenant.pk, detail={"ids": ids}),
         back=back,
         fields=[("do", "replay"), *(("id", str(number)) for number in ids)],
-        detail={"ids": ids},
     )
 
 
-async def _replay_dead(visitor: Visitor, endpoint: WebhookEndpoint) -> Order:
-    async def perform() -> int:
-        return await outbound.replay_of(endpoint, dead_only=True)
+async def _replay_dead(visitor: Visitor, endpoint: WebhookEndpoint) -> Action:
+    async def change() -> Done:
+        return Done(rows=await outbound.replay_of(endpoint, dead_only=True))
 
-    return Order(
+    return Action(
         name="delivery.replay",
         label="Deliver all again that were given up",
         target=endpoint.url,
         count=await outbound.replayable(endpoint, dead_only=True) if endpoint.enabled else 0,
         noun="message",
         warning="Each is sent under the same webhook-id as before, the oldest first.",
-        perform=perform,
+        perform=recorded(change, tenant_id=visitor.tenant.pk),
         back=_here(visitor, endpoint),
         fields=[("do", "replay-dead")],
     )
+
+
+# -- In the admin ------------------------------------------------------------------------------------------------
+
+DISABLE = guarded(
+    "endpoint.disable",
+    label="Switch off",
+    warning=OFF,
+    expects={"enabled": True},
+    sets={
+        "enabled": False,
+        "disabled_reason": "Switched off by an operator of the service.",
+        "changed_at": Now(),
+    },
+)
+ENABLE = guarded(
+    "endpoint.enable",
+    label="Switch on",
+    warning=ON,
+    expects={"enabled": False},
+    sets={"enabled": True, "disabled_reason": "", "failing_since": None, "rest_until": None, "changed_at": Now()},
+)
+
+
+async def _replay_rows(confirmed: Confirmed) -> Done:
+    rows = [(row.tenant_id, row.pk) for row in confirmed.action.rows]
+    done = await outbound.replay_for(deliveries=rows, actor=confirmed.actor, reason=confirmed.reason)
+    return Done(rows=done, lost=len(rows) - done)
+
+
+REPLAY = guarded(
+    "delivery.replay",
+    label="Deliver again",
+    warning=SENT_AGAIN,
+    expects={"closed__in": ["delivered", "dead"]},
+    perform=_replay_rows,
+)

@@ -1,4 +1,4 @@
-"""Operators' pages of queues and consumer groups: found here, looked into in the console."""
+"""Operators' pages of queues and consumer groups, with links to the console."""
 
 from typing import Any
 
@@ -11,8 +11,9 @@ from django.utils.safestring import SafeString
 from queueing.broker.models import Consumer, DeadMessage, Group, Partition, Queue
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
-from registry.admin import BELONGINGS, Belonging, rows_by_tenant
-from registry.operators.lists import Attaching, CappedPaginator, TenantFilter, exact, link_to, link_to_list, since
+from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
+from registry.operators.cells import exact, link_to, link_to_list
+from registry.operators.lists import Attaching, CappedPaginator, TenantFilter, since
 
 BELONGINGS.append(Belonging(Queue, "queues", rows_by_tenant(Queue.objects.all())))
 

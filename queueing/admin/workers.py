@@ -1,38 +1,27 @@
-"""The operators' page of workers: who is at work, who fell silent. What they work on has pages in its own app."""
+"""The operators' page of workers: which are alive, and which are silent."""
 
 from datetime import timedelta
 
 from django.contrib import admin
-from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
-from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from queueing.models import SILENT_AFTER, Worker
-from registry.operators.lists import ago, pill
+from registry.operators.cells import ago, pill
+from registry.operators.lists import choices_of
 from registry.operators.scope import TenantScoped
 
-
-class AliveFilter(admin.SimpleListFilter):
-    title = parameter_name = "alive"
-
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
-        return [("yes", "alive"), ("no", "silent")]
-
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
-        border = Now() - SILENT_AFTER
-        match self.value():
-            case "yes":
-                return queryset.filter(heartbeat_at__gte=border)
-            case "no":
-                return queryset.filter(heartbeat_at__lt=border)
-        return queryset
+BORDER = Now() - SILENT_AFTER
+AliveFilter = choices_of(
+    "alive", {"yes": ("alive", Q(heartbeat_at__gte=BORDER)), "no": ("silent", Q(heartbeat_at__lt=BORDER))}
+)
 
 
 @admin.register(Worker)
 class WorkerAdmin(TenantScoped):
-    """Workers serve all tenants; their figures would tell one tenant of another's business, so superusers only."""
+    """Superusers only: workers serve all tenants, so their figures would show a tenant the business of others."""
 
     tenant_path = ""
     list_display = [

@@ -21,6 +21,7 @@ from queueing.broker.names import partition_number
 from registry.data import database
 from registry.data.arrays import Bigints, Texts
 from registry.data.batching import Batcher, Family
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 MAX_ROWS = 5000  # acks per statement
@@ -66,7 +67,7 @@ async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
         if checked:
             request = _Completed(tenant_id, checked)
             for one, (n, error, released, more) in zip(
-                checked, await _batchers.of(tenant_id).submit(request), strict=True
+                checked, await _batchers.get().of(tenant_id).submit(request), strict=True
             ):
                 judge(results[n], error, released=released)
                 if more:
@@ -212,7 +213,11 @@ async def _complete(requests: Sequence[_Completed]) -> list[_Verdicts]:
     return verdicts
 
 
-_batchers = Family(lambda: Batcher(_complete, max_rows=MAX_ROWS, weigh=lambda request: len(request.acks)))
+def _batcher() -> Batcher[_Completed, _Verdicts]:
+    return Batcher(_complete, max_rows=MAX_ROWS, weigh=lambda request: len(request.acks))
+
+
+_batchers: PerLoop[Family[_Completed, _Verdicts]] = PerLoop(lambda: Family(_batcher), close=Family.finish)
 
 
 # -- Something failed -----------------------------------------------------------------------------------------

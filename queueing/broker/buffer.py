@@ -21,6 +21,7 @@ from queueing.broker import catalog, crypto, maintenance, push
 from queueing.broker.names import new_id
 from queueing.broker.push import Item, Pushed
 from registry.data import faults, reach
+from registry.data.loop import PerLoop, Tasks
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -188,12 +189,10 @@ def _heard(tenants: Iterable[int]) -> None:
     for tenant_id in new:
         hold(tenant_id)
     if new:
-        task = asyncio.get_running_loop().create_task(spill.start())
-        _starting.add(task)
-        task.add_done_callback(_starting.discard)
+        _starting.get().start(spill.start())
 
 
-_starting: set[asyncio.Task[None]] = set()
+_starting: PerLoop[Tasks] = PerLoop(Tasks, close=Tasks.close)
 
 
 async def state(tenant_id: int) -> dict[str, Any]:

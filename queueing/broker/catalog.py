@@ -14,10 +14,13 @@ from psycopg import AsyncConnection
 from queueing.broker.models import QUEUE_MODE, Group
 from registry.data import database, reach
 from registry.data.batching import Batcher, Family
+from registry.data.cache import NEVER, Bounded, Cached
+from registry.data.loop import PerLoop
 
 SQL = database.statements(Path(__file__).parent / "sql" / "broker.sql")
 
 FRESH = 1.0  # seconds that a queue's settings are used without asking; a push that leans on older ones is sent back
+RENEWED = 0.8  # seconds after which they are asked for again, before anybody has to wait for that
 NEW_AT_ONCE = 1_000  # partitions made in one transaction, while which nobody joins or drops the queue
 SLICE = 1_000  # partitions per statement where a group moves in all of a queue
 REMEMBERED = 50_000  # partitions and groups; beyond that the oldest are forgotten
@@ -51,62 +54,42 @@ class Subscription(msgspec.Struct, frozen=True):
     since: datetime | None = None
 
 
-class _Memory[K, V]:
-    """A bounded dict: what was put first goes first."""
+_partitions: Bounded[tuple[int, int, str], int] = Bounded(REMEMBERED)
+_places: Bounded[tuple[int, int], Place] = Bounded(REMEMBERED)
+_groups: Bounded[tuple[int, int, str], int] = Bounded(REMEMBERED)
 
-    def __init__(self) -> None:
-        self._items: dict[K, V] = {}
-
-    def get(self, key: K) -> V | None:
-        return self._items.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        if len(self._items) >= REMEMBERED:
-            self._items.pop(next(iter(self._items)))
-        self._items[key] = value
-
-    def drop(self, key: K) -> None:
-        self._items.pop(key, None)
-
-
-_queues: _Memory[tuple[int, str], tuple[float, Queue]] = _Memory()
-_partitions: _Memory[tuple[int, int, str], int] = _Memory()
-_places: _Memory[tuple[int, int], Place] = _Memory()
-_groups: _Memory[tuple[int, int, str], int] = _Memory()
-
-
-_locks: WeakValueDictionary[tuple, asyncio.Lock] = WeakValueDictionary()
+_locks: PerLoop[WeakValueDictionary[tuple, asyncio.Lock]] = PerLoop(WeakValueDictionary)
 
 
 def _one_at_a_time(*key: object) -> asyncio.Lock:
     """Who looks for something new first looks for all: fifty readers of a new group would otherwise wait for each other's
     locks in the database."""
-    mine = (asyncio.get_running_loop(), *key)
-    lock = _locks.get(mine)
+    locks = _locks.get()
+    lock = locks.get(key)
     if lock is None:
-        lock = _locks[mine] = asyncio.Lock()
+        lock = locks[key] = asyncio.Lock()
     return lock
 
 
 # -- Queues ----------------------------------------------------------------------------------------------
 
 
+async def _load_queue(key: tuple[int, str]) -> Queue:
+    rows = await database.fetch(SQL["find_queue"], {"tenant": key[0], "name": key[1]})
+    if not rows:
+        raise LookupError(key[1])
+    return Queue(*rows[0])
+
+
+_queues = Cached(_load_queue, fresh=RENEWED, stale=FRESH, kept=REMEMBERED)
+
+
 async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | None:
     """The queue of that name, at most FRESH seconds old; None where there is none."""
-    known = _queues.get((tenant_id, name))
-    if known and not fresh and time.monotonic() - known[0] < FRESH:
-        return known[1]
-    asked_at = time.monotonic()
-    if known:  # while one asks, the others use what is known: else all of a process would ask at once, every second
-        _queues.put((tenant_id, name), (asked_at, known[1]))
-    params = {"tenant": tenant_id, "name": name}
-    rows = await reach.attempt(lambda: database.fetch(SQL["find_queue"], params), writes=False, patient=True)
-    if not rows:
-        _queues.drop((tenant_id, name))
+    try:
+        return await _queues.get((tenant_id, name), since=time.monotonic() if fresh else NEVER)
+    except LookupError:
         return None
-    queue = Queue(*rows[0])
-    _queues.put((tenant_id, name), (asked_at, queue))
-    return queue
 
 
 async def find_or_make(tenant_id: int, name: str, *, fresh: bool = False) -> Queue:
@@ -129,12 +112,11 @@ async def about(tenant_id: int, namespace: str, task: str) -> list[Queue]:
 
 def last_known(tenant_id: int, name: str) -> Queue | None:
     """What this process knew last of a queue, however long ago."""
-    known = _queues.get((tenant_id, name))
-    return known[1] if known else None
+    return _queues.peek((tenant_id, name))
 
 
 def forget_queue(tenant_id: int, name: str) -> None:
-    _queues.drop((tenant_id, name))
+    _queues.forget((tenant_id, name))
 
 
 # -- Partitions ------------------------------------------------------------------------------------------
@@ -147,7 +129,7 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
     if len(found) == len(wanted):
         return found
     missing = wanted - found.keys()
-    there = await _makers.of(queue.id).submit(_Wanted(tenant_id, queue, missing))
+    there = await _makers.get().of(queue.id).submit(_Wanted(tenant_id, queue, missing))
     return found | {name: there[name] for name in missing if name in there}
 
 
@@ -186,7 +168,11 @@ async def _find_or_make(requests: Sequence[_Wanted]) -> list[dict[str, int]]:
     return [there] * len(requests)
 
 
-_makers = Family(lambda: Batcher(_find_or_make, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names)))
+def _maker() -> Batcher[_Wanted, dict[str, int]]:
+    return Batcher(_find_or_make, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names))
+
+
+_makers: PerLoop[Family[_Wanted, dict[str, int]]] = PerLoop(lambda: Family(_maker), close=Family.finish)
 
 
 async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:

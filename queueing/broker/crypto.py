@@ -1,14 +1,13 @@
-"""Payloads at rest: AES-256-GCM (NIST SP 800-38D), bound to the place they belong to, with named keys that rotate."""
+"""Encryption of payloads at rest, with the named keys of QUEUE_ENCRYPTION_KEYS."""
 
-import os
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
 from registry.errors import Problem
+from registry.tenants.encryption import Cipher, Undecipherable
 
-NONCE = 12  # bytes, random
+__all__ = ["Cipher", "NoKey", "Undecipherable", "current_key", "decrypt", "encrypt", "has_key"]
+
+SETTING = "QUEUE_ENCRYPTION_KEYS"
 
 
 class NoKey(Problem):
@@ -17,45 +16,26 @@ class NoKey(Problem):
     status = 500
 
 
-class Undecipherable(Problem):
-    """A payload cannot be decrypted: its key is not among QUEUE_ENCRYPTION_KEYS, or it was changed."""
-
-    status = 500
-
-
-_ciphers: dict[str, AESGCM] = {name: AESGCM(key) for name, key in settings.QUEUE_ENCRYPTION_KEYS.items()}
+_cipher = Cipher(settings.QUEUE_ENCRYPTION_KEYS, setting=SETTING)
 
 
 def has_key() -> bool:
     """Whether this service can encrypt at all."""
-    return bool(_ciphers)
+    return _cipher.current is not None
 
 
 def current_key() -> str:
     """The id of the key that encrypts now. Raises NoKey: nothing is ever stored in the clear instead."""
-    if not _ciphers:
+    if _cipher.current is None:
         raise NoKey
-    return next(iter(_ciphers))
+    return _cipher.current
 
 
 def encrypt(payload: bytes, *, key_id: str, place: tuple[int, str, str, str]) -> bytes:
     """Nonce and ciphertext. `place`: tenant, queue, partition, transaction id; decryption elsewhere fails."""
-    nonce = os.urandom(NONCE)
-    return nonce + _ciphers[key_id].encrypt(nonce, payload, _bound(place))
+    return _cipher.encrypt(payload, key_id=key_id, place=place)
 
 
 def decrypt(stored: bytes, *, key_id: str, place: tuple[int, str, str, str]) -> bytes:
     """The payload. Raises Undecipherable."""
-    cipher = _ciphers.get(key_id)
-    if cipher is None:
-        raise Undecipherable(f"the key {key_id!r} is not among QUEUE_ENCRYPTION_KEYS")
-    try:
-        return cipher.decrypt(stored[:NONCE], stored[NONCE:], _bound(place))
-    except InvalidTag:
-        raise Undecipherable("a payload was changed at rest, or belongs elsewhere") from None
-
-
-def _bound(place: tuple[int, str, str, str]) -> bytes:
-    # Lengths first: ("a", "bc") and ("ab", "c") are not the same place.
-    parts = [str(part).encode() for part in place]
-    return b"".join(len(part).to_bytes(4) + part for part in parts)
+    return _cipher.decrypt(stored, key_id=key_id, place=place)

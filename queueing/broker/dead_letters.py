@@ -1,10 +1,12 @@
 """Dead letters: listed, replayed once, purged, and made by hand. Where readers' acks put them is bury.py."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from psycopg import AsyncConnection
 
 from queueing.broker import catalog, crypto, leases, long_polls, push, traffic
 from queueing.broker.errors import UnknownDeadLetter, UnknownGroup, UnknownMessage
@@ -115,8 +117,24 @@ class Replayed(msgspec.Struct, rename="camel"):
     success: bool = True
 
 
-async def replay(tenant_id: int, number: str) -> Replayed:
-    """Push a dead letter again, under the transaction id `dlq:<row id>`, once. Raises UnknownDeadLetter (404)."""
+type Write = Callable[[AsyncConnection], Awaitable[str | None]]  # what a replay writes, in one transaction
+
+
+async def _alone(write: Write) -> str | None:
+    async def once() -> str | None:
+        async with database.transaction() as conn:
+            return await write(conn)
+
+    return await database.retrying(once)
+
+
+async def replay(
+    tenant_id: int, number: str, *, transact: Callable[[Write], Awaitable[str | None]] = _alone
+) -> Replayed:
+    """Push a dead letter again, under the transaction id `dlq:<row id>`, once. Raises UnknownDeadLetter (404).
+
+    `transact` runs what is written in a transaction of the caller's choice.
+    """
     # More digits than any row id has are no id of ours.
     id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
     for _ in range(TRIES):
@@ -125,33 +143,34 @@ async def replay(tenant_id: int, number: str) -> Replayed:
             raise UnknownDeadLetter
         row = _Row(*rows[0])
         item = Item(row.queue, _payload(tenant_id, row), row.partition_name, f"dlq:{row.id}", row.trace_id)
-        if verdict := await _move(tenant_id, row, item):
+        if verdict := await _move(tenant_id, row, item, transact):
             return Replayed(verdict, str(row.id), item.transaction_id, row.queue, row.partition_name)
     raise Unavailable("the queue was changed again and again meanwhile; try again")
 
 
-async def _move(tenant_id: int, row: _Row, item: Item) -> str | None:
+async def _move(
+    tenant_id: int, row: _Row, item: Item, transact: Callable[[Write], Awaitable[str | None]]
+) -> str | None:
     """One try; None where the queue was changed under it."""
     columns, queues = await push.columns(tenant_id, row.producer or "", [item], [0], fresh=True)
     (_, partition) = next(iter(columns.where))
     queue = queues[item.queue]
 
-    async def once() -> str | None:
-        async with database.transaction() as conn:
-            if not await database.rows(conn, SQL["hold_open"], {"tenant": tenant_id, "id": row.id}):
-                # Somebody replayed it, or it was purged; then no message bears its name.
-                where = {"tenant": tenant_id, "partition": partition, "transaction": item.transaction_id}
-                if await database.rows(conn, SQL["there"], where):
-                    return DUPLICATE
-                raise UnknownDeadLetter
-            refused = await push.write(columns, conn, counted=True)
-            _, reason = refused.get(0, (None, ""))
-            if reason not in ("", "duplicate"):
-                return None
-            await database.rows(conn, SQL["end"], {"tenant": tenant_id, "id": row.id})
-            return DUPLICATE if reason else MOVED
+    async def write(conn: AsyncConnection) -> str | None:
+        if not await database.rows(conn, SQL["hold_open"], {"tenant": tenant_id, "id": row.id}):
+            # Somebody replayed it, or it was purged; then no message bears its name.
+            where = {"tenant": tenant_id, "partition": partition, "transaction": item.transaction_id}
+            if await database.rows(conn, SQL["there"], where):
+                return DUPLICATE
+            raise UnknownDeadLetter
+        refused = await push.write(columns, conn, counted=True)
+        _, reason = refused.get(0, (None, ""))
+        if reason not in ("", "duplicate"):
+            return None
+        await database.rows(conn, SQL["end"], {"tenant": tenant_id, "id": row.id})
+        return DUPLICATE if reason else MOVED
 
-    verdict = await database.retrying(once)
+    verdict = await transact(write)
     if verdict == MOVED:
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=1)
         long_polls.wake(queue.id)

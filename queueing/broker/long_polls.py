@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from registry.data import channels
+from registry.data.loop import PerLoop
 
 RECHECK = 1.0  # seconds between looks of somebody who is parked
 SPREAD_EVERY = 0.02  # seconds between messages to other processes; what comes meanwhile shares the next
@@ -127,23 +128,11 @@ class Lot:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-_lots: dict[asyncio.AbstractEventLoop, Lot] = {}
-
-
-def lot() -> Lot:
-    loop = asyncio.get_running_loop()
-    if loop not in _lots:
-        _lots[loop] = Lot()
-    return _lots[loop]
+lots: PerLoop[Lot] = PerLoop(Lot, close=Lot.close)
+lot = lots.get
 
 
 def wake(queue: int, messages: int = 1) -> None:
     """Tell everybody who is parked for this queue, here and in other processes. Never waits, never fails."""
     lot().wake(queue, messages)
     lot().tell(queue, messages)
-
-
-async def close() -> None:
-    """End the tasks of the running loop."""
-    if found := _lots.pop(asyncio.get_running_loop(), None):
-        await found.close()

@@ -1,14 +1,13 @@
 """Whether a tenant's pushes wait in the spill and its pops get nothing, known to every process within a second."""
 
-import asyncio
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from registry.data import database, reach
+from registry.data import database
+from registry.data.cache import NEVER, Cached
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parent / "sql" / "maintenance.sql")
@@ -27,59 +26,28 @@ NOTHING = Modes()
 listeners: list[Callable[[Iterable[int]], None]] = []  # who wants to hear of all tenants that ever were
 
 
-class _Known:
+async def _load(_: None) -> dict[int, Modes]:
     """All tenants that ever were in maintenance, which are few, read at once."""
-
-    def __init__(self) -> None:
-        self.modes: dict[int, Modes] = {}
-        self.read_at = -FRESH
-        self._reading: asyncio.Task[None] | None = None
-
-    @property
-    def fresh(self) -> bool:
-        return time.monotonic() - self.read_at < FRESH
-
-    async def read(self) -> None:
-        """Once for all who ask at the same time. While the database is away, what was known last counts."""
-        if self._reading is None:
-            self._reading = asyncio.get_running_loop().create_task(self._read())
-        await asyncio.shield(self._reading)
-
-    async def _read(self) -> None:
-        started = time.monotonic()
-        try:
-            rows = await reach.attempt(lambda: database.fetch(SQL["maintenance"]), writes=False)
-            self.modes = {tenant: Modes(push, pop) for tenant, push, pop in rows}
-            for tell in listeners:
-                tell(self.modes)
-        except Unavailable:
-            pass
-        finally:
-            self.read_at = started
-            self._reading = None
+    modes = {tenant: Modes(push, pop) for tenant, push, pop in await database.fetch(SQL["maintenance"])}
+    for tell in listeners:
+        tell(modes)
+    return modes
 
 
-_all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Known] = weakref.WeakKeyDictionary()
-
-
-def _known() -> _Known:
-    loop = asyncio.get_running_loop()
-    found = _all.get(loop)
-    if found is None:
-        found = _all[loop] = _Known()
-    return found
+_modes = Cached(_load, fresh=FRESH, stale=FRESH, while_away=True, patient=False)
 
 
 async def modes(tenant_id: int, *, fresh: bool = False) -> Modes:
-    """What is stopped for this tenant, at most FRESH seconds ago."""
-    known = _known()
-    if fresh or not known.fresh:
-        await known.read()
-    return known.modes.get(tenant_id, NOTHING)
+    """What is stopped for this tenant, at most FRESH seconds ago; nothing while that is unknown for want of a database."""
+    try:
+        known = await _modes.get(None, since=time.monotonic() if fresh else NEVER)
+    except Unavailable:
+        return NOTHING
+    return known.get(tenant_id, NOTHING)
 
 
 async def set(tenant_id: int, *, push: bool | None = None, pop: bool | None = None) -> Modes:
     """Stop or let go on; what is None stays as it is. Raises Unavailable (503)."""
     rows = await database.fetch(SQL["set_maintenance"], {"tenant": tenant_id, "push": push, "pop": pop})
-    found = _known().modes[tenant_id] = Modes(*rows[0])
-    return found
+    _modes.forget(None)
+    return Modes(*rows[0])

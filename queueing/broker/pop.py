@@ -16,10 +16,13 @@ from queueing.broker.models import QUEUE_MODE
 from queueing.broker.names import new_id, partition_name
 from registry.data import database
 from registry.data.batching import Batcher, Family
+from registry.data.cache import Cached
+from registry.data.loop import PerLoop, Tasks
 
 MAX_SLOTS = 200  # partitions per statement
 ROUNDS = 5  # of claims that came up empty because what they found had expired, slept or was buried
 DUE_FRESH = 0.25  # seconds that a group's next due time is used without asking
+LONG_AGO = float("-inf")
 MISSED = 0.2  # seconds between a look and the question for the next due time in which something may have become due
 LOOK_AGAIN = 0.1  # seconds before it is looked for: to who reads one partition only it may be another's
 
@@ -217,7 +220,7 @@ async def _deciphered(claim: _Claim, rows: "list[Row]") -> "list[Row]":
 
 
 async def _claimed(claim: _Claim) -> "list[Row]":
-    future = _batchers.of(claim.lanes[0].tenant_id).submit(claim)
+    future = _batchers.get().of(claim.lanes[0].tenant_id).submit(claim)
     try:
         found = await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -235,9 +238,7 @@ def _nobody_came(claim: _Claim, future: "asyncio.Future[list[Row] | Exception]")
 
 
 def _give_back_soon(claim: _Claim, rows: "list[Row]") -> None:
-    task = asyncio.get_running_loop().create_task(_give_back(claim, rows))
-    _returning.add(task)
-    task.add_done_callback(_returning.discard)
+    _returning.get().start(_give_back(claim, rows))
 
 
 async def _give_back(claim: _Claim, rows: "list[Row]") -> None:
@@ -247,7 +248,7 @@ async def _give_back(claim: _Claim, rows: "list[Row]") -> None:
             long_polls.wake(queue_id)
 
 
-_returning: set[asyncio.Task] = set()
+_returning: PerLoop[Tasks] = PerLoop(Tasks, close=Tasks.close)
 
 
 async def rest(consumers: Sequence[tuple[int, int, int]]) -> None:
@@ -402,31 +403,35 @@ def _parameters(requests: Sequence[_Claim]) -> dict[str, Any]:
     }
 
 
-_batchers = Family(lambda: Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions))
+def _batcher() -> "Batcher[_Claim, list[Row] | Exception]":
+    return Batcher(_claim, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
+
+
+_batchers: "PerLoop[Family[_Claim, list[Row] | Exception]]" = PerLoop(lambda: Family(_batcher), close=Family.finish)
 
 
 # -- When to look again -----------------------------------------------------------------------------------
-
-_due: dict[tuple[asyncio.AbstractEventLoop, tuple[int, ...]], tuple[float, asyncio.Task[tuple[float, int]]]] = {}
 
 
 async def _next_due(lanes: Sequence[_Lane], news_at: float) -> tuple[float, int]:
     """Seconds until something that sleeps (a delay, a lease, a retry) is due, and how many of the groups there still are;
     all who wait for the same ask once."""
-    loop, groups = asyncio.get_running_loop(), tuple(lane.group_id for lane in lanes)
-    now = time.monotonic()
-    asked_at, task = _due.get((loop, groups), (0.0, None))
-    if task is None or now - asked_at > DUE_FRESH or asked_at < news_at:
-        if len(_due) > 1000:
-            _due.clear()
-        task = loop.create_task(_ask_due(lanes[0].tenant_id, list(groups)))
-        asked_at = now
-        _due[loop, groups] = (asked_at, task)
-    seconds, there = await asyncio.shield(task)
-    return max(0.002 if seconds > 0 else LOOK_AGAIN, seconds - (time.monotonic() - asked_at)), there
+    due_at, there = await _due.get((lanes[0].tenant_id, tuple(lane.group_id for lane in lanes)), since=news_at)
+    seconds = due_at - time.monotonic()
+    return max(LOOK_AGAIN if due_at == LONG_AGO else 0.002, seconds), there
+
+
+async def _load_due(key: tuple[int, tuple[int, ...]]) -> tuple[float, int]:
+    """When, by time.monotonic(), something is due, LONG_AGO if it is already; and how many of the groups there are."""
+    asked_at = time.monotonic()
+    seconds, there = await _ask_due(key[0], list(key[1]))
+    return asked_at + seconds if seconds > 0 else LONG_AGO, there
 
 
 async def _ask_due(tenant_id: int, groups: list[int]) -> tuple[float, int]:
     rows = await database.fetch(SQL["next_due"], {"tenant": tenant_id, "groups": groups, "missed": MISSED})
     seconds, there = rows[0]
     return (long_polls.RECHECK if seconds is None else seconds + 0.001), there
+
+
+_due = Cached(_load_due, fresh=DUE_FRESH, stale=DUE_FRESH, kept=1_000)

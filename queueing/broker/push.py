@@ -13,6 +13,7 @@ from queueing.broker.names import Run, partition_name
 from registry.data import database, reach
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids
 from registry.data.batching import Batcher, Family
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 MAX_ROWS = 2000  # messages per statement
@@ -140,7 +141,7 @@ async def _try(
     if any(queue.max_size for queue in queues.values()):
         verdicts = await _push_counted(tenant_id, rows, items, wanted, queues)
     else:
-        verdicts = await _batchers.of(tenant_id).submit(rows)
+        verdicts = await _batchers.get().of(tenant_id).submit(rows)
     again = judge(tenant_id, items, wanted, rows, verdicts, results)
     queued = [items[n].queue for n in wanted if (r := results[n]) is not None and r.status == "queued"]
     for queue in {queues[name].id: queues[name] for name in queued}.values():
@@ -313,4 +314,8 @@ async def _push_what_fits(
     return verdicts
 
 
-_batchers = Family(lambda: Batcher(_write_batch, max_rows=MAX_ROWS, weigh=len))
+def _batcher() -> Batcher[Columns, dict[int, Verdict]]:
+    return Batcher(_write_batch, max_rows=MAX_ROWS, weigh=len)
+
+
+_batchers: PerLoop[Family[Columns, dict[int, Verdict]]] = PerLoop(lambda: Family(_batcher), close=Family.finish)

@@ -9,6 +9,7 @@ from pathlib import Path
 from registry import telemetry
 from registry.data import database, faults
 from registry.data.arrays import Bigints
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,12 @@ class _Counts:
         except Unavailable:
             faults.say(log, "a second of queue statistics was lost with the database")
 
+    async def close(self) -> None:
+        """Write what was counted since the last time."""
+        if self.task:
+            self.task.cancel()
+        await self.flush()
+
 
 _METRICS = (  # counter of Traffic, operation, whether of messages, name in the queue's contract
     ("push_requests", "push", False, "push_requests"),
@@ -84,29 +91,14 @@ def _publish(counted: Iterable[dict[str, int]]) -> None:
             telemetry.QUEEN[name].inc(count)
 
 
-_counts: dict[asyncio.AbstractEventLoop, _Counts] = {}
+counts: PerLoop[_Counts] = PerLoop(_Counts, close=_Counts.close)
 
 
-def _mine() -> _Counts:
-    loop = asyncio.get_running_loop()
-    if loop not in _counts:
-        _counts[loop] = _Counts()
-    return _counts[loop]
-
-
-def count(tenant_id: int, queue_id: int, *, max_lag_ms: int = 0, **counts: int) -> None:
+def count(tenant_id: int, queue_id: int, *, max_lag_ms: int = 0, **counted: int) -> None:
     """Add to a queue's counters; the names are those of Traffic."""
-    _mine().add(tenant_id, queue_id, max_lag_ms, counts)
+    counts.get().add(tenant_id, queue_id, max_lag_ms, counted)
 
 
 async def flush() -> None:
     """Write what this loop has counted now."""
-    await _mine().flush()
-
-
-async def close() -> None:
-    """Write what was counted and end this loop's task."""
-    if found := _counts.pop(asyncio.get_running_loop(), None):
-        if found.task:
-            found.task.cancel()
-        await found.flush()
+    await counts.get().flush()

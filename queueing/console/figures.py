@@ -8,9 +8,10 @@ import msgspec
 from queueing.broker import groups, long_polls, statistics
 from queueing.broker.statistics import Depth, Range, Traffic
 from queueing.console import queries
-from registry.data.sharing import Shared
+from registry.data.cache import Cached
 
 FRESH = 1.0  # seconds; each open console asks every 2 s, and all of a process share one answer
+KEPT = 1_000  # entries of each
 HOUR = timedelta(hours=1)
 MOST = 1000  # queues in one reading; more than that nobody looks through
 YOUNG = 10.0  # seconds; a minute that has just begun says nothing about a rate yet
@@ -90,10 +91,10 @@ async def _strands(key: Page) -> tuple[list[queries.Strand], int]:
     return await queries.partitions(tenant_id, queue_id, name=name, limit=limit, offset=offset)
 
 
-readings: Shared[int, Reading] = Shared(_read, fresh=FRESH)
-of_queue: Shared[tuple[int, str], Reading] = Shared(_read_one, fresh=FRESH)
-about: Shared[tuple[int, str], Known] = Shared(_about, fresh=FRESH)
-strands: Shared[Page, tuple[list[queries.Strand], int]] = Shared(_strands, fresh=FRESH)
+readings: Cached[int, Reading] = Cached(_read, fresh=FRESH, kept=KEPT)
+of_queue: Cached[tuple[int, str], Reading] = Cached(_read_one, fresh=FRESH, kept=KEPT)
+about: Cached[tuple[int, str], Known] = Cached(_about, fresh=FRESH, kept=KEPT)
+strands: Cached[Page, tuple[list[queries.Strand], int]] = Cached(_strands, fresh=FRESH, kept=KEPT)
 
 
 def forget(tenant_id: int, queue: str) -> None:

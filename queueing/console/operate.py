@@ -1,18 +1,20 @@
-"""What the console's pages can do, each as an order that is confirmed first. Carrying it out is guarded.py's."""
+"""Guarded actions of the queue console: maintenance, seek, replay, purge and move to the dead letters."""
 
 from datetime import UTC, datetime
 
 from django.http import Http404, HttpResponse
 
 from queueing.broker import dead_letters, groups, maintenance
+from queueing.broker.operate import REPLAY_WARNING, replay
 from queueing.broker.statistics import Depth
 from queueing.console import figures, queries
-from queueing.console.confirm import Order, allowed, asked, guarded
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
-from registry.errors import Problem
+from registry.operators.confirm import Action, Confirmed, asked, confirm, recorded
+from registry.operators.decide import Done, each
+from registry.operators.scope import require_act
 
 SELECTED = 100  # dead letters of one replay
 SHOWN = 10  # rows named on the page
@@ -21,15 +23,15 @@ SHOWN = 10  # rows named on the page
 # -- The tenant --------------------------------------------------------------------------------------------
 
 MAINTENANCE = {
-    ("push", "on"): ("Stop pushes", "What is pushed from now on is kept in the spill, durable, and stored when you let pushes go on."),
-    ("push", "off"): ("Let pushes go on", "What has waited in the spill is stored in its order, then pushes are stored at once again."),
-    ("pop", "on"): ("Stop pops", "Readers get nothing from now on. What they have in hand they may still finish."),
-    ("pop", "off"): ("Let pops go on", "Readers get messages again."),
+    ("push", "on"): ("Stop pushes", "New messages are kept in the spill, durable, and stored in the queues when you let pushes go on."),
+    ("push", "off"): ("Let pushes go on", "The messages in the spill are stored in order; after that, pushes are stored at once again."),
+    ("pop", "on"): ("Stop pops", "Readers receive no more messages. They can still finish the ones they have leased."),
+    ("pop", "off"): ("Let pops go on", "Readers receive messages again."),
 }  # fmt: skip
 
 
 async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
-    allowed(visitor)
+    require_act(visitor)
     data = asked(request)
     what, to = data.get("what", ""), data.get("to", "")
     if data["do"] != "maintenance" or (what, to) not in MAINTENANCE:
@@ -38,22 +40,22 @@ async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
     tenant_id = visitor.tenant.pk
     reading = await figures.readings.get(tenant_id)
 
-    async def perform() -> int:
+    async def change() -> Done:
         await maintenance.set(tenant_id, **{what: to == "on"})
         figures.readings.forget(tenant_id)
-        return len(reading.standings)
+        return Done(rows=len(reading.standings))
 
-    return await guarded(
+    return await confirm(
         request,
         visitor,
-        Order(
+        Action(
             name=f"queues.{'stop' if to == 'on' else 'resume'}_{what}",
             label=label,
             target=f"all queues of {visitor.tenant.slug}",
             count=len(reading.standings),
             noun="queue",
             warning=warning,
-            perform=perform,
+            perform=recorded(change, tenant_id=tenant_id),
             back=address("queues", tenant=visitor.tenant.slug),
             fields=[("do", "maintenance"), ("what", what), ("to", to)],
         ),
@@ -64,7 +66,7 @@ async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
 
 
 async def of_queue(request: PageRequest, visitor: Visitor, depth: Depth) -> HttpResponse:
-    allowed(visitor)
+    require_act(visitor)
     data = asked(request)
     name = data.get("group", "")
     if data["do"] != "seek":
@@ -74,10 +76,10 @@ async def of_queue(request: PageRequest, visitor: Visitor, depth: Depth) -> Http
     ]
     if not found:
         raise Http404
-    return await guarded(request, visitor, _seek(request, visitor, depth, found[0]))
+    return await confirm(request, visitor, _seek(request, visitor, depth, found[0]))
 
 
-def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups.Standing) -> Order:
+def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups.Standing) -> Action:
     data = asked(request)
     to, at = data.get("to") or "end", data.get("at", "")
     since, wrong = None, {}
@@ -87,33 +89,34 @@ def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups
         except ValueError:
             wrong["at"] = "Choose a date and time."
 
-    async def perform() -> int:
+    async def change() -> Done:
         moved = await groups.seek(visitor.tenant.pk, standing.name, depth.name, since=since)
         figures.forget(visitor.tenant.pk, depth.name)
-        return moved
+        return Done(rows=moved)
 
-    return Order(
+    detail = {"to": since.isoformat() if since else "end", "waiting": standing.total_lag}
+
+    return Action(
         name="group.seek",
         label=f"Move {named(standing.name)}",
         target=f"group {standing.name} of queue {depth.name}",
         count=depth.partitions,
         noun="partition",
         warning=(
-            f"{standing.total_lag:,} messages wait for this group now. At the end of the queue it skips them; at an earlier "
-            "time it reads again what it has read before. Its leases end, and who holds one cannot ack by it any more."
+            f"{standing.total_lag:,} messages are waiting for this group. Moved to the end of the queue, the group skips "
+            "them; moved to an earlier time, it reads messages again. Its leases end: their holders can no longer ack."
         ),
-        perform=perform,
+        perform=recorded(change, tenant_id=visitor.tenant.pk, detail=detail),
         back=address("queue", depth.name, tenant=visitor.tenant.slug),
         fields=[("do", "seek"), ("group", standing.name)],
         extra="queueing/_seek.html",
         entered={"to": to, "at": at},
         wrong=wrong,
-        detail={"to": since.isoformat() if since else "end", "waiting": standing.total_lag},
     )
 
 
 def _moment(text: str) -> datetime:
-    """As a browser's field has it, UTC. Raises ValueError."""
+    """The time of a `datetime-local` field, taken as UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -125,72 +128,68 @@ def _moment(text: str) -> datetime:
 
 
 async def of_dead_letters(request: PageRequest, visitor: Visitor, queue: str) -> HttpResponse:
-    allowed(visitor)
+    require_act(visitor)
     match asked(request)["do"]:
         case "replay":
-            return await guarded(request, visitor, await _replay(request, visitor, queue))
+            return await confirm(request, visitor, await _replay(request, visitor, queue))
         case "purge":
-            return await guarded(request, visitor, await _purge(request, visitor, queue))
+            return await confirm(request, visitor, await _purge(request, visitor, queue))
     raise Http404
 
 
-async def _replay(request: PageRequest, visitor: Visitor, queue: str) -> Order:
+async def _replay(request: PageRequest, visitor: Visitor, queue: str) -> Action:
     given = asked(request).getlist("id")[:SELECTED]
     ids = [int(one) for one in given if one.isascii() and one.isdigit() and len(one) < 19]
-    return replay_order(visitor, queue, await queries.still_open(visitor.tenant.pk, queue, ids))
+    return replay_letters(visitor, queue, await queries.still_open(visitor.tenant.pk, queue, ids))
 
 
-def replay_order(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Order:
-    """Push these dead letters, (number, error), again."""
+def replay_letters(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Action:
+    """Push these dead letters, (number, error), again; each is recorded by itself."""
     tenant_id = visitor.tenant.pk
 
-    async def perform() -> int:
-        done = [await _replayed(tenant_id, number) for number, _ in found]
-        figures.forget(tenant_id, queue)
-        return sum(done)
+    async def perform(confirmed: Confirmed) -> Done:
+        async def one(letter: tuple[int, str]) -> bool:
+            number, _ = letter
+            return await replay(tenant_id=tenant_id, number=number, actor=confirmed.actor, reason=confirmed.reason)
 
-    return Order(
+        done = await each(found, one)
+        figures.forget(tenant_id, queue)
+        return done
+
+    return Action(
         name="deadmessage.replay",
         label="Replay",
         target=f"queue {queue}",
         count=len(found),
         noun="dead letter",
-        warning="Each is pushed once more, to the end of its partition, and leaves the dead letters. All groups get it.",
+        warning=REPLAY_WARNING,
         perform=perform,
         back=back or address("queue_dead_letters", queue, tenant=visitor.tenant.slug),
         fields=[("do", "replay"), *(("id", str(number)) for number, _ in found)],
         shown=[f"{number}: {error[:120]}" for number, error in found[:SHOWN]],
-        detail={"ids": [number for number, _ in found]},
+        more=max(0, len(found) - SHOWN),
     )
 
 
-async def _replayed(tenant_id: int, number: int) -> bool:
-    """Whether it was pushed again; one that somebody else took first was not, and must not hold up the others."""
-    try:
-        return (await dead_letters.replay(tenant_id, str(number))).verdict == dead_letters.MOVED
-    except Problem:
-        return False
-
-
-async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Order:
+async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Action:
     data = asked(request)
     group, tenant_id = data.get("group", "").replace("\0", ""), visitor.tenant.pk
     filters = {"queue": queue, "group": group, "partition": "", "from": None, "to": None}
     _, count = await dead_letters.letters(tenant_id, filters, limit=0, offset=0)
 
-    async def perform() -> int:
+    async def change() -> Done:
         purged = await dead_letters.purge(tenant_id, queue, group)
         figures.forget(tenant_id, queue)
-        return purged
+        return Done(rows=purged)
 
-    return Order(
+    return Action(
         name="deadmessage.purge",
         label="Purge dead letters",
         target=f"queue {queue}" + (f", group {group}" if group else ""),
         count=count,
         noun="dead letter",
-        warning="They are deleted, their payloads too. Nothing brings them back.",
-        perform=perform,
+        warning="They are deleted with their payloads. This cannot be undone.",
+        perform=recorded(change, tenant_id=tenant_id),
         back=address("queue_dead_letters", queue, tenant=visitor.tenant.slug),
         fields=[("do", "purge"), ("group", group)],
         severe=True,
@@ -203,34 +202,34 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Order:
 async def of_message(
     request: PageRequest, visitor: Visitor, of: queries.Partition, message: queries.Whole
 ) -> HttpResponse:
-    allowed(visitor)
+    require_act(visitor)
     back = address("queue_message", of.id, message.seq, tenant=visitor.tenant.slug)
     match asked(request)["do"]:
         case "replay":
             found = [(grave.id, grave.error) for grave in message.graves if grave.ended_at is None]
-            return await guarded(request, visitor, replay_order(visitor, of.queue, found, back=back))
+            return await confirm(request, visitor, replay_letters(visitor, of.queue, found, back=back))
         case "bury":
-            return await guarded(request, visitor, _bury(visitor, of, message, back))
+            return await confirm(request, visitor, _bury(visitor, of, message, back))
     raise Http404
 
 
-def _bury(visitor: Visitor, of: queries.Partition, message: queries.Whole, back: str) -> Order:
+def _bury(visitor: Visitor, of: queries.Partition, message: queries.Whole, back: str) -> Action:
     buried = {grave.group for grave in message.graves}
     behind = [seat.group for seat in of.seats if seat.cursor < message.seq and seat.group not in buried]
 
-    async def perform() -> int:
-        return await dead_letters.make(visitor.tenant.pk, of.id, message.transaction_id)
+    async def change() -> Done:
+        return Done(rows=await dead_letters.make(visitor.tenant.pk, of.id, message.transaction_id))
 
-    return Order(
+    return Action(
         name="message.bury",
         label="Move to the dead letters",
         target=f"message {message.transaction_id} of queue {of.queue}",
         count=len(behind),
         noun="consumer group",
-        warning="These groups do not get it any more. It stays among the dead letters until it is replayed or purged.",
-        perform=perform,
+        warning="These groups no longer receive the message. It stays in the dead letters until it is replayed or purged.",
+        perform=recorded(change, tenant_id=visitor.tenant.pk, detail={"partition": of.name, "seq": message.seq}),
         back=back,
         fields=[("do", "bury")],
         shown=[named(group) for group in behind[:SHOWN]],
-        detail={"partition": of.name, "seq": message.seq},
+        more=max(0, len(behind) - SHOWN),
     )

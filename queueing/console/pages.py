@@ -1,4 +1,4 @@
-"""The queue console's pages: queues, one queue, a partition, a message, dead letters. What they do is console_actions.py's."""
+"""Pages of the queue console: queues, one queue, a partition, a message, dead letters. Its actions are in operate.py."""
 
 import json
 from typing import Any
@@ -18,6 +18,7 @@ from queueing.templatetags.queues import address
 from registry.data import database
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
+from registry.operators.confirm import asked
 
 ROWS = 25  # queues, partitions, messages or dead letters of one page
 GROUPS = 100  # consumer groups shown of one queue
@@ -60,7 +61,7 @@ async def queues(request: PageRequest) -> HttpResponse:
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
-    if "do" in operate.asked(request):
+    if "do" in asked(request):
         return await operate.of_tenant(request, visitor)
     await database.release()  # who waits for the shared reading keeps no connection from it
     context = await _overview(request, visitor)
@@ -117,7 +118,7 @@ async def queue(request: PageRequest, name: str) -> HttpResponse:
         standing, reading = await _standing(visitor, name)
     except Http404:
         return await _elsewhere(visitor, name)
-    if "do" in operate.asked(request):
+    if "do" in asked(request):
         return await operate.of_queue(request, visitor, standing.depth)
     context = await _queue(request, visitor, standing, reading)
     return render(request, "queueing/_queue.html" if request.htmx else "queueing/queue.html", context)
@@ -211,7 +212,7 @@ async def message(request: PageRequest, partition: UUID, seq: int) -> HttpRespon
         found = await queries.message(visitor.tenant.pk, of.number, seq)
     except queries.UnknownMessage:
         raise Http404 from None
-    if "do" in operate.asked(request):
+    if "do" in asked(request):
         return await operate.of_message(request, visitor, of, found)
     opened = [grave for grave in found.graves if grave.ended_at is None]
     context = {
@@ -277,7 +278,7 @@ async def dead_letters(request: PageRequest, name: str) -> HttpResponse:
     visitor = await known(request)
     await database.release()
     standing, _ = await _standing(visitor, name)
-    if "do" in operate.asked(request):
+    if "do" in asked(request):
         return await operate.of_dead_letters(request, visitor, name)
     filters = {key: request.GET.get(key, "").replace("\0", "") for key in ("group", "partition")}
     found, total = await dead.letters(

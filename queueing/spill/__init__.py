@@ -13,7 +13,6 @@ long as it takes. It must be idempotent: after a crash it sees again what it has
 
 import asyncio
 import re
-import weakref
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -26,11 +25,11 @@ from queueing.spill.file import FileEngine
 from queueing.spill.kinds import Lane, Seen, State, Store, is_bad
 from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
 from queueing.spill.stream import StreamEngine
-from registry.data.loop import endings
+from registry.data.loop import PerLoop
 
 __all__ = [
     "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
-    "append", "asides", "behind", "carrying", "close", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
+    "append", "asides", "behind", "carrying", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
 ]  # fmt: skip
 
 SHARED = "intake"  # the name of the stream that is the permanent way in
@@ -52,8 +51,13 @@ class _Lanes:
         self.own: dict[str, Lane] = {}
         self.relays: dict[str, Lane] = {}
 
+    async def close(self) -> None:
+        """Drain what can be drained, keep the rest for the next process."""
+        await asyncio.gather(*(lane.close() for lane in (*self.own.values(), *self.relays.values())))
 
-_all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lanes] = weakref.WeakKeyDictionary()
+
+loops: PerLoop[_Lanes] = PerLoop(_Lanes, close=_Lanes.close)
+_lanes = loops.get
 
 
 def register(kind: str, store: Store, *, seen: Seen | None = None) -> None:
@@ -65,7 +69,7 @@ def register(kind: str, store: Store, *, seen: Seen | None = None) -> None:
         raise ValueError(f"a kind is lower-case letters, got {kind!r}")
     KINDS[kind] = _Kind(store, seen)
     with suppress(RuntimeError):  # no loop runs here
-        if (lanes := _all.get(asyncio.get_running_loop())) and lanes.started:
+        if (lanes := loops.peek()) and lanes.started:
             _lane(kind).start()
 
 
@@ -106,15 +110,6 @@ async def start() -> None:
         with suppress(OSError):  # it is tried again, and said, while it drains
             await lane.adopt()
         lane.start()
-
-
-async def close() -> None:
-    """At the end of a process or loop: drain what can be drained, keep the rest for the next."""
-    if lanes := _all.pop(asyncio.get_running_loop(), None):
-        await asyncio.gather(*(lane.close() for lane in (*lanes.own.values(), *lanes.relays.values())))
-
-
-endings.append(close)
 
 
 @asynccontextmanager
@@ -179,14 +174,6 @@ async def drop(kind: str, id: str) -> bool:
 
 
 # -- Lanes ---------------------------------------------------------------------------------------------------
-
-
-def _lanes() -> _Lanes:
-    loop = asyncio.get_running_loop()
-    found = _all.get(loop)
-    if found is None:
-        found = _all[loop] = _Lanes()
-    return found
 
 
 def _lane(kind: str) -> Lane:

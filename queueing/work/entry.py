@@ -66,8 +66,10 @@ async def _drain(queues: Sequence[str]) -> None:
                 group.create_task(run(one, seconds))
     finally:
         watching.cancel()
-        await asyncio.gather(*(drain.job.close() for drain in drains))
-        await end_loop()
+        try:
+            await asyncio.gather(*(drain.job.close() for drain in drains))
+        finally:
+            await end_loop()
 
 
 def housekeep() -> None:
@@ -77,6 +79,13 @@ def housekeep() -> None:
 
 
 async def _housekeep() -> None:
+    try:
+        await _on_their_timetable()
+    finally:
+        await end_loop()
+
+
+async def _on_their_timetable() -> None:
     parent, due = os.getppid(), dict.fromkeys(chores.CHORES, 0.0)
     end = time.monotonic() + DRAIN_SECONDS
     while os.getppid() == parent and time.monotonic() < end:

@@ -6,7 +6,7 @@ import logging
 import psycopg
 
 from registry.data import database
-from registry.data.loop import endings
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -42,27 +42,22 @@ class Waker:
             self.task = None
 
 
-_wakers: dict[tuple[asyncio.AbstractEventLoop, str], Waker] = {}
-
-
-def wake(queue: str) -> None:
-    """Wake the drains of a work table. Never waits, never fails."""
-    key = asyncio.get_running_loop(), queue
-    found = _wakers.get(key)
-    if found is None:
-        found = _wakers[key] = Waker(queue)
-    found.wake()
-
-
-async def close() -> None:
-    """Let the hints on their way arrive, and forget this loop's wakers: one that came later would open its pool again."""
-    loop = asyncio.get_running_loop()
-    mine = [_wakers.pop(key) for key in list(_wakers) if key[0] is loop]
-    if tasks := [waker.task for waker in mine if waker.task]:
+async def _close(of: dict[str, Waker]) -> None:
+    """Let the hints on their way arrive."""
+    if tasks := [waker.task for waker in of.values() if waker.task]:
         _, late = await asyncio.wait(tasks, timeout=LAST_HINTS)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
 
-endings.append(close)
+wakers: PerLoop[dict[str, Waker]] = PerLoop(dict, close=_close)
+
+
+def wake(queue: str) -> None:
+    """Wake the drains of a work table. Never waits, never fails."""
+    mine = wakers.get()
+    found = mine.get(queue)
+    if found is None:
+        found = mine[queue] = Waker(queue)
+    found.wake()

@@ -107,22 +107,19 @@ class Family[In, Out]:
 
     def __init__(self, make: Callable[[], Batcher[In, Out]]) -> None:
         self._make = make
-        self._batchers: dict[tuple[asyncio.AbstractEventLoop, int], Batcher[In, Out]] = {}
+        self._batchers: dict[int, Batcher[In, Out]] = {}
 
     def of(self, tenant_id: int) -> Batcher[In, Out]:
-        """The running loop's batcher of this tenant."""
-        key = (asyncio.get_running_loop(), tenant_id)
-        found = self._batchers.get(key)
+        found = self._batchers.get(tenant_id)
         if found is None:
             if len(self._batchers) >= KEPT:
-                self._batchers = {k: batcher for k, batcher in self._batchers.items() if not batcher.idle}
-            found = self._batchers[key] = self._make()
+                self._batchers = {tenant: batcher for tenant, batcher in self._batchers.items() if not batcher.idle}
+            found = self._batchers[tenant_id] = self._make()
         return found
 
     async def finish(self) -> None:
-        """Wait until everything submitted so far on the running loop is written."""
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(*(batcher.finish() for (at, _), batcher in self._batchers.items() if at is loop))
+        """Wait until everything submitted so far is written."""
+        await asyncio.gather(*(batcher.finish() for batcher in self._batchers.values()))
 
 
 def _fail(future: asyncio.Future, error: Exception) -> None:

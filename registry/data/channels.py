@@ -9,6 +9,7 @@ from channels.layers import get_channel_layer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from registry.data import identity, redis_trouble
+from registry.data.loop import PerLoop
 
 RETRY = 1.0  # seconds before a group that could not be joined is tried again
 SEND_LIMIT = 1.0  # seconds for Redis to take a message; what it does not take in time is found without it
@@ -21,11 +22,27 @@ class OwnLayer(RedisPubSubChannelLayer):
         super().__init__(prefix=f"{identity.prefix()}:", **config)
 
 
+async def _flush(used: set[Any]) -> None:
+    for layer in used:
+        with suppress(Exception):  # Redis may be away
+            await layer.flush()
+
+
+layers: PerLoop[set[Any]] = PerLoop(set, close=_flush)  # those used; a layer keeps the connections of each loop apart
+
+
+def layer() -> Any:
+    """The channel layer, noted so that the loop's end closes its connections."""
+    found = get_channel_layer()
+    layers.get().add(found)
+    return found
+
+
 async def send(group: str, data: bytes) -> None:
     """Tell everybody who listens to `group`. Raises what went wrong; it is noted then."""
     try:
         async with asyncio.timeout(SEND_LIMIT):
-            await get_channel_layer().group_send(group, {"type": group, "data": data})
+            await layer().group_send(group, {"type": group, "data": data})
     except Exception as error:
         redis_trouble.failed(group, error)
         raise
@@ -36,12 +53,11 @@ async def listen(group: str, take: Callable[[bytes], None]) -> None:
     """Hand each message of `group` to `take`, until cancelled."""
     while True:
         try:
-            layer = get_channel_layer()
-            channel = await layer.new_channel(group)
-            await layer.group_add(group, channel)
+            channel = await layer().new_channel(group)
+            await layer().group_add(group, channel)
             redis_trouble.served(group)
             while True:
-                take((await layer.receive(channel))["data"])
+                take((await layer().receive(channel))["data"])
         except Exception as error:
             redis_trouble.failed(group, error)
             with suppress(Exception):
@@ -51,9 +67,9 @@ async def listen(group: str, take: Callable[[bytes], None]) -> None:
 
 def _forget(group: str) -> None:
     """The layer keeps the channel of a try that failed, and would gather messages in it that nobody reads."""
-    layer = get_channel_layer()
-    stale = {name for name in layer.channels if name.startswith(f"{layer.prefix}{group}")}
+    joined = layer()
+    stale = {name for name in joined.channels if name.startswith(f"{joined.prefix}{group}")}
     for name in stale:
-        del layer.channels[name]
-    for members in layer.groups.values():
+        del joined.channels[name]
+    for members in joined.groups.values():
         members -= stale

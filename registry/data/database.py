@@ -1,20 +1,15 @@
-"""The way to PostgreSQL: one pool per event loop with every limit of requirement D2, transactions, retries, SQL files.
+"""Statements and transactions on PostgreSQL: one pool per event loop, retries, faults turned into errors, SQL files.
 
-The ORM (`async_objects`, `async_atomic`) and the hot paths' own SQL take their connections from the same pool. Nothing
-opens at import; who runs a loop calls `close()` before it ends.
+The ORM (`async_objects`, `async_atomic`) and the hot paths' own SQL take their connections from the same pool (pool.py).
+Nothing opens at import.
 """
 
 import asyncio
 import logging
-import os
 import random
 import re
-import select
-import socket
-import time
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,126 +19,28 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
 from django_async_backend.db import async_connections
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.pq import TransactionStatus
-from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from registry import telemetry
-from registry.data import arrays, faults, refusals
+from registry.data import faults, refusals
 from registry.data.faults import Fault
+from registry.data.loop import PerLoop
+from registry.data.orm import own_connection as own_connection
+from registry.data.orm import release as release
+from registry.data.pool import AWAY_WAIT, Pool
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST = 0.2  # seconds before the second try; long enough for a connection to be replaced
-AWAY_WAIT = 1.0  # seconds that a caller waits while the server takes no connections: DB_POOL_TIMEOUT is for a busy pool
 QUERY_GRACE = 2.0  # seconds that the server gets to enforce its own statement time-out before we give up on it
+CLOSE_WAIT = 2.0  # seconds that the pool's own tasks get to end
 
 type Row = tuple[Any, ...]
 type Params = Sequence[Any] | Mapping[str, Any]
 
 
 # -- The pool --------------------------------------------------------------------------------------
-
-
-class Pool(AsyncConnectionPool):
-    """psycopg's pool with SQLAlchemy's overflow: up to `overflow` more in a rush, closed when given back."""
-
-    def __init__(self) -> None:
-        self.keep = settings.DB_POOL_MAX
-        self.refused = False  # the server gave no new connection when last asked
-        self.given_back_at = 0.0  # time.monotonic() of the last one that was alive
-        self.shut = ""  # why nobody gets a connection now (reach.py); empty while they do
-        self._lent: set[AsyncConnection] = set()
-        self._giving: set[asyncio.Task[None]] = set()  # connections on their way back
-        super().__init__(
-            kwargs=connection_parameters(),
-            min_size=settings.DB_POOL_MIN,
-            max_size=settings.DB_POOL_MAX + settings.DB_POOL_OVERFLOW,
-            timeout=settings.DB_POOL_TIMEOUT,
-            max_lifetime=settings.DB_POOL_RECYCLE,
-            max_idle=600,
-            reconnect_timeout=5,
-            configure=_configure,
-            open=False,
-            name="registry",
-        )
-
-    async def getconn(self, timeout: float | None = None) -> AsyncConnection:
-        if self.shut:
-            raise PoolTimeout(self.shut)
-        if self._closed:
-            await self.open()
-        # Not the pool's own `check`: it waits longer and longer after each dead connection, and after a restart of
-        # the server all that were idle are dead. Here the next is taken at once; each can be found dead only once.
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        while True:
-            conn = await self._next(deadline)
-            try:
-                await _still_open(conn)
-                self._lent.add(conn)
-                return conn
-            except psycopg.OperationalError:
-                await super().putconn(conn)
-
-    async def _next(self, deadline: float) -> AsyncConnection:
-        # In slices, to notice between them that there is no server to wait for. One that refuses us more connections may
-        # be full of neighbours' while ours work: then one of them is waited for.
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return await super().getconn(min(left, AWAY_WAIT))
-            except PoolTimeout:
-                if left <= AWAY_WAIT or (self.refused and time.monotonic() - self.given_back_at > AWAY_WAIT):
-                    raise
-
-    async def _connect(self, timeout: float | None = None) -> AsyncConnection:
-        self.refused = True
-        conn = await super()._connect(timeout)
-        self.refused = False
-        return conn
-
-    async def idle(self) -> AsyncConnection | None:
-        if self._closed:  # not open yet, which makes its lock
-            return None
-        async with self._lock:
-            if not self._pool:
-                return None
-            conn = self._pool.popleft()
-        conn._pool = self
-        return conn
-
-    def cut(self) -> None:
-        """End the connections in use, and with them the statements that wait for a server which answers nothing: to cancel
-        one takes psycopg 10 s there."""
-        for conn in self._lent:
-            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as wire:
-                wire.shutdown(socket.SHUT_RDWR)
-
-    async def reconnect_failed(self) -> None:
-        """Go on trying while somebody waits: by itself the pool tries again only for a new caller, and there may be none."""
-        async with self._lock:
-            if self._waiting:
-                self._maybe_grow_pool()
-
-    async def putconn(self, conn: AsyncConnection) -> None:
-        """To the end, whoever is cancelled meanwhile: half given back, a connection is nobody's and counted all the same."""
-        self._lent.discard(conn)
-        giving = asyncio.Task(self._take_back(conn), loop=asyncio.get_running_loop(), eager_start=True)
-        if not giving.done():  # it mostly is: nothing had to be waited for
-            self._giving.add(giving)
-            giving.add_done_callback(self._giving.discard)
-        await asyncio.shield(giving)
-
-    async def _take_back(self, conn: AsyncConnection) -> None:
-        if conn.info.transaction_status != TransactionStatus.UNKNOWN:
-            self.given_back_at = time.monotonic()
-        if not self._closed and self._nconns > self.keep and not self._waiting:
-            async with self._lock:
-                self._nconns -= 1
-            await self._close_connection(conn)
-            return
-        await super().putconn(conn)
 
 
 def connection_parameters() -> dict[str, Any]:
@@ -153,92 +50,18 @@ def connection_parameters() -> dict[str, Any]:
     return {**parameters, "autocommit": True, "prepare_threshold": 2 if settings.DB_PREPARE else None}
 
 
-async def _configure(connection: AsyncConnection) -> None:
-    # All integers travel as bigint, so that a statement has one prepared form and not one per magnitude. Lists of them, which
-    # go as text, as well: psycopg would give all lists of a statement the type that the numbers of the first one need.
-    connection.adapters.register_dumper(int, Int8Dumper)
-    connection.adapters.register_dumper(int, Int8BinaryDumper)
-    arrays.register(connection)
-
-
-async def _still_open(connection: AsyncConnection) -> None:
-    """Notice a connection that the server has closed, at the price of a poll and not of a round trip."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        # An idle connection has nothing to read but its end, of which the server's farewell may come first. What is
-        # harmless (a setting changed at the server) costs a new connection.
-        await connection.close()  # else the pool would offer it again
-        raise psycopg.OperationalError("the server closed the connection")
-
-
-_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = weakref.WeakKeyDictionary()
-
-
-def pool() -> Pool:
-    """The running loop's pool; it opens with the first connection asked of it."""
-    loop = asyncio.get_running_loop()
-    found = _pools.get(loop)
-    if found is None:
-        found = _pools[loop] = Pool()
-    return found
-
-
-async def idle() -> AsyncConnection | None:
-    """A connection of the running loop's pool that nobody uses, without waiting or opening one. `give_back` it."""
-    found = _pools.get(asyncio.get_running_loop())
-    return await found.idle() if found else None
-
-
-def shut(why: str) -> None:
-    """Let nobody wait for a server that is away; "" lets them in again."""
-    if found := _pools.get(asyncio.get_running_loop()):
-        found.shut = why
-
-
-def cut() -> None:
-    """End all connections in use: of a server that answers nothing."""
-    if found := _pools.get(asyncio.get_running_loop()):
-        found.cut()
-
-
-async def give_back(conn: AsyncConnection) -> None:
-    await pool().putconn(conn)
-
-
-async def close() -> None:
-    """Close the running loop's pool. Its connections are gone afterwards; the next use opens a new one."""
+async def _close(pool: Pool) -> None:
     await release()
-    if found := _pools.pop(asyncio.get_running_loop(), None):
-        await found.close(timeout=2)
+    await pool.close(timeout=CLOSE_WAIT)
+
+
+pools: PerLoop[Pool] = PerLoop(lambda: Pool(connection_parameters()), close=_close)
 
 
 def statistics() -> dict[str, int]:
     """The pool's own counters (psycopg_pool's names): size, available, waiting, waited ms, errors, connections lost."""
-    found = _pools.get(asyncio.get_running_loop())
+    found = pools.peek()
     return found.get_stats() if found else {}
-
-
-async def release() -> None:
-    """Give back what the ORM holds in this context: between the messages of a socket or a stream, at a request's end."""
-    wrapper = getattr(async_connections._connections, DEFAULT_DB_ALIAS, None)  # not made here if there is none
-    if wrapper is not None and wrapper.connection is not None:
-        await wrapper.close()
-
-
-@asynccontextmanager
-async def own_connection() -> AsyncIterator[None]:
-    """ORM work on a connection that no other task shares, given back at the end whoever is cancelled.
-
-    The package's async_new_connection closes in tasks of its own: one that is cancelled before it begins closes nothing.
-    """
-    mine, before = async_connections.create_connection(DEFAULT_DB_ALIAS), async_connections[DEFAULT_DB_ALIAS]
-    async_connections[DEFAULT_DB_ALIAS] = mine
-    try:
-        yield
-    finally:
-        async_connections[DEFAULT_DB_ALIAS] = before
-        await mine.close()
 
 
 # -- Statements --------------------------------------------------------------------------------------
@@ -248,7 +71,7 @@ async def own_connection() -> AsyncIterator[None]:
 async def connection() -> AsyncIterator[AsyncConnection]:
     """A raw connection in autocommit. Raises Unavailable (503) when there is none to be had in time."""
     try:
-        async with pool().connection() as conn:
+        async with pools.get().connection() as conn:
             try:
                 yield conn
             except psycopg.errors.FeatureNotSupported:  # such as a plan of before a migration, which it would keep
@@ -256,9 +79,9 @@ async def connection() -> AsyncIterator[AsyncConnection]:
                 raise
     except PoolTimeout as error:
         telemetry.DB_ERRORS.labels("pool_timeout").inc()
-        if why := pool().shut:
+        if why := pools.get().shut:
             raise Unavailable(why) from error
-        waited = AWAY_WAIT if pool().refused else settings.DB_POOL_TIMEOUT
+        waited = AWAY_WAIT if pools.get().refused else settings.DB_POOL_TIMEOUT
         raise Unavailable(f"no database connection within {waited:g} s") from error
 
 

@@ -15,23 +15,25 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
+from registry.data import database
+
 log = logging.getLogger(__name__)
 
 CONNECT_LIMIT = 2  # seconds for the database to let us in; a process that starts waits for it
 ANSWER_LIMIT = 2  # seconds for its answer
-NAME = "SELECT name FROM registry_identity"
+SQL = database.statements(Path(__file__).parent / "sql" / "identity.sql")
 
-_known: dict[str, str] = {}  # database → name
+_known: dict[str, str] = {}  # address of the database → name
 
 
 def name() -> str:
     """The service's name. Raises ImproperlyConfigured where neither the database nor the data folder can say it."""
     if settings.REGISTRY_ID:
         return settings.REGISTRY_ID
-    database = _database()
-    if database not in _known:
-        _known[database] = _asked(database) or _kept(database)
-    return _known[database]
+    address = _address()
+    if address not in _known:
+        _known[address] = _asked(address) or _kept(address)
+    return _known[address]
 
 
 def prefix() -> str:
@@ -39,38 +41,38 @@ def prefix() -> str:
     return f"registry:{name()}"
 
 
-def _database() -> str:
+def _address() -> str:
     found = connection.settings_dict
     return f"{found['HOST']}:{found['PORT']}/{found['NAME']}"
 
 
-def _asked(database: str) -> str:
+def _asked(address: str) -> str:
     """By a connection of its own, outside of any loop and pool; empty while the database is away."""
     parameters: dict[str, Any] = connection.get_connection_params()
     kept = {key: value for key, value in parameters.items() if key not in ("cursor_factory", "prepare_threshold")}
     kept |= {"connect_timeout": CONNECT_LIMIT, "options": f"-c statement_timeout={ANSWER_LIMIT * 1000}"}
     try:
         with psycopg.connect(**kept, autocommit=True) as conn:
-            row = conn.execute(NAME).fetchone()
+            row = conn.execute(SQL["name"]).fetchone()
     except psycopg.Error as error:
         log.warning("the database does not say its name", extra={"error": str(error)[:200]})
         return ""
     if row is None:
         return ""
-    _keep(database, row[0])
+    _keep(address, row[0])
     return row[0]
 
 
 # -- In the data folder ----------------------------------------------------------------------------------------
 
 
-def _file(database: str) -> Path:
-    return Path(settings.REGISTRY_DATA) / f"identity-{hashlib.sha256(database.encode()).hexdigest()[:12]}"
+def _file(address: str) -> Path:
+    return Path(settings.REGISTRY_DATA) / f"identity-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
 
 
-def _keep(database: str, found: str) -> None:
+def _keep(address: str, found: str) -> None:
     """By renaming, so that a process beside us never reads half a name."""
-    path = _file(database)
+    path = _file(address)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         if not path.exists() or path.read_text() != found:
@@ -81,9 +83,9 @@ def _keep(database: str, found: str) -> None:
         log.warning("the database's name cannot be kept", extra={"error": repr(error)})
 
 
-def _kept(database: str) -> str:
+def _kept(address: str) -> str:
     try:
-        return _file(database).read_text()
+        return _file(address).read_text()
     except OSError:
         raise ImproperlyConfigured(
             "the database cannot be asked for the service's name, and was never asked from this data folder: start when it "

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
-from channels.layers import get_channel_layer
 
 from registry import telemetry
 from registry.data import channels, reach
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 GROUP = "live"
@@ -82,18 +82,19 @@ class _Teller:
         with suppress(Exception):  # the hubs look for themselves
             await channels.send(GROUP, data)
 
+    async def close(self) -> None:
+        """Send what was told last."""
+        if self.task:
+            await asyncio.gather(self.task, return_exceptions=True)
 
-_tellers: dict[asyncio.AbstractEventLoop, _Teller] = {}
+
+tellers: PerLoop[_Teller] = PerLoop(_Teller, close=_Teller.close)
 
 
 def tell(events: Sequence[Event]) -> None:
     """Spread committed events. Never waits, never fails: it is a hint."""
     if events:
-        loop = asyncio.get_running_loop()
-        teller = _tellers.get(loop)
-        if teller is None:
-            teller = _tellers[loop] = _Teller()
-        teller.add(events)
+        tellers.get().add(events)
 
 
 # -- Listening -----------------------------------------------------------------------------------------
@@ -289,21 +290,5 @@ class Hub:
             feed.close()
 
 
-_hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
-
-
-def hub() -> Hub:
-    loop = asyncio.get_running_loop()
-    if loop not in _hubs:
-        _hubs[loop] = Hub()
-    return _hubs[loop]
-
-
-async def close() -> None:
-    """Stop listening and telling in this loop, and close the channel layer's connections."""
-    if found := _hubs.pop(asyncio.get_running_loop(), None):
-        await found.close()
-    if (teller := _tellers.pop(asyncio.get_running_loop(), None)) and teller.task:
-        await asyncio.gather(teller.task, return_exceptions=True)
-    with suppress(Exception):
-        await get_channel_layer().flush()
+hubs: PerLoop[Hub] = PerLoop(Hub, close=Hub.close)
+hub = hubs.get

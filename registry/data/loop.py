@@ -1,24 +1,109 @@
-"""Async services for callers in threads, such as admin pages. Commands run a loop of their own: management/base.py."""
+"""Resources of an event loop: `PerLoop` opens one for each running loop, and `end_loop` closes all that the loop opened.
+
+Whoever runs a loop (the ASGI lifespan, a command, an RQ entry point, a synchronous twin) calls `end_loop` last; nothing else
+closes them. `sync_twin` offers an async service to callers in threads, such as admin pages.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from asgiref.sync import async_to_sync
 
-from registry.data import database, live, reach
+from registry.data import orm
 
-# What rooms above hold per loop; what was named last stands on what was named before, and closes first.
-endings: list[Callable[[], Awaitable[None]]] = []
+log = logging.getLogger(__name__)
+
+CLOSE_LIMIT = 3.0  # seconds for one resource to close, unless it names a limit of its own
+LAST_WORDS = 1.0  # seconds that background tasks get at the end of their loop before they are cancelled
+REOPENED = 3  # times that a resource may be opened again while others close
+
+_declared: list["PerLoop[Any]"] = []
+
+
+class PerLoop[T]:
+    """One resource for each event loop, opened by the first `get` on it. Declare it at module level.
+
+    Resources close in reverse order of declaration: a module imports what it uses, so what it uses was declared before it.
+    """
+
+    def __init__(
+        self, open: Callable[[], T], *, close: Callable[[T], Awaitable[None]] | None = None, within: float = CLOSE_LIMIT
+    ) -> None:
+        self._open, self._close, self._within = open, close, within
+        self._resources: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+        _declared.append(self)
+
+    def get(self) -> T:
+        """The running loop's resource, opened if need be. Raises RuntimeError where no loop runs."""
+        loop = asyncio.get_running_loop()
+        resource = self._resources.get(loop)
+        if resource is None:
+            resource = self._resources[loop] = self._open()
+        return resource
+
+    def peek(self) -> T | None:
+        """The running loop's resource if it is open."""
+        return self._resources.get(asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        """Close the running loop's resource if it is open; the next `get` opens a new one. Never raises: errors are logged."""
+        resource = self._resources.pop(asyncio.get_running_loop(), None)
+        if resource is None or self._close is None:
+            return
+        try:
+            async with asyncio.timeout(self._within):
+                await self._close(resource)
+        except Exception:
+            log.exception(
+                "a resource of the event loop was not closed", extra={"resource": type(resource).__qualname__}
+            )
 
 
 async def end_loop() -> None:
-    """Close whatever the running loop holds. Its owner calls this last."""
-    for close in reversed(endings):
-        await close()
-    await live.close()
-    await reach.close()
-    await database.close()
+    """Close everything that the running loop opened. One that is opened again meanwhile, such as by a last write, closes too."""
+    for _ in range(REOPENED * len(_declared)):
+        opened = still_open()
+        if not opened:
+            return
+        await opened[-1].close()
+    log.error("resources of the event loop are opened again and again", extra={"resources": len(still_open())})
+
+
+def still_open() -> list[PerLoop[Any]]:
+    """What the running loop has open, in order of declaration."""
+    return [resource for resource in _declared if resource.peek() is not None]
+
+
+class Tasks:
+    """Background tasks of one loop. Each runs in an empty context: it inherits neither a connection nor the log's request id."""
+
+    def __init__(self) -> None:
+        self.running: set[asyncio.Task[Any]] = set()
+
+    def start[T](self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
+
+    async def close(self) -> None:
+        """Wait LAST_WORDS for what is running, then cancel it."""
+        if self.running:
+            await asyncio.wait(self.running, timeout=LAST_WORDS)
+            await self.cancel()
+
+    async def cancel(self) -> None:
+        for task in self.running:
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+
+
+# -- Synchronous twins ---------------------------------------------------------------------------------------
 
 
 def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
@@ -32,10 +117,10 @@ def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
 
 
 async def _run[T](service: Callable[[], Awaitable[T]]) -> T:
-    made_for_us = len(asyncio.all_tasks()) == 1  # then its pool has no other owner
+    made_for_us = len(asyncio.all_tasks()) == 1  # then nobody else ends this loop
     try:
         # The task inherits the request's context, and with it a connection that belongs to the request's own task.
-        async with database.own_connection():
+        async with orm.own_connection():
             return await service()
     finally:
         if made_for_us:

@@ -4,6 +4,7 @@ Without Redis nothing is limited: a payment refused is worse than one too many.
 """
 
 import asyncio
+from contextlib import suppress
 
 from django.conf import settings
 from limits import RateLimitItem
@@ -12,21 +13,25 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.util import WindowStats
 
 from registry.data import identity, redis_trouble
+from registry.data.loop import PerLoop
 
 WITHIN = 1.0  # seconds for Redis. A burst must not be able to outwait it
 USE = "limits"
 
-_limiters: dict[asyncio.AbstractEventLoop, MovingWindowRateLimiter] = {}
+
+def open_limiter() -> MovingWindowRateLimiter:
+    storage = RedisStorage(
+        f"async+{settings.REDIS_URL}", implementation="redispy", key_prefix=f"{identity.prefix()}:limits"
+    )
+    return MovingWindowRateLimiter(storage)
 
 
-def _limiter() -> MovingWindowRateLimiter:
-    loop = asyncio.get_running_loop()
-    if loop not in _limiters:
-        storage = RedisStorage(
-            f"async+{settings.REDIS_URL}", implementation="redispy", key_prefix=f"{identity.prefix()}:limits"
-        )
-        _limiters[loop] = MovingWindowRateLimiter(storage)
-    return _limiters[loop]
+async def close_limiter(limiter: MovingWindowRateLimiter) -> None:
+    with suppress(Exception):  # Redis may be away
+        await limiter.storage.bridge.storage.aclose()  # type: ignore[attr-defined]
+
+
+limiters: PerLoop[MovingWindowRateLimiter] = PerLoop(open_limiter, close=close_limiter)
 
 
 async def count(item: RateLimitItem, *of: str, cost: int = 1) -> tuple[bool, WindowStats] | None:
@@ -35,8 +40,8 @@ async def count(item: RateLimitItem, *of: str, cost: int = 1) -> tuple[bool, Win
         return None
     try:
         async with asyncio.timeout(WITHIN):
-            allowed = await _limiter().hit(item, *of, cost=cost)
-            window = await _limiter().get_window_stats(item, *of)
+            allowed = await limiters.get().hit(item, *of, cost=cost)
+            window = await limiters.get().get_window_stats(item, *of)
     except Exception as error:
         redis_trouble.failed(USE, error)
         return None

@@ -8,9 +8,9 @@ the server is read-only closes the way for writes in the same manner. What else 
 import asyncio
 import contextvars
 import logging
-import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
@@ -19,6 +19,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from registry import telemetry
 from registry.data import database, faults, refusals
 from registry.data.faults import Fault
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ POOL_LIMIT = 3.0  # seconds for the pool to have a connection again before the p
 CLOSE_LIMIT = 1.0  # seconds for probes under way at the end of a loop
 AWAY = Fault.LOST.value
 SILENT = "the database answers nothing"
-STATE = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool"
+READ_ONLY = database.statements(Path(__file__).parent / "sql" / "reach.sql")["read_only"]
 
 
 class Answer(NamedTuple):
@@ -145,7 +146,7 @@ class Reach:
         """The one line of the log for a change of state."""
         was = (self.away, self.read_only)
         self.away, self.read_only, self.reason = bool(away), read_only, away or AWAY
-        database.shut(away)
+        _shut(away)
         telemetry.DB_AWAY.labels("away").set(self.away)
         telemetry.DB_AWAY.labels("read_only").set(self.read_only)
         refusals.server_takes_writes(not away and not read_only)
@@ -181,29 +182,35 @@ class Reach:
         if answer.away:
             self._turn(away=answer.away, read_only=self.read_only)
             if answer.away == SILENT:  # at a second look: what is under way waits for nothing
-                database.cut()
+                database.pools.get().cut()
         elif await self._pool_is_back(renew=renew and not answer.read_only):
             self._turn(read_only=answer.read_only)
 
     async def _pool_is_back(self, *, renew: bool) -> bool:
         """Whether the pool has a connection; none that was made while the server was read-only, if `renew`."""
-        database.shut("")
+        _shut("")
         with suppress(TimeoutError, Unavailable, psycopg.Error):
             async with asyncio.timeout(POOL_LIMIT):
                 if renew:
-                    await database.pool().drain()
+                    await database.pools.get().drain()
                 async with database.connection():
                     return True
-        database.shut(self.reason if self.away else "")
+        _shut(self.reason if self.away else "")
         return False
 
     async def close(self) -> None:
-        database.shut("")
+        _shut("")
         tasks = [task for task in (self._probing, self._watching, self._unanswered) if task]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_LIMIT)
+
+
+def _shut(why: str) -> None:
+    """Let nobody wait for a connection of a server that is away; "" lets them in again."""
+    if pool := database.pools.peek():
+        pool.shut = why
 
 
 def _alone[T](work: Awaitable[T]) -> asyncio.Task[T]:
@@ -244,13 +251,14 @@ def _first(asking: set[asyncio.Task[Answer]]) -> asyncio.Future[Answer]:
 
 async def _ask() -> Answer:
     """On a connection that the pool has idle; those found dead are replaced. Anew when it has none."""
-    while conn := await database.idle():
+    pool = database.pools.peek()
+    while pool and (conn := await pool.idle()):
         try:
             return Answer(read_only=await _is_read_only(conn))
         except psycopg.Error:
             continue
         finally:
-            await database.give_back(conn)
+            await pool.putconn(conn)
     return await _ask_anew()
 
 
@@ -274,7 +282,7 @@ async def _ask_once() -> Answer:
 
 
 async def _is_read_only(conn: AsyncConnection) -> bool:
-    cursor = await AsyncCursor(conn).execute(STATE)
+    cursor = await AsyncCursor(conn).execute(READ_ONLY)
     row = await cursor.fetchone()
     return bool(row and row[0])
 
@@ -298,15 +306,8 @@ def _in_words(error: BaseException) -> str:
 
 # -- Of the running loop -----------------------------------------------------------------------------------
 
-_all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Reach] = weakref.WeakKeyDictionary()
-
-
-def reach() -> Reach:
-    loop = asyncio.get_running_loop()
-    found = _all.get(loop)
-    if found is None:
-        found = _all[loop] = Reach()
-    return found
+breakers: PerLoop[Reach] = PerLoop(Reach, close=Reach.close)
+reach = breakers.get
 
 
 async def attempt[T](work: Callable[[], Awaitable[T]], *, writes: bool = True, patient: bool = False) -> T:
@@ -319,7 +320,7 @@ async def trouble() -> str:
     found = reach()
     if found.away:
         return found.reason
-    asking = lambda: database.fetch(STATE, repeatable=False)  # noqa: E731
+    asking = lambda: database.fetch(READ_ONLY, repeatable=False)  # noqa: E731
     [(read_only,)] = await found.attempt(asking, writes=False, patient=True)
     if read_only:
         found.found_read_only()
@@ -340,8 +341,3 @@ def _hear(fault: Fault) -> None:
 
 
 faults.listeners.append(_hear)
-
-
-async def close() -> None:
-    if found := _all.pop(asyncio.get_running_loop(), None):
-        await found.close()

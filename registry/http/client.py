@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 client of one endpoint: persistent connections, one time limit per request. Knows nothing of what is asked.
+"""A lean HTTP/1.1 client of one endpoint: persistent connections, one time limit per request. The content of requests is the caller's.
 
 What it leaves out is deliberate: redirects, cookies, proxies, decompression. What it says exactly is whether a request can
 have arrived: NotSent is certain, every other error is not.
@@ -38,15 +38,15 @@ class NotConnected(NotSent):
 
 
 class ConnectTimeout(NotSent):
-    """No connection was free, or could be made, in time."""
+    """No connection was free, and none could be made, in time."""
 
 
 class BadAddress(NotSent, ValueError):
-    """This is not the address of an HTTP server."""
+    """The URL is not the address of an HTTP server."""
 
 
 class Address(NamedTuple):
-    """Where an endpoint is, taken from its URL."""
+    """An endpoint's scheme, host, port and path, parsed from its URL."""
 
     tls: bool
     host: str
@@ -56,7 +56,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises BadAddress, with a sentence that does not repeat what may be a password."""
+        """Parse a URL. Raises BadAddress, whose message never repeats the URL: it may contain a password."""
         if any(c.isspace() or not c.isprintable() for c in url):  # before urlsplit, which drops some of them
             raise BadAddress("an address has no spaces and no control characters")
         try:
@@ -92,7 +92,7 @@ def _ascii(host: str) -> str:
 
 @cache
 def _verified() -> ssl.SSLContext:
-    """Certificates and names are checked. Made once: reading the authorities takes milliseconds."""
+    """TLS settings that verify certificates and host names. Created once: reading the authorities takes milliseconds."""
     return ssl.create_default_context()
 
 
@@ -122,7 +122,7 @@ class Client:
         self._keep_alive, self._largest_body = keep_alive, largest_body
         self._loop = asyncio.get_running_loop()
         self._head = _head(self._address, headers or {})
-        self._slots = connections  # that no connection holds, be it open or on its way
+        self._slots = connections  # free slots: neither open connections nor connections being made use them
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the last one used is the next one used, so that the others may expire
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
@@ -152,7 +152,7 @@ class Client:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """Number of open connections."""
         return len(self._open)
 
     async def request(
@@ -184,7 +184,7 @@ class Client:
     # -- The pool ----------------------------------------------------------------------------------------------
 
     def _pooled(self) -> Connection | None:
-        """One that is open and idle."""
+        """An idle open connection, or None."""
         while self._idle:
             connection = self._idle.pop()
             if connection.usable and self._loop.time() - connection.idle_since < self._keep_alive:
@@ -193,13 +193,13 @@ class Client:
         return None
 
     async def _obtain(self, deadline: float, *, fresh: bool = False) -> Connection:
-        """One that is usable: new, or the next that somebody else gives back. Raises NotSent."""
+        """A usable connection: a new one, or the next one given back. Raises NotSent."""
         try:
             async with asyncio.timeout_at(deadline):
                 while not self._closed:
                     given = await self._slot()
                     if given in self._open and fresh:
-                        self._open.discard(given)  # its slot stays with us
+                        self._open.discard(given)  # we keep its slot
                         given.close()
                         given = None
                     if given is None:
@@ -213,7 +213,7 @@ class Client:
         raise NotConnected("the client is closed")
 
     async def _slot(self) -> Connection | None:
-        """Somebody's connection, or None: the right to make one."""
+        """Wait for a connection that is given back; None is a free slot, that is the right to make one."""
         if self._slots:
             self._slots -= 1
             return None
@@ -225,11 +225,11 @@ class Client:
             with suppress(ValueError):
                 self._waiting.remove(waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._hand_on(waiter.result())  # it came at the same moment
+                self._hand_on(waiter.result())  # a connection arrived at the same moment
             raise
 
     def _hand_on(self, connection: Connection | None) -> None:
-        """Give a connection, or a slot, to who waits for it longest, or keep it."""
+        """Give a connection, or a slot, to the longest waiting request, or keep it."""
         if connection is not None and not connection.usable:
             connection.close()
             return
@@ -268,7 +268,7 @@ class Client:
     # -- Connecting --------------------------------------------------------------------------------------------
 
     async def _connect(self) -> Connection:
-        """A new one, on a slot that is ours; without success the slot is given back."""
+        """Make a connection on a slot that we hold; on failure the slot is given back."""
         try:
             connection = await self._reach()
         except BaseException:
@@ -295,7 +295,7 @@ class Client:
                     )
                 if connection.usable:
                     addresses.remove(address)
-                    addresses.insert(0, address)  # the one that works is tried first from now on
+                    addresses.insert(0, address)  # the address that works is tried first from now on
                     return connection
                 failure = ConnectionResetError("closed as soon as it was open")
             except OSError as error:
@@ -307,7 +307,7 @@ class Client:
         raise failure
 
     async def _addresses(self) -> list[str]:
-        """The host's addresses; looked up once for all who need them at the time."""
+        """The host's IP addresses; concurrent callers share one look-up."""
         if self._resolve is None:
             with suppress(ValueError):
                 ipaddress.ip_address(self._address.host)
@@ -317,7 +317,7 @@ class Client:
         if task is None or (task.done() and (stale or task.cancelled() or task.exception())):
             self._looked_up_at = now
             task = self._lookup = self._loop.create_task(self._look_up())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has seen it
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark the exception as retrieved
         return await asyncio.shield(task)
 
     async def _look_up(self) -> list[str]:
@@ -328,7 +328,7 @@ class Client:
 
 
 def _head(address: Address, headers: Mapping[str, str]) -> str:
-    """The header lines that all requests share."""
+    """Header lines that are the same in all requests."""
     return _lines({"Host": address.authority, "Accept-Encoding": "identity", **headers})
 
 

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a request out in one write, its answer in. Which connection takes which request, http_client knows."""
+"""One HTTP/1.1 connection: one write per request, then its answer. The pool is in client.py."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 
 import httptools
 
-LARGEST_WIRE = 1024 * 1024  # bytes of one answer as it comes, head, framing and interim answers (1xx) included
+LARGEST_WIRE = 1024 * 1024  # bytes of one answer on the wire, including head, framing and interim answers (1xx)
 
 
 class HttpError(Exception):
-    """The request came to no whole answer."""
+    """The request has no complete answer."""
 
 
 class NotSent(HttpError):
-    """Not one byte of the request has left: whoever answers there never saw it."""
+    """No byte of the request was sent: the server never saw it."""
 
 
 class AnswerTimeout(HttpError, TimeoutError):
-    """The whole answer did not come in time."""
+    """The complete answer did not arrive in time."""
 
 
 class Disconnected(HttpError):
@@ -26,13 +26,13 @@ class Disconnected(HttpError):
 
 
 class BadAnswer(HttpError):
-    """What came back is not an answer in HTTP/1."""
+    """The answer is not valid HTTP/1."""
 
 
 class Answer(NamedTuple):
     status: int
     headers: dict[bytes, bytes]  # names in lower case; of several with one name the last
-    body: bytes  # at most as much as the caller allowed; as sent: nothing is decompressed
+    body: bytes  # at most the size that the caller allowed; not decompressed
 
     def header(self, name: str) -> str | None:
         value = self.headers.get(name.lower().encode("latin-1"))
@@ -40,15 +40,15 @@ class Answer(NamedTuple):
 
 
 class Connection(asyncio.Protocol):
-    """Takes one request at a time. `free` hears when it can take the next one, `ended` when it never will."""
+    """Takes one request at a time. Calls `free` when it can take the next one, `ended` when it never will."""
 
     def __init__(
         self, *, largest_body: int, free: Callable[["Connection"], None], ended: Callable[["Connection"], None]
     ) -> None:
         self.closed = False
-        self.answers = 0  # that were read from it to their end
-        self.idle_since = 0.0  # of the loop's clock; the pool's note
-        self.heard = False  # anything at all since the last request
+        self.answers = 0  # answers read completely
+        self.idle_since = 0.0  # loop time; set by the pool
+        self.heard = False  # whether any byte arrived since the last request
         self._largest_body = largest_body
         self._free, self._ended = free, ended
         self._loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         return not self.closed and self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, request: bytes, deadline: float) -> Answer:
-        """Send `request` and read its answer until `deadline` of the loop's clock. It must be usable, and nobody else's."""
+        """Send `request` and read its answer until `deadline` of the loop's clock. The caller must hold it exclusively."""
         asked = self._asked = self._loop.create_future()
         self._answer: Answer | None = None
         self._reusable, self.heard, self._wire = True, False, 0
@@ -72,17 +72,17 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)  # type: ignore[union-attr]
             return await asked
         finally:
-            if self._asked is asked:  # cancelled: what is still to come must meet nobody else
+            if self._asked is asked:  # cancelled: the rest of this answer must not reach the next request
                 self.close()
 
     def close(self) -> None:
-        """At once, whatever is under way."""
+        """Close at once, whatever is under way."""
         if not self.closed:
             self.closed = True
             self._fail(Disconnected("closed by ourselves"))
             if self._transport is not None:
                 self._transport.abort()
-            self._parser = None  # it holds us
+            self._parser = None  # it refers back to us
             self._ended(self)
 
     def _fail(self, error: HttpError) -> None:
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    # -- What the transport says -----------------------------------------------------------------------------
+    # -- Calls of the transport -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._asked is None:
-            self.close()  # nobody asked: it is no answer to whoever asks next
+            self.close()  # unrequested bytes must not answer the next request
             return
         self.heard = True
         self._wire += len(data)
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def _cut(self) -> None:
-        """This is all of the answer that will be read."""
+        """Complete the answer with what was read."""
         self._reusable = False
         self._complete()
         self._finish()
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         if asked is not None and answer is not None and not asked.done():
             asked.set_result(answer)
 
-    # -- What the parser says ----------------------------------------------------------------------------------
+    # -- Calls of the parser ----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._status = 0

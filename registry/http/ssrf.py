@@ -1,4 +1,4 @@
-"""Addresses that tenants name: which of them we call at all. What is asked there, the callers know.
+"""Guard against server-side request forgery: which of the addresses that tenants name are called at all.
 
 A tenant that could make us call any address would see our own network with our eyes: databases without a password, the
 machine's metadata with its credentials. So a name is resolved here, every address it leads to is looked at, and the
@@ -17,7 +17,7 @@ from registry.errors import Invalid
 from registry.http.client import Address, BadAddress
 
 LONGEST_URL = 2000  # characters
-LOOKUPS = 64  # threads: names that answer slowly keep one each, and must not keep the others waiting
+LOOKUPS = 64  # threads: each slow look-up blocks one, and must not delay the others
 LOOKUP_WITHIN = 5.0  # seconds
 OWN_PORTS = 1024  # below that only 80 and 443: mail and name servers also take lines that look like HTTP
 
@@ -31,17 +31,17 @@ NEVER = [
         "fd00:ec2::/32", "fe80::/10", "2002::/16", "2001::/23", "64:ff9b:1::/48",
     )
 ]  # fmt: skip
-"""Nobody's receiver: this host by another name, link-local with the clouds' metadata (169.254.169.254, and its other homes
-at Azure, Alibaba, Oracle and AWS over IPv6), and tunnels that lead to an IPv4 address by a back door (6to4, Teredo)."""
+"""Networks that never hold a receiver: this host by another name, link-local with the clouds' metadata (169.254.169.254, and its other homes
+at Azure, Alibaba, Oracle and AWS over IPv6), and tunnels to an embedded IPv4 address (6to4, Teredo)."""
 CARRIED = [
     ipaddress.IPv6Network("::ffff:0:0/96"),
     ipaddress.IPv6Network("64:ff9b::/96"),
 ]  # an IPv4 address in the last 32 bits
-GLOBAL = ipaddress.IPv6Network("2000::/3")  # all that has been given out
+GLOBAL = ipaddress.IPv6Network("2000::/3")  # all addresses assigned so far
 INSIDE = [
     ipaddress.ip_network(text)
     for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
-]  # what WEBHOOK_ALLOW_PRIVATE opens
+]  # allowed by WEBHOOK_ALLOW_PRIVATE
 
 
 class NotOutside(BadAddress):
@@ -61,14 +61,14 @@ def is_allowed(text: str, *, private: bool) -> bool:
 
 
 def _plain(ip: IP) -> IP:
-    """The IPv4 address that an IPv6 address only carries, such as ::ffff:10.0.0.1."""
+    """The IPv4 address embedded in an IPv6 address, such as ::ffff:10.0.0.1."""
     if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in CARRIED):
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip
 
 
 class Outside:
-    """Finds the addresses of names, and refuses what is inside. Its threads end with `close`."""
+    """Resolves host names and refuses addresses that are not on the public internet. `close` ends its threads."""
 
     def __init__(self, *, private: bool | None = None) -> None:
         self.private = settings.WEBHOOK_ALLOW_PRIVATE if private is None else private
@@ -78,7 +78,7 @@ class Outside:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def resolve(self, host: str, port: int) -> Resolved:
-        """The addresses of `host`, all of them allowed. Raises NotOutside where one is not, OSError where there are none."""
+        """The IP addresses of `host`. Raises NotOutside if one of them is not allowed, OSError if there are none."""
         async with asyncio.timeout(LOOKUP_WITHIN):
             found = await self.look_up(host, port)
         if not all(is_allowed(address, private=self.private) for address in found):
@@ -86,7 +86,7 @@ class Outside:
         return found
 
     async def look_up(self, host: str, port: int) -> Resolved:
-        """What the machine's resolver says. It takes numbers in all their spellings: 127.1 and 0x7f000001 are 127.0.0.1."""
+        """Ask the machine's resolver. It accepts all spellings of numbers: 127.1 and 0x7f000001 are 127.0.0.1."""
         loop = asyncio.get_running_loop()
         entries = await loop.run_in_executor(self._threads, _getaddrinfo, host, port)
         return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in entries))
@@ -100,7 +100,7 @@ def _getaddrinfo(host: str, port: int) -> list[tuple]:
 
 
 def parted(url: str, *, tls_only: bool) -> tuple[str, str]:
-    """A receiver's URL as origin and target: what is connected to, and what is asked for. Raises BadAddress."""
+    """Split a receiver's URL into origin (scheme, host, port) and request target. Raises BadAddress."""
     if len(url) > LONGEST_URL:
         raise BadAddress(f"an address has at most {LONGEST_URL} characters")
     if "#" in url:
@@ -119,7 +119,7 @@ _QUERY = "/%:@!$&'()*+,;=~-._?[]"
 
 
 async def checked(url: str, *, tls_only: bool) -> None:
-    """Raises Invalid (422) naming `url` unless it is a place that we deliver to at the moment."""
+    """Check that deliveries to the URL are possible now. Raises Invalid (422) naming `url`."""
     outside = Outside()
     try:
         origin, _ = parted(url, tls_only=tls_only)
@@ -127,7 +127,7 @@ async def checked(url: str, *, tls_only: bool) -> None:
         await outside.resolve(address.host, address.port)
     except BadAddress as error:
         raise _wrong(str(error)) from None
-    except (OSError, UnicodeError):  # a time-out is one too
+    except (OSError, UnicodeError):  # a time-out is an OSError too
         raise _wrong("this name leads nowhere; is it spelled right?") from None
     finally:
         outside.close()

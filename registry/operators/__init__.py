@@ -1,1 +1,1 @@
-"""What the admin pages of all apps share: who sees whose rows, actions that ask why, lists of any length. No models."""
+"""The operators' tools that all apps share: roles, guarded actions with a confirmation page, decisions about rows, admin lists. No models."""

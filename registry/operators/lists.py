@@ -1,32 +1,28 @@
-"""Lists over tables of any length: one tenant at a time, never counted to the end, related rows fetched by the page."""
+"""Admin lists of tables of any length: capped counts, a time limit, related rows fetched per page, filters."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import psycopg
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import OperationalError, connection, models, transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
 
 from registry.models import Tenant
 from registry.operators.scope import TenantScoped, scope_of
 
-COUNTED = 5000  # rows; further back a filter is faster than paging, for the reader and for the database
-LOOK_LIMIT = 3  # seconds for the queries of a list; a page that takes longer is of no use, and costs the payments
-TENANTS_SHOWN = 50  # in the filter; others are reached from the page of tenants
+COUNTED = 5000  # rows; to look further back a filter is faster than paging
+LOOK_LIMIT = 3  # seconds for the queries of a list; longer ones would slow the payments down
+TENANTS_SHOWN = 50  # in the filter; the page of tenants links to the others
 
 
 class CappedPaginator(Paginator):
-    """Counts to COUNTED and no further: `count(*)` over 10 M rows takes seconds."""
+    """A paginator that counts at most COUNTED rows: `count(*)` of 10 M rows takes seconds."""
 
     most = COUNTED
 
@@ -36,7 +32,7 @@ class CappedPaginator(Paginator):
 
 
 class PageList(ChangeList):
-    """Hands the rows of the page to `attach`, which may fetch what belongs to them in one query per kind."""
+    """A change list that passes the rows of its page to `attach`, which fetches related rows in one query per kind."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -45,21 +41,21 @@ class PageList(ChangeList):
 
 
 class Attaching(TenantScoped):
-    """For a ModelAdmin whose list shows what no join can fetch cheaply."""
+    """An admin page whose list shows related rows that no join can fetch cheaply."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return PageList
 
     def attach(self, rows: list[Any]) -> None:
-        """Put on each row of the page what its columns need."""
+        """Set on each row of the page the values that its columns need."""
         raise NotImplementedError
 
 
 class BoundedList(Attaching):
-    """Gives a list LOOK_LIMIT and then asks for a narrower question: some filters have no index of their own."""
+    """A list whose queries may take LOOK_LIMIT: some combinations of filters have no index. Past that it drops the filters."""
 
     def attach(self, rows: list[Any]) -> None:
-        """Nothing unless a subclass says more; the rows are read within the limit all the same."""
+        """Attach nothing; the rows are still read within the limit."""
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         try:
@@ -95,14 +91,14 @@ class TenantFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
         slug = self.value()
-        # The id and not a join: the indexes lead with it.
+        # The id and not a join: the indexes begin with it.
         return queryset if slug is None else queryset.filter(tenant_id=self.tenants.filter(slug=slug).values("pk")[:1])
 
 
 class OneTenantFilter(TenantFilter):
-    """Always one tenant, as in the indexes: the newest rows of all tenants together would be a walk through the table.
+    """Always one tenant, as in the indexes: the newest rows of all tenants together would be a scan of the table.
 
-    A search looks at all tenants: what is searched for is unique, or nearly.
+    A search covers all tenants: its terms are unique, or nearly.
     """
 
     def __init__(self, request: HttpRequest, params: dict, model: type[models.Model], model_admin: Any) -> None:
@@ -119,82 +115,71 @@ class OneTenantFilter(TenantFilter):
         slug = self.value()
         if slug is None:
             return queryset
-        # The value itself: only then does the planner see how many rows this tenant has.
+        # A value and no subquery: only then does the planner know how many rows this tenant has.
         tenant_id = self.tenants.filter(slug=slug).values_list("pk", flat=True).first()
         return queryset.none() if tenant_id is None else queryset.filter(tenant_id=tenant_id)
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        for slug, title in self.lookup_choices:
-            yield {
-                "selected": self.value() == slug,
-                "query_string": changelist.get_query_string({self.parameter_name: slug}),
-                "display": title,
-            }
+        return _links(self, changelist)
 
 
-class SinceFilter(admin.SimpleListFilter):
-    """Rows younger than so long. Subclasses name the column."""
+class ChoiceFilter(admin.SimpleListFilter):
+    """Rows that meet the condition of the chosen option. `choices_of` makes one for a parameter."""
 
-    parameter_name = "since"
-    column = "created_at"
-    SPANS = {
+    options: ClassVar[dict[str, tuple[str, models.Q]]]  # value → its label and condition
+    default: ClassVar[str | None] = None  # the option chosen by a bare address; None: all rows
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, label) for value, (label, _) in self.options.items()]
+
+    def value(self) -> str | None:
+        return super().value() or self.default
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        return super().choices(changelist) if self.default is None else _links(self, changelist)
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
+        value = self.value()
+        if value is None:
+            return queryset
+        option = self.options.get(value)
+        return queryset.filter(option[1]) if option else queryset.none()
+
+
+def _links(shown: admin.SimpleListFilter, changelist: ChangeList) -> Iterator[Any]:
+    """The options without Django's "All"."""
+    for value, title in shown.lookup_choices:
+        query = changelist.get_query_string({str(shown.parameter_name): value})
+        yield {"selected": shown.value() == value, "query_string": query, "display": title}
+
+
+def choices_of(
+    parameter: str, options: dict[str, tuple[str, models.Q]], *, title: str = "", default: str | None = None
+) -> type[ChoiceFilter]:
+    """A filter by `?parameter=`, with the options and their conditions in this order."""
+    given = {"parameter_name": parameter, "title": title or parameter, "options": options, "default": default}
+    return type("Choices", (ChoiceFilter,), given)
+
+
+ALL = ("all", models.Q())
+
+
+def resolutions(choices: Iterable[tuple[str, str]]) -> type[ChoiceFilter]:
+    """A filter by `resolution`, empty while a row is open: open rows unless another option is chosen."""
+    options = {value: (str(label), models.Q(resolution=value)) for value, label in choices}
+    return choices_of("resolution", {"open": ("open", models.Q(resolution="")), **options, "all": ALL}, default="open")
+
+
+def since(column: str, title: str) -> type[ChoiceFilter]:
+    """A filter by the age of a time in `column`."""
+    spans = {
         "1h": ("last hour", 1),
         "24h": ("last 24 hours", 24),
         "7d": ("last 7 days", 168),
         "30d": ("last 30 days", 720),
     }
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(key, text) for key, (text, _) in self.SPANS.items()]
-
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
-        span = self.SPANS.get(self.value() or "")
-        return queryset.filter(**{f"{self.column}__gte": Now() - timedelta(hours=span[1])}) if span else queryset
-
-
-def since(column: str, title: str) -> type[SinceFilter]:
-    return type("Since", (SinceFilter,), {"column": column, "title": title})
-
-
-# -- What cells are made of ----------------------------------------------------------------------------------
-
-
-def link_to(model: type[models.Model], pk: Any, text: Any) -> SafeString:
-    """A link to the row's page in the admin."""
-    return format_html('<a href="{}">{}</a>', reverse(_name(model, "change"), args=[quote(pk)]), text)
-
-
-def link_to_list(model: type[models.Model], text: Any, **filters: Any) -> SafeString:
-    """A link to the list of `model`, filtered."""
-    return format_html('<a href="{}">{}</a>', reverse(_name(model, "changelist"), query=filters), text)
-
-
-def _name(model: type[models.Model], page: str) -> str:
-    return f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}"
-
-
-def pill(shape: str, colour: str, word: str) -> SafeString:
-    """A state as word, colour and shape: never colour alone."""
-    return format_html('<span class="pill pill-{}"><span aria-hidden="true">{}</span> {}</span>', colour, shape, word)
-
-
-def exact(moment: datetime | None) -> SafeString | str:
-    """To the second in the cell, to the millisecond in its title. UTC."""
-    if moment is None:
-        return "–"
-    text = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
-    return format_html('<span class="figure" title="{} UTC">{}</span>', text[:-3], text[:-7])
-
-
-def shortened(identifier: Any) -> SafeString:
-    """An id cut in the middle, whole in its title."""
-    text = str(identifier)
-    return format_html('<span class="figure" title="{}">{}…{}</span>', text, text[:8], text[-4:])
-
-
-def ago(seconds: float) -> str:
-    """`seconds` as a person would say it."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    options = {
+        value: (label, models.Q(**{f"{column}__gte": Now() - timedelta(hours=hours)}))
+        for value, (label, hours) in spans.items()
+    }
+    return choices_of("since", options, title=title)

@@ -1,4 +1,4 @@
-"""Whose rows a person sees and may change in the admin: memberships decide, and for superusers nothing is closed."""
+"""Whose rows a person may see and change: memberships decide in the admin and in the console; superusers may do all."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,21 +6,22 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import models
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 
 from registry.edge.typed_numbers import WholeNumberField
+from registry.edge.viewer import MAY_ACT, SUPERUSER, Visitor
 from registry.models import Membership, Tenant
 
 type Roles = frozenset[str]
 READ: Roles = frozenset(Membership.Role.values)
-OPERATE: Roles = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR})
+OPERATE: Roles = MAY_ACT - {SUPERUSER}
 OWN: Roles = frozenset({Membership.Role.OWNER})
-SUPERUSERS: Roles = frozenset({"superuser"})  # a role that no membership gives
+SUPERUSERS: Roles = frozenset({SUPERUSER})
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A person's tenants by role. `everything` is a superuser's."""
+    """A person's role in each of their tenants; `everything` for a superuser."""
 
     everything: bool
     roles: dict[int, str]  # tenant id → role
@@ -29,13 +30,13 @@ class Scope:
         return [tenant for tenant, role in self.roles.items() if role in roles]
 
     def allows(self, roles: Roles, tenant_id: int | None = None) -> bool:
-        """Whether one of `roles` is held in this tenant; without a tenant: in any."""
+        """Whether the person has one of `roles` in this tenant; without a tenant: in any tenant."""
         if self.everything:
             return True
         return self.roles.get(tenant_id) in roles if tenant_id else bool(self.tenants(roles))
 
     def narrow(self, queryset: models.QuerySet, path: str, roles: Roles = READ) -> models.QuerySet:
-        """The rows of `queryset` whose tenant, found at `path`, is one of ours."""
+        """The rows of `queryset` of tenants in which the person has one of `roles`; `path` leads to a row's tenant."""
         return queryset if self.everything else queryset.filter(**{f"{path}__in": self.tenants(roles)})
 
 
@@ -43,7 +44,7 @@ NOBODY = Scope(everything=False, roles={})
 
 
 def scope_of(request: HttpRequest) -> Scope:
-    """The scope of the request's user, asked of the database once per request."""
+    """The scope of the request's user, read once per request."""
     found = getattr(request, "_operator_scope", None)
     if found is None:
         found = request._operator_scope = _scope(request.user)  # type: ignore[attr-defined]
@@ -58,18 +59,24 @@ def _scope(user: Any) -> Scope:
     return Scope(everything=False, roles=dict(Membership.objects.filter(user=user).values_list("tenant_id", "role")))
 
 
-class TenantScoped(admin.ModelAdmin):
-    """Rows of one's own tenants only; what one may do there follows from the membership's role, not from permissions.
+def require_act(visitor: Visitor) -> None:
+    """Raises Http404 for a visitor of the console who may only look."""
+    if not visitor.may_act:
+        raise Http404
 
-    Nothing can be deleted in the admin: money rows point at tenants and processors without constraints.
+
+class TenantScoped(admin.ModelAdmin):
+    """Admin pages of rows of a person's own tenants; the role of the membership decides, not Django's permissions.
+
+    Nothing can be deleted in the admin: rows of payments name tenants and processors without a foreign key.
     """
 
-    tenant_path: ClassVar[str] = "tenant_id"  # how a row names its tenant; "" for rows that belong to no tenant
-    add_roles: ClassVar[Roles] = frozenset()  # none: not even superusers add rows here
+    tenant_path: ClassVar[str] = "tenant_id"  # how a row names its tenant; "" for rows without a tenant
+    add_roles: ClassVar[Roles] = frozenset()  # empty: nobody, superusers included
     change_roles: ClassVar[Roles] = frozenset()
     act_roles: ClassVar[Roles] = OPERATE  # for the actions
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # they count, filter by filter
+    show_facets = admin.ShowFacets.NEVER  # facets count the rows of each filter
     list_per_page = 50
     list_max_show_all = 50
 
@@ -89,7 +96,7 @@ class TenantScoped(admin.ModelAdmin):
         return getattr(obj, self.tenant_path) if self.tenant_path else None
 
     def name_of(self, row: Any) -> str:
-        """The row in a list of what an action will touch."""
+        """The row's name on a confirmation page."""
         tenant = getattr(row, "tenant", None)
         return f"{row} of {tenant}" if tenant else str(row)
 
@@ -126,6 +133,6 @@ class TenantScoped(admin.ModelAdmin):
         rows = model._default_manager.all()
         if model is Tenant:
             return scope.narrow(rows, "pk", self.add_roles | self.change_roles)
-        if model is get_user_model():  # colleagues only: who else has an account is nobody's business
+        if model is get_user_model():  # members of the person's own tenants only
             return rows if scope.everything else rows.filter(memberships__tenant__in=scope.tenants()).distinct()
         return scope.narrow(rows, "tenant_id")

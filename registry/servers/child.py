@@ -1,5 +1,5 @@
-"""A part of the service as a child process: started, its lines passed on, restarted when it dies. Which parts there
-are is supervisor.py's."""
+"""A part of the service as a child process: start it, pass its log lines on, restart it when it dies. The list of parts is
+in plan.py."""
 
 import asyncio
 import ctypes
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parents[2]
 STOP_LIMIT = 7.0  # seconds a part has to finish or hand back; the servers need the rest of the 10 s `up` promises
 FIRST_PAUSE = 0.2  # seconds before a part that died is started again
-LONGEST_PAUSE = 5.0  # seconds, when it dies again and again
-STEADY_AFTER = 10.0  # seconds of life that make a death a first one again
+LONGEST_PAUSE = 5.0  # seconds between restarts of a part that dies again and again
+STEADY_AFTER = 10.0  # seconds of life after which the next restart waits FIRST_PAUSE again
 LONGEST_LINE = 64 * 1024  # bytes of a log line before it is broken
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -40,7 +40,7 @@ class Part:
 
 
 class Process:
-    """A running part: its lines go to the log under its name, its group dies with it, and it dies with us."""
+    """A running part. Its lines go to the log under its name; its process group ends with it, and it ends with us."""
 
     def __init__(self, part: Part, environ: dict[str, str], on_line: Callable[[bytes], None] | None = None) -> None:
         self.part = part
@@ -61,9 +61,11 @@ class Process:
         self.readers = [follow(self.popen.stdout, on_line or show), follow(self.popen.stderr, show)]
 
     async def ended(self) -> int:
-        """Its exit status, negative for a signal. What is left of its process group is killed."""
+        """Wait for its end. Returns the exit status, negative for a signal; kills what is left of its process group."""
         await gone(self.pid)
-        self.signal_group(signal.SIGKILL)  # before the wait: until then nobody else can have this number
+        self.signal_group(
+            signal.SIGKILL
+        )  # before wait(): until then the kernel cannot give this process id to another process
         status = self.popen.wait()
         for read in self.readers:
             read()
@@ -78,7 +80,7 @@ class Process:
 
 
 def dying_with(parent: int) -> Callable[[], None]:
-    """Run in the child before exec: the kernel tells it to stop when its parent dies, even by kill -9."""
+    """A function for the child to run before exec: the kernel sends it SIGTERM when its parent dies, even by kill -9."""
 
     def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -89,7 +91,7 @@ def dying_with(parent: int) -> Callable[[], None]:
 
 
 async def gone(pid: int) -> None:
-    """Returns when the process has ended; at once if there is none. It need not be a child of ours."""
+    """Wait until the process has ended; returns at once if there is none. It need not be our child."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -105,7 +107,7 @@ async def gone(pid: int) -> None:
 
 
 def follow(pipe, on_line: Callable[[bytes], None]) -> Callable[[], None]:
-    """Hand over the lines of a pipe as they come; returns what reads the rest and may be called any time."""
+    """Call `on_line` for each line of a pipe. Returns a function that reads what is left; it may be called at any time."""
     loop = asyncio.get_running_loop()
     os.set_blocking(pipe.fileno(), False)
     pending = bytearray()
@@ -132,9 +134,9 @@ def follow(pipe, on_line: Callable[[bytes], None]) -> Callable[[], None]:
 
 
 def write_line(name: str, line: bytes) -> None:
-    """Pass a part's line on. What the part wrote past its own log (a traceback, a server's words) is cleaned here."""
+    """Write a part's line to our stderr, without secrets: tracebacks and servers' messages have not passed the part's own log."""
     line = redact_text(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
-    with suppress(OSError, ValueError):  # a terminal that went away is no reason to stop
+    with suppress(OSError, ValueError):  # a closed terminal is no reason to stop
         sys.stderr.buffer.write(b"[%s] %s\n" % (name.encode(), line))
         sys.stderr.buffer.flush()
 
@@ -166,10 +168,10 @@ class Keeper:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def live_once(self) -> tuple[float, str]:
-        """Seconds it lived, and how it ended."""
+        """Start it and wait for its end. Returns its lifetime in seconds and how it ended."""
         try:
             self.process = Process(self.part, self.environ)
-        except OSError as error:  # no memory, no process numbers: both come back
+        except OSError as error:  # no memory or no process ids: both are temporary
             return 0.0, str(error)
         status = await self.process.ended()
         lived = time.monotonic() - self.process.started
@@ -181,7 +183,7 @@ class Keeper:
             self.process.terminate()
 
     async def stop(self) -> None:
-        """Asked first, killed after STOP_LIMIT."""
+        """Send SIGTERM, and SIGKILL after STOP_LIMIT."""
         self.stopping.set()
         if self.process:
             self.process.terminate()

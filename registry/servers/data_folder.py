@@ -1,4 +1,4 @@
-"""The folder of one pair of embedded servers: its lock, its ports and passwords, and where its user may run them."""
+"""The data folder of one pair of embedded servers: lock, ports, passwords, and copies of programs the account may run."""
 
 import fcntl
 import hashlib
@@ -19,13 +19,16 @@ from registry.servers.processes import free_port, holds_within
 log = logging.getLogger(__name__)
 
 LOCK_LIMIT = 180.0  # seconds to wait for another process that starts or stops the same servers
-HOMES_OF_ROOT = (Path("/var/lib"), Path("/var/tmp"))  # where server data goes when root's project is closed to them
+HOMES_OF_ROOT = (
+    Path("/var/lib"),
+    Path("/var/tmp"),
+)  # where server data goes when the servers' account may not enter root's project
 
-_held: set[Path] = set()  # locks of this process: its threads do not start servers
+_held: set[Path] = set()  # locks this process holds; servers are never started from several threads
 
 
-class Place:
-    """The folder of one pair of servers: its lock, its ports and passwords, and who may run there."""
+class DataFolder:
+    """The data folder of one pair of servers, and the account that owns it."""
 
     def __init__(self, data: Path) -> None:
         self.data = data.absolute()
@@ -41,7 +44,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """The data folder, or where root had to put the servers' part of it."""
+        """Where the servers' data is: the data folder itself, or a replacement when the servers' account may not enter it."""
         state = self.state()
         if "folder" not in state:
             with self.lock():
@@ -66,7 +69,7 @@ class Place:
         return done.returncode == 0
 
     def usable(self, program: Program) -> Path:
-        """The executable where the account can run it; copied once if its own place is closed."""
+        """The executable as the account can run it: copied once into the data folder if its own location is closed."""
         if self.account is None or self.runs(program.executable):
             return program.executable
         if program.root is None:
@@ -102,7 +105,7 @@ class Place:
         return folder
 
     def write(self, path: Path, text: str) -> None:
-        """A file for the servers' eyes only."""
+        """Write a file that only the servers' account may read (mode 0600)."""
         path.unlink(missing_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
@@ -150,7 +153,7 @@ class Place:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One process at a time starts, stops or chooses; may be entered again by whoever holds it."""
+        """Exclusive lock for starting, stopping and choosing ports; re-entrant within a process."""
         if self.data in _held:
             yield
             return
@@ -165,7 +168,7 @@ class Place:
 
     def open_data(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
-        if self.account:  # passing through is enough for the servers; a umask of 077 would forbid it
+        if self.account:  # the servers need only pass through; a umask of 077 would forbid that
             self.data.chmod(self.data.stat().st_mode | 0o011)
 
 
@@ -184,3 +187,11 @@ def locked(file, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

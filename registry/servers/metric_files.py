@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """No file is folded meanwhile: nothing is counted twice or not at all."""
+    """Shared lock for readers: no file is folded meanwhile, so that nothing is counted twice or missed."""
     with _locked(folder, fcntl.LOCK_SH):
         yield
 
 
 def fold(folder: Path, is_alive: Callable[[int], bool]) -> None:
-    """Add the counts of ended processes to `<kind>_past.db`. Their gauges go: a dead process has no open sockets."""
+    """Add the counts of ended processes to `<kind>_past.db`. Their gauges are dropped: an ended process has no open sockets."""
     ended = [path for path in folder.glob("*.db") if (number := _pid(path)) and not is_alive(number)]
     if ended:
         with _locked(folder, fcntl.LOCK_EX):

@@ -1,4 +1,4 @@
-"""What the kernel knows of processes and ports, and waiting for it with a limit. Who they are is for others to say."""
+"""Processes and ports as the kernel reports them (/proc), and waiting for a condition with a limit."""
 
 import os
 import random
@@ -12,7 +12,7 @@ PORTS = range(20000, 32000)  # below Linux's ephemeral range: a reconnecting cli
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Living processes whose working directory is `folder`; zombies have none."""
+    """Process ids whose working directory is `folder`. Zombies have no working directory."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 def holds_within(limit: float, question: Callable[[], bool]) -> bool:
-    """Ask until yes, for `limit` seconds at most."""
+    """Poll a condition until it holds. False after `limit` seconds."""
     deadline = time.monotonic() + limit
     while not question():
         if time.monotonic() > deadline:

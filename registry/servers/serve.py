@@ -1,4 +1,4 @@
-"""One web process on a listening socket it was handed; the supervisor owns the socket and starts these.
+"""One web process on a listening socket that the supervisor opened and passes on.
 
 uvicorn's own `--fd` takes the socket for a Unix one and leaves Nagle's algorithm on: an answer in two parts waits for
 the client's delayed acknowledgement, 40 ms.
@@ -18,14 +18,14 @@ FRAME_LIMIT = 1024 * 1024  # bytes of one websocket message
 
 
 def configuration(application: Any, **more: Any) -> uvicorn.Config:
-    """How we serve; tests serve the same way."""
+    """The uvicorn configuration of web processes; tests use the same one."""
     options: dict[str, Any] = {
         "loop": "uvloop",
         "http": BoundedProtocol,
         "ws": BoundedSocket,
         "ws_max_size": FRAME_LIMIT,
-        "ws_per_message_deflate": False,  # messages are small; a compressor per socket would be the most of its memory
-        "proxy_headers": False,  # registry.edge.proxies believes those that a setting names; uvicorn anybody on this machine
+        "ws_per_message_deflate": False,  # messages are small, and a compressor would need most of a socket's memory
+        "proxy_headers": False,  # registry.edge.proxies trusts only TRUSTED_PROXIES; uvicorn would trust every local process
         "access_log": False,
         "server_header": False,
         "log_config": None,  # Django has configured logging: one format for every line

@@ -1,5 +1,5 @@
-"""The pytest plugin that gives a test run its servers. It comes before pytest-django reads the settings, which want
-their names; conftest.py would be too late."""
+"""The pytest plugin that starts the servers of a test run, before pytest-django reads the settings, which need their URLs;
+conftest.py would be too late."""
 
 import os
 from collections.abc import Generator
@@ -14,7 +14,7 @@ from registry.servers import embedded
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
-    """Servers of the tests' own, beside those of `make run`; every xdist process uses the same pair, and parts of its own."""
+    """Servers for tests, beside those of `make run`. All xdist processes use the same pair, with databases of their own."""
     data = Path(os.environ.setdefault("REGISTRY_DATA", str(early_config.rootpath / ".data" / "test"))).resolve()
     stack = ExitStack()
     early_config.add_cleanup(stack.close)
@@ -38,7 +38,7 @@ def forgo_durability(server: embedded.Postgres) -> None:
 
 
 def redis_of(worker: str, url: str) -> str:
-    """A database number for each of gw0, gw1, …: pytest-django does the same with PostgreSQL's databases."""
+    """A Redis database number for each of gw0, gw1, …, as pytest-django does with PostgreSQL's databases."""
     parts = urlsplit(url)
     number = int(parts.path.strip("/") or 0) + 1 + int(worker.removeprefix("gw"))
     return parts._replace(path=f"/{number}").geturl()

@@ -1,8 +1,6 @@
 """Keys and links to tenants: who a request acts for, with which scopes, how often. What they may then see is the apps' matter."""
 
-import asyncio
 import base64
-import contextvars
 import hashlib
 import hmac
 import secrets
@@ -11,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,12 +21,12 @@ from limits import RateLimitItem, parse
 
 from registry import telemetry
 from registry.data import database, rates, reach
-from registry.data.fresh import Fresh
-from registry.data.loop import endings, sync_twin
+from registry.data.cache import Cached
+from registry.data.loop import PerLoop, Tasks, sync_twin
 from registry.errors import Forbidden, Invalid, TooManyRequests, Unauthorized, Unavailable
 from registry.models import PATIENCE, ApiKey, Tenant
 
-NOTE_LIMIT = 1.0  # seconds that a loop's end waits for uses of keys to be written down
+SQL = database.statements(Path(__file__).parent / "sql" / "access.sql")
 TOKEN_LENGTH = 40  # characters of a payment link's token at most
 
 
@@ -54,35 +53,17 @@ class Principal:
 
 # -- Recognising a caller --------------------------------------------------------------------------
 
-_INLINE = """ARRAY(
-    SELECT split_part(f.name, '.', 2) FROM registry_flag f
-    WHERE f.name LIKE 'inline.%%' AND coalesce(f.everyone, EXISTS (
-        SELECT FROM registry_flag_tenants n WHERE n.flag_id = f.id AND n.tenant_id = t.id
-    ))
-)::text[]"""
-_KEY = f"""
-SELECT t.id, t.slug, t.currency, t.mode, t.max_amount, k.scopes::text, k.prefix, k.rate_limit, t.status,
-       k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute', t.blocked, {_INLINE}
-FROM registry_apikey k JOIN registry_tenant t ON t.id = k.tenant_id
-WHERE k.prefix = %s AND k.digest = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
-"""
-_USED = "UPDATE registry_apikey SET last_used_at = now() WHERE prefix = %s"
-_OPEN = f"""
-SELECT id, slug, currency, mode, max_amount, '["read", "write"]', '', '', status, false, t.blocked, {_INLINE}
-FROM registry_tenant t WHERE slug = %s AND open
-"""
-
 
 async def _load_key(token: str) -> Principal | None:
-    return await _load(_KEY, (token.split("_", 2)[1], hashlib.sha256(token.encode()).digest()))
+    return await _load("key", prefix=token.split("_", 2)[1], digest=hashlib.sha256(token.encode()).digest())
 
 
 async def _load_open(slug: str) -> Principal | None:
-    return await _load(_OPEN, (slug,))
+    return await _load("open", slug=slug)
 
 
-async def _load(sql: str, params: tuple) -> Principal | None:
-    rows = await database.fetch(sql, params)
+async def _load(statement: str, **params: str | bytes) -> Principal | None:
+    rows = await database.fetch(SQL[statement], params)
     if not rows:
         return None
     tenant_id, slug, currency, mode, max_amount, scopes, prefix, rate_limit, status, note_use, blocked, inline = rows[0]
@@ -104,33 +85,21 @@ async def _load(sql: str, params: tuple) -> Principal | None:
     )
 
 
-_noting: set[asyncio.Task[None]] = set()
+_notes: PerLoop[Tasks] = PerLoop(Tasks, close=Tasks.close)
 
 
 def _note_use(prefix: str) -> None:
-    """Beside the request, in a context of its own: a key is as good where its use cannot be written down."""
+    """Beside the request: a key is as good where its use cannot be written down."""
 
     async def note() -> None:
         with suppress(Unavailable):
-            await reach.attempt(lambda: database.fetch(_USED, (prefix,)))
+            await reach.attempt(lambda: database.fetch(SQL["used"], {"prefix": prefix}))
 
-    task = asyncio.get_running_loop().create_task(note(), context=contextvars.Context())
-    _noting.add(task)
-    task.add_done_callback(_noting.discard)
+    _notes.get().start(note())
 
 
-async def close() -> None:
-    """Let what is being noted on this loop be written, or leave it."""
-    loop = asyncio.get_running_loop()
-    if mine := {task for task in _noting if task.get_loop() is loop}:
-        _, late = await asyncio.wait(mine, timeout=NOTE_LIMIT)
-        for task in late:
-            task.cancel()
-
-
-endings.append(close)
-
-_keys, _open = Fresh(_load_key), Fresh(_load_open)  # a revocation works within a second
+# A revocation works within a second.
+_keys, _open = Cached(_load_key, while_away=True, hashed=True), Cached(_load_open, while_away=True)
 
 
 async def authenticate(authorization: str | None, *, keyless: bool = False) -> Principal:
@@ -243,6 +212,11 @@ async def create_tenant(
 def _new_key() -> tuple[str, str]:
     prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     return prefix, f"rk_{prefix}_{secret}"
+
+
+async def tenant_ids() -> list[int]:
+    """All tenants."""
+    return [tenant_id for (tenant_id,) in await database.fetch(SQL["tenants"])]
 
 
 async def issue_key(

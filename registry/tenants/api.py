@@ -4,14 +4,15 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from registry.data.sharing import Shared
+from registry.data.cache import Cached
 from registry.edge.api import api, json_response
 from registry.tenants import audit_chain
 from registry.tenants.access import authorize
 
 FRESH = 1.0  # seconds that an answer is good for: following a long chain costs as much as it is long
+KEPT = 1_000  # tenants
 
-_verdicts = Shared(audit_chain.verify, fresh=FRESH)
+_verdicts = Cached(audit_chain.verify, fresh=FRESH, kept=KEPT)
 
 
 @api.get(

@@ -149,22 +149,22 @@ def _page(model: type[models.Model], keys: Sequence[str], label: str, where: str
     """SQL: the next rows by their key, blanked where they are not; each key, and whether its row changed."""
     columns = PERSONAL[label]
     key = ", ".join(f"t.{name}" for name in keys)
-    joined = " AND ".join(f"t.{name} = page.{name}" for name in keys)
-    beyond = "" if first else f"AND ({key}) > ({', '.join(f'%(after_{n})s' for n in range(len(keys)))})"
-    only = f"AND {ONLY[label]}" if label in ONLY else ""
-    sets = ", ".join(f"{name} = {blank}" for name, blank in columns.items())
+    beyond = "" if first else f"({key}) > ({', '.join(f'%(after_{n})s' for n in range(len(keys)))})"
     unlike = " OR ".join(f"t.{name} IS DISTINCT FROM {_typed(model, name, blank)}" for name, blank in columns.items())
-    table = model._meta.db_table
-    tenant = "AND t.tenant_id = %(tenant)s" if any(f.column == "tenant_id" for f in model._meta.concrete_fields) else ""
-    return f"""
-        WITH page AS MATERIALIZED (
-            SELECT {key} FROM {table} t WHERE {where} {only} {beyond} ORDER BY {key} LIMIT %(limit)s
-        ), blanked AS (
-            UPDATE {table} t SET {sets} FROM page WHERE {joined} {tenant} AND ({unlike}) AND ({sought})
-            RETURNING {key}
-        )
-        SELECT {key}, (b.{keys[0]} IS NOT NULL)::int
-        FROM page t LEFT JOIN blanked b USING ({", ".join(keys)}) ORDER BY {key}"""
+    tenant = MINE if any(field.column == "tenant_id" for field in model._meta.concrete_fields) else ""
+    return SQL["page"].format(
+        key=key,
+        names=", ".join(keys),
+        first=keys[0],
+        table=model._meta.db_table,
+        where=_all_of(where, ONLY.get(label), beyond),
+        sets=", ".join(f"{name} = {blank}" for name, blank in columns.items()),
+        sought=_all_of(*(f"t.{name} = page.{name}" for name in keys), tenant, f"({unlike})", f"({sought})"),
+    )
+
+
+def _all_of(*conditions: str | None) -> str:
+    return " AND ".join(condition for condition in conditions if condition)
 
 
 def _typed(model: type[models.Model], column: str, blank: str) -> str:

@@ -8,6 +8,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
@@ -16,6 +17,8 @@ from psycopg import AsyncConnection
 
 from registry.data import database
 from registry.models import ApiKey, AuditHead, AuditLink, Tenant
+
+SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
 ROOMS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
 ROWS = 200  # read at a time: some of them carry messages
@@ -44,7 +47,7 @@ TABLES: dict[str, Table] = {
     AuditLink._meta.label: Table(where="t.chain = %(tenant)s"),
     AuditHead._meta.label: Table(where="t.chain = %(tenant)s"),
     "auth.User": Table(
-        where="t.id IN (SELECT user_id FROM registry_membership WHERE tenant_id = %(tenant)s)",
+        where=SQL["members"],
         columns=("id", "username", "first_name", "last_name", "email", "is_active", "date_joined", "last_login"),
     ),
 }
@@ -101,9 +104,8 @@ async def _rows(conn: AsyncConnection, source: Source, tenant_id: int, decrypt: 
 def _query(source: Source) -> str:
     table = source.table
     order = ", ".join(f"t.{field.column}" for field in source.model._meta.pk_fields)
-    return (
-        f"SELECT ({_row(source)})::text FROM {source.model._meta.db_table} t {table.joins} "
-        f"WHERE {table.where} ORDER BY {order}"
+    return SQL["rows"].format(
+        row=_row(source), table=source.model._meta.db_table, joins=table.joins, where=table.where, order=order
     )
 
 

@@ -61,15 +61,9 @@ async def rotate(
     return new, plain
 
 
-async def revoke_all(*, prefixes: list[str], actor: str, reason: str) -> int:
-    """Revoke each; how many it ended."""
-    return sum([await revoke(prefix=prefix, actor=actor, reason=reason) for prefix in prefixes])
-
-
 async def _record(action: str, key: ApiKey, actor: str, reason: str, **detail: object) -> None:
     target = f"API key {key.prefix}"
     await audit.record(actor=actor, action=action, target=target, tenant_id=key.tenant_id, reason=reason, detail=detail)
 
 
 issue_sync = sync_twin(issue)
-revoke_all_sync = sync_twin(revoke_all)

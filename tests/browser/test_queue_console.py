@@ -33,8 +33,8 @@ def cookies(signed_in: list[Any]) -> list[Any]:
 async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     """A program of the open tenant; what it counted is written before the rows are removed."""
     yield Mq(api, tenant.pk)
-    await traffic.close()
-    await long_polls.close()
+    await traffic.counts.close()
+    await long_polls.lots.close()
 
 
 async def a_working_day(mq: Mq) -> None:
@@ -178,7 +178,7 @@ async def test_a_dead_letter_is_replayed_with_a_reason(page: Page, guard: Guard,
     await expect(page.locator("#reason-error")).to_contain_text("Say why")
     await confirm(page, "Replay (1)")
 
-    await expect(page.get_by_role("status").first).to_have_text("Replay: done, 1 dead letter.")
+    await expect(page.get_by_role("status").first).to_have_text("Replay: 1 done.")
     await expect(page.get_by_role("heading", name="No dead letters")).to_be_visible()
     assert await mq.sql("SELECT last_seq FROM queueing_partition WHERE name = 'curitiba'") == [(9,)]
     assert await entries() == [("deadmessage.replay", 1, WHY)]

@@ -34,19 +34,19 @@ from tests.servers import cut_all, read_only
 @pytest.fixture
 async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     yield Mq(api, tenant.pk)
-    await traffic.close()
-    await long_polls.close()
+    await traffic.counts.close()
+    await long_polls.lots.close()
 
 
 @pytest.fixture(autouse=True)
 async def fresh_spill(settings: Any, tmp_path: Path) -> AsyncIterator[None]:
     """A spill of the test's own, empty before and after."""
-    await spill.close()
+    await spill.loops.close()
     settings.SPILL_FOLDER = tmp_path
     yield
     await nothing_waits()
     asides = [aside.reason for kind in (intake.KIND, buffer.KIND) for aside in await spill.asides(kind)]
-    await spill.close()
+    await spill.loops.close()
     intake._waiting.clear()
     assert asides == []
 

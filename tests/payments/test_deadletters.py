@@ -19,7 +19,7 @@ def tenant():
 
 
 def replay(letter: DeadLetter) -> bool:
-    return dead_letters.replay_sync(dead_letter_id=letter.pk, actor="olga", reason="it was maintenance")
+    return sync_twin(dead_letters.replay)(dead_letter_id=letter.pk, actor="olga", reason="it was maintenance")
 
 
 def test_a_failed_payment_is_queued_again_with_its_attempts_kept(tenant):
@@ -89,8 +89,8 @@ def test_a_payment_that_moved_on_is_left_alone_and_its_letter_stays_open(tenant)
 
 
 def test_an_unknown_letter_is_a_false_and_no_error():
-    assert dead_letters.replay_sync(dead_letter_id=404, actor="olga", reason="?") is False
-    assert dead_letters.close_sync(dead_letter_id=404, actor="olga", reason="?") is False
+    assert sync_twin(dead_letters.replay)(dead_letter_id=404, actor="olga", reason="?") is False
+    assert sync_twin(dead_letters.close)(dead_letter_id=404, actor="olga", reason="?") is False
 
 
 @pytest.mark.parametrize("status", [FAILED, UNCERTAIN])
@@ -98,8 +98,8 @@ def test_closing_puts_the_letter_aside_and_leaves_the_payment(tenant, status):
     payment = make_payment(tenant, status=status)
     letter = make_dead_letter(payment)
 
-    closed = dead_letters.close_sync(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
-    again = dead_letters.close_sync(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
+    closed = sync_twin(dead_letters.close)(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
+    again = sync_twin(dead_letters.close)(dead_letter_id=letter.pk, actor="olga", reason="paid in cash")
 
     letter.refresh_from_db()
     assert (closed, again, letter.resolution) == (True, False, "closed")
@@ -124,7 +124,7 @@ def test_without_its_audit_entry_nothing_is_replayed(tenant, monkeypatch):
     async def refuses(**_):
         raise RuntimeError("no entry, no action")
 
-    monkeypatch.setattr("payments.settle.dead_letters.audit.record", refuses)
+    monkeypatch.setattr("registry.tenants.audit.record", refuses)
     with pytest.raises(RuntimeError):
         replay(letter)
 

@@ -145,14 +145,14 @@ async def test_a_claim_in_the_normal_flow_writes_no_index_entry(tenant, default,
     """Every index of the table would get one per payment and claim: its updates stay on their pages (HOT)."""
     many, real = 300, database.connection_parameters
     await accept(tenant, many)
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "application_name": "measured"})
     before = await in_thread(_written)
     job = work.Dispatch()
 
     claims = [c for _ in range(3) for c in await job.claim(1, 100, {})]
     await job.close()
-    await database.close()
+    await database.pools.close()
     await eventually(lambda: in_thread(_told))
     updates, hot = (now - then for now, then in zip(await in_thread(_written), before, strict=True))
 

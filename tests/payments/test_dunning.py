@@ -9,7 +9,7 @@ from payments.billing import chores, dunning, subscriptions
 from payments.models import Payment, Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
-from registry.data.fresh import STALE
+from registry.data.cache import STALE
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant

@@ -69,7 +69,7 @@ async def test_numbers_have_no_gaps_and_come_in_commit_order_however_many_write(
     for task in following:
         task.cancel()
     await asyncio.gather(*following, return_exceptions=True)
-    await database.close()  # a backend that ends tells its statistics
+    await database.pools.close()  # a backend that ends tells its statistics
 
     for reader in readers:
         assert [event.position for event in reader.read] == list(range(1, len(reader.read) + 1))

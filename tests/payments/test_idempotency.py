@@ -11,7 +11,8 @@ import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from payments.models import Payment, PaymentEvent
-from registry.data import database, live
+from registry.data import channels, database, live
+from registry.data.loop import end_loop
 from registry.models import Tenant
 from tests.conftest import Api, eventually
 
@@ -202,7 +203,7 @@ import asyncio, sys, django; django.setup()
 from uuid import UUID
 from django.conf import settings; from django.db import connections
 settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = sys.argv[1]
-from payments import intake; from payments.errors import DifferentContent; from registry import database
+from payments.intake import intake; from payments.errors import DifferentContent; from registry.data import database
 from django_async_backend.db import async_connections
 async_connections.settings["default"]["NAME"] = sys.argv[1]
 
@@ -213,7 +214,7 @@ async def main():
             print("replayed" if receipt.replayed else "new")
         except DifferentContent:
             print("conflict")
-    await database.close()
+    await database.pools.close()
 
 asyncio.run(main())
 """
@@ -278,9 +279,9 @@ async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durab
     with monkeypatch.context() as away:
         away.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
         away.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
-        await database.close()
+        await database.pools.close()
         status, said, applied = await sending
-    await database.close()
+    await database.pools.close()
 
     assert (status, said["status"], said["correlationId"]) == (202, "queued", body["correlationId"])
     assert applied == "respond-async"
@@ -290,14 +291,14 @@ async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durab
 async def test_without_redis_one_who_waits_still_gets_the_settled_payment(api: Api, worker, default, monkeypatch):
     """The live message is a hint: the database tells a moment later."""
     nobody = RedisPubSubChannelLayer(hosts=["redis://127.0.0.1:1/0"])
-    await live.close()
-    monkeypatch.setattr(live, "get_channel_layer", lambda: nobody)
+    await end_loop()
+    monkeypatch.setattr(channels, "get_channel_layer", lambda: nobody)
     default.delays(200)  # long enough to be waiting by then
 
     started = time.monotonic()
     status, said, _ = await waited_for(api, payment(), seconds=20)
     took = time.monotonic() - started
-    await live.close()
+    await end_loop()
 
     assert (status, said["status"]) == (200, "succeeded")
     assert took < 10

@@ -10,7 +10,7 @@ import pytest
 from payments.inbound.api import LARGEST
 from payments.inbound.signature import sign
 from registry.data import database, reach
-from registry.data.fresh import STALE
+from registry.data.cache import STALE
 from registry.models import Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread

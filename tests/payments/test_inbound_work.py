@@ -14,6 +14,7 @@ from payments.processors.base import Processor
 from payments.settle.decisions import GIVE_UP_AFTER
 from queueing.work.drain import Drain
 from registry.data import database
+from registry.data.loop import sync_twin
 from registry.models import AuditEntry, Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment
@@ -458,10 +459,11 @@ async def test_an_event_is_replayed_once_whoever_asks_together_and_who_did_is_on
     server, tenant, account, handler, job
 ):
     number = await dead(server, tenant, account, job)
+    replay = sync_twin(operate.replay)
 
     moved = await asyncio.gather(
         *(
-            in_thread(operate.replay_all_sync, events=[(tenant.pk, number)], actor=f"olga {n}", reason="it is ours")
+            in_thread(replay, tenant_id=tenant.pk, event_id=number, actor=f"olga {n}", reason="it is ours")
             for n in range(5)
         )
     )

@@ -31,7 +31,7 @@ AT_ONCE = 0.9  # seconds: far below the wait of an inline payment
 @pytest.fixture(autouse=True)
 async def _own_inline() -> AsyncIterator[None]:
     yield
-    await inline.close()
+    await inline.processes.close()
 
 
 def switch(operation: str, *tenants: Tenant, everyone: bool | None = None) -> None:
@@ -194,14 +194,14 @@ async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api,
 
 
 async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
-    await spill.close()
+    await spill.loops.close()
     settings.SPILL_FOLDER = tmp_path
     monkeypatch.setattr("payments.intake.intake.spill.behind", _not_yours)
 
     code, _, applied = await pay(api)
 
     assert (code, applied) == (202, None)
-    await spill.close()
+    await spill.loops.close()
 
 
 async def _not_yours(kind: str, tenants: set[int]) -> set[int]:
@@ -213,7 +213,7 @@ async def test_a_process_told_to_stop_finishes_what_it_sends(inlined, default, a
     answer = asyncio.create_task(pay(api))
     await eventually(lambda: default.received)
 
-    await inline.close()
+    await inline.processes.close()
 
     assert (await answer)[0] == 200
 

@@ -13,7 +13,6 @@ from payments.books import queries
 from payments.models import Processor
 from payments.pages import payments
 from registry.data import database
-from registry.data.sharing import Shared
 from registry.models import AuditEntry, Tenant
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -44,7 +43,7 @@ def reads(monkeypatch) -> list[int]:
         read.append(tenant_id)
         return await real(tenant_id)
 
-    monkeypatch.setattr(payments.overviews, "work", counted)
+    monkeypatch.setattr(payments.overviews, "load", counted)
     return read
 
 
@@ -59,6 +58,7 @@ async def look(guest: aiohttp.ClientSession) -> str:
 
 async def test_a_hundred_open_dashboards_cost_one_reading(guest, tenant, reads, monkeypatch):
     monkeypatch.setattr(payments.overviews, "fresh", 60.0)
+    monkeypatch.setattr(payments.overviews, "stale", 60.0)
 
     seen = [*await asyncio.gather(*(look(guest) for _ in range(50))), *[await look(guest) for _ in range(50)]]
 
@@ -68,46 +68,12 @@ async def test_a_hundred_open_dashboards_cost_one_reading(guest, tenant, reads, 
 
 async def test_the_figures_are_read_again_once_they_are_no_longer_fresh(guest, tenant, reads, monkeypatch):
     monkeypatch.setattr(payments.overviews, "fresh", 0.0)
+    monkeypatch.setattr(payments.overviews, "stale", 0.0)
 
     await look(guest)
-    await eventually(lambda: tenant.pk not in payments.overviews._tasks())
     await look(guest)
 
     assert reads == [tenant.pk] * 2
-
-
-async def test_one_who_hangs_up_takes_the_answer_from_nobody_else():
-    gate, asked = asyncio.Event(), []
-
-    async def work(key: str) -> str:
-        asked.append(key)
-        await gate.wait()
-        return key.upper()
-
-    shared = Shared(work, fresh=60.0)
-    first, second = (asyncio.create_task(shared.get("a")) for _ in range(2))
-    await eventually(lambda: asked)
-    first.cancel()
-    gate.set()
-
-    assert await second == "A"
-    assert asked == ["a"]
-
-
-async def test_a_failure_is_told_to_those_who_wait_and_is_not_kept():
-    answers = iter([RuntimeError("away"), "well"])
-
-    async def work(_: str) -> str:
-        answer = next(answers)
-        if isinstance(answer, RuntimeError):
-            raise answer
-        return answer
-
-    shared = Shared(work, fresh=60.0)
-    first = await asyncio.gather(*(shared.get("a") for _ in range(3)), return_exceptions=True)
-
-    assert [str(error) for error in first] == ["away"] * 3
-    assert await shared.get("a") == "well"
 
 
 # -- Switches ---------------------------------------------------------------------------------------------------
@@ -160,6 +126,7 @@ async def entry_is_cut() -> bool:
 
 async def test_a_switch_shows_at_once_and_not_what_was_fresh_before(guest, tenant, monkeypatch):
     monkeypatch.setattr(payments.overviews, "fresh", 60.0)
+    monkeypatch.setattr(payments.overviews, "stale", 60.0)
     await look(guest)
 
     shown = await turn(guest, "fail")

@@ -202,8 +202,9 @@ ASKED: dict[str, tuple] = {
     "events/since": (SQL["events"]["since"], {"tenant": TENANT, "after": 10000, "limit": 10}, 40),
     "events/of_payment": (SQL["events"]["of_payment"], {**ONE, "after": 0}, 20),
     "dry_run/sends": (SQL["dry_run"]["sends"], {"tenant": TENANT, "last": 10}, 60),
-    "queries/status": (SQL["queries"]["status"], ONE, 10),
-    "queries/action": (SQL["queries"]["action"], {**ONE, "correlation": named(7600)}, 10),
+    "queries/payment": (SQL["queries"]["payment"], ONE, 10),
+    "queries/attempts": (SQL["queries"]["attempts"], {"tenant": TENANT, "payment": 1000}, 20),
+    "queries/timeline": (SQL["queries"]["timeline"], {"tenant": TENANT, "payment": 4000}, 10),
     "queries/numbers": (SQL["queries"]["numbers"], {"tenant": TENANT, "rate_over": 10}, 22100),
     "queries/processors": (SQL["queries"]["processors"], {"tenant": TENANT}, 20),
     "queries/series": (SQL["queries"]["series"], {"tenant": TENANT, "since": datetime.now(UTC) - timedelta(minutes=5)}, 20010),
@@ -297,10 +298,12 @@ NOT_HOT: dict[str, str] = {
         "outbound/replayable", "outbound/trim_endpoints", "export/close"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
+        "subscriptions/fee_share",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "refunds/wake", "outbound/wake"), PART),
+    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
+        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 
 

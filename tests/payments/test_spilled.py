@@ -31,10 +31,10 @@ ACCEPTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 @pytest.fixture
 async def fresh_spill(settings, tmp_path: Path) -> AsyncIterator[Path]:
     """A spill of the test's own, empty before and closed afterwards."""
-    await spill.close()
+    await spill.loops.close()
     settings.SPILL_FOLDER = tmp_path
     yield tmp_path
-    await spill.close()
+    await spill.loops.close()
     intake._waiting.clear()
 
 
@@ -148,7 +148,7 @@ async def test_while_it_is_away_nobody_waits_for_it_and_an_id_that_waits_is_know
 async def test_ids_that_a_dead_process_promised_are_known_to_its_heir(tenant: Tenant, no_database: None):
     first = order(tenant)
     receipt = await intake.submit(first)
-    await spill.close()  # as a death leaves it: the folder stays, its lock is gone
+    await spill.loops.close()  # as a death leaves it: the folder stays, its lock is gone
     intake._waiting.clear()
 
     await spill.start()
@@ -220,7 +220,7 @@ async def stream_intake(settings, fresh_spill: Path) -> AsyncIterator[Any]:
         settings.INTAKE = "stream"
         yield settings
         settings.INTAKE = "direct"
-        await spill.close()
+        await spill.loops.close()
         await _forget(redis)
 
 
@@ -257,7 +257,7 @@ async def test_by_stream_other_content_under_a_known_id_is_found_by_the_worker_a
     async with spill.carrying():
         await eventually(lambda: _many(tenant, 2))
     stream_intake.SPILL = "stream"  # what the stream's engine set aside
-    await spill.close()
+    await spill.loops.close()
 
     assert [payment.amount for payment in await found(tenant)] == [100, 200]
     assert [reason[:3] for reason in await reasons()] == ["409"]
@@ -390,7 +390,7 @@ async def test_what_waits_is_replayed_though_its_tenant_has_another_currency_by_
     body = {"correlationId": str(uuid4()), "amount": "19.90"}
     async with api.post("/payments", json=body) as response:
         first = await response.json()
-    for entry in access._keys._entries.values():  # as a process has it that heard of the change before
+    for entry in access._keys.loops.get().entries.values():  # as a process has it that heard of the change before
         entry.value = entry.value and replace(entry.value, currency="JPY")
 
     async with api.post("/payments", json=body) as response:

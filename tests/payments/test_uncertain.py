@@ -282,12 +282,12 @@ async def steppable_clock(monkeypatch):
     """A database whose `now()` is ours to step, as NTP or an operator steps its machine's clock."""
     real = database.connection_parameters
     await in_thread(_run, STEPPABLE_CLOCK)
-    await database.close()
+    await database.pools.close()
     with monkeypatch.context() as patch:
         options = "-c search_path=clock,pg_catalog,public"
         patch.setattr(database, "connection_parameters", lambda: {**real(), "options": options})
         yield
-        await database.close()
+        await database.pools.close()
     await in_thread(_run, "DROP SCHEMA clock CASCADE")
 
 

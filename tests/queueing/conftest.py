@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from queueing.broker import crypto, long_polls, traffic
 from registry.models import Tenant
@@ -40,8 +39,8 @@ def queue() -> str:
 async def _counters_written() -> AsyncIterator[None]:
     """What a test counted is written before its rows are removed, and nobody goes on listening."""
     yield
-    await traffic.close()
-    await long_polls.close()
+    await traffic.counts.close()
+    await long_polls.lots.close()
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ async def admin(server: str, tenant: Tenant) -> AsyncIterator[Mq]:
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service has a key, k1, to encrypt payloads with."""
-    monkeypatch.setattr(crypto, "_ciphers", {"k1": AESGCM(b"k1".ljust(32))})
+    monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({"k1": b"k1".ljust(32)}, setting=crypto.SETTING))
 
 
 @pytest.fixture(scope="module")

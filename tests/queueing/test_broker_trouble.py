@@ -249,7 +249,7 @@ async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the
             await eventually(lambda: len(load.accepted) > before + 100, within=20)
         await load.read_all()
         load.check()
-        await traffic.close()
+        await traffic.counts.close()
         await eventually(all_connections_are_back)
 
     assert load.troubles
@@ -309,7 +309,7 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
 
     for _ in range(50):
         await all_of(*(hang_up() for _ in range(100)))
-    await eventually(lambda: long_polls.lot().parked == 0 and not pop._returning)
+    await eventually(lambda: long_polls.lot().parked == 0 and not pop._returning.get().running)
     await eventually(all_connections_are_back)
     numbers = await mq.sql(
         "SELECT p.last_seq, count(m.seq), max(m.seq) FROM queueing_partition p LEFT JOIN queueing_message m"
@@ -343,8 +343,8 @@ async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
             found = await task
             wanted = [Ack(m.transaction_id, m.partition_id, "retry", m.lease_id) for m in found.messages]
             await acks.ack(mq.tenant_id, wanted)
-        await pop._batchers.of(mq.tenant_id).finish()
-        await eventually(lambda: not pop._returning)
+        await pop._batchers.get().of(mq.tenant_id).finish()
+        await eventually(lambda: not pop._returning.get().running)
         await eventually(free)  # it may be given back only after the loop's next round
 
     assert payloads(await mq.pop(queue)) == [2]
@@ -371,7 +371,7 @@ async def test_a_pop_that_is_cancelled_while_it_puts_another_partition_right_kee
         await there.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await eventually(lambda: not pop._returning)
+    await eventually(lambda: not pop._returning.get().running)
 
     assert {row["lease"] for row in await mq.consumers(queue)} == {None}
     assert await mq.data(queue) == ["fresh"]

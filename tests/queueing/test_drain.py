@@ -210,7 +210,7 @@ def _address() -> str:
 
 
 async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, default, monkeypatch):
-    monkeypatch.setattr(database.pool(), "reconnect_timeout", PATIENCE_OF_THE_POOL)
+    monkeypatch.setattr(database.pools.get(), "reconnect_timeout", PATIENCE_OF_THE_POOL)
     default.delays(150)
     async with at_work() as drain:
         ids = await accept(tenant, 150)

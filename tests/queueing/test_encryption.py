@@ -3,7 +3,6 @@
 import io
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.core.management import CommandError, call_command
 
 from queueing.broker import crypto, rotation
@@ -28,7 +27,9 @@ async def rows(mq, table="message"):
 
 def use(monkeypatch, *names):
     """Keys by name, the first encrypts; each name has always the same."""
-    monkeypatch.setattr(crypto, "_ciphers", {name: AESGCM(name.encode().ljust(32)) for name in names})
+    monkeypatch.setattr(
+        crypto, "_cipher", crypto.Cipher({name: name.encode().ljust(32) for name in names}, setting=crypto.SETTING)
+    )
 
 
 async def test_what_is_stored_is_ciphertext_and_what_is_delivered_is_not(mq, queue, secret):

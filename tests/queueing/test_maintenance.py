@@ -292,7 +292,7 @@ async def test_without_a_key_an_encrypted_queue_takes_nothing_rather_than_plaint
     admin, queue, appended, monkeypatch
 ):
     await admin.configure(queue, encrypted=True)
-    monkeypatch.setattr(crypto, "_ciphers", {})
+    monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({}, setting=crypto.SETTING))
     await catalog.find(admin.tenant_id, queue)
     await switch(admin, PUSHES, True)
 

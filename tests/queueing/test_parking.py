@@ -276,8 +276,9 @@ import asyncio, sys, os, django
 from django.conf import settings
 django.setup()
 settings.DATABASES["default"]["NAME"] = sys.argv[1]
-from registry import database
-from queueing.broker import parking, push, traffic
+from registry.data import database
+from registry.data.loop import end_loop
+from queueing.broker import push
 
 async def main():
     await database.fetch("SELECT 1")
@@ -285,7 +286,7 @@ async def main():
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     await push.push(int(sys.argv[2]), "", [push.Item(sys.argv[3], b"1")])
     await asyncio.sleep(0.2)
-    await traffic.close(); await parking.close(); await database.close()
+    await end_loop()
 
 asyncio.run(main())
 """

@@ -5,12 +5,12 @@ import threading
 from uuid import UUID, uuid4
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from queueing.broker import catalog
 from queueing.broker import push as pushes
 from queueing.broker.push import Item
 from registry.data import database
+from registry.data.loop import end_loop
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, holding, payloads
 
@@ -172,9 +172,7 @@ def in_another_loop(tenant_id: int, items: list[Item]) -> "asyncio.Future[list]"
         try:
             return await asyncio.gather(*(pushes.push(tenant_id, "", [item]) for item in items))
         finally:
-            await pushes.traffic.close()
-            await pushes.parking.close()
-            await database.close()
+            await end_loop()
 
     def run() -> None:
         try:
@@ -304,7 +302,9 @@ async def test_a_maximum_that_was_lowered_a_moment_ago_counts_at_once(mq, queue)
 
 
 async def test_encryption_that_was_switched_on_a_moment_ago_counts_at_once(mq, queue, monkeypatch):
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"k1": AESGCM(bytes(32))})
+    monkeypatch.setattr(
+        pushes.crypto, "_cipher", pushes.crypto.Cipher({"k1": bytes(32)}, setting=pushes.crypto.SETTING)
+    )
     await mq.push(queue, "plain")
     await mq.configure(queue, encrypted=True)
 
@@ -327,7 +327,9 @@ async def test_without_a_key_an_encrypted_queue_takes_nothing(mq, queue):
 
 @pytest.mark.parametrize("moved", ["partition_id", "transaction_id"])
 async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, monkeypatch, moved):
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"k1": AESGCM(bytes(32))})
+    monkeypatch.setattr(
+        pushes.crypto, "_cipher", pushes.crypto.Cipher({"k1": bytes(32)}, setting=pushes.crypto.SETTING)
+    )
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "secret", partition="a")
     await mq.push(queue, "other", partition="b")
@@ -348,16 +350,18 @@ async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, mon
 
 async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_readers(mq, queue, monkeypatch):
     """A key that was taken away too early: its partition waits, uncounted, until the key is back."""
-    old, new = AESGCM(bytes(32)), AESGCM(b"k" * 32)
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"old": old})
+    old, new = bytes(32), b"k" * 32
+    monkeypatch.setattr(pushes.crypto, "_cipher", pushes.crypto.Cipher({"old": old}, setting=pushes.crypto.SETTING))
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "locked", partition="a")
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"new": new})
+    monkeypatch.setattr(pushes.crypto, "_cipher", pushes.crypto.Cipher({"new": new}, setting=pushes.crypto.SETTING))
     await mq.push(queue, "open", partition="b")
 
     both = await mq.pop(queue, batch=10, partitions=2)
     nothing = await mq.pop(queue)
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"new": new, "old": old})
+    monkeypatch.setattr(
+        pushes.crypto, "_cipher", pushes.crypto.Cipher({"new": new, "old": old}, setting=pushes.crypto.SETTING)
+    )
     await mq.wake_retries(queue)
     later = await mq.pop(queue)
 
@@ -366,10 +370,14 @@ async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_reader
 
 
 async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_dead_letter(mq, queue, monkeypatch):
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"old": AESGCM(bytes(32))})
+    monkeypatch.setattr(
+        pushes.crypto, "_cipher", pushes.crypto.Cipher({"old": bytes(32)}, setting=pushes.crypto.SETTING)
+    )
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "locked")
-    monkeypatch.setattr(pushes.crypto, "_ciphers", {"new": AESGCM(b"k" * 32)})
+    monkeypatch.setattr(
+        pushes.crypto, "_cipher", pushes.crypto.Cipher({"new": b"k" * 32}, setting=pushes.crypto.SETTING)
+    )
     await mq.push(queue, "open")
 
     seen = await mq.data(queue, batch=10, autoAck=True)

@@ -200,18 +200,16 @@ async def test_deleting_wants_the_admin_scope_and_touches_no_stranger(mq: Mq, fo
 OTHER_PROCESS = """
 import asyncio, sys
 from registry.asgi import application
-from queueing.broker import close
 from queueing.broker.catalog import Subscription
 from queueing.broker.pop import Target, pop
-from registry import database
+from registry.data.loop import end_loop
 
 async def main():
     tenant, queue = int(sys.argv[1]), sys.argv[2]
     for _ in sys.stdin:
         found = await pop(tenant, Target(queue=queue, group="g"), auto_ack=True)
         print([bytes(message.data) for message in found.messages], flush=True)
-    await close()
-    await database.close()
+    await end_loop()
 
 asyncio.run(main())
 """

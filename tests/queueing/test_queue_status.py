@@ -340,12 +340,12 @@ async def test_health_has_what_the_queues_clients_read(api: Api, worker):
 
 async def test_health_says_disconnected_while_the_database_is_away(api: Api, monkeypatch):
     real = database.connection_parameters
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
 
     async with api.get("/health") as response:
         said = await response.json()
-    await database.close()
+    await database.pools.close()
 
     assert (said["status"], said["database"]) == ("unhealthy", "disconnected")
 
@@ -429,11 +429,11 @@ async def test_without_a_key_no_queue_is_named_and_a_wrong_key_is_401(mq: Mq, se
 async def test_prometheus_answers_while_the_database_is_away(mq: Mq, queue: str, monkeypatch):
     await samples(mq.api)
     real = database.connection_parameters
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
 
     found = await samples(mq.api)
-    await database.close()
+    await database.pools.close()
 
     assert "queen_uptime_seconds" in found
     assert "queen_dlq_depth" not in found

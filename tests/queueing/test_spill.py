@@ -480,7 +480,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
 
         await in_thread(call_command, "spill", "drop", first)
         database.store = _takes_all(database)  # type: ignore[method-assign]
-        await spill.close()
+        await spill.loops.close()
         spill.register("commanded", database.store)
         await in_thread(call_command, "spill", "replay", "--all")
         await spill.start()
@@ -492,7 +492,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         assert await spill.asides("commanded") == []
         assert second != first
     finally:
-        await spill.close()
+        await spill.loops.close()
         del spill.KINDS["commanded"]
 
 
@@ -508,7 +508,7 @@ async def test_a_kind_that_is_registered_later_drains_what_is_left_of_it(setting
 
         await eventually(lambda: database.stored == [b"left"])
     finally:
-        await spill.close()
+        await spill.loops.close()
         del spill.KINDS["later"]
 
 

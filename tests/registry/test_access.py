@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from registry.data import database, fresh
+from registry.data import cache, database
 from registry.errors import Unauthorized
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, keys
@@ -173,7 +173,8 @@ from django.db import connections
 from django_async_backend.db import async_connections
 for known in (connections, async_connections):
     known.settings["default"]["NAME"] = sys.argv[1]
-from registry import access, database
+from registry.data import database
+from registry.tenants import access
 from registry.errors import Unauthorized
 
 async def main():
@@ -185,7 +186,7 @@ async def main():
             await asyncio.sleep(0.01)
     except Unauthorized:
         print("refused", flush=True)
-    await database.close()
+    await database.pools.close()
 
 asyncio.run(main())
 """
@@ -330,11 +331,11 @@ async def no_database() -> AsyncIterator[None]:
 
 
 async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch):
-    monkeypatch.setattr(database.pool(), "timeout", 0.5)  # seconds; 30 otherwise
+    monkeypatch.setattr(database.pools.get(), "timeout", 0.5)  # seconds; 30 otherwise
     known = await access.authenticate(f"Bearer {key}")
 
     async with no_database():
-        await asyncio.sleep(fresh.STALE)  # what it said is too old to be used unasked
+        await asyncio.sleep(cache.STALE)  # what it said is too old to be used unasked
         assert await access.authenticate(f"Bearer {key}") == known
         with pytest.raises(Exception) as unknown:
             await access.authenticate(f"Bearer rk_{uuid4().hex}_x")
@@ -344,17 +345,17 @@ async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch):
 
 
 async def test_a_known_key_waits_once_for_a_database_that_is_away_and_not_again_and_again(key, monkeypatch):
-    monkeypatch.setattr(database.pool(), "timeout", 0.5)
+    monkeypatch.setattr(database.pools.get(), "timeout", 0.5)
     await access.authenticate(f"Bearer {key}")
 
     async with no_database():
-        await asyncio.sleep(fresh.STALE)
+        await asyncio.sleep(cache.STALE)
         await access.authenticate(f"Bearer {key}")
         again = time.monotonic()
         for _ in range(50):
             await access.authenticate(f"Bearer {key}")
 
-    assert time.monotonic() - again < fresh.FRESH
+    assert time.monotonic() - again < cache.FRESH
 
 
 async def test_once_the_database_is_back_a_pool_full_of_dead_connections_delays_nobody(tenant):

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from payments.models import DeadLetter, Endpoint, Payment, Processor
+from payments.settle import dead_letters
 from payments.states import FAILED, LOOKS, QUEUED, SUCCEEDED, UNCERTAIN, Status
 from queueing.models import Worker
 from registry.data.loop import sync_twin
@@ -147,11 +148,13 @@ def test_a_race_lost_between_the_recount_and_the_update_is_said(operator, acme, 
     letter = make_dead_letter(make_payment(acme, status=FAILED))
     asked = choose(operator, "deadletter_close", letter)
 
-    def somebody_else_closes_it(**_):
-        DeadLetter.objects.filter(pk=letter.pk).update(resolution="closed", resolved_by="pete")
-        return 0
+    close = dead_letters.close
 
-    monkeypatch.setattr("payments.settle.dead_letters.close_all_sync", somebody_else_closes_it)
+    async def somebody_else_is_faster(**given):
+        await DeadLetter.async_objects.filter(pk=letter.pk).aupdate(resolution="closed", resolved_by="pete")
+        return await close(**given)
+
+    monkeypatch.setattr(dead_letters, "close", somebody_else_is_faster)
     answer = confirm(operator, asked)
 
     assert "1 not done, somebody else was faster" in said(answer)

@@ -47,8 +47,6 @@ def refused(*arguments: str) -> str:
 
 def whose(key: str) -> access.Principal | None:
     """Whom a process that never saw the key takes it for."""
-
-    access._keys._entries.clear()
     try:
         return authenticate(f"Bearer {key}", keyless=False)
     except Unauthorized:

@@ -33,9 +33,9 @@ SLOW = "SELECT pg_sleep(20)"
 @pytest.fixture
 async def fresh_pool(settings) -> AsyncIterator[Any]:
     """The settings, with a pool that is opened after the test has changed them, and closed with it."""
-    await database.close()
+    await database.pools.close()
     yield settings
-    await database.close()
+    await database.pools.close()
 
 
 async def pids(many: int) -> list[int]:
@@ -460,7 +460,7 @@ async def test_of_three_hundred_tasks_most_are_cancelled_at_any_moment_and_leak_
 
 
 async def test_a_connection_comes_back_though_its_task_is_cancelled_while_it_gives_it_back():
-    pool = database.pool()
+    pool = database.pools.get()
     taken = await pool.getconn()
     async with pool._lock:
         giving = asyncio.create_task(pool.putconn(taken))

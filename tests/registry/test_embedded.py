@@ -15,10 +15,13 @@ import pytest
 import redis
 
 from registry.servers import binaries, data_folder, embedded, processes
+from registry.servers import server as server_module
+from registry.servers import valkey as valkey_module
+from registry.servers.server import STOP_LIMIT
 from tests.bed.valkey import own_valkey
 
 PROJECT = Path(__file__).resolve().parents[2]
-USING = "import sys, time, pathlib; from registry import embedded\nwith embedded.use(pathlib.Path(sys.argv[1]))"
+USING = "import sys, time, pathlib; from registry.servers import embedded\nwith embedded.use(pathlib.Path(sys.argv[1]))"
 LIMIT = 20.0  # seconds for what takes well under one
 
 
@@ -126,7 +129,9 @@ def test_running_servers_are_found_not_started_again(running):
 
 def test_many_callers_at_once_start_one_pair(folder):
     embedded.stop(folder)
-    code = "import sys, pathlib; from registry import embedded; print(embedded.ensure(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from registry.servers import embedded; print(embedded.ensure(pathlib.Path(sys.argv[1])))"
+    )
 
     callers = [python(code, folder) for _ in range(4)]
     said = {caller.communicate(timeout=LIMIT)[0] for caller in callers}
@@ -197,7 +202,7 @@ def test_a_pid_file_of_somebody_else_is_no_obstacle(folder):
 
 
 def test_a_server_whose_port_was_taken_moves_and_remembers(folder, monkeypatch):
-    monkeypatch.setattr(embedded, "ANSWER_LIMIT", 0.2)  # seconds: this one accepts and never answers
+    monkeypatch.setattr(valkey_module, "ANSWER_LIMIT", 0.2)  # seconds: this one accepts and never answers
     embedded.stop(folder)
     old = valkey(folder).port
     with socket.create_server(("127.0.0.1", old)):
@@ -216,7 +221,7 @@ def test_a_server_is_stopped_while_clients_are_connected(running):
         started = time.monotonic()
         embedded.stop(running)
 
-    assert time.monotonic() - started < embedded.STOP_LIMIT
+    assert time.monotonic() - started < STOP_LIMIT
     assert [server.pids() for server in embedded.servers(running)] == [[], []]
 
 
@@ -237,7 +242,7 @@ def test_a_project_that_is_closed_to_the_servers_user_keeps_their_data_elsewhere
     closed.chmod(0o700)
     data = closed / "project"
     monkeypatch.setattr(data_folder, "HOMES_OF_ROOT", (homes,))
-    monkeypatch.setattr(data_folder.Place, "runs", lambda self, executable: homes in executable.parents)
+    monkeypatch.setattr(data_folder.DataFolder, "runs", lambda self, executable: homes in executable.parents)
     try:
         with embedded.use(data):
             assert ask(data, "SELECT 1") == [(1,)] and ping(data)
@@ -276,7 +281,8 @@ def test_an_old_postgres_on_the_path_is_refused_by_name(monkeypatch, tmp_path):
 
 
 def test_a_valkey_that_runs_and_says_nothing_keeps_no_command_from_its_work(monkeypatch):
-    monkeypatch.setattr(embedded, "TROUBLE_LIMIT", 0.2)
+    monkeypatch.setattr(valkey_module, "TROUBLE_LIMIT", 0.2)
+    monkeypatch.setattr(server_module, "TROUBLE_LIMIT", 0.2)
     with own_valkey() as valkey:
         pid = valkey.pid()
         os.kill(pid, signal.SIGSTOP)

@@ -273,13 +273,13 @@ async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_
     """The ORM's way and the hot one, both with a database where nobody listens."""
     payment = await api.pay()
     real = database.connection_parameters
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
     monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
 
     async with api.get(f"/payments/{payment['correlationId']}{path}") as response:
         body = await response.json(content_type="application/problem+json")
-    await database.close()
+    await database.pools.close()
 
     assert (response.status, response.headers["Retry-After"]) == (503, "1")
     assert "127.0.0.1" not in str(body)

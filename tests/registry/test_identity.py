@@ -1,7 +1,6 @@
 """Two services on one Redis database: nothing of one reaches the other, because every name carries the service's own."""
 
 import asyncio
-import importlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,9 @@ from redis import Redis
 from queueing.spill.record import Record
 from queueing.spill.stream import StreamEngine
 from queueing.work import rq_queues
+from registry import migrations
 from registry.data import channels, identity, rates
+from registry.data.loop import PerLoop
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def as_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def become(name: str) -> None:
         monkeypatch.setattr(settings, "REGISTRY_ID", name)
-        monkeypatch.setattr(rates, "_limiters", {})
+        monkeypatch.setattr(rates, "limiters", PerLoop(rates.open_limiter, close=rates.close_limiter))
 
     return become
 
@@ -57,7 +58,7 @@ def test_the_database_says_it_and_always_the_same(forgotten):
 
 
 def test_every_database_has_its_own(forgotten):
-    make = importlib.import_module("registry.migrations.0006_identity").MAKE
+    make = (Path(migrations.__file__).parent / "sql" / "identity.sql").read_text()
     with psycopg.connect(**_superuser(), autocommit=True) as conn:
         conn.execute('DROP DATABASE IF EXISTS "test_second_service"')
         conn.execute('CREATE DATABASE "test_second_service" TEMPLATE template0')
@@ -65,7 +66,7 @@ def test_every_database_has_its_own(forgotten):
         with psycopg.connect(**_superuser() | {"dbname": "test_second_service"}, autocommit=True) as conn:
             conn.execute(make)
             conn.execute(make)
-            [second] = conn.execute(identity.NAME).fetchall()
+            [second] = conn.execute(identity.SQL["name"]).fetchall()
     finally:
         with psycopg.connect(**_superuser(), autocommit=True) as conn:
             conn.execute('DROP DATABASE "test_second_service"')

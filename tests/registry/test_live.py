@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from redis.asyncio import Redis
 
 from registry.data import database, live
+from registry.data.loop import end_loop
 from tests.conftest import Api, eventually
 
 _tenants = count(10**9)
@@ -255,7 +256,7 @@ async def test_with_redis_away_a_poll_still_hears_of_a_payment_within_two_second
         **settings.CHANNEL_LAYERS["default"],
         "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "registry"},
     }
-    await live.close()
+    await end_loop()
     settings.CHANNEL_LAYERS = {"default": nowhere}
     payment = await api.pay()
     url = f"/payments/{payment['correlationId']}"
@@ -266,7 +267,7 @@ async def test_with_redis_away_a_poll_still_hears_of_a_payment_within_two_second
         assert response.status == 200
     async with asyncio.timeout(2.5), await waiting as response:
         events = (await response.json())["events"]
-    await live.close()
+    await end_loop()
 
     assert [event["payment"]["status"] for event in events] == ["canceled"]
 
@@ -278,7 +279,7 @@ async def test_telling_never_raises_and_never_waits_for_redis(settings):
 
     live.tell([live.Event(1, 1, "s", 1, b"{}")])
 
-    await live.close()
+    await end_loop()
 
 
 # -- Readers ----------------------------------------------------------------------------------------------------
@@ -344,7 +345,7 @@ async def test_cancelled_readers_leave_no_feed(hub: live.Hub, shelf: Shelf, tena
 async def test_a_process_has_one_subscription_however_many_readers(
     hub: live.Hub, shelf: Shelf, tenant_id: int, settings
 ):
-    await live.close()  # the service's own hub
+    await end_loop()  # the service's own hub
     await eventually(nobody_listens)
     readers = [hub.subscribe(tenant, None) for tenant in [tenant_id, *(next(_tenants) for _ in range(100))]]
     for reader in readers:

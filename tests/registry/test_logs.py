@@ -23,7 +23,7 @@ from payments.processors.base import Result
 from payments.processors.stripe.processor import StripeProcessor
 from registry import telemetry
 from registry.data import database, faults, reach, redaction
-from registry.servers import child, embedded
+from registry.servers import child, postgres
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
@@ -206,11 +206,11 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         real = database.connection_parameters
         monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1, "password": "hush-hush"})
         monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
-        await database.close()  # whoever opens it again, in the background as well, has the wrong address
+        await database.pools.close()  # whoever opens it again, in the background as well, has the wrong address
         async with api.get(f"/payments/{payment['correlationId']}/status"):
             pass
         assert not await reach.reach().is_there()  # and the log says so
-        await database.close()
+        await database.pools.close()
     finally:
         logging.getLogger().setLevel(settings.LOG_LEVEL)
 
@@ -352,5 +352,5 @@ def test_how_long_logs_are_kept_is_written_down_and_what_we_keep_ourselves_is_tu
 
     for word in ("days", "journald", "logrotate", "LOG_LEVEL", "postgresql-%a.log", "secrets"):
         assert word in policy
-    assert embedded.POSTGRES_SETTINGS["log_filename"] == "postgresql-%a.log"
-    assert embedded.POSTGRES_SETTINGS["log_truncate_on_rotation"] == "on"
+    assert postgres.POSTGRES_SETTINGS["log_filename"] == "postgresql-%a.log"
+    assert postgres.POSTGRES_SETTINGS["log_truncate_on_rotation"] == "on"

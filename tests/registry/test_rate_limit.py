@@ -11,6 +11,7 @@ from django.conf import settings
 from limits import parse
 
 from registry.data import rates, redis_trouble
+from registry.data.loop import PerLoop
 from registry.models import Tenant
 from tests.conftest import Api, eventually, make_key
 
@@ -108,7 +109,7 @@ def redis_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def move(port: int) -> None:
         monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{port}/0")
-        monkeypatch.setattr(rates, "_limiters", {})
+        monkeypatch.setattr(rates, "limiters", PerLoop(rates.open_limiter, close=rates.close_limiter))
 
     yield move
     redis_trouble.forget()

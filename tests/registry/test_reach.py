@@ -13,7 +13,7 @@ import pytest
 
 from registry.data import database, faults, reach
 from registry.errors import Unavailable
-from registry.servers import embedded
+from registry.servers import embedded, postgres
 from tests.conftest import eventually
 from tests.servers import frozen, own_server, read_only
 
@@ -23,7 +23,7 @@ async def own() -> AsyncIterator[embedded.Postgres]:
     """The pool's server in this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
-            embedded.POSTGRES_SETTINGS, "max_connections", 45
+            postgres.POSTGRES_SETTINGS, "max_connections", 45
         )  # few enough to take them all, more than a pool has
         async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
             yield server
@@ -35,7 +35,7 @@ async def server(own: embedded.Postgres, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.delenv("DATABASE_URL", raising=False)
     await database.fetch("CREATE TABLE kept (id bigint PRIMARY KEY)")
     yield own
-    await reach.close()
+    await reach.breakers.close()
     await database.fetch("DROP TABLE kept")
 
 
@@ -141,7 +141,7 @@ async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(
             await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         return await real(conn)
 
-    await database.close()  # no connection is there that could be asked
+    await database.pools.close()  # no connection is there that could be asked
     monkeypatch.setattr(reach, "_is_read_only", ended_at_first)
 
     assert await reach.reach().is_there()
@@ -174,7 +174,7 @@ async def test_a_caller_waits_for_a_busy_pool_though_the_server_gives_no_more_co
 ):
     """It is the pool's own that come back."""
     settings.DB_POOL_MIN, settings.DB_POOL_MAX, settings.DB_POOL_OVERFLOW = 1, 3, 0
-    await database.close()
+    await database.pools.close()
     await database.fetch("SELECT 1")
     parameters = database.connection_parameters()
     async with AsyncExitStack() as neighbours:
@@ -191,7 +191,7 @@ async def test_a_plan_of_before_a_migration_costs_one_connection_and_not_its_sta
 ):
     """PostgreSQL says so of a prepared statement whose columns have changed, as long as the session lives."""
     settings.DB_POOL_MIN, settings.DB_POOL_MAX, settings.DB_POOL_OVERFLOW = 1, 1, 0
-    await database.close()
+    await database.pools.close()
     for _ in range(3):
         await database.fetch("SELECT * FROM kept")
     async with await psycopg.AsyncConnection.connect(**database.connection_parameters()) as other:

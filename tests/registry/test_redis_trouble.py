@@ -14,6 +14,7 @@ from limits import RateLimitItemPerMinute, parse
 from payments.billing import limits
 from registry import telemetry
 from registry.data import channels, rates, redis_trouble
+from registry.data.loop import PerLoop
 from registry.servers import embedded
 from registry.tenants.access import Principal, limit_rate
 from tests.bed.valkey import TROUBLES, Troubled, own_valkey
@@ -30,7 +31,7 @@ def valkey() -> Iterator[embedded.Valkey]:
 def trouble(valkey: embedded.Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Troubled]:
     for name in ("REDIS_URL", "LIVE_REDIS_URL", "RQ_REDIS_URL"):
         monkeypatch.setattr(settings, name, valkey.url)
-    monkeypatch.setattr(rates, "_limiters", {})
+    monkeypatch.setattr(rates, "limiters", PerLoop(rates.open_limiter, close=rates.close_limiter))
     redis_trouble.forget()
     with Troubled(valkey) as found:
         yield found

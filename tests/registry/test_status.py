@@ -57,11 +57,11 @@ async def test_without_redis_it_is_503_and_names_redis_alone(api: Api, working, 
 
 async def test_without_the_database_it_is_503_and_names_what_stands_on_it(api: Api, monkeypatch):
     real = database.connection_parameters
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
 
     code, body = await report(api, "/health/ready")
-    await database.close()
+    await database.pools.close()
 
     assert code == 503
     assert failing(body) == {"database", "workers", "queue"}
@@ -99,11 +99,11 @@ async def test_a_dependency_that_hangs_does_not_hang_the_answer(api: Api, workin
 async def test_the_process_is_alive_while_everything_else_is_away(api: Api, monkeypatch):
     monkeypatch.setattr(redis_trouble.settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     real = database.connection_parameters
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
 
     code, body = await report(api, "/health/live")
-    await database.close()
+    await database.pools.close()
 
     assert (code, body) == (200, {"status": "alive"})
 
@@ -226,12 +226,12 @@ async def test_no_tenant_processor_payment_or_key_is_named_in_the_metrics(api: A
 
 async def test_the_metrics_come_while_the_database_is_away(api: Api, monkeypatch):
     real = database.connection_parameters
-    await database.close()
+    await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
     monkeypatch.setattr(status, "CHECK_TIMEOUT", 0.2)
 
     found = await samples(api)
-    await database.close()
+    await database.pools.close()
 
     assert any(name.startswith("registry_http_requests_total") for name in found)
     assert not any(name.startswith("registry_queue_rows") for name in found)

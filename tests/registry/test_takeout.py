@@ -204,7 +204,7 @@ def test_what_is_no_text_is_exported_in_base64(acme):
 
 
 def test_encrypted_messages_are_in_the_clear_only_where_asked(acme, settings, monkeypatch):
-    monkeypatch.setattr(crypto, "_ciphers", {"k1": crypto.AESGCM(b"k" * 32)})
+    monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({"k1": b"k" * 32}, setting=crypto.SETTING))
     place = (acme.pk, "orders", "p", "t")
     push(acme, crypto.encrypt(b'{"a": 1}', key_id="k1", place=place), "k1")
 

@@ -1,4 +1,4 @@
-"""The owner's page: plan, invoices, card, the end of it; and what a tenant needs before it goes live."""
+"""The plan's page: plan, invoices, card, cancellation, and the checks before a tenant goes live."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -23,7 +23,7 @@ LONGEST_REASON = 500  # characters, as in the admin
 
 
 async def banner(tenant: Tenant) -> dict[str, str] | None:
-    """What a tenant's people should read above everything else; None while all is well, or was never begun."""
+    """The billing banner of a tenant's pages; None if nothing is due or no plan was chosen."""
     found = await Subscription.async_objects.filter(pk=tenant.pk).exclude(dunning=Dunning.NONE).afirst()
     if found is None or (tenant.mode == Tenant.Mode.SANDBOX and found.status == Paid.UNPAID):
         return None
@@ -117,7 +117,7 @@ async def _end(request: PageRequest, visitor: Visitor, found: Subscription, want
 
 @page("GET", "HEAD")
 async def paid(request: PageRequest) -> HttpResponse:
-    """Where Stripe's page leads back to; whose checkout it was, Stripe says."""
+    """Return address of Stripe's checkout page. Stripe is asked whose checkout it was."""
     user = await request.auser()
     session = request.GET.get("session", "")[:255]
     if not user.is_authenticated or not session:
@@ -134,7 +134,7 @@ async def paid(request: PageRequest) -> HttpResponse:
     return redirect(f"{reverse('plan')}?{urlencode({'tenant': owned[tenant_id]})}")
 
 
-# -- What is shown --------------------------------------------------------------------------------------------------
+# -- What the page shows --------------------------------------------------------------------------------------------------
 
 
 async def _subscription(visitor: Visitor) -> Subscription | None:
@@ -161,7 +161,7 @@ async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **
 
 
 async def _invoices(found: Subscription | None) -> tuple[list[dict[str, Any]], bool]:
-    """The invoices, and whether they could not be read: that is said, and never an empty list."""
+    """The invoices, and whether reading them failed: the page says so instead of showing an empty list."""
     if found is None or not found.stripe_customer or not platform.is_on():
         return [], False
     try:

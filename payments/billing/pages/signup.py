@@ -1,4 +1,4 @@
-"""The pages of the sign-up: a form per step, which works without JavaScript, twice, in two tabs, and after a pause."""
+"""The pages of the sign-up: one form per step. Each works without JavaScript, when sent twice, in two tabs and after a pause."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,12 +27,12 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 type StepView = Callable[[PageRequest, SignUp], Awaitable[HttpResponse]]
 
 
-# -- The first step: nobody is known yet ------------------------------------------------------------------------
+# -- The first step, before there is a user ------------------------------------------------------------------------
 
 
 @page("GET", "HEAD", "POST")
 async def start(request: PageRequest) -> HttpResponse:
-    """The details of a new tenant; whoever began before goes on where they were."""
+    """The details of a new tenant. A user who has begun a sign-up continues at their last step."""
     if not settings.SIGN_UP:
         return render(request, "payments/signup/closed.html", status=403)
     user = await request.auser()
@@ -77,11 +77,11 @@ def _refused(response: HttpResponse, error: TooManyRequests) -> HttpResponse:
     return response
 
 
-# -- The others: of a sign-up that is one's own --------------------------------------------------------------------
+# -- The other steps, for the user of the sign-up --------------------------------------------------------------------
 
 
 def step_page(step: Step) -> Callable[[StepView], Callable[..., Any]]:
-    """A step's page: for its user alone, and not before the steps ahead of it."""
+    """Decorator of a step's page: only the sign-up's own user sees it, and only after the steps before it."""
 
     def wrap(view: StepView) -> Callable[..., Any]:
         @page("GET", "HEAD", "POST")
@@ -112,7 +112,7 @@ def _to(sign_up: SignUp, step: str) -> HttpResponse:
 
 
 def _steps(sign_up: SignUp | None, here: Step) -> list[dict[str, Any]]:
-    """For the line of steps on top: which are done, which one this is, where the others are."""
+    """The progress bar: which steps are done, which one is current, and their addresses."""
     return [
         {
             "word": one.label,
@@ -143,7 +143,7 @@ def _wrong(error: StepRefused) -> dict[str, str]:
 
 @step_page(Step.DETAILS)
 async def details(request: PageRequest, sign_up: SignUp) -> HttpResponse:
-    """What was said at first; the name may still change."""
+    """The details step; only the name can still be changed."""
     tenant = sign_up.tenant
     given = {"slug": tenant.slug, "name": tenant.name, "currency": tenant.currency, "email": sign_up.user.email}
     if request.method == "POST":
@@ -158,7 +158,7 @@ async def details(request: PageRequest, sign_up: SignUp) -> HttpResponse:
 
 @step_page(Step.USERS)
 async def users(request: PageRequest, sign_up: SignUp) -> HttpResponse:
-    """Who else may come in: each by a link that is shown here, and mailed where there is a mail server."""
+    """Invite users. Each link is shown here, and sent by e-mail if there is a mail server."""
     wrong: dict[str, str] = {}
     if request.method == "POST":
         match request.POST.get("do"):
@@ -215,7 +215,7 @@ async def plan(request: PageRequest, sign_up: SignUp) -> HttpResponse:
 
 @step_page(Step.PAYMENT)
 async def payment(request: PageRequest, sign_up: SignUp) -> HttpResponse:
-    """Free, on trial, or by Stripe: whose page is a link away, as no form of ours may lead to another site."""
+    """The payment step: free, trial, or Stripe's checkout, which is a link because forms may not lead to another site (CSP)."""
     chosen = await signup.chosen(sign_up)
     if chosen is None:
         return _to(sign_up, Step.PLAN)
@@ -246,7 +246,7 @@ async def payment(request: PageRequest, sign_up: SignUp) -> HttpResponse:
 
 async def _start_without_card(sign_up: SignUp, chosen: Plan) -> None:
     known = await Subscription.async_objects.filter(pk=sign_up.pk).exclude(stripe_subscription="").aexists()
-    if known:  # paid for already, in another tab
+    if known:  # paid for in another tab
         await signup.go_on(sign_up, Step.LIVE)
         return
     if chosen.price and not chosen.trial_days:
@@ -262,7 +262,7 @@ async def _checkout(request: HttpRequest, sign_up: SignUp, chosen: Plan) -> str:
 
 @step_page(Step.PAYMENT)
 async def paid(request: PageRequest, sign_up: SignUp) -> HttpResponse:
-    """Where Stripe's page leads back to. What it says is not believed: Stripe is asked."""
+    """Return address of Stripe's checkout page. Its parameters are not trusted: Stripe is asked."""
     chosen = await signup.chosen(sign_up)
     session = request.GET.get("session", "")[:255]
     says = "Stripe knows of no payment yet. If you have paid, please load this page again in a moment."
@@ -279,7 +279,7 @@ async def paid(request: PageRequest, sign_up: SignUp) -> HttpResponse:
 
 @step_page(Step.LIVE)
 async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
-    """What to play with now, and what is missing before money moves."""
+    """The last step: what can be tried in the sandbox, and which checks are missing before going live."""
     wrong: dict[str, str] = {}
     plain = ""
     actor = sign_up.user.get_username()
@@ -320,7 +320,7 @@ def _command(request: HttpRequest, key: str) -> str:
 
 @page("GET", "HEAD", "POST")
 async def invitation(request: PageRequest, token: str) -> HttpResponse:
-    """What somebody who was invited sees: a password to choose, or one button for who is signed in."""
+    """An invitation's page: choose a password, or accept with one button if signed in."""
     user = await request.auser()
     known = user if user.is_authenticated else None
     wrong: dict[str, str] = {}

@@ -60,3 +60,12 @@ EXISTS (
     )) AS known (name)
     WHERE position(convert_to('"' || known.name || '"', 'UTF8') IN t.body) > 0
 );
+
+-- name: own_processors
+-- A condition on a row `t` of the sandbox processor: it is of one of the tenant's processors.
+t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s);
+
+-- name: attempts_of
+-- A condition on a delivery attempt `t`: its delivery is over and is about one of the payments.
+t.delivery_id IN (SELECT d.id FROM payments_webhookdelivery d
+    WHERE d.tenant_id = %(tenant)s AND d.closed IS NOT NULL AND d.subject = ANY(%(correlations)s));

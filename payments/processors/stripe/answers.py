@@ -1,4 +1,4 @@
-"""What Stripe's answers prove: an intent's state, a refund's, an error's. No I/O: stripe.py and stripe_refunds.py ask."""
+"""Outcomes of Stripe's answers: states of intents and refunds, and errors. No I/O."""
 
 from typing import Any, Final
 
@@ -12,16 +12,16 @@ from registry.errors import Problem
 from registry.tenants.encryption import Sealed
 
 LONGEST_RETRY_AFTER = 60.0  # seconds
-# The request was refused for the account's sake: another payment would be, too, until somebody puts that right.
+# Refused because of the account: other payments would be refused too until somebody corrects it.
 ACCOUNTS_FAULT: Final = frozenset(
     "account_closed account_country_invalid_address account_invalid api_key_expired livemode_mismatch "
     "platform_account_required platform_api_key_expired secret_key_required testmode_charges_only".split()
 )
-TROUBLE: Final = (  # whatever a request may raise; anything else is a fault of ours
+TROUBLE: Final = (  # all errors a request may raise; anything else is our own fault
     stripe.StripeError,
     aiohttp.ClientError,
-    OSError,  # TimeoutError too
-    AttributeError,  # the answer is not what it should be
+    OSError,  # includes TimeoutError
+    AttributeError,  # the answer has an unexpected shape
     KeyError,
     TypeError,
     ValueError,
@@ -34,7 +34,7 @@ TROUBLE: Final = (  # whatever a request may raise; anything else is a fault of 
 
 
 def next_step(intent: stripe.PaymentIntent, order: Order) -> str:
-    """What has to be asked of the intent before its state means anything for us: confirm, capture, cancel, or nothing."""
+    """The next step of an intent on its way to a final state: confirm, capture, cancel, or nothing."""
     if intent.status in ("succeeded", "canceled", "processing"):
         return ""
     if order.canceling:
@@ -46,12 +46,14 @@ def next_step(intent: stripe.PaymentIntent, order: Order) -> str:
         if intent.status == "requires_confirmation":
             return "confirm"
         if intent.status == "requires_payment_method":
-            return "cancel"  # declined: whoever has its secret must not be able to pay what we call failed
+            return (
+                "cancel"  # declined: the holder of its client secret must not be able to pay what we report as failed
+            )
     return ""
 
 
 def outcome_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> Outcome:
-    """What an intent that needs no step of ours proves."""
+    """The outcome of an intent that needs no further step."""
     if intent.status == "succeeded" and not _is_whole(intent, order):
         return Outcome(Result.UNKNOWN, code=AMOUNT_DIFFERS, reference=intent.id)
     if intent.status == "succeeded":
@@ -67,13 +69,13 @@ def outcome_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> 
 
 
 def _is_whole(intent: stripe.PaymentIntent, order: Order) -> bool:
-    """Whether all was received: somebody may have captured a part of it in Stripe's dashboard."""
+    """Whether the full amount was received: part of it may have been captured in Stripe's dashboard."""
     received = getattr(intent, "amount_received", None)
     return received is None or from_stripe(received, order.currency) == order.amount
 
 
 def action_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> dict[str, Any]:
-    """What is to be done, for the payment page: {"type": "authenticate" | "capture" | "wait", …}."""
+    """The next action, for the payment page: {"type": "authenticate" | "capture" | "wait", …}."""
     if intent.status == "requires_capture":
         return {"type": "capture"}
     if intent.status == "processing":
@@ -89,7 +91,7 @@ def action_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> d
 
 
 def fee_of(intent: stripe.PaymentIntent, order: Order) -> int | None:
-    """What was kept, in our minor units, as far as the answer says: the application's fee, else Stripe's own."""
+    """The fee in our minor units, if the answer has it: the application fee, else Stripe's own."""
     if (kept := getattr(intent, "application_fee_amount", None)) is not None:
         return from_stripe(kept, order.currency)
     charge = intent.latest_charge
@@ -100,7 +102,7 @@ def fee_of(intent: stripe.PaymentIntent, order: Order) -> int | None:
 
 
 def decline_code(error: Any) -> str:
-    """Why a card was declined: "insufficient_funds" says more than "card_declined"."""
+    """The decline code: "insufficient_funds" is more precise than "card_declined"."""
     return (getattr(error, "decline_code", None) or getattr(error, "code", None) or "") if error else ""
 
 
@@ -110,7 +112,7 @@ def labels(thing: Any) -> dict[str, str]:
 
 
 def is_replay(answer: stripe.StripeObject) -> bool:
-    """Whether this is what was answered the first time, and may be old."""
+    """Whether Stripe replayed a stored answer of this idempotency key, which may be outdated."""
     response = answer.last_response
     return response is not None and _header(response.headers, "idempotent-replayed") == "true"
 
@@ -119,7 +121,7 @@ def is_replay(answer: stripe.StripeObject) -> bool:
 
 
 def failure(error: Exception) -> Outcome:
-    """What an error proves of the request that it answered."""
+    """The outcome of a request that failed with this error."""
     match error:
         case stripe.APIConnectionError() | aiohttp.ClientError() | OSError():
             return _not_heard(error)
@@ -129,26 +131,26 @@ def failure(error: Exception) -> Outcome:
             return _away(code_of(error) or "rate_limit", retry_after=_seconds(_header(error.headers, "retry-after")))
         case stripe.AuthenticationError() | stripe.PermissionError():
             return _turned_away(code_of(error) or f"http_{error.http_status}")
-        case stripe.IdempotencyError():  # the key was used with other content: whatever came of that, this was not done
+        case stripe.IdempotencyError():  # the key was used with other parameters: this request was not carried out
             return Outcome(Result.NOT_BOOKED, code="idempotency_error")
         case stripe.InvalidRequestError():
             code = code_of(error)
-            if code in ACCOUNTS_FAULT or (not code and error.http_status == 404):  # no such address at all
+            if code in ACCOUNTS_FAULT or (not code and error.http_status == 404):  # the URL itself does not exist
                 return _turned_away(code or "http_404")
             return Outcome(Result.DECLINED, code=code or "invalid_request")
         case stripe.StripeError():
             if _header(error.headers, "idempotent-replayed") == "true":
-                return Outcome(Result.NOT_BOOKED, code="replayed_error")  # the old answer: nothing was done now
+                return Outcome(Result.NOT_BOOKED, code="replayed_error")  # a replayed answer: nothing was done now
             return Outcome(Result.UNKNOWN, code=code_of(error) or f"http_{error.http_status}", healthy=False)
         case Unusable() | Sealed():
             return _turned_away(str(error) if isinstance(error, Unusable) else "sealed")
-        case Problem():  # the order itself, before anything was sent
+        case Problem():  # our own validation, before anything was sent
             return Outcome(Result.DECLINED, code="amount_refused")
     return Outcome(Result.UNKNOWN, code="garbage", healthy=False)
 
 
 def code_of(error: stripe.StripeError) -> str:
-    """`error.error.code`; the library leaves `error.code` empty for some classes."""
+    """`error.error.code`; the library leaves `error.code` empty for some error classes."""
     return getattr(error.error, "code", None) or error.code or ""
 
 
@@ -165,7 +167,7 @@ def _away(code: str, *, retry_after: float = 0.0) -> Outcome:
 
 
 def _turned_away(code: str) -> Outcome:
-    """It is the account; its payments wait until somebody puts that right, as in an outage."""
+    """The account is unusable; its payments wait until somebody corrects it, as in an outage."""
     return Outcome(Result.NOT_BOOKED, code=code, turned_away=True, outage=True)
 
 

@@ -1,4 +1,4 @@
-"""Clients of Stripe's library, one per account and event loop, closed by whoever opened them. What is asked is in stripe.py."""
+"""Clients of Stripe's library, one per account and event loop, closed by their owner. Requests are in processor.py."""
 
 import ssl
 from functools import cache
@@ -10,7 +10,7 @@ from django.conf import settings
 
 from payments.processors.base import Account
 
-SEND_TIMEOUT = 12.0  # seconds for a send with all its requests; with LOOK_UP_TIMEOUT it must fit into a claim's lease
+SEND_TIMEOUT = 12.0  # seconds for a send with all its requests; together with LOOK_UP_TIMEOUT less than a lease
 LOOK_UP_TIMEOUT = 10.0  # seconds for a look-up with all its requests
 CONNECT_TIMEOUT = 3.0  # seconds
 CONNECTIONS = 200  # per account
@@ -18,11 +18,11 @@ LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 
 
 class Unusable(Exception):
-    """The account's keys cannot be used; the words are a code such as "no_key"."""
+    """The account's keys cannot be used; the message is a code such as "no_key"."""
 
 
 class Clients:
-    """The clients of one event loop. A key that was changed gets a client of its own."""
+    """The clients of one event loop. A changed key gets a new client."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], stripe.StripeClient] = {}
@@ -36,7 +36,7 @@ class Clients:
             await client.close_async()  # type: ignore[no-untyped-call]
 
     def of(self, account: Account) -> stripe.StripeClient:
-        """Raises Unusable, registry.tenants.encryption.Sealed."""
+        """The client for an account. Raises Unusable, registry.tenants.encryption.Sealed."""
         key = usable_key(account)
         client = self._clients.get((account.url, key))
         if client is None:
@@ -49,14 +49,14 @@ class Clients:
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=_tls()),
         )
         self._open.append(http)
-        # No retries of the library's: what may be asked again, and with which key, the outcomes decide.
+        # The library does not retry: our outcomes decide what is sent again, and with which key.
         if url:
             return stripe.StripeClient(key, base_addresses={"api": url}, http_client=http, max_network_retries=0)
         return stripe.StripeClient(key, http_client=http, max_network_retries=0)
 
 
 def usable_key(account: Account) -> str:
-    """The account's secret key. Raises Unusable: a live key is used for live tenants in production, at Stripe itself, only."""
+    """The account's secret key. Raises Unusable: a live key is only used for live tenants, in production, at Stripe's own address."""
     key = account.secrets.get("secretKey")
     if not isinstance(key, str) or not key:
         raise Unusable("no_key")

@@ -1,7 +1,7 @@
-"""Processors of kind `stripe`: a payment is a PaymentIntent. What answers prove is in stripe_answers.py.
+"""Processors of kind `stripe`: a payment is a PaymentIntent. Outcomes of answers are in answers.py.
 
-Every request that changes something carries a key of ours, made of the decision (tenant, payment, requestedAt) and the step,
-so that a repeat of "create" is the same request to Stripe. It forgets keys after 24 hours: what is older is looked for before.
+Every write carries an idempotency key made from the decision (tenant, payment, requestedAt) and the step, so that a repeated
+"create" is the same request to Stripe. Stripe forgets keys after 24 hours: older intents are looked up before they are created.
 """
 
 import asyncio
@@ -34,17 +34,15 @@ from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
 CLOCKS_APART = timedelta(minutes=5)  # how far Stripe's clock, by which intents are listed, may be behind ours
-LATEST = timedelta(
-    days=1
-)  # after its requestedAt that an intent may be made: doubt that lasts longer is looked into first
+LATEST = timedelta(days=1)  # after its requestedAt within which an intent may be created; later it is looked up first
 PAGE = 100  # intents per list request
-PAGES = 5  # that a look-up reads before it has Stripe search
-STEPS = 4  # that are asked of an intent in one go
-CHARGE = "latest_charge.balance_transaction"  # what is wanted with an intent: Stripe's fee
+PAGES = 5  # list pages that a look-up reads before it uses Stripe's search
+STEPS = 4  # of an intent in one send
+CHARGE = "latest_charge.balance_transaction"  # expanded in intents: Stripe's fee
 
 
 class StripeProcessor:
-    """A client of Stripe, or of what plays it at the account's address."""
+    """A client of Stripe, or of a Stripe sandbox at the account's address."""
 
     kind: ClassVar[str] = "stripe"
     polled: ClassVar[bool] = False
@@ -60,7 +58,7 @@ class StripeProcessor:
         return await self._run(order, account, _Errand.send, SEND_TIMEOUT)
 
     async def look_up(self, order: Order, account: Account) -> Outcome:
-        """NOT_BOOKED is said by a list that was read to its end and by no error: that one is of the look-up alone."""
+        """NOT_BOOKED only follows from a list that was read to its end. An error of the look-up itself proves nothing."""
         return await self._run(order, account, _Errand.look_up, LOOK_UP_TIMEOUT, asking=True)
 
     async def health(self, account: Account) -> Health | None:
@@ -82,7 +80,7 @@ class StripeProcessor:
                 return await work(errand)
         except TROUBLE as error:
             outcome, reference = failure(error), errand.reference if errand else order.reference
-            # Once there is an intent only its own state proves anything.
+            # Once an intent exists, only its own state counts.
             return _in_doubt(outcome, reference) if asking or reference else outcome
 
     async def whose(self, account: Account) -> str:
@@ -92,7 +90,7 @@ class StripeProcessor:
         except TROUBLE as error:
             raise Unanswered(failure(error).code) from error
 
-    # -- Giving back --
+    # -- Refunds --
 
     async def refund(self, debt: Debt, account: Account) -> Outcome:
         return await give_back(self._clients, debt, account)
@@ -109,12 +107,12 @@ class StripeProcessor:
     async def dispute_news(self, reference: str, account: Account) -> DisputeNews:
         return await dispute_news(self._clients, reference, account)
 
-    # -- Books --
+    # -- Records --
 
     async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
-        """Intents that were paid, but for those of other accounts of ours with the same key.
+        """Paid intents, without those of our other accounts that use the same key.
 
-        Those that nobody here asked for have the time at which they were made as `requested_at`.
+        Intents that we did not create have their creation time as `requested_at`.
         """
         params: PaymentIntentListParams = {
             "created": {"gte": _seconds(since - CLOCKS_APART), "lte": _seconds(until + LATEST)},
@@ -138,7 +136,7 @@ class StripeProcessor:
 
 
 class _Errand:
-    """One order at one account: its intent, from wherever it stands to where it says something."""
+    """One payment at one account: moves its intent on to a state that is an outcome."""
 
     def __init__(self, client: stripe.StripeClient, order: Order, account: Account) -> None:
         self.intents = client.v1.payment_intents
@@ -150,7 +148,7 @@ class _Errand:
         if self.reference:
             return await self._advance(await self._retrieve())
         if datetime.now(UTC) - self.order.requested_at > KEYS_KEPT:
-            return Outcome(Result.NOT_BOOKED, code="key_forgotten")  # it might be a second one: nothing is sent
+            return Outcome(Result.NOT_BOOKED, code="key_forgotten")  # a second intent could be created: nothing is sent
         try:
             intent = await self.intents.create_async(_asked(self.order, self.account), self._key("create"))
         except stripe.CardError as error:
@@ -176,7 +174,7 @@ class _Errand:
         return Outcome(Result.UNKNOWN, code=intent.status, reference=intent.id)
 
     async def _take(self, step: str, intent: stripe.PaymentIntent) -> stripe.PaymentIntent:
-        """One step. Where it is refused for the intent's state or card, the intent as it then is."""
+        """Carry out one step. If it is refused because of the intent's state or card, return the current intent."""
         try:
             taken = await {"confirm": self._confirm, "capture": self._capture, "cancel": self._cancel}[step](intent.id)
         except (stripe.CardError, stripe.InvalidRequestError) as error:
@@ -205,7 +203,7 @@ class _Errand:
         return await self.intents.retrieve_async(self.reference, params)
 
     async def _find(self) -> stripe.PaymentIntent | None:
-        """The order's intent among those made since it was asked for."""
+        """Find the payment's intent among those created since requestedAt."""
         params: PaymentIntentListParams = {
             "created": {"gte": _seconds(self.order.requested_at - CLOCKS_APART)},
             "limit": PAGE,
@@ -220,11 +218,11 @@ class _Errand:
                 break
             if number == PAGES and (found := await self._search()):
                 return found
-            page = await page.next_page_async()  # for as long as a look-up may take
+            page = await page.next_page_async()  # limited by the look-up's time-out
         return None
 
     async def _search(self) -> stripe.PaymentIntent | None:
-        """By the metadata. That it finds nothing proves nothing: it knows of an intent a minute late, or much later."""
+        """Search by metadata. No result proves nothing: the search index is a minute behind, or more."""
         payment, tenant = self.order.correlation_id, self.order.tenant_id
         params: PaymentIntentSearchParams = {
             "query": f"metadata['registry_payment']:'{payment}' AND metadata['registry_tenant']:'{tenant}'",
@@ -233,22 +231,22 @@ class _Errand:
         }
         try:
             found = await self.intents.search_async(params)
-        except stripe.InvalidRequestError:  # not every account has a search
+        except stripe.InvalidRequestError:  # not every account may use search
             return None
         return next((intent for intent in found.data if self._is_ours(intent)), None)
 
     def _is_ours(self, intent: stripe.PaymentIntent) -> bool:
-        """Of this payment at this account; what was canceled counts for its own decision only."""
+        """Whether the intent belongs to this payment and account. A canceled intent counts for its own decision only."""
         wanted, said = _metadata(self.order, self.account), labels(intent)
-        del wanted["registry_processor"]  # which intents did not always name
+        del wanted["registry_processor"]  # older intents do not have it
         if intent.status != "canceled":
             del wanted["registry_requested_at"]
         return wanted.items() <= said.items() and _may_be_of(self.account, said)
 
     def _key(self, step: str) -> stripe.RequestOptions:
-        """A second intent is prevented by its key alone; that a known one is taken a step twice, by its state.
+        """The idempotency key of a step. Only "create" depends on its key; repeated steps are prevented by the intent's state.
 
-        So a step has a key per attempt: Stripe keeps its 500s under their keys, and would answer nothing else for a day.
+        Steps therefore have a key per attempt: Stripe stores a 500 under its key and would repeat it for a day.
         """
         order = self.order
         last = step if step == "create" else f"{step}:{order.attempt}"
@@ -256,7 +254,7 @@ class _Errand:
 
 
 def _asked(order: Order, account: Account) -> PaymentIntentCreateParams:
-    """The intent that the order asks for. Raises AmountRefused."""
+    """Parameters of the payment's intent. Raises AmountRefused."""
     params: PaymentIntentCreateParams = {
         "amount": to_stripe(order.amount, order.currency),
         "currency": order.currency.lower(),
@@ -292,7 +290,7 @@ def _metadata(order: Order, account: Account) -> dict[str, str]:
 
 
 def _may_be_of(account: Account, said: dict[str, str]) -> bool:
-    """With Connect all tenants share the platform's key: what names another tenant or processor is in other books."""
+    """Whether the intent is ours. With Connect all tenants share the platform's key, so others' intents are listed too."""
     ours = {"registry_tenant": str(account.tenant_id), "registry_processor": str(account.id)}
     return all(said.get(name, own) == own for name, own in ours.items())
 
@@ -313,7 +311,7 @@ def _record(intent: stripe.PaymentIntent) -> Record:
 
 
 def _in_doubt(outcome: Outcome, reference: str) -> Outcome:
-    """An error on the way, which proves nothing of the payment; what it says of the processor stands."""
+    """An error of a later request: UNKNOWN for the payment, but it still counts for the processor's health."""
     return msgspec.structs.replace(outcome, result=Result.UNKNOWN, reference=reference)
 
 

@@ -1,4 +1,4 @@
-"""Money that goes back by Stripe: one Refund per debt, found again by its key or by its metadata."""
+"""Refunds at Stripe: one Refund object per refund of ours, found again by idempotency key or metadata."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,14 +15,14 @@ from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
 PAGE = 100  # refunds per list request
-REASONS: Final = frozenset({"duplicate", "fraudulent", "requested_by_customer"})  # that Stripe knows
+REASONS: Final = frozenset({"duplicate", "fraudulent", "requested_by_customer"})  # accepted by Stripe
 
 
 async def give_back(clients: Clients, debt: Debt, account: Account) -> Outcome:
-    """Give money back, once per refund id: a repeat carries the same key, and after its time is looked for first.
+    """Refund once per refund id: a repeat uses the same key, and once Stripe has forgotten the key, a look-up comes first.
 
-    The key holds when it was asked for, which is stamped anew once it was certainly never given back: Stripe keeps its 500s
-    under their keys, and would answer nothing else for a day.
+    The key contains requestedAt, which is stamped anew after a send that was certainly never returned: Stripe stores a 500
+    under its key and would repeat it for a day.
     """
     try:
         async with asyncio.timeout(SEND_TIMEOUT):
@@ -38,7 +38,7 @@ async def give_back(clients: Clients, debt: Debt, account: Account) -> Outcome:
 
 
 async def look_up_given_back(clients: Clients, debt: Debt, account: Account) -> Outcome:
-    """What became of it: by its reference, else among the refunds of its payment."""
+    """Look the refund up by its reference, else among the refunds of its payment."""
     try:
         async with asyncio.timeout(LOOK_UP_TIMEOUT):
             found = await _find(clients.of(account), debt)
@@ -64,7 +64,7 @@ async def _find(client: stripe.StripeClient, debt: Debt) -> stripe.Refund | None
 
 
 def _asked(debt: Debt, account: Account) -> RefundCreateParams:
-    """Raises AmountRefused."""
+    """Parameters of the Refund. Raises AmountRefused."""
     params: RefundCreateParams = {
         "payment_intent": debt.payment_reference,
         "amount": to_stripe(debt.amount, debt.currency),
@@ -72,9 +72,9 @@ def _asked(debt: Debt, account: Account) -> RefundCreateParams:
     }
     if debt.reason in REASONS:
         params["reason"] = debt.reason
-    if account.options.get("destination"):  # else the platform would pay what the connected account got
+    if account.options.get("destination"):  # else the platform would pay for the connected account
         params["reverse_transfer"] = True
-        params["refund_application_fee"] = False  # a refund gives back no fee, here and in the ledger
+        params["refund_application_fee"] = False  # fees are not refunded, here and in the ledger
     return params
 
 
@@ -83,4 +83,4 @@ def _outcome(found: stripe.Refund) -> Outcome:
         return Outcome(Result.BOOKED, code="succeeded", reference=found.id)
     if found.status in ("failed", "canceled"):
         return Outcome(Result.DECLINED, code=found.failure_reason or found.status, reference=found.id)
-    return Outcome(Result.UNKNOWN, code=found.status or "pending", reference=found.id)  # it is on its way
+    return Outcome(Result.UNKNOWN, code=found.status or "pending", reference=found.id)  # pending

@@ -1,4 +1,4 @@
-"""Refunds and disputes as Stripe has them now: its events only say that there is something to look at."""
+"""Current refunds and disputes, fetched from Stripe: events are only hints that something changed."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ async def dispute_news(clients: Clients, reference: str, account: Account) -> Di
 
 
 def _unread(error: Exception) -> Exception:
-    """What is raised for an object that could not be read."""
+    """The exception for an object that could not be fetched."""
     code = failure(error).code
     missing = isinstance(error, stripe.InvalidRequestError) and code_of(error) == "resource_missing"
     return NotThere(code) if missing else Unanswered(code)
@@ -87,7 +87,7 @@ def _dispute(found: stripe.Dispute) -> DisputeNews:
     moved = found.balance_transactions
     held = -sum(line.amount for line in moved)
     if any(line.currency != found.currency for line in moved):
-        held = found.amount if held > 0 else 0  # Stripe keeps its balance in another currency than the payment
+        held = found.amount if held > 0 else 0  # the balance may be in another currency than the payment
     due = found.evidence_details.due_by if found.evidence_details else None
     return DisputeNews(
         reference=found.id,

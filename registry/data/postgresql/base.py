@@ -4,14 +4,15 @@ from django.db.backends.postgresql.base import DatabaseWrapper as DatabaseWrappe
 from django_async_backend.db.backends.postgresql.async_base import AsyncDatabaseWrapper as PooledWrapper
 
 from registry.data import database
+from registry.data.pool import Pool
 
 
 class AsyncDatabaseWrapper(PooledWrapper):
     """Takes its connections from the loop's one pool."""
 
     @property
-    def pool(self) -> database.Pool:
-        return database.pool()
+    def pool(self) -> Pool:
+        return database.pools.get()
 
     async def close_pool(self) -> None:
-        """The pool has one owner, registry.data.database.close."""
+        """Nothing: `end_loop` closes the pool."""

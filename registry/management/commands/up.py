@@ -16,7 +16,8 @@ from django.db import OperationalError, connections
 from django.utils.module_loading import import_string
 
 from registry.management.base import service_name
-from registry.servers import embedded, supervisor
+from registry.servers import embedded, listening, supervisor
+from registry.servers.plan import Plan, add_arguments
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +32,18 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        supervisor.add_arguments(parser)
+        add_arguments(parser)
 
     def handle(self, **options: Any) -> None:
         names = ("host", "port", "web", "workers", "max_workers", "demo")
-        plan = supervisor.Plan(
+        plan = Plan(
             data=Path(settings.REGISTRY_DATA), host_header=host_header(), **{name: options[name] for name in names}
         )
         refuse_strangers(plan.host)
         warn_of_unknown_proxies()
         try:
-            listener = supervisor.listen(plan.host, plan.port)
-        except supervisor.PortTaken as error:
+            listener = listening.listen(plan.host, plan.port)
+        except listening.PortTaken as error:
             raise CommandError(str(error)) from None
         with listener:
             migrate(plan.data)

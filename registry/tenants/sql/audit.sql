@@ -10,8 +10,8 @@ ORDER BY 1;
 SELECT position, digest FROM registry_audithead WHERE chain = %(chain)s;
 
 -- name: links
--- The next links of a chain with what their digests were taken of, or NULL where the entry is gone. The content is said as
--- in migration 0003, in words of its own: who changes the function there changes no verification.
+-- The next links of a chain with the content that their digests cover, or NULL where the entry is gone. The content repeats
+-- the expression of migrations/sql/audit_chain.sql: a change of the function there changes no verification.
 SELECT l.position, l.entry_id, l.digest, coalesce(e.tenant_id, 0),
     CASE WHEN e.id IS NOT NULL THEN jsonb_build_array(e.id, e.tenant_id, e.actor, e.action, e.target, e.rows, e.reason,
         e.detail, (extract(epoch FROM e.at) * 1000000)::bigint)::text END

@@ -18,3 +18,15 @@ RETURNING u.id;
 -- name: part
 -- The memberships end last: they are what says whose accounts these were.
 DELETE FROM registry_membership WHERE tenant_id = %(tenant)s RETURNING id;
+
+-- name: page
+-- Blank the next rows of one table, by their key. Each key of the page, and whether its row changed: a row that is blank
+-- already is not written again.
+WITH page AS MATERIALIZED (
+    SELECT {key} FROM {table} t WHERE {where} ORDER BY {key} LIMIT %(limit)s
+), blanked AS (
+    UPDATE {table} t SET {sets} FROM page WHERE {sought}
+    RETURNING {key}
+)
+SELECT {key}, (b.{first} IS NOT NULL)::int
+FROM page t LEFT JOIN blanked b USING ({names}) ORDER BY {key};

@@ -1,0 +1,19 @@
+"""Cells of the lists of payments: states and amounts."""
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from payments.money import decimal_text
+from payments.states import LOOKS, Status
+from registry.operators.cells import pill
+
+
+def status_pill(status: str) -> SafeString:
+    look = LOOKS[Status(status)]
+    return pill(look.shape, look.colour, Status(status).label.lower())
+
+
+def money(units: int | None, currency: str) -> SafeString | str:
+    if units is None:
+        return "–"
+    return format_html('<span class="amount">{} {}</span>', decimal_text(units, currency), currency)

@@ -1,0 +1,57 @@
+"""Operators' pages of disputes."""
+
+from django.contrib import admin
+from django.utils.safestring import SafeString
+
+from payments.admin.cells import money
+from payments.admin.lists import HotList, WithPayment
+from payments.models import Dispute
+from payments.refunds.disputes import OVER, rank
+from registry.operators.cells import exact, pill
+from registry.operators.lists import OneTenantFilter, since
+
+
+def dispute_pill(status: str) -> SafeString:
+    words = status.replace("_", " ")
+    if rank(status) < OVER:
+        return pill("◑", "amber", words)
+    return pill("✕", "red", words) if status == "lost" else pill("●", "green", words)
+
+
+@admin.register(Dispute)
+class DisputeAdmin(WithPayment, HotList):
+    list_display = [
+        "reference", "payment_link", "amount_text", "state", "reason", "held_back", "due", "opened", "tenant",
+    ]  # fmt: skip
+    list_filter = [OneTenantFilter, since("opened_at", "opened")]
+    list_select_related = ["tenant", "processor"]
+    fields = (
+        ("reference", "tenant", "payment_link", "payment_status"),
+        ("amount_text", "state", "reason", "held_back"),
+        ("processor", "due", "opened", "closed"),
+    )
+    readonly_fields = [name for row in fields for name in row]
+
+    @admin.display(description="disputed")
+    def amount_text(self, dispute: Dispute) -> SafeString | str:
+        return money(dispute.amount, dispute.currency)
+
+    @admin.display(description="held back")
+    def held_back(self, dispute: Dispute) -> SafeString | str:
+        return money(dispute.withdrawn, dispute.currency)
+
+    @admin.display(description="status")
+    def state(self, dispute: Dispute) -> SafeString:
+        return dispute_pill(dispute.status)
+
+    @admin.display(description="evidence due")
+    def due(self, dispute: Dispute) -> SafeString | str:
+        return exact(dispute.due_by)
+
+    @admin.display(description="opened")
+    def opened(self, dispute: Dispute) -> SafeString | str:
+        return exact(dispute.opened_at)
+
+    @admin.display(description="over")
+    def closed(self, dispute: Dispute) -> SafeString | str:
+        return exact(dispute.closed_at)

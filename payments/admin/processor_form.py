@@ -1,0 +1,91 @@
+"""The form of a processor: address, options, and secrets that are never shown again."""
+
+from typing import Any
+
+from django import forms
+
+from payments.routing import accounts
+from registry.errors import Problem
+from registry.operators.reasoned import ReasonedForm
+
+SECRET = {"size": 60, "autocomplete": "new-password"}
+
+
+class ProcessorForm(ReasonedForm):
+    url = forms.CharField(
+        max_length=500,
+        required=False,
+        help_text="kind http: where it answers; kind stripe: empty for Stripe itself",
+        widget=forms.TextInput(attrs={"size": 60}),  # shows a whole address
+    )
+    # Neither is shown again: an empty field leaves the stored one.
+    secret_key = forms.CharField(
+        max_length=255, required=False, help_text="kind stripe: sk_… or rk_…", widget=forms.PasswordInput(attrs=SECRET)
+    )
+    webhook_secret = forms.CharField(
+        max_length=255,
+        required=False,
+        help_text="kind stripe: whsec_…; a new one is used beside the earlier ones",
+        widget=forms.PasswordInput(attrs=SECRET),
+    )
+    secrets: dict[str, Any] | None = None  # to be encrypted; None where nothing was entered
+
+    def _get_validation_exclusions(self) -> set[str]:
+        """models.URLField wants a dot in the host name; hosts on a private network have none."""
+        return super()._get_validation_exclusions() | {"url"}  # type: ignore[misc]
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        kind = given.get("kind", self.instance.kind)
+        for field, check in (("url", lambda: accounts.check_url(kind, given.get("url", ""))),
+                             ("kind", lambda: accounts.check_kind(kind)),
+                             ("fee", lambda: accounts.check_fee(given["fee"]))):  # fmt: skip
+            if field in given:
+                try:
+                    check()
+                except accounts.Refused as error:
+                    self.add_error(field, error.detail)
+        self._keep_the_address_of_what_is_unsettled()
+        self._take_secrets(given, kind)
+        return given
+
+    def _take_secrets(self, given: dict[str, Any], kind: str) -> None:
+        """Move secrets out of the fields, so that neither the page nor the audit trail repeats them."""
+        entered = {"secretKey": given.get("secret_key"), "webhookSecret": given.get("webhook_secret")}
+        options = given["options"] if isinstance(given.get("options"), dict) else {}
+        open_ones, new = accounts.split_options({**options, **{name: one for name, one in entered.items() if one}})
+        if "options" in given:
+            given["options"] = open_ones
+        given |= {name: "" for name in ("secret_key", "webhook_secret") if name in given}
+        tenant = given.get("tenant") or (self.instance.tenant if self.instance.pk else None)
+        if tenant is None or (not new and self.instance.pk and not {"kind", "url"} & set(self.changed_data)):
+            return
+        try:
+            self.secrets = accounts.renewed(self.instance, new)
+            accounts.check_secrets(kind, tenant, self.secrets, url=given.get("url", self.instance.url))
+            self._keep_the_owner_of_what_is_unsettled(new)
+        except Problem as error:
+            self.add_error("secret_key" if "secret_key" in self.fields else None, error.detail)
+
+    def _keep_the_owner_of_what_is_unsettled(self, new: dict[str, Any]) -> None:
+        """Refuse another account's key while payments are unsettled. Raises Refused.
+
+        The processor is not asked whose key it is: this page has a transaction open.
+        """
+        if self.instance.pk is None or not accounts.another_key(self.instance, new):
+            return
+        if count := accounts.unsettled_at_sync(self.instance):
+            raise accounts.Refused(
+                f"{accounts.must_stay(count, 'with a key of the same account')}`manage.py processor secrets` takes one: "
+                "it asks the processor whose it is."
+            )
+
+    def _keep_the_address_of_what_is_unsettled(self) -> None:
+        moved = [field for field in ("kind", "url") if field in self.changed_data]
+        if self.instance.pk is None or not moved or not (count := accounts.unsettled_at_sync(self.instance)):
+            return
+        self.add_error(
+            moved[0],
+            f"{accounts.must_stay(count, 'at this address')}"
+            "Disable this processor and add a new one with the other address.",
+        )

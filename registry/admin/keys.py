@@ -1,0 +1,96 @@
+"""Operators' pages of API keys."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from registry.models import ApiKey, Tenant
+from registry.operators.cells import link_to, pill
+from registry.operators.lists import TenantFilter, since
+from registry.operators.reasoned import Reasoned, ReasonedForm
+from registry.operators.scope import OPERATE, OWN
+from registry.tenants import keys, operate
+from registry.tenants.access import rate_of
+
+
+class ApiKeyForm(ReasonedForm):
+    scopes = forms.MultipleChoiceField(
+        choices=ApiKey.Scope.choices,
+        initial=[ApiKey.Scope.READ, ApiKey.Scope.WRITE],
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    def clean_rate_limit(self) -> str:
+        limit = self.cleaned_data["rate_limit"].strip()
+        if limit:
+            try:
+                rate_of(limit)
+            except ValueError:
+                raise forms.ValidationError("Such as 100/second or 5000/hour.") from None
+        return limit
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(Reasoned):
+    form = ApiKeyForm
+    add_roles = OWN
+    act_roles = OPERATE  # a leaked key cannot wait for the owner
+    list_display = ["prefix", "tenant_link", "name", "rights", "rate_limit", "state", "last_used_at", "created_at"]
+    list_filter = [TenantFilter, ("revoked_at", admin.EmptyFieldListFilter), since("created_at", "created")]
+    list_select_related = ["tenant"]
+    search_fields = ["prefix__startswith", "name"]
+    add_fields = ("tenant", "name", "scopes", "rate_limit", "expires_at")
+    change_fields = (
+        "tenant_link",
+        "prefix",
+        "name",
+        "rights",
+        "rate_limit",
+        "state",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+    )
+    readonly_fields = change_fields
+    actions = [operate.REVOKE_KEYS]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        given = form.cleaned_data
+        key, plain = keys.issue_sync(
+            tenant=given["tenant"],
+            actor=request.user.get_username(),
+            scopes=given["scopes"],
+            name=given["name"],
+            expires_at=given["expires_at"],
+            rate_limit=given["rate_limit"],
+            reason=given["reason"],
+        )
+        obj.pk, obj.prefix = key.pk, key.prefix
+        self.message_user(
+            request,
+            format_html(
+                "The new key is <code>{}</code>. Copy it now: it is not kept and cannot be shown again.", plain
+            ),
+            messages.WARNING,
+        )
+
+    @admin.display(description="tenant", ordering="tenant__slug")
+    def tenant_link(self, key: ApiKey) -> SafeString:
+        return link_to(Tenant, key.tenant_id, key.tenant)
+
+    @admin.display(description="scopes")
+    def rights(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @admin.display(description="state")
+    def state(self, key: ApiKey) -> SafeString:
+        if key.revoked_at:
+            return pill("✕", "red", "revoked")
+        if key.expires_at and key.expires_at <= timezone.now():
+            return pill("–", "grey", "expired")
+        return pill("●", "green", "usable")

@@ -1,0 +1,75 @@
+"""Operators' pages of tenants."""
+
+from django.contrib import admin
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from registry.admin.belongings import BELONGINGS
+from registry.models import Tenant
+from registry.operators.cells import link_to_list, pill
+from registry.operators.lists import Attaching
+from registry.operators.reasoned import Reasoned, ReasonedForm
+from registry.operators.scope import SUPERUSERS
+from registry.tenants import operate
+
+STATUS_LOOKS = {"active": ("●", "green"), "suspended": ("◑", "amber"), "closed": ("–", "grey")}
+
+
+class TenantForm(ReasonedForm):
+    def clean_currency(self) -> str:
+        return self.cleaned_data["currency"].upper()  # the model checks whether there is such a currency
+
+    def clean_patience(self) -> int:
+        """An empty field leaves the value as it is."""
+        given = self.cleaned_data["patience"]
+        return self.instance.patience if given is None else given
+
+
+@admin.register(Tenant)
+class TenantAdmin(Attaching, Reasoned):
+    tenant_path = "id"
+    form = TenantForm
+    add_roles = change_roles = act_roles = SUPERUSERS
+    list_display = ["slug", "name", "state", "mode", "open", "currency", "belongings", "created_at"]
+    list_filter = ["status", "mode", "open"]
+    search_fields = ["slug", "name"]
+    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "patience", "settings")
+    # The mode cannot be changed: a live tenant that became a sandbox could be purged.
+    change_fields = (
+        "slug",
+        "name",
+        "status",
+        "mode",
+        "currency",
+        "open",
+        "max_amount",
+        "patience",
+        "settings",
+        "belongings",
+        "created_at",
+    )
+    readonly_fields = ("slug", "mode", "status", "belongings", "created_at")
+    actions = [operate.SUSPEND, operate.RESUME]
+
+    def attach(self, rows: list[Tenant]) -> None:
+        ids = [row.pk for row in rows]
+        counts = [(belonging, belonging.count(ids)) for belonging in BELONGINGS]
+        for row in rows:
+            row.counted = [(belonging, found.get(row.pk, 0)) for belonging, found in counts]  # type: ignore[attr-defined]
+
+    @admin.display(description="has")
+    def belongings(self, tenant: Tenant) -> SafeString:
+        if not hasattr(tenant, "counted"):
+            self.attach([tenant])
+        return format_html_join(
+            " · ",
+            "{}",
+            (
+                (link_to_list(belonging.model, f"{count:,} {belonging.words}", tenant=tenant.slug),)
+                for belonging, count in tenant.counted  # type: ignore[attr-defined]
+            ),
+        )
+
+    @admin.display(description="status", ordering="status")
+    def state(self, tenant: Tenant) -> SafeString:
+        return pill(*STATUS_LOOKS[tenant.status], tenant.get_status_display().lower())

@@ -1,0 +1,93 @@
+"""What `up` was asked for, and the parts of the service that follow from it: their commands and their environment."""
+
+import argparse
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.servers.child import PROJECT, Part
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `up` was asked for."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    web: int = 1
+    workers: int = 1
+    max_workers: int = 0  # 0: as many as there are cores, at least `workers`
+    demo: bool = False
+    host_header: str = "localhost"  # Host header of the health check; must be in ALLOWED_HOSTS
+
+    @property
+    def most_workers(self) -> int:
+        return max(self.workers, self.max_workers or os.cpu_count() or 1)
+
+    @property
+    def address(self) -> str:
+        return http_address(self.host, self.port)
+
+    @property
+    def local_host(self) -> str:
+        """The address to connect to from this machine: a wildcard address cannot be connected to."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
+
+    @property
+    def local_address(self) -> str:
+        return http_address(self.local_host, self.port)
+
+
+def http_address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--web", type=int, default=1, help="web processes")
+    parser.add_argument("--workers", type=int, default=1, help="workers at least")
+    parser.add_argument("--max-workers", type=int, default=0, help="workers at most (default: one per core)")
+    parser.add_argument("--demo", action=argparse.BooleanOptionalAction, default=False, help="demo tenant and payments")
+
+
+def manage(name: str, *arguments: str) -> Part:
+    return Part(name, (sys.executable, str(PROJECT / "manage.py"), *arguments))
+
+
+def web(number: int, plan: Plan, handle: int) -> Part:
+    name = "web" if plan.web == 1 else f"web-{number}"
+    return Part(name, (sys.executable, "-m", "registry.servers.serve", str(handle)), (handle,))
+
+
+def worker(slot: int) -> Part:
+    return manage(f"worker-{slot}", "worker", "--slot", str(slot))
+
+
+def stripe(plan: Plan) -> Part:
+    """The Stripe sandbox of the demo; it sends its webhooks to the demo's account."""
+    told = f"{plan.local_address}/webhooks/stripe/demo.stripe"
+    home = str(plan.data / "stripe")
+    limits = ("--http", "registry.edge.protocol:BoundedProtocol")
+    return Part("stripe", (sys.executable, "-m", "sandbox", "--home", home, "--webhook", told, *limits))
+
+
+def parts(plan: Plan, listener: socket.socket) -> list[Part]:
+    """Everything but the workers, whose number changes."""
+    fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
+    played = [stripe(plan)] if plan.demo else []  # first: parts that call Stripe at their start get an answer
+    return [*played, *fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Environment of the parts: unbuffered output, one metrics folder for all, the open tenant of the demo."""
+    own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": str(PROJECT)}
+    demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
+    return {**os.environ, **own, **demo}
+
+
+def metrics_folder(plan: Plan) -> Path:
+    return plan.data / "metrics"

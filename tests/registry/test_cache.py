@@ -1,0 +1,209 @@
+"""The cache in memory: one load for all who ask, how old a value may be, and what is served while the database is away."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from registry.data import reach
+from registry.data.cache import Bounded, Cached
+from registry.data.loop import end_loop
+from registry.errors import Unavailable
+from tests.conftest import eventually
+
+LONG = 60.0  # seconds that no test takes
+
+
+class Shop:
+    """Answers `<key> <n>`, n counting the questions; each waits for the gate, and fails as long as there are `errors`."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.errors: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self, key: Any) -> str:
+        self.asked.append(key)
+        answer = f"{key} {len(self.asked)}"
+        await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        return answer
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes the database be known to be away from now on."""
+    return lambda: monkeypatch.setattr(reach.reach(), "away", True)
+
+
+def kept(shop: Shop, seconds: float = LONG, **options: Any) -> Cached[Any, str]:
+    return Cached(shop.load, fresh=seconds, stale=seconds, **options)
+
+
+# -- One load for all ----------------------------------------------------------------------------------------
+
+
+async def test_one_who_hangs_up_takes_the_answer_from_nobody_else(shop):
+    shop.gate.clear()
+    cached = kept(shop)
+    first, second = (asyncio.create_task(cached.get("a")) for _ in range(2))
+    await eventually(lambda: shop.asked)
+    first.cancel()
+    shop.gate.set()
+
+    assert await second == "a 1"
+    assert shop.asked == ["a"]
+
+
+async def test_a_failure_is_told_to_those_who_wait_and_is_not_kept(shop):
+    shop.errors = [RuntimeError("broken")]
+    cached = kept(shop)
+
+    first = await asyncio.gather(*(cached.get("a") for _ in range(3)), return_exceptions=True)
+
+    assert [str(error) for error in first] == ["broken"] * 3
+    assert await cached.get("a") == "a 2"
+
+
+async def test_each_loop_loads_for_itself(shop):
+    cached = kept(shop)
+
+    async def elsewhere() -> str:
+        try:
+            return await cached.get("a")
+        finally:
+            await end_loop()
+
+    assert (await cached.get("a"), await asyncio.to_thread(asyncio.run, elsewhere())) == ("a 1", "a 2")
+
+
+# -- How old it may be -----------------------------------------------------------------------------------------
+
+
+async def test_a_value_that_is_not_fresh_is_served_while_one_load_renews_it(shop):
+    cached = Cached(shop.load, fresh=0.0, stale=LONG)
+    await cached.get("a")
+    shop.gate.clear()
+
+    served = [await cached.get("a") for _ in range(3)]
+    await eventually(lambda: len(shop.asked) == 2)
+    shop.gate.set()
+    await eventually(lambda: cached.peek("a") == "a 2")
+
+    assert served == ["a 1"] * 3
+
+
+async def test_a_value_that_is_stale_is_waited_for(shop):
+    cached = kept(shop, 0.0)
+
+    assert [await cached.get("a"), await cached.get("a")] == ["a 1", "a 2"]
+
+
+async def test_its_age_counts_from_the_beginning_of_its_load(shop):
+    cached = kept(shop, 0.3)
+    shop.gate.clear()
+    first = asyncio.create_task(cached.get("a"))
+    await asyncio.sleep(0.31)
+    shop.gate.set()
+
+    assert (await first, await cached.get("a")) == ("a 1", "a 2")
+
+
+async def test_a_load_that_began_before_what_the_caller_knows_of_does_not_serve_him_nor_overwrite(shop):
+    cached = kept(shop)
+    shop.gate.clear()
+    older = asyncio.create_task(cached.get("a"))
+    await eventually(lambda: len(shop.asked) == 1)
+    newer = asyncio.create_task(cached.get("a", since=time.monotonic()))
+    await eventually(lambda: len(shop.asked) == 2)
+    shop.gate.set()
+
+    assert (await older, await newer, cached.peek("a")) == ("a 1", "a 2", "a 2")
+
+
+async def test_what_is_forgotten_while_it_is_loaded_is_loaded_again(shop):
+    cached = kept(shop)
+    shop.gate.clear()
+    before = asyncio.create_task(cached.get("a"))
+    await eventually(lambda: shop.asked)
+    cached.forget("a")
+    after = asyncio.create_task(cached.get("a"))
+    await eventually(lambda: len(shop.asked) == 2)
+    shop.gate.set()
+
+    assert (await before, await after, await cached.get("a")) == ("a 1", "a 2", "a 2")
+
+
+# -- While the database is away ------------------------------------------------------------------------------------
+
+
+async def test_what_was_known_last_is_served_where_the_caller_wants_that_and_only_there(shop, away):
+    lenient, strict = kept(shop, 0.0, while_away=True), kept(shop, 0.0)
+    known = [await lenient.get("a"), await strict.get("a")]
+    away()
+
+    assert await lenient.get("a") == known[0]
+    with pytest.raises(Unavailable):
+        await strict.get("a")
+    assert strict.peek("a") == known[1]
+    with pytest.raises(Unavailable):
+        await lenient.get("b")
+
+
+async def test_who_has_an_answer_of_his_own_does_not_ask_again_at_once(shop):
+    shop.errors = [Unavailable()]
+    cached = kept(shop, patient=False)
+    for key in ("a", "b"):
+        with pytest.raises(Unavailable):
+            await cached.get(key)
+
+    assert shop.asked == ["a"]
+
+
+# -- What it keeps -------------------------------------------------------------------------------------------------
+
+
+async def test_invented_keys_evict_and_do_not_grow_it(shop):
+    cached = kept(shop, kept=3)
+    for key in "abcd":
+        await cached.get(key)
+
+    assert [cached.peek(key) for key in "abcd"] == [None, "b 2", "c 3", "d 4"]
+
+
+async def test_secret_keys_are_not_in_memory(shop):
+    cached = kept(shop, hashed=True)
+    await cached.get("rk_secret")
+
+    assert "rk_secret" not in str(list(cached.loops.get().entries))
+    assert (await cached.get("rk_secret"), shop.asked) == ("rk_secret 1", ["rk_secret"])
+
+
+async def test_the_end_of_the_loop_cancels_what_is_being_loaded(shop):
+    shop.gate.clear()
+    cached = kept(shop)
+    waiting = asyncio.create_task(cached.get("a"))
+    await eventually(lambda: shop.asked)
+
+    await cached.loops.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+def test_facts_that_do_not_change_are_kept_in_bounds():
+    facts: Bounded[str, int] = Bounded(2)
+    for number, name in enumerate("abc"):
+        facts.put(name, number)
+    facts.drop("b")
+
+    assert [facts.get(name) for name in "abc"] == [None, None, 2]
