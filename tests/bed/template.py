@@ -22,7 +22,7 @@ from django.db import connection
 from django.test.utils import setup_databases
 
 from registry.servers import embedded
-from registry.servers.data_folder import Place
+from registry.servers.data_folder import DataFolder
 from registry.servers.processes import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -102,16 +102,15 @@ def _administer(*statements: str) -> None:
 # -- The data folder of a whole service ------------------------------------------------------------------------
 
 
-def data_folder(prefix: str = "registry-test-") -> Path:
-    """A folder for `up` in which everything is made: the schema, and a tenant with a key and two processors."""
-    folder = empty_folder(prefix)
+def fill(folder: Path) -> None:
+    """Make everything in an empty folder that `up` would: the schema; and a tenant with a key and two processors."""
     with original("service") as found:
         if not found.made:
             shutil.rmtree(found.place or folder / "none", ignore_errors=True)  # of the run before
             found.is_made(str(_make_service(empty_folder("registry-original-"))))
     subprocess.run(["cp", "-a", f"{found.place}/.", str(folder)], check=True)
+    folder.chmod(0o711)
     _move(folder)
-    return folder
 
 
 def empty_folder(prefix: str = "registry-test-") -> Path:
@@ -166,7 +165,7 @@ def _make_service(folder: Path) -> Path:
 
 def _move(folder: Path) -> None:
     """Ports and place of its own: copies run side by side."""
-    place = Place(folder)
-    state = place.state()
+    kept = DataFolder(folder)
+    state = kept.state()
     moved = {name: state[name] | {"port": free_port()} for name in SERVERS}
-    place.keep(state | moved | {"folder": str(folder)})
+    kept.keep(state | moved | {"folder": str(folder)})

@@ -185,7 +185,8 @@ class Service:
 @asynccontextmanager
 async def running() -> AsyncIterator[Service]:
     """A service of its own for as long as the block runs."""
-    data = await asyncio.to_thread(template.data_folder, "registry-chaos-")
+    data = template.empty_folder("registry-chaos-")
+    await asyncio.to_thread(template.fill, data)
     service = Service(data)
     try:
         yield await service.start()

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -234,25 +233,23 @@ def test_a_queue_nobody_can_ask_changes_nothing(supervise, queue_wants, tmp_path
 # The service itself -----------------------------------------------------------------------------------------------
 
 
-def removed_after(folder: Path) -> Iterator[Path]:
+@pytest.fixture
+def empty():
+    folder = template.empty_folder()
     yield folder
     embedded.stop(folder)
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-def empty():
-    yield from removed_after(template.empty_folder())
-
-
-@pytest.fixture
-def data():
+def data(empty):
     """A data folder in which everything is made already, so that a start is short."""
-    yield from removed_after(template.data_folder())
+    template.fill(empty)
+    return empty
 
 
 @pytest.fixture
-def up(monkeypatch):
+def up(empty, monkeypatch):
     for name in ("DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     started: list[Running] = []
