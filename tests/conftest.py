@@ -23,6 +23,7 @@ from django.apps import apps
 from django.conf import settings
 from django.db import connection, transaction
 from django.test.utils import setup_databases, teardown_databases
+from hypothesis import settings as settings_of_hypothesis
 from xdist.scheduler import LoadFileScheduling
 
 from payments.settle.work import Dispatch
@@ -36,7 +37,11 @@ from tests import secrecy
 from tests.bed import HttpProcessor
 from tests.bed.running import Running, clean_environment
 from tests.bed.template import empty_folder, make_database
+from tests.depth import deep
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
+
+settings_of_hypothesis.register_profile("depth", max_examples=deep(30, 1000))
+settings_of_hypothesis.load_profile("depth")
 
 PATIENCE = 30.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
 GIVEN_BACK = 5.0  # seconds until what a test still does in the background has given its connections back

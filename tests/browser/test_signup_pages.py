@@ -103,14 +103,18 @@ async def test_the_pages_of_the_sign_up_look_right(page: Page, guard: Guard, tmp
     await fill_in_details(page)
     await page.get_by_label("E-mail address").fill("a.rather.long.address.of.bob@example.com")
     await page.get_by_role("button", name="Invite").click()
+    await expect(page.get_by_label("Link for a.rather.long.address.of.bob@example.com")).to_be_visible()
     await looks_right(page, "signup-users", tmp_path)
     await page.get_by_role("button", name="Go on").click()
+    await expect(page.get_by_label("Business")).to_be_visible()
     await looks_right(page, "signup-plan", tmp_path)
     await page.get_by_label("Business").check()
     await page.get_by_role("button", name="Go on").click()
+    await expect(page.get_by_role("button", name="Start the trial without a card")).to_be_visible()
     await looks_right(page, "signup-payment", tmp_path)
     await page.get_by_role("button", name="Start the trial without a card").click()
     await page.get_by_role("button", name="Make an API key").click()
+    await expect(page.get_by_label("API key")).to_contain_text("rk_")
     await looks_right(page, "signup-live", tmp_path)
 
 

@@ -38,7 +38,7 @@ async def session(service: Service) -> AsyncIterator[aiohttp.ClientSession]:
 @asynccontextmanager
 async def away(service: Service, number: int = signal.SIGQUIT) -> AsyncIterator[None]:
     """PostgreSQL is ended, immediately, and `up` is kept from starting it again for as long as the block runs."""
-    with service.postgres.49:    with DataFolder(data).lock():.lock():
+    with service.postgres.data_folder.lock():
         pid = service.postgres.pid()
         assert pid
         os.kill(pid, number)
