@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from registry.data import database, live
 from registry.data.loop import end_loop
 from tests.conftest import Api, eventually
+from tests.depth import deep
 
 _tenants = count(10**9)
 
@@ -200,7 +201,7 @@ async def test_a_message_that_was_only_overtaken_costs_no_read(hub: live.Hub, sh
 
 
 @given(data=some.data())
-@limits(max_examples=40, deadline=None)
+@limits(max_examples=deep(15, 400), deadline=None)
 async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_and_once(data):
     many = data.draw(some.integers(1, 30))
     arriving = data.draw(some.lists(some.integers(0, many - 1), max_size=60))

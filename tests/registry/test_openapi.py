@@ -17,6 +17,7 @@ from payments import urls
 from queueing.outbound import urls as webhooks
 from registry.edge.api import api as description
 from tests.conftest import Api, make_key
+from tests.depth import deep
 
 checks.load_all_checks()
 KEPT = ["not_a_server_error", "status_code_conformance", "content_type_conformance"]
@@ -90,7 +91,7 @@ def call_all(api: Api, mode: schemathesis.GenerationMode) -> None:
             continue  # 503 is what they say of a bed without workers
 
         @settings(
-            max_examples=6,
+            max_examples=deep(2, 50),
             deadline=None,
             database=None,
             phases=[Phase.generate],
