@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from psycopg import AsyncConnection
 
 from payments.processors.base import Outcome, Result
 from payments.settle import parameters
@@ -137,9 +138,9 @@ async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tena
     number, job = claimers[0]
     looks, real = [], job.due
 
-    async def due() -> list[int]:
+    async def due(conn: AsyncConnection) -> list[int]:
         looks.append(1)
-        return await real()
+        return await real(conn)
 
     monkeypatch.setattr(job, "due", due)
     monkeypatch.setattr(work, "DUE_FRESH", 60.0)
@@ -170,8 +171,9 @@ async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_o
     assert {c.tenant_id for c in anew} == {other.pk}
 
 
-async def test_a_hint_ends_what_is_remembered(tenant, processor, claimers, monkeypatch):
+async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, monkeypatch):
     monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    monkeypatch.setattr(work, "DUE_LEAST", 0.0)
     other = await in_thread(make_tenant)
     await in_thread(make_processor, other)
     await seed(tenant, 20)
@@ -180,7 +182,7 @@ async def test_a_hint_ends_what_is_remembered(tenant, processor, claimers, monke
     await seed(other, 5)
 
     before = await claim(job, number, 4)
-    job.look_anew()
+    job.hint()
     after = await claim(job, number, 4)
 
     assert {c.tenant_id for c in before} == {tenant.pk}
