@@ -116,9 +116,8 @@ class Work[I: Keyed, O: Keyed](ABC):
         async with database.connection() as conn:
             remembered = time.monotonic() < self._due_until and bool(self._quotas(limit, rooms))
             if not remembered:
-                self._due_until = (
-                    time.monotonic() + DUE_FRESH
-                )  # before the statement: a hint that comes meanwhile ends it
+                self._due_at = time.monotonic()  # before the statement: a hint that comes meanwhile counts
+                self._due_until = self._due_at + DUE_FRESH
                 self._due = await self.due(conn)
             if not self._quotas(limit, rooms) and not self.claims_also():
                 return []  # a look that finds nothing is one statement

@@ -189,6 +189,24 @@ async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, 
     assert {c.tenant_id for c in after} == {tenant.pk, other.pk}
 
 
+async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant, processor, claimers, monkeypatch):
+    monkeypatch.setattr(work, "DUE_LEAST", 60.0)
+    await seed(tenant, 30)
+    number, job = claimers[0]
+    looks, real = [], job.due
+
+    async def due(conn: AsyncConnection) -> list[int]:
+        looks.append(1)
+        return await real(conn)
+
+    monkeypatch.setattr(job, "due", due)
+    for _ in range(3):
+        job.hint()
+        await claim(job, number, 10)
+
+    assert len(looks) == 1
+
+
 async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(tenant, processor, claimers):
     await seed(tenant, 30)
     await seed(tenant, 3, due="now() + interval '1 hour'")
