@@ -5,7 +5,7 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
 from payments.models.payments import EVER, Processor, payment_key, tenant_key
-from payments.refunds.states import CLOSED, OWED, RefundStatus
+from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.models.work import WorkRow, closed_in, open_rows
 
 
@@ -30,7 +30,7 @@ class Refund(WorkRow):
     processor = processor_key()
     reference = models.CharField(max_length=255, default="", help_text="what the processor calls it")
 
-    status = models.CharField(max_length=20, choices=RefundStatus, default=OWED)
+    status = models.CharField(max_length=20, choices=RefundStatus, default=RefundStatus.OWED)
     code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
     requested_at = models.DateTimeField(null=True, help_text="stamped once, before it is sent first; milliseconds")
     in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
@@ -40,7 +40,7 @@ class Refund(WorkRow):
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
     # Not NULL once no worker has anything to do: `status` itself stands in no index, so that a claim stays on its page.
-    closed = closed_in(sorted(CLOSED))
+    closed = closed_in(sorted(REFUND_TERMINAL))
 
     class Meta:
         ordering = ["-id"]

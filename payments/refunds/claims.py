@@ -6,7 +6,7 @@ from uuid import UUID
 
 from payments.processors.base import Account, Debt
 from payments.refunds.decisions import Claim
-from payments.refunds.states import OWED, PROCESSING, UNCERTAIN
+from payments.states import RefundStatus
 
 
 class Found(NamedTuple):
@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 def claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
-    fresh = row.status == OWED
+    fresh = row.status == RefundStatus.OWED
     return Claim(
         tenant_id=row.tenant_id,
         payment_id=row.payment_id,
@@ -49,7 +49,7 @@ def claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
             tenant_id=row.tenant_id,
             reference=row.reference,
         ),
-        status=PROCESSING if fresh else UNCERTAIN,
+        status=RefundStatus.PROCESSING if fresh else RefundStatus.UNCERTAIN,
         number=row.attempt + 1,
         tries=row.attempt + 1 - row.tries_from,
         account=account,

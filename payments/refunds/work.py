@@ -28,9 +28,9 @@ from payments.refunds.decisions import (
     still_in_doubt,
     unknown,
 )
-from payments.refunds.states import CLOSED, OWED, PROCESSING
 from payments.routing import routing
 from payments.routing.work import ProcessorWork
+from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import Name, Routed
@@ -73,7 +73,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
             account = self.atlas.account(row.tenant_id, row.processor_id)
             # What is in doubt is asked about whether or not anything may be sent.
             if account is None or (
-                row.status == OWED and not self.atlas.endpoints[account.endpoint].admits(account.id, now)
+                row.status == RefundStatus.OWED and not self.atlas.endpoints[account.endpoint].admits(account.id, now)
             ):
                 postponed.append(row)
             else:
@@ -102,7 +102,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
     # -- Sending -----------------------------------------------------------------------------------------------
 
     def in_doubt(self, item: Claim) -> bool:
-        return item.status is not PROCESSING
+        return item.status is not RefundStatus.PROCESSING
 
     async def send(self, items: Sequence[Claim]) -> list[Verdict]:
         return [await self._at_processor(claim, self._send_first) for claim in items]
@@ -156,7 +156,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
         live.tell(told)
 
     def is_done(self, outcome: Verdict, written: bool) -> bool:
-        return written and outcome.status in CLOSED
+        return written and outcome.status in REFUND_TERMINAL
 
     async def give_back(self, items: Sequence[Claim]) -> None:
         """They may go through: in doubt from now on, and due at once."""

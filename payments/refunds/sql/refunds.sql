@@ -183,7 +183,7 @@ LEFT JOIN payments_processor r ON r.tenant_id = s.tenant_id AND r.id = s.process
 LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
 LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
 
--- name: about
+-- name: subject
 -- The payment that the processor's word is about: that of our own refund, that which is booked under this reference, or that
 -- of the label, unless it is booked under another one. An attempt's reference has no index: only payments are looked at
 -- whose ids follow from what the processor says.
@@ -196,7 +196,7 @@ WITH named AS (
         LIMIT 1
     ) AS reference
     FROM payments_payment p
-    WHERE p.correlation_id = ANY(%(names)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s
+    WHERE p.correlation_id = ANY(%(ids)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s
 ), choice AS (
     SELECT p.correlation_id, 1 AS place
     FROM payments_refund r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id
