@@ -111,15 +111,15 @@ class Inbound(ProcessorWork[Taken, Ending]):
             await effect.after()
         return row
 
-    async def instead(self, outcome: Ending, error: Exception) -> Ending:
+    async def after_failed_write(self, outcome: Ending, error: Exception) -> Ending:
         """An effect that cannot be written is a failed try."""
         written = outcome.effect is not None and outcome.effect.write is not None
-        return failed(outcome.row, error) if written else await super().instead(outcome, error)
+        return failed(outcome.row, error) if written else await super().after_failed_write(outcome, error)
 
     async def settle(self, outcomes: Sequence[Ending]) -> list[Row]:
         return await database.fetch(SQL["finish"], self._columns(outcomes))
 
-    async def settled(self, written: Sequence[tuple[Ending, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[Ending, Row]]) -> None:
         for ending, (_, _, seconds) in written:
             telemetry.INBOUND_HANDLED.labels("again" if ending.status == "received" else ending.status).inc()
             if ending.status == "done":
@@ -141,7 +141,7 @@ class Inbound(ProcessorWork[Taken, Ending]):
 
         async with self._writing:
             settled = await database.retrying(once)
-        await self.settled([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
+        await self.after_settle([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
         return settled
 
     async def _settle_effect(self, conn: AsyncConnection, ending: Ending) -> Row | Exception | None:

@@ -33,7 +33,7 @@ from payments.routing.work import ProcessorWork
 from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
-from queueing.work.work import Name, Routed
+from queueing.work.work import PublicId, Routed
 from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, Uuids, unless_empty
@@ -55,13 +55,13 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
     table = REFUNDS
     # Of one tenant: Stripe takes 100 requests a second from an account, and a processor that gets slower must not get more at the
     # same time, or nobody would have an answer before giving up.
-    room = 50
+    share_limit = 50
     send_within = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
     write_again = (Unavailable, psycopg.errors.UniqueViolation)  # the processor's own report came at the same moment
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
-    async def named(self, conn: AsyncConnection, names: Sequence[Name]) -> dict[Name, Row]:
+    async def take_by_id(self, conn: AsyncConnection, names: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in names]), "public": Uuids([r.bytes for _, r in names])}
         return {(row[0], row[3]): row for row in await database.rows(conn, NAMED, keys)}
 
@@ -80,7 +80,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
                 ready.append(claims.claimed(row, account, at, now))
         return Routed(ready, postponed)
 
-    async def postpone(self, conn: AsyncConnection, postponed: Sequence[Found], look: int) -> None:
+    async def postpone(self, conn: AsyncConnection, postponed: Sequence[Found], number: int) -> None:
         keys = {"tenant": [r.tenant_id for r in postponed], "refund": [r.refund_id for r in postponed]}
         await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROUTE})
 
@@ -147,7 +147,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
     async def settle(self, outcomes: Sequence[Verdict]) -> list[Row]:
         return await database.fetch(SQL["settle"], self._verdict_columns(outcomes))
 
-    async def settled(self, written: Sequence[tuple[Verdict, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[Verdict, Row]]) -> None:
         told = []
         for v, (tenant, _, *event) in written:
             _settled(v.status.value).inc()

@@ -34,7 +34,7 @@ from payments.settle.doubts import Doubts
 from payments.states import OPEN, SUCCEEDED
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
-from queueing.work.work import Name, Routed
+from queueing.work.work import PublicId, Routed
 from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
@@ -44,7 +44,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
 NO_ROUTE = 0.5  # seconds before a payment that no processor can take is looked at again; behind many such, longer
 WORTH_A_CLAIM = 25  # places that became free, after there were too few, before anything is claimed for them
-ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
+ABANDON_EVERY = 5.0  # seconds between rounds for first sends that a worker did not live to settle
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
 DOUBTS = SQL["doubts"].format(columns=SQL["columns"], joins=SQL["joins"])
@@ -57,7 +57,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     """The work of sending payments."""
 
     table = PAYMENTS
-    looks = (
+    rounds = (
         10  # so that payments behind many that no processor can take need not wait until all of those had their turn
     )
     send_within = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
@@ -65,7 +65,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def __init__(self, places: Places | None = None) -> None:
         super().__init__()
         self.places = places or Places()
-        self.capacity, self.room = self.places.places, self.places.of_tenant
+        self.capacity, self.share_limit = self.places.places, self.places.of_tenant
         self._narrow: dict[int, int] = {}  # tenants of which only a probe can be sent now, or nothing, and how many
         self._crowded = False  # the last claim left rows alone for want of places
         self._doubts = Doubts()
@@ -80,8 +80,8 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def share_of(self, item: Claim) -> int:
         return item.tenant_id
 
-    def rooms(self, limit: int) -> dict[int, int]:
-        rooms = super().rooms(limit)
+    def free_by_share(self, limit: int) -> dict[int, int]:
+        rooms = super().free_by_share(limit)
         self._narrow = self.atlas.rooms()
         for tenant, few in self._narrow.items():
             rooms[tenant] = min(few, rooms.get(tenant, few))
@@ -89,18 +89,18 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         self._crowded = left is not rooms
         return left
 
-    def claims_also(self) -> bool:
+    def claims_first(self) -> bool:
         return bool(self._narrow)
 
-    async def claim_also(self, conn: AsyncConnection, limit: int) -> Sequence[Claim]:
+    async def claim_first(self, conn: AsyncConnection, limit: int) -> Sequence[Claim]:
         """Payments with unknown outcome of tenants that can have nothing, or only a probe, sent: a look-up needs no route."""
         if not self._narrow:
             return []
-        rooms = [self.room - self.in_hand[tenant] for tenant in self._narrow]
+        rooms = [self.share_limit - self.in_flight_of[tenant] for tenant in self._narrow]
         rows = await database.rows(conn, DOUBTS, {"tenants": list(self._narrow), "rooms": rooms, "limit": limit})
         return self.route(rows).items
 
-    async def named(self, conn: AsyncConnection, names: Sequence[Name]) -> dict[Name, Row]:
+    async def take_by_id(self, conn: AsyncConnection, names: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in names]), "correlation": Uuids([c.bytes for _, c in names])}
         return {(row[0], row[2]): row for row in await database.rows(conn, NAMED, keys)}
 
@@ -110,9 +110,11 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         found = claims.route(list(map(Found._make, rows)), self.atlas, self.places, now=time.monotonic(), at=at)
         return Routed(found.claims, [*((row, None) for row in found.unroutable), *found.waiting])
 
-    async def postpone(self, conn: AsyncConnection, postponed: Sequence[tuple[Found, float | None]], look: int) -> None:
+    async def postpone(
+        self, conn: AsyncConnection, postponed: Sequence[tuple[Found, float | None]], number: int
+    ) -> None:
         if rows := [row for row, seconds in postponed if seconds is None]:
-            await database.rows(conn, SQL["postpone"], {**parameters.keys(rows), "seconds": NO_ROUTE * look})
+            await database.rows(conn, SQL["postpone"], {**parameters.keys(rows), "seconds": NO_ROUTE * number})
         if waits := [seconds for _, seconds in postponed if seconds is not None]:
             rows = [row for row, seconds in postponed if seconds is not None]
             await database.rows(conn, SQL["wait"], {**parameters.keys(rows), "seconds": waits})
@@ -121,13 +123,13 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         begins = {"worker": self.worker_id, "lease": self.lease, **parameters.begins(items)}
         return await database.rows(conn, SQL["begin"], begins)
 
-    def begun(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
+    def after_begin(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
         live.tell([parameters.event(claim, claim.status, *rest) for claim, rest in told])
 
-    def released(self, items: Sequence[Claim]) -> None:
-        super().released(items)
+    def release(self, items: Sequence[Claim]) -> None:
+        super().release(items)
         for claim in items:
             self._give_back(claim)
 
@@ -193,7 +195,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         with telemetry.SETTLE_SECONDS.time():
             return await database.fetch(SETTLE, settles)
 
-    async def settled(self, written: Sequence[tuple[Settlement, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[Settlement, Row]]) -> None:
         told = []
         for s, (_, _, position, sequence, at) in written:
             _settled(s.status).inc()
@@ -229,7 +231,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
 
 def _begins(claim: Claim) -> float:
-    """Name the payment in this task's logs and spans; time.perf_counter()."""
+    """PublicId the payment in this task's logs and spans; time.perf_counter()."""
     telemetry.TENANT.set(claim.tenant_id)
     telemetry.PAYMENT.set(str(claim.correlation_id))
     return time.perf_counter()

@@ -77,7 +77,7 @@ class Deliveries(Work[Due, Try]):
     in_transaction = False
     settle_rows = 250
     settle_linger = 0.01
-    room = FIRST
+    share_limit = FIRST
 
     def __init__(self, *, outside: Outside | None = None) -> None:
         super().__init__()
@@ -97,8 +97,8 @@ class Deliveries(Work[Due, Try]):
     def share_of(self, item: Due) -> int:
         return item.endpoint_id
 
-    def rooms(self, limit: int) -> dict[int, int]:
-        return self.limits.rooms()
+    def free_by_share(self, limit: int) -> dict[int, int]:
+        return self.limits.free_by_endpoint()
 
     async def due(self, conn: AsyncConnection) -> list[int]:
         if not self._learned:
@@ -182,9 +182,9 @@ class Deliveries(Work[Due, Try]):
     def _columns(self, batch: Sequence[Try]) -> dict[str, object]:
         return {"worker": self.worker_id, "patience": PATIENCE, **outcomes.columns(batch)}
 
-    async def settled(self, written: Sequence[tuple[Try, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[Try, Row]]) -> None:
         if any(freed for _, (*_, freed) in written):
-            self.look_anew()
+            self.shares.forget()
             self.wake()
         for made, (_, _, overdue, _) in written:
             _tried("delivered" if not made.error else "failed").inc()

@@ -179,13 +179,13 @@ async def test_after_a_heartbeat_that_had_to_wait_nobody_is_taken_for_dead_befor
     silent = """INSERT INTO queueing_worker (queue, hostname, pid, heartbeat_at, in_flight, capacity, finished, failed)
         VALUES ('payments', 'elsewhere', 1, now() - interval '1 minute', 0, 0, 0, 0) RETURNING id"""
     async with at_work() as mine:
-        await eventually(lambda: mine._heard_at < math.inf)
+        await eventually(lambda: mine._beat_at < math.inf)
         async with database.transaction() as conn:
             await conn.execute("LOCK TABLE queueing_worker IN EXCLUSIVE MODE")
             await asyncio.sleep(drain.LATE + drain.HEARTBEAT)
             [(other,)] = await database.rows(conn, silent)
-            heard = mine._heard_at
-        await eventually(lambda: mine._heard_at > heard)
+            heard = mine._beat_at
+        await eventually(lambda: mine._beat_at > heard)
         await asyncio.sleep(drain.HEARTBEAT / 2)
         spared = not await gone(other)
         await eventually(lambda: gone(other))
