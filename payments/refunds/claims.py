@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from payments.processors.base import Account, Debt
-from payments.refunds.decisions import Claim
+from payments.processors.base import Account, RefundOrder
+from payments.refunds.decisions import RefundClaim
 from payments.states import RefundStatus
 
 COLUMNS = """p.tenant_id, p.id, p.payment_id, p.public_id, y.correlation_id, p.amount, p.currency, p.reason, p.reference,
@@ -18,8 +18,8 @@ COLUMNS = """p.tenant_id, p.id, p.payment_id, p.public_id, y.correlation_id, p.a
 JOINS = "JOIN payments_payment y ON y.tenant_id = p.tenant_id AND y.id = p.payment_id"
 
 
-class Found(NamedTuple):
-    """A row of a claim, in the order of COLUMNS."""
+class DueRefund(NamedTuple):
+    """A claimed row, in the order of COLUMNS."""
 
     tenant_id: int
     refund_id: int
@@ -34,20 +34,20 @@ class Found(NamedTuple):
     attempt: int
     tries_from: int
     processor_id: int
-    requested_at: datetime | None  # of a debt that was never sent
+    requested_at: datetime | None  # None: never sent
     doubted_since: datetime
     created_at: datetime
     doubted_for: float
     payment_reference: str
 
 
-def claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
+def claimed(row: DueRefund, account: Account, at: datetime, now: float) -> RefundClaim:
     fresh = row.status == RefundStatus.OWED
-    return Claim(
+    return RefundClaim(
         tenant_id=row.tenant_id,
         payment_id=row.payment_id,
         refund_id=row.refund_id,
-        debt=Debt(
+        order=RefundOrder(
             refund_id=row.public_id,
             payment_id=row.correlation_id,
             payment_reference=row.payment_reference,
