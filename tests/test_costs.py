@@ -26,6 +26,9 @@ from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
 from queueing.broker import ack, pop, push
+from queueing.broker.ack_request import Ack
+from queueing.broker.push_rows import NewMessage
+from queueing.broker.sources import Target
 from queueing.models import WebhookDelivery, WebhookEndpoint
 from queueing.outbound import outcomes
 from queueing.outbound.work import Deliveries
@@ -221,12 +224,12 @@ async def queueing(tenant: Tenant, rows: int) -> Costs:
 
 async def _queue_cycle(tenant: Tenant, queue: str, rows: int) -> Costs:
     with tapped() as pushing:
-        pushed = await push.push(tenant.pk, "a test", [push.Item(queue, b"1") for _ in range(rows)])
+        pushed = await push.push(tenant.pk, "a test", [NewMessage(queue, b"1") for _ in range(rows)])
     with tapped() as popping:
-        popped = await pop.pop(tenant.pk, pop.Target(queue=queue), size=rows)
+        popped = await pop.pop(tenant.pk, Target(queue=queue), size=rows)
     with tapped() as acking:
         acked = await ack.ack(
-            tenant.pk, [ack.Ack(m.transaction_id, m.partition_id, lease_id=m.lease_id) for m in popped.messages]
+            tenant.pk, [Ack(m.transaction_id, m.partition_id, lease_id=m.lease_id) for m in popped.messages]
         )
     assert {one.status for one in pushed} == {"queued"}
     assert [one.success for one in acked] == [True] * rows

@@ -20,9 +20,9 @@ from registry.operators.scope import OWN, TenantScoped, scope_of
 
 
 class RulesForm(forms.Form):
-    """A tenant's rules, to be edited; what is left as it stands is no edit."""
+    """A form with a tenant's routing rules; only changed fields count as edits."""
 
-    last = WholeNumberField(min_value=1, max_value=dry_run.MOST, initial=1000, label="Payments, the latest")
+    last = WholeNumberField(min_value=1, max_value=dry_run.MOST, initial=1000, label="Number of latest payments")
 
     def __init__(self, rules: Sequence[Rule], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -59,7 +59,7 @@ class ActivationForm(forms.Form):
     def clean_edits(self) -> dict[str, str]:
         edits = self.cleaned_data["edits"]
         if not isinstance(edits, dict) or not all(isinstance(value, str) for value in edits.values()):
-            raise forms.ValidationError("These are no edits.")
+            raise forms.ValidationError("These are not edits of rules.")
         return edits
 
 
@@ -107,7 +107,7 @@ class DryRunPage(TenantScoped):
 
     def _activate(self, request: HttpRequest, tenant: Tenant, form: ActivationForm) -> HttpResponse | None:
         if not self._may_activate(request, tenant):
-            self.message_user(request, "Only an owner of the tenant puts rules into force.", messages.ERROR)
+            self.message_user(request, "Only an owner of the tenant can activate rules.", messages.ERROR)
             return None
         try:
             changed = activate.activate_sync(

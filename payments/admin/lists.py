@@ -95,7 +95,7 @@ class WithPayment(Attaching):
         payment = self.found(row)
         return link_to(Payment, row.payment_id, shortened(payment.correlation_id) if payment else row.payment_id)
 
-    @admin.display(description="payment is")
+    @admin.display(description="payment status")
     def payment_status(self, row: Any) -> SafeString | str:
         payment = self.found(row)
         return status_pill(payment.status) if payment else "–"

@@ -17,12 +17,9 @@ log = logging.getLogger(__name__)
 LONGEST_PATIENCE = 300.0  # seconds between tries of what waits for others
 MAX_TRIES = 20  # before an event is a dead letter: with the longest backoff well over five minutes
 
-COLUMNS = """p.tenant_id, p.id, p.processor_id, p.event_id, p.type, p.object_id, p.account, p.livemode, p.created, p.received_at,
-    extract(epoch FROM now() - p.received_at)::float8, p.body, p.attempt + 1, p.attempt + 1 - p.tries_from"""
-
 
 class DueEvent(NamedTuple):
-    """A row of a claim, in the order of COLUMNS."""
+    """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
     id: int

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from payments.inbound.decisions import COLUMNS, DueEvent, EventClaim, EventSettlement, failed, ignored, misplaced
+from payments.inbound.decisions import DueEvent, EventClaim, EventSettlement, failed, ignored, misplaced
 from payments.inbound.handlers import Effect, Handler, handler_of, object_of
 from payments.inbound.payments import is_known
 from payments.inbound.receive import QUEUE, SQL
@@ -30,7 +30,7 @@ HANDLE_WITHIN = 20.0  # seconds for what an event needs from its processor; with
 EFFECTS = 4
 WRITES_AT_ONCE = 4  # transactions with effects: a worker needs its connections for other things as well
 
-INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", COLUMNS))
+INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", SQL["columns"]))
 
 
 @entry.register("inbound")

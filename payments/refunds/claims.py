@@ -8,18 +8,9 @@ from payments.processors.base import Account, RefundOrder
 from payments.refunds.decisions import RefundClaim
 from payments.states import RefundStatus
 
-COLUMNS = """p.tenant_id, p.id, p.payment_id, p.public_id, y.correlation_id, p.amount, p.currency, p.reason, p.reference,
-    p.status, p.attempt, p.tries_from, p.processor_id, p.requested_at,
-    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at,
-    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
-    coalesce((SELECT a.reference FROM payments_attempt a
-        WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.payment_id AND a.reference <> ''
-        ORDER BY a.number DESC LIMIT 1), '')"""
-JOINS = "JOIN payments_payment y ON y.tenant_id = p.tenant_id AND y.id = p.payment_id"
-
 
 class DueRefund(NamedTuple):
-    """A claimed row, in the order of COLUMNS."""
+    """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
     refund_id: int

@@ -72,7 +72,7 @@ async def _fail(conn: AsyncConnection, tenant_id: int, refund_id: int, payment_i
         payment_id,
         subject=refund_id,
         kind="refund.failed",
-        detail="Not refunded: an operator closed it",
+        detail="Failed: closed by an operator",
         owed=-amount,
     )
 
@@ -100,7 +100,7 @@ RETRY = guarded(
 )
 CLOSE = guarded(
     "refund.close",
-    label="Close as not refunded",
+    label="Close as failed",
     warning=(
         "Their amounts can be refunded again. Look at the processor's own pages first: a refund that the processor made "
         "after all is booked when it reports it."

@@ -44,8 +44,8 @@ SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
 NO_ROUTE = 0.5  # seconds before a refund whose processor is away is looked at again
 
-REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", claims.COLUMNS, claims.JOINS))
-NAMED = SQL["named"].format(columns=claims.COLUMNS, joins=claims.JOINS)
+REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", SQL["columns"], SQL["joins"]))
+NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
 
 
 @entry.register("refunds")

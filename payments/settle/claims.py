@@ -13,17 +13,9 @@ from payments.settle.concurrency import Slots
 from payments.settle.decisions import Claim
 from payments.states import PROCESSING, QUEUED, UNCERTAIN, Status
 
-COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
-    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
-    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
-    p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL,
-    extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for))::float8"""
-# A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
-JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
-
 
 class DuePayment(NamedTuple):
-    """A claimed row, in the order of COLUMNS."""
+    """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
     payment_id: int

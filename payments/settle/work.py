@@ -46,9 +46,9 @@ NO_ROUTE = 0.5  # seconds until a payment is routed again if no processor is ava
 WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
 ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
-PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", claims.COLUMNS, claims.JOINS))
-DOUBTS = SQL["doubts"].format(columns=claims.COLUMNS, joins=claims.JOINS)
-NAMED = SQL["named"].format(columns=claims.COLUMNS, joins=claims.JOINS)
+PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
+DOUBTS = SQL["doubts"].format(columns=SQL["columns"], joins=SQL["joins"])
+NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
 SETTLE = SQL["settle"].format(again=SQL["again"])
 
 

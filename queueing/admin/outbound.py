@@ -56,7 +56,7 @@ class WebhookEndpointAdmin(TenantScoped):
     def state(self, endpoint: WebhookEndpoint) -> SafeString:
         return pill(*ENDPOINTS[state_of(endpoint)])
 
-    @admin.display(description="is told of")
+    @admin.display(description="events")
     def told_of(self, endpoint: WebhookEndpoint) -> str:
         return wanted(endpoint.events)
 
@@ -64,7 +64,7 @@ class WebhookEndpointAdmin(TenantScoped):
     def failing(self, endpoint: WebhookEndpoint) -> SafeString | str:
         return exact(endpoint.failing_since)
 
-    @admin.display(description="since", ordering="id")
+    @admin.display(description="created", ordering="id")
     def created(self, endpoint: WebhookEndpoint) -> SafeString | str:
         return exact(endpoint.created_at)
 
@@ -117,7 +117,7 @@ class WebhookDeliveryAdmin(HotList):
             self.attach([delivery])
         return link_to(WebhookEndpoint, delivery.endpoint_id, delivery.found or delivery.endpoint_id)
 
-    @admin.display(description="owed since")
+    @admin.display(description="created")
     def created(self, delivery: WebhookDelivery) -> SafeString | str:
         return exact(delivery.created_at)
 

@@ -1,4 +1,4 @@
-"""The API of webhook endpoints and their deliveries. Reading needs the scope read, everything else admin."""
+"""The API of webhook endpoints and deliveries. Reading requires the scope read, everything else admin."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ DELIVERIES = Query(
 
 
 class NewEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a tenant wants to be told, and of what."""
+    """The body of `POST /webhook-endpoints`."""
 
     url: Annotated[str, Meta(min_length=1, max_length=2000, description="https:// for live tenants; no redirects")]
     events: Annotated[
@@ -41,12 +41,14 @@ class NewEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(min_length=1, max_length=50, description='types, beginnings such as "payment.*", or "*"'),
     ] = msgspec.field(default_factory=lambda: ["*"])
     description: Annotated[str, Meta(max_length=200)] = ""
-    ordered: Annotated[bool, Meta(description="a payment's next event waits for the one before")] = False
+    ordered: Annotated[
+        bool, Meta(description="the next event of an object, such as a payment, waits for the one before")
+    ] = False
     enabled: bool = True
 
 
 class EndpointChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be different; what is not named stays."""
+    """The body of `PATCH /webhook-endpoints/{id}`: the fields to change."""
 
     url: Annotated[str, Meta(min_length=1, max_length=2000)] | UnsetType = UNSET
     events: Annotated[list[Annotated[str, Meta(max_length=50)]], Meta(min_length=1, max_length=50)] | UnsetType = UNSET
@@ -56,7 +58,7 @@ class EndpointChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReplayRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Which deliveries to make again: those of a span of time, or these. At most 10,000 at once, the oldest first."""
+    """The deliveries to replay: by time, or by id. At most 10,000 at once, oldest first."""
 
     from_: Annotated[datetime, Meta(tz=True)] | None = msgspec.field(default=None, name="from")
     to: Annotated[datetime, Meta(tz=True)] | None = None
@@ -80,7 +82,7 @@ def says(
     status: int = 200,
     query: Query | None = None,
 ) -> dict[str, Any]:
-    """What ninja cannot know of an operation, with its body and a status other than 200."""
+    """The part of an operation's description that ninja cannot infer: its body, and a status other than 200."""
     extra = described(good, *problems, *((400, 413, 415, 422) if body else ()), query=query, keyless=False)
     if status != 200:
         answer = extra["responses"].pop(200)
@@ -92,7 +94,7 @@ def says(
 
 
 async def caller(request: HttpRequest, scope: str) -> tuple[Principal, dict[str, str]]:
-    """Who asks, by key: addresses of receivers, and what was sent there, are not for everybody to read."""
+    """Authorize by key, even for an open tenant: addresses of receivers and message bodies are private."""
     return await authorize(request, scope)
 
 
@@ -126,7 +128,7 @@ async def record(principal: Principal, action: str, target: str, *, rows: int = 
 @api.post(
     "/webhook-endpoints",
     tags=TAG,
-    summary="Be told of events at an address; the answer has its secret, which is shown once",
+    summary="Create an endpoint; the answer has its secret, which is shown once",
     openapi_extra=says("The endpoint with its secret", 409, body=NewEndpoint, status=201),
 )
 async def create(request: HttpRequest) -> HttpResponse:
@@ -141,9 +143,7 @@ async def create(request: HttpRequest) -> HttpResponse:
     return json_response({**queries.shown(endpoint), "secret": secret}, status=201, headers=headers)
 
 
-@api.get(
-    "/webhook-endpoints", tags=TAG, summary="All endpoints and how they are doing", openapi_extra=says("The endpoints")
-)
+@api.get("/webhook-endpoints", tags=TAG, summary="All endpoints with their state", openapi_extra=says("The endpoints"))
 async def browse(request: HttpRequest) -> HttpResponse:
     principal, headers = await caller(request, "read")
     found = await queries.endpoints(principal.tenant_id)
@@ -166,7 +166,7 @@ async def one(request: HttpRequest, id: str) -> HttpResponse:
 @api.patch(
     "/webhook-endpoints/{id}",
     tags=TAG,
-    summary="Change an endpoint; switched on again it goes on where it stopped",
+    summary="Change an endpoint; when enabled again it goes on where it stopped",
     openapi_extra=says("The endpoint as it is now", 404, body=EndpointChange),
 )
 async def change(request: HttpRequest, id: str) -> HttpResponse:
@@ -182,8 +182,8 @@ async def change(request: HttpRequest, id: str) -> HttpResponse:
 @api.delete(
     "/webhook-endpoints/{id}",
     tags=TAG,
-    summary="Tell this address nothing any more, and forget its deliveries",
-    openapi_extra=says("Gone", 404, status=204),
+    summary="Delete an endpoint and its deliveries",
+    openapi_extra=says("Deleted", 404, status=204),
 )
 async def delete(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await caller(request, "admin")
@@ -198,7 +198,7 @@ async def delete(request: HttpRequest, id: str) -> HttpResponse:
 @api.post(
     "/webhook-endpoints/{id}/rotate-secret",
     tags=TAG,
-    summary="A new secret, shown once; the one before signs beside it for 24 hours",
+    summary="Replace the secret; the new one is shown once, the former one signs too for 24 hours",
     openapi_extra=says("The new secret", 404),
 )
 async def rotate(request: HttpRequest, id: str) -> HttpResponse:
@@ -255,7 +255,7 @@ def filters_of(asked: Values) -> queries.Filters:
 @api.get(
     "/webhook-deliveries/{id}",
     tags=TAG,
-    summary="A delivery with its body, and every try with request and response",
+    summary="A delivery with its body, and every attempt with request and response",
     openapi_extra=says("The delivery", 404),
 )
 async def delivery(request: HttpRequest, id: str) -> HttpResponse:
@@ -267,7 +267,7 @@ async def delivery(request: HttpRequest, id: str) -> HttpResponse:
 @api.post(
     "/webhook-deliveries/{id}/replay",
     tags=TAG,
-    summary="Deliver once more, under the same webhook-id",
+    summary="Replay a delivery under the same webhook-id",
     openapi_extra=says("The delivery, pending again", 404, 409, status=202),
 )
 async def replay(request: HttpRequest, id: str) -> HttpResponse:
@@ -283,7 +283,7 @@ async def replay(request: HttpRequest, id: str) -> HttpResponse:
 @api.post(
     "/webhook-endpoints/{id}/replay",
     tags=TAG,
-    summary="Deliver a span of time or a list once more",
+    summary="Replay deliveries by time or by id",
     openapi_extra=says("How many", 404, body=ReplayRange, status=202),
 )
 async def replay_range(request: HttpRequest, id: str) -> HttpResponse:

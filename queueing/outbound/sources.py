@@ -1,4 +1,4 @@
-"""Sources of webhook events, registered by name. The app that owns the events registers its own; docs/decisions/026."""
+"""Sources of webhook events, registered by name. The app that owns the events registers its own; docs/decisions/028."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

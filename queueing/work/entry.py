@@ -71,7 +71,7 @@ async def _drain(queues: Sequence[str]) -> None:
     watching = loop.create_task(forever(watch_parent))
     try:
         seconds = DRAIN_SECONDS * random.uniform(0.8, 1.2)
-        async with spill.carrying(), asyncio.TaskGroup() as group:
+        async with spill.drain_shared(), asyncio.TaskGroup() as group:
             for one in drains:
                 group.create_task(run(one, seconds))
     finally:

@@ -16,10 +16,10 @@ import msgspec
 from registry import telemetry
 from registry.data import channels, reach
 from registry.data.loop import PerLoop
+from registry.data.publisher import Publisher
 from registry.errors import Unavailable
 
 GROUP = "live"
-TELL_EVERY = 0.02  # seconds between messages of one process; what comes meanwhile shares the next
 FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
 TICK = 1.0  # seconds between looks at the source, which find what Redis lost
 MAILBOX = 1000  # events that a slow reader may be behind before it is dropped
@@ -51,49 +51,21 @@ class NumberedEvents(Protocol):
 type Key = tuple[str, int]  # a stream's name and a tenant
 
 
-# -- Telling -------------------------------------------------------------------------------------------
+# -- Publishing ----------------------------------------------------------------------------------------
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Event])
 
 
-class _Teller:
-    """Tells at once, then at most every TELL_EVERY: under load many commits share one message."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.task: asyncio.Task | None = None
-
-    def add(self, events: Sequence[Event]) -> None:
-        self.events.extend(events)
-        if self.task is None:
-            self.task = asyncio.get_running_loop().create_task(self._tell())
-
-    async def _tell(self) -> None:
-        try:
-            while self.events:
-                events, self.events = self.events, []
-                await self._send(_encoder.encode(events))
-                await asyncio.sleep(TELL_EVERY)
-        finally:
-            self.task = None
-
-    async def _send(self, data: bytes) -> None:
-        with suppress(Exception):  # the hubs look for themselves
-            await channels.send(GROUP, data)
-
-    async def close(self) -> None:
-        """Send what was told last."""
-        if self.task:
-            await asyncio.gather(self.task, return_exceptions=True)
+async def _send(events: list[Event]) -> None:
+    await channels.send(GROUP, _encoder.encode(events))
 
 
-tellers: PerLoop[_Teller] = PerLoop(_Teller, close=_Teller.close)
+publishers: PerLoop[Publisher[Event]] = PerLoop(lambda: Publisher(_send), close=Publisher.close)
 
 
 def tell(events: Sequence[Event]) -> None:
     """Spread committed events. Never waits, never fails: it is a hint."""
-    if events:
-        tellers.get().add(events)
+    publishers.get().publish(events)
 
 
 # -- Listening -----------------------------------------------------------------------------------------

@@ -29,12 +29,18 @@ class PerLoop[T]:
     """One resource for each event loop, opened by the first `get` on it. Declare it at module level.
 
     Resources close in reverse order of declaration: a module imports what it uses, so what it uses was declared before it.
+    `stop` is called on all that are open before the first is closed, so that those which take long to finish do so together.
     """
 
     def __init__(
-        self, open: Callable[[], T], *, close: Callable[[T], Awaitable[None]] | None = None, within: float = CLOSE_LIMIT
+        self,
+        open: Callable[[], T],
+        *,
+        close: Callable[[T], Awaitable[None]] | None = None,
+        stop: Callable[[T], None] | None = None,
+        within: float = CLOSE_LIMIT,
     ) -> None:
-        self._open, self._close, self._within = open, close, within
+        self._open, self._stop, self._close, self._within = open, stop, close, within
         self._resources: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
         _declared.append(self)
 
@@ -49,6 +55,11 @@ class PerLoop[T]:
     def peek(self) -> T | None:
         """The running loop's resource if it is open."""
         return self._resources.get(asyncio.get_running_loop())
+
+    def stop(self) -> None:
+        resource = self.peek()
+        if resource is not None and self._stop is not None:
+            self._stop(resource)
 
     async def close(self) -> None:
         """Close the running loop's resource if it is open; the next `get` opens a new one. Never raises: errors are logged."""
@@ -66,6 +77,8 @@ class PerLoop[T]:
 
 async def end_loop() -> None:
     """Close everything that the running loop opened. One that is opened again meanwhile, such as by a last write, closes too."""
+    for resource in still_open():
+        resource.stop()
     for _ in range(REOPENED * len(_declared)):
         opened = still_open()
         if not opened:

@@ -1,4 +1,4 @@
-"""Numbered event streams with resume. Websockets and long polls read every stream by the same rules; docs/decisions/026.
+"""Numbered event streams with resume. Websockets and long polls read every stream by the same rules; docs/decisions/028.
 
 A stream numbers the events of one source per tenant, without gaps and in commit order. A reader subscribes first, then reads
 from PostgreSQL what is above its number, then gets what the hub delivers above that: each event once and in order.

@@ -31,7 +31,7 @@ class Searchable(TenantScoped):
             pass
         if term.isascii() and term.isdigit() and int(term) <= LARGEST_ID:
             return queryset.filter(id=int(term)), False
-        self.message_user(request, "Search wants a whole correlation id, or a number.", messages.WARNING)
+        self.message_user(request, "Search for a whole correlation id, or for a number.", messages.WARNING)
         return queryset.none(), False
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:

@@ -198,7 +198,7 @@ async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api,
 async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
     await spill.loops.close()
     settings.SPILL_FOLDER = tmp_path
-    monkeypatch.setattr("payments.intake.intake.spill.behind", _not_yours)
+    monkeypatch.setattr("payments.intake.intake.spill.blocked", _not_yours)
 
     code, _, applied = await pay(api)
 

@@ -1,4 +1,4 @@
-"""Refunds while workers die, processors hang and everybody comes at once: each order is paid once, and the sums always hold."""
+"""Refunds while workers die, processors hang and everybody comes at once: each refund is sent once, and the sums always hold."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from payments.processors import sandbox as sandbox_kind
 from payments.processors.base import Outcome, Result
 from payments.refunds import operate, refunds
 from payments.refunds import work as refund_dispatch
-from payments.refunds.balance import hold
+from payments.refunds.balance import lock
 from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
 from payments.settle import lifecycle
 from queueing.work.drain import CLAIM_EVERY
@@ -246,7 +246,7 @@ async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_t
     ]
 
     async with database.transaction() as conn:
-        await hold(conn, tenant.pk, doubtful)
+        await lock(conn, tenant.pk, doubtful)
         await database.rows(conn, "SELECT FROM payments_stream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
         settling = asyncio.create_task(job.write(outcomes))
         await eventually(_somebody_waits)

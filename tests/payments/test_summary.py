@@ -23,6 +23,7 @@ from payments.states import SUCCEEDED
 from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key
+from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
 
 NOON = datetime(2025, 7, 15, 12, tzinfo=UTC)
@@ -99,7 +100,7 @@ async def booked(tenant: Tenant) -> Tenant:
     return tenant
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=deep(50, 1000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.none() | moments, end=st.none() | moments)
 @example(start=NOON, end=NOON)
 @example(start=NOON, end=NOON + timedelta(hours=1))

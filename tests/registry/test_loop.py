@@ -58,6 +58,17 @@ async def test_what_was_declared_last_closes_first_however_they_were_opened(decl
     assert (pool.peek(), batcher.peek(), unused.peek()) == (None, None, None)
 
 
+async def test_all_are_told_to_stop_before_the_first_is_closed(declared):
+    journal = Journal()
+    lower = journal.resource("lower", stop=lambda _: journal.closed.append("stop"))
+    upper = journal.resource("upper")
+    lower.get(), upper.get()
+
+    await end_loop()
+
+    assert journal.closed == ["stop", "upper", "lower"]
+
+
 async def test_an_error_and_a_closer_that_hangs_are_logged_and_hide_no_other(declared, caplog):
     journal = Journal()
 

@@ -1,3 +1,15 @@
+-- name: columns
+-- Of a claimed row `p`.
+p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
+    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
+    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
+    p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL,
+    extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for))::float8;
+
+-- name: joins
+-- A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
+LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt;
+
 -- name: begin
 -- BETWEEN, here and elsewhere, is true of every tenant: the planner expects one row and looks it up, where for a hundred rows
 -- it would read a table whole that was small when the plan was made (docs/decisions/024).
