@@ -20,7 +20,7 @@ from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
 from payments.models import Processor, Refund
 from payments.processors import KINDS
-from payments.processors.base import Account, Debt, Order, Outcome, Result
+from payments.processors.base import Account, Order, Outcome, RefundOrder, Result
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
@@ -80,8 +80,8 @@ class Instant(SandboxProcessor):
     async def send(self, order: Order, account: Account) -> Outcome:
         return Outcome(Result.BOOKED, code="http_200")
 
-    async def refund(self, debt: Debt, account: Account) -> Outcome:
-        return Outcome(Result.BOOKED, code="http_200", reference=str(debt.refund_id))
+    async def refund(self, order: RefundOrder, account: Account) -> Outcome:
+        return Outcome(Result.BOOKED, code="http_200", reference=str(order.refund_id))
 
 
 async def claim(work: Any, rows: int) -> list[Any]:
@@ -167,10 +167,10 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     await in_thread(owe)
     work = Deliveries()
 
-    async def arrives(due: outcomes.Due) -> outcomes.Try:
-        return outcomes.verdict(due, datetime.now(UTC), "", None, "", 1)
+    async def arrives(claim: outcomes.DeliveryClaim) -> outcomes.DeliverySettlement:
+        return outcomes.settlement_of(claim, datetime.now(UTC), "", None, "", 1)
 
-    work._try = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
+    work._attempt = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
     return await worked(work, rows, "ordered deliveries" if ordered else "deliveries")
 
 

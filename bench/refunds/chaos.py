@@ -1,6 +1,6 @@
 """Refunds owed are paid while workers are killed: how many twice, how many not, and how long it takes.
 
-Payments that a processor of kind sandbox booked, with a refund owed of each; two worker processes pay the debts, and one of
+Payments that a processor of kind sandbox booked, with a refund owed of each; two worker processes pay the refunds, and one of
 them, its horse or all of it, is killed with -9 again and again while refunds are in flight. What counts is what stands in the
 processor's own books afterwards, one refund per payment, and whether ours say the same.
 """
@@ -103,7 +103,7 @@ class Crew:
         self.struck: Counter[str] = Counter()
 
     def pay_back(self, wanted: int) -> Counter[str]:
-        """All debts, through all kills, each of them while refunds are in flight."""
+        """All refunds, through all kills, each of them while refunds are in flight."""
         step = wanted // (self.kills + 2)  # returned between two kills, so that work is left for the last one
         with ExitStack() as stack, progress() as bars:
             bar = bars.add_task("paying back", total=wanted)

@@ -1,4 +1,4 @@
-"""Inline refunds: the web process pays a refund at once, where a switch says so. Refunds that it does not pay stay with the workers."""
+"""Inline refunds: the web process sends a refund at once, if a switch says so. Workers send those that it has no capacity for."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from queueing.work.inline import Inline, per_loop
 
 OPERATION = "refund"  # of the switch `inline.refund`
 NAME = "inline.refunds"  # of its Worker row
-LIMIT = 50  # refunds that requests pay at the same time, per process
+LIMIT = 50  # refunds that requests send at the same time, per process
 WAIT = 5.0  # seconds that a request waits for its refund; longer than most processors take, shorter than callers wait
 
 
@@ -21,6 +21,6 @@ def _work() -> RefundDispatch:
 loops = per_loop(lambda: Inline(_work, queue=REFUNDS.queue, name=NAME, limit=LIMIT))
 
 
-def pay(tenant_id: int, refund_id: UUID) -> None:
-    """Claim a refund that is due and pay it at once, in the background. Never raises."""
+def send(tenant_id: int, refund_id: UUID) -> None:
+    """Claim a refund that is due and send it at once, in the background. Never raises."""
     loops.get().submit(tenant_id, refund_id)

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from payments.intake.payment import NewPayment
 from payments.settle import lifecycle
-from payments.settle.concurrency import Places
+from payments.settle.concurrency import Slots
 from payments.settle.work import PAYMENTS, Dispatch
 from queueing.work.drain import CLAIM_FREE
 from queueing.work.inline import Inline, Result, per_loop
@@ -19,13 +19,13 @@ from registry import telemetry
 OPERATION = "payment"  # of the switch `inline.payment`
 NAME = "inline"  # of its Worker row
 LIMIT = 100  # payments that requests send at the same time, per process
-PLACES = 2 * LIMIT + CLAIM_FREE  # payments in flight: enough for LIMIT at one processor, which may hold half of them
+SLOTS = 2 * LIMIT + CLAIM_FREE  # payments in flight: enough for LIMIT at one processor, which may hold half of them
 WAIT = 5.0  # seconds that a request waits for its payment; longer than most processors take, shorter than callers wait
 
 
 def _open() -> Inline:
     return Inline(
-        lambda: Dispatch(Places(PLACES, PLACES)),
+        lambda: Dispatch(Slots(SLOTS, SLOTS)),
         queue=PAYMENTS.queue,
         name=NAME,
         limit=LIMIT,
@@ -41,7 +41,7 @@ def takes(payment: NewPayment) -> bool:
     return loops.get().has_capacity and (payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC))
 
 
-def pay(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Result]:
+def send(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Result]:
     """Claim a durable payment and send it at once; the future of the result. Never raises."""
     return loops.get().submit(tenant_id, correlation_id)
 

@@ -16,7 +16,7 @@ from payments.models import (
 )
 from payments.reconciliation import comparison, operate
 from payments.reconciliation.operate import NotBookable
-from payments.refunds import debts
+from payments.refunds import refunds
 from payments.settle import dead_letters
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.data import database
@@ -91,7 +91,7 @@ async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, bo
     await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
     booked = await in_thread(Payment.objects.get)
 
-    await debts.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
     async with paying_back():
         await eventually(lambda: in_thread(Payment.objects.filter(refunded=500).exists))
 

@@ -240,7 +240,7 @@ async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id
     silent = await Worker.async_objects.acreate(queue="webhooks", hostname="unplugged", pid=1)
     await database.release()
     [due] = await dying.claim(silent.id, 5)
-    arrived = await dying._try(due)  # and nobody wrote that down
+    arrived = await dying._attempt(due)  # and nobody wrote that down
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
     receiver.answers(500)
 

@@ -51,7 +51,7 @@ WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenan
 ORDER BY id
 FOR UPDATE;
 
--- name: hand_back
+-- name: give_back
 -- Begun, and not finished by whoever leaves: due at once, for anybody.
 UPDATE payments_inboundevent e SET lease_id = NULL, leased_until = NULL
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, id, attempt)

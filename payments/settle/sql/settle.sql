@@ -50,13 +50,13 @@ RETURNING tenant_id, payment_id, position, sequence, at;
 -- What is in doubt of tenants that can have nothing sent: it was sent already, and is asked about all the same. By its
 -- own partial index, of which a claim in the normal flow changes no column: that update still stays on its page.
 SELECT {columns}
-FROM unnest(%(tenants)s::bigint[], %(rooms)s::bigint[]) AS t (tenant_id, room)
+FROM unnest(%(tenants)s::bigint[], %(free)s::bigint[]) AS t (tenant_id, free)
 CROSS JOIN LATERAL (
     SELECT * FROM payments_payment p
     WHERE p.tenant_id = t.tenant_id AND p.in_doubt_since IS NOT NULL AND p.closed IS NULL
       AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
     ORDER BY p.run_at, p.id
-    LIMIT greatest(t.room, 0)
+    LIMIT greatest(t.free, 0)
     FOR UPDATE SKIP LOCKED
 ) p
 {joins}
