@@ -93,7 +93,7 @@ class SignUpAdmin(TenantScoped):
     readonly_fields = fields
     actions = None
 
-    @admin.display(description="begun", ordering="created_at")
+    @admin.display(description="started", ordering="created_at")
     def begun(self, sign_up: SignUp) -> SafeString | str:
         return exact(sign_up.created_at)
 

@@ -50,7 +50,7 @@ class DifferenceAdmin(WithPayment, Searchable):
     def look(self, row: Difference) -> SafeString:
         return pill(*KINDS[Difference.Kind(row.kind)], row.get_kind_display().lower())
 
-    @admin.display(description="about")
+    @admin.display(description="payment or booking")
     def about(self, row: Difference) -> SafeString:
         return shortened(row.key)
 
@@ -60,13 +60,13 @@ class DifferenceAdmin(WithPayment, Searchable):
             return format_html("{}", "none of ours")
         return link_to(Payment, row.payment_id, shortened(row.correlation_id))
 
-    @admin.display(description="ours")
+    @admin.display(description="our books")
     def ours(self, row: Difference) -> SafeString | str:
         if row.our_amount is None:
             return "–"
         return self._side(row.our_amount, row.our_refunded, row.our_currency, row.our_status)
 
-    @admin.display(description="theirs")
+    @admin.display(description="processor's books")
     def theirs(self, row: Difference) -> SafeString | str:
         if row.their_amount is None:
             return "–"
@@ -83,7 +83,7 @@ class DifferenceAdmin(WithPayment, Searchable):
     def requested(self, row: Difference) -> SafeString | str:
         return exact(row.requested_at)
 
-    @admin.display(description="seen")
+    @admin.display(description="last seen")
     def seen(self, row: Difference) -> SafeString | str:
         return exact(row.seen_at)
 

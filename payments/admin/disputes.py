@@ -44,7 +44,7 @@ class DisputeAdmin(WithPayment, HotList):
     def state(self, dispute: Dispute) -> SafeString:
         return dispute_pill(dispute.status)
 
-    @admin.display(description="evidence due")
+    @admin.display(description="evidence due by")
     def due(self, dispute: Dispute) -> SafeString | str:
         return exact(dispute.due_by)
 
@@ -52,6 +52,6 @@ class DisputeAdmin(WithPayment, HotList):
     def opened(self, dispute: Dispute) -> SafeString | str:
         return exact(dispute.opened_at)
 
-    @admin.display(description="over")
+    @admin.display(description="closed")
     def closed(self, dispute: Dispute) -> SafeString | str:
         return exact(dispute.closed_at)

@@ -1,4 +1,4 @@
-"""Operators' page on which routing is tried out: edit a tenant's rules, see where its payments would have gone, activate."""
+"""Operators' page of routing dry runs: edit a tenant's rules, see where its payments would have gone, activate them."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -20,9 +20,9 @@ from registry.operators.scope import OWN, TenantScoped, scope_of
 
 
 class RulesForm(forms.Form):
-    """A tenant's rules, to be edited; what is left as it stands is no edit."""
+    """A form with a tenant's routing rules; only changed fields count as edits."""
 
-    last = WholeNumberField(min_value=1, max_value=dry_run.MOST, initial=1000, label="Payments, the latest")
+    last = WholeNumberField(min_value=1, max_value=dry_run.MOST, initial=1000, label="Number of latest payments")
 
     def __init__(self, rules: Sequence[Rule], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,7 +50,7 @@ class RulesForm(forms.Form):
 
 
 class ActivationForm(forms.Form):
-    """What was rehearsed, and why it is put into force."""
+    """The rules that the dry run tried, and the reason to activate them."""
 
     edits = forms.JSONField(widget=forms.HiddenInput)
     rules = forms.CharField(widget=forms.HiddenInput)
@@ -59,12 +59,12 @@ class ActivationForm(forms.Form):
     def clean_edits(self) -> dict[str, str]:
         edits = self.cleaned_data["edits"]
         if not isinstance(edits, dict) or not all(isinstance(value, str) for value in edits.values()):
-            raise forms.ValidationError("These are no edits.")
+            raise forms.ValidationError("These are not edits of rules.")
         return edits
 
 
 class Rehearsing(TenantScoped):
-    """Gives the processors' list its page for trying rules out."""
+    """Adds the page of dry runs to the processors' list."""
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.rehearse)
@@ -107,7 +107,7 @@ class Rehearsing(TenantScoped):
 
     def _activate(self, request: HttpRequest, tenant: Tenant, form: ActivationForm) -> HttpResponse | None:
         if not self._may_activate(request, tenant):
-            self.message_user(request, "Only an owner of the tenant puts rules into force.", messages.ERROR)
+            self.message_user(request, "Only an owner of the tenant can activate rules.", messages.ERROR)
             return None
         try:
             changed = activate.activate_sync(
@@ -126,14 +126,14 @@ class Rehearsing(TenantScoped):
 
 
 def _offer(found: Rehearsal | None) -> ActivationForm | None:
-    """A form that carries what was rehearsed and nothing else."""
+    """The activation form for the rules of this dry run; None where nothing was edited."""
     if found is None or not found.edits:
         return None
     return ActivationForm(initial={"edits": found.edits, "rules": found.rules})
 
 
 def _table(found: Rehearsal, rules: Sequence[Rule]) -> list[tuple[str, list[str]]]:
-    """Rows of the comparison: what really was, today's rules, the edited ones."""
+    """Rows of the comparison: actual routing, current rules, edited rules."""
     sides = (found.actual, found.before, found.after)
     rows = [(rule.name, [f"{side.counts[rule.name]:,}" for side in sides]) for rule in rules]
     if any(side.counts[WAITS] for side in sides):

@@ -46,6 +46,6 @@ class EndpointAdmin(TenantScoped):
     def state(self, endpoint: Endpoint) -> SafeString:
         return breaker_pill(endpoint)
 
-    @admin.display(description="answers in")
+    @admin.display(description="response time")
     def trend(self, endpoint: Endpoint) -> str:
         return f"{endpoint.trend_ms:.0f} ms" if endpoint.trend_ms else "–"

@@ -86,7 +86,7 @@ class InboundEventAdmin(WithPayment, HotList):
     ) -> tuple[models.QuerySet, bool]:
         if not term.strip().startswith("evt_"):
             return super().get_search_results(request, queryset, term)
-        accounts = list(Processor.objects.filter(kind="stripe").values_list("tenant_id", "pk"))  # as the index has it
+        accounts = list(Processor.objects.filter(kind="stripe").values_list("tenant_id", "pk"))  # columns of the index
         mine = {"tenant_id__in": {tenant for tenant, _ in accounts}, "processor_id__in": [pk for _, pk in accounts]}
         return queryset.filter(event_id=term.strip(), **mine), False
 
@@ -113,7 +113,7 @@ class InboundEventAdmin(WithPayment, HotList):
     def state(self, event: InboundEvent) -> SafeString:
         return pill(*LOOKS[InboundEvent.Status(event.status)])
 
-    @admin.display(description="happened there")
+    @admin.display(description="created at the processor")
     def created_there(self, event: InboundEvent) -> SafeString | str:
         return exact(event.created)
 
@@ -121,7 +121,7 @@ class InboundEventAdmin(WithPayment, HotList):
     def received(self, event: InboundEvent) -> SafeString | str:
         return exact(event.received_at)
 
-    @admin.display(description="done")
+    @admin.display(description="handled")
     def done(self, event: InboundEvent) -> SafeString | str:
         return exact(event.done_at)
 

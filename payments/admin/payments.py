@@ -92,7 +92,7 @@ class PaymentAdmin(HotList):
     def requested(self, payment: Payment) -> SafeString | str:
         return exact(payment.requested_at)
 
-    @admin.display(description="in doubt since")
+    @admin.display(description="uncertain since")
     def doubtful(self, payment: Payment) -> SafeString | str:
         return exact(payment.in_doubt_since)
 
@@ -108,7 +108,7 @@ class PaymentAdmin(HotList):
     def state(self, payment: Payment) -> SafeString:
         return status_pill(payment.status)
 
-    @admin.display(description="took")
+    @admin.display(description="duration")
     def took(self, payment: Payment) -> str:
         if payment.status not in TERMINAL:
             return "–"
@@ -123,7 +123,7 @@ class PaymentAdmin(HotList):
     def processor_link(self, payment: Payment) -> SafeString | str:
         return link_to(Processor, payment.processor_id, payment.processor) if payment.processor_id else "–"
 
-    @admin.display(description="live page")
+    @admin.display(description="payer's page")
     def live_page(self, payment: Payment) -> SafeString:
         token = live_token(payment.tenant_id, payment.correlation_id)
         return format_html(

@@ -15,7 +15,7 @@ class ProcessorForm(ReasonedForm):
     url = forms.CharField(
         max_length=500,
         required=False,
-        help_text="kind http: where it answers; kind stripe: empty for Stripe itself",
+        help_text="kind http: its URL; kind stripe: empty for Stripe itself",
         widget=forms.TextInput(attrs={"size": 60}),  # shows a whole address
     )
     # Neither is shown again: an empty field leaves the stored one.

@@ -76,7 +76,7 @@ class ProcessorAdmin(Rehearsing, Attaching, Reasoned):
     def fee_text(self, processor: Processor) -> str:
         return f"{processor.fee * 100:.4f}".rstrip("0").rstrip(".") + " %"
 
-    @admin.display(description="sends")
+    @admin.display(description="enabled")
     def state(self, processor: Processor) -> SafeString:
         return pill("●", "green", "enabled") if processor.enabled else pill("–", "grey", "disabled")
 
@@ -92,11 +92,11 @@ class ProcessorAdmin(Rehearsing, Attaching, Reasoned):
         asked = ago(max(0.0, (timezone.now() - endpoint.polled_at).total_seconds()))
         return f"{'failing' if endpoint.failing else 'well'}, ≥ {endpoint.min_response_ms} ms, {asked} ago"
 
-    @admin.display(description="answers in")
+    @admin.display(description="response time")
     def trend(self, processor: Processor) -> str:
         endpoint = self.shared(processor)
         return f"{endpoint.trend_ms:.0f} ms" if endpoint and endpoint.trend_ms else "–"
 
-    @admin.display(description="see")
+    @admin.display(description="links")
     def links(self, processor: Processor) -> SafeString:
         return link_to_list(Payment, "payments", tenant=processor.tenant.slug, processor=processor.pk)

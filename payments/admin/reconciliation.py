@@ -42,7 +42,7 @@ class ReconciliationAdmin(HotList):
             return pill("✕", "red", "broke off")
         return pill("●", "green", "compared") if row.finished_at else pill("◔", "blue", "under way")
 
-    @admin.display(description="way")
+    @admin.display(description="direction")
     def way(self, row: Reconciliation) -> str:
         return "both ways" if row.both_ways else "a sample of ours"
 

@@ -89,5 +89,5 @@ def _carried_out(
     except Problem as error:
         typed.wrong["amount"] = error.detail
         return False
-    page.message_user(request, "The refund is owed; a worker pays it.", messages.SUCCESS)
+    page.message_user(request, "The refund is accepted; a worker sends it to the processor.", messages.SUCCESS)
     return True

@@ -9,7 +9,7 @@ from payments.admin.lists import HotList, WithPayment
 from payments.models import Refund
 from payments.money import decimal_text
 from payments.refunds import operate
-from payments.refunds.states import REFUND_LOOKS, RefundStatus
+from payments.states import REFUND_LOOKS, RefundStatus
 from registry.operators.cells import exact, pill
 from registry.operators.lists import OneTenantFilter, choices_of, since
 
@@ -42,7 +42,7 @@ class RefundAdmin(WithPayment, HotList):
     list_display = [
         "short_id", "payment_link", "amount_text", "state", "code", "stopped", "made_by", "created", "tenant",
     ]  # fmt: skip
-    list_filter = [OneTenantFilter, StateFilter, since("created_at", "asked for")]
+    list_filter = [OneTenantFilter, StateFilter, since("created_at", "requested")]
     list_select_related = ["tenant", "processor"]
     fields = (
         ("public_id", "tenant", "payment_link", "payment_status"),
@@ -70,16 +70,16 @@ class RefundAdmin(WithPayment, HotList):
     def state(self, refund: Refund) -> SafeString:
         return refund_pill(refund.status)
 
-    @admin.display(description="needs a look")
+    @admin.display(description="needs attention")
     def stopped(self, refund: Refund) -> SafeString | str:
         waits = refund.stopped_at is not None and refund.closed is None
         return pill("!", "red", "workers gave it up") if waits else "–"
 
-    @admin.display(description="asked for by")
+    @admin.display(description="requested by")
     def made_by(self, refund: Refund) -> str:
         return "somebody at the processor" if refund.external else refund.actor or "–"
 
-    @admin.display(description="asked for")
+    @admin.display(description="requested")
     def created(self, refund: Refund) -> SafeString | str:
         return exact(refund.created_at)
 
@@ -87,7 +87,7 @@ class RefundAdmin(WithPayment, HotList):
     def settled(self, refund: Refund) -> SafeString | str:
         return exact(refund.settled_at)
 
-    @admin.display(description="requested at")
+    @admin.display(description="sent at")
     def requested(self, refund: Refund) -> SafeString | str:
         return exact(refund.requested_at)
 

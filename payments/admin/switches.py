@@ -70,10 +70,10 @@ class SwitchAdmin(Reasoned):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field and db_field.name == "everyone":
-            field.help_text = "Yes or no goes before the tenants named below; unknown leaves it to them."
+            field.help_text = "Yes and no apply to all tenants; unknown applies the switch to the tenants named below."
         return field
 
-    @admin.display(description="switched")
+    @admin.display(description="setting")
     def setting(self, flag: Flag) -> str:
         if flag.everyone is not None:
             return "inline for everyone" if flag.everyone else "queued for everyone"

@@ -1,4 +1,4 @@
-"""What payments adds to the tenants' page: links to what belongs to a tenant, with numbers."""
+"""The rows of payments that the tenants' page counts and links."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
 
 
 def booked_by_tenant(tenants: Sequence[int]) -> dict[int, int]:
-    """From the hourly roll-ups: counting the payments themselves takes as long as there are payments."""
+    """Booked payments per tenant, from the hourly roll-ups: counting the payments would scan them."""
     found = (
         Rollup.objects.filter(tenant_id__in=tenants, width=3600).values("tenant_id").annotate(n=models.Sum("payments"))
     )

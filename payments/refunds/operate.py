@@ -9,7 +9,7 @@ from payments.models import Refund
 from payments.refunds import balance, inline
 from payments.refunds.balance import SQL, hold, wake
 from payments.refunds.debts import CLOSED_HERE
-from payments.refunds.states import FAILED
+from payments.states import RefundStatus
 from registry.data import database, live
 from registry.models import Tenant
 from registry.operators.confirm import Confirmed
@@ -65,14 +65,16 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
     if payment is None or not found:
         return None
     stopped = Stopped._make(found[0])
-    await database.rows(conn, SQL["close"], {**row, "status": FAILED.value, "code": CLOSED_HERE, "reference": ""})
+    await database.rows(
+        conn, SQL["close"], {**row, "status": RefundStatus.FAILED.value, "code": CLOSED_HERE, "reference": ""}
+    )
     event = await balance.move(
         conn,
         tenant_id,
         payment.id,
         subject=refund_id,
         kind="refund.failed",
-        detail="Not given back: an operator closed it",
+        detail="Failed: closed by an operator",
         owed=-stopped.amount,
     )
     return stopped, event
@@ -110,7 +112,7 @@ RETRY = guarded(
 )
 CLOSE = guarded(
     "refund.close",
-    label="Close as not given back",
+    label="Close as failed",
     warning=(
         "Their amounts can be refunded again. Look at the processor's own pages first: a refund that the processor made "
         "after all is booked when it reports it."

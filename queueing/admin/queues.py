@@ -69,7 +69,7 @@ class QueueAdmin(Attaching):
     def groups_link(self, queue: Queue) -> SafeString:
         return link_to_list(Group, "its consumer groups", tenant=queue.tenant.slug, q=queue.name)
 
-    @admin.display(description="look")
+    @admin.display(description="console")
     def look(self, queue: Queue) -> SafeString:
         return console_link(queue)
 
@@ -111,11 +111,11 @@ class GroupAdmin(Attaching):
     def queue_link(self, group: Group) -> SafeString:
         return format_html("{} ({})", link_to(Queue, group.queue_id, group.queue.name), console_link(group.queue))
 
-    @admin.display(description="to read")
+    @admin.display(description="waiting")
     def waiting(self, group: Group) -> str:
         return f"{self.sums(group)['waiting']:,}"
 
-    @admin.display(description="done")
+    @admin.display(description="completed")
     def consumed(self, group: Group) -> SafeString | str:
         found = self.sums(group)
         return format_html("{}, latest {}", f"{found['done']:,}", exact(found["latest"]))

@@ -51,6 +51,6 @@ class WorkerAdmin(TenantScoped):
             return pill("●", "green", "alive")
         return pill("✕", "red", f"silent for {ago(silent_for.total_seconds())}")
 
-    @admin.display(description="at work for", ordering="started_at")
+    @admin.display(description="running for", ordering="started_at")
     def running(self, worker: Worker) -> str:
         return ago((timezone.now() - worker.started_at).total_seconds())

@@ -1,4 +1,4 @@
-"""What the console shows of a tenant's queues, read once for all who look: figures of now, and of the last hour by minute."""
+"""Figures of a tenant's queues, now and per minute of the last hour, cached for all who watch the console."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,25 +10,25 @@ from queueing.broker.statistics import Depth, Range, Traffic
 from queueing.console import queries
 from registry.data.cache import Cached
 
-FRESH = 1.0  # seconds; each open console asks every 2 s, and all of a process share one answer
+FRESH = 1.0  # seconds; each open console asks every 2 s, and all consoles of a process share one answer
 KEPT = 1_000  # entries of each
 HOUR = timedelta(hours=1)
-MOST = 1000  # queues in one reading; more than that nobody looks through
-YOUNG = 10.0  # seconds; a minute that has just begun says nothing about a rate yet
+MOST = 1000  # queues of one snapshot
+YOUNG = 10.0  # seconds; a minute that has just begun gives no rate yet
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """A queue as it stands, and how it came there."""
+class QueueFigures(msgspec.Struct, frozen=True):
+    """The figures of one queue."""
 
     depth: Depth
-    minutes: list[Traffic]  # of the last hour, the running one last
+    minutes: list[Traffic]  # of the last hour, the current one last
     in_rate: float  # messages per second, over the last minute or two
     out_rate: float
     parked: int  # long polls in this process
 
     @property
     def history(self) -> list[int]:
-        """What waited at the end of each minute: counted back from now by what came and went."""
+        """Messages waiting at the end of each minute, computed backwards from now: minus pushed, plus completed and dead."""
         readers = max(self.depth.groups, 1)
         level = float(self.depth.pending + self.depth.processing)
         found = [level]
@@ -38,98 +38,98 @@ class Standing(msgspec.Struct, frozen=True):
         return [round(value) for value in reversed(found)]
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """All queues of a tenant."""
+class Snapshot(msgspec.Struct, frozen=True):
+    """The figures of all queues of a tenant, or of one queue."""
 
     at: datetime
     points: list[datetime]
-    standings: list[Standing]
+    queues: list[QueueFigures]
     minutes: list[Traffic]  # of all queues together
 
     @property
     def totals(self) -> dict[str, Any]:
-        depths = [one.depth for one in self.standings]
+        depths = [one.depth for one in self.queues]
         return {
-            "in_rate": sum(one.in_rate for one in self.standings),
-            "out_rate": sum(one.out_rate for one in self.standings),
+            "in_rate": sum(one.in_rate for one in self.queues),
+            "out_rate": sum(one.out_rate for one in self.queues),
             "waiting": sum(depth.pending for depth in depths),
             "processing": sum(depth.processing for depth in depths),
             "dead": sum(depth.dead for depth in depths),
             "oldest": max((depth.oldest_seconds for depth in depths), default=0.0),
         }
 
-    def find(self, name: str) -> Standing | None:
-        return next((one for one in self.standings if one.depth.name == name), None)
+    def find(self, name: str) -> QueueFigures | None:
+        return next((one for one in self.queues if one.depth.name == name), None)
 
 
-async def _read(tenant_id: int) -> Reading:
-    return await _reading(tenant_id, statistics.About())
+async def _read(tenant_id: int) -> Snapshot:
+    return await _snapshot(tenant_id, statistics.About())
 
 
-async def _read_one(key: tuple[int, str]) -> Reading:
-    return await _reading(key[0], statistics.About(queue=key[1]))
+async def _read_one(key: tuple[int, str]) -> Snapshot:
+    return await _snapshot(key[0], statistics.About(queue=key[1]))
 
 
-class Known(msgspec.Struct, frozen=True):
-    """What is configured of a queue, and who reads it."""
+class QueueDetails(msgspec.Struct, frozen=True):
+    """The options of a queue, and its consumer groups."""
 
     options: dict[str, Any]
     groups: list[groups.Standing]
 
 
-async def _about(key: tuple[int, str]) -> Known:
+async def _details(key: tuple[int, str]) -> QueueDetails:
     tenant_id, name = key
     found = [one for one in await groups.standings(tenant_id) if one.queue_name == name]
-    return Known(await queries.queue_options(tenant_id, name), found)
+    return QueueDetails(await queries.queue_options(tenant_id, name), found)
 
 
 type Page = tuple[int, int, str, int, int]  # tenant, queue, part of a name, limit, offset
 
 
-async def _strands(key: Page) -> tuple[list[queries.Strand], int]:
+async def _partitions(key: Page) -> tuple[list[queries.PartitionRow], int]:
     tenant_id, queue_id, name, limit, offset = key
     return await queries.partitions(tenant_id, queue_id, name=name, limit=limit, offset=offset)
 
 
-readings: Cached[int, Reading] = Cached(_read, fresh=FRESH, kept=KEPT)
-of_queue: Cached[tuple[int, str], Reading] = Cached(_read_one, fresh=FRESH, kept=KEPT)
-about: Cached[tuple[int, str], Known] = Cached(_about, fresh=FRESH, kept=KEPT)
-strands: Cached[Page, tuple[list[queries.Strand], int]] = Cached(_strands, fresh=FRESH, kept=KEPT)
+snapshots: Cached[int, Snapshot] = Cached(_read, fresh=FRESH, kept=KEPT)
+of_queue: Cached[tuple[int, str], Snapshot] = Cached(_read_one, fresh=FRESH, kept=KEPT)
+details: Cached[tuple[int, str], QueueDetails] = Cached(_details, fresh=FRESH, kept=KEPT)
+partitions: Cached[Page, tuple[list[queries.PartitionRow], int]] = Cached(_partitions, fresh=FRESH, kept=KEPT)
 
 
 def forget(tenant_id: int, queue: str) -> None:
-    """Somebody here has changed it, and wants to see that."""
+    """Drop what is cached of a queue after a change, so that the next page shows it."""
     of_queue.forget((tenant_id, queue))
-    about.forget((tenant_id, queue))
-    readings.forget(tenant_id)
+    details.forget((tenant_id, queue))
+    snapshots.forget(tenant_id)
 
 
-async def _reading(tenant_id: int, which: statistics.About) -> Reading:
+async def _snapshot(tenant_id: int, which: statistics.About) -> Snapshot:
     now = datetime.now(UTC)
     when = Range(now - HOUR, now, 1)
     depths = await statistics.depths(tenant_id, which, limit=MOST)
     by_queue = await statistics.traffic_by_queue(tenant_id, which, when)
-    waiting = long_polls.lot().parked_at([depth.id for depth in depths])
+    waiting = long_polls.parked().count_by_queue([depth.id for depth in depths])
     empty = dict.fromkeys(when.points, Traffic())
-    standings = [
-        _standing(depth, list(by_queue.get(depth.name, empty).values()), when, waiting.get(depth.id, 0))
+    queues = [
+        _figures(depth, list(by_queue.get(depth.name, empty).values()), when, waiting.get(depth.id, 0))
         for depth in depths
     ]
     minutes = [sum((series[at] for series in by_queue.values()), Traffic()) for at in when.points]
-    return Reading(now, when.points, standings, minutes)
+    return Snapshot(now, when.points, queues, minutes)
 
 
-def _standing(depth: Depth, minutes: list[Traffic], when: Range, parked: int) -> Standing:
+def _figures(depth: Depth, minutes: list[Traffic], when: Range, parked: int) -> QueueFigures:
     last = sum(minutes[-2:], Traffic())
     seconds = 60 + (when.end - when.points[-1]).total_seconds()
-    return Standing(depth, minutes, last.pushed / seconds, last.completed / seconds, parked)
+    return QueueFigures(depth, minutes, last.pushed / seconds, last.completed / seconds, parked)
 
 
-def series(reading: Reading) -> dict[str, list[Any]]:
-    """For the charts: per second in and out, and from push to pop in seconds, at the end of each minute."""
-    elapsed = (reading.at - reading.points[-1]).total_seconds()
-    spans = [60.0] * (len(reading.points) - 1) + [elapsed]
-    shown = list(zip(reading.points, spans, reading.minutes, strict=True))
+def series(snapshot: Snapshot) -> dict[str, list[Any]]:
+    """Data of the charts: messages per second in and out, and seconds from push to pop, at the end of each minute."""
+    elapsed = (snapshot.at - snapshot.points[-1]).total_seconds()
+    spans = [60.0] * (len(snapshot.points) - 1) + [elapsed]
+    shown = list(zip(snapshot.points, spans, snapshot.minutes, strict=True))
     if elapsed < YOUNG:
         shown.pop()
     return {

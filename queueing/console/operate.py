@@ -13,7 +13,7 @@ from queueing.templatetags.queues import group as named
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
 from registry.operators.confirm import Action, Confirmed, asked, confirm, recorded
-from registry.operators.decide import Done, each
+from registry.operators.decide import Done
 from registry.operators.scope import require_act
 
 SELECTED = 100  # dead letters of one replay
@@ -38,12 +38,12 @@ async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
         raise Http404
     label, warning = MAINTENANCE[what, to]
     tenant_id = visitor.tenant.pk
-    reading = await figures.readings.get(tenant_id)
+    snapshot = await figures.snapshots.get(tenant_id)
 
     async def change() -> Done:
         await maintenance.set(tenant_id, **{what: to == "on"})
-        figures.readings.forget(tenant_id)
-        return Done(rows=len(reading.standings))
+        figures.snapshots.forget(tenant_id)
+        return Done(rows=len(snapshot.queues))
 
     return await confirm(
         request,
@@ -52,7 +52,7 @@ async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
             name=f"queues.{'stop' if to == 'on' else 'resume'}_{what}",
             label=label,
             target=f"all queues of {visitor.tenant.slug}",
-            count=len(reading.standings),
+            count=len(snapshot.queues),
             noun="queue",
             warning=warning,
             perform=recorded(change, tenant_id=tenant_id),
@@ -144,15 +144,17 @@ async def _replay(request: PageRequest, visitor: Visitor, queue: str) -> Action:
 
 
 def replay_letters(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Action:
-    """Push these dead letters, (number, error), again; each is recorded by itself."""
+    """Push these dead letters, (number, error), again."""
     tenant_id = visitor.tenant.pk
 
     async def perform(confirmed: Confirmed) -> Done:
-        async def one(letter: tuple[int, str]) -> bool:
-            number, _ = letter
-            return await replay(tenant_id=tenant_id, number=number, actor=confirmed.actor, reason=confirmed.reason)
-
-        done = await each(found, one)
+        done = await replay(
+            tenant_id=tenant_id,
+            numbers=[number for number, _ in found],
+            actor=confirmed.actor,
+            reason=confirmed.reason,
+            target=f"queue {queue}",
+        )
         figures.forget(tenant_id, queue)
         return done
 
@@ -175,7 +177,7 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Action:
     data = asked(request)
     group, tenant_id = data.get("group", "").replace("\0", ""), visitor.tenant.pk
     filters = {"queue": queue, "group": group, "partition": "", "from": None, "to": None}
-    _, count = await dead_letters.letters(tenant_id, filters, limit=0, offset=0)
+    _, count = await dead_letters.listed(tenant_id, filters, limit=0, offset=0)
 
     async def change() -> Done:
         purged = await dead_letters.purge(tenant_id, queue, group)
@@ -200,22 +202,24 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Action:
 
 
 async def of_message(
-    request: PageRequest, visitor: Visitor, of: queries.Partition, message: queries.Whole
+    request: PageRequest, visitor: Visitor, of: queries.Partition, message: queries.StoredMessage
 ) -> HttpResponse:
     require_act(visitor)
     back = address("queue_message", of.id, message.seq, tenant=visitor.tenant.slug)
     match asked(request)["do"]:
         case "replay":
-            found = [(grave.id, grave.error) for grave in message.graves if grave.ended_at is None]
+            found = [(one.id, one.error) for one in message.given_up if one.ended_at is None]
             return await confirm(request, visitor, replay_letters(visitor, of.queue, found, back=back))
         case "bury":
             return await confirm(request, visitor, _bury(visitor, of, message, back))
     raise Http404
 
 
-def _bury(visitor: Visitor, of: queries.Partition, message: queries.Whole, back: str) -> Action:
-    buried = {grave.group for grave in message.graves}
-    behind = [seat.group for seat in of.seats if seat.cursor < message.seq and seat.group not in buried]
+def _bury(visitor: Visitor, of: queries.Partition, message: queries.StoredMessage, back: str) -> Action:
+    buried = {one.group for one in message.given_up}
+    behind = [
+        position.group for position in of.positions if position.cursor < message.seq and position.group not in buried
+    ]
 
     async def change() -> Done:
         return Done(rows=await dead_letters.make(visitor.tenant.pk, of.id, message.transaction_id))

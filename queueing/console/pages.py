@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from queueing import spill
-from queueing.broker import crypto, maintenance, names, traces
+from queueing.broker import crypto, ids, maintenance, traces
 from queueing.broker import dead_letters as dead
 from queueing.broker.errors import UnknownQueue
 from queueing.console import figures, operate, queries
@@ -22,18 +22,18 @@ from registry.operators.confirm import asked
 
 ROWS = 25  # queues, partitions, messages or dead letters of one page
 GROUPS = 100  # consumer groups shown of one queue
-SHOWN_BYTES = 64 * 1024  # of a payload; the whole is for programs
+SHOWN_BYTES = 64 * 1024  # of a payload; the API returns all of it
 SNIPPET = 300  # characters of a dead letter's payload in the list
 
 
 def _number(request: HttpRequest, name: str, default: int = 1) -> int:
-    """A whole number of the query, at least 1; what is none counts as `default`."""
+    """A whole number of the query, at least 1; `default` where it is not a number."""
     value = request.GET.get(name, "")
     return max(int(value), 1) if value.isascii() and value.isdigit() and len(value) < 19 else default
 
 
 def _pager(request: HttpRequest, found: int, total: int) -> dict[str, Any]:
-    """Links to the pages before and after the one that was asked for."""
+    """Links to the previous and the next page."""
     here, kept = _number(request, "page"), {k: v for k, v in request.GET.items() if k != "page"}
     return {
         "total": total,
@@ -48,8 +48,8 @@ def _offset(request: HttpRequest) -> int:
     return (_number(request, "page") - 1) * ROWS
 
 
-def _series(reading: figures.Reading) -> str:
-    return json.dumps(figures.series(reading), separators=(",", ":"))
+def _series(snapshot: figures.Snapshot) -> str:
+    return json.dumps(figures.series(snapshot), separators=(",", ":"))
 
 
 # -- Queues ------------------------------------------------------------------------------------------------
@@ -57,27 +57,27 @@ def _series(reading: figures.Reading) -> str:
 
 @page("GET", "HEAD", "POST")
 async def queues(request: PageRequest) -> HttpResponse:
-    """All queues as they stand; over htmx the part that moves."""
+    """All queues; for htmx only the part that is refreshed."""
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
     if "do" in asked(request):
         return await operate.of_tenant(request, visitor)
-    await database.release()  # who waits for the shared reading keeps no connection from it
+    await database.release()  # while waiting for the cached snapshot, whose query needs a connection
     context = await _overview(request, visitor)
     return render(request, "queueing/_queues.html" if request.htmx else "queueing/queues.html", context)
 
 
 async def _overview(request: PageRequest, visitor: Visitor) -> dict[str, Any]:
-    reading = await figures.readings.get(visitor.tenant.pk)
+    snapshot = await figures.snapshots.get(visitor.tenant.pk)
     wanted = request.GET.get("q", "").strip()
-    matching = [one for one in reading.standings if wanted.lower() in one.depth.name.lower()]
+    matching = [one for one in snapshot.queues if wanted.lower() in one.depth.name.lower()]
     shown = matching[_offset(request) :][:ROWS]
     return {
         "visitor": visitor,
-        "reading": reading,
-        "series": _series(reading),
-        "standings": shown,
+        "snapshot": snapshot,
+        "series": _series(snapshot),
+        "queues": shown,
         "wanted": wanted,
         "pager": _pager(request, len(shown), len(matching)),
         "modes": await maintenance.modes(visitor.tenant.pk),
@@ -88,7 +88,7 @@ async def _overview(request: PageRequest, visitor: Visitor) -> dict[str, Any]:
 
 
 async def _spilled() -> dict[str, Any]:
-    """How the spill of this process is. It is everybody's: how much is in it, only staff is told."""
+    """The state of this process's spill. All tenants share it: the page shows its size to staff only."""
     found = await spill.state()
     refused = next((one.refused for one in found if one.refused), "")
     waiting = sum(one.records for one in found)
@@ -115,52 +115,52 @@ async def queue(request: PageRequest, name: str) -> HttpResponse:
     visitor = await known(request)
     await database.release()
     try:
-        standing, reading = await _standing(visitor, name)
+        queue_figures, snapshot = await _figures(visitor, name)
     except Http404:
         return await _elsewhere(visitor, name)
     if "do" in asked(request):
-        return await operate.of_queue(request, visitor, standing.depth)
-    context = await _queue(request, visitor, standing, reading)
+        return await operate.of_queue(request, visitor, queue_figures.depth)
+    context = await _queue(request, visitor, queue_figures, snapshot)
     return render(request, "queueing/_queue.html" if request.htmx else "queueing/queue.html", context)
 
 
-async def _standing(visitor: Visitor, name: str) -> tuple[figures.Standing, figures.Reading]:
-    reading = await figures.of_queue.get((visitor.tenant.pk, name))
-    if not reading.standings or "\0" in name:
+async def _figures(visitor: Visitor, name: str) -> tuple[figures.QueueFigures, figures.Snapshot]:
+    snapshot = await figures.of_queue.get((visitor.tenant.pk, name))
+    if not snapshot.queues or "\0" in name:
         raise Http404
-    return reading.standings[0], reading
+    return snapshot.queues[0], snapshot
 
 
 async def _elsewhere(visitor: Visitor, name: str) -> HttpResponse:
-    """`queues/orders/dead` is what one types for the dead letters of orders, where no queue has that name."""
+    """Redirect `queues/orders/dead` to the dead letters of orders, unless a queue has that name."""
     parent = name.removesuffix("/dead")
     if parent == name or not parent:
         raise Http404
-    await _standing(visitor, parent)
+    await _figures(visitor, parent)
     return redirect(address("queue_dead_letters", parent, tenant=visitor.tenant.slug))
 
 
 async def _queue(
-    request: PageRequest, visitor: Visitor, standing: figures.Standing, reading: figures.Reading
+    request: PageRequest, visitor: Visitor, queue_figures: figures.QueueFigures, snapshot: figures.Snapshot
 ) -> dict[str, Any]:
-    depth, tenant_id = standing.depth, visitor.tenant.pk
+    depth, tenant_id = queue_figures.depth, visitor.tenant.pk
     wanted = request.GET.get("q", "").replace("\0", "")
-    strands, total = await figures.strands.get((tenant_id, depth.id, wanted, ROWS, _offset(request)))
+    partitions, total = await figures.partitions.get((tenant_id, depth.id, wanted, ROWS, _offset(request)))
     try:
-        known_of = await figures.about.get((tenant_id, depth.name))
+        known_of = await figures.details.get((tenant_id, depth.name))
     except UnknownQueue:
         raise Http404 from None
     pop = f"{address_of(request)}/api/v1/pop/queue/{quote(depth.name)}"
     return {
         "visitor": visitor,
-        "standing": standing,
+        "queue_figures": queue_figures,
         "depth": depth,
-        "series": _series(reading),
+        "series": _series(snapshot),
         "groups": known_of.groups[:GROUPS],
         "options": known_of.options,
-        "strands": strands,
+        "partitions": partitions,
         "wanted": wanted,
-        "pager": _pager(request, len(strands), total),
+        "pager": _pager(request, len(partitions), total),
         "push_command": _push_command(request, depth.name),
         "pop_command": f"curl '{pop}'{KEY_HEADER}",
         "here": request.get_full_path(),
@@ -172,7 +172,7 @@ async def _queue(
 
 @page("GET", "HEAD")
 async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
-    """A partition's readers and messages, the newest first."""
+    """A partition: its consumer groups, and its messages with the newest first."""
     visitor = await known(request)
     of = await _partition(visitor, partition)
     state = request.GET.get("state", "")
@@ -196,14 +196,14 @@ async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
 
 async def _partition(visitor: Visitor, partition: UUID) -> queries.Partition:
     try:
-        return await queries.partition(visitor.tenant.pk, names.partition_number(visitor.tenant.pk, str(partition)))
+        return await queries.partition(visitor.tenant.pk, ids.partition_number(visitor.tenant.pk, str(partition)))
     except queries.UnknownPartition:
         raise Http404 from None
 
 
 @page("GET", "HEAD", "POST")
 async def message(request: PageRequest, partition: UUID, seq: int) -> HttpResponse:
-    """One message: what it says, who read it, what became of it."""
+    """One message: its payload, its state per consumer group, its traces."""
     visitor = await known(request)
     of = await _partition(visitor, partition)
     if seq > of.last_seq:
@@ -214,24 +214,24 @@ async def message(request: PageRequest, partition: UUID, seq: int) -> HttpRespon
         raise Http404 from None
     if "do" in asked(request):
         return await operate.of_message(request, visitor, of, found)
-    opened = [grave for grave in found.graves if grave.ended_at is None]
+    opened = [one for one in found.given_up if one.ended_at is None]
     context = {
         "visitor": visitor,
         "partition": of,
         "message": found,
         "state": of.state_of(seq, bool(opened)),
         "payload": _shown(visitor, found),
-        "readers": [_reader(seat, seq, found.graves) for seat in of.seats],
-        "open_graves": opened,
-        "may_bury": any(seat.cursor < seq for seat in of.seats) and len(opened) < len(of.seats),
+        "readers": [_reader(position, seq, found.given_up) for position in of.positions],
+        "open_letters": opened,
+        "may_bury": any(position.cursor < seq for position in of.positions) and len(opened) < len(of.positions),
         "traces": await _traces(visitor, of.id, found.transaction_id),
         "here": request.get_full_path(),
     }
     return render(request, "queueing/_message.html" if request.htmx else "queueing/message.html", context)
 
 
-def _shown(visitor: Visitor, found: queries.Whole) -> dict[str, Any]:
-    """The payload as a person may and can read it."""
+def _shown(visitor: Visitor, found: queries.StoredMessage) -> dict[str, Any]:
+    """The payload, or why the visitor cannot read it."""
     if found.key_id is not None and not visitor.may_act:
         return {"why": "It is encrypted. Operators and owners of the tenant may read it."}
     try:
@@ -242,7 +242,7 @@ def _shown(visitor: Visitor, found: queries.Whole) -> dict[str, Any]:
 
 
 def pretty(payload: bytes) -> str:
-    """JSON in lines; its numbers stay as they were written. What is too long is cut, and left as it is."""
+    """JSON on several lines, its numbers as they were written; a payload that is too long is cut and not formatted."""
     if len(payload) > SHOWN_BYTES:
         return payload[:SHOWN_BYTES].decode(errors="replace")
     try:
@@ -251,16 +251,16 @@ def pretty(payload: bytes) -> str:
         return payload.decode(errors="replace")
 
 
-def _reader(seat: queries.Seat, seq: int, graves: list[queries.Grave]) -> dict[str, Any]:
-    grave = next((one for one in graves if one.group == seat.group), None)
-    is_open = grave is not None and grave.ended_at is None
-    done = seat.cursor >= seq
-    state = "dead_letter" if is_open else "processing" if seat.holds(seq) else "completed" if done else "pending"
+def _reader(position: queries.Position, seq: int, given_up: list[queries.GivenUp]) -> dict[str, Any]:
+    mine = next((one for one in given_up if one.group == position.group), None)
+    is_open = mine is not None and mine.ended_at is None
+    done = position.cursor >= seq
+    state = "dead_letter" if is_open else "processing" if position.holds(seq) else "completed" if done else "pending"
     return {
-        "seat": seat,
-        "grave": grave,
-        "state": "ended" if grave and not is_open else state,
-        "next": seq == seat.cursor + 1,
+        "position": position,
+        "given_up": mine,
+        "state": "ended" if mine and not is_open else state,
+        "next": seq == position.cursor + 1,
     }
 
 
@@ -274,19 +274,19 @@ async def _traces(visitor: Visitor, partition: str, transaction_id: str) -> list
 
 @page("GET", "HEAD", "POST")
 async def dead_letters(request: PageRequest, name: str) -> HttpResponse:
-    """What a queue's groups gave up on, and why."""
+    """The open dead letters of a queue, with their errors."""
     visitor = await known(request)
     await database.release()
-    standing, _ = await _standing(visitor, name)
+    queue_figures, _ = await _figures(visitor, name)
     if "do" in asked(request):
         return await operate.of_dead_letters(request, visitor, name)
     filters = {key: request.GET.get(key, "").replace("\0", "") for key in ("group", "partition")}
-    found, total = await dead.letters(
+    found, total = await dead.listed(
         visitor.tenant.pk, {**filters, "queue": name, "from": None, "to": None}, limit=ROWS, offset=_offset(request)
     )
     context = {
         "visitor": visitor,
-        "depth": standing.depth,
+        "depth": queue_figures.depth,
         "letters": [{"letter": one, "data": _snippet(visitor, one)} for one in found],
         "filters": filters,
         "filtered": any(filters.values()),

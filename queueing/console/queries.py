@@ -1,4 +1,4 @@
-"""What the console's pages read beside the API's figures: partitions, a partition's messages by number, one message."""
+"""Queries of the console that the API does not have: partitions, the messages of a partition by number, one message."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import msgspec
 
 from queueing.broker import crypto, options
 from queueing.broker.errors import UnknownMessage, UnknownQueue
-from queueing.broker.names import partition_name
+from queueing.broker.ids import public_partition_id
 from registry.data import database
 from registry.errors import NotFound
 
@@ -27,8 +27,8 @@ class UnknownPartition(NotFound):
     """Partition not found."""
 
 
-class Reader(msgspec.Struct, frozen=True):
-    """A group's place in a partition of a list."""
+class GroupLag(msgspec.Struct, frozen=True):
+    """How far a consumer group is behind in a partition."""
 
     group: str
     waiting: int
@@ -37,19 +37,19 @@ class Reader(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Strand(msgspec.Struct, frozen=True):
+class PartitionRow(msgspec.Struct, frozen=True):
     """A partition in a list."""
 
     id: str
     name: str
     total: int
-    waiting: int  # for the group that has read least
+    waiting: int  # for the consumer group that is furthest behind
     last_at: datetime | None
-    readers: list[Reader]
+    readers: list[GroupLag]
 
 
-class Seat(msgspec.Struct, frozen=True):
-    """How far a group has read a partition."""
+class Position(msgspec.Struct, frozen=True):
+    """How far a consumer group has read a partition."""
 
     group: str
     cursor: int
@@ -66,7 +66,7 @@ class Seat(msgspec.Struct, frozen=True):
 
 
 class Partition(msgspec.Struct, frozen=True):
-    """A partition with the places of its groups."""
+    """A partition with the positions of its consumer groups."""
 
     id: str
     number: int
@@ -76,7 +76,7 @@ class Partition(msgspec.Struct, frozen=True):
     removed: int
     created_at: datetime
     last_at: datetime | None
-    seats: list[Seat]
+    positions: list[Position]
 
     @property
     def total(self) -> int:
@@ -84,28 +84,28 @@ class Partition(msgspec.Struct, frozen=True):
 
     @property
     def done(self) -> int:
-        """Number of the latest message that every group is done with."""
-        return min((seat.cursor for seat in self.seats), default=0)
+        """The number of the latest message that all consumer groups have completed."""
+        return min((position.cursor for position in self.positions), default=0)
 
     @property
     def in_hand(self) -> tuple[int, int]:
-        """The numbers after the first and up to the second are with readers now."""
-        held = [seat for seat in self.seats if seat.leased]
+        """Messages with numbers after the first and up to the second are leased."""
+        held = [position for position in self.positions if position.leased]
         return min((s.cursor for s in held), default=0), max((s.delivered for s in held), default=0)
 
-    def waiting(self, seat: Seat) -> int:
-        return max(min(self.last_seq - seat.cursor, self.total), 0)
+    def waiting(self, position: Position) -> int:
+        return max(min(self.last_seq - position.cursor, self.total), 0)
 
     def state_of(self, seq: int, dead: bool) -> str:
         if dead:
             return DEAD
-        if self.seats and seq <= self.done:
+        if self.positions and seq <= self.done:
             return COMPLETED
         after, through = self.in_hand
         return PROCESSING if after < seq <= through else PENDING
 
 
-class Entry(msgspec.Struct, frozen=True):
+class MessageRow(msgspec.Struct, frozen=True):
     """A message in a list."""
 
     seq: int
@@ -113,12 +113,12 @@ class Entry(msgspec.Struct, frozen=True):
     created_at: datetime
     encrypted: bool
     size: int
-    start: bytes  # of the payload as it is stored
+    start: bytes  # first bytes of the payload as stored
     state: str
 
 
-class Grave(msgspec.Struct, frozen=True):
-    """That a group gave a message up."""
+class GivenUp(msgspec.Struct, frozen=True):
+    """A dead letter of the message: a consumer group gave the message up."""
 
     id: int
     group: str
@@ -128,8 +128,8 @@ class Grave(msgspec.Struct, frozen=True):
     ended_at: datetime | None
 
 
-class Whole(msgspec.Struct, frozen=True):
-    """One message as it is stored."""
+class StoredMessage(msgspec.Struct, frozen=True):
+    """One message as stored."""
 
     seq: int
     id: UUID
@@ -141,10 +141,10 @@ class Whole(msgspec.Struct, frozen=True):
     created_at: datetime
     partition: str
     queue: str
-    graves: list[Grave]
+    given_up: list[GivenUp]
 
     def payload(self, tenant_id: int) -> bytes:
-        """In the clear. Raises crypto.Undecipherable (500)."""
+        """The payload, decrypted. Raises crypto.Undecipherable (500)."""
         if self.key_id is None:
             return self.stored
         place = (tenant_id, self.queue, self.partition, self.transaction_id)
@@ -152,7 +152,7 @@ class Whole(msgspec.Struct, frozen=True):
 
 
 async def queue_options(tenant_id: int, queue: str) -> dict[str, Any]:
-    """Options by the API's names. Raises UnknownQueue (404)."""
+    """The queue's options by the API's names. Raises UnknownQueue (404)."""
     rows = await database.fetch(SQL["options"], {"tenant": tenant_id, "queue": queue})
     if not rows:
         raise UnknownQueue
@@ -161,31 +161,33 @@ async def queue_options(tenant_id: int, queue: str) -> dict[str, Any]:
 
 async def partitions(
     tenant_id: int, queue_id: int, *, name: str = "", limit: int, offset: int = 0
-) -> tuple[list[Strand], int]:
-    """Where most waits, first; those whose name has `name` in it. And how many there are."""
+) -> tuple[list[PartitionRow], int]:
+    """Partitions with `name` in their name, the fullest first, and how many there are."""
     where = {"tenant": tenant_id, "queue": queue_id, "name": name, "limit": limit, "offset": offset}
-    found: dict[int, Strand] = {}
+    found: dict[int, PartitionRow] = {}
     for number, title, total, waiting, last_at, group, *reader in await database.fetch(SQL["partitions"], where):
         if number not in found:
-            found[number] = Strand(partition_name(tenant_id, number), title, total, waiting, last_at, [])
+            found[number] = PartitionRow(public_partition_id(tenant_id, number), title, total, waiting, last_at, [])
         if group is not None:
-            found[number].readers.append(Reader(group, *reader))
+            found[number].readers.append(GroupLag(group, *reader))
     count = (await database.fetch(SQL["count_partitions"], where))[0][0]
     return list(found.values()), count
 
 
 async def partition(tenant_id: int, number: int | None) -> Partition:
-    """Raises UnknownPartition (404)."""
+    """One partition. Raises UnknownPartition (404)."""
     where: dict[str, Any] = {"tenant": tenant_id, "partition": number}
     rows = await database.fetch(SQL["partition"], where) if number is not None else []
     if not rows or number is None:
         raise UnknownPartition
-    seats = [Seat(*row) for row in await database.fetch(SQL["places"], where)]
-    return Partition(partition_name(tenant_id, number), number, *rows[0], seats)  # type: ignore[call-arg]
+    positions = [Position(*row) for row in await database.fetch(SQL["places"], where)]
+    return Partition(public_partition_id(tenant_id, number), number, *rows[0], positions)  # type: ignore[call-arg]
 
 
-async def messages(tenant_id: int, of: Partition, *, state: str = "", before: int = LAST, limit: int) -> list[Entry]:
-    """Those numbered below `before`, the newest first; `state`: one of STATES, "" means any."""
+async def messages(
+    tenant_id: int, of: Partition, *, state: str = "", before: int = LAST, limit: int
+) -> list[MessageRow]:
+    """Messages with numbers below `before`, the newest first; `state` is one of STATES, "" means any."""
     after, through, skip = _range(of, state)
     params = {
         "tenant": tenant_id,
@@ -198,7 +200,7 @@ async def messages(tenant_id: int, of: Partition, *, state: str = "", before: in
         "limit": limit,
     }
     return [
-        Entry(seq, transaction_id, created_at, encrypted, size, start, of.state_of(seq, dead))
+        MessageRow(seq, transaction_id, created_at, encrypted, size, start, of.state_of(seq, dead))
         for seq, transaction_id, created_at, encrypted, size, start, dead in await database.fetch(
             SQL["messages"], params
         )
@@ -206,7 +208,7 @@ async def messages(tenant_id: int, of: Partition, *, state: str = "", before: in
 
 
 def _range(of: Partition, state: str) -> tuple[int, int, tuple[int, int]]:
-    """The numbers that a message in this state can have, and those among them that it cannot."""
+    """The range of numbers that messages in this state have, and a range to leave out of it."""
     nothing = (0, 0)
     if state == COMPLETED:
         return 0, of.done, nothing
@@ -217,17 +219,17 @@ def _range(of: Partition, state: str) -> tuple[int, int, tuple[int, int]]:
     return 0, LAST, nothing
 
 
-async def message(tenant_id: int, partition_number: int | None, seq: int) -> Whole:
-    """Raises UnknownMessage (404)."""
+async def message(tenant_id: int, partition_number: int | None, seq: int) -> StoredMessage:
+    """One message. Raises UnknownMessage (404)."""
     where: dict[str, Any] = {"tenant": tenant_id, "partition": partition_number, "seq": seq}
     rows = await database.fetch(SQL["message"], where) if partition_number is not None else []
     if not rows:
         raise UnknownMessage
-    graves = [Grave(*row) for row in await database.fetch(SQL["dead_of_message"], where)]
-    return Whole(seq, *rows[0], graves)  # type: ignore[call-arg]
+    given_up = [GivenUp(*row) for row in await database.fetch(SQL["dead_of_message"], where)]
+    return StoredMessage(seq, *rows[0], given_up)  # type: ignore[call-arg]
 
 
 async def still_open(tenant_id: int, queue: str, letters: Sequence[int]) -> list[tuple[int, str]]:
-    """Those of these dead letters that are neither replayed nor purged, with their errors."""
+    """The open ones of these dead letters: their ids and errors."""
     params = {"tenant": tenant_id, "queue": queue, "ids": list(letters)}
     return [(row[0], row[1]) for row in await database.fetch(SQL["open_among"], params)]

@@ -8,7 +8,7 @@ from django import template
 from django.urls import reverse
 
 from queueing.broker.models import QUEUE_MODE
-from queueing.console import figures as readings
+from queueing.console import figures as console_figures
 from registry.templatetags import figures
 
 register = template.Library()
@@ -113,8 +113,8 @@ def option(name: str, value: Any) -> str:
 
 
 @register.filter
-def sparkline(standing: readings.Standing) -> str:
-    return readings.sparkline(standing.history)
+def sparkline(queue: console_figures.QueueFigures) -> str:
+    return console_figures.sparkline(queue.history)
 
 
 @register.simple_tag

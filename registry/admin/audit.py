@@ -47,7 +47,7 @@ class AuditEntryAdmin(TenantScoped):
         found = [(name, audit_chain.verify_sync(chain)) for chain, name in chains]
         context = {
             **self.admin_site.each_context(request),
-            "title": "Does the trail hold?",
+            "title": "Verify the audit trail",
             "opts": self.opts,
             "capped": len(chains) >= CHAINS,
             "verdicts": [(name, HOLDS if verdict.sound else BROKEN, verdict) for name, verdict in found],

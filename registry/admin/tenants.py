@@ -57,7 +57,7 @@ class TenantAdmin(Attaching, Reasoned):
         for row in rows:
             row.counted = [(belonging, found.get(row.pk, 0)) for belonging, found in counts]  # type: ignore[attr-defined]
 
-    @admin.display(description="has")
+    @admin.display(description="rows")
     def belongings(self, tenant: Tenant) -> SafeString:
         if not hasattr(tenant, "counted"):
             self.attach([tenant])

@@ -12,10 +12,10 @@ import pytest
 from django.test import Client as Browser
 
 from queueing import demo
-from queueing.broker import crypto, statistics
+from queueing.broker import crypto, operate, statistics
 from queueing.broker.statistics import Depth, Traffic
 from queueing.console import figures
-from queueing.console.figures import Standing
+from queueing.console.figures import QueueFigures
 from queueing.console.pages import SHOWN_BYTES, pretty
 from registry.errors import Unavailable
 from registry.http.client import Client
@@ -190,6 +190,24 @@ async def test_nothing_is_done_without_a_reason_or_to_another_number_of_rows(vis
     assert not await in_thread(AuditEntry.objects.exists)
 
 
+async def test_dead_letters_whose_replay_cannot_be_recorded_stay_where_they_are(mq: Mq, queue: str, monkeypatch):
+    number = int(await a_dead_letter(mq, queue))
+    replay = {"tenant_id": mq.tenant_id, "numbers": [number], "actor": "olga", "reason": "the line is back"}
+
+    async def refuses(**_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("registry.tenants.audit.record", refuses)
+        with pytest.raises(RuntimeError):
+            await operate.replay(**replay)
+
+    assert await open_letters(mq) == 1
+    first, second = await operate.replay(**replay), await operate.replay(**replay)
+    assert ((first.rows, first.lost), (second.rows, second.lost)) == ((1, 0), (0, 1))
+    assert await open_letters(mq) == 0
+
+
 @pytest.mark.parametrize("at", ["0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00", "tomorrow", ""])
 async def test_a_group_is_not_moved_to_a_time_that_is_none(visiting: As, mq: Mq, queue: str, at: str):
     await mq.push(queue, 1)
@@ -362,13 +380,13 @@ async def test_a_database_that_is_away_has_its_own_page(visiting: As, mq: Mq, mo
     assert "The database is away" in page
 
 
-def standing(pending: int, groups: int, *minutes: Traffic) -> Standing:
+def queue_figures(pending: int, groups: int, *minutes: Traffic) -> QueueFigures:
     fields = dict.fromkeys(Depth.__struct_fields__, 0) | {"pending": pending, "groups": groups, "name": "q"}
-    return Standing(Depth(**fields), list(minutes), 0, 0, 0)
+    return QueueFigures(Depth(**fields), list(minutes), 0, 0, 0)
 
 
 def test_what_waited_is_counted_back_from_now():
-    of = standing(4, 2, Traffic(), Traffic(pushed=5), Traffic(pushed=3, completed=6, buried=2))
+    of = queue_figures(4, 2, Traffic(), Traffic(pushed=5), Traffic(pushed=3, completed=6, buried=2))
 
     assert of.history == [0, 5, 4]
 
@@ -382,10 +400,10 @@ def test_a_sparkline_stays_within_its_box():
 
 def test_a_minute_that_has_just_begun_is_not_drawn():
     point = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-    young = figures.Reading(
+    young = figures.Snapshot(
         point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
     )
-    older = figures.Reading(
+    older = figures.Snapshot(
         point.replace(second=30), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
     )
 

@@ -19,7 +19,7 @@ from payments.settle import dead_letters
 from payments.states import FAILED, LOOKS, QUEUED, SUCCEEDED, UNCERTAIN, Status
 from queueing.models import Worker
 from registry.data.loop import sync_twin
-from registry.models import ApiKey, AuditEntry, Membership, Tenant
+from registry.models import ApiKey, AuditEntry, Flag, Membership, Tenant
 from registry.tenants import keys
 from tests.factories import in_thread, make_dead_letter, make_payment, make_person, make_processor, make_tenant
 
@@ -192,24 +192,37 @@ def test_every_action_of_the_admin_asks_why():
                 assert action.allowed_permissions == ["act"], action
 
 
-async def test_an_action_works_through_the_server_on_its_own_loop(server, acme):
-    """In the other tests each action has a loop to itself; here it shares the server's, and its pool."""
-    letter = await in_thread(lambda: make_dead_letter(make_payment(acme, status=FAILED)))
+async def confirm_on(server: str, model, action: str, row) -> str:
+    """Ask for an action and confirm it through the server; the list with its messages."""
     olga = await in_thread(lambda: as_person(make_person("olga")))
     cookies = {"sessionid": olga.cookies["sessionid"].value}
-    url = server + listing(DeadLetter)
+    url = server + listing(model)
 
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of a bare address too
     async with aiohttp.ClientSession(cookies=cookies, cookie_jar=jar) as browser:
         async with browser.get(url) as answer:
             token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', await answer.text())
-        form = {"action": "deadletter_replay", "_selected_action": letter.pk, "csrfmiddlewaretoken": token[1]}
+        form = {"action": action, "_selected_action": row.pk, "csrfmiddlewaretoken": token[1]}
         async with browser.post(url, data=form) as answer:
             assert "will be touched" in await answer.text()
         async with browser.post(url, data={**form, "seen": 1, "reason": WHY}) as answer:
-            assert "Replay: 1 done" in await answer.text()
+            return await answer.text()
+
+
+async def test_an_action_works_through_the_server_on_its_own_loop(server, acme):
+    """In the other tests each action has a loop to itself; here it shares the server's, and its pool."""
+    letter = await in_thread(lambda: make_dead_letter(make_payment(acme, status=FAILED)))
+
+    assert "Replay: 1 done" in await confirm_on(server, DeadLetter, "deadletter_replay", letter)
 
     assert (await in_thread(Payment.objects.get)).status == QUEUED
+
+
+async def test_an_action_that_needs_a_thread_works_through_the_server_too(server, acme):
+    page = await confirm_on(server, Tenant, "tenant_payment_inline", acme)
+
+    assert "1 done" in page
+    assert await in_thread(lambda: list(Flag.objects.get(name="inline.payment").tenants.all())) == [acme]
 
 
 # -- Dead letters ------------------------------------------------------------------------------------
