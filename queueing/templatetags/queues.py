@@ -16,7 +16,7 @@ register.filters.update(figures.register.filters)
 
 STATES = {
     "pending": ("○", "grey", "waiting"),
-    "processing": ("◔", "blue", "in hand"),
+    "processing": ("◔", "blue", "leased"),
     "completed": ("●", "green", "done"),
     "dead_letter": ("✕", "red", "dead letter"),
     "ended": ("–", "grey", "replayed or purged"),
@@ -24,7 +24,7 @@ STATES = {
 GROUPS = {
     "Stable": ("●", "green", "keeping up"),
     "Lagging": ("◑", "amber", "lagging"),
-    "Dead": ("✕", "red", "nobody reads"),
+    "Dead": ("✕", "red", "no consumer"),
 }
 WORDS = {
     "leaseTime": ("Lease", "that a reader may keep a partition"),
