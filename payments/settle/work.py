@@ -77,6 +77,9 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
+    def share_of(self, item: Claim) -> int:
+        return item.tenant_id
+
     def rooms(self, limit: int) -> dict[int, int]:
         rooms = super().rooms(limit)
         self._narrow = self.atlas.rooms()

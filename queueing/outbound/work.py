@@ -100,10 +100,10 @@ class Deliveries(Work[Due, Try]):
     def rooms(self, limit: int) -> dict[int, int]:
         return self.limits.rooms()
 
-    async def due(self) -> list[int]:
+    async def due(self, conn: AsyncConnection) -> list[int]:
         if not self._learned:
-            await self._learn()
-        rows = await database.fetch(SQL["due"], {"limit": DUE_AT_MOST}, repeatable=False)
+            self._learn(await database.rows(conn, SQL["failing"]))
+        rows = await database.rows(conn, SQL["due"], {"limit": DUE_AT_MOST})
         self._tenants = {endpoint: tenant for tenant, endpoint in rows}
         return list(self._tenants)
 
@@ -120,8 +120,8 @@ class Deliveries(Work[Due, Try]):
             self.limits.begin(due.endpoint_id)
         return Routed(items)
 
-    async def _learn(self) -> None:
-        for (endpoint,) in await database.fetch(SQL["failing"]):
+    def _learn(self, failing: Sequence[Row]) -> None:
+        for (endpoint,) in failing:
             self.limits.expect_failure(endpoint, SEND_TIMEOUT)
         self._learned = True
 
@@ -225,7 +225,7 @@ class Deliveries(Work[Due, Try]):
         """Learn whom others found failing; close clients that nobody uses."""
         await asyncio.sleep(LEARN_EVERY)
         self.limits.forget()
-        await self._learn()
+        self._learn(await database.fetch(SQL["failing"]))
         await self._peers.close_idle()
 
 

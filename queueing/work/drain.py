@@ -217,7 +217,7 @@ class Drain:
         await asyncio.sleep(RECONNECT)
 
     def _look(self) -> None:
-        self.work.look_anew()
+        self.work.hint()
         self._wake.set()
 
 

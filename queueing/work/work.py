@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, ClassVar, NamedTuple, Protocol
 from uuid import UUID
 
@@ -25,7 +25,8 @@ from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-DUE_FRESH = 0.2  # seconds for which the shares with due rows are remembered
+DUE_FRESH = 0.2  # seconds for which the shares with due rows are remembered while their rows fill the claims
+DUE_LEAST = 0.05  # seconds for which they are remembered whatever hints arrive, while rows of theirs are claimed
 DUE_AT_MOST = 1000  # of them: several claims' worth
 WORTH_A_CLAIM = 50  # rows that a full share may have again, before anything is claimed for them
 WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
@@ -74,6 +75,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             self._settle, max_rows=self.settle_rows, linger=self.settle_linger
         )
         self._due: list[int] = []  # shares with due rows
+        self._due_at = -math.inf  # time.monotonic() when they were asked for
         self._due_until = -math.inf  # time.monotonic() until which they are remembered
 
     # -- Claiming ----------------------------------------------------------------------------------------------
@@ -94,8 +96,16 @@ class Work[I: Keyed, O: Keyed](ABC):
             await self.prepare(conn, rows)
             self._count(items, self.route(rows).items)
 
-        by_key = {item.key: item for item in await database.guarded(lambda: self._leased(take))}
+        async def claim() -> list[I]:
+            async with database.connection() as conn:
+                return await self._leased(conn, take)
+
+        by_key = {item.key: item for item in await database.guarded(claim)}
         return {name: by_key.get((row[0], row[1])) for name, row in found.items()}
+
+    def hint(self) -> None:
+        """Other shares may have due rows: ask soon. Where a claim finds nothing of those that are remembered, it is at once."""
+        self._due_until = min(self._due_until, self._due_at + DUE_LEAST)
 
     def look_anew(self) -> None:
         """Forget which shares have due rows: the next claim asks."""
@@ -103,22 +113,26 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     async def _claim(self, limit: int) -> list[I]:
         rooms = self.rooms(limit)
-        remembered = time.monotonic() < self._due_until and bool(self._quotas(limit, rooms))
-        if not remembered:
-            self._due_until = time.monotonic() + DUE_FRESH  # before the statement: a hint that comes meanwhile ends it
-            self._due = await self.due()
-        if not self._quotas(limit, rooms) and not self.claims_also():
-            return []  # a look that finds nothing is one statement
-        items = await self._leased(lambda conn, items: self._take_due(conn, limit, rooms, items))
-        if remembered and not items:
-            self.wake()  # other shares may have due rows
+        async with database.connection() as conn:
+            remembered = time.monotonic() < self._due_until and bool(self._quotas(limit, rooms))
+            if not remembered:
+                self._due_at = time.monotonic()  # before the statement: a hint that comes meanwhile counts
+                self._due_until = self._due_at + DUE_FRESH
+                self._due = await self.due(conn)
+            if not self._quotas(limit, rooms) and not self.claims_also():
+                return []  # a look that finds nothing is one statement
+            items = await self._leased(conn, lambda conn, items: self._take_due(conn, limit, rooms, items))
+        if remembered and not items:  # other shares may have due rows
+            self.look_anew()
+            self.wake()
         return items
 
-    async def _leased(self, take: Callable[[AsyncConnection, list[I]], Awaitable[None]]) -> list[I]:
+    async def _leased(
+        self, conn: AsyncConnection, take: Callable[[AsyncConnection, list[I]], Awaitable[None]]
+    ) -> list[I]:
         items: list[I] = []  # `take` appends to it what it counts
-        opened = database.transaction if self.in_transaction else database.connection
         try:
-            async with opened() as conn:
+            async with conn.transaction() if self.in_transaction else nullcontext():
                 await take(conn, items)
                 begun = await self.begin(conn, items) if items else []
         except BaseException:
@@ -149,7 +163,7 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     def _remember(self, quotas: dict[int, int], found: int) -> None:
         if found < sum(quotas.values()):
-            self.look_anew()
+            self.hint()
         elif len(self._due) > len(quotas):  # the others' turn is next
             self._due = [share for share in self._due if share not in quotas] + list(quotas)
 
@@ -164,9 +178,9 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     def _count(self, items: list[I], more: Iterable[I]) -> None:
         for item in more:
-            items.append(item)
-            self.held += 1
             self.in_hand[self.share_of(item)] += 1
+            self.held += 1
+            items.append(item)
 
     # -- Doing and settling ------------------------------------------------------------------------------------
 
@@ -231,9 +245,9 @@ class Work[I: Keyed, O: Keyed](ABC):
         """How many more rows some shares may have in flight, before a claim of `limit`; those not named may have `room`."""
         return {share: self.room - held for share, held in self.in_hand.items()}
 
-    async def due(self) -> list[int]:
+    async def due(self, conn: AsyncConnection) -> list[int]:
         """Shares that have due rows, in random order."""
-        return [share for (share,) in await database.fetch(self.table.due, {"limit": DUE_AT_MOST}, repeatable=False)]
+        return [share for (share,) in await database.rows(conn, self.table.due, {"limit": DUE_AT_MOST})]
 
     def claims_also(self) -> bool:
         """Whether `claim_also` has to be asked when nothing is due."""

@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from psycopg import AsyncConnection
 
 from payments.processors.base import Outcome, Result
 from payments.settle import parameters
@@ -137,9 +138,9 @@ async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tena
     number, job = claimers[0]
     looks, real = [], job.due
 
-    async def due() -> list[int]:
+    async def due(conn: AsyncConnection) -> list[int]:
         looks.append(1)
-        return await real()
+        return await real(conn)
 
     monkeypatch.setattr(job, "due", due)
     monkeypatch.setattr(work, "DUE_FRESH", 60.0)
@@ -170,8 +171,9 @@ async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_o
     assert {c.tenant_id for c in anew} == {other.pk}
 
 
-async def test_a_hint_ends_what_is_remembered(tenant, processor, claimers, monkeypatch):
+async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, monkeypatch):
     monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    monkeypatch.setattr(work, "DUE_LEAST", 0.0)
     other = await in_thread(make_tenant)
     await in_thread(make_processor, other)
     await seed(tenant, 20)
@@ -180,11 +182,29 @@ async def test_a_hint_ends_what_is_remembered(tenant, processor, claimers, monke
     await seed(other, 5)
 
     before = await claim(job, number, 4)
-    job.look_anew()
+    job.hint()
     after = await claim(job, number, 4)
 
     assert {c.tenant_id for c in before} == {tenant.pk}
     assert {c.tenant_id for c in after} == {tenant.pk, other.pk}
+
+
+async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant, processor, claimers, monkeypatch):
+    monkeypatch.setattr(work, "DUE_LEAST", 60.0)
+    await seed(tenant, 30)
+    number, job = claimers[0]
+    looks, real = [], job.due
+
+    async def due(conn: AsyncConnection) -> list[int]:
+        looks.append(1)
+        return await real(conn)
+
+    monkeypatch.setattr(job, "due", due)
+    for _ in range(3):
+        job.hint()
+        await claim(job, number, 10)
+
+    assert len(looks) == 1
 
 
 async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(tenant, processor, claimers):

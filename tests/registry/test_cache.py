@@ -207,3 +207,31 @@ def test_facts_that_do_not_change_are_kept_in_bounds():
     facts.drop("b")
 
     assert [facts.get(name) for name in "abc"] == [None, None, 2]
+
+
+# -- A change that this process made itself ------------------------------------------------------------------
+
+
+async def test_a_change_is_served_while_the_database_is_away_and_loaded_anew_when_it_is_back(shop, away):
+    cached = kept(shop, while_away=True)
+    await cached.get("a")
+
+    cached.change("a", lambda known: f"{known} changed")
+    away()
+
+    assert await cached.get("a") == "a 1 changed"
+
+
+async def test_a_load_that_began_before_a_change_does_not_undo_it(shop):
+    cached = kept(shop)
+    await cached.get("a")
+    shop.gate.clear()
+    old = asyncio.create_task(cached.get("a", since=time.monotonic()))
+    await eventually(lambda: len(shop.asked) == 2)
+
+    cached.change("a", lambda known: "changed")
+    shop.gate.set()
+    await old
+
+    assert cached.peek("a") == "changed"
+    assert await cached.get("a") == "a 3"
