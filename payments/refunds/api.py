@@ -50,16 +50,16 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
     )
     if receipt.replayed:
         headers = {**headers, "Idempotent-Replayed": "true"}
-    found = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
-    headers = {**headers, "Location": found["statusUrl"]}
+    current = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
+    headers = {**headers, "Location": current["statusUrl"]}
     prefers = preference_of(request)
     wait = prefers.wait
-    if inline.OPERATION in principal.inline and not refunds.is_closed(found):
+    if inline.OPERATION in principal.inline and not refunds.is_closed(current):
         inline.send(principal.tenant_id, receipt.refund_id)
         wait = wait or (0.0 if prefers.respond_async else inline.WAIT)
     if not wait:
-        return json_response(found, status=202, headers=headers)
-    return await _closed_within(wait, request, principal.tenant_id, found, headers)
+        return json_response(current, status=202, headers=headers)
+    return await _closed_within(wait, request, principal.tenant_id, current, headers)
 
 
 api.describe(
@@ -101,30 +101,30 @@ async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> 
 
 
 async def _one(tenant_id: int, correlation_id: UUID, refund_id: UUID) -> dict[str, Any]:
-    found = await refunds.refunds_of(tenant_id, correlation_id, refund_id)
-    if not found:
+    current = await refunds.refunds_of(tenant_id, correlation_id, refund_id)
+    if not current:
         raise UnknownRefund
-    return _addressed(found[0])
+    return _addressed(current[0])
 
 
-def _addressed(found: dict[str, Any]) -> dict[str, Any]:
-    address = f"{settings.REGISTRY_URL}/payments/{found['correlationId']}/refunds/{found['id']}"
-    return {**found, "statusUrl": address}
+def _addressed(current: dict[str, Any]) -> dict[str, Any]:
+    address = f"{settings.REGISTRY_URL}/payments/{current['correlationId']}/refunds/{current['id']}"
+    return {**current, "statusUrl": address}
 
 
 async def _closed_within(
-    wait: float, request: HttpRequest, tenant_id: int, found: dict[str, Any], headers: dict[str, str]
+    wait: float, request: HttpRequest, tenant_id: int, current: dict[str, Any], headers: dict[str, str]
 ) -> HttpResponse:
     """200 with the refund that is returned or failed, or the usual 202 when that takes longer."""
-    ended = await awaited(request, _closed(tenant_id, found, wait))
+    ended = await awaited(request, _closed(tenant_id, current, wait))
     if ended is None:
-        return applied(json_response(found, status=202, headers=headers))
+        return applied(json_response(current, status=202, headers=headers))
     return applied(json_response(ended, headers=headers), wait)
 
 
-async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[str, Any] | None:
+async def _closed(tenant_id: int, current: dict[str, Any], within: float) -> dict[str, Any] | None:
     """The refund once its state is terminal; None if that takes longer than `within` seconds."""
-    correlation_id, refund_id = UUID(found["correlationId"]), UUID(found["id"])
+    correlation_id, refund_id = UUID(current["correlationId"]), UUID(current["id"])
     try:
         return await events.follow_until(
             tenant_id,
@@ -146,10 +146,10 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
 async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read", keyless=True)
     correlation_id = payment_id(id)
-    found = await refunds.refunds_of(principal.tenant_id, correlation_id)
-    if not found and await queries.status_of(principal.tenant_id, correlation_id) is None:
+    current = await refunds.refunds_of(principal.tenant_id, correlation_id)
+    if not current and await queries.status_of(principal.tenant_id, correlation_id) is None:
         raise missing(principal.tenant_id, correlation_id)
-    return json_response({"items": [_addressed(one) for one in found]}, headers=headers)
+    return json_response({"items": [_addressed(one) for one in current]}, headers=headers)
 
 
 @api.get(

@@ -52,24 +52,17 @@ class RefundSettlement(msgspec.Struct, frozen=True, kw_only=True):
 def after_send(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
     """After a first send, or a look-up with a clear answer."""
     if outcome.result is Result.BOOKED:
-        return RefundSettlement(
-            claim=claim,
-            status=RefundStatus.RETURNED,
-            code=outcome.code,
-            detail=f"Refunded at {claim.account.name}",
-            reference=outcome.reference,
-        )
+        return _final(claim, outcome, RefundStatus.RETURNED, f"Refunded at {claim.account.name}")
     if outcome.result in (Result.DECLINED, Result.CANCELED):
-        return RefundSettlement(
-            claim=claim,
-            status=RefundStatus.FAILED,
-            code=outcome.code,
-            detail=f"{claim.account.name} declined the refund ({outcome.code})",
-            reference=outcome.reference,
-        )
+        detail = f"{claim.account.name} declined the refund ({outcome.code})"
+        return _final(claim, outcome, RefundStatus.FAILED, detail)
     if outcome.result is Result.NOT_BOOKED:
         return _again(claim, outcome)
     return unknown(claim, outcome)
+
+
+def _final(claim: RefundClaim, outcome: Outcome, status: RefundStatus, detail: str) -> RefundSettlement:
+    return RefundSettlement(claim=claim, status=status, code=outcome.code, detail=detail, reference=outcome.reference)
 
 
 def after_repeat(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
@@ -94,22 +87,17 @@ def never_returned(claim: RefundClaim) -> RefundSettlement:
 
 
 def unknown(claim: RefundClaim, outcome: Outcome, *, wait: float | None = None) -> RefundSettlement:
-    # The refund is pending at the processor, which may take days; a webhook reports its end. Workers never give it up: if an
-    # operator closed it, its amount could be refunded twice.
-    if reference := outcome.reference or claim.order.reference:
-        return RefundSettlement(
-            claim=claim,
-            status=RefundStatus.UNCERTAIN,
-            code=outcome.code,
-            reference=reference,
-            wait=PENDING_RETRY if wait is None else wait,
-        )
+    # A refund with a reference is pending at the processor, which may take days; a webhook reports its end. Workers never give it
+    # up: if an operator closed it, its amount could be refunded twice.
+    reference = outcome.reference or claim.order.reference
+    pause = PENDING_RETRY if reference else backoff(claim.tries)
     return RefundSettlement(
         claim=claim,
         status=RefundStatus.UNCERTAIN,
         code=outcome.code,
-        wait=backoff(claim.tries) if wait is None else wait,
-        stopped=claim.tries >= MAX_QUESTIONS,
+        reference=reference,
+        wait=pause if wait is None else wait,
+        stopped=not reference and claim.tries >= MAX_QUESTIONS,
     )
 
 

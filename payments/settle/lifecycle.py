@@ -103,14 +103,14 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
     moved = await database.fetch(SQL["cancel"], params)
     if not moved:
         await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
-    found = await _status(tenant_id, correlation_id)
+    payment = await _status(tenant_id, correlation_id)
     if moved:
-        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
-    elif found["status"] != CANCELED and not (await _purpose(params)).canceling:
+        live.tell(await events.of_payment(tenant_id, correlation_id, payment["sequence"] - 1))
+    elif payment["status"] != CANCELED and not (await _purpose(params)).canceling:
         raise NotCancelable(
-            f"it is {found['status']}; only a payment that is queued or requires action can be canceled"
+            f"it is {payment['status']}; only a payment that is queued or requires action can be canceled"
         )
-    return found
+    return payment
 
 
 async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
@@ -122,10 +122,10 @@ async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
     purpose = await _purpose(params)
     if purpose.waits_for == "capture" and not purpose.canceling:
         await _look_again(tenant_id, [correlation_id], "The sender captures it", [REQUIRES_ACTION], capture=True)
-    found = await _status(tenant_id, correlation_id)
+    payment = await _status(tenant_id, correlation_id)
     if not (await _purpose(params)).capturing:
-        raise NotCapturable(f"it is {found['status']}")
-    return found
+        raise NotCapturable(f"it is {payment['status']}")
+    return payment
 
 
 class _Purpose(NamedTuple):
@@ -142,10 +142,10 @@ async def _purpose(params: dict[str, Any]) -> _Purpose:
 
 
 async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
-    found = await queries.status_of(tenant_id, correlation_id)
-    if found is None:
+    payment = await queries.status_of(tenant_id, correlation_id)
+    if payment is None:
         raise spilling.missing(tenant_id, correlation_id)
-    return found
+    return payment
 
 
 cancel_sync = sync_twin(cancel)

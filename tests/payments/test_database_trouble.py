@@ -271,7 +271,7 @@ async def test_a_page_of_the_admin_says_that_the_database_is_away():
     response = await in_thread(look)
 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-    assert b"The database is away for the moment" in response.content
+    assert b"The database is unavailable" in response.content
 
 
 FULL = """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -282,13 +282,13 @@ async def test_only_what_the_processor_was_asked_about_is_booked(tenant, books, 
     await in_thread(book_there, books)
     await compare(tenant)
     one = await the_difference("missing_here")
-    asks = operate._must_stand
+    asks = operate._must_be_listed
 
     async def and_meanwhile(*about) -> None:
         await asks(*about)
         await in_thread(Difference.objects.update, their_amount=2990)
 
-    monkeypatch.setattr(operate, "_must_stand", and_meanwhile)
+    monkeypatch.setattr(operate, "_must_be_listed", and_meanwhile)
 
     assert await by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY) is False
     assert not await in_thread(Payment.objects.exists)

@@ -46,7 +46,7 @@ def start(data: Path) -> Iterator[Start]:
         command = [sys.executable, "-m", "sandbox", "--home", str(data / "stripe"), *arguments]
         program = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         started.append(program)
-        assert program.stderr and "Stripe is played at" in program.stderr.readline()
+        assert program.stderr and "Stripe simulator at" in program.stderr.readline()
         return program
 
     yield run
