@@ -190,7 +190,8 @@ async def _receive(tenant: Tenant, processor: Processor, rows: int) -> None:
     event = {"type": "thing.changed", "created": 1_790_000_000}
     bodies = [msgspec.json.encode({"id": f"evt_{uuid4().hex}", **event}) for _ in range(rows)]
     arrivals = (
-        receive.Arrival(tenant.pk, processor.pk, receive.read_head(body), body, "{}", "delivery") for body in bodies
+        receive.ReceivedEvent(tenant.pk, processor.pk, receive.read_head(body), body, "{}", "delivery")
+        for body in bodies
     )
     assert all(await asyncio.gather(*map(receive.receive, arrivals)))
 

@@ -114,7 +114,7 @@ async def test_what_a_worker_has_in_hand_is_looked_at_later(server, api, tenant,
 
     await handled(job)
 
-    assert await rows(tenant, "status, error") == [("received", "a worker has the payment in hand")]
+    assert await rows(tenant, "status, error") == [("received", "a worker has leased the payment")]
 
 
 def labelled(tenant, correlation_id: str, **fields):
@@ -181,7 +181,7 @@ async def test_the_look_and_the_events_end_are_one_transaction(server, api, work
     await api.until(payment["correlationId"], "succeeded")
 
 
-async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID], reason: str):
+async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID]):
     await conn.execute("UPDATE payments_payment SET status = 'processing' WHERE tenant_id = %s", [tenant_id])
     raise RuntimeError("the disk is full")
 

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from payments.inbound import decisions as inbound
-from payments.inbound.handlers import HANDLERS, Effect, Event
+from payments.inbound.handlers import HANDLERS, Effect, ProcessorEvent
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds import refunds
@@ -104,7 +104,7 @@ def work(gate: Gate) -> Iterator[list[int]]:
     """What a handler of events wrote, by the number of its transaction."""
     written: list[int] = []
 
-    async def handle(event: Event, _: Any) -> Effect:
+    async def handle(event: ProcessorEvent, _: Any) -> Effect:
         await gate.pass_through()
 
         async def write(conn: Any) -> None:
