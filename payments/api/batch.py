@@ -20,7 +20,7 @@ from registry.errors import Invalid, Problem, Unavailable
 from registry.tenants import access
 from registry.tenants.access import Principal
 
-LARGE_ITEM = 1024  # bytes of an item, before which other requests have their turn
+LARGE_ITEM = 1024  # bytes; other requests run before an item that is larger
 
 
 @lean(max_body=settings.MAX_BATCH_BODY, admit=with_a_key_or_open)
