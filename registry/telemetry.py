@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from registry.data.redaction import HIDDEN, SECRET_NAMES, redact
+from registry.redaction import HIDDEN, SECRET_NAMES, redact
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

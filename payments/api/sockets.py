@@ -21,7 +21,7 @@ from registry.edge.api import ENCODER
 from registry.edge.viewer import person_of
 from registry.errors import Forbidden, Invalid, Problem, Unauthorized, Unavailable
 from registry.models import Membership
-from registry.tenants import access
+from registry.tenants import access, links
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a socket may take for one message before it counts as too slow
@@ -285,7 +285,7 @@ class PaymentSocket(LiveSocket):
 
     async def authority(self) -> int:
         if token := self.query("token"):
-            tenant_id = access.live_subject(self.correlation_id, token)
+            tenant_id = links.tenant_of(self.correlation_id, token)
         else:
             tenant_id = (await stream_authority(self)) if _has_credentials(self) else None
         if tenant_id is None or await queries.status_of(tenant_id, self.correlation_id) is None:

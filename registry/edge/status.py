@@ -16,10 +16,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from registry.data import database, faults, reach, redis_trouble
 from registry.data.faults import Fault
+from registry.edge import metric_files
 from registry.edge.api import api, json_response
 from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
-from registry.servers import metric_files
 
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
 REFUSED = "registry_database_statement_refused"  # telemetry.DB_REFUSED

@@ -21,8 +21,8 @@ from payments.books import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe.processor import StripeProcessor
-from registry import telemetry
-from registry.data import database, faults, reach, redaction
+from registry import redaction, telemetry
+from registry.data import database, faults, reach
 from registry.servers import child, postgres
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually

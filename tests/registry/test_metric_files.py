@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from registry.servers.metric_files import fold, reading
+from registry.edge.metric_files import fold, reading
 
 COUNTS = """
 from prometheus_client import Counter, Gauge, Histogram

@@ -16,7 +16,7 @@ from registry import telemetry
 from registry.data import channels, rates, redis_trouble
 from registry.data.loop import PerLoop
 from registry.servers import embedded
-from registry.tenants.access import Principal, limit_rate
+from registry.tenants.limits import count_requests
 from tests.bed.valkey import TROUBLES, Troubled, own_valkey
 from tests.conftest import Api, eventually
 
@@ -111,11 +111,7 @@ async def test_health_looks_at_each_server_in_use(api: Api, trouble: Troubled, m
     assert 'registry_redis_takes_writes{use="jobs"} 0.0' in metrics
 
 
-def principal() -> Principal:
-    return Principal(
-        tenant_id=1, slug="s", currency="BRL", mode="sandbox", max_amount=None, scopes=frozenset(), key="k",
-        rate_limit=parse("2/minute"),
-    )  # fmt: skip
+LIMIT = parse("2/minute")
 
 
 async def test_nobody_is_limited_or_held_up_and_the_log_says_it_once(trouble: Troubled, named: str, caplog):
@@ -123,7 +119,7 @@ async def test_nobody_is_limited_or_held_up_and_the_log_says_it_once(trouble: Tr
     with trouble.of(named):
         started = time.monotonic()
         for _ in range(20):
-            assert await limit_rate(principal()) == {}
+            assert await count_requests(LIMIT, "k") == {}
             await limits.count_by("somebody", RateLimitItemPerMinute(1), "try")
         took = time.monotonic() - started
 
@@ -133,10 +129,10 @@ async def test_nobody_is_limited_or_held_up_and_the_log_says_it_once(trouble: Tr
 
 async def test_limits_count_again_soon_after(trouble: Troubled, monkeypatch):
     with trouble.of("full"):
-        assert await limit_rate(principal()) == {}
+        assert await count_requests(LIMIT, "k") == {}
     monkeypatch.setattr(redis_trouble, "REST", 0)
 
-    assert (await limit_rate(principal()))["RateLimit-Remaining"] == "1"
+    assert (await count_requests(LIMIT, "k"))["RateLimit-Remaining"] == "1"
 
 
 async def test_a_state_that_comes_and_goes_is_one_line_in_ten_seconds_and_the_last_one_is_told(caplog, monkeypatch):

@@ -31,7 +31,7 @@ _SECRETS = re.compile(
             rf"({_NAME}[\"']?\s*{_IS}\s*)(?!\[redacted)(?:(?!{_AND})[^\s\"'&,;}}\]\\])+",
             rf"({_SLASH}(?:{'|'.join(SECRET_PATHS)}){_SLASH})(?:(?!{_AND})[^\s\"'?&/\\])+",
             r"()(?<![\w-])[\w-]{4,}(?::|%3A)[0-9A-Za-z]{5,7}(?::|%3A)[\w-]{43}(?![\w-])",  # signed by django.core.signing
-            r"()(?<![\w.-])[0-9a-f]{1,16}\.[\w-]{20}(?![\w.-])",  # a payment link's token: registry.tenants.access
+            r"()(?<![\w.-])[0-9a-f]{1,16}\.[\w-]{20}(?![\w.-])",  # a payment link's token: registry.tenants.links
             r"(Failing row contains \()(?!\[redacted)[^\n]*",  # PostgreSQL repeats the whole row
         )
     ),
