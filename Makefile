@@ -19,7 +19,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
 	SECRET_KEY=only-for-the-type-checker-which-signs-nothing
 
-.PHONY: run test bench lint venv clean
+.PHONY: run test test-deep bench lint venv clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run
@@ -27,6 +27,11 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+# Longer runs of what `make test` samples: generated calls and orders of events, storms, then half an hour of chaos.
+test-deep: $(VENV)/.test
+	DEEP=1 $(PYTHON) -m pytest $(SIDE_BY_SIDE) --timeout 3600 $(ARGS)
+	$(PYTHON) -m tests.chaos --minutes 30
 
 bench: $(VENV)/.test
 	$(PYTHON) -m bench $(ARGS)

@@ -10,6 +10,7 @@ CAPABILITIES = (
     "billing.readiness",
     "books.export",
     "books.ledger",
+    "books.webhooks",
     "inbound.operate",
     "inbound.payments",
     "inbound.poll",
@@ -21,8 +22,6 @@ CAPABILITIES = (
     "refunds.work",
     "settle.health",
     "settle.work",
-    "webhooks.delivery",
-    "webhooks.outbound",
 )
 
 

@@ -57,26 +57,6 @@ class AmountRefused(PaymentError):
     """The amount cannot be represented in its currency."""
 
 
-class UnknownWebhookEndpoint(NotFound):
-    """There is no webhook endpoint with this id."""
-
-
-class UnknownDelivery(NotFound):
-    """There is no delivery with this id."""
-
-
-class TooManyEndpoints(PaymentError):
-    """The tenant has as many webhook endpoints as it may have."""
-
-    status = 409
-
-
-class NotReplayable(PaymentError):
-    """This delivery is still to be made, or its endpoint is switched off."""
-
-    status = 409
-
-
 class PaymentsBlocked(PaymentError):
     """This tenant's live payments are refused for the time being."""
 

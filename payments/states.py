@@ -1,4 +1,4 @@
-"""The state table of a payment: the words, the arrows, and what each state looks like. All else is derived from it."""
+"""State machines of payments and refunds: states, allowed transitions, and how each state is shown."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from django.db.models import TextChoices
 
 
 class Status(TextChoices):
-    """What a payment is, in the words of contract section 2."""
+    """State of a payment (contract section 2)."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -23,27 +23,27 @@ REQUIRES_ACTION, SUCCEEDED, FAILED, CANCELED = Status.REQUIRES_ACTION, Status.SU
 
 ARROWS: Final[dict[Status, frozenset[Status]]] = {
     QUEUED: frozenset({PROCESSING, CANCELED}),
-    # back to QUEUED: the processor said for certain that it did not book; to CANCELED: that it never will
+    # to QUEUED: the processor certainly did not book it; to CANCELED: it certainly never will
     PROCESSING: frozenset({SUCCEEDED, FAILED, UNCERTAIN, QUEUED, REQUIRES_ACTION, CANCELED}),
-    # to QUEUED only once the processor's longest delay has passed and it still knows nothing of the payment
+    # to QUEUED only after the processor's longest delay, if it still does not know the payment
     UNCERTAIN: frozenset({SUCCEEDED, FAILED, QUEUED, REQUIRES_ACTION, CANCELED}),
-    REQUIRES_ACTION: frozenset({PROCESSING}),  # to be looked at again, whatever happened to it
+    REQUIRES_ACTION: frozenset({PROCESSING}),  # a worker asks the processor again
     SUCCEEDED: frozenset(),
-    FAILED: frozenset({QUEUED}),  # only an operator's replay of a dead letter
+    FAILED: frozenset({QUEUED}),  # only when an operator replays a dead letter
     CANCELED: frozenset(),
 }
 TERMINAL: Final = frozenset({SUCCEEDED, FAILED, CANCELED})
-OPEN: Final = frozenset({QUEUED, PROCESSING, UNCERTAIN})  # a worker has something to do
+OPEN: Final = frozenset({QUEUED, PROCESSING, UNCERTAIN})  # a worker must act
 
 
 def sources_of(target: Status) -> list[Status]:
-    """The states from which an arrow leads to `target`."""
+    """The states that may change to `target`."""
     return [source for source, targets in ARROWS.items() if target in targets]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a state is shown: never by colour alone."""
+    """How a state is shown: by shape and colour, never by colour alone."""
 
     shape: str
     colour: str  # name of the CSS custom property and class
@@ -60,4 +60,42 @@ LOOKS: Final[dict[Status, Look]] = {
     SUCCEEDED: Look("●", "green", "Booked."),
     FAILED: Look("✕", "red", "Not booked. No money has moved."),
     CANCELED: Look("–", "grey", "Canceled. No money has moved."),
+}
+
+
+# -- Refunds -----------------------------------------------------------------------------------------------
+
+
+class RefundStatus(TextChoices):
+    """State of a refund (contract section 2)."""
+
+    OWED = "owed"
+    PROCESSING = "processing"
+    UNCERTAIN = "uncertain"
+    RETURNED = "returned"
+    FAILED = "failed"
+
+
+REFUND_ARROWS: Final[dict[RefundStatus, frozenset[RefundStatus]]] = {
+    # to RETURNED or FAILED: a webhook reports the outcome before a worker claims the refund
+    RefundStatus.OWED: frozenset({RefundStatus.PROCESSING, RefundStatus.RETURNED, RefundStatus.FAILED}),
+    # to OWED: the processor certainly did not refund it
+    RefundStatus.PROCESSING: frozenset(
+        {RefundStatus.RETURNED, RefundStatus.FAILED, RefundStatus.UNCERTAIN, RefundStatus.OWED}
+    ),
+    # to OWED only after the processor's longest delay, if it still does not know the refund
+    RefundStatus.UNCERTAIN: frozenset({RefundStatus.RETURNED, RefundStatus.FAILED, RefundStatus.OWED}),
+    RefundStatus.RETURNED: frozenset({RefundStatus.FAILED}),  # the payer's bank rejected the money
+    RefundStatus.FAILED: frozenset({RefundStatus.RETURNED}),  # we gave up, and the processor refunded it later
+}
+REFUND_TERMINAL: Final = frozenset({RefundStatus.RETURNED, RefundStatus.FAILED})
+
+REFUND_LOOKS: Final[dict[RefundStatus, Look]] = {
+    RefundStatus.OWED: Look("○", "grey", "Owed: it waits to be given back."),
+    RefundStatus.PROCESSING: Look("◔", "blue", "The processor is giving it back."),
+    RefundStatus.UNCERTAIN: Look(
+        "◑", "amber", "The processor has not answered yet; we are asking it. Nothing is given back twice."
+    ),
+    RefundStatus.RETURNED: Look("●", "green", "Given back."),
+    RefundStatus.FAILED: Look("✕", "red", "Not given back."),
 }

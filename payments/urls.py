@@ -13,8 +13,6 @@ from payments.pages import payer
 from payments.pages import payments as payment_pages
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
 from payments.refunds import pages as refund_pages
-from payments.webhooks import endpoints_api  # noqa: F401 - its routes are ninja's
-from payments.webhooks import page_urls as webhook_urls
 from registry.edge.handler import by_method
 
 api = [
@@ -31,7 +29,6 @@ pages = [
     path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
     path("processors/<slug:name>/behaviour", payment_pages.set_behaviour, name="set_behaviour"),
     path("test-payment", payment_pages.send_test_payment, name="send_test_payment"),
-    *webhook_urls.urlpatterns,
     path("signup", signup.start, name="signup"),
     path("signup/<uuid:id>/details", signup.details, name="signup_details"),
     path("signup/<uuid:id>/users", signup.users, name="signup_users"),

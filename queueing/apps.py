@@ -9,5 +9,7 @@ class QueueingConfig(AppConfig):
 
     def ready(self) -> None:
         from queueing.broker import buffer, export, retention  # noqa: F401 - the spill's kind, what is exported, chores
+        from queueing.outbound import deliveries, work  # noqa: F401 - the chore, the drain
+        from queueing.outbound import export as _export  # noqa: F401 - what is exported and erased
         from queueing.spill import health as _spill  # noqa: F401 - checks and gauges
         from queueing.work import health  # noqa: F401 - the same of the workers

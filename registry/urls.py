@@ -6,6 +6,7 @@ from django.urls import path
 from payments import urls as payments
 from queueing import urls as queueing
 from queueing.console import urls as queue_pages
+from queueing.outbound import urls as webhook_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean
@@ -30,6 +31,7 @@ urlpatterns = [
     path("openapi.json", status.openapi),
     path("docs", status.docs, name="docs"),
     *queue_pages.urlpatterns,
+    *webhook_pages.urlpatterns,
     *payments.pages,  # before ninja's, which end in a 404 of their own for ""
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),

@@ -6,7 +6,9 @@ Tests commit. What isolates them is the tenant, as in the product; rows are remo
 import asyncio
 import gc
 import inspect
+import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import cache, wraps
@@ -21,17 +23,25 @@ from django.apps import apps
 from django.conf import settings
 from django.db import connection, transaction
 from django.test.utils import setup_databases, teardown_databases
+from hypothesis import settings as settings_of_hypothesis
+from xdist.scheduler import LoadFileScheduling
 
 from payments.settle.work import Dispatch
 from queueing.work.drain import Drain
 from registry.data import database, reach, refusals
 from registry.data.loop import end_loop
 from registry.models import Tenant
-from registry.servers import serve
+from registry.servers import embedded, serve
 from registry.tenants import access
 from tests import secrecy
 from tests.bed import HttpProcessor
+from tests.bed.running import Running, clean_environment
+from tests.bed.template import empty_folder, make_database
+from tests.depth import deep
 from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
+
+settings_of_hypothesis.register_profile("depth", max_examples=deep(30, 1000))
+settings_of_hypothesis.load_profile("depth")
 
 PATIENCE = 30.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
 GIVEN_BACK = 5.0  # seconds until what a test still does in the background has given its connections back
@@ -39,21 +49,36 @@ LABELS = ("registry", "queueing", "payments", "auth", "admin", "sessions")  # ap
 BY_MIGRATIONS = {"auth_permission", "auth_group", "auth_group_permissions"}  # rows that stay
 MANY = 1000  # rows removed from one table; unswept, what they leave on its pages slows every test after
 
-# Two processes share the files out: what takes longest is begun first, and no two that want the machine to themselves
-# stand next to each other.
+# Files that share a service: one process runs them. Two processes share the rest out by file, and what takes longest
+# begins first, so that both end together.
+TOGETHER = (("chaos/",), ("registry/test_up", "browser/test_demo"))
 FIRST = (
     "chaos/test_chaos",
+    "chaos/test_queue",
+    "chaos/test_outage",
     "registry/test_up",
     "browser/test_demo",
-    "browser/test_pages",
-    "browser/test_live",
+    "browser/",
     "registry/test_database",
+    "queueing/test_redis_trouble",
 )
+
+
+class ByService(LoadFileScheduling):
+    """`--dist loadfile`, but files that share a service stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        group = next((names for names in TOGETHER if any(f"tests/{name}" in nodeid for name in names)), None)
+        return group[0] if group else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return ByService(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: next((n for n, name in enumerate(FIRST) if f"/{name}.py" in item.nodeid), len(FIRST)))
+    items.sort(key=lambda item: next((n for n, name in enumerate(FIRST) if f"tests/{name}" in item.nodeid), len(FIRST)))
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "obj", None)):
             item.obj = _giving_back(item.obj)
@@ -83,7 +108,7 @@ def django_db_setup(
     """The test database, always: pytest-django's own makes it only when a test that was collected bears its mark."""
     keep = django_db_keepdb and not django_db_createdb
     with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, keepdb=keep)
+        made = setup_databases(verbosity=0, interactive=False, keepdb=True) if keep else make_database()
     yield
     if not django_db_keepdb:
         with django_db_blocker.unblock():
@@ -232,6 +257,22 @@ async def server() -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     uvicorn_server.should_exit = True
     await task
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Running]:
+    """The whole service with the demo, as `make run` starts it, in an empty folder."""
+    folder = empty_folder("registry-demo-")
+    command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
+    running = Running(command, folder, clean_environment(REGISTRY_DATA=str(folder / "data")))
+    try:
+        running.panel()
+        yield running
+        running.exit()
+    finally:
+        running.close()
+        embedded.stop(folder / "data")
+        shutil.rmtree(folder)
 
 
 class Api:

@@ -18,16 +18,20 @@ from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.inbound.work import Inbound
 from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
-from payments.models import Processor, Refund, WebhookDelivery, WebhookEndpoint
+from payments.models import Processor, Refund
 from payments.processors import KINDS
 from payments.processors.base import Account, Debt, Order, Outcome, Result
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
 from payments.states import SUCCEEDED
-from payments.webhooks import delivery
-from payments.webhooks.delivery import Deliveries
 from queueing.broker import ack, pop, push
+from queueing.broker.ack_request import Ack
+from queueing.broker.push_rows import NewMessage
+from queueing.broker.sources import Target
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import outcomes
+from queueing.outbound.work import Deliveries
 from registry.data import database
 from registry.models import Tenant
 from tests.costs import Cost, tapped
@@ -81,11 +85,11 @@ class Instant(SandboxProcessor):
 
 
 async def claim(work: Any, rows: int) -> list[Any]:
-    return list(await work.claim(WORKER, rows, {}))
+    return list(await work.claim(WORKER, rows))
 
 
 async def handle(work: Any, claimed: Sequence[Any]) -> None:
-    assert all(await asyncio.gather(*(work.handle(one) for one in claimed)))
+    assert await asyncio.gather(*(work.run([one]) for one in claimed)) == [[True]] * len(claimed)
 
 
 async def worked(work: Any, rows: int, name: str) -> Costs:
@@ -145,7 +149,12 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     def owe() -> None:
         hooks = WebhookEndpoint.objects.bulk_create(
             WebhookEndpoint(
-                tenant=tenant, uuid=uuid4(), url="http://127.0.0.1", ordered=ordered, position=0, secrets=b""
+                tenant=tenant,
+                uuid=uuid4(),
+                url="http://127.0.0.1",
+                ordered=ordered,
+                positions={"payments": 0},
+                secrets=b"",
             )
             for _ in range(rows)  # an endpoint that is not known yet has few deliveries in flight
         )
@@ -158,8 +167,8 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     await in_thread(owe)
     work = Deliveries()
 
-    async def arrives(due: delivery.Due) -> delivery.Try:
-        return delivery.verdict(due, datetime.now(UTC), "", None, "", 1)
+    async def arrives(due: outcomes.Due) -> outcomes.Try:
+        return outcomes.verdict(due, datetime.now(UTC), "", None, "", 1)
 
     work._try = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
     return await worked(work, rows, "ordered deliveries" if ordered else "deliveries")
@@ -215,12 +224,12 @@ async def queueing(tenant: Tenant, rows: int) -> Costs:
 
 async def _queue_cycle(tenant: Tenant, queue: str, rows: int) -> Costs:
     with tapped() as pushing:
-        pushed = await push.push(tenant.pk, "a test", [push.Item(queue, b"1") for _ in range(rows)])
+        pushed = await push.push(tenant.pk, "a test", [NewMessage(queue, b"1") for _ in range(rows)])
     with tapped() as popping:
-        popped = await pop.pop(tenant.pk, pop.Target(queue=queue), size=rows)
+        popped = await pop.pop(tenant.pk, Target(queue=queue), size=rows)
     with tapped() as acking:
         acked = await ack.ack(
-            tenant.pk, [ack.Ack(m.transaction_id, m.partition_id, lease_id=m.lease_id) for m in popped.messages]
+            tenant.pk, [Ack(m.transaction_id, m.partition_id, lease_id=m.lease_id) for m in popped.messages]
         )
     assert {one.status for one in pushed} == {"queued"}
     assert [one.success for one in acked] == [True] * rows

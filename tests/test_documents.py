@@ -1,4 +1,4 @@
-"""Every command in README.md, docs/ and bench/README.md: run as it is written, or in the list below with the reason why not."""
+"""Every command in README.md, docs/, bench/README.md and tests/README.md: run as it is written, or in the list below with the reason why not."""
 
 import asyncio
 import io
@@ -26,7 +26,8 @@ from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment, make_processor, make_stripe, make_tenant
 
 PROJECT = Path(__file__).resolve().parents[1]
-FILES = [PROJECT / "README.md", PROJECT / "bench" / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+READMES = [PROJECT / folder / "README.md" for folder in (".", "bench", "tests")]
+FILES = [*READMES, *sorted((PROJECT / "docs").rglob("*.md"))]
 MANAGE = ".venv/bin/python manage.py "
 LOG_LINES = {"audit trail holds", "audit trail broken", "ledger does not add up"}  # they begin as a command does
 AN_ID = UUID("5f4c5b1e-8f7b-4a57-9d2f-0c9a3a1f2b11")  # the payment that the documents speak of
@@ -38,7 +39,7 @@ NOT_RUN = {
     f"{MANAGE}migrate --plan": "wants the database of a release before; `make lint` holds the migrations",
     f"{MANAGE}spill replay ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
     f"{MANAGE}spill drop ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
-    f"{MANAGE}webhook test": "calls a receiver: tests/payments/test_webhook_testkit.py runs it",
+    f"{MANAGE}webhook test": "calls a receiver: tests/queueing/test_webhook_testkit.py runs it",
     ".venv/bin/python -m sandbox": "serves until it is stopped: tests/payments/stripe runs it",
     ".venv/bin/python -m tests.chaos": "takes half an hour",
     f"{MANAGE}reconcile run shop --processor stripe": "asks Stripe: tests/payments/test_reconcile_stripe.py runs it",

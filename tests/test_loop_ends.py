@@ -10,12 +10,14 @@ from django.core.management import call_command
 from django.db import connection
 from limits import parse
 
+from payments.books import events
 from payments.intake import intake
 from payments.intake.payment import NewPayment
 from payments.refunds import debts
 from payments.refunds import inline as refunds_inline
 from payments.settle.work import Dispatch
-from queueing.broker import pop, push
+from queueing.broker import pop, push, push_rows
+from queueing.broker.sources import Target
 from queueing.work import entry
 from registry.data import chores, live, loop, rates
 from registry.data.loop import sync_twin
@@ -118,11 +120,11 @@ async def use_everything(tenant_id: int, key: str) -> None:
     """A moment of a busy process: what it does opens most of what belongs to a loop."""
     await access.authenticate(f"Bearer {key}")
     await rates.count(parse("9/minute"), str(tenant_id))
-    await push.push(tenant_id, "", [push.Item("q", b"1")])
-    await pop.pop(tenant_id, pop.Target(queue="q", group="g"))
+    await push.push(tenant_id, "", [push_rows.NewMessage("q", b"1")])
+    await pop.pop(tenant_id, Target(queue="q", group="g"))
     await intake.submit(NewPayment(tenant_id=tenant_id, correlation_id=uuid4(), amount=1990, currency="BRL"))
-    live.tell([live.Event(tenant_id, 1, "subject", 1, b"{}")])
-    async with live.hub().subscribe(tenant_id):
+    live.tell([live.Event("payments", tenant_id, 1, "subject", 1, b"{}")])
+    async with events.STREAM.follow(tenant_id):
         pass
 
 

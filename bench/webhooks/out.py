@@ -41,10 +41,10 @@ FROM made m JOIN numbered n USING (tenant_id)
 RETURNING position
 """
 DELIVERED = """
-SELECT count(*), min(d.changed_at), max(d.changed_at) FROM payments_webhookdelivery d
+SELECT count(*), min(d.changed_at), max(d.changed_at) FROM queueing_webhookdelivery d
 WHERE d.position >= %(first)s AND d.status = 'delivered'
 """
-DEAD = "UPDATE payments_webhookendpoint SET enabled = %(on)s WHERE url LIKE '%%/dead'"
+DEAD = "UPDATE queueing_webhookendpoint SET enabled = %(on)s WHERE url LIKE '%%/dead'"
 
 
 def run(effort: Effort) -> list[Figure]:
@@ -105,7 +105,7 @@ def check(here: Place, calls: dict[str, int], events: int) -> None:
     short = {path: count for path, count in calls.items() if path.startswith("/hook/") and count < events}
     if short or len(calls) < ENDPOINTS:
         raise AssertionError(f"{len(calls)} endpoints were called, and these too seldom: {short}")
-    if (logged := here.ask("SELECT count(*) FROM payments_webhookattempt WHERE error = ''")) != events * ENDPOINTS:
+    if (logged := here.ask("SELECT count(*) FROM queueing_webhookattempt WHERE error = ''")) != events * ENDPOINTS:
         raise AssertionError(f"{logged} deliveries in the log of {events * ENDPOINTS}")
 
 

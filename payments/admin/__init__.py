@@ -10,7 +10,6 @@ from payments.admin import (  # noqa: F401 - each registers its pages
     endpoints,
     inbound,
     ledger,
-    outbound,
     payments,
     processors,
     reconciliation,

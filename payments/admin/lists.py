@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest
@@ -13,11 +13,10 @@ from django.utils.safestring import SafeString
 from payments.admin.cells import status_pill
 from payments.models import Payment, Processor
 from payments.states import CANCELED, FAILED, LOOKS, REQUIRES_ACTION, SUCCEEDED, Status
+from registry.operators import hot_lists
 from registry.operators.cells import link_to, shortened
-from registry.operators.lists import Attaching, BoundedList, CappedPaginator, OneTenantFilter, choices_of
-from registry.operators.scope import TenantScoped, scope_of
-
-LARGEST_ID = 2**63 - 1
+from registry.operators.lists import Attaching, OneTenantFilter, choices_of
+from registry.operators.scope import scope_of
 
 
 def payments_of(rows: Iterable[Any]) -> dict[tuple[int, int], Payment]:
@@ -65,26 +64,8 @@ class BookedAtFilter(ProcessorFilter):
         return queryset.filter(closed=SUCCEEDED, processor_id=processor)  # as in the index of booked payments
 
 
-class Searchable(TenantScoped):
-    """Searches by a payment's whole correlation id or by a row's number: both have an index."""
-
-    search_fields = ("id",)
-    search_help_text = "A whole correlation id, or the row's number."
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: models.QuerySet, term: str
-    ) -> tuple[models.QuerySet, bool]:
-        term = term.strip()
-        if not term:
-            return queryset, False
-        try:
-            return self.by_correlation(queryset, UUID(term)), False
-        except ValueError:
-            pass
-        if term.isascii() and term.isdigit() and int(term) <= LARGEST_ID:
-            return queryset.filter(id=int(term)), False
-        self.message_user(request, "Search for a whole correlation id, or for a number.", messages.WARNING)
-        return queryset.none(), False
+class Searchable(hot_lists.Searchable):
+    """Searches rows that belong to a payment."""
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
         """Rows of payments with this id. It costs a second query; both use an index."""
@@ -92,14 +73,8 @@ class Searchable(TenantScoped):
         return queryset.filter(tenant_id__in=[t for t, _ in keys], payment_id__in=[p for _, p in keys])
 
 
-class HotList(Searchable, BoundedList):
-    """Read-only rows of a table that grows without end: one tenant at a time, newest first and in no other order."""
-
-    paginator = CappedPaginator
-    sortable_by = ()
-    ordering = ("-id",)
-    actions: Any = None  # unless a subclass has some
-    change_list_template = "admin/capped_change_list.html"
+class HotList(Searchable, hot_lists.HotList):
+    """Rows of a payment's tables that grow without end."""
 
 
 class WithPayment(Attaching):

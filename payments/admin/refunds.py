@@ -9,7 +9,7 @@ from payments.admin.lists import HotList, WithPayment
 from payments.models import Refund
 from payments.money import decimal_text
 from payments.refunds import operate
-from payments.refunds.states import REFUND_LOOKS, RefundStatus
+from payments.states import REFUND_LOOKS, RefundStatus
 from registry.operators.cells import exact, pill
 from registry.operators.lists import OneTenantFilter, choices_of, since
 

@@ -1,6 +1,5 @@
 """`GET /payments/{id}/events`: a long poll for a payment's events, for clients without a websocket."""
 
-import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +36,9 @@ async def poll(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id, asked = payment_id(id), EVENTS.read(request)
     tenant_id = await _tenant_of(request, correlation_id, asked["token"])
     after = asked["after"]
-    later = _events_after(tenant_id, correlation_id, after, asked["wait"])
+    later = events.STREAM.after(
+        tenant_id, correlation_id, after, within=asked["wait"], check=lambda: _check(tenant_id, correlation_id)
+    )
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
     messages = [_message(event) for event in found or []]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
@@ -58,14 +59,7 @@ def _message(event: live.Event) -> dict[str, Any]:
     return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body)}
 
 
-async def _events_after(tenant_id: int, correlation_id: UUID, after: int, wait: float) -> list[live.Event]:
-    async with live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription:
-        if found := await events.of_payment(tenant_id, correlation_id, after):
-            return found
-        if await queries.status_of(tenant_id, correlation_id) is None:
-            raise missing(tenant_id, correlation_id)
-        try:
-            async with asyncio.timeout(wait):
-                return [event for event in await subscription.get() if event.sequence > after]
-        except TimeoutError:
-            return []
+async def _check(tenant_id: int, correlation_id: UUID) -> None:
+    """Raises UnknownPayment (404), or Unavailable (503) for a payment that waits in the spill."""
+    if await queries.status_of(tenant_id, correlation_id) is None:
+        raise missing(tenant_id, correlation_id)

@@ -1,4 +1,4 @@
-"""A payment's changes as readers see them: the live message, and what was missed, read back from PostgreSQL."""
+"""The numbered events of payments: their live messages, and the stream that reads them back from PostgreSQL."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,9 +7,11 @@ from uuid import UUID
 
 from payments.money import decimal_text
 from registry.data import database, live
+from registry.data.stream import Stream
 from registry.edge.api import ENCODER, iso
 
 SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
+NAME = "payments"  # of the stream
 
 
 def status_body(
@@ -39,7 +41,7 @@ def status_body(
 def event(*, tenant: int, position: int, **fields) -> live.Event:
     """A live event from the fields of `status_body`."""
     body = status_body(**fields)
-    return live.Event(tenant, position, body["correlationId"], body["sequence"], ENCODER.encode(body))
+    return live.Event(NAME, tenant, position, body["correlationId"], body["sequence"], ENCODER.encode(body))
 
 
 _COLUMNS = ("correlation_id", "status", "amount", "currency", "processor", "attempts", "updated_at", "sequence")
@@ -68,4 +70,4 @@ async def positions(tenants: Sequence[int]) -> dict[int, int]:
     return dict(await database.fetch(SQL["positions"], {"tenants": list(tenants)}))
 
 
-live.use(since, positions)
+STREAM = Stream(name=NAME, since=since, of_subject=of_payment, positions=positions)

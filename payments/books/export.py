@@ -27,16 +27,13 @@ erasure.PERSONAL |= {
     "payments.Attempt": {"action": "NULL"},
     "payments.Refund": {"reason": "''", "actor": "''", "fingerprint": "''::bytea"},
     "payments.InboundEvent": {"body": "''::bytea", "headers": "'{}'", "error": "''"},
-    "payments.WebhookDelivery": {"body": "''", "error": "''"},
-    "payments.WebhookAttempt": {"body": "''", "headers": "NULL", "error": "''"},
     "payments.DeadLetter": {"resolved_by": "''", "detail": "''"},
     "payments.Difference": {"note": "''", "resolved_by": "''"},
     "payments.Processor": {"secrets": "NULL", "options": "'{}'"},
-    "payments.WebhookEndpoint": {"url": "''", "description": "''", "secrets": "''::bytea"},
     "payments.SignUp": {"data": "'{}'"},
     "payments.Invitation": {"email": "'erased-' || t.id || '@invalid'", "invited_by": "''"},
 }
-erasure.ONLY |= {"payments.InboundEvent": _OVER, "payments.WebhookDelivery": _OVER}
+erasure.ONLY |= {"payments.InboundEvent": _OVER}
 erasure.SEARCHED.add("payments.InboundEvent")
 erasure.OF_PAYMENTS |= {
     "payments.Payment": "t.id = ANY(%(payments)s)",
@@ -45,8 +42,8 @@ erasure.OF_PAYMENTS |= {
     "payments.InboundEvent": f"(t.payment_id = ANY(%(payments)s) OR (t.payment_id IS NULL AND {_NAMES_ONE}))",
     "payments.DeadLetter": "t.payment_id = ANY(%(payments)s)",
     "payments.Difference": "t.payment_id = ANY(%(payments)s)",
-    "payments.WebhookDelivery": "t.subject = ANY(%(correlations)s)",
-    "payments.WebhookAttempt": SQL["attempts_of"],
+    "queueing.WebhookDelivery": "t.subject = ANY(%(correlations)s)",
+    "queueing.WebhookAttempt": SQL["attempts_of"],
 }
 
 _REFERENCES = "names at the processor; with money rows that stay they prove what was booked"
@@ -61,13 +58,11 @@ erasure.KEPT |= {
     ),
     **dict.fromkeys(
         ("payments.Attempt.reason", "payments.PaymentEvent.detail", "payments.Reconciliation.fault",
-         "payments.InboundPoll.error", "payments.WebhookEndpoint.events", "payments.WebhookEndpoint.disabled_reason",
-         "payments.WebhookAttempt.signature"), _OURS,
+         "payments.InboundPoll.error"), _OURS,
     ),
     "payments.Processor.url": "where what is in doubt would be asked about; an address of a company",
 }  # fmt: skip
 erasure.FOUND.append(SQL["found"])
-erasure.CLOSING.append(SQL["close"])
 erasure.STANDING["payments that are not settled"] = SQL["open_payments"]
 erasure.STANDING["refunds that are owed"] = SQL["open_refunds"]
 erasure.STANDING["events of processors that are not handled"] = SQL["open_events"]

@@ -18,9 +18,10 @@ from django.db import IntegrityError, connection
 from django_async_backend.db.transaction import async_atomic
 
 from payments.errors import PaymentError
-from payments.models import Processor, WebhookEndpoint
+from payments.models import Processor
 from payments.routing import accounts
-from payments.webhooks import outbound
+from queueing.models import WebhookEndpoint
+from queueing.outbound import endpoints
 from registry.errors import Problem
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, keys
@@ -170,11 +171,11 @@ async def _shop(tenant: Tenant, url: str) -> None:
     try:
         known = await WebhookEndpoint.async_objects.of(tenant.pk).filter(description=SHOP).afirst()
         if known is None:
-            await outbound.create(
+            await endpoints.create(
                 tenant_id=tenant.pk, mode=tenant.mode, actor=ACTOR, url=url, events=SHOP_EVENTS, description=SHOP
             )
         elif known.url != url:
-            await outbound.change(tenant_id=tenant.pk, mode=tenant.mode, uuid=known.uuid, actor=ACTOR, url=url)
+            await endpoints.change(tenant_id=tenant.pk, mode=tenant.mode, uuid=known.uuid, actor=ACTOR, url=url)
     except Problem as refused:
         log.warning("the demo's shop is not told of payments: %s", refused.detail)
 

@@ -60,7 +60,7 @@ async def _write(batch: Sequence[Submission]) -> list[IntakeResult]:
         if not all(isinstance(result, Unavailable) for result in relayed):
             return relayed
     # Spilled payments go first: a write that overtook them could take an id that was promised to other content.
-    behind = await spill.behind(KIND, {one.payment.tenant_id for one in batch})
+    behind = await spill.blocked(KIND, {one.payment.tenant_id for one in batch})
     results: IntakeResults = [None] * len(batch)
     await _fill(results, batch, lambda one: one.payment.tenant_id not in behind, _directly)
     await _fill(results, batch, lambda _: True, spilling.append)

@@ -105,7 +105,7 @@ def _result(one: Submission, first: SpilledPayment, known: bool) -> IntakeResult
 # -- Out of the spill ----------------------------------------------------------------------------------------
 
 
-async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
+async def _store(records: list[spill.Record]) -> list[spill.StoreResult]:
     """Store spilled payments. A payment that was committed before its answer was lost is found there, and not stored twice."""
     batch = [decode(record.data) for record in records]
     try:
@@ -120,7 +120,7 @@ async def _store(records: list[spill.Record]) -> list[spill.Verdict]:
     for one in batch:
         waiting.pop(one.key, None)
     return [
-        spill.Verdict(f"409 {result.detail}") if isinstance(result, PaymentError) else spill.STORED
+        spill.StoreResult(f"409 {result.detail}") if isinstance(result, PaymentError) else spill.STORED
         for result in results
     ]
 
@@ -135,4 +135,4 @@ def _seen(records: list[spill.Record]) -> None:
             waiting.setdefault(one.key, SpilledPayment(one.fingerprint, one.at, one.payment.currency, done))
 
 
-spill.register(KIND, _store, seen=_seen)
+spill.register(KIND, _store, on_takeover=_seen)

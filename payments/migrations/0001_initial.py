@@ -1,4 +1,4 @@
-"""Payments and everything that is booked because of them; processors, webhooks, reconciliation and billing."""
+"""Payments and everything that is booked because of them; processors, inbound webhooks, reconciliation and billing."""
 
 import uuid
 from datetime import UTC, datetime
@@ -386,15 +386,22 @@ class Migration(migrations.Migration):
                 ),
                 ("scheduled_for", models.DateTimeField(help_text="when its sender wants it sent", null=True)),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(default=0, help_text="0 to 9, 9 first")),
-                ("attempt", models.IntegerField(default=0, help_text="number of the latest attempt: the fence")),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
                 (
                     "tries_from",
                     models.IntegerField(
-                        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
                     ),
                 ),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 ("created_at", models.DateTimeField(db_default=Now())),
                 ("changed_at", models.DateTimeField(db_default=Now())),
@@ -759,15 +766,22 @@ class Migration(migrations.Migration):
                 ),
                 ("done_at", models.DateTimeField(null=True)),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(db_default=0)),
-                ("attempt", models.IntegerField(db_default=0, help_text="number of the latest try: the fence")),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
                 (
                     "tries_from",
                     models.IntegerField(
-                        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
                     ),
                 ),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 (
                     "closed",
@@ -833,180 +847,6 @@ class Migration(migrations.Migration):
                 ("at", models.DateTimeField(db_default=Now())),
                 ("error", models.CharField(default="", max_length=300)),
             ],
-            bases=(AsyncModelMixin, models.Model),
-        ),
-        migrations.CreateModel(
-            name="WebhookEndpoint",
-            fields=[
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("tenant", key_to("registry.tenant")),
-                ("uuid", models.UUIDField(help_text="its name in the API")),
-                ("url", models.CharField(max_length=2000)),
-                ("description", models.CharField(blank=True, db_default="", max_length=200)),
-                (
-                    "events",
-                    models.JSONField(
-                        default=list, help_text='types such as payment.succeeded, beginnings such as "payment.", or "*"'
-                    ),
-                ),
-                (
-                    "ordered",
-                    models.BooleanField(
-                        db_default=False,
-                        help_text="the next event of a payment waits until the one before it is delivered or given up",
-                    ),
-                ),
-                ("enabled", models.BooleanField(db_default=True)),
-                ("disabled_reason", models.CharField(blank=True, db_default="", max_length=300)),
-                ("failing_since", models.DateTimeField(help_text="nothing was taken since", null=True)),
-                (
-                    "rest_until",
-                    models.DateTimeField(help_text="it asked to be left alone until then (Retry-After)", null=True),
-                ),
-                (
-                    "position",
-                    models.BigIntegerField(help_text="number of the stream's latest event that was looked at for it"),
-                ),
-                ("secrets", models.BinaryField(help_text="what signs, sealed: registry.tenants.encryption")),
-                ("created_at", models.DateTimeField(db_default=Now())),
-                ("changed_at", models.DateTimeField(db_default=Now())),
-                ("deleted_at", models.DateTimeField(null=True)),
-            ],
-            options={
-                "ordering": ["id"],
-                "constraints": [models.UniqueConstraint(fields=("uuid", "tenant"), name="webhook_endpoint_once")],
-            },
-            bases=(AsyncModelMixin, models.Model),
-        ),
-        migrations.CreateModel(
-            name="WebhookDelivery",
-            fields=[
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("tenant", key_to("registry.tenant")),
-                ("endpoint_id", models.BigIntegerField()),
-                (
-                    "message_id",
-                    models.CharField(help_text="webhook-id: the same at every try and replay", max_length=40),
-                ),
-                (
-                    "position",
-                    models.BigIntegerField(
-                        help_text="of its event in the stream; tests and notes have none", null=True
-                    ),
-                ),
-                ("subject", models.UUIDField(help_text="the payment's correlation id", null=True)),
-                ("type", models.CharField(max_length=50)),
-                ("body", models.TextField(help_text="as it is signed and sent")),
-                ("ordered", models.BooleanField(db_default=False)),
-                (
-                    "status",
-                    models.CharField(
-                        choices=[
-                            ("pending", "Pending"),
-                            ("held", "waits for the one before"),
-                            ("delivered", "Delivered"),
-                            ("dead", "given up"),
-                            ("noted", "Noted"),
-                        ],
-                        db_default="pending",
-                        max_length=10,
-                    ),
-                ),
-                ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(db_default=0)),
-                ("attempt", models.IntegerField(db_default=0, help_text="number of the latest try: the fence")),
-                (
-                    "tries_from",
-                    models.IntegerField(
-                        db_default=0, help_text="try from which tries are counted: a replay begins anew"
-                    ),
-                ),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
-                ("leased_until", models.DateTimeField(null=True)),
-                ("answer", models.SmallIntegerField(help_text="HTTP status of the latest answer", null=True)),
-                ("error", models.CharField(db_default="", help_text="why the latest try did not do", max_length=300)),
-                ("created_at", models.DateTimeField(db_default=Now())),
-                ("changed_at", models.DateTimeField(db_default=Now())),
-                (
-                    "closed",
-                    models.GeneratedField(
-                        db_persist=True,
-                        expression=models.Case(
-                            models.When(status="delivered", then=models.Value("delivered")),
-                            models.When(status="dead", then=models.Value("dead")),
-                            models.When(status="noted", then=models.Value("noted")),
-                        ),
-                        output_field=models.CharField(max_length=10, null=True),
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name_plural": "webhook deliveries",
-                "ordering": ["-id"],
-                "indexes": [
-                    models.Index(
-                        models.F("tenant"),
-                        models.F("endpoint_id"),
-                        models.OrderBy(models.F("priority"), descending=True),
-                        models.F("run_at"),
-                        models.F("id"),
-                        condition=models.Q(("closed", None)),
-                        name="webhook_delivery_open",
-                    ),
-                    models.Index(
-                        condition=models.Q(("ordered", True)),
-                        fields=["subject", "endpoint_id", "id", "tenant"],
-                        name="webhook_delivery_order",
-                    ),
-                    models.Index(fields=["endpoint_id", "id", "tenant"], name="webhook_delivery_log"),
-                    models.Index(
-                        condition=models.Q(("closed", "dead")),
-                        fields=["endpoint_id", "id", "tenant"],
-                        name="webhook_delivery_dead",
-                    ),
-                ],
-            },
-            bases=(AsyncModelMixin, models.Model),
-        ),
-        migrations.CreateModel(
-            name="WebhookAttempt",
-            fields=[
-                (
-                    "pk",
-                    models.CompositePrimaryKey(
-                        "tenant_id",
-                        "delivery_id",
-                        "number",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                ("tenant", key_to("registry.tenant")),
-                ("delivery_id", models.BigIntegerField()),
-                ("number", models.IntegerField()),
-                (
-                    "at",
-                    models.DateTimeField(
-                        db_default=Now(),
-                        help_text="when it was written down; it began `latency_ms` before",
-                    ),
-                ),
-                ("signed_at", models.DateTimeField(help_text="webhook-timestamp")),
-                ("signature", models.CharField(db_default="", help_text="webhook-signature", max_length=500)),
-                ("answer", models.SmallIntegerField(help_text="HTTP status; empty: none came", null=True)),
-                ("headers", models.JSONField(help_text="of the answer, shortened", null=True)),
-                ("body", models.TextField(db_default="", help_text="of the answer, shortened")),
-                ("latency_ms", models.IntegerField()),
-                (
-                    "error",
-                    models.CharField(db_default="", help_text="why it did not do; empty: delivered", max_length=300),
-                ),
-            ],
-            options={
-                "ordering": ["-delivery_id", "-number"],
-            },
             bases=(AsyncModelMixin, models.Model),
         ),
         migrations.CreateModel(
@@ -1179,10 +1019,22 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("run_at", models.DateTimeField(db_default=Now())),
-                ("priority", models.SmallIntegerField(default=0)),
-                ("attempt", models.IntegerField(default=0, help_text="number of the latest attempt: the fence")),
-                ("tries_from", models.IntegerField(default=0, help_text="attempt from which tries are counted")),
-                ("lease_id", models.BigIntegerField(help_text="the worker that holds it", null=True)),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
+                (
+                    "tries_from",
+                    models.IntegerField(
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
+                    ),
+                ),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 ("created_at", models.DateTimeField(db_default=Now())),
                 ("changed_at", models.DateTimeField(db_default=Now())),

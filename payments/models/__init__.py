@@ -2,7 +2,6 @@
 
 from payments.models.billing import Invitation, Plan, SignUp, Subscription
 from payments.models.inbound import InboundEvent, InboundPoll
-from payments.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from payments.models.payments import (
     Attempt,
     DeadLetter,
@@ -42,7 +41,4 @@ __all__ = [
     "SignUp",
     "Stream",
     "Subscription",
-    "WebhookAttempt",
-    "WebhookDelivery",
-    "WebhookEndpoint",
 ]

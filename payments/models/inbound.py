@@ -5,13 +5,14 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
 from payments.models.payments import EVER, Processor, tenant_key
+from queueing.models.work import WorkRow, closed_in, open_rows
 
 
 def processor_key() -> models.ForeignKey:
     return models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
 
 
-class InboundEvent(AsyncModelMixin, models.Model):
+class InboundEvent(WorkRow):
     """An event of a processor, durable before it was answered."""
 
     class Status(models.TextChoices):
@@ -44,22 +45,8 @@ class InboundEvent(AsyncModelMixin, models.Model):
     payment_id = models.BigIntegerField(null=True, help_text="the payment that it turned out to be about")
     done_at = models.DateTimeField(null=True)
 
-    run_at = models.DateTimeField(db_default=Now())
-    priority = models.SmallIntegerField(db_default=0)
-    attempt = models.IntegerField(db_default=0, help_text="number of the latest try: the fence")
-    tries_from = models.IntegerField(
-        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
-    )
-    lease_id = models.BigIntegerField(null=True, help_text="the worker that holds it")
-    leased_until = models.DateTimeField(null=True)
     # Not NULL once no worker has anything to do.
-    closed = models.GeneratedField(
-        expression=models.Case(
-            *(models.When(status=s, then=models.Value(s)) for s in ("done", "dead", "closed")),
-        ),
-        output_field=models.CharField(max_length=10, null=True),
-        db_persist=True,
-    )
+    closed = closed_in(["done", "dead", "closed"], max_length=10)
 
     class Meta:
         ordering = ["-id"]
@@ -71,14 +58,7 @@ class InboundEvent(AsyncModelMixin, models.Model):
             ),
         ]
         indexes = [
-            models.Index(
-                "tenant",
-                models.F("priority").desc(),
-                "run_at",
-                "id",
-                condition=models.Q(closed=None),
-                name="inbound_open",
-            ),
+            open_rows("inbound_open"),
             models.Index(fields=["tenant", "id"], condition=models.Q(closed="dead"), name="inbound_dead"),
             models.Index(
                 fields=["tenant", "received_at"], condition=models.Q(received_at__gt=EVER), name="inbound_received"

@@ -16,6 +16,7 @@ from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
 from payments.states import CANCELED, FAILED, REQUIRES_ACTION, SUCCEEDED, Status
+from queueing.models.work import WorkRow, closed_in, open_rows
 from registry.models import Tenant
 
 # Before everything: indexes over a time that say so are used by statements that say so, and by no look-up of a row.
@@ -90,7 +91,7 @@ class PaymentQuerySet(AsyncQuerySet):
         return self.filter(tenant_id=tenant_id)
 
 
-class Payment(AsyncModelMixin, models.Model):
+class Payment(WorkRow):
     """One payment: what was asked, where it stands, and its own entry in the work queue."""
 
     id = models.BigAutoField(primary_key=True)
@@ -121,25 +122,11 @@ class Payment(AsyncModelMixin, models.Model):
     canceling = models.BooleanField(db_default=False, help_text="a cancel is wanted where it was sent already")
 
     scheduled_for = models.DateTimeField(null=True, help_text="when its sender wants it sent")
-    run_at = models.DateTimeField(db_default=Now())
-    priority = models.SmallIntegerField(default=0, help_text="0 to 9, 9 first")
-    attempt = models.IntegerField(default=0, help_text="number of the latest attempt: the fence")
-    tries_from = models.IntegerField(
-        db_default=0, help_text="attempt from which tries are counted: a replay begins anew"
-    )
-    lease_id = models.BigIntegerField(null=True, help_text="the worker that holds it")
-    leased_until = models.DateTimeField(null=True)
 
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
     # Not NULL once no worker has anything to do. Derived, so that the indexes below do not change when `status` does.
-    closed = models.GeneratedField(
-        expression=models.Case(
-            *(models.When(status=s, then=models.Value(s.value)) for s in (SUCCEEDED, FAILED, CANCELED, REQUIRES_ACTION))
-        ),
-        output_field=models.CharField(max_length=20, null=True),
-        db_persist=True,
-    )
+    closed = closed_in([SUCCEEDED, FAILED, CANCELED, REQUIRES_ACTION])
 
     objects = models.Manager()
     async_objects = AsyncManager.from_queryset(PaymentQuerySet)()
@@ -152,14 +139,7 @@ class Payment(AsyncModelMixin, models.Model):
             models.CheckConstraint(condition=models.Q(status__in=Status.values), name="payment_status_known"),
         ]
         indexes = [
-            models.Index(
-                "tenant",
-                models.F("priority").desc(),
-                "run_at",
-                "id",
-                condition=models.Q(closed=None),
-                name="payment_open",
-            ),
+            open_rows("payment_open"),
             # Asked about whether or not anything may be sent. In the normal flow none of its columns changes at a claim.
             models.Index(
                 fields=["tenant", "run_at", "id"],

@@ -5,14 +5,15 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
 from payments.models.payments import EVER, Processor, payment_key, tenant_key
-from payments.refunds.states import CLOSED, OWED, RefundStatus
+from payments.states import REFUND_TERMINAL, RefundStatus
+from queueing.models.work import WorkRow, closed_in, open_rows
 
 
 def processor_key() -> models.ForeignKey:
     return models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
 
 
-class Refund(AsyncModelMixin, models.Model):
+class Refund(WorkRow):
     """A debt to the payer, and its own entry in the work queue. Its public id is what the processor knows it by, for ever."""
 
     id = models.BigAutoField(primary_key=True)
@@ -29,28 +30,17 @@ class Refund(AsyncModelMixin, models.Model):
     processor = processor_key()
     reference = models.CharField(max_length=255, default="", help_text="what the processor calls it")
 
-    status = models.CharField(max_length=20, choices=RefundStatus, default=OWED)
+    status = models.CharField(max_length=20, choices=RefundStatus, default=RefundStatus.OWED)
     code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
     requested_at = models.DateTimeField(null=True, help_text="stamped once, before it is sent first; milliseconds")
     in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
     settled_at = models.DateTimeField(null=True, help_text="when it was returned or failed")
     stopped_at = models.DateTimeField(null=True, help_text="when workers gave it up: an operator retries or closes it")
 
-    run_at = models.DateTimeField(db_default=Now())
-    priority = models.SmallIntegerField(default=0)
-    attempt = models.IntegerField(default=0, help_text="number of the latest attempt: the fence")
-    tries_from = models.IntegerField(default=0, help_text="attempt from which tries are counted")
-    lease_id = models.BigIntegerField(null=True, help_text="the worker that holds it")
-    leased_until = models.DateTimeField(null=True)
-
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
     # Not NULL once no worker has anything to do: `status` itself stands in no index, so that a claim stays on its page.
-    closed = models.GeneratedField(
-        expression=models.Case(*(models.When(status=s, then=models.Value(s.value)) for s in sorted(CLOSED))),
-        output_field=models.CharField(max_length=20, null=True),
-        db_persist=True,
-    )
+    closed = closed_in(sorted(REFUND_TERMINAL))
 
     class Meta:
         ordering = ["-id"]
@@ -66,14 +56,7 @@ class Refund(AsyncModelMixin, models.Model):
             models.CheckConstraint(condition=models.Q(status__in=RefundStatus.values), name="refund_status_known"),
         ]
         indexes = [
-            models.Index(
-                "tenant",
-                models.F("priority").desc(),
-                "run_at",
-                "id",
-                condition=models.Q(closed=None),
-                name="refund_open",
-            ),
+            open_rows("refund_open"),
             models.Index(
                 fields=["tenant", "settled_at"], condition=models.Q(settled_at__isnull=False), name="refund_settled"
             ),

@@ -20,7 +20,7 @@ import msgspec
 
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks, Unanswered
-from payments.reconciliation.verdicts import Finding, Ours, judge, missing_there, names
+from payments.reconciliation.verdicts import Finding, Ours, ids_of, judge, missing_there
 from payments.routing.routing import Atlas
 from registry import telemetry
 from registry.data import database
@@ -199,7 +199,7 @@ async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]
 
 async def learn(account: Account, chunk: Sequence[Record], by_id: dict[UUID, Ours]) -> None:
     """Put beside ours of the slice what we know of other payments that these records may be of."""
-    wanted = {one for record in chunk for one in names(account, record)} - by_id.keys()
+    wanted = {one for record in chunk for one in ids_of(account, record)} - by_id.keys()
     if wanted:
         rows = await database.fetch(SQL["known"], {"tenant": account.tenant_id, "correlations": list(wanted)})
         by_id.update((found.correlation_id, found) for found in (Ours(*row) for row in rows))

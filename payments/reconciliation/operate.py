@@ -14,12 +14,13 @@ from django_async_backend.db import async_connections
 from psycopg import AsyncConnection
 
 from payments.books import events
+from payments.books.external import EXTERNAL, external_id
 from payments.errors import PaymentError
 from payments.models import Difference
 from payments.money import share
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, ShowsBooks, Unanswered
-from payments.reconciliation import comparing_again, comparison, verdicts
+from payments.reconciliation import comparing_again, comparison
 from payments.settle import lifecycle
 from payments.states import CANCELED, FAILED, SUCCEEDED
 from registry.data import database, live
@@ -117,7 +118,7 @@ def _booking(found: Difference, account: Account, actor: str, note: str) -> dict
         "id": found.pk,
         "actor": actor[:150],
         "note": note,
-        "why": verdicts.EXTERNAL,
+        "why": EXTERNAL,
         "description": BOOKED_FOR,
         "amount": found.their_amount,
         "currency": found.their_currency,
@@ -155,7 +156,7 @@ def _refuse_unless_over(held: tuple[str] | None) -> None:
 
 def _external(account: Account, found: Difference) -> UUID:
     twice_there = found.kind == Difference.Kind.DUPLICATE and found.key == found.reference
-    return verdicts.external_id(account, None if twice_there else found.correlation_id, found.reference)
+    return external_id(account.tenant_id, account.id, None if twice_there else found.correlation_id, found.reference)
 
 
 async def _is_booked(found: Difference) -> bool:

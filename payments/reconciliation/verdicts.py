@@ -2,17 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
+from payments.books.external import possible_ids
 from payments.models import Difference
 from payments.processors.base import Account, Order, Record
 from payments.states import SUCCEEDED, TERMINAL
 
-EXTERNAL = "booked as external"  # reason of the attempt of a payment that we did not send
 UNDER_WAY = timedelta(minutes=15)  # after its last change that what a worker finds out may still settle a payment
-_NAMESPACE = UUID("b6e5a1c2-6d0f-4f43-9a37-1c8a3f0f7d11")  # of payments that we did not send
 
 Kind = Difference.Kind
 
@@ -62,22 +61,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     their_refunded: int | None = None
 
 
-def external_id(account: Account, correlation_id: UUID | None, reference: str) -> UUID:
-    """The id of the payment that stands for a booking of theirs that we did not make: the same every time."""
-    return uuid5(_NAMESPACE, f"{account.tenant_id}:{account.id}:{correlation_id or reference}")
-
-
-def names(account: Account, record: Record) -> list[UUID]:
-    """The ids under which a record may stand in our books."""
-    ids = [external_id(account, None, record.reference)]
-    if record.correlation_id:
-        ids += external_id(account, record.correlation_id, ""), record.correlation_id
-    return ids
+def ids_of(account: Account, record: Record) -> list[UUID]:
+    return possible_ids(account.tenant_id, account.id, record.correlation_id, record.reference)
 
 
 def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[UUID]) -> Finding | None:
     """What is wrong with a record of theirs beside what we know; None where nothing is. `seen`: payments found there."""
-    known = [one for name in names(account, record) if (one := by_id.get(name))]
+    known = [one for name in ids_of(account, record) if (one := by_id.get(name))]
     booked = [one for one in known if one.status == SUCCEEDED and one.processor_id == account.id]
     for one in booked:
         if _is_its_booking(one, record, seen):

@@ -12,7 +12,7 @@ from msgspec import Meta
 from payments import money
 from payments.api.payments import payment_id
 from payments.api.prefer import applied, awaited, preference_of
-from payments.books import queries
+from payments.books import events, queries
 from payments.errors import AmountRefused, UnknownRefund
 from payments.intake.requests import Amount, decode
 from payments.intake.spilling import missing
@@ -130,7 +130,7 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
     try:
         async with (
             asyncio.timeout(within),
-            live.hub().subscribe(tenant_id, frozenset({found["correlationId"]})) as subscription,
+            events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
                 now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)

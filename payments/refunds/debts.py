@@ -18,8 +18,7 @@ from payments.processors import KINDS
 from payments.processors.base import GivesBack
 from payments.processors.reports import RefundNews
 from payments.refunds.balance import SQL, Held, hold, locked, move, wake
-from payments.refunds.states import CLOSED, FAILED, OWED, RETURNED
-from payments.states import SUCCEEDED
+from payments.states import REFUND_TERMINAL, SUCCEEDED, RefundStatus
 from registry.data import database, live
 from registry.data.loop import sync_twin
 from registry.edge.api import iso
@@ -123,7 +122,7 @@ async def owe(conn: AsyncConnection, asked: Asked) -> tuple[Receipt, live.Event 
     if _replays(asked, await database.rows(conn, SQL["asked"], asked.names)):
         return Receipt(asked.public_id, replayed=True), None
     amount = _affordable(payment, asked.amount)
-    ours = {"actor": asked.actor, "external": False, "reference": "", "status": OWED.value}
+    ours = {"actor": asked.actor, "external": False, "reference": "", "status": RefundStatus.OWED.value}
     terms = {"public": asked.public_id, "fingerprint": asked.fingerprint, "amount": amount, "reason": asked.reason}
     refund_id = await _insert(conn, asked.tenant_id, payment, **ours, **terms)
     event = await move(
@@ -224,15 +223,15 @@ class Known(NamedTuple):
     @property
     def failed_there(self) -> bool:
         """Whether it was the processor that said so: then for good. Not so where an operator gave it up."""
-        return self.status == FAILED and bool(self.reference) and self.code != CLOSED_HERE
+        return self.status == RefundStatus.FAILED and bool(self.reference) and self.code != CLOSED_HERE
 
 
 async def _correct(
     conn: AsyncConnection, tenant_id: int, payment: Held, known: Known, news: RefundNews
 ) -> list[live.Event]:
     """Bring a refund that we know to what the processor says. One that failed there stays failed: older news are late."""
-    target = FAILED if news.failed else RETURNED
-    if known.failed_there or (known.status == target == RETURNED):
+    target = RefundStatus.FAILED if news.failed else RefundStatus.RETURNED
+    if known.failed_there or (known.status == target == RefundStatus.RETURNED):
         return []
     close = {"tenant": tenant_id, "refund": known.id, "status": target.value, "reference": news.reference}
     await database.rows(conn, SQL["close"], {**close, "code": news.code[:50] or ("failed" if news.failed else "")})
@@ -240,10 +239,10 @@ async def _correct(
         return []
     if news.failed:
         detail = f"{payment.processor} could not give it back" + (f" ({news.code})" if news.code else "")
-        owed, back = -known.amount, -known.amount if known.status == RETURNED else 0
+        owed, back = -known.amount, -known.amount if known.status == RefundStatus.RETURNED else 0
     else:
         detail = f"Given back at {payment.processor}"
-        owed, back = known.amount if known.status == FAILED else 0, known.amount
+        owed, back = known.amount if known.status == RefundStatus.FAILED else 0, known.amount
     event = await move(
         conn,
         tenant_id,
@@ -259,7 +258,13 @@ async def _correct(
 
 
 async def _book_external(conn: AsyncConnection, tenant_id: int, payment: Held, news: RefundNews) -> live.Event:
-    external = {"public": uuid4(), "fingerprint": b"", "actor": "", "external": True, "status": RETURNED.value}
+    external = {
+        "public": uuid4(),
+        "fingerprint": b"",
+        "actor": "",
+        "external": True,
+        "status": RefundStatus.RETURNED.value,
+    }
     terms = {"amount": news.amount, "reason": news.reason[:LONGEST_REASON], "reference": news.reference}
     refund_id = await _insert(conn, tenant_id, payment, **external, **terms)
     return await move(
@@ -303,7 +308,7 @@ def _object(row: database.Row) -> dict[str, Any]:
 
 def is_closed(refund_object: dict[str, Any]) -> bool:
     """Whether no worker has anything left to do for it."""
-    return refund_object["status"] in CLOSED
+    return refund_object["status"] in REFUND_TERMINAL
 
 
 refund_sync = sync_twin(refund)

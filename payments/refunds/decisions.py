@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from payments.processors.base import Account, Debt, Outcome, Result
-from payments.refunds.states import FAILED, OWED, PROCESSING, RETURNED, UNCERTAIN, RefundStatus
 from payments.settle.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
+from payments.states import RefundStatus
 
 LOOK_WHILE_ON_ITS_WAY = 300.0  # seconds between looks at a refund that the processor has begun
 
@@ -27,6 +27,10 @@ class Claim(msgspec.Struct, kw_only=True):
     taken_at: float  # of our monotonic clock
     created_at: datetime
 
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.tenant_id, self.refund_id
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What came of an attempt and what it means for the refund."""
@@ -40,13 +44,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     in_doubt_since: datetime | None = None  # when uncertain: None is from now on
     stopped: bool = False  # an operator has to look at it
 
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.claim.key
+
 
 def after_send(claim: Claim, outcome: Outcome) -> Verdict:
     """The first send, one after a certain "no", or a look-up that has an answer."""
     if outcome.result is Result.BOOKED:
         return Verdict(
             claim=claim,
-            status=RETURNED,
+            status=RefundStatus.RETURNED,
             code=outcome.code,
             detail=f"Given back at {claim.account.name}",
             reference=outcome.reference,
@@ -54,7 +62,7 @@ def after_send(claim: Claim, outcome: Outcome) -> Verdict:
     if outcome.result in (Result.DECLINED, Result.CANCELED):
         return Verdict(
             claim=claim,
-            status=FAILED,
+            status=RefundStatus.FAILED,
             code=outcome.code,
             detail=f"{claim.account.name} does not give it back ({outcome.code})",
             reference=outcome.reference,
@@ -82,7 +90,7 @@ def still_in_doubt(claim: Claim, outcome: Outcome) -> Verdict:
 
 def never_returned(claim: Claim) -> Verdict:
     """The processor's longest delay has passed and it knows nothing of the refund: it is sent as if for the first time."""
-    return Verdict(claim=claim, status=OWED, code="never_returned", wait=0.0)
+    return Verdict(claim=claim, status=RefundStatus.OWED, code="never_returned", wait=0.0)
 
 
 def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Verdict:
@@ -91,14 +99,14 @@ def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Ver
     if reference := outcome.reference or claim.debt.reference:
         return Verdict(
             claim=claim,
-            status=UNCERTAIN,
+            status=RefundStatus.UNCERTAIN,
             code=outcome.code,
             reference=reference,
             wait=LOOK_WHILE_ON_ITS_WAY if wait is None else wait,
         )
     return Verdict(
         claim=claim,
-        status=UNCERTAIN,
+        status=RefundStatus.UNCERTAIN,
         code=outcome.code,
         wait=backoff(claim.tries) if wait is None else wait,
         stopped=claim.tries >= MAX_QUESTIONS,
@@ -107,10 +115,10 @@ def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Ver
 
 def cannot(claim: Claim) -> Verdict:
     """The account's kind gives nothing back any more."""
-    doubtful = claim.status is not PROCESSING
+    doubtful = claim.status is not RefundStatus.PROCESSING
     return Verdict(
         claim=claim,
-        status=UNCERTAIN if doubtful else OWED,
+        status=RefundStatus.UNCERTAIN if doubtful else RefundStatus.OWED,
         code="cannot_give_back",
         in_doubt_since=claim.in_doubt_since,
         stopped=True,
@@ -122,7 +130,7 @@ def _again(claim: Claim, outcome: Outcome) -> Verdict:
     waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
     return Verdict(
         claim=claim,
-        status=OWED,
+        status=RefundStatus.OWED,
         code=outcome.code,
         wait=max(outcome.retry_after, backoff(claim.tries)),
         stopped=claim.tries >= MAX_ATTEMPTS and not waits,

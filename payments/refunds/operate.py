@@ -9,7 +9,7 @@ from payments.models import Refund
 from payments.refunds import balance, inline
 from payments.refunds.balance import SQL, hold, wake
 from payments.refunds.debts import CLOSED_HERE
-from payments.refunds.states import FAILED
+from payments.states import RefundStatus
 from registry.data import database, live
 from registry.models import Tenant
 from registry.operators.confirm import Confirmed
@@ -65,7 +65,9 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
     if payment is None or not found:
         return None
     stopped = Stopped._make(found[0])
-    await database.rows(conn, SQL["close"], {**row, "status": FAILED.value, "code": CLOSED_HERE, "reference": ""})
+    await database.rows(
+        conn, SQL["close"], {**row, "status": RefundStatus.FAILED.value, "code": CLOSED_HERE, "reference": ""}
+    )
     event = await balance.move(
         conn,
         tenant_id,

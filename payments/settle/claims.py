@@ -1,4 +1,4 @@
-"""From rows that are due to claims: each is routed, and takes a place, or waits. No I/O; dispatch.py reads and writes."""
+"""From rows that are due to claims: each is routed, and takes a place, or waits. No I/O; work.py reads and writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,17 +13,9 @@ from payments.settle.concurrency import Places
 from payments.settle.decisions import Claim
 from payments.states import PROCESSING, QUEUED, UNCERTAIN, Status
 
-COLUMNS = """p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
-    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
-    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
-    p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL,
-    extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for))::float8"""
-# A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
-JOINS = "LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt"
-
 
 class Found(NamedTuple):
-    """A row of a claim, in the order of COLUMNS."""
+    """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
     payment_id: int
@@ -52,7 +44,7 @@ class Routed:
     """What becomes of rows that were found due."""
 
     claims: list[Claim] = field(default_factory=list)
-    roadless: list[Found] = field(default_factory=list)  # no processor can take them now
+    unroutable: list[Found] = field(default_factory=list)  # no processor can take them now
     waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and seconds until the next look
 
 
@@ -62,7 +54,7 @@ def route(found: Sequence[Found], atlas: Atlas, places: Places, *, now: float, a
     for row in found:
         road = _road(row, atlas, places, now)
         if road is None:
-            routed.roadless.append(row)
+            routed.unroutable.append(row)
         elif isinstance(road, Wait):
             routed.waiting.append((row, road.seconds))
         else:

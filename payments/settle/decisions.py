@@ -1,4 +1,4 @@
-"""What follows from an outcome: settled, tried again and when, in doubt, or a dead letter. No I/O: dispatch.py acts on it."""
+"""What follows from an outcome: settled, tried again and when, in doubt, or a dead letter. No I/O: work.py acts on it."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -44,6 +44,10 @@ class Claim(msgspec.Struct, kw_only=True):
     canceling: bool = False
 
     @property
+    def key(self) -> tuple[int, int]:
+        return self.tenant_id, self.payment_id
+
+    @property
     def sent_before(self) -> bool:
         """Whether this attempt is to find out what became of earlier ones."""
         return self.in_doubt_since is not None
@@ -79,6 +83,10 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = ""  # what the processor calls it, where it said so
     fee: int | None = None  # minor units that it kept, where it said so
     action: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.claim.key
 
 
 def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:

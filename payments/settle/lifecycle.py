@@ -26,7 +26,7 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
     try:
         async with (
             asyncio.timeout(within),
-            live.hub().subscribe(tenant_id, frozenset({str(correlation_id)})) as subscription,
+            events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
                 found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)

@@ -5,8 +5,18 @@ from decimal import Decimal
 from babel.numbers import format_currency
 from django import template
 
-from payments.refunds.states import REFUND_LOOKS, RefundStatus
-from payments.states import FAILED, LOOKS, PROCESSING, REQUIRES_ACTION, SUCCEEDED, TERMINAL, Look, Status
+from payments.states import (
+    FAILED,
+    LOOKS,
+    PROCESSING,
+    REFUND_LOOKS,
+    REQUIRES_ACTION,
+    SUCCEEDED,
+    TERMINAL,
+    Look,
+    RefundStatus,
+    Status,
+)
 from registry.templatetags import figures
 from registry.templatetags.figures import span, when
 

@@ -1,1 +1,1 @@
-"""The message queue: partitions in strict order, leased to consumer groups, on PostgreSQL."""
+"""The message queue on PostgreSQL: strictly ordered partitions, leased to consumer groups."""

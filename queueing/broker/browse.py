@@ -1,13 +1,13 @@
-"""What is in the queues: sums over partitions and consumers, whose numbers the hot paths keep, never a count of messages.
+"""Queues and partitions with their message counts, computed from numbers that pushes, pops and acks maintain; nothing is counted.
 
-Of a partition, and added up of a queue:
+For a partition, and summed for a queue:
   total       messages that are stored
-  completed   stored, and done by every group (by none where the queue has no group)
-  processing  not completed, and leased to a reader now; of several groups, of the one that has most in hand
+  completed   stored, and completed by every group (0 where the queue has no group)
+  processing  not completed, and leased now; of several groups, of the one that leases most
   pending     the rest: total = completed + processing + pending
-  failed      partitions × groups whose next message failed and waits for another try; they are among `pending`
-  deadLetter  open dead letters; they are kept apart, whatever became of the message
-A message deleted by hand from the middle of what waits is in no `total`, but may count as waiting until readers pass it.
+  failed      consumers (partition × group) whose next message failed and waits for another try; included in `pending`
+  deadLetter  open dead letters, which exist independently of the messages
+A message deleted by hand from among the waiting ones is not in `total`, but may count as pending until readers pass it.
 """
 
 import statistics
@@ -17,8 +17,8 @@ from typing import Any
 
 from queueing.broker import catalog
 from queueing.broker.errors import UnknownQueue
+from queueing.broker.ids import public_partition_id
 from queueing.broker.models import QUEUE_MODE
-from queueing.broker.names import partition_name
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "browse.sql")
@@ -60,7 +60,7 @@ async def partitions(tenant_id: int, *, queue: str = "", namespace: str = "", ta
 def _partition(tenant_id: int, row: tuple[Any, ...]) -> dict[str, Any]:
     _, queue, _, _, _, number, name, created_at, last_at, total, waiting, leased, failed = row
     return {
-        "id": partition_name(tenant_id, number),
+        "id": public_partition_id(tenant_id, number),
         "name": name,
         "queue": queue,
         "createdAt": created_at,
@@ -102,7 +102,7 @@ async def queue(tenant_id: int, name: str) -> dict[str, Any]:
 
 
 async def spaces(tenant_id: int, field: str) -> list[dict[str, Any]]:
-    """Namespaces or tasks, each with how many queues, partitions and messages it has."""
+    """Namespaces or tasks, each with its number of queues, partitions and messages."""
     found: dict[str, dict[str, Any]] = {}
     for one in await queues(tenant_id):
         space = found.setdefault(
@@ -154,7 +154,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 async def depth(tenant_id: int, name: str, group: str = QUEUE_MODE) -> dict[str, Any]:
-    """What one group has still to read. Raises UnknownQueue (404)."""
+    """Number of messages that one group has not read. Raises UnknownQueue (404)."""
     found = await catalog.find(tenant_id, name, fresh=True)
     if found is None:
         raise UnknownQueue

@@ -1,4 +1,4 @@
-"""Which queues, partitions and groups there are: found by name, made on demand, remembered for a moment per process."""
+"""Catalog of queues, partitions and consumer groups: found by name, created on demand, cached in each process."""
 
 import asyncio
 import time
@@ -19,15 +19,17 @@ from registry.data.loop import PerLoop
 
 SQL = database.statements(Path(__file__).parent / "sql" / "broker.sql")
 
-FRESH = 1.0  # seconds that a queue's settings are used without asking; a push that leans on older ones is sent back
-RENEWED = 0.8  # seconds after which they are asked for again, before anybody has to wait for that
-NEW_AT_ONCE = 1_000  # partitions made in one transaction, while which nobody joins or drops the queue
-SLICE = 1_000  # partitions per statement where a group moves in all of a queue
-REMEMBERED = 50_000  # partitions and groups; beyond that the oldest are forgotten
+FRESH = (
+    1.0  # seconds that a queue's cached settings are used; `queueing_push` rejects a push that relied on outdated ones
+)
+RENEWED = 0.8  # seconds after which they are loaded again in the background, so that no caller waits
+NEW_AT_ONCE = 1_000  # partitions created in one transaction; meanwhile no group can join and nobody can drop the queue
+SLICE = 1_000  # partitions per statement where a group's cursors move in a whole queue
+REMEMBERED = 50_000  # cached queues, partitions and groups; beyond that the oldest are evicted
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """What this process needs to know of a queue; what pops and acks need, their statements read themselves."""
+    """The settings of a queue that a push needs. The statements of pops and acks read theirs from the row."""
 
     id: int
     name: str
@@ -39,8 +41,8 @@ class Queue(msgspec.Struct, frozen=True):
     window_seconds: int
 
 
-class Place(msgspec.Struct, frozen=True):
-    """What a partition is called."""
+class PartitionNames(msgspec.Struct, frozen=True):
+    """Names of a partition and its queue."""
 
     partition: str
     queue_id: int
@@ -48,22 +50,22 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """Where a group that is not known yet begins to read."""
+    """Where a new group starts to read: all messages, new ones only, or those from a time on."""
 
     mode: str = Group.Mode.ALL
     since: datetime | None = None
 
 
 _partitions: Bounded[tuple[int, int, str], int] = Bounded(REMEMBERED)
-_places: Bounded[tuple[int, int], Place] = Bounded(REMEMBERED)
+_names: Bounded[tuple[int, int], PartitionNames] = Bounded(REMEMBERED)
 _groups: Bounded[tuple[int, int, str], int] = Bounded(REMEMBERED)
 
 _locks: PerLoop[WeakValueDictionary[tuple, asyncio.Lock]] = PerLoop(WeakValueDictionary)
 
 
 def _one_at_a_time(*key: object) -> asyncio.Lock:
-    """Who looks for something new first looks for all: fifty readers of a new group would otherwise wait for each other's
-    locks in the database."""
+    """A lock under which one caller looks an unknown group up for all: fifty readers of a new group would otherwise wait for each
+    other's row locks in the database."""
     locks = _locks.get()
     lock = locks.get(key)
     if lock is None:
@@ -85,33 +87,33 @@ _queues = Cached(_load_queue, fresh=RENEWED, stale=FRESH, kept=REMEMBERED)
 
 
 async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | None:
-    """The queue of that name, at most FRESH seconds old; None where there is none."""
+    """The queue with this name, cached for at most FRESH seconds; None where there is none."""
     try:
         return await _queues.get((tenant_id, name), since=time.monotonic() if fresh else NEVER)
     except LookupError:
         return None
 
 
-async def find_or_make(tenant_id: int, name: str, *, fresh: bool = False) -> Queue:
-    """The queue of that name, made with every option at its default where there was none."""
+async def find_or_create(tenant_id: int, name: str, *, fresh: bool = False) -> Queue:
+    """The queue with this name, created with default options where there is none. Raises LookupError if it is dropped meanwhile."""
     queue = await find(tenant_id, name, fresh=fresh)
     if queue is None:
         params = {"tenant": tenant_id, "name": name}
         await reach.attempt(lambda: database.fetch(SQL["add_queue"], params), patient=True)
         queue = await find(tenant_id, name, fresh=True)
-    if queue is None:  # dropped again in this very moment: the caller's next try makes it anew
+    if queue is None:  # dropped again at this moment: the caller's next try creates it
         raise LookupError(name)
     return queue
 
 
-async def about(tenant_id: int, namespace: str, task: str) -> list[Queue]:
-    """The tenant's queues of a namespace, of a task, or of both; "" means any."""
+async def matching(tenant_id: int, namespace: str, task: str) -> list[Queue]:
+    """The tenant's queues with this namespace and task; "" means any."""
     params = {"tenant": tenant_id, "namespace": namespace, "task": task}
     return [Queue(*row) for row in await database.fetch(SQL["queues_about"], params)]
 
 
 def last_known(tenant_id: int, name: str) -> Queue | None:
-    """What this process knew last of a queue, however long ago."""
+    """The cached queue, however old; None where none is cached."""
     return _queues.peek((tenant_id, name))
 
 
@@ -123,24 +125,24 @@ def forget_queue(tenant_id: int, name: str) -> None:
 
 
 async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fresh: bool = False) -> dict[str, int]:
-    """The numbers of these partitions, made where there were none."""
+    """The numbers of these partitions, by name. Missing ones are created; one is left out only where its queue is being dropped."""
     wanted = set(names)
     found = {} if fresh else {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
     if len(found) == len(wanted):
         return found
     missing = wanted - found.keys()
-    there = await _makers.get().of(queue.id).submit(_Wanted(tenant_id, queue, missing))
+    there = await _makers.get().of(queue.id).submit(_Unknown(tenant_id, queue, missing))
     return found | {name: there[name] for name in missing if name in there}
 
 
 async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
-    """Those of these partitions that there are."""
+    """The numbers of those of these partitions that exist, by name."""
     params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
     rows = await reach.attempt(lambda: database.fetch(SQL["find_partitions"], params), writes=False, patient=True)
     there: dict[str, int] = dict(rows)  # type: ignore[arg-type]
     for name, number in there.items():
         _partitions.put((tenant_id, queue.id, name), number)
-        _places.put((tenant_id, number), Place(name, queue.id, queue.name))
+        _names.put((tenant_id, number), PartitionNames(name, queue.id, queue.name))
     return there
 
 
@@ -149,71 +151,71 @@ async def find_partition(tenant_id: int, queue: Queue, name: str) -> int | None:
     return known if known is not None else (await find_partitions(tenant_id, queue, [name])).get(name)
 
 
-class _Wanted(msgspec.Struct, frozen=True):
-    """Partitions that this process does not know yet."""
+class _Unknown(msgspec.Struct, frozen=True):
+    """Partitions of one request that are not cached."""
 
     tenant_id: int
     queue: Queue
     names: set[str]
 
 
-async def _find_or_make(requests: Sequence[_Wanted]) -> list[dict[str, int]]:
-    """All that pushes of one moment want of one queue, in one transaction: one by one they would wait for its row."""
+async def _find_or_create(requests: Sequence[_Unknown]) -> list[dict[str, int]]:
+    """Create a queue's missing partitions for many requests in one transaction: one by one they would wait for the queue's row lock."""
     tenant_id, queue = requests[0].tenant_id, requests[0].queue
     missing = sorted(set().union(*(request.names for request in requests)))
     there = await find_partitions(tenant_id, queue, missing)
     if new := [name for name in missing if name not in there]:
-        await _make_partitions(tenant_id, queue, new)
+        await _create_partitions(tenant_id, queue, new)
         there |= await find_partitions(tenant_id, queue, new)
     return [there] * len(requests)
 
 
-def _maker() -> Batcher[_Wanted, dict[str, int]]:
-    return Batcher(_find_or_make, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names))
+def _maker() -> Batcher[_Unknown, dict[str, int]]:
+    return Batcher(_find_or_create, max_rows=NEW_AT_ONCE, in_flight=1, weigh=lambda one: len(one.names))
 
 
-_makers: PerLoop[Family[_Wanted, dict[str, int]]] = PerLoop(lambda: Family(_maker), close=Family.finish)
+_makers: PerLoop[Family[_Unknown, dict[str, int]]] = PerLoop(lambda: Family(_maker), close=Family.finish)
 
 
-async def _make_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:
-    async def make() -> None:
-        # The queue's row is held, so that a group which joins now finds the partition or the partition finds the group.
+async def _create_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:
+    async def create() -> None:
+        # The queue's row is locked, so that a group that joins now sees the partition, or this transaction sees the group.
         async with database.transaction() as conn:
-            held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": queue.name})
-            if held and held[0][0] == queue.id:
+            locked = await database.rows(conn, SQL["lock_queue"], {"tenant": tenant_id, "name": queue.name})
+            if locked and locked[0][0] == queue.id:
                 await database.rows(
                     conn, SQL["add_partitions"], {"tenant": tenant_id, "queue": queue.id, "names": names}
                 )
 
-    await reach.attempt(lambda: database.retrying(make), patient=True)
+    await reach.attempt(lambda: database.retrying(create), patient=True)
 
 
 def forget_partition(tenant_id: int, queue: Queue, name: str) -> None:
     _partitions.drop((tenant_id, queue.id, name))
 
 
-async def places(tenant_id: int, numbers: Iterable[int]) -> dict[int, Place]:
-    """What these partitions and their queues are called; those of other tenants are left out."""
+async def names_of(tenant_id: int, numbers: Iterable[int]) -> dict[int, PartitionNames]:
+    """The names of these partitions and their queues, by number; those of other tenants are left out."""
     wanted = set(numbers)
-    found = {n: place for n in wanted if (place := _places.get((tenant_id, n)))}
+    found = {n: known for n in wanted if (known := _names.get((tenant_id, n)))}
     if missing := sorted(wanted - found.keys()):
         params = {"tenant": tenant_id, "partitions": missing}
         for number, name, queue_id, queue in await database.fetch(SQL["name_partitions"], params):
-            found[number] = Place(name, queue_id, queue)
-            _places.put((tenant_id, number), found[number])
+            found[number] = PartitionNames(name, queue_id, queue)
+            _names.put((tenant_id, number), found[number])
     return found
 
 
-def known_place(tenant_id: int, number: int) -> Place | None:
-    """What this process remembers of a partition."""
-    return _places.get((tenant_id, number))
+def known_names(tenant_id: int, number: int) -> PartitionNames | None:
+    """The cached names of a partition."""
+    return _names.get((tenant_id, number))
 
 
 # -- Groups ----------------------------------------------------------------------------------------------
 
 
-async def group(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -> int:
-    """The group of that name; one that is new begins to read where `wanted` says, later wishes change nothing."""
+async def group(tenant_id: int, queue: Queue, name: str, start: Subscription) -> int:
+    """The number of the group with this name. A new group starts at `start`; for an existing one `start` is ignored."""
     known = _groups.get((tenant_id, queue.id, name))
     if known is not None:
         return known
@@ -223,45 +225,45 @@ async def group(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -
             return known
         params = {"tenant": tenant_id, "queue": queue.id, "name": name}
         rows = await database.fetch(SQL["find_group"], params)
-        number = rows[0][0] if rows else await _join(tenant_id, queue, name, wanted)
+        number = rows[0][0] if rows else await _join(tenant_id, queue, name, start)
         _groups.put((tenant_id, queue.id, name), number)
     return number
 
 
-async def _join(tenant_id: int, queue: Queue, name: str, wanted: Subscription) -> int:
+async def _join(tenant_id: int, queue: Queue, name: str, start: Subscription) -> int:
     if name == QUEUE_MODE:
-        wanted = Subscription()
-    params = {"tenant": tenant_id, "queue": queue.id, "name": name, "mode": wanted.mode, "from": wanted.since}
+        start = Subscription()
+    params = {"tenant": tenant_id, "queue": queue.id, "name": name, "mode": start.mode, "from": start.since}
 
     async def join() -> int:
         async with database.transaction() as conn:
-            held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": queue.name})
-            if not held or held[0][0] != queue.id:
+            locked = await database.rows(conn, SQL["lock_queue"], {"tenant": tenant_id, "name": queue.name})
+            if not locked or locked[0][0] != queue.id:
                 raise LookupError(queue.name)
             made = await database.rows(conn, SQL["add_group"], params)
             if not made:
                 return (await database.rows(conn, SQL["find_group"], params))[0][0]
-            await seat(conn, tenant_id, queue.id, made[0][0], wanted)
+            await set_cursors(conn, tenant_id, queue.id, made[0][0], start)
             return made[0][0]
 
     return await database.retrying(join)
 
 
-async def seat(
+async def set_cursors(
     conn: AsyncConnection,
     tenant_id: int,
     queue_id: int,
     group_id: int,
-    wanted: Subscription,
+    start: Subscription,
     partition: str | None = None,
 ) -> int:
-    """Put a group where `wanted` says in every partition of its queue, or in one; its leases end. In how many."""
+    """Move a group's cursors to `start` in all partitions of its queue, or in one, and end its leases; returns the number of partitions."""
     at = {"tenant": tenant_id, "queue": queue_id, "partition": partition}
-    held = [number for (number,) in await database.rows(conn, SQL["hold_partitions"], at)]
-    seat = {**at, "group": group_id, "mode": wanted.mode, "from": wanted.since}
-    for some in batched(held, SLICE):  # each within the statement time-out, all in one transaction
-        await database.rows(conn, SQL["seat_group"], {**seat, "partitions": list(some)})
-    return len(held)
+    numbers = [number for (number,) in await database.rows(conn, SQL["lock_partitions"], at)]
+    params = {**at, "group": group_id, "mode": start.mode, "from": start.since}
+    for some in batched(numbers, SLICE):  # each within the statement time-out, all in one transaction
+        await database.rows(conn, SQL["set_cursors"], {**params, "partitions": list(some)})
+    return len(numbers)
 
 
 def forget_group(tenant_id: int, queue: Queue, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters: listed, replayed once, purged, and made by hand. Where readers' acks put them is bury.py."""
+"""Dead letters: list, replay once, purge, and create by hand. Acks create them in ack_apply.py, poison messages in poison.py."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker import catalog, crypto, leases, long_polls, push, traffic
+from queueing.broker import catalog, consumers, crypto, long_polls, push_rows, push_write, traffic
 from queueing.broker.errors import UnknownDeadLetter, UnknownGroup, UnknownMessage
-from queueing.broker.names import partition_name, partition_number
-from queueing.broker.push import Item
+from queueing.broker.ids import partition_number, public_partition_id
+from queueing.broker.push_rows import NewMessage
 from registry.data import database
 from registry.errors import Unavailable
 
 SQL = database.statements(Path(__file__).parent / "sql" / "dead_letters.sql")
 
 SLICE = 1000  # rows per statement
-TRIES = 4  # of a replay whose queue is changed at the same moment
+TRIES = 4  # for a replay whose queue is changed at the same time
 MOVED, DUPLICATE = "moved", "duplicate"
 BY_HAND = "moved here by hand"
 
@@ -61,24 +61,24 @@ class DeadLetter(msgspec.Struct, rename="camel"):
     data_error: str | None = None  # why there is no data
 
 
-async def letters(tenant_id: int, filters: dict[str, Any], *, limit: int, offset: int) -> tuple[list[DeadLetter], int]:
-    """Open dead letters, latest first, and how many there are. `filters`: queue, group, partition, from, to."""
+async def listed(tenant_id: int, filters: dict[str, Any], *, limit: int, offset: int) -> tuple[list[DeadLetter], int]:
+    """Open dead letters, latest first, and their total number. `filters`: queue, group, partition, from, to."""
     params = {"tenant": tenant_id, **filters, "limit": limit, "offset": offset}
-    found = [_letter(tenant_id, _Row(*row)) for row in await database.fetch(SQL["dead_letters"], params)]
+    found = [_dead_letter(tenant_id, _Row(*row)) for row in await database.fetch(SQL["dead_letters"], params)]
     total = (await database.fetch(SQL["how_many"], params))[0][0]
     return found, total
 
 
-def _letter(tenant_id: int, row: _Row) -> DeadLetter:
+def _dead_letter(tenant_id: int, row: _Row) -> DeadLetter:
     data, fault = None, None
     try:
         data = msgspec.Raw(_payload(tenant_id, row))
     except crypto.Undecipherable as error:
-        fault = error.detail  # one that cannot be read must not hide the others
+        fault = error.detail  # an unreadable one must not hide the others
     return DeadLetter(
         id=str(row.id),
         transaction_id=row.transaction_id,
-        partition_id=partition_name(tenant_id, row.partition),
+        partition_id=public_partition_id(tenant_id, row.partition),
         queue=row.queue,
         partition=row.partition_name,
         consumer_group=row.group,
@@ -106,7 +106,7 @@ def _payload(tenant_id: int, row: _Row) -> bytes:
 
 
 class Replayed(msgspec.Struct, rename="camel"):
-    """What became of a replay: moved, or duplicate where it was replayed before."""
+    """Result of a replay: `moved`, or `duplicate` where the dead letter was replayed before."""
 
     verdict: str
     id: str
@@ -118,12 +118,13 @@ class Replayed(msgspec.Struct, rename="camel"):
 
 async def replay(tenant_id: int, number: str) -> Replayed:
     """Push a dead letter again, under the transaction id `dlq:<row id>`, once. Raises UnknownDeadLetter (404)."""
-    # More digits than any row id has are no id of ours.
+    # A row id has fewer than 19 digits.
     id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
     for _ in range(TRIES):
         found = await ready(tenant_id, id)
         if verdict := await _replay(tenant_id, found):
-            return Replayed(verdict, str(id), found.item.transaction_id, found.row.queue, found.row.partition_name)
+            row = found.row
+            return Replayed(verdict, str(id), found.message.transaction_id, row.queue, row.partition_name)
     raise Unavailable("the queue was changed again and again meanwhile; try again")
 
 
@@ -139,11 +140,11 @@ async def _replay(tenant_id: int, found: "Ready") -> str | None:
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A dead letter with all that is written when it is replayed."""
+    """A dead letter with everything that its replay writes."""
 
     row: _Row
-    item: Item
-    columns: push.Columns
+    message: NewMessage
+    rows: push_rows.PushRows
     partition: int
     queue: int
 
@@ -154,23 +155,23 @@ async def ready(tenant_id: int, id: int) -> Ready:
     if not rows:
         raise UnknownDeadLetter
     row = _Row(*rows[0])
-    item = Item(row.queue, _payload(tenant_id, row), row.partition_name, f"dlq:{row.id}", row.trace_id)
-    columns, queues = await push.columns(tenant_id, row.producer or "", [item], [0], fresh=True)
-    (_, partition) = next(iter(columns.where))
-    return Ready(row, item, columns, partition, queues[item.queue].id)
+    message = NewMessage(row.queue, _payload(tenant_id, row), row.partition_name, f"dlq:{row.id}", row.trace_id)
+    pushed, queues = await push_rows.build(tenant_id, row.producer or "", [message], [0], fresh=True)
+    (_, partition) = next(iter(pushed.partitions))
+    return Ready(row, message, pushed, partition, queues[message.queue].id)
 
 
 async def write(conn: AsyncConnection, tenant_id: int, found: Ready) -> str | None:
     """MOVED, DUPLICATE, or None where the queue was changed since `ready`. Raises UnknownDeadLetter (404)."""
     mine = {"tenant": tenant_id, "id": found.row.id}
-    if not await database.rows(conn, SQL["hold_open"], mine):
-        # Somebody replayed it, or it was purged; then no message bears its name.
-        where = {"tenant": tenant_id, "partition": found.partition, "transaction": found.item.transaction_id}
-        if await database.rows(conn, SQL["there"], where):
+    if not await database.rows(conn, SQL["lock_open"], mine):
+        # It was replayed, or purged; only after a replay is there a message with its transaction id.
+        where = {"tenant": tenant_id, "partition": found.partition, "transaction": found.message.transaction_id}
+        if await database.rows(conn, catalog.SQL["find_message"], where):
             return DUPLICATE
         raise UnknownDeadLetter
-    refused = await push.write(found.columns, conn, counted=True)
-    _, reason = refused.get(0, (None, ""))
+    rejected = await push_write.write(found.rows, conn, counted=True)
+    _, reason = rejected.get(0, (None, ""))
     if reason not in ("", "duplicate"):
         return None
     await database.rows(conn, SQL["end"], mine)
@@ -178,13 +179,13 @@ async def write(conn: AsyncConnection, tenant_id: int, found: Ready) -> str | No
 
 
 def tell(tenant_id: int, found: Ready) -> None:
-    """Count a replay that is committed, and wake the queue's readers."""
+    """Count a committed replay and wake the queue's readers."""
     traffic.count(tenant_id, found.queue, push_requests=1, pushed=1)
     long_polls.wake(found.queue)
 
 
 async def retry(tenant_id: int, partition_id: str, transaction_id: str) -> Replayed:
-    """`replay`, by the message that is dead. Raises UnknownDeadLetter (404)."""
+    """Replay a message's dead letter. Raises UnknownDeadLetter (404)."""
     number = partition_number(tenant_id, partition_id)
     params = {"tenant": tenant_id, "partition": number, "transaction": transaction_id}
     rows = await database.fetch(SQL["oldest_of_message"], params) if number is not None else []
@@ -193,11 +194,11 @@ async def retry(tenant_id: int, partition_id: str, transaction_id: str) -> Repla
     return await replay(tenant_id, str(rows[0][0]))
 
 
-# -- Purge, and by hand ------------------------------------------------------------------------------------
+# -- Purge, and create by hand ------------------------------------------------------------------------------------
 
 
 async def purge(tenant_id: int, queue: str, group: str = "") -> int:
-    """Forget a queue's open dead letters, their payloads too as soon as their groups are past them; how many."""
+    """End a queue's open dead letters and return their number. Rows are deleted once their group's cursor has passed them."""
     params = {"tenant": tenant_id, "queue": queue, "group": group, "limit": SLICE}
     purged = 0
     while some := (await database.fetch(SQL["purge"], params))[0][0]:
@@ -206,32 +207,31 @@ async def purge(tenant_id: int, queue: str, group: str = "") -> int:
 
 
 async def make(tenant_id: int, partition_id: str, transaction_id: str, *, group: str = "", error: str = "") -> int:
-    """Give a message up for `group`, or every group that has not done it; for how many. Raises UnknownMessage (404)."""
+    """Make a message a dead letter of `group`, or of every group that has not completed it; returns the number of groups.
+
+    Raises UnknownMessage, UnknownGroup (404).
+    """
     number = partition_number(tenant_id, partition_id)
+    if number is None:
+        raise UnknownMessage
     where: dict[str, Any] = {"tenant": tenant_id, "partition": number, "transaction": transaction_id, "group": group}
 
     async def once() -> int:
         async with database.transaction() as conn:
-            # The partition first, as pushes do: then its readers' places.
-            await database.rows(conn, SQL["hold_partition"], where)
-            found = await database.rows(
-                conn, catalog.SQL["places"], {**where, "partitions": [number], "transactions": [transaction_id]}
-            )
+            await consumers.lock_partition(conn, tenant_id, number)
+            message = {**where, "partitions": [number], "transactions": [transaction_id]}
+            found = await database.rows(conn, catalog.SQL["message_numbers"], message)
             if not found:
                 raise UnknownMessage
-            place = {**where, "seq": found[0][1]}
-            held = await database.rows(conn, SQL["hold_behind"], place)
-            if not held:
+            seq = found[0][1]
+            locked = await database.rows(conn, SQL["lock_behind"], {**where, "seq": seq})
+            if not locked:
                 raise UnknownGroup("no consumer group has this message still to read")
-            groups = [row[0] for row in held]
-            dead = [leases.Dead(number or 0, g, place["seq"], error or BY_HAND, tries) for g, tries, _ in held]
-            await leases.bury(conn, tenant_id, dead)
-            await database.rows(conn, SQL["mark_buried"], {**place, "groups": groups})
-            resting = [g for g, _, leased in held if not leased]
-            numbers = {"tenants": [tenant_id] * len(resting), "partitions": [number] * len(resting), "groups": resting}
-            await database.rows(conn, catalog.SQL["rest"], numbers)
+            groups = [row[0] for row in locked]
+            dead = [consumers.NewDeadLetter(number, g, seq, error or BY_HAND, attempts) for g, attempts, _ in locked]
+            await consumers.add_dead_letters(conn, tenant_id, dead)
+            await database.rows(conn, SQL["mark_buried"], {**where, "seq": seq, "groups": groups})
+            await consumers.reschedule([(tenant_id, number, g) for g, _, leased in locked if not leased], conn)
             return len(groups)
 
-    if number is None:
-        raise UnknownMessage
     return await database.retrying(once)

@@ -1,4 +1,4 @@
-"""What can be wrong with a call to the message queue."""
+"""Errors of the message queue's API."""
 
 from registry.errors import Malformed, NotFound
 

@@ -1,10 +1,10 @@
-"""What of the queue's tables goes out with a tenant's data, and what of it is personal."""
+"""Export and erasure of a tenant's data in the queue's tables: what is exported, and what is personal."""
 
 from queueing.broker import crypto
 from registry.tenants import erasure, export
 from registry.tenants.export import OWN, Row, Table
 
-_PLACE = """LEFT JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
+_QUEUE_JOINS = """LEFT JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
     LEFT JOIN queueing_queue q ON q.tenant_id = t.tenant_id AND q.id = p.queue_id"""
 
 
@@ -17,7 +17,7 @@ def _decrypted(row: Row) -> Row:
 
 
 _MESSAGE = Table(
-    where=OWN, joins=_PLACE, extra="'queue', q.name, 'partition', p.name", content=("payload",), unseal=_decrypted
+    where=OWN, joins=_QUEUE_JOINS, extra="'queue', q.name, 'partition', p.name", content=("payload",), unseal=_decrypted
 )
 
 export.TABLES |= {

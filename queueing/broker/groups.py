@@ -1,4 +1,4 @@
-"""Consumer groups as their owner sees and moves them: lag, deletion, subscription, seek. How one joins is directory.py's."""
+"""Administration of consumer groups: lag, deletion, subscription, seek. A pop creates a group in catalog.py."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,22 +12,24 @@ from psycopg import AsyncConnection
 from queueing.broker import catalog, long_polls
 from queueing.broker.catalog import Subscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
+from queueing.broker.ids import public_partition_id
 from queueing.broker.models import Group
-from queueing.broker.names import partition_name
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "groups.sql")
 
-LAGGING = timedelta(minutes=5)  # that the oldest message waits; a group that nobody reads for meanwhile is dead
+LAGGING = timedelta(
+    minutes=5
+)  # lag above which a group is `Lagging`; `Dead` where nothing was consumed in that time either
 
 
 class Standing(msgspec.Struct, frozen=True, rename="camel"):
-    """How a group stands in one queue (queue contract section 1.4). Lag in messages and in seconds."""
+    """Lag of a group in one queue, in messages and in seconds (queue contract section 1.4)."""
 
     name: str
     topics: list[str]
     queue_name: str
-    members: int  # leases that are alive
+    members: int  # live leases
     partitions_with_lag: int
     total_lag: int
     max_time_lag: float
@@ -37,12 +39,12 @@ class Standing(msgspec.Struct, frozen=True, rename="camel"):
     subscription_created_at: datetime
 
 
-class Place(msgspec.Struct, frozen=True, rename="camel"):
-    """How far a group has read a partition."""
+class PartitionProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """Progress of a group in one partition."""
 
     partition: str
     partition_id: str
-    worker_id: str | None  # the lease that is alive
+    worker_id: str | None  # the live lease
     last_consumed_at: datetime | None
     total_consumed: int
     offset_lag: int
@@ -50,11 +52,11 @@ class Place(msgspec.Struct, frozen=True, rename="camel"):
     lease_active: bool
 
 
-# -- Looking -------------------------------------------------------------------------------------------------
+# -- Reading -------------------------------------------------------------------------------------------------
 
 
 async def standings(tenant_id: int, *, least_lag: float = 0) -> list[Standing]:
-    """Every group in every queue, whose oldest message has waited for `least_lag` seconds at least."""
+    """The lag of every group in every queue, of those with a lag of at least `least_lag` seconds."""
     rows = await database.fetch(SQL["groups"], {"tenant": tenant_id})
     found = [_standing(*row) for row in rows]
     return [one for one in found if one.max_time_lag >= least_lag]
@@ -81,17 +83,17 @@ def _standing(
     )
 
 
-async def places(tenant_id: int, group: str, *, limit: int, offset: int = 0) -> dict[str, list[Place]]:
-    """How far it has read, partition by partition of each queue. Raises UnknownGroup (404)."""
-    found: dict[str, list[Place]] = {queue: [] for queue in await _queues(tenant_id, group)}
+async def progress(tenant_id: int, group: str, *, limit: int, offset: int = 0) -> dict[str, list[PartitionProgress]]:
+    """The group's progress in each partition, by queue. Raises UnknownGroup (404)."""
+    found: dict[str, list[PartitionProgress]] = {queue: [] for queue in await _queues(tenant_id, group)}
     params = {"tenant": tenant_id, "group": group, "limit": limit, "offset": offset}
     for queue, name, number, lease, consumed_at, consumed, lag, seconds in await database.fetch(
         SQL["group_partitions"], params
     ):
         found.setdefault(queue, []).append(
-            Place(
+            PartitionProgress(
                 partition=name,
-                partition_id=partition_name(tenant_id, number),
+                partition_id=public_partition_id(tenant_id, number),
                 worker_id=str(lease) if lease else None,
                 last_consumed_at=consumed_at,
                 total_consumed=consumed,
@@ -110,54 +112,54 @@ async def _queues(tenant_id: int, group: str, queue: str | None = None) -> list[
     return [row[0] for row in rows]
 
 
-# -- Moving --------------------------------------------------------------------------------------------------
+# -- Changing --------------------------------------------------------------------------------------------------
 
 
 async def delete(tenant_id: int, group: str, *, queue: str | None = None, subscription: bool = True) -> dict[str, int]:
-    """Forget how far it has read and end its leases: partitions forgotten by queue, empty where there was no such group.
+    """Delete a group's cursors and leases; returns the number of partitions by queue, empty where there is no such group.
 
-    Without `subscription` the group stays, and reads again from where it had begun.
+    Without `subscription` the group itself stays, and reads again from its subscription's start.
     """
     try:
         queues = await _queues(tenant_id, group, queue)
     except UnknownGroup:
         return {}
-    forgotten = {}
+    deleted = {}
     for name in queues:
         count = await _delete_in(tenant_id, group, name, subscription)
         if count is not None:
-            forgotten[name] = count
-    return forgotten
+            deleted[name] = count
+    return deleted
 
 
 async def _delete_in(tenant_id: int, group: str, queue: str, subscription: bool) -> int | None:
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         number, mode, since, created_at = row
         at = {"tenant": tenant_id, "queue": queue_id, "id": number, "partition": None}
-        await _sliced(conn, "forget_ended", at)
+        await _by_slices(conn, "forget_ended", at)
         if not subscription:
-            return await catalog.seat(conn, tenant_id, queue_id, number, _beginning(mode, since, created_at))
-        gone = await _sliced(conn, "drop_consumers", at)
+            return await catalog.set_cursors(conn, tenant_id, queue_id, number, _start_of(mode, since, created_at))
+        gone = await _by_slices(conn, "drop_consumers", at)
         await database.rows(conn, SQL["drop_group"], at)
         return gone
 
     try:
-        return await _held(tenant_id, group, queue, work)
-    except (UnknownGroup, UnknownQueue):  # deleted by somebody else meanwhile
+        return await _while_locked(tenant_id, group, queue, work)
+    except (UnknownGroup, UnknownQueue):  # deleted meanwhile
         return None
 
 
-def _beginning(mode: str, since: datetime | None, created_at: datetime) -> Subscription:
-    """Who wanted only what was new wants what has come since he joined."""
+def _start_of(mode: str, since: datetime | None, created_at: datetime) -> Subscription:
+    """The subscription with which a group reads again. A group in mode `new` starts at the time at which it joined."""
     if mode == Group.Mode.NEW:
         return Subscription(Group.Mode.TIMESTAMP, created_at)
     return Subscription(mode, since)
 
 
 async def subscribe(tenant_id: int, group: str, since: datetime) -> int:
-    """Note from when on the group wants messages, in all its queues; how many. Raises UnknownGroup (404).
+    """Set the time from which the group wants messages, in all its queues; returns their number. Raises UnknownGroup (404).
 
-    It does not move: that is what seek is for, or a delete that keeps the subscription.
+    The cursors stay where they are: `seek` moves them, or a `delete` that keeps the subscription.
     """
     rows = await database.fetch(SQL["subscribe"], {"tenant": tenant_id, "group": group, "since": since})
     if not rows:
@@ -166,22 +168,22 @@ async def subscribe(tenant_id: int, group: str, since: datetime) -> int:
 
 
 async def seek(tenant_id: int, group: str, queue: str, *, since: datetime | None, partition: str | None = None) -> int:
-    """Put the group before the first message from `since` on, or at the end; its leases end. How many partitions.
+    """Move the cursors before the first message from `since` on, or to the end (None), and end the leases.
 
-    Raises UnknownQueue, UnknownGroup (404). No partition of that name is 0.
+    Returns the number of partitions, 0 where none has that name. Raises UnknownQueue, UnknownGroup (404).
     """
     wanted = Subscription(Group.Mode.TIMESTAMP, since) if since else Subscription(Group.Mode.NEW)
 
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         at = {"tenant": tenant_id, "queue": queue_id, "id": row[0], "partition": partition}
-        await _sliced(conn, "forget_ended", at)
-        return await catalog.seat(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
+        await _by_slices(conn, "forget_ended", at)
+        return await catalog.set_cursors(conn, tenant_id, queue_id, row[0], wanted, partition=partition)
 
-    return await _held(tenant_id, group, queue, work)
+    return await _while_locked(tenant_id, group, queue, work)
 
 
-async def _sliced(conn: AsyncConnection, statement: str, at: dict[str, Any]) -> int:
-    """A statement over a queue's partitions, some at a time: each is within the statement time-out. How many rows."""
+async def _by_slices(conn: AsyncConnection, statement: str, at: dict[str, Any]) -> int:
+    """Run a statement over a queue's partitions in slices, each within the statement time-out; returns the number of rows."""
     rows = await database.rows(conn, SQL["partitions"], at)
     count = 0
     for some in batched([number for (number,) in rows], catalog.SLICE):
@@ -189,19 +191,19 @@ async def _sliced(conn: AsyncConnection, statement: str, at: dict[str, Any]) -> 
     return count
 
 
-async def _held(tenant_id: int, group: str, queue: str, work: Any) -> int:
-    """`work` in a transaction that holds the queue and the group: no partition is made meanwhile, nobody joins."""
+async def _while_locked(tenant_id: int, group: str, queue: str, work: Any) -> int:
+    """Run `work` in a transaction that locks the queue and the group: no partition is created and no group joins meanwhile."""
 
     async def once() -> tuple[int, int]:
         async with database.transaction() as conn:
-            held = await database.rows(conn, catalog.SQL["hold_queue"], {"tenant": tenant_id, "name": queue})
-            if not held:
+            locked = await database.rows(conn, catalog.SQL["lock_queue"], {"tenant": tenant_id, "name": queue})
+            if not locked:
                 raise UnknownQueue
-            at = {"tenant": tenant_id, "queue": held[0][0], "group": group}
-            rows = await database.rows(conn, SQL["hold_group"], at)
+            at = {"tenant": tenant_id, "queue": locked[0][0], "group": group}
+            rows = await database.rows(conn, SQL["lock_group"], at)
             if not rows:
                 raise UnknownGroup
-            return held[0][0], await work(conn, held[0][0], rows[0])
+            return locked[0][0], await work(conn, locked[0][0], rows[0])
 
     queue_id, count = await database.retrying(once)
     if known := await catalog.find(tenant_id, queue):

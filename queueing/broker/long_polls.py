@@ -1,6 +1,6 @@
-"""Where long polls wait: without a database connection, woken by a push of this process at once and of another by Redis.
+"""Parked long polls: they wait without a database connection. A push in this process wakes them at once, others by Redis.
 
-A wake-up is a hint. Whoever is parked looks again by himself every RECHECK seconds, and when the next message is due.
+A wake-up is a hint. A parked long poll also claims again every RECHECK seconds, and when the next message is due.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from registry.data import channels
 from registry.data.loop import PerLoop
 from registry.data.publisher import Publisher
 
-RECHECK = 1.0  # seconds between looks of somebody who is parked
+RECHECK = 1.0  # seconds between two claims of a parked long poll
 CHANNEL = "queues"
 
 _ME = os.urandom(8)
@@ -23,8 +23,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[bytes, dict[int, int]])
 
 
-class Spot:
-    """Somebody who waits for messages of some groups."""
+class LongPoll:
+    """A long poll that waits for messages of some groups."""
 
     __slots__ = ("_woken",)
 
@@ -39,7 +39,7 @@ class Spot:
         self._woken.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Until woken, or that long; whether woken."""
+        """Wait until woken, `seconds` at most. Returns whether it was woken."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -50,68 +50,68 @@ class Spot:
         return woken
 
 
-class Lot:
-    """All who are parked in this process, by queue and group, and the task that hears of other processes' pushes."""
+class ParkedLongPolls:
+    """The parked long polls of this process, by queue and group, and the task that receives other processes' wake-ups."""
 
     def __init__(self) -> None:
-        self._spots: dict[int, dict[tuple[int, bool], deque[Spot]]] = {}  # queue → (group, picky) → spots
-        self._hearing: asyncio.Task | None = None
+        self._polls: dict[int, dict[tuple[int, bool], deque[LongPoll]]] = {}  # queue → (group, one_partition) → polls
+        self._listening: asyncio.Task | None = None
         self._others: Publisher[tuple[int, int]] = Publisher(_send)
 
     @contextmanager
-    def park(self, places: Sequence[tuple[int, int]], *, picky: bool = False) -> Iterator[Spot]:
-        """A spot for (queue, group) pairs; `picky`: for one partition, so that not every message will do.
+    def park(self, waits_for: Sequence[tuple[int, int]], *, one_partition: bool = False) -> Iterator[LongPoll]:
+        """Park for (queue, group) pairs. `one_partition`: it reads one partition only, so that not every message is for it.
 
-        Look once more after entering: what came before is not told.
+        The caller must claim once more after entering: earlier pushes do not wake it.
         """
-        if self._hearing is None:
-            self._hearing = asyncio.get_running_loop().create_task(channels.listen(CHANNEL, self._hear))
-        spot = Spot()
-        for queue, group in places:
-            self._spots.setdefault(queue, {}).setdefault((group, picky), deque()).append(spot)
+        if self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(channels.listen(CHANNEL, self._receive))
+        poll = LongPoll()
+        for queue, group in waits_for:
+            self._polls.setdefault(queue, {}).setdefault((group, one_partition), deque()).append(poll)
         try:
-            yield spot
+            yield poll
         finally:
-            for queue, group in places:
-                groups = self._spots[queue]
-                groups[group, picky].remove(spot)
-                if not groups[group, picky]:
-                    del groups[group, picky]
+            for queue, group in waits_for:
+                groups = self._polls[queue]
+                groups[group, one_partition].remove(poll)
+                if not groups[group, one_partition]:
+                    del groups[group, one_partition]
                 if not groups:
-                    del self._spots[queue]
+                    del self._polls[queue]
 
     @property
-    def parked(self) -> int:
-        return len({spot for groups in self._spots.values() for spots in groups.values() for spot in spots})
+    def count(self) -> int:
+        return len({poll for groups in self._polls.values() for polls in groups.values() for poll in polls})
 
-    def parked_at(self, queues: Iterable[int]) -> dict[int, int]:
-        """How many are parked for each of these queues, where anybody is."""
-        return {queue: sum(map(len, groups.values())) for queue in queues if (groups := self._spots.get(queue))}
+    def count_by_queue(self, queues: Iterable[int]) -> dict[int, int]:
+        """Number of parked long polls of each of these queues, without those that have none."""
+        return {queue: sum(map(len, groups.values())) for queue in queues if (groups := self._polls.get(queue))}
 
     def wake(self, queue: int, messages: int) -> None:
-        """As many of each group as there are messages, who has slept longest first."""
-        for (_, picky), spots in self._spots.get(queue, {}).items():
-            left = len(spots) if picky else messages
-            for spot in spots:
+        """Wake as many of each group as there are messages, the longest parked first."""
+        for (_, one_partition), polls in self._polls.get(queue, {}).items():
+            left = len(polls) if one_partition else messages
+            for poll in polls:
                 if left <= 0:
                     break
-                if not spot.woken:
-                    spot.wake()
+                if not poll.woken:
+                    poll.wake()
                     left -= 1
 
     def tell(self, queue: int, messages: int) -> None:
         self._others.publish([(queue, messages)])
 
-    def _hear(self, data: bytes) -> None:
-        sender, news = _decoder.decode(data)
+    def _receive(self, data: bytes) -> None:
+        sender, woken = _decoder.decode(data)
         if sender != _ME:
-            for queue, messages in news.items():
+            for queue, messages in woken.items():
                 self.wake(queue, messages)
 
     async def close(self) -> None:
-        if self._hearing:
-            self._hearing.cancel()
-            await asyncio.gather(self._hearing, return_exceptions=True)
+        if self._listening:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         await self._others.close()
 
 
@@ -122,11 +122,11 @@ async def _send(woken: list[tuple[int, int]]) -> None:
     await channels.send(CHANNEL, _encoder.encode((_ME, dict(messages))))
 
 
-lots: PerLoop[Lot] = PerLoop(Lot, close=Lot.close)
-lot = lots.get
+loops: PerLoop[ParkedLongPolls] = PerLoop(ParkedLongPolls, close=ParkedLongPolls.close)
+parked = loops.get
 
 
 def wake(queue: int, messages: int = 1) -> None:
-    """Tell everybody who is parked for this queue, here and in other processes. Never waits, never fails."""
-    lot().wake(queue, messages)
-    lot().tell(queue, messages)
+    """Wake the long polls of a queue, here and in other processes. Never waits, never fails."""
+    parked().wake(queue, messages)
+    parked().tell(queue, messages)

@@ -1,4 +1,4 @@
-"""Queues are configured, emptied and dropped here, and single messages deleted. What is in them browse.py tells."""
+"""Administration of queues: configure, clear and drop them, and delete single messages. browse.py lists them."""
 
 import json
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from queueing.broker import catalog, long_polls, options
+from queueing.broker import catalog, consumers, long_polls, options
 from queueing.broker.errors import BadRequest, UnknownMessage, UnknownQueue
-from queueing.broker.names import partition_name, partition_number
+from queueing.broker.ids import partition_number, public_partition_id
 from registry.data import database
 from registry.errors import Unavailable
 
@@ -40,9 +40,9 @@ async def configure(
     task: str | None = None,
     replace: bool = False,
 ) -> Configured:
-    """Set these options, and with `replace` all others to their defaults; makes the queue. Raises BadRequest (400).
+    """Set these options, and with `replace` all others to their defaults; creates the queue. Raises BadRequest (400).
 
-    What already waits follows at once: a delay, window or ttl that changed counts for it too.
+    A changed delay, window or ttl also applies to messages that wait already.
     """
     values = options.parse(wanted)
     values = {**(options.defaults() if replace else dict.fromkeys(options.COLUMNS)), **values}  # type: ignore[dict-item]
@@ -51,53 +51,54 @@ async def configure(
     rows = await database.fetch(SQL["configure"], params)
     if not rows:
         raise Unavailable("the queue is being dropped at this very moment; try again")
-    queue_id, moved, namespace, task, columns = rows[0]
+    queue_id, visibility_changed, namespace, task, columns = rows[0]
     catalog.forget_queue(tenant_id, name)
     queue = await _make(tenant_id, name)
     numbers = await catalog.partitions(tenant_id, queue, [DEFAULT_PARTITION])
-    if moved:
-        await _look_again(tenant_id, queue_id)
+    if visibility_changed:
+        await _reschedule_queue(tenant_id, queue_id)
         long_polls.wake(queue_id, SLICE)
-    partition_id = partition_name(tenant_id, numbers[DEFAULT_PARTITION]) if numbers else ""
+    partition_id = public_partition_id(tenant_id, numbers[DEFAULT_PARTITION]) if numbers else ""
     named = options.named(json.loads(columns))
     return Configured(str(queue_id), partition_id, name, namespace or "", task or "", named)
 
 
 async def _make(tenant_id: int, name: str) -> catalog.Queue:
     try:
-        return await catalog.find_or_make(tenant_id, name, fresh=True)
+        return await catalog.find_or_create(tenant_id, name, fresh=True)
     except LookupError:
         raise Unavailable("the queue is being dropped at this very moment; try again") from None
 
 
-async def _look_again(tenant_id: int, queue_id: int) -> None:
-    """Decide anew when what waits may be read."""
+async def _reschedule_queue(tenant_id: int, queue_id: int) -> None:
+    """Compute again when the queue's waiting messages become visible, page by page."""
     after = (0, 0)
     while True:
         params = {"tenant": tenant_id, "queue": queue_id, "partition": after[0], "group": after[1], "limit": SLICE}
         found = await database.fetch(SQL["waiting_consumers"], params)
         if not found:
             return
-        await look_again(tenant_id, [(p, g) for p, g in found])
+        await reschedule(tenant_id, [(p, g) for p, g in found])
         after = found[-1]  # type: ignore[assignment]
 
 
-async def look_again(tenant_id: int, consumers: Sequence[tuple[int, int]]) -> None:
-    params = {"tenant": tenant_id, "partitions": [p for p, _ in consumers], "groups": [g for _, g in consumers]}
+async def reschedule(tenant_id: int, keys: Sequence[tuple[int, int]]) -> None:
+    """Compute again when consumers, by partition and group, are due."""
+    params = {"tenant": tenant_id, "partitions": [p for p, _ in keys], "groups": [g for _, g in keys]}
 
     async def once() -> None:
         async with database.transaction() as conn:
-            await database.rows(conn, SQL["look_again"], params)
-            await database.rows(conn, catalog.SQL["rest"], {**params, "tenants": [tenant_id] * len(consumers)})
+            await database.rows(conn, SQL["make_due"], params)
+            await consumers.reschedule([(tenant_id, p, g) for p, g in keys], conn)
 
     await database.retrying(once)
 
 
 async def drop(tenant_id: int, name: str) -> bool:
-    """Drop a queue with all that is in it, dead letters too; whether there was one.
+    """Drop a queue with its messages and dead letters. Returns whether it existed.
 
-    Its partitions leave it in slices, and the queue goes with the last: a call that was cut off is followed by another.
-    Messages go in slices, later.
+    Partitions are taken out in slices, and the queue is deleted with the last one: an interrupted call can be repeated. A
+    periodic task deletes the messages later.
     """
     existed = False
     while (left := await database.retrying(lambda: _drop_slice(tenant_id, name))) is not None:
@@ -109,12 +110,12 @@ async def drop(tenant_id: int, name: str) -> bool:
 
 
 async def _drop_slice(tenant_id: int, name: str) -> bool | None:
-    """Take the next partitions out of a queue; whether more are left, None where there is no such queue."""
+    """Take the next partitions out of a queue. Returns whether more are left, None where there is no such queue."""
     async with database.transaction() as conn:
-        held = await database.rows(conn, catalog.SQL["hold_queue"], {"tenant": tenant_id, "name": name})
-        if not held:
+        locked = await database.rows(conn, catalog.SQL["lock_queue"], {"tenant": tenant_id, "name": name})
+        if not locked:
             return None
-        where: dict[str, Any] = {"tenant": tenant_id, "queue": held[0][0], "partition": "", "limit": SLICE}
+        where: dict[str, Any] = {"tenant": tenant_id, "queue": locked[0][0], "partition": "", "limit": SLICE}
         rows = await database.rows(conn, SQL["partitions_of"], where)
         numbers = {"tenant": tenant_id, "partitions": [row[0] for row in rows]}
         await database.rows(conn, SQL["drop_partitions"], numbers)
@@ -127,7 +128,7 @@ async def _drop_slice(tenant_id: int, name: str) -> bool | None:
 
 
 async def clear(tenant_id: int, name: str, partition: str = "") -> int:
-    """Delete all messages of a queue or one of its partitions; how many. Dead letters stay. Raises UnknownQueue (404)."""
+    """Delete all messages of a queue or one of its partitions; returns their number. Dead letters stay. Raises UnknownQueue (404)."""
     queue = await catalog.find(tenant_id, name, fresh=True)
     if queue is None:
         raise UnknownQueue
@@ -142,12 +143,12 @@ async def _clear(tenant_id: int, partition: int) -> int:
     where = {"tenant": tenant_id, "partition": partition}
 
     async def begin() -> int:
-        # First no reader has anything to read, then it goes in slices: what is pushed meanwhile stays.
+        # All cursors move to the end first, then messages are deleted in slices: what is pushed meanwhile stays.
         async with database.transaction() as conn:
-            rows = await database.rows(conn, SQL["end_of_partition"], where)
+            last = await consumers.lock_partition(conn, tenant_id, partition)
             await database.rows(conn, SQL["clear_consumers"], where)
-            await database.rows(conn, SQL["rest_idle"], where)
-            return rows[0][0] if rows else 0
+            await database.rows(conn, SQL["mark_idle"], where)
+            return last or 0
 
     through = await database.retrying(begin)
     deleted = 0
@@ -157,21 +158,21 @@ async def _clear(tenant_id: int, partition: int) -> int:
 
 
 async def _delete(statement: str, params: dict[str, Any]) -> int:
-    """Delete messages of one partition and write down how many."""
+    """Delete messages of one partition and add their number to it."""
 
     async def once() -> int:
         async with database.transaction() as conn:
-            await database.rows(conn, SQL["end_of_partition"], params)
+            await consumers.lock_partition(conn, params["tenant"], params["partition"])
             count = len(await database.rows(conn, statement, params))
             if count:
-                await database.rows(conn, SQL["removed"], {**params, "count": count})
+                await database.rows(conn, SQL["add_removed"], {**params, "count": count})
             return count
 
     return await database.retrying(once)
 
 
 async def delete(tenant_id: int, partition_id: str, transaction_id: str) -> None:
-    """Delete one message; who leased it is told that it is gone. Raises UnknownMessage (404)."""
+    """Delete one message; an ack of it then fails with `Message not found`. Raises UnknownMessage (404)."""
     number = partition_number(tenant_id, partition_id)
     where: dict[str, Any] = {"tenant": tenant_id, "partition": number, "transaction": transaction_id}
     found = await database.fetch(SQL["message_to_delete"], where) if number is not None else []
@@ -180,7 +181,7 @@ async def delete(tenant_id: int, partition_id: str, transaction_id: str) -> None
 
 
 def mode(text: str | None) -> bool:
-    """Whether `mode` asks to replace. Raises BadRequest (400)."""
+    """Whether `mode` is `replace`. Raises BadRequest (400)."""
     if text not in (None, "merge", "replace"):
         raise BadRequest("mode wants merge or replace")
     return text == "replace"

@@ -1,4 +1,4 @@
-"""Messages looked at from outside: which there are, where each stands with its readers, what one holds."""
+"""Messages for the API: list them, their status by consumer group, and one message with its payload."""
 
 import json
 from datetime import datetime
@@ -9,8 +9,8 @@ import msgspec
 
 from queueing.broker import crypto, options
 from queueing.broker.errors import UnknownMessage
+from queueing.broker.ids import partition_number, public_partition_id
 from queueing.broker.models import QUEUE_MODE
-from queueing.broker.names import partition_name, partition_number
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "messages.sql")
@@ -21,8 +21,8 @@ STATUSES = ("pending", "processing", "completed", "dead_letter")
 async def listed(tenant_id: int, filters: dict[str, Any], *, limit: int, offset: int) -> list[dict[str, Any]]:
     """Messages, newest first, of the thousand partitions that were pushed to last.
 
-    `filters`: queue, partition, namespace, task, status ("" means any), from, to. A message is a dead_letter when some
-    group gave it up, completed when every group is done with it, processing when some group has it in hand.
+    `filters`: queue, partition, namespace, task, status ("" means any), from, to. Status dead_letter: some group has an open
+    dead letter of it; completed: every group completed it; processing: some group leases it.
     """
     params = {"tenant": tenant_id, **filters, "limit": limit, "offset": offset}
     return [_entry(tenant_id, row) for row in await database.fetch(SQL["messages"], params)]
@@ -34,7 +34,7 @@ def _entry(tenant_id: int, row: tuple[Any, ...]) -> dict[str, Any]:
     return {
         "id": id,
         "transactionId": transaction_id,
-        "partitionId": partition_name(tenant_id, partition_id),
+        "partitionId": public_partition_id(tenant_id, partition_id),
         "queuePath": f"{queue}/{partition}",
         "queue": queue,
         "partition": partition,
@@ -52,14 +52,14 @@ def _entry(tenant_id: int, row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 async def mode(tenant_id: int, queue: str = "") -> dict[str, Any]:
-    """Who reads: one group without a name (queue), named groups (bus), both (hybrid)."""
+    """How a queue is read: by the group without a name (queue), by named groups (bus), or both (hybrid)."""
     own, groups = (await database.fetch(SQL["modes"], {"tenant": tenant_id, "queue": queue}))[0]
     kind = "hybrid" if own and groups else "queue" if own else "bus" if groups else "none"
     return {"hasQueueMode": own, "busGroupsCount": groups, "type": kind}
 
 
 async def detail(tenant_id: int, partition_id: str, transaction_id: str) -> dict[str, Any]:
-    """One message with its payload in the clear. Raises UnknownMessage (404), crypto.Undecipherable (500)."""
+    """One message with its decrypted payload. Raises UnknownMessage (404), crypto.Undecipherable (500)."""
     number = partition_number(tenant_id, partition_id)
     params: dict[str, Any] = {"tenant": tenant_id, "partition": number, "transaction": transaction_id}
     rows = await database.fetch(SQL["message"], params) if number is not None else []
@@ -98,9 +98,9 @@ async def detail(tenant_id: int, partition_id: str, transaction_id: str) -> dict
 
 def _group(seq: int, row: tuple[Any, ...]) -> dict[str, Any]:
     _, name, cursor, delivered, leased, lease_ends, attempt, consumed_at, dead_id, error, attempts, is_open = row
-    in_hand = leased and cursor < seq <= delivered
+    is_leased = leased and cursor < seq <= delivered
     dead = dead_id is not None and is_open
-    status = "dead_letter" if dead else "completed" if cursor >= seq else "processing" if in_hand else "pending"
+    status = "dead_letter" if dead else "completed" if cursor >= seq else "processing" if is_leased else "pending"
     done: datetime | None = consumed_at if cursor >= seq else None
     return {
         "name": name,
@@ -108,7 +108,7 @@ def _group(seq: int, row: tuple[Any, ...]) -> dict[str, Any]:
         "status": status,
         "consumed": cursor >= seq,
         "consumedAt": done,
-        "leaseExpiresAt": lease_ends if in_hand else None,
+        "leaseExpiresAt": lease_ends if is_leased else None,
         "retryCount": attempts if dead else attempt if cursor < seq else 0,
         "errorMessage": error if dead else None,
         "deadLetterId": str(dead_id) if dead else None,

@@ -1,9 +1,10 @@
-"""Queues, their partitions, messages and readers. The hot paths write these tables with the functions of sql/broker.sql.
+"""Models of the message queue: queues, partitions, messages, consumer groups, dead letters, traces, traffic.
 
-A partition numbers its messages under its own row's lock: who reads past number n will never find one below n later. A
-group reads a partition by a cursor, `Consumer`, which is also its lease and its entry in the group's list of work. The
-keys of messages and consumers lead with the tenant; queues, partitions and groups are keyed by their number alone, and
-docs/decisions/015 says why. Hot rows carry no foreign-key constraints.
+Push, pop and ack write these tables with the functions of sql/functions.sql. A partition numbers its messages under its row's
+lock: after a reader has passed number n, no message with a lower number appears. A group reads a partition by a `Consumer`,
+which is its cursor, its lease and its entry in the index of due partitions. The primary keys of messages and consumers lead
+with the tenant; queues, partitions and groups are keyed by their number alone (docs/decisions/015). Hot tables have no
+foreign-key constraints.
 """
 
 from django.db import models
@@ -12,7 +13,7 @@ from django_async_backend.db.models.base import AsyncModelMixin
 
 from registry.models import Tenant
 
-QUEUE_MODE = "__QUEUE_MODE__"  # the group of those who name none
+QUEUE_MODE = "__QUEUE_MODE__"  # group of readers that name none
 NAME_LENGTH = 255  # characters of a queue, partition, group, transaction id
 
 
@@ -25,30 +26,40 @@ def name_field(**more: object) -> models.CharField:
 
 
 class Queue(AsyncModelMixin, models.Model):
-    """A tenant's queue and how it treats its messages."""
+    """A tenant's queue and its options."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="queues", db_index=False)
     name = name_field()
-    namespace = name_field(blank=True, db_default="", help_text="first part of the name unless said otherwise")
-    task = name_field(blank=True, db_default="", help_text="second part of the name unless said otherwise")
+    namespace = name_field(blank=True, db_default="", help_text="default: first part of the name")
+    task = name_field(blank=True, db_default="", help_text="default: second part of the name")
 
-    lease_seconds = models.IntegerField(db_default=300, help_text="that a reader may keep a partition")
-    retry_limit = models.IntegerField(db_default=3, help_text="tries after the first")
-    retry_delay_ms = models.IntegerField(db_default=1000, help_text="milliseconds before the next try")
-    max_size = models.BigIntegerField(db_default=0, help_text="messages waiting at most; 0: no limit")
-    ttl_seconds = models.IntegerField(db_default=0, help_text="after which a message is not delivered; 0: never")
-    priority = models.IntegerField(db_default=0, help_text="among the queues of one namespace or task; higher first")
-    delay_seconds = models.IntegerField(db_default=0, help_text="before a message becomes visible")
-    window_seconds = models.IntegerField(db_default=0, help_text="of silence before a partition becomes visible")
-    retention_enabled = models.BooleanField(db_default=False)
-    retention_seconds = models.IntegerField(db_default=0, help_text="after which messages are deleted; 0: never")
-    completed_retention_seconds = models.IntegerField(
-        db_default=0, help_text="after which messages that all groups have consumed are deleted; 0: never"
+    lease_seconds = models.IntegerField(db_default=300, help_text="lease of a partition, in seconds")
+    retry_limit = models.IntegerField(db_default=3, help_text="retries after the first delivery")
+    retry_delay_ms = models.IntegerField(
+        db_default=1000, help_text="milliseconds before a failed message is delivered again"
     )
-    max_wait_seconds = models.IntegerField(db_default=0, help_text="after which a waiting message is evicted; 0: never")
-    encrypted = models.BooleanField(db_default=False, help_text="payloads at rest; wants QUEUE_ENCRYPTION_KEYS")
-    dead_letter_queue = models.BooleanField(db_default=True, help_text="off: what is out of tries is dropped")
-    dead_letter_after_retries = models.BooleanField(db_default=True, help_text="off: tried again without end")
+    max_size = models.BigIntegerField(db_default=0, help_text="maximum number of waiting messages; 0: no limit")
+    ttl_seconds = models.IntegerField(
+        db_default=0, help_text="time to live: older messages are not delivered; 0: no limit"
+    )
+    priority = models.IntegerField(db_default=0, help_text="among queues of one namespace or task; higher first")
+    delay_seconds = models.IntegerField(db_default=0, help_text="delay before a message becomes visible")
+    window_seconds = models.IntegerField(
+        db_default=0, help_text="time without a push before a partition becomes visible"
+    )
+    retention_enabled = models.BooleanField(db_default=False)
+    retention_seconds = models.IntegerField(db_default=0, help_text="age at which messages are deleted; 0: never")
+    completed_retention_seconds = models.IntegerField(
+        db_default=0, help_text="age at which messages that all groups have completed are deleted; 0: never"
+    )
+    max_wait_seconds = models.IntegerField(
+        db_default=0, help_text="age at which a waiting message is deleted; 0: never"
+    )
+    encrypted = models.BooleanField(db_default=False, help_text="encrypt payloads at rest; needs QUEUE_ENCRYPTION_KEYS")
+    dead_letter_queue = models.BooleanField(db_default=True, help_text="off: messages without retries left are dropped")
+    dead_letter_after_retries = models.BooleanField(
+        db_default=True, help_text="off: failed messages are retried without limit"
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -62,7 +73,7 @@ class Queue(AsyncModelMixin, models.Model):
 
 
 class Partition(models.Model):
-    """A strand of a queue in strict order. `queue` is empty once it was dropped and only its messages are to be removed."""
+    """A strictly ordered part of a queue. `queue` is NULL after the queue was dropped, until the messages are deleted."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
@@ -70,10 +81,14 @@ class Partition(models.Model):
         Queue, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="partitions"
     )
     name = name_field()
-    last_seq = models.BigIntegerField(db_default=0, help_text="number of its latest message")
-    removed = models.BigIntegerField(db_default=0, help_text="messages deleted since: last_seq - removed are there")
-    idle = models.BooleanField(db_default=True, help_text="some group has read all and waits for the next message")
-    last_at = models.DateTimeField(db_default=Now(), help_text="when its latest message came")
+    last_seq = models.BigIntegerField(db_default=0, help_text="number of the latest message")
+    removed = models.BigIntegerField(
+        db_default=0, help_text="number of deleted messages: last_seq - removed are stored"
+    )
+    idle = models.BooleanField(
+        db_default=True, help_text="some group has read everything and waits for the next message"
+    )
+    last_at = models.DateTimeField(db_default=Now(), help_text="time of the latest push")
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -84,7 +99,7 @@ class Partition(models.Model):
 
 
 class Group(models.Model):
-    """Readers of a queue who share its messages between them; every group gets all of them."""
+    """A consumer group: its readers share the queue's messages, and every group gets all messages."""
 
     class Mode(models.TextChoices):
         ALL = "all"
@@ -95,8 +110,10 @@ class Group(models.Model):
     tenant = tenant_key()
     queue = models.ForeignKey(Queue, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="groups")
     name = name_field()
-    mode = models.CharField(max_length=10, choices=Mode, db_default=Mode.ALL, help_text="where it began to read")
-    subscribed_from = models.DateTimeField(null=True, help_text="mode timestamp: of the first message it wants")
+    mode = models.CharField(max_length=10, choices=Mode, db_default=Mode.ALL, help_text="where the group began to read")
+    subscribed_from = models.DateTimeField(
+        null=True, help_text="mode timestamp: time of the first message that the group reads"
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -107,26 +124,26 @@ class Group(models.Model):
 
 
 class Consumer(models.Model):
-    """A group's place in a partition, its lease, and its entry in the group's list of work: due_at.
+    """Cursor and lease of a group in a partition.
 
-    Not leased: due_at is when the partition may be handed out next, by the age of its oldest message; NULL when nothing
-    waits. Leased: due_at is when the lease ends, and somebody else may have it.
+    Without a lease, due_at is the time from which the partition may be delivered, which orders partitions by the age of their
+    oldest message; NULL where no message waits. With a lease, due_at is the time at which the lease ends.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "partition_id", "group_id")
     tenant = tenant_key()
     partition = models.ForeignKey(Partition, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
     group = models.ForeignKey(Group, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-    cursor = models.BigIntegerField(db_default=0, help_text="number of the latest message that is done")
-    delivered = models.BigIntegerField(db_default=0, help_text="number of the latest message handed out")
-    buried = models.BigIntegerField(db_default=0, help_text="number of the latest message among its dead letters")
+    cursor = models.BigIntegerField(db_default=0, help_text="number of the latest completed message")
+    delivered = models.BigIntegerField(db_default=0, help_text="number of the latest delivered message")
+    buried = models.BigIntegerField(db_default=0, help_text="number of the latest dead letter")
     due_at = models.DateTimeField(null=True)
     lease_id = models.UUIDField(null=True)
-    attempt = models.IntegerField(db_default=0, help_text="failed deliveries of what lies after the cursor")
+    attempt = models.IntegerField(db_default=0, help_text="failed deliveries of the messages after the cursor")
     singly = models.BigIntegerField(
-        db_default=0, help_text="up to this number messages are handed out one by one: one of them kills its readers"
+        db_default=0, help_text="up to this number messages are delivered one by one, to find the poison message"
     )
-    consumed = models.BigIntegerField(db_default=0, help_text="messages done")
+    consumed = models.BigIntegerField(db_default=0, help_text="number of completed messages")
     consumed_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -141,18 +158,18 @@ class Consumer(models.Model):
 
 
 class Message(models.Model):
-    """What was pushed. The payload is the sender's JSON, byte for byte, or its ciphertext."""
+    """A message. The payload is the sender's JSON, byte for byte, or its ciphertext."""
 
     pk = models.CompositePrimaryKey("tenant_id", "partition_id", "seq")
     tenant = tenant_key()
     partition = models.ForeignKey(Partition, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
     seq = models.BigIntegerField()
-    id = models.UUIDField(help_text="version 7, given by the server")
+    id = models.UUIDField(help_text="UUID of version 7, given by the server")
     transaction_id = name_field()
     payload = models.BinaryField()
-    key_id = models.CharField(max_length=32, null=True, help_text="of the key that encrypted the payload")
+    key_id = models.CharField(max_length=32, null=True, help_text="id of the key that encrypted the payload")
     trace_id = models.UUIDField(null=True)
-    producer = models.CharField(max_length=100, null=True, help_text="the key that pushed it")
+    producer = models.CharField(max_length=100, null=True, help_text="API key that pushed the message")
     created_at = models.DateTimeField()
 
     class Meta:
@@ -164,7 +181,7 @@ class Message(models.Model):
 
 
 class DeadMessage(models.Model):
-    """A message that a group gave up on, kept whole: whatever becomes of the original."""
+    """A dead letter: a full copy of a message that a group gave up on, independent of the original."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
@@ -182,9 +199,9 @@ class DeadMessage(models.Model):
     producer = models.CharField(max_length=100, null=True)
     error = models.TextField()
     attempts = models.IntegerField()
-    created_at = models.DateTimeField(help_text="when the message came")
+    created_at = models.DateTimeField(help_text="time of the push")
     failed_at = models.DateTimeField(db_default=Now())
-    # A row that ended stays for as long as the group's cursor is behind it: it is what keeps the message from coming again.
+    # An ended row stays until the group's cursor has passed it: it keeps the message from being delivered again.
     ended_at = models.DateTimeField(null=True, help_text="replayed or purged")
 
     class Meta:
@@ -198,7 +215,7 @@ class DeadMessage(models.Model):
 
 
 class Trace(models.Model):
-    """What a reader wrote down about a message while it worked on it."""
+    """A trace: a note that a reader wrote about a message while processing it."""
 
     id = models.UUIDField(primary_key=True)
     tenant = tenant_key()
@@ -217,7 +234,7 @@ class Trace(models.Model):
 
 
 class Traffic(models.Model):
-    """What went through a queue in one minute, added up from what the web processes counted."""
+    """Traffic of a queue in one minute, summed over all web processes."""
 
     pk = models.CompositePrimaryKey("tenant_id", "queue_id", "minute")
     tenant = tenant_key()
@@ -232,12 +249,12 @@ class Traffic(models.Model):
     completed = models.BigIntegerField(db_default=0)
     failed = models.BigIntegerField(db_default=0)
     buried = models.BigIntegerField(db_default=0)
-    lag_ms = models.BigIntegerField(db_default=0, help_text="sum over what was popped, of push to pop")
+    lag_ms = models.BigIntegerField(db_default=0, help_text="sum over popped messages of the time from push to pop")
     max_lag_ms = models.BigIntegerField(db_default=0)
 
 
 class Maintenance(models.Model):
-    """Whether a tenant's pushes are spilled and its pops answered with nothing, for as long as somebody works on it."""
+    """Maintenance mode of a tenant: pushes are buffered in the spill (`push`), and pops get no messages (`pop`)."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
     push = models.BooleanField(db_default=False)

@@ -1,6 +1,6 @@
-"""What can be configured of a queue: the contract's names, our columns, bounds and defaults, in this one place.
+"""Options of a queue: names of the contract, columns, bounds and defaults.
 
-Where Queen's default would lose messages ours differs (decision 013): ttl is 0, dead letters are on.
+Defaults differ from Queen's where those would lose messages (decision 013): ttl is 0, and dead letters are on.
 """
 
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from queueing.broker import crypto
 from queueing.broker.errors import BadRequest
 
 DAY = 86_400
-YEARS = 3650 * DAY  # seconds; longer than that is "never", which is 0
+YEARS = 3650 * DAY  # seconds; a longer time is written as 0, never
 
 
 class Option(NamedTuple):
@@ -68,7 +68,7 @@ def _checked(option: Option, value: Any) -> int | bool:
             )
         return value
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JSON knows one kind of number
+        value = int(value)  # JSON has one number type
     if isinstance(value, bool) or not isinstance(value, int) or not option.least <= value <= option.most:
         raise BadRequest(f"{option.name} wants a whole number from {option.least} to {option.most}")
     return value
@@ -79,5 +79,5 @@ def defaults() -> dict[str, int | bool]:
 
 
 def named(columns: dict[str, Any]) -> dict[str, Any]:
-    """Options by the contract's names, from columns."""
+    """Options by the contract's names, from the row's columns."""
     return {option.name: columns[option.column] for option in OPTIONS}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from queueing.broker import catalog
+from queueing.broker import consumers
 from registry.data import database
 from registry.data.chores import chore
 
@@ -22,12 +22,12 @@ RETAIN_EVERY = 60  # seconds between evictions and removals by retention
 TIDY_EVERY = 3600  # seconds between searches for partitions and figures that are old
 SLICE = 1000  # rows per transaction
 PAGE = 500  # partitions looked up at once
-SLICES = 200  # of one partition per run: nobody waits for a huge one, the next run goes on
-END = 2**62  # a number that no message has
-PARTITION_DAYS = 30  # that an empty partition is kept after its last message
+SLICES = 200  # per partition and run: a huge partition does not delay the others; the next run continues
+END = 2**62  # larger than the number of any message
+PARTITION_DAYS = 30  # for which an empty partition is kept after its last message
 TRAFFIC_DAYS = 90
 TRACE_DAYS = 30
-ENDED_DAYS = 7  # that a replayed dead letter answers "duplicate"
+ENDED_DAYS = 7  # for which a second replay of a dead letter is answered with "duplicate"
 
 
 @chore("retain-messages", every=RETAIN_EVERY)
@@ -52,17 +52,17 @@ async def _logged(what: str, work: Callable[[], Awaitable[int]]) -> None:
 
 
 async def by_age() -> int:
-    """Delete what is older than the queue's retention or time to live, done or not; how many messages."""
+    """Delete messages older than the queue's retention or time to live, completed or not; returns their number."""
     return await _each("aged")
 
 
 async def completed() -> int:
-    """Delete what every group has done, and is older than the queue keeps such; how many messages."""
+    """Delete messages that every group completed and that exceed the retention of completed messages; returns their number."""
     return await _each("completed", only_done=True)
 
 
 async def evict() -> int:
-    """Delete what has waited for longer than the queue lets messages wait; how many."""
+    """Delete messages that have waited longer than the queue's maximum waiting time; returns their number."""
     return await _each("waited", only_waiting=True)
 
 
@@ -90,46 +90,45 @@ async def _trim(tenant_id: int, partition: int, age: int, **which: bool) -> int:
 async def _slice(
     tenant_id: int, partition: int, age: int, *, only_done: bool = False, only_waiting: bool = False
 ) -> int:
-    """Delete the next slice; 0 when there is none, or none that nobody has in hand."""
+    """Delete the next slice; returns the number of messages, 0 where none may be deleted now."""
     where: dict[str, Any] = {"tenant": tenant_id, "partition": partition, "age": age, "limit": SLICE, "after": 0}
     async with database.transaction() as conn:
-        if not await database.rows(conn, SQL["hold_partition"], where):
+        if await consumers.lock_partition(conn, tenant_id, partition) is None:
             return 0
-        slowest = (await database.rows(conn, SQL["slowest"], where))[0][0]
+        slowest = (await database.rows(conn, SQL["slowest_cursor"], where))[0][0]
         if only_done and slowest is None:
             return 0
         where["after"] = (slowest or 0) if only_waiting else 0
         where["through"] = slowest if only_done else END
-        end = (await database.rows(conn, SQL["doomed"], where))[0][0]
+        end = (await database.rows(conn, SQL["end_of_slice"], where))[0][0]
         if end is None:
             return 0
         where["through"] = end
-        behind = (await database.rows(conn, SQL["behind"], where))[0][0]
-        held = await database.rows(conn, SQL["hold_behind"], where)
-        if len(held) < behind:
-            return 0  # somebody pops or acks right now; the next run comes back
-        leased = [cursor for _, cursor, is_leased in held if is_leased]
+        behind = (await database.rows(conn, SQL["count_behind"], where))[0][0]
+        locked = await database.rows(conn, SQL["lock_behind"], where)
+        if len(locked) < behind:
+            return 0  # a pop or an ack is using a consumer; the next run tries again
+        leased = [cursor for _, cursor, is_leased in locked if is_leased]
         where["through"] = end = min([end, *leased])
         removed: int = (await database.rows(conn, SQL["remove"], where))[0][0]
-        groups = [group for group, cursor, is_leased in held if not is_leased and cursor < end]
+        groups = [group for group, cursor, is_leased in locked if not is_leased and cursor < end]
         if removed and groups:
-            await database.rows(conn, SQL["pass"], {**where, "groups": groups})
-            many = {"tenants": [tenant_id] * len(groups), "partitions": [partition] * len(groups), "groups": groups}
-            await database.rows(conn, catalog.SQL["rest"], many)
+            await database.rows(conn, SQL["skip_removed"], {**where, "groups": groups})
+            await consumers.reschedule([(tenant_id, partition, group) for group in groups], conn)
         return removed
 
 
-# -- What is left over -----------------------------------------------------------------------------------------
+# -- Dropped queues and old figures -----------------------------------------------------------------------------------------
 
 
 async def dropped() -> int:
-    """Delete the messages, dead letters and partitions of queues that were dropped; how many messages."""
+    """Delete messages, dead letters and partitions of dropped queues; returns the number of messages."""
     removed = 0
     while found := await database.fetch(SQL["dropped"], {"limit": PAGE}):
         for tenant_id, partition in found:
             where = {"tenant": tenant_id, "partition": partition, "limit": SLICE}
             removed += await _slices("remove_slice", where)
-            await _slices("remove_letters", where)
+            await _slices("remove_dead_letters", where)
             await database.fetch(SQL["remove_partition"], where)
     return removed
 
@@ -139,7 +138,7 @@ async def empty_partitions(*, days: int = PARTITION_DAYS) -> int:
 
 
 async def old_figures() -> int:
-    """Delete traffic, traces, and dead letters that ended, once they are old; how many rows."""
+    """Delete old traffic, traces and ended dead letters; returns the number of rows."""
     removed = 0
     for tenant_id, queue_id, exists in await database.fetch(SQL["traffic_queues"]):
         where = {"tenant": tenant_id, "queue": queue_id, "exists": exists, "days": TRAFFIC_DAYS, "limit": SLICE}
@@ -151,7 +150,7 @@ async def old_figures() -> int:
 
 
 def _first_id(at: datetime) -> UUID:
-    """No UUID of version 7 from that moment on is smaller."""
+    """The smallest UUID of version 7 from that moment on."""
     return UUID(int=int(at.timestamp() * 1000) << 80)
 
 

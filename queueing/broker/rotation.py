@@ -1,6 +1,6 @@
-"""Everything that an older key encrypted is encrypted anew with the current one, in slices; who is stopped begins again.
+"""Key rotation: encrypt payloads of older keys again with the current key, in slices.
 
-What is done bears the current key and is not found a second time, so nothing has to be remembered between runs.
+Rotated rows carry the current key and are not selected again, so an interrupted run can simply be repeated.
 """
 
 import logging
@@ -18,15 +18,15 @@ SQL = database.statements(Path(__file__).parent / "sql" / "rotation.sql")
 
 SLICE = 500  # payloads per transaction: some may be megabytes
 
-type Place = tuple[int, str, str, str]
+type PayloadPlace = tuple[int, str, str, str]
 
 
 class Rotated(msgspec.Struct):
-    """What a rotation has come to."""
+    """Progress of a rotation."""
 
     changed: int = 0
-    unreadable: int = 0  # left as they are: their key is not here, or they were changed at rest
-    seen: int = 0  # partitions that are done, of `total`
+    unreadable: int = 0  # left as they are: their key is not configured, or they were changed at rest
+    seen: int = 0  # partitions finished, of `total`
     total: int = 0
 
 
@@ -35,7 +35,7 @@ def _nothing(_: Rotated) -> None:
 
 
 async def rotate(*, progress: Callable[[Rotated], None] = _nothing) -> Rotated:
-    """Encrypt anew what older keys encrypted. Raises crypto.NoKey where there is no current one."""
+    """Encrypt payloads of older keys with the current one. Raises crypto.NoKey where there is none."""
     key = crypto.current_key()
     done = Rotated(total=(await database.fetch(SQL["how_many"]))[0][0])
     after = 0
@@ -46,7 +46,7 @@ async def rotate(*, progress: Callable[[Rotated], None] = _nothing) -> Rotated:
             progress(done)
         after = found[-1][1]
     for (tenant_id,) in await database.fetch(SQL["tenants"]):
-        await _letters(done, key, tenant_id, progress)
+        await _dead_letters(done, key, tenant_id, progress)
     return done
 
 
@@ -61,11 +61,11 @@ async def _messages(
         progress(done)
 
 
-async def _letters(done: Rotated, key: str, tenant_id: int, progress: Callable[[Rotated], None]) -> None:
+async def _dead_letters(done: Rotated, key: str, tenant_id: int, progress: Callable[[Rotated], None]) -> None:
     where: dict[str, Any] = {"tenant": tenant_id, "key": key, "after": 0, "limit": SLICE}
-    while rows := await database.fetch(SQL["letters"], where):
+    while rows := await database.fetch(SQL["dead_letters"], where):
         places = [(tenant_id, queue, partition, name) for _, _, queue, partition, name, _, _ in rows]
-        await _change(done, "change_letters", where, [(row[1], row[5], row[6]) for row in rows], places)
+        await _change(done, "change_dead_letters", where, [(row[1], row[5], row[6]) for row in rows], places)
         where["after"] = rows[-1][1]
         progress(done)
 
@@ -75,7 +75,7 @@ async def _change(
     statement: str,
     where: dict[str, Any],
     rows: Sequence[tuple[int, bytes, str]],
-    places: Sequence[Place],
+    places: Sequence[PayloadPlace],
 ) -> None:
     """Write one slice. `rows`: number, payload, key."""
     key = where["key"]
@@ -85,7 +85,9 @@ async def _change(
             clear = crypto.decrypt(payload, key_id=old, place=place)
         except crypto.Undecipherable as error:
             done.unreadable += 1
-            log.error("left as it is", extra={"transaction_id": place[3], "queue": place[1], "reason": error.detail})
+            log.error(
+                "payload not rotated", extra={"transaction_id": place[3], "queue": place[1], "reason": error.detail}
+            )
             continue
         changes.append((number, crypto.encrypt(clear, key_id=key, place=place), old))
     numbers, payloads, olds = [[change[n] for change in changes] for n in range(3)]

@@ -1,4 +1,4 @@
-"""How a tenant's queues are and were: depths from the numbers they carry, traffic from its sums by minute. Counts no messages."""
+"""Statistics of a tenant's queues: depths from numbers that partitions and consumers carry, traffic from sums per minute."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,19 +7,19 @@ from uuid import UUID
 
 import msgspec
 
-from queueing.broker.names import partition_name
+from queueing.broker.ids import public_partition_id
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "statistics.sql")
 
-BUCKETS = (1, 5, 15, 60, 360)  # minutes; the smallest that makes at most POINTS of a range is taken
+BUCKETS = (1, 5, 15, 60, 360)  # minutes; the smallest one that gives at most POINTS buckets is used
 POINTS = 240
 LONGEST = timedelta(days=366)
 ALL = 100_000  # queues of one tenant at most in one answer
 
 
 class Range(msgspec.Struct, frozen=True):
-    """A range of time in buckets of so many minutes; from the first that it touches to the last."""
+    """A range of time in buckets of `minutes`, from the first bucket that it touches to the last."""
 
     start: datetime
     end: datetime
@@ -33,7 +33,7 @@ class Range(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """Which queues are meant; "" means any."""
+    """About of queues; "" means any."""
 
     queue: str = ""
     namespace: str = ""
@@ -44,7 +44,7 @@ ANY = About()
 
 
 class Depth(msgspec.Struct, frozen=True):
-    """A queue as it stands: messages by where they are, and how long the oldest has waited."""
+    """Depth of a queue: its messages by status, and how long the oldest has waited."""
 
     id: int
     name: str
@@ -68,11 +68,11 @@ class Depth(msgspec.Struct, frozen=True):
     oldest_seconds: float
     groups: int
     lagging_partitions: int
-    average_seconds: float  # over partitions that wait
+    average_seconds: float  # over partitions with waiting messages
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """What went through in one bucket; the names are those of the table."""
+    """Traffic in one bucket; the names are those of the table."""
 
     push_requests: int = 0
     pushed: int = 0
@@ -83,7 +83,7 @@ class Traffic(msgspec.Struct, frozen=True):
     completed: int = 0
     failed: int = 0
     buried: int = 0
-    lag_ms: int = 0  # summed over what was popped
+    lag_ms: int = 0  # sum over popped messages
     max_lag_ms: int = 0
 
     def __add__(self, other: "Traffic") -> "Traffic":
@@ -99,7 +99,7 @@ NOTHING = Traffic()
 
 
 class PartitionDepth(msgspec.Struct, frozen=True, rename="camel"):
-    """A partition as it stands."""
+    """Depth of a partition."""
 
     id: str
     name: str
@@ -108,7 +108,7 @@ class PartitionDepth(msgspec.Struct, frozen=True, rename="camel"):
     messages: dict[str, int]
 
 
-class Newest(msgspec.Struct, frozen=True, rename="camel"):
+class MessageHead(msgspec.Struct, frozen=True, rename="camel"):
     """A message without its payload."""
 
     id: UUID
@@ -121,18 +121,18 @@ class Newest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def floor(at: datetime, minutes: int) -> datetime:
-    """The beginning of its bucket, counted from 1970 as PostgreSQL's date_bin is asked to."""
+    """Start of the bucket that contains `at`. Buckets are counted from 1970, as in the statement `traffic`."""
     seconds = minutes * 60
     return datetime.fromtimestamp(at.timestamp() // seconds * seconds, UTC)
 
 
 def bucket_of(span: timedelta) -> int:
-    """Minutes per bucket for a range that long."""
+    """Minutes per bucket for a range of this length."""
     return next((m for m in BUCKETS if span <= timedelta(minutes=m * POINTS)), BUCKETS[-1])
 
 
 async def depths(tenant_id: int, about: About = ANY, *, limit: int = ALL, offset: int = 0) -> list[Depth]:
-    """The tenant's queues as they stand, by name."""
+    """Depths of the tenant's queues, by name."""
     params = {"tenant": tenant_id, **msgspec.structs.asdict(about), "limit": limit, "offset": offset}
     return [Depth(*row) for row in await database.fetch(SQL["depths"], params)]
 
@@ -143,13 +143,13 @@ async def count_queues(tenant_id: int, about: About = ANY) -> int:
 
 
 async def traffic(tenant_id: int, about: About, when: Range) -> dict[datetime, Traffic]:
-    """What went through these queues together, by bucket; every bucket of the range, also the empty ones."""
+    """Traffic of these queues together, for every bucket of the range."""
     found = (await _traffic(tenant_id, about, when, apart=False)).get("", {})
     return {point: found.get(point, NOTHING) for point in when.points}
 
 
 async def traffic_by_queue(tenant_id: int, about: About, when: Range) -> dict[str, dict[datetime, Traffic]]:
-    """The same, queue by queue; those without traffic are left out."""
+    """Traffic of each of these queues; those without traffic are left out."""
     found = await _traffic(tenant_id, about, when, apart=True)
     return {name: {p: series.get(p, NOTHING) for p in when.points} for name, series in found.items()}
 
@@ -170,11 +170,11 @@ async def _traffic(tenant_id: int, about: About, when: Range, *, apart: bool) ->
 
 
 async def partitions(tenant_id: int, queue: str, *, limit: int, offset: int = 0) -> list[PartitionDepth]:
-    """A queue's partitions as they stand, by name."""
+    """Depths of a queue's partitions, by name."""
     params = {"tenant": tenant_id, "queue": queue, "limit": limit, "offset": offset}
     return [
         PartitionDepth(
-            partition_name(tenant_id, number),
+            public_partition_id(tenant_id, number),
             name,
             created_at,
             last_at,
@@ -186,13 +186,13 @@ async def partitions(tenant_id: int, queue: str, *, limit: int, offset: int = 0)
     ]
 
 
-async def newest(tenant_id: int, queue: str, limit: int) -> list[Newest]:
-    """A queue's latest messages, the latest first."""
+async def newest(tenant_id: int, queue: str, limit: int) -> list[MessageHead]:
+    """A queue's newest messages, newest first."""
     rows = await database.fetch(SQL["newest"], {"tenant": tenant_id, "queue": queue, "limit": limit})
-    return [Newest(*row) for row in ((*row[:5], partition_name(tenant_id, row[5]), row[6]) for row in rows)]
+    return [MessageHead(*row) for row in ((*row[:5], public_partition_id(tenant_id, row[5]), row[6]) for row in rows)]
 
 
-# -- The whole database: for operators ---------------------------------------------------------------------------
+# -- The whole database, for operators ---------------------------------------------------------------------------
 
 _DATABASE = (
     "connections", "commits", "rollbacks", "blocksRead", "blocksHit", "rowsInserted", "rowsUpdated", "rowsDeleted",
@@ -205,7 +205,7 @@ _TABLE = (
 
 
 async def postgres() -> dict[str, Any]:
-    """PostgreSQL's own counters of this database and of the queue's tables."""
+    """PostgreSQL's own statistics of this database and of the queue's tables."""
     about = dict(zip(_DATABASE, (await database.fetch(SQL["database"]))[0], strict=True))
     read = about["blocksRead"] + about["blocksHit"]
     about["cacheHitRatio"] = round(about["blocksHit"] / read, 4) if read else None
@@ -214,5 +214,5 @@ async def postgres() -> dict[str, Any]:
 
 
 async def dead_at_most(most: int) -> int:
-    """How many messages lie in dead letters, of all tenants; counts no further than `most`."""
+    """Number of open dead letters of all tenants, counted up to `most`."""
     return int((await database.fetch(SQL["dead_at_most"], {"most": most}))[0][0])

@@ -1,4 +1,4 @@
-"""What readers write down about messages while they work on them."""
+"""Traces: notes that readers write about messages while they process them."""
 
 import json
 from datetime import datetime
@@ -8,16 +8,17 @@ from uuid import UUID
 
 import msgspec
 
+from queueing.broker import catalog
 from queueing.broker.errors import UnknownMessage
+from queueing.broker.ids import new_id, partition_number, public_partition_id
 from queueing.broker.models import QUEUE_MODE
-from queueing.broker.names import new_id, partition_name, partition_number
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "traces.sql")
 
 
 class Trace(msgspec.Struct, frozen=True, rename="camel"):
-    """One thing that was written down."""
+    """One trace (queue contract section 1.3)."""
 
     id: UUID
     transaction_id: str
@@ -39,10 +40,10 @@ async def write(
     event_type: str = "info",
     names: tuple[str, ...] = (),
 ) -> UUID:
-    """Write it down. Raises UnknownMessage (404) for a message that is not there."""
+    """Write a trace. Raises UnknownMessage (404)."""
     number = partition_number(tenant_id, partition_id)
     where: dict[str, Any] = {"tenant": tenant_id, "partition": number, "transaction": transaction_id}
-    if number is None or not await database.fetch(SQL["there"], where):
+    if number is None or not await database.fetch(catalog.SQL["find_message"], where):
         raise UnknownMessage
     id = new_id()
     more = {"id": id, "group": group, "event": event_type, "names": json.dumps(names), "data": data}
@@ -59,14 +60,14 @@ async def of_message(tenant_id: int, partition_id: str, transaction_id: str) -> 
 
 
 async def named(tenant_id: int, name: str, *, limit: int, offset: int) -> tuple[list[Trace], int]:
-    """Latest first, and how many there are."""
+    """Traces with this name, latest first, and their total number."""
     params = {"tenant": tenant_id, "names": json.dumps([name]), "limit": limit, "offset": offset}
     found = [_trace(tenant_id, row) for row in await database.fetch(SQL["traces_named"], params)]
     return found, (await database.fetch(SQL["traces_named_count"], params))[0][0]
 
 
 async def names(tenant_id: int, *, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Names in use, the latest first, and how many there are."""
+    """Names of traces, most recently used first, and their total number."""
     rows = await database.fetch(SQL["trace_names"], {"tenant": tenant_id, "limit": limit, "offset": offset})
     found = [
         {"traceName": name, "traceCount": traces, "messageCount": messages, "lastSeen": at}
@@ -78,5 +79,12 @@ async def names(tenant_id: int, *, limit: int, offset: int) -> tuple[list[dict[s
 def _trace(tenant_id: int, row: tuple[Any, ...]) -> Trace:
     id, partition, transaction_id, group, event, names, data, at = row
     return Trace(
-        id, transaction_id, partition_name(tenant_id, partition), group, event, json.loads(names), msgspec.Raw(data), at
+        id,
+        transaction_id,
+        public_partition_id(tenant_id, partition),
+        group,
+        event,
+        json.loads(names),
+        msgspec.Raw(data),
+        at,
     )

@@ -1,4 +1,4 @@
-"""What goes through each queue, counted in memory and added to its minute's row every few seconds."""
+"""Traffic counters of queues: counted in memory and added to each queue's row of the minute every second."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from registry.errors import Unavailable
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "traffic.sql")
 
-FLUSH_EVERY = 1.0  # seconds; what was counted since is lost with the process, no message is
+FLUSH_EVERY = 1.0  # seconds; counts since the last flush are lost if the process dies
 SUMS = (
     "push_requests", "pushed", "pop_requests", "popped", "empty_pops", "ack_requests", "completed", "failed", "buried", "lag_ms",
 )  # fmt: skip
@@ -63,13 +63,13 @@ class _Counts:
             faults.say(log, "a second of queue statistics was lost with the database")
 
     async def close(self) -> None:
-        """Write what was counted since the last time."""
+        """Write the counts since the last flush."""
         if self.task:
             self.task.cancel()
         await self.flush()
 
 
-_METRICS = (  # counter of Traffic, operation, whether of messages, name in the queue's contract
+_METRICS = (  # counter of Traffic, operation, whether it counts messages, name in the queue contract
     ("push_requests", "push", False, "push_requests"),
     ("pushed", "push", True, "push_messages"),
     ("pop_requests", "pop", False, "pop_requests"),
@@ -82,7 +82,7 @@ _METRICS = (  # counter of Traffic, operation, whether of messages, name in the 
 
 
 def _publish(counted: Iterable[dict[str, int]]) -> None:
-    """Add to the process's metrics, which name neither tenants nor queues."""
+    """Add to the process's metrics, which have no labels for tenants or queues."""
     counted = list(counted)
     for field, operation, messages, name in _METRICS:
         count = sum(sums[field] for sums in counted)
@@ -100,5 +100,5 @@ def count(tenant_id: int, queue_id: int, *, max_lag_ms: int = 0, **counted: int)
 
 
 async def flush() -> None:
-    """Write what this loop has counted now."""
+    """Write this loop's counts now."""
     await counts.get().flush()

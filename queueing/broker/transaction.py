@@ -1,4 +1,4 @@
-"""Acks and pushes that happen together or not at all."""
+"""Transactions: pushes and acks that happen together or not at all."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,168 +8,139 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker import ack as acks
-from queueing.broker import catalog, long_polls, push, traffic
-from queueing.broker.ack import Ack
+from queueing.broker import ack_apply, catalog, long_polls, push_rows, push_write, traffic
+from queueing.broker.ack_request import NO_LEASE, Ack, Acked, check
 from queueing.broker.catalog import SQL, Queue
-from queueing.broker.names import partition_name, partition_number
-from queueing.broker.push import Item
+from queueing.broker.ids import partition_number, public_partition_id
+from queueing.broker.leases import parse_lease
+from queueing.broker.push_rows import NewMessage, PushRows
 from registry.data import database
 
 ANY_LEASE = str(UUID(int=0))
 
 
 class Refused(Exception):
-    """One operation cannot be done, so none is. The text goes to the caller."""
+    """One operation cannot be done, so none is. The caller gets the text."""
 
 
 class Operation(msgspec.Struct, frozen=True):
     """Either messages to push or an ack."""
 
-    items: tuple[Item, ...] = ()
+    items: tuple[NewMessage, ...] = ()
     ack: Ack | None = None
 
 
 async def commit(
     tenant_id: int, producer: str, operations: Sequence[Operation], required: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Do all of it in one transaction; one result per item and ack. Raises Refused, Unavailable (503).
+    """Do all operations in one transaction; one result per message and ack. Raises Refused, Unavailable (503).
 
-    `required`: leases that have to be alive; acks that name none are fenced by the one of these that covers them.
+    `required`: leases that must be alive. An ack without a lease is fenced by the required lease that covers its partition.
     """
-    items = [item for operation in operations for item in operation.items]
-    rows, queues = await push.columns(tenant_id, producer, items, range(len(items)))
-    leases = _leases(required)
-
+    messages = [message for operation in operations for message in operation.items]
+    rows, queues = await push_rows.build(tenant_id, producer, messages, range(len(messages)))
+    leases = _parse_leases(required)
     wanted = [operation.ack for operation in operations if operation.ack]
 
-    async def once() -> list[acks.Acked]:
+    async def once() -> list[Acked]:
         async with database.transaction() as conn:
-            if items:
-                await _push(conn, tenant_id, rows, items, queues)
+            if messages:
+                await _push(conn, tenant_id, rows, messages, queues)
             await _require(conn, tenant_id, leases)
             return await _ack(conn, tenant_id, wanted, leases)
 
-    # Not repeated: when the answer to a commit is lost, a second try would find its own messages and refuse them.
+    # Not repeated: if the answer to the commit was lost, a second try would refuse its own messages as duplicates.
     acked = await database.guarded(once)
     for queue in queues.values():
-        count = sum(item.queue == queue.name for item in items)
+        count = sum(message.queue == queue.name for message in messages)
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
         long_polls.wake(queue.id, count)
-    checked = acks.check(tenant_id, [msgspec.structs.replace(one, lease_id=ANY_LEASE) for one in wanted])[1]
-    await acks.name_and_tell(
-        tenant_id, checked, acked, {one.partition for one in checked if acked[one.n].lease_released}
-    )
+    checked = check(tenant_id, [msgspec.structs.replace(one, lease_id=ANY_LEASE) for one in wanted])[1]
+    released = {one.partition for one in checked if acked[one.index].lease_released}
+    await acks.name_and_wake(tenant_id, checked, acked, released)
     return _results(operations, rows, acked)
 
 
-def _leases(required: Sequence[str]) -> list[UUID]:
-    leases = [acks.parse_lease(text) for text in required]
+def _parse_leases(required: Sequence[str]) -> list[UUID]:
+    leases = [parse_lease(text) for text in required]
     if None in leases:
-        raise Refused(acks.NO_LEASE)
+        raise Refused(NO_LEASE)
     return sorted({lease for lease in leases if lease})
 
 
 async def _require(conn: AsyncConnection, tenant_id: int, leases: list[UUID]) -> None:
     if not leases:
         return
-    alive = {row[0] for row in await database.rows(conn, SQL["alive_leases"], {"tenant": tenant_id, "leases": leases})}
-    if len(alive) < len(leases):
-        raise Refused(acks.NO_LEASE)
+    rows = await database.rows(conn, SQL["lock_live_leases"], {"tenant": tenant_id, "leases": leases})
+    if len({row[0] for row in rows}) < len(leases):
+        raise Refused(NO_LEASE)
 
 
 async def _push(
-    conn: AsyncConnection, tenant_id: int, rows: push.Columns, items: Sequence[Item], queues: dict[str, Queue]
+    conn: AsyncConnection, tenant_id: int, rows: PushRows, messages: Sequence[NewMessage], queues: dict[str, Queue]
 ) -> None:
     limited = any(queue.max_size for queue in queues.values())
-    room = await _hold(conn, tenant_id, queues) if limited else {}
-    # Written before it is counted: one that happened already is told so, however full the queue is by now.
-    refused = await push.write(rows, conn, counted=limited)
-    for place, (_, reason) in sorted(refused.items()):
+    room = await push_write.lock_and_measure(conn, tenant_id, queues.values()) if limited else {}
+    # Written before the size is checked: a duplicate is reported as such, however full the queue is by now.
+    rejected = await push_write.write(rows, conn, counted=limited)
+    for index, (_, reason) in sorted(rejected.items()):
+        message = messages[index]
         if reason == "duplicate":
-            raise Refused(f"duplicate transactionId {rows.transactions[place]!r} in {items[place].queue}")
-        catalog.forget_queue(tenant_id, items[place].queue)
-        catalog.forget_partition(tenant_id, queues[items[place].queue], items[place].partition)
-        raise Refused(f"the queue {items[place].queue} was changed meanwhile; try again")
+            raise Refused(f"duplicate transactionId {rows.transactions[index]!r} in {message.queue}")
+        catalog.forget_queue(tenant_id, message.queue)
+        catalog.forget_partition(tenant_id, queues[message.queue], message.partition)
+        raise Refused(f"the queue {message.queue} was changed meanwhile; try again")
     for name, (most, left) in room.items():
-        many = sum(item.queue == name for item in items)
-        if many > most:
-            raise Refused(f"the queue {name} takes at most {most} messages: {many} at once can never fit")
-        if many > left:
+        count = sum(message.queue == name for message in messages)
+        if count > most:
+            raise Refused(f"the queue {name} takes at most {most} messages: {count} at once can never fit")
+        if count > left:
             raise Refused(f"the queue {name} is full: at most {most} messages")
 
 
-async def _hold(conn: AsyncConnection, tenant_id: int, queues: dict[str, Queue]) -> dict[str, tuple[int, int]]:
-    """The maximum of each queue that has one, and how many more it takes, under its lock."""
-    room = {}
-    for name in sorted(queues):
-        held = await database.rows(conn, SQL["hold_queue"], {"tenant": tenant_id, "name": name})
-        if held and (most := held[0][1]):
-            size = (await database.rows(conn, SQL["size"], {"tenant": tenant_id, "queue": queues[name].id}))[0][0]
-            room[name] = (most, most - size)
-    return room
-
-
-async def _ack(conn: AsyncConnection, tenant_id: int, wanted: Sequence[Ack], leases: list[UUID]) -> list[acks.Acked]:
-    fenced = await _fenced(conn, tenant_id, wanted, leases)
-    results, checked = acks.check(tenant_id, fenced)
+async def _ack(conn: AsyncConnection, tenant_id: int, wanted: Sequence[Ack], leases: list[UUID]) -> list[Acked]:
+    results, checked = check(tenant_id, await _with_leases(conn, tenant_id, wanted, leases))
     for result in results:
         if result.error:
             raise Refused(result.error)
-    for n, error, released, dead in await acks.settle(conn, tenant_id, fenced, checked, at_once=True):
-        if error:
-            raise Refused(error)
-        acks.judge(results[n], None, released=released, dlq=dead)
+    for outcome in await ack_apply.apply(conn, tenant_id, checked, at_once=True):
+        if outcome.error:
+            raise Refused(outcome.error)
+        results[outcome.index].set(outcome)
     return results
 
 
-async def _fenced(conn: AsyncConnection, tenant_id: int, wanted: Sequence[Ack], leases: list[UUID]) -> list[Ack]:
-    """Acks without a lease get the required one that covers their partition."""
-    bare = [(n, number) for n, one in enumerate(wanted) if not one.lease_id and (number := _number(tenant_id, one))]
+async def _with_leases(conn: AsyncConnection, tenant_id: int, wanted: Sequence[Ack], leases: list[UUID]) -> list[Ack]:
+    """The acks; those without a lease get the required lease that covers their partition."""
+    numbers = {n: partition_number(tenant_id, one.partition_id) for n, one in enumerate(wanted) if not one.lease_id}
+    bare = [(index, number) for index, number in numbers.items() if number]
     if not bare or not leases:
         return list(wanted)
     params = {
         "tenant": tenant_id,
         "partitions": [number for _, number in bare],
-        "names": [wanted[n].group for n, _ in bare],
+        "names": [wanted[index].group for index, _ in bare],
         "leases": leases,
     }
     found = {bare[n - 1][0]: lease for n, lease in await database.rows(conn, SQL["leases_of"], params)}
     return [msgspec.structs.replace(one, lease_id=str(found[n])) if n in found else one for n, one in enumerate(wanted)]
 
 
-def _number(tenant_id: int, one: Ack) -> int | None:
-    return partition_number(tenant_id, one.partition_id)
-
-
-def _results(operations: Sequence[Operation], rows: push.Columns, acked: Sequence[acks.Acked]) -> list[dict[str, Any]]:
+def _results(operations: Sequence[Operation], rows: PushRows, acked: Sequence[Acked]) -> list[dict[str, Any]]:
+    partition_ids = ["", *(public_partition_id(*partition) for partition in rows.partitions)]
+    pushed, answers = iter(range(len(rows))), iter(acked)
     results: list[dict[str, Any]] = []
-    names = ["", *(partition_name(*place) for place in rows.where)]
-    item = ack = 0
     for operation in operations:
-        for one in operation.items:
-            results.append(
-                {
-                    "index": len(results),
-                    "type": "push",
-                    "success": True,
-                    "transactionId": rows.transactions[item],
-                    "messageId": rows.labels[item],
-                    "partitionId": names[rows.slots[item]],
-                    "queueName": one.queue,
-                }
-            )
-            item += 1
+        for message, row in zip(operation.items, pushed, strict=False):
+            pushed_as = {
+                "transactionId": rows.transactions[row],
+                "messageId": rows.id_texts[row],
+                "partitionId": partition_ids[rows.slots[row]],
+                "queueName": message.queue,
+            }
+            results.append({"index": len(results), "type": "push", "success": True, **pushed_as})
         if operation.ack:
-            verdict = acked[ack]
-            results.append(
-                {
-                    "index": len(results),
-                    "type": "ack",
-                    "success": True,
-                    "transactionId": verdict.transaction_id,
-                    "error": None,
-                    "dlq": verdict.dlq,
-                }
-            )
-            ack += 1
+            one = next(answers)
+            outcome = {"transactionId": one.transaction_id, "error": None, "dlq": one.dlq}
+            results.append({"index": len(results), "type": "ack", "success": True, **outcome})
     return results

@@ -109,7 +109,7 @@ async def _snapshot(tenant_id: int, which: statistics.About) -> Snapshot:
     when = Range(now - HOUR, now, 1)
     depths = await statistics.depths(tenant_id, which, limit=MOST)
     by_queue = await statistics.traffic_by_queue(tenant_id, which, when)
-    waiting = long_polls.lot().parked_at([depth.id for depth in depths])
+    waiting = long_polls.parked().count_by_queue([depth.id for depth in depths])
     empty = dict.fromkeys(when.points, Traffic())
     queues = [
         _figures(depth, list(by_queue.get(depth.name, empty).values()), when, waiting.get(depth.id, 0))

@@ -177,7 +177,7 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Action:
     data = asked(request)
     group, tenant_id = data.get("group", "").replace("\0", ""), visitor.tenant.pk
     filters = {"queue": queue, "group": group, "partition": "", "from": None, "to": None}
-    _, count = await dead_letters.letters(tenant_id, filters, limit=0, offset=0)
+    _, count = await dead_letters.listed(tenant_id, filters, limit=0, offset=0)
 
     async def change() -> Done:
         purged = await dead_letters.purge(tenant_id, queue, group)

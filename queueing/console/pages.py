@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from queueing import spill
-from queueing.broker import crypto, maintenance, names, traces
+from queueing.broker import crypto, ids, maintenance, traces
 from queueing.broker import dead_letters as dead
 from queueing.broker.errors import UnknownQueue
 from queueing.console import figures, operate, queries
@@ -196,7 +196,7 @@ async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
 
 async def _partition(visitor: Visitor, partition: UUID) -> queries.Partition:
     try:
-        return await queries.partition(visitor.tenant.pk, names.partition_number(visitor.tenant.pk, str(partition)))
+        return await queries.partition(visitor.tenant.pk, ids.partition_number(visitor.tenant.pk, str(partition)))
     except queries.UnknownPartition:
         raise Http404 from None
 
@@ -281,7 +281,7 @@ async def dead_letters(request: PageRequest, name: str) -> HttpResponse:
     if "do" in asked(request):
         return await operate.of_dead_letters(request, visitor, name)
     filters = {key: request.GET.get(key, "").replace("\0", "") for key in ("group", "partition")}
-    found, total = await dead.letters(
+    found, total = await dead.listed(
         visitor.tenant.pk, {**filters, "queue": name, "from": None, "to": None}, limit=ROWS, offset=_offset(request)
     )
     context = {

@@ -11,7 +11,7 @@ import msgspec
 
 from queueing.broker import crypto, options
 from queueing.broker.errors import UnknownMessage, UnknownQueue
-from queueing.broker.names import partition_name
+from queueing.broker.ids import public_partition_id
 from registry.data import database
 from registry.errors import NotFound
 
@@ -167,7 +167,7 @@ async def partitions(
     found: dict[int, PartitionRow] = {}
     for number, title, total, waiting, last_at, group, *reader in await database.fetch(SQL["partitions"], where):
         if number not in found:
-            found[number] = PartitionRow(partition_name(tenant_id, number), title, total, waiting, last_at, [])
+            found[number] = PartitionRow(public_partition_id(tenant_id, number), title, total, waiting, last_at, [])
         if group is not None:
             found[number].readers.append(GroupLag(group, *reader))
     count = (await database.fetch(SQL["count_partitions"], where))[0][0]
@@ -181,7 +181,7 @@ async def partition(tenant_id: int, number: int | None) -> Partition:
     if not rows or number is None:
         raise UnknownPartition
     positions = [Position(*row) for row in await database.fetch(SQL["places"], where)]
-    return Partition(partition_name(tenant_id, number), number, *rows[0], positions)  # type: ignore[call-arg]
+    return Partition(public_partition_id(tenant_id, number), number, *rows[0], positions)  # type: ignore[call-arg]
 
 
 async def messages(

@@ -1,4 +1,4 @@
-"""The message queue: its tables, and the functions that push, claim and complete messages; the workers."""
+"""The message queue: its tables, and the functions that push, claim and complete messages; workers; outbound webhooks."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         db_collation="C",
                         db_default="",
-                        help_text="first part of the name unless said otherwise",
+                        help_text="default: first part of the name",
                         max_length=255,
                     ),
                 ),
@@ -51,56 +51,71 @@ class Migration(migrations.Migration):
                         blank=True,
                         db_collation="C",
                         db_default="",
-                        help_text="second part of the name unless said otherwise",
+                        help_text="default: second part of the name",
                         max_length=255,
                     ),
                 ),
-                ("lease_seconds", models.IntegerField(db_default=300, help_text="that a reader may keep a partition")),
-                ("retry_limit", models.IntegerField(db_default=3, help_text="tries after the first")),
-                ("retry_delay_ms", models.IntegerField(db_default=1000, help_text="milliseconds before the next try")),
-                ("max_size", models.BigIntegerField(db_default=0, help_text="messages waiting at most; 0: no limit")),
+                ("lease_seconds", models.IntegerField(db_default=300, help_text="lease of a partition, in seconds")),
+                ("retry_limit", models.IntegerField(db_default=3, help_text="retries after the first delivery")),
+                (
+                    "retry_delay_ms",
+                    models.IntegerField(
+                        db_default=1000, help_text="milliseconds before a failed message is delivered again"
+                    ),
+                ),
+                (
+                    "max_size",
+                    models.BigIntegerField(db_default=0, help_text="maximum number of waiting messages; 0: no limit"),
+                ),
                 (
                     "ttl_seconds",
-                    models.IntegerField(db_default=0, help_text="after which a message is not delivered; 0: never"),
+                    models.IntegerField(
+                        db_default=0, help_text="time to live: older messages are not delivered; 0: no limit"
+                    ),
                 ),
                 (
                     "priority",
-                    models.IntegerField(
-                        db_default=0, help_text="among the queues of one namespace or task; higher first"
-                    ),
+                    models.IntegerField(db_default=0, help_text="among queues of one namespace or task; higher first"),
                 ),
-                ("delay_seconds", models.IntegerField(db_default=0, help_text="before a message becomes visible")),
+                (
+                    "delay_seconds",
+                    models.IntegerField(db_default=0, help_text="delay before a message becomes visible"),
+                ),
                 (
                     "window_seconds",
-                    models.IntegerField(db_default=0, help_text="of silence before a partition becomes visible"),
+                    models.IntegerField(
+                        db_default=0, help_text="time without a push before a partition becomes visible"
+                    ),
                 ),
                 ("retention_enabled", models.BooleanField(db_default=False)),
                 (
                     "retention_seconds",
-                    models.IntegerField(db_default=0, help_text="after which messages are deleted; 0: never"),
+                    models.IntegerField(db_default=0, help_text="age at which messages are deleted; 0: never"),
                 ),
                 (
                     "completed_retention_seconds",
                     models.IntegerField(
                         db_default=0,
-                        help_text="after which messages that all groups have consumed are deleted; 0: never",
+                        help_text="age at which messages that all groups have completed are deleted; 0: never",
                     ),
                 ),
                 (
                     "max_wait_seconds",
-                    models.IntegerField(db_default=0, help_text="after which a waiting message is evicted; 0: never"),
+                    models.IntegerField(db_default=0, help_text="age at which a waiting message is deleted; 0: never"),
                 ),
                 (
                     "encrypted",
-                    models.BooleanField(db_default=False, help_text="payloads at rest; wants QUEUE_ENCRYPTION_KEYS"),
+                    models.BooleanField(
+                        db_default=False, help_text="encrypt payloads at rest; needs QUEUE_ENCRYPTION_KEYS"
+                    ),
                 ),
                 (
                     "dead_letter_queue",
-                    models.BooleanField(db_default=True, help_text="off: what is out of tries is dropped"),
+                    models.BooleanField(db_default=True, help_text="off: messages without retries left are dropped"),
                 ),
                 (
                     "dead_letter_after_retries",
-                    models.BooleanField(db_default=True, help_text="off: tried again without end"),
+                    models.BooleanField(db_default=True, help_text="off: failed messages are retried without limit"),
                 ),
                 (
                     "created_at",
@@ -130,22 +145,22 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.CharField(db_collation="C", max_length=255)),
-                ("last_seq", models.BigIntegerField(db_default=0, help_text="number of its latest message")),
+                ("last_seq", models.BigIntegerField(db_default=0, help_text="number of the latest message")),
                 (
                     "removed",
                     models.BigIntegerField(
-                        db_default=0, help_text="messages deleted since: last_seq - removed are there"
+                        db_default=0, help_text="number of deleted messages: last_seq - removed are stored"
                     ),
                 ),
                 (
                     "idle",
                     models.BooleanField(
-                        db_default=True, help_text="some group has read all and waits for the next message"
+                        db_default=True, help_text="some group has read everything and waits for the next message"
                     ),
                 ),
                 (
                     "last_at",
-                    models.DateTimeField(db_default=Now(), help_text="when its latest message came"),
+                    models.DateTimeField(db_default=Now(), help_text="time of the latest push"),
                 ),
                 ("created_at", models.DateTimeField(db_default=Now())),
             ],
@@ -176,13 +191,15 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[("all", "All"), ("new", "New"), ("timestamp", "Timestamp")],
                         db_default="all",
-                        help_text="where it began to read",
+                        help_text="where the group began to read",
                         max_length=10,
                     ),
                 ),
                 (
                     "subscribed_from",
-                    models.DateTimeField(help_text="mode timestamp: of the first message it wants", null=True),
+                    models.DateTimeField(
+                        help_text="mode timestamp: time of the first message that the group reads", null=True
+                    ),
                 ),
                 ("created_at", models.DateTimeField(db_default=Now())),
             ],
@@ -208,31 +225,29 @@ class Migration(migrations.Migration):
                 ("tenant", key_to("registry.tenant")),
                 ("partition", key_to("queueing.partition")),
                 ("group", key_to("queueing.group")),
-                ("cursor", models.BigIntegerField(db_default=0, help_text="number of the latest message that is done")),
+                ("cursor", models.BigIntegerField(db_default=0, help_text="number of the latest completed message")),
                 (
                     "delivered",
-                    models.BigIntegerField(db_default=0, help_text="number of the latest message handed out"),
+                    models.BigIntegerField(db_default=0, help_text="number of the latest delivered message"),
                 ),
                 (
                     "buried",
-                    models.BigIntegerField(
-                        db_default=0, help_text="number of the latest message among its dead letters"
-                    ),
+                    models.BigIntegerField(db_default=0, help_text="number of the latest dead letter"),
                 ),
                 ("due_at", models.DateTimeField(null=True)),
                 ("lease_id", models.UUIDField(null=True)),
                 (
                     "attempt",
-                    models.IntegerField(db_default=0, help_text="failed deliveries of what lies after the cursor"),
+                    models.IntegerField(db_default=0, help_text="failed deliveries of the messages after the cursor"),
                 ),
                 (
                     "singly",
                     models.BigIntegerField(
                         db_default=0,
-                        help_text="up to this number messages are handed out one by one: one of them kills its readers",
+                        help_text="up to this number messages are delivered one by one, to find the poison message",
                     ),
                 ),
-                ("consumed", models.BigIntegerField(db_default=0, help_text="messages done")),
+                ("consumed", models.BigIntegerField(db_default=0, help_text="number of completed messages")),
                 ("consumed_at", models.DateTimeField(null=True)),
             ],
             options={
@@ -268,15 +283,15 @@ class Migration(migrations.Migration):
                 ("tenant", key_to("registry.tenant")),
                 ("partition", key_to("queueing.partition")),
                 ("seq", models.BigIntegerField()),
-                ("id", models.UUIDField(help_text="version 7, given by the server")),
+                ("id", models.UUIDField(help_text="UUID of version 7, given by the server")),
                 ("transaction_id", models.CharField(db_collation="C", max_length=255)),
                 ("payload", models.BinaryField()),
                 (
                     "key_id",
-                    models.CharField(help_text="of the key that encrypted the payload", max_length=32, null=True),
+                    models.CharField(help_text="id of the key that encrypted the payload", max_length=32, null=True),
                 ),
                 ("trace_id", models.UUIDField(null=True)),
-                ("producer", models.CharField(help_text="the key that pushed it", max_length=100, null=True)),
+                ("producer", models.CharField(help_text="API key that pushed the message", max_length=100, null=True)),
                 ("created_at", models.DateTimeField()),
             ],
             options={
@@ -306,7 +321,7 @@ class Migration(migrations.Migration):
                 ("producer", models.CharField(max_length=100, null=True)),
                 ("error", models.TextField()),
                 ("attempts", models.IntegerField()),
-                ("created_at", models.DateTimeField(help_text="when the message came")),
+                ("created_at", models.DateTimeField(help_text="time of the push")),
                 ("failed_at", models.DateTimeField(db_default=Now())),
                 ("ended_at", models.DateTimeField(help_text="replayed or purged", null=True)),
             ],
@@ -364,7 +379,12 @@ class Migration(migrations.Migration):
                 ("completed", models.BigIntegerField(db_default=0)),
                 ("failed", models.BigIntegerField(db_default=0)),
                 ("buried", models.BigIntegerField(db_default=0)),
-                ("lag_ms", models.BigIntegerField(db_default=0, help_text="sum over what was popped, of push to pop")),
+                (
+                    "lag_ms",
+                    models.BigIntegerField(
+                        db_default=0, help_text="sum over popped messages of the time from push to pop"
+                    ),
+                ),
                 ("max_lag_ms", models.BigIntegerField(db_default=0)),
             ],
         ),
@@ -405,6 +425,193 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["queue", "id"],
+            },
+            bases=(AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="WebhookEndpoint",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("tenant", key_to("registry.tenant")),
+                ("uuid", models.UUIDField(help_text="its id in the API")),
+                ("url", models.CharField(max_length=2000)),
+                ("description", models.CharField(blank=True, db_default="", max_length=200)),
+                (
+                    "events",
+                    models.JSONField(
+                        default=list, help_text='types such as payment.succeeded, beginnings such as "payment.", or "*"'
+                    ),
+                ),
+                (
+                    "ordered",
+                    models.BooleanField(
+                        db_default=False,
+                        help_text="the next event of an object waits until the one before is delivered or given up",
+                    ),
+                ),
+                ("enabled", models.BooleanField(db_default=True)),
+                ("disabled_reason", models.CharField(blank=True, db_default="", max_length=300)),
+                ("failing_since", models.DateTimeField(help_text="no delivery succeeded since", null=True)),
+                (
+                    "rest_until",
+                    models.DateTimeField(help_text="no deliveries before this time: Retry-After", null=True),
+                ),
+                (
+                    "positions",
+                    models.JSONField(default=dict, help_text="by source: number of the latest event that it has read"),
+                ),
+                ("secrets", models.BinaryField(help_text="signing secrets, encrypted: registry.tenants.encryption")),
+                ("created_at", models.DateTimeField(db_default=Now())),
+                ("changed_at", models.DateTimeField(db_default=Now())),
+                ("deleted_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "ordering": ["id"],
+                "constraints": [models.UniqueConstraint(fields=("uuid", "tenant"), name="webhook_endpoint_once")],
+            },
+            bases=(AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="WebhookDelivery",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("tenant", key_to("registry.tenant")),
+                ("endpoint_id", models.BigIntegerField()),
+                (
+                    "message_id",
+                    models.CharField(help_text="webhook-id: the same at every attempt and replay", max_length=40),
+                ),
+                (
+                    "position",
+                    models.BigIntegerField(
+                        help_text="number of its event in the source's stream; tests and notes have none", null=True
+                    ),
+                ),
+                (
+                    "subject",
+                    models.UUIDField(
+                        help_text="id of the object that the event is about, such as a payment's correlation id",
+                        null=True,
+                    ),
+                ),
+                ("type", models.CharField(max_length=50)),
+                ("body", models.TextField(help_text="as it is signed and sent")),
+                ("ordered", models.BooleanField(db_default=False)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("held", "waits for the one before"),
+                            ("delivered", "Delivered"),
+                            ("dead", "given up"),
+                            ("noted", "Noted"),
+                        ],
+                        db_default="pending",
+                        max_length=10,
+                    ),
+                ),
+                ("run_at", models.DateTimeField(db_default=Now())),
+                ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
+                (
+                    "attempt",
+                    models.IntegerField(
+                        db_default=0, default=0, help_text="number of the latest attempt: the fence, which only grows"
+                    ),
+                ),
+                (
+                    "tries_from",
+                    models.IntegerField(
+                        db_default=0,
+                        default=0,
+                        help_text="attempt from which attempts are counted: a replay begins anew",
+                    ),
+                ),
+                ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),
+                ("leased_until", models.DateTimeField(null=True)),
+                ("answer", models.SmallIntegerField(help_text="HTTP status of the latest answer", null=True)),
+                ("error", models.CharField(db_default="", help_text="why the latest attempt failed", max_length=300)),
+                ("created_at", models.DateTimeField(db_default=Now())),
+                ("changed_at", models.DateTimeField(db_default=Now())),
+                (
+                    "closed",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=models.Case(
+                            models.When(status="delivered", then=models.Value("delivered")),
+                            models.When(status="dead", then=models.Value("dead")),
+                            models.When(status="noted", then=models.Value("noted")),
+                        ),
+                        output_field=models.CharField(max_length=10, null=True),
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "webhook deliveries",
+                "ordering": ["-id"],
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"),
+                        models.F("endpoint_id"),
+                        models.OrderBy(models.F("priority"), descending=True),
+                        models.F("run_at"),
+                        models.F("id"),
+                        condition=models.Q(("closed", None)),
+                        name="webhook_delivery_open",
+                    ),
+                    models.Index(
+                        condition=models.Q(("ordered", True)),
+                        fields=["subject", "endpoint_id", "id", "tenant"],
+                        name="webhook_delivery_order",
+                    ),
+                    models.Index(fields=["endpoint_id", "id", "tenant"], name="webhook_delivery_log"),
+                    models.Index(
+                        condition=models.Q(("closed", "dead")),
+                        fields=["endpoint_id", "id", "tenant"],
+                        name="webhook_delivery_dead",
+                    ),
+                ],
+            },
+            bases=(AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="WebhookAttempt",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "tenant_id",
+                        "delivery_id",
+                        "number",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tenant", key_to("registry.tenant")),
+                ("delivery_id", models.BigIntegerField()),
+                ("number", models.IntegerField()),
+                (
+                    "at",
+                    models.DateTimeField(
+                        db_default=Now(),
+                        help_text="when its outcome was written; it began `latency_ms` before",
+                    ),
+                ),
+                ("signed_at", models.DateTimeField(help_text="webhook-timestamp")),
+                ("signature", models.CharField(db_default="", help_text="webhook-signature", max_length=500)),
+                ("answer", models.SmallIntegerField(help_text="HTTP status; empty: there was no answer", null=True)),
+                ("headers", models.JSONField(help_text="of the answer, shortened", null=True)),
+                ("body", models.TextField(db_default="", help_text="of the answer, shortened")),
+                ("latency_ms", models.IntegerField()),
+                (
+                    "error",
+                    models.CharField(db_default="", help_text="why it failed; empty: delivered", max_length=300),
+                ),
+            ],
+            options={
+                "ordering": ["-delivery_id", "-number"],
             },
             bases=(AsyncModelMixin, models.Model),
         ),

@@ -1,14 +1,15 @@
-"""The spill: what catches writes while PostgreSQL is away, and brings them there in order when it is back.
+"""The spill: a durable queue for writes while PostgreSQL is unavailable; it stores them in order once PostgreSQL is back.
 
-An app registers its kind of write with the coroutine that stores it, and appends when PostgreSQL does not take one:
+An app registers a kind of write with the coroutine that stores it, and appends when PostgreSQL does not accept a write:
 
-    spill.register("payment", store)                     # async (list[Record]) -> list[Verdict]; safe to repeat
-    if not await spill.turn("payment", tenant_id): …     # False: go behind what waits, by `append`
-    await spill.append("payment", tenant_id, data)       # durable when it returns; raises Full (503)
+    spill.register("payment", store)                         # async (list[Record]) -> list[StoreResult]; idempotent
+    if not await spill.is_clear("payment", tenant_id): …     # earlier records wait: `append` behind them
+    await spill.append("payment", tenant_id, data)           # durable when it returns; raises Full (503)
 
-`store` gets records in order and answers in order: STORED, or Verdict("why it is set aside"). What it raises about the
-data of a record (`is_bad`) makes that record be found and set aside alone; after anything else it is asked again, for as
-long as it takes. It must be idempotent: after a crash it sees again what it has stored. The spill never looks into `data`.
+`store` gets records in order and returns one result per record: STORED, or StoreResult("reason") to quarantine it. Where
+`store` raises an error about a record's data (`is_bad`), that record alone is found and quarantined; after any other error
+the batch is repeated until it succeeds. `store` must be idempotent: after a crash it gets records again that it has stored.
+The spill never interprets `data`.
 """
 
 import asyncio
@@ -22,161 +23,162 @@ from typing import NamedTuple
 from django.conf import settings
 
 from queueing.spill.file import FileEngine
-from queueing.spill.kinds import Lane, Seen, State, Store, is_bad
-from queueing.spill.record import STORED, Aside, Engine, Full, Record, Verdict
+from queueing.spill.queue import OnTakeover, SpillQueue
+from queueing.spill.record import STORED, Engine, Full, QuarantinedRecord, Record, StoreResult
 from queueing.spill.shared import SharedStreamEngine
+from queueing.spill.state import State
+from queueing.spill.storing import Store, is_bad
 from queueing.spill.stream import StreamEngine
 from registry.data.loop import PerLoop
 
 __all__ = [
-    "STORED", "Aside", "Full", "Lane", "Record", "State", "Verdict",
-    "append", "asides", "behind", "carrying", "drop", "holds", "is_bad", "register", "relay", "replay", "start", "state", "turn",
+    "STORED", "Full", "QuarantinedRecord", "Record", "State", "StoreResult",
+    "append", "blocked", "drain_shared", "drop", "holds", "is_bad", "is_clear", "quarantined", "register", "relay", "replay",
+    "start", "state",
 ]  # fmt: skip
 
 
 class _Kind(NamedTuple):
     store: Store
-    seen: Seen | None
+    on_takeover: OnTakeover | None
 
 
 KINDS: dict[str, _Kind] = {}
 
 
-class _Lanes:
-    """What one event loop has open."""
+class _Queues:
+    """The open queues of one event loop, by kind."""
 
     def __init__(self) -> None:
         self.started = False
-        self.own: dict[str, Lane] = {}
-        self.relays: dict[str, Lane] = {}
+        self.own: dict[str, SpillQueue] = {}
+        self.relays: dict[str, SpillQueue] = {}
 
     async def close(self) -> None:
-        """Drain what can be drained, keep the rest for the next process."""
-        await asyncio.gather(*(lane.close() for lane in (*self.own.values(), *self.relays.values())))
+        """Drain for a limited time, and leave the rest to the next process."""
+        await asyncio.gather(*(queue.close() for queue in (*self.own.values(), *self.relays.values())))
 
 
-loops: PerLoop[_Lanes] = PerLoop(_Lanes, close=_Lanes.close)
-_lanes = loops.get
+loops: PerLoop[_Queues] = PerLoop(_Queues, close=_Queues.close)
+_queues = loops.get
 
 
-def register(kind: str, store: Store, *, seen: Seen | None = None) -> None:
-    """Who stores records of `kind`. `seen` hears of records that a dead process left before they are stored.
+def register(kind: str, store: Store, *, on_takeover: OnTakeover | None = None) -> None:
+    """Declare the function that stores records of `kind`. `on_takeover` gets records of dead processes before they are stored.
 
-    May come at any time: where the spill was started, what is left of a kind is drained from then on.
+    A kind may be registered at any time: where the spill was started, its records are drained from then on.
     """
     if not re.fullmatch("[a-z]+", kind):
         raise ValueError(f"a kind is lower-case letters, got {kind!r}")
-    KINDS[kind] = _Kind(store, seen)
+    KINDS[kind] = _Kind(store, on_takeover)
     with suppress(RuntimeError):  # no loop runs here
-        if (lanes := loops.peek()) and lanes.started:
-            _lane(kind).start()
+        if (queues := loops.peek()) and queues.started:
+            _queue(kind).start()
 
 
 def append(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None) -> asyncio.Future[None]:
-    """Await it: durable then. Raises Full (503) when it cannot be kept. What hangs up meanwhile does not take it back."""
-    return _lane(kind).append(tenant_id, data, at or datetime.now(UTC))
+    """The future is done once the record is durable; it fails with Full (503). Cancelling the future does not remove the record."""
+    return _queue(kind).append(tenant_id, data, at or datetime.now(UTC))
 
 
-async def turn(kind: str, tenant_id: int | None = None) -> bool:
-    """Whether a write of this tenant (None: of any) may go to PostgreSQL directly: nothing of this kind that came before it
-    waits in this process.
+async def is_clear(kind: str, tenant_id: int | None = None) -> bool:
+    """Whether a write of this tenant (None: of any) may go to PostgreSQL directly: no earlier one waits in this process.
 
-    When little is left and it flows, waits for that, a moment at most.
+    Where few records are left and the spill drains, waits for them, HANDOVER_LIMIT seconds at most.
     """
-    lane = _lanes().own.get(kind)
-    return lane is None or await lane.turn(tenant_id)
+    queue = _queues().own.get(kind)
+    return queue is None or await queue.is_clear(tenant_id)
 
 
-async def behind(kind: str, tenants: Collection[int]) -> set[int]:
-    """The tenants whose turn it is not, as `turn` says it of one."""
-    lane = _lanes().own.get(kind)
-    return await lane.behind(tenants) if lane else set()
+async def blocked(kind: str, tenants: Collection[int]) -> set[int]:
+    """Those of these tenants for whom `is_clear` is false."""
+    queue = _queues().own.get(kind)
+    return await queue.blocked(tenants) if queue else set()
 
 
 def relay(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None) -> asyncio.Future[None]:
-    """`append` to the stream of all processes, which workers carry to PostgreSQL (INTAKE=stream)."""
-    relays = _lanes().relays
+    """Append to the stream shared by all processes, which workers drain to PostgreSQL (INTAKE=stream)."""
+    relays = _queues().relays
     if kind not in relays:
-        relays[kind] = _shared_lane(kind, drains=False)
+        relays[kind] = _shared_queue(kind, drains=False)
     return relays[kind].append(tenant_id, data, at or datetime.now(UTC))
 
 
 async def start() -> None:
-    """Begin to drain what an earlier process left. Without it the first append does so."""
-    _lanes().started = True
+    """Begin to drain the records of earlier processes. Without it the first append does so."""
+    _queues().started = True
     for kind in list(KINDS):
-        lane = _lane(kind)
-        with suppress(OSError):  # it is tried again, and said, while it drains
-            await lane.adopt()
-        lane.start()
+        queue = _queue(kind)
+        with suppress(OSError):  # the drain tries again, and logs the error
+            await queue.take_over()
+        queue.start()
 
 
 @asynccontextmanager
-async def carrying() -> AsyncIterator[None]:
-    """Beside a worker's drain: carry the shared streams to PostgreSQL. One worker at a time does, so order holds."""
-    lanes = [_shared_lane(kind, drains=True) for kind in KINDS]
-    for lane in lanes:
-        lane.start()
+async def drain_shared() -> AsyncIterator[None]:
+    """While the block runs, drain the shared streams to PostgreSQL. One worker at a time owns a stream, which keeps the order."""
+    queues = [_shared_queue(kind, drains=True) for kind in KINDS]
+    for queue in queues:
+        queue.start()
     try:
         yield
     finally:
-        await asyncio.gather(*(lane.close(within=0) for lane in lanes))
+        await asyncio.gather(*(queue.close(within=0) for queue in queues))
 
 
 async def state() -> list[State]:
-    """How the spill is, per kind; and the shared stream, where that is the way in."""
-    lanes = [_lane(kind) for kind in list(KINDS)]
-    return [await lane.state() for lane in (*lanes, *_lanes().relays.values())]
+    """The state of each kind in this process, and of each shared stream to which it relays."""
+    queues = [_queue(kind) for kind in list(KINDS)]
+    return [await queue.state() for queue in (*queues, *_queues().relays.values())]
 
 
 async def holds(kind: str, tenant_id: int) -> bool:
-    """Whether a write of this tenant is not in PostgreSQL yet: in the spill as `asides` sees it, aside, or in the stream of
-    all processes. Raises Unavailable."""
-    shared = _shared_lane(kind, drains=False)
+    """Whether a write of this tenant waits, is quarantined or is in the shared stream. Raises Unavailable."""
+    shared = _shared_queue(kind, drains=False)
     try:
-        return await _lane(kind).engine.holds(tenant_id) or await shared.engine.holds(tenant_id)
+        return await _queue(kind).engine.holds(tenant_id) or await shared.engine.holds(tenant_id)
     finally:
         await shared.close()
 
 
-# -- What was set aside ------------------------------------------------------------------------------------
+# -- Quarantined records -----------------------------------------------------------------------------------
 
 
-async def asides(kind: str) -> list[Aside]:
-    """Everything that was set aside on this machine (engine file) or in this Redis (engine stream), oldest first."""
-    return await _lane(kind).engine.asides()
+async def quarantined(kind: str) -> list[QuarantinedRecord]:
+    """All quarantined records on this machine (engine file) or in this Redis (engine stream), oldest first."""
+    return await _queue(kind).engine.quarantined()
 
 
 async def replay(kind: str, ids: Sequence[str]) -> list[str]:
-    """Append records once more, with the time they had; which of them. What cannot be read stays aside.
+    """Append quarantined records again, with their first time; returns the ids. Unreadable ones stay quarantined.
 
-    By a lane that does not drain, so that a record that is refused again is not dropped behind its own back. Whoever
-    drains takes over what it leaves, within seconds.
+    The queue used here does not drain: else a record that fails again at once would be quarantined under the same id and
+    then dropped. The process that drains takes the records over within seconds.
     """
-    lane = Lane(kind, _engine(kind), *KINDS[kind], drains=False)
+    queue = SpillQueue(kind, _engine(kind), *KINDS[kind], drains=False)
     try:
-        wanted = [aside for aside in await lane.engine.asides() if aside.id in ids and aside.record]
-        for aside in wanted:
-            assert aside.record
-            await lane.append(aside.record.tenant_id, aside.record.data, aside.record.at)
-            await lane.engine.drop_aside(aside.id)
+        wanted = [one for one in await queue.engine.quarantined() if one.id in ids and one.record]
+        for one in wanted:
+            assert one.record
+            await queue.append(one.record.tenant_id, one.record.data, one.record.at)
+            await queue.engine.drop_quarantined(one.id)
     finally:
-        await lane.close()
-    return [aside.id for aside in wanted]
+        await queue.close()
+    return [one.id for one in wanted]
 
 
 async def drop(kind: str, id: str) -> bool:
-    """Forget a record that was set aside; whether it was there."""
-    return await _lane(kind).engine.drop_aside(id)
+    """Delete a quarantined record. Returns whether it existed."""
+    return await _queue(kind).engine.drop_quarantined(id)
 
 
-# -- Lanes ---------------------------------------------------------------------------------------------------
+# -- Queues and engines --------------------------------------------------------------------------------------
 
 
-def _lane(kind: str) -> Lane:
-    own = _lanes().own
+def _queue(kind: str) -> SpillQueue:
+    own = _queues().own
     if kind not in own:
-        own[kind] = Lane(kind, _engine(kind), *KINDS[kind])
+        own[kind] = SpillQueue(kind, _engine(kind), *KINDS[kind])
     return own[kind]
 
 
@@ -186,7 +188,7 @@ def _engine(kind: str) -> Engine:
     return FileEngine(Path(settings.SPILL_FOLDER), kind, limit=settings.SPILL_MAX_BYTES)
 
 
-def _shared_lane(kind: str, *, drains: bool) -> Lane:
+def _shared_queue(kind: str, *, drains: bool) -> SpillQueue:
     in_use = settings.INTAKE == "stream"
     engine = SharedStreamEngine(settings.SPILL_REDIS_URL, kind, limit=settings.SPILL_MAX_BYTES, in_use=in_use)
-    return Lane(kind, engine, *KINDS[kind], drains=drains)
+    return SpillQueue(kind, engine, *KINDS[kind], drains=drains)

@@ -1,168 +1,52 @@
-"""The spill in files: a folder per process and kind, append-only segments in it, each append on the disk before it returns.
+"""File engine of the spill: a folder per process and kind with append-only segments; each append is fsynced before it returns.
 
     <root>/<kind>-<process>/lock                 held (flock) for as long as the process lives
-                            00000001-<marker>    a segment: records as frames.py writes them
-                            00000001-<marker>.done   how far it is stored; a hint that saves repetitions after a crash
-    <root>/aside/<kind>-<id>                     a record that was set aside, one file each
+                            00000001-<marker>    a segment: records in the format of frames.py
+                            00000001-<marker>.done   how far it is settled; avoids most repetitions after a crash
+    <root>/aside/<kind>-<id>                     a quarantined record, one file each
 
-Everything that touches the disk runs in a thread.
+All disk access runs in threads.
 """
 
 import asyncio
-import fcntl
 import logging
-import os
-import secrets
-import shutil
-import socket
-import struct
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-import queueing.spill.set_aside as asides
-from queueing.spill.frames import Frame, frame, frames, pack, unpack
-from queueing.spill.record import Aside, Full, Item, Record, Verdict
+from queueing.spill.folder import Folder
+from queueing.spill.quarantine import Quarantine
+from queueing.spill.record import Entry, Full, QuarantinedRecord, Record, StoreResult
+from queueing.spill.segment import Segment
+from queueing.spill.writer import SegmentWriter
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BYTES = 16 * 1024 * 1024  # a segment is closed beyond that; it is read as a whole when it is drained
-BATCH_BYTES = 4 * 1024 * 1024  # of one batch to store; one record may be larger
-LOOK_EVERY = 5.0  # seconds between looks for folders of dead processes
-_OFFSET = struct.Struct("<Q")
-
-
-class Segment:
-    """One file of records."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.marker = bytes.fromhex(path.name.partition("-")[2])
-        self.first_at: datetime | None = None
-        self.size = 0  # bytes that count against the limit
-
-    @property
-    def done(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.done")
-
-    def left(self) -> Iterator[Item]:
-        """What of it is not settled yet."""
-        content = self.path.read_bytes()
-        stored = self.stored()
-        for part in frames(content, self.marker):
-            if part.end > stored:
-                yield self.item(content, part)
-
-    def item(self, content: bytes, part: Frame) -> Item:
-        raw = content[part.start : part.end]
-        if part.body is None:
-            return Item(None, raw, part.end, "damaged on the disk: its checksum is wrong")
-        try:
-            return Item(unpack(part.body), raw, part.end)
-        except ValueError as error:
-            return Item(None, raw, part.end, str(error))
-
-    def stored(self) -> int:
-        try:
-            [offset] = _OFFSET.unpack(self.done.read_bytes())
-        except (OSError, struct.error):
-            return 0
-        return offset if offset <= self.path.stat().st_size else 0
-
-    def settle_until(self, offset: int) -> None:
-        """Not synced: what a power cut takes back is stored once more, which its owner knows to recognise."""
-        with open(os.open(self.done, os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as file:
-            file.write(_OFFSET.pack(offset))
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.done.unlink(missing_ok=True)
-
-
-class Folder:
-    """A folder whose lock this process holds, its own or a dead one's."""
-
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path, self.lock = path, lock
-
-    @classmethod
-    def create(cls, root: Path, kind: str) -> "Folder":
-        """Under another name until it is locked, or another process would take it for a dead one's."""
-        if not root.exists():
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(root.parent)
-        name = f"{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        fresh = root / f".{name}"
-        lock = -1
-        try:
-            fresh.mkdir(mode=0o700)
-            lock = os.open(fresh / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fresh.rename(root / name)
-            sync_folder(root)
-        except OSError:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if lock >= 0:
-                os.close(lock)
-            raise
-        return cls(root / name, lock)
-
-    @classmethod
-    def of_the_dead(cls, path: Path) -> "Folder | None":
-        """Taken over, if nobody lives in it."""
-        try:
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.stat(path / "lock").st_ino == os.fstat(lock).st_ino:  # else somebody was faster and removed it
-                return cls(path, lock)
-        except OSError:
-            pass
-        os.close(lock)
-        return None
-
-    def segments(self) -> list[Segment]:
-        return [Segment(path) for path in sorted(self.path.glob("[0-9]*-*")) if path.suffix != ".done"]
-
-    def let_go(self) -> None:
-        """An empty folder goes; what waits in another is found by whoever looks next."""
-        if not self.segments():
-            shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self.lock)
-
-
-def sync_folder(path: Path) -> None:
-    """A new name is safe only once its folder is."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+SEGMENT_BYTES = 16 * 1024 * 1024  # size at which a segment is closed; it is read as a whole when it is drained
+BATCH_BYTES = 4 * 1024 * 1024  # size of one batch to store; a single record may be larger
+TAKEOVER_EVERY = 5.0  # seconds between searches for folders of dead processes
 
 
 class FileEngine:
-    """One process's files of one kind. Appends and drains may run in two threads at once."""
+    """One process's files of one kind. Appending and draining may run in two threads at once."""
 
-    idle = look_every = LOOK_EVERY
+    idle = takeover_every = TAKEOVER_EVERY
     name = "file"
     shared = False
 
     def __init__(self, root: Path, kind: str, *, limit: int, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self.root, self.kind, self.limit, self.segment_bytes = root, kind, limit, segment_bytes
+        self.root, self.kind, self.limit = root, kind, limit
         self.bytes = 0
-        self._own: Folder | None = None
-        self._adopted: list[Folder] = []
-        self._segments: deque[Segment] = deque()  # to drain, oldest first
-        self._open: tuple[Segment, int] | None = None  # where appends go
-        self._number = 0
+        self._segments: deque[Segment] = deque()  # closed, to drain, oldest first
+        self._writer = SegmentWriter(root, kind, segment_bytes=segment_bytes, closed=self._segments)
+        self._taken_over: list[Folder] = []
+        self._quarantine = Quarantine(root, kind)
         self._reading: Segment | None = None
-        self._left: deque[Item] = deque()  # of the segment that is read
-        self._lock = threading.Lock()  # over what appends and drains both change
+        self._unread: deque[Entry] = deque()  # of the segment that is being read
+        self._lock = threading.Lock()  # protects what both appending and draining change
 
     # -- Appending -----------------------------------------------------------------------------------------
 
@@ -172,195 +56,150 @@ class FileEngine:
     def _append(self, records: Sequence[Record]) -> None:
         with self._lock:
             try:
-                segment, handle = self._open or self._begin_segment()
-                content = b"".join(frame(segment.marker, pack(record)) for record in records)
-                if self.bytes + len(content) > self.limit:
-                    raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
-                self._write(handle, content, segment.size)
+                self.bytes += self._writer.append(records, held=self.bytes, limit=self.limit)
             except OSError as error:
                 raise Full(f"the spill cannot be written: {error.strerror}") from error
-            segment.first_at = segment.first_at or records[0].at
-            segment.size += len(content)
-            self.bytes += len(content)
-            if segment.size >= self.segment_bytes:
-                self._seal()
-
-    def _begin_segment(self) -> tuple[Segment, int]:
-        if self._own is None:
-            self._own = Folder.create(self.root, self.kind)
-        self._number += 1
-        path = self._own.path / f"{self._number:08}-{secrets.token_hex(8)}"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            sync_folder(path.parent)
-        except OSError:
-            os.close(handle)
-            raise
-        self._open = Segment(path), handle
-        return self._open
-
-    def _write(self, handle: int, content: bytes, size: int) -> None:
-        """All of it on the disk, or nothing: callers who were refused must not find themselves stored by half."""
-        try:
-            at = 0
-            while at < len(content):
-                at += os.pwrite(handle, content[at:], size + at)
-            os.fdatasync(handle)
-        except OSError:
-            try:
-                os.ftruncate(handle, size)
-                os.fsync(handle)
-            except OSError as error:
-                log.error("a segment of the spill is closed: it cannot be cut back", extra={"error": repr(error)})
-                self._seal()
-            raise
-
-    def _seal(self) -> None:
-        """The next append begins another segment."""
-        if self._open:
-            segment, handle = self._open
-            self._open = None
-            os.close(handle)
-            self._segments.append(segment)
 
     # -- Draining ------------------------------------------------------------------------------------------
 
-    async def batch(self, limit: int) -> list[Item]:
+    async def batch(self, limit: int) -> list[Entry]:
         return await asyncio.to_thread(self._batch, limit)
 
-    def _batch(self, limit: int) -> list[Item]:
-        while not self._left:
-            if self._reading:  # nothing was left in it
-                self._finish()
-            elif not self._read_next():
+    def _batch(self, limit: int) -> list[Entry]:
+        while not self._unread:
+            if self._reading:  # it had no unsettled entries
+                self._finish_segment()
+            elif not self._read_segment():
                 return []
-        taken: list[Item] = []
+        entries: list[Entry] = []
         room = BATCH_BYTES
-        while self._left and len(taken) < limit and (not taken or room >= len(self._left[0].raw)):
-            item = self._left.popleft()
-            taken.append(item)
-            room -= len(item.raw)
-        return taken
+        while self._unread and len(entries) < limit and (not entries or room >= len(self._unread[0].raw)):
+            entry = self._unread.popleft()
+            entries.append(entry)
+            room -= len(entry.raw)
+        return entries
 
-    def _read_next(self) -> bool:
+    def _read_segment(self) -> bool:
         with self._lock:
-            if not self._segments and self._open and self._open[0].size:
-                self._seal()
+            if not self._segments and self._writer.open and self._writer.open.size:
+                self._writer.close_segment()
             if not self._segments:
                 return False
             segment = self._segments[0]
-        self._left.extend(segment.left())  # before it is taken: a disk that fails to read may do better next time
+        self._unread.extend(segment.unsettled())  # before it leaves the queue: a read error may be temporary
         with self._lock:
             self._segments.popleft()
             self._reading = segment
         return True
 
-    async def settle(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
-        await asyncio.to_thread(self._settle, items, verdicts)
+    async def settle(self, entries: Sequence[Entry], results: Sequence[StoreResult]) -> None:
+        await asyncio.to_thread(self._settle, entries, results)
 
-    def _settle(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+    def _settle(self, entries: Sequence[Entry], results: Sequence[StoreResult]) -> None:
         assert self._reading
-        for item, verdict in zip(items, verdicts, strict=True):
-            if verdict.reason:
-                asides.keep(self.root, self.kind, item, verdict.reason)
-        if not self._left:
-            self._finish()
+        for entry, result in zip(entries, results, strict=True):
+            if result.reason:
+                self._quarantine.add(entry, result.reason)
+        if not self._unread:
+            self._finish_segment()
             return
-        with suppress(OSError):  # a hint, and the disk may be full
-            self._reading.settle_until(items[-1].place)
+        with suppress(OSError):  # the offset only saves repetitions, and the disk may be full
+            self._reading.settle_until(entries[-1].position)
 
-    def _finish(self) -> None:
-        """Everything in the segment is stored or set aside."""
+    def _finish_segment(self) -> None:
+        """Delete the segment: all its entries are stored or quarantined."""
         assert self._reading
-        self._reading.remove()
+        self._reading.delete()
         with self._lock:
             self.bytes -= self._reading.size
             self._reading = None
-        for folder in [folder for folder in self._adopted if not folder.segments()]:
-            self._adopted.remove(folder)
-            folder.let_go()
+        for folder in [folder for folder in self._taken_over if not folder.segments()]:
+            self._taken_over.remove(folder)
+            folder.release()
 
-    # -- The dead ------------------------------------------------------------------------------------------
+    # -- Taking over -----------------------------------------------------------------------------------------
 
-    async def adopt(self) -> AsyncIterator[list[Item]]:
-        for folder in await asyncio.to_thread(self._dead_folders):
+    async def take_over(self) -> AsyncIterator[list[Entry]]:
+        for folder in await asyncio.to_thread(self._folders_of_dead_processes):
             for segment in await asyncio.to_thread(folder.segments):
                 yield await asyncio.to_thread(self._take_over, segment)
 
-    def _dead_folders(self) -> list[Folder]:
+    def _folders_of_dead_processes(self) -> list[Folder]:
         found = []
         for path in sorted(self.root.glob(f"{self.kind}-*")):
-            if folder := Folder.of_the_dead(path):
+            if folder := Folder.take_over(path):
                 if folder.segments():
-                    log.warning("taking over what a dead process left", extra={"folder": path.name})
+                    log.warning("taking over records of a dead process", extra={"folder": path.name})
                     found.append(folder)
-                    self._adopted.append(folder)
+                    self._taken_over.append(folder)
                 else:
-                    folder.let_go()
+                    folder.release()
         return found
 
-    def _take_over(self, segment: Segment) -> list[Item]:
-        found = list(segment.left())
+    def _take_over(self, segment: Segment) -> list[Entry]:
+        """Queue a segment behind those taken over before and ahead of this process's own."""
+        entries = list(segment.unsettled())
         segment.size = segment.path.stat().st_size
-        segment.first_at = next((item.record.at for item in found if item.record), None)
+        segment.first_at = next((entry.record.at for entry in entries if entry.record), None)
         with self._lock:
             self.bytes += segment.size
-            behind = [own for own in self._segments if self._own and own.path.parent == self._own.path]
-            self._segments.insert(len(self._segments) - len(behind), segment)
-        return found
+            own = self._writer.folder
+            number_of_own = sum(own is not None and one.path.parent == own.path for one in self._segments)
+            self._segments.insert(len(self._segments) - number_of_own, segment)
+        return entries
 
-    # -- How it is -----------------------------------------------------------------------------------------
+    # -- State -------------------------------------------------------------------------------------------------
 
-    async def waits(self) -> int:
-        raise NotImplementedError  # nobody shares files
+    async def shared_length(self) -> int:
+        raise NotImplementedError  # files are never shared
 
     async def oldest(self) -> datetime | None:
-        if self._left and self._left[0].record:
-            return self._left[0].record.at
-        return await asyncio.to_thread(self._oldest)  # whoever syncs holds the lock meanwhile
+        if self._unread and self._unread[0].record:
+            return self._unread[0].record.at
+        return await asyncio.to_thread(self._oldest)  # an append holds the lock during its fsync
 
     def _oldest(self) -> datetime | None:
         with self._lock:
-            segments = [*([self._reading] if self._reading else []), *self._segments]
-            segments += [self._open[0]] if self._open else []
-            return min((s.first_at for s in segments if s.first_at), default=None)
+            segments = [self._reading, *self._segments, self._writer.open]
+            return min((one.first_at for one in segments if one and one.first_at), default=None)
 
-    async def beat(self) -> None:
-        """The lock says it."""
+    async def heartbeat(self) -> None:
+        """Nothing to renew: the file lock ends with the process."""
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         with self._lock:
-            self._seal()
+            self._writer.close_segment()
             for segment in self._segments:
                 if not segment.size:
-                    segment.remove()
-            for folder in (*self._adopted, *([self._own] if self._own else [])):
-                with suppress(OSError):
-                    folder.let_go()
-            self._own, self._adopted = None, []
+                    segment.delete()
+            for folder in (*self._taken_over, self._writer.folder):
+                if folder:
+                    with suppress(OSError):
+                        folder.release()
+            self._writer.folder, self._taken_over = None, []
 
-    async def asides(self) -> list[Aside]:
-        return await asyncio.to_thread(asides.found, self.root, self.kind)
+    async def quarantined(self) -> list[QuarantinedRecord]:
+        return await asyncio.to_thread(self._quarantine.listed)
 
-    async def count_asides(self) -> int:
-        return await asyncio.to_thread(asides.count, self.root, self.kind)
+    async def count_quarantined(self) -> int:
+        return await asyncio.to_thread(self._quarantine.count)
 
-    async def drop_aside(self, id: str) -> bool:
-        return await asyncio.to_thread(asides.drop, self.root, self.kind, id)
+    async def drop_quarantined(self, id: str) -> bool:
+        return await asyncio.to_thread(self._quarantine.drop, id)
 
     async def holds(self, tenant_id: int) -> bool:
         return await asyncio.to_thread(self._holds, tenant_id)
 
     def _holds(self, tenant_id: int) -> bool:
-        """Segments first: what leaves one meanwhile is stored, or aside by then."""
+        """Segments first: a record that leaves a segment meanwhile is stored or already quarantined."""
         for path in self.root.glob(f"{self.kind}-*/[0-9]*-*"):
-            with suppress(FileNotFoundError):  # stored at this moment
-                if path.suffix != ".done" and any(_is_of(tenant_id, item.record) for item in Segment(path).left()):
+            with suppress(FileNotFoundError):  # settled at this moment
+                if path.suffix != ".done" and any(_is_of(tenant_id, one.record) for one in Segment(path).unsettled()):
                     return True
-        return any(_is_of(tenant_id, aside.record) for aside in asides.found(self.root, self.kind))
+        return any(_is_of(tenant_id, one.record) for one in self._quarantine.listed())
 
 
 def _is_of(tenant_id: int, record: Record | None) -> bool:

@@ -1,11 +1,11 @@
-"""The bytes of a record in a file: found again one by one, however the file was torn or damaged.
+"""File format of a spill segment: framed records with checksums, so that each record can be found in a torn or damaged file.
 
     marker (8) · length of the body (4) · CRC32 of the body (4) · CRC32 of these two (4) · body
 
-The marker is random, one per file, and stands in the file's name: whoever writes data into a record cannot know it, so
-that nothing in a body is ever taken for a record when the reader looks for the next one behind a damaged one. A record
-whose header is whole and whose body is cut off by the end of the file was never finished, so nobody was told that it is
-safe: it is cut. Anything else that does not add up is damage, and is kept apart.
+The marker is random, one per file, and stands in the file's name. Whoever supplies a record's data cannot know it, so that
+no part of a body is ever taken for a record when the reader searches for the next record after damage. A record with a
+complete header and a body cut off by the end of the file was never finished, so nobody was told that it is durable: it is
+dropped. Any other mismatch is damage, and is quarantined.
 """
 
 import struct
@@ -25,7 +25,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Frame(NamedTuple):
-    """A stretch of a file: one record, or damage."""
+    """A range of a file: one record, or damage."""
 
     start: int
     end: int
@@ -38,7 +38,7 @@ def frame(marker: bytes, body: bytes) -> bytes:
 
 
 def frames(content: bytes, marker: bytes) -> Iterator[Frame]:
-    """Every record of a file and all damage in it; what was cut off at its end is left out."""
+    """All records and all damage of a file, in order, without a record that its end cuts off."""
     at = 0
     while at < len(content):
         end = _end_of(content, at, marker)
@@ -56,7 +56,7 @@ def frames(content: bytes, marker: bytes) -> Iterator[Frame]:
 
 
 def _end_of(content: bytes, at: int, marker: bytes) -> int | None:
-    """Where the record that begins here ends; None if it is not whole."""
+    """End of the record that begins at `at`; None where it is incomplete or damaged."""
     length = _length_at(content, at, marker)
     if length is None or at + HEADER + length > len(content):
         return None
@@ -73,14 +73,14 @@ def _length_at(content: bytes, at: int, marker: bytes) -> int | None:
 
 
 def _is_torn(content: bytes, at: int, marker: bytes) -> bool:
-    """Whether the file just stops here: in the middle of a header, or of the body that a sound header announced."""
+    """Whether the file ends in the middle of a header, or of the body that an intact header announced."""
     rest = content[at : at + HEADER]
     if len(rest) < HEADER:
         return rest[:MARKER] == marker[: len(rest)]
     length = _length_at(content, at, marker)
     if length is not None:
         return at + HEADER + length > len(content)
-    return not content[at:].strip(b"\0")  # a size that reached the disk before the content did
+    return not content[at:].strip(b"\0")  # after a power cut: the size reached the disk before the content
 
 
 def pack(record: Record) -> bytes:
@@ -89,7 +89,7 @@ def pack(record: Record) -> bytes:
 
 
 def unpack(body: bytes) -> Record:
-    """Raises ValueError for what `pack` did not write."""
+    """Inverse of `pack`. Raises ValueError."""
     try:
         tenant_id, at, length = _BODY.unpack_from(body)
         kind = body[_BODY.size : _BODY.size + length].decode()

@@ -1,8 +1,8 @@
-"""What the spill carries, what its owner says of it, and what an engine is. How it is kept, the engines know."""
+"""The spill's data types and the interface that every engine implements. file.py and stream.py implement it."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ class Full(Unavailable):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A write that waits for PostgreSQL. Only its owner understands `data`."""
+    """A write that waits for PostgreSQL. Only the app that registered `kind` understands `data`."""
 
     kind: str
     tenant_id: int
@@ -23,83 +23,94 @@ class Record(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """What became of a record: stored, or set aside for `reason`."""
+class StoreResult(msgspec.Struct, frozen=True):
+    """The result of storing one record: stored, or quarantined with a `reason`."""
 
     reason: str = ""
 
 
-STORED = Verdict()
+STORED = StoreResult()
 
 
-class Item(msgspec.Struct, frozen=True):
-    """A record in an engine's hands; one that cannot be read has none, and says why."""
+class Entry(msgspec.Struct, frozen=True):
+    """A record as an engine read it. `record` is None where the bytes are damaged; `fault` then says why."""
 
     record: Record | None
     raw: bytes  # as the engine keeps it
-    place: Any  # where it stands; the engine's own
+    position: Any  # in the engine's log; only the engine interprets it
     fault: str = ""
 
 
-class Aside(msgspec.Struct, frozen=True):
-    """A record that was set aside."""
+class QuarantinedRecord(msgspec.Struct, frozen=True):
+    """A record that cannot be stored, kept for an operator to replay or drop. `raw` is empty where `record` is readable."""
 
     id: str
-    at: datetime  # when it was set aside
+    at: datetime  # when it was quarantined
     reason: str
     record: Record | None
     raw: bytes
 
+    @classmethod
+    def of(cls, entry: Entry, reason: str) -> "QuarantinedRecord":
+        """The id is a hash of the content, so that a record quarantined again after a crash replaces itself."""
+        content = msgspec.msgpack.encode(entry.record) if entry.record else entry.raw
+        id = hashlib.blake2b(content, digest_size=8).hexdigest()
+        return cls(id, datetime.now(UTC), reason, entry.record, b"" if entry.record else entry.raw)
 
-def aside_id(item: Item) -> str:
-    """The same record, the same id: set aside again after a crash, it is still one."""
-    content = msgspec.msgpack.encode(item.record) if item.record else item.raw
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+encode_quarantined = msgspec.msgpack.Encoder().encode
+decode_quarantined = msgspec.msgpack.Decoder(QuarantinedRecord).decode
+
+
+def check_room(held: int, size: int, limit: int) -> None:
+    """Raises Full where `size` more bytes exceed the limit."""
+    if held + size > limit:
+        raise Full(f"the spill holds {held} bytes of at most {limit}")
 
 
 class Engine(Protocol):
-    """Where the records of one kind wait. One lane owns an engine; its calls never overlap but for `append`."""
+    """Durable log for the records of one kind. One SpillQueue owns an engine; only `append` may overlap with other calls."""
 
-    look_every: float  # seconds between looks for what dead processes left
+    takeover_every: float  # seconds between searches for logs of dead processes
     name: str  # as users know it: file, stream
-    shared: bool  # all processes append to one log
-    bytes: int  # that wait, with those taken over
+    shared: bool  # whether all processes append to one log
+    bytes: int  # size of the records that wait, including those taken over
 
     @property
     def idle(self) -> float:
-        """Seconds that the lane may wait for the next batch when nothing was appended here."""
+        """Seconds to wait before the next `batch` when nothing was appended in this process."""
 
     async def append(self, records: Sequence[Record]) -> None:
-        """Keep them; durable when it returns. Raises Full (503) and has then kept none of them."""
+        """Write all records durably. Raises Full (503); then none of them is kept."""
 
-    async def batch(self, limit: int) -> list[Item]:
-        """The next of what was not settled, oldest first; nothing when nothing waits."""
+    async def batch(self, limit: int) -> list[Entry]:
+        """The oldest entries that are not settled; empty where none wait."""
 
-    async def settle(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
-        """Forget what is stored, keep aside what is not. `items` are all of the last batch."""
+    async def settle(self, entries: Sequence[Entry], results: Sequence[StoreResult]) -> None:
+        """Remove stored entries and quarantine the others. `entries` are all of the last batch."""
 
-    def adopt(self) -> AsyncIterator[list[Item]]:
-        """Take over what dead processes left, ahead of our own; in pieces."""
+    def take_over(self) -> AsyncIterator[list[Entry]]:
+        """Take over the logs of dead processes, ahead of this process's own; yields their entries in pieces."""
 
-    async def waits(self) -> int:
-        """How many wait in a shared log; of its own, the lane knows."""
+    async def shared_length(self) -> int:
+        """Number of records in a shared log. The SpillQueue counts those of any other log itself."""
 
     async def oldest(self) -> datetime | None:
-        """When the first that waits was appended."""
+        """Time at which the oldest waiting record was appended."""
 
-    async def beat(self) -> None:
-        """Say that we are alive, where nobody could see it otherwise."""
+    async def heartbeat(self) -> None:
+        """Renew this process's locks, where they expire."""
 
     async def close(self) -> None:
-        """Let go; what waits is kept for whoever adopts it."""
+        """Release the locks; what waits is kept for the process that takes it over."""
 
-    async def asides(self) -> list[Aside]:
-        """Everything of this kind that was set aside, by any process."""
+    async def quarantined(self) -> list[QuarantinedRecord]:
+        """All quarantined records of this kind, of all processes, oldest first."""
 
-    async def count_asides(self) -> int: ...
+    async def count_quarantined(self) -> int: ...
+
+    async def drop_quarantined(self, id: str) -> bool:
+        """Delete one quarantined record. Returns whether it existed."""
 
     async def holds(self, tenant_id: int) -> bool:
-        """Whether anything of the tenant waits or was set aside, by any process. Raises Unavailable."""
-
-    async def drop_aside(self, id: str) -> bool:
-        """Whether it was there."""
+        """Whether a record of the tenant waits or is quarantined, in any process. Raises Unavailable."""

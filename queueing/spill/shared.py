@@ -1,67 +1,69 @@
-"""The spill's engine with one stream for all processes: every process appends, and the worker that holds its lock drains.
+"""Shared stream engine of the spill: one Redis stream to which all processes append, drained by the worker that owns its lock.
 
-With INTAKE=stream it is the way in for all payments; see decision 12. The keys are those of stream.py with the name `intake`.
+With INTAKE=stream all payments go this way (docs/decisions/012). The keys are those of stream.py with the name `intake`.
 """
 
 from collections.abc import AsyncIterator, Sequence
 
 from redis.exceptions import RedisError
 
-from queueing.spill.record import Full, Item, Record
-from queueing.spill.stream import HOLD, StreamEngine
+from queueing.spill.record import Entry, Full, Record
+from queueing.spill.stream import LOCK_TTL, StreamEngine
 from registry.data import redis_trouble
 
 NAME = "intake"
-BLOCK = 0.4  # seconds that a read waits for a new entry; less than stream.ANSWER_LIMIT
-LEFT_OVER_EVERY = 5.0  # seconds between searches where the stream is not in use, for what an earlier setting left
+BLOCK = 0.4  # seconds for which a read waits for a new entry; less than stream.ANSWER_LIMIT
+LEFT_OVER_EVERY = (
+    5.0  # seconds between searches where the stream is not in use, for records that an earlier setting left
+)
 
 
 class SharedStreamEngine(StreamEngine):
-    """The stream of all processes of one kind. `in_use`: entries are waited for, else searched for now and then."""
+    """The stream of all processes of one kind. `in_use`: a read waits for new entries; else the stream is searched now and then."""
 
     shared = True
 
-    def __init__(self, url: str, kind: str, *, limit: int, in_use: bool = True, hold: float = HOLD) -> None:
-        super().__init__(url, kind, limit=limit, hold=hold)
-        self._name = self._use = NAME
+    def __init__(self, url: str, kind: str, *, limit: int, in_use: bool = True, lock_ttl: float = LOCK_TTL) -> None:
+        super().__init__(url, kind, limit=limit, lock_ttl=lock_ttl, stream=NAME)
         if in_use:
             self._block = int(BLOCK * 1000)
         else:
-            self.look_every = min(LEFT_OVER_EVERY, hold / 4)
+            self.takeover_every = min(LEFT_OVER_EVERY, lock_ttl / 4)
 
     @property
     def idle(self) -> float:
-        waited_in_read = self._block and NAME in self._owned
-        return 0.01 if waited_in_read else self.look_every
+        waits_in_read = self._block and NAME in self.locks.owned
+        return 0.01 if waits_in_read else self.takeover_every
 
     async def append(self, records: Sequence[Record]) -> None:
-        if redis_trouble.rests(self._use):  # PostgreSQL takes the payments; not each of them has to wait for Redis
+        if redis_trouble.rests(self._use):
+            # The caller writes to PostgreSQL instead: not every payment has to wait for Redis.
             raise Full("the stream cannot be written: Redis did not take the last one")
         await self._add(records)
 
-    async def _make(self) -> None:
-        await self._prepare(NAME)
-        self._made = True
+    async def _create(self) -> None:
+        await self._create_group(NAME)
+        self._created = True
 
-    async def _enlist(self, name: str) -> None:
-        """Nothing: every process knows the name."""
+    async def _announce(self, name: str) -> None:
+        """Nothing to announce: every process knows the name."""
 
-    async def adopt(self) -> AsyncIterator[list[Item]]:
-        """Take the lock if it is free."""
+    async def take_over(self) -> AsyncIterator[list[Entry]]:
+        """Acquire the lock if it is free. The records stay in the stream until `batch` reads them."""
         try:
-            if await self._own(NAME):
-                await self._prepare(NAME)
+            if await self.locks.acquire(NAME):
+                await self._create_group(NAME)
             redis_trouble.served(self._use)
         except (RedisError, OSError) as error:
             redis_trouble.failed(self._use, error)
         return
-        yield  # an async generator without items: the records stay in the stream until `batch` reads them
+        yield  # makes this an async generator, which yields nothing
 
-    def _read_by_us(self) -> list[str]:
+    def _readable(self) -> list[str]:
         return [NAME]
 
-    async def _everywhere(self) -> list[str]:
+    async def _all_streams(self) -> list[str]:
         return [NAME]
 
-    async def _let_go(self, name: str) -> None:
-        await self._release(name)
+    async def _release(self, name: str) -> None:
+        await self.locks.release(name)

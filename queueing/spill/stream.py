@@ -1,80 +1,81 @@
-"""The spill in Redis Streams: a stream per process and kind, owned by a lock that lapses when its process dies.
+"""Stream engine of the spill: a Redis stream per process and kind, drained by the owner of its lock (stream_locks.py).
 
     registry:<service>:spill:<kind>:logs           set of the streams' names
-    registry:<service>:spill:<kind>:<name>         stream; one entry, one record; consumer group `drain`
-    registry:<service>:spill:<kind>:<name>:owner   who drains it; lapses when that process falls silent
-    registry:<service>:spill:<kind>:aside          hash: what was set aside, by id
+    registry:<service>:spill:<kind>:<name>         stream; one entry per record; consumer group `drain`
+    registry:<service>:spill:<kind>:<name>:owner   lock: the process that drains it
+    registry:<service>:spill:<kind>:aside          hash of the quarantined records, by id
 
-How durable an append is, Redis' `appendfsync` decides: `always`, on the disk before the answer; `everysec`, up to a
-second may be lost with the machine (not with the process). The one stream of all processes is shared.py.
+Redis' `appendfsync` decides how durable an append is: with `always` it is on the disk before the answer; with `everysec` a
+crash of the machine (not of the process) may lose up to a second. The stream that all processes share is in shared.py.
 """
 
 import logging
 import os
 import secrets
 import socket
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, ResponseError
 
 from queueing.spill.frames import pack, unpack
-from queueing.spill.record import Aside, Full, Item, Record, Verdict, aside_id
+from queueing.spill.record import (
+    Entry,
+    Full,
+    QuarantinedRecord,
+    Record,
+    StoreResult,
+    check_room,
+    decode_quarantined,
+    encode_quarantined,
+)
+from queueing.spill.stream_locks import StreamLocks
 from registry.data import identity, redis_trouble
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-HOLD = 10.0  # seconds of silence after which a process is taken for dead
-ANSWER_LIMIT = 0.8  # seconds for Redis to answer: who appends was promised an answer within one
-LOOK_EVERY = 1.0  # seconds between searches for what dead processes left
-LOOKED_AT = 1000  # entries per request, where a stream is looked through
+LOCK_TTL = 10.0  # seconds of silence after which a process is taken for dead
+ANSWER_LIMIT = 0.8  # seconds for Redis to answer: an append is answered within one second
+TAKEOVER_EVERY = 1.0  # seconds between searches for streams of dead processes
+SCAN_PAGE = 1000  # entries per request, where a whole stream is read
 GROUP = "drain"
 FIELD = b"r"
 
-_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
-_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Aside).decode
-
 
 class StreamEngine:
-    """The stream of one process and one kind, and the streams that dead processes left."""
+    """The stream of one process and one kind, and the streams of dead processes."""
 
     name = "stream"
     shared = False
-    _block: int | None = None  # milliseconds that a read waits for a new entry
+    _block: int | None = None  # milliseconds for which a read waits for a new entry
 
-    def __init__(self, url: str, kind: str, *, limit: int, hold: float = HOLD) -> None:
-        self.kind, self.limit, self.hold = kind, limit, hold
+    def __init__(self, url: str, kind: str, *, limit: int, lock_ttl: float = LOCK_TTL, stream: str = "") -> None:
+        self.kind, self.limit = kind, limit
         self.bytes = 0
-        self.look_every = min(LOOK_EVERY, hold / 4)
-        self.me = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._use = "spill"  # in the log, when Redis fails
+        self.takeover_every = min(TAKEOVER_EVERY, lock_ttl / 4)
+        self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._use = stream or "spill"  # named in the log when Redis fails
         self.prefix = f"{identity.prefix()}:spill:{kind}:"
-        # A connection that was closed meanwhile is opened anew, at once. What is not answered is not asked again: the library
-        # would go on for several times the limit.
+        # Reopen a closed connection at once, but repeat nothing that timed out: the library's own retries would take several
+        # times the limit.
         again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
         self._redis: Any = Redis.from_url(
             url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
         )
-        self._name = self.me
-        self._owned: list[str] = []  # to drain, in this order; our own is the last
-        self._claimed: set[str] = set()  # those whose former owner's pending entries are ours by now
-        self._made = False
-        self._renewed = time.monotonic()
+        self._stream = stream or self.process
+        self.locks = StreamLocks(self._redis, self.prefix, self.process, own=self._stream, ttl=lock_ttl)
+        self._claimed: set[str] = set()  # streams whose former owner's pending entries were claimed
+        self._created = False
 
     @property
     def idle(self) -> float:
-        return self.look_every
+        return self.takeover_every
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}{name}"
@@ -85,70 +86,51 @@ class StreamEngine:
         self.bytes += await self._add(records)
 
     async def _add(self, records: Sequence[Record]) -> int:
-        """Append the records to the stream; their bytes."""
+        """Append the records to the stream. Returns their size in bytes."""
         contents = [pack(record) for record in records]
         size = sum(map(len, contents))
-        if self.bytes + size > self.limit:
-            raise Full(f"the spill holds {self.bytes} bytes of at most {self.limit}")
+        check_room(self.bytes, size, self.limit)
         try:
-            if not self._made:
-                await self._make()
+            if not self._created:
+                await self._create()
             async with self._redis.pipeline(transaction=True) as pipe:
                 for content in contents:
-                    pipe.xadd(self._key(self._name), {FIELD: content})
+                    pipe.xadd(self._key(self._stream), {FIELD: content})
                 await pipe.execute()
         except (RedisError, OSError) as error:
-            self._made = False  # it may come back empty
+            self._created = False  # Redis may come back empty
             redis_trouble.failed(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
         redis_trouble.served(self._use)
         return size
 
-    async def _make(self) -> None:
-        await self._prepare(self._name)  # first: once it is owned it is read
-        await self._own(self._name)
-        self._made = True
+    async def _create(self) -> None:
+        await self._create_group(self._stream)  # before the lock: a stream is read once it is owned
+        await self.locks.acquire(self._stream)
+        self._created = True
 
-    async def _prepare(self, name: str) -> None:
-        with suppress(OutOfMemoryError):  # what is there can be drained all the same
-            await self._enlist(name)
+    async def _create_group(self, name: str) -> None:
+        with suppress(OutOfMemoryError):  # existing entries can be drained all the same
+            await self._announce(name)
             try:
                 await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def _enlist(self, name: str) -> None:
+    async def _announce(self, name: str) -> None:
         """Let other processes find the stream by its name."""
         await self._redis.sadd(f"{self.prefix}logs", name)
 
-    async def _own(self, name: str) -> bool:
-        """Whether it is ours to drain from now on."""
-        if name not in self._owned:
-            owner = f"{self._key(name)}:owner"
-            try:
-                free = await self._redis.set(owner, self.me, nx=True, px=int(self.hold * 1000))
-            except OutOfMemoryError:
-                # A lock is a new key, but to read and remove entries needs no room: draining is what makes some. Two who drain
-                # share the entries, so that only the order between their batches is lost.
-                free = not await self._redis.exists(owner)
-            if not free:
-                return False
-            if name == self._name:
-                self._owned.append(name)
-            else:
-                self._owned.insert(0, name)
-        return True
-
     # -- Draining ------------------------------------------------------------------------------------------
 
-    async def batch(self, limit: int) -> list[Item]:
+    async def batch(self, limit: int) -> list[Entry]:
         try:
-            for name in list(self._owned):
+            for name in list(self.locks.owned):
                 if found := await self._read(name, limit):
-                    return [_item(name, *entry) for entry in found]
-                if name != self._name:
-                    await self._forget(name)
+                    return [_entry(name, *one) for one in found]
+                if name != self._stream:
+                    await self._delete(name)
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise Unavailable("Redis does not answer") from error
@@ -158,162 +140,149 @@ class StreamEngine:
         return []
 
     async def _restore(self) -> None:
-        """Redis came back empty; what it had lost, only its own durability could have kept."""
+        """Create the consumer groups anew: Redis came back empty. Only Redis' own durability could have kept its entries."""
         self.bytes = 0
-        try:
-            for name in self._owned:
-                await self._prepare(name)
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
+        with _unavailable():
+            for name in self.locks.owned:
+                await self._create_group(name)
 
     async def _read(self, name: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """First what its former owner had in hand: that is older."""
+        """First the entries that the former owner had read and not settled, for they are older; then new ones."""
         key = self._key(name)
         if name not in self._claimed:
-            _, found, *_ = await self._redis.xautoclaim(key, GROUP, self.me, min_idle_time=0, count=limit)
+            _, found, *_ = await self._redis.xautoclaim(key, GROUP, self.process, min_idle_time=0, count=limit)
             if found:
                 return found
             self._claimed.add(name)
-        said: Any = await self._redis.xreadgroup(GROUP, self.me, {key: ">"}, count=limit, block=self._block)
-        if not said:
+        reply: Any = await self._redis.xreadgroup(GROUP, self.process, {key: ">"}, count=limit, block=self._block)
+        if not reply:
             return []
-        return next(iter(said.values()))[0] if isinstance(said, dict) else said[0][1]
+        return next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
 
-    async def _forget(self, name: str) -> None:
+    async def _delete(self, name: str) -> None:
+        """Delete an empty stream of a dead process."""
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(self._key(name), f"{self._key(name)}:owner")
+            pipe.delete(self._key(name))
+            self.locks.drop(pipe, name)
             pipe.srem(f"{self.prefix}logs", name)
             await pipe.execute()
-        self._owned.remove(name)
+        self.locks.owned.remove(name)
 
-    async def settle(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
-        name = items[0].place[0]
-        ids = [item.place[1] for item in items]
-        try:
+    async def settle(self, entries: Sequence[Entry], results: Sequence[StoreResult]) -> None:
+        name = entries[0].position[0]
+        ids = [entry.position[1] for entry in entries]
+        with _unavailable():
             async with self._redis.pipeline(transaction=True) as pipe:
-                for item, verdict in zip(items, verdicts, strict=True):
-                    if verdict.reason:
-                        id = aside_id(item)
-                        aside = Aside(
-                            id, datetime.now(UTC), verdict.reason, item.record, b"" if item.record else item.raw
-                        )
-                        pipe.hset(f"{self.prefix}aside", id, _encode(aside))
+                for entry, result in zip(entries, results, strict=True):
+                    if result.reason:
+                        kept = QuarantinedRecord.of(entry, result.reason)
+                        pipe.hset(f"{self.prefix}aside", kept.id, encode_quarantined(kept))
                 pipe.xack(self._key(name), GROUP, *ids)
                 pipe.xdel(self._key(name), *ids)
                 await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
-        self.bytes = max(0, self.bytes - sum(len(item.raw) for item in items))
+        self.bytes = max(0, self.bytes - sum(len(entry.raw) for entry in entries))
 
-    # -- The dead ------------------------------------------------------------------------------------------
+    # -- Taking over -----------------------------------------------------------------------------------------
 
-    async def adopt(self) -> AsyncIterator[list[Item]]:
+    async def take_over(self) -> AsyncIterator[list[Entry]]:
         try:
-            for raw in await self._redis.smembers(f"{self.prefix}logs"):
-                name = raw.decode()
-                if name != self._name and name not in self._owned and await self._own(name):
-                    await self._prepare(name)
-                    found = [_item(name, *entry) for entry in await self._redis.xrange(self._key(name))]
-                    self.bytes += sum(len(item.raw) for item in found)
-                    log.warning("taking over what a dead process left", extra={"stream": name, "records": len(found)})
+            for name in await self._all_streams():
+                if name != self._stream and name not in self.locks.owned and await self.locks.acquire(name):
+                    await self._create_group(name)
+                    found = [_entry(name, *one) for one in await self._redis.xrange(self._key(name))]
+                    self.bytes += sum(len(entry.raw) for entry in found)
+                    log.warning("taking over records of a dead process", extra={"stream": name, "records": len(found)})
                     yield found
         except (RedisError, OSError) as error:
             redis_trouble.failed(self._use, error)
 
-    async def beat(self) -> None:
-        """Renew what we hold; what was lost meanwhile (a long pause) is somebody else's now."""
-        if not self._owned or time.monotonic() - self._renewed < self.hold / 5:
-            return
-        self._renewed = time.monotonic()
+    async def heartbeat(self) -> None:
         try:
-            for name in list(self._owned):
-                key = f"{self._key(name)}:owner"
-                if not await self._redis.eval(_RENEW, 1, key, self.me, int(self.hold * 1000)):
-                    self._owned.remove(name)
-                    if name == self._name:
-                        await self._own(name)
+            await self.locks.renew()
         except (RedisError, OSError) as error:
             redis_trouble.failed(self._use, error)
 
-    # -- How it is -----------------------------------------------------------------------------------------
+    # -- State -------------------------------------------------------------------------------------------------
 
-    async def waits(self) -> int:
+    async def shared_length(self) -> int:
         with suppress(RedisError, OSError):
-            return sum([await self._redis.xlen(self._key(name)) for name in self._read_by_us()])
+            return sum([await self._redis.xlen(self._key(name)) for name in self._readable()])
         return 0
 
-    def _read_by_us(self) -> list[str]:
-        return list(self._owned)
+    def _readable(self) -> list[str]:
+        """The streams whose entries count for this process."""
+        return list(self.locks.owned)
+
+    async def _all_streams(self) -> list[str]:
+        """The streams of all processes."""
+        return [name.decode() for name in await self._redis.smembers(f"{self.prefix}logs")]
 
     async def oldest(self) -> datetime | None:
         with suppress(RedisError, OSError):
-            for name in self._read_by_us():
+            for name in self._readable():
                 for _, fields in await self._redis.xrange(self._key(name), count=1):
                     return unpack(fields[FIELD]).at
         return None
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
-            for name in list(self._owned):
-                if redis_trouble.rests(self._use):  # it would not let go either: the locks lapse
+            for name in list(self.locks.owned):
+                if redis_trouble.rests(self._use):  # Redis would not answer a release either: the locks expire
                     break
-                await self._let_go(name)
+                await self._release(name)
         await self._redis.aclose()
 
-    async def _let_go(self, name: str) -> None:
-        if await self._redis.xlen(self._key(name)):
-            await self._release(name)
-        else:
-            await self._forget(name)
-
     async def _release(self, name: str) -> None:
-        await self._redis.eval(_RELEASE, 1, f"{self._key(name)}:owner", self.me)
+        """Release a stream; an empty one is deleted."""
+        if await self._redis.xlen(self._key(name)):
+            await self.locks.release(name)
+        else:
+            await self._delete(name)
 
-    async def asides(self) -> list[Aside]:
-        try:
+    async def quarantined(self) -> list[QuarantinedRecord]:
+        with _unavailable():
             kept = await self._redis.hvals(f"{self.prefix}aside")
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
-        return sorted(map(_decode, kept), key=lambda aside: aside.at)
+        return sorted(map(decode_quarantined, kept), key=lambda one: one.at)
 
-    async def count_asides(self) -> int:
+    async def count_quarantined(self) -> int:
         with suppress(RedisError, OSError):
             return await self._redis.hlen(f"{self.prefix}aside")
         return 0
 
-    async def drop_aside(self, id: str) -> bool:
-        try:
+    async def drop_quarantined(self, id: str) -> bool:
+        with _unavailable():
             return bool(await self._redis.hdel(f"{self.prefix}aside", id))
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
 
     async def holds(self, tenant_id: int) -> bool:
-        """Streams first: what leaves one meanwhile is stored, or aside by then."""
-        try:
-            for name in await self._everywhere():
-                async for item in self._items(name):
-                    if item.record and item.record.tenant_id == tenant_id:
+        """Streams first: a record that leaves a stream meanwhile is stored or already quarantined."""
+        with _unavailable():
+            for name in await self._all_streams():
+                async for entry in self._entries(name):
+                    if entry.record and entry.record.tenant_id == tenant_id:
                         return True
-            return any(aside.record and aside.record.tenant_id == tenant_id for aside in await self.asides())
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis does not answer") from error
+        return any(one.record and one.record.tenant_id == tenant_id for one in await self.quarantined())
 
-    async def _everywhere(self) -> list[str]:
-        """The streams of all processes."""
-        return [name.decode() for name in await self._redis.smembers(f"{self.prefix}logs")]
-
-    async def _items(self, name: str) -> AsyncIterator[Item]:
-        """All of a stream, some at a time."""
+    async def _entries(self, name: str) -> AsyncIterator[Entry]:
+        """All entries of a stream, read page by page."""
         after = "-"
-        while found := await self._redis.xrange(self._key(name), min=after, count=LOOKED_AT):
-            for entry in found:
-                yield _item(name, *entry)
+        while found := await self._redis.xrange(self._key(name), min=after, count=SCAN_PAGE):
+            for one in found:
+                yield _entry(name, *one)
             after = f"({found[-1][0].decode()}"
 
 
-def _item(name: str, id: bytes, fields: dict[bytes, bytes]) -> Item:
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn errors of Redis into Unavailable (503)."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable("Redis does not answer") from error
+
+
+def _entry(name: str, id: bytes, fields: dict[bytes, bytes]) -> Entry:
     raw = fields.get(FIELD, b"")
     try:
-        return Item(unpack(raw), raw, (name, id))
+        return Entry(unpack(raw), raw, (name, id))
     except ValueError as error:
-        return Item(None, raw, (name, id), str(error))
+        return Entry(None, raw, (name, id), str(error))

@@ -55,7 +55,7 @@ async def detail(request: HttpRequest, principal: Principal, group: str) -> Http
     """The group's position in each partition, by queue."""
     check_name("consumerGroup", group)
     asked = DETAIL.read(request)
-    found = await groups.places(principal.tenant_id, group, limit=asked["limit"], offset=asked["offset"])
+    found = await groups.progress(principal.tenant_id, group, limit=asked["limit"], offset=asked["offset"])
     return answer({queue: {"partitions": places} for queue, places in found.items()})
 
 

@@ -42,7 +42,7 @@ async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     return answer(
         {
             "pending": sum(one.records for one in found),
-            "failed": sum(one.set_aside for one in found),
+            "failed": sum(one.quarantined for one in found),
             "dbHealthy": all(one.draining for one in found),
             "worker": _worker(),
             "kinds": [
@@ -52,7 +52,7 @@ async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
                     "pending": one.records,
                     "bytes": one.bytes,
                     "oldestSeconds": round(one.oldest_seconds, 3),
-                    "failed": one.set_aside,
+                    "failed": one.quarantined,
                     "refused": one.refused or None,
                 }
                 for one in found
@@ -111,7 +111,7 @@ def _process() -> dict[str, Any]:
         "cpu": {"userSeconds": round(use.ru_utime, 3), "systemSeconds": round(use.ru_stime, 3)},
         "memory": {"rssMb": round(use.ru_maxrss / 1024, 1)},  # Linux: the peak, in KiB
         "database": {"poolSize": pool["size"], "poolIdle": pool["idle"], "poolActive": pool["active"]},
-        "parkedConsumers": long_polls.lot().parked,
+        "parkedConsumers": long_polls.parked().count,
     }
 
 
@@ -160,9 +160,9 @@ async def _machine() -> list[GaugeMetricFamily]:
         "queen_db_pool_active": ("Those in use", pool["active"]),
         "queen_db_pool_idle": ("Those not in use", pool["idle"]),
         "queen_file_buffer_pending": ("Writes that wait for PostgreSQL", sum(one.records for one in spilled)),
-        "queen_file_buffer_failed": ("Writes set aside", sum(one.set_aside for one in spilled)),
+        "queen_file_buffer_failed": ("Writes set aside", sum(one.quarantined for one in spilled)),
         "queen_file_buffer_db_healthy": ("Whether the spill flows", int(all(one.draining for one in spilled))),
-        "registry_queue_parked_readers": ("Long polls that wait in this process", long_polls.lot().parked),
+        "registry_queue_parked_readers": ("Long polls that wait in this process", long_polls.parked().count),
     }
     families = [GaugeMetricFamily(name, text, value=value) for name, (text, value) in figures.items()]
     with suppress(Exception):
@@ -198,7 +198,7 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
     except Exception:
         return []  # like the gauges of /metrics, they are left out when they cannot be read
     minute = {name: sum(points.values(), Traffic()) for name, points in series.items()}
-    waiting = long_polls.lot().parked_at([one.id for one in found])
+    waiting = long_polls.parked().count_by_queue([one.id for one in found])
     return [
         _gauge("queen_queue_messages_pending", "Messages that wait", found, lambda one: one.pending),
         _gauge(

@@ -117,7 +117,7 @@ async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
         "to": asked["to"],
     }
     page = _page(asked)
-    found, total = await dead_letters.letters(principal.tenant_id, filters, **page)
+    found, total = await dead_letters.listed(principal.tenant_id, filters, **page)
     return answer({"messages": found, "total": total, "pagination": {**page, "total": total}})
 
 

@@ -9,15 +9,15 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import ack as acks
-from queueing.broker import buffer
+from queueing.broker import buffer, leases
 from queueing.broker import pop as pops
 from queueing.broker import transaction as transactions
-from queueing.broker.ack import Ack
+from queueing.broker.ack_request import COMPLETED, Ack
 from queueing.broker.catalog import Subscription
 from queueing.broker.errors import BadRequest
+from queueing.broker.ids import new_id
 from queueing.broker.models import QUEUE_MODE, Group
-from queueing.broker.names import new_id
-from queueing.broker.push import Item
+from queueing.broker.push_rows import NewMessage
 from queueing.views.edge import GROUP, NAME, answer, check_name, endpoint, read, refuse
 from registry.edge.handler import until_disconnect
 from registry.edge.parameters import TIME, Parameter, Query, Values, choice, flag, parse_time, whole
@@ -53,7 +53,7 @@ class AckBody(msgspec.Struct, rename="camel"):
 
     transaction_id: str
     partition_id: str
-    status: str = acks.COMPLETED
+    status: str = COMPLETED
     lease_id: str | None = None
     consumer_group: str | None = None
     error: str | None = None
@@ -73,7 +73,7 @@ class OperationBody(msgspec.Struct, rename="camel"):
     items: list[ItemBody] = []
     transaction_id: str | None = None
     partition_id: str | None = None
-    status: str = acks.COMPLETED
+    status: str = COMPLETED
     lease_id: str | None = None
     consumer_group: str | None = None
     error: str | None = None
@@ -131,15 +131,15 @@ def _read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S
 async def push(request: HttpRequest, principal: Principal) -> HttpResponse:
     """201 with one verdict per item, in order; `buffered` while the database is away or the tenant in maintenance."""
     items = [item_of(item) for item in _read(request, _push).items]
-    return answer(await buffer.take(principal.tenant_id, principal.key, items), status=201)
+    return answer(await buffer.push_or_buffer(principal.tenant_id, principal.key, items), status=201)
 
 
-def item_of(body: ItemBody) -> Item:
+def item_of(body: ItemBody) -> NewMessage:
     """A checked item. Raises BadRequest (400), Invalid (422) for a transaction id that cannot be unique."""
     transaction_id = body.transaction_id
     if transaction_id is not None:
         check_unique("transactionId", transaction_id)
-    return Item(
+    return NewMessage(
         queue=check_name("Queue", body.queue),
         payload=bytes(body.payload),
         partition="Default" if body.partition is None else check_name("Partition", body.partition),
@@ -326,4 +326,4 @@ async def extend(request: HttpRequest, principal: Principal, lease: str) -> Http
     seconds = _read(request, _extend, empty=ExtendBody()).seconds
     if not 1 <= seconds <= EXTEND_AT_MOST:
         raise BadRequest(f"seconds wants 1 to {EXTEND_AT_MOST}")
-    return answer([await acks.extend(principal.tenant_id, lease, seconds)])
+    return answer([await leases.extend(principal.tenant_id, lease, seconds)])

@@ -297,7 +297,7 @@ async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
 async def parked(request: HttpRequest, principal: Principal) -> HttpResponse:
     """Long polls that wait in the process that answers, by queue."""
     found = await statistics.depths(principal.tenant_id, _about(ABOUT.read(request)))
-    waiting = long_polls.lot().parked_at([one.id for one in found])
+    waiting = long_polls.parked().count_by_queue([one.id for one in found])
     return answer({"queues": [{"queue": one.name, "parked": waiting[one.id]} for one in found if one.id in waiting]})
 
 

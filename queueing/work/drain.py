@@ -1,4 +1,4 @@
-"""The loop that an RQ job runs: wake, claim, hand out, collect, until told to stop. What is claimed, its owner knows."""
+"""The loop of a worker: Worker row, LISTEN, claims, groups in flight, gentle end. It runs any `Work`."""
 
 import asyncio
 import contextlib
@@ -7,24 +7,22 @@ import math
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import psycopg
 from django.db.models.functions import Now
 
 from queueing.models import SILENT_AFTER, Worker
-from queueing.work.table import TABLES, WorkTable
+from queueing.work.table import TABLES
+from queueing.work.work import Work
 from registry.data import database, faults, reach
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-CAPACITY = 400  # rows in flight per drain: rate × delay must fit (550/s at 0.5 s is 275)
-TENANT_ROOM = 300  # of these for one tenant, so that a slow processor of one leaves room for the others
 CLAIM_AT_MOST = 200  # rows per claim; larger ones hold the stream's lock for longer than a commit should
-CLAIM_FREE = 50  # do not claim for less room than that while more is in flight
+CLAIM_FREE = 50  # rows; nothing is claimed for less room while more is in flight
 CLAIM_EVERY = 0.02  # seconds between small claims
 POLL = 0.2  # seconds between looks when nothing wakes us
 HEARTBEAT = 1.0  # seconds
@@ -34,57 +32,14 @@ AWAY = 0.5  # seconds before the database is tried again
 RECONNECT = 1.0  # seconds before LISTEN is tried again
 
 
-class Item(Protocol):
-    @property
-    def tenant_id(self) -> int: ...
-
-
-class Job(Protocol):
-    """What a drain needs to know of its work."""
-
-    table: WorkTable
-
-    async def claim(self, worker_id: int, limit: int, room: dict[int, int]) -> Sequence[Item]:
-        """Lease up to `limit` rows; `room` says how many more some tenants may have in flight."""
-
-    async def handle(self, item: Any) -> bool:
-        """Bring one row to its outcome and write that down; whether it is done for good."""
-
-    async def hand_back(self, items: Sequence[Any]) -> None:
-        """Write down that these were begun and not finished."""
-
-    def background(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """Loops that run beside, such as health polls."""
-
-    async def close(self) -> None:
-        """Let go of everything it opened."""
-
-
-@runtime_checkable
-class Wakes(Protocol):
-    """A job that knows when more can be claimed than at the last look. The drain tells it how to say so."""
-
-    wake: Callable[[], None]
-
-
-@runtime_checkable
-class Roomy(Protocol):
-    """A job that says how many rows may be in flight, in all and of one tenant."""
-
-    capacity: int
-    tenant_room: int
-
-
 class Drain:
-    """One at work: a Worker row that beats, a listener that wakes it, and up to `capacity` rows in flight."""
+    """A worker of one kind of work: its Worker row beats, NOTIFY wakes it, and up to `capacity` rows are in flight."""
 
-    def __init__(self, job: Job, *, capacity: int | None = None, name: str = "") -> None:
-        self.job = job
-        self.name = name or job.table.queue  # of its Worker row
-        usual, self.tenant_room = (job.capacity, job.tenant_room) if isinstance(job, Roomy) else (CAPACITY, TENANT_ROOM)
-        self.capacity = usual if capacity is None else capacity
-        self.in_flight: dict[asyncio.Task, Item] = {}
-        self.per_tenant: Counter[int] = Counter()
+    def __init__(self, work: Work, *, capacity: int | None = None, name: str = "") -> None:
+        self.work = work
+        self.name = name or work.table.queue  # of its Worker row
+        self.capacity = work.capacity if capacity is None else capacity
+        self.in_flight: dict[asyncio.Task[list[bool]], Sequence[Any]] = {}  # groups
         self.finished = self.failed = 0
         self.worker_id = 0
         self._wake = asyncio.Event()
@@ -94,8 +49,7 @@ class Drain:
         # workers look silent, and whoever beats first would take the others for dead.
         self._heard_since = -math.inf
         self._heard_at = math.inf  # when the last one went through
-        if isinstance(job, Wakes):
-            job.wake = self._wake.set
+        work.wake = self._wake.set
 
     @property
     def stopping(self) -> bool:
@@ -117,7 +71,7 @@ class Drain:
             return
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self.stop)
-        beside = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.job.background())]
+        beside = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.work.background())]
         try:
             while not self._stop.is_set():
                 await self._step()
@@ -132,25 +86,31 @@ class Drain:
     # -- Claiming ------------------------------------------------------------------------------------------
 
     async def _step(self) -> None:
-        free = self.capacity - len(self.in_flight)
+        free = self._room()
         if free < min(CLAIM_FREE, self.capacity):
             await _happens(self._free, within=POLL)
             self._free.clear()
             return
         self._wake.clear()
         try:
-            items = await self.job.claim(self.worker_id, min(free, CLAIM_AT_MOST), self._room())
+            items = await self._claim(min(free, CLAIM_AT_MOST))
         except Exception as error:  # what is in flight must still come to its outcome
             if not faults.waits(error):
                 log.exception("nothing could be claimed")
             await self._until_well()
             return
-        for item in items:
-            self._start(item)
+        for group in self.work.groups(items):
+            self._start(group)
         if not items:
             await _happens(self._wake, within=POLL)
         elif len(items) < CLAIM_FREE:  # a trickle: rather one claim of many than many of one
             await asyncio.sleep(CLAIM_EVERY)
+
+    def _room(self) -> int:
+        return self.capacity - self.work.held
+
+    async def _claim(self, limit: int) -> Sequence[Any]:
+        return await self.work.claim(self.worker_id, limit)
 
     async def _until_well(self) -> None:
         """Until the database may be asked again. After an outage everybody's outcomes are written first: leases have lapsed
@@ -164,28 +124,21 @@ class Drain:
             if not found.away and not found.read_only:
                 await asyncio.sleep(AWAY)
 
-    def _room(self) -> dict[int, int]:
-        return {tenant: self.tenant_room - used for tenant, used in self.per_tenant.items() if used}
-
-    def _start(self, item: Item) -> None:
-        task = asyncio.get_running_loop().create_task(self.job.handle(item))
-        self.in_flight[task] = item
-        self.per_tenant[item.tenant_id] += 1
+    def _start(self, group: Sequence[Any]) -> None:
+        task = asyncio.get_running_loop().create_task(self.work.run(group))
+        self.in_flight[task] = group
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task) -> None:
-        item = self.in_flight.pop(task)
-        self.per_tenant[item.tenant_id] -= 1
-        if self.capacity - len(self.in_flight) >= min(CLAIM_FREE, self.capacity):
+    def _done(self, task: asyncio.Task[list[bool]]) -> None:
+        group = self.in_flight.pop(task)
+        if self._room() >= min(CLAIM_FREE, self.capacity):
             self._free.set()
-        if self.per_tenant[item.tenant_id] == self.tenant_room - CLAIM_FREE:
-            self._wake.set()  # its room was full, so the last claim may have left rows of it alone
         if task.cancelled():
             return
         if error := task.exception():
             log.error("work failed unexpectedly; its lease will lapse", exc_info=error)
-        self.finished += 1
-        self.failed += not (error is None and task.result())
+        self.finished += len(group)
+        self.failed += len(group) if error else task.result().count(False)
 
     # -- Ending --------------------------------------------------------------------------------------------
 
@@ -196,9 +149,7 @@ class Drain:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        if left:
-            with contextlib.suppress(Unavailable):  # the leases lapse then
-                await self.job.hand_back(list(left.values()))
+        await self.work.leave([item for group in left.values() for item in group])
 
     # -- Being seen ----------------------------------------------------------------------------------------
 
@@ -257,19 +208,36 @@ class Drain:
         parameters = {**database.connection_parameters(), "cursor_factory": psycopg.AsyncCursor}
         try:
             async with await psycopg.AsyncConnection.connect(**parameters) as conn:
-                await conn.execute(f"LISTEN {self.job.table.queue}")
-                self._wake.set()
+                await conn.execute(f"LISTEN {self.work.table.queue}")
+                self._look()
                 async for _ in conn.notifies():
-                    self._wake.set()
+                    self._look()
         except psycopg.Error as error:
             faults.say(log, "not listening, polling meanwhile", error=error)
         await asyncio.sleep(RECONNECT)
+
+    def _look(self) -> None:
+        self.work.look_anew()
+        self._wake.set()
 
 
 async def _happens(event: asyncio.Event, *, within: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
             await event.wait()
+
+
+async def run_until_idle(work: Work, *, worker_id: int = 1, limit: int = 400) -> list[bool]:
+    """Claim and run until a claim is empty; which rows were done for good. It waits for no date, has no Worker row and runs
+    nothing beside. What tests use."""
+    done: list[bool] = []
+    while True:
+        work.look_anew()
+        items = await work.claim(worker_id, limit)
+        if not items:
+            return done
+        for results in await asyncio.gather(*map(work.run, work.groups(items))):
+            done += results
 
 
 async def forever(work: Callable[[], Awaitable[None]]) -> None:

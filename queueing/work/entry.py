@@ -12,7 +12,8 @@ import uvloop
 from asgiref.sync import async_to_sync
 
 from queueing import spill
-from queueing.work.drain import Drain, Job, forever
+from queueing.work.drain import Drain, forever
+from queueing.work.work import Work
 from registry.data import chores, database, faults
 from registry.data.loop import end_loop
 
@@ -23,10 +24,10 @@ DRAIN_TIMEOUT = DRAIN_SECONDS * 2  # seconds after which RQ takes a drain for st
 CHORE_TIMEOUT = 600  # seconds for one housekeeping task
 PARENT_CHECK = 0.5  # seconds between looks whether the RQ worker above us still lives
 
-DRAINS: dict[str, Callable[[], Job]] = {}
+DRAINS: dict[str, Callable[[], Work]] = {}
 
 
-def register[Kind: Callable[[], Job]](queue: str) -> Callable[[Kind], Kind]:
+def register[Kind: Callable[[], Work]](queue: str) -> Callable[[Kind], Kind]:
     """Class decorator: workers drain `queue` by this job."""
 
     def add(kind: Kind) -> Kind:
@@ -70,13 +71,13 @@ async def _drain(queues: Sequence[str]) -> None:
     watching = loop.create_task(forever(watch_parent))
     try:
         seconds = DRAIN_SECONDS * random.uniform(0.8, 1.2)
-        async with spill.carrying(), asyncio.TaskGroup() as group:
+        async with spill.drain_shared(), asyncio.TaskGroup() as group:
             for one in drains:
                 group.create_task(run(one, seconds))
     finally:
         watching.cancel()
         try:
-            await asyncio.gather(*(drain.job.close() for drain in drains))
+            await asyncio.gather(*(drain.work.close() for drain in drains))
         finally:
             await end_loop()
 

@@ -7,8 +7,9 @@ it asks the source every second: pages get slower, not wrong.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 import msgspec
 
@@ -28,28 +29,26 @@ FILL_LIMIT = 500  # events per read of a gap
 class Event(msgspec.Struct, frozen=True, array_like=True):
     """One numbered change. `body` is the JSON object that readers get."""
 
+    stream: str  # name of the stream that numbers it
     tenant: int
-    position: int  # within the tenant; no gaps
+    position: int  # within the stream and tenant; no gaps
     subject: str  # what changed, such as a payment's correlation id
     sequence: int  # within the subject
     body: bytes
 
 
-class Source:
-    """Where missed events are read from; an app registers its own with `use`."""
+class NumberedEvents(Protocol):
+    """The part of registry.data.stream.Stream that a hub needs to read back what it has missed."""
 
-    since: Callable[[int, int, int], Awaitable[list[Event]]]  # (tenant, after, limit) → events in order
-    positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]]  # tenants → their latest numbers
+    @property
+    def name(self) -> str: ...
+
+    def since(self, tenant: int, after: int, limit: int, /) -> Awaitable[list[Event]]: ...
+
+    def positions(self, tenants: Sequence[int], /) -> Awaitable[dict[int, int]]: ...
 
 
-source = Source()
-
-
-def use(
-    since: Callable[[int, int, int], Awaitable[list[Event]]],
-    positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]],
-) -> None:
-    source.since, source.positions = since, positions  # type: ignore[method-assign]
+type Key = tuple[str, int]  # a stream's name and a tenant
 
 
 # -- Publishing ----------------------------------------------------------------------------------------
@@ -107,9 +106,10 @@ class Subscription:
 
 
 class Feed:
-    """One tenant's events in order, for all readers of this process."""
+    """One tenant's events of a stream in order, for all readers of this process."""
 
-    def __init__(self, tenant: int, position: int) -> None:
+    def __init__(self, stream: NumberedEvents, tenant: int, position: int) -> None:
+        self.stream = stream
         self.tenant = tenant
         self.position = position
         self.streams: set[Subscription] = set()
@@ -165,7 +165,7 @@ class Feed:
                 return  # it was only overtaken
             full = True
             while full:
-                found = await source.since(self.tenant, self.position, FILL_LIMIT)
+                found = await self.stream.since(self.tenant, self.position, FILL_LIMIT)
                 full = len(found) == FILL_LIMIT
                 for event in found:
                     if event.position > self.position:  # a number that the source leaves out is gone for good
@@ -188,14 +188,16 @@ class Hub:
     """All feeds of this process and the one subscription that serves them. It listens while somebody reads."""
 
     def __init__(self) -> None:
-        self.feeds: dict[int, Feed] = {}
+        self.feeds: dict[Key, Feed] = {}
         self._tasks: list[asyncio.Task] = []
-        self._opening: dict[int, asyncio.Task[None]] = {}  # feeds whose position is being read
+        self._opening: dict[Key, asyncio.Task[None]] = {}  # feeds whose position is being read
 
     @asynccontextmanager
-    async def subscribe(self, tenant: int, subjects: frozenset[str] | None = None) -> AsyncIterator[Subscription]:
+    async def subscribe(
+        self, stream: NumberedEvents, tenant: int, subjects: frozenset[str] | None = None
+    ) -> AsyncIterator[Subscription]:
         """Everything committed from now on: of the tenant, or of these subjects. Read the past after entering."""
-        feed = await self._feed(tenant)
+        feed = await self._feed(stream, tenant)
         subscription = Subscription(subjects)
         feed.add(subscription)
         telemetry.LIVE_SOCKETS.inc()
@@ -204,54 +206,59 @@ class Hub:
         finally:
             telemetry.LIVE_SOCKETS.dec()
             feed.discard(subscription)
-            self._drop_unused(tenant)
+            self._drop_unused((stream.name, tenant))
 
-    async def _feed(self, tenant: int) -> Feed:
-        """The tenant's feed. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
-        loop = asyncio.get_running_loop()
+    async def _feed(self, stream: NumberedEvents, tenant: int) -> Feed:
+        """The tenant's feed of a stream. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
+        loop, key = asyncio.get_running_loop(), (stream.name, tenant)
         if not self._tasks:
             self._tasks = [loop.create_task(channels.listen(GROUP, self._receive)), loop.create_task(self._tick())]
         # Asked again after each wait: whoever waited beside us may have come, gone and taken the feed along.
-        while (feed := self.feeds.get(tenant)) is None:
-            opening = self._opening.get(tenant)
+        while (feed := self.feeds.get(key)) is None:
+            opening = self._opening.get(key)
             if opening is None:
-                opening = self._opening[tenant] = loop.create_task(self._open(tenant))
+                opening = self._opening[key] = loop.create_task(self._open(stream, tenant))
                 # There may be no waiter left to look at its error.
                 opening.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
                 await asyncio.shield(opening)  # one who hangs up cancels it for nobody else
             except asyncio.CancelledError:
-                self._drop_unused(tenant)
+                self._drop_unused(key)
                 raise
         return feed
 
-    async def _open(self, tenant: int) -> None:
+    async def _open(self, stream: NumberedEvents, tenant: int) -> None:
         try:
-            position = (await reach.attempt(lambda: source.positions([tenant]), writes=False)).get(tenant, 0)
-            self.feeds[tenant] = Feed(tenant, position)
+            position = (await reach.attempt(lambda: stream.positions([tenant]), writes=False)).get(tenant, 0)
+            self.feeds[stream.name, tenant] = Feed(stream, tenant, position)
         finally:
-            del self._opening[tenant]
+            del self._opening[stream.name, tenant]
 
     def _receive(self, data: bytes) -> None:
         if self.feeds:
             for event in _decoder.decode(data):
-                if feed := self.feeds.get(event.tenant):
+                if feed := self.feeds.get((event.stream, event.tenant)):
                     feed.offer(event)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
             with suppress(Unavailable):
-                for tenant in list(self.feeds):  # those whose readers all hung up before they were open
-                    self._drop_unused(tenant)
-                if self.feeds:
-                    for tenant, position in (await source.positions(list(self.feeds))).items():
-                        if (feed := self.feeds.get(tenant)) and position > feed.position:
-                            feed.fill()
+                for key in list(self.feeds):  # those whose readers all hung up before they were open
+                    self._drop_unused(key)
+                for stream in {feed.stream.name: feed.stream for feed in self.feeds.values()}.values():
+                    await self._compare(stream)
 
-    def _drop_unused(self, tenant: int) -> None:
-        if (feed := self.feeds.get(tenant)) and feed.unused:
-            self.feeds.pop(tenant).close()
+    async def _compare(self, stream: NumberedEvents) -> None:
+        """Find out which feeds of a stream have missed events, and fill them."""
+        tenants = [tenant for name, tenant in self.feeds if name == stream.name]
+        for tenant, position in (await stream.positions(tenants)).items():
+            if (feed := self.feeds.get((stream.name, tenant))) and position > feed.position:
+                feed.fill()
+
+    def _drop_unused(self, key: Key) -> None:
+        if (feed := self.feeds.get(key)) and feed.unused:
+            self.feeds.pop(key).close()
 
     async def close(self) -> None:
         tasks = [*self._tasks, *self._opening.values()]

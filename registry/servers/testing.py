@@ -2,6 +2,7 @@
 conftest.py would be too late."""
 
 import os
+import signal
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,10 +20,21 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     stack = ExitStack()
     early_config.add_cleanup(stack.close)
     stack.enter_context(embedded.use(data))
+    forgo_durability(embedded.Postgres(data))
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ["REDIS_URL"] = redis_of(worker, os.environ["REDIS_URL"])
         os.environ["REGISTRY_DATA"] = str(data / worker)
     return (yield)
+
+
+def forgo_durability(server: embedded.Postgres) -> None:
+    """Switch off what only survives a power cut, in the shared test server: a kill of its processes loses nothing still.
+    Servers that a test starts itself keep the settings of the product."""
+    pid = server.pid()
+    if server.taken_over or pid is None:
+        return
+    server.data_folder.write(server.folder / "local.conf", "fsync = off\nfull_page_writes = off\n")
+    os.kill(pid, signal.SIGHUP)
 
 
 def redis_of(worker: str, url: str) -> str:

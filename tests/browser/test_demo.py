@@ -1,46 +1,35 @@
 """The demo as a newcomer meets it, on the whole service that `make run` starts: a card payment, a refund, its webhooks."""
 
 import asyncio
-import re
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from tests.bed.running import Running
 from tests.browser.conftest import MODES
-from tests.registry.test_up import Running, clean_environment
 
 PATIENCE = 60_000  # ms: seven processes on two cores that other tests use as well
 
 
 @pytest.fixture
-async def demo(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
-    """What the panel of a running demo says."""
-    command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
-    environ = clean_environment(REGISTRY_DATA=str(tmp_path / "data"))
-    running = await asyncio.to_thread(Running, command, tmp_path, environ)
-    try:
-        await asyncio.to_thread(running.until, lambda: "the data stays" in running.out)
-        yield dict(re.findall(r"│ (\w[\w ]*?) {2,}(\S+)", running.out))
-    finally:
-        await asyncio.to_thread(running.close)
+def panel(demo: Running) -> dict[str, str]:
+    return demo.panel()
 
 
 @pytest.fixture
-async def newcomer(browser: Browser, demo: dict[str, str]) -> AsyncIterator[Page]:
-    async with await browser.new_context(base_url=demo["Page"], **MODES["light"]) as context:
+async def newcomer(browser: Browser, panel: dict[str, str]) -> AsyncIterator[Page]:
+    async with await browser.new_context(base_url=panel["Page"], **MODES["light"]) as context:
         context.set_default_timeout(PATIENCE)
         yield await context.new_page()
 
 
-async def test_a_newcomer_pays_by_card_refunds_it_and_sees_the_webhooks(newcomer: Page, demo: dict[str, str]):
+async def test_a_newcomer_pays_by_card_refunds_it_and_sees_the_webhooks(newcomer: Page, panel: dict[str, str]):
     page = newcomer
     await page.goto("/login")
-    await page.get_by_label("User name").fill(demo["Login"])
-    await page.get_by_label("Password").fill(demo["Password"])
+    await page.get_by_label("User name").fill(panel["Login"])
+    await page.get_by_label("Password").fill(panel["Password"])
     await page.get_by_role("button", name="Sign in").click()
 
     await page.goto("/?tenant=demo")

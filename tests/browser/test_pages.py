@@ -13,16 +13,11 @@ from payments.models import Processor
 from payments.states import LOOKS, Status
 from registry.errors import Unavailable
 from registry.models import Tenant
-from tests.browser.conftest import PICTURES, Guard, audit, pay_many, picture
+from tests.browser.conftest import PICTURES, Guard, looks_right, pay_many
 from tests.conftest import Api, at_work
 from tests.factories import in_thread, make_payment, make_person
 
 FIRST_VIEW = 100_000  # bytes over the line
-
-
-async def fits(page: Page) -> bool:
-    """Nothing sticks out sideways."""
-    return await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 async def one_of_each_state(tenant: Tenant) -> list[Any]:
@@ -30,8 +25,7 @@ async def one_of_each_state(tenant: Tenant) -> list[Any]:
     return [await in_thread(make_payment, tenant, status=status, processor=processor) for status in Status]
 
 
-async def test_the_dashboard_looks_right(in_each_mode: Page, tenant, api: Api, tmp_path: Path):
-    page = in_each_mode
+async def test_the_dashboard_looks_right(page: Page, tenant, api: Api, tmp_path: Path):
     async with at_work():
         for one in await pay_many(api, 30):
             await api.until(one, "succeeded")
@@ -40,13 +34,10 @@ async def test_the_dashboard_looks_right(in_each_mode: Page, tenant, api: Api, t
     await expect(page.locator("[data-live=live]")).to_be_visible()
     await expect(page.locator("canvas")).to_have_count(2)
 
-    assert await fits(page)
-    assert await audit(page) == []
-    await page.screenshot(path=picture(page, "dashboard", tmp_path), full_page=True)
+    await looks_right(page, "dashboard", tmp_path)
 
 
-async def test_the_payment_page_looks_right(in_each_mode: Page, tenant, api: Api, worker, tmp_path: Path):
-    page = in_each_mode
+async def test_the_payment_page_looks_right(page: Page, tenant, api: Api, worker, tmp_path: Path):
     payment = await api.pay("1234.50", description="Two coffees")
     await api.until(payment["correlationId"], "succeeded")
     await page.goto(payment["liveUrl"])
@@ -54,30 +45,23 @@ async def test_the_payment_page_looks_right(in_each_mode: Page, tenant, api: Api
 
     await expect(page.locator(".amount")).to_have_text("R$1,234.50")
     await expect(page.locator(".sentence")).to_contain_text("Booked at default,")
-    assert await fits(page)
-    assert await audit(page) == []
-    await page.screenshot(path=picture(page, "payment", tmp_path), full_page=True)
+    await looks_right(page, "payment", tmp_path)
 
 
 @pytest.mark.parametrize("address", ["/login", "/payments/00000000-0000-4000-8000-000000000000/live?token=1.x"])
-async def test_the_other_pages_look_right(in_each_mode: Page, guard: Guard, tenant, tmp_path: Path, address: str):
-    page = in_each_mode
+async def test_the_other_pages_look_right(page: Page, guard: Guard, tenant, tmp_path: Path, address: str):
     guard.allowed.append("status of 404")
     await page.goto(address)
 
-    assert await fits(page)
-    assert await audit(page) == []
-    await page.screenshot(path=picture(page, address.split("/")[1], tmp_path))
+    await looks_right(page, address.split("/")[1], tmp_path)
 
 
-async def test_an_empty_dashboard_says_what_would_fill_it(in_each_mode: Page, tenant, tmp_path: Path):
-    page = in_each_mode
+async def test_an_empty_dashboard_says_what_would_fill_it(page: Page, tenant, tmp_path: Path):
     await page.goto("/")
 
     await expect(page.get_by_role("heading", name="No payments yet")).to_be_visible()
     await expect(page.locator("pre")).to_contain_text("curl http://")
-    assert await audit(page) == []
-    await page.screenshot(path=picture(page, "empty", tmp_path), full_page=True)
+    await looks_right(page, "empty", tmp_path)
 
 
 async def test_every_state_is_a_word_with_a_shape_and_a_colour(page: Page, tenant):

@@ -14,7 +14,7 @@ from queueing.broker import long_polls, maintenance, traces, traffic
 from queueing.models import Group, Queue, Traffic
 from registry.data import database
 from registry.models import AuditEntry, Tenant
-from tests.browser.conftest import PICTURES, Guard, audit, picture
+from tests.browser.conftest import BRIEFLY, PICTURES, Guard, audit, looks_right
 from tests.conftest import Api, eventually
 from tests.factories import in_thread
 from tests.queueing.mq import Mq
@@ -34,7 +34,7 @@ async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     """A program of the open tenant; what it counted is written before the rows are removed."""
     yield Mq(api, tenant.pk)
     await traffic.counts.close()
-    await long_polls.lots.close()
+    await long_polls.loops.close()
 
 
 async def a_working_day(mq: Mq) -> None:
@@ -53,10 +53,6 @@ async def a_working_day(mq: Mq) -> None:
     await traffic.flush()
 
 
-async def fits(page: Page) -> bool:
-    return await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
 async def confirm(page: Page, name: str) -> None:
     await page.get_by_label("Why").fill(WHY)
     await page.get_by_role("button", name=name).click()
@@ -69,42 +65,31 @@ async def entries() -> list[tuple[str, int, str]]:
 # -- Looks -------------------------------------------------------------------------------------------------
 
 
-async def test_the_console_looks_right(in_each_mode: Page, tenant, mq: Mq, tmp_path: Path):
-    page = in_each_mode
+async def test_the_console_looks_right(page: Page, tenant, mq: Mq, tmp_path: Path):
     await a_working_day(mq)
     message = (await mq.push("orders", {"total": 12345678901234567890}, partition="recife"))[0]
     await traces.write(tenant.pk, message["partition_id"], message["transaction_id"], b'{"weighed": "1.2 kg"}')
 
     await page.goto("/queues")
     await expect(page.locator("canvas")).to_have_count(2)
-    await looks_right(page, "queues", tmp_path)
+    await looks_right(page, "console-queues", tmp_path, BRIEFLY)
     await page.get_by_role("link", name="orders", exact=True).click()
     await expect(page.get_by_role("heading", name="Consumer groups")).to_be_visible()
     await expect(page.locator("canvas")).to_have_count(2)
-    await looks_right(page, "queue", tmp_path)
+    await looks_right(page, "console-queue", tmp_path, BRIEFLY)
     await page.get_by_role("link", name="recife", exact=True).click()
     await expect(page.locator("tr[data-seq]")).to_have_count(9)
-    await looks_right(page, "partition", tmp_path)
+    await looks_right(page, "console-partition", tmp_path, BRIEFLY)
     await page.locator("tr[data-seq='9'] a").click()
     await expect(page.locator(".payload")).to_contain_text("12345678901234567890")
     await expect(page.locator(".trace")).to_contain_text("1.2 kg")
-    await looks_right(page, "message", tmp_path)
+    await looks_right(page, "console-message", tmp_path, BRIEFLY)
     await page.goto("/dead-letters/orders")
     await expect(page.locator("[data-letter] .error")).to_have_text("the address has no street")
-    await looks_right(page, "dead-letters", tmp_path)
+    await looks_right(page, "console-dead-letters", tmp_path, BRIEFLY)
     await page.get_by_role("link", name="Replay…").click()
     await expect(page.get_by_label("Why")).to_be_focused()
-    await looks_right(page, "confirm", tmp_path)
-
-
-# What depends on the mode is looked at in each; the rest would only be found three times.
-RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ("target-size",)}
-
-
-async def looks_right(page: Page, name: str, folder: Path) -> None:
-    assert await fits(page), name
-    assert await audit(page, *RULES[page.mode]) == [], name  # type: ignore[attr-defined]
-    await page.screenshot(path=picture(page, f"console-{name}", folder), full_page=True)
+    await looks_right(page, "console-confirm", tmp_path, BRIEFLY)
 
 
 async def test_an_empty_console_says_what_would_fill_it(page: Page, tenant, tmp_path: Path):
@@ -113,7 +98,7 @@ async def test_an_empty_console_says_what_would_fill_it(page: Page, tenant, tmp_
     await expect(page.get_by_role("heading", name="No queues yet")).to_be_visible()
     await expect(page.locator("pre")).to_contain_text("/api/v1/push")
     assert await audit(page) == []
-    await page.screenshot(path=picture(page, "console-empty", tmp_path), full_page=True)
+    await page.screenshot(path=tmp_path / "console-empty.png", full_page=True)
 
 
 async def test_the_pages_of_payments_and_of_queues_lead_to_each_other(page: Page, tenant):

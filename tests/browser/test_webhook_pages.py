@@ -8,18 +8,17 @@ from playwright.async_api import Page, expect
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.states import SUCCEEDED
-from payments.webhooks.testkit import CHECKS
+from queueing.outbound import testkit
 from registry.data import database
 from registry.models import AuditEntry
 from tests.bed.receiver import Receiver
 from tests.bed.wire import response
-from tests.browser.conftest import Guard, audit, picture
+from tests.browser.conftest import BRIEFLY, Guard, looks_right
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
+from tests.queueing.hooks import again, deliveries, delivering, endpoint, fan_out, make_due, until, until_tried
 
 WHY = "the shop asked for it"
-RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ("target-size",)}
 
 
 @pytest.fixture
@@ -34,12 +33,6 @@ async def receiver():
         yield found
 
 
-async def looks_right(page: Page, name: str, folder: Path) -> None:
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-    assert await audit(page, *RULES[page.mode]) == [], name  # type: ignore[attr-defined]
-    await page.screenshot(path=picture(page, f"webhooks-{name}", folder), full_page=True)
-
-
 async def confirm(page: Page, name: str) -> None:
     await page.get_by_label("Why").fill(WHY)
     await page.get_by_role("button", name=name).click()
@@ -51,8 +44,7 @@ async def last_was_tried(hook) -> bool:
     return last.attempt > 0 and last.lease_id is None
 
 
-async def test_the_pages_look_right(in_each_mode: Page, tenant, receiver, tmp_path: Path):
-    page = in_each_mode
+async def test_the_pages_look_right(page: Page, tenant, receiver, tmp_path: Path):
     hook = await endpoint(tenant, receiver.url, "payment.*", description="The shop's own back office", ordered=True)
     await endpoint(
         tenant, f"{receiver.url}/with/quite/a/long/address/for/a/phone?token=abcdefghijklmnop", "payment.queued"
@@ -68,19 +60,21 @@ async def test_the_pages_look_right(in_each_mode: Page, tenant, receiver, tmp_pa
 
     await page.goto("/webhooks")
     await expect(page.locator("tr[data-endpoint]")).to_have_count(2)
-    await looks_right(page, "endpoints", tmp_path)
+    await looks_right(page, "webhooks-endpoints", tmp_path, BRIEFLY)
     await page.get_by_role("link", name="The shop's own back office").click()
     await expect(page.locator("tr[data-delivery]")).to_have_count(2)
-    await looks_right(page, "endpoint", tmp_path)
+    await looks_right(page, "webhooks-endpoint", tmp_path, BRIEFLY)
     await page.locator(f"tr[data-delivery='{bad.pk}'] a").click()
     await expect(page.locator("[data-try]")).to_contain_text("<h1>Oops</h1>")
-    await looks_right(page, "delivery", tmp_path)
+    await looks_right(page, "webhooks-delivery", tmp_path, BRIEFLY)
     await page.goto(f"/webhooks/kit?endpoint={hook.uuid}")
     receiver.answers(200)
     await page.get_by_role("button", name="Test it").click()
-    await expect(page.locator("[data-check]")).to_have_count(len(CHECKS))
-    await expect(page.locator(".verdict")).to_have_text(f"{len(CHECKS) - 6} of {len(CHECKS)} checks passed.")
-    await looks_right(page, "kit", tmp_path)
+    await expect(page.locator("[data-check]")).to_have_count(len(testkit.checks()))
+    await expect(page.locator(".verdict")).to_have_text(
+        f"{len(testkit.checks()) - 6} of {len(testkit.checks())} checks passed."
+    )
+    await looks_right(page, "webhooks-kit", tmp_path, BRIEFLY)
 
 
 async def test_an_empty_list_says_what_would_fill_it_and_a_form_keeps_what_was_wrong(page: Page, tenant, guard: Guard):
@@ -144,7 +138,7 @@ async def test_what_was_given_up_is_delivered_again_by_hand(page: Page, tenant, 
     hook = await endpoint(tenant, receiver.url)
     await in_thread(make_payment, tenant)
     await fan_out()
-    await database.fetch("UPDATE payments_webhookdelivery SET attempt = 9")
+    await database.fetch("UPDATE queueing_webhookdelivery SET attempt = 9")
     async with delivering():
         await until(hook, "dead")
         receiver.answers(200)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -18,8 +18,9 @@ ACCEPT_LIMIT = 90.0  # seconds until the last one must be accepted, once no more
 class Sender:
     """What was accepted, in cents by id; and answers that a good client should never get."""
 
-    def __init__(self, url: str, key: str, *, rate: int = RATE) -> None:
+    def __init__(self, url: str, key: str, *, rate: int = RATE, others: Iterable[str] = ()) -> None:
         self.url, self.key, self.rate = url, key, rate
+        self.others = set(others)  # ids of payments that other clients made before
         self.accepted: dict[str, int] = {}
         self.surprises: list[str] = []
         self.retries = 0

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator
@@ -21,13 +20,12 @@ import psycopg
 from registry.servers import embedded
 from registry.servers.processes import children, descendants, free_port, read_proc
 from tests import secret_forms
-from tests.bed import RemoteProcessor
+from tests.bed import RemoteProcessor, template
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_LIMIT = 60.0  # seconds for initdb, migrations and the first health check, with others on the machine
 PROBE_LIMIT = 2.0  # seconds for one look
 DELAY = 20  # milliseconds that the processors take, so that there is always something in flight to be struck
-TENANT = "shop"
 
 _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_at <= %s"
 
@@ -35,8 +33,8 @@ _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_
 class Service:
     """Where it answers, the key of its one tenant, and its processes by what they do."""
 
-    def __init__(self, data: Path, *, paying: bool = True) -> None:
-        self.data, self.paying = data, paying
+    def __init__(self, data: Path) -> None:
+        self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.postgres, self.valkey = embedded.Postgres(data), embedded.Valkey(data)
@@ -45,8 +43,17 @@ class Service:
 
     @property
     def processors(self) -> dict[str, RemoteProcessor]:
-        """None where nothing is to be paid."""
-        return {"default": self.default, "fallback": self.fallback} if self.paying else {}
+        return {"default": self.default, "fallback": self.fallback}
+
+    def calm(self) -> None:
+        """End what troubles the processors."""
+        for processor in self.processors.values():
+            processor.recovers()
+            processor.delays(DELAY)
+
+    def booked(self) -> set[str]:
+        """Ids of the payments that the processors have booked so far."""
+        return {name for processor in self.processors.values() for name in processor.booked}
 
     # -- Starting and stopping -----------------------------------------------------------------------------
 
@@ -54,17 +61,13 @@ class Service:
         """Everything up, a tenant with both processors in it."""
         for processor in self.processors.values():
             await asyncio.to_thread(processor.__enter__)
-            await asyncio.to_thread(processor.delays, DELAY)
+        await asyncio.to_thread(self.calm)
+        await asyncio.to_thread(
+            template.set_processors, self.data, {name: one.url for name, one in self.processors.items()}
+        )
+        self.key = template.tenant_key(self.data)
         self.up()
         await self.until_ready()
-        made = await self.manage("tenant", "create", TENANT, "--json")
-        self.key = json.loads(made)["apiKey"]
-        await asyncio.gather(
-            *(
-                self.manage("processor", "add", TENANT, name, "--kind", "http", "--url", one.url, "--fee", str(one.fee))
-                for name, one in self.processors.items()
-            )
-        )
         return self
 
     def up(self) -> None:
@@ -75,8 +78,7 @@ class Service:
 
     @property
     def environ(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-        return {**kept, "REGISTRY_DATA": str(self.data)}
+        return template.service_environment(self.data)
 
     async def manage(self, *arguments: str) -> str:
         """What a command says. Raises RuntimeError with its complaint."""
@@ -181,11 +183,11 @@ class Service:
 
 
 @asynccontextmanager
-async def running(*, paying: bool = True) -> AsyncIterator[Service]:
-    """A service of its own for as long as the block runs; unless `paying` without processors, which is sooner there."""
-    data = Path(tempfile.mkdtemp(prefix="registry-chaos-", dir="/tmp"))
-    data.chmod(0o711)  # where root starts it, the servers' user must get in
-    service = Service(data, paying=paying)
+async def running() -> AsyncIterator[Service]:
+    """A service of its own for as long as the block runs."""
+    data = template.empty_folder("registry-chaos-")
+    await asyncio.to_thread(template.fill, data)
+    service = Service(data)
     try:
         yield await service.start()
     finally:

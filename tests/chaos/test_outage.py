@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from registry.servers.processes import holds_within
-from tests.chaos.service import TENANT, Service, running
+from tests.bed.template import TENANT
+from tests.chaos.service import Service
 from tests.conftest import eventually
 
 SENDERS = 16
@@ -25,12 +26,6 @@ AT_MOST = 1.0  # seconds for an answer, whatever PostgreSQL does
 
 _FOUND = """SELECT p.correlation_id::text, p.id, date_trunc('milliseconds', p.created_at), count(*) OVER (PARTITION BY p.correlation_id)
 FROM payments_payment p JOIN registry_tenant t ON t.id = p.tenant_id WHERE t.slug = %s ORDER BY p.id"""
-
-
-@pytest.fixture(scope="module")
-async def service() -> AsyncIterator[Service]:
-    async with running() as service:
-        yield service
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ async def session(service: Service) -> AsyncIterator[aiohttp.ClientSession]:
 @asynccontextmanager
 async def away(service: Service, number: int = signal.SIGQUIT) -> AsyncIterator[None]:
     """PostgreSQL is ended, immediately, and `up` is kept from starting it again for as long as the block runs."""
-    with service.postgres.place.lock():
+    with service.postgres.data_folder.lock():
         pid = service.postgres.pid()
         assert pid
         os.kill(pid, number)

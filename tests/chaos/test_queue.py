@@ -3,12 +3,12 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.service import Service, running
+from tests.chaos.service import Service
 from tests.chaos.test_outage import away
 from tests.chaos.traffic import GROUPS, LEASE, Traffic, start_holding
 from tests.chaos.victims import VICTIMS, Victim
@@ -19,12 +19,6 @@ RETURN = 60.0  # seconds until messages flow again: PostgreSQL's own recovery is
 MORE = 100  # messages: so many before a strike, and after it
 
 STRUCK = [victim for victim in VICTIMS if victim.name in ("web", "postmaster", "backend", "all connections")]
-
-
-@pytest.fixture(scope="module")
-async def service() -> AsyncIterator[Service]:
-    async with running(paying=False) as service:
-        yield service
 
 
 @pytest.fixture(scope="module")

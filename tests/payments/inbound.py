@@ -91,8 +91,8 @@ async def handling() -> AsyncIterator[Inbound]:
 
 async def handled(job: Inbound, *, worker: int = 1) -> list[bool]:
     """Claim what is due and handle it, all at once as a drain does."""
-    taken = await job.claim(worker, 400, {})
-    return list(await asyncio.gather(*(job.handle(one) for one in taken)))
+    taken = await job.claim(worker, 400)
+    return [done for [done] in await asyncio.gather(*(job.run([one]) for one in taken))]
 
 
 async def until_nothing_is_due(job: Inbound) -> None:

@@ -161,7 +161,7 @@ class Bed:
                     taken[sale.tenant] += 1
                     found.append(self._found(sale, now))
             routed = claims.route(found, worker.atlas, worker.places, now=now, at=START)
-            for row in routed.roadless:
+            for row in routed.unroutable:
                 self.sales[row.payment_id - 1].run_at = now + 0.5
             for row, seconds in routed.waiting:
                 self.sales[row.payment_id - 1].run_at = now + seconds

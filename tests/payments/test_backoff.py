@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.settle.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
-from payments.settle.work import NO_ROAD, Dispatch
+from payments.settle.work import NO_ROUTE, Dispatch
 from registry.data import database
 from tests.settling import accept, seed, tries, until_settled
 
@@ -39,7 +39,7 @@ async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(ten
 
 async def test_who_has_waited_long_for_a_processor_is_looked_at_less_often(tenant, default):
     """After an eighth of the time that it has waited, and never later than half a minute."""
-    ages = {0: NO_ROAD, 80: 10, 160: 20, 3600: 30}
+    ages = {0: NO_ROUTE, 80: 10, 160: 20, 3600: 30}
     for age in ages:
         await seed(tenant, 1, wanted="nobody")
         await database.fetch(
@@ -49,7 +49,7 @@ async def test_who_has_waited_long_for_a_processor_is_looked_at_less_often(tenan
         )
     job = Dispatch()
 
-    claimed = await job.claim(1, 10, {})
+    claimed = await job.claim(1, 10)
     waits = await database.fetch(
         "SELECT extract(epoch FROM run_at - now())::float8 FROM payments_payment WHERE tenant_id = %s ORDER BY id",
         [tenant.pk],

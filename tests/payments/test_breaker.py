@@ -15,6 +15,7 @@ from payments.settle import decisions
 from registry.data import database
 from registry.data.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
 from tests.conftest import eventually
+from tests.depth import deep
 from tests.settling import accept, count, until, until_settled
 
 
@@ -86,7 +87,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
 
 
 TestEveryOrderOfEvents = EveryOrderOfEvents.TestCase
-TestEveryOrderOfEvents.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestEveryOrderOfEvents.settings = settings(max_examples=deep(20, 500), stateful_step_count=30, deadline=None)
 
 
 # -- Over HTTP -------------------------------------------------------------------------------------------------

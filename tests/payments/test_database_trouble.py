@@ -20,7 +20,7 @@ from payments.intake import intake, spilling
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
-from queueing.spill.kinds import HANDOVER_LIMIT
+from queueing.spill.queue import HANDOVER_LIMIT
 from registry.data import database, reach, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
@@ -35,7 +35,7 @@ from tests.servers import cut_all, read_only
 async def mq(api: Api, tenant: Tenant) -> AsyncIterator[Mq]:
     yield Mq(api, tenant.pk)
     await traffic.counts.close()
-    await long_polls.lots.close()
+    await long_polls.loops.close()
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ async def fresh_spill(settings: Any, tmp_path: Path) -> AsyncIterator[None]:
     settings.SPILL_FOLDER = tmp_path
     yield
     await nothing_waits()
-    asides = [aside.reason for kind in (spilling.KIND, buffer.KIND) for aside in await spill.asides(kind)]
+    asides = [aside.reason for kind in (spilling.KIND, buffer.KIND) for aside in await spill.quarantined(kind)]
     await spill.loops.close()
     spilling.waiting.clear()
     assert asides == []

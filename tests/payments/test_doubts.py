@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from payments.routing import routing
+from payments.routing import polls, routing
 from payments.settle import decisions, work
 from payments.states import PROCESSING, UNCERTAIN
 from queueing.work.drain import Drain
@@ -17,18 +17,18 @@ from tests.settling import accept, configure, count, payment, tries, until, unti
 def impatient(monkeypatch, default):
     """Limits as in production, in tenths of seconds."""
     monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.2)
-    monkeypatch.setattr(work, "POLL_STEP", 0.02)
+    monkeypatch.setattr(polls, "STEP", 0.02)
     monkeypatch.setattr(work, "ABANDON_EVERY", 0.1)
     monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
     default.health_every = 0.2
 
 
 def has_no_road(drain: Drain, tenant) -> bool:
-    return drain.job.atlas.rooms().get(tenant.pk) == 0
+    return drain.work.atlas.rooms().get(tenant.pk) == 0
 
 
 def knows_of_none(drain: Drain, tenant) -> bool:
-    return has_no_road(drain, tenant) and not any(account.enabled for account, _ in drain.job.atlas.of(tenant.pk))
+    return has_no_road(drain, tenant) and not any(account.enabled for account, _ in drain.work.atlas.of(tenant.pk))
 
 
 async def one_in_doubt(tenant, default):
@@ -131,10 +131,12 @@ async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypa
     job = work.Dispatch()
     await job.atlas.learn({tenant.pk})
 
-    few = await job.claim(1, 3, {})
-    room = await job.claim(1, 10, {tenant.pk: 4})
-    none = await job.claim(1, 10, {tenant.pk: 0})
-    rest = await job.claim(1, 10, {})
+    few = await job.claim(1, 3)
+    job.in_hand[tenant.pk] = job.room - 4
+    room = await job.claim(1, 10)
+    none = await job.claim(1, 10)
+    job.in_hand.clear()
+    rest = await job.claim(1, 10)
     await job.close()
 
     assert [len(claims) for claims in (few, room, none, rest)] == [3, 4, 0, 5]
@@ -150,7 +152,7 @@ async def test_a_claim_in_the_normal_flow_writes_no_index_entry(tenant, default,
     before = await in_thread(_written)
     job = work.Dispatch()
 
-    claims = [c for _ in range(3) for c in await job.claim(1, 100, {})]
+    claims = [c for _ in range(3) for c in await job.claim(1, 100)]
     await job.close()
     await database.pools.close()
     await eventually(lambda: in_thread(_told))

@@ -10,8 +10,9 @@ import pytest
 import stripe as library
 
 from payments.books import ledger
+from payments.inbound.decisions import MAX_TRIES
 from payments.inbound.receive import Arrival, read_head, receive
-from payments.inbound.work import MAX_TRIES, Inbound
+from payments.inbound.work import Inbound
 from payments.models import Difference, Payment, Processor
 from payments.reconciliation import comparison, operate
 from registry.data import database

@@ -275,7 +275,7 @@ async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durab
     """Whoever reads a 503 sends another payment, and this one is owed already."""
     body, real = payment(), database.connection_parameters
     sending = asyncio.create_task(waited_for(api, body, seconds=1))
-    await eventually(lambda: tenant.pk in live.hub().feeds)  # accepted, and waiting to be settled
+    await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)  # accepted, and waiting to be settled
 
     with monkeypatch.context() as away:
         away.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})

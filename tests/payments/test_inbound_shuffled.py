@@ -16,20 +16,22 @@ import pytest
 
 from payments.inbound.receive import Arrival, read_head, receive
 from payments.inbound.work import Inbound
-from payments.models import Processor, WebhookEndpoint
+from payments.models import Processor
 from payments.states import OPEN
+from queueing.models import WebhookEndpoint
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import Tenant
 from sandbox.webhooks import payload
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import at_work, eventually
+from tests.depth import deep
 from tests.factories import in_thread, make_stripe
-from tests.payments.hooks import again, endpoint, fan_out
 from tests.payments.inbound import rows
+from tests.queueing.hooks import again, endpoint, fan_out
 from tests.settling import accept
 
-SHUFFLES, TIMES = 50, 4  # two hundred of each story; more at once would only be a test of the bed's patience
+SHUFFLES, TIMES = 50, deep(1, 8)  # more at once would only be a test of the bed's patience
 TWICE = 0.25  # share of the events that come once more
 EARLY = 0.5  # of those that have happened before the story goes on
 ROUNDS = 3  # in which the others arrive
@@ -127,10 +129,10 @@ async def disputed(bench: Bench, intent: str, *, won: bool) -> None:
 async def told(hook: WebhookEndpoint) -> dict[str, list[str]]:
     """What is owed to it of each payment, in the order of the stream, once it has looked at all that happened."""
     newest = "SELECT position FROM payments_stream WHERE tenant_id = %s"
-    while (await again(hook)).position < (await database.fetch(newest, [hook.tenant_id]))[0][0]:
+    while (await again(hook)).positions["payments"] < (await database.fetch(newest, [hook.tenant_id]))[0][0]:
         await fan_out()
     found = await database.fetch(
-        """SELECT subject::text, array_agg(type::text ORDER BY position) FROM payments_webhookdelivery
+        """SELECT subject::text, array_agg(type::text ORDER BY position) FROM queueing_webhookdelivery
         WHERE tenant_id = %s AND endpoint_id = %s GROUP BY subject""",
         [hook.tenant_id, hook.pk],
     )
@@ -183,7 +185,7 @@ def back(*amounts: int) -> list[tuple[str, int]]:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_two_hundred_shuffles_of_a_story_end_in_the_same_state_ledger_events_and_deliveries(
+async def test_fifty_shuffles_of_a_story_end_in_the_same_state_ledger_events_and_deliveries(
     bench: Bench,
     method: str | None,
     story: Callable[[Bench, str], Awaitable[None]],

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from payments.inbound import operate
+from payments.inbound.decisions import MAX_TRIES
 from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
-from payments.inbound.work import MAX_TRIES, Inbound
+from payments.inbound.work import Inbound
 from payments.models import Dispute, InboundEvent
 from payments.processors.base import Processor
 from payments.settle.decisions import GIVE_UP_AFTER
@@ -195,7 +196,7 @@ async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when
     server, tenant, account, handler, job
 ):
     await arrive(server, account)
-    await job.claim(1, 10, {})  # and nothing more is heard of it
+    await job.claim(1, 10)  # and nothing more is heard of it
 
     early = await handled(job, worker=2)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
@@ -235,12 +236,12 @@ async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_
 async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):
     """Neither the work nor the outcome: another worker has done both meanwhile."""
     await arrive(server, account)
-    [slow] = await job.claim(1, 10, {})
+    [slow] = await job.claim(1, 10)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
     async with handling() as other:
         assert await handled(other, worker=2) == [True]
 
-    late = await job.handle(slow)
+    [late] = await job.run([slow])
 
     assert (late, await written(tenant), handler.told) == (False, 1, 1)
 
@@ -258,9 +259,9 @@ async def test_two_workers_never_have_the_same_event_in_hand(server, tenant, acc
 
 async def test_what_is_handed_back_is_due_at_once(server, tenant, account, handler, job):
     await arrive(server, account)
-    taken = await job.claim(1, 10, {})
+    taken = await job.claim(1, 10)
 
-    await job.hand_back(taken)
+    await job.give_back(taken)
 
     assert await handled(job, worker=2) == [True]
     assert await written(tenant) == 1

@@ -14,9 +14,11 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 
-from payments.settle import inline
+from payments.settle import inline, work
 from queueing import spill
 from queueing.models import Worker
+from queueing.work import inline as inlining
+from queueing.work.inline import Answer
 from registry.data import database
 from registry.edge import status
 from registry.models import Flag, Tenant
@@ -151,7 +153,7 @@ async def test_without_a_processor_it_stays_queued_and_nobody_waits_for_it(inlin
 
 
 async def test_what_finds_no_room_stays_queued_until_a_worker_takes_it(inlined, default, api, monkeypatch):
-    monkeypatch.setattr(inline, "ROOM", 1)
+    monkeypatch.setattr(inline.processes.get(), "most", 1)
     default.delays(500)
 
     answers = await asyncio.gather(*(pay(api) for _ in range(6)))
@@ -185,7 +187,7 @@ async def test_a_processor_slower_than_the_wait_is_answered_202_and_booked_once(
 
 async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api, monkeypatch):
     monkeypatch.setattr(inline, "WAIT", 0.3)
-    monkeypatch.setattr(inline, "NAMED", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.8)) {inline.NAMED}, slow")
+    monkeypatch.setattr(work, "NAMED", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.8)) {work.NAMED}, slow")
 
     code, body, _ = await pay(api)
 
@@ -196,7 +198,7 @@ async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api,
 async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
     await spill.loops.close()
     settings.SPILL_FOLDER = tmp_path
-    monkeypatch.setattr("payments.intake.intake.spill.behind", _not_yours)
+    monkeypatch.setattr("payments.intake.intake.spill.blocked", _not_yours)
 
     code, _, applied = await pay(api)
 
@@ -235,7 +237,7 @@ async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker)
 
     came = await inline.pay(inlined.pk, payment)
 
-    assert came is inline.Came.ELSEWHERE
+    assert came is Answer.ELSEWHERE
     await until_settled(inlined)
     assert len(await tries(payment)) == 1
 
@@ -248,7 +250,7 @@ async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inl
         async with asyncio.timeout(AT_ONCE):
             came = await inline.pay(inlined.pk, payment)
 
-    assert came is inline.Came.ELSEWHERE
+    assert came is Answer.ELSEWHERE
     assert default.received == []
 
 
@@ -257,7 +259,7 @@ async def test_one_process_asked_twice_for_a_payment_sends_it_once(inlined, defa
 
     came = await asyncio.gather(*(inline.pay(inlined.pk, payment) for _ in range(20)))
 
-    assert set(came) == {inline.Came.SETTLED}
+    assert set(came) == {Answer.SETTLED}
     assert default.received == [str(payment)]
 
 
@@ -318,8 +320,8 @@ async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_book
 @pytest.fixture
 async def watching(monkeypatch) -> None:
     """This process watches the workers, and is quick to take them for gone."""
-    monkeypatch.setattr(inline, "WATCH_EVERY", 0.05)
-    monkeypatch.setattr(inline, "STRANDED_AFTER", 0.2)
+    monkeypatch.setattr(inlining, "WATCH_EVERY", 0.05)
+    monkeypatch.setattr(inlining, "STRANDED_AFTER", 0.2)
     await inline.start()
 
 

@@ -135,17 +135,19 @@ async def test_five_hundred_polls_that_hang_up_leave_no_subscription_and_no_conn
         for waiting in random.Random(1).sample(polls, 100):
             waiting.cancel()
             await asyncio.sleep(0)
-        await eventually(lambda: tenant.pk in live.hub().feeds)
+        await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)
         await eventually(lambda: len(readers(tenant.pk)) >= 400, within=60.0)  # of a slow machine
 
         for waiting in polls:
             waiting.cancel()
         await asyncio.gather(*polls, return_exceptions=True)
 
-    await eventually(lambda: tenant.pk not in live.hub().feeds, within=60.0)
+    await eventually(lambda: ("payments", tenant.pk) not in live.hub().feeds, within=60.0)
     await eventually(all_connections_are_back, within=60.0)
 
 
 def readers(tenant_id: int) -> set:
-    feed = live.hub().feeds.get(tenant_id)  # gone while nobody reads, such as when the first ones have hung up
+    feed = live.hub().feeds.get(
+        ("payments", tenant_id)
+    )  # gone while nobody reads, such as when the first ones have hung up
     return {reader for group in feed.by_subject.values() for reader in group} if feed else set()

@@ -8,31 +8,32 @@ from uuid import UUID
 import pytest
 
 import payments
+import queueing
 from payments.books.ledger import PROOFS
 from payments.inbound import work as inbound
 from payments.reconciliation import comparison
-from payments.refunds import inline as refund_inline
 from payments.refunds import work as refund_dispatch
-from payments.settle import inline, work
+from payments.settle import work
 from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
 APP = Path(payments.__file__).parent
-SQL = {path.stem: database.statements(path) for path in sorted(APP.rglob("sql/*.sql"))}
+OUTBOUND = Path(queueing.__file__).parent / "outbound" / "sql" / "outbound.sql"  # its tables are measured here too
+SQL = {path.stem: database.statements(path) for path in sorted([*APP.rglob("sql/*.sql"), OUTBOUND])}
 
 TABLES = [
     f"payments_{name}"
     for name in (
         "payment", "attempt", "paymentevent", "ledgerentry", "rollup", "deadletter", "refund", "dispute", "inboundevent",
-        "webhookdelivery", "webhookattempt", "webhookendpoint", "reconciliation", "difference", "sandboxbooking", "sandboxrefund",
+        "reconciliation", "difference", "sandboxbooking", "sandboxrefund",
     )
-]  # fmt: skip
+] + ["queueing_webhookdelivery", "queueing_webhookattempt", "queueing_webhookendpoint"]  # fmt: skip
 
 # Of 10,000 payments 7,000 are booked, 500 each failed, wait for an action and are in doubt (half of them given up, ten in the
 # hands of worker 77), 1,500 are queued, of which 500 are due.
 SEED = """
 SELECT setval(pg_get_serial_sequence(t, 'id'), 1000000) FROM unnest(ARRAY['payments_payment', 'payments_refund', 'payments_difference',
-    'payments_inboundevent', 'payments_webhookdelivery', 'payments_webhookendpoint', 'payments_reconciliation', 'payments_dispute']) t;
+    'payments_inboundevent', 'queueing_webhookdelivery', 'queueing_webhookendpoint', 'payments_reconciliation', 'payments_dispute']) t;
 INSERT INTO registry_tenant (id, slug, name, currency, status, mode, open, settings)
 VALUES (%(tenant)s, 'plans', '', 'BRL', 'active', 'sandbox', false, '{}');
 INSERT INTO payments_processor (id, tenant_id, name, kind, url, fee, options, enabled)
@@ -86,19 +87,19 @@ SELECT %(tenant)s, n, %(tenant)s + 1, 'evt_' || n, 't', '', '', false, now(), ''
     CASE WHEN n > 8500 AND n <= 8510 THEN 77 END, CASE WHEN n > 8500 AND n <= 8510 THEN now() + interval '1 minute' END,
     now() - (%(rows)s - n) * interval '1 minute'
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookendpoint (tenant_id, id, uuid, url, events, position, secrets, ordered, failing_since, deleted_at, enabled)
-SELECT %(tenant)s, n, md5('e' || n)::uuid, '', '[]', 2 * %(rows)s, '', n %% 2 = 0, CASE WHEN n %% 2 = 0 THEN now() END,
+INSERT INTO queueing_webhookendpoint (tenant_id, id, uuid, url, events, positions, secrets, ordered, failing_since, deleted_at, enabled)
+SELECT %(tenant)s, n, md5('e' || n)::uuid, '', '[]', jsonb_build_object('payments', 2 * %(rows)s), '', n %% 2 = 0, CASE WHEN n %% 2 = 0 THEN now() END,
     CASE WHEN n > 10 THEN now() END, n <= 10
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookdelivery (tenant_id, id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at,
+INSERT INTO queueing_webhookdelivery (tenant_id, id, endpoint_id, message_id, position, subject, type, body, ordered, status, run_at,
     attempt, lease_id, leased_until)
 SELECT %(tenant)s, n, 1 + n %% 10, n::text, n, md5((n / 20)::text)::uuid, 't', '', n %% 2 = 1,
     CASE WHEN n <= 8000 THEN 'delivered' WHEN n <= 8500 THEN 'dead' WHEN n %% 4 = 1 THEN 'held' ELSE 'pending' END,
     CASE WHEN n > 9000 OR n %% 4 = 1 THEN now() + interval '1 day' ELSE now() END, 1,
     CASE WHEN n > 8500 AND n <= 8520 THEN 77 END, CASE WHEN n > 8500 AND n <= 8520 THEN now() + interval '1 minute' END
 FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
-INSERT INTO payments_webhookattempt (tenant_id, delivery_id, number, signed_at, latency_ms)
-SELECT tenant_id, id, 1, now(), 1 FROM payments_webhookdelivery WHERE closed IS NOT NULL AND (id %% %(step)s = 0) = %(first)s;
+INSERT INTO queueing_webhookattempt (tenant_id, delivery_id, number, signed_at, latency_ms)
+SELECT tenant_id, id, 1, now(), 1 FROM queueing_webhookdelivery WHERE closed IS NOT NULL AND (id %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_reconciliation (tenant_id, id, processor_id, since, until, both_ways, records, payments, differences, unanswered,
     fault, attempt, finished_at)
 SELECT %(tenant)s, n, %(tenant)s + 1 + n %% 2, now() - n * interval '1 hour', now() - n * interval '1 hour', true, 0, 0, 0, 0, '', 1,
@@ -131,7 +132,8 @@ def keys(*numbers: int, **names: Any) -> dict[str, Any]:
 
 
 ONE = {"tenant": TENANT, "correlation": named(4000), "processor": TENANT + 1}
-CLAIM = {"limit": 10, "room": 300, "tenants": [TENANT], "rooms": [10]}
+DUE = {"limit": 10}
+TAKE = {"tenants": [TENANT], "quotas": [10]}
 WORKER = {"worker": 77, "lease": 30.0}
 SUMMARY = {
     "tenant": TENANT, "currency": None,
@@ -186,15 +188,16 @@ JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "l
 ASKED: dict[str, tuple] = {
     "intake/accept": (SQL["intake"]["accept"], ACCEPTED, 10),
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
-    "settle/claim": (work.PAYMENTS.claim, CLAIM, 60),
+    "settle/due": (work.PAYMENTS.due, DUE, 20),
+    "settle/take": (work.PAYMENTS.take, TAKE, 40),
     "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
-    "settle/doubts": (work.DOUBTS, {**CLAIM}, 60),
+    "settle/doubts": (work.DOUBTS, {"limit": 10, "tenants": [TENANT], "rooms": [10]}, 60),
     "settle/abandon": (SQL["settle"]["abandon"], {"tenants": [TENANT]}, 2100),
     "settle/postpone": (SQL["settle"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
     "settle/wait": (SQL["settle"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
     "settle/settle": (work.SETTLE, SETTLED, 30),
     "settle/settle (dead)": (work.SETTLE, DIED, 30),
-    "inline/named": (inline.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
+    "settle/named": (work.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
     "lifecycle/cancel": (SQL["lifecycle"]["cancel"], {**ONE, "correlation": named(9500)}, 10),
     "lifecycle/look_again": (SQL["lifecycle"]["look_again"], {"tenant": TENANT, "correlations": [named(7600)], "statuses": ["requires_action"], "cancel": False, "capture": False, "reason": ""}, 10),
     "lifecycle/purpose": (SQL["lifecycle"]["purpose"], ONE, 10),
@@ -213,12 +216,13 @@ ASKED: dict[str, tuple] = {
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
     "disputes/known": (SQL["disputes"]["known"], DISPUTED, 5),
     "disputes/update": (SQL["disputes"]["update"], DISPUTED, 5),
-    "refunds/claim": (refund_dispatch.REFUNDS.claim, CLAIM, 80),
+    "refunds/due": (refund_dispatch.REFUNDS.due, DUE, 20),
+    "refunds/take": (refund_dispatch.REFUNDS.take, TAKE, 60),
     "refunds/hold": (SQL["refunds"]["hold"], ONE, 10),
     "refunds/asked": (SQL["refunds"]["asked"], {"tenant": TENANT, "public": named(5, "r")}, 5),
     "refunds/owe": (SQL["refunds"]["owe"], OWED, 10),
     "refunds/move": (SQL["refunds"]["move"], MOVED, 10),
-    "refunds/named": (refund_inline.NAMED, {"tenant": TENANT, "public": named(8600, "r")}, 10),
+    "refunds/named": (refund_dispatch.NAMED, {"tenant": [TENANT], "public": [named(8600, "r")]}, 10),
     "refunds/begin": (SQL["refunds"]["begin"], {**WORKER, **keys(8501, 8502, refund=..., number=2, status="uncertain", requested_at=AT, in_doubt_since=None)}, 10),
     "refunds/postpone": (SQL["refunds"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, refund=...)}, 10),
     "refunds/settle": (SQL["refunds"]["settle"], REFUNDED, 30),
@@ -231,7 +235,8 @@ ASKED: dict[str, tuple] = {
     "janitor/payments": (SQL["janitor"]["payments"], JANITOR, 900, True),
     "janitor/refunds": (SQL["janitor"]["refunds"], JANITOR, 2400, True),
     "inbound/receive": (SQL["inbound"]["receive"], RECEIVED, 10),
-    "inbound/claim": (inbound.INBOUND.claim, CLAIM, 60),
+    "inbound/due": (inbound.INBOUND.due, DUE, 20),
+    "inbound/take": (inbound.INBOUND.take, TAKE, 40),
     "inbound/begin": (SQL["inbound"]["begin"], {**WORKER, **keys(8601, 8602, id=...)}, 5),
     "inbound/finish": (SQL["inbound"]["finish"], {"worker": 77, **keys(8501, 8502, id=..., attempt=1, status="done", outcome="", error="", payment_id=None, wait=0.0)}, 5),
     "inbound/hold": (SQL["inbound"]["hold"], {"tenant": TENANT, "correlations": [named(1), named(2)]}, 5),
@@ -242,19 +247,20 @@ ASKED: dict[str, tuple] = {
     "inbound/retire": (SQL["inbound"]["retire"], {"tenant": TENANT, "days": 1, "slice": 10}, 60),
     "inbound/is_known": (SQL["inbound"]["is_known"], {**ONE, "correlation": named(20000), "reference": "re_none"}, 5),
     "inbound/subject": (SQL["inbound"]["subject"], ONE, 5),
-    "outbound/behind": (SQL["outbound"]["behind"], {"limit": 10}, 10010),
-    "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "after": 20000}, 5),
-    "outbound/events": (SQL["outbound"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
+    "webhooks/unread": (SQL["webhooks"]["unread"], {"limit": 10}, 10010),
+    "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "after": 20000}, 5),
+    "webhooks/events": (SQL["webhooks"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
     "outbound/owe": (SQL["outbound"]["owe"], {"tenant": TENANT, "endpoint": [1, 2], "nth": [1, 1], "ordered": [True, True], "message": ["m"], "position": [1], "subject": [named(450)], "type": ["t"], "body": [""]}, 40),
-    "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "upto": 5}, 5),
-    "outbound/claim": (SQL["outbound"]["claim"], {"limit": 20, "room": 10, "worker": 78, "lease": 30.0, "endpoints": [1], "rooms": [5]}, 150),
+    "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "upto": 5}, 5),
+    "outbound/due": (SQL["outbound"]["due"], {"limit": 20}, 60),
+    "outbound/take": (SQL["outbound"]["take"], {"tenants": [TENANT] * 2, "endpoints": [1, 2], "quotas": [5, 5], "worker": 78, "lease": 30.0}, 60),
     "outbound/alone": (SQL["outbound"]["alone"], {"tenants": [TENANT] * 2, "ids": [1, 2]}, 5),
     "outbound/settle": (SQL["outbound"]["settle"], DELIVERED, 100),
     "outbound/hand_back": (SQL["outbound"]["hand_back"], {"worker": 77, **keys(8501, 8502, delivery=..., number=1)}, 5),
     "outbound/failing": (SQL["outbound"]["failing"], {}, 10010),
     "outbound/trim_deliveries": (SQL["outbound"]["trim_deliveries"], {"each": 10, "days": 30, "limit": 10}, 20200, True),
     "outbound/replay": (SQL["outbound"]["replay"], {"tenant": TENANT, "endpoint": 1, "ids": [10, 20], "since": None, "until": None, "dead": False, "limit": 10}, 60),
-    "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "secrets": b"", "most": 10}, 10010),
+    "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "positions": "{}", "secrets": b"", "most": 10}, 10010),
     "outbound/standings": (SQL["outbound"]["standings"], {"tenant": TENANT, "ids": [1, 2]}, 450),
     "purge/purge_page": (SQL["purge"]["purge_page"], {"tenant": TENANT, "after": LATER, "after_id": 0, "limit": 10}, 20, True),
     "purge/purge_payments": (SQL["purge"]["purge_payments"], {"tenant": TENANT, "ids": [1, 2, 3]}, 10, True),
@@ -295,14 +301,14 @@ PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("ledger/prove", "purge/purge_rest",
-        "outbound/replayable", "outbound/trim_endpoints", "export/close"), WHOLE),
+        "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
-    **dict.fromkeys(("inline/heard", "events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
+    **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
         "subscriptions/fee_share",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
+    **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
         "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 
@@ -322,7 +328,9 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 
 def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
-    made_elsewhere = {"settle/claim", "refunds/claim", "inbound/claim"}  # by queueing.work.table
+    made_elsewhere = {
+        f"{kind}/{name}" for kind in ("settle", "refunds", "inbound") for name in ("due", "take")
+    }  # by queueing.work.table
     looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
 
     assert every == looked_at | NOT_HOT.keys()

@@ -180,7 +180,7 @@ async def claimed() -> list[Any]:
     """What a worker would pay back now."""
     job = RefundDispatch()
     try:
-        return list(await job.claim(1, 10, {}))
+        return list(await job.claim(1, 10))
     finally:
         await job.close()
 

@@ -7,8 +7,7 @@ import pytest
 from django.urls import reverse
 
 from payments.models import Dispute, Payment, Refund
-from payments.refunds.states import FAILED, OWED, UNCERTAIN
-from payments.states import SUCCEEDED
+from payments.states import SUCCEEDED, RefundStatus
 from payments.templatetags.payments import sentence, steps
 from registry.models import AuditEntry
 from registry.tenants.links import token_of
@@ -50,7 +49,7 @@ def make_refund(payment: Payment, **fields) -> Refund:
     return refund
 
 
-def stopped(payment: Payment, status=OWED) -> Refund:
+def stopped(payment: Payment, status=RefundStatus.OWED) -> Refund:
     return make_refund(payment, status=status, stopped_at=payment.created_at, run_at="9999-12-31T00:00Z", attempt=25)
 
 
@@ -71,7 +70,7 @@ def test_an_operator_refunds_a_payment_with_a_reason(operator, acme):
 
     refund, entry = Refund.objects.get(), AuditEntry.objects.get()
     assert answer.status_code == 302
-    assert (refund.amount, refund.status, refund.actor) == (500, OWED, "olga")
+    assert (refund.amount, refund.status, refund.actor) == (500, RefundStatus.OWED, "olga")
     assert (entry.action, entry.actor, entry.reason) == ("payment.refund", "olga", WHY)
     assert entry.detail == {"refund": str(refund.public_id), "units": 500}
 
@@ -162,7 +161,7 @@ def test_a_payments_page_shows_its_refunds_and_disputes(operator, acme):
     assert text(operator.get(listing(Dispute))).count("du_1") >= 1
 
 
-@pytest.mark.parametrize("status", [OWED, UNCERTAIN])
+@pytest.mark.parametrize("status", [RefundStatus.OWED, RefundStatus.UNCERTAIN])
 def test_a_refund_that_workers_gave_up_is_retried_once(operator, acme, status):
     refund = stopped(paid(acme), status)
 
@@ -178,13 +177,13 @@ def test_a_refund_that_workers_gave_up_is_retried_once(operator, acme, status):
 
 def test_closing_one_frees_what_it_held(operator, acme):
     payment = paid(acme)
-    refund = stopped(payment, UNCERTAIN)
+    refund = stopped(payment, RefundStatus.UNCERTAIN)
 
     confirm(operator, choose(operator, "refund_close", refund))
 
     refund.refresh_from_db()
     payment.refresh_from_db()
-    assert (refund.status, refund.code, payment.owed_back) == (FAILED, "closed", 0)
+    assert (refund.status, refund.code, payment.owed_back) == (RefundStatus.FAILED, "closed", 0)
     assert AuditEntry.objects.get().action == "refund.close"
 
 
@@ -195,7 +194,7 @@ def test_one_that_a_worker_still_tries_is_not_the_operators(operator, acme):
 
     refund.refresh_from_db()
     assert "none of the selected rows is in a state for it" in said(answer)
-    assert refund.status == OWED
+    assert refund.status == RefundStatus.OWED
 
 
 def test_the_list_finds_those_that_wait_for_an_operator(operator, acme):

@@ -53,7 +53,7 @@ class Killed(BaseException):
 def kill_at(step: str, monkeypatch) -> None:
     """Have the worker die before it sends, after the processor has booked, or before the outcome is committed."""
     real = sandbox_kind.SandboxProcessor.refund
-    write = refund_dispatch.RefundDispatch.settle
+    write = refund_dispatch.RefundDispatch._written
 
     async def refund(self, debt, account):
         if step == "before it sends":
@@ -63,24 +63,24 @@ def kill_at(step: str, monkeypatch) -> None:
             raise Killed
         return outcome
 
-    async def settle(self, verdict):
+    async def written(self, verdicts):
         if step == "before the commit":
             raise Killed
-        return await write(self, verdict)
+        return await write(self, verdicts)
 
     monkeypatch.setattr(sandbox_kind.SandboxProcessor, "refund", refund)
-    monkeypatch.setattr(refund_dispatch.RefundDispatch, "settle", settle)
+    monkeypatch.setattr(refund_dispatch.RefundDispatch, "_written", written)
 
 
 @pytest.mark.parametrize("step", ["before it sends", "before the answer", "before the commit"])
 async def test_a_worker_that_dies_at_any_step_leaves_exactly_one_refund(tenant, payment, step):
     await owe(tenant, payment)
     job = refund_dispatch.RefundDispatch()
-    [claim] = await job.claim(1, 10, {})
+    [claim] = await job.claim(1, 10)
     with pytest.MonkeyPatch.context() as patch:
         kill_at(step, patch)
         with pytest.raises(Killed):
-            await job.handle(claim)
+            await job.run([claim])
     await job.close()
     [left] = await refunds_of(payment)
 
@@ -100,11 +100,11 @@ async def _leases_lapse(tenant) -> None:
 async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
     await owe(tenant, payment)
     late, next_one = refund_dispatch.RefundDispatch(), refund_dispatch.RefundDispatch()
-    [old] = await late.claim(1, 10, {})
+    [old] = await late.claim(1, 10)
     await _leases_lapse(tenant)
-    [new] = await next_one.claim(2, 10, {})
+    [new] = await next_one.claim(2, 10)
 
-    outcomes = [await next_one.handle(new), await late.handle(old)]
+    outcomes = await next_one.run([new]) + await late.run([old])
     await late.close()
     await next_one.close()
 
@@ -175,7 +175,9 @@ async def given_up(tenant, payment: UUID) -> int:
     await owe(tenant, payment)
     await database.fetch("UPDATE payments_refund SET attempt = %s WHERE tenant_id = %s", [MAX_ATTEMPTS - 1, tenant.pk])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refund_dispatch, "SEND_WITHIN", -1.0)  # "not sent in time": a certain no, and no outage
+        patch.setattr(
+            refund_dispatch.RefundDispatch, "send_within", -1.0
+        )  # "not sent in time": a certain no, and no outage
         async with paying_back():
             await eventually(lambda: _stopped(payment))
     return (await refunds_of(payment))[0].id
@@ -190,7 +192,7 @@ async def test_after_the_last_try_it_is_an_operators_and_still_owed(tenant, paym
 
     [one] = await refunds_of(payment)
     job = refund_dispatch.RefundDispatch()
-    assert await job.claim(1, 10, {}) == []
+    assert await job.claim(1, 10) == []
     await job.close()
 
     assert (one.status, one.stopped, one.code) == ("owed", True, "not_sent_in_time")
@@ -237,7 +239,7 @@ async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_t
     returned, doubtful = await booked(tenant, 2)
     await asyncio.gather(owe(tenant, returned), owe(tenant, doubtful))
     job = refund_dispatch.RefundDispatch()
-    claims = {claim.debt.payment_id: claim for claim in await job.claim(1, 10, {})}
+    claims = {claim.debt.payment_id: claim for claim in await job.claim(1, 10)}
     outcomes = [
         after_send(claims[returned], Outcome(Result.BOOKED, code="http_200", reference="re_1")),
         unknown(claims[doubtful], Outcome(Result.UNKNOWN, code="timeout")),
@@ -246,7 +248,7 @@ async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_t
     async with database.transaction() as conn:
         await hold(conn, tenant.pk, doubtful)
         await database.rows(conn, "SELECT FROM payments_stream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
-        settling = asyncio.gather(*map(job.settle, outcomes))
+        settling = asyncio.create_task(job.write(outcomes))
         await eventually(_somebody_waits)
         mine = "SELECT id FROM payments_refund WHERE tenant_id = %s AND id = %s FOR UPDATE NOWAIT"
         free = await database.rows(conn, mine, [tenant.pk, claims[doubtful].refund_id])
@@ -295,7 +297,7 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
     await configure(tenant, "sandbox", refundHang=True)
     await asyncio.gather(*(owe(tenant, one, 100) for one in payments))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refund_dispatch, "AT_ONCE", 3)
+        patch.setattr(refund_dispatch.RefundDispatch, "room", 3)
         patch.setattr("queueing.work.drain.GRACE", 0.0)
         async with paying_back() as drain:
             await eventually(lambda: len(drain.in_flight) == 3)
@@ -357,8 +359,8 @@ async def one_round(tenant, *, dies: bool) -> None:
     """A worker claims what is due and handles it, or dies with it in hand."""
     await database.fetch("UPDATE payments_refund SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
     job = refund_dispatch.RefundDispatch()
-    claims = await job.claim(1, 100, {})
-    tasks = [asyncio.create_task(job.handle(claim)) for claim in claims]
+    claims = await job.claim(1, 100)
+    tasks = [asyncio.create_task(job.run([claim])) for claim in claims]
     if dies:
         for task in tasks:
             task.cancel()

@@ -19,7 +19,7 @@ from tests.settling import configure
 @pytest.fixture(autouse=True)
 async def _own_inline() -> AsyncIterator[None]:
     yield
-    await refunds_inline.jobs.close()
+    await refunds_inline.processes.close()
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ async def test_what_hangs_is_answered_in_time_and_settled_by_a_worker(api: Api, 
 
 
 async def test_a_process_that_ends_hands_its_refunds_back(api: Api, tenant, payment, monkeypatch):
-    monkeypatch.setattr(refunds_inline, "GRACE", 0.1)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
     await ask(api, payment, Prefer="respond-async")
     await eventually(lambda: given_back(payment))
 
-    await refunds_inline.jobs.close()
+    await refunds_inline.processes.close()
 
     [left] = await refunds_of(payment)
     assert (left.status, left.code) == ("uncertain", "worker_left")

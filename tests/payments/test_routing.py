@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from payments.models import Endpoint as EndpointRow
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.processors.http import LONGEST_SAID
-from payments.routing import routing
+from payments.routing import polls, routing
 from payments.routing.endpoint import Endpoint
 from payments.routing.pace import OVERDUE_MS, SEVERAL, next_number
 from payments.routing.routing import choose
-from payments.settle import work
 from payments.settle.concurrency import Places
 from payments.settle.work import Dispatch
 from registry.data import database
@@ -233,7 +232,7 @@ def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
 def quick_polls(monkeypatch, default, fallback):
     """A health call in 0.2 s where there would be one in 5 s: the same rule, sooner."""
     monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
-    monkeypatch.setattr(work, "POLL_STEP", 0.02)
+    monkeypatch.setattr(polls, "STEP", 0.02)
     default.health_every = fallback.health_every = 0.2
 
 
@@ -359,9 +358,9 @@ async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(t
     await accept(tenant, 6)
     job = Dispatch(Places(8, 8))
 
-    first, second = await job.claim(1, 6, {}), await job.claim(1, 6, {})
+    first, second = await job.claim(1, 6), await job.claim(1, 6)
     await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 minute', run_at = now()")
-    third = await job.claim(1, 6, {})
+    third = await job.claim(1, 6)
     await job.close()
 
     assert [claim.account.name for claim in first] == ["default"] * 4
@@ -376,7 +375,7 @@ async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(ten
     await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 day', scheduled_for = now()")
     job = Dispatch(Places(8, 8))
 
-    claimed = await job.claim(1, 6, {})
+    claimed = await job.claim(1, 6)
     await job.close()
 
     assert [claim.account.name for claim in claimed] == ["default"] * 4
@@ -387,7 +386,7 @@ async def test_a_claim_that_fails_holds_no_places(tenant, default):
     job = Dispatch(Places(8, 8))
 
     with pytest.raises(OverflowError):  # as it is written down
-        await job.claim(2**63, 3, {})
+        await job.claim(2**63, 3)
     await job.close()
 
     assert job.places.left(tenant.pk, f"http:{default.url}") == 4
@@ -418,7 +417,7 @@ async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_eve
 
 
 async def test_a_processor_that_is_added_in_an_outage_takes_over(tenant, worker, default, monkeypatch):
-    monkeypatch.setattr(work, "POLL_STEP", 0.02)
+    monkeypatch.setattr(polls, "STEP", 0.02)
     default.fails()
     await accept(tenant, 5)
     await known("default", tenant, failing=True)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from payments.processors.base import Health
 from payments.settle.concurrency import Places
+from tests.depth import deep
 from tests.payments.simulation import GIVES_UP, Bed, Phase, Played
 
 FEES = [0.07, 0.10]
@@ -154,7 +155,7 @@ PHASES = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=deep(10, 250), deadline=None)
 @given(PHASES, PHASES, st.sampled_from([truth, silent, lies]), st.sampled_from([3.0, 40.0, 150.0]), st.integers(1, 3))
 def test_whatever_happens_every_payment_is_booked_once(default, fallback, says, rate, tenants):
     def timetable(phases: list[Phase]) -> list[Phase]:

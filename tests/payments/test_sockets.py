@@ -17,9 +17,11 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from payments.api import sockets as consumers
+from payments.api import sockets
 from payments.api.socket_urls import websocket_urlpatterns
+from payments.books import events
 from registry.data import database, live
+from registry.edge import live_socket
 from registry.models import Membership
 from registry.tenants import access
 from tests.conftest import PATIENCE, Api, at_work, eventually, make_key
@@ -394,7 +396,7 @@ async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Ap
     """The read of the past is held open until the pump has passed new events by; none of them is lost or doubled."""
     await pay_many(api, 50)
     reading, go_on = asyncio.Event(), asyncio.Event()
-    real = consumers.events.since
+    real = events.STREAM.since
 
     async def slowly(*args: Any) -> Any:
         found = await real(*args)
@@ -404,11 +406,11 @@ async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Ap
 
     async with api.ws_connect("/ws/payments") as ws:
         await listening(ws)
-        monkeypatch.setattr(consumers.events, "since", slowly)
+        monkeypatch.setattr(events.STREAM, "since", slowly)
         await ws.send_json({"type": "resume", "after": after})
         await reading.wait()
         late = await api.pay()
-        feed = live.hub().feeds[tenant.pk]
+        feed = live.hub().feeds["payments", tenant.pk]
         await eventually(lambda: feed.position == 51)
         go_on.set()
         numbers = [(await read(ws))["sequence"] for _ in range(51 - after)]
@@ -419,11 +421,11 @@ async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Ap
 
 
 async def test_news_that_came_before_the_client_said_where_it_left_off_is_not_sent_twice(api: Api, tenant, monkeypatch):
-    monkeypatch.setattr(consumers, "OPENING", 5)
+    monkeypatch.setattr(live_socket, "OPENING", 5)
     async with api.ws_connect("/ws/payments") as ws:
-        await eventually(lambda: tenant.pk in live.hub().feeds)
+        await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)
         await pay_many(api, 50)
-        await eventually(lambda: live.hub().feeds[tenant.pk].position == 50)
+        await eventually(lambda: live.hub().feeds["payments", tenant.pk].position == 50)
 
         await ws.send_json({"type": "resume", "after": 10})
 
@@ -435,7 +437,7 @@ async def test_news_that_came_before_the_client_said_where_it_left_off_is_not_se
 
 async def test_a_change_that_the_greeting_shows_already_is_not_sent_again(api: Api, tenant, monkeypatch):
     payment = await api.pay()
-    real, calls = consumers.queries.status_of, 0
+    real, calls = sockets.queries.status_of, 0
 
     async def after_the_change(*args: Any) -> Any:
         nonlocal calls
@@ -443,10 +445,10 @@ async def test_a_change_that_the_greeting_shows_already_is_not_sent_again(api: A
         if calls == 2:  # the first asks who may listen, the second is the greeting's
             async with api.post(f"/payments/{payment['correlationId']}/cancel") as response:
                 assert response.status == 200
-            await eventually(lambda: live.hub().feeds[tenant.pk].position == 2)
+            await eventually(lambda: live.hub().feeds["payments", tenant.pk].position == 2)
         return await real(*args)
 
-    monkeypatch.setattr(consumers.queries, "status_of", after_the_change)
+    monkeypatch.setattr(sockets.queries, "status_of", after_the_change)
     async with payers_socket(api, payment) as ws:
         greeting = await read(ws)
         await listening(ws)
@@ -458,7 +460,7 @@ async def test_a_change_that_the_greeting_shows_already_is_not_sent_again(api: A
 async def test_a_client_that_hangs_up_in_the_middle_of_a_resume_leaves_no_subscription(api: Api, tenant, monkeypatch):
     await pay_many(api, 50)
     reading, go_on = asyncio.Event(), asyncio.Event()
-    real = consumers.events.since
+    real = events.STREAM.since
 
     async def slowly(*args: Any) -> Any:
         reading.set()
@@ -467,13 +469,13 @@ async def test_a_client_that_hangs_up_in_the_middle_of_a_resume_leaves_no_subscr
 
     async with api.ws_connect("/ws/payments") as ws:
         await listening(ws)
-        monkeypatch.setattr(consumers.events, "since", slowly)
+        monkeypatch.setattr(events.STREAM, "since", slowly)
         await ws.send_json({"type": "resume", "after": 0})
         await reading.wait()
         ws._response.connection.transport.abort()
     go_on.set()
 
-    await eventually(lambda: tenant.pk not in live.hub().feeds)
+    await eventually(lambda: ("payments", tenant.pk) not in live.hub().feeds)
 
 
 # -- Bad messages ------------------------------------------------------------------------------------------------
@@ -526,7 +528,7 @@ async def test_a_binary_frame_is_answered_with_an_error_and_4400(api: Api):
 
 async def test_too_many_messages_are_answered_with_an_error_and_4400(api: Api):
     async with api.ws_connect("/ws/payments") as ws:
-        for _ in range(consumers.BURST + 20):
+        for _ in range(live_socket.BURST + 20):
             await ws.send_str('{"type":"ping"}')
         async with asyncio.timeout(5):
             answers = [json.loads(message.data) async for message in ws]
@@ -554,17 +556,17 @@ async def test_the_payers_socket_shows_its_payment_and_nothing_else(api: Api, me
 
 async def test_a_socket_that_does_not_read_is_left_with_4408_and_holds_up_nobody(api: Api, tenant, monkeypatch):
     monkeypatch.setattr(live, "MAILBOX", 50)
-    monkeypatch.setattr(consumers, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(live_socket, "SEND_TIMEOUT", 0.3)
     feeds = live.hub().feeds
     async with sluggish(api) as slow, api.ws_connect("/ws/payments") as ws:
         await listening(ws)
-        await eventually(lambda: len(feeds[tenant.pk].streams) == 2)
+        await eventually(lambda: len(feeds["payments", tenant.pk].streams) == 2)
         body = b'{"status":"queued","filler":"%b"}' % (b"x" * 60_000)
 
         for position in range(1, 121):
-            feeds[tenant.pk].offer(live.Event(tenant.pk, position, "s", 1, body))
+            feeds["payments", tenant.pk].offer(live.Event("payments", tenant.pk, position, "s", 1, body))
             assert (await read(ws))["sequence"] == position
-        await eventually(lambda: len(feeds[tenant.pk].streams) == 1)
+        await eventually(lambda: len(feeds["payments", tenant.pk].streams) == 1)
 
         code = await slow.read_to_the_close()
     assert code == TOO_SLOW
@@ -621,7 +623,7 @@ async def test_a_thousand_open_sockets_cost_a_worker_nothing_and_leave_nothing(a
         sockets = []
         for _ in range(20):
             sockets += await asyncio.gather(*(many.ws_connect("/ws/payments") for _ in range(50)))
-        await eventually(lambda: tenant.pk in feeds and len(feeds[tenant.pk].streams) == 1000)
+        await eventually(lambda: ("payments", tenant.pk) in feeds and len(feeds["payments", tenant.pk].streams) == 1000)
         busy = resource.getrusage(resource.RUSAGE_SELF)
         lag = min([await worst_lag(during=0.4) for _ in range(3)])  # what stands still for others is not ours
         idle = resource.getrusage(resource.RUSAGE_SELF)
@@ -630,7 +632,7 @@ async def test_a_thousand_open_sockets_cost_a_worker_nothing_and_leave_nothing(a
             await asyncio.gather(*(read_until(ws, "succeeded") for ws in sockets))
         memory = resident() - memory_before
         await asyncio.gather(*(ws.close() for ws in sockets))
-    await eventually(lambda: tenant.pk not in feeds)
+    await eventually(lambda: ("payments", tenant.pk) not in feeds)
 
     assert lag < 0.15
     assert idle.ru_utime + idle.ru_stime - busy.ru_utime - busy.ru_stime < 0.3  # seconds of CPU in a quiet one

@@ -70,7 +70,7 @@ async def nothing_waits() -> None:
 
 
 async def reasons() -> list[str]:
-    return [aside.reason for aside in await spill.asides(KIND)]
+    return [one.reason for one in await spill.quarantined(KIND)]
 
 
 async def test_everything_of_an_order_arrives_with_the_time_it_was_accepted(tenant: Tenant, fresh_spill: Path):
@@ -240,7 +240,7 @@ async def test_by_stream_a_payment_is_answered_before_it_is_in_postgresql_and_a_
     before = await found(tenant)
     [state] = [now for now in await spill.state() if now.engine == "stream"]
 
-    async with spill.carrying():
+    async with spill.drain_shared():
         await eventually(lambda: _many(tenant, 3))
 
     after = await found(tenant)
@@ -258,7 +258,7 @@ async def test_by_stream_other_content_under_a_known_id_is_found_by_the_worker_a
     await api.pay("9.00", correlationId=name)
     await api.pay("2.00")
 
-    async with spill.carrying():
+    async with spill.drain_shared():
         await eventually(lambda: _many(tenant, 2))
     stream_intake.SPILL = "stream"  # what the stream's engine set aside
     await spill.loops.close()
@@ -302,8 +302,8 @@ async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_u
     await nothing_waits()
     before = await clean_books(tenant)
 
-    for aside in await spill.asides(KIND):
-        await spill.drop(KIND, aside.id)
+    for one in await spill.quarantined(KIND):
+        await spill.drop(KIND, one.id)
 
     assert (before.ok, (await clean_books(tenant)).ok) == (False, True)
 

@@ -1,6 +1,5 @@
 """The summary is what one would count payment by payment, in any window, to the millisecond."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -24,6 +23,7 @@ from payments.states import SUCCEEDED
 from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key
+from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
 
 NOON = datetime(2025, 7, 15, 12, tzinfo=UTC)
@@ -53,7 +53,7 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
     ]
     await intake.submit_many(orders)
     job = Dispatch()
-    claims = await job.claim(WORKER, len(times), {})
+    claims = await job.claim(WORKER, len(times))
     assert len(claims) == len(times)
     settlements = []
     for n, (claim, at) in enumerate(zip(claims, times, strict=True)):
@@ -63,7 +63,7 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
         settlements.append(
             Settlement(claim=booked, status=SUCCEEDED, outcome=Result.BOOKED, code="", detail="Booked", latency_ms=1)
         )
-    assert all(await asyncio.gather(*map(job.settle, settlements)))
+    assert all(await job.write(settlements))
     await job.close()
 
 
@@ -100,7 +100,7 @@ async def booked(tenant: Tenant) -> Tenant:
     return tenant
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=deep(50, 1000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.none() | moments, end=st.none() | moments)
 @example(start=NOON, end=NOON)
 @example(start=NOON, end=NOON + timedelta(hours=1))

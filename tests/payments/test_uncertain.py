@@ -227,7 +227,7 @@ async def _tried_more_than(one, number: int) -> bool:
 
 
 async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant, default, monkeypatch):
-    monkeypatch.setattr(work, "SEND_WITHIN", 0.0)
+    monkeypatch.setattr(work.Dispatch, "send_within", 0.0)
 
     async with at_work():
         [one] = await accept(tenant)

@@ -40,7 +40,7 @@ async def _counters_written() -> AsyncIterator[None]:
     """What a test counted is written before its rows are removed, and nobody goes on listening."""
     yield
     await traffic.counts.close()
-    await long_polls.lots.close()
+    await long_polls.loops.close()
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from queueing.broker import ack as acks
-from queueing.broker.ack import COMPLETED, DEAD, FAILED, RETRY, Held, Said, decide
+from queueing.broker import ack_completed
+from queueing.broker.ack_completed import CompletedAcks
+from queueing.broker.ack_decision import LeasedConsumer, NumberedAck, decide
+from queueing.broker.ack_request import COMPLETED, DEAD, FAILED, RETRY, Ack, check
 from registry.data import database
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, blocked, holding
@@ -258,58 +260,57 @@ async def test_acks_of_several_partitions_at_once_hold_them_in_one_order(mq, que
 
     async with holding(tie, found["c"][0]["leaseId"]) as conn:
         await database.rows(conn, tie, (found["d"][0]["leaseId"],))
-        tasks = [asyncio.create_task(acks._complete([_of(mq, messages)])) for messages in (forth, back)]
+        tasks = [asyncio.create_task(ack_completed.write_batch([_of(mq, messages)])) for messages in (forth, back)]
         await eventually(lambda: blocked(2))
     verdicts = await asyncio.gather(*tasks)
 
-    assert [error for [request] in verdicts for _, error, *_ in request] == [None] * 6
+    assert [outcome.error for [request] in verdicts for outcome in request] == [None] * 6
 
 
-def _of(mq, messages) -> acks._Completed:
-    said = [
-        acks.Ack(m["transactionId"], m["partitionId"], COMPLETED, m["leaseId"], m["consumerGroup"]) for m in messages
-    ]
-    return acks._Completed(mq.tenant_id, acks.check(mq.tenant_id, said)[1])
+def _of(mq, messages) -> CompletedAcks:
+    acks = [Ack(m["transactionId"], m["partitionId"], COMPLETED, m["leaseId"], m["consumerGroup"]) for m in messages]
+    return CompletedAcks(mq.tenant_id, check(mq.tenant_id, acks)[1])
 
 
 # -- What follows, as a decision ---------------------------------------------------------------------------------
 
 
-def test_whatever_readers_say_the_cursor_goes_forward_and_never_past_what_is_to_be_tried_again():
+def test_the_cursor_only_moves_forward_and_never_past_a_message_that_is_to_be_tried_again():
     dice = random.Random(7)
     for _ in range(5000):
-        held = some_consumer(dice)
-        said = some_acks(dice, held)
+        consumer = some_consumer(dice)
+        acks = some_acks(dice, consumer)
 
-        decision = decide(held, said, at_once=dice.random() < 0.2)
+        decision = decide(consumer, acks, at_once=dice.random() < 0.2)
 
-        move, passed = decision.move, {dead.seq for dead in decision.dead}
-        verdicts = {n: (error, released, dead) for n, error, released, dead in decision.verdicts}
-        completed = {one.seq for one in said if one.status == COMPLETED and verdicts[one.n][0] is None}
-        again = [one.seq for one in said if one.status in (FAILED, RETRY) and not given_up(one, decision)]
-        assert held.cursor <= move.cursor <= held.delivered
-        assert move.cursor in {held.cursor, *completed} | set(range(held.cursor + 1, held.delivered + 1))
-        assert all(move.cursor < seq for seq in again)
-        assert all(seq <= move.cursor for seq in completed)
-        assert move.release == (bool(again) or move.cursor == held.delivered)
-        assert len(verdicts) == len(said)
-        assert passed <= {one.seq for one in said if one.status in (FAILED, DEAD)}
-        assert (move.attempt > held.attempt) == any(
-            one.status == FAILED and not given_up(one, decision) for one in said
+        update, passed = decision.update, {dead.seq for dead in decision.dead}
+        outcomes = {outcome.index: outcome for outcome in decision.outcomes}
+        completed = {one.seq for one in acks if one.status == COMPLETED and outcomes[one.index].error is None}
+        again = [one.seq for one in acks if one.status in (FAILED, RETRY) and not given_up(one, decision)]
+        assert consumer.cursor <= update.cursor <= consumer.delivered
+        assert update.cursor in {consumer.cursor, *completed} | set(range(consumer.cursor + 1, consumer.delivered + 1))
+        assert all(update.cursor < seq for seq in again)
+        assert all(seq <= update.cursor for seq in completed)
+        assert update.release == (bool(again) or update.cursor == consumer.delivered)
+        assert len(outcomes) == len(acks)
+        assert passed <= {one.seq for one in acks if one.status in (FAILED, DEAD)}
+        assert (update.attempt > consumer.attempt) == any(
+            one.status == FAILED and not given_up(one, decision) for one in acks
         )
 
 
-def given_up(one: Said, decision) -> bool:
-    return one.seq <= decision.move.buried and any(n == one.n and dead for n, _, _, dead in decision.verdicts)
+def given_up(one: NumberedAck, decision) -> bool:
+    dead = any(outcome.index == one.index and outcome.dead_letter for outcome in decision.outcomes)
+    return one.seq <= decision.update.buried and dead
 
 
-def some_consumer(dice: random.Random) -> Held:
+def some_consumer(dice: random.Random) -> LeasedConsumer:
     cursor = dice.randint(0, 5)
-    return Held(
+    return LeasedConsumer(
         lease=uuid4(),
         partition=1,
         group=1,
-        name="g",
+        group_name="g",
         cursor=cursor,
         delivered=cursor + dice.randint(1, 8),
         buried=0,
@@ -321,6 +322,7 @@ def some_consumer(dice: random.Random) -> Held:
     )
 
 
-def some_acks(dice: random.Random, held: Held) -> list[Said]:
-    numbers = dice.sample(range(held.cursor + 1, held.delivered + 1), dice.randint(1, held.delivered - held.cursor))
-    return [Said(n, seq, dice.choice([COMPLETED, FAILED, DEAD, RETRY])) for n, seq in enumerate(numbers)]
+def some_acks(dice: random.Random, consumer: LeasedConsumer) -> list[NumberedAck]:
+    waiting = range(consumer.cursor + 1, consumer.delivered + 1)
+    numbers = dice.sample(waiting, dice.randint(1, consumer.delivered - consumer.cursor))
+    return [NumberedAck(n, seq, dice.choice([COMPLETED, FAILED, DEAD, RETRY])) for n, seq in enumerate(numbers)]

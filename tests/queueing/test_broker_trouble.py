@@ -14,10 +14,10 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 from queueing.broker import ack as acks
-from queueing.broker import catalog, long_polls, pop, push, traffic
-from queueing.broker.ack import Ack
-from queueing.broker.pop import Target
-from queueing.broker.push import Item
+from queueing.broker import catalog, claim, consumers, long_polls, pop, push, traffic
+from queueing.broker.ack_request import Ack
+from queueing.broker.push_rows import NewMessage
+from queueing.broker.sources import Target
 from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Tenant
@@ -83,7 +83,7 @@ async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_
 
     monkeypatch.setattr(database, "RETRY_FIRST", 0.001)
     monkeypatch.setattr(database, "rows", nameless)
-    catalog._places._items.clear()
+    catalog._names._items.clear()
     verdict = await mq.ack(alone, status)
     answer = await mq.transact({"type": "ack", **ack_of(among, status)})
 
@@ -119,15 +119,15 @@ async def test_a_pop_that_the_database_keeps_waiting_keeps_no_other_tenants_wait
     """A claim waits for no row: this one is held up on its way to the database."""
     for one in (mq, foreign):
         await one.push(queue, 1)
-    real, there, go_on = pop._claim, asyncio.Event(), asyncio.Event()
+    real, there, go_on = claim.write_batch, asyncio.Event(), asyncio.Event()
 
     async def held_up(requests):
-        if requests[0].lanes[0].tenant_id == mq.tenant_id:
+        if requests[0].sources[0].tenant_id == mq.tenant_id:
             there.set()
             await go_on.wait()
         return await real(requests)
 
-    monkeypatch.setattr(pop, "_claim", held_up)
+    monkeypatch.setattr(claim, "write_batch", held_up)
     stuck = asyncio.create_task(mq.data(queue))
     await eventually(there.is_set)
     async with asyncio.timeout(5):
@@ -155,7 +155,7 @@ class Traffic:
         number = base
         while not self.stop.is_set():
             number += 1
-            item = Item(self.queue, b"%d" % number, partition=str(base), transaction_id=f"t{number}")
+            item = NewMessage(self.queue, b"%d" % number, partition=str(base), transaction_id=f"t{number}")
             while True:
                 try:
                     [verdict] = await push.push(self.tenant_id, "", [item])
@@ -277,13 +277,15 @@ def migrate(url: str) -> int:
 async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, queue):
     """Pushes, pops, acks and long polls, each cancelled somewhere on its way."""
     dice = random.Random(5)
-    await push.push(mq.tenant_id, "", [Item(queue, b"0", partition=str(n)) for n in range(20)])
+    await push.push(mq.tenant_id, "", [NewMessage(queue, b"0", partition=str(n)) for n in range(20)])
     target = Target(queue=queue)
     files = len(os.listdir("/proc/self/fd"))
     hands: list = []
 
     async def pushing() -> None:
-        await push.push(mq.tenant_id, "", [Item(queue, b"1", partition=str(dice.randrange(20))) for _ in range(3)])
+        await push.push(
+            mq.tenant_id, "", [NewMessage(queue, b"1", partition=str(dice.randrange(20))) for _ in range(3)]
+        )
 
     async def popping() -> None:
         hands.extend((await pop.pop(mq.tenant_id, target, size=3)).messages)
@@ -309,7 +311,7 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
 
     for _ in range(50):
         await all_of(*(hang_up() for _ in range(100)))
-    await eventually(lambda: long_polls.lot().parked == 0 and not pop._returning.get().running)
+    await eventually(lambda: long_polls.parked().count == 0 and not claim.releasing.get().running)
     await eventually(all_connections_are_back)
     numbers = await mq.sql(
         "SELECT p.last_seq, count(m.seq), max(m.seq) FROM queueing_partition p LEFT JOIN queueing_message m"
@@ -343,8 +345,8 @@ async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
             found = await task
             wanted = [Ack(m.transaction_id, m.partition_id, "retry", m.lease_id) for m in found.messages]
             await acks.ack(mq.tenant_id, wanted)
-        await pop._batchers.get().of(mq.tenant_id).finish()
-        await eventually(lambda: not pop._returning.get().running)
+        await claim._batchers.get().of(mq.tenant_id).finish()
+        await eventually(lambda: not claim.releasing.get().running)
         await eventually(free)  # it may be given back only after the loop's next round
 
     assert payloads(await mq.pop(queue)) == [2]
@@ -366,12 +368,12 @@ async def test_a_pop_that_is_cancelled_while_it_puts_another_partition_right_kee
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patch:
-        patch.setattr(pop, "rest", never_done)
+        patch.setattr(consumers, "reschedule", never_done)
         task = asyncio.ensure_future(pop.pop(mq.tenant_id, Target(queue=queue), size=5, partitions=2))
         await there.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await eventually(lambda: not pop._returning.get().running)
+    await eventually(lambda: not claim.releasing.get().running)
 
     assert {row["lease"] for row in await mq.consumers(queue)} == {None}
     assert await mq.data(queue) == ["fresh"]

@@ -108,7 +108,7 @@ async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(
     silent = await Worker.async_objects.acreate(queue="payments", hostname="unplugged", pid=1)
     await database.release()
     job = Dispatch()
-    held = await job.claim(silent.id, 5, {})
+    held = await job.claim(silent.id, 5)
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
 
     async with at_work():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from payments.inbound import work as inbound
+from payments.inbound import decisions as inbound
 from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
@@ -23,9 +23,9 @@ from tests.bed.receiver import Receiver
 from tests.bed.wire import response
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_payment, make_processor
-from tests.payments.hooks import delivering, endpoint, tries, until
 from tests.payments.inbound import account_of, deliver, event
 from tests.payments.refunding import booked, given_back, hearing, paying_back, until_all
+from tests.queueing.hooks import delivering, endpoint, tries, until
 from tests.servers import Switch, cut_all, read_only
 
 
@@ -143,7 +143,7 @@ async def test_a_drain_that_begins_while_it_is_read_only_stops_when_it_is_told_t
         await eventually(lambda: reach.reach().read_only)
         mine.stop()
         await asyncio.wait_for(running, drain.GRACE)
-        await mine.job.close()
+        await mine.work.close()
 
     assert not mine.worker_id
 

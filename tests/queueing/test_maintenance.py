@@ -6,7 +6,7 @@ import time
 import pytest
 
 from queueing import spill
-from queueing.broker import buffer, catalog, crypto, long_polls, maintenance, push
+from queueing.broker import buffer, catalog, crypto, long_polls, maintenance, push_write
 from registry.data import reach
 from registry.errors import Unavailable
 from tests.conftest import eventually
@@ -27,7 +27,7 @@ async def until_over(mq, many):
     """Until so many messages are stored, and pushes are not held any more."""
 
     async def is_over():
-        return await stored(mq) == many and await spill.turn(buffer.held_kind(mq.tenant_id))
+        return await stored(mq) == many and await spill.is_clear(buffer.maintenance_kind(mq.tenant_id))
 
     await eventually(is_over)
 
@@ -87,7 +87,7 @@ async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
     await admin.push(queue, "first")
     await admin.data(queue, autoAck=True)
     parked = asyncio.create_task(admin.pop(queue, wait=True, timeout=60_000))
-    await eventually(lambda: long_polls.lot().parked)
+    await eventually(lambda: long_polls.parked().count)
 
     await switch(admin, POPS, True)
     await admin.push(queue, 1)
@@ -177,9 +177,9 @@ async def test_what_does_not_fit_is_set_aside_alone(admin, queue):
     await switch(admin, PUSHES, False)
     await until_over(admin, 2)
 
-    [aside] = await spill.asides(buffer.held_kind(admin.tenant_id))
-    assert aside.reason == "the queue is full"
-    await spill.drop(buffer.held_kind(admin.tenant_id), aside.id)
+    [kept] = await spill.quarantined(buffer.maintenance_kind(admin.tenant_id))
+    assert kept.reason == "the queue is full"
+    await spill.drop(buffer.maintenance_kind(admin.tenant_id), kept.id)
 
 
 # -- While PostgreSQL is away ------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ async def test_pushes_are_taken_and_stored_when_it_is_back(mq, queue, away):
     during = await stored(mq)
 
     away.away = False
-    await eventually(lambda: spill.turn(buffer.KIND))
+    await eventually(lambda: spill.is_clear(buffer.KIND))
 
     assert [(a["status"], a["index"]) for a in answers] == [("buffered", 0), ("buffered", 1)]
     assert (during, took < 1) == (1, True)
@@ -211,7 +211,7 @@ async def test_pushes_are_taken_and_stored_when_it_is_back(mq, queue, away):
 
 async def test_what_was_committed_before_its_answer_was_lost_is_stored_once(mq, queue, monkeypatch):
     """The commit went through, the connection did not come back with the answer."""
-    write, lost = push.write, []
+    write, lost = push_write.write, []
 
     async def losing(*args, **options):
         done = await write(*args, **options)
@@ -220,10 +220,10 @@ async def test_what_was_committed_before_its_answer_was_lost_is_stored_once(mq, 
             raise Unavailable("the connection is gone")
         return done
 
-    monkeypatch.setattr(push, "write", losing)
+    monkeypatch.setattr(push_write, "write", losing)
 
     [answer] = await mq.push(queue, 1)
-    await eventually(lambda: spill.turn(buffer.KIND))
+    await eventually(lambda: spill.is_clear(buffer.KIND))
 
     assert answer["status"] == "buffered"
     assert [m["transactionId"] for m in (await mq.pop(queue, batch=9))["messages"]] == [answer["transactionId"]]
@@ -234,7 +234,7 @@ async def test_maintenance_that_began_meanwhile_holds_what_was_spilled_before(mq
     await maintenance.set(mq.tenant_id, push=True)
 
     away.away = False
-    await eventually(lambda: spill.turn(buffer.KIND))
+    await eventually(lambda: spill.is_clear(buffer.KIND))
     held = await stored(mq)
     await maintenance.set(mq.tenant_id, push=False)
     await until_over(mq, 2)

@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 
 from queueing.broker import ack as acks
-from queueing.broker import groups, leases, pop, push
-from queueing.broker.ack import Ack
+from queueing.broker import ack_apply, ack_request, groups, leases, pop, push, push_rows, push_write
+from queueing.broker.ack_request import Ack
 from queueing.broker.errors import UnknownGroup, UnknownQueue
-from queueing.broker.pop import Target
-from queueing.broker.push import Item
+from queueing.broker.push_rows import NewMessage
+from queueing.broker.sources import Target
 from registry.data import database
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, holding, payloads
@@ -31,8 +31,8 @@ async def test_a_message_pushed_while_the_last_ack_is_under_way_is_not_stuck(mq,
     popped = await mq.pop(queue)
     [message] = popped["messages"]
     async with database.transaction() as conn:
-        _, checked = acks.check(mq.tenant_id, [ack_for(message)])
-        await acks.settle(conn, mq.tenant_id, [ack_for(message)], checked)
+        _, checked = ack_request.check(mq.tenant_id, [ack_for(message)])
+        await ack_apply.apply(conn, mq.tenant_id, checked)
         pushing = asyncio.create_task(mq.push(queue, 2))
         await eventually(blocked)
     await pushing
@@ -44,9 +44,9 @@ async def test_a_message_whose_push_is_not_committed_when_the_ack_comes_is_not_s
     """The other way round: the ack cannot see the message, and cannot have the partition to rest upon."""
     await mq.push(queue, 1)
     [message] = (await mq.pop(queue))["messages"]
-    rows, _ = await push.columns(mq.tenant_id, "", [Item(queue, b"2")], [0])
+    rows, _ = await push_rows.build(mq.tenant_id, "", [NewMessage(queue, b"2")], [0])
     async with database.transaction() as conn:
-        await push.write(rows, conn)
+        await push_write.write(rows, conn)
         verdict = await mq.ack(message)
         meanwhile = await mq.data(queue)
 
@@ -56,9 +56,9 @@ async def test_a_message_whose_push_is_not_committed_when_the_ack_comes_is_not_s
 
 async def test_a_message_pushed_while_a_group_joins_is_not_stuck(mq, queue):
     await mq.push(queue, 1)
-    rows, _ = await push.columns(mq.tenant_id, "", [Item(queue, b"2")], [0])
+    rows, _ = await push_rows.build(mq.tenant_id, "", [NewMessage(queue, b"2")], [0])
     async with database.transaction() as conn:
-        await push.write(rows, conn)
+        await push_write.write(rows, conn)
         joining = asyncio.create_task(mq.data(queue, batch=10, consumerGroup="g", subscriptionMode="new"))
         await eventually(blocked)
     seen = await joining
@@ -104,7 +104,7 @@ async def test_with_many_pushers_and_readers_everything_arrives_once_in_order_an
     async def produce(who: int) -> None:
         dice = random.Random(who)
         for n in range(each):
-            items = [Item(queue, b"[%d,%d]" % (who, n), partition=str(dice.randrange(PARTITIONS)))]
+            items = [NewMessage(queue, b"[%d,%d]" % (who, n), partition=str(dice.randrange(PARTITIONS)))]
             [verdict] = await push.push(mq.tenant_id, "", items)
             assert verdict.status == "queued"
 
@@ -162,7 +162,7 @@ class Model:
             partition = str(self.dice.randrange(3))
             self.number += 1
             self.pushed[partition].append(self.number)
-            items.append(Item(self.queue, b"%d" % self.number, partition=partition))
+            items.append(NewMessage(self.queue, b"%d" % self.number, partition=partition))
         await push.push(self.mq.tenant_id, "", items)
 
     async def pop(self) -> None:
@@ -236,7 +236,7 @@ class Model:
     async def give_back(self) -> None:
         if self.hands:
             hand = self.hands.pop(self.dice.randrange(len(self.hands)))
-            await leases.give_back(self.mq.tenant_id, hand[2][0].lease_id)
+            await leases.release(self.mq.tenant_id, hand[2][0].lease_id)
             gone = [h for h in self.hands if h[2][0].lease_id == hand[2][0].lease_id]
             self.hands = [h for h in self.hands if h not in gone]
             self.stale += [hand, *gone]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from queueing.broker import catalog, groups, long_polls, manage, pop
-from queueing.broker.pop import Target
+from queueing.broker import catalog, groups, long_polls, manage, next_due, pop, push_rows, push_write
+from queueing.broker.push_rows import NewMessage
+from queueing.broker.sources import Target
 from registry.data import channels, database, identity
 from tests.conftest import eventually
 from tests.queueing.mq import ack_of, all_of, payloads
@@ -28,9 +29,9 @@ def only_hints(monkeypatch):
 @asynccontextmanager
 async def parked(mq, queue: str, many: int = 1, **query):
     """So many long polls that have looked and wait."""
-    before = long_polls.lot().parked
+    before = long_polls.parked().count
     polls = [asyncio.create_task(mq.data(queue, wait=True, timeout=20_000, **query)) for _ in range(many)]
-    await eventually(lambda: long_polls.lot().parked == before + many)
+    await eventually(lambda: long_polls.parked().count == before + many)
     await eventually(all_asleep)
     try:
         yield polls
@@ -137,7 +138,7 @@ async def test_whoever_frees_a_partition_with_more_in_it_wakes_even_where_its_na
     [one] = (await mq.pop(queue))["messages"]
     async with parked(mq, queue) as [poll]:
         if not known:
-            catalog._places._items.clear()
+            catalog._names._items.clear()
         if way == "ack":
             await mq.ack(one)
         else:
@@ -178,13 +179,13 @@ async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_th
     await mq.configure(queue, retry_delay_ms=300)
     await mq.push(queue, 1)
     [one] = (await mq.pop(queue))["messages"]
-    asks = pop._ask_due
+    asks = next_due._ask
 
     async def slowly(*about):
         await asyncio.sleep(0.6)
         return await asks(*about)
 
-    monkeypatch.setattr(pop, "_ask_due", slowly)
+    monkeypatch.setattr(next_due, "_ask", slowly)
     await mq.ack(one, "failed")
     started = time.monotonic()
 
@@ -197,14 +198,14 @@ async def test_who_waits_for_one_partition_does_not_spin_while_another_has_somet
 ):
     await made(mq, queue)
     await mq.push(queue, 1, partition="other")
-    looks, look = 0, pop._look
+    looks, look = 0, pop._claim_messages
 
     async def counted(*about):
         nonlocal looks
         looks += 1
         return await look(*about)
 
-    monkeypatch.setattr(pop, "_look", counted)
+    monkeypatch.setattr(pop, "_claim_messages", counted)
     started = time.monotonic()
     async with asyncio.timeout(10), parked(mq, f"{queue}/partition/Default"):
         for _ in range(10):  # as if somebody pushed there all the time, without a word
@@ -241,10 +242,8 @@ async def test_without_redis_a_message_of_another_process_is_found_within_a_look
 
 
 async def push_without_a_word(mq, queue: str) -> None:
-    from queueing.broker import push as pushes
-
-    rows, _ = await pushes.columns(mq.tenant_id, "", [pushes.Item(queue, b"1")], [0])
-    await pushes.write(rows)
+    rows, _ = await push_rows.build(mq.tenant_id, "", [NewMessage(queue, b"1")], [0])
+    await push_write.write(rows)
 
 
 async def test_pushes_go_on_while_redis_is_away_and_wake_at_home(mq, queue, only_hints, monkeypatch):
@@ -278,13 +277,13 @@ django.setup()
 settings.DATABASES["default"]["NAME"] = sys.argv[1]
 from registry.data import database
 from registry.data.loop import end_loop
-from queueing.broker import push
+from queueing.broker import push, push_rows
 
 async def main():
     await database.fetch("SELECT 1")
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    await push.push(int(sys.argv[2]), "", [push.Item(sys.argv[3], b"1")])
+    await push.push(int(sys.argv[2]), "", [push_rows.NewMessage(sys.argv[3], b"1")])
     await asyncio.sleep(0.2)
     await end_loop()
 
@@ -358,10 +357,10 @@ async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
 
 async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
     await made(mq, queue)
-    lot = long_polls.lot()
+    polls_parked = long_polls.parked()
     target = Target(queue=queue)
     polls = [asyncio.create_task(pop.pop(mq.tenant_id, target, auto_ack=True, wait=60)) for _ in range(1000)]
-    await eventually(lambda: lot.parked == 1000)
+    await eventually(lambda: polls_parked.count == 1000)
     await eventually(all_asleep)
     connections = database.statistics()
 
@@ -371,17 +370,17 @@ async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_me
 
     assert connections["pool_available"] == connections["pool_size"]
     assert sorted(int(bytes(m.data)) for one in found for m in one.messages) == list(range(1000))
-    assert lot.parked == 0
+    assert polls_parked.count == 0
 
 
 # -- Who hangs up -------------------------------------------------------------------------------------------------------
 
 
-async def test_who_hangs_up_leaves_no_spot(mq, queue):
+async def test_a_client_that_disconnects_leaves_no_parked_long_poll(mq, queue):
     async with parked(mq, queue, 5):
         pass
 
-    await eventually(lambda: long_polls.lot().parked == 0)
+    await eventually(lambda: long_polls.parked().count == 0)
 
 
 async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_once(mq, queue):
@@ -395,7 +394,7 @@ async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_on
         await eventually(waiting_for_the_table)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        await eventually(lambda: long_polls.lot().parked == 0)
+        await eventually(lambda: long_polls.parked().count == 0)
 
     assert await mq.data(queue, wait=True, timeout=5000) == [1]
     [row] = await mq.consumers(queue)
@@ -424,7 +423,7 @@ async def test_five_hundred_who_hang_up_at_any_moment_leave_nothing_behind(mq, q
 
     for start in range(0, 500, 50):
         await all_of(*(hang_up(n) for n in range(start, start + 50)))
-    await eventually(lambda: long_polls.lot().parked == 0)
+    await eventually(lambda: long_polls.parked().count == 0)
     await eventually(all_asleep)
 
     assert len(os.listdir("/proc/self/fd")) < files + 60

@@ -43,7 +43,7 @@ class Broker:
 
     def _claim(self, partitions: list[int]) -> dict:
         one = [1 for _ in partitions]
-        same = dict.fromkeys(("lanes", "priorities", "counts", "slot_lanes", "places", "requests", "sizes"), one)
+        same = dict.fromkeys(("source_sets", "priorities", "counts", "slot_sets", "places", "requests", "sizes"), one)
         mine = {"tenants": [self.tenant_id for _ in one], "groups": [GROUP for _ in one]}
         return {**same, **mine, "partitions": partitions, "leases": [self.lease for _ in one]}
 
@@ -53,7 +53,7 @@ class Broker:
         mine = {"tenants": [self.tenant_id for _ in names], "leases": [self.lease for _ in names]}
         return {**mine, "partitions": partitions, "names": names, "owners": owners, "transactions": transactions}
 
-    def _rest(self, partitions: list[int]) -> dict:
+    def _reschedule(self, partitions: list[int]) -> dict:
         return {
             "tenants": [self.tenant_id for _ in partitions],
             "partitions": partitions,
@@ -88,7 +88,7 @@ async def broker(mq) -> AsyncIterator[Broker]:
             await database.rows(conn, "DELETE FROM pg_statistic WHERE starelid = ANY(%s::regclass[])", [TABLES])
             await database.rows(conn, "DISCARD PLANS")
             await database.rows(conn, "SET LOCAL plan_cache_mode = force_generic_plan")
-            for name in ("claim", "complete", "rest", "push"):
+            for name in ("claim", "complete", "reschedule", "push"):
                 await broker.read_by(name, [])
             for statement in MAKE.strip().split(";\n"):
                 await database.rows(conn, statement.rstrip(";"), {"tenant": mq.tenant_id})
@@ -101,7 +101,7 @@ async def broker(mq) -> AsyncIterator[Broker]:
 async def test_a_partition_that_is_named_is_found_among_all_that_wait(broker):
     read = {}
 
-    for name in ("claim", "complete", "rest", "push"):
+    for name in ("claim", "complete", "reschedule", "push"):
         read[name] = await broker.read_by(name, [WANTED])
 
     [[cursor, due]] = await database.rows(

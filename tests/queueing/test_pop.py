@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queueing.broker import pop
-from queueing.broker.names import new_id
+from queueing.broker import claim, sources
+from queueing.broker.ids import new_id
+from queueing.broker.sources import Target
 from tests.conftest import eventually
 from tests.queueing.mq import all_of, blocked, fresh_name, holding, payloads
 
@@ -363,11 +364,11 @@ async def test_a_group_that_joins_while_a_partition_is_made_has_its_place_there(
 
 async def test_who_may_have_many_partitions_and_fills_one_takes_none_from_who_asks_at_the_same_moment(mq, queue):
     await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n}"} for n in range(5)])
-    lanes, _ = await pop._lanes(mq.tenant_id, pop.Target(queue=queue), make=False)
+    found, _ = await sources.find(mq.tenant_id, Target(queue=queue), create=False)
 
-    found = await pop._claim([pop._Claim(lanes, 1, partitions, new_id()) for partitions in (100, 1)])
+    claimed = await claim.write_batch([claim.Claim(found, 1, partitions, new_id()) for partitions in (100, 1)])
 
-    assert [len(rows) for rows in found] == [1, 1]
+    assert [len(rows) for rows in claimed] == [1, 1]
 
 
 # -- Tenants -----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from queueing.broker import catalog
+from queueing.broker import catalog, push_rows, push_write
 from queueing.broker import push as pushes
-from queueing.broker.push import Item
+from queueing.broker.push_rows import NewMessage
 from registry.data import database
 from registry.data.loop import end_loop
 from tests.conftest import eventually
@@ -81,10 +81,10 @@ async def test_a_message_that_is_committed_late_is_never_skipped(mq, queue):
     await mq.push(queue, "made")
     [message] = (await mq.pop(queue))["messages"]
     await mq.ack(message)
-    early, _ = await pushes.columns(mq.tenant_id, "", [Item(queue, b'"early"')], [0])
+    early, _ = await push_rows.build(mq.tenant_id, "", [NewMessage(queue, b'"early"')], [0])
 
     async with database.transaction() as conn:
-        await pushes.write(early, conn)
+        await push_write.write(early, conn)
         late = asyncio.create_task(mq.push(queue, "late"))
         await eventually(blocked)
         seen_meanwhile = await mq.data(queue, batch=10)
@@ -151,7 +151,7 @@ async def test_of_eight_at_once_through_two_loops_one_is_queued_and_the_others_k
     """The loops are two processes as far as the database can see: each has its pool and its batches."""
     await mq.push(queue, "made")
     [[number]] = await mq.sql("SELECT max(id) FROM queueing_partition WHERE tenant_id = %s", mq.tenant_id)
-    item = Item(queue, b"1", transaction_id="t")
+    item = NewMessage(queue, b"1", transaction_id="t")
 
     async with holding("SELECT FROM queueing_partition WHERE id = %s FOR UPDATE", number):
         there = in_another_loop(mq.tenant_id, [item] * 4)
@@ -163,7 +163,7 @@ async def test_of_eight_at_once_through_two_loops_one_is_queued_and_the_others_k
     assert len({v.message_id for v in verdicts}) == 1
 
 
-def in_another_loop(tenant_id: int, items: list[Item]) -> "asyncio.Future[list]":
+def in_another_loop(tenant_id: int, items: list[NewMessage]) -> "asyncio.Future[list]":
     """Each item pushed by itself, all at once, in a thread with a loop of its own."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list] = loop.create_future()
@@ -189,18 +189,19 @@ def in_another_loop(tenant_id: int, items: list[Item]) -> "asyncio.Future[list]"
 async def test_partitions_that_many_pushes_want_at_once_are_made_together(mq, queue, monkeypatch):
     """One by one each would wait until those before it had held the queue's row and committed."""
     await mq.push(queue, "made")
-    made, real = [], catalog._make_partitions
+    made, real = [], catalog._create_partitions
 
     async def counted(tenant_id, wanted, names):
         made.append(len(names))
         await real(tenant_id, wanted, names)
 
-    monkeypatch.setattr(catalog, "_make_partitions", counted)
+    monkeypatch.setattr(catalog, "_create_partitions", counted)
     async with holding("SELECT FROM queueing_queue WHERE tenant_id = %s FOR UPDATE", mq.tenant_id):
         first = asyncio.create_task(mq.push(queue, 0, partition="p0"))
         await eventually(blocked)
         others = [
-            asyncio.create_task(pushes.push(mq.tenant_id, "", [Item(queue, b"1", f"p{n % 20}")])) for n in range(40)
+            asyncio.create_task(pushes.push(mq.tenant_id, "", [NewMessage(queue, b"1", f"p{n % 20}")]))
+            for n in range(40)
         ]
         await asyncio.sleep(0)
     await asyncio.gather(first, *others)
@@ -215,12 +216,12 @@ async def test_partitions_that_many_pushes_want_at_once_are_made_together(mq, qu
 async def test_what_the_database_refuses_fails_alone_in_a_shared_statement(mq, queue):
     """A trace id that is no UUID never gets this far by HTTP; whatever else might, is its sender's trouble only."""
     await mq.push(queue, "made")
-    bad = Item(queue, b"0", transaction_id="x" * 300)  # longer than the column: views refuse it long before
+    bad = NewMessage(queue, b"0", transaction_id="x" * 300)  # longer than the column: views refuse it long before
 
     async with holding("SELECT FROM queueing_partition WHERE tenant_id = %s FOR UPDATE", mq.tenant_id):
-        first = asyncio.create_task(pushes.push(mq.tenant_id, "", [Item(queue, b"1")]))
+        first = asyncio.create_task(pushes.push(mq.tenant_id, "", [NewMessage(queue, b"1")]))
         await eventually(blocked)
-        shared = [asyncio.create_task(pushes.push(mq.tenant_id, "", [item])) for item in (Item(queue, b"2"), bad)]
+        shared = [asyncio.create_task(pushes.push(mq.tenant_id, "", [item])) for item in (NewMessage(queue, b"2"), bad)]
         await asyncio.sleep(0)
     good, failed = await asyncio.gather(*shared, return_exceptions=True)
     await first
@@ -303,7 +304,7 @@ async def test_a_maximum_that_was_lowered_a_moment_ago_counts_at_once(mq, queue)
 
 async def test_encryption_that_was_switched_on_a_moment_ago_counts_at_once(mq, queue, monkeypatch):
     monkeypatch.setattr(
-        pushes.crypto, "_cipher", pushes.crypto.Cipher({"k1": bytes(32)}, setting=pushes.crypto.SETTING)
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"k1": bytes(32)}, setting=push_rows.crypto.SETTING)
     )
     await mq.push(queue, "plain")
     await mq.configure(queue, encrypted=True)
@@ -328,7 +329,7 @@ async def test_without_a_key_an_encrypted_queue_takes_nothing(mq, queue):
 @pytest.mark.parametrize("moved", ["partition_id", "transaction_id"])
 async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, monkeypatch, moved):
     monkeypatch.setattr(
-        pushes.crypto, "_cipher", pushes.crypto.Cipher({"k1": bytes(32)}, setting=pushes.crypto.SETTING)
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"k1": bytes(32)}, setting=push_rows.crypto.SETTING)
     )
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "secret", partition="a")
@@ -351,16 +352,20 @@ async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, mon
 async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_readers(mq, queue, monkeypatch):
     """A key that was taken away too early: its partition waits, uncounted, until the key is back."""
     old, new = bytes(32), b"k" * 32
-    monkeypatch.setattr(pushes.crypto, "_cipher", pushes.crypto.Cipher({"old": old}, setting=pushes.crypto.SETTING))
+    monkeypatch.setattr(
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"old": old}, setting=push_rows.crypto.SETTING)
+    )
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "locked", partition="a")
-    monkeypatch.setattr(pushes.crypto, "_cipher", pushes.crypto.Cipher({"new": new}, setting=pushes.crypto.SETTING))
+    monkeypatch.setattr(
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"new": new}, setting=push_rows.crypto.SETTING)
+    )
     await mq.push(queue, "open", partition="b")
 
     both = await mq.pop(queue, batch=10, partitions=2)
     nothing = await mq.pop(queue)
     monkeypatch.setattr(
-        pushes.crypto, "_cipher", pushes.crypto.Cipher({"new": new, "old": old}, setting=pushes.crypto.SETTING)
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"new": new, "old": old}, setting=push_rows.crypto.SETTING)
     )
     await mq.wake_retries(queue)
     later = await mq.pop(queue)
@@ -371,12 +376,12 @@ async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_reader
 
 async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_dead_letter(mq, queue, monkeypatch):
     monkeypatch.setattr(
-        pushes.crypto, "_cipher", pushes.crypto.Cipher({"old": bytes(32)}, setting=pushes.crypto.SETTING)
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"old": bytes(32)}, setting=push_rows.crypto.SETTING)
     )
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, "locked")
     monkeypatch.setattr(
-        pushes.crypto, "_cipher", pushes.crypto.Cipher({"new": b"k" * 32}, setting=pushes.crypto.SETTING)
+        push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"new": b"k" * 32}, setting=push_rows.crypto.SETTING)
     )
     await mq.push(queue, "open")
 

@@ -130,7 +130,7 @@ async def test_a_long_poll_gets_what_is_pushed_meanwhile(queen: Queen, queue: st
 
 
 def parked() -> int:
-    return long_polls.lot().parked
+    return long_polls.parked().count
 
 
 async def test_pop_by_namespace_and_task(queen: Queen):

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from queueing.broker.names import partition_name
+from queueing.broker.ids import public_partition_id
 from tests.queueing.mq import ack_of, payloads
 
 PUSH, ACK, BATCH, TRANSACTION = "/api/v1/push", "/api/v1/ack", "/api/v1/ack/batch", "/api/v1/transaction"
@@ -280,7 +280,7 @@ async def test_another_tenants_ids_are_as_unknown_as_any(mq, foreign, queue):
     await mq.push(queue, 1)
     [message] = (popped := await mq.pop(queue))["messages"]
     number = int(message["partitionId"].replace("-", "")[16:], 16) & ((1 << 62) - 1)
-    forged = partition_name(foreign.tenant_id, number)
+    forged = public_partition_id(foreign.tenant_id, number)
 
     plain = await foreign.ack(message)
     guessed = await foreign.ack(message, partitionId=forged)

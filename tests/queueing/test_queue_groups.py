@@ -316,7 +316,7 @@ async def test_a_seek_back_wakes_who_is_parked(mq: Mq, queue: str):
 
 def parked() -> int:
 
-    return long_polls.lot().parked
+    return long_polls.parked().count
 
 
 async def test_a_seek_back_brings_replayed_dead_letters_again(mq: Mq, queue: str):

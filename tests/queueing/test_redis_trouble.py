@@ -24,9 +24,9 @@ from tests.bed.receiver import Receiver
 from tests.bed.valkey import Troubled
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_processor
-from tests.payments.hooks import endpoint, until
 from tests.payments.inbound import deliver, event, make_account, rows
 from tests.payments.refunding import ask, until_all
+from tests.queueing.hooks import endpoint, until
 from tests.queueing.processes import Processes, WorkerProcess, alive
 from tests.settling import accept, until_settled
 
@@ -219,13 +219,13 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
     later = SharedStreamEngine(valkey.url, "filling", limit=10**6)
     try:
         with trouble.of("full"):
-            async for _ in later.adopt():
+            async for _ in later.take_over():
                 pass
             found = await later.batch(100)
             await later.settle(found, [STORED] * len(found))
 
             assert [item.record.data for item in found if item.record] == [b"%d" % n for n in range(20)]
-            assert await later.waits() == 0
+            assert await later.shared_length() == 0
     finally:
         await first.close()
         await later.close()

@@ -18,9 +18,9 @@ from django.core.management import CommandError, call_command
 from redis.asyncio import Redis
 
 from queueing import spill
-from queueing.spill import kinds
+from queueing.spill import queue as spill_queue
 from queueing.spill.file import FileEngine
-from queueing.spill.kinds import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, Lane
+from queueing.spill.queue import CLOSE_LIMIT, HANDOVER, HANDOVER_LIMIT, SpillQueue
 from queueing.spill.record import Engine, Full, Record
 from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.stream import StreamEngine
@@ -46,7 +46,7 @@ class Database:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def store(self, records: list[Record]) -> list[spill.Verdict]:
+    async def store(self, records: list[Record]) -> list[spill.StoreResult]:
         await self.gate.wait()
         if self.away:
             raise Unavailable("away")
@@ -59,35 +59,35 @@ class Database:
         self.batches.append(len(records))
         self.stored += [record.data for record in records if not record.data.startswith(b"refused")]
         return [
-            spill.Verdict("409 other content") if record.data.startswith(b"refused") else spill.STORED
+            spill.StoreResult("409 other content") if record.data.startswith(b"refused") else spill.STORED
             for record in records
         ]
 
 
 class Site:
-    """One engine's kind of place, where lanes are opened, die and are inherited."""
+    """One engine's kind of place, where queues are opened, die and are inherited."""
 
     def __init__(self, engine: str, folder: Path) -> None:
         self.engine, self.folder = engine, folder
         self.kind = "k" + "".join(chr(97 + int(digit, 16)) for digit in uuid4().hex[:12])
         self.database = Database()
-        self.lanes: list[Lane] = []
+        self.queues: list[SpillQueue] = []
 
     def make(self, limit: int = 10**7) -> Engine:
         if self.engine == "file":
             engine: Any = FileEngine(self.folder, self.kind, limit=limit)
-            engine.idle = engine.look_every = 0.05
+            engine.idle = engine.takeover_every = 0.05
             return engine
-        return StreamEngine(settings.REDIS_URL, self.kind, limit=limit, hold=HOLD)
+        return StreamEngine(settings.REDIS_URL, self.kind, limit=limit, lock_ttl=HOLD)
 
-    def lane(self, seen: Callable[[list[Record]], None] | None = None, **options: Any) -> Lane:
-        lane = Lane(self.kind, self.make(**options), self.database.store, seen)
-        self.lanes.append(lane)
-        return lane
+    def queue(self, seen: Callable[[list[Record]], None] | None = None, **options: Any) -> SpillQueue:
+        queue = SpillQueue(self.kind, self.make(**options), self.database.store, seen)
+        self.queues.append(queue)
+        return queue
 
     async def close(self) -> None:
-        for lane in self.lanes:
-            await lane.close(within=0)
+        for queue in self.queues:
+            await queue.close(within=0)
         async with Redis.from_url(settings.REDIS_URL) as redis:
             if names := [name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{self.kind}:*")]:
                 await redis.delete(*names)
@@ -106,8 +106,8 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     await made.close()
 
 
-async def append(lane: Lane, *data: bytes) -> None:
-    await asyncio.gather(*(lane.append(7, one, datetime.now(UTC)) for one in data))
+async def append(queue: SpillQueue, *data: bytes) -> None:
+    await asyncio.gather(*(queue.append(7, one, datetime.now(UTC)) for one in data))
 
 
 def numbers(n: int, start: int = 0) -> list[bytes]:
@@ -119,30 +119,30 @@ def numbers(n: int, start: int = 0) -> list[bytes]:
 
 async def test_what_is_appended_while_the_database_is_away_is_stored_in_order_when_it_is_back(site: Site):
     site.database.away = True
-    lane = site.lane()
+    queue = site.queue()
 
     for start in range(0, 1200, 100):
-        await append(lane, *numbers(100, start))
-    during = (lane.waiting, list(site.database.stored))
+        await append(queue, *numbers(100, start))
+    during = (queue.waiting, list(site.database.stored))
     site.database.away = False
 
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
     assert during == (1200, [])
     assert site.database.stored == numbers(1200)
 
 
 async def test_appends_of_the_same_moment_share_one_sync(site: Site, monkeypatch: pytest.MonkeyPatch):
-    lane = site.lane()
+    queue = site.queue()
     calls: list[int] = []
-    real = lane.engine.append
+    real = queue.engine.append
 
     async def counted(records: Any) -> None:
         calls.append(len(records))
         await real(records)
 
-    monkeypatch.setattr(lane.engine, "append", counted)
+    monkeypatch.setattr(queue.engine, "append", counted)
 
-    await append(lane, *numbers(200))
+    await append(queue, *numbers(200))
 
     assert sum(calls) == 200
     assert len(calls) <= 2
@@ -151,26 +151,26 @@ async def test_appends_of_the_same_moment_share_one_sync(site: Site, monkeypatch
 async def test_the_tenant_the_time_and_the_bytes_arrive_as_they_were_given(site: Site):
     got: list[Record] = []
 
-    async def store(records: list[Record]) -> list[spill.Verdict]:
+    async def store(records: list[Record]) -> list[spill.StoreResult]:
         got.extend(records)
         return [spill.STORED] * len(records)
 
-    lane = Lane(site.kind, site.make(), store)
-    site.lanes.append(lane)
+    queue = SpillQueue(site.kind, site.make(), store)
+    site.queues.append(queue)
     at = datetime(2026, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 
-    await lane.append(2**62, bytes(range(256)), at)
+    await queue.append(2**62, bytes(range(256)), at)
 
     await eventually(lambda: got)
     assert got == [Record(site.kind, 2**62, at, bytes(range(256)))]
 
 
 async def test_nothing_is_left_behind_once_all_is_stored(site: Site):
-    lane = site.lane()
-    await append(lane, *numbers(10))
-    await eventually(lambda: not lane.waiting)
+    queue = site.queue()
+    await append(queue, *numbers(10))
+    await eventually(lambda: not queue.waiting)
 
-    await lane.close()
+    await queue.close()
 
     assert await site.is_empty()
 
@@ -179,17 +179,17 @@ async def test_nothing_is_left_behind_once_all_is_stored(site: Site):
 
 
 async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobody_waiting(site: Site):
-    lane = site.lane()
+    queue = site.queue()
     site.database.away = True
-    await append(lane, b"a", b"poison", b"b", b"refused", b"c")
+    await append(queue, b"a", b"poison", b"b", b"refused", b"c")
     site.database.away = False
 
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
 
     assert site.database.stored == [b"a", b"b", b"c"]
-    asides = {aside.record.data: aside.reason for aside in await lane.engine.asides() if aside.record}
-    assert asides == {b"poison": "ValueError: invalid byte sequence", b"refused": "409 other content"}
-    assert (await lane.state()).set_aside == 2
+    kept = {one.record.data: one.reason for one in await queue.engine.quarantined() if one.record}
+    assert kept == {b"poison": "ValueError: invalid byte sequence", b"refused": "409 other content"}
+    assert (await queue.state()).quarantined == 2
 
 
 @pytest.mark.parametrize("states", [
@@ -198,46 +198,46 @@ async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobod
 async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_often(
     site: Site, states: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(kinds, "RETRY", 0.02)
-    lane = site.lane()
+    monkeypatch.setattr(spill_queue, "RETRY", 0.02)
+    queue = site.queue()
 
     for number, state in enumerate(states):
         site.database.says = state
-        await append(lane, *numbers(3, 3 * number))
-        await eventually(lambda: not lane.flowing)
+        await append(queue, *numbers(3, 3 * number))
+        await eventually(lambda: not queue.flowing)
         site.database.says = ""
-        await eventually(lambda: not lane.waiting)
+        await eventually(lambda: not queue.waiting)
 
     assert site.database.stored == numbers(3 * len(states))
-    assert await lane.engine.asides() == []
+    assert await queue.engine.quarantined() == []
 
 
 async def test_a_record_that_is_too_large_for_a_row_is_set_aside_alone(site: Site):
-    lane = site.lane()
-    await append(lane, b"a", b"too large", b"b")
+    queue = site.queue()
+    await append(queue, b"a", b"too large", b"b")
 
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
 
     assert site.database.stored == [b"a", b"b"]
-    assert [aside.record.data for aside in await lane.engine.asides() if aside.record] == [b"too large"]
+    assert [one.record.data for one in await queue.engine.quarantined() if one.record] == [b"too large"]
 
 
 async def test_a_fault_of_ours_sets_nothing_aside(site: Site, monkeypatch: pytest.MonkeyPatch):
     """It would set all aside, one after the other."""
-    monkeypatch.setattr(kinds, "RETRY", 0.02)
+    monkeypatch.setattr(spill_queue, "RETRY", 0.02)
     real, broken = site.database.store, [True]
 
-    async def store(records: list[Record]) -> list[spill.Verdict]:
+    async def store(records: list[Record]) -> list[spill.StoreResult]:
         return {}[0] if broken else await real(records)
 
     monkeypatch.setattr(site.database, "store", store)
-    lane = site.lane()
-    await append(lane, *numbers(3))
-    await eventually(lambda: not lane.flowing)
+    queue = site.queue()
+    await append(queue, *numbers(3))
+    await eventually(lambda: not queue.flowing)
     broken.clear()
 
-    await eventually(lambda: not lane.waiting)
-    assert (site.database.stored, await lane.engine.asides()) == (numbers(3), [])
+    await eventually(lambda: not queue.waiting)
+    assert (site.database.stored, await queue.engine.quarantined()) == (numbers(3), [])
 
 
 # -- Death -----------------------------------------------------------------------------------------------------------
@@ -249,13 +249,13 @@ from pathlib import Path
 from queueing.spill.record import Record
 
 async def main():
-    name, where, kind, hold = sys.argv[1:]
+    name, where, kind, lock_ttl = sys.argv[1:]
     if name == "file":
         from queueing.spill.file import FileEngine
         engine = FileEngine(Path(where), kind, limit=10**8)
     else:
         from queueing.spill.stream import StreamEngine
-        engine = StreamEngine(where, kind, limit=10**8, hold=float(hold))
+        engine = StreamEngine(where, kind, limit=10**8, lock_ttl=float(lock_ttl))
     await engine.append([Record(kind, 7, datetime.now(UTC), b"%06d" % n) for n in range(20)])
     await engine.batch(5)  # in hand when it dies
     print("kept", flush=True)
@@ -276,8 +276,8 @@ async def test_what_a_killed_process_left_is_taken_over_by_a_living_one_and_goes
     assert process.stdout
     await asyncio.to_thread(process.stdout.readline)
     seen: list[bytes] = []
-    lane = site.lane(lambda records: seen.extend(record.data for record in records))
-    lane.start()
+    queue = site.queue(lambda records: seen.extend(record.data for record in records))
+    queue.start()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -285,14 +285,14 @@ async def test_what_a_killed_process_left_is_taken_over_by_a_living_one_and_goes
 
     assert site.database.stored == numbers(20)
     assert seen == numbers(20)
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
 
 
 async def test_at_the_end_of_a_process_what_can_be_stored_is_and_the_rest_is_kept_for_the_next(site: Site):
-    first = site.lane()
+    first = site.queue()
     await append(first, b"stored")
     await first.close()
-    second = site.lane()
+    second = site.queue()
     site.database.away = True
     await append(second, b"kept")
     await eventually(lambda: not second.flowing)
@@ -302,7 +302,7 @@ async def test_at_the_end_of_a_process_what_can_be_stored_is_and_the_rest_is_kep
     left = list(site.database.stored)
 
     site.database.away = False
-    third = site.lane()
+    third = site.queue()
     third.start()
 
     await eventually(lambda: site.database.stored == [b"stored", b"kept"])
@@ -312,7 +312,7 @@ async def test_at_the_end_of_a_process_what_can_be_stored_is_and_the_rest_is_kep
 
 async def test_a_batch_that_was_stored_when_the_process_died_before_it_knew_is_seen_again_and_only_that(site: Site):
     """At least once: whoever stores must know what it has stored."""
-    first = site.lane()
+    first = site.queue()
     site.database.away = True
     await append(first, *numbers(3))
     await eventually(lambda: not first.flowing)
@@ -320,7 +320,7 @@ async def test_a_batch_that_was_stored_when_the_process_died_before_it_knew_is_s
     await first.close()
 
     site.database.away = False
-    second = site.lane()
+    second = site.queue()
     second.start()
     await append(second, b"later")
 
@@ -332,27 +332,27 @@ async def test_a_batch_that_was_stored_when_the_process_died_before_it_knew_is_s
 
 
 async def test_while_something_waits_a_write_is_not_let_past_it(site: Site):
-    lane = site.lane()
-    before = await lane.turn()
+    queue = site.queue()
+    before = await queue.is_clear()
     site.database.away = True
-    await append(lane, b"first")
-    await eventually(lambda: not lane.flowing)
+    await append(queue, b"first")
+    await eventually(lambda: not queue.flowing)
 
     started = time.monotonic()
-    during = await lane.turn()
+    during = await queue.is_clear()
     took = time.monotonic() - started
     site.database.away = False
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
 
-    assert (before, during, await lane.turn()) == (True, False, True)
+    assert (before, during, await queue.is_clear()) == (True, False, True)
     assert took < HANDOVER_LIMIT
 
 
 async def test_writers_without_pause_come_back_to_the_direct_way(site: Site):
     """Each looks whose turn it is: were nobody ever held, the spill would never be empty under load."""
-    lane = site.lane()
+    queue = site.queue()
     site.database.away = True
-    await append(lane, *numbers(3 * HANDOVER))
+    await append(queue, *numbers(3 * HANDOVER))
     order: list[bytes] = site.database.stored
     direct: list[bytes] = []
     stop = asyncio.Event()
@@ -362,22 +362,22 @@ async def test_writers_without_pause_come_back_to_the_direct_way(site: Site):
         while not stop.is_set():
             n += 1
             data = b"%s-%06d" % (name, n)
-            if await lane.turn():
+            if await queue.is_clear():
                 order.append(data)
                 direct.append(data)
                 await asyncio.sleep(0)
             else:
-                await lane.append(7, data, datetime.now(UTC))
+                await queue.append(7, data, datetime.now(UTC))
 
     writers = [asyncio.create_task(write_on(b"w%d" % n)) for n in range(20)]
     try:
-        await eventually(lambda: lane.waiting > 3 * HANDOVER + 50)
+        await eventually(lambda: queue.waiting > 3 * HANDOVER + 50)
         site.database.away = False
         await eventually(lambda: len(direct) > 100)
     finally:
         stop.set()
     await asyncio.gather(*writers)
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
 
     for n in range(20):
         mine = [data for data in order if data.startswith(b"w%d-" % n)]
@@ -387,12 +387,12 @@ async def test_writers_without_pause_come_back_to_the_direct_way(site: Site):
 
 
 async def test_a_store_that_hangs_holds_a_writer_for_half_a_second_at_most(site: Site):
-    lane = site.lane()
+    queue = site.queue()
     site.database.gate.clear()
-    await append(lane, b"first")
+    await append(queue, b"first")
 
     started = time.monotonic()
-    turn = await lane.turn()
+    turn = await queue.is_clear()
     took = time.monotonic() - started
     site.database.gate.set()
 
@@ -404,17 +404,17 @@ async def test_a_store_that_hangs_holds_a_writer_for_half_a_second_at_most(site:
 
 
 async def test_a_full_spill_answers_503_says_so_and_takes_again_when_drained(site: Site):
-    lane = site.lane(limit=1000)
+    queue = site.queue(limit=1000)
     site.database.away = True
-    await append(lane, bytes(700))
+    await append(queue, bytes(700))
 
     with pytest.raises(Full) as refusal:
-        await lane.append(7, bytes(700), datetime.now(UTC))
-    full = await lane.state()
+        await queue.append(7, bytes(700), datetime.now(UTC))
+    full = await queue.state()
     site.database.away = False
-    await eventually(lambda: not lane.waiting)
-    await append(lane, bytes(700))
-    again = await lane.state()
+    await eventually(lambda: not queue.waiting)
+    await append(queue, bytes(700))
+    again = await queue.state()
 
     assert (refusal.value.status, refusal.value.headers) == (503, {"Retry-After": "1"})
     assert "1000" in full.refused
@@ -422,43 +422,43 @@ async def test_a_full_spill_answers_503_says_so_and_takes_again_when_drained(sit
 
 
 async def test_without_redis_the_stream_answers_503_within_a_second():
-    lane = Lane("gone", StreamEngine("redis://127.0.0.1:1/0", "gone", limit=1000), Database().store)
+    queue = SpillQueue("gone", StreamEngine("redis://127.0.0.1:1/0", "gone", limit=1000), Database().store)
 
     started = time.monotonic()
     with pytest.raises(Full):
-        await lane.append(7, b"x", datetime.now(UTC))
+        await queue.append(7, b"x", datetime.now(UTC))
 
     assert time.monotonic() - started < 3  # of a busy machine; connecting alone may take five
-    await lane.close(within=0)
+    await queue.close(within=0)
 
 
 async def test_a_redis_that_lost_everything_is_written_and_read_again():
     kind = "k" + "".join(chr(97 + int(d, 16)) for d in uuid4().hex[:12])
     database = Database()
-    lane = Lane(kind, StreamEngine(settings.REDIS_URL, kind, limit=10**6, hold=HOLD), database.store)
-    await append(lane, b"before")
+    queue = SpillQueue(kind, StreamEngine(settings.REDIS_URL, kind, limit=10**6, lock_ttl=HOLD), database.store)
+    await append(queue, b"before")
     await eventually(lambda: database.stored)
 
     async with Redis.from_url(settings.REDIS_URL) as redis:
         await redis.delete(*[name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{kind}:*")])
-    await append(lane, b"after")
+    await append(queue, b"after")
 
     await eventually(lambda: database.stored == [b"before", b"after"])
-    await lane.close()
+    await queue.close()
 
 
 # -- Seen and handled by people ------------------------------------------------------------------------------------------
 
 
 async def test_the_state_says_what_waits_since_when_and_whether_it_flows(site: Site):
-    lane = site.lane()
+    queue = site.queue()
     site.database.away = True
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    await lane.append(7, b"old", at)
-    await append(lane, b"new")
-    await eventually(lambda: not lane.flowing)
+    await queue.append(7, b"old", at)
+    await append(queue, b"new")
+    await eventually(lambda: not queue.flowing)
 
-    now = await lane.state()
+    now = await queue.state()
 
     assert (now.engine, now.records, now.oldest, now.draining) == (site.engine, 2, at, False)
     assert now.bytes > 6
@@ -475,7 +475,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         await eventually(lambda: _count(2))
         await in_thread(call_command, "spill", "list")
         listed = capsys.readouterr().out
-        first, second = [aside.id for aside in await spill.asides("commanded")]
+        first, second = [one.id for one in await spill.quarantined("commanded")]
         with pytest.raises(CommandError, match="nothing was set aside as nope"):
             await in_thread(call_command, "spill", "drop", "nope")
 
@@ -490,7 +490,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         assert first in listed
         assert "409 other content" in listed
         assert database.stored == [b"refused twice"]
-        assert await spill.asides("commanded") == []
+        assert await spill.quarantined("commanded") == []
         assert second != first
     finally:
         await spill.loops.close()
@@ -514,11 +514,11 @@ async def test_a_kind_that_is_registered_later_drains_what_is_left_of_it(setting
 
 
 async def _count(wanted: int) -> bool:
-    return len(await spill.asides("commanded")) == wanted
+    return len(await spill.quarantined("commanded")) == wanted
 
 
 def _takes_all(database: Database) -> Any:
-    async def store(records: list[Record]) -> list[spill.Verdict]:
+    async def store(records: list[Record]) -> list[spill.StoreResult]:
         database.stored += [record.data for record in records]
         return [spill.STORED] * len(records)
 
@@ -532,26 +532,26 @@ async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_
     kind, database = "k" + "".join(chr(97 + int(d, 16)) for d in uuid4().hex[:12]), Database()
 
     def engine() -> SharedStreamEngine:
-        return SharedStreamEngine(settings.REDIS_URL, kind, limit=10**7, hold=HOLD)
+        return SharedStreamEngine(settings.REDIS_URL, kind, limit=10**7, lock_ttl=HOLD)
 
-    webs = [Lane(kind, engine(), database.store, drains=False) for _ in range(2)]
-    workers = [Lane(kind, engine(), database.store) for _ in range(2)]
+    webs = [SpillQueue(kind, engine(), database.store, drains=False) for _ in range(2)]
+    workers = [SpillQueue(kind, engine(), database.store) for _ in range(2)]
     for worker in workers:
         worker.start()
     await append(webs[0], *numbers(30))
     await append(webs[1], *numbers(30, 30))
     await eventually(lambda: len(database.stored) == 60)
-    [carrier] = [worker for worker in workers if worker.engine._owned]  # type: ignore[attr-defined]
+    [carrier] = [worker for worker in workers if worker.engine.locks.owned]  # type: ignore[attr-defined]
     other = next(worker for worker in workers if worker is not carrier)
     carrier._task.cancel()  # type: ignore[union-attr]  # dies without a word: its lock has to lapse
     await append(webs[0], *numbers(30, 60))
 
     await eventually(lambda: len(database.stored) == 90)
     assert database.stored == numbers(90)
-    assert other.engine._owned == ["intake"]  # type: ignore[attr-defined]
+    assert other.engine.locks.owned == ["intake"]  # type: ignore[attr-defined]
     assert (await webs[0].state()).records == 0
-    for lane in (*webs, *workers):
-        await lane.close(within=0)
+    for queue in (*webs, *workers):
+        await queue.close(within=0)
     async with Redis.from_url(settings.REDIS_URL) as redis:
         await redis.delete(f"{identity.prefix()}:spill:{kind}:intake", f"{identity.prefix()}:spill:{kind}:aside")
 
@@ -561,15 +561,15 @@ async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_
 
 async def test_another_process_sees_whose_writes_wait_or_were_set_aside(site: Site):
     site.database.away = True
-    lane, elsewhere = site.lane(), site.make()
-    await append(lane, *numbers(3))
+    queue, elsewhere = site.queue(), site.make()
+    await append(queue, *numbers(3))
 
     waiting = [await elsewhere.holds(tenant) for tenant in (7, 8)]
     site.database.away = False
-    await eventually(lambda: not lane.waiting)
+    await eventually(lambda: not queue.waiting)
     stored = await elsewhere.holds(7)
-    await append(lane, b"refused")
-    await eventually(lambda: not lane.waiting)
+    await append(queue, b"refused")
+    await eventually(lambda: not queue.waiting)
     aside = [await elsewhere.holds(tenant) for tenant in (7, 8)]
     await elsewhere.close()
 

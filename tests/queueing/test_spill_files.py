@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from queueing.spill.file import FileEngine
 from queueing.spill.frames import frame, frames, pack, unpack
-from queueing.spill.record import STORED, Full, Record, Verdict
+from queueing.spill.record import STORED, Full, Record, StoreResult
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 MARKER = bytes.fromhex("0011223344556677")
@@ -48,13 +48,13 @@ async def engine(tmp_path: Path) -> AsyncIterator[FileEngine]:
 
 
 async def read(engine: FileEngine, limit: int = 500) -> list[bytes]:
-    return [item.record.data for item in await engine.batch(limit) if item.record]
+    return [entry.record.data for entry in await engine.batch(limit) if entry.record]
 
 
 async def left_by_the_dead(root: Path, kind: str = "thing") -> FileEngine:
-    """An engine that has adopted whatever nobody holds."""
+    """An engine that has taken over the folders of dead processes."""
     heir = FileEngine(root, kind, limit=10**7)
-    async for _ in heir.adopt():
+    async for _ in heir.take_over():
         pass
     return heir
 
@@ -118,11 +118,11 @@ def test_a_size_that_reached_the_disk_before_its_content_is_no_damage():
 async def test_what_is_settled_leaves_no_file(engine: FileEngine, tmp_path: Path):
     await engine.append([record(b"a"), record(b"b")])
 
-    items = await engine.batch(10)
-    await engine.settle(items, [STORED, STORED])
+    entries = await engine.batch(10)
+    await engine.settle(entries, [STORED, STORED])
     await engine.close()
 
-    assert [item.record.data for item in items] == [b"a", b"b"]
+    assert [entry.record.data for entry in entries] == [b"a", b"b"]
     assert not list(tmp_path.rglob("*"))
 
 
@@ -133,9 +133,9 @@ async def test_segments_are_closed_by_size_and_drained_in_order(tmp_path: Path):
     files = len(list(tmp_path.glob("thing-*/0*")))
 
     found = []
-    while items := await engine.batch(3):
-        found += [item.record.data for item in items]
-        await engine.settle(items, [STORED] * len(items))
+    while entries := await engine.batch(3):
+        found += [entry.record.data for entry in entries]
+        await engine.settle(entries, [STORED] * len(entries))
     await engine.close()
 
     assert files > 5
@@ -146,8 +146,8 @@ async def test_segments_are_closed_by_size_and_drained_in_order(tmp_path: Path):
 async def test_what_was_stored_before_a_death_is_not_stored_again(tmp_path: Path):
     engine = FileEngine(tmp_path, "thing", limit=10**7)
     await engine.append([record(b"%d" % n) for n in range(10)])
-    items = await engine.batch(4)
-    await engine.settle(items, [STORED] * 4)
+    entries = await engine.batch(4)
+    await engine.settle(entries, [STORED] * 4)
     await engine.close()  # as much of it as the kernel does at a kill -9
 
     heir = await left_by_the_dead(tmp_path)
@@ -163,14 +163,14 @@ async def test_damage_is_set_aside_with_its_bytes_and_the_others_live(engine: Fi
     at = content.index(b"two")
     path.write_bytes(content[:at] + b"TWO" + content[at + 3 :])
 
-    items = await engine.batch(10)
-    await engine.settle(items, [Verdict(item.fault) for item in items])
+    entries = await engine.batch(10)
+    await engine.settle(entries, [StoreResult(entry.fault) for entry in entries])
 
-    assert [item.record and item.record.data for item in items] == [b"one", None, b"three"]
-    [aside] = await engine.asides()
-    assert aside.record is None
-    assert b"TWO" in aside.raw
-    assert "checksum" in aside.reason
+    assert [entry.record and entry.record.data for entry in entries] == [b"one", None, b"three"]
+    [kept] = await engine.quarantined()
+    assert kept.record is None
+    assert b"TWO" in kept.raw
+    assert "checksum" in kept.reason
 
 
 async def test_who_asks_how_old_it_is_does_not_stop_the_loop_while_another_thread_syncs(engine: FileEngine):
@@ -196,10 +196,10 @@ async def test_who_asks_how_old_it_is_does_not_stop_the_loop_while_another_threa
 async def test_a_record_set_aside_twice_is_one(engine: FileEngine):
     for _ in range(2):
         await engine.append([record(b"bad")])
-        items = await engine.batch(10)
-        await engine.settle(items, [Verdict("no")])
+        entries = await engine.batch(10)
+        await engine.settle(entries, [StoreResult("no")])
 
-    assert [(aside.record, aside.reason) for aside in await engine.asides()] == [(record(b"bad"), "no")]
+    assert [(kept.record, kept.reason) for kept in await engine.quarantined()] == [(record(b"bad"), "no")]
 
 
 async def test_a_living_process_keeps_its_folder(engine: FileEngine, tmp_path: Path):
@@ -293,11 +293,11 @@ async def test_a_full_disk_is_a_503_and_leaves_no_torn_record(tmp_path: Path):
     kept, status, retry_after = said.decode().split()
 
     heir = await left_by_the_dead(tmp_path)
-    items = await heir.batch(1000)
+    entries = await heir.batch(1000)
 
     assert (done.returncode, status, retry_after) == (0, "503", "1"), complaint
-    assert [int(item.record.data[:4]) for item in items if item.record] == list(range(int(kept) + 1))
-    assert [item for item in items if item.record is None] == []
+    assert [int(entry.record.data[:4]) for entry in entries if entry.record] == list(range(int(kept) + 1))
+    assert [entry for entry in entries if entry.record is None] == []
     assert int(kept) > 10
     await heir.close()
 
@@ -319,8 +319,8 @@ async def test_beyond_its_limit_the_spill_refuses_and_takes_again_once_it_is_dra
 
     with pytest.raises(Full, match="at most 2000"):
         await engine.append([record(bytes(1500))])
-    items = await engine.batch(10)
-    await engine.settle(items, [STORED])
+    entries = await engine.batch(10)
+    await engine.settle(entries, [STORED])
 
     await engine.append([record(bytes(1500))])
     assert len(await engine.batch(10)) == 1
@@ -345,7 +345,7 @@ async def test_a_segment_that_cannot_be_cut_back_is_left_and_the_next_append_has
     await engine.append([record(b"after")])
 
     found = []
-    while items := await engine.batch(10):
-        found += [item.record and item.record.data for item in items]
-        await engine.settle(items, [STORED] * len(items))
+    while entries := await engine.batch(10):
+        found += [entry.record and entry.record.data for entry in entries]
+        await engine.settle(entries, [STORED] * len(entries))
     assert found == [b"kept", b"after"]

@@ -1,13 +1,17 @@
 """Rows as work: claimed by one, in order, for as long as the lease lasts; whoever lost it changes nothing any more."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from payments.processors.base import Outcome, Result
+from payments.settle import parameters
 from payments.settle.decisions import after_send
 from payments.settle.work import PAYMENTS, Dispatch
+from queueing.work import work
+from queueing.work.drain import run_until_idle
 from registry.data import database
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -30,8 +34,8 @@ async def processor(tenant):
     return await in_thread(make_processor, tenant)
 
 
-async def claim(job: Dispatch, worker: int, limit: int = 100, room: dict[int, int] | None = None) -> list:
-    return list(await job.claim(worker, limit, room or {}))
+async def claim(job: Dispatch, worker: int, limit: int = 100) -> list:
+    return list(await job.claim(worker, limit))
 
 
 async def lapse() -> None:
@@ -93,21 +97,117 @@ async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant
         await seed(one, 200)
     number, job = claimers[0]
 
-    found = await claim(job, number, 90, {full.pk: 0, other.pk: 7})
+    job.in_hand.update({full.pk: job.room, other.pk: job.room - 7})
+
+    found = await claim(job, number, 90)
 
     shares = {one.pk: len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, other, full)}
     assert shares == {tenant.pk: 45, other.pk: 7, full.pk: 0}
 
 
+async def test_a_claim_is_never_larger_than_its_limit(tenant, processor, claimers):
+    others = [await in_thread(make_tenant) for _ in range(2)]
+    for one in others:
+        await in_thread(make_processor, one)
+    for one in (tenant, *others):
+        await seed(one, 100)
+    number, job = claimers[0]
+
+    found = await claim(job, number, 100)
+
+    shares = sorted(len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, *others))
+    assert shares == [33, 33, 34]
+
+
+async def test_tenants_take_turns_where_a_claim_is_too_small_for_all(tenant, processor, claimers):
+    others = [await in_thread(make_tenant) for _ in range(3)]
+    for one in others:
+        await in_thread(make_processor, one)
+    for one in (tenant, *others):
+        await seed(one, 10)
+    number, job = claimers[0]
+
+    found = await claim(job, number, 2) + await claim(job, number, 2)
+
+    assert {c.tenant_id for c in found} == {one.pk for one in (tenant, *others)}
+
+
+async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tenant, processor, claimers, monkeypatch):
+    await seed(tenant, 30)
+    number, job = claimers[0]
+    looks, real = [], job.due
+
+    async def due() -> list[int]:
+        looks.append(1)
+        return await real()
+
+    monkeypatch.setattr(job, "due", due)
+    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+
+    taken = [len(await claim(job, number, 10)) for _ in range(5)]
+
+    assert (taken, len(looks)) == ([10, 10, 10, 0, 0], 2)
+
+
+async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_others(
+    tenant, processor, claimers, monkeypatch
+):
+    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    other = await in_thread(make_tenant)
+    await in_thread(make_processor, other)
+    await seed(tenant, 5)
+    number, job = claimers[0]
+    woken = asyncio.Event()
+    job.wake = woken.set
+    await claim(job, number, 5)
+    await seed(other, 5)
+
+    remembered = await claim(job, number, 5)
+    was_woken = woken.is_set()
+    anew = await claim(job, number, 5)
+
+    assert (remembered, was_woken) == ([], True)
+    assert {c.tenant_id for c in anew} == {other.pk}
+
+
+async def test_a_hint_ends_what_is_remembered(tenant, processor, claimers, monkeypatch):
+    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    other = await in_thread(make_tenant)
+    await in_thread(make_processor, other)
+    await seed(tenant, 20)
+    number, job = claimers[0]
+    await claim(job, number, 5)
+    await seed(other, 5)
+
+    before = await claim(job, number, 4)
+    job.look_anew()
+    after = await claim(job, number, 4)
+
+    assert {c.tenant_id for c in before} == {tenant.pk}
+    assert {c.tenant_id for c in after} == {tenant.pk, other.pk}
+
+
+async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(tenant, processor, claimers):
+    await seed(tenant, 30)
+    await seed(tenant, 3, due="now() + interval '1 hour'")
+    _, job = claimers[0]
+
+    done = await run_until_idle(job, limit=10)
+
+    assert done == [True] * 30
+    assert sorted(row.status for row in await payments(tenant)) == ["queued"] * 3 + ["succeeded"] * 30
+    assert (job.held, job.in_hand) == (0, Counter())
+
+
 async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claimers, monkeypatch):
     await seed(tenant, 10)
     number, job = claimers[0]
-    monkeypatch.setattr(job, "_tell_begun", lambda *_: None)
-    monkeypatch.setattr(job, "_beginnings", lambda claims: {})  # the statement lacks its parameters
+    monkeypatch.setattr(parameters, "begins", lambda claims: {})  # the statement lacks its parameters
 
     with pytest.raises(Exception, match="parameter"):
         await claim(job, number)
 
+    monkeypatch.undo()
     other_number, other = claimers[1]
     assert len(await claim(other, other_number)) == 10
 
@@ -163,10 +263,10 @@ async def test_a_late_answer_of_a_lost_lease_changes_nothing(tenant, processor, 
     [theirs] = await claim(second, two)
     before = await payment(tenant, correlation), await tries(correlation)
 
-    late = await first.settle(after_send(mine, BOOKED, 1))
+    [late] = await first.write([after_send(mine, BOOKED, 1)])
     meanwhile = await payment(tenant, correlation), await tries(correlation)
-    right = await second.settle(after_send(theirs, BOOKED, 1))
-    again = await first.settle(after_send(mine, BOOKED, 1))
+    [right] = await second.write([after_send(theirs, BOOKED, 1)])
+    [again] = await first.write([after_send(mine, BOOKED, 1)])
 
     assert (late, right, again) == (False, True, False)
     assert meanwhile == before
@@ -180,7 +280,7 @@ async def test_an_answer_after_the_lease_lapsed_still_counts_if_nobody_took_over
     [mine] = await claim(first, one)
     await lapse()
 
-    assert await first.settle(after_send(mine, BOOKED, 1))
+    assert await first.write([after_send(mine, BOOKED, 1)]) == [True]
     assert (await payment(tenant, correlation)).status == "succeeded"
 
 
@@ -190,7 +290,7 @@ async def test_two_answers_of_the_same_claim_are_one(tenant, processor, claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)
 
-    await asyncio.gather(first.settle(after_send(mine, BOOKED, 1)), first.hand_back([mine]))
+    await asyncio.gather(first.write([after_send(mine, BOOKED, 1)]), first.give_back([mine]))
 
     [[lines]] = await database.fetch("SELECT count(*) FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk])
     assert (await payment(tenant, correlation)).status in ("succeeded", "uncertain")

@@ -14,6 +14,7 @@ from registry.data import batching, database
 from registry.data.batching import Batcher, Family
 from registry.errors import Unavailable
 from tests.conftest import eventually
+from tests.depth import deep
 
 
 class Notebook:
@@ -137,7 +138,7 @@ async def test_callers_that_leave_take_nothing_with_them():
     assert await batcher.submit(99) == "99 written"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=deep(15, 400), deadline=None)
 @given(
     steps=st.lists(st.integers(0, 40), min_size=1, max_size=8),
     bad=st.sets(st.integers(0, 120), max_size=5),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from registry.http.client import Address, BadAddress, Client, NotConnected, NotSent
 from tests.conftest import eventually
+from tests.depth import deep
 from tests.registry.http_server import OK, Server, hanging, in_pieces, saying
 
 FRAMINGS = {
@@ -78,7 +79,7 @@ async def test_some_answers_have_no_body_whatever_they_say(status):
     assert server.accepted == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(20, 600), deadline=None)
 @given(name=st.sampled_from(sorted(FRAMINGS)), cuts=st.sets(st.integers(1, 60)))
 async def test_wherever_an_answer_is_cut_into_pieces_it_is_the_same(name, cuts):
     whole = FRAMINGS[name]

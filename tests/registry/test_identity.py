@@ -146,7 +146,7 @@ async def test_live_messages_of_another_service_are_not_heard(as_service, monkey
 
 async def test_a_stream_of_another_service_is_not_drained(as_service):
     def engine() -> SharedStreamEngine:
-        return SharedStreamEngine(settings.SPILL_REDIS_URL, "payment", limit=10**6, hold=0.2)
+        return SharedStreamEngine(settings.SPILL_REDIS_URL, "payment", limit=10**6, lock_ttl=0.2)
 
     as_service("one")
     ours = engine()
@@ -155,11 +155,11 @@ async def test_a_stream_of_another_service_is_not_drained(as_service):
     theirs = engine()
     try:
         await theirs.append([Record("payment", 1, datetime.now(UTC), b"theirs")])
-        async for _ in theirs.adopt():
+        async for _ in theirs.take_over():
             pass
         found = await theirs.batch(10)
         assert [item.record.data for item in found if item.record] == [b"theirs"]
-        assert await theirs.waits() == await ours.waits() == 1
+        assert await theirs.shared_length() == await ours.shared_length() == 1
     finally:
         await ours.close()
         await theirs.close()

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from registry.data import database, live
 from registry.data.loop import end_loop
 from tests.conftest import Api, eventually
+from tests.depth import deep
 
 _tenants = count(10**9)
 
@@ -23,13 +24,17 @@ _tenants = count(10**9)
 class Shelf:
     """What PostgreSQL keeps: a source of numbered events that counts how often it is read."""
 
+    name = "shelf"
+
     def __init__(self) -> None:
         self.events: dict[int, list[live.Event]] = {}
         self.reads = 0
 
     def add(self, tenant: int, many: int = 1, subject: str = "s") -> list[live.Event]:
         kept = self.events.setdefault(tenant, [])
-        fresh = [live.Event(tenant, len(kept) + n, subject, len(kept) + n, b"{}") for n in range(1, many + 1)]
+        fresh = [
+            live.Event(self.name, tenant, len(kept) + n, subject, len(kept) + n, b"{}") for n in range(1, many + 1)
+        ]
         kept += fresh
         return fresh
 
@@ -43,12 +48,9 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(monkeypatch) -> Shelf:
+def shelf() -> Shelf:
     """In PostgreSQL's place for what only order concerns; the tests over HTTP read the real one."""
-    shelf = Shelf()
-    monkeypatch.setattr(live.source, "since", shelf.since)
-    monkeypatch.setattr(live.source, "positions", shelf.positions)
-    return shelf
+    return Shelf()
 
 
 @pytest.fixture
@@ -91,15 +93,12 @@ class Turnstile(Shelf):
 
 
 @pytest.fixture
-def turnstile(monkeypatch, tenant_id: int) -> Turnstile:
-    turnstile = Turnstile(tenant_id)
-    monkeypatch.setattr(live.source, "since", turnstile.since)
-    monkeypatch.setattr(live.source, "positions", turnstile.positions)
-    return turnstile
+def turnstile(tenant_id: int) -> Turnstile:
+    return Turnstile(tenant_id)
 
 
-async def first_of(hub: live.Hub, tenant: int, last: int) -> list[int]:
-    async with hub.subscribe(tenant) as subscription:
+async def first_of(hub: live.Hub, shelf: Shelf, tenant: int, last: int) -> list[int]:
+    async with hub.subscribe(shelf, tenant) as subscription:
         return await positions_read(subscription, last)
 
 
@@ -107,14 +106,14 @@ async def test_a_tenant_whose_database_is_slow_keeps_no_other_tenants_readers_wa
     other = next(_tenants)
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
-        waiting = asyncio.create_task(first_of(hub, turnstile.slow, 1))
+        waiting = asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 1))
         await eventually(lambda: turnstile.asked)
         await eventually(somebody_listens)  # else the message is lost, and found only with the next tick
-        async with asyncio.timeout(5), hub.subscribe(other) as subscription:
+        async with asyncio.timeout(5), hub.subscribe(turnstile, other) as subscription:
             live.tell(turnstile.add(other, 3))
             got = await positions_read(subscription, 3)
         held = not waiting.done()
-    await eventually(lambda: turnstile.slow in hub.feeds)
+    await eventually(lambda: ("shelf", turnstile.slow) in hub.feeds)
     live.tell(turnstile.add(turnstile.slow))
 
     assert got == [1, 2, 3]
@@ -127,13 +126,15 @@ async def test_readers_who_wait_for_the_same_feed_share_one_read_and_all_hear_ev
 ):
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
-        waiting = [asyncio.create_task(first_of(hub, turnstile.slow, 20)) for _ in range(5)]
+        waiting = [asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 20)) for _ in range(5)]
         await eventually(lambda: turnstile.asked)
         asked = turnstile.asked
-    await eventually(lambda: turnstile.slow in hub.feeds and len(hub.feeds[turnstile.slow].streams) == 5)
+    await eventually(
+        lambda: ("shelf", turnstile.slow) in hub.feeds and len(hub.feeds["shelf", turnstile.slow].streams) == 5
+    )
     events = turnstile.add(turnstile.slow, 20)
     for event in random.sample(events, len(events)):
-        hub.feeds[turnstile.slow].offer(event)
+        hub.feeds["shelf", turnstile.slow].offer(event)
 
     assert asked == 1
     assert await asyncio.gather(*waiting) == [list(range(1, 21))] * 5
@@ -144,11 +145,11 @@ async def test_a_reader_who_hangs_up_while_its_feed_opens_takes_it_from_nobody_a
 ):
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
-        gone, stays = (asyncio.create_task(first_of(hub, turnstile.slow, 1)) for _ in range(2))
+        gone, stays = (asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 1)) for _ in range(2))
         await eventually(lambda: turnstile.asked)
         gone.cancel()
-    await eventually(lambda: turnstile.slow in hub.feeds and hub.feeds[turnstile.slow].streams)
-    hub.feeds[turnstile.slow].offer(turnstile.add(turnstile.slow)[0])
+    await eventually(lambda: ("shelf", turnstile.slow) in hub.feeds and hub.feeds["shelf", turnstile.slow].streams)
+    hub.feeds["shelf", turnstile.slow].offer(turnstile.add(turnstile.slow)[0])
 
     assert await stays == [1]
     assert hub.feeds == {}
@@ -158,7 +159,7 @@ async def test_a_feed_that_nobody_waited_for_to_the_end_is_dropped(hub: live.Hub
     monkeypatch.setattr(live, "TICK", 0.05)
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
-        gone = asyncio.create_task(first_of(hub, turnstile.slow, 1))
+        gone = asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 1))
         await eventually(lambda: turnstile.asked)
         gone.cancel()
 
@@ -170,7 +171,7 @@ async def test_a_feed_that_nobody_waited_for_to_the_end_is_dropped(hub: live.Hub
 
 
 async def test_events_told_through_redis_arrive_in_order(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id) as subscription:
+    async with hub.subscribe(shelf, tenant_id) as subscription:
         for _ in range(20):
             live.tell(shelf.add(tenant_id, 5))
 
@@ -178,9 +179,9 @@ async def test_events_told_through_redis_arrive_in_order(hub: live.Hub, shelf: S
 
 
 async def test_a_gap_is_read_from_the_source_and_once_for_all_readers(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id) as first, hub.subscribe(tenant_id) as second:
+    async with hub.subscribe(shelf, tenant_id) as first, hub.subscribe(shelf, tenant_id) as second:
         shelf.add(tenant_id, 7)
-        hub.feeds[tenant_id].offer(shelf.add(tenant_id)[0])
+        hub.feeds["shelf", tenant_id].offer(shelf.add(tenant_id)[0])
 
         assert await positions_read(first, 8) == list(range(1, 9))
         assert await positions_read(second, 8) == list(range(1, 9))
@@ -188,51 +189,48 @@ async def test_a_gap_is_read_from_the_source_and_once_for_all_readers(hub: live.
 
 
 async def test_a_message_that_was_only_overtaken_costs_no_read(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id) as subscription:
+    async with hub.subscribe(shelf, tenant_id) as subscription:
         one, two, three = shelf.add(tenant_id, 3)
         for event in (three, one, two):
-            hub.feeds[tenant_id].offer(event)
+            hub.feeds["shelf", tenant_id].offer(event)
         got = await positions_read(subscription, 3)
-        await eventually(lambda: hub.feeds[tenant_id]._filling is None)
+        await eventually(lambda: hub.feeds["shelf", tenant_id]._filling is None)
 
     assert got == [1, 2, 3]
     assert shelf.reads == 0
 
 
 @given(data=some.data())
-@limits(max_examples=40, deadline=None)
+@limits(max_examples=deep(15, 400), deadline=None)
 async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_and_once(data):
     many = data.draw(some.integers(1, 30))
     arriving = data.draw(some.lists(some.integers(0, many - 1), max_size=60))
     tenant, shelf, hub = next(_tenants), Shelf(), live.Hub()
-    real = live.source.since, live.source.positions
-    live.use(shelf.since, shelf.positions)
     try:
-        async with hub.subscribe(tenant) as subscription:
+        async with hub.subscribe(shelf, tenant) as subscription:
             events = shelf.add(tenant, many)
             for n in arriving:
-                hub.feeds[tenant].offer(events[n])
-            hub.feeds[tenant].fill()  # as the next tick would
+                hub.feeds["shelf", tenant].offer(events[n])
+            hub.feeds["shelf", tenant].fill()  # as the next tick would
 
             assert await positions_read(subscription, many) == list(range(1, many + 1))
     finally:
-        live.use(*real)
         await hub.close()
 
 
 async def test_numbers_that_are_gone_for_good_do_not_hold_up_what_follows(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id) as subscription:
+    async with hub.subscribe(shelf, tenant_id) as subscription:
         shelf.add(tenant_id, 5)
         del shelf.events[tenant_id][1:4]  # purged before this process heard of them
-        late = live.Event(tenant_id, 6, "s", 6, b"{}")
+        late = live.Event(Shelf.name, tenant_id, 6, "s", 6, b"{}")
         shelf.events[tenant_id].append(late)
-        hub.feeds[tenant_id].offer(late)
+        hub.feeds["shelf", tenant_id].offer(late)
 
         assert await positions_read(subscription, 6) == [1, 5, 6]
 
 
 async def test_a_gap_longer_than_one_read_is_read_to_its_end(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id, frozenset({"mine"})) as subscription:
+    async with hub.subscribe(shelf, tenant_id, frozenset({"mine"})) as subscription:
         shelf.add(tenant_id, live.FILL_LIMIT * 3)
         mine = shelf.add(tenant_id, subject="mine")[0]
 
@@ -244,7 +242,7 @@ async def test_a_gap_longer_than_one_read_is_read_to_its_end(hub: live.Hub, shel
 
 async def test_without_redis_events_arrive_within_two_seconds(hub: live.Hub, shelf: Shelf, tenant_id: int, monkeypatch):
     """Nobody tells: what Redis loses, the look at the source finds."""
-    async with hub.subscribe(tenant_id) as subscription:
+    async with hub.subscribe(shelf, tenant_id) as subscription:
         shelf.add(tenant_id, 3)
 
         assert await positions_read(subscription, 3, within=10) == [1, 2, 3]  # on a busy machine
@@ -278,7 +276,7 @@ async def test_telling_never_raises_and_never_waits_for_redis(settings):
         "default": {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "x"}}
     }
 
-    live.tell([live.Event(1, 1, "s", 1, b"{}")])
+    live.tell([live.Event("shelf", 1, 1, "s", 1, b"{}")])
 
     await end_loop()
 
@@ -287,9 +285,9 @@ async def test_telling_never_raises_and_never_waits_for_redis(settings):
 
 
 async def test_a_reader_that_falls_behind_is_told_and_holds_up_nobody(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id) as slow, hub.subscribe(tenant_id) as quick:
+    async with hub.subscribe(shelf, tenant_id) as slow, hub.subscribe(shelf, tenant_id) as quick:
         for _ in range(live.MAILBOX + 1):
-            hub.feeds[tenant_id].offer(shelf.add(tenant_id)[0])
+            hub.feeds["shelf", tenant_id].offer(shelf.add(tenant_id)[0])
             await positions_read(quick, len(shelf.events[tenant_id]))
 
         with pytest.raises(live.TooSlow):
@@ -298,9 +296,9 @@ async def test_a_reader_that_falls_behind_is_told_and_holds_up_nobody(hub: live.
 
 
 async def test_a_reader_of_some_subjects_gets_those_and_no_others(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id, frozenset({"a", "b"})) as subscription:
+    async with hub.subscribe(shelf, tenant_id, frozenset({"a", "b"})) as subscription:
         for subject in random.Random(1).choices("abcd", k=50):
-            hub.feeds[tenant_id].offer(shelf.add(tenant_id, subject=subject)[0])
+            hub.feeds["shelf", tenant_id].offer(shelf.add(tenant_id, subject=subject)[0])
         wanted = [event.position for event in shelf.events[tenant_id] if event.subject in "ab"]
 
         assert await positions_read(subscription, wanted[-1]) == wanted
@@ -308,7 +306,7 @@ async def test_a_reader_of_some_subjects_gets_those_and_no_others(hub: live.Hub,
 
 async def test_a_tenants_events_reach_no_other_tenants_readers(hub: live.Hub, shelf: Shelf, tenant_id: int):
     other = next(_tenants)
-    async with hub.subscribe(tenant_id) as mine, hub.subscribe(other) as others:
+    async with hub.subscribe(shelf, tenant_id) as mine, hub.subscribe(shelf, other) as others:
         live.tell(shelf.add(tenant_id))
         live.tell(shelf.add(other))
 
@@ -316,12 +314,24 @@ async def test_a_tenants_events_reach_no_other_tenants_readers(hub: live.Hub, sh
         assert [event.tenant for event in await others.get()] == [other]
 
 
+async def test_two_streams_of_one_tenant_are_numbered_and_filled_apart(hub: live.Hub, shelf: Shelf, tenant_id: int):
+    other = Shelf()
+    other.name = "other"
+    async with hub.subscribe(shelf, tenant_id) as here, hub.subscribe(other, tenant_id) as there:
+        shelf.add(tenant_id, 3)  # lost on the way: read back from this stream's own source
+        live.tell([*shelf.add(tenant_id), *other.add(tenant_id, 2)])
+
+        assert await positions_read(here, 4) == [1, 2, 3, 4]
+        assert await positions_read(there, 2) == [1, 2]
+    assert (shelf.reads, other.reads) == (1, 0)
+
+
 async def test_a_feed_goes_with_its_last_reader(hub: live.Hub, shelf: Shelf, tenant_id: int):
-    async with hub.subscribe(tenant_id):
-        async with hub.subscribe(tenant_id, frozenset({"a"})):
+    async with hub.subscribe(shelf, tenant_id):
+        async with hub.subscribe(shelf, tenant_id, frozenset({"a"})):
             pass
-        still = tenant_id in hub.feeds
-        subjects = dict(hub.feeds[tenant_id].by_subject)
+        still = ("shelf", tenant_id) in hub.feeds
+        subjects = dict(hub.feeds["shelf", tenant_id].by_subject)
 
     assert still
     assert subjects == {}
@@ -330,11 +340,11 @@ async def test_a_feed_goes_with_its_last_reader(hub: live.Hub, shelf: Shelf, ten
 
 async def test_cancelled_readers_leave_no_feed(hub: live.Hub, shelf: Shelf, tenant_id: int):
     async def read() -> None:
-        async with hub.subscribe(tenant_id, frozenset({"a"})) as subscription:
+        async with hub.subscribe(shelf, tenant_id, frozenset({"a"})) as subscription:
             await subscription.get()
 
     readers = [asyncio.create_task(read()) for _ in range(300)]
-    await eventually(lambda: tenant_id in hub.feeds)
+    await eventually(lambda: ("shelf", tenant_id) in hub.feeds)
 
     for reader in random.Random(1).sample(readers, 300):
         reader.cancel()
@@ -348,13 +358,13 @@ async def test_a_process_has_one_subscription_however_many_readers(
 ):
     await end_loop()  # the service's own hub
     await eventually(nobody_listens)
-    readers = [hub.subscribe(tenant, None) for tenant in [tenant_id, *(next(_tenants) for _ in range(100))]]
+    readers = [hub.subscribe(shelf, tenant, None) for tenant in [tenant_id, *(next(_tenants) for _ in range(100))]]
     for reader in readers:
         await reader.__aenter__()
     live.tell(shelf.add(tenant_id))
 
     try:
-        await eventually(lambda: hub.feeds[tenant_id].position == 1)
+        await eventually(lambda: hub.feeds["shelf", tenant_id].position == 1)
         assert await subscriptions(settings.REDIS_URL) == 1
     finally:
         for reader in readers:

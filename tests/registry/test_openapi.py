@@ -14,8 +14,10 @@ from schemathesis import checks
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from payments import urls
+from queueing.outbound import urls as webhooks
 from registry.edge.api import api as description
 from tests.conftest import Api, make_key
+from tests.depth import deep
 
 checks.load_all_checks()
 KEPT = ["not_a_server_error", "status_code_conformance", "content_type_conformance"]
@@ -56,7 +58,7 @@ def routes(patterns: list[Any] | None = None, prefix: str = "") -> set[str]:
 
 
 def page_routes() -> set[str]:
-    return routes(urls.pages)
+    return routes(urls.pages) | routes(webhooks.urlpatterns)
 
 
 def test_operations_are_named_once():
@@ -89,7 +91,7 @@ def call_all(api: Api, mode: schemathesis.GenerationMode) -> None:
             continue  # 503 is what they say of a bed without workers
 
         @settings(
-            max_examples=6,
+            max_examples=deep(2, 50),
             deadline=None,
             database=None,
             phases=[Phase.generate],

@@ -14,7 +14,7 @@ from registry.edge.parameters import TEXT, Query, choice, flag, parse_time, whol
 from registry.errors import Invalid
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
-from tests.payments.hooks import endpoint
+from tests.queueing.hooks import endpoint
 
 REFUSED = {400, 422}
 NOT_LOOKED_AT = {"token", "cursor"}  # what only an answer before can give

@@ -16,10 +16,10 @@ from django.db import models
 from django.utils import timezone
 
 from payments.books import ledger
-from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Plan, Rollup, Subscription, WebhookDelivery
+from payments.models import Attempt, InboundEvent, LedgerEntry, Payment, Plan, Rollup, Subscription
 from payments.states import FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED
 from queueing.broker import crypto
-from queueing.models import Message, Partition, Queue
+from queueing.models import Message, Partition, Queue, WebhookDelivery
 from registry.models import ApiKey, AuditEntry, Membership, Tenant
 from registry.tenants import erasure, export
 from registry.tenants.audit_chain import verify_sync

@@ -3,17 +3,12 @@ any part; the last tests run the service itself."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -22,11 +17,10 @@ from django.core.management import CommandError
 
 from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
 from registry.servers import embedded
-from registry.servers.processes import children, descendants, free_port, parent_of
-from tests import secret_forms
+from registry.servers.processes import children, free_port
+from tests.bed import template
+from tests.bed.running import LIMIT, PROJECT, Running, clean_environment, gone_within_limit, is_alive
 
-PROJECT = Path(__file__).resolve().parents[2]
-LIMIT = 120.0  # seconds for what takes one or two, and very much longer beside other tests on a slow machine
 EXIT_LIMIT = 10.0  # seconds, as promised
 
 # Parts that stand in for web, worker and the like, as `python -c` programs. Each prints its process number first.
@@ -79,72 +73,6 @@ asyncio.run(supervisor.Supervisor(plan, wholly, environment(plan), wanted,
 """
 
 
-class Running:
-    """A program whose output goes to files, so that nobody has to drain it; killed at the end of the test."""
-
-    def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
-        self.folder = folder
-        with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
-            self.popen = subprocess.Popen(command, cwd=PROJECT, env=environ, stdout=out, stderr=log)
-
-    @property
-    def out(self) -> str:
-        return (self.folder / "out").read_text()
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def until[Answer](self, question: Callable[[], Answer]) -> Answer:
-        """The first answer that is true, within LIMIT; what the program said, otherwise."""
-        deadline = time.monotonic() + LIMIT
-        while not (answer := question()):
-            assert time.monotonic() < deadline and self.popen.poll() is None, f"{self.out}\n{self.log}"
-            time.sleep(0.01)
-        return answer
-
-    def says(self, text: str, times: int = 1) -> bool:
-        return self.until(lambda: self.log.count(text) >= times)
-
-    def url(self) -> str:
-        return self.until(lambda: self.out.partition("\n")[0].removeprefix("ready ") if "\n" in self.out else "")
-
-    def number(self, name: str, word: str = "pid", time: int = 1) -> int:
-        """What part `name` said after `word`, the nth time."""
-        lead = f"[{name}] {word} "
-        self.says(lead, time)
-        return int(self.log.split(lead)[time].split()[0])
-
-    def exit(self, number: int = signal.SIGTERM) -> tuple[int, float]:
-        """Its status, and the seconds it took to leave."""
-        started = time.monotonic()
-        self.popen.send_signal(number)
-        return self.popen.wait(LIMIT), time.monotonic() - started
-
-    def close(self) -> None:
-        if self.popen.poll() is None:
-            left = descendants(self.popen.pid)
-            for pid in [self.popen.pid, *left]:
-                with suppress(ProcessLookupError):  # a short one has ended meanwhile
-                    os.kill(pid, signal.SIGKILL)
-            self.popen.wait(LIMIT)
-            for pid in left:  # they write into the folder that goes next
-                gone_within_limit(pid)
-        for data in (self.folder, self.folder / "data"):
-            assert secret_forms.in_log(data, self.log) == []
-
-
-def is_alive(pid: int) -> bool:
-    return parent_of(pid) > 0
-
-
-def gone_within_limit(pid: int) -> bool:
-    deadline = time.monotonic() + LIMIT
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not is_alive(pid)
-
-
 def get(url: str) -> int:
     with urllib.request.urlopen(url, timeout=LIMIT) as answer:
         return answer.status
@@ -154,11 +82,6 @@ def read(url: str, key: str = "") -> str:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     with urllib.request.urlopen(request, timeout=LIMIT) as answer:
         return answer.read().decode()
-
-
-def clean_environment(**own: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-    return {**kept, "PYTHONPATH": str(PROJECT), **own}
 
 
 # The supervisor, with stand-ins -----------------------------------------------------------------------------------
@@ -311,21 +234,27 @@ def test_a_queue_nobody_can_ask_changes_nothing(supervise, queue_wants, tmp_path
 
 
 @pytest.fixture
-def data():
-    folder = Path(tempfile.mkdtemp(prefix="registry-test-", dir="/tmp"))
-    folder.chmod(0o711)
+def empty():
+    folder = template.empty_folder()
     yield folder
     embedded.stop(folder)
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-def up(data, monkeypatch):
+def data(empty):
+    """A data folder in which everything is made already, so that a start is short."""
+    template.fill(empty)
+    return empty
+
+
+@pytest.fixture
+def up(empty, monkeypatch):
     for name in ("DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     started: list[Running] = []
 
-    def start(*arguments: str) -> Running:
+    def start(data: Path, *arguments: str) -> Running:
         command = [sys.executable, "manage.py", "up", *(arguments or ("--port", "0"))]
         started.append(Running(command, data, clean_environment(REGISTRY_DATA=str(data))))
         return started[-1]
@@ -348,17 +277,17 @@ def mentions(pid: int, text: bytes) -> bool:
         return False
 
 
-def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, data):
+def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, empty):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        running = up("--port", str(port))
+        running = up(empty, "--port", str(port))
         status = running.popen.wait(LIMIT)
 
     assert (status, running.log) == (1, f"registry: cannot listen on 127.0.0.1:{port}: Address already in use\n")
-    assert {path.name for path in data.iterdir()} == {"out", "log"}
+    assert {path.name for path in empty.iterdir()} == {"out", "log"}
 
 
-def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(data):
+def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(empty):
     nowhere = f"127.0.0.1:{free_port()}"
     environ = clean_environment(
         REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
@@ -401,7 +330,7 @@ def test_a_production_service_whose_proxy_is_not_named_says_so(settings, caplog,
 
 
 def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(up, data):
-    running = up("--port", "0", "--workers", "1")
+    running = up(data, "--port", "0", "--workers", "1")
     url = running.url()
     assert get(f"{url}/health/ready") == 200
 
@@ -430,13 +359,13 @@ def ready_again(url: str) -> bool:
 
 
 def test_up_after_kill_9_finds_the_servers_it_left(up, data):
-    first = up()
+    first = up(data)
     first.url()
     left = [server.pid() for server in embedded.servers(data)]
     first.popen.kill()
     first.popen.wait()
 
-    second = up()
+    second = up(data)
     second.url()
 
     assert [server.pid() for server in embedded.servers(data)] == left
@@ -452,22 +381,22 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_up_told_to_stop_while_it_starts_leaves_nothing(up, data, moment):
-    running = up()
-    running.until(lambda: MOMENTS[moment](data))
+def test_up_told_to_stop_while_it_starts_leaves_nothing(up, empty, moment):
+    running = up(empty)
+    running.until(lambda: MOMENTS[moment](empty))
 
     status, seconds = running.exit()
 
     assert status == 0 and seconds < EXIT_LIMIT
-    assert processes_naming(data) == []
+    assert processes_naming(empty) == []
 
 
-def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(data):
+def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(empty):
     nowhere = f"127.0.0.1:{free_port()}"
     environ = clean_environment(
-        REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
+        REGISTRY_DATA=str(empty), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
     )
-    running = Running([sys.executable, "manage.py", "up", "--port", "0"], data, environ)
+    running = Running([sys.executable, "manage.py", "up", "--port", "0"], empty, environ)
     running.says("the database cannot be reached, trying again")
 
     status, seconds = running.exit()
@@ -475,13 +404,12 @@ def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(d
     assert status == 0 and seconds < EXIT_LIMIT
 
 
-def test_up_with_the_demo_says_where_to_go_and_payments_move(up):
-    running = up("--port", "0", "--demo")
-    url = running.url()
-    running.until(lambda: "the data stays" in running.out)
+def test_up_with_the_demo_says_where_to_go_and_payments_move(demo: Running):
+    """The first start of all: in an empty folder."""
+    panel = demo.panel()
+    url = demo.url()
 
-    panel = dict(re.findall(r"│ (\w[\w ]*?) {2,}(\S+)", running.out))
     assert (panel["Page"], panel["Admin"], panel["Login"]) == (url, f"{url}/admin/", "operator")
     assert "Demo shop" in read(url)
-    assert "[stripe] INFO Stripe is played at " in running.log and "Pay by card" in read(url)
-    running.until(lambda: json.loads(read(f"{url}/payments-summary", panel["API key"]))["default"]["totalRequests"] > 0)
+    assert "[stripe] INFO Stripe is played at " in demo.log and "Pay by card" in read(url)
+    demo.until(lambda: json.loads(read(f"{url}/payments-summary", panel["API key"]))["default"]["totalRequests"] > 0)

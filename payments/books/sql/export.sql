@@ -1,8 +1,3 @@
--- name: close
--- Nothing more is told to the tenant's endpoints.
-UPDATE payments_webhookendpoint SET enabled = false, deleted_at = coalesce(deleted_at, now()), changed_at = now()
-WHERE tenant_id = %(tenant)s AND deleted_at IS NULL;
-
 -- name: open_payments
 SELECT count(*) FROM (
     (SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY priority DESC, run_at, id)
@@ -67,5 +62,5 @@ t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)
 
 -- name: attempts_of
 -- A condition on a delivery attempt `t`: its delivery is over and is about one of the payments.
-t.delivery_id IN (SELECT d.id FROM payments_webhookdelivery d
+t.delivery_id IN (SELECT d.id FROM queueing_webhookdelivery d
     WHERE d.tenant_id = %(tenant)s AND d.closed IS NOT NULL AND d.subject = ANY(%(correlations)s));

@@ -1,3 +1,8 @@
+-- name: columns
+-- Of a claimed row `p`.
+p.tenant_id, p.id, p.processor_id, p.event_id, p.type, p.object_id, p.account, p.livemode, p.created, p.received_at,
+    extract(epoch FROM now() - p.received_at)::float8, p.body, p.attempt + 1, p.attempt + 1 - p.tries_from;
+
 -- name: account
 -- Who a webhook's address belongs to, whatever became of the tenant since: its money may still move.
 SELECT p.tenant_id, p.id, p.secrets

@@ -6,8 +6,6 @@ ALTER TABLE payments_ledgerentry DROP CONSTRAINT payments_ledgerentry_pkey, ADD 
 ALTER TABLE payments_refund DROP CONSTRAINT payments_refund_pkey, ADD PRIMARY KEY (tenant_id, id);
 ALTER TABLE payments_dispute DROP CONSTRAINT payments_dispute_pkey, ADD PRIMARY KEY (tenant_id, id);
 ALTER TABLE payments_inboundevent DROP CONSTRAINT payments_inboundevent_pkey, ADD PRIMARY KEY (tenant_id, id);
-ALTER TABLE payments_webhookendpoint DROP CONSTRAINT payments_webhookendpoint_pkey, ADD PRIMARY KEY (tenant_id, id);
-ALTER TABLE payments_webhookdelivery DROP CONSTRAINT payments_webhookdelivery_pkey, ADD PRIMARY KEY (tenant_id, id);
 ALTER TABLE payments_reconciliation DROP CONSTRAINT payments_reconciliation_pkey, ADD PRIMARY KEY (tenant_id, id);
 ALTER TABLE payments_difference DROP CONSTRAINT payments_difference_pkey, ADD PRIMARY KEY (tenant_id, id);
 ALTER TABLE payments_invitation DROP CONSTRAINT payments_invitation_pkey, ADD PRIMARY KEY (tenant_id, id);
@@ -42,21 +40,9 @@ ALTER TABLE payments_inboundevent SET (
     autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 500000,
     autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 20000);
 
-ALTER TABLE payments_webhookdelivery SET (
-    fillfactor = 50,
-    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000,
-    autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 250000,
-    autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 20000);
-ALTER TABLE payments_webhookattempt SET (
-    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000,
-    autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 250000,
-    autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 20000);
-
 -- A few rows, changed many times a second.
 ALTER TABLE payments_stream SET (
     fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 ALTER TABLE payments_rollup SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 ALTER TABLE payments_endpoint SET (
-    fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
-ALTER TABLE payments_webhookendpoint SET (
     fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);

@@ -69,7 +69,7 @@ WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.clos
 
 -- name: columns
 -- Of a payment `p`: what `ours` and `known` return. Last stands the correlation id that the processor's record had, for a payment
--- that an operator booked from it (verdicts.EXTERNAL).
+-- that an operator booked from it (external.EXTERNAL).
 p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.requested_at, p.status, p.processor_id, p.created_at, p.changed_at,
     (SELECT max(a.reference) FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
         AND a.requested_at = p.requested_at),

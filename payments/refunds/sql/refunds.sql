@@ -1,3 +1,16 @@
+-- name: columns
+-- Of a claimed row `p`.
+p.tenant_id, p.id, p.payment_id, p.public_id, y.correlation_id, p.amount, p.currency, p.reason, p.reference,
+    p.status, p.attempt, p.tries_from, p.processor_id, p.requested_at,
+    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at,
+    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
+    coalesce((SELECT a.reference FROM payments_attempt a
+        WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.payment_id AND a.reference <> ''
+        ORDER BY a.number DESC LIMIT 1), '');
+
+-- name: joins
+JOIN payments_payment y ON y.tenant_id = p.tenant_id AND y.id = p.payment_id;
+
 -- name: hold
 -- Whoever changes what a payment owes holds the payment first, and its refunds and disputes after it.
 SELECT p.id, p.status, p.amount, p.currency, p.owed_back, p.processor_id, r.kind, r.name
@@ -54,12 +67,13 @@ FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p
 NOTIFY refunds;
 
 -- name: named
--- One debt by its id, if it is due and nobody has it in hand.
+-- Lock refunds by name, where they are due and in nobody's hands. By the unique index.
 SELECT {columns}
-FROM (
-    SELECT * FROM payments_refund
-    WHERE public_id = %(public)s AND tenant_id + 0 = %(tenant)s AND coalesce(closed, '') = '' AND run_at <= now()
-      AND (leased_until IS NULL OR leased_until < now())
+FROM unnest(%(tenant)b::bigint[], %(public)b::uuid[]) AS t (tenant_id, public_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_refund r
+    WHERE r.public_id = t.public_id AND r.tenant_id + 0 = t.tenant_id AND coalesce(r.closed, '') = '' AND r.run_at <= now()
+      AND (r.leased_until IS NULL OR r.leased_until < now())
     FOR UPDATE SKIP LOCKED
 ) p
 {joins};
@@ -169,7 +183,7 @@ LEFT JOIN payments_processor r ON r.tenant_id = s.tenant_id AND r.id = s.process
 LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
 LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
 
--- name: about
+-- name: subject
 -- The payment that the processor's word is about: that of our own refund, that which is booked under this reference, or that
 -- of the label, unless it is booked under another one. An attempt's reference has no index: only payments are looked at
 -- whose ids follow from what the processor says.
@@ -182,7 +196,7 @@ WITH named AS (
         LIMIT 1
     ) AS reference
     FROM payments_payment p
-    WHERE p.correlation_id = ANY(%(names)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s
+    WHERE p.correlation_id = ANY(%(ids)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s
 ), choice AS (
     SELECT p.correlation_id, 1 AS place
     FROM payments_refund r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id

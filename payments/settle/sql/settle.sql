@@ -1,3 +1,15 @@
+-- name: columns
+-- Of a claimed row `p`.
+p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, p.tries_from, p.wanted_processor,
+    coalesce(greatest(p.in_doubt_since, p.leased_until), now()), p.created_at, a.processor_id, a.requested_at,
+    extract(epoch FROM now() - coalesce(greatest(p.in_doubt_since, p.leased_until), now()))::float8,
+    p.description, p.method, coalesce(a.reference, ''), p.canceling, p.leased_until IS NULL AND p.in_doubt_since IS NOT NULL,
+    extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for))::float8;
+
+-- name: joins
+-- A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
+LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt;
+
 -- name: begin
 -- BETWEEN, here and elsewhere, is true of every tenant: the planner expects one row and looks it up, where for a hundred rows
 -- it would read a table whole that was small when the plan was made (docs/decisions/024).
@@ -49,6 +61,18 @@ CROSS JOIN LATERAL (
 ) p
 {joins}
 LIMIT %(limit)s;
+
+-- name: named
+-- Lock payments by name, where they are due and in nobody's hands. By the unique index.
+SELECT {columns}
+FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_payment p
+    WHERE p.correlation_id = t.correlation_id AND p.tenant_id + 0 = t.tenant_id AND p.status IN ('queued', 'processing', 'uncertain')
+      AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+    FOR UPDATE SKIP LOCKED
+) p
+{joins};
 
 -- name: abandon
 -- First sends that a worker did not live to settle are in doubt from the end of its lease. It is written down only for

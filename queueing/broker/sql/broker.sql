@@ -12,7 +12,7 @@ INSERT INTO queueing_queue (tenant_id, name, namespace, task)
 VALUES (%(tenant)s, %(name)s::text, split_part(%(name)s::text, '.', 1), split_part(%(name)s::text, '.', 2))
 ON CONFLICT (tenant_id, name) DO NOTHING
 
--- name: hold_queue
+-- name: lock_queue
 SELECT id, max_size FROM queueing_queue WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
 
 -- name: find_partitions
@@ -43,15 +43,15 @@ VALUES (%(tenant)s, %(queue)s, %(name)s, %(mode)s, %(from)s)
 ON CONFLICT (tenant_id, queue_id, name) DO NOTHING
 RETURNING id
 
--- name: hold_partitions
+-- name: lock_partitions
 SELECT id FROM queueing_partition
 WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text IS NULL OR name = %(partition)s)
 ORDER BY id FOR UPDATE
 
--- name: seat_group
--- Its place in these partitions, by the way it subscribes: before the first message that is still there and wanted.
--- The partitions are held: nobody pushes meanwhile.
-WITH seat AS MATERIALIZED (
+-- name: set_cursors
+-- Set a group's cursor in these partitions by its subscription: before the first message that exists and is wanted. The
+-- caller has locked the partitions, so that nobody pushes meanwhile.
+WITH start AS MATERIALIZED (
     SELECT p.id, p.last_seq, coalesce((
         SELECT m.seq - 1 FROM queueing_message m
         WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id AND %(mode)s::text <> 'new'
@@ -61,7 +61,7 @@ WITH seat AS MATERIALIZED (
     FROM queueing_partition p
     WHERE p.tenant_id = %(tenant)s AND p.id = ANY(%(partitions)s::bigint[])
 ), waiting AS (
-    UPDATE queueing_partition p SET idle = true FROM seat s
+    UPDATE queueing_partition p SET idle = true FROM start s
     WHERE p.tenant_id = %(tenant)s AND p.id = s.id AND s.cursor >= s.last_seq AND NOT p.idle
 )
 INSERT INTO queueing_consumer (tenant_id, partition_id, group_id, cursor, delivered, due_at)
@@ -72,7 +72,7 @@ SELECT %(tenant)s, s.id, %(group)s, s.cursor, s.cursor, CASE WHEN s.cursor < s.l
         AND q.tenant_id = %(tenant)s AND q.id = %(queue)s
     ORDER BY m.seq LIMIT 1
 ) END
-FROM seat s
+FROM start s
 ORDER BY s.id
 ON CONFLICT (tenant_id, partition_id, group_id) DO UPDATE SET
     cursor = excluded.cursor, delivered = excluded.cursor, buried = 0, due_at = excluded.due_at, lease_id = NULL,
@@ -85,7 +85,7 @@ SELECT * FROM queueing_push(
 )
 
 -- name: size
--- Messages that the slowest group has not consumed yet; without a group, all there are.
+-- Number of messages that the slowest group has not consumed; without a group, of all messages.
 SELECT coalesce(sum(p.last_seq - least(p.last_seq, coalesce((
     SELECT min(c.cursor) FROM queueing_consumer c WHERE c.tenant_id = p.tenant_id AND c.partition_id = p.id
 ), p.removed))), 0)::bigint
@@ -93,15 +93,16 @@ FROM queueing_partition p WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queu
 
 -- name: claim
 SELECT * FROM queueing_claim(
-    %(lanes)s, %(tenants)s, %(groups)s, %(partitions)s, %(priorities)s, %(counts)s, %(slot_lanes)s, %(places)s, %(requests)s,
-    %(sizes)s, %(leases)s
+    %(source_sets)s, %(tenants)s, %(groups)s, %(partitions)s, %(priorities)s, %(counts)s, %(slot_sets)s, %(places)s,
+    %(requests)s, %(sizes)s, %(leases)s
 )
 
--- name: rest
+-- name: reschedule
 SELECT queueing_rest(%(tenants)s, %(partitions)s, %(groups)s)
 
 -- name: next_due
--- Also what became due since the asker looked.
+-- Seconds until the first consumer of these groups is due, and how many of the groups exist. Includes consumers that became
+-- due up to `missed` seconds ago, after the caller's claim.
 SELECT (
     SELECT extract(epoch FROM min(d.due_at) - now())::float8
     FROM unnest(%(groups)s::bigint[]) AS u (g)
@@ -112,14 +113,15 @@ SELECT (
     ) d
 ), (SELECT count(*) FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s)
 
--- name: groups_there
+-- name: count_groups
 SELECT count(*) FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s
 
 -- name: complete
 SELECT * FROM queueing_complete(%(tenants)s, %(partitions)s, %(names)s, %(leases)s, %(owners)s, %(transactions)s)
 
--- name: hold_leases
--- Held one after the other, in the order of all who hold several.
+-- name: lock_consumers
+-- Lock the consumers of live leases, with their queues' options. MATERIALIZED with ORDER BY: the rows are locked one after the
+-- other in the order in which everybody locks several.
 WITH k AS MATERIALIZED (
     SELECT u.p, u.lease, g.*
     FROM unnest(%(partitions)s::bigint[], %(names)s::text[], %(leases)s::uuid[]) AS u (p, name, lease)
@@ -142,8 +144,8 @@ FROM k CROSS JOIN LATERAL (
     FOR UPDATE
 ) c
 
--- name: given_up
--- What these consumers gave up on beyond their cursors.
+-- name: dead_beyond_cursor
+-- Numbers of the dead letters of these consumers beyond their cursors.
 SELECT c.partition_id, c.group_id, d.seq
 FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[]) AS u (p, g)
 CROSS JOIN LATERAL (
@@ -154,7 +156,7 @@ JOIN queueing_deadmessage d ON d.partition_id = c.partition_id AND d.group_id = 
     AND d.tenant_id + 0 = c.tenant_id
 
 -- name: leases_of
--- The leases among `leases` that these groups hold on these partitions now.
+-- Which of `leases` each of these groups holds on its partition now.
 SELECT k.n, c.lease_id
 FROM unnest(%(partitions)s::bigint[], %(names)s::text[]) WITH ORDINALITY AS k (p, name, n)
 CROSS JOIN LATERAL (
@@ -163,13 +165,15 @@ CROSS JOIN LATERAL (
     OFFSET 0
 ) c
 
--- name: places
+-- name: message_numbers
+-- Numbers of messages in their partitions, by transaction id.
 SELECT u.n, m.seq
 FROM unnest(%(partitions)s::bigint[], %(transactions)s::text[]) WITH ORDINALITY AS u (p, transaction_id, n)
 JOIN queueing_message m ON m.transaction_id = u.transaction_id AND m.partition_id = u.p AND m.tenant_id + 0 = %(tenant)s
-WHERE u.p BETWEEN 1 AND 9223372036854775807  -- true of all: one row is expected, and looked up
+WHERE u.p BETWEEN 1 AND 9223372036854775807  -- always true: makes the planner expect one row and use the index
 
--- name: bury
+-- name: add_dead_letters
+-- Copy messages to the dead letters of their groups. `dropped`: the row is ended at once, so that nobody can list it.
 INSERT INTO queueing_deadmessage (
     tenant_id, queue_id, partition_id, group_id, group_name, partition_name, seq, message_id, transaction_id, payload,
     key_id, trace_id, producer, error, attempts, created_at, ended_at
@@ -188,16 +192,17 @@ JOIN queueing_partition p ON p.id = m.partition_id AND p.tenant_id + 0 = m.tenan
 JOIN queueing_group g ON g.id = u.g AND g.tenant_id + 0 = m.tenant_id
 ON CONFLICT (tenant_id, partition_id, group_id, seq) DO NOTHING
 
--- name: move
--- Consumers held by the caller. A lease that ends leaves them due after `wait` seconds; queueing_rest looks closer.
--- `u` is materialised, or its tenant would be a constant, by which alone all of the tenant's consumers could be read.
+-- name: update_consumers
+-- Update consumers that the caller has locked. Where a lease ends they are due after `wait` seconds, or at once:
+-- queueing_rest then computes the exact time. MATERIALIZED: else the tenant would be a constant, and the planner might read
+-- all consumers of the tenant.
 WITH u AS MATERIALIZED (
     SELECT %(tenant)s::bigint AS tenant_id, t.*
     FROM unnest(
         %(partitions)s::bigint[], %(groups)s::bigint[], %(cursors)s::bigint[], %(buried)s::bigint[], %(attempts)s::bigint[],
         %(releases)s::boolean[], %(waits)s::float8[]
     ) AS t (p, g, cursor, buried, attempt, release, wait)
-    WHERE t.p BETWEEN 1 AND 9223372036854775807  -- true of all: one row is expected, and looked up
+    WHERE t.p BETWEEN 1 AND 9223372036854775807  -- always true: makes the planner expect one row and use the index
 )
 UPDATE queueing_consumer c SET
     cursor = greatest(c.cursor, u.cursor),
@@ -219,11 +224,15 @@ RETURNING due_at
 -- name: lease_known
 SELECT count(*) FROM queueing_consumer WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s
 
--- name: message_of
+-- name: lock_partition
+SELECT last_seq FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
+
+-- name: find_message
 SELECT id FROM queueing_message
 WHERE transaction_id = %(transaction)s AND partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s
 
--- name: hold_killer
+-- name: lock_poisoned
+-- Lock a poison message's consumer while it has the lease under which the message was claimed.
 SELECT q.dead_letter_queue
 FROM queueing_consumer c
 JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
@@ -232,16 +241,18 @@ WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s AND c.group_id
     AND c.lease_id IS NOT DISTINCT FROM %(lease)s::uuid
 FOR UPDATE OF c
 
--- name: set_aside
+-- name: postpone
+-- Release partitions whose messages cannot be decrypted, and make them due again after 5 seconds.
 UPDATE queueing_consumer SET lease_id = NULL, due_at = now() + interval '5 seconds'
 WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s AND partition_id = ANY(%(partitions)s::bigint[])
 
--- name: give_back
+-- name: release_lease
 UPDATE queueing_consumer SET lease_id = NULL, due_at = '-infinity'
 WHERE lease_id = %(lease)s AND tenant_id + 0 = %(tenant)s
 
--- name: alive_leases
--- They are held: none lapses and is taken over before the caller commits. In the order of all who hold several.
+-- name: lock_live_leases
+-- Lock the consumers of live leases, so that none expires and is claimed by another reader before the caller commits; in the
+-- order in which everybody locks several.
 SELECT lease_id FROM queueing_consumer
 WHERE lease_id = ANY(%(leases)s::uuid[]) AND tenant_id + 0 = %(tenant)s AND coalesce(due_at > clock_timestamp(), false)
 ORDER BY tenant_id, partition_id, group_id

@@ -1,6 +1,6 @@
 -- name: partitions
--- One row per partition: what is there, what the slowest group has not done, what is leased. Sums over partitions and
--- consumers, never a count over messages.
+-- One row per partition: messages stored, not completed by the slowest group, and leased. Computed from the numbers that
+-- partitions and consumers carry; messages are never counted.
 SELECT q.id, q.name, q.namespace, q.task, q.created_at, p.id, p.name, p.created_at, p.last_at,
     coalesce(s.total, 0)::bigint, coalesce(s.waiting, 0)::bigint, least(coalesce(s.waiting, 0), coalesce(c.leased, 0))::bigint,
     coalesce(c.failed, 0)::bigint
@@ -19,7 +19,7 @@ WHERE q.tenant_id = %(tenant)s AND (%(queue)s::text = '' OR q.name = %(queue)s)
 ORDER BY q.name, p.name
 
 -- name: queues
--- The same, added up by queue.
+-- The figures of `partitions`, summed by queue.
 SELECT q.id, q.name, q.namespace, q.task, q.created_at, t.partitions, t.total, t.waiting, t.leased, t.failed, (
     SELECT count(*) FROM queueing_deadmessage d WHERE d.tenant_id = q.tenant_id AND d.queue_id = q.id AND d.ended_at IS NULL
 )
@@ -60,7 +60,7 @@ SELECT partition_id, count(*) FROM queueing_deadmessage
 WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND ended_at IS NULL GROUP BY 1
 
 -- name: throughput
--- Per second over the last five minutes that are complete.
+-- Messages per second over the last five complete minutes.
 SELECT coalesce(sum(pushed), 0)::float8 / 300, coalesce(sum(completed), 0)::float8 / 300
 FROM queueing_queue q
 JOIN queueing_traffic t ON t.tenant_id = q.tenant_id AND t.queue_id = q.id
@@ -68,7 +68,7 @@ WHERE q.tenant_id = %(tenant)s AND t.minute >= date_trunc('minute', now()) - int
     AND t.minute < date_trunc('minute', now())
 
 -- name: lags
--- Per partition with something to read: seconds that the oldest message waits for the slowest group, and how many wait.
+-- Lag of the slowest group per partition that has messages to read: seconds since the oldest message, and number of messages.
 SELECT extract(epoch FROM now() - (
         SELECT m.created_at FROM queueing_message m
         WHERE m.tenant_id = p.tenant_id AND m.partition_id = p.id AND m.seq > c.done ORDER BY m.seq LIMIT 1
@@ -82,7 +82,7 @@ CROSS JOIN LATERAL (
 WHERE q.tenant_id = %(tenant)s AND p.last_seq > c.done
 
 -- name: depth
--- For one group: a partition it has no place in waits whole.
+-- Number of messages that one group has not read. Where it has no consumer, all messages of the partition count.
 SELECT count(p.id), count(*) FILTER (WHERE w.waiting > 0), coalesce(sum(w.waiting), 0)::bigint
 FROM queueing_partition p
 CROSS JOIN LATERAL (

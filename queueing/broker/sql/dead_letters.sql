@@ -30,18 +30,15 @@ SELECT id FROM queueing_deadmessage
 WHERE partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s AND transaction_id = %(transaction)s
 ORDER BY ended_at IS NOT NULL, id LIMIT 1
 
--- name: hold_open
+-- name: lock_open
 SELECT id FROM queueing_deadmessage WHERE tenant_id = %(tenant)s AND id = %(id)s AND ended_at IS NULL FOR UPDATE
 
 -- name: end
 UPDATE queueing_deadmessage SET ended_at = now() WHERE tenant_id = %(tenant)s AND id = %(id)s AND ended_at IS NULL
 
--- name: there
-SELECT id FROM queueing_message
-WHERE transaction_id = %(transaction)s AND partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s
-
 -- name: purge
--- A row whose group has not passed it yet is hidden, not deleted: it keeps its message from coming again.
+-- Delete open dead letters of a queue. A row that its group's cursor has not passed is ended instead: it keeps its message
+-- from being delivered again.
 WITH chosen AS MATERIALIZED (
     SELECT d.id, EXISTS (
         SELECT FROM queueing_consumer c WHERE c.tenant_id = d.tenant_id AND c.partition_id = d.partition_id
@@ -60,18 +57,16 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT count(*) FROM chosen
 
--- name: hold_behind
--- Groups that have not done this message, or the one that is named; their places are held.
+-- name: lock_behind
+-- Lock the consumers of all groups, or of the named one, that have not completed this message.
 SELECT g.id, c.attempt, c.lease_id IS NOT NULL FROM queueing_consumer c
 JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
 WHERE c.tenant_id = %(tenant)s AND c.partition_id = %(partition)s AND c.cursor < %(seq)s
     AND (%(group)s::text = '' OR g.name = %(group)s)
 ORDER BY c.group_id FOR UPDATE OF c
 
--- name: hold_partition
-SELECT id FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
-
 -- name: mark_buried
+-- Note the number of a dead letter in its groups' consumers; those without a lease are due at once, to be rescheduled.
 UPDATE queueing_consumer SET buried = greatest(buried, %(seq)s::bigint),
     due_at = CASE WHEN lease_id IS NULL AND due_at IS NOT NULL THEN '-infinity' ELSE due_at END
 WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND group_id = ANY(%(groups)s::bigint[])

@@ -1,20 +1,25 @@
--- What the message queue does in more than one step and one round trip. A function's statements see what was committed
--- before each of them began, so that a row's lock, once held, shows the row's last state: a single statement would not.
+-- Functions of the message queue: push, reschedule (queueing_rest), complete and claim, each in one round trip.
 --
--- Every access to a table is by its key, for rows that are named: the plans are made once per connection, perhaps while
--- the tables are still empty, and must not become wrong as they grow. Hence no sequential scans and no hash joins, and
--- places in arrays instead of joins between what was passed in. A message is looked up by transaction id and partition,
--- without the tenant, whom the partition's row, held already, belongs to: with it the primary key would look as good as the
--- right index for as long as the table is young, and would read the whole partition. For the same reason partitions and
--- groups are looked up by their numbers alone (`tenant_id + 0` is compared, not looked up), and a consumer that is named
--- not by when it is due: `coalesce(due_at <= …, false)`, for any plain comparison says that due_at is not NULL, which opens
--- the index of all that is due in a group, and that is read from end to end for one row. Where few rows are `idle`, to
--- begin with these and join what was passed looks good as well: rows held before are named by `= ANY` alone.
+-- Why functions: every statement in a function sees what was committed before that statement began. After a statement has locked
+-- a row, the next one sees the row's latest state; a single statement would use its older snapshot.
+--
+-- Every table is accessed by its key, for named rows. Plans are made once per connection, perhaps while the tables are empty, and
+-- must stay right as the tables grow:
+--   - no sequential scans, hash joins or merge joins; parameters are addressed by array position instead of being joined;
+--   - a message is looked up by transaction id and partition, without the tenant (the locked partition's row belongs to the
+--     tenant). With the tenant, the primary key looks as good as the right index while the table is small, and a plan made then
+--     reads the whole partition;
+--   - for the same reason partitions and groups are looked up by number alone: `tenant_id + 0` is a filter, not an index
+--     condition;
+--   - a named consumer is filtered by `coalesce(due_at <= …, false)`. A plain comparison implies that due_at is not NULL, which
+--     makes the partial index of a group's due consumers usable, and that would be read from end to end for one row;
+--   - rows that were locked before are named by `= ANY` alone: while few rows are `idle`, a plan that starts from these and joins
+--     the parameters looks cheap as well.
 
--- Messages are numbered under the lock of their partition's row, so that numbers appear in order. `slots` says which of
--- the partitions each message goes to. Returns what was not added: a 'duplicate' with the message that has its transaction
--- id; 'gone' where the partition was dropped; 'changed' where its queue wants what the caller did not do (encrypt, count
--- against its maximum).
+-- Push: insert messages, numbered under the lock of their partition's row, so that numbers become visible in order. `slots` gives
+-- each message's position in `partitions`. Returns the messages that were not inserted: 'duplicate' with the id of the message
+-- that has the transaction id; 'gone' where the partition was dropped; 'changed' where the queue requires what the caller did not
+-- do (encrypt, check the maximum size).
 CREATE OR REPLACE FUNCTION queueing_push(
     tenants bigint[], partitions bigint[], slots bigint[], ids uuid[], transactions text[], payloads bytea[], keys text[],
     traces uuid[], producers text[], counted boolean
@@ -23,18 +28,18 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 DECLARE
     moment timestamptz;
     lasts bigint[];  -- number of each partition's latest message; -1 where there is no such partition
-    kinds bigint[];  -- what each partition's queue wants: 1 encryption, 2 counting
-    sleeping bigint[];  -- slots of partitions that some group waits for
+    needs bigint[];  -- what each partition's queue requires: 1 encryption, 2 a check of its maximum size
+    idle_slots bigint[];  -- partitions for whose next message some group waits
 BEGIN
-    SELECT array_agg(coalesce(h.last_seq, -1) ORDER BY u.slot), array_agg(coalesce(h.kind, 0) ORDER BY u.slot),
+    SELECT array_agg(coalesce(h.last_seq, -1) ORDER BY u.slot), array_agg(coalesce(h.needs, 0) ORDER BY u.slot),
         array_agg(u.slot) FILTER (WHERE h.idle)
-    INTO lasts, kinds, sleeping
+    INTO lasts, needs, idle_slots
     FROM unnest(tenants, partitions) WITH ORDINALITY AS u (t, p, slot)
     LEFT JOIN LATERAL (
         SELECT p.last_seq, p.idle, (
             SELECT q.encrypted::int + CASE WHEN q.max_size > 0 THEN 2 ELSE 0 END
             FROM queueing_queue q WHERE q.id = p.queue_id
-        ) AS kind
+        ) AS needs
         FROM queueing_partition p
         WHERE p.id = u.p AND p.tenant_id + 0 = u.t AND p.queue_id IS NOT NULL
         FOR UPDATE
@@ -42,18 +47,18 @@ BEGIN
     moment := clock_timestamp();
 
     RETURN QUERY
-    WITH told AS MATERIALIZED (
+    WITH checked AS MATERIALIZED (
         SELECT u.*, first_value(u.id) OVER (PARTITION BY u.slot, u.transaction_id ORDER BY u.n) AS first, (
             SELECT m.id FROM queueing_message m
             WHERE m.transaction_id = u.transaction_id AND m.partition_id = partitions[u.slot]
         ) AS known,
         CASE WHEN lasts[u.slot] < 0 THEN 'gone'
-            WHEN kinds[u.slot] & 1 > 0 AND u.key_id IS NULL OR kinds[u.slot] & 2 > 0 AND NOT counted THEN 'changed' END AS why
+            WHEN needs[u.slot] & 1 > 0 AND u.key_id IS NULL OR needs[u.slot] & 2 > 0 AND NOT counted THEN 'changed' END AS why
         FROM unnest(slots, ids, transactions, payloads, keys, traces, producers)
             WITH ORDINALITY AS u (slot, id, transaction_id, payload, key_id, trace_id, producer, n)
     ), fresh AS MATERIALIZED (
         SELECT t.*, row_number() OVER (PARTITION BY t.slot ORDER BY t.n) AS place
-        FROM told t WHERE t.known IS NULL AND t.first = t.id AND t.why IS NULL
+        FROM checked t WHERE t.known IS NULL AND t.first = t.id AND t.why IS NULL
     ), moved AS (
         UPDATE queueing_partition p SET last_seq = p.last_seq + c.added, last_at = moment, idle = false
         FROM (SELECT f.slot, count(*) AS added FROM fresh f GROUP BY 1) c
@@ -68,23 +73,23 @@ BEGIN
     )
     SELECT t.n, CASE WHEN t.known IS NOT NULL THEN t.known WHEN t.why IS NULL THEN t.first END,
         CASE WHEN t.known IS NULL AND t.why IS NOT NULL THEN t.why ELSE 'duplicate' END
-    FROM told t WHERE t.known IS NOT NULL OR t.first <> t.id OR t.why IS NOT NULL;
+    FROM checked t WHERE t.known IS NOT NULL OR t.first <> t.id OR t.why IS NOT NULL;
 
-    IF sleeping IS NOT NULL THEN
+    IF idle_slots IS NOT NULL THEN
         UPDATE queueing_partition p SET idle = false
-        WHERE p.id = ANY(ARRAY(SELECT partitions[u.slot] FROM unnest(sleeping) AS u (slot))) AND p.idle;
+        WHERE p.id = ANY(ARRAY(SELECT partitions[u.slot] FROM unnest(idle_slots) AS u (slot))) AND p.idle;
         UPDATE queueing_consumer c SET due_at = moment + (
             SELECT q.delay_seconds * interval '1 second' FROM queueing_queue q
             WHERE q.id = (SELECT p.queue_id FROM queueing_partition p WHERE p.id = c.partition_id AND p.tenant_id + 0 = c.tenant_id)
         )
-        FROM unnest(sleeping) AS u (slot)
+        FROM unnest(idle_slots) AS u (slot)
         WHERE c.tenant_id = tenants[u.slot] AND c.partition_id = partitions[u.slot] AND c.due_at IS NULL;
     END IF;
 END $$;
 
--- Decide when these consumers, which are not leased, have something to read next; NULL when all is read. The partition's
--- lock keeps pushes away meanwhile: one that commits later finds `idle` and wakes them. Where somebody is pushing at this
--- moment the consumer stays as it is, due, and the next pop comes back to it.
+-- Reschedule: compute when these consumers have a message to read next; NULL where everything is read. Leased consumers stay as
+-- they are. The partition's lock keeps pushes out meanwhile: one that commits later finds `idle` and makes the consumers due.
+-- Where a push holds the lock (SKIP LOCKED), the consumer stays due, and the next pop reschedules it again.
 CREATE OR REPLACE FUNCTION queueing_rest(tenants bigint[], partitions bigint[], groups bigint[])
 RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -145,18 +150,18 @@ BEGIN
     END IF;
 END $$;
 
--- Move the cursors of leased consumers past these messages. One key is one lease on one partition; items name their key by
--- its place. Returns the items that were refused with their reason, and (item 0) the keys whose lease ended: 'more' where
--- the partition has messages left.
+-- Complete: move the cursors of leased consumers past these messages. A key is one lease on one partition; `owners` gives each
+-- message's position in the keys. Returns the refused messages with their reason, and (item 0) the keys whose lease ended, with
+-- 'more' where the partition has messages left.
 CREATE OR REPLACE FUNCTION queueing_complete(
     tenants bigint[], partitions bigint[], names text[], leases uuid[], owners bigint[], transactions text[]
 ) RETURNS TABLE (item bigint, key bigint, reason text) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     moment timestamptz := clock_timestamp();
-    groups bigint[];  -- of each key; -1 where its lease is not alive
-    ends bigint[];  -- number of the latest message that each key's lease handed out
-    buried bigint[];  -- number of the latest message that its group gave up on
+    groups bigint[];  -- of each key; -1 where its lease is not live
+    ends bigint[];  -- number of the latest message delivered under each key's lease
+    buried bigint[];  -- number of the latest dead letter of each key's consumer
     delays bigint[];
     refused bigint[];
     reasons text[];
@@ -189,7 +194,7 @@ BEGIN
         SELECT i.n, i.k, CASE WHEN groups[i.k] > 0 AND i.seq <= ends[i.k] THEN i.seq END AS seq FROM known i
     ), done AS MATERIALIZED (
         SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k
-    ), passed AS MATERIALIZED (  -- what lies right behind them may have been given up on before
+    ), passed AS MATERIALIZED (  -- also past dead letters that follow directly
         SELECT d.k, CASE WHEN buried[d.k] <= d.seq THEN d.seq ELSE greatest(d.seq, least(ends[d.k], (
             SELECT m.seq - 1 FROM queueing_message m
             WHERE m.tenant_id = tenants[d.k] AND m.partition_id = partitions[d.k] AND m.seq > d.seq AND NOT EXISTS (
@@ -244,14 +249,15 @@ BEGIN
     FROM unnest(ended, more) AS u (k, more);
 END $$;
 
--- Lease what is due. Lanes say where to look (a group of a queue, in the order of priority; or one partition of it), slots
--- what to fill: one partition each, up to `size` messages per request, a request's slots one after the other. The longest
--- waiting partition comes first. Whose reader let its lease lapse has one try less; who is out of tries is read message by
--- message, to find the one that kills its readers (`kills`). A slot without a lease is done with what it gets. Rows without
--- a message tell of partitions that had nothing to read: the caller lets queueing_rest look at them.
+-- Claim: lease due partitions. `source_sets` with `groups` and `partitions` say where to look (a group of a queue, or one partition
+-- of it), slots say what to fill: each takes one partition, up to `size` messages per request; the slots of a request are
+-- consecutive. The partition that has waited longest comes first, within priority. A lease that expired counts as an attempt. A
+-- partition without attempts left is delivered message by message, to find the poison message, which kills its readers (`kills`).
+-- A slot without a lease completes its messages at once. Rows without a message report partitions that had nothing to read: the
+-- caller reschedules them.
 CREATE OR REPLACE FUNCTION queueing_claim(
-    lanes bigint[], tenants bigint[], groups bigint[], partitions bigint[], priorities bigint[], counts bigint[],
-    slot_lanes bigint[], places bigint[], requests bigint[], sizes bigint[], leases uuid[]
+    source_sets bigint[], tenants bigint[], groups bigint[], partitions bigint[], priorities bigint[], counts bigint[],
+    slot_sets bigint[], places bigint[], requests bigint[], sizes bigint[], leases uuid[]
 ) RETURNS TABLE (
     request bigint, tenant_id bigint, queue_id bigint, group_id bigint, partition_id bigint, partition_name varchar,
     kills boolean, tries int, seq bigint, id uuid, transaction_id varchar, trace_id uuid, payload bytea, key_id varchar,
@@ -261,14 +267,14 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH lane AS MATERIALIZED (
-        SELECT * FROM unnest(lanes, tenants, groups, partitions, priorities, counts)
-            AS l (lane, tenant_id, group_id, partition_id, priority, slots)
+    WITH source AS MATERIALIZED (
+        SELECT * FROM unnest(source_sets, tenants, groups, partitions, priorities, counts)
+            AS l (source_set, tenant_id, group_id, partition_id, priority, slots)
     ), slot AS MATERIALIZED (
-        SELECT * FROM unnest(slot_lanes, places, requests, sizes, leases) AS s (lane, place, request, size, lease)
+        SELECT * FROM unnest(slot_sets, places, requests, sizes, leases) AS s (source_set, place, request, size, lease)
     ), any_partition AS MATERIALIZED (
-        SELECT l.lane, l.priority, c.*
-        FROM lane l
+        SELECT l.source_set, l.priority, c.*
+        FROM source l
         CROSS JOIN LATERAL (
             SELECT * FROM queueing_consumer k
             WHERE l.partition_id IS NULL AND k.tenant_id = l.tenant_id AND k.group_id = l.group_id AND k.due_at <= now()
@@ -276,8 +282,8 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ) c
     ), one_partition AS MATERIALIZED (
-        SELECT l.lane, l.priority, c.*
-        FROM lane l
+        SELECT l.source_set, l.priority, c.*
+        FROM source l
         CROSS JOIN LATERAL (
             SELECT * FROM queueing_consumer k
             WHERE k.tenant_id = l.tenant_id AND k.partition_id = l.partition_id AND k.group_id = l.group_id
@@ -285,7 +291,7 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ) c
     ), taken AS (
-        SELECT t.*, row_number() OVER (PARTITION BY t.lane ORDER BY t.priority DESC, t.due_at, t.partition_id) AS place
+        SELECT t.*, row_number() OVER (PARTITION BY t.source_set ORDER BY t.priority DESC, t.due_at, t.partition_id) AS place
         FROM (SELECT * FROM any_partition UNION ALL SELECT * FROM one_partition) t
     ), due AS MATERIALIZED (
         SELECT t.*, s.request, s.size, s.lease AS new_lease, p.name AS partition_name, p.last_seq, q.id AS queue_id,
@@ -294,7 +300,7 @@ BEGIN
             t.attempt + (t.lease_id IS NOT NULL)::int AS tries,
             t.lease_id IS NOT NULL AND q.dead_letter_after_retries AND t.attempt >= q.retry_limit AS spent
         FROM taken t
-        JOIN slot s ON s.lane = t.lane AND s.place = t.place
+        JOIN slot s ON s.source_set = t.source_set AND s.place = t.place
         JOIN queueing_partition p ON p.id = t.partition_id AND p.tenant_id + 0 = t.tenant_id
         JOIN queueing_queue q ON q.id = p.queue_id
     ), sized AS (
@@ -338,12 +344,12 @@ BEGIN
             attempt = CASE WHEN f.new_lease IS NULL THEN 0 ELSE f.tries END,
             singly = CASE WHEN f.spent AND c.singly <= c.cursor THEN c.delivered ELSE c.singly END,
             lease_id = CASE WHEN f.last IS NOT NULL THEN f.new_lease END,
-            -- queueing_rest looks closer, within the second that others are kept from looking as well
+            -- the caller reschedules it within the second for which no other pop claims it
             due_at = CASE WHEN f.last IS NOT NULL AND f.new_lease IS NOT NULL
                 THEN now() + f.lease_seconds * interval '1 second' ELSE now() + interval '1 second' END
         FROM all_filled f
         WHERE c.tenant_id = f.tenant_id AND c.partition_id = f.partition_id AND c.group_id = f.group_id
-    ), told AS (
+    ), answer AS (
         SELECT * FROM got
         UNION ALL
         SELECT f.request, f.place, f.tenant_id, f.queue_id, f.group_id, f.partition_id, f.partition_name, false, f.tries,
@@ -352,6 +358,6 @@ BEGIN
     )
     SELECT t.request, t.tenant_id, t.queue_id, t.group_id, t.partition_id, t.partition_name, t.kills, t.tries, t.seq, t.id,
         t.transaction_id, t.trace_id, t.payload, t.key_id, t.producer, t.created_at
-    FROM told t
+    FROM answer t
     ORDER BY t.request, t.slot_place, t.seq;
 END $$;

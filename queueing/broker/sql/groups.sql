@@ -1,5 +1,6 @@
 -- name: groups
--- A consumer that has something to read has a due time, and with it a place in a small index: what is idle costs nothing here.
+-- Lag of every group. Only consumers with messages to read have a due time and are in a small partial index, so that idle ones
+-- cost nothing here.
 SELECT g.name, q.name, g.mode, g.subscribed_from, g.created_at, w.members, w.partitions, w.lag, w.seconds, w.consumed_at
 FROM queueing_group g
 JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
@@ -43,7 +44,7 @@ JOIN queueing_queue q ON q.tenant_id = g.tenant_id AND q.id = g.queue_id
 WHERE g.tenant_id = %(tenant)s AND g.name = %(group)s AND (%(queue)s::text IS NULL OR q.name = %(queue)s)
 ORDER BY q.name
 
--- name: hold_group
+-- name: lock_group
 SELECT id, mode, subscribed_from, created_at FROM queueing_group
 WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND name = %(group)s
 FOR UPDATE
@@ -62,7 +63,7 @@ WHERE tenant_id = %(tenant)s AND queue_id = %(queue)s AND (%(partition)s::text I
 ORDER BY id
 
 -- name: drop_consumers
--- In the order in which acks hold them.
+-- Delete a group's consumers in these partitions. Locked in the order in which acks lock them.
 WITH held AS MATERIALIZED (
     SELECT c.tenant_id, c.partition_id, c.group_id
     FROM queueing_consumer c
@@ -75,7 +76,8 @@ WHERE c.tenant_id = h.tenant_id AND c.partition_id = h.partition_id AND c.group_
 RETURNING c.partition_id
 
 -- name: forget_ended
--- A dead letter that was replayed or purged keeps its message from coming again. Who moves a group wants it to come.
+-- Delete ended dead letters (replayed or purged) of a group: they would keep their messages from being delivered again, and a
+-- seek asks for that.
 DELETE FROM queueing_deadmessage d
 WHERE d.tenant_id + 0 = %(tenant)s AND d.partition_id = ANY(%(partitions)s::bigint[]) AND d.group_id = %(id)s
     AND d.ended_at IS NOT NULL

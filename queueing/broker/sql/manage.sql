@@ -1,5 +1,5 @@
 -- name: configure
--- What is NULL stays as it is. Also tells what the options were that decide when a message may be read.
+-- Set the options that are not NULL. Also returns whether an option changed that decides when a message becomes visible.
 WITH old AS (
     SELECT id, delay_seconds, window_seconds, ttl_seconds FROM queueing_queue
     WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
@@ -29,7 +29,7 @@ RETURNING q.id,
     q.namespace, q.task, to_jsonb(q)::text
 
 -- name: waiting_consumers
--- The next consumers of a queue that have something to read and are neither leased nor waiting for another try.
+-- The next page of a queue's consumers that have messages to read and neither hold a lease nor wait for a retry.
 SELECT p.id, c.group_id
 FROM queueing_partition p
 JOIN queueing_consumer c ON c.tenant_id = p.tenant_id AND c.partition_id = p.id
@@ -37,8 +37,8 @@ WHERE p.tenant_id = %(tenant)s AND p.queue_id = %(queue)s AND (p.id, c.group_id)
     AND c.lease_id IS NULL AND c.attempt = 0 AND c.cursor < p.last_seq
 ORDER BY p.id, c.group_id LIMIT %(limit)s
 
--- name: look_again
-WITH u AS MATERIALIZED (  -- as in move, broker.sql
+-- name: make_due
+WITH u AS MATERIALIZED (  -- for the reason given at update_consumers in broker.sql
     SELECT %(tenant)s::bigint AS tenant_id, t.p, t.g FROM unnest(%(partitions)s::bigint[], %(groups)s::bigint[]) AS t (p, g)
     WHERE t.p BETWEEN 1 AND 9223372036854775807
 )
@@ -47,7 +47,7 @@ FROM u
 WHERE c.tenant_id = u.tenant_id AND c.partition_id = u.p AND c.group_id = u.g AND c.lease_id IS NULL
 
 -- name: drop_partitions
--- Their messages are removed in slices by a chore; a push that finds them gone makes them anew.
+-- Take partitions out of their queue. A periodic task deletes their messages in slices; a push creates them anew.
 UPDATE queueing_partition SET queue_id = NULL, idle = false WHERE id = ANY(%(partitions)s::bigint[]) AND tenant_id + 0 = %(tenant)s
 
 -- name: partitions_of
@@ -76,16 +76,14 @@ DELETE FROM queueing_message WHERE tenant_id = %(tenant)s AND partition_id = %(p
     ORDER BY m.seq LIMIT %(limit)s
 ) RETURNING seq
 
--- name: end_of_partition
-SELECT last_seq FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
-
--- name: rest_idle
+-- name: mark_idle
+-- Note that some group has read the whole partition, so that the next push schedules it.
 UPDATE queueing_partition SET idle = true
 WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s AND NOT idle AND EXISTS (
     SELECT FROM queueing_consumer WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s
 )
 
--- name: removed
+-- name: add_removed
 UPDATE queueing_partition SET removed = removed + %(count)s WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s
 
 -- name: message_to_delete

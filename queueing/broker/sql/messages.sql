@@ -1,6 +1,7 @@
 -- name: messages
--- Newest first, within the partitions that were pushed to last. Numbers follow time, so the newest of each are enough.
-WITH place AS MATERIALIZED (
+-- Newest messages of the thousand partitions that were pushed to last. Numbers grow with time, so reading the end of each is
+-- enough.
+WITH recent AS MATERIALIZED (
     SELECT p.tenant_id, p.id, p.name, q.id AS queue_id, q.name AS queue, q.namespace, q.task, q.priority, c.*
     FROM queueing_queue q
     JOIN queueing_partition p ON p.tenant_id = q.tenant_id AND p.queue_id = q.id
@@ -24,7 +25,7 @@ SELECT m.id, m.transaction_id, l.id, l.queue, l.name, l.namespace, l.task, m.sta
         SELECT count(*) FROM unnest(l.others) AS o (cursor) WHERE o.cursor >= m.seq
     ), cardinality(l.others), m.trace_id, m.producer, l.priority, m.created_at,
     CASE WHEN m.status = 'processing' THEN l.lease_end END
-FROM place l
+FROM recent l
 CROSS JOIN LATERAL (
     SELECT * FROM (
         SELECT r.*, CASE

@@ -1,5 +1,5 @@
 -- name: aged
--- Partitions whose oldest message is too old: by the queue's retention, or its time to live. Reads one row of each.
+-- Partitions whose oldest message exceeds the queue's retention or time to live. Reads one message of each.
 SELECT p.tenant_id, p.id, q.age
 FROM (
     SELECT tenant_id, id, least(
@@ -17,7 +17,7 @@ WHERE m.created_at < now() - q.age * interval '1 second' AND p.id > %(after)s
 ORDER BY p.id LIMIT %(limit)s
 
 -- name: completed
--- Partitions whose oldest message every group has done, long enough ago that it came.
+-- Partitions whose oldest message is completed by every group and exceeds the retention of completed messages.
 SELECT p.tenant_id, p.id, q.completed_retention_seconds
 FROM queueing_queue q
 JOIN queueing_partition p ON p.tenant_id = q.tenant_id AND p.queue_id = q.id AND p.last_seq > p.removed
@@ -31,7 +31,7 @@ WHERE q.retention_enabled AND q.completed_retention_seconds > 0 AND p.id > %(aft
 ORDER BY p.id LIMIT %(limit)s
 
 -- name: waited
--- Partitions whose oldest waiting message (which some group has not done) has waited too long.
+-- Partitions whose oldest message that some group has not completed exceeds the maximum waiting time.
 SELECT p.tenant_id, p.id, q.max_wait_seconds
 FROM queueing_queue q
 JOIN queueing_partition p ON p.tenant_id = q.tenant_id AND p.queue_id = q.id AND p.last_seq > p.removed
@@ -45,16 +45,13 @@ CROSS JOIN LATERAL (
 WHERE q.max_wait_seconds > 0 AND p.id > %(after)s AND m.created_at < now() - q.max_wait_seconds * interval '1 second'
 ORDER BY p.id LIMIT %(limit)s
 
--- name: hold_partition
-SELECT id FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
-
--- name: slowest
--- How far all groups are; NULL without a group.
+-- name: slowest_cursor
+-- NULL where the queue has no group.
 SELECT min(cursor) FROM queueing_consumer WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s
 
--- name: doomed
--- The end of the next slice of messages older than `age`, after `after` and up to `through`. The oldest come first, and
--- numbers follow time: what is to stay is read at most once.
+-- name: end_of_slice
+-- Number of the last message of the next slice that is older than `age`, after `after` and up to `through`. Numbers grow with
+-- time, so that at most one slice of younger messages is read.
 SELECT max(s.seq) FROM (
     SELECT m.seq, m.created_at FROM queueing_message m
     WHERE m.tenant_id = %(tenant)s AND m.partition_id = %(partition)s AND m.seq > %(after)s AND m.seq <= %(through)s
@@ -62,12 +59,13 @@ SELECT max(s.seq) FROM (
 ) s
 WHERE s.created_at < now() - %(age)s * interval '1 second'
 
--- name: behind
+-- name: count_behind
 SELECT count(*) FROM queueing_consumer
 WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND cursor < %(through)s
 
--- name: hold_behind
--- Groups that have not done all up to there; who is being moved by somebody else at this moment is left out.
+-- name: lock_behind
+-- Lock the consumers that have not completed all messages up to there. SKIP LOCKED: one that a pop or an ack has locked is left
+-- out, and the caller compares the count.
 SELECT group_id, cursor, lease_id IS NOT NULL AND due_at > clock_timestamp() FROM queueing_consumer
 WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND cursor < %(through)s
 ORDER BY group_id FOR UPDATE SKIP LOCKED
@@ -83,13 +81,13 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone
 
--- name: pass
--- What is not there any more, nobody has to read: cursors of those who have no lease go past it.
+-- name: skip_removed
+-- Move the cursors of consumers without a lease past messages that were deleted.
 UPDATE queueing_consumer SET cursor = %(through)s, attempt = 0, lease_id = NULL, due_at = '-infinity'
 WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND group_id = ANY(%(groups)s::bigint[])
 
 -- name: dropped
--- Partitions of queues that were dropped.
+-- Partitions of dropped queues.
 SELECT p.tenant_id, p.id FROM registry_tenant t
 CROSS JOIN LATERAL (
     SELECT p.tenant_id, p.id FROM queueing_partition p WHERE p.tenant_id = t.id AND p.queue_id IS NULL LIMIT %(limit)s
@@ -102,8 +100,8 @@ DELETE FROM queueing_message WHERE tenant_id = %(tenant)s AND partition_id = %(p
     ORDER BY m.seq LIMIT %(limit)s
 ) RETURNING seq
 
--- name: remove_letters
--- Who drops a queue drops its dead letters too: nobody could list or replay them.
+-- name: remove_dead_letters
+-- Delete the dead letters of a dropped queue's partition: nobody could list or replay them.
 DELETE FROM queueing_deadmessage WHERE tenant_id = %(tenant)s AND id IN (
     SELECT d.id FROM queueing_deadmessage d WHERE d.partition_id = %(partition)s AND d.tenant_id + 0 = %(tenant)s LIMIT %(limit)s
 ) RETURNING id
@@ -112,7 +110,8 @@ DELETE FROM queueing_deadmessage WHERE tenant_id = %(tenant)s AND id IN (
 DELETE FROM queueing_partition WHERE id = %(partition)s AND tenant_id + 0 = %(tenant)s AND queue_id IS NULL
 
 -- name: empty_partitions
--- Nothing is in them and nothing came for long; a push makes one anew. One with dead letters keeps its groups' places.
+-- Delete partitions without messages that got none for `days` days; a push creates one anew. A partition with dead letters
+-- keeps its groups' cursors.
 WITH old AS (
     SELECT p.tenant_id, p.id FROM queueing_partition p
     WHERE p.queue_id IS NOT NULL AND p.last_seq = p.removed AND p.last_at < now() - %(days)s * interval '1 day'
@@ -130,7 +129,7 @@ WITH old AS (
 DELETE FROM queueing_partition p USING old o WHERE p.tenant_id = o.tenant_id AND p.id = o.id RETURNING p.id
 
 -- name: traffic_queues
--- Queues that have figures, found by leaps through the key; and whether each still exists.
+-- Queues that have traffic rows, and whether each still exists. A loose index scan: it jumps from queue to queue in the key.
 WITH RECURSIVE leap AS (
     (SELECT tenant_id, queue_id FROM queueing_traffic ORDER BY tenant_id, queue_id LIMIT 1)
     UNION ALL
@@ -150,7 +149,7 @@ DELETE FROM queueing_traffic WHERE tenant_id = %(tenant)s AND queue_id = %(queue
 ) RETURNING minute
 
 -- name: remove_traces
--- Their ids begin with their time, so the key finds the old ones.
+-- Delete old traces. Ids of version 7 begin with the time, so the primary key finds them.
 DELETE FROM queueing_trace WHERE tenant_id = %(tenant)s AND id IN (
     SELECT t.id FROM queueing_trace t WHERE t.tenant_id = %(tenant)s AND t.id < %(before)s::uuid ORDER BY t.id LIMIT %(limit)s
 ) RETURNING id
@@ -159,7 +158,8 @@ DELETE FROM queueing_trace WHERE tenant_id = %(tenant)s AND id IN (
 SELECT id FROM registry_tenant ORDER BY id
 
 -- name: forget_ended
--- Dead letters that were replayed or purged, once their group is past them and nobody asks about the replay any more.
+-- Delete ended dead letters (replayed or purged) `days` days later, once their group's cursor has passed them. Until then a
+-- second replay is answered with `duplicate`.
 DELETE FROM queueing_deadmessage d WHERE d.ctid = ANY(ARRAY(
     SELECT e.ctid FROM queueing_deadmessage e
     WHERE e.ended_at < now() - %(days)s * interval '1 day' AND NOT EXISTS (

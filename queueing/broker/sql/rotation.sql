@@ -1,5 +1,5 @@
 -- name: partitions
--- Partitions that hold messages, by number.
+-- The next page of partitions that contain messages.
 SELECT p.tenant_id, p.id, p.name, q.name FROM queueing_partition p
 JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
 WHERE p.id > %(after)s AND p.last_seq > p.removed
@@ -12,19 +12,19 @@ WHERE tenant_id = %(tenant)s AND partition_id = %(partition)s AND seq > %(after)
 ORDER BY seq LIMIT %(limit)s
 
 -- name: change_messages
--- Only what still bears the key it was read with: another rotation may be at work.
+-- Update only rows that still have the key with which they were read: another rotation may run at the same time.
 UPDATE queueing_message m SET payload = u.payload, key_id = %(key)s::text
 FROM unnest(%(numbers)s::bigint[], %(payloads)s::bytea[], %(olds)s::text[]) AS u (seq, payload, old)
 WHERE m.tenant_id = %(tenant)s AND m.partition_id = %(partition)s AND m.seq = u.seq AND m.key_id = u.old
 RETURNING m.seq
 
--- name: letters
+-- name: dead_letters
 SELECT d.tenant_id, d.id, q.name, d.partition_name, d.transaction_id, d.payload, d.key_id FROM queueing_deadmessage d
 JOIN queueing_queue q ON q.tenant_id = d.tenant_id AND q.id = d.queue_id
 WHERE d.tenant_id = %(tenant)s AND d.id > %(after)s AND d.key_id IS NOT NULL AND d.key_id <> %(key)s::text
 ORDER BY d.id LIMIT %(limit)s
 
--- name: change_letters
+-- name: change_dead_letters
 UPDATE queueing_deadmessage d SET payload = u.payload, key_id = %(key)s::text
 FROM unnest(%(numbers)s::bigint[], %(payloads)s::bytea[], %(olds)s::text[]) AS u (id, payload, old)
 WHERE d.tenant_id = %(tenant)s AND d.id = u.id AND d.key_id = u.old

@@ -1,6 +1,6 @@
 -- name: depths
--- Each queue as it stands. Messages there and waiting are differences of numbers that its partitions and readers carry; no
--- message is counted. What waits is what the slowest group has not read; without a group, everything.
+-- Depth of each queue. Stored and waiting messages are differences of numbers that partitions and consumers carry; no message
+-- is counted. Waiting messages are those that the slowest group has not read; without a group, all.
 SELECT q.id, q.name, q.namespace, q.task, q.created_at, q.retention_enabled, q.retention_seconds,
     q.completed_retention_seconds, q.max_wait_seconds, p.partitions, p.total, p.removed, p.last_at,
     CASE WHEN g.groups = 0 THEN p.total ELSE greatest(w.waiting - w.processing, 0) END, w.processing, w.leases,
@@ -53,7 +53,8 @@ WHERE tenant_id = %(tenant)s AND (%(namespace)s::text = '' OR namespace = %(name
     AND (%(task)s::text = '' OR task = %(task)s)
 
 -- name: traffic
--- Sums by bucket, of all queues together or (`apart`) of each. Queue by queue, so that the key finds the range of minutes.
+-- Traffic by bucket, of all queues together or (`apart`) of each. Read queue by queue, so that the primary key finds the range
+-- of minutes.
 SELECT CASE WHEN %(apart)s THEN q.name ELSE '' END,
     date_bin(%(minutes)s * interval '1 minute', t.minute, 'epoch'::timestamptz) AS bucket,
     sum(t.push_requests)::bigint, sum(t.pushed)::bigint, sum(t.pop_requests)::bigint, sum(t.popped)::bigint,
@@ -70,7 +71,7 @@ GROUP BY 1, 2
 ORDER BY 1, 2
 
 -- name: partitions
--- The slowest group's place counts.
+-- Depth of a queue's partitions, by the slowest group's cursor.
 SELECT p.id, p.name, p.created_at, p.last_at, p.last_seq - p.removed, p.removed, coalesce((
         SELECT max(greatest(least(p.last_seq - c.cursor, p.last_seq - p.removed), 0)) FROM queueing_consumer c
         WHERE c.tenant_id = p.tenant_id AND c.partition_id = p.id
@@ -85,7 +86,7 @@ ORDER BY p.name
 LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: newest
--- The newest n messages lie in the n partitions that were pushed to last.
+-- Newest messages of a queue. The newest n messages are in the n partitions that were pushed to last.
 SELECT m.id, m.transaction_id, m.trace_id, m.producer, m.created_at, r.id, r.name
 FROM (
     SELECT p.tenant_id, p.id, p.name FROM queueing_partition p

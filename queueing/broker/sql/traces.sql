@@ -1,7 +1,3 @@
--- name: there
-SELECT id FROM queueing_message
-WHERE transaction_id = %(transaction)s AND partition_id = %(partition)s AND tenant_id + 0 = %(tenant)s
-
 -- name: add_trace
 INSERT INTO queueing_trace (id, tenant_id, partition_id, transaction_id, group_name, event_type, names, data)
 VALUES (

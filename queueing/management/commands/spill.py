@@ -26,16 +26,16 @@ class Command(AsyncCommand):
     async def do_list(self, *, json: bool, **_: Any) -> None:
         data = [
             {
-                "id": aside.id,
+                "id": one.id,
                 "kind": kind,
-                "tenantId": aside.record.tenant_id if aside.record else None,
-                "acceptedAt": aside.record.at.isoformat() if aside.record else None,
-                "setAsideAt": aside.at.isoformat(),
-                "bytes": len(aside.record.data if aside.record else aside.raw),
-                "reason": aside.reason,
+                "tenantId": one.record.tenant_id if one.record else None,
+                "acceptedAt": one.record.at.isoformat() if one.record else None,
+                "setAsideAt": one.at.isoformat(),
+                "bytes": len(one.record.data if one.record else one.raw),
+                "reason": one.reason,
             }
             for kind, kept in (await found()).items()
-            for aside in kept
+            for one in kept
         ]
         lines = [f"{a['id']}  {a['kind']:<8} tenant {a['tenantId']}  {a['setAsideAt']}  {a['reason']}" for a in data]
         self.tell("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
@@ -53,15 +53,15 @@ class Command(AsyncCommand):
         self.stdout.write(f"{len(dropped)} dropped.")
 
 
-async def found() -> dict[str, list[spill.Aside]]:
-    return {kind: await spill.asides(kind) for kind in spill.KINDS}
+async def found() -> dict[str, list[spill.QuarantinedRecord]]:
+    return {kind: await spill.quarantined(kind) for kind in spill.KINDS}
 
 
 async def chosen_of(ids: Sequence[str], all: bool) -> dict[str, list[str]]:
     """Raises CommandError for an id that nothing has, and for no choice at all."""
     if not ids and not all:
         raise CommandError("say which: ids as `spill list` shows them, or --all")
-    there = {kind: [aside.id for aside in kept] for kind, kept in (await found()).items()}
+    there = {kind: [one.id for one in kept] for kind, kept in (await found()).items()}
     unknown = set(ids) - {id for kept in there.values() for id in kept}
     if unknown:
         raise CommandError(f"nothing was set aside as {', '.join(sorted(unknown))}")

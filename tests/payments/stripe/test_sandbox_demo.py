@@ -15,10 +15,11 @@ import aiohttp
 import pytest
 from django.core.management import call_command
 
-from payments.models import Payment, Processor, WebhookEndpoint
+from payments.models import Payment, Processor
 from payments.processors import base
 from payments.routing import accounts
 from payments.routing.routing import Endpoint, choose
+from queueing.models import WebhookEndpoint
 from registry.data import database
 from registry.models import Tenant
 from sandbox import home

@@ -1,0 +1,44 @@
+"""Workers: the drains that run now. The rows that they claim are in the apps that own them; queueing.work.table claims them."""
+
+from datetime import timedelta
+from typing import Self
+
+from django.db import models
+from django.db.models.functions import Now
+from django_async_backend.db.models.base import AsyncModelMixin
+from django_async_backend.db.models.manager import AsyncManager
+from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
+
+SILENT_AFTER = timedelta(seconds=5)  # five missed heartbeats: the worker is taken for dead, its leases lapse
+
+
+class WorkerQuerySet(AsyncQuerySet):
+    def silent(self, *, since: timedelta = SILENT_AFTER) -> Self:
+        """Workers that stopped reporting: killed, cut off or stuck."""
+        return self.filter(heartbeat_at__lt=Now() - since)
+
+    def alive(self) -> Self:
+        return self.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
+
+
+class Worker(AsyncModelMixin, models.Model):
+    """A drain at work. Its id is the lease id on every row that it claimed; the row goes when the drain ends."""
+
+    queue = models.CharField(max_length=50)
+    hostname = models.CharField(max_length=255)
+    pid = models.IntegerField()
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+    in_flight = models.IntegerField(default=0)
+    capacity = models.IntegerField(default=0)
+    finished = models.BigIntegerField(default=0, help_text="rows brought to an outcome since the start")
+    failed = models.BigIntegerField(default=0, help_text="of these, rows that will be tried again or gave up")
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(WorkerQuerySet)()
+
+    class Meta:
+        ordering = ["queue", "id"]
+
+    def __str__(self) -> str:
+        return f"{self.queue}/{self.id}"

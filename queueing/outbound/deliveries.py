@@ -1,0 +1,170 @@
+"""Deliveries: test messages, notes, replays, and the removal of old ones. Where nothing else is said, callers record the audit entry."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.db import DEFAULT_DB_ALIAS
+from django_async_backend.db import async_connections
+from django_async_backend.db.transaction import async_atomic
+
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from queueing.outbound import queries
+from queueing.outbound.errors import NotReplayable, UnknownDelivery
+from queueing.outbound.event_types import TEST
+from queueing.outbound.messages import message_body, new_message_id
+from registry.data import database
+from registry.data.chores import chore
+from registry.tenants import audit
+
+log = logging.getLogger(__name__)
+SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
+
+REPLAYED_AT_MOST = 10_000  # deliveries by one call; callers that want more ask again
+KEPT_DAYS = 30  # days that deliveries and their log are kept after they were closed
+TRIM_EVERY = 600  # seconds between removals of old deliveries
+TRIMMED = 5_000  # deliveries removed by one statement
+TRIMMED_OF_EACH = 500  # of one endpoint
+
+
+async def send_test(*, tenant_id: int, uuid: UUID) -> int:
+    """Send a message of type endpoint.test to this endpoint alone, before all others; returns the delivery's id."""
+    endpoint = await queries.endpoint_of(tenant_id, uuid)
+    if not endpoint.enabled:
+        raise NotReplayable("The endpoint is switched off.")
+    return await insert(endpoint, TEST, {"endpoint": str(uuid), "message": "A test: nothing has happened."})
+
+
+async def insert(
+    endpoint: WebhookEndpoint,
+    type: str,
+    data: dict[str, Any],
+    *,
+    status: str = WebhookDelivery.Status.PENDING,
+    error: str = "",
+) -> int:
+    [[id]] = await run(
+        "insert",
+        {
+            "tenant": endpoint.tenant_id,
+            "endpoint": endpoint.pk,
+            "message": new_message_id(),
+            "type": type,
+            "body": message_body(type, datetime.now(UTC), data),
+            "status": str(status),
+            "error": error[:300],
+        },
+    )
+    await run("wake", {})
+    return id
+
+
+async def replay(*, tenant_id: int, delivery_id: int) -> None:
+    """Deliver again under the same webhook-id. Raises UnknownDelivery (404), NotReplayable (409)."""
+    delivery = await WebhookDelivery.async_objects.filter(tenant_id=tenant_id, id=delivery_id).afirst()
+    if delivery is None:
+        raise UnknownDelivery
+    endpoint = await WebhookEndpoint.async_objects.of(tenant_id).filter(id=delivery.endpoint_id).afirst()
+    if endpoint is None:
+        raise UnknownDelivery
+    if not endpoint.enabled or not await replay_of(endpoint, ids=[delivery_id]):
+        raise NotReplayable
+
+
+async def replay_of(
+    endpoint: WebhookEndpoint,
+    *,
+    ids: Sequence[int] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    dead_only: bool = False,
+) -> int:
+    """Deliver again the closed deliveries that match, oldest first; returns how many. At most REPLAYED_AT_MOST."""
+    done = await run("replay", _selection(endpoint, ids, since, until, dead_only))
+    await run("wake", {})
+    return len(done)
+
+
+async def replayable(
+    endpoint: WebhookEndpoint,
+    *,
+    ids: Sequence[int] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    dead_only: bool = False,
+) -> int:
+    """Count what `replay_of` would deliver again."""
+    [[count]] = await run("replayable", _selection(endpoint, ids, since, until, dead_only))
+    return count
+
+
+def _selection(
+    endpoint: WebhookEndpoint,
+    ids: Sequence[int] | None,
+    since: datetime | None,
+    until: datetime | None,
+    dead_only: bool,
+) -> dict[str, Any]:
+    return {
+        "tenant": endpoint.tenant_id,
+        "endpoint": endpoint.pk,
+        "ids": list(ids) if ids is not None else None,
+        "since": since,
+        "until": until,
+        "dead": dead_only,
+        "limit": REPLAYED_AT_MOST,
+    }
+
+
+async def replay_many(*, tenant_id: int, delivery_ids: Sequence[int]) -> int:
+    """Replay each that can be replayed; returns how many."""
+    done = 0
+    for delivery_id in delivery_ids:
+        try:
+            await replay(tenant_id=tenant_id, delivery_id=delivery_id)
+            done += 1
+        except (UnknownDelivery, NotReplayable):
+            continue
+    return done
+
+
+async def replay_for(*, deliveries: Sequence[tuple[int, int]], actor: str, reason: str) -> int:
+    """Replay (tenant, delivery) pairs for an operator, with an audit entry per tenant; returns how many."""
+    total = 0
+    for tenant_id in dict.fromkeys(tenant for tenant, _ in deliveries):
+        ids = [number for tenant, number in deliveries if tenant == tenant_id]
+        async with async_atomic():
+            if done := await replay_many(tenant_id=tenant_id, delivery_ids=ids):
+                total += done
+                await audit.record(
+                    actor=actor,
+                    action="delivery.replay",
+                    target="webhook deliveries",
+                    tenant_id=tenant_id,
+                    rows=done,
+                    reason=reason,
+                    detail={"ids": ids},
+                )
+    return total
+
+
+@chore("trim-deliveries", every=TRIM_EVERY)
+async def trim() -> int:
+    """Remove deliveries closed KEPT_DAYS ago and those of deleted endpoints; returns how many."""
+    gone, limits = 0, {"limit": TRIMMED, "each": TRIMMED_OF_EACH, "days": KEPT_DAYS}
+    while removed := len(await database.fetch(SQL["trim_deliveries"], limits, prepare=False)):
+        gone += removed
+    await database.fetch(SQL["trim_endpoints"])
+    if gone:
+        log.info("old webhook deliveries removed", extra={"deliveries": gone})
+    return gone
+
+
+async def run(name: str, parameters: dict[str, Any]) -> list[Any]:
+    """Run a statement on the ORM's connection, as part of the caller's transaction."""
+    async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        await cursor.execute(SQL[name], parameters)
+        return await cursor.fetchall() if cursor.description else []

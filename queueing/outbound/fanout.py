@@ -1,0 +1,91 @@
+"""Fan-out: from the numbered events of sources to deliveries, one per event and endpoint that subscribes to its type.
+
+The statements that write events do nothing for webhooks. Every endpoint keeps the number up to which it has read each source;
+this loop reads on from there. The deliveries and the endpoint's new position are one transaction, so an event becomes
+exactly one delivery per endpoint.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from queueing.outbound.event_types import wants
+from queueing.outbound.messages import message_body, new_message_id
+from queueing.outbound.sources import SOURCES, Source, WebhookEvent
+from registry.data import database
+from registry.data.arrays import Bigints, Texts, Uuids
+
+SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
+
+LOOK_EVERY = 0.1  # seconds between looks while there is nothing new
+GROUPS = 50  # groups of endpoints per round and source
+ROWS = 2000  # deliveries per transaction: larger ones would keep the other endpoints waiting
+SLICE = 500  # events per transaction at most
+
+
+class Subscriber(NamedTuple):
+    """An endpoint that this transaction has locked."""
+
+    id: int
+    events: list[str]
+    ordered: bool
+
+
+async def spread() -> None:
+    """One round: a slice of events for each group of endpoints that has not read them yet."""
+    if not any([await _spread_source(source) for source in SOURCES.values()]):
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _spread_source(source: Source) -> bool:
+    """Whether there were unread events of this source."""
+    unread = await database.fetch(source.unread, {"limit": GROUPS})
+    for tenant, after, latest, ids in unread:
+        upto = min(latest, after + max(min(ROWS // len(ids), SLICE), 1))
+        await database.guarded(lambda t=tenant, a=after, u=upto, i=ids: _spread(source, t, a, u, i))  # type: ignore[misc]
+    return bool(unread)
+
+
+async def _spread(source: Source, tenant: int, after: int, upto: int, ids: list[int]) -> None:
+    """Make the deliveries of the events `after` to `upto` for these endpoints, and move their positions."""
+    name = source.stream.name
+    async with database.transaction() as conn:
+        keys = {"tenant": tenant, "ids": ids, "source": name, "after": after}
+        locked = await database.rows(conn, SQL["lock"], keys)
+        if not locked:  # another worker is doing it
+            return
+        subscribers = [Subscriber(id, msgspec.json.decode(events), ordered) for id, events, ordered in locked]
+        rows = await database.rows(conn, source.events, {"tenant": tenant, "after": after, "upto": upto})
+        owed = columns(tenant, [source.event(row) for row in rows], subscribers)
+        if owed is not None:
+            await database.rows(conn, SQL["owe"], owed)
+            await database.rows(conn, SQL["wake"])
+        moved = {"tenant": tenant, "ids": [one.id for one in subscribers], "source": name, "upto": upto}
+        await database.rows(conn, SQL["move"], moved)
+
+
+def columns(tenant: int, events: Sequence[WebhookEvent], subscribers: Sequence[Subscriber]) -> dict[str, object] | None:
+    """The parameters of `owe`: each event with a subscriber once, and its subscribers. None if no event has one."""
+    sent: list[WebhookEvent] = []
+    pairs: list[tuple[Subscriber, int]] = []
+    for event in events:
+        wanting = [one for one in subscribers if wants(one.events, event.type)]
+        if wanting:
+            sent.append(event)
+            pairs += [(one, len(sent)) for one in wanting]
+    if not sent:
+        return None
+    return {
+        "tenant": tenant,
+        "message": Texts([new_message_id() for _ in sent]),
+        "position": Bigints([event.position for event in sent]),
+        "subject": Uuids([event.subject.bytes for event in sent]),
+        "type": Texts([event.type for event in sent]),
+        "body": Texts([message_body(event.type, event.at, event.data()) for event in sent]),
+        "endpoint": Bigints([one.id for one, _ in pairs]),
+        "nth": Bigints([n for _, n in pairs]),
+        "ordered": [one.ordered for one, _ in pairs],
+    }

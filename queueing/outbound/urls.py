@@ -1,0 +1,12 @@
+"""Addresses of the pages of outbound webhooks. Routes of the API are declared with their views."""
+
+from django.urls import path
+
+from queueing.outbound import api, pages  # noqa: F401 - the API's routes are ninja's
+
+urlpatterns = [
+    path("webhooks", pages.endpoints, name="webhooks"),
+    path("webhooks/kit", pages.kit, name="webhook_kit"),
+    path("webhooks/<uuid:uuid>", pages.endpoint, name="webhook_endpoint"),
+    path("webhooks/deliveries/<int:number>", pages.delivery, name="webhook_delivery"),
+]

@@ -1,0 +1,30 @@
+"""State of the spill of one kind in this process, and its metrics."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from registry import telemetry
+
+
+class State(msgspec.Struct, frozen=True):
+    """What one SpillQueue holds and how it works."""
+
+    kind: str
+    engine: str
+    records: int
+    bytes: int
+    oldest: datetime | None
+    quarantined: int  # by all processes
+    draining: bool  # the last batch was stored
+    refused: str  # why the last append was refused; empty where it was not
+
+    @property
+    def oldest_seconds(self) -> float:
+        return max(0.0, (datetime.now(UTC) - self.oldest).total_seconds()) if self.oldest else 0.0
+
+    def publish(self) -> None:
+        """Set the process's gauges."""
+        telemetry.SPILL_RECORDS.labels(self.kind).set(self.records)
+        telemetry.SPILL_BYTES.labels(self.kind).set(self.bytes)
+        telemetry.SPILL_OLDEST.labels(self.kind).set(self.oldest_seconds)

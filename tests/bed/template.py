@@ -1,0 +1,171 @@
+"""What a run makes once and copies: the test database of each process, and the data folder of a whole service.
+
+Whoever comes first makes the original, under a lock; every other process of the run copies it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test.utils import setup_databases
+
+from registry.servers import embedded
+from registry.servers.data_folder import DataFolder
+from registry.servers.processes import free_port
+
+PROJECT = Path(__file__).resolve().parents[2]
+NOTES = PROJECT / ".data" / "test" / "originals"  # which run made which original
+DATABASE = "test_original"
+TENANT = "shop"  # the tenant of a copied service
+FEES = {"default": "0.05", "fallback": "0.15"}  # of its processors
+SERVERS = ("postgres", "valkey")
+
+
+def run_name() -> str:
+    """The processes of one run share this name."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"alone-{os.getpid()}"
+
+
+class Original:
+    """Which run made it, and where it is."""
+
+    def __init__(self, file: IO[str]) -> None:
+        file.seek(0)
+        run, _, self.place = file.read().partition(" ")
+        self.file, self.made = file, run == run_name()
+
+    def is_made(self, place: str) -> None:
+        self.file.truncate(0)
+        self.file.write(f"{run_name()} {place}")
+        self.place = place
+
+
+@contextmanager
+def original(name: str) -> Iterator[Original]:
+    """Hold the lock of an original. The first caller of a run makes it and then calls `is_made`."""
+    NOTES.mkdir(parents=True, exist_ok=True)
+    with (NOTES / name).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield Original(file)
+
+
+# -- The test database ---------------------------------------------------------------------------------------
+
+
+def make_database() -> list[Any]:
+    """The test database of this process: migrated by the first process of a run, copied by the others."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        return setup_databases(verbosity=0, interactive=False)
+    with original("database") as found:
+        if not found.made:
+            _make_original()
+            found.is_made(DATABASE)
+        return _copy_original()
+
+
+def _make_original() -> None:
+    name = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    migrated = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = name
+    _administer(f'DROP DATABASE IF EXISTS "{DATABASE}"', f'ALTER DATABASE "{migrated}" RENAME TO "{DATABASE}"')
+
+
+def _copy_original() -> list[Any]:
+    name = connection.settings_dict["NAME"]
+    copy = connection.creation._get_test_db_name()
+    _administer(f'DROP DATABASE IF EXISTS "{copy}"', f'CREATE DATABASE "{copy}" TEMPLATE "{DATABASE}"')
+    connection.close()
+    connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = copy
+    return [(connection, name, True)]
+
+
+def _administer(*statements: str) -> None:
+    with connection._nodb_cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+# -- The data folder of a whole service ------------------------------------------------------------------------
+
+
+def fill(folder: Path) -> None:
+    """Make everything in an empty folder that `up` would: the schema; and a tenant with a key and two processors."""
+    with original("service") as found:
+        if not found.made:
+            shutil.rmtree(found.place or folder / "none", ignore_errors=True)  # of the run before
+            found.is_made(str(_make_service(empty_folder("registry-original-"))))
+    subprocess.run(["cp", "-a", f"{found.place}/.", str(folder)], check=True)
+    folder.chmod(0o711)
+    _move(folder)
+
+
+def empty_folder(prefix: str = "registry-test-") -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    folder.chmod(0o711)  # where root starts it, the servers' user must get in
+    return folder
+
+
+def tenant_key(folder: Path) -> str:
+    """The key of the tenant in a copied folder."""
+    return json.loads((folder / "tenant.json").read_text())["apiKey"]
+
+
+def set_processors(folder: Path, addresses: dict[str, str]) -> None:
+    """Point the processors at these addresses, by name. Nothing runs in the folder meanwhile."""
+    server = embedded.Postgres(folder)
+    server.start()
+    with psycopg.connect(server.url) as connection:
+        for name, url in addresses.items():
+            connection.execute("UPDATE payments_processor SET url = %s WHERE name = %s", [url, name])
+    server.stop()
+
+
+def service_environment(folder: Path) -> dict[str, str]:
+    """The environment of a command that works in this folder."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    return {**kept, "REGISTRY_DATA": str(folder), "PYTHONPATH": str(PROJECT)}
+
+
+def _make_service(folder: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("DATABASE_URL", "REDIS_URL"):
+            patch.delenv(variable, raising=False)
+        with embedded.use(folder):  # one start for all commands
+            environ = service_environment(folder) | {name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL")}
+
+            def manage(*arguments: str) -> str:
+                command = [sys.executable, "manage.py", *arguments]
+                return subprocess.run(
+                    command, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE
+                ).stdout.decode()
+
+            manage("migrate", "--verbosity", "0")
+            (folder / "tenant.json").write_text(manage("tenant", "create", TENANT, "--json"))
+            for name, fee in FEES.items():
+                address = ("--url", "http://127.0.0.1:1", "--fee", fee)
+                manage("processor", "add", TENANT, name, "--kind", "http", *address)
+    for left in folder.glob("identity-*"):  # named after the port, which changes
+        left.unlink()
+    return folder
+
+
+def _move(folder: Path) -> None:
+    """Ports and place of its own: copies run side by side."""
+    kept = DataFolder(folder)
+    state = kept.state()
+    moved = {name: state[name] | {"port": free_port()} for name in SERVERS}
+    kept.keep(state | moved | {"folder": str(folder)})

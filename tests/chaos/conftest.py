@@ -1,0 +1,21 @@
+"""One service for all chaos tests: a test also shows that the service works after what others did to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.chaos.service import Service, running
+
+
+@pytest.fixture(scope="session")
+async def whole() -> AsyncIterator[Service]:
+    async with running() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def service(whole: Service) -> Service:
+    """The service, with processors that are well."""
+    await asyncio.to_thread(whole.calm)
+    return whole
