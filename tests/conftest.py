@@ -148,7 +148,7 @@ def _living_connection(_database: None) -> None:
 async def _clean() -> AsyncIterator[None]:
     yield
     await reach.breakers.close()  # whether the server could be reached in one test is nothing to the next
-    refusals.server_takes_writes(True)  # nor what it refused
+    refusals.set_writable(True)  # nor what it refused
     await database.release()
     try:
         await _connections_are_back()

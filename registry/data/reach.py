@@ -1,12 +1,11 @@
-"""Whether PostgreSQL is away or read-only: a breaker per event loop, for callers who have somewhere else to turn.
+"""Circuit breaker for PostgreSQL, one per event loop: tracks whether the server is unavailable or read-only.
 
-Any of them that waits longer than SUSPECT has the server probed, once for all. If it does not answer, everybody hears so
-at once, and nobody waits again until one probe, which goes on beside, finds it back. A statement that is refused because
-the server is read-only closes the way for writes in the same manner. What else an error means, faults.py says.
+A caller that waits longer than SUSPECT starts one probe, shared by all callers. If the server does not respond, the breaker
+opens: all callers fail at once until a background probe succeeds. A statement refused by a read-only server opens the breaker
+for writes. faults.py classifies all other errors.
 """
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,50 +18,50 @@ from psycopg import AsyncConnection, AsyncCursor
 from registry import telemetry
 from registry.data import database, faults, refusals
 from registry.data.faults import Fault
-from registry.data.loop import PerLoop
+from registry.data.loop import PerLoop, background
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-SUSPECT = 0.25  # seconds that a statement may take before somebody looks whether the server is there
-PATIENCE = 0.6  # seconds that who has somewhere else to turn waits for a slow statement at a server that is there
-SLOW = 1.0  # seconds between further looks, for who has nowhere else to turn
-PROBE_LIMIT = 0.4  # seconds for an answer; with SUSPECT it leaves time to spill within a second
-STEP = 0.05  # seconds of a step in which both limits are counted
-PROBE_EVERY = 0.2  # seconds between probes while it is away
-POOL_LIMIT = 3.0  # seconds for the pool to have a connection again before the probe starts over
-CLOSE_LIMIT = 1.0  # seconds for probes under way at the end of a loop
+SUSPECT = 0.25  # seconds that a statement may take before the server is probed
+PATIENCE = 0.6  # seconds that a caller with a substitute waits for a slow statement on an available server
+SLOW = 1.0  # seconds between further probes, for callers without a substitute
+PROBE_LIMIT = 0.4  # seconds for a probe; with SUSPECT it leaves time to spill within a second
+STEP = 0.05  # seconds per step in which both limits are counted
+PROBE_EVERY = 0.2  # seconds between probes while the breaker is open
+POOL_LIMIT = 3.0  # seconds for the pool to reconnect before the probe starts over
+CLOSE_LIMIT = 1.0  # seconds for running probes at the end of a loop
 AWAY = Fault.LOST.value
-SILENT = "the database answers nothing"
+SILENT = "the database does not respond"
 READ_ONLY = database.statements(Path(__file__).parent / "sql" / "reach.sql")["read_only"]
 
 
-class Answer(NamedTuple):
-    """What a probe found: why the server is away (empty if it is not), and whether it is read-only."""
+class ProbeResult(NamedTuple):
+    """The result of a probe: why the server is unavailable (empty if it is available), and whether it is read-only."""
 
     away: str = ""
     read_only: bool = False
 
 
 class Reach:
-    """What one loop knows of the server."""
+    """The breaker of one event loop."""
 
     def __init__(self) -> None:
         self.away = False
         self.read_only = False
-        self.reason = AWAY  # why it is away
+        self.reason = AWAY  # why it is unavailable
         self._probing: asyncio.Task[bool] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._unanswered: asyncio.Task[Answer] | None = None  # a question on one of the pool's connections
+        self._pool_probe: asyncio.Task[ProbeResult] | None = None  # the last probe on a connection of the pool
 
-    # -- Asking for something ------------------------------------------------------------------------------
+    # -- Use ------------------------------------------------------------------------------
 
     async def attempt[T](self, work: Callable[[], Awaitable[T]], *, writes: bool = True, patient: bool = False) -> T:
-        """Run `work`. Raises Unavailable (503) at once if the server is known to be away, or read-only where `work` writes;
-        within SUSPECT + PROBE_LIMIT if it is found away; and after PATIENCE if the statement is slow at a server that is
-        there, unless its caller is `patient` because nothing can stand in.
+        """Run `work`. Raises Unavailable (503): at once while the breaker is open (for reads too, unless it is open for writes
+        only); within SUSPECT + PROBE_LIMIT when the server becomes unavailable; after PATIENCE when the statement is slow on
+        an available server, unless the caller is `patient` because it has no substitute.
 
-        Work that was under way then may still be committed.
+        Work that had begun may still be committed.
         """
         if self.away:
             raise Unavailable(self.reason)
@@ -79,7 +78,7 @@ class Reach:
     async def _wait(self, task: asyncio.Future, *, patient: bool) -> None:
         limit = SUSPECT
         while not await _done(task, within=limit):
-            if not await self.is_there() and not task.done():
+            if not await self.is_available() and not task.done():
                 raise Unavailable(self.reason)
             if patient:
                 limit = SLOW
@@ -89,67 +88,70 @@ class Reach:
                 faults.say(log, Fault.SLOW.value)
                 raise Unavailable(Fault.SLOW.value)
 
-    # -- Looking -------------------------------------------------------------------------------------------
+    # -- Probes -------------------------------------------------------------------------------------------
 
-    async def is_there(self) -> bool:
-        """One probe for all who ask at the same time; opens the breaker when it fails."""
+    async def is_available(self) -> bool:
+        """Probe the server, once for all concurrent callers; a failed probe opens the breaker."""
         if self.away:
             return False
         return await asyncio.shield(self._probe())
 
     def suspect(self) -> None:
-        """A connection was lost: look, and let nobody wait for it."""
+        """Start a probe in the background after a connection was lost."""
         if not self.away:
             self._probe()
 
     def _probe(self) -> asyncio.Task[bool]:
         if self._probing is None:
-            self._probing = _alone(self._look())
+            self._probing = background(self._check())
             self._probing.add_done_callback(self._probed)
         return self._probing
 
     def _probed(self, _: asyncio.Task) -> None:
         self._probing = None
 
-    async def _look(self) -> bool:
-        answer = await self._answer()
-        if answer.away and not self.away:
-            self._turn(away=answer.away)
-        elif answer.read_only:
-            self.found_read_only()
-        return not answer.away
+    async def _check(self) -> bool:
+        result = await self._ask()
+        if result.away and not self.away:
+            self._set_state(away=result.away)
+        elif result.read_only:
+            self.open_for_writes()
+        return not result.away
 
-    def found_read_only(self) -> None:
-        """A statement was refused, or a probe found it so. It may be one connection only: the next probe knows."""
+    def open_for_writes(self) -> None:
+        """Open the breaker for writes after a statement was refused as read-only. The next probe verifies it: it may have been
+        one connection only."""
         if not self.read_only and not self.away:
-            self._turn(read_only=True)
+            self._set_state(read_only=True)
 
-    async def _answer(self, *, anew: bool = False) -> Answer:
-        """What the server says within PROBE_LIMIT: on a connection of the pool, for all others may be taken by neighbours,
-        or `anew`, for the pool's may be of yesterday. A question that hangs stays open, and no second one is asked on
-        the pool's: a server that was frozen answers it when it goes on."""
-        before = self._unanswered if self._unanswered and not self._unanswered.done() else None
-        if anew or before:
-            asking = _alone(_ask_anew())
+    async def _ask(self, *, new_connection: bool = False) -> ProbeResult:
+        """Probe within PROBE_LIMIT, on a connection of the pool or on a new one.
+
+        The pool's connection is the default because the server may have no room for another. A probe of the pool that hangs
+        stays open, and later probes use a new connection beside it: a server that was frozen responds to it when it resumes.
+        """
+        pending = self._pool_probe if self._pool_probe and not self._pool_probe.done() else None
+        if new_connection or pending:
+            probe = background(_probe_new_connection())
         else:
-            asking = self._unanswered = _alone(_ask())
-        either = _first({task for task in (asking, before) if task})
+            probe = self._pool_probe = background(_probe_pool())
+        either = _first({task for task in (probe, pending) if task})
         if await _done(either, within=PROBE_LIMIT):
             return either.result()
-        if asking is not self._unanswered:
-            asking.cancel()
-        return Answer(SILENT)
+        if probe is not self._pool_probe:
+            probe.cancel()
+        return ProbeResult(SILENT)
 
-    # -- Until it is well ----------------------------------------------------------------------------------
+    # -- State and recovery ----------------------------------------------------------------------------------
 
-    def _turn(self, *, away: str = "", read_only: bool = False) -> None:
-        """The one line of the log for a change of state."""
+    def _set_state(self, *, away: str = "", read_only: bool = False) -> None:
+        """Set the state, its metrics and the pool; log each change once."""
         was = (self.away, self.read_only)
         self.away, self.read_only, self.reason = bool(away), read_only, away or AWAY
         _shut(away)
         telemetry.DB_AWAY.labels("away").set(self.away)
         telemetry.DB_AWAY.labels("read_only").set(self.read_only)
-        refusals.server_takes_writes(not away and not read_only)
+        refusals.set_writable(not away and not read_only)
         if was == (self.away, self.read_only):
             return
         if self.away:
@@ -161,33 +163,33 @@ class Reach:
         else:
             log.warning("the database is back")
         if self._watching is None and (self.away or self.read_only):
-            self._watching = _alone(self._watch())
+            self._watching = background(self._watch())
 
     async def _watch(self) -> None:
         try:
             while self.away or self.read_only:
                 await asyncio.sleep(PROBE_EVERY)
                 try:
-                    await self._look_again()
-                except Exception:  # whoever looks for the server must not be the one that is lost
-                    log.exception("a look for the database failed")
+                    await self._probe_again()
+                except Exception:  # without this task the breaker would stay open
+                    log.exception("a probe of the database failed")
         finally:
             self._watching = None
 
-    async def _look_again(self) -> None:
+    async def _probe_again(self) -> None:
         renew = self.read_only
-        answer = await self._answer(anew=self.read_only)
-        if answer.away and self.read_only and not self.away:  # perhaps no more connections are given: ours must do
-            answer, renew = await self._answer(), False
-        if answer.away:
-            self._turn(away=answer.away, read_only=self.read_only)
-            if answer.away == SILENT:  # at a second look: what is under way waits for nothing
+        result = await self._ask(new_connection=self.read_only)
+        if result.away and self.read_only and not self.away:  # the server may refuse new connections only
+            result, renew = await self._ask(), False
+        if result.away:
+            self._set_state(away=result.away, read_only=self.read_only)
+            if result.away == SILENT:  # the second probe without response: running statements would wait in vain
                 database.pools.get().cut()
-        elif await self._pool_is_back(renew=renew and not answer.read_only):
-            self._turn(read_only=answer.read_only)
+        elif await self._pool_works(renew=renew and not result.read_only):
+            self._set_state(read_only=result.read_only)
 
-    async def _pool_is_back(self, *, renew: bool) -> bool:
-        """Whether the pool has a connection; none that was made while the server was read-only, if `renew`."""
+    async def _pool_works(self, *, renew: bool) -> bool:
+        """Whether the pool has a connection. `renew` replaces those that were opened while the server was read-only."""
         _shut("")
         with suppress(TimeoutError, Unavailable, psycopg.Error):
             async with asyncio.timeout(POOL_LIMIT):
@@ -200,7 +202,7 @@ class Reach:
 
     async def close(self) -> None:
         _shut("")
-        tasks = [task for task in (self._probing, self._watching, self._unanswered) if task]
+        tasks = [task for task in (self._probing, self._watching, self._pool_probe) if task]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -208,18 +210,13 @@ class Reach:
 
 
 def _shut(why: str) -> None:
-    """Let nobody wait for a connection of a server that is away; "" lets them in again."""
+    """Make the pool refuse callers at once with this reason; "" reopens it."""
     if pool := database.pools.peek():
         pool.shut = why
 
 
-def _alone[T](work: Awaitable[T]) -> asyncio.Task[T]:
-    """A task that inherits nothing: neither a request's connection nor its names in the log."""
-    return asyncio.get_running_loop().create_task(work, context=contextvars.Context())  # type: ignore[arg-type]
-
-
 async def _done(task: asyncio.Future, *, within: float) -> bool:
-    """Whether it is done, counted in steps of the loop's own time: what a busy loop comes late is not the server's."""
+    """Whether the task ends within the limit. Time is counted in steps, so that delays of a busy loop do not count."""
     for _ in range(round(within / STEP)):
         await asyncio.wait({task}, timeout=STEP)
         if task.done():
@@ -227,55 +224,55 @@ async def _done(task: asyncio.Future, *, within: float) -> bool:
     return False
 
 
-def _first(asking: set[asyncio.Task[Answer]]) -> asyncio.Future[Answer]:
-    """The first answer, but of two rather one that finds the server there."""
-    first: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+def _first(probes: set[asyncio.Task[ProbeResult]]) -> asyncio.Future[ProbeResult]:
+    """The first successful result; the last failure if all fail."""
+    first: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
 
-    def answered(task: asyncio.Task[Answer]) -> None:
-        asking.discard(task)
+    def ended(task: asyncio.Task[ProbeResult]) -> None:
+        probes.discard(task)
         if task.cancelled():
             return
         if error := task.exception():
             log.error("a probe of the database failed", exc_info=error)
-        found = Answer(AWAY) if error else task.result()
-        if not first.done() and (not asking or not found.away):
-            first.set_result(found)
+        result = ProbeResult(AWAY) if error else task.result()
+        if not first.done() and (not probes or not result.away):
+            first.set_result(result)
 
-    for task in asking:
-        task.add_done_callback(answered)
+    for task in probes:
+        task.add_done_callback(ended)
     return first
 
 
-# -- Probes ------------------------------------------------------------------------------------------------
+# -- Statements of the probes --------------------------------------------------------------------------------
 
 
-async def _ask() -> Answer:
-    """On a connection that the pool has idle; those found dead are replaced. Anew when it has none."""
+async def _probe_pool() -> ProbeResult:
+    """Probe on an idle connection of the pool, dropping broken ones; on a new connection when none is idle."""
     pool = database.pools.peek()
     while pool and (conn := await pool.idle()):
         try:
-            return Answer(read_only=await _is_read_only(conn))
+            return ProbeResult(read_only=await _is_read_only(conn))
         except psycopg.Error:
             continue
         finally:
             await pool.putconn(conn)
-    return await _ask_anew()
+    return await _probe_new_connection()
 
 
-async def _ask_anew() -> Answer:
-    """Twice, if need be: where somebody ends all sessions, that of the probe may be among them, and the server is well."""
-    answer = await _ask_once()
-    return await _ask_once() if answer.away == AWAY else answer
+async def _probe_new_connection() -> ProbeResult:
+    """Probe, and once more after a lost connection: an administrator who ends all sessions may end that of the probe."""
+    result = await _probe_once()
+    return await _probe_once() if result.away == AWAY else result
 
 
-async def _ask_once() -> Answer:
+async def _probe_once() -> ProbeResult:
     parameters = {**database.connection_parameters(), "cursor_factory": AsyncCursor}
     conn: AsyncConnection | None = None
     try:
         conn = await AsyncConnection.connect(**parameters)
-        return Answer(read_only=await _is_read_only(conn))
+        return ProbeResult(read_only=await _is_read_only(conn))
     except (psycopg.Error, OSError) as error:
-        return Answer(_in_words(error))
+        return ProbeResult(_reason(error))
     finally:
         if conn:
             await conn.close()
@@ -287,7 +284,7 @@ async def _is_read_only(conn: AsyncConnection) -> bool:
     return bool(row and row[0])
 
 
-WORDS = {  # of the server, which has no SQLSTATE to give with a connection that it refuses
+REASONS = {  # part of the server's message → reason; a refused connection has no SQLSTATE
     "starting up": "the database is starting",
     "shutting down": "the database is shutting down",
     "not accepting connections": "the database is starting",
@@ -298,10 +295,10 @@ WORDS = {  # of the server, which has no SQLSTATE to give with a connection that
 }
 
 
-def _in_words(error: BaseException) -> str:
-    """For everybody to read: the server's own words name hosts and users."""
-    said = str(error)
-    return next((words for part, words in WORDS.items() if part in said), AWAY)
+def _reason(error: BaseException) -> str:
+    """The reason for callers. The server's own message is not passed on: it names hosts and users."""
+    message = str(error)
+    return next((reason for part, reason in REASONS.items() if part in message), AWAY)
 
 
 # -- Of the running loop -----------------------------------------------------------------------------------
@@ -316,28 +313,29 @@ async def attempt[T](work: Callable[[], Awaitable[T]], *, writes: bool = True, p
 
 
 async def trouble() -> str:
-    """Why the database is not well, for /health; empty if it is. Raises Unavailable (503)."""
-    found = reach()
-    if found.away:
-        return found.reason
-    asking = lambda: database.fetch(READ_ONLY, repeatable=False)  # noqa: E731
-    [(read_only,)] = await found.attempt(asking, writes=False, patient=True)
+    """Why the database is unhealthy, for /health; empty if it is healthy. Raises Unavailable (503)."""
+    breaker = reach()
+    if breaker.away:
+        return breaker.reason
+    [(read_only,)] = await breaker.attempt(
+        lambda: database.fetch(READ_ONLY, repeatable=False), writes=False, patient=True
+    )
     if read_only:
-        found.found_read_only()
-    if found.read_only:
+        breaker.open_for_writes()
+    if breaker.read_only:
         return Fault.READ_ONLY.value
-    return next((str(refusal) for refusal in refusals.found()), "")
+    return next((str(refusal) for refusal in refusals.current()), "")
 
 
-def _hear(fault: Fault) -> None:
+def _on_fault(fault: Fault) -> None:
     try:
-        found = reach()
-    except RuntimeError:  # in a thread, where nobody has somewhere else to turn
+        breaker = reach()
+    except RuntimeError:  # in a thread, which has no event loop and no breaker
         return
     if fault is Fault.READ_ONLY:
-        found.found_read_only()
+        breaker.open_for_writes()
     elif fault is Fault.LOST:
-        found.suspect()
+        breaker.suspect()
 
 
-faults.listeners.append(_hear)
+faults.listeners.append(_on_fault)

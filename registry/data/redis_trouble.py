@@ -1,19 +1,17 @@
-"""Whether Redis serves. Everybody who uses it goes on without it; here its trouble gets a name, one line in the log, a count.
+"""Health of Redis: classifies its errors, logs and counts changes, probes the servers. All users of Redis go on without it.
 
-A Redis in trouble may refuse connections, answer nothing, or answer and take no writes: full, a replica, short of replicas.
+A Redis in trouble refuses connections, does not respond, or responds but refuses writes (full, replica, too few replicas).
 """
 
 import asyncio
 import logging
 import time
-from typing import Any
 
 import redis
 from django.conf import settings
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from registry import telemetry
 from registry.data import identity
@@ -21,10 +19,10 @@ from registry.data import identity
 log = logging.getLogger(__name__)
 
 PROBE_LIMIT = 1.0  # seconds for a connection, and for an answer
-REST = 2.0  # seconds that a use which failed is left alone, so that requests do not all wait for a Redis that hangs
-SAY_EVERY = 10.0  # seconds between lines about one use, however often it changes
+PAUSE = 2.0  # seconds without attempts after a failure, so that not every request waits for a Redis that hangs
+LOG_INTERVAL = 10.0  # seconds between log lines about one use, however often its state changes
 
-# What Redis answers → the name of the trouble. The first that fits.
+# Class of the error → name of the trouble; the first match counts.
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (redis.exceptions.OutOfMemoryError, "full"),
     (redis.exceptions.ReadOnlyError, "read_only"),
@@ -60,7 +58,7 @@ SENTENCES = {
 
 
 def trouble_of(error: BaseException) -> str:
-    """The name of the trouble, one of SENTENCES."""
+    """Classify an error; the result is a key of SENTENCES."""
     for kind, name in _BY_CLASS:
         if isinstance(error, kind):
             return name
@@ -69,107 +67,108 @@ def trouble_of(error: BaseException) -> str:
     return "unreachable" if isinstance(error, (redis.exceptions.ConnectionError, OSError)) else "refused"
 
 
-# -- What this process has seen ----------------------------------------------------------------------------------
+# -- State of each use, in this process ----------------------------------------------------------------------------------
 
 
 class _Use:
     """One use of Redis, such as rate limits."""
 
     def __init__(self) -> None:
-        self.trouble = self.said = ""
-        self.said_at = -SAY_EVERY
+        self.trouble = self.logged = ""
+        self.logged_at = -LOG_INTERVAL
         self.failed_at = 0.0
 
 
 _uses: dict[str, _Use] = {}
 
 
-def failed(use: str, error: BaseException) -> None:
-    """`use` could not be had. Says so in the log when that is new."""
-    noted(use, trouble_of(error))
+def record_error(use: str, error: BaseException) -> None:
+    """Record a failed use; a new trouble is logged."""
+    record_trouble(use, trouble_of(error))
 
 
-def noted(use: str, trouble: str) -> None:
-    """`failed`, by the trouble's name."""
-    found = _uses.setdefault(use, _Use())
-    found.trouble, found.failed_at = trouble, time.monotonic()
-    telemetry.REDIS_ERRORS.labels(use, found.trouble).inc()
-    _say(use, found)
+def record_trouble(use: str, trouble: str) -> None:
+    """Record a failed use by the name of the trouble; a new trouble is logged."""
+    state = _uses.setdefault(use, _Use())
+    state.trouble, state.failed_at = trouble, time.monotonic()
+    telemetry.REDIS_ERRORS.labels(use, trouble).inc()
+    _log_change(use, state)
 
 
-def served(use: str) -> None:
-    """`use` was had."""
-    if (found := _uses.get(use)) and (found.trouble or found.said):
-        found.trouble = ""
-        _say(use, found)
+def record_success(use: str) -> None:
+    if (state := _uses.get(use)) and (state.trouble or state.logged):
+        state.trouble = ""
+        _log_change(use, state)
 
 
-def rests(use: str) -> bool:
-    """Whether `use` failed a moment ago: then it is not even tried."""
-    found = _uses.get(use)
-    return bool(found and found.trouble and time.monotonic() - found.failed_at < REST)
+def is_paused(use: str) -> bool:
+    """Whether `use` failed within the last PAUSE seconds, so that callers should not try it."""
+    state = _uses.get(use)
+    return bool(state and state.trouble and time.monotonic() - state.failed_at < PAUSE)
 
 
-def _say(use: str, found: _Use) -> None:
+def _log_change(use: str, state: _Use) -> None:
     now = time.monotonic()
-    if found.trouble == found.said or now - found.said_at < SAY_EVERY:
+    if state.trouble == state.logged or now - state.logged_at < LOG_INTERVAL:
         return
-    found.said, found.said_at = found.trouble, now
-    if found.trouble:
-        log.warning("%s; going on without it", SENTENCES[found.trouble], extra={"use": use})
+    state.logged, state.logged_at = state.trouble, now
+    if state.trouble:
+        log.warning("%s; going on without it", SENTENCES[state.trouble], extra={"use": use})
     else:
         log.warning("Redis serves again", extra={"use": use})
 
 
-def forget() -> None:
-    """For tests: as if nothing had failed."""
+def reset() -> None:
+    """Forget all failures. For tests."""
     _uses.clear()
 
 
-class Sparing(logging.Filter):
-    """At most one line in SAY_EVERY seconds of a library that would log each failed try, and without its stack."""
+class SparseFilter(logging.Filter):
+    """Passes one line per LOG_INTERVAL, without its stack, of a library that logs every failed attempt."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said_at = -SAY_EVERY
+        self._logged_at = -LOG_INTERVAL
 
     def filter(self, record: logging.LogRecord) -> bool:
         now = time.monotonic()
-        if now - self._said_at < SAY_EVERY:
+        if now - self._logged_at < LOG_INTERVAL:
             return False
-        self._said_at = now
+        self._logged_at = now
         if record.exc_info and record.exc_info[1]:
             record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]!r}", ()
             record.exc_info = None
         return True
 
 
-logging.getLogger("channels_redis.pubsub").addFilter(Sparing())
+logging.getLogger("channels_redis.pubsub").addFilter(SparseFilter())
 
 
-# -- Asking it ------------------------------------------------------------------------------------------------------
+# -- Probes ------------------------------------------------------------------------------------------------------
 
 
 def servers() -> dict[str, str]:
-    """The URLs in use, by what they are for; one that serves several purposes is named by the first."""
-    wanted = {"limits": settings.REDIS_URL, "live": settings.LIVE_REDIS_URL, "jobs": settings.RQ_REDIS_URL}
+    """The URLs in use, by use; a URL with several uses is listed under the first."""
+    urls = {"limits": settings.REDIS_URL, "live": settings.LIVE_REDIS_URL, "jobs": settings.RQ_REDIS_URL}
     if "stream" in (settings.SPILL, settings.INTAKE):
-        wanted["spill"] = settings.SPILL_REDIS_URL
+        urls["spill"] = settings.SPILL_REDIS_URL
     first: dict[str, str] = {}
-    for use, url in wanted.items():
+    for use, url in urls.items():
         first.setdefault(url, use)
     return {use: url for url, use in first.items()}
 
 
-LIMITS: dict[str, Any] = {"socket_timeout": PROBE_LIMIT, "socket_connect_timeout": PROBE_LIMIT}
-
-
 async def probe(url: str) -> str:
-    """Write one small key that lapses; the name of the trouble, empty where there is none."""
+    """Write a small key that expires. Returns the name of the trouble, or an empty text."""
     try:
         async with (
             asyncio.timeout(PROBE_LIMIT),
-            Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **LIMITS) as client,
+            Redis.from_url(
+                url,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=PROBE_LIMIT,
+                socket_connect_timeout=PROBE_LIMIT,
+            ) as client,
         ):
             await client.set(f"{identity.prefix()}:probe", 1, ex=60)
     except (redis.exceptions.RedisError, OSError) as error:
@@ -178,16 +177,11 @@ async def probe(url: str) -> str:
 
 
 def probe_sync(url: str) -> str:
-    """`probe` for a process without a loop."""
-    try:
-        with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **LIMITS) as client:
-            client.set(f"{identity.prefix()}:probe", 1, ex=60)
-    except (redis.exceptions.RedisError, OSError) as error:
-        return trouble_of(error)
-    return ""
+    """`probe` for a process without an event loop."""
+    return asyncio.run(probe(url))
 
 
 async def troubles() -> dict[str, str]:
-    """Of each server in use, by what it is used for."""
-    found = servers()
-    return dict(zip(found, await asyncio.gather(*map(probe, found.values())), strict=True))
+    """Probe each server in use; the results by use."""
+    urls = servers()
+    return dict(zip(urls, await asyncio.gather(*map(probe, urls.values())), strict=True))

@@ -183,9 +183,9 @@ def execute(sql: str) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A refusal counts as lasting after a moment."""
-    monkeypatch.setattr(refusals, "NAMED_AFTER", 0.5)
+    monkeypatch.setattr(refusals, "REPORT_AFTER", 0.5)
     yield
-    refusals.server_takes_writes(True)
+    refusals.set_writable(True)
 
 
 async def test_while_a_table_is_missing_payments_wait_and_the_statement_is_named(
@@ -227,7 +227,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
     with pytest.raises(Exception, match="refuses the statement"):
         await database.fetch("SELEKT", repeatable=False)
     first = (await health(api))[1]
-    await asyncio.sleep(refusals.NAMED_AFTER)
+    await asyncio.sleep(refusals.REPORT_AFTER)
     with pytest.raises(Exception, match="refuses the statement"):
         await database.fetch("SELEKT", repeatable=False)
 

@@ -173,7 +173,7 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
 
     monkeypatch.setattr(chores, "CHORES", {"waits": chores.Chore(0, waits)})
     monkeypatch.setattr(entry, "PARENT_CHECK", 0.01)
-    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
+    monkeypatch.setattr(faults._LastLine, "at", -faults.LOG_INTERVAL)
 
     task = asyncio.create_task(entry._housekeep())
     await eventually(lambda: len(tries) > 3)

@@ -189,7 +189,9 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
     api: Api, tenant, lines, settings, monkeypatch
 ):
     """A payment's whole way, wrong keys, broken bodies, and a database that is away: then the log is searched."""
-    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)  # what other tests have said keeps this one's quiet
+    monkeypatch.setattr(
+        faults._LastLine, "at", -faults.LOG_INTERVAL
+    )  # what other tests have said keeps this one's quiet
     logging.getLogger().setLevel("DEBUG")
     try:
         await in_thread(make_processor, tenant, options={"delay": 0})

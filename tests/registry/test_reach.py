@@ -284,7 +284,7 @@ async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_
 async def test_a_change_of_state_is_one_line_and_what_follows_from_it_one_in_ten_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
+    monkeypatch.setattr(faults._LastLine, "at", -faults.LOG_INTERVAL)
     async with read_only() as switch:
         for _ in range(50):
             with suppress(Unavailable):
