@@ -129,7 +129,7 @@ def configure_logging(config: dict[str, str]) -> None:
     root.setLevel(config["level"])
     for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
         logging.getLogger(server).handlers, logging.getLogger(server).propagate = [], True  # none around our formatter
-    logging.getLogger("psycopg").setLevel("ERROR")  # a line for each connection that fails; reach.py says it once
+    logging.getLogger("psycopg").setLevel("ERROR")  # a line for each connection that fails; db_breaker.py says it once
     logging.getLogger("django.security.DisallowedHost").setLevel(
         "CRITICAL"
     )  # the answer is 400; strangers write no stack traces

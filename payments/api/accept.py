@@ -15,7 +15,7 @@ from payments.intake.requests import PAYMENT, PaymentRequest
 from payments.money import decimal_text
 from payments.settle import inline, lifecycle
 from payments.states import OPEN
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.edge.api import KEYLESS, PROBLEMS, api, iso, json_response
 from registry.edge.bodies import read
 from registry.edge.handler import lean
@@ -97,7 +97,7 @@ async def _settled(accepted: AcceptedRequest, settled: Awaitable[object], *, wit
 
     async def detail() -> dict[str, Any] | None:
         await settled
-        return await reach.attempt(lambda: _detail(payment), writes=False)
+        return await db_breaker.attempt(lambda: _detail(payment), writes=False)
 
     found = await awaited(accepted.request, detail())
     if found is None or found["status"] in OPEN:

@@ -98,7 +98,9 @@ class PaymentSocket(PaymentsSocket):
     async def greet(self) -> None:
         if found := await queries.status_of(self.tenant_id, self.correlation_id):
             self.reader.sent = found["sequence"]
-            await self.say(ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found}))
+            await self.send_message(
+                ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found})
+            )
 
     async def past(self, after: int) -> list[live.Event]:
         return await self.stream.of_subject(self.tenant_id, self.correlation_id, after)
@@ -114,7 +116,7 @@ class StreamSocket(PaymentsSocket):
         if len(ids) > SUBSCRIBED_IDS:
             raise BadMessage(f"at most {SUBSCRIBED_IDS} ids")
         self.reader.only = frozenset(map(str, ids)) or None
-        await self.say(ENCODER.encode({"type": "subscribed", "ids": ids}))
+        await self.send_message(ENCODER.encode({"type": "subscribed", "ids": ids}))
 
     async def list(self, message: List) -> None:
         limit = LIST_LIMIT if message.limit is None else message.limit
@@ -122,7 +124,7 @@ class StreamSocket(PaymentsSocket):
             raise BadMessage(f"limit wants 1 to {LIST_AT_MOST}")
         filters = _filters(message.filter or Filter())
         page = await queries.page_of(self.tenant_id, filters, limit=limit)
-        await self.say(
+        await self.send_message(
             ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]})
         )
 

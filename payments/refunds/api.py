@@ -17,7 +17,7 @@ from payments.errors import AmountRefused, UnknownRefund
 from payments.intake.requests import Amount, decode
 from payments.intake.spilling import missing
 from payments.refunds import debts, inline
-from registry.data import live, reach
+from registry.data import db_breaker, live
 from registry.edge.api import KEYLESS, api, described, json_response
 from registry.edge.bodies import read
 from registry.errors import Invalid
@@ -133,7 +133,7 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
             events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
-                now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)
+                now = await db_breaker.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)
                 if debts.is_closed(now):
                     return now
                 await subscription.get()

@@ -86,7 +86,7 @@ def wanted(
 async def tell(event: live.Event | None) -> None:
     """After the commit: to readers, and to the workers."""
     if event:
-        live.tell([event])
+        live.publish([event])
         await wake()
 
 
@@ -188,7 +188,7 @@ async def from_processor(*, tenant_id: int, processor_id: int, news: RefundNews)
     booked there as far as we know: ask again later.
     """
     told = await locked(lambda conn: book(conn, tenant_id=tenant_id, processor_id=processor_id, news=news))
-    live.tell(told)
+    live.publish(told)
     return bool(told)
 
 

@@ -55,7 +55,7 @@ async def from_processor(*, tenant_id: int, processor_id: int, news: DisputeNews
     Raises UnknownPayment, and NotRefundable for a payment that is not booked there as far as we know: ask again later.
     """
     told = await locked(lambda conn: book(conn, tenant_id=tenant_id, processor_id=processor_id, news=news))
-    live.tell(told)
+    live.publish(told)
     return bool(told)
 
 

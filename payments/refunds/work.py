@@ -153,7 +153,7 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
             _settled(v.status.value).inc()
             if event[0] is not None:
                 told.append(events.from_row((tenant, *event)))
-        live.tell(told)
+        live.publish(told)
 
     def is_done(self, outcome: Verdict, written: bool) -> bool:
         return written and outcome.status in REFUND_TERMINAL

@@ -12,7 +12,7 @@ from payments.books import events, queries
 from payments.errors import NotCancelable, NotCapturable
 from payments.intake import spilling, store
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
-from registry.data import database, live, reach
+from registry.data import database, db_breaker, live
 from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
@@ -29,7 +29,7 @@ async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> boo
             events.STREAM.follow(tenant_id, correlation_id) as subscription,
         ):
             while True:
-                found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)
+                found = await db_breaker.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)
                 if found is None or found["status"] not in OPEN:
                     return True
                 await subscription.get()
@@ -104,7 +104,7 @@ async def tell_looked(tenant_id: int, rows: Looked) -> None:
     """Publish the events of payments that are looked at again, and wake the workers."""
     for correlation_id, sequence in rows:
         if sequence is not None:
-            live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
+            live.publish(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
         store.wake()
 
@@ -120,7 +120,7 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
         await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
     found = await _status(tenant_id, correlation_id)
     if moved:
-        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
+        live.publish(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
     elif found["status"] != CANCELED and not (await _purpose(params)).canceling:
         raise NotCancelable(
             f"it is {found['status']}; only a payment that is queued or requires action can be canceled"

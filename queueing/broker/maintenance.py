@@ -51,5 +51,6 @@ async def modes(tenant_id: int, *, fresh: bool = False) -> Modes:
 async def set(tenant_id: int, *, push: bool | None = None, pop: bool | None = None) -> Modes:
     """Pause or resume pushes and pops; None leaves one as it is. Raises Unavailable (503)."""
     rows = await database.fetch(SQL["set_maintenance"], {"tenant": tenant_id, "push": push, "pop": pop})
-    _modes.forget(None)
-    return Modes(*rows[0])
+    written = Modes(*rows[0])
+    _modes.change(None, lambda known: known | {tenant_id: written})  # holds also when the database goes away now
+    return written

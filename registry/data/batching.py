@@ -17,7 +17,7 @@ class Batcher[In, Out]:
     """Collects items while earlier batches commit, without an artificial wait.
 
     `write` takes the collected items and returns one result per item, in order. When it raises for a batch, the items are
-    written one by one, so that only a bad one fails; a temporary error of the database (faults.waits) fails all at once.
+    written one by one, so that only a bad one fails; a temporary error of the database (faults.is_temporary) fails all at once.
     `linger`: seconds between statements, where fewer commits matter more than latency. `weigh`: the rows of an item.
     """
 
@@ -89,7 +89,7 @@ class Batcher[In, Out]:
         try:
             results = await self._write([item for item, _ in batch])
         except Exception as error:
-            if len(batch) > 1 and not faults.waits(error):
+            if len(batch) > 1 and not faults.is_temporary(error):
                 for pair in batch:
                     await self._settle([pair])
                 return

@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Hashable
 
-from registry.data import orm, reach
+from registry.data import db_breaker, orm
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import Unavailable
 
@@ -18,13 +18,14 @@ NEVER = float("-inf")
 class _Entry[T]:
     """A value with the time its load began, and the running load."""
 
-    __slots__ = ("asked_at", "began_at", "loading", "value")
+    __slots__ = ("asked_at", "began_at", "changed_at", "loading", "value")
 
     def __init__(self) -> None:
         self.value: T | None = None  # set once asked_at > NEVER
         self.asked_at = NEVER
         self.loading: asyncio.Task[T] | None = None
         self.began_at = NEVER  # of that load
+        self.changed_at = NEVER  # loads that began before do not know of a change
 
     @property
     def known(self) -> bool:
@@ -73,7 +74,7 @@ class Cached[K: Hashable, T]:
         """The value of `key`, loaded at `since` (time.monotonic()) or later. Raises what the load raised."""
         mine = self.loops.get()
         entry = mine.entries.get(self._kept_as(key)) or self._add(mine, key)
-        now = time.monotonic()
+        now, since = time.monotonic(), max(since, entry.changed_at)
         if entry.asked_at >= since and (age := now - entry.asked_at) < self.stale:
             if age >= self.fresh and entry.loading is None:
                 self._begin(mine, key, entry)
@@ -88,6 +89,13 @@ class Cached[K: Hashable, T]:
         """The last value, however old, or None."""
         entry = self.loops.get().entries.get(self._kept_as(key))
         return entry.value if entry else None
+
+    def change(self, key: K, change: Callable[[T], T]) -> None:
+        """Apply a change that was committed to the value known last, and load anew for whoever asks from now on."""
+        if (entry := self.loops.get().entries.get(self._kept_as(key))) is not None:
+            entry.changed_at = time.monotonic()
+            if entry.known:
+                entry.value = change(entry.value)  # type: ignore[arg-type]
 
     def forget(self, key: K) -> None:
         """Drop a value: later calls start a new load, also while an older load runs."""
@@ -113,7 +121,9 @@ class Cached[K: Hashable, T]:
         served = self._while_away and entry.known
         try:
             async with orm.own_connection():
-                value = await reach.attempt(lambda: self.load(key), writes=False, patient=self._patient and not served)
+                value = await db_breaker.attempt(
+                    lambda: self.load(key), writes=False, patient=self._patient and not served
+                )
         except Unavailable:
             mine.failed_at = time.monotonic()
             if not served:
@@ -127,7 +137,7 @@ class Cached[K: Hashable, T]:
         finally:
             if entry.began_at == began_at:
                 entry.loading = None
-        if began_at >= entry.asked_at:  # a load that began later may have ended earlier
+        if began_at >= max(entry.asked_at, entry.changed_at):  # a load that began later may have ended earlier
             entry.value, entry.asked_at = value, began_at
         return value
 

@@ -8,7 +8,7 @@ from typing import Any
 from channels.layers import get_channel_layer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-from registry.data import identity, redis_trouble
+from registry.data import identity, redis_health
 from registry.data.loop import PerLoop
 
 RETRY = 1.0  # seconds between attempts to join a group
@@ -45,9 +45,9 @@ async def send(group: str, data: bytes) -> None:
         async with asyncio.timeout(SEND_LIMIT):
             await layer().group_send(group, {"type": group, "data": data})
     except Exception as error:
-        redis_trouble.failed(group, error)
+        redis_health.record_error(group, error)
         raise
-    redis_trouble.served(group)
+    redis_health.record_success(group)
 
 
 async def listen(group: str, receive: Callable[[bytes], None]) -> None:
@@ -56,11 +56,11 @@ async def listen(group: str, receive: Callable[[bytes], None]) -> None:
         try:
             channel = await layer().new_channel(group)
             await layer().group_add(group, channel)
-            redis_trouble.served(group)
+            redis_health.record_success(group)
             while True:
                 receive((await layer().receive(channel))["data"])
         except Exception as error:
-            redis_trouble.failed(group, error)
+            redis_health.record_error(group, error)
             with suppress(Exception):
                 _drop_channels(group)
             await asyncio.sleep(RETRY)

@@ -153,8 +153,8 @@ def unavailable(error: Exception) -> Unavailable | None:
 
 def _unavailable(error: Exception, fault: Fault) -> Unavailable:
     telemetry.DB_ERRORS.labels(type(error).__name__).inc()
-    faults.say(log, fault.value, error=error)
-    faults.tell(fault)
+    faults.warn(log, fault.value, error=error)
+    faults.publish(fault)
     return Unavailable(fault.value)
 
 

@@ -1,7 +1,7 @@
 """Classification of PostgreSQL errors by SQLSTATE or, without one, by type.
 
 A statement that was rolled back is retried at once. An error about a row's own data fails that row only. After any other error
-callers wait and retry, or use a substitute (the spill). reach.py tracks whether the server is available.
+callers wait and retry, or use a substitute (the spill). db_breaker.py tracks whether the server is available.
 """
 
 import enum
@@ -91,12 +91,12 @@ def _without_sqlstate(error: psycopg.Error) -> Fault | None:
     return Fault.ROW if isinstance(error, psycopg.DataError) else None  # such as a text with NUL
 
 
-def about_the_row(error: BaseException) -> bool:
+def is_row_error(error: BaseException) -> bool:
     """Whether the error is about the row's own data: only then may a spilled record be set aside."""
     return of(error) is Fault.ROW
 
 
-def waits(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether the error is temporary: wait and retry, or use the spill."""
     return isinstance(error, Unavailable) or of(error) not in (None, Fault.ROW)
 
@@ -106,7 +106,7 @@ def waits(error: BaseException) -> bool:
 listeners: list[Callable[[Fault], None]] = []
 
 
-def tell(fault: Fault) -> None:
+def publish(fault: Fault) -> None:
     """Pass the fault of a statement of the running loop to the listeners."""
     for listener in listeners:
         listener(fault)
@@ -117,7 +117,7 @@ class _LastLine:
     suppressed = 0  # lines since then
 
 
-def say(to: logging.Logger, message: str, *, error: BaseException | None = None, **extra: object) -> None:
+def warn(to: logging.Logger, message: str, *, error: BaseException | None = None, **extra: object) -> None:
     """Log a fault of the database or its consequence, at most one line per LOG_INTERVAL and process."""
     now = time.monotonic()
     if now - _LastLine.at < LOG_INTERVAL:

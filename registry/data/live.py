@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from registry import telemetry
-from registry.data import channels, reach
+from registry.data import channels, db_breaker
 from registry.data.loop import PerLoop
 from registry.data.publisher import Publisher
 from registry.errors import Unavailable
@@ -63,8 +63,8 @@ async def _send(events: list[Event]) -> None:
 publishers: PerLoop[Publisher[Event]] = PerLoop(lambda: Publisher(_send), close=Publisher.close)
 
 
-def tell(events: Sequence[Event]) -> None:
-    """Spread committed events. Never waits, never fails: it is a hint."""
+def publish(events: Sequence[Event]) -> None:
+    """Send committed events to all processes. Never waits and never fails: it is a hint."""
     publishers.get().publish(events)
 
 
@@ -229,7 +229,7 @@ class Hub:
 
     async def _open(self, stream: NumberedEvents, tenant: int) -> None:
         try:
-            position = (await reach.attempt(lambda: stream.positions([tenant]), writes=False)).get(tenant, 0)
+            position = (await db_breaker.attempt(lambda: stream.positions([tenant]), writes=False)).get(tenant, 0)
             self.feeds[stream.name, tenant] = Feed(stream, tenant, position)
         finally:
             del self._opening[stream.name, tenant]

@@ -29,7 +29,7 @@ class Pool(AsyncConnectionPool):
         self.keep = settings.DB_POOL_MAX
         self.refused = False  # the server refused the last new connection
         self.given_back_at = 0.0  # time.monotonic() of the last return of a working connection
-        self.shut = ""  # why callers are refused at once (reach.py); empty while they are not
+        self.shut = ""  # why callers are refused at once (db_breaker.py); empty while they are not
         self._lent: set[AsyncConnection] = set()
         self._giving: set[asyncio.Task[None]] = set()  # connections being returned
         super().__init__(

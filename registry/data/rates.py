@@ -12,7 +12,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.util import WindowStats
 
-from registry.data import identity, redis_trouble
+from registry.data import identity, redis_health
 from registry.data.loop import PerLoop
 
 TIMEOUT = 1.0  # seconds for Redis
@@ -36,14 +36,14 @@ limiters: PerLoop[MovingWindowRateLimiter] = PerLoop(open_limiter, close=close_l
 
 async def count(limit: RateLimitItem, *subject: str, cost: int = 1) -> tuple[bool, WindowStats] | None:
     """Count `cost` against the limit of `subject`: whether it is allowed, and the window. None while Redis is unavailable."""
-    if redis_trouble.rests(USE):
+    if redis_health.is_paused(USE):
         return None
     try:
         async with asyncio.timeout(TIMEOUT):
             allowed = await limiters.get().hit(limit, *subject, cost=cost)
             window = await limiters.get().get_window_stats(limit, *subject)
     except Exception as error:
-        redis_trouble.failed(USE, error)
+        redis_health.record_error(USE, error)
         return None
-    redis_trouble.served(USE)
+    redis_health.record_success(USE)
     return allowed, window

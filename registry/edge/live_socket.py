@@ -66,7 +66,7 @@ class LiveSocket(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         self._allowance, self._counted_at = float(BURST), time.monotonic()
         self._greeted, self._spoken = asyncio.Event(), asyncio.Event()
-        self.reader = Reader(number=self.number, past=self.past, send=self.tell)
+        self.reader = Reader(number=self.number, past=self.past, send=self.send_event)
         await self.accept()
         try:
             tenant_id = await database.guarded(self.authority)
@@ -147,11 +147,13 @@ class LiveSocket(AsyncWebsocketConsumer):
         finally:
             self._greeted.set()
 
-    async def tell(self, event: live.Event) -> None:
+    async def send_event(self, event: live.Event) -> None:
         telemetry.LIVE_EVENTS.inc()
-        await self.say(b'{"type":"%b","sequence":%d,"%b":%b}' % (self.kind, self.number(event), self.kind, event.body))
+        await self.send_message(
+            b'{"type":"%b","sequence":%d,"%b":%b}' % (self.kind, self.number(event), self.kind, event.body)
+        )
 
-    async def say(self, message: bytes) -> None:
+    async def send_message(self, message: bytes) -> None:
         async with asyncio.timeout(SEND_TIMEOUT):
             await self.send(text_data=message.decode())
 
@@ -169,7 +171,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         try:
             await self.answer(self._read(text_data, bytes_data))
         except BadMessage as error:
-            await self.say(ENCODER.encode({"type": "error", "detail": str(error)}))
+            await self.send_message(ENCODER.encode({"type": "error", "detail": str(error)}))
             await self._close(BAD_MESSAGE)
         except Problem as error:
             await self._refuse(error)
@@ -184,7 +186,7 @@ class LiveSocket(AsyncWebsocketConsumer):
             await database.release()
 
     async def _refuse(self, problem: Problem) -> None:
-        await self.say(ENCODER.encode({"type": "error", "detail": problem.detail, "errors": problem.errors}))
+        await self.send_message(ENCODER.encode({"type": "error", "detail": problem.detail, "errors": problem.errors}))
 
     def _read(self, text: str | None, data: bytes | None) -> Any:
         now = time.monotonic()
@@ -205,7 +207,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         """Act on a message. Subclasses take their own first."""
         match message:
             case Ping():
-                await self.say(b'{"type":"pong"}')
+                await self.send_message(b'{"type":"pong"}')
             case Resume(after=after):
                 await self._resume(after)
 

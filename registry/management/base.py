@@ -43,8 +43,8 @@ class AsyncCommand(BaseCommand):
         finally:
             await end_loop()
 
-    def tell(self, text: str, data: Any, *, as_json: bool) -> None:
-        """`data` as one line of JSON for programs, or `text` for people."""
+    def report(self, text: str, data: Any, *, as_json: bool) -> None:
+        """Print `data` as one line of JSON, or `text`."""
         self.stdout.write(json.dumps(data) if as_json else text)
 
 

@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from limits import RateLimitItem, parse
 
 from registry import telemetry
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.data.cache import Cached
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import Forbidden, Unauthorized, Unavailable
@@ -91,7 +91,7 @@ def _record_use(prefix: str) -> None:
 
     async def record() -> None:
         with suppress(Unavailable):
-            await reach.attempt(lambda: database.fetch(SQL["used"], {"prefix": prefix}))
+            await db_breaker.attempt(lambda: database.fetch(SQL["used"], {"prefix": prefix}))
 
     _background.get().start(record())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.data import reach
+from registry.data import db_breaker
 from registry.data.cache import Bounded, Cached
 from registry.data.loop import end_loop
 from registry.errors import Unavailable
@@ -42,7 +42,7 @@ def shop() -> Shop:
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes the database be known to be away from now on."""
-    return lambda: monkeypatch.setattr(reach.reach(), "away", True)
+    return lambda: monkeypatch.setattr(db_breaker.current(), "away", True)
 
 
 def kept(shop: Shop, seconds: float = LONG, **options: Any) -> Cached[Any, str]:
@@ -207,3 +207,31 @@ def test_facts_that_do_not_change_are_kept_in_bounds():
     facts.drop("b")
 
     assert [facts.get(name) for name in "abc"] == [None, None, 2]
+
+
+# -- A change that this process made itself ------------------------------------------------------------------
+
+
+async def test_a_change_is_served_while_the_database_is_away_and_loaded_anew_when_it_is_back(shop, away):
+    cached = kept(shop, while_away=True)
+    await cached.get("a")
+
+    cached.change("a", lambda known: f"{known} changed")
+    away()
+
+    assert await cached.get("a") == "a 1 changed"
+
+
+async def test_a_load_that_began_before_a_change_does_not_undo_it(shop):
+    cached = kept(shop)
+    await cached.get("a")
+    shop.gate.clear()
+    old = asyncio.create_task(cached.get("a", since=time.monotonic()))
+    await eventually(lambda: len(shop.asked) == 2)
+
+    cached.change("a", lambda known: "changed")
+    shop.gate.set()
+    await old
+
+    assert cached.peek("a") == "changed"
+    assert await cached.get("a") == "a 3"

@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from limits import parse
 
-from registry.data import rates, redis_trouble
+from registry.data import rates, redis_health
 from registry.data.loop import PerLoop
 from registry.models import Tenant
 from tests.conftest import Api, eventually, make_key
@@ -112,7 +112,7 @@ def redis_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setattr(rates, "limiters", PerLoop(rates.open_limiter, close=rates.close_limiter))
 
     yield move
-    redis_trouble.forget()
+    redis_health.reset()
 
 
 async def test_without_redis_calls_pass(limited: Api, redis_at):

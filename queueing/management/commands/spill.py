@@ -38,7 +38,7 @@ class Command(AsyncCommand):
             for one in kept
         ]
         lines = [f"{a['id']}  {a['kind']:<8} tenant {a['tenantId']}  {a['setAsideAt']}  {a['reason']}" for a in data]
-        self.tell("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
+        self.report("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
 
     async def do_replay(self, *, id: Sequence[str], all: bool, **_: Any) -> None:
         chosen = await chosen_of(id, all)

@@ -39,7 +39,7 @@ class Command(AsyncCommand):
             self.stderr.write(f"The receiver must verify with {secret}")
         results = await self._results(url, secret, quiet=json)
         failed = [result for result in results if not result.passed]
-        self.tell(_summary(results, failed), [asdict(result) for result in results], as_json=json)
+        self.report(_summary(results, failed), [asdict(result) for result in results], as_json=json)
         if failed:
             raise CommandError(f"{len(failed)} of {len(checks())} checks failed", returncode=1)
 

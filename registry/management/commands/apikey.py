@@ -73,7 +73,7 @@ class Command(AsyncCommand):
             async for key in ApiKey.async_objects.filter(tenant=owner).order_by("pk")
         ]
         lines = [f"{k['prefix']:<16} {k['state']:<8} {','.join(k['scopes']):<18} {k['name']}" for k in data]
-        self.tell("\n".join(lines) or f"{tenant} has no keys.", data, as_json=json)
+        self.report("\n".join(lines) or f"{tenant} has no keys.", data, as_json=json)
 
     async def do_revoke(self, *, prefix: str, **_: Any) -> None:
         prefix = _bare(prefix)
@@ -95,7 +95,7 @@ class Command(AsyncCommand):
 
     def _show(self, key: ApiKey, plain: str, tenant: str, json: bool) -> None:
         data = {"tenant": tenant, "prefix": key.prefix, "scopes": key.scopes, "apiKey": plain}
-        self.tell(f"API key of {tenant} ({', '.join(key.scopes)}), shown this once: {plain}", data, as_json=json)
+        self.report(f"API key of {tenant} ({', '.join(key.scopes)}), shown this once: {plain}", data, as_json=json)
 
 
 def _bare(prefix: str) -> str:

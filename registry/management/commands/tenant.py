@@ -79,7 +79,7 @@ class Command(AsyncCommand):
         except IntegrityError as error:  # another process was faster
             raise CommandError(f"there is a tenant {slug!r} already") from error
         text = f"Tenant {slug} is ready ({mode}, {currency}).\nIts API key, shown this once: {plain}"
-        self.tell(text, {"tenant": slug, "apiKey": plain}, as_json=json)
+        self.report(text, {"tenant": slug, "apiKey": plain}, as_json=json)
 
     async def do_change(self, *, slug: str, patience: int, reason: str, json: bool, **_: Any) -> None:
         tenant = await tenant_named(slug)
@@ -96,13 +96,13 @@ class Command(AsyncCommand):
                 detail={"patience": [before, patience]},
             )
         text = f"Payments of {slug} go to the cheapest processor that answers within {patience} ms."
-        self.tell(text, {"tenant": slug, "patience": patience}, as_json=json)
+        self.report(text, {"tenant": slug, "patience": patience}, as_json=json)
 
     async def do_live(self, *, slug: str, reason: str, json: bool, **_: Any) -> None:
         tenant = await tenant_named(slug)
         done = await go_live.go_live(tenant=tenant, actor=actor(), reason=reason)
         text = f"Tenant {slug} is live." if done else f"Tenant {slug} is live already."
-        self.tell(text, {"tenant": slug, "mode": Tenant.Mode.LIVE.value, "changed": done}, as_json=json)
+        self.report(text, {"tenant": slug, "mode": Tenant.Mode.LIVE.value, "changed": done}, as_json=json)
 
     async def do_list(self, *, json: bool, **_: Any) -> None:
         tenants = [tenant async for tenant in Tenant.async_objects.order_by("slug")]
@@ -119,7 +119,7 @@ class Command(AsyncCommand):
             for tenant in tenants
         ]
         lines = [f"{t['tenant']:<24} {t['status']:<10} {t['mode']:<8} {t['currency']}  {t['name']}" for t in data]
-        self.tell("\n".join(lines) or "There are no tenants; `tenant create SLUG` makes one.", data, as_json=json)
+        self.report("\n".join(lines) or "There are no tenants; `tenant create SLUG` makes one.", data, as_json=json)
 
     async def do_export(self, *, slug: str, output: str, decrypt: bool, reason: str, **_: Any) -> None:
         tenant = await tenant_named(slug)
@@ -155,7 +155,7 @@ class Command(AsyncCommand):
         else:
             changed = await erasure.erase(tenant_id=tenant.pk, actor=actor(), reason=reason)
         lines = [f"{table}: {count} rows blanked" for table, count in changed.items()]
-        self.tell("\n".join(lines) or "Everything was blank already.", changed, as_json=json)
+        self.report("\n".join(lines) or "Everything was blank already.", changed, as_json=json)
 
 
 def _uuid(text: str) -> UUID:

@@ -33,7 +33,7 @@ POOL_LIMIT = 3.0  # seconds for the pool to reconnect before the probe starts ov
 CLOSE_LIMIT = 1.0  # seconds for running probes at the end of a loop
 AWAY = Fault.LOST.value
 SILENT = "the database does not respond"
-READ_ONLY = database.statements(Path(__file__).parent / "sql" / "reach.sql")["read_only"]
+READ_ONLY = database.statements(Path(__file__).parent / "sql" / "db_breaker.sql")["read_only"]
 
 
 class ProbeResult(NamedTuple):
@@ -43,7 +43,7 @@ class ProbeResult(NamedTuple):
     read_only: bool = False
 
 
-class Reach:
+class DatabaseBreaker:
     """The breaker of one event loop."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Reach:
             elif await _done(task, within=PATIENCE - SUSPECT):
                 return
             else:
-                faults.say(log, Fault.SLOW.value)
+                faults.warn(log, Fault.SLOW.value)
                 raise Unavailable(Fault.SLOW.value)
 
     # -- Probes -------------------------------------------------------------------------------------------
@@ -303,18 +303,18 @@ def _reason(error: BaseException) -> str:
 
 # -- Of the running loop -----------------------------------------------------------------------------------
 
-breakers: PerLoop[Reach] = PerLoop(Reach, close=Reach.close)
-reach = breakers.get
+breakers: PerLoop[DatabaseBreaker] = PerLoop(DatabaseBreaker, close=DatabaseBreaker.close)
+current = breakers.get
 
 
 async def attempt[T](work: Callable[[], Awaitable[T]], *, writes: bool = True, patient: bool = False) -> T:
-    """`Reach.attempt` on the running loop."""
-    return await reach().attempt(work, writes=writes, patient=patient)
+    """`DatabaseBreaker.attempt` on the running loop."""
+    return await current().attempt(work, writes=writes, patient=patient)
 
 
 async def trouble() -> str:
     """Why the database is unhealthy, for /health; empty if it is healthy. Raises Unavailable (503)."""
-    breaker = reach()
+    breaker = current()
     if breaker.away:
         return breaker.reason
     [(read_only,)] = await breaker.attempt(
@@ -329,7 +329,7 @@ async def trouble() -> str:
 
 def _on_fault(fault: Fault) -> None:
     try:
-        breaker = reach()
+        breaker = current()
     except RuntimeError:  # in a thread, which has no event loop and no breaker
         return
     if fault is Fault.READ_ONLY:
