@@ -58,7 +58,7 @@ async def test_a_write_tells_what_is_wrong_and_when_nothing_is(trouble: Troubled
 
 async def test_redis_that_refuses_connections_cannot_be_reached():
     assert await redis_health.probe("redis://127.0.0.1:1/0") == "unreachable"
-    assert redis_health.probe_sync("redis://127.0.0.1:1/0") == "unreachable"
+    assert await asyncio.to_thread(redis_health.probe_sync, "redis://127.0.0.1:1/0") == "unreachable"
 
 
 @pytest.mark.parametrize(

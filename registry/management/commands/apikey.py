@@ -7,11 +7,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
-from limits import parse
 
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 from registry.models import ApiKey
 from registry.tenants import keys
+from registry.tenants.limits import parse_limit
 
 
 class Command(AsyncCommand):
@@ -99,7 +99,7 @@ class Command(AsyncCommand):
 
 
 def _bare(prefix: str) -> str:
-    """The prefix, also out of a whole key: who revokes a leaked one has that at hand."""
+    """The prefix; also accepts a whole key, such as a leaked one."""
     return prefix.split("_")[1] if prefix.startswith("rk_") else prefix
 
 
@@ -127,7 +127,7 @@ def _moment(text: str) -> datetime:
 def _rate(text: str) -> str:
     try:
         if text:
-            parse(text)
+            parse_limit(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"wants a limit such as 100/second, got {text!r}") from None
     return text

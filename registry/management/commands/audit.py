@@ -1,4 +1,4 @@
-"""`audit verify`: follow the chains of the audit trail; exit code 1 when one does not hold."""
+"""`audit verify`: verify the chains of the audit trail; exit code 1 when one is invalid."""
 
 import argparse
 import dataclasses

@@ -39,17 +39,19 @@ class Command(AsyncCommand):
         change.add_argument("--patience", type=int, required=True, help=PATIENT)
         change.add_argument("--reason", default="", help="kept in the audit trail")
         add_json(change)
-        live = verbs.add_parser("live", help="let a tenant take real money, where nothing is missing; for good")
+        live = verbs.add_parser("live", help="switch a tenant to live mode if nothing is missing; cannot be undone")
         live.add_argument("slug")
         live.add_argument("--reason", default="", help="kept in the audit trail")
         add_json(live)
         add_json(verbs.add_parser("list", help="all tenants"))
         export = verbs.add_parser("export", help="everything of a tenant, as lines of JSON")
         export.add_argument("slug")
-        export.add_argument("--output", default="-", help="a file; one that ends in .zip has a member per table")
+        export.add_argument("--output", default="-", help="a file; with the ending .zip it has a member per table")
         export.add_argument("--decrypt", action="store_true", help="messages of encrypted queues in the clear")
         export.add_argument("--reason", default="", help="kept in the audit trail")
-        erase = verbs.add_parser("erase", help="close a tenant and blank what is personal, or that of single payments")
+        erase = verbs.add_parser(
+            "erase", help="close a tenant and blank its personal data, or blank that of single payments"
+        )
         erase.add_argument("slug")
         erase.add_argument(
             "--payment", action="extend", nargs="+", type=_uuid, help="of these payments only; repeatable"
@@ -76,7 +78,7 @@ class Command(AsyncCommand):
                 )
                 await audit.record(actor=actor(), action="tenant.add", target=f"tenant {slug}", tenant_id=tenant.pk)
                 _, plain = await keys.issue(tenant=tenant, actor=actor(), scopes=FIRST_KEY, name="first key")
-        except IntegrityError as error:  # another process was faster
+        except IntegrityError as error:  # another process created it first
             raise CommandError(f"there is a tenant {slug!r} already") from error
         text = f"Tenant {slug} is ready ({mode}, {currency}).\nIts API key, shown this once: {plain}"
         self.report(text, {"tenant": slug, "apiKey": plain}, as_json=json)
