@@ -173,8 +173,7 @@ def _resolved(path: str) -> ResolverMatch | None:
 
 def _is_program(scope: dict) -> bool:
     """Whether the client accepts no HTML: then an unknown address is answered with problem details, not with a page."""
-    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-    return b"text/html" not in accept
+    return "text/html" not in heads.value_of(scope, b"accept")
 
 
 def _replay(body: bytes, receive: Callable) -> Callable:

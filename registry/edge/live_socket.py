@@ -15,6 +15,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from registry import telemetry
 from registry.data import database, live
 from registry.data.stream import Reader, Stream
+from registry.edge import heads
 from registry.edge.api import ENCODER
 from registry.errors import Problem, Unauthorized, Unavailable
 
@@ -107,7 +108,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         return parse_qs(self.scope["query_string"].decode("latin1")).get(name, [""])[0]
 
     def header(self, name: bytes) -> str:
-        return next((value.decode("latin1") for key, value in self.scope["headers"] if key == name), "")
+        return heads.value_of(self.scope, name)
 
     # -- Events to the client --------------------------------------------------------------------------------
 

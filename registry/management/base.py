@@ -17,12 +17,12 @@ from registry.models import Tenant
 
 
 class AsyncCommand(BaseCommand):
-    """Subclasses define `async def run(self, **options)`. A Problem becomes a CommandError (exit code 1)."""
+    """Subclasses define `run`, or `do_<verb>` for each subcommand `verb`. A Problem becomes a CommandError (exit code 1)."""
 
     requires_system_checks = ()
 
     async def run(self, *args: Any, **options: Any) -> None:
-        raise NotImplementedError
+        await getattr(self, f"do_{options.pop('verb')}")(**options)
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(self._owned(options))

@@ -19,6 +19,7 @@ from registry import telemetry
 from registry.data import database, db_breaker
 from registry.data.cache import Cached
 from registry.data.loop import PerLoop, Tasks
+from registry.edge import heads
 from registry.errors import Forbidden, Unauthorized, Unavailable
 from registry.models import PATIENCE, ApiKey, Tenant
 from registry.tenants.limits import count_requests, parse_limit
@@ -124,16 +125,12 @@ async def authenticate(authorization: str | None, *, keyless: bool = False) -> P
 
 async def require_key(scope: dict) -> None:
     """Authenticate the head of an ASGI request, before its body is read. Raises Unauthorized (401)."""
-    await authenticate(_authorization(scope))
+    await authenticate(heads.value_of(scope, b"authorization"))
 
 
 async def require_key_or_open(scope: dict) -> None:
     """`require_key` for routes that are `keyless`."""
-    await authenticate(_authorization(scope), keyless=True)
-
-
-def _authorization(scope: dict) -> str:
-    return next((value.decode("latin1") for name, value in scope["headers"] if name == b"authorization"), "")
+    await authenticate(heads.value_of(scope, b"authorization"), keyless=True)
 
 
 async def authorize(request: HttpRequest, scope: str, *, keyless: bool = False) -> tuple[Principal, dict[str, str]]:

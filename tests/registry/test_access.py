@@ -1,4 +1,4 @@
-"""Who a request acts for: keys are found by hash, forgotten within a second of their end, and survive the database's absence."""
+"""Authentication: keys are stored as hashes, revoked within a second, and cached while the database is unavailable."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The cache in memory: one load for all who ask, how old a value may be, and what is served while the database is away."""
+"""The cache: one load for concurrent callers, the age of values, and values served while the database is unavailable."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Whether PostgreSQL is away: found out within a second, on connections that exist; a lock is not; and back by itself."""
+"""The database breaker: an unavailable server is detected within a second on existing connections, a lock is not one, and it recovers."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What each class of PostgreSQL's errors leads to: asked of a real server, which gives most of them without being told to."""
+"""Classification of PostgreSQL errors, most of them caused on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

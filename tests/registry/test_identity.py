@@ -1,4 +1,4 @@
-"""Two services on one Redis database: nothing of one reaches the other, because every name carries the service's own."""
+"""Two services on one Redis database are isolated: every name in Redis has the service's name as prefix."""
 
 import asyncio
 from collections.abc import Callable

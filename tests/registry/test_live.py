@@ -1,4 +1,4 @@
-"""The hub: one subscription per process, events in order and once whatever Redis does to the messages."""
+"""The hub: one subscription per process; events arrive in order and once, whatever Redis loses or reorders."""
 
 import asyncio
 import random

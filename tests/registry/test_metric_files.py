@@ -1,4 +1,4 @@
-"""Metrics of several processes: what ended ones counted stays, their files do not."""
+"""Metric files of several processes: the counts of ended processes are kept, their files are deleted."""
 
 import os
 import subprocess

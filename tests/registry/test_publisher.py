@@ -1,4 +1,4 @@
-"""The publisher of hints: at once, then gathered; what cannot be sent is lost and stops nothing."""
+"""The publisher of hints: the first goes at once, later ones are collected; a failed send loses its hints and nothing else."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A key may be limited; whoever has one knows how much is left, and Redis away limits nobody."""
+"""Rate limits of keys: headers state what is left, and nothing is limited while Redis is unavailable."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Each thing that Redis can answer has a name, in /health, in a metric and once in the log; and nobody is held up by it."""
+"""Health of Redis: each error has a name in /health, in a metric and once in the log; no request waits for it."""
 
 import asyncio
 import logging

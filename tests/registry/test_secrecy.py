@@ -1,4 +1,4 @@
-"""The search of every test's log for secrets finds what it should."""
+"""The search for secrets in the log of every test finds them."""
 
 import logging
 from uuid import uuid4

@@ -44,9 +44,6 @@ class Command(AsyncCommand):
             switch.add_argument("tenant")
             switch.add_argument("name")
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_add(
         self, *, tenant: str, name: str, kind: str, url: str, fee: str, option: list[str], json: bool, **_: Any
     ) -> None:

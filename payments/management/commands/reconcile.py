@@ -33,9 +33,6 @@ class Command(AsyncCommand):
         found.add_argument("tenant")
         add_json(found)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_run(
         self, *, tenant: str, processor: str, since: datetime | None, until: datetime | None, json: bool, **_: Any
     ) -> None:

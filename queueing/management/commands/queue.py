@@ -30,9 +30,6 @@ class Command(AsyncCommand):
         for chosen in (listing, configuring):
             add_json(chosen)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_list(self, *, tenant: str, json: bool, **_: Any) -> None:
         found = await browse.queues((await tenant_named(tenant)).pk)
         lines = [f"{one['name']}  {one['partitions']} partitions, {_words(one['messages'])}" for one in found]

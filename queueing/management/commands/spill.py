@@ -20,9 +20,6 @@ class Command(AsyncCommand):
             chosen.add_argument("id", nargs="*", help="as `spill list` shows them")
             chosen.add_argument("--all", action="store_true", help="every one")
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_list(self, *, json: bool, **_: Any) -> None:
         data = [
             {

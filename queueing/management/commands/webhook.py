@@ -28,9 +28,6 @@ class Command(AsyncCommand):
         )
         add_json(test)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_test(self, *, url: str, secret: str, json: bool, **_: Any) -> None:
         if secret and not testkit.is_secret(secret):
             raise CommandError("--secret wants whsec_ and base64, as the endpoint's page showed it")

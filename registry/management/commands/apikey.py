@@ -38,9 +38,6 @@ class Command(AsyncCommand):
         rotate.add_argument("--grace", type=int, default=0, help="seconds for which the old one still works")
         add_json(rotate)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_create(
         self,
         *,

@@ -60,9 +60,6 @@ class Command(AsyncCommand):
         erase.add_argument("--yes", action="store_true", help="without it nothing is done: it cannot be undone")
         add_json(erase)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_create(
         self, *, slug: str, name: str, currency: str, open: bool, mode: str, patience: int, json: bool, **_: Any
     ) -> None:
