@@ -91,7 +91,7 @@ def ignored(row: DueEvent, why: str = "") -> EventSettlement:
 def failed(row: DueEvent, error: Exception) -> EventSettlement:
     """Tried again later; after MAX_TRIES a dead letter, or ignored where it is about nothing that is here. While others are
     away, it is tried for a day."""
-    away = faults.waits(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
+    away = faults.is_temporary(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
     if not away and not isinstance(error, Later):
         log.warning("an event could not be handled", extra={"event": row.event_id, "type": row.type}, exc_info=error)
     why = str(error) if isinstance(error, Later) else f"{type(error).__name__}: {error}"

@@ -154,7 +154,7 @@ class Inbound(ProcessorWork[EventClaim, EventSettlement]):
         except TimeoutError:
             raise
         except Exception as error:
-            if faults.waits(error):
+            if faults.is_temporary(error):
                 raise  # the transaction is lost, and with it the others'
             return error
         return done[0] if done else None
