@@ -83,7 +83,7 @@ async def _inline(accepted: AcceptedRequest) -> HttpResponse:
     payment, prefers = accepted.payment, accepted.prefers
     if accepted.receipt.spilled:
         return await (_waiting if prefers.wait else _plain)(accepted)
-    sending = inline.pay(payment.tenant_id, payment.correlation_id)
+    sending = inline.send(payment.tenant_id, payment.correlation_id)
     if prefers.respond_async:
         return applied(_queued(accepted))
     within = prefers.wait or inline.WAIT

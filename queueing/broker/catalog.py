@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker.models import QUEUE_MODE, Group
+from queueing.models.broker import QUEUE_MODE, Group
 from registry.data import database, reach
 from registry.data.batching import Batcher, Family
 from registry.data.cache import NEVER, Bounded, Cached

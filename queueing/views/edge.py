@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from queueing.broker.errors import BadRequest
-from queueing.broker.models import NAME_LENGTH
+from queueing.models.broker import NAME_LENGTH
 from registry.edge import nulls
 from registry.edge.api import json_response, problem_response
 from registry.edge.handler import View, by_method, lean

@@ -276,14 +276,14 @@ TOLD = {
     "timeline": [
         {"sequence": 1, "at": "2026-07-15T12:00:00.000Z", "status": "queued", "detail": ""},
         {"sequence": 2, "at": "2026-07-15T12:00:01.000Z", "status": "succeeded", "detail": "Booked at sandbox"},
-        {**STEP, "kind": "refund.returned", "detail": "Given back at sandbox"},
+        {**STEP, "kind": "refund.returned", "detail": "Refunded at sandbox"},
         {**STEP, "kind": "dispute.opened", "detail": "The payer's bank disputes 5.00 BRL"},
     ],
 }
 
 
 def test_the_sentence_says_what_was_given_back():
-    assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. R$5.00 of it was given back."
+    assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. Refunded R$5.00."
 
 
 def test_the_timeline_names_refunds_and_disputes():
@@ -292,7 +292,7 @@ def test_the_timeline_names_refunds_and_disputes():
     assert (refund["word"], refund["look"].colour, refund["detail"]) == (
         "Refund returned",
         "green",
-        "Given back at sandbox",
+        "Refunded at sandbox",
     )
     assert (dispute["word"], dispute["look"].colour) == ("Dispute opened", "amber")
 

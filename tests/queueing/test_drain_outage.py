@@ -13,7 +13,7 @@ from payments.inbound import decisions as inbound
 from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
-from payments.refunds import debts
+from payments.refunds import refunds
 from payments.settle.work import Dispatch
 from queueing.models import Worker
 from queueing.work import drain
@@ -69,7 +69,7 @@ async def test_a_refund_that_was_paid_is_written_down_and_neither_asked_about_no
 
     monkeypatch.setattr(SandboxProcessor, "refund", refund)
     monkeypatch.setattr(SandboxProcessor, "look_up_refund", lambda *args: looks.append(args))
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     async with paying_back():
         await gate.begun.wait()
         async with read_only() as switch:

@@ -138,10 +138,10 @@ def account(name: str, **options: Any) -> tuple[base.Account, Endpoint]:
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("", "plain"), ("card", "card"), ("plain", "plain")])
 def test_only_who_asks_for_it_is_sent_there(wanted: str, chosen: str):
-    road = choose([account("card", onlyByName=True), account("plain")], wanted=wanted, now=0.0)
+    route = choose([account("card", onlyByName=True), account("plain")], wanted=wanted, now=0.0)
 
-    assert road and road.account.name == chosen
-    assert "card" not in road.reason
+    assert route and route.account.name == chosen
+    assert "card" not in route.reason
 
 
 def test_without_another_a_payment_waits():
