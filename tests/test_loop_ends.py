@@ -123,7 +123,7 @@ async def use_everything(tenant_id: int, key: str) -> None:
     await push.push(tenant_id, "", [push_rows.NewMessage("q", b"1")])
     await pop.pop(tenant_id, Target(queue="q", group="g"))
     await intake.submit(NewPayment(tenant_id=tenant_id, correlation_id=uuid4(), amount=1990, currency="BRL"))
-    live.tell([live.Event("payments", tenant_id, 1, "subject", 1, b"{}")])
+    live.publish([live.Event("payments", tenant_id, 1, "subject", 1, b"{}")])
     async with events.STREAM.follow(tenant_id):
         pass
 

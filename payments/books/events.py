@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from payments.money import decimal_text
-from registry.data import database, live, reach
+from registry.data import database, db_breaker, live
 from registry.data.stream import Stream
 from registry.edge.api import ENCODER, iso
 
@@ -77,7 +77,7 @@ async def follow_until[T](
     """Read an object of a payment at each event of the payment, until it has `ended`. Raises TimeoutError, Unavailable (503)."""
     try:
         async with asyncio.timeout(within), STREAM.follow(tenant, correlation_id) as subscription:
-            while not ended(found := await reach.attempt(read, writes=False)):
+            while not ended(found := await db_breaker.attempt(read, writes=False)):
                 await subscription.get()
             return found
     except live.TooSlow:

@@ -93,7 +93,11 @@ def failed(row: DueEvent, error: Exception) -> EventSettlement:
 
     During an outage of the processor or the database it is retried for GIVE_UP_AFTER.
     """
-    away = faults.waits(error) or isinstance(error, TimeoutError) or (isinstance(error, RetryLater) and error.patient)
+    away = (
+        faults.is_temporary(error)
+        or isinstance(error, TimeoutError)
+        or (isinstance(error, RetryLater) and error.patient)
+    )
     if not away and not isinstance(error, RetryLater):
         log.warning("an event could not be handled", extra={"event": row.event_id, "type": row.type}, exc_info=error)
     why = str(error) if isinstance(error, RetryLater) else f"{type(error).__name__}: {error}"

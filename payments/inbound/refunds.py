@@ -93,7 +93,7 @@ def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence
             raise RetryLater(error.detail, patient=True) from None
 
     async def tell() -> None:
-        live.tell(told)
+        live.publish(told)
 
     touches = tuple({one.correlation_id for one in subjects if one.correlation_id})
     return Effect(outcome, payment_id, write, tell, touches)

@@ -156,7 +156,7 @@ class Inbound(ProcessorWork[EventClaim, EventSettlement]):
         except TimeoutError:
             raise
         except Exception as error:
-            if faults.waits(error):
+            if faults.is_temporary(error):
                 raise  # the whole transaction is lost
             return error
         return done[0] if done else None

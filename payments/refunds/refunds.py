@@ -133,7 +133,7 @@ async def create(conn: AsyncConnection, new: NewRefund) -> tuple[RefundReceipt, 
 async def announce(event: live.Event | None) -> None:
     """After the commit: publish the event and wake the workers."""
     if event:
-        live.tell([event])
+        live.publish([event])
         await wake()
 
 

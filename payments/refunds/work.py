@@ -160,7 +160,7 @@ class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
             _settled(settlement.status.value).inc()
             if event[0] is not None:
                 changes.append(events.from_row((tenant, *event)))
-        live.tell(changes)
+        live.publish(changes)
 
     def is_done(self, outcome: RefundSettlement, written: bool) -> bool:
         return written and outcome.status in REFUND_TERMINAL

@@ -89,7 +89,7 @@ async def announce(tenant_id: int, rows: Looked) -> None:
     """Publish the events of payments that are looked at again, and wake the workers."""
     for correlation_id, sequence in rows:
         if sequence is not None:
-            live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
+            live.publish(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
         store.wake()
 
@@ -105,7 +105,7 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
         await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
     payment = await _status(tenant_id, correlation_id)
     if moved:
-        live.tell(await events.of_payment(tenant_id, correlation_id, payment["sequence"] - 1))
+        live.publish(await events.of_payment(tenant_id, correlation_id, payment["sequence"] - 1))
     elif payment["status"] != CANCELED and not (await _purpose(params)).canceling:
         raise NotCancelable(
             f"it is {payment['status']}; only a payment that is queued or requires action can be canceled"

@@ -125,7 +125,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def after_begin(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
-        live.tell([parameters.event(claim, claim.status, *rest) for claim, rest in told])
+        live.publish([parameters.event(claim, claim.status, *rest) for claim, rest in told])
 
     def release(self, items: Sequence[Claim]) -> None:
         super().release(items)
@@ -202,7 +202,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
                 told.append(parameters.event(s.claim, s.status, position, sequence, at))
             if s.status is SUCCEEDED:
                 telemetry.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
-        live.tell(told)
+        live.publish(told)
 
     def is_done(self, outcome: Settlement, written: bool) -> bool:
         return outcome.status not in OPEN

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work.table import TABLES
 from queueing.work.work import Work
-from registry.data import database, faults, reach
+from registry.data import database, db_breaker, faults
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Drain:
         try:
             items = await self._claim(min(free, CLAIM_AT_MOST))
         except Exception as error:  # rows in flight must still be settled
-            if not faults.waits(error):
+            if not faults.is_temporary(error):
                 log.exception("the claim failed")
             await self._until_available()
             return
@@ -127,7 +127,7 @@ class Drain:
         Leases have ended during the outage, and an outcome is lost if another worker claims its row before it is written.
         """
         await asyncio.sleep(RETRY)
-        state = reach.reach()
+        state = db_breaker.current()
         while state.away or state.read_only:
             await asyncio.sleep(POLL)
             if self._stop.is_set():
@@ -230,7 +230,7 @@ class Drain:
                 async for _ in conn.notifies():
                     self._hint()
         except psycopg.Error as error:
-            faults.say(log, "LISTEN failed; polling until it succeeds", error=error)
+            faults.warn(log, "LISTEN failed; polling until it succeeds", error=error)
         await asyncio.sleep(RECONNECT)
 
     def _hint(self) -> None:
@@ -266,8 +266,8 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception as error:
             name = getattr(work, "__qualname__", str(work))
-            if faults.waits(error):
-                faults.say(log, "background work interrupted", error=error, work=name)
+            if faults.is_temporary(error):
+                faults.warn(log, "background work interrupted", error=error, work=name)
             else:
                 log.warning("background work interrupted", extra={"work": name, "error": repr(error)})
             await asyncio.sleep(HEARTBEAT)

@@ -125,6 +125,6 @@ async def _run_chore(name: str) -> None:
     try:
         await chores.CHORES[name].run()
     except Exception as error:
-        if not faults.waits(error):
+        if not faults.is_temporary(error):
             raise
-        faults.say(log, "a chore was skipped; it runs again at its next time", error=error, chore=name)
+        faults.warn(log, "a chore was skipped; it runs again at its next time", error=error, chore=name)

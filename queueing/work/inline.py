@@ -16,7 +16,7 @@ from uuid import UUID
 from queueing.work.drain import GRACE, HEARTBEAT, Drain, forever
 from queueing.work.table import SQL
 from queueing.work.work import Key, PublicId, Work
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
@@ -109,7 +109,7 @@ class Inline:
         except Unavailable:
             self._worker_seen_at = time.monotonic()  # nothing is known of workers now
             raise
-        if reach.reach().read_only:  # no worker can write its heartbeat
+        if db_breaker.current().read_only:  # no worker can write its heartbeat
             self._worker_seen_at = time.monotonic()
         if silent_for is not None:
             self._worker_seen_at = max(self._worker_seen_at, time.monotonic() - silent_for)

@@ -18,7 +18,7 @@ from rq.exceptions import StopRequested
 
 from queueing.work.entry import DRAIN_TIMEOUT
 from queueing.work.worker import USE, GentleWorker
-from registry.data import redis_trouble
+from registry.data import redis_health
 from registry.servers.processes import holds_within
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ def serve(worker: Callable[[], GentleWorker], work: Task) -> None:
     """Run jobs from Redis while it is available, else `work` in a child process; until a stop signal."""
     child = _Child(work)
     while not child.stopping:
-        if trouble := redis_trouble.probe_sync(settings.RQ_REDIS_URL):
-            redis_trouble.noted(USE, trouble)
+        if trouble := redis_health.probe_sync(settings.RQ_REDIS_URL):
+            redis_health.record_trouble(USE, trouble)
         else:
             try:
                 worker().serve()
@@ -45,7 +45,7 @@ def serve(worker: Callable[[], GentleWorker], work: Task) -> None:
             except StopRequested:
                 return
             except RedisError as error:
-                redis_trouble.failed(USE, error)
+                redis_health.record_error(USE, error)
         child.run()
 
 
@@ -72,8 +72,8 @@ class _Child:
                 if not self._child_lives():
                     self._start()
                 self._wait(LOOK_EVERY)
-                if trouble := redis_trouble.probe_sync(settings.RQ_REDIS_URL):
-                    redis_trouble.noted(USE, trouble)
+                if trouble := redis_health.probe_sync(settings.RQ_REDIS_URL):
+                    redis_health.record_trouble(USE, trouble)
                     available_since = None
                 elif available_since is None:
                     available_since = time.monotonic()

@@ -130,5 +130,5 @@ async def book(kind: ModuleType, tenant, processor, report: RefundReport | Dispu
     changes = await in_transaction(
         lambda conn: kind.book(conn, tenant_id=tenant.pk, processor_id=processor.pk, report=report)
     )
-    live.tell(changes)
+    live.publish(changes)
     return bool(changes)

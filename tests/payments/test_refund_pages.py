@@ -10,7 +10,7 @@ from payments.models import Dispute, Payment, Refund
 from payments.states import SUCCEEDED, RefundStatus
 from payments.templatetags.payments import sentence, steps
 from registry.models import AuditEntry
-from registry.tenants.access import live_token
+from registry.tenants.links import token_of
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
 from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
 from tests.registry.test_admin import WHY, as_person, choose, confirm, listing, page, said, text
@@ -313,7 +313,7 @@ async def test_a_live_page_offers_it_as_soon_as_there_is_something_to_give_back(
 async def test_the_payers_own_link_offers_it_to_nobody(visiting: As, tenant):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
-    link = live_token(tenant.pk, payment.correlation_id)
+    link = token_of(tenant.pk, payment.correlation_id)
     async with visiting(person) as visit:
         status, shown = await visit.get(f"/payments/{payment.correlation_id}/live", token=link)
 

@@ -39,7 +39,7 @@ class Command(AsyncCommand):
             changed = await activation.activate(
                 tenant_id=owner.pk, edits=found.edits, rules=found.rules, actor=actor(), reason=reason.strip()
             )
-        self.tell(_words(found, changed, activate), data_of(found) | {"activated": changed}, as_json=json)
+        self.report(_words(found, changed, activate), data_of(found) | {"activated": changed}, as_json=json)
 
 
 def _edits(pairs: list[str]) -> dict[str, str]:
