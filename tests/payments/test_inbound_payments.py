@@ -1,4 +1,4 @@
-"""Events about payment intents: a worker looks again where Stripe says something else than we have, and nowhere else."""
+"""Events about payment intents: a worker asks Stripe again only if Stripe's state differs from ours."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def job():
 
 
 def about(intent, **fields):
-    """An event about it as it stands now."""
+    """An event about the intent in its current state."""
     return event("payment_intent.whatever", {**intent}, **fields)
 
 
@@ -40,7 +40,7 @@ async def arrives(server, stripe: SandboxStripe, what) -> None:
 
 
 async def waiting_for_its_payer(api: Api, stripe: SandboxStripe) -> tuple[dict, dict]:
-    """A payment that asks its holder, and its intent."""
+    """A payment that requires authentication, and its intent."""
     payment = await api.pay(paymentMethod=SECURE)
     await api.until(payment["correlationId"], "requires_action")
     return payment, stripe.all("payment_intent")[-1]
@@ -51,7 +51,7 @@ async def timeline(api: Api, payment: dict) -> list[str]:
 
 
 async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api, worker, tenant, stripe):
-    """The whole way: signed and sent by Stripe, taken in, handled, looked up, booked."""
+    """End to end: sent by Stripe, stored, handled, looked up, booked."""
     stripe.calls(f"{server}/webhooks/stripe/{tenant.slug}.stripe")
     inbound = Inbound()
     drain = Drain(inbound)

@@ -1,4 +1,4 @@
-"""Events of processors in workers' hands: done with their work or not at all, tried again, given up, replayed."""
+"""Inbound events as work: effect and settlement in one transaction, retries, dead letters, replay."""
 
 import asyncio
 from collections import Counter
@@ -34,7 +34,7 @@ async def job():
 
 
 class Handler:
-    """What stands in for whoever owns the objects: counts, fails on command, writes a row."""
+    """A handler that counts calls, fails on command and writes a row."""
 
     def __init__(self) -> None:
         self.seen: list[ProcessorEvent] = []
@@ -78,7 +78,7 @@ async def arrive(server, to, kind: str = "thing.changed", **fields) -> None:
 
 
 async def written(tenant) -> int:
-    """How often the handler's work was committed."""
+    """How often the handler's effect was committed."""
     found = await database.fetch("SELECT position FROM payments_stream WHERE tenant_id = %s", [tenant.pk])
     return found[0][0] if found else 0
 
@@ -196,7 +196,7 @@ async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when
     server, tenant, account, handler, job
 ):
     await arrive(server, account)
-    await job.claim(1, 10)  # and nothing more is heard of it
+    await job.claim(1, 10)  # and that worker dies
 
     early = await handled(job, worker=2)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
@@ -234,7 +234,7 @@ async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_
 
 
 async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):
-    """Neither the work nor the outcome: another worker has done both meanwhile."""
+    """Neither the effect nor the outcome: another worker has written both."""
     await arrive(server, account)
     [slow] = await job.claim(1, 10)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
@@ -446,7 +446,7 @@ async def dead(server, tenant, account, job) -> int:
 async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, job):
     number = await dead(server, tenant, account, job)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
-    job.routes = type(job.routes)()  # what it knew of the account, it forgets by itself within half a second
+    job.routes = type(job.routes)()  # the routing table is reloaded within half a second by itself
 
     moved = await operate.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
 

@@ -1,4 +1,4 @@
-"""Payments that the web process sends itself: by switch, by tenant, and in the workers' place; whatever fails, booked once."""
+"""Inline payments: by switch, by tenant, and while no worker is alive; booked once, whatever fails."""
 
 import asyncio
 import os
@@ -319,7 +319,7 @@ async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_book
 
 @pytest.fixture
 async def watching(monkeypatch) -> None:
-    """This process watches the workers, and is quick to take them for gone."""
+    """This process watches the workers, with short limits."""
     monkeypatch.setattr(inlining, "WATCH_EVERY", 0.05)
     monkeypatch.setattr(inlining, "STRANDED_AFTER", 0.2)
     await inline.start()

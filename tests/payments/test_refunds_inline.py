@@ -1,4 +1,4 @@
-"""Refunds that the web process pays itself: by switch and by tenant, and in every trouble left to the workers."""
+"""Inline refunds: by switch and by tenant; after every failure left to the workers."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and how much of a worker an endpoint may have: pure decisions."""
+"""The retry schedule of deliveries, and the concurrency limits of endpoints: pure functions."""
 
 from datetime import UTC, datetime
 

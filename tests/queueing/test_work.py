@@ -1,4 +1,4 @@
-"""Rows as work: claimed by one, in order, for as long as the lease lasts; whoever lost it changes nothing any more."""
+"""Work: claims in order and for one worker only, leases, the fence of attempts, and depth."""
 
 import asyncio
 from collections import Counter
@@ -23,7 +23,7 @@ BOOKED = Outcome(Result.BOOKED, code="http_200")
 
 @pytest.fixture
 async def claimers():
-    """Eight workers' jobs, as their drains hold them; the number is the worker's, and the lease's."""
+    """Eight workers: (worker id, work)."""
     jobs = [Dispatch() for _ in range(8)]
     yield list(enumerate(jobs, start=1))
     for job in jobs:
@@ -305,7 +305,7 @@ async def test_an_answer_after_the_lease_lapsed_still_counts_if_nobody_took_over
 
 
 async def test_two_answers_of_the_same_claim_are_one(tenant, processor, claimers):
-    """As when a worker hands back what it has just settled."""
+    """As when a worker gives back a row that it has just settled."""
     [(one, first), *_] = claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)
