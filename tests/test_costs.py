@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from payments.inbound import receive
-from payments.inbound.handlers import HANDLERS, Effect, Event
+from payments.inbound.handlers import HANDLERS, Effect, ProcessorEvent
 from payments.inbound.work import Inbound
 from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
@@ -208,7 +208,7 @@ async def handling_with_work(tenant: Tenant, rows: int) -> Costs:
     async def write(conn: psycopg.AsyncConnection) -> None:
         await conn.execute("SELECT 1")
 
-    async def handler(event: Event, _: Any) -> Effect:
+    async def handler(event: ProcessorEvent, _: Any) -> Effect:
         return Effect("looked at", write=write)
 
     HANDLERS["thing."] = handler
