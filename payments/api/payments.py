@@ -15,17 +15,22 @@ from payments.states import Status
 from registry import telemetry
 from registry.edge.api import KEYLESS, PROBLEMS, api, described, json_response
 from registry.edge.handler import lean
-from registry.edge.parameters import WHEN, WORD, Query, Values, choice, cursor_page
+from registry.edge.parameters import EXTENDED_WHEN, WORD, Query, Values, choice, cursor_page
 from registry.tenants.access import Principal, authorize
 
 LIST_LIMIT, PAGE_AT_MOST = 50, 500  # items of a page
 
 LIST = Query(
-    {"status": choice(*Status.values), "processor": WORD, **WHEN, **cursor_page(LIST_LIMIT, most=PAGE_AT_MOST)},
+    {
+        "status": choice(*Status.values),
+        "processor": WORD,
+        **EXTENDED_WHEN,
+        **cursor_page(LIST_LIMIT, most=PAGE_AT_MOST),
+    },
     strict=True,
 )
 SUMMARY = Query(
-    {**WHEN, "currency": choice(*sorted(CURRENCIES), message="is not an ISO 4217 currency code such as BRL")}
+    {**EXTENDED_WHEN, "currency": choice(*sorted(CURRENCIES), message="is not an ISO 4217 currency code such as BRL")}
 )
 
 

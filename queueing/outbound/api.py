@@ -15,7 +15,7 @@ from queueing.outbound import endpoints, queries
 from queueing.outbound.errors import UnknownDelivery, UnknownWebhookEndpoint
 from registry.edge.api import api, described, json_response
 from registry.edge.bodies import read
-from registry.edge.parameters import WHEN, WORD, Query, Values, choice, cursor_page
+from registry.edge.parameters import EXTENDED_WHEN, WORD, Query, Values, choice, cursor_page
 from registry.errors import Invalid
 from registry.tenants import audit
 from registry.tenants.access import Principal, authorize
@@ -26,7 +26,7 @@ DELIVERIES = Query(
     {
         "status": choice(*WebhookDelivery.Status.values),
         "type": WORD,
-        **WHEN,
+        **EXTENDED_WHEN,
         **cursor_page(50, most=PAGE_AT_MOST),
     }
 )

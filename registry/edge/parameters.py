@@ -50,13 +50,11 @@ TEXT = Parameter[str | None]({"type": "string"}, lambda _name, text: text, None)
 WORD = Parameter[str | None]({"type": "string"}, _storable, None)  # a text that is compared with stored ones
 
 
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_EXTENDED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time in UTC; it is UTC where the text has no zone. Raises ValueError."""
-    if not _DATE.match(text):  # Python also reads 20250715 and 2025-W10-1, which may be typing errors
-        raise ValueError(text)
+    """An ISO 8601 time in UTC, in any format of that standard; it is UTC where the text has no zone. Raises ValueError."""
     # A "+" that was not percent-encoded arrives as a space; RFC 3339 allows small letters.
     at = datetime.fromisoformat(text.replace(" ", "+").upper())
     try:
@@ -65,22 +63,30 @@ def parse_time(text: str) -> datetime:
         raise ValueError(text) from error
 
 
-def _time(name: str, text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except ValueError:
-        raise invalid(name, "wants an ISO 8601 time such as 2026-01-02T03:04:05Z") from None
+def parse_extended_time(text: str) -> datetime:
+    """As parse_time, but its date must be YYYY-MM-DD: 20250715 and 2025-W29-2 may be typing errors. Raises ValueError."""
+    if not _EXTENDED.match(text):
+        raise ValueError(text)
+    return parse_time(text)
 
 
-TIME = Parameter[datetime | None](
-    {
+def _time(parse: Callable[[str], datetime]) -> Parameter[datetime | None]:
+    def read(name: str, text: str) -> datetime:
+        try:
+            return parse(text)
+        except ValueError:
+            raise invalid(name, "wants an ISO 8601 time such as 2026-01-02T03:04:05Z") from None
+
+    schema: Schema = {
         "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}],
         "description": "ISO 8601; UTC where it names no zone, and a date alone is its midnight",
-    },
-    _time,
-    None,
-)
+    }
+    return Parameter(schema, read, None)
+
+
+TIME, EXTENDED_TIME = _time(parse_time), _time(parse_extended_time)
 WHEN: Parameters = {"from": TIME, "to": TIME}
+EXTENDED_WHEN: Parameters = {"from": EXTENDED_TIME, "to": EXTENDED_TIME}
 
 
 def choice(

@@ -10,7 +10,7 @@ from django.http import QueryDict
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from registry.edge.api import api as description
-from registry.edge.parameters import TEXT, Query, choice, flag, parse_time, whole
+from registry.edge.parameters import TEXT, Query, choice, flag, parse_extended_time, parse_time, whole
 from registry.errors import Invalid
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
@@ -219,15 +219,30 @@ def test_a_parameter_says_what_it_takes():
     ],
 )
 def test_a_time_is_read_in_utc(text: str):
-    assert parse_time(text) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert parse_time(text) == parse_extended_time(text) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    "text", ["yesterday", "20260102", "2026-W01-1", "2026-01-02Z", "2026-02-30", "9999-12-31T23:59:59-01:00"]
-)
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-02Z", "2026-02-30", "9999-12-31T23:59:59-01:00"])
 def test_another_text_is_no_time(text: str):
+    for parse in (parse_time, parse_extended_time):
+        with pytest.raises(ValueError):
+            parse(text)
+
+
+@pytest.mark.parametrize("text", ["20260102", "2026-W01-5", "2026W015", "20260102T000000Z"])
+def test_the_basic_format_and_weeks_are_times_but_not_extended_ones(text: str):
+    assert parse_time(text) == datetime(2026, 1, 2, tzinfo=UTC)
     with pytest.raises(ValueError):
-        parse_time(text)
+        parse_extended_time(text)
+
+
+@pytest.mark.parametrize("text", ["20260102", "2026-W01-5", "20260102T030405Z"])
+async def test_the_queue_takes_times_in_every_format(caller: Caller, text: str):
+    for path in ("/api/v1/messages", "/api/v1/dlq", "/api/v1/status"):
+        async with caller.api.get(path, params={"from": text}) as response:
+            assert response.status == 200, path
+    async with caller.api.get("/api/v1/pop/queue/q", params={"subscriptionFrom": text}) as response:
+        assert response.status == 204
 
 
 def test_a_parameter_is_checked_when_it_is_looked_up(rf):
