@@ -17,7 +17,7 @@ from queueing.work.drain import GRACE, HEARTBEAT, Drain, forever
 from queueing.work.table import SQL
 from queueing.work.work import Key, PublicId, Work
 from registry.data import database, db_breaker
-from registry.data.loop import PerLoop
+from registry.data.loop import PerLoop, Tasks
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Inline:
         self.limit = limit
         self._work, self._queue, self._name, self._on_result = work, queue, name, on_result
         self._drain: _InlineDrain | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._drains = Tasks()  # also those that were stopped and finish their rows
         self._watching: asyncio.Task[None] | None = None
         self._worker_seen_at = time.monotonic()  # when a worker was alive last, as far as this process knows
 
@@ -85,22 +85,26 @@ class Inline:
         if self._watching is None:
             self._watching = asyncio.create_task(forever(self._check_workers), context=contextvars.Context())
 
-    async def close(self) -> None:
-        """Finish the rows in flight, or give them back."""
+    def stop(self) -> None:
+        """Claim nothing more, and stand in for nobody. The end of a loop calls this for all inline work before it closes any."""
         if self._watching:
             self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-        if self._drain and self._running:
+        if self._drain:
             self._drain.stop()
-            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Finish the rows in flight, or give them back."""
+        self.stop()
+        if self._watching:
+            await asyncio.gather(self._watching, return_exceptions=True)
+        while self._drains.running:
+            self.stop()
+            await asyncio.gather(*self._drains.running, return_exceptions=True)
 
     def _current_drain(self) -> "_InlineDrain":
-        if self._drain is None or self._running is None or self._running.done() or self._drain.stopping:
+        if self._drain is None or self._drain.stopping:
             self._drain = _InlineDrain(self._work(), self._name, self._on_result)
-            # In a context of its own: without the database connection and the request id of the first caller.
-            self._running = asyncio.get_running_loop().create_task(
-                self._drain.run_and_close(), context=contextvars.Context()
-            )
+            self._drains.start(self._drain.run_and_close())
         return self._drain
 
     async def _check_workers(self) -> None:
@@ -127,7 +131,7 @@ class Inline:
 
 def per_loop(make: Callable[[], Inline]) -> PerLoop[Inline]:
     """The inline work of each event loop; the end of a loop closes it."""
-    return PerLoop(make, close=Inline.close, within=GRACE + 2.0)
+    return PerLoop(make, stop=Inline.stop, close=Inline.close, within=GRACE + 2.0)
 
 
 class _InlineDrain(Drain):
@@ -154,6 +158,7 @@ class _InlineDrain(Drain):
         try:
             await self.run(seconds=DRAIN_SECONDS)
         finally:
+            self.stop()  # also after an error: the next request starts a new drain
             self._resolve(list(self.requested), Result.QUEUED)
             await self.work.close()
 

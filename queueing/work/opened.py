@@ -46,8 +46,9 @@ class Opened[K, T]:
     async def close_idle(self) -> None:
         """Close objects that were not used for `keep` seconds."""
         then = time.monotonic() - self._keep
-        for key in [key for key, at in self._used_at.items() if at < then]:
-            await self._close(key)
+        for key in list(self._used_at):
+            if self._used_at.get(key, then) < then:  # read now: it may be used while another one closes
+                await self._close(key)
 
     async def close(self) -> None:
         """Close everything."""

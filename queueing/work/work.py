@@ -138,7 +138,10 @@ class Work[I: Keyed, O: Keyed](ABC):
         except BaseException:
             self.release(items)
             raise
-        self.after_begin(items, begun)
+        try:
+            self.after_begin(items, begun)
+        except Exception:
+            log.exception("messages of claimed rows failed")
         return items
 
     async def _take_due(self, conn: AsyncConnection, limit: int, free: dict[int, int], items: list[I]) -> None:
@@ -262,7 +265,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         return []
 
     def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> None:  # noqa: B027
-        """Called after that commit, with the rows that `begin` returned: live messages."""
+        """Called after that commit, with the rows that `begin` returned: live messages. Errors are logged."""
 
     def release(self, items: Sequence[I]) -> None:
         """These items are not in flight any more: their group ended, or their claim failed."""

@@ -95,6 +95,10 @@ class Batcher[In, Out]:
                 return
             for _, future in batch:
                 _fail(future, error)
+        except asyncio.CancelledError:  # at the end of the loop: nobody may wait for ever
+            for _, future in batch:
+                future.cancel()
+            raise
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():

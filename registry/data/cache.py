@@ -110,6 +110,10 @@ class Cached[K: Hashable, T]:
         entry = mine.entries[self._kept_as(key)] = _Entry()
         return entry
 
+    def _drop(self, mine: _Loop[T], key: K, entry: _Entry[T]) -> None:
+        if mine.entries.get(self._kept_as(key)) is entry:
+            self.forget(key)
+
     def _begin(self, mine: _Loop[T], key: K, entry: _Entry[T]) -> None:
         entry.began_at = time.monotonic()
         entry.loading = mine.loads.start(self._renew(mine, key, entry, entry.began_at))
@@ -127,12 +131,13 @@ class Cached[K: Hashable, T]:
         except Unavailable:
             mine.failed_at = time.monotonic()
             if not served:
+                if not entry.known:  # unknown keys must not evict values that an outage needs
+                    self._drop(mine, key, entry)
                 raise
             entry.asked_at = time.monotonic()
             return entry.value  # type: ignore[return-value]
         except Exception:
-            if mine.entries.get(self._kept_as(key)) is entry:
-                self.forget(key)
+            self._drop(mine, key, entry)
             raise
         finally:
             if entry.began_at == began_at:

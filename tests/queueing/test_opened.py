@@ -52,6 +52,21 @@ async def test_what_nobody_has_used_for_a_while_is_closed_and_nothing_else():
     assert await opened.get("idle", Thing) is not idle
 
 
+async def test_what_is_used_again_while_another_one_closes_stays_open():
+    class Slow(Thing):
+        async def __aexit__(self, *_: object) -> None:
+            assert await opened.get("again", Thing) is again
+
+    opened: Opened[str, Thing] = Opened(keep=0.05)
+    await opened.get("idle", Slow)
+    again = await opened.get("again", Thing)
+    await asyncio.sleep(0.06)
+
+    await opened.close_idle()
+
+    assert again.closed == 0
+
+
 async def test_in_the_end_everything_is_closed_once():
     opened: Opened[str, Thing] = Opened()
     things = [await opened.get(name, Thing) for name in "abc"]

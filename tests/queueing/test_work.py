@@ -235,6 +235,18 @@ async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claime
 # -- Leases ----------------------------------------------------------------------------------------------------
 
 
+async def test_rows_whose_messages_fail_are_claimed_all_the_same(tenant, processor, claimers, monkeypatch):
+    await seed(tenant, 3)
+    number, job = claimers[0]
+
+    def fails(items: list, rows: list) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(job, "after_begin", fails)
+
+    assert len(await claim(job, number)) == job.in_flight == 3
+
+
 async def test_a_leased_row_is_nobody_elses_until_its_lease_lapses(tenant, processor, claimers):
     [(one, first), (two, second), *_] = claimers
     await seed(tenant, 3)

@@ -227,3 +227,18 @@ async def test_a_row_that_postgresql_refuses_fails_alone(tenant):
     assert [isinstance(result, Exception) for result in results] == [False] * 5 + [True] + [False] * 5
     stored = await database.fetch("SELECT count(*) FROM payments_payment WHERE tenant_id = %s", [tenant.pk])
     assert stored[0][0] == 10
+
+
+async def test_when_a_writer_is_cancelled_nobody_waits_for_ever():
+    book = Notebook()
+    book.gate.clear()
+    batcher = Batcher(book.write)
+    future = batcher.submit(0)
+    await eventually(lambda: book.batches)
+
+    ending = asyncio.create_task(batcher.finish())
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+
+    assert future.cancelled()

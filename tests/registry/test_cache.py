@@ -180,6 +180,18 @@ async def test_invented_keys_evict_and_do_not_grow_it(shop):
     assert [cached.peek(key) for key in "abcd"] == [None, "b 2", "c 3", "d 4"]
 
 
+async def test_invented_keys_evict_nothing_while_the_database_is_away(shop, away):
+    cached = Cached(shop.load, fresh=0.0, stale=0.0, while_away=True, kept=3)
+    await cached.get("a")
+    away()
+
+    for number in range(10):
+        with pytest.raises(Unavailable):
+            await cached.get(f"invented {number}")
+
+    assert await cached.get("a") == "a 1"
+
+
 async def test_secret_keys_are_not_in_memory(shop):
     cached = kept(shop, hashed=True)
     await cached.get("rk_secret")
