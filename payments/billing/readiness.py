@@ -36,7 +36,7 @@ type Finding = tuple[bool, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ReadinessCheck:
     """One check: what must hold, what was found, and what to do if it does not hold."""
 
     name: str
@@ -45,10 +45,12 @@ class Check:
     says: str
 
 
-async def look(tenant: Tenant) -> list[Check]:
+async def look(tenant: Tenant) -> list[ReadinessCheck]:
     """Run all checks of a tenant, in the order in which one would do them. Calls its processors."""
     findings = [await check(tenant) for _, _, check in CHECKS]
-    return [Check(name, label, ok, says) for (name, label, _), (ok, says) in zip(CHECKS, findings, strict=True)]
+    return [
+        ReadinessCheck(name, label, ok, says) for (name, label, _), (ok, says) in zip(CHECKS, findings, strict=True)
+    ]
 
 
 async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:

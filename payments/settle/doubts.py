@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from payments.settle.decisions import Claim, Settlement
+from payments.settle.decisions import PaymentClaim, Settlement
 from payments.states import UNCERTAIN
 
 REPEAT_AFTER = 0.1  # seconds, doubled with each send without an answer, before a payment in doubt is sent once more
@@ -21,13 +21,13 @@ class Doubts:
     def __init__(self) -> None:
         self._doubts: dict[tuple[int, int], _Doubt] = {}
 
-    def is_over(self, claim: Claim) -> bool:
+    def is_over(self, claim: PaymentClaim) -> bool:
         """Whether the longest delay had passed at the claim, by the database's clock and by ours: what is looked up after it is
         late enough. A worker that was cut off may have sent until SEND_WITHIN after its own claim."""
         limit = claim.account.longest_delay
         return claim.in_doubt_for > limit and time.monotonic() - self._of(claim).since > limit
 
-    def may_repeat(self, claim: Claim) -> bool:
+    def may_repeat(self, claim: PaymentClaim) -> bool:
         """Whether to send it once more. Each send without an answer renews the doubt: they get rarer until it is over."""
         doubt = self._of(claim)
         pause = REPEAT_AFTER * 2 ** min(doubt.silences - 1, 16) if doubt.silences else 0.0
@@ -45,5 +45,5 @@ class Doubts:
             self._doubts[key] = _Doubt(time.monotonic(), before.silences + 1 if before else 1)
         return settlement
 
-    def _of(self, claim: Claim) -> _Doubt:
+    def _of(self, claim: PaymentClaim) -> _Doubt:
         return self._doubts.setdefault(claim.key, _Doubt(claim.taken_at, 0))

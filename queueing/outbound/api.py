@@ -248,8 +248,10 @@ async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
     return json_response({"items": items, "next": str(following) if following else None}, headers=headers)
 
 
-def filters_of(asked: Values) -> queries.Filters:
-    return queries.Filters(status=asked["status"] or None, type=asked["type"], from_=asked["from"], to=asked["to"])
+def filters_of(asked: Values) -> queries.DeliveryFilters:
+    return queries.DeliveryFilters(
+        status=asked["status"] or None, type=asked["type"], from_=asked["from"], to=asked["to"]
+    )
 
 
 @api.get(
