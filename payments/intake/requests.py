@@ -17,7 +17,7 @@ type Scalar = str | int | float | bool | None
 
 
 class Amount(Decimal):
-    """An amount as a JSON number or as plain text. Read by `decode`: Decimal itself accepts texts such as "1e3" or "NaN"."""
+    """An amount as a JSON number or as plain text. `decode` reads it, because Decimal itself accepts texts such as "1e3" or "NaN"."""
 
     json_schema: ClassVar[dict[str, Any]] = {
         "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": money.PLAIN}]
@@ -25,7 +25,7 @@ class Amount(Decimal):
 
 
 def decode(kind: type, value: Any) -> Any:
-    """msgspec's hook for Amount. A JSON fraction arrives as an exact Decimal, or as a float when the body is read twice."""
+    """Decoding hook of msgspec for Amount. A JSON fraction arrives as an exact Decimal, or as a float when the body is read twice."""
     if kind is not Amount:
         raise NotImplementedError
     try:
@@ -55,7 +55,7 @@ class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
 
 
 class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /payments/batch`: items are read one by one, so that a bad one spoils no other."""
+    """The body of `POST /payments/batch`. Items are decoded one by one, so that an invalid one does not reject the others."""
 
     items: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_ITEMS)]
 

@@ -47,8 +47,8 @@ WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
 ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
-DOUBTS = SQL["doubts"].format(columns=SQL["columns"], joins=SQL["joins"])
-NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
+IN_DOUBT = SQL["in_doubt"].format(columns=SQL["columns"], joins=SQL["joins"])
+BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
 SETTLE = SQL["settle"].format(again=SQL["again"])
 
 
@@ -97,12 +97,12 @@ class Dispatch(ProcessorWork[PaymentClaim, Settlement]):
         if not self._narrow:
             return []
         free = [self.share_limit - self.in_flight_of[tenant] for tenant in self._narrow]
-        rows = await database.rows(conn, DOUBTS, {"tenants": list(self._narrow), "free": free, "limit": limit})
+        rows = await database.rows(conn, IN_DOUBT, {"tenants": list(self._narrow), "free": free, "limit": limit})
         return self.route(rows).items
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in ids]), "correlation": Uuids([c.bytes for _, c in ids])}
-        return {(row[0], row[2]): row for row in await database.rows(conn, NAMED, keys)}
+        return {(row[0], row[2]): row for row in await database.rows(conn, BY_ID, keys)}
 
     def route(self, rows: Sequence[Row]) -> Routed[PaymentClaim]:
         at = datetime.now(UTC)

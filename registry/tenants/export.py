@@ -20,7 +20,7 @@ from registry.models import ApiKey, AuditHead, AuditLink, Tenant
 
 SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
-ROOMS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
+APPS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
 ROWS = 200  # per read: rows may contain whole messages
 OWN = "t.tenant_id = %(tenant)s"
 
@@ -69,8 +69,8 @@ class ExportedTable:
 
 def sources() -> Iterator[ExportedTable]:
     """The exported tables in the order of the apps, the tenant first."""
-    for room in (*ROOMS, "auth"):
-        for model in apps.get_app_config(room).get_models(include_auto_created=True):
+    for app in (*APPS, "auth"):
+        for model in apps.get_app_config(app).get_models(include_auto_created=True):
             label = model._meta.label
             if label not in LEFT_OUT and (label in TABLES or has_tenant(model)):
                 yield ExportedTable(label, model, TABLES.get(label, Table()))
