@@ -48,7 +48,7 @@ class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     metadata: dict[Annotated[str, Meta(min_length=1, max_length=100)], Scalar] | None = None
     processor: Annotated[str, Meta(max_length=63, description="send it to this one only")] | None = None
     scheduled_for: Annotated[datetime, Meta(tz=True)] | None = None
-    priority: Annotated[int, Meta(ge=0, le=9, description="9 goes first")] = 0
+    priority: Annotated[int, Meta(ge=0, le=9, description="9 is the highest")] = 0
     payment_method: Annotated[str, Meta(description="kind stripe: a saved payment method, pm_…")] | None = None
     customer: Annotated[str, Meta(description="kind stripe: whose it is, cus_…")] | None = None
     off_session: Annotated[bool, Meta(description="kind stripe: the payer is not there to confirm")] = False

@@ -166,7 +166,7 @@ async def one(request: HttpRequest, id: str) -> HttpResponse:
 @api.patch(
     "/webhook-endpoints/{id}",
     tags=TAG,
-    summary="Change an endpoint; when enabled again it goes on where it stopped",
+    summary="Change an endpoint; when enabled again, delivery continues where it stopped",
     openapi_extra=says("The endpoint as it is now", 404, body=EndpointChange),
 )
 async def change(request: HttpRequest, id: str) -> HttpResponse:

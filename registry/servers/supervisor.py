@@ -1,6 +1,6 @@
 """The supervisor of `up`: starts the parts as child processes, restarts them when they die, scales workers, stops all in order.
 
-Knows commands and signals only. What the parts do is theirs; how many workers are wanted is asked of a callable.
+It handles commands and signals only. A callable returns the wanted number of workers.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.models import EndpointCondition as EndpointRow
+from payments.models import Endpoint as EndpointRow
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.processors.http import LONGEST_SAID
 from payments.routing import polls, routing

@@ -18,7 +18,7 @@ from django.core.management import call_command
 from payments.models import Payment, Processor
 from payments.processors import base
 from payments.routing import accounts
-from payments.routing.routing import Endpoint, choose
+from payments.routing.endpoint import EndpointCondition, choose
 from queueing.models import WebhookEndpoint
 from registry.data import database
 from registry.models import Tenant
@@ -133,7 +133,7 @@ def account(name: str, **options: Any) -> tuple[base.Account, Endpoint]:
     found = base.Account(
         id=1, tenant_id=1, name=name, kind="x", url="", fee_ppm=1, options=options, enabled=True, endpoint=name
     )
-    return found, Endpoint(name)
+    return found, EndpointCondition(name)
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("", "plain"), ("card", "card"), ("plain", "plain")])
