@@ -217,7 +217,7 @@ async def test_the_command_refuses_with_everything_that_is_missing(ready, defaul
     with pytest.raises(CommandError) as refused:
         await in_thread(call_command, "tenant", "live", ready.slug)
 
-    assert "make a person with a password its owner" in str(refused.value)
+    assert "make a user with a password the owner" in str(refused.value)
     assert "choose a plan" in str(refused.value)
 
 
