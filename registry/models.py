@@ -53,7 +53,7 @@ class Tenant(AsyncModelMixin, models.Model):
         max_length=200,
         db_default="",
         blank=True,
-        help_text="why its payments are refused where it is live, as the sender is told; empty: they are not",
+        help_text="reason for refusing payments in live mode, as shown to the sender; empty: they are accepted",
     )
     patience = models.PositiveIntegerField(
         blank=True,

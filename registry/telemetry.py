@@ -34,14 +34,12 @@ INBOUND_RECEIVED = Counter(
 INBOUND_COMMIT_SECONDS = Histogram(
     "registry_inbound_commit_seconds", "Time to commit a batch of events of processors", buckets=_FAST
 )
-INBOUND_HANDLED = Counter("registry_inbound_handled_total", "Events of processors: what came of tries", ["outcome"])
+INBOUND_HANDLED = Counter("registry_inbound_handled_total", "Inbound events by outcome of the attempt", ["outcome"])
 INBOUND_SECONDS = Histogram(
-    "registry_inbound_received_to_done_seconds", "From a processor's event to what came of it", buckets=_FAST
+    "registry_inbound_received_to_done_seconds", "Time from receipt of an inbound event to its outcome", buckets=_FAST
 )
 DIFFERENCES = Counter("registry_differences_total", "Found between processors' books and ours", ["kind"])
-JANITOR = Counter(
-    "registry_janitor_looks_total", "Payments and refunds that the janitor asked about", ["what", "answer"]
-)
+JANITOR = Counter("registry_janitor_looks_total", "Payments and refunds that the janitor looked up", ["what", "answer"])
 AUDIT_PROOFS = Counter("registry_audit_proofs_total", "Proofs of the audit trail, sound and not", ["verdict"])
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")
 LIVE_DROPPED = Counter("registry_live_sockets_dropped_total", "Sockets closed because they were too slow")
@@ -49,7 +47,7 @@ LIVE_SOCKETS = Gauge("registry_live_sockets", "Open sockets and long polls", mul
 DB_ERRORS = Counter("registry_database_errors_total", "Errors of the connection to PostgreSQL", ["kind"])
 DB_AWAY = Gauge(
     "registry_database_away",
-    "Whether a process finds PostgreSQL away, or read-only",
+    "Whether PostgreSQL is unavailable or read-only, as seen by a process",
     ["how"],
     multiprocess_mode="livemax",
 )

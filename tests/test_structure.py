@@ -1,4 +1,4 @@
-"""What must stay true about the structure: who may import whom, what is derived from the states, what is documented, what never blocks."""
+"""Rules of the code's structure: import direction, file names and lengths, resources of an event loop, SQL, states, documents, blocking calls."""
 
 import ast
 import importlib
@@ -44,7 +44,7 @@ from registry.data import database
 from registry.edge.api import api
 
 PROJECT = Path(__file__).parents[1]
-ROOMS = ("registry", "queueing", "payments")  # each may import those before it
+APPS = ("registry", "queueing", "payments")  # each may import those before it
 COMPOSITION = {"registry/settings.py", "registry/urls.py", "registry/asgi.py"}
 BLOCKING = re.compile(
     r"time\.sleep|open|input|subprocess\.\w+|requests\.\w+|urllib\.request\.\w+|socket\.create_connection|os\.system"
@@ -53,8 +53,8 @@ BLOCKING = re.compile(
 
 
 @cache
-def sources(room: str) -> dict[str, ast.Module]:
-    files = sorted((PROJECT / room).rglob("*.py"))
+def sources(app: str) -> dict[str, ast.Module]:
+    files = sorted((PROJECT / app).rglob("*.py"))
     return {str(f.relative_to(PROJECT)): ast.parse(f.read_text()) for f in files if "migrations" not in f.parts}
 
 
@@ -71,13 +71,13 @@ def imports(tree: ast.AST) -> Iterator[str]:
 # -- Who imports whom -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_itself_and_what_it_stands_on_and_nothing_above(room: str):
-    above = ROOMS[ROOMS.index(room) + 1 :]
+@pytest.mark.parametrize("app", APPS)
+def test_an_app_imports_itself_and_those_before_it_only(app: str):
+    above = APPS[APPS.index(app) + 1 :]
 
     upward = [
         f"{path} imports {name}"
-        for path, tree in sources(room).items()
+        for path, tree in sources(app).items()
         if path not in COMPOSITION
         for name in imports(tree)
         if name.split(".")[0] in above
@@ -119,16 +119,16 @@ def upward_imports(order: dict[str, list[str]], trees: dict[str, ast.Module]) ->
 
 
 def test_a_package_of_an_app_imports_only_those_before_it():
-    trees = {path: tree for room in ROOMS for path, tree in sources(room).items()}
+    trees = {path: tree for app in APPS for path, tree in sources(app).items()}
 
     assert set(upward_imports(PACKAGES, trees)) == set()
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_package_of_an_app_has_its_place_in_the_order(room: str):
-    packages = {path.split("/")[1].removesuffix(".py") for path in sources(room)}
+@pytest.mark.parametrize("app", APPS)
+def test_every_package_of_an_app_has_its_place_in_the_order(app: str):
+    packages = {path.split("/")[1].removesuffix(".py") for path in sources(app)}
 
-    assert packages - COMPOSES - {"__init__"} == set(PACKAGES[room])
+    assert packages - COMPOSES - {"__init__"} == set(PACKAGES[app])
 
 
 def test_an_import_of_a_later_package_would_be_noticed():
@@ -141,8 +141,8 @@ def test_an_import_of_a_later_package_would_be_noticed():
 def test_no_product_module_imports_tests_or_benchmarks():
     found = [
         (p, n)
-        for room in ROOMS
-        for p, t in sources(room).items()
+        for app in APPS
+        for p, t in sources(app).items()
         for n in imports(t)
         if n.split(".")[0] in ("tests", "bench")
     ]
@@ -152,7 +152,7 @@ def test_no_product_module_imports_tests_or_benchmarks():
 
 def test_the_sandbox_imports_nothing_of_the_service():
     """It runs beside the service as Stripe would."""
-    ours = {*ROOMS, "tests", "bench"}
+    ours = {*APPS, "tests", "bench"}
 
     assert [(p, n) for p, t in sources("sandbox").items() for n in imports(t) if n.split(".")[0] in ours] == []
 
@@ -161,8 +161,8 @@ def test_no_modules_import_each_other_in_a_circle():
     """By what is imported when a module is loaded; an import inside a function comes later and closes no circle."""
     modules = {
         path[:-3].replace("/", ".").removesuffix(".__init__"): tree
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
     }
     arrows = {
         name: {found for found in loaded_imports(tree) if found in modules and found != name}
@@ -208,12 +208,12 @@ def test_work_is_declared_in_files_named_work_and_run_by_the_one_drain():
         return {one for direct in of.__subclasses__() for one in (direct, *subclasses(direct))}
 
     def of_ours(of: type) -> set[str]:
-        return {one.__module__ for one in subclasses(of) if one.__module__.partition(".")[0] in ROOMS}
+        return {one.__module__ for one in subclasses(of) if one.__module__.partition(".")[0] in APPS}
 
     skeletons = {
         f"{path}: {node.name}"
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and {getattr(part, "name", "") for part in node.body} >= {"claim", "settle"}
     }
@@ -226,9 +226,7 @@ def test_work_is_declared_in_files_named_work_and_run_by_the_one_drain():
 
 
 def test_every_module_opens_with_a_sentence():
-    silent = [
-        path for room in ROOMS for path, tree in sources(room).items() if tree.body and not ast.get_docstring(tree)
-    ]
+    silent = [path for app in APPS for path, tree in sources(app).items() if tree.body and not ast.get_docstring(tree)]
 
     assert silent == []
 
@@ -240,13 +238,58 @@ def test_every_module_that_talks_to_stripe_is_checked_strictly():
 
     modules = {
         path.removesuffix(".py").replace("/", ".")
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         if any(name.split(".")[0] == "stripe" for name in imports(tree))
     }
 
     assert modules
     assert modules <= strict
+
+
+# -- Files and names ---------------------------------------------------------------------------------------------------
+
+LONGEST_FILE = 350  # lines
+
+
+@pytest.mark.parametrize("app", [*APPS, "sandbox"])
+def test_no_file_is_too_long_to_read_at_once(app: str):
+    lengths = {path: len((PROJECT / path).read_text().splitlines()) for path in sources(app)}
+
+    assert len(lengths) > 10
+    assert {path: n for path, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+TWO_SHAPES_OF_ONE_THING = {
+    "Message",  # the table, and a message of an answer to a pop
+    "Trace",  # the table, and a trace of an answer
+    "Processor",  # the table, and the protocol that kinds of processors implement
+    "Result",  # of a send, and of a request for inline work
+}
+
+
+def shared_names(trees: dict[str, ast.Module]) -> set[str]:
+    """Names of several public classes at the top of modules, commands aside: Django finds those by the name."""
+    names = [
+        node.name
+        for tree in trees.values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name != "Command" and not node.name.startswith("_")
+    ]
+    return {name for name in names if names.count(name) > 1}
+
+
+def test_a_class_name_stands_for_one_thing():
+    trees = {path: tree for app in APPS for path, tree in sources(app).items()}
+
+    assert shared_names(trees) - TWO_SHAPES_OF_ONE_THING == set()
+
+
+def test_a_second_class_of_a_name_would_be_noticed():
+    order = ast.parse("class Order: ...\nclass _Private: ...\nclass Command: ...")
+
+    assert shared_names({"a.py": order, "b.py": order}) == {"Order"}
+    assert shared_names({"a.py": order}) == set()
 
 
 # -- Guarded actions -------------------------------------------------------------------------------------------------
@@ -255,12 +298,12 @@ GUARDED = {"registry.operators.rows.guarded", "registry.operators.confirm.Action
 
 
 def declares_guarded_actions(path: str) -> bool:
-    return path.endswith(("/operate.py", "/outbound_actions.py")) or path.startswith("registry/operators/")
+    return path.endswith("/operate.py") or path.startswith("registry/operators/")
 
 
 def test_guarded_actions_are_declared_only_in_operate_modules():
     """Pages list them; what an action expects, says and does stands beside its capability."""
-    users = {path for room in ROOMS for path, tree in sources(room).items() if GUARDED & set(imports(tree))}
+    users = {path for app in APPS for path, tree in sources(app).items() if GUARDED & set(imports(tree))}
 
     assert len(users) > 8
     assert [path for path in sorted(users) if not declares_guarded_actions(path)] == []
@@ -301,8 +344,8 @@ def blocks(call: ast.Call) -> bool:
 def test_no_async_function_makes_a_blocking_call():
     found = [
         f"{path}:{call.lineno} {ast.unparse(call.func)}"
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         for call in calls_on_the_loop(tree)
         if blocks(call)
     ]
@@ -393,8 +436,8 @@ def is_running_loop(node: ast.expr) -> bool:
 def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
     assert [
         f"{path}: {found}"
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         if path != "registry/data/loop.py"
         for found in kept_by_loop(tree)
     ] == []
@@ -407,7 +450,7 @@ def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
     }  # fmt: skip
     calls = re.compile(r"\bend_loop\(\)")
 
-    assert {path for room in ROOMS for path, tree in sources(room).items() if calls.search(ast.unparse(tree))} == owners
+    assert {path for app in APPS for path, tree in sources(app).items() if calls.search(ast.unparse(tree))} == owners
 
 
 @pytest.mark.parametrize(
@@ -446,7 +489,7 @@ def test_every_public_route_of_the_api_is_in_the_openapi_document():
     assert described <= lean
 
 
-ROUTES_IN = {"api", "pages", "views", "console"}  # names of files, or of packages, that declare views
+ROUTES_IN = {"api", "pages", "views"}  # names of files, or of packages, that declare views
 DECLARES_A_VIEW = re.compile(r"api\.(get|post|put|patch|delete)|lean|endpoint|page")
 
 
@@ -461,8 +504,8 @@ def test_views_are_declared_in_the_files_and_packages_named_for_them():
     """registry/edge has the routes of the service itself: health, metrics, static files."""
     found = {
         path
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         if any(declares_a_view(node) for node in ast.walk(tree))
         and not path.startswith("registry/edge/")
         and not ROUTES_IN & {part.removesuffix(".py") for part in path.split("/")}
@@ -474,8 +517,8 @@ def test_views_are_declared_in_the_files_and_packages_named_for_them():
 def test_paths_are_declared_in_files_named_urls_and_by_admins():
     found = {
         path
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         if {"django.urls.path", "django.urls.re_path"} & set(imports(tree))
         and path not in COMPOSITION
         and not path.endswith(("urls.py", "admin.py"))
@@ -494,8 +537,8 @@ def test_the_search_for_views_finds_them(decorator: str):
 
 def test_every_setting_is_in_the_docs_and_nothing_else():
     read = set()
-    for room in ROOMS:
-        for path, tree in sources(room).items():
+    for app in APPS:
+        for path, tree in sources(app).items():
             if path.startswith(
                 ("registry/settings", "registry/edge/status", "registry/servers/plan", "registry/servers/supervisor")
             ):
@@ -546,8 +589,8 @@ def test_every_chore_is_registered_when_the_apps_are_loaded():
     """The decorator takes effect only where somebody imports the module: no module with a chore may be left out."""
     decorated = {
         path[:-3].replace("/", ".")
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) == "chore"
@@ -569,8 +612,8 @@ def sql_files() -> list[Path]:
     """Files of named statements. Migrations run theirs whole: those in their own folder, and the functions of the broker."""
     return sorted(
         path
-        for room in ROOMS
-        for path in (PROJECT / room).rglob("*.sql")
+        for app in APPS
+        for path in (PROJECT / app).rglob("*.sql")
         if "migrations" not in path.parts and "CREATE OR REPLACE FUNCTION" not in path.read_text()
     )
 
@@ -579,10 +622,10 @@ def test_every_sql_file_is_loaded_and_every_statement_in_it_is_used():
     unused = []
     assert sql_files()
     for path in sql_files():
-        readers = [p for room in ROOMS for p in (PROJECT / room).rglob("*.py") if f'"{path.name}"' in p.read_text()]
+        readers = [p for app in APPS for p in (PROJECT / app).rglob("*.py") if f'"{path.name}"' in p.read_text()]
         assert readers, f"{path} is loaded by nobody"
         lenders = "|".join(f"from {'.'.join(p.relative_to(PROJECT).with_suffix('').parts)} import" for p in readers)
-        borrowers = [p for room in ROOMS for p in (PROJECT / room).rglob("*.py") if re.search(lenders, p.read_text())]
+        borrowers = [p for app in APPS for p in (PROJECT / app).rglob("*.py") if re.search(lenders, p.read_text())]
         text = "".join(reader.read_text() for reader in {*readers, *borrowers})
         unused += [f"{path.name}: {name}" for name in database.statements(path) if f'"{name}"' not in text]
 
@@ -629,8 +672,8 @@ def test_python_files_hold_no_sql():
     """Statements stand in sql/ beside the module that runs them (docs/decisions/026)."""
     found = [
         f"{path}:{line}"
-        for room in ROOMS
-        for path, tree in sources(room).items()
+        for app in APPS
+        for path, tree in sources(app).items()
         if path not in PYTHON_WITH_SQL
         for line in sql_in(tree)
     ]
@@ -674,19 +717,19 @@ def test_the_migration_linter_has_nothing_to_say():
         str(PROJECT),
         no_cache=True,
         no_output=True,
-        include_apps=list(ROOMS),
+        include_apps=list(APPS),
         warnings_as_errors_tests=["CREATE_INDEX"],
     )
 
     linter.lint_all_migrations()
 
-    assert linter.nb_total >= len(ROOMS)
+    assert linter.nb_total >= len(APPS)
     assert (linter.nb_erroneous, linter.nb_warnings) == (0, 0)
 
 
 def test_migrations_keep_no_existing_table_locked_for_long():
     found = []
-    for app in ROOMS:
+    for app in APPS:
         for path in sorted((PROJECT / app / "migrations").glob("0*.py")):
             operations = importlib.import_module(f"{app}.migrations.{path.stem}").Migration.operations
             new = {o.name for o in operations if isinstance(o, migrations.CreateModel)}

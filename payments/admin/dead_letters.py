@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import Searchable, WithPayment
+from payments.admin.lists import PaymentSearch, WithPayment
 from payments.models import DeadLetter
 from payments.settle import operate
 from registry.operators.cells import exact, pill
@@ -11,7 +11,7 @@ from registry.operators.lists import CappedPaginator, TenantFilter, resolutions,
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(WithPayment, Searchable):
+class DeadLetterAdmin(WithPayment, PaymentSearch):
     paginator = CappedPaginator
     list_display = ["code", "detail", "payment_link", "payment_status", "tenant", "created", "resolved"]
     list_filter = [resolutions(DeadLetter.Resolution.choices), TenantFilter, since("created_at", "created")]

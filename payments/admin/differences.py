@@ -8,7 +8,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments.admin.cells import money, status_pill
-from payments.admin.lists import Searchable, WithPayment
+from payments.admin.lists import PaymentSearch, WithPayment
 from payments.models import Difference, Payment
 from payments.reconciliation import operate
 from payments.states import SUCCEEDED
@@ -26,7 +26,7 @@ KINDS = {
 
 
 @admin.register(Difference)
-class DifferenceAdmin(WithPayment, Searchable):
+class DifferenceAdmin(WithPayment, PaymentSearch):
     paginator = CappedPaginator
     list_display = ["look", "about", "processor", "tenant", "ours", "theirs", "requested", "seen", "resolved"]
     list_filter = [resolutions(Difference.Resolution.choices), TenantFilter, "kind", since("found_at", "found")]

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from payments.admin.cells import money
-from payments.admin.lists import HotList, WithPayment
+from payments.admin.lists import PaymentHotList, WithPayment
 from payments.models import Dispute
 from payments.refunds.disputes import CLOSED, rank
 from registry.operators.cells import exact, pill
@@ -19,7 +19,7 @@ def dispute_pill(status: str) -> SafeString:
 
 
 @admin.register(Dispute)
-class DisputeAdmin(WithPayment, HotList):
+class DisputeAdmin(WithPayment, PaymentHotList):
     list_display = [
         "reference", "payment_link", "amount_text", "state", "reason", "held_back", "due", "opened", "tenant",
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import HotList, ProcessorFilter, WithPayment
+from payments.admin.lists import PaymentHotList, ProcessorFilter, WithPayment
 from payments.inbound import operate
 from payments.models import InboundEvent, Processor
 from registry.operators.cells import exact, pill
@@ -48,7 +48,7 @@ TypeFilter = choices_of(
 
 
 @admin.register(InboundEvent)
-class InboundEventAdmin(WithPayment, HotList):
+class InboundEventAdmin(WithPayment, PaymentHotList):
     list_display = [
         "type", "event_id", "state", "outcome", "error", "attempt", "payment_link", "processor_name", "source",
         "received", "tenant",

@@ -4,14 +4,14 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from payments.admin.cells import money
-from payments.admin.lists import HotList, WithPayment
+from payments.admin.lists import PaymentHotList, WithPayment
 from payments.models import LedgerEntry, Processor
 from registry.operators.cells import link_to
 from registry.operators.lists import OneTenantFilter, since
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(WithPayment, HotList):
+class LedgerEntryAdmin(WithPayment, PaymentHotList):
     list_display = ["id", "payment_link", "account", "debit", "credit", "processor_name", "at"]
     list_filter = [OneTenantFilter, "account", since("at", "booked")]
     fields = ("payment_link", "tenant", "account", "debit", "credit", "processor_name", "at")

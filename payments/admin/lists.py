@@ -64,7 +64,7 @@ class BookedAtFilter(ProcessorFilter):
         return queryset.filter(closed=SUCCEEDED, processor_id=processor)  # as in the index of booked payments
 
 
-class Searchable(hot_lists.Searchable):
+class PaymentSearch(hot_lists.Searchable):
     """Searches rows that belong to a payment."""
 
     def by_correlation(self, queryset: models.QuerySet, correlation: UUID) -> models.QuerySet:
@@ -73,7 +73,7 @@ class Searchable(hot_lists.Searchable):
         return queryset.filter(tenant_id__in=[t for t, _ in keys], payment_id__in=[p for _, p in keys])
 
 
-class HotList(Searchable, hot_lists.HotList):
+class PaymentHotList(PaymentSearch, hot_lists.HotList):
     """Rows of a payment's tables that grow without end."""
 
 

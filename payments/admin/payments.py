@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from payments.admin.cells import money, status_pill
 from payments.admin.history import history
-from payments.admin.lists import BookedAtFilter, HotList, StatusFilter
+from payments.admin.lists import BookedAtFilter, PaymentHotList, StatusFilter
 from payments.admin.refund_form import refund_view, returns
 from payments.models import DeadLetter, Payment, Processor
 from payments.states import TERMINAL
@@ -24,7 +24,7 @@ from registry.tenants import links
 
 
 @admin.register(Payment)
-class PaymentAdmin(HotList):
+class PaymentAdmin(PaymentHotList):
     list_display = [
         "short_id",
         "amount_text",

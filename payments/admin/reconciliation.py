@@ -6,14 +6,14 @@ from django.contrib import admin
 from django.db import models
 from django.utils.safestring import SafeString
 
-from payments.admin.lists import HotList, ProcessorFilter
+from payments.admin.lists import PaymentHotList, ProcessorFilter
 from payments.models import Processor, Reconciliation
 from registry.operators.cells import exact, link_to, pill
 from registry.operators.lists import TenantFilter, since
 
 
 @admin.register(Reconciliation)
-class ReconciliationAdmin(HotList):
+class ReconciliationAdmin(PaymentHotList):
     list_display = [
         "window", "processor", "tenant", "state", "way", "records", "payments", "differences", "unanswered", "started",
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from django.db.models import Q
 from django.utils.safestring import SafeString
 
 from payments.admin.cells import money
-from payments.admin.lists import HotList, WithPayment
+from payments.admin.lists import PaymentHotList, WithPayment
 from payments.models import Refund
 from payments.money import decimal_text
 from payments.refunds import operate
@@ -38,7 +38,7 @@ StateFilter = choices_of(
 
 
 @admin.register(Refund)
-class RefundAdmin(WithPayment, HotList):
+class RefundAdmin(WithPayment, PaymentHotList):
     list_display = [
         "short_id", "payment_link", "amount_text", "state", "code", "stopped", "made_by", "created", "tenant",
     ]  # fmt: skip

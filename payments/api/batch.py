@@ -1,4 +1,4 @@
-"""`POST /payments/batch`: accept up to 1,000 payments. Each item has its own result, so a bad one spoils no other."""
+"""`POST /payments/batch`: accept up to 1,000 payments. Each item has its own result; an invalid one does not affect the others."""
 
 import asyncio
 import json

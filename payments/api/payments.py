@@ -95,14 +95,16 @@ async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     return json_response(page, headers=headers)
 
 
-def _filters(asked: Values) -> queries.Filters:
-    return queries.Filters(status=asked["status"], processor=asked["processor"], from_=asked["from"], to=asked["to"])
+def _filters(asked: Values) -> queries.PaymentFilters:
+    return queries.PaymentFilters(
+        status=asked["status"], processor=asked["processor"], from_=asked["from"], to=asked["to"]
+    )
 
 
 async def _export(
     lines: Callable[[Blocks], AsyncIterator[bytes]],
     principal: Principal,
-    filters: queries.Filters,
+    filters: queries.PaymentFilters,
     kind: str,
     name: str,
 ) -> StreamingHttpResponse:

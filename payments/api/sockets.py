@@ -129,13 +129,13 @@ class StreamSocket(PaymentsSocket):
         )
 
 
-def _filters(wanted: Filter) -> queries.Filters:
+def _filters(wanted: Filter) -> queries.PaymentFilters:
     """Raises BadMessage."""
     try:
         start, end = (text and msgspec.convert(text, _Moment, strict=False) for text in (wanted.from_, wanted.to))
     except msgspec.ValidationError:
         raise BadMessage("from and to want times in ISO 8601 with a zone") from None
     try:
-        return queries.Filters(wanted.status, wanted.processor, start or None, end or None)
+        return queries.PaymentFilters(wanted.status, wanted.processor, start or None, end or None)
     except Invalid as error:
         raise BadMessage(f"processor {error.errors[0]['message']}") from None

@@ -33,5 +33,5 @@ async def _look_again() -> None:
         try:
             await platform.refresh(one.pk, one.stripe_customer)
         except BillingAway:
-            log.warning("subscriptions are not looked at: Stripe is away; the next run goes on")
+            log.warning("subscriptions were not fetched: Stripe is unavailable; the next run continues")
             return

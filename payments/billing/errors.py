@@ -1,4 +1,4 @@
-"""What can be wrong with a sign-up, an invitation or a bill."""
+"""Errors of sign-up, invitations and billing."""
 
 from payments.errors import PaymentError
 

@@ -39,7 +39,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
     if wrong := _wrong(email, role):
         raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
     if settings.EMAIL_URL:  # without a mail server no e-mail is sent
-        await limits.count_by(str(tenant.pk), limits.LETTERS, "invitation by letter")
+        await limits.count_by(str(tenant.pk), limits.LETTERS, "invitation by e-mail")
     now = datetime.now(UTC)
     mine = Invitation.async_objects.filter(tenant=tenant)
     async with async_atomic():

@@ -18,7 +18,7 @@ async def tell(addresses: list[str], subject: str, text: str) -> bool:
     try:
         await asyncio.to_thread(send_mail, subject, text, None, addresses)
     except OSError as error:  # smtplib's errors are OSErrors
-        log.warning("a letter was not sent", extra={"error": repr(error)})
+        log.warning("an e-mail was not sent", extra={"error": repr(error)})
         return False
     return True
 

@@ -29,26 +29,28 @@ from registry.tenants import audit
 from registry.tenants.encryption import Sealed
 from registry.tenants.go_live import GATES
 
-PROBE_WITHIN = 5.0  # seconds for a processor to answer whether it knows our key
+PROBE_WITHIN = 5.0  # seconds for a processor to answer whether it accepts our key
 PLAY = "sandbox"  # processors of this kind move no money
 
 type Finding = tuple[bool, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One check: what must hold, what was found, and what to do if it does not hold."""
+class ReadinessCheck:
+    """One check: its label, and its result, or what to do if it fails."""
 
     name: str
     label: str
     ok: bool
-    says: str
+    detail: str
 
 
-async def look(tenant: Tenant) -> list[Check]:
-    """Run all checks of a tenant, in the order in which one would do them. Calls its processors."""
+async def look(tenant: Tenant) -> list[ReadinessCheck]:
+    """Run all checks of a tenant, in the order of the steps to take. Calls its processors."""
     findings = [await check(tenant) for _, _, check in CHECKS]
-    return [Check(name, label, ok, says) for (name, label, _), (ok, says) in zip(CHECKS, findings, strict=True)]
+    return [
+        ReadinessCheck(name, label, ok, detail) for (name, label, _), (ok, detail) in zip(CHECKS, findings, strict=True)
+    ]
 
 
 async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
@@ -60,16 +62,16 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
         return False
     if missing := [check for check in await look(tenant) if not check.ok]:
         raise NotReady(
-            "; ".join(f"{check.label}: {check.says}" for check in missing),
-            errors=[{"field": check.name, "message": check.says} for check in missing],
+            "; ".join(f"{check.label}: {check.detail}" for check in missing),
+            errors=[{"field": check.name, "message": check.detail} for check in missing],
         )
     async with async_atomic():
         mine = Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.SANDBOX)
         if not await mine.aupdate(mode=Tenant.Mode.LIVE):
             return False
         if await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():  # since the checks
-            raise NotReady("a play payment came in at this very moment; empty the sandbox once more")
-        off = await _switch_play_off(tenant)
+            raise NotReady("a sandbox payment was accepted meanwhile; empty the sandbox again")
+        off = await _disable_sandbox_processors(tenant)
         await audit.record(
             actor=actor,
             action="tenant.live",
@@ -92,7 +94,7 @@ async def empty(*, tenant: Tenant, actor: str) -> purge.Purged:
     return purged
 
 
-async def _switch_play_off(tenant: Tenant) -> list[str]:
+async def _disable_sandbox_processors(tenant: Tenant) -> list[str]:
     enabled = [processor async for processor in Processor.async_objects.filter(tenant=tenant, enabled=True)]
     play = [p.name for p in enabled if p.kind == PLAY or (settings.PRODUCTION and _has_test_key(p))]
     await Processor.async_objects.filter(tenant=tenant, name__in=play).aupdate(enabled=False)
@@ -115,7 +117,7 @@ def _has_test_key(processor: Processor) -> bool:
 async def _owner(tenant: Tenant) -> Finding:
     owners = Membership.async_objects.filter(tenant=tenant, role=Membership.Role.OWNER, user__is_active=True)
     able = [m.user.get_username() async for m in owners.select_related("user") if m.user.has_usable_password()]
-    return (True, f"{able[0]} owns it") if able else (False, "make a person with a password its owner")
+    return (True, f"owned by {able[0]}") if able else (False, "make a user with a password the owner")
 
 
 async def _plan(tenant: Tenant) -> Finding:
@@ -137,11 +139,11 @@ async def _processor(tenant: Tenant) -> Finding:
 async def _keys(tenant: Tenant) -> Finding:
     real = [processor async for processor in _real(tenant)]
     if not real:
-        return False, "there is no processor to ask"
+        return False, "there is no processor to check"
     asked = [accounts.account_of(one, tenant, bytes(one.secrets) if one.secrets else None) for one in real]
     answers = await asyncio.gather(*map(_answers, asked))
     bad = [f"{p.name} {answer}" for p, answer in zip(real, answers, strict=True) if answer]
-    return (False, "; ".join(bad)) if bad else (True, "every processor answers")
+    return (False, "; ".join(bad)) if bad else (True, "every processor accepts its key")
 
 
 async def _answers(account: Account) -> str:
@@ -154,12 +156,12 @@ async def _answers(account: Account) -> str:
                     await clients.of(account).v1.payment_intents.list_async({"limit": 1})
                 return ""
             # Not its health call: a second caller would make it refuse the workers' calls.
-            nobodys = Order(correlation_id=uuid4(), amount=1, currency="BRL", requested_at=datetime.now(UTC))
+            unknown = Order(correlation_id=uuid4(), amount=1, currency="BRL", requested_at=datetime.now(UTC))
             async with KINDS[account.kind]() as client:
-                outcome = await client.look_up(nobodys, account)
+                outcome = await client.look_up(unknown, account)
             return "does not answer" if outcome.result is Result.UNKNOWN else ""
     except (Unusable, Sealed):
-        return "has no key that can be used"
+        return "has no usable key"
     except (stripe.AuthenticationError, stripe.PermissionError):
         return "refuses its key"
     except (stripe.StripeError, aiohttp.ClientError, OSError):  # a time-out is an OSError
@@ -173,28 +175,28 @@ async def _secrets(tenant: Tenant) -> Finding:
     except Sealed as error:
         return False, error.detail
     if bare:
-        return False, f"give {', '.join(bare)} the secret that its webhooks are signed with"
-    return True, "webhooks of every Stripe account can be checked"
+        return False, f"give {', '.join(bare)} the signing secret of its webhooks"
+    return True, "every Stripe account has a webhook secret"
 
 
 async def _differences(tenant: Tenant) -> Finding:
     open_ones = await Difference.async_objects.filter(tenant_id=tenant.pk, resolution="").acount()
-    return (False, f"resolve {open_ones} between its books and ours") if open_ones else (True, "none is open")
+    return (False, f"resolve {open_ones} open differences") if open_ones else (True, "there are no open differences")
 
 
 async def _books(tenant: Tenant) -> Finding:
     if tenant.mode != Tenant.Mode.SANDBOX:
-        return True, "no play payments in them"
+        return True, "there are no sandbox payments"
     try:
         # Before the payments: what leaves the spill meanwhile is then counted as a payment.
         waiting = await spill.holds(KIND, tenant.pk)
     except Unavailable as error:
-        return False, f"nobody knows whether play payments wait in the spill: {error.detail}"
+        return False, f"whether the spill holds sandbox payments is unknown: {error.detail}"
     if waiting:
-        return False, "play payments wait in the spill: have them stored, or dropped if they were set aside"
+        return False, "the spill holds sandbox payments: store them, or drop those that were set aside"
     if await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():
-        return False, "empty the sandbox: its payments would stand in the live books for ever"
-    return True, "no play payments in them"
+        return False, "empty the sandbox: its payments would stay in the live books"
+    return True, "there are no sandbox payments"
 
 
 def _real(tenant: Tenant):  # type: ignore[no-untyped-def]
@@ -205,10 +207,10 @@ CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [
     ("owner", "An owner with a password", _owner),
     ("plan", "A plan, paid for or on trial", _plan),
     ("processor", "A processor of kind stripe or http", _processor),
-    ("keys", "Processors that answer to their keys", _keys),
-    ("secrets", "Secrets of their webhooks", _secrets),
-    ("differences", "Differences of the reconciliation", _differences),
-    ("books", "Clean books", _books),
+    ("keys", "Valid processor keys", _keys),
+    ("secrets", "Webhook secrets of the processors", _secrets),
+    ("differences", "Open reconciliation differences", _differences),
+    ("books", "No sandbox payments in the books", _books),
 ]
 
 GATES.append(go_live)

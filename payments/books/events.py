@@ -8,7 +8,7 @@ from uuid import UUID
 
 from payments.money import decimal_text
 from registry.data import database, db_breaker, live
-from registry.data.stream import Stream
+from registry.data.stream import EventStream
 from registry.edge.api import ENCODER, iso
 
 SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
@@ -84,4 +84,4 @@ async def follow_until[T](
         raise TimeoutError from None
 
 
-STREAM = Stream(name=NAME, since=since, of_subject=of_payment, positions=positions)
+STREAM = EventStream(name=NAME, since=since, of_subject=of_payment, positions=positions)

@@ -62,8 +62,8 @@ erasure.KEPT |= {
     ),
     "payments.Processor.url": "where what is in doubt would be asked about; an address of a company",
 }  # fmt: skip
-erasure.FOUND.append(SQL["found"])
-erasure.STANDING["payments that are not settled"] = SQL["open_payments"]
-erasure.STANDING["refunds that are owed"] = SQL["open_refunds"]
-erasure.STANDING["events of processors that are not handled"] = SQL["open_events"]
-erasure.STANDING["subscription at Stripe that goes on"] = SQL["live_subscriptions"]
+erasure.ERASABLE.append(SQL["erasable"])
+erasure.MUST_END["payments that are not settled"] = SQL["open_payments"]
+erasure.MUST_END["refunds that are owed"] = SQL["open_refunds"]
+erasure.MUST_END["events of processors that are not handled"] = SQL["open_events"]
+erasure.MUST_END["subscription at Stripe that goes on"] = SQL["live_subscriptions"]

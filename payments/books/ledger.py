@@ -24,7 +24,7 @@ from registry.data.loop import sync_twin
 log = logging.getLogger(__name__)
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
-PROOFS = {name: SQL[name].format(verdict=SQL["verdict"]) for name in ("prove", "prove_since")}
+PROOFS = {name: SQL[name].format(errors=SQL["errors"]) for name in ("prove", "prove_since")}
 
 PROVE_EVERY = 1800  # seconds between proofs of what is new; the whole ledger is proven once a day
 WHOLE_EVERY = timedelta(days=1)
@@ -65,7 +65,7 @@ async def prove_next() -> Proof:
     sound = LedgerProof.async_objects.filter(sound=True)
     last, last_whole = await sound.afirst(), await sound.filter(whole=True).afirst()
     async with _snapshot() as conn:
-        [(at, last_line)] = await (await conn.execute(SQL["standing"])).fetchall()
+        [(at, last_line)] = await (await conn.execute(SQL["latest"])).fetchall()
         whole = last is None or last_whole is None or at - last_whole.at >= WHOLE_EVERY
         if last is None or whole:
             proof = await _proof(conn, "prove", tenant=None)

@@ -30,7 +30,7 @@ RATE_OVER = 10  # seconds, for averages per second
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class PaymentFilters:
     """Filters of a list; None: no filter. Times of creation, both inclusive."""
 
     status: str | None = None
@@ -173,7 +173,7 @@ _ITEM = (
 )
 
 
-def _filtered(tenant_id: int, filters: Filters) -> Any:
+def _filtered(tenant_id: int, filters: PaymentFilters) -> Any:
     payments = Payment.async_objects.of(tenant_id).filter(created_at__gt=EVER)  # the condition of the list's index
     if filters.status:
         # By `closed`, which has an index, where it is equivalent.
@@ -204,7 +204,7 @@ def _decode_cursor(cursor: str) -> tuple[datetime, int]:
         raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
 
 
-async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None) -> list[Any]:
+async def _rows(tenant_id: int, filters: PaymentFilters, limit: int, cursor: str | None) -> list[Any]:
     payments = _filtered(tenant_id, filters)
     if cursor:
         at, number = _decode_cursor(cursor)
@@ -215,7 +215,9 @@ async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None
     return [row async for row in described.order_by("-created_at", "-id").values_list(*_ITEM, named=True)[:limit]]
 
 
-async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+async def page_of(
+    tenant_id: int, filters: PaymentFilters, *, limit: int = 50, cursor: str | None = None
+) -> dict[str, Any]:
     """{"items", "next", "total"}, newest first. The page and the count are read concurrently."""
     rows, total = await database.concurrently(
         lambda: _rows(tenant_id, filters, limit + 1, cursor), lambda: _filtered(tenant_id, filters).acount()
@@ -228,7 +230,7 @@ async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: 
     }
 
 
-async def all_of(tenant_id: int, filters: Filters) -> AsyncIterator[list[dict[str, Any]]]:
+async def all_of(tenant_id: int, filters: PaymentFilters) -> AsyncIterator[list[dict[str, Any]]]:
     """All payments, newest first, in chunks; no connection is held between chunks."""
     cursor, size = None, settings.BATCH_SIZE * 10
     while True:

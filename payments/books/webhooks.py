@@ -88,7 +88,7 @@ def example(type: str, subject: UUID, sequence: int, at: datetime) -> dict[str, 
 
 
 sources.register(
-    sources.Source(
+    sources.EventSource(
         stream=STREAM,
         noun="payment",
         page="payment_live",

@@ -177,7 +177,7 @@ async def _shop(tenant: Tenant, url: str) -> None:
         elif known.url != url:
             await endpoints.change(tenant_id=tenant.pk, mode=tenant.mode, uuid=known.uuid, actor=ACTOR, url=url)
     except Problem as refused:
-        log.warning("the demo's shop is not told of payments: %s", refused.detail)
+        log.warning("the demo's shop gets no webhooks: %s", refused.detail)
 
 
 def stripe_home() -> Path:

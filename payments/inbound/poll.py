@@ -40,7 +40,7 @@ class _Page(msgspec.Struct):
     has_more: bool
 
 
-class Position(msgspec.Struct, frozen=True):
+class PollPosition(msgspec.Struct, frozen=True):
     """The position in an account's list of events."""
 
     read_until: datetime
@@ -71,9 +71,9 @@ async def poll() -> int:
 async def _poll(account: Account, clients: Clients) -> int:
     if not (rows := await database.fetch(SQL["position"], _keys(account))):
         return 0  # its processor was deleted at this very moment
-    position = Position(*rows[0])
+    position = PollPosition(*rows[0])
     if position.pass_until is None or position.pass_until < datetime.now(UTC) - KEPT:
-        position = Position(position.read_until, datetime.now(UTC))
+        position = PollPosition(position.read_until, datetime.now(UTC))
     new = 0
     end = time.monotonic() + PASS_WITHIN
     try:
@@ -90,12 +90,12 @@ async def _poll(account: Account, clients: Clients) -> int:
         error = failure(trouble).code
         log.warning("events could not be listed", extra={"processor": account.id, "error": error})
         if isinstance(trouble, stripe.InvalidRequestError):  # such as a cursor that is too old: start a new pass
-            position = Position(position.read_until)
+            position = PollPosition(position.read_until)
         await _store_position(account, position, error)
         return new
 
 
-async def _page(client: stripe.StripeClient, account: Account, position: Position) -> tuple[int, Position]:
+async def _page(client: stripe.StripeClient, account: Account, position: PollPosition) -> tuple[int, PollPosition]:
     """Store one page; returns how many events were new, and the position after it."""
     assert position.pass_until is not None
     answer = await client.v1.events.list_async(_parameters(account, position, position.pass_until))
@@ -115,10 +115,10 @@ async def _page(client: stripe.StripeClient, account: Account, position: Positio
     new = sum(await asyncio.gather(*map(receive, events)))
     if page.has_more and last:
         return new, msgspec.structs.replace(position, cursor=last)
-    return new, Position(position.pass_until)
+    return new, PollPosition(position.pass_until)
 
 
-def _parameters(account: Account, position: Position, until: datetime) -> EventListParams:
+def _parameters(account: Account, position: PollPosition, until: datetime) -> EventListParams:
     since = max(position.read_until - OVERLAP, datetime.now(UTC) - KEPT)
     parameters: EventListParams = {
         "created": {"gte": int(since.timestamp()), "lte": int(until.timestamp())},
@@ -131,7 +131,7 @@ def _parameters(account: Account, position: Position, until: datetime) -> EventL
     return parameters
 
 
-async def _store_position(account: Account, position: Position, error: str = "") -> None:
+async def _store_position(account: Account, position: PollPosition, error: str = "") -> None:
     fields = msgspec.structs.asdict(position)
     await database.fetch(SQL["keep_position"], {**_keys(account), **fields, "error": error[:300]})
 

@@ -44,7 +44,7 @@ async def dispute(event: ProcessorEvent, processor: Processor) -> Effect:
 
 
 async def _placed[T: (RefundReport, DisputeReport)](event: ProcessorEvent, report: T) -> T:
-    """The report under the id of the payment of ours that it is about, whatever its label says. Raises RetryLater."""
+    """The report with the id of our payment that it is about, which may differ from the id in its metadata. Raises RetryLater."""
     refund_id = report.refund_id if isinstance(report, RefundReport) else None
     try:
         found = await payment_of(event.account, report.subject, refund_id)

@@ -116,7 +116,7 @@ async def _separately(batch: Sequence[Submission]) -> Sequence[IntakeResult | No
 
 
 async def _out_of_turn(results: IntakeResults, batch: Sequence[Submission]) -> None:
-    """Write what a full spill refused into PostgreSQL, if that is back: out of order, but accepted."""
+    """Write payments that a full spill refused into PostgreSQL, if it is available again: out of order, but accepted."""
     refused = [n for n, result in enumerate(results) if isinstance(result, Unavailable)]
     if refused:
         with suppress(Unavailable):

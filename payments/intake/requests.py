@@ -17,7 +17,7 @@ type Scalar = str | int | float | bool | None
 
 
 class Amount(Decimal):
-    """An amount as a JSON number or as plain text. Read by `decode`: Decimal itself accepts texts such as "1e3" or "NaN"."""
+    """An amount as a JSON number or as plain text. `decode` reads it, because Decimal itself accepts texts such as "1e3" or "NaN"."""
 
     json_schema: ClassVar[dict[str, Any]] = {
         "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": money.PLAIN}]
@@ -25,7 +25,7 @@ class Amount(Decimal):
 
 
 def decode(kind: type, value: Any) -> Any:
-    """msgspec's hook for Amount. A JSON fraction arrives as an exact Decimal, or as a float when the body is read twice."""
+    """Decoding hook of msgspec for Amount. A JSON fraction arrives as an exact Decimal, or as a float when the body is read twice."""
     if kind is not Amount:
         raise NotImplementedError
     try:
@@ -48,14 +48,14 @@ class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     metadata: dict[Annotated[str, Meta(min_length=1, max_length=100)], Scalar] | None = None
     processor: Annotated[str, Meta(max_length=63, description="send it to this one only")] | None = None
     scheduled_for: Annotated[datetime, Meta(tz=True)] | None = None
-    priority: Annotated[int, Meta(ge=0, le=9, description="9 goes first")] = 0
+    priority: Annotated[int, Meta(ge=0, le=9, description="9 is the highest")] = 0
     payment_method: Annotated[str, Meta(description="kind stripe: a saved payment method, pm_…")] | None = None
     customer: Annotated[str, Meta(description="kind stripe: whose it is, cus_…")] | None = None
     off_session: Annotated[bool, Meta(description="kind stripe: the payer is not there to confirm")] = False
 
 
 class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /payments/batch`: items are read one by one, so that a bad one spoils no other."""
+    """The body of `POST /payments/batch`. Items are decoded one by one, so that an invalid one does not reject the others."""
 
     items: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_ITEMS)]
 

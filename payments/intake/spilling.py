@@ -52,7 +52,7 @@ def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailabl
 
 
 async def append(batch: Sequence[Submission]) -> list[IntakeResult]:
-    """Append payments to the spill. While PostgreSQL is read-only, ids that are stored there are decided by what is stored."""
+    """Append payments to the spill. While PostgreSQL is read-only, ids that exist there get the result of the stored payment."""
     known: dict[Key, FirstPayment] = {}
     if db_breaker.current().read_only and (keys := [one.key for one in batch if one.key not in waiting]):
         with suppress(Unavailable):

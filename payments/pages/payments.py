@@ -150,7 +150,7 @@ async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, err
     if identifier:
         payment = await queries.status_of(tenant_id, identifier)
         return {"items": [payment], "next": None, "total": 1} if payment else nothing
-    filters = queries.Filters(status=status, processor=chosen["processor"] or None, from_=since, to=until)
+    filters = queries.PaymentFilters(status=status, processor=chosen["processor"] or None, from_=since, to=until)
     try:
         return await queries.page_of(tenant_id, filters, limit=ROWS, cursor=cursor)
     except Invalid:

@@ -80,7 +80,7 @@ class RefundOrder(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = ""  # the processor's id of the refund, from an earlier answer
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessorRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A booking in the processor's own records, for reconciliation."""
 
     correlation_id: UUID | None  # None: the booking carries none of our ids
@@ -179,7 +179,7 @@ class CanRefund(Protocol):
 class ShowsBooks(Protocol):
     """Kinds whose records can be listed: `issubclass(KINDS[kind], ShowsBooks)`."""
 
-    def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
+    def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[ProcessorRecord]:
         """List bookings with `requested_at` from `since` to `until`, both inclusive. Raises Unanswered."""
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from payments.processors.base import Account, Health, Order, Outcome, Record, RefundOrder, Result, Unanswered
+from payments.processors.base import Account, Health, Order, Outcome, ProcessorRecord, RefundOrder, Result, Unanswered
 from registry.data import database
 from registry.data.batching import Batcher
 from registry.errors import Unavailable
@@ -111,12 +111,12 @@ class SandboxProcessor:
 
     # -- Bookings ---------------------------------------------------------------------------------------------
 
-    async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
+    async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[ProcessorRecord]:
         after = UUID(int=0)
         while True:
             page = await self._page(account, since, until, after)
             for correlation_id, amount, currency, requested_at, refunded in page:
-                yield Record(
+                yield ProcessorRecord(
                     correlation_id=correlation_id,
                     reference=str(correlation_id),
                     amount=amount,

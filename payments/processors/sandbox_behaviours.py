@@ -32,12 +32,12 @@ BEHAVIOURS: Final[dict[str, Behaviour]] = {
     ),
     "fail": Behaviour(
         "fail",
-        "It refuses everything: its breaker opens after a few failures, payments take the other road.",
+        "It refuses every payment: its breaker opens after a few failures, and payments go to other processors.",
         fail=True,
     ),
     "hang": Behaviour(
         "hang",
-        "It never answers: what it holds becomes uncertain and is asked about here alone, so nobody pays twice.",
+        "It never answers: its payments become uncertain and are looked up at this processor only, so that nobody is charged twice.",
         hang=True,
     ),
 }

@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from payments.processors import KINDS
-from payments.processors.base import Account, Processor, Record, Result, ShowsBooks, Unanswered
+from payments.processors.base import Account, Processor, ProcessorRecord, Result, ShowsBooks, Unanswered
 from payments.reconciliation.matching import NewDifference, Ours, ids_of, match, missing_there
 from payments.routing.routing import RoutingTable
 from registry import telemetry
@@ -187,8 +187,8 @@ async def _both_ways(processor: Processor, account: Account, piece: Window) -> S
     return counts
 
 
-async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
-    chunk: list[Record] = []
+async def _chunks(records: AsyncIterator[ProcessorRecord]) -> AsyncIterator[list[ProcessorRecord]]:
+    chunk: list[ProcessorRecord] = []
     async for record in records:
         chunk.append(record)
         if len(chunk) == CHUNK:
@@ -198,7 +198,7 @@ async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]
         yield chunk
 
 
-async def learn(account: Account, chunk: Sequence[Record], by_id: dict[UUID, Ours]) -> None:
+async def learn(account: Account, chunk: Sequence[ProcessorRecord], by_id: dict[UUID, Ours]) -> None:
     """Add our payments outside the slice that these records may belong to."""
     missing = {one for record in chunk for one in ids_of(account, record)} - by_id.keys()
     if missing:

@@ -122,7 +122,7 @@ async def clean(band: Band, tenant_ids: Sequence[int] | None = None) -> Counter[
             async for page in _pages("refunds", tenant_id, band):
                 await janitor.refunds([StoppedRefund(*row) for row in page])
     if answers:
-        log.info("janitor asked processors", extra={"band": band.name, **answers})
+        log.info("janitor looked payments up", extra={"band": band.name, **answers})
     return answers
 
 

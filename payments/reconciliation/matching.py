@@ -8,7 +8,7 @@ import msgspec
 
 from payments.books.external import possible_ids
 from payments.models import Difference
-from payments.processors.base import Account, Order, Record
+from payments.processors.base import Account, Order, ProcessorRecord
 from payments.states import SUCCEEDED, TERMINAL
 
 UNDER_WAY = timedelta(minutes=15)  # after its last change a worker may still settle a payment
@@ -61,11 +61,11 @@ class NewDifference(msgspec.Struct, frozen=True, kw_only=True):
     their_refunded: int | None = None
 
 
-def ids_of(account: Account, record: Record) -> list[UUID]:
+def ids_of(account: Account, record: ProcessorRecord) -> list[UUID]:
     return possible_ids(account.tenant_id, account.id, record.correlation_id, record.reference)
 
 
-def match(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[UUID]) -> NewDifference | None:
+def match(account: Account, record: ProcessorRecord, by_id: dict[UUID, Ours], seen: set[UUID]) -> NewDifference | None:
     """The difference between a processor's record and our books, or None. `seen` collects the payments with a record."""
     known = [one for name in ids_of(account, record) if (one := by_id.get(name))]
     booked = [one for one in known if one.status == SUCCEEDED and one.processor_id == account.id]
@@ -83,7 +83,7 @@ def match(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[U
     return _difference(Kind.MISSING_HERE, record, ours)
 
 
-def _is_its_booking(ours: Ours, record: Record, seen: set[UUID]) -> bool:
+def _is_its_booking(ours: Ours, record: ProcessorRecord, seen: set[UUID]) -> bool:
     """By reference; if a side has none, the first record that is compared."""
     if ours.reference and record.reference:
         return ours.reference == record.reference
@@ -95,7 +95,7 @@ def _is_under_way(ours: Ours) -> bool:
     return ours.status not in TERMINAL and datetime.now(UTC) - ours.changed_at < UNDER_WAY
 
 
-def _differs(record: Record, ours: Ours) -> NewDifference | None:
+def _differs(record: ProcessorRecord, ours: Ours) -> NewDifference | None:
     if record.currency.upper() != ours.currency:
         return _difference(Kind.CURRENCY, record, ours)
     if record.amount != ours.amount:
@@ -105,7 +105,7 @@ def _differs(record: Record, ours: Ours) -> NewDifference | None:
     return None
 
 
-def _difference(kind: Kind, record: Record, ours: Ours | None, *, key: str = "") -> NewDifference:
+def _difference(kind: Kind, record: ProcessorRecord, ours: Ours | None, *, key: str = "") -> NewDifference:
     return NewDifference(
         kind=kind.value,
         key=key or str(record.correlation_id or record.reference),

@@ -253,7 +253,7 @@ async def _close_rows(confirmed: Confirmed) -> Done:
 LOOK_AGAIN = guarded(
     "difference.look_again",
     label="Look again",
-    warning="The processor is asked again. Differences that are gone are closed; payments in progress are looked at too.",
+    warning="The processor is queried again. Differences that no longer exist are closed; payments in progress are checked too.",
     expects={"resolution": ""},
     perform=_look_again_rows,
 )

@@ -4,7 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from payments.models import Difference
-from payments.processors.base import Account, Processor, Record, Result, ShowsBooks
+from payments.processors.base import Account, Processor, ProcessorRecord, Result, ShowsBooks
 from payments.reconciliation import comparison, matching
 from payments.states import SUCCEEDED
 from registry.data import database
@@ -26,7 +26,7 @@ async def is_gone(processor: Processor, account: Account, difference: Difference
     return not same
 
 
-async def records_of(processor: ShowsBooks, account: Account, difference: Difference) -> list[Record]:
+async def records_of(processor: ShowsBooks, account: Account, difference: Difference) -> list[ProcessorRecord]:
     """The processor's records of this booking."""
     since, until = difference.requested_at - AROUND, difference.requested_at + AROUND
     mine = {str(difference.correlation_id), difference.reference}

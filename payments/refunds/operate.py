@@ -94,7 +94,7 @@ async def _each(act: Callable[..., Awaitable[bool]], confirmed: Confirmed) -> Do
 RETRY = guarded(
     "refund.retry",
     label="Retry",
-    warning="For uncertain refunds the processor is asked first; nothing is refunded twice.",
+    warning="Uncertain refunds are looked up at the processor first; nothing is refunded twice.",
     expects=STOPPED,
     perform=partial(_each, retry),
 )

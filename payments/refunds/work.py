@@ -45,7 +45,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 NO_ROUTE = 0.5  # seconds before a refund whose processor is away is looked at again
 
 REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", SQL["columns"], SQL["joins"]))
-NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
+BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
 
 
 @entry.register("refunds")
@@ -68,7 +68,7 @@ class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in ids]), "public": Uuids([r.bytes for _, r in ids])}
-        return {(row[0], row[3]): row for row in await database.rows(conn, NAMED, keys)}
+        return {(row[0], row[3]): row for row in await database.rows(conn, BY_ID, keys)}
 
     def route(self, rows: Sequence[Row]) -> Routed[RefundClaim]:
         now, at = time.monotonic(), datetime.now(UTC)

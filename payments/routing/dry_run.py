@@ -23,10 +23,10 @@ from payments.money import share
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.routing import routing
 from payments.routing.accounts import Refused, check_fee
-from payments.routing.endpoint import Condition, Endpoint
+from payments.routing.endpoint import Condition, EndpointCondition
 from payments.routing.pace import next_number
 from registry.data import database
-from registry.data.breaker import Breaker, State
+from registry.data.breaker import Breaker, BreakerState
 from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "dry_run.sql")
@@ -241,7 +241,7 @@ class _State:
     def __init__(self, tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule]) -> None:
         was = {rule.id: rule for rule in original}
         accounts = [_account(tenant_id, rule) for rule in rules]
-        endpoints = {a.endpoint: Endpoint(a.endpoint, breaker=_SteadyBreaker()) for a in accounts}
+        endpoints = {a.endpoint: EndpointCondition(a.endpoint, breaker=_SteadyBreaker()) for a in accounts}
         self.accounts = [(account, endpoints[account.endpoint]) for account in accounts]
         for account, endpoint in self.accounts:
             endpoint.accounts[account.id] = Condition(breaker=_SteadyBreaker())
@@ -265,7 +265,7 @@ class _SteadyBreaker(Breaker):
     """A breaker without random pauses: the same dry run always has the same result."""
 
     def _open(self, now: float) -> None:
-        self._become(State.OPEN)
+        self._become(BreakerState.OPEN)
         self.probe_at = now + self.pause
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from payments.processors.base import Account, Health, Outcome
 from payments.routing.pace import Pace, next_number
-from registry.data.breaker import Breaker, State
+from registry.data.breaker import Breaker, BreakerState
 
 REPORT_VALID_FOR = 20.0  # seconds that a health report counts: some polls may get no answer
 SEVERAL_TENANTS = 2  # whose payments must fail or be slow before a shared endpoint counts as such
@@ -23,14 +23,14 @@ class Condition:
 
 
 @dataclass(slots=True)
-class Endpoint(Condition):
+class EndpointCondition(Condition):
     """An endpoint, as this worker sees it and as all workers share it."""
 
     key: str
     failing: bool = False  # by its health report at polled_at
     min_response_ms: int = 0  # by its health report at polled_at
     polled_at: float = float("-inf")
-    known_state: State = State.CLOSED  # as last read from the database
+    known_state: BreakerState = BreakerState.CLOSED  # as last read from the database
     accounts: dict[int, Condition] = field(default_factory=dict)
 
     def of(self, account: int) -> tuple[Condition, Condition]:

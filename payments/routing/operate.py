@@ -10,7 +10,7 @@ Breaker = Endpoint.Breaker
 DISABLE = guarded(
     "processor.disable",
     label="Disable: send nothing new",
-    warning="No new payments are sent there; uncertain ones are still asked about. Other processors take over.",
+    warning="No new payments are sent to it; uncertain payments are still looked up there. Other processors take over.",
     expects={"enabled": True},
     sets={"enabled": False},
 )

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from payments.processors import KINDS
 from payments.processors.base import Account, Health
-from payments.routing.endpoint import Endpoint
+from payments.routing.endpoint import EndpointCondition
 from registry.data import database
-from registry.data.breaker import State
+from registry.data.breaker import BreakerState
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")
@@ -26,7 +26,7 @@ SHARED_EVERY = 5.0  # seconds between checks for endpoints at which several tena
 
 # -- The choice ------------------------------------------------------------------------------------------
 
-type Pair = tuple[Account, Endpoint]
+type Pair = tuple[Account, EndpointCondition]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def choose(
 
 class _Pick(NamedTuple):
     account: Account
-    endpoint: Endpoint
+    endpoint: EndpointCondition
     trial: bool = False  # the processor was slow: the payment tests whether it still is
 
 
@@ -138,7 +138,7 @@ class RoutingTable:
     """The accounts and endpoints of the tenants with work. Endpoint states are shared between workers through the database."""
 
     def __init__(self) -> None:
-        self.endpoints: dict[str, Endpoint] = {}
+        self.endpoints: dict[str, EndpointCondition] = {}
         self._accounts: dict[int, list[Account]] = {}
         self._read_at: dict[int, float] = {}
         self._shared_read_at = -SHARED_EVERY
@@ -166,7 +166,7 @@ class RoutingTable:
     def set_accounts(self, accounts: dict[int, list[Account]], now: float) -> None:
         """Replace the accounts of these tenants; each tenant's cheapest comes first."""
         for account in chain(*accounts.values()):
-            self.endpoints.setdefault(account.endpoint, Endpoint(account.endpoint))
+            self.endpoints.setdefault(account.endpoint, EndpointCondition(account.endpoint))
             if not _polled(account):
                 self._apply_delay(account, now)
         self._accounts.update(accounts)
@@ -178,7 +178,7 @@ class RoutingTable:
             endpoint.health_reported(Health(endpoint.failing, delay), now)
         endpoint.polled_at = now
 
-    def of(self, tenant: int) -> list[tuple[Account, Endpoint]]:
+    def of(self, tenant: int) -> list[tuple[Account, EndpointCondition]]:
         """The tenant's accounts, cheapest first, with their endpoints."""
         return [(account, self.endpoints[account.endpoint]) for account in self._accounts.get(tenant, [])]
 
@@ -238,14 +238,14 @@ class RoutingTable:
             self._adopt(*row)
 
     def _adopt(self, key: str, failing: bool, minimum: int, breaker: str, polled_ago: float | None) -> None:
-        now, endpoint, state = time.monotonic(), self.endpoints[key], State(breaker)
+        now, endpoint, state = time.monotonic(), self.endpoints[key], BreakerState(breaker)
         if polled_ago is not None and now - polled_ago > endpoint.polled_at + 0.01:
             endpoint.health_reported(Health(failing, minimum), now - polled_ago)
         newer = endpoint.breaker.changed  # since the read began; the next write has it
         if state is not endpoint.known_state and state is not endpoint.breaker.state and not newer:
-            if state is State.OPEN:
+            if state is BreakerState.OPEN:
                 endpoint.breaker.trip(now)
-            elif state is State.CLOSED:
+            elif state is BreakerState.CLOSED:
                 endpoint.recovered(now)
             endpoint.breaker.changed = False
         endpoint.known_state = state

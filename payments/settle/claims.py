@@ -9,7 +9,7 @@ from payments.processors.base import Account
 from payments.routing import routing
 from payments.routing.routing import Route, RoutingTable, Wait
 from payments.settle.concurrency import Slots
-from payments.settle.decisions import Claim
+from payments.settle.decisions import PaymentClaim
 from payments.states import PROCESSING, QUEUED, UNCERTAIN, Status
 from queueing.work.work import Routed
 
@@ -39,12 +39,14 @@ class DuePayment(NamedTuple):
     waited: float  # seconds since it was accepted, or since the date it was scheduled for, by the database's clock
 
 
-def route(rows: Sequence[DuePayment], routes: RoutingTable, slots: Slots, *, now: float, at: datetime) -> Routed[Claim]:
+def route(
+    rows: Sequence[DuePayment], routes: RoutingTable, slots: Slots, *, now: float, at: datetime
+) -> Routed[PaymentClaim]:
     """Route `rows`; each claim holds a slot. `now`: time.monotonic(); `at`: requestedAt of first sends.
 
     Postponed are pairs of a row and the seconds that it waits for a free slot (None: no processor is available).
     """
-    claims: list[Claim] = []
+    claims: list[PaymentClaim] = []
     postponed: list[tuple[DuePayment, float | None]] = []
     for row in rows:
         route = _route_of(row, routes, slots, now)
@@ -78,9 +80,9 @@ def is_recheck(row: DuePayment) -> bool:
     return row.status == PROCESSING and row.free
 
 
-def _claim(row: DuePayment, route: Route, now: float, at: datetime) -> Claim:
+def _claim(row: DuePayment, route: Route, now: float, at: datetime) -> PaymentClaim:
     fresh = row.status == QUEUED
-    return Claim(
+    return PaymentClaim(
         tenant_id=row.tenant_id,
         payment_id=row.payment_id,
         correlation_id=row.correlation_id,

@@ -19,7 +19,7 @@ GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wai
 CERTAIN = frozenset({Result.BOOKED, Result.REQUIRES_ACTION, Result.CANCELED})
 
 
-class Claim(msgspec.Struct, kw_only=True):
+class PaymentClaim(msgspec.Struct, kw_only=True):
     """A payment leased by this worker, and its current attempt."""
 
     tenant_id: int
@@ -71,7 +71,7 @@ class Claim(msgspec.Struct, kw_only=True):
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of an attempt, and what is written for it."""
 
-    claim: Claim
+    claim: PaymentClaim
     status: Status
     outcome: Result
     code: str
@@ -89,7 +89,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
         return self.claim.key
 
 
-def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+def after_send(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     """After the first send of a decision, or a look-up with a certain result."""
     if outcome.result in CERTAIN:
         return _certain(claim, outcome, latency_ms)
@@ -100,7 +100,7 @@ def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
     return _unclear(claim, outcome, latency_ms)
 
 
-def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+def after_repeat(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     """After a repeated send of a payment in doubt: only a result that is certain for all sends ends the doubt.
 
     A refusal does not: the earlier send may still arrive.
@@ -112,7 +112,7 @@ def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
     return still_in_doubt(claim, outcome, latency_ms)
 
 
-def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+def still_in_doubt(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     return msgspec.structs.replace(
         unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms),
         in_doubt_since=claim.in_doubt_since,
@@ -120,7 +120,7 @@ def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlemen
     )
 
 
-def never_booked(claim: Claim, latency_ms: int) -> Settlement:
+def never_booked(claim: PaymentClaim, latency_ms: int) -> Settlement:
     """After the processor's longest delay, if it does not know the payment: it is routed again."""
     return Settlement(
         claim=claim,
@@ -141,7 +141,7 @@ _CERTAIN_STATUS = {
 
 
 def _settlement(
-    claim: Claim, outcome: Outcome, status: Status, detail: str, latency_ms: int, **fields: Any
+    claim: PaymentClaim, outcome: Outcome, status: Status, detail: str, latency_ms: int, **fields: Any
 ) -> Settlement:
     return Settlement(
         claim=claim,
@@ -155,7 +155,7 @@ def _settlement(
     )
 
 
-def _certain(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+def _certain(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     status, detail = _CERTAIN_STATUS[outcome.result]
     if outcome.action and outcome.action.get("type") == "capture":
         detail = "Authorized at {}, to be captured"
@@ -163,7 +163,7 @@ def _certain(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
     return _settlement(claim, outcome, status, detail, latency_ms, fee=outcome.fee, action=outcome.action)
 
 
-def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+def _again(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     # An outage uses up no tries: its payments are the breaker's probes.
     waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
     if claim.tries >= MAX_ATTEMPTS and not waits:
@@ -174,12 +174,12 @@ def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
     return _settlement(claim, outcome, QUEUED, detail, latency_ms, wait=wait)
 
 
-def _unclear(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+def _unclear(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     settlement = unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
     return msgspec.structs.replace(settlement, reference=outcome.reference)
 
 
-def unknown(claim: Claim, code: str, detail: str, latency_ms: int, *, wait: float | None = None) -> Settlement:
+def unknown(claim: PaymentClaim, code: str, detail: str, latency_ms: int, *, wait: float | None = None) -> Settlement:
     return Settlement(
         claim=claim,
         status=UNCERTAIN,

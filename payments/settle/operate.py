@@ -38,7 +38,7 @@ REPLAY = guarded(
     "deadletter.replay",
     label="Replay",
     warning=(
-        "Failed payments are queued again. For uncertain payments the same processor is asked first; nothing is "
+        "Failed payments are queued again. Uncertain payments are looked up at the same processor first; nothing is "
         "charged twice."
     ),
     expects=OPEN,

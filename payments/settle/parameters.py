@@ -7,7 +7,7 @@ from datetime import datetime
 from payments import money
 from payments.books import events
 from payments.settle.claims import DuePayment
-from payments.settle.decisions import Claim, Settlement
+from payments.settle.decisions import PaymentClaim, Settlement
 from payments.states import Status
 from registry.data import live
 from registry.data.arrays import Bigints, Texts, unless_empty
@@ -17,7 +17,7 @@ def keys(rows: Sequence[DuePayment]) -> dict[str, object]:
     return {"tenant": [row.tenant_id for row in rows], "payment": [row.payment_id for row in rows]}
 
 
-def begins(claims: Sequence[Claim]) -> dict[str, object]:
+def begins(claims: Sequence[PaymentClaim]) -> dict[str, object]:
     return {
         "tenant": Bigints([c.tenant_id for c in claims]),
         "payment": Bigints([c.payment_id for c in claims]),
@@ -55,7 +55,7 @@ def settles(batch: Sequence[Settlement]) -> dict[str, object]:
     }
 
 
-def event(claim: Claim, status: Status, position: int, sequence: int, at: datetime) -> live.Event:
+def event(claim: PaymentClaim, status: Status, position: int, sequence: int, at: datetime) -> live.Event:
     return events.event(
         tenant=claim.tenant_id,
         position=position,

@@ -22,7 +22,7 @@ from payments.settle.claims import DuePayment
 from payments.settle.concurrency import Slots
 from payments.settle.decisions import (
     CERTAIN,
-    Claim,
+    PaymentClaim,
     Settlement,
     after_repeat,
     after_send,
@@ -47,13 +47,13 @@ WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
 ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
-DOUBTS = SQL["doubts"].format(columns=SQL["columns"], joins=SQL["joins"])
-NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
+IN_DOUBT = SQL["in_doubt"].format(columns=SQL["columns"], joins=SQL["joins"])
+BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
 SETTLE = SQL["settle"].format(again=SQL["again"])
 
 
 @entry.register("payments")
-class Dispatch(ProcessorWork[Claim, Settlement]):
+class Dispatch(ProcessorWork[PaymentClaim, Settlement]):
     """The work of sending payments."""
 
     table = PAYMENTS
@@ -77,7 +77,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
-    def share_of(self, item: Claim) -> int:
+    def share_of(self, item: PaymentClaim) -> int:
         return item.tenant_id
 
     def free_by_share(self, limit: int) -> dict[int, int]:
@@ -92,19 +92,19 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def claims_first(self) -> bool:
         return bool(self._narrow)
 
-    async def claim_first(self, conn: AsyncConnection, limit: int) -> Sequence[Claim]:
+    async def claim_first(self, conn: AsyncConnection, limit: int) -> Sequence[PaymentClaim]:
         """Claim payments in doubt of tenants that can send nothing, or only a probe: a look-up needs no route."""
         if not self._narrow:
             return []
         free = [self.share_limit - self.in_flight_of[tenant] for tenant in self._narrow]
-        rows = await database.rows(conn, DOUBTS, {"tenants": list(self._narrow), "free": free, "limit": limit})
+        rows = await database.rows(conn, IN_DOUBT, {"tenants": list(self._narrow), "free": free, "limit": limit})
         return self.route(rows).items
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in ids]), "correlation": Uuids([c.bytes for _, c in ids])}
-        return {(row[0], row[2]): row for row in await database.rows(conn, NAMED, keys)}
+        return {(row[0], row[2]): row for row in await database.rows(conn, BY_ID, keys)}
 
-    def route(self, rows: Sequence[Row]) -> Routed[Claim]:
+    def route(self, rows: Sequence[Row]) -> Routed[PaymentClaim]:
         at = datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         return claims.route(list(map(DuePayment._make, rows)), self.routes, self.slots, now=time.monotonic(), at=at)
@@ -118,21 +118,21 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
             rows = [row for row, seconds in postponed if seconds is not None]
             await database.rows(conn, SQL["wait"], {**parameters.keys(rows), "seconds": waits})
 
-    async def begin(self, conn: AsyncConnection, items: Sequence[Claim]) -> list[Row]:
+    async def begin(self, conn: AsyncConnection, items: Sequence[PaymentClaim]) -> list[Row]:
         begins = {"worker": self.worker_id, "lease": self.lease, **parameters.begins(items)}
         return await database.rows(conn, SQL["begin"], begins)
 
-    def after_begin(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
+    def after_begin(self, items: Sequence[PaymentClaim], rows: Sequence[Row]) -> None:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
         live.publish([parameters.event(claim, claim.status, *rest) for claim, rest in told])
 
-    def release(self, items: Sequence[Claim]) -> None:
+    def release(self, items: Sequence[PaymentClaim]) -> None:
         super().release(items)
         for claim in items:
             self._release_slot(claim)
 
-    def _release_slot(self, claim: Claim) -> None:
+    def _release_slot(self, claim: PaymentClaim) -> None:
         endpoint = claim.account.endpoint
         self.slots.release(claim.tenant_id, endpoint)
         if self._crowded and self.slots.free(claim.tenant_id, endpoint) >= WORTH_A_CLAIM:
@@ -141,21 +141,21 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
     # -- Sending -----------------------------------------------------------------------------------------------
 
-    def in_doubt(self, item: Claim) -> bool:
+    def in_doubt(self, item: PaymentClaim) -> bool:
         return item.sent_before
 
-    async def send(self, items: Sequence[Claim]) -> list[Settlement]:
+    async def send(self, items: Sequence[PaymentClaim]) -> list[Settlement]:
         return [self._doubts.remember(await self._send_first(claim)) for claim in items]
 
-    async def resolve(self, items: Sequence[Claim]) -> list[Settlement]:
+    async def resolve(self, items: Sequence[PaymentClaim]) -> list[Settlement]:
         return [self._doubts.remember(await self._resolve(claim)) for claim in items]
 
-    async def _send_first(self, claim: Claim) -> Settlement:
+    async def _send_first(self, claim: PaymentClaim) -> Settlement:
         started = _start(claim)
         outcome = await self._send(await self.processor(claim.account), claim)
         return after_send(claim, outcome, _ms(started))
 
-    async def _resolve(self, claim: Claim) -> Settlement:
+    async def _resolve(self, claim: PaymentClaim) -> Settlement:
         """Look up an earlier send at its processor."""
         started = _start(claim)
         processor = await self.processor(claim.account)
@@ -169,7 +169,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
             return still_in_doubt(claim, looked_up, _ms(started))
         return after_repeat(claim, await self._send(processor, claim), _ms(started))
 
-    async def _send(self, processor: Processor, claim: Claim) -> Outcome:
+    async def _send(self, processor: Processor, claim: PaymentClaim) -> Outcome:
         started, account = time.monotonic(), claim.account
         if started - claim.taken_at > self.send_within:
             return Outcome(Result.NOT_BOOKED, code="not_sent_in_time")
@@ -207,7 +207,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def is_done(self, outcome: Settlement, written: bool) -> bool:
         return outcome.status not in OPEN
 
-    async def give_back(self, items: Sequence[Claim]) -> None:
+    async def give_back(self, items: Sequence[PaymentClaim]) -> None:
         """The sends may still succeed: the payments are in doubt from now on, and due at once."""
         left = "The worker left before the answer came"
         await self.write_once([unknown(claim, "worker_left", left, 0, wait=0.0) for claim in items])
@@ -229,7 +229,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         await asyncio.sleep(ABANDON_EVERY)
 
 
-def _start(claim: Claim) -> float:
+def _start(claim: PaymentClaim) -> float:
     """Put the payment into this task's logs and spans; time.perf_counter()."""
     telemetry.TENANT.set(claim.tenant_id)
     telemetry.PAYMENT.set(str(claim.correlation_id))

@@ -27,7 +27,7 @@ OUTCOMES = {
     "booked": ("●", "green", "booked"),
     "declined": ("✕", "red", "declined"),
     "not_booked": ("✕", "grey", "not booked"),
-    "unknown": ("◑", "amber", "no answer, being asked again"),
+    "unknown": ("◑", "amber", "no answer yet, looked up again"),
     "requires_action": ("◐", "violet", "waits for an action"),
     "canceled": ("–", "grey", "canceled"),
     "": ("◔", "blue", "under way"),

@@ -28,7 +28,7 @@ SLICE = 1_000  # partitions per statement where a group's cursors move in a whol
 REMEMBERED = 50_000  # cached queues, partitions and groups; beyond that the oldest are evicted
 
 
-class Queue(msgspec.Struct, frozen=True):
+class QueueSettings(msgspec.Struct, frozen=True):
     """The settings of a queue that a push needs. The statements of pops and acks read theirs from the row."""
 
     id: int
@@ -49,7 +49,7 @@ class PartitionNames(msgspec.Struct, frozen=True):
     queue: str
 
 
-class Subscription(msgspec.Struct, frozen=True):
+class GroupSubscription(msgspec.Struct, frozen=True):
     """Where a new group starts to read: all messages, new ones only, or those from a time on."""
 
     mode: str = Group.Mode.ALL
@@ -76,17 +76,17 @@ def _one_at_a_time(*key: object) -> asyncio.Lock:
 # -- Queues ----------------------------------------------------------------------------------------------
 
 
-async def _load_queue(key: tuple[int, str]) -> Queue:
+async def _load_queue(key: tuple[int, str]) -> QueueSettings:
     rows = await database.fetch(SQL["find_queue"], {"tenant": key[0], "name": key[1]})
     if not rows:
         raise LookupError(key[1])
-    return Queue(*rows[0])
+    return QueueSettings(*rows[0])
 
 
 _queues = Cached(_load_queue, fresh=RENEWED, stale=FRESH, kept=REMEMBERED)
 
 
-async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | None:
+async def find(tenant_id: int, name: str, *, fresh: bool = False) -> QueueSettings | None:
     """The queue with this name, cached for at most FRESH seconds; None where there is none."""
     try:
         return await _queues.get((tenant_id, name), since=time.monotonic() if fresh else NEVER)
@@ -94,7 +94,7 @@ async def find(tenant_id: int, name: str, *, fresh: bool = False) -> Queue | Non
         return None
 
 
-async def find_or_create(tenant_id: int, name: str, *, fresh: bool = False) -> Queue:
+async def find_or_create(tenant_id: int, name: str, *, fresh: bool = False) -> QueueSettings:
     """The queue with this name, created with default options where there is none. Raises LookupError if it is dropped meanwhile."""
     queue = await find(tenant_id, name, fresh=fresh)
     if queue is None:
@@ -106,13 +106,13 @@ async def find_or_create(tenant_id: int, name: str, *, fresh: bool = False) -> Q
     return queue
 
 
-async def matching(tenant_id: int, namespace: str, task: str) -> list[Queue]:
+async def matching(tenant_id: int, namespace: str, task: str) -> list[QueueSettings]:
     """The tenant's queues with this namespace and task; "" means any."""
     params = {"tenant": tenant_id, "namespace": namespace, "task": task}
-    return [Queue(*row) for row in await database.fetch(SQL["queues_about"], params)]
+    return [QueueSettings(*row) for row in await database.fetch(SQL["queues_about"], params)]
 
 
-def last_known(tenant_id: int, name: str) -> Queue | None:
+def last_known(tenant_id: int, name: str) -> QueueSettings | None:
     """The cached queue, however old; None where none is cached."""
     return _queues.peek((tenant_id, name))
 
@@ -124,7 +124,9 @@ def forget_queue(tenant_id: int, name: str) -> None:
 # -- Partitions ------------------------------------------------------------------------------------------
 
 
-async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fresh: bool = False) -> dict[str, int]:
+async def partitions(
+    tenant_id: int, queue: QueueSettings, names: Iterable[str], *, fresh: bool = False
+) -> dict[str, int]:
     """The numbers of these partitions, by name. Missing ones are created; one is left out only where its queue is being dropped."""
     wanted = set(names)
     found = {} if fresh else {n: p for n in wanted if (p := _partitions.get((tenant_id, queue.id, n))) is not None}
@@ -135,7 +137,7 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
     return found | {name: there[name] for name in missing if name in there}
 
 
-async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
+async def find_partitions(tenant_id: int, queue: QueueSettings, names: Sequence[str]) -> dict[str, int]:
     """The numbers of those of these partitions that exist, by name."""
     params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
     rows = await db_breaker.attempt(lambda: database.fetch(SQL["find_partitions"], params), writes=False, patient=True)
@@ -146,7 +148,7 @@ async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) ->
     return there
 
 
-async def find_partition(tenant_id: int, queue: Queue, name: str) -> int | None:
+async def find_partition(tenant_id: int, queue: QueueSettings, name: str) -> int | None:
     known = _partitions.get((tenant_id, queue.id, name))
     return known if known is not None else (await find_partitions(tenant_id, queue, [name])).get(name)
 
@@ -155,7 +157,7 @@ class _Unknown(msgspec.Struct, frozen=True):
     """Partitions of one request that are not cached."""
 
     tenant_id: int
-    queue: Queue
+    queue: QueueSettings
     names: set[str]
 
 
@@ -177,7 +179,7 @@ def _maker() -> Batcher[_Unknown, dict[str, int]]:
 _makers: PerLoop[Family[_Unknown, dict[str, int]]] = PerLoop(lambda: Family(_maker), close=Family.finish)
 
 
-async def _create_partitions(tenant_id: int, queue: Queue, names: list[str]) -> None:
+async def _create_partitions(tenant_id: int, queue: QueueSettings, names: list[str]) -> None:
     async def create() -> None:
         # The queue's row is locked, so that a group that joins now sees the partition, or this transaction sees the group.
         async with database.transaction() as conn:
@@ -190,7 +192,7 @@ async def _create_partitions(tenant_id: int, queue: Queue, names: list[str]) -> 
     await db_breaker.attempt(lambda: database.retrying(create), patient=True)
 
 
-def forget_partition(tenant_id: int, queue: Queue, name: str) -> None:
+def forget_partition(tenant_id: int, queue: QueueSettings, name: str) -> None:
     _partitions.drop((tenant_id, queue.id, name))
 
 
@@ -214,7 +216,7 @@ def known_names(tenant_id: int, number: int) -> PartitionNames | None:
 # -- Groups ----------------------------------------------------------------------------------------------
 
 
-async def group(tenant_id: int, queue: Queue, name: str, start: Subscription) -> int:
+async def group(tenant_id: int, queue: QueueSettings, name: str, start: GroupSubscription) -> int:
     """The number of the group with this name. A new group starts at `start`; for an existing one `start` is ignored."""
     known = _groups.get((tenant_id, queue.id, name))
     if known is not None:
@@ -230,9 +232,9 @@ async def group(tenant_id: int, queue: Queue, name: str, start: Subscription) ->
     return number
 
 
-async def _join(tenant_id: int, queue: Queue, name: str, start: Subscription) -> int:
+async def _join(tenant_id: int, queue: QueueSettings, name: str, start: GroupSubscription) -> int:
     if name == QUEUE_MODE:
-        start = Subscription()
+        start = GroupSubscription()
     params = {"tenant": tenant_id, "queue": queue.id, "name": name, "mode": start.mode, "from": start.since}
 
     async def join() -> int:
@@ -254,7 +256,7 @@ async def set_cursors(
     tenant_id: int,
     queue_id: int,
     group_id: int,
-    start: Subscription,
+    start: GroupSubscription,
     partition: str | None = None,
 ) -> int:
     """Move a group's cursors to `start` in all partitions of its queue, or in one, and end its leases; returns the number of partitions."""
@@ -266,5 +268,5 @@ async def set_cursors(
     return len(numbers)
 
 
-def forget_group(tenant_id: int, queue: Queue, name: str) -> None:
+def forget_group(tenant_id: int, queue: QueueSettings, name: str) -> None:
     _groups.drop((tenant_id, queue.id, name))

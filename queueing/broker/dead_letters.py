@@ -40,7 +40,7 @@ class _Row(msgspec.Struct, frozen=True):
     failed_at: datetime
 
 
-class DeadLetter(msgspec.Struct, rename="camel"):
+class QueueDeadLetter(msgspec.Struct, rename="camel"):
     """A dead letter (queue contract section 1.3)."""
 
     id: str
@@ -61,7 +61,9 @@ class DeadLetter(msgspec.Struct, rename="camel"):
     data_error: str | None = None  # why there is no data
 
 
-async def listed(tenant_id: int, filters: dict[str, Any], *, limit: int, offset: int) -> tuple[list[DeadLetter], int]:
+async def listed(
+    tenant_id: int, filters: dict[str, Any], *, limit: int, offset: int
+) -> tuple[list[QueueDeadLetter], int]:
     """Open dead letters, latest first, and their total number. `filters`: queue, group, partition, from, to."""
     params = {"tenant": tenant_id, **filters, "limit": limit, "offset": offset}
     found = [_dead_letter(tenant_id, _Row(*row)) for row in await database.fetch(SQL["dead_letters"], params)]
@@ -69,13 +71,13 @@ async def listed(tenant_id: int, filters: dict[str, Any], *, limit: int, offset:
     return found, total
 
 
-def _dead_letter(tenant_id: int, row: _Row) -> DeadLetter:
+def _dead_letter(tenant_id: int, row: _Row) -> QueueDeadLetter:
     data, fault = None, None
     try:
         data = msgspec.Raw(_payload(tenant_id, row))
     except crypto.Undecipherable as error:
         fault = error.detail  # an unreadable one must not hide the others
-    return DeadLetter(
+    return QueueDeadLetter(
         id=str(row.id),
         transaction_id=row.transaction_id,
         partition_id=public_partition_id(tenant_id, row.partition),

@@ -10,7 +10,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from queueing.broker import catalog, long_polls
-from queueing.broker.catalog import Subscription
+from queueing.broker.catalog import GroupSubscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.ids import public_partition_id
 from queueing.models.broker import Group
@@ -23,7 +23,7 @@ LAGGING = timedelta(
 )  # lag above which a group is `Lagging`; `Dead` where nothing was consumed in that time either
 
 
-class Standing(msgspec.Struct, frozen=True, rename="camel"):
+class GroupStatus(msgspec.Struct, frozen=True, rename="camel"):
     """Lag of a group in one queue, in messages and in seconds (queue contract section 1.4)."""
 
     name: str
@@ -55,7 +55,7 @@ class PartitionProgress(msgspec.Struct, frozen=True, rename="camel"):
 # -- Reading -------------------------------------------------------------------------------------------------
 
 
-async def standings(tenant_id: int, *, least_lag: float = 0) -> list[Standing]:
+async def standings(tenant_id: int, *, least_lag: float = 0) -> list[GroupStatus]:
     """The lag of every group in every queue, of those with a lag of at least `least_lag` seconds."""
     rows = await database.fetch(SQL["groups"], {"tenant": tenant_id})
     found = [_standing(*row) for row in rows]
@@ -65,10 +65,10 @@ async def standings(tenant_id: int, *, least_lag: float = 0) -> list[Standing]:
 def _standing(
     group: str, queue: str, mode: str, since: datetime | None, created_at: datetime, members: int, partitions: int,
     lag: int, seconds: float, consumed_at: datetime | None,
-) -> Standing:  # fmt: skip
+) -> GroupStatus:  # fmt: skip
     slow = seconds > LAGGING.total_seconds()
     seen = members or (consumed_at and datetime.now(UTC) - consumed_at < LAGGING)
-    return Standing(
+    return GroupStatus(
         name=group,
         topics=[queue],
         queue_name=queue,
@@ -149,11 +149,11 @@ async def _delete_in(tenant_id: int, group: str, queue: str, subscription: bool)
         return None
 
 
-def _start_of(mode: str, since: datetime | None, created_at: datetime) -> Subscription:
+def _start_of(mode: str, since: datetime | None, created_at: datetime) -> GroupSubscription:
     """The subscription with which a group reads again. A group in mode `new` starts at the time at which it joined."""
     if mode == Group.Mode.NEW:
-        return Subscription(Group.Mode.TIMESTAMP, created_at)
-    return Subscription(mode, since)
+        return GroupSubscription(Group.Mode.TIMESTAMP, created_at)
+    return GroupSubscription(mode, since)
 
 
 async def subscribe(tenant_id: int, group: str, since: datetime) -> int:
@@ -172,7 +172,7 @@ async def seek(tenant_id: int, group: str, queue: str, *, since: datetime | None
 
     Returns the number of partitions, 0 where none has that name. Raises UnknownQueue, UnknownGroup (404).
     """
-    wanted = Subscription(Group.Mode.TIMESTAMP, since) if since else Subscription(Group.Mode.NEW)
+    wanted = GroupSubscription(Group.Mode.TIMESTAMP, since) if since else GroupSubscription(Group.Mode.NEW)
 
     async def work(conn: AsyncConnection, queue_id: int, row: Sequence[Any]) -> int:
         at = {"tenant": tenant_id, "queue": queue_id, "id": row[0], "partition": partition}

@@ -63,7 +63,7 @@ async def configure(
     return Configured(str(queue_id), partition_id, name, namespace or "", task or "", named)
 
 
-async def _make(tenant_id: int, name: str) -> catalog.Queue:
+async def _make(tenant_id: int, name: str) -> catalog.QueueSettings:
     try:
         return await catalog.find_or_create(tenant_id, name, fresh=True)
     except LookupError:

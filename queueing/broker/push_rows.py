@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from queueing.broker import catalog, crypto
-from queueing.broker.catalog import Queue
+from queueing.broker.catalog import QueueSettings
 from queueing.broker.ids import IdSequence
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids
 from registry.errors import Unavailable
@@ -86,7 +86,7 @@ class PushRows:
 
 async def build(
     tenant_id: int, producer: str, messages: Sequence[NewMessage], indexes: Sequence[int], *, fresh: bool = False
-) -> tuple[PushRows, dict[str, Queue]]:
+) -> tuple[PushRows, dict[str, QueueSettings]]:
     """The rows of the messages at these indexes, and their queues by name. Missing queues and partitions are created.
 
     `fresh`: do not use cached queues and partitions. Raises Unavailable (503), crypto.NoKey (500).
@@ -124,7 +124,7 @@ def _payload(tenant_id: int, message: NewMessage, transaction_id: str, *, encryp
 
 async def _find_partitions(
     tenant_id: int, messages: Sequence[NewMessage], indexes: Sequence[int], *, fresh: bool
-) -> tuple[dict[str, Queue], dict[tuple[str, str], int]]:
+) -> tuple[dict[str, QueueSettings], dict[tuple[str, str], int]]:
     names: dict[str, set[str]] = {}
     for index in indexes:
         message = messages[index]
@@ -132,7 +132,7 @@ async def _find_partitions(
         if known is None:
             known = names[message.queue] = set()
         known.add(message.partition)
-    queues: dict[str, Queue] = {}
+    queues: dict[str, QueueSettings] = {}
     numbers: dict[tuple[str, str], int] = {}
     for name, partitions in names.items():
         try:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from queueing.broker.catalog import SQL, Queue
+from queueing.broker.catalog import SQL, QueueSettings
 from queueing.broker.push_rows import PushRows
 from registry.data import database, db_breaker
 from registry.data.batching import Batcher, Family
@@ -64,7 +64,7 @@ class Room(NamedTuple):
     left: int
 
 
-async def lock_and_measure(conn: AsyncConnection, tenant_id: int, queues: Collection[Queue]) -> dict[str, Room]:
+async def lock_and_measure(conn: AsyncConnection, tenant_id: int, queues: Collection[QueueSettings]) -> dict[str, Room]:
     """Lock these queues, by name, and measure those with a maximum size. Nobody else can exceed it until the commit."""
     room = {}
     for queue in sorted(queues, key=lambda one: one.name):
@@ -76,7 +76,7 @@ async def lock_and_measure(conn: AsyncConnection, tenant_id: int, queues: Collec
 
 
 async def write_counted(
-    tenant_id: int, rows: PushRows, names: Sequence[str], queues: Collection[Queue]
+    tenant_id: int, rows: PushRows, names: Sequence[str], queues: Collection[QueueSettings]
 ) -> dict[int, Rejection]:
     """`write` what fits into queues with a maximum size; the rest is rejected as 'full'. `names`: each row's queue."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from queueing.broker import catalog
-from queueing.broker.catalog import SQL, Queue, Subscription
+from queueing.broker.catalog import SQL, GroupSubscription, QueueSettings
 from queueing.models.broker import QUEUE_MODE
 from registry.data import database
 
@@ -18,7 +18,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
     task: str = ""
     group: str = QUEUE_MODE
-    subscription: Subscription = Subscription()
+    subscription: GroupSubscription = GroupSubscription()
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class Source(msgspec.Struct, frozen=True):
 
     tenant_id: int
     group_id: int
-    queue: Queue
+    queue: QueueSettings
     partition: int | None = None
     priority: int = 0
 
@@ -52,7 +52,7 @@ async def find(tenant_id: int, target: Target, *, create: bool) -> tuple[tuple[S
     return tuple(sources), waits_for
 
 
-async def _queues(tenant_id: int, target: Target, *, create: bool) -> list[Queue]:
+async def _queues(tenant_id: int, target: Target, *, create: bool) -> list[QueueSettings]:
     if not target.queue:
         return await catalog.matching(tenant_id, target.namespace, target.task)
     if create:

@@ -43,7 +43,7 @@ class About(msgspec.Struct, frozen=True):
 ANY = About()
 
 
-class Depth(msgspec.Struct, frozen=True):
+class QueueDepth(msgspec.Struct, frozen=True):
     """Depth of a queue: its messages by status, and how long the oldest has waited."""
 
     id: int
@@ -71,7 +71,7 @@ class Depth(msgspec.Struct, frozen=True):
     average_seconds: float  # over partitions with waiting messages
 
 
-class Traffic(msgspec.Struct, frozen=True):
+class TrafficCounts(msgspec.Struct, frozen=True):
     """Traffic in one bucket; the names are those of the table."""
 
     push_requests: int = 0
@@ -86,16 +86,16 @@ class Traffic(msgspec.Struct, frozen=True):
     lag_ms: int = 0  # sum over popped messages
     max_lag_ms: int = 0
 
-    def __add__(self, other: "Traffic") -> "Traffic":
+    def __add__(self, other: "TrafficCounts") -> "TrafficCounts":
         sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
-        return Traffic(**{**sums, "max_lag_ms": max(self.max_lag_ms, other.max_lag_ms)})
+        return TrafficCounts(**{**sums, "max_lag_ms": max(self.max_lag_ms, other.max_lag_ms)})
 
     @property
     def average_lag_ms(self) -> float:
         return round(self.lag_ms / self.popped, 3) if self.popped else 0.0
 
 
-NOTHING = Traffic()
+NOTHING = TrafficCounts()
 
 
 class PartitionDepth(msgspec.Struct, frozen=True, rename="camel"):
@@ -131,10 +131,10 @@ def bucket_of(span: timedelta) -> int:
     return next((m for m in BUCKETS if span <= timedelta(minutes=m * POINTS)), BUCKETS[-1])
 
 
-async def depths(tenant_id: int, about: About = ANY, *, limit: int = ALL, offset: int = 0) -> list[Depth]:
+async def depths(tenant_id: int, about: About = ANY, *, limit: int = ALL, offset: int = 0) -> list[QueueDepth]:
     """Depths of the tenant's queues, by name."""
     params = {"tenant": tenant_id, **msgspec.structs.asdict(about), "limit": limit, "offset": offset}
-    return [Depth(*row) for row in await database.fetch(SQL["depths"], params)]
+    return [QueueDepth(*row) for row in await database.fetch(SQL["depths"], params)]
 
 
 async def count_queues(tenant_id: int, about: About = ANY) -> int:
@@ -142,19 +142,21 @@ async def count_queues(tenant_id: int, about: About = ANY) -> int:
     return int((await database.fetch(SQL["count_queues"], params))[0][0])
 
 
-async def traffic(tenant_id: int, about: About, when: Range) -> dict[datetime, Traffic]:
+async def traffic(tenant_id: int, about: About, when: Range) -> dict[datetime, TrafficCounts]:
     """Traffic of these queues together, for every bucket of the range."""
     found = (await _traffic(tenant_id, about, when, apart=False)).get("", {})
     return {point: found.get(point, NOTHING) for point in when.points}
 
 
-async def traffic_by_queue(tenant_id: int, about: About, when: Range) -> dict[str, dict[datetime, Traffic]]:
+async def traffic_by_queue(tenant_id: int, about: About, when: Range) -> dict[str, dict[datetime, TrafficCounts]]:
     """Traffic of each of these queues; those without traffic are left out."""
     found = await _traffic(tenant_id, about, when, apart=True)
     return {name: {p: series.get(p, NOTHING) for p in when.points} for name, series in found.items()}
 
 
-async def _traffic(tenant_id: int, about: About, when: Range, *, apart: bool) -> dict[str, dict[datetime, Traffic]]:
+async def _traffic(
+    tenant_id: int, about: About, when: Range, *, apart: bool
+) -> dict[str, dict[datetime, TrafficCounts]]:
     params = {
         "tenant": tenant_id,
         **msgspec.structs.asdict(about),
@@ -163,9 +165,9 @@ async def _traffic(tenant_id: int, about: About, when: Range, *, apart: bool) ->
         "minutes": when.minutes,
         "apart": apart,
     }
-    found: dict[str, dict[datetime, Traffic]] = {}
+    found: dict[str, dict[datetime, TrafficCounts]] = {}
     for name, bucket, *sums in await database.fetch(SQL["traffic"], params):
-        found.setdefault(name, {})[bucket.astimezone(UTC)] = Traffic(*sums)
+        found.setdefault(name, {})[bucket.astimezone(UTC)] = TrafficCounts(*sums)
     return found
 
 

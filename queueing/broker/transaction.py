@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from queueing.broker import ack as acks
 from queueing.broker import ack_apply, catalog, long_polls, push_rows, push_write, traffic
 from queueing.broker.ack_request import NO_LEASE, Ack, Acked, check
-from queueing.broker.catalog import SQL, Queue
+from queueing.broker.catalog import SQL, QueueSettings
 from queueing.broker.ids import partition_number, public_partition_id
 from queueing.broker.leases import parse_lease
 from queueing.broker.push_rows import NewMessage, PushRows
@@ -19,7 +19,7 @@ from registry.data import database
 ANY_LEASE = str(UUID(int=0))
 
 
-class Refused(Exception):
+class OperationRefused(Exception):
     """One operation cannot be done, so none is. The caller gets the text."""
 
 
@@ -33,7 +33,7 @@ class Operation(msgspec.Struct, frozen=True):
 async def commit(
     tenant_id: int, producer: str, operations: Sequence[Operation], required: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Do all operations in one transaction; one result per message and ack. Raises Refused, Unavailable (503).
+    """Do all operations in one transaction; one result per message and ack. Raises OperationRefused, Unavailable (503).
 
     `required`: leases that must be alive. An ack without a lease is fenced by the required lease that covers its partition.
     """
@@ -50,7 +50,7 @@ async def commit(
             return await _ack(conn, tenant_id, wanted, leases)
 
     # Not repeated: if the answer to the commit was lost, a second try would refuse its own messages as duplicates.
-    acked = await database.guarded(once)
+    acked = await database.faults_as_unavailable(once)
     for queue in queues.values():
         count = sum(message.queue == queue.name for message in messages)
         traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
@@ -64,7 +64,7 @@ async def commit(
 def _parse_leases(required: Sequence[str]) -> list[UUID]:
     leases = [parse_lease(text) for text in required]
     if None in leases:
-        raise Refused(NO_LEASE)
+        raise OperationRefused(NO_LEASE)
     return sorted({lease for lease in leases if lease})
 
 
@@ -73,11 +73,15 @@ async def _require(conn: AsyncConnection, tenant_id: int, leases: list[UUID]) ->
         return
     rows = await database.rows(conn, SQL["lock_live_leases"], {"tenant": tenant_id, "leases": leases})
     if len({row[0] for row in rows}) < len(leases):
-        raise Refused(NO_LEASE)
+        raise OperationRefused(NO_LEASE)
 
 
 async def _push(
-    conn: AsyncConnection, tenant_id: int, rows: PushRows, messages: Sequence[NewMessage], queues: dict[str, Queue]
+    conn: AsyncConnection,
+    tenant_id: int,
+    rows: PushRows,
+    messages: Sequence[NewMessage],
+    queues: dict[str, QueueSettings],
 ) -> None:
     limited = any(queue.max_size for queue in queues.values())
     room = await push_write.lock_and_measure(conn, tenant_id, queues.values()) if limited else {}
@@ -86,26 +90,26 @@ async def _push(
     for index, (_, reason) in sorted(rejected.items()):
         message = messages[index]
         if reason == "duplicate":
-            raise Refused(f"duplicate transactionId {rows.transactions[index]!r} in {message.queue}")
+            raise OperationRefused(f"duplicate transactionId {rows.transactions[index]!r} in {message.queue}")
         catalog.forget_queue(tenant_id, message.queue)
         catalog.forget_partition(tenant_id, queues[message.queue], message.partition)
-        raise Refused(f"the queue {message.queue} was changed meanwhile; try again")
+        raise OperationRefused(f"the queue {message.queue} was changed meanwhile; try again")
     for name, (most, left) in room.items():
         count = sum(message.queue == name for message in messages)
         if count > most:
-            raise Refused(f"the queue {name} takes at most {most} messages: {count} at once can never fit")
+            raise OperationRefused(f"the queue {name} takes at most {most} messages: {count} at once can never fit")
         if count > left:
-            raise Refused(f"the queue {name} is full: at most {most} messages")
+            raise OperationRefused(f"the queue {name} is full: at most {most} messages")
 
 
 async def _ack(conn: AsyncConnection, tenant_id: int, wanted: Sequence[Ack], leases: list[UUID]) -> list[Acked]:
     results, checked = check(tenant_id, await _with_leases(conn, tenant_id, wanted, leases))
     for result in results:
         if result.error:
-            raise Refused(result.error)
+            raise OperationRefused(result.error)
     for outcome in await ack_apply.apply(conn, tenant_id, checked, at_once=True):
         if outcome.error:
-            raise Refused(outcome.error)
+            raise OperationRefused(outcome.error)
         results[outcome.index].set(outcome)
     return results
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from queueing.broker import groups, long_polls, statistics
-from queueing.broker.statistics import Depth, Range, Traffic
+from queueing.broker.statistics import QueueDepth, Range, TrafficCounts
 from queueing.console import queries
 from registry.data.cache import Cached
 
@@ -20,8 +20,8 @@ YOUNG = 10.0  # seconds; a minute that has just begun gives no rate yet
 class QueueFigures(msgspec.Struct, frozen=True):
     """The figures of one queue."""
 
-    depth: Depth
-    minutes: list[Traffic]  # of the last hour, the current one last
+    depth: QueueDepth
+    minutes: list[TrafficCounts]  # of the last hour, the current one last
     in_rate: float  # messages per second, over the last minute or two
     out_rate: float
     parked: int  # long polls in this process
@@ -44,7 +44,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     at: datetime
     points: list[datetime]
     queues: list[QueueFigures]
-    minutes: list[Traffic]  # of all queues together
+    minutes: list[TrafficCounts]  # of all queues together
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class QueueDetails(msgspec.Struct, frozen=True):
     """The options of a queue, and its consumer groups."""
 
     options: dict[str, Any]
-    groups: list[groups.Standing]
+    groups: list[groups.GroupStatus]
 
 
 async def _details(key: tuple[int, str]) -> QueueDetails:
@@ -110,17 +110,17 @@ async def _snapshot(tenant_id: int, which: statistics.About) -> Snapshot:
     depths = await statistics.depths(tenant_id, which, limit=MOST)
     by_queue = await statistics.traffic_by_queue(tenant_id, which, when)
     waiting = long_polls.parked().count_by_queue([depth.id for depth in depths])
-    empty = dict.fromkeys(when.points, Traffic())
+    empty = dict.fromkeys(when.points, TrafficCounts())
     queues = [
         _figures(depth, list(by_queue.get(depth.name, empty).values()), when, waiting.get(depth.id, 0))
         for depth in depths
     ]
-    minutes = [sum((series[at] for series in by_queue.values()), Traffic()) for at in when.points]
+    minutes = [sum((series[at] for series in by_queue.values()), TrafficCounts()) for at in when.points]
     return Snapshot(now, when.points, queues, minutes)
 
 
-def _figures(depth: Depth, minutes: list[Traffic], when: Range, parked: int) -> QueueFigures:
-    last = sum(minutes[-2:], Traffic())
+def _figures(depth: QueueDepth, minutes: list[TrafficCounts], when: Range, parked: int) -> QueueFigures:
+    last = sum(minutes[-2:], TrafficCounts())
     seconds = 60 + (when.end - when.points[-1]).total_seconds()
     return QueueFigures(depth, minutes, last.pushed / seconds, last.completed / seconds, parked)
 

@@ -6,7 +6,7 @@ from django.http import Http404, HttpResponse
 
 from queueing.broker import dead_letters, groups, maintenance
 from queueing.broker.operate import REPLAY_WARNING, replay
-from queueing.broker.statistics import Depth
+from queueing.broker.statistics import QueueDepth
 from queueing.console import figures, queries
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
@@ -65,7 +65,7 @@ async def of_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
 # -- A queue -----------------------------------------------------------------------------------------------
 
 
-async def of_queue(request: PageRequest, visitor: Visitor, depth: Depth) -> HttpResponse:
+async def of_queue(request: PageRequest, visitor: Visitor, depth: QueueDepth) -> HttpResponse:
     require_act(visitor)
     data = asked(request)
     name = data.get("group", "")
@@ -79,7 +79,7 @@ async def of_queue(request: PageRequest, visitor: Visitor, depth: Depth) -> Http
     return await confirm(request, visitor, _seek(request, visitor, depth, found[0]))
 
 
-def _seek(request: PageRequest, visitor: Visitor, depth: Depth, standing: groups.Standing) -> Action:
+def _seek(request: PageRequest, visitor: Visitor, depth: QueueDepth, standing: groups.GroupStatus) -> Action:
     data = asked(request)
     to, at = data.get("to") or "end", data.get("at", "")
     since, wrong = None, {}
@@ -202,7 +202,7 @@ async def _purge(request: PageRequest, visitor: Visitor, queue: str) -> Action:
 
 
 async def of_message(
-    request: PageRequest, visitor: Visitor, of: queries.Partition, message: queries.StoredMessage
+    request: PageRequest, visitor: Visitor, of: queries.PartitionPositions, message: queries.StoredMessage
 ) -> HttpResponse:
     require_act(visitor)
     back = address("queue_message", of.id, message.seq, tenant=visitor.tenant.slug)
@@ -215,7 +215,7 @@ async def of_message(
     raise Http404
 
 
-def _bury(visitor: Visitor, of: queries.Partition, message: queries.StoredMessage, back: str) -> Action:
+def _bury(visitor: Visitor, of: queries.PartitionPositions, message: queries.StoredMessage, back: str) -> Action:
     buried = {one.group for one in message.given_up}
     behind = [
         position.group for position in of.positions if position.cursor < message.seq and position.group not in buried

@@ -194,7 +194,7 @@ async def partition(request: PageRequest, partition: UUID) -> HttpResponse:
     return render(request, "queueing/_partition.html" if request.htmx else "queueing/partition.html", context)
 
 
-async def _partition(visitor: Visitor, partition: UUID) -> queries.Partition:
+async def _partition(visitor: Visitor, partition: UUID) -> queries.PartitionPositions:
     try:
         return await queries.partition(visitor.tenant.pk, ids.partition_number(visitor.tenant.pk, str(partition)))
     except queries.UnknownPartition:
@@ -251,7 +251,7 @@ def pretty(payload: bytes) -> str:
         return payload.decode(errors="replace")
 
 
-def _reader(position: queries.Position, seq: int, given_up: list[queries.GivenUp]) -> dict[str, Any]:
+def _reader(position: queries.GroupPosition, seq: int, given_up: list[queries.GivenUp]) -> dict[str, Any]:
     mine = next((one for one in given_up if one.group == position.group), None)
     is_open = mine is not None and mine.ended_at is None
     done = position.cursor >= seq
@@ -296,7 +296,7 @@ async def dead_letters(request: PageRequest, name: str) -> HttpResponse:
     return render(request, "queueing/dead_letters.html", context)
 
 
-def _snippet(visitor: Visitor, letter: dead.DeadLetter) -> str:
+def _snippet(visitor: Visitor, letter: dead.QueueDeadLetter) -> str:
     if letter.is_encrypted and not visitor.may_act:
         return "encrypted; operators and owners may read it"
     if letter.data is None:

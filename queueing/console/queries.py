@@ -48,7 +48,7 @@ class PartitionRow(msgspec.Struct, frozen=True):
     readers: list[GroupLag]
 
 
-class Position(msgspec.Struct, frozen=True):
+class GroupPosition(msgspec.Struct, frozen=True):
     """How far a consumer group has read a partition."""
 
     group: str
@@ -65,7 +65,7 @@ class Position(msgspec.Struct, frozen=True):
         return self.leased and self.cursor < seq <= self.delivered
 
 
-class Partition(msgspec.Struct, frozen=True):
+class PartitionPositions(msgspec.Struct, frozen=True):
     """A partition with the positions of its consumer groups."""
 
     id: str
@@ -76,7 +76,7 @@ class Partition(msgspec.Struct, frozen=True):
     removed: int
     created_at: datetime
     last_at: datetime | None
-    positions: list[Position]
+    positions: list[GroupPosition]
 
     @property
     def total(self) -> int:
@@ -93,7 +93,7 @@ class Partition(msgspec.Struct, frozen=True):
         held = [position for position in self.positions if position.leased]
         return min((s.cursor for s in held), default=0), max((s.delivered for s in held), default=0)
 
-    def waiting(self, position: Position) -> int:
+    def waiting(self, position: GroupPosition) -> int:
         return max(min(self.last_seq - position.cursor, self.total), 0)
 
     def state_of(self, seq: int, dead: bool) -> str:
@@ -174,18 +174,18 @@ async def partitions(
     return list(found.values()), count
 
 
-async def partition(tenant_id: int, number: int | None) -> Partition:
+async def partition(tenant_id: int, number: int | None) -> PartitionPositions:
     """One partition. Raises UnknownPartition (404)."""
     where: dict[str, Any] = {"tenant": tenant_id, "partition": number}
     rows = await database.fetch(SQL["partition"], where) if number is not None else []
     if not rows or number is None:
         raise UnknownPartition
-    positions = [Position(*row) for row in await database.fetch(SQL["places"], where)]
-    return Partition(public_partition_id(tenant_id, number), number, *rows[0], positions)  # type: ignore[call-arg]
+    positions = [GroupPosition(*row) for row in await database.fetch(SQL["places"], where)]
+    return PartitionPositions(public_partition_id(tenant_id, number), number, *rows[0], positions)  # type: ignore[call-arg]
 
 
 async def messages(
-    tenant_id: int, of: Partition, *, state: str = "", before: int = LAST, limit: int
+    tenant_id: int, of: PartitionPositions, *, state: str = "", before: int = LAST, limit: int
 ) -> list[MessageRow]:
     """Messages with numbers below `before`, the newest first; `state` is one of STATES, "" means any."""
     after, through, skip = _range(of, state)
@@ -207,7 +207,7 @@ async def messages(
     ]
 
 
-def _range(of: Partition, state: str) -> tuple[int, int, tuple[int, int]]:
+def _range(of: PartitionPositions, state: str) -> tuple[int, int, tuple[int, int]]:
     """The range of numbers that messages in this state have, and a range to leave out of it."""
     nothing = (0, 0)
     if state == COMPLETED:

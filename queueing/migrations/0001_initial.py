@@ -524,7 +524,7 @@ class Migration(migrations.Migration):
                     models.IntegerField(
                         db_default=0,
                         default=0,
-                        help_text="attempt from which attempts are counted: a replay begins anew",
+                        help_text="attempt number from which attempts are counted; a replay resets it",
                     ),
                 ),
                 ("lease_id", models.BigIntegerField(help_text="the worker that has claimed it", null=True)),

@@ -16,7 +16,7 @@ class WorkRow(AsyncModelMixin, models.Model):
         default=0, db_default=0, help_text="number of the latest attempt: the fence, which only grows"
     )
     tries_from = models.IntegerField(
-        default=0, db_default=0, help_text="attempt from which attempts are counted: a replay begins anew"
+        default=0, db_default=0, help_text="attempt number from which attempts are counted; a replay resets it"
     )
     lease_id = models.BigIntegerField(null=True, help_text="the worker that has claimed it")
     leased_until = models.DateTimeField(null=True)

@@ -166,7 +166,7 @@ async def one(request: HttpRequest, id: str) -> HttpResponse:
 @api.patch(
     "/webhook-endpoints/{id}",
     tags=TAG,
-    summary="Change an endpoint; when enabled again it goes on where it stopped",
+    summary="Change an endpoint; when enabled again, delivery continues where it stopped",
     openapi_extra=says("The endpoint as it is now", 404, body=EndpointChange),
 )
 async def change(request: HttpRequest, id: str) -> HttpResponse:
@@ -248,8 +248,10 @@ async def deliveries(request: HttpRequest, id: str) -> HttpResponse:
     return json_response({"items": items, "next": str(following) if following else None}, headers=headers)
 
 
-def filters_of(asked: Values) -> queries.Filters:
-    return queries.Filters(status=asked["status"] or None, type=asked["type"], from_=asked["from"], to=asked["to"])
+def filters_of(asked: Values) -> queries.DeliveryFilters:
+    return queries.DeliveryFilters(
+        status=asked["status"] or None, type=asked["type"], from_=asked["from"], to=asked["to"]
+    )
 
 
 @api.get(

@@ -1,4 +1,4 @@
-"""What a caller can do wrong with outbound webhooks."""
+"""Errors of the outbound webhooks API."""
 
 from registry.errors import NotFound, Problem
 

@@ -14,7 +14,7 @@ import msgspec
 
 from queueing.outbound.event_types import wants
 from queueing.outbound.messages import message_body, new_message_id
-from queueing.outbound.sources import SOURCES, Source, WebhookEvent
+from queueing.outbound.sources import SOURCES, EventSource, WebhookEvent
 from registry.data import database
 from registry.data.arrays import Bigints, Texts, Uuids
 
@@ -40,16 +40,16 @@ async def spread() -> None:
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _spread_source(source: Source) -> bool:
+async def _spread_source(source: EventSource) -> bool:
     """Whether there were unread events of this source."""
     unread = await database.fetch(source.unread, {"limit": GROUPS})
     for tenant, after, latest, ids in unread:
         upto = min(latest, after + max(min(ROWS // len(ids), SLICE), 1))
-        await database.guarded(lambda t=tenant, a=after, u=upto, i=ids: _spread(source, t, a, u, i))  # type: ignore[misc]
+        await database.faults_as_unavailable(lambda t=tenant, a=after, u=upto, i=ids: _spread(source, t, a, u, i))  # type: ignore[misc]
     return bool(unread)
 
 
-async def _spread(source: Source, tenant: int, after: int, upto: int, ids: list[int]) -> None:
+async def _spread(source: EventSource, tenant: int, after: int, upto: int, ids: list[int]) -> None:
     """Make the deliveries of the events `after` to `upto` for these endpoints, and move their positions."""
     name = source.stream.name
     async with database.transaction() as conn:

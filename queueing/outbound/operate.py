@@ -17,9 +17,9 @@ from registry.operators.rows import guarded
 
 SHOWN_ONCE = "The secret is {secret} – copy it now: it is stored encrypted and is not shown again."
 SELECTED = 100  # deliveries of one replay by hand
-ON = "Delivery goes on where it stopped: the events of the meantime are delivered now."
+ON = "Delivery continues where it stopped: events since then are delivered now."
 OFF = "Nothing is sent there any more. New events wait, and are delivered when the endpoint is switched on again."
-SENT_AGAIN = "Each is sent under the same webhook-id as before: a receiver that knows the id counts it once."
+SENT_AGAIN = "Each is sent with the same webhook-id as before, so that a receiver can recognise a duplicate."
 
 
 async def of_endpoint(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""Outcomes of attempts: delivered, dead, or pending with the time until the next attempt; and what the log keeps of an answer. No I/O."""
+"""Outcomes of attempts: delivered, dead, or pending with the time until the next attempt; and the part of an answer that the log keeps. No I/O."""
 
 import json
 import random

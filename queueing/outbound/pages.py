@@ -95,7 +95,7 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
     chosen = {name: request.GET.get(name, "") for name in ("status", "type")}
     if chosen["status"] and chosen["status"] not in WebhookDelivery.Status.values:
         raise Http404
-    filters = queries.Filters(status=chosen["status"] or None, type=chosen["type"].replace("\0", "") or None)
+    filters = queries.DeliveryFilters(status=chosen["status"] or None, type=chosen["type"].replace("\0", "") or None)
     rows, following = await queries.deliveries(
         visitor.tenant.pk, found.pk, filters, limit=ROWS, before=_before(request)
     )
@@ -201,7 +201,7 @@ async def kit(request: PageRequest) -> HttpResponse:
 async def _tried(visitor: Visitor, mine: list[WebhookEndpoint], form: dict[str, str]) -> dict[str, Any]:
     """Run all checks. Raises Invalid (422) naming the fields."""
     url, secret = _receiver(mine, form)
-    results: list[testkit.Result] = []
+    results: list[testkit.CheckResult] = []
     try:
         async with asyncio.timeout(KIT_WITHIN):
             async for one in testkit.run(url, secret, tls_only=visitor.tenant.mode == Tenant.Mode.LIVE):

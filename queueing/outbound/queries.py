@@ -21,7 +21,7 @@ COUNTED = 1000  # deliveries counted of one kind: above that it is "many"
 TRIES_SHOWN = 50  # of one delivery, the latest
 
 
-class Standing(NamedTuple):
+class DeliveryCounts(NamedTuple):
     """Open and dead deliveries of an endpoint; counts stop at COUNTED."""
 
     waiting: int
@@ -29,7 +29,7 @@ class Standing(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class DeliveryFilters:
     """Filters of deliveries; None: all. Times are of the fan-out, both inclusive."""
 
     status: str | None = None
@@ -59,13 +59,13 @@ async def endpoint_of(tenant_id: int, uuid: UUID) -> WebhookEndpoint:
     return found
 
 
-async def standings(tenant_id: int, ids: Sequence[int]) -> dict[int, Standing]:
+async def standings(tenant_id: int, ids: Sequence[int]) -> dict[int, DeliveryCounts]:
     """The standings of these endpoints of the tenant, by id."""
     rows = await database.fetch(SQL["standings"], {"tenant": tenant_id, "ids": list(ids)})
-    return {id: Standing(waiting, dead) for id, waiting, dead in rows}
+    return {id: DeliveryCounts(waiting, dead) for id, waiting, dead in rows}
 
 
-def shown(endpoint: WebhookEndpoint, standing: Standing | None = None) -> dict[str, Any]:
+def shown(endpoint: WebhookEndpoint, standing: DeliveryCounts | None = None) -> dict[str, Any]:
     """An endpoint as the API shows it, without its secret."""
     counts = {"waiting": standing.waiting, "dead": standing.dead} if standing else {}
     return {
@@ -88,7 +88,7 @@ def shown(endpoint: WebhookEndpoint, standing: Standing | None = None) -> dict[s
 
 
 async def deliveries(
-    tenant_id: int, endpoint_id: int, filters: Filters, *, limit: int, before: int | None = None
+    tenant_id: int, endpoint_id: int, filters: DeliveryFilters, *, limit: int, before: int | None = None
 ) -> tuple[list[WebhookDelivery], int | None]:
     """A page of matching deliveries with ids below `before`, newest first; and the cursor of the next page, if there is one."""
     wanted = {

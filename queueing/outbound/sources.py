@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from registry.data import database
-from registry.data.stream import Stream
+from registry.data.stream import EventStream
 
 
 class WebhookEvent(Protocol):
@@ -31,10 +31,10 @@ class WebhookEvent(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class EventSource:
     """Numbered events of one kind of object, and how they become webhook messages."""
 
-    stream: Stream
+    stream: EventStream
     noun: str  # what an event is about, for pages: "payment"
     page: str  # name of the object's page, which takes its id
     types: tuple[str, ...]
@@ -47,10 +47,10 @@ class Source:
     ]  # (type, subject, sequence, at) → `data` of an invented event
 
 
-SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, EventSource] = {}
 
 
-def register(source: Source) -> None:
+def register(source: EventSource) -> None:
     SOURCES[source.stream.name] = source
 
 
@@ -59,12 +59,12 @@ def types() -> tuple[str, ...]:
     return tuple(type for source in SOURCES.values() for type in source.types)
 
 
-def source_of(type: str) -> Source | None:
+def source_of(type: str) -> EventSource | None:
     """The source of an event type; None for messages of webhooks themselves, such as tests."""
     return next((source for source in SOURCES.values() if type in source.types), None)
 
 
-def example_source() -> Source:
+def example_source() -> EventSource:
     """The source whose events the test kit invents: the first that was registered."""
     return next(iter(SOURCES.values()))
 

@@ -23,7 +23,7 @@ AT_ONCE = 10  # messages of the burst
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """The result of one check."""
 
     name: str
@@ -42,7 +42,7 @@ class Check:
 
 
 @dataclass(slots=True)
-class Said:
+class ReceiverAnswer:
     """An answer, or the reason why there was none."""
 
     status: int | None
@@ -67,7 +67,7 @@ class Caller:
 
     def __init__(self, client: Client, target: str, secret: str) -> None:
         self.client, self.target, self.secret = client, target, secret
-        self.said: list[Said] = []
+        self.said: list[ReceiverAnswer] = []
 
     def message(self, type: str = "", *, sequence: int = 2, subject: UUID | None = None) -> str:
         """An invented event; its type is the last of the source's examples unless given."""
@@ -78,7 +78,7 @@ class Caller:
     def signed(self, body: str, *, id: str = "", at: datetime | None = None) -> dict[str, str]:
         return signing.headers([self.secret], id or new_message_id(), at or datetime.now(UTC), body)
 
-    async def send(self, body: str, headers: dict[str, str] | None = None) -> Said:
+    async def send(self, body: str, headers: dict[str, str] | None = None) -> ReceiverAnswer:
         started = time.perf_counter()
         try:
             answer = await self.client.request(
@@ -88,9 +88,9 @@ class Caller:
                 limit=WAIT,
                 headers=self.signed(body) if headers is None else headers,
             )
-            said = Said(answer.status, text_of(answer), time.perf_counter() - started)
+            said = ReceiverAnswer(answer.status, text_of(answer), time.perf_counter() - started)
         except HttpError as problem:
-            said = Said(None, str(problem) or repr(problem), time.perf_counter() - started)
+            said = ReceiverAnswer(None, str(problem) or repr(problem), time.perf_counter() - started)
         self.said.append(said)
         return said
 
@@ -212,7 +212,7 @@ def checks() -> tuple[Check, ...]:
 
 async def run(
     url: str, secret: str, *, tls_only: bool = False, outside: Outside | None = None
-) -> AsyncIterator[Result]:
+) -> AsyncIterator[CheckResult]:
     """Run the checks and yield each result. Raises BadAddress for a URL that no receiver can have."""
     origin, target = parted(url, tls_only=tls_only)
     own = outside or Outside()
@@ -228,11 +228,11 @@ async def run(
         own.close()
 
 
-async def _one(check: Check, caller: Caller) -> Result:
+async def _one(check: Check, caller: Caller) -> CheckResult:
     before, started = len(caller.said), time.perf_counter()
     passed, happened = await check.run(caller)
     answers = [f"{one.status or '–'} {one.text}".strip() for one in caller.said[before:]]
-    return Result(check.name, check.wanted, passed, happened, time.perf_counter() - started, answers)
+    return CheckResult(check.name, check.wanted, passed, happened, time.perf_counter() - started, answers)
 
 
 def is_secret(text: str) -> bool:

@@ -200,7 +200,7 @@ class Deliveries(Work[DeliveryClaim, DeliverySettlement]):
         if gone or overdue:
             reason = endpoints.GONE if gone else endpoints.OVERDUE.format(error=settlement.error)
             with suppress(Unavailable):  # its next failure does it
-                await database.guarded(
+                await database.faults_as_unavailable(
                     lambda: endpoints.switch_off(
                         settlement.claim.tenant_id, settlement.claim.endpoint_id, reason=reason
                     )

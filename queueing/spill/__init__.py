@@ -26,13 +26,13 @@ from queueing.spill.file import FileEngine
 from queueing.spill.queue import OnTakeover, SpillQueue
 from queueing.spill.record import STORED, Engine, Full, QuarantinedRecord, Record, StoreResult
 from queueing.spill.shared import SharedStreamEngine
-from queueing.spill.state import State
+from queueing.spill.state import SpillState
 from queueing.spill.storing import Store, is_bad
 from queueing.spill.stream import StreamEngine
 from registry.data.loop import PerLoop
 
 __all__ = [
-    "STORED", "Full", "QuarantinedRecord", "Record", "State", "StoreResult",
+    "STORED", "Full", "QuarantinedRecord", "Record", "SpillState", "StoreResult",
     "append", "blocked", "drain_shared", "drop", "holds", "is_bad", "is_clear", "quarantined", "register", "relay", "replay",
     "start", "state",
 ]  # fmt: skip
@@ -126,7 +126,7 @@ async def drain_shared() -> AsyncIterator[None]:
         await asyncio.gather(*(queue.close(within=0) for queue in queues))
 
 
-async def state() -> list[State]:
+async def state() -> list[SpillState]:
     """The state of each kind in this process, and of each shared stream to which it relays."""
     queues = [_queue(kind) for kind in list(KINDS)]
     return [await queue.state() for queue in (*queues, *_queues().relays.values())]

@@ -2,7 +2,7 @@
 
     marker (8) · length of the body (4) · CRC32 of the body (4) · CRC32 of these two (4) · body
 
-The marker is random, one per file, and stands in the file's name. Whoever supplies a record's data cannot know it, so that
+The marker is random, one per file, and stands in the file's name. The client who supplies a record's data cannot know it, so that
 no part of a body is ever taken for a record when the reader searches for the next record after damage. A record with a
 complete header and a body cut off by the end of the file was never finished, so nobody was told that it is durable: it is
 dropped. Any other mismatch is damage, and is quarantined.

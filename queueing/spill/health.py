@@ -16,7 +16,7 @@ async def _spill() -> str:
     return "; ".join(map(sentence, states)) or "nothing spills"
 
 
-def sentence(now: spill.State) -> str:
+def sentence(now: spill.SpillState) -> str:
     kept = f", {now.quarantined} set aside" if now.quarantined else ""
     if not now.records:
         return f"{now.kind}: nothing waits{kept}"

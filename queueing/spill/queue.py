@@ -14,7 +14,7 @@ from datetime import datetime
 
 from queueing.spill.pending import Pending
 from queueing.spill.record import Engine, Entry, Full, Record
-from queueing.spill.state import State
+from queueing.spill.state import SpillState
 from queueing.spill.storing import UNREADABLE, Store, report, store_entries, tenants_of
 from registry import telemetry
 from registry.data import database, faults
@@ -173,10 +173,10 @@ class SpillQueue:
 
     # -- State and end -----------------------------------------------------------------------------------------
 
-    async def state(self) -> State:
+    async def state(self) -> SpillState:
         records = await self.engine.shared_length() if self.engine.shared else self.waiting
         first = self._batch[0].record if self._batch else None
-        return State(
+        return SpillState(
             kind=self.kind,
             engine=self.engine.name,
             records=records,

@@ -7,7 +7,7 @@ import msgspec
 from registry import telemetry
 
 
-class State(msgspec.Struct, frozen=True):
+class SpillState(msgspec.Struct, frozen=True):
     """What one SpillQueue holds and how it works."""
 
     kind: str

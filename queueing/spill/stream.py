@@ -110,7 +110,7 @@ class StreamEngine:
         self._created = True
 
     async def _create_group(self, name: str) -> None:
-        with suppress(OutOfMemoryError):  # existing entries can be drained all the same
+        with suppress(OutOfMemoryError):  # existing entries can still be drained
             await self._announce(name)
             try:
                 await self._redis.xgroup_create(self._key(name), GROUP, id="0", mkstream=True)
@@ -140,7 +140,7 @@ class StreamEngine:
         return []
 
     async def _restore(self) -> None:
-        """Create the consumer groups anew: Redis came back empty. Only Redis' own durability could have kept its entries."""
+        """Create the consumer groups again after Redis lost its data. The entries are lost unless Redis persisted them."""
         self.bytes = 0
         with _unavailable():
             for name in self.locks.owned:

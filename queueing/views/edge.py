@@ -1,4 +1,4 @@
-"""What all routes of the message queue share: authorization, bodies, query parameters, errors, CORS."""
+"""Common parts of the message queue's routes: authorization, bodies, query parameters, errors, CORS."""
 
 import re
 from collections.abc import Callable, Coroutine

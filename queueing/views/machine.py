@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from queueing import spill
 from queueing.broker import long_polls, statistics
-from queueing.broker.statistics import About, Depth, Range, Traffic
+from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
 from queueing.views.edge import answer, endpoint
 from registry.data import database
@@ -197,7 +197,7 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
             series = await statistics.traffic_by_queue(principal.tenant_id, About(), when)
     except Exception:
         return []  # like the gauges of /metrics, they are left out when they cannot be read
-    minute = {name: sum(points.values(), Traffic()) for name, points in series.items()}
+    minute = {name: sum(points.values(), TrafficCounts()) for name, points in series.items()}
     waiting = long_polls.parked().count_by_queue([one.id for one in found])
     return [
         _gauge("queen_queue_messages_pending", "Messages that wait", found, lambda one: one.pending),
@@ -216,7 +216,7 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
             "queen_queue_pop_lag_milliseconds",
             "From push to pop, mean of the last full minute",
             found,
-            lambda one: minute.get(one.name, Traffic()).average_lag_ms,
+            lambda one: minute.get(one.name, TrafficCounts()).average_lag_ms,
         ),
         *(
             _gauge(
@@ -230,11 +230,13 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
     ]
 
 
-def _last_minute(minute: dict[str, Traffic], field: str, one: Depth) -> float:
-    return float(getattr(minute.get(one.name, Traffic()), field))
+def _last_minute(minute: dict[str, TrafficCounts], field: str, one: QueueDepth) -> float:
+    return float(getattr(minute.get(one.name, TrafficCounts()), field))
 
 
-def _gauge(name: str, text: str, queues: Iterable[Depth], figure: Callable[[Depth], float]) -> GaugeMetricFamily:
+def _gauge(
+    name: str, text: str, queues: Iterable[QueueDepth], figure: Callable[[QueueDepth], float]
+) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=["queue"])
     for one in queues:
         family.add_metric([one.name], figure(one))

@@ -107,7 +107,7 @@ describe(
 describe("GET", _GROUP, "How far a group has read, partition by partition", query=groups.DETAIL)
 describe("DELETE", _GROUP, "Forget a group (scope admin)", query=groups.DELETE)
 describe("DELETE", f"{_GROUP}/queues/{{queue}}", "Forget a group in one queue (scope admin)", query=groups.DELETE)
-describe("POST", f"{_GROUP}/subscription", "Note from when on a group wants messages", body=groups.SubscriptionBody)
+describe("POST", f"{_GROUP}/subscription", "Set the start of a group's subscription", body=groups.SubscriptionBody)
 describe("POST", f"{_GROUP}/queues/{{queue}}/seek", "Put a group at a time or at the end", body=groups.SeekBody)
 describe(
     "POST", f"{_GROUP}/queues/{{queue}}/partitions/{{partition}}/seek",
@@ -131,7 +131,7 @@ describe(
 )  # fmt: skip
 describe("GET", "/api/v1/status/buffers", "What waits for the database in this process")
 describe("GET", "/api/v1/analytics/queue-lag", "How long messages waited, queue by queue", query=status.SERIES)
-describe("GET", "/api/v1/analytics/queue-ops", "What went through, queue by queue", query=status.SERIES)
+describe("GET", "/api/v1/analytics/queue-ops", "Traffic by queue", query=status.SERIES)
 describe("GET", "/api/v1/analytics/queue-parked-replicas", "Long polls that wait in this process", query=status.ABOUT)
 describe("GET", "/api/v1/analytics/retention", "How long messages are kept, queue by queue", query=status.ABOUT)
 describe("GET", "/api/v1/analytics/system-metrics", "The process that answers")

@@ -12,8 +12,8 @@ describe("DELETE", "/api/v1/resources/queues/{queue}", "Drop a queue and all tha
 describe("GET", "/api/v1/resources/queues/{queue}/depth", "What a group has still to read", query=resources.DEPTH)
 describe("DELETE", "/api/v1/queues/{queue}/clear", "Delete a queue's messages (scope admin)", query=resources.CLEAR)
 describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=resources.LIST)
-describe("GET", "/api/v1/resources/namespaces", "Namespaces and what is in them")
-describe("GET", "/api/v1/resources/tasks", "Tasks and what is in them")
+describe("GET", "/api/v1/resources/namespaces", "Namespaces and their queues")
+describe("GET", "/api/v1/resources/tasks", "Tasks and their queues")
 describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one")
 
 # -- Messages, dead letters, traces (section 1.3) ------------------------------------------------------------------

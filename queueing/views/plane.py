@@ -13,7 +13,7 @@ from queueing.broker import buffer, leases
 from queueing.broker import pop as pops
 from queueing.broker import transaction as transactions
 from queueing.broker.ack_request import COMPLETED, Ack
-from queueing.broker.catalog import Subscription
+from queueing.broker.catalog import GroupSubscription
 from queueing.broker.errors import BadRequest
 from queueing.broker.ids import new_id
 from queueing.broker.push_rows import NewMessage
@@ -248,13 +248,13 @@ def _target(asked: Values, queue: str, partition: str) -> pops.Target:
     )
 
 
-def _subscription(mode: str | None, since: datetime | str | None) -> Subscription:
+def _subscription(mode: str | None, since: datetime | str | None) -> GroupSubscription:
     """The start of a new group: a time takes precedence over a mode."""
     if since == "now":
-        return Subscription(Group.Mode.NEW)
+        return GroupSubscription(Group.Mode.NEW)
     if isinstance(since, datetime):
-        return Subscription(Group.Mode.TIMESTAMP, since)
-    return Subscription(SUBSCRIPTION_MODES[mode or settings.DEFAULT_SUBSCRIPTION_MODE])
+        return GroupSubscription(Group.Mode.TIMESTAMP, since)
+    return GroupSubscription(SUBSCRIPTION_MODES[mode or settings.DEFAULT_SUBSCRIPTION_MODE])
 
 
 # -- Ack ---------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ async def transaction(request: HttpRequest, principal: Principal) -> HttpRespons
     name = str(new_id())
     try:
         results = await transactions.commit(principal.tenant_id, principal.key, operations, body.required_leases)
-    except transactions.Refused as error:
+    except transactions.OperationRefused as error:
         return answer({"transactionId": name, "success": False, "results": [], "error": str(error)})
     return answer({"transactionId": name, "success": True, "results": results})
 

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import long_polls, statistics
 from queueing.broker.errors import UnknownQueue
-from queueing.broker.statistics import About, Depth, Range, Traffic
+from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
 from queueing.views.edge import WHICH, answer, check_name, endpoint
 from registry.edge.parameters import WHEN, Query, Values, choice, invalid, offset_page, whole
@@ -64,7 +64,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
     about, when = _series(request)
     series = await statistics.traffic(principal.tenant_id, about, when)
     found = await statistics.depths(principal.tenant_id, about)
-    total = sum(series.values(), Traffic())
+    total = sum(series.values(), TrafficCounts())
     dead = sorted((one for one in found if one.dead), key=lambda one: -one.dead)
     return answer(
         {
@@ -90,7 +90,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
     )
 
 
-def _point(at: datetime, one: Traffic, when: Range) -> dict[str, Any]:
+def _point(at: datetime, one: TrafficCounts, when: Range) -> dict[str, Any]:
     """A bucket in the contract's form. Figures of one machine are null: a tenant's traffic is spread over several."""
     seconds = when.minutes * 60
     return {
@@ -119,7 +119,7 @@ _MACHINE = (
 )  # fmt: skip
 
 
-def _messages(found: list[Depth], total: Traffic) -> dict[str, Any]:
+def _messages(found: list[QueueDepth], total: TrafficCounts) -> dict[str, Any]:
     return {
         "total": sum(one.total for one in found),
         "pending": sum(one.pending for one in found),
@@ -142,7 +142,7 @@ def _per(messages: int, requests: int) -> float:
     return round(messages / requests, 2) if requests > 0 else 0.0
 
 
-def _summary(one: Depth) -> dict[str, Any]:
+def _summary(one: QueueDepth) -> dict[str, Any]:
     return {
         "id": str(one.id),
         "name": one.name,
@@ -162,7 +162,7 @@ def _summary(one: Depth) -> dict[str, Any]:
     }
 
 
-def _lag(one: Depth) -> dict[str, Any]:
+def _lag(one: QueueDepth) -> dict[str, Any]:
     return {
         "seconds": round(one.oldest_seconds, 3),
         "averageSeconds": round(one.average_seconds, 3),
@@ -181,7 +181,7 @@ async def queues(request: HttpRequest, principal: Principal) -> HttpResponse:
     return answer({"queues": [_summary(one) for one in found], "pagination": page})
 
 
-async def _one(principal: Principal, queue: str) -> Depth:
+async def _one(principal: Principal, queue: str) -> QueueDepth:
     found = await statistics.depths(principal.tenant_id, About(queue=check_name("Queue", queue)))
     if not found:
         raise UnknownQueue
@@ -202,7 +202,7 @@ async def queue(request: HttpRequest, principal: Principal, queue: str) -> HttpR
             "queue": {key: summary[key] for key in ("id", "name", "namespace", "task", "createdAt", "lastActivity")},
             "totals": summary["messages"],
             "lag": summary["lag"],
-            "messages": _messages([one], sum(series.values(), Traffic())),
+            "messages": _messages([one], sum(series.values(), TrafficCounts())),
             "throughput": [_point(at, bucket, when) for at, bucket in series.items()],
             "partitions": await statistics.partitions(principal.tenant_id, queue, limit=limit, offset=offset),
             "pagination": {"limit": limit, "offset": offset, "total": one.partitions},
@@ -228,9 +228,9 @@ async def analytics(request: HttpRequest, principal: Principal) -> HttpResponse:
     interval = asked["interval"]
     about, when = _about(asked), _range(asked, INTERVALS[interval])
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
-    sums = {name: sum(series.values(), Traffic()) for name, series in by_queue.items()}
-    series = {at: sum((one[at] for one in by_queue.values()), Traffic()) for at in when.points}
-    total = sum(sums.values(), Traffic())
+    sums = {name: sum(series.values(), TrafficCounts()) for name, series in by_queue.items()}
+    series = {at: sum((one[at] for one in by_queue.values()), TrafficCounts()) for at in when.points}
+    total = sum(sums.values(), TrafficCounts())
     top = sorted(sums.items(), key=lambda item: (-item[1].pushed - item[1].completed, item[0]))[:10]
     return answer(
         {

@@ -171,7 +171,7 @@ class Drain:
         """Returns False if `stop` was called while the database was unavailable."""
         while not self.stopping:
             try:
-                worker = await database.guarded(
+                worker = await database.faults_as_unavailable(
                     lambda: Worker.async_objects.acreate(
                         queue=self.name,
                         hostname=socket.gethostname(),
@@ -190,7 +190,7 @@ class Drain:
 
     async def _beat(self) -> None:
         try:
-            await database.guarded(self._beat_once)
+            await database.faults_as_unavailable(self._beat_once)
         except Unavailable:
             self._beating_since = math.inf
             raise
@@ -217,7 +217,7 @@ class Drain:
 
     async def _deregister(self) -> None:
         with contextlib.suppress(Unavailable):
-            await database.guarded(lambda: Worker.async_objects.filter(id=self.worker_id).adelete())
+            await database.faults_as_unavailable(lambda: Worker.async_objects.filter(id=self.worker_id).adelete())
         await database.release()
 
     async def _listen(self) -> None:

@@ -92,7 +92,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def claim(self, worker_id: int, limit: int) -> list[I]:
         """Lease up to `limit` due rows. Raises Unavailable."""
         self.worker_id = worker_id
-        return await database.guarded(lambda: self._claim(limit))
+        return await database.faults_as_unavailable(lambda: self._claim(limit))
 
     async def claim_by_id(self, worker_id: int, ids: Sequence[PublicId]) -> dict[PublicId, I | None]:
         """Lease these rows. Rows that are not due or leased already are left out; None: cannot be done now. Raises Unavailable."""
@@ -109,7 +109,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             async with database.connection() as conn:
                 return await self._lease(conn, take)
 
-        by_key = {item.key: item for item in await database.guarded(claim)}
+        by_key = {item.key: item for item in await database.faults_as_unavailable(claim)}
         return {id: by_key.get((row[0], row[1])) for id, row in locked.items()}
 
     async def _claim(self, limit: int) -> list[I]:

@@ -18,7 +18,7 @@ PROBE_LOST_AFTER = 10.0  # seconds after which a lost probe no longer blocks the
 TENANTS_KEPT = 100  # whose failures are counted separately
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -28,7 +28,7 @@ class State(StrEnum):
 class Breaker:
     """Times are seconds of the caller's monotonic clock."""
 
-    state: State = State.CLOSED
+    state: BreakerState = BreakerState.CLOSED
     parties: int = 1  # tenants whose payments must have failed
     pause: float = FIRST_PAUSE
     probe_at: float = 0.0
@@ -42,51 +42,51 @@ class Breaker:
 
     def allows(self, now: float) -> bool:
         """Whether something may be sent; for an open breaker that is a probe, announced with `probing`."""
-        return self.state is State.CLOSED or now >= self.probe_at
+        return self.state is BreakerState.CLOSED or now >= self.probe_at
 
     def is_probe(self) -> bool:
-        return self.state is not State.CLOSED
+        return self.state is not BreakerState.CLOSED
 
     def probing(self, now: float) -> None:
         """A probe is being sent: allow no other until it ends or is lost."""
-        self._become(State.HALF_OPEN)
+        self._become(BreakerState.HALF_OPEN)
         self.probe_at = now + PROBE_LOST_AFTER
 
     def succeeded(self) -> None:
         self.pause = FIRST_PAUSE
         self._failed.clear()
-        self._become(State.CLOSED)
+        self._become(BreakerState.CLOSED)
 
     def failed(self, now: float, *, payment: Hashable, tenant: Hashable = 0) -> None:
         if tenant in self._failed or len(self._failed) < TENANTS_KEPT:
             payments = self._failed.setdefault(tenant, set())
             if len(payments) < FAILURES:
                 payments.add(payment)
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             self.pause = min(self.pause * 2, LONGEST_PAUSE)
             self._open(now)
-        elif self.state is State.CLOSED and self.failures >= FAILURES and len(self._failed) >= self.parties:
+        elif self.state is BreakerState.CLOSED and self.failures >= FAILURES and len(self._failed) >= self.parties:
             self._open(now)
 
     def undecided(self, now: float) -> None:
         """An outcome that proves nothing: if it was that of the probe, allow the next one."""
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             self.probe_at = now
 
     def recovered(self, now: float) -> None:
         """The endpoint reports that it is healthy again: probe at once."""
-        if self.state is State.OPEN:
+        if self.state is BreakerState.OPEN:
             self.probe_at = now
 
     def shared_by(self, parties: int) -> None:
         """More tenants share the endpoint than known before: close it, the failures may be those of single accounts."""
         if parties > self.parties and 0 < len(self._failed) < parties:
-            self._become(State.CLOSED)
+            self._become(BreakerState.CLOSED)
         self.parties = parties
 
     def trip(self, now: float) -> None:
         """Open it by decision of another worker or an operator."""
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             self._open(now)
 
     def reset(self) -> None:
@@ -94,9 +94,9 @@ class Breaker:
         self.succeeded()
 
     def _open(self, now: float) -> None:
-        self._become(State.OPEN)
+        self._become(BreakerState.OPEN)
         self.probe_at = now + self.pause * random.uniform(0.8, 1.2)
 
-    def _become(self, state: State) -> None:
+    def _become(self, state: BreakerState) -> None:
         self.changed |= state is not self.state
         self.state = state

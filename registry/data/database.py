@@ -132,7 +132,7 @@ def was_rolled_back(error: BaseException) -> bool:
     return faults.of(error) is Fault.ROLLED_BACK
 
 
-async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
+async def faults_as_unavailable[T](work: Callable[[], Awaitable[T]]) -> T:
     """Run `work` once. Faults of the database become Unavailable (503), except errors about a row's own data."""
     try:
         return await work()
@@ -161,7 +161,7 @@ def _unavailable(error: Exception, fault: Fault) -> Unavailable:
 async def retrying[T](work: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
     """Run `work` up to DB_RETRY_ATTEMPTS times, then raise Unavailable (503). Work that is not `repeatable` is retried only when
     the server reports a rollback."""
-    return await guarded(lambda: _retried(work, may_be_repeated if repeatable else was_rolled_back))
+    return await faults_as_unavailable(lambda: _retried(work, may_be_repeated if repeatable else was_rolled_back))
 
 
 async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool]) -> T:

@@ -37,7 +37,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NumberedEvents(Protocol):
-    """The part of registry.data.stream.Stream by which a hub reads missed events."""
+    """The part of registry.data.stream.EventStream by which a hub reads missed events."""
 
     @property
     def name(self) -> str: ...
@@ -74,7 +74,7 @@ class TooSlow(Exception):
     """The reader fell more than MAILBOX events behind."""
 
 
-class Subscription:
+class LiveSubscription:
     """A reader's mailbox for one tenant, or for some of its subjects."""
 
     def __init__(self, subjects: frozenset[str] | None) -> None:
@@ -111,23 +111,23 @@ class Feed:
         self.stream = stream
         self.tenant = tenant
         self.position = position
-        self.streams: set[Subscription] = set()
-        self.by_subject: dict[str, set[Subscription]] = {}
+        self.streams: set[LiveSubscription] = set()
+        self.by_subject: dict[str, set[LiveSubscription]] = {}
         self._early: dict[int, Event] = {}
         self._filling: asyncio.Task | None = None
 
-    def add(self, subscription: Subscription) -> None:
+    def add(self, subscription: LiveSubscription) -> None:
         for readers in self._readers(subscription):
             readers.add(subscription)
 
-    def discard(self, subscription: Subscription) -> None:
+    def discard(self, subscription: LiveSubscription) -> None:
         for readers in self._readers(subscription):
             readers.discard(subscription)
         for subject in subscription.subjects or ():
             if not self.by_subject.get(subject, True):
                 del self.by_subject[subject]
 
-    def _readers(self, subscription: Subscription) -> list[set[Subscription]]:
+    def _readers(self, subscription: LiveSubscription) -> list[set[LiveSubscription]]:
         if subscription.subjects is None:
             return [self.streams]
         return [self.by_subject.setdefault(subject, set()) for subject in subscription.subjects]
@@ -194,10 +194,10 @@ class Hub:
     @asynccontextmanager
     async def subscribe(
         self, stream: NumberedEvents, tenant: int, subjects: frozenset[str] | None = None
-    ) -> AsyncIterator[Subscription]:
+    ) -> AsyncIterator[LiveSubscription]:
         """Subscribe to what is committed from now on, of the tenant or of these subjects. Read earlier events after entering."""
         feed = await self._feed(stream, tenant)
-        subscription = Subscription(subjects)
+        subscription = LiveSubscription(subjects)
         feed.add(subscription)
         telemetry.LIVE_SOCKETS.inc()
         try:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from registry.data import live
-from registry.data.live import Event, Subscription
+from registry.data.live import Event, LiveSubscription
 
 
 @dataclass(kw_only=True)
-class Stream:
+class EventStream:
     """The numbered events of one source. The app that owns the events makes one."""
 
     name: str
@@ -23,7 +23,7 @@ class Stream:
     of_subject: Callable[[int, UUID, int], Awaitable[list[Event]]]  # (tenant, subject, after) → in order of sequence
     positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]]  # tenants → the numbers of their latest events
 
-    def follow(self, tenant: int, *subjects: UUID | str) -> AbstractAsyncContextManager[Subscription]:
+    def follow(self, tenant: int, *subjects: UUID | str) -> AbstractAsyncContextManager[LiveSubscription]:
         """Subscribe to what is committed from now on: of these subjects, or of the whole tenant."""
         return live.hub().subscribe(self, tenant, frozenset(map(str, subjects)) or None)
 

@@ -14,7 +14,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from registry import telemetry
 from registry.data import database, live
-from registry.data.stream import Reader, Stream
+from registry.data.stream import EventStream, Reader
 from registry.edge import heads
 from registry.edge.api import ENCODER
 from registry.errors import Problem, Unauthorized, Unavailable
@@ -47,7 +47,7 @@ class LiveSocket(AsyncWebsocketConsumer):
     """All events of a tenant, counted by the tenant's numbers. Subclasses authorize; they may narrow it to one subject."""
 
     channel_layer_alias = ""  # no Redis subscription per socket: the hub has one for all
-    stream: ClassVar[Stream]
+    stream: ClassVar[EventStream]
     kind: ClassVar[bytes]  # of an event's message and of the object in it, such as payment
     decoder: ClassVar[msgspec.json.Decoder] = msgspec.json.Decoder(Resume | Ping)
     tenant_id: int
@@ -70,7 +70,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         self.reader = Reader(number=self.number, past=self.past, send=self.send_event)
         await self.accept()
         try:
-            tenant_id = await database.guarded(self.authority)
+            tenant_id = await database.faults_as_unavailable(self.authority)
         except Problem as error:
             await self._close(NO_RIGHT if error.status in (401, 403, 404) else AWAY)
             return
@@ -97,7 +97,7 @@ class LiveSocket(AsyncWebsocketConsumer):
             await asyncio.sleep(every)
             try:
                 async with database.own_connection():  # the one of our context is the socket's
-                    if await database.guarded(self.authority) != self.tenant_id:
+                    if await database.faults_as_unavailable(self.authority) != self.tenant_id:
                         raise Unauthorized
             except Problem as error:
                 if error.status in (401, 403, 404):

@@ -164,7 +164,7 @@ def _counters() -> bytes:
 
 
 class Now:
-    """A collector of what was just read."""
+    """A collector of samples that were just read."""
 
     def __init__(self, families: list[GaugeMetricFamily]) -> None:
         self.families = families

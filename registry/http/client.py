@@ -1,6 +1,6 @@
 """A lean HTTP/1.1 client of one endpoint: persistent connections, one time limit per request. The content of requests is the caller's.
 
-What it leaves out is deliberate: redirects, cookies, proxies, decompression. What it says exactly is whether a request can
+It has no redirects, cookies, proxies or decompression, on purpose. It reports exactly whether a request can
 have arrived: NotSent is certain, every other error is not.
 """
 

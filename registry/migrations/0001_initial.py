@@ -83,7 +83,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         blank=True,
                         db_default="",
-                        help_text="why its payments are refused where it is live, as the sender is told; empty: they are not",
+                        help_text="reason for refusing payments in live mode, as shown to the sender; empty: they are accepted",
                         max_length=200,
                     ),
                 ),

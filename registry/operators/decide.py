@@ -1,4 +1,4 @@
-"""Decide what becomes of a row that waits for an operator (replay, retry, close): compare and set, audit entry, wake."""
+"""Replay, retry or close a row that waits for an operator: compare and set, audit entry, wake."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from registry.tenants import audit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """What a decision changed, as one entry of the audit trail says it."""
+    """The change of a decision, as one audit entry."""
 
     target: str
     tenant_id: int | None = None

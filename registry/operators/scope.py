@@ -1,4 +1,4 @@
-"""Whose rows a person may see and change: memberships decide in the admin and in the console; superusers may do all."""
+"""Scope of a user in the admin and the console: the tenants whose rows they may see or change, by membership; superusers have all."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -18,7 +18,7 @@ class EmbeddedError(Exception):
 
 
 @dataclass(frozen=True)
-class Account:
+class SystemUser:
     """The unprivileged user who runs the servers when we are root."""
 
     name: str
@@ -77,11 +77,11 @@ def version_of(postgres: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def unprivileged_account() -> Account:
+def unprivileged_account() -> SystemUser:
     for name in UNPRIVILEGED:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(name, entry.pw_uid, entry.pw_gid)
+        return SystemUser(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedError(f"PostgreSQL does not run as root, and there is no user of {', '.join(UNPRIVILEGED)}")

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 
-from registry.servers.plan import Plan, add_arguments
+from registry.servers.plan import ServicePlan, add_arguments
 
 PROBE_EVERY = 0.05  # seconds between two looks at /health/ready
 PORT_LIMIT = 3.0  # seconds for the kernel to free the port of a process that was killed
@@ -39,7 +39,7 @@ def refuse_taken_port(arguments: list[str]) -> None:
     listen(wanted.host, wanted.port).close()
 
 
-async def answers_ok(plan: Plan, path: str) -> bool:
+async def answers_ok(plan: ServicePlan, path: str) -> bool:
     """Whether GET `path` answers 200."""
     reader, writer = await asyncio.open_connection(plan.local_host, plan.port)
     try:

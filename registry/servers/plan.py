@@ -1,4 +1,4 @@
-"""What `up` was asked for, and the parts of the service that follow from it: their commands and their environment."""
+"""The options of `up`, and the parts of the service that follow from them: their commands and their environment."""
 
 import argparse
 import os
@@ -11,8 +11,8 @@ from registry.servers.child import PROJECT, Part
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `up` was asked for."""
+class ServicePlan:
+    """The options of `up`."""
 
     data: Path
     host: str = "127.0.0.1"
@@ -58,7 +58,7 @@ def manage(name: str, *arguments: str) -> Part:
     return Part(name, (sys.executable, str(PROJECT / "manage.py"), *arguments))
 
 
-def web(number: int, plan: Plan, handle: int) -> Part:
+def web(number: int, plan: ServicePlan, handle: int) -> Part:
     name = "web" if plan.web == 1 else f"web-{number}"
     return Part(name, (sys.executable, "-m", "registry.servers.serve", str(handle)), (handle,))
 
@@ -67,7 +67,7 @@ def worker(slot: int) -> Part:
     return manage(f"worker-{slot}", "worker", "--slot", str(slot))
 
 
-def stripe(plan: Plan) -> Part:
+def stripe(plan: ServicePlan) -> Part:
     """The Stripe sandbox of the demo; it sends its webhooks to the demo's account."""
     told = f"{plan.local_address}/webhooks/stripe/demo.stripe"
     home = str(plan.data / "stripe")
@@ -75,19 +75,19 @@ def stripe(plan: Plan) -> Part:
     return Part("stripe", (sys.executable, "-m", "sandbox", "--home", home, "--webhook", told, *limits))
 
 
-def parts(plan: Plan, listener: socket.socket) -> list[Part]:
+def parts(plan: ServicePlan, listener: socket.socket) -> list[Part]:
     """Everything but the workers, whose number changes."""
     fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
     played = [stripe(plan)] if plan.demo else []  # first: parts that call Stripe at their start get an answer
     return [*played, *fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
 
 
-def environment(plan: Plan) -> dict[str, str]:
+def environment(plan: ServicePlan) -> dict[str, str]:
     """Environment of the parts: unbuffered output, one metrics folder for all, the open tenant of the demo."""
     own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": str(PROJECT)}
     demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
     return {**os.environ, **own, **demo}
 
 
-def metrics_folder(plan: Plan) -> Path:
+def metrics_folder(plan: ServicePlan) -> Path:
     return plan.data / "metrics"

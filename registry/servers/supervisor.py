@@ -1,6 +1,6 @@
 """The supervisor of `up`: starts the parts as child processes, restarts them when they die, scales workers, stops all in order.
 
-Knows commands and signals only. What the parts do is theirs; how many workers are wanted is asked of a callable.
+It handles commands and signals only. A callable returns the wanted number of workers.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from registry.edge import metric_files
 from registry.servers import embedded
 from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, Process, gone, libc
 from registry.servers.listening import PROBE_EVERY, answers_ok
-from registry.servers.plan import Plan, environment, manage, metrics_folder, parts, worker
+from registry.servers.plan import ServicePlan, environment, manage, metrics_folder, parts, worker
 from registry.servers.processes import POLL, children, descendants, parent_of, signal_process
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ Wanted = Callable[[int, int], Awaitable[int]]
 class Supervisor:
     """`run` returns when told to stop by SIGTERM or SIGINT, and leaves nothing but the embedded servers."""
 
-    plan: Plan
+    plan: ServicePlan
     parts: list[Part]
     environ: dict[str, str]
     wanted: Wanted | None = None
@@ -236,14 +236,14 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def clear_metrics(plan: Plan) -> None:
+def clear_metrics(plan: ServicePlan) -> None:
     """Delete old metric files: counters begin at zero with each `up`, as Prometheus expects of a restart."""
     folder = metrics_folder(plan)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def run(plan: Plan, listener: socket.socket, wanted: Wanted | None = None) -> None:
+def run(plan: ServicePlan, listener: socket.socket, wanted: Wanted | None = None) -> None:
     """Run the whole service until SIGTERM or SIGINT. Embedded servers run and migrations are applied already."""
     raise_file_limit()
     clear_metrics(plan)

@@ -9,7 +9,7 @@ from typing import Any, Required, TypedDict, Unpack
 from registry.models import AuditEntry
 
 
-class Entry(TypedDict, total=False):
+class AuditFields(TypedDict, total=False):
     """The fields of an audit entry. Longer texts than the columns hold are cut."""
 
     actor: Required[str]
@@ -21,17 +21,17 @@ class Entry(TypedDict, total=False):
     detail: dict[str, Any]
 
 
-async def record(**entry: Unpack[Entry]) -> None:
+async def record(**entry: Unpack[AuditFields]) -> None:
     """Write an audit entry within the caller's `async_atomic`, if any."""
     await AuditEntry.async_objects.acreate(**_cut(entry))
 
 
-def record_sync(**entry: Unpack[Entry]) -> None:
+def record_sync(**entry: Unpack[AuditFields]) -> None:
     """Write an audit entry in a thread, within the caller's `transaction.atomic`."""
     AuditEntry.objects.create(**_cut(entry))
 
 
-def _cut(entry: Entry) -> dict[str, Any]:
+def _cut(entry: AuditFields) -> dict[str, Any]:
     return {
         **entry,
         "actor": entry["actor"][:150],

@@ -2,7 +2,7 @@
 
 The database adds an entry's link when the entry's transaction commits (registry/migrations/sql/audit_chain.sql), so writers
 wait for each other no longer than a commit takes. A link's digest is SHA-256 over the previous digest and the entry's
-content. The chain's end is kept in AuditHead, and in the logs, out of reach of whoever changes the database.
+content. The chain's end is kept in AuditHead, and in the logs, out of reach of anyone who can change the database.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 SQL = database.statements(Path(__file__).parent / "sql" / "audit.sql")
 
-PROVE_EVERY = 3600  # seconds; heads go to the log, out of reach of whoever changes the database
+PROVE_EVERY = 3600  # seconds; heads go to the log, out of reach of anyone who can change the database
 PAGE = 1000  # links read and hashed at once: some milliseconds of the loop
 SERVICE = 0  # the chain of entries without a tenant
 

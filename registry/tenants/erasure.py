@@ -32,9 +32,9 @@ ONLY: dict[str, str] = {}  # label → SQL condition of the rows that may be bla
 OF_PAYMENTS: dict[str, str] = {}  # label → SQL condition of the rows of %(payments)s or %(correlations)s
 # Labels whose OF_PAYMENTS has no index: all rows of the tenant are scanned page by page.
 SEARCHED: set[str] = set()
-FOUND: list[str] = []  # SQL: id, correlation id and whether it is final, of the existing %(correlations)s
+ERASABLE: list[str] = []  # SQL: id, correlation id and whether it is final, of the existing %(correlations)s
 CLOSING: list[str] = []  # statements that close what belongs to a tenant
-STANDING: dict[str, str] = {}  # "payments that …" → SQL that counts what must end first
+MUST_END: dict[str, str] = {}  # "payments that …" → SQL that counts what must end first
 
 _TRAIL = "the audit trail is evidence: it stays whole, or its chain would break"
 KEPT: dict[str, str] = {  # "label.column" → why this text or these bytes are kept
@@ -73,7 +73,7 @@ async def erase(*, tenant_id: int, actor: str, reason: str) -> dict[str, int]:
 
 
 async def _require_final(tenant_id: int) -> None:
-    for what, statement in STANDING.items():
+    for what, statement in MUST_END.items():
         [(count,)] = await database.fetch(statement, {"tenant": tenant_id}, prepare=False)
         if count:
             raise StillOpen(f"the tenant is closed, but has {count} {what}; erase it again once they are over")
@@ -85,7 +85,7 @@ async def erase_payments(*, tenant_id: int, correlation_ids: Sequence[UUID], act
     Raises NotFound (404) or StillOpen (409), and blanks nothing then.
     """
     asked = {"tenant": tenant_id, "correlations": list(correlation_ids)}
-    found = [row for statement in FOUND for row in await database.fetch(statement, asked, prepare=False)]
+    found = [row for statement in ERASABLE for row in await database.fetch(statement, asked, prepare=False)]
     if unknown := set(correlation_ids) - {row[1] for row in found}:
         raise NotFound(f"the tenant has no payment {', '.join(sorted(map(str, unknown)))}")
     if unfinished := sorted(str(row[1]) for row in found if not row[2]):

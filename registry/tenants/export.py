@@ -20,7 +20,7 @@ from registry.models import ApiKey, AuditHead, AuditLink, Tenant
 
 SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
-ROOMS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
+APPS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
 ROWS = 200  # per read: rows may contain whole messages
 OWN = "t.tenant_id = %(tenant)s"
 
@@ -59,7 +59,7 @@ LEFT_OUT: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExportedTable:
     """A table that is exported."""
 
     label: str
@@ -67,13 +67,13 @@ class Source:
     table: Table
 
 
-def sources() -> Iterator[Source]:
+def sources() -> Iterator[ExportedTable]:
     """The exported tables in the order of the apps, the tenant first."""
-    for room in (*ROOMS, "auth"):
-        for model in apps.get_app_config(room).get_models(include_auto_created=True):
+    for app in (*APPS, "auth"):
+        for model in apps.get_app_config(app).get_models(include_auto_created=True):
             label = model._meta.label
             if label not in LEFT_OUT and (label in TABLES or has_tenant(model)):
-                yield Source(label, model, TABLES.get(label, Table()))
+                yield ExportedTable(label, model, TABLES.get(label, Table()))
 
 
 def has_tenant(model: type[models.Model]) -> bool:
@@ -91,14 +91,16 @@ async def export(tenant_id: int, *, decrypt: bool = False) -> AsyncIterator[tupl
                 yield source.label, rows
 
 
-async def _rows(conn: AsyncConnection, source: Source, tenant_id: int, decrypt: bool) -> AsyncIterator[list[str]]:
+async def _rows(
+    conn: AsyncConnection, source: ExportedTable, tenant_id: int, decrypt: bool
+) -> AsyncIterator[list[str]]:
     async with conn.cursor(name="takeout") as cursor:
         await cursor.execute(_query(source), {"tenant": tenant_id})
         while rows := await cursor.fetchmany(ROWS):
             yield [_readable(source.table, row, decrypt) for (row,) in rows]
 
 
-def _query(source: Source) -> str:
+def _query(source: ExportedTable) -> str:
     table = source.table
     order = ", ".join(f"t.{field.column}" for field in source.model._meta.pk_fields)
     return SQL["rows"].format(
@@ -106,7 +108,7 @@ def _query(source: Source) -> str:
     )
 
 
-def _row(source: Source) -> str:
+def _row(source: ExportedTable) -> str:
     """SQL of the row as JSON: plain numbers, times in ISO 8601, bytes in hexadecimal."""
     table = source.table
     if table.columns:
@@ -117,7 +119,7 @@ def _row(source: Source) -> str:
     return f"{row} || jsonb_build_object({table.extra})" if table.extra else row
 
 
-def hidden_columns(source: Source) -> set[str]:
+def hidden_columns(source: ExportedTable) -> set[str]:
     """Columns that are not exported. Bytes are secrets or digests unless the table declares them as content."""
     binary = {str(f.column) for f in source.model._meta.concrete_fields if isinstance(f, models.BinaryField)}
     return (binary | set(source.table.hidden)) - set(source.table.content)

@@ -73,7 +73,7 @@ async def test_the_whole_way_by_card(page: Page, stripe: SandboxStripe, guard: G
     await expect(page.get_by_label("API key")).to_contain_text("rk_")
     guard.allowed.append("status of 422")  # of the refusal that follows, and of no step before it
     await page.get_by_role("button", name="Go live").click()
-    await expect(page.get_by_role("alert")).to_contain_text("Some things are missing")
+    await expect(page.get_by_role("alert")).to_contain_text("Some checks fail")
     found = await in_thread(lambda: Subscription.objects.get(tenant__slug=slug))
     assert found.status == Paid.TRIALING
 

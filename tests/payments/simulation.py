@@ -14,7 +14,7 @@ from payments.routing.routing import POLL_EVERY, RoutingTable
 from payments.settle import claims
 from payments.settle.claims import DuePayment
 from payments.settle.concurrency import Slots
-from payments.settle.decisions import Claim, after_send
+from payments.settle.decisions import PaymentClaim, after_send
 from payments.states import PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN
 
 AT_MOST = 200  # rows per claim, as the drain asks for
@@ -178,7 +178,7 @@ class Bed:
             datetime.now(UTC), sale.account or None, START, 0.0, "", None, "", False, False, now - sale.at,
         )  # fmt: skip
 
-    def _send(self, worker: Worker, claim: Claim) -> Callable[[float], None]:
+    def _send(self, worker: Worker, claim: PaymentClaim) -> Callable[[float], None]:
         def send(now: float) -> None:
             sale, played = self.sales[claim.payment_id - 1], self.by_account[claim.account.id]
             sale.attempt, sale.account = claim.number, claim.account.id
@@ -201,7 +201,7 @@ class Bed:
         return send
 
     def _answer(
-        self, worker: Worker, claim: Claim, number: int, outcome: Outcome, ms: float
+        self, worker: Worker, claim: PaymentClaim, number: int, outcome: Outcome, ms: float
     ) -> Callable[[float], None]:
         def answer(now: float) -> None:
             sale, played = self.sales[claim.payment_id - 1], self.by_account[claim.account.id]

@@ -280,7 +280,7 @@ async def test_the_way_back_is_not_believed(ann, stripe, plan):
     await ann.opens(f"{ann.at.replace('payment', 'paid')}?session={session}")
 
     assert (ann.code, ann.at.endswith("/paid")) == (422, True)
-    assert "Stripe knows of no payment yet" in ann.errors[0]
+    assert "Stripe has no payment yet" in ann.errors[0]
 
 
 async def test_somebody_elses_checkout_is_worth_nothing(ann, stripe, plan, server):

@@ -13,7 +13,7 @@ from payments.processors.base import Outcome, Result
 from payments.routing.routing import RoutingTable
 from payments.settle import decisions
 from registry.data import database
-from registry.data.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
+from registry.data.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, BreakerState
 from tests.conftest import eventually
 from tests.depth import deep
 from tests.settling import accept, count, until, until_settled
@@ -35,7 +35,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     def a_send_succeeds(self):
         self.breaker.succeeded()
         self.in_a_row, self.probe_sent_at = 0, None
-        assert self.breaker.state is State.CLOSED
+        assert self.breaker.state is BreakerState.CLOSED
 
     @rule()
     def a_send_fails(self):
@@ -43,9 +43,9 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         self.in_a_row += 1
         self.breaker.failed(self.now, payment=self.in_a_row)
         self.probe_sent_at = None
-        if was is State.HALF_OPEN or self.in_a_row >= FAILURES:
-            assert self.breaker.state is State.OPEN
-        if was is State.HALF_OPEN:
+        if was is BreakerState.HALF_OPEN or self.in_a_row >= FAILURES:
+            assert self.breaker.state is BreakerState.OPEN
+        if was is BreakerState.HALF_OPEN:
             assert not self.breaker.allows(self.now)
 
     @precondition(lambda self: self.breaker.is_probe() and self.breaker.allows(self.now))
@@ -58,7 +58,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @rule()
     def another_worker_opens_it(self):
         self.breaker.trip(self.now)
-        assert self.breaker.state is not State.CLOSED
+        assert self.breaker.state is not BreakerState.CLOSED
 
     @rule()
     def another_worker_closes_it(self):
@@ -66,7 +66,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         self.in_a_row, self.probe_sent_at = 0, None
         assert self.breaker.allows(self.now)
 
-    @precondition(lambda self: self.breaker.state is State.OPEN)
+    @precondition(lambda self: self.breaker.state is BreakerState.OPEN)
     @rule()
     def the_endpoint_says_that_it_is_well(self):
         self.breaker.recovered(self.now)
@@ -74,11 +74,11 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
 
     @invariant()
     def closed_means_allowed(self):
-        assert self.breaker.state is not State.CLOSED or self.breaker.allows(self.now)
+        assert self.breaker.state is not BreakerState.CLOSED or self.breaker.allows(self.now)
 
     @invariant()
     def a_probe_on_its_way_is_the_only_one_until_it_is_lost(self):
-        if self.breaker.state is State.HALF_OPEN and self.probe_sent_at is not None:
+        if self.breaker.state is BreakerState.HALF_OPEN and self.probe_sent_at is not None:
             assert self.breaker.allows(self.now) == (self.now >= self.probe_sent_at + PROBE_LOST_AFTER)
 
     @invariant()
@@ -192,7 +192,7 @@ async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too
     for routes in tables:
         await routes.share()
 
-    assert (opened, other.breaker.state) == (State.OPEN, State.CLOSED)
+    assert (opened, other.breaker.state) == (BreakerState.OPEN, BreakerState.CLOSED)
 
 
 async def test_a_worker_without_news_does_not_undo_what_another_saw(tables, tenant, default):
@@ -204,7 +204,11 @@ async def test_a_worker_without_news_does_not_undo_what_another_saw(tables, tena
         await tables[1].share()
         await tables[0].share()
 
-    assert (mine.breaker.state, other.breaker.state, await _breaker(default)) == (State.OPEN, State.OPEN, "open")
+    assert (mine.breaker.state, other.breaker.state, await _breaker(default)) == (
+        BreakerState.OPEN,
+        BreakerState.OPEN,
+        "open",
+    )
 
 
 async def test_a_change_while_the_last_one_is_being_shared_is_shared_next(tables, tenant, default):

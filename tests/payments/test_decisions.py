@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from payments.processors.base import Account, Outcome, Result
 from payments.settle import decisions
-from payments.settle.decisions import GIVE_UP_AFTER, LONGEST_BACKOFF, MAX_ATTEMPTS, MAX_QUESTIONS, Claim, Settlement
+from payments.settle.decisions import (
+    GIVE_UP_AFTER,
+    LONGEST_BACKOFF,
+    MAX_ATTEMPTS,
+    MAX_QUESTIONS,
+    PaymentClaim,
+    Settlement,
+)
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 
 ACCOUNT = Account(
@@ -27,10 +34,10 @@ CERTAIN = {Result.BOOKED: SUCCEEDED, Result.REQUIRES_ACTION: REQUIRES_ACTION, Re
 
 
 @st.composite
-def claims(draw, status: Status = PROCESSING) -> Claim:
+def claims(draw, status: Status = PROCESSING) -> PaymentClaim:
     now = datetime.now(UTC)
     number = draw(st.integers(1, 400))
-    return Claim(
+    return PaymentClaim(
         tenant_id=1,
         payment_id=1,
         correlation_id=UUID(int=1),

@@ -187,7 +187,7 @@ async def test_a_processor_slower_than_the_wait_is_answered_202_and_booked_once(
 
 async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api, monkeypatch):
     monkeypatch.setattr(inline, "WAIT", 0.3)
-    monkeypatch.setattr(work, "NAMED", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.8)) {work.NAMED}, slow")
+    monkeypatch.setattr(work, "BY_ID", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.8)) {work.BY_ID}, slow")
 
     code, body, _ = await pay(api)
 

@@ -313,5 +313,5 @@ async def test_the_chores_run(tenant, books, given_up, caplog):
         await CHORES[name].run()
 
     told = {record.message for record in caplog.records}
-    assert {"janitor asked processors", "books compared", "audit trail holds"} <= told
+    assert {"janitor looked payments up", "books compared", "audit trail holds"} <= told
     assert await eventually(lambda: in_thread(lambda: Payment.objects.filter(run_at__lt=timezone.now()).exists()))

@@ -5,11 +5,11 @@ import time
 import pytest
 
 from payments.processors.base import Account, Outcome, Result
-from payments.routing.endpoint import Endpoint
+from payments.routing.endpoint import EndpointCondition
 from payments.routing.pace import SEVERAL, next_number
 from payments.routing.routing import RoutingTable
 from registry.data import database
-from registry.data.breaker import FAILURES, State
+from registry.data.breaker import FAILURES, BreakerState
 from tests.bed import HttpProcessor
 from tests.bed.books import read_order
 from tests.bed.wire import response
@@ -98,7 +98,7 @@ def account(tenant: int) -> Account:
 
 
 def test_an_address_that_fails_two_tenants_is_ill_for_all():
-    endpoint = Endpoint("p")
+    endpoint = EndpointCondition("p")
     endpoint.mark_shared()
 
     for payment in range(FAILURES):
@@ -106,12 +106,12 @@ def test_an_address_that_fails_two_tenants_is_ill_for_all():
     one = endpoint.breaker.state
     endpoint.answered(0, account(2), "another", ILL, ms=5, now=100)
 
-    assert (one, endpoint.breaker.state) == (State.CLOSED, State.OPEN)
+    assert (one, endpoint.breaker.state) == (BreakerState.CLOSED, BreakerState.OPEN)
     assert not endpoint.allows(3, 100)
 
 
 def test_when_an_address_is_well_again_accounts_that_failed_there_are_tried_at_once():
-    endpoint = Endpoint("p")
+    endpoint = EndpointCondition("p")
     endpoint.mark_shared()
     for tenant in (1, 2):
         for payment in range(FAILURES):
@@ -124,20 +124,20 @@ def test_when_an_address_is_well_again_accounts_that_failed_there_are_tried_at_o
 
 
 def test_a_second_tenant_at_an_address_does_not_inherit_what_the_first_one_suffered():
-    endpoint = Endpoint("p")
+    endpoint = EndpointCondition("p")
     for payment in range(FAILURES):
         endpoint.answered(0, account(1), payment, ILL, ms=5, now=100)
     alone = endpoint.breaker.state
 
     endpoint.mark_shared()
 
-    assert alone is State.OPEN
+    assert alone is BreakerState.OPEN
     assert endpoint.allows(2, 100)
     assert not endpoint.allows(1, 100)
 
 
 def test_an_answer_that_says_nothing_does_not_hold_up_the_next_probe():
-    endpoint = Endpoint("p")
+    endpoint = EndpointCondition("p")
     for payment in range(FAILURES):
         endpoint.answered(0, account(1), payment, ILL, ms=5, now=100)
     assert endpoint.admits(1, 110)
@@ -149,7 +149,7 @@ def test_an_answer_that_says_nothing_does_not_hold_up_the_next_probe():
 
 
 def test_payments_of_one_tenant_that_are_slow_make_the_processor_slow_for_that_tenant_alone():
-    endpoint = Endpoint("p")
+    endpoint = EndpointCondition("p")
     endpoint.mark_shared()
 
     for payment in range(SEVERAL):
@@ -161,7 +161,7 @@ def test_payments_of_one_tenant_that_are_slow_make_the_processor_slow_for_that_t
 
 
 def test_payments_that_are_refused_at_once_hide_no_slow_processor():
-    endpoint = Endpoint("p")
+    endpoint = EndpointCondition("p")
     for payment in range(SEVERAL):
         endpoint.answered(next_number(), account(1), payment, WELL, ms=2000, now=100)
 

@@ -191,13 +191,13 @@ ASKED: dict[str, tuple] = {
     "settle/due": (work.PAYMENTS.due, DUE, 20),
     "settle/take": (work.PAYMENTS.take, TAKE, 40),
     "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
-    "settle/doubts": (work.DOUBTS, {"limit": 10, "tenants": [TENANT], "free": [10]}, 60),
+    "settle/in_doubt": (work.IN_DOUBT, {"limit": 10, "tenants": [TENANT], "free": [10]}, 60),
     "settle/abandon": (SQL["settle"]["abandon"], {"tenants": [TENANT]}, 2100),
     "settle/postpone": (SQL["settle"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
     "settle/wait": (SQL["settle"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
     "settle/settle": (work.SETTLE, SETTLED, 30),
     "settle/settle (dead)": (work.SETTLE, DIED, 30),
-    "settle/named": (work.NAMED, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
+    "settle/by_id": (work.BY_ID, {"tenant": [TENANT], "correlation": [named(8600)]}, 10),
     "lifecycle/cancel": (SQL["lifecycle"]["cancel"], {**ONE, "correlation": named(9500)}, 10),
     "lifecycle/look_again": (SQL["lifecycle"]["look_again"], {"tenant": TENANT, "correlations": [named(7600)], "statuses": ["requires_action"], "cancel": False, "capture": False, "reason": ""}, 10),
     "lifecycle/purpose": (SQL["lifecycle"]["purpose"], ONE, 10),
@@ -222,7 +222,7 @@ ASKED: dict[str, tuple] = {
     "refunds/fingerprint": (SQL["refunds"]["fingerprint"], {"tenant": TENANT, "public": named(5, "r")}, 5),
     "refunds/insert": (SQL["refunds"]["insert"], OWED, 10),
     "refunds/move": (SQL["refunds"]["move"], MOVED, 10),
-    "refunds/named": (refund_dispatch.NAMED, {"tenant": [TENANT], "public": [named(8600, "r")]}, 10),
+    "refunds/by_id": (refund_dispatch.BY_ID, {"tenant": [TENANT], "public": [named(8600, "r")]}, 10),
     "refunds/begin": (SQL["refunds"]["begin"], {**WORKER, **keys(8501, 8502, refund=..., number=2, status="uncertain", requested_at=AT, in_doubt_since=None)}, 10),
     "refunds/postpone": (SQL["refunds"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, refund=...)}, 10),
     "refunds/settle": (SQL["refunds"]["settle"], REFUNDED, 30),
@@ -286,7 +286,7 @@ ASKED: dict[str, tuple] = {
     "export/open_payments": (SQL["export"]["open_payments"], ONE, 2600, True),
     "export/open_refunds": (SQL["export"]["open_refunds"], ONE, 2100, True),
     "export/open_events": (SQL["export"]["open_events"], ONE, 1600, True),
-    "export/found": (SQL["export"]["found"], {"tenant": TENANT, "correlations": [named(1)]}, 1600, True),
+    "export/erasable": (SQL["export"]["erasable"], {"tenant": TENANT, "correlations": [named(1)]}, 1600, True),
 }  # fmt: skip
 
 STATEMENTS = {name: Asked(*one) for name, one in ASKED.items()}
@@ -308,7 +308,7 @@ NOT_HOT: dict[str, str] = {
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/verdict", "ledger/standing", "export/names", "export/own_processors",
+    **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/names", "export/own_processors",
         "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ EVERYTHING = {"owner", "plan", "processor", "keys", "secrets", "differences", "b
 async def missing(tenant: Tenant) -> dict[str, str]:
     """What is missing, with what to do."""
     async with database.own_connection():
-        return {check.name: check.says for check in await readiness.look(tenant) if not check.ok}
+        return {check.name: check.detail for check in await readiness.look(tenant) if not check.ok}
 
 
 async def go_live(tenant: Tenant, actor: str = "olga") -> bool:
@@ -188,7 +188,7 @@ async def test_an_account_whose_key_nobody_can_read_is_not_left_on_in_production
     await in_thread(Processor.objects.filter(name="stripe").update, secrets=b"sealed with another key altogether")
 
     async with database.own_connection():
-        off = await readiness._switch_play_off(ready)
+        off = await readiness._disable_sandbox_processors(ready)
 
     assert off == ["stripe"]
 
@@ -217,7 +217,7 @@ async def test_the_command_refuses_with_everything_that_is_missing(ready, defaul
     with pytest.raises(CommandError) as refused:
         await in_thread(call_command, "tenant", "live", ready.slug)
 
-    assert "make a person with a password its owner" in str(refused.value)
+    assert "make a user with a password the owner" in str(refused.value)
     assert "choose a plan" in str(refused.value)
 
 

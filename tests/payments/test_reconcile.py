@@ -18,7 +18,7 @@ from payments.models import (
     SandboxRefund,
 )
 from payments.processors import KINDS
-from payments.processors.base import Record, ShowsBooks, Unanswered
+from payments.processors.base import ProcessorRecord, ShowsBooks, Unanswered
 from payments.reconciliation import comparison, matching, operate
 from payments.reconciliation.comparison import SAMPLE, Window
 from payments.states import CANCELED, FAILED, PROCESSING, REQUIRES_ACTION, UNCERTAIN
@@ -166,8 +166,8 @@ async def test_what_two_processors_booked_is_a_duplicate_at_the_one_that_our_boo
     assert (one.processor_id, one.payment_id) == (other_books.pk, payment.pk)
 
 
-def record(payment: Payment, reference: str) -> Record:
-    return Record(
+def record(payment: Payment, reference: str) -> ProcessorRecord:
+    return ProcessorRecord(
         correlation_id=payment.correlation_id,
         reference=reference,
         amount=payment.amount,

@@ -104,7 +104,7 @@ async def test_who_is_signed_in_stays_so_on_sockets_and_pages(server: str, tenan
 
 
 def test_whoever_uses_the_key_knows_its_fall_backs():
-    sources = [path for room in ("registry", "queueing", "payments") for path in (PROJECT / room).rglob("*.py")]
+    sources = [path for app in ("registry", "queueing", "payments") for path in (PROJECT / app).rglob("*.py")]
     users = {
         path: text for path in sources if re.search(r"settings\.SECRET_KEY\b|channels\.auth", text := path.read_text())
     }

@@ -12,13 +12,13 @@ from payments.models import Endpoint as EndpointRow
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.processors.http import LONGEST_SAID
 from payments.routing import polls, routing
-from payments.routing.endpoint import Endpoint
+from payments.routing.endpoint import EndpointCondition
 from payments.routing.pace import OVERDUE_MS, SEVERAL, next_number
 from payments.routing.routing import choose
 from payments.settle.concurrency import Slots
 from payments.settle.work import Dispatch
 from registry.data import database
-from registry.data.breaker import Breaker, State
+from registry.data.breaker import Breaker, BreakerState
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
@@ -44,7 +44,7 @@ def _account(name: str, fee: int = 50_000, enabled: bool = True, tenant: int = 1
     )  # fmt: skip
 
 
-def answers(endpoint: Endpoint, account: Account, *ms: float, now: float = NOW) -> None:
+def answers(endpoint: EndpointCondition, account: Account, *ms: float, now: float = NOW) -> None:
     """One payment after another was booked, each after so many ms; the last one just now."""
     for one in ms:
         endpoint.answered(next_number(), account, one, Outcome(Result.BOOKED), ms=one, now=now)
@@ -52,10 +52,12 @@ def answers(endpoint: Endpoint, account: Account, *ms: float, now: float = NOW) 
 
 @st.composite
 def endpoints(draw):
-    state = draw(st.sampled_from(State))
+    state = draw(st.sampled_from(BreakerState))
     breaker = Breaker(state=state, probe_at=NOW + draw(st.sampled_from([-1.0, 1.0])))
     speed = draw(st.integers(0, 3000))
-    return Endpoint("e", breaker=breaker, failing=draw(st.booleans()), min_response_ms=speed, polled_at=NOW - 1)
+    return EndpointCondition(
+        "e", breaker=breaker, failing=draw(st.booleans()), min_response_ms=speed, polled_at=NOW - 1
+    )
 
 
 @given(pairs(), st.sampled_from(["", "p0", "p3", "nobody"]))
@@ -106,7 +108,7 @@ def test_every_choice_has_a_reason_that_names_what_was_passed_over(accounts):
 
 @given(st.lists(st.floats(1.0, 5000.0), min_size=1, max_size=60))
 def test_what_is_expected_was_measured_by_several_payments(measured):
-    endpoint, account = Endpoint("e"), _account("e")
+    endpoint, account = EndpointCondition("e"), _account("e")
 
     answers(endpoint, account, *sorted(measured, reverse=True))  # in the order in which they began
 
@@ -116,7 +118,7 @@ def test_what_is_expected_was_measured_by_several_payments(measured):
 
 
 def test_one_slow_payment_is_no_slow_processor():
-    endpoint, account = Endpoint("e"), _account("e")
+    endpoint, account = EndpointCondition("e"), _account("e")
     answers(endpoint, account, *[5.0] * 20)
 
     answers(endpoint, account, 5000.0)
@@ -125,7 +127,7 @@ def test_one_slow_payment_is_no_slow_processor():
 
 
 def test_a_payment_without_an_answer_says_nothing_once_a_later_one_was_answered():
-    endpoint, account = Endpoint("e"), _account("e")
+    endpoint, account = EndpointCondition("e"), _account("e")
     for n in range(SEVERAL):
         endpoint.sent(account, NOW + n / 1000)
     before = endpoint.is_slow(account, NOW + 1)
@@ -137,7 +139,7 @@ def test_a_payment_without_an_answer_says_nothing_once_a_later_one_was_answered(
 
 
 def test_answers_that_are_overdue_make_it_slow_before_patience_ends():
-    endpoint, account = Endpoint("e"), _account("e")
+    endpoint, account = EndpointCondition("e"), _account("e")
     answers(endpoint, account, *[5.0] * SEVERAL)
 
     for _ in range(SEVERAL):
@@ -148,7 +150,12 @@ def test_answers_that_are_overdue_make_it_slow_before_patience_ends():
 
 
 def test_what_a_slow_processor_says_of_itself_is_tried_with_one_payment_and_then_believed():
-    endpoint, account, dear, other = Endpoint("e"), _account("e"), _account("dear", 90_000), Endpoint("dear")
+    endpoint, account, dear, other = (
+        EndpointCondition("e"),
+        _account("e"),
+        _account("dear", 90_000),
+        EndpointCondition("dear"),
+    )
     answers(endpoint, account, *[5000.0] * SEVERAL)
     endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW)
     pairs = [(account, endpoint), (dear, other)]
@@ -165,11 +172,11 @@ def test_what_a_slow_processor_says_of_itself_is_tried_with_one_payment_and_then
 
 
 def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
-    endpoint, account = Endpoint("e"), _account("e")
+    endpoint, account = EndpointCondition("e"), _account("e")
     answers(endpoint, account, *[2000.0] * SEVERAL)
     pairs = [
         (msgspec.structs.replace(account, patience_ms=2500), endpoint),
-        (_account("dear", 90_000), Endpoint("dear")),
+        (_account("dear", 90_000), EndpointCondition("dear")),
     ]
 
     assert choose(pairs, now=NOW).account.name == "e"
@@ -177,12 +184,12 @@ def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
 
 @pytest.mark.parametrize("ill", ["slow", "failing"])
 def test_nothing_waits_for_the_place_of_a_probe(ill):
-    endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
+    endpoint, account, dear = EndpointCondition("e"), _account("e"), _account("dear", 90_000)
     if ill == "slow":
         answers(endpoint, account, *[5000.0] * SEVERAL)
     else:
         endpoint.breaker.trip(NOW - 60)
-    pairs = [(account, endpoint), (dear, Endpoint("dear"))]
+    pairs = [(account, endpoint), (dear, EndpointCondition("dear"))]
 
     while_full = choose(pairs, now=NOW, full=lambda one: one is account)
 
@@ -192,10 +199,10 @@ def test_nothing_waits_for_the_place_of_a_probe(ill):
 
 
 def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it_is_slow():
-    endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
+    endpoint, account, dear = EndpointCondition("e"), _account("e"), _account("dear", 90_000)
     endpoint.breaker.trip(NOW - 60)
     endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW)
-    alone, both = [(account, endpoint)], [(account, endpoint), (dear, Endpoint("dear"))]
+    alone, both = [(account, endpoint)], [(account, endpoint), (dear, EndpointCondition("dear"))]
 
     while_slow = [choose(both, now=NOW + n).account.name for n in range(5)]
     endpoint.health_reported(Health(failing=False, min_response_ms=10), NOW + 5)
@@ -207,7 +214,7 @@ def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it
 
 
 def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes_to_the_next():
-    pairs = [(_account("e"), Endpoint("e")), (_account("dear", 90_000), Endpoint("dear"))]
+    pairs = [(_account("e"), EndpointCondition("e")), (_account("dear", 90_000), EndpointCondition("dear"))]
 
     def choice(waited: float, *full: str):
         return choose(pairs, now=NOW, waited=waited, full=lambda account: account.name in full)
@@ -219,7 +226,7 @@ def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes
 
 
 def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
-    pairs = [(msgspec.structs.replace(_account("e"), patience_ms=60_000), Endpoint("e"))]
+    pairs = [(msgspec.structs.replace(_account("e"), patience_ms=60_000), EndpointCondition("e"))]
 
     looks, waited = 0, 0.0
     while isinstance(wait := choose(pairs, now=NOW, waited=waited, full=lambda _: True), routing.Wait):

@@ -279,7 +279,7 @@ async def _many(tenant: Tenant, wanted: int) -> bool:
     return len(await found(tenant)) == wanted
 
 
-async def clean_books(tenant: Tenant) -> readiness.Check:
+async def clean_books(tenant: Tenant) -> readiness.ReadinessCheck:
     """Whether nothing of play would stand in the books of a tenant that goes live."""
     async with database.own_connection():
         return next(check for check in await readiness.look(tenant) if check.name == "books")

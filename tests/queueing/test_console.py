@@ -13,7 +13,7 @@ from django.test import Client as Browser
 
 from queueing import demo
 from queueing.broker import crypto, operate, statistics
-from queueing.broker.statistics import Depth, Traffic
+from queueing.broker.statistics import QueueDepth, TrafficCounts
 from queueing.console import figures
 from queueing.console.figures import QueueFigures
 from queueing.console.pages import SHOWN_BYTES, pretty
@@ -356,7 +356,7 @@ async def test_all_who_look_at_the_same_moment_share_one_reading(
     asked = []
     real = statistics.depths
 
-    async def counted(*args: Any, **more: Any) -> list[Depth]:
+    async def counted(*args: Any, **more: Any) -> list[QueueDepth]:
         asked.append(args)
         await asyncio.sleep(0.2)
         return await real(*args, **more)
@@ -370,7 +370,7 @@ async def test_all_who_look_at_the_same_moment_share_one_reading(
 
 
 async def test_a_database_that_is_away_has_its_own_page(visiting: As, mq: Mq, monkeypatch: pytest.MonkeyPatch):
-    async def away(*_: Any, **__: Any) -> list[Depth]:
+    async def away(*_: Any, **__: Any) -> list[QueueDepth]:
         raise Unavailable
 
     monkeypatch.setattr(statistics, "depths", away)
@@ -381,13 +381,13 @@ async def test_a_database_that_is_away_has_its_own_page(visiting: As, mq: Mq, mo
     assert "The database is unavailable" in page
 
 
-def queue_figures(pending: int, groups: int, *minutes: Traffic) -> QueueFigures:
-    fields = dict.fromkeys(Depth.__struct_fields__, 0) | {"pending": pending, "groups": groups, "name": "q"}
-    return QueueFigures(Depth(**fields), list(minutes), 0, 0, 0)
+def queue_figures(pending: int, groups: int, *minutes: TrafficCounts) -> QueueFigures:
+    fields = dict.fromkeys(QueueDepth.__struct_fields__, 0) | {"pending": pending, "groups": groups, "name": "q"}
+    return QueueFigures(QueueDepth(**fields), list(minutes), 0, 0, 0)
 
 
 def test_what_waited_is_counted_back_from_now():
-    of = queue_figures(4, 2, Traffic(), Traffic(pushed=5), Traffic(pushed=3, completed=6, buried=2))
+    of = queue_figures(4, 2, TrafficCounts(), TrafficCounts(pushed=5), TrafficCounts(pushed=3, completed=6, buried=2))
 
     assert of.history == [0, 5, 4]
 
@@ -402,10 +402,10 @@ def test_a_sparkline_stays_within_its_box():
 def test_a_minute_that_has_just_begun_is_not_drawn():
     point = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
     young = figures.Snapshot(
-        point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
+        point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [TrafficCounts(pushed=60)] * 2
     )
     older = figures.Snapshot(
-        point.replace(second=30), [point.replace(hour=11, minute=59), point], [], [Traffic(pushed=60)] * 2
+        point.replace(second=30), [point.replace(hour=11, minute=59), point], [], [TrafficCounts(pushed=60)] * 2
     )
 
     assert figures.series(young)["in"] == [1.0]

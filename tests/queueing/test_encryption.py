@@ -210,5 +210,5 @@ async def test_the_command_rotates(mq, queue, monkeypatch):
 
     said = await command("rotate")
 
-    assert "1 encrypted anew" in said
+    assert "1 re-encrypted" in said
     assert [key for _, key in await rows(mq)] == ["new"]

@@ -200,7 +200,7 @@ async def test_deleting_wants_the_admin_scope_and_touches_no_stranger(mq: Mq, fo
 OTHER_PROCESS = """
 import asyncio, sys
 from registry.asgi import application
-from queueing.broker.catalog import Subscription
+from queueing.broker.catalog import GroupSubscription
 from queueing.broker.pop import Target, pop
 from registry.data.loop import end_loop
 

@@ -10,7 +10,7 @@ import pytest
 from queueing.outbound import event_types, fanout, sources
 from registry.data import database
 from registry.data.live import Event
-from registry.data.stream import Stream
+from registry.data.stream import EventStream
 from tests.factories import in_thread, make_payment
 from tests.queueing.hooks import again, deliveries, endpoint, fan_out
 
@@ -51,8 +51,8 @@ async def positions(tenants: Sequence[int]) -> dict[int, int]:
     return dict(await database.fetch(sql, [list(tenants)]))
 
 
-JOBS = sources.Source(
-    stream=Stream(name="jobs", since=nothing, of_subject=nothing, positions=positions),
+JOBS = sources.EventSource(
+    stream=EventStream(name="jobs", since=nothing, of_subject=nothing, positions=positions),
     noun="job",
     page="",
     types=("job.finished",),

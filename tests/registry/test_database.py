@@ -395,7 +395,7 @@ async def test_an_export_reads_in_chunks_of_the_batch_size(api: Api, tenant, set
     settings.BATCH_SIZE = 1
     await in_thread(lambda: [make_payment(tenant) for _ in range(23)])
 
-    chunks = [len(items) async for items in queries.all_of(tenant.pk, queries.Filters())]
+    chunks = [len(items) async for items in queries.all_of(tenant.pk, queries.PaymentFilters())]
 
     assert chunks == [10, 10, 3]
 

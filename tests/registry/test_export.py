@@ -25,7 +25,7 @@ from registry.tenants import erasure, export
 from registry.tenants.audit_chain import verify_sync
 from tests.factories import make_payment, make_person, make_processor, make_tenant
 
-ROOMS = export.ROOMS
+APPS = export.APPS
 SECRET = "Ms Miller, 5 Elm Street"
 
 
@@ -105,7 +105,7 @@ def exported(slug: str, *options: str) -> dict[str, list[dict]]:
 
 
 def all_models() -> list[type[models.Model]]:
-    return [m for room in ROOMS for m in apps.get_app_config(room).get_models(include_auto_created=True)]
+    return [m for app in APPS for m in apps.get_app_config(app).get_models(include_auto_created=True)]
 
 
 def test_every_table_is_exported_or_left_out_with_a_reason():

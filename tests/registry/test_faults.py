@@ -231,7 +231,7 @@ async def guarded(error: Exception) -> BaseException:
         raise error
 
     with pytest.raises(Exception) as refusal:
-        await database.guarded(work)
+        await database.faults_as_unavailable(work)
     return refusal.value
 
 

@@ -66,7 +66,7 @@ def tenant_id() -> int:
     return next(_tenants)
 
 
-async def positions_read(subscription: live.Subscription, last: int, within: float = 5) -> list[int]:
+async def positions_read(subscription: live.LiveSubscription, last: int, within: float = 5) -> list[int]:
     """The numbers that arrive, up to `last`."""
     got: list[int] = []
     async with asyncio.timeout(within):

@@ -55,7 +55,7 @@ SUPERVISE = """
 import asyncio, json, logging, sys
 from pathlib import Path
 from registry.servers import child, listening, supervisor
-from registry.servers.plan import Plan, environment
+from registry.servers.plan import ServicePlan, environment
 from registry.servers.child import Part
 logging.basicConfig(level="INFO", format="%(message)s")
 facts = json.loads(sys.argv[1])
@@ -63,7 +63,7 @@ child.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0
 async def wanted(least, most):
     return int((Path(facts["data"]) / "wanted").read_text())
 listener = listening.listen("127.0.0.1", 0)
-plan = Plan(Path(facts["data"]), port=listener.getsockname()[1], workers=facts["workers"], max_workers=3)
+plan = ServicePlan(Path(facts["data"]), port=listener.getsockname()[1], workers=facts["workers"], max_workers=3)
 def part(name, program, *arguments):
     return Part(name, (sys.executable, "-c", program, *arguments))
 web = Part("web", (sys.executable, "-c", facts["parts"].pop("web"), str(listener.fileno())), (listener.fileno(),))

@@ -71,9 +71,7 @@ async def _act(request: PageRequest, visitor: Visitor) -> HttpResponse:
                 messages.success(request, f"{visitor.tenant.name} is live: payments move money from now on.")
                 return redirect(here)
     except NotReady:
-        return await _show(
-            request, visitor, wrong="Some things are missing; the list below says what to do.", status=409
-        )
+        return await _show(request, visitor, wrong="Some checks fail; the list below shows what to do.", status=409)
     except PaymentError as error:
         return await _show(request, visitor, wrong=error.detail, status=error.status)
     raise Http404
@@ -111,7 +109,7 @@ async def _end(request: PageRequest, visitor: Visitor, found: Subscription, want
         tenant_id=visitor.tenant.pk,
         reason=reason,
     )
-    messages.success(request, "The plan ends with the time that is paid for." if wanted else "The plan goes on.")
+    messages.success(request, "The plan ends with the time that is paid for." if wanted else "The plan continues.")
     return redirect(here)
 
 
@@ -127,7 +125,7 @@ async def paid(request: PageRequest) -> HttpResponse:
     try:
         tenant_id = await platform.came_back_any(session_id=session, tenants=set(owned))
     except PaymentError as error:  # Stripe is away, or billing is off
-        messages.warning(request, f"{error.detail} If you have paid, this page will show it once Stripe was asked.")
+        messages.warning(request, f"{error.detail} If you have paid, this page will show it once Stripe confirms it.")
         return redirect(reverse("plan"))
     if tenant_id is None:
         raise Http404

@@ -265,7 +265,7 @@ async def paid(request: PageRequest, sign_up: SignUp) -> HttpResponse:
     """Return address of Stripe's checkout page. Its parameters are not trusted: Stripe is asked."""
     chosen = await signup.chosen(sign_up)
     session = request.GET.get("session", "")[:255]
-    says = "Stripe knows of no payment yet. If you have paid, please load this page again in a moment."
+    says = "Stripe has no payment yet. If you have paid, please reload this page in a moment."
     try:
         if session and await platform.came_back(tenant_id=sign_up.pk, session_id=session):
             await signup.go_on(sign_up, Step.LIVE)
@@ -295,7 +295,7 @@ async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
                 await readiness.go_live(tenant=sign_up.tenant, actor=actor)
                 return _to(sign_up, Step.LIVE)
         except NotReady:
-            wrong = {"form": "Some things are missing; the list says what to do."}
+            wrong = {"form": "Some checks fail; the list shows what to do."}
         except LiveTenant as error:
             wrong = {"form": error.detail}
     return _page(

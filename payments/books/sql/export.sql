@@ -11,17 +11,18 @@ SELECT count(*) FROM (
 ) AS standing;
 
 -- name: live_subscriptions
--- Stripe would go on asking for money for a tenant that is no more.
+-- Subscriptions that Stripe still charges for: end them before the tenant is erased.
 SELECT count(*) FROM payments_subscription WHERE tenant_id = %(tenant)s AND stripe_subscription > '' AND status <> 'canceled';
 
 -- name: open_events
--- They may be news of money, and would be skipped: a worker handles them within minutes, or lays them aside as dead.
+-- Events that are not handled yet. They may report money, and erasure would skip them. A worker handles them within minutes, or
+-- makes them dead letters.
 SELECT count(*) FROM (
     SELECT FROM payments_inboundevent WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY priority DESC, run_at, id
 ) AS standing;
 
--- name: found
--- Over is what no worker, no debt and no event that is still to be handled has anything to do with.
+-- name: erasable
+-- Payments that may be erased: settled, with no open refund and no event that is still to be handled.
 SELECT p.id, p.correlation_id, p.status IN ('succeeded', 'failed', 'canceled') AND NOT EXISTS (
     SELECT FROM payments_refund r WHERE r.payment_id = p.id AND r.tenant_id + 0 = p.tenant_id AND coalesce(r.closed, '') = ''
 ) AND coalesce((
@@ -39,8 +40,8 @@ CROSS JOIN LATERAL (
 WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: names
--- A condition on an event `t`: its body has, in quotes, a name of one of the payments, ours or the processor's. By bytes:
--- what somebody sent need not be JSON that PostgreSQL takes.
+-- A condition on an event `t`: its body has, in quotes, an id of one of the payments, ours or the processor's. Compares bytes,
+-- because a received body need not be JSON that PostgreSQL accepts.
 EXISTS (
     SELECT FROM unnest((
         SELECT array_agg(n.name) FROM (
@@ -57,10 +58,10 @@ EXISTS (
 );
 
 -- name: own_processors
--- A condition on a row `t` of the sandbox processor: it is of one of the tenant's processors.
+-- A condition on a row `t` of the sandbox processor: it belongs to one of the tenant's processors.
 t.processor_id IN (SELECT id FROM payments_processor WHERE tenant_id = %(tenant)s);
 
 -- name: attempts_of
--- A condition on a delivery attempt `t`: its delivery is over and is about one of the payments.
+-- A condition on a delivery attempt `t`: its delivery is closed and is about one of the payments.
 t.delivery_id IN (SELECT d.id FROM queueing_webhookdelivery d
     WHERE d.tenant_id = %(tenant)s AND d.closed IS NOT NULL AND d.subject = ANY(%(correlations)s));

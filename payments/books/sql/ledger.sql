@@ -1,5 +1,5 @@
 -- name: prove
--- The whole ledger, or one tenant's. Lines of refunds and disputes are few and have an index of their own.
+-- Verify the whole ledger, or one tenant's. Lines of refunds and disputes are few and have an index of their own.
 WITH lines AS (
     SELECT tenant_id, payment_id, count(*) AS n, sum(amount) AS total,
         sum(amount) FILTER (WHERE account = 'processor') AS gross,
@@ -29,16 +29,16 @@ WITH lines AS (
     SELECT * FROM payments_rollup
     WHERE payments <> 0 AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s::bigint)
 )
-{verdict};
+{errors};
 
--- name: standing
+-- name: latest
 SELECT now(), last_value FROM payments_ledgerentry_id_seq;
 
 -- name: prove_since
--- The same for what is new: payments requested since (by the index of booked ones, which begins with tenant and processor),
--- those of newer lines, whenever they were requested, and those of refunds and disputes that changed since; roll-ups of
--- whole hours since. Costs what is new, not what there is: OFFSET 0 keeps the look-ups of what is new apart, one by one, where
--- the planner, who cannot know how little that is, would join whole tables.
+-- Verify only what changed: payments requested since (by the index of booked ones, which begins with tenant and processor),
+-- payments with newer lines, payments of refunds and disputes that changed since, and roll-ups of whole hours since. The cost
+-- depends on the changes, not on the size of the ledger: OFFSET 0 makes the planner look rows up one by one, because it cannot
+-- know how few they are and would join whole tables.
 WITH touched AS MATERIALIZED (
     SELECT p.tenant_id, p.id
     FROM payments_processor r CROSS JOIN LATERAL (
@@ -104,11 +104,11 @@ WITH touched AS MATERIALIZED (
     ) r
     WHERE r.payments <> 0
 )
-{verdict};
+{errors};
 
--- name: verdict
--- The end of both: what is wrong in what they have gathered. A refund or dispute is off when its lines do not say what it
--- says (in number, amount, currency, processor), or when its payment says something else of the sums.
+-- name: errors
+-- The last part of both statements: count the errors. A refund or dispute is wrong if its lines differ from it (in number, amount,
+-- currency, processor), or if its payment has other sums.
 , causes AS (
     SELECT tenant_id, payment_id, cause, cause_id, count(*) AS n, sum(amount) AS total,
         coalesce(sum(amount) FILTER (WHERE account = 'balance'), 0) AS back,
@@ -151,7 +151,7 @@ SELECT (SELECT count(*) FROM booked),
                 IS DISTINCT FROM (d.payment_id, d.currency, d.currency, d.processor_id, d.processor_id)));
 
 -- name: balance
--- What was booked, by the roll-ups, less what went back, by the few lines that have an index of their own.
+-- Booked amounts (by the roll-ups) less refunds and disputes (by the partial index of their lines).
 SELECT currency, sum(amount)::bigint FROM (
     SELECT currency, sum(amount - fee) AS amount FROM payments_rollup
     WHERE tenant_id = %(tenant)s AND width = 3600 GROUP BY currency

@@ -1,23 +1,23 @@
 -- name: hold_sandbox
--- It stays a sandbox until the caller's end: whoever lets it go live waits for that, and is waited for.
+-- Lock the tenant as a sandbox until the caller's transaction ends: going live and purging wait for each other.
 SELECT id FROM registry_tenant WHERE id = %(tenant)s AND mode = 'sandbox' FOR SHARE;
 
 -- name: purge_page
--- The next payments to be removed, oldest first. Those that another purge removes right now are among them: only an empty page
+-- The next payments to be removed, oldest first. It includes payments that another purge is removing: only an empty page
 -- is the end.
 SELECT id, created_at FROM payments_payment
 WHERE tenant_id = %(tenant)s AND created_at > '0001-01-01Z' AND (created_at, id) > (%(after)s, %(after_id)s)
 ORDER BY tenant_id, created_at, id LIMIT %(limit)s;
 
 -- name: purge_payments
--- It waits for those that a worker is settling right now; what hangs on them is committed then, but too late for this
--- statement's snapshot: the next ones see it.
+-- Waits for payments that a worker is settling. Their children are committed then, but too late for this statement's snapshot:
+-- the next statements see them.
 DELETE FROM payments_payment WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)b::bigint[])
 RETURNING id, correlation_id, closed = 'succeeded', processor_id, requested_at, currency, amount, fee;
 
 -- name: purge_children
--- Everything that hangs on these payments, and what the sandboxes have booked for them. Payment by payment (OFFSET 0 keeps
--- it so), and by place (`+ 0` keeps it so): without statistics one look-up of all takes an index by tenant and reads all its rows.
+-- Delete the rows that refer to these payments, and the sandbox processors' bookings of them. One look-up per payment (by OFFSET 0)
+-- and by ctid (by `+ 0`): without statistics, one look-up of all would use an index by tenant and read all its rows.
 WITH attempts AS (
     DELETE FROM payments_attempt WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
@@ -64,7 +64,7 @@ DELETE FROM payments_sandboxrefund r USING mine
 WHERE r.processor_id = mine.id AND r.correlation_id = ANY(%(correlations)s::uuid[]);
 
 -- name: hold_rollups
--- Lock the roll-ups of what went, in the order in which settling locks them.
+-- Lock the roll-ups of the deleted payments, in the order in which settling locks them.
 WITH gone AS MATERIALIZED (
     SELECT DISTINCT w.width, to_timestamp(floor(extract(epoch FROM g.at) / w.width) * w.width) AS starts_at, g.processor_id, g.currency
     FROM unnest(%(processors)b::bigint[], %(at)b::timestamptz[], %(currencies)b::text[]) AS g (processor_id, at, currency)
@@ -75,7 +75,8 @@ WHERE r.tenant_id = %(tenant)s
 ORDER BY r.tenant_id, r.width, r.starts_at, r.processor_id, r.currency FOR UPDATE OF r;
 
 -- name: purge_rollups
--- Reduced by what went; those that nothing is left of go as well. They are locked already, so that both parts see the same rows.
+-- Subtract the deleted payments from their roll-ups, and delete those that become empty. They are locked already, so that both
+-- parts see the same rows.
 WITH gone AS MATERIALIZED (
     SELECT w.width, to_timestamp(floor(extract(epoch FROM g.at) / w.width) * w.width) AS starts_at, g.processor_id, g.currency,
         count(*) AS payments, sum(g.amount)::bigint AS amount, sum(g.fee)::bigint AS fee
@@ -96,7 +97,7 @@ WHERE r.tenant_id = %(tenant)s AND r.width = g.width AND r.starts_at = g.starts_
   AND r.processor_id = g.processor_id AND r.currency = g.currency AND r.payments <> g.payments;
 
 -- name: purge_rest
--- What belongs to no payment of the tenant any more: differences, and what a sandbox booked for a payment on its way out.
+-- Delete rows without a payment: differences, and bookings of a sandbox processor for a payment that was deleted while it was sent.
 WITH differences AS (
     DELETE FROM payments_difference WHERE tenant_id = %(tenant)s AND id IN (
         SELECT id FROM payments_difference WHERE tenant_id = %(tenant)s LIMIT %(limit)s

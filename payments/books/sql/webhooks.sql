@@ -1,5 +1,5 @@
 -- name: unread
--- Endpoints that have not read all of their tenant's events, those at the same number together. With nothing new it reads a
+-- Endpoints that have not read all of their tenant's events, those at the same number together. Without new events it reads a
 -- few pages that are always in memory.
 SELECT e.tenant_id, r.position, s.position, array_agg(e.id ORDER BY e.id)
 FROM queueing_webhookendpoint e
@@ -11,7 +11,7 @@ ORDER BY random()
 LIMIT %(limit)s;
 
 -- name: events
--- A range of a tenant's events, with what the bodies of webhooks hold.
+-- A range of a tenant's events, with the data of webhook bodies.
 SELECT e.position, e.kind, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence, e.detail,
     f.public_id, f.amount, f.reason, d.reference, d.amount, d.reason
 FROM payments_paymentevent e

@@ -24,7 +24,7 @@ class Command(AsyncCommand):
             help="such as default.fee=0.03, fallback.enabled=false, default.options.delay=300; repeatable",
         )  # fmt: skip
         rehearse.add_argument("--activate", action="store_true", help="put the edits into force after the dry run")
-        rehearse.add_argument("--reason", default="", help="why; kept in the audit trail, --activate wants it")
+        rehearse.add_argument("--reason", default="", help="the reason, for the audit trail; required by --activate")
         add_json(rehearse)
 
     async def run(

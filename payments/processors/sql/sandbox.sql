@@ -1,5 +1,5 @@
 -- name: book
--- The sandbox's own books: an id that stands in them is not booked again.
+-- Book a payment in the sandbox processor's own records, once per id.
 INSERT INTO payments_sandboxbooking (processor_id, correlation_id, amount, currency, requested_at, booked_at)
 SELECT *, now() FROM unnest(%(processor)b::bigint[], %(correlation)b::uuid[], %(amount)b::bigint[], %(currency)b::text[],
     %(requested_at)b::timestamptz[])
@@ -10,7 +10,7 @@ RETURNING processor_id, correlation_id;
 SELECT 1 FROM payments_sandboxbooking WHERE processor_id = %(processor)s AND correlation_id = %(correlation)s;
 
 -- name: refund
--- What was given back: an id that stands there is not given back again, and only what was booked can be.
+-- Refund a booked payment, once per id of a refund.
 INSERT INTO payments_sandboxrefund (processor_id, refund_id, correlation_id, amount, currency, requested_at, booked_at)
 SELECT r.processor_id, r.refund_id, r.correlation_id, r.amount, r.currency, r.requested_at, now()
 FROM unnest(%(processor)b::bigint[], %(refund)b::uuid[], %(correlation)b::uuid[], %(amount)b::bigint[], %(currency)b::text[],

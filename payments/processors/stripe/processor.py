@@ -23,7 +23,7 @@ from stripe.params import (
     PaymentIntentSearchParams,
 )
 
-from payments.processors.base import Account, Health, Order, Outcome, Record, RefundOrder, Result, Unanswered
+from payments.processors.base import Account, Health, Order, Outcome, ProcessorRecord, RefundOrder, Result, Unanswered
 from payments.processors.reports import DisputeReport, RefundReport
 from payments.processors.stripe.amounts import from_stripe, share_in_stripe, to_stripe
 from payments.processors.stripe.answers import TROUBLE, failure, is_replay, labels, next_step, outcome_of
@@ -109,7 +109,7 @@ class StripeProcessor:
 
     # -- Records --
 
-    async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[Record]:
+    async def records(self, account: Account, since: datetime, until: datetime) -> AsyncIterator[ProcessorRecord]:
         """Paid intents, without those of our other accounts that use the same key.
 
         Intents that we did not create have their creation time as `requested_at`.
@@ -295,12 +295,12 @@ def _may_be_of(account: Account, said: dict[str, str]) -> bool:
     return all(said.get(name, own) == own for name, own in ours.items())
 
 
-def _record(intent: stripe.PaymentIntent) -> Record:
+def _record(intent: stripe.PaymentIntent) -> ProcessorRecord:
     currency, charge = intent.currency.upper(), intent.latest_charge
     said = labels(intent)
     made = datetime.fromtimestamp(intent.created, UTC)
     refunded = charge.amount_refunded if isinstance(charge, stripe.Charge) else 0
-    return Record(
+    return ProcessorRecord(
         correlation_id=UUID(said["registry_payment"]) if said.get("registry_payment") else None,
         reference=intent.id,
         amount=from_stripe(intent.amount_received, currency),

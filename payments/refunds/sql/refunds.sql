@@ -66,7 +66,7 @@ FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p
 -- Wake the drains after the commit: a NOTIFY in the transaction would hold a lock that all such commits share.
 NOTIFY refunds;
 
--- name: named
+-- name: by_id
 -- Lock refunds by id if they are due and no worker has leased them. By the unique index.
 SELECT {columns}
 FROM unnest(%(tenant)b::bigint[], %(public)b::uuid[]) AS t (tenant_id, public_id)
@@ -91,7 +91,7 @@ FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[], %(number)b::bigint[], %(
 WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = i.tenant_id AND r.id = i.refund_id;
 
 -- name: postpone
--- Refunds whose processor is unavailable. The longer a refund has waited, the longer until it is due again.
+-- Postpone refunds whose processor is unavailable. The longer a refund has waited, the longer until it is due again.
 UPDATE payments_refund r
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]) AS t (tenant_id, id)

@@ -11,10 +11,10 @@ p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, 
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt;
 
 -- name: begin
--- BETWEEN, here and elsewhere, is true for every tenant. It makes the planner expect one row and use the index; for a hundred rows
--- it would scan the whole table if that was small when the plan was made (docs/decisions/024).
 -- Store the attempt, its processor, requestedAt and reason before anything is sent. Updates no indexed column of the payment, so
 -- the update is HOT. Runs in the transaction that locked the rows.
+-- BETWEEN, here and elsewhere, is true for every tenant. It makes the planner expect one row and use the index; for a hundred rows
+-- it would scan the whole table if that was small when the plan was made (docs/decisions/024).
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
@@ -46,7 +46,7 @@ FROM begun b JOIN numbered n USING (tenant_id)
 WHERE b.changed
 RETURNING tenant_id, payment_id, position, sequence, at;
 
--- name: doubts
+-- name: in_doubt
 -- Claim payments with unknown outcome even when every processor of the tenant is unavailable: a status look-up needs no route.
 -- By their own partial index; in the normal flow a claim updates none of its columns, so that the update is HOT.
 SELECT {columns}
@@ -62,7 +62,7 @@ CROSS JOIN LATERAL (
 {joins}
 LIMIT %(limit)s;
 
--- name: named
+-- name: by_id
 -- Lock payments by id if they are due and no worker has leased them. By the unique index.
 SELECT {columns}
 FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
@@ -91,15 +91,15 @@ WHERE (tenant_id, id) IN (
 );
 
 -- name: postpone
--- Payments without an available processor. The longer a payment has waited, the longer until it is due again.
+-- Postpone payments without an available processor. The longer a payment has waited, the longer until it is due again.
 UPDATE payments_payment p
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]) AS t (tenant_id, id)
 WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = t.tenant_id AND p.id = t.id;
 
 -- name: wait
--- Payments whose processor has no free slot: due again after so many seconds. When their tenants' patience ends they are sent to
--- another processor.
+-- Postpone payments whose processor has no free slot by so many seconds. When the tenant's patience ends, they are sent to another
+-- processor.
 UPDATE payments_payment p SET run_at = now() + make_interval(secs => w.seconds)
 FROM unnest(%(tenant)s::bigint[], %(payment)s::bigint[], %(seconds)s::float8[]) AS w (tenant_id, payment_id, seconds)
 WHERE w.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = w.tenant_id AND p.id = w.payment_id;

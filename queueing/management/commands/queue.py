@@ -13,14 +13,14 @@ from registry.management.base import AsyncCommand, add_json, tenant_named
 
 
 class Command(AsyncCommand):
-    help = "List, configure and delete queues; encrypt payloads anew with the current key."
+    help = "List, configure and delete queues; re-encrypt payloads with the current key."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="a tenant's queues and what is in them")
         configuring = verbs.add_parser("configure", help="make a queue or set its options")
         deleting = verbs.add_parser("delete", help="drop a queue and all that is in it")
-        verbs.add_parser("rotate", help="encrypt anew what older keys encrypted; stopped, it can be begun again")
+        verbs.add_parser("rotate", help="re-encrypt payloads of older keys; can be interrupted and repeated")
         for chosen in (listing, configuring, deleting):
             chosen.add_argument("tenant", help="its slug")
         for chosen in (configuring, deleting):
@@ -50,11 +50,11 @@ class Command(AsyncCommand):
 
     async def do_rotate(self, **_: Any) -> None:
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("encrypting anew", total=None)
+            task = bar.add_task("re-encrypting", total=None)
             done = await rotation.rotate(
                 progress=lambda now: bar.update(task, completed=now.seen, total=now.total, description=_so_far(now))
             )
-        self.stdout.write(f"{done.changed} encrypted anew with the current key.")
+        self.stdout.write(f"{done.changed} re-encrypted with the current key.")
         if done.unreadable:
             raise CommandError(
                 f"{done.unreadable} cannot be read with any key of QUEUE_ENCRYPTION_KEYS and were left as they are"
@@ -62,7 +62,7 @@ class Command(AsyncCommand):
 
 
 def _so_far(now: rotation.Rotated) -> str:
-    return f"{now.changed} encrypted anew, partition {now.seen} of {now.total}"
+    return f"{now.changed} re-encrypted, partition {now.seen} of {now.total}"
 
 
 def _words(messages: dict[str, int]) -> str:

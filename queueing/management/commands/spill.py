@@ -10,11 +10,11 @@ from registry.management.base import AsyncCommand, add_json
 
 
 class Command(AsyncCommand):
-    help = "List, replay or drop writes that the spill set aside because they could not be stored."
+    help = "List, replay or drop quarantined writes of the spill, which could not be stored."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
-        add_json(verbs.add_parser("list", help="what was set aside, and why"))
+        add_json(verbs.add_parser("list", help="quarantined writes, with the reason"))
         for verb, what in (("replay", "try to store them once more"), ("drop", "forget them")):
             chosen = verbs.add_parser(verb, help=what)
             chosen.add_argument("id", nargs="*", help="as `spill list` shows them")

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from queueing.outbound import testkit
 from queueing.outbound.signing import new_secret
-from queueing.outbound.testkit import Result, checks
+from queueing.outbound.testkit import CheckResult, checks
 from registry.errors import Invalid
 from registry.http.client import BadAddress
 from registry.http.ssrf import checked
@@ -40,8 +40,8 @@ class Command(AsyncCommand):
         if failed:
             raise CommandError(f"{len(failed)} of {len(checks())} checks failed", returncode=1)
 
-    async def _results(self, url: str, secret: str, *, quiet: bool) -> list[Result]:
-        results: list[Result] = []
+    async def _results(self, url: str, secret: str, *, quiet: bool) -> list[CheckResult]:
+        results: list[CheckResult] = []
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         try:
             await checked(url, tls_only=False)
@@ -57,7 +57,7 @@ class Command(AsyncCommand):
         return results
 
 
-def _summary(results: list[Result], failed: list[Result]) -> str:
+def _summary(results: list[CheckResult], failed: list[CheckResult]) -> str:
     lines = [f"{'✓' if one.passed else '✕'} {one.name}: {one.happened}" for one in results]
     lines += [f"\nA good receiver, given {one.name}, {one.wanted}." for one in failed]
     if not failed:

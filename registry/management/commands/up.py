@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from registry.management.base import service_name
 from registry.servers import embedded, listening, supervisor
-from registry.servers.plan import Plan, add_arguments
+from registry.servers.plan import ServicePlan, add_arguments
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         names = ("host", "port", "web", "workers", "max_workers", "demo")
-        plan = Plan(
+        plan = ServicePlan(
             data=Path(settings.REGISTRY_DATA), host_header=host_header(), **{name: options[name] for name in names}
         )
         refuse_strangers(plan.host)

@@ -18,7 +18,8 @@ from django.core.management import call_command
 from payments.models import Payment, Processor
 from payments.processors import base
 from payments.routing import accounts
-from payments.routing.routing import Endpoint, choose
+from payments.routing.endpoint import EndpointCondition
+from payments.routing.routing import choose
 from queueing.models import WebhookEndpoint
 from registry.data import database
 from registry.models import Tenant
@@ -129,11 +130,11 @@ async def test_the_shop_refuses_what_is_no_message(http):
 # -- Asked for by name only ----------------------------------------------------------------------------------
 
 
-def account(name: str, **options: Any) -> tuple[base.Account, Endpoint]:
+def account(name: str, **options: Any) -> tuple[base.Account, EndpointCondition]:
     found = base.Account(
         id=1, tenant_id=1, name=name, kind="x", url="", fee_ppm=1, options=options, enabled=True, endpoint=name
     )
-    return found, Endpoint(name)
+    return found, EndpointCondition(name)
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("", "plain"), ("card", "card"), ("plain", "plain")])
