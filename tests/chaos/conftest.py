@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 
 from tests.chaos.service import Service, running
@@ -19,3 +20,10 @@ async def service(whole: Service) -> Service:
     """The service, with processors that are well."""
     await asyncio.to_thread(whole.calm)
     return whole
+
+
+@pytest.fixture
+async def session(service: Service) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": f"Bearer {service.key}"}
+    async with aiohttp.ClientSession(service.url, headers=headers) as session:
+        yield session
