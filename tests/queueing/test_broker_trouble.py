@@ -22,6 +22,7 @@ from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import all_connections_are_back, eventually
+from tests.depth import deep
 from tests.factories import in_thread
 from tests.queueing.mq import ack_of, all_of, blocked, holding, payloads
 from tests.registry.test_database import cut_all, own_server
@@ -219,7 +220,7 @@ async def test_sessions_cut_under_load_lose_nothing_and_keep_the_order(mq, queue
     load = Traffic(mq.tenant_id, queue)
 
     async with load.under_way():
-        for _ in range(4):
+        for _ in range(deep(2, 4)):
             before = len(load.accepted)
             await eventually(lambda before=before: len(load.accepted) > before + 40)
             await in_thread(cut_all)
