@@ -1,9 +1,9 @@
-# Two commands to know: `make run` and `make test`. Nothing is installed outside .venv.
+# Main targets: `make run` and `make test`. Everything is installed into .venv.
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 WANTED := $(shell cat .python-version)
-# .python-version by way of pyenv or by name, else the newest python3 that is new enough.
+# The version in .python-version, from pyenv or by name; else the newest suitable python3.
 CANDIDATES := $(shell pyenv prefix $(WANTED) 2>/dev/null || pyenv prefix $$(pyenv latest $(WANTED) 2>/dev/null) 2>/dev/null)
 FIND_PYTHON = for python in $(addsuffix /bin/python3,$(CANDIDATES)) python$(WANTED) python3 python3.14 python3.13 python3.12; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { command -v "$$python"; exit; }; \
@@ -15,7 +15,7 @@ ARGS ?=
 # Two test processes, each with databases of its own; a file stays in one, and the longest come first (tests/conftest.py).
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-# The type checker reads the settings; they want the servers' names, and nobody calls them.
+# The type checker imports the settings, which need server addresses; no connection is made.
 SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
 	SECRET_KEY=only-for-the-type-checker-which-signs-nothing
 

@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …] [--quick | --full]`: run the benchmarks, print the figures, keep them and their picture."""
+"""`python -m bench [NAME …] [--quick | --full]`: run the benchmarks, print the figures, store them and their chart."""
 
 import argparse
 import importlib
@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def measure(name: str, effort: Effort) -> dict[str, Any]:
-    """One benchmark; its failure is said and kept, and does not stop the others."""
+    """Run one benchmark; a failure is printed and stored, and does not stop the others."""
     started = time.monotonic()
     figures: list[Figure] = []
     error = None
@@ -91,7 +91,7 @@ def table(name: str, figures: list[Figure]) -> Table:
 
 
 def keep(effort: Effort, where: machine.Machine, outcomes: dict[str, dict[str, Any]]) -> None:
-    """Quick runs have files of their own. A run of some benchmarks replaces these and keeps the others."""
+    """Store the figures; quick runs in separate files. A run of some benchmarks replaces their figures only."""
     RESULTS.mkdir(exist_ok=True)
     base = RESULTS / ("quick" if effort is Effort.QUICK else "figures")
     kept = json.loads(base.with_suffix(".json").read_text()) if base.with_suffix(".json").exists() else {}

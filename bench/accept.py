@@ -1,8 +1,8 @@
-"""Durable accepts per second: ours, against the same body through stock Django, and against a bare echo.
+"""Durable accepts per second, compared with the same body through stock Django and with a bare echo.
 
-All three run as one uvicorn process each, side by side, and are driven in turn. Ours checks the key, looks for an
-earlier payment of the same id, writes payment and event in one commit. Stock Django reads the key by one indexed query
-and inserts the payment by `acreate`; bench/stock says the rest.
+All three run as one uvicorn process each, side by side, and are loaded in turn. Ours checks the key, detects an
+earlier payment with the same id, writes payment and event in one commit. Stock Django reads the key by one indexed query
+and inserts the payment by `acreate`; see bench/stock.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from bench.load import run as drive
 from bench.machine import durability_of
 from bench.place import Place, Process, place, progress, uvicorn, web
 
-CONNECTIONS = (32, 1, 8, 128)  # the first is what the targets are about
+CONNECTIONS = (32, 1, 8, 128)  # the targets apply to the first
 WARM_UP = 2.0  # seconds: pools open, keys are cached, statements prepared
 SECONDS = {Effort.QUICK: 2.0, Effort.NORMAL: 10.0, Effort.FULL: 20.0}
 ROUNDS = {Effort.QUICK: 1, Effort.NORMAL: 3, Effort.FULL: 5}
@@ -74,7 +74,7 @@ def stock(plain: Place) -> Iterator[Process]:
 
 
 def measure(all_three: tuple[Subject, ...], effort: Effort) -> dict[str, dict[int, list[Result]]]:
-    """Name → connections → one result per round. The subjects take turns, so that a busy moment hits all alike."""
+    """Name → connections → one result per round. The subjects alternate, so that a busy moment affects all alike."""
     results: dict[str, dict[int, list[Result]]] = {subject.name: {n: [] for n in CONNECTIONS} for subject in all_three}
     turns = [
         (n, subject)
@@ -104,7 +104,7 @@ def check(subject: Subject, result: Result) -> None:
 
 
 def check_books(ours: Place, results: dict[int, list[Result]]) -> None:
-    """Every 202 is a row with its event, or the rate is a rate of something else."""
+    """Verify that every 202 has a row with its event."""
     answered = sum(result.requests for several in results.values() for result in several)
     payments = ours.ask("SELECT count(*) FROM payments_payment")
     events = ours.ask("SELECT count(*) FROM payments_paymentevent")
@@ -148,7 +148,7 @@ def rate_of(name: str, connections: int, several: list[Result]) -> Figure:
 def costs(
     ours: Place, plain: Place, a: Subject, b: Subject, results: dict[str, dict[int, list[Result]]]
 ) -> list[Figure]:
-    """What each spends on it: connections to PostgreSQL, memory, errors."""
+    """Resources of each: connections to PostgreSQL, memory, errors."""
     figures = []
     for where, subject in ((ours, a), (plain, b)):
         connections = where.ask(

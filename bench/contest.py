@@ -1,6 +1,6 @@
-"""The public contest for this job, on one machine with all of its parts: latency, and books that must agree.
+"""The load of a public contest, on one machine with all parts: latency, and summaries that must agree.
 
-bench/users.py has the users and the timetable of trouble. Other timetables exist; nothing is tuned to this one.
+bench/users.py has the users and the schedule of faults. Nothing is tuned to this schedule.
 """
 
 import json
@@ -16,7 +16,7 @@ from bench.users import Contest
 
 SPEED = {Effort.QUICK: 4.0, Effort.NORMAL: 1.0, Effort.FULL: 1.0}
 SECONDS = 60.0
-GRACE = 60.0  # seconds beyond the profile until it is given up
+GRACE = 60.0  # seconds beyond the profile until the run is aborted
 
 
 def run(effort: Effort) -> list[Figure]:

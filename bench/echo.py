@@ -1,11 +1,11 @@
-"""The least an ASGI application can do: read the body, send it back. The floor that frameworks are measured against."""
+"""Minimal ASGI application: reads the body and sends it back. The baseline for frameworks."""
 
 HEADERS = [(b"content-type", b"application/json")]
 
 
 async def application(scope, receive, send) -> None:
     if scope["type"] != "http":
-        raise NotImplementedError(scope["type"])  # uvicorn takes that for: no lifespan
+        raise NotImplementedError(scope["type"])  # tells uvicorn that there is no lifespan
     message = await receive()
     body = message.get("body", b"")
     while message.get("more_body"):

@@ -1,4 +1,4 @@
-"""What a benchmark hands back: figures with their targets, and how far they are from them."""
+"""Results of a benchmark: figures, targets and their ratio."""
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -6,16 +6,16 @@ from typing import Any
 
 
 class Effort(Enum):
-    """How long a benchmark may take. Only normal and full runs are fit for a report."""
+    """Duration of a benchmark. Only normal and full runs are valid for a report."""
 
-    QUICK = "quick"  # seconds: shows that it works
+    QUICK = "quick"  # seconds: a check that it runs
     NORMAL = "normal"  # minutes
-    FULL = "full"  # and the sizes that take a quarter of an hour to seed
+    FULL = "full"  # includes sizes that take a quarter of an hour to seed
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. `target` is what it must at least be, or at most if `at_most`; none: for information."""
+    """One number. `target` is its minimum, or maximum if `at_most`; none: for information."""
 
     what: str
     value: float
@@ -23,7 +23,7 @@ class Figure:
     target: float | None = None
     at_most: bool = False
     note: str = ""
-    data: dict[str, Any] = field(default_factory=dict)  # what it was made from, kept in the JSON
+    data: dict[str, Any] = field(default_factory=dict)  # raw data, stored in the JSON
 
     @property
     def met(self) -> bool | None:
@@ -59,7 +59,7 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Three figures that matter, thousands apart."""
+    """Format with three significant digits and thousands separators."""
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
@@ -70,6 +70,6 @@ def median(values: list[float]) -> float:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
+    """The quantile `share`: the smallest value that at least this share does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -int(-len(ordered) * share // 1) - 1))]

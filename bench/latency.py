@@ -1,4 +1,4 @@
-"""From a payment's first byte to its success on the tenant's websocket, in a quiet system."""
+"""Latency from a payment's first byte to its success on the tenant's websocket, in an idle system."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from bench.place import Place, place, processors, progress, service
 from bench.users import Wire
 
 SAMPLES = {Effort.QUICK: 20, Effort.NORMAL: 200, Effort.FULL: 500}
-PAUSE = (0.05, 0.15)  # seconds between two payments: the system falls asleep in between
+PAUSE = (0.05, 0.15)  # seconds between two payments: the system becomes idle in between
 LIMIT = 10.0  # seconds for one payment to arrive on the socket
 
 
@@ -28,13 +28,13 @@ def run(effort: Effort) -> list[Figure]:
 
 
 async def sample(here: Place, port: int, samples: int) -> tuple[list[float], list[float]]:
-    """Milliseconds until accepted, and until on the socket."""
+    """Milliseconds until the response, and until the message on the websocket."""
     accepted, seen = [], []
     paying = Wire(port)
     with progress(still=True) as bars:
         bar = bars.add_task("paying and watching", total=samples)
         async with connect(f"ws://127.0.0.1:{port}/ws/payments", additional_headers=here.headers) as socket:
-            await one(here, paying, socket)  # wakes everything that opens on first use
+            await one(here, paying, socket)  # warm-up: opens everything that opens on first use
             for _ in range(samples):
                 await asyncio.sleep(random.uniform(*PAUSE))
                 first, second = await one(here, paying, socket)
@@ -59,7 +59,7 @@ async def one(here: Place, paying: Wire, socket: ClientConnection) -> tuple[floa
 
 
 async def success(socket: ClientConnection, correlation_id: str) -> float:
-    """When the socket said that this payment has succeeded."""
+    """Time of the websocket message that this payment succeeded."""
     async with asyncio.timeout(LIMIT):
         while True:
             message = json.loads(await socket.recv())

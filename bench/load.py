@@ -1,6 +1,6 @@
 """Closed-loop load: N keep-alive connections, each sends its next payment when the last is answered.
 
-wrk does it where it is installed; else this module's own client, in a process of its own, on uvloop.
+wrk generates it if installed; else this module's client, in a separate process, on uvloop.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from bench.figures import quantile
 from bench.wire import next_answer
 
 ROOT = Path(__file__).resolve().parent.parent
-GRACE = 30.0  # seconds beyond the asked duration until a generator is given up
-RECONNECT = 0.05  # seconds before a cut connection is opened again
+GRACE = 30.0  # seconds beyond the asked duration until a generator is aborted
+RECONNECT = 0.05  # seconds before a lost connection is opened again
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to send: `requests` in all, or for `seconds`."""
+    """Load: `requests` in total, or for `seconds`."""
 
     port: int
     connections: int
@@ -38,13 +38,13 @@ class Load:
 @dataclass(frozen=True)
 class Result:
     requests: int  # answered with 2xx
-    errors: int  # answered otherwise, cut, timed out
+    errors: int  # other responses, lost connections, time-outs
     seconds: float
     p50: float  # milliseconds
     p90: float
     p99: float
     worst: float
-    silence: float = 0.0  # milliseconds, the longest time in which nothing was answered with 2xx; only our own says it
+    silence: float = 0.0  # milliseconds, longest time without a 2xx response; measured by our own client only
 
     @property
     def rate(self) -> float:
@@ -56,7 +56,7 @@ def wrk() -> str | None:
 
 
 def run(load: Load) -> Result:
-    """Let the better generator do it; wrk cannot count requests, so a wanted number of them is ours to send."""
+    """Generate the load with wrk or, for a fixed number of requests, which wrk cannot send, with our own client."""
     return run_wrk(load) if wrk() and not load.requests else run_own(load)
 
 
@@ -110,7 +110,7 @@ def run_wrk(load: Load) -> Result:
 
 
 class Client(asyncio.Protocol):
-    """One connection: send, wait for the whole answer, write down how long it took, again."""
+    """One connection: send, wait for the whole response, record the time, repeat."""
 
     def __init__(self, run: "Run") -> None:
         self.run = run
@@ -219,5 +219,5 @@ if __name__ == "__main__":
 
     import uvloop
 
-    gc.disable()  # it keeps numbers only; a collection would be measured as the service's latency
+    gc.disable()  # the process stores numbers only; a collection would count as the service's latency
     print(json.dumps(asdict(uvloop.run(Run(Load(**json.loads(sys.argv[1]))).go()))))

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Description of the machine."""
 
 import os
 import platform
@@ -55,7 +55,7 @@ def describe(database_url: str, redis_url: str) -> Machine:
 
 
 def durability_of(connection: psycopg.Connection) -> dict[str, str]:
-    """Raises AssertionError where a commit could be lost: figures without durability are worth nothing."""
+    """Raises AssertionError if the server's settings allow a commit to be lost."""
     found = {name: str(connection.execute(f"SHOW {name}").fetchone()[0]) for name in DURABILITY}  # type: ignore[index]
     if weak := [name for name, value in found.items() if value != "on"]:
         raise AssertionError(f"not durable, {', '.join(weak)} is off: {found}")

@@ -1,4 +1,4 @@
-"""Memory of the web process after many payments, against after a few: what grows with requests is a leak."""
+"""Memory of the web process after many payments, compared with after few: growth with requests is a leak."""
 
 from bench.figures import Effort, Figure
 from bench.load import Load
@@ -6,7 +6,7 @@ from bench.load import run as drive
 from bench.place import place, progress, web
 
 STEPS = {Effort.QUICK: (2_000, 20_000), Effort.NORMAL: (50_000, 500_000), Effort.FULL: (50_000, 2_000_000)}
-PORTIONS = 10  # of the way, for the bar
+PORTIONS = 10  # steps of the progress bar
 CONNECTIONS = 32
 
 
@@ -16,7 +16,7 @@ def run(effort: Effort) -> list[Figure]:
         bar = bars.add_task("accepting", total=many)
 
         def accept(count: int) -> float:
-            """Resident MiB after so many more."""
+            """Resident MiB after `count` more payments."""
             result = drive(Load(process.port, CONNECTIONS, requests=count, headers=here.headers))
             if result.errors:
                 raise RuntimeError(f"{result.errors} errors: {process.log.read_text()[-2000:]}")

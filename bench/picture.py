@@ -1,4 +1,4 @@
-"""The figures as one SVG, drawn by hand: how far each is on its way to its target."""
+"""SVG chart of the figures relative to their targets."""
 
 from collections.abc import Iterable
 from html import escape
@@ -6,7 +6,7 @@ from html import escape
 from bench.figures import Figure
 
 ROW, TOP, BAR_LEFT, BAR_WIDTH, WIDTH = 44, 112, 400, 260, 1080
-FULL_SCALE = 2.0  # the bar's end: twice the target; what is above is cut there
+FULL_SCALE = 2.0  # end of the bar: twice the target; larger values are cut off
 
 STYLE = """
 svg{font:14px system-ui,sans-serif;background:#fff}text{fill:#1c2430}.small{font-size:12px;fill:#5b6675}
@@ -47,7 +47,7 @@ def row(figure: Figure, y: float) -> str:
 
 
 def share_of(figure: Figure) -> float:
-    """Of the target. Where nothing at all is allowed, one is already twice too much."""
+    """The figure as a share of its target. If the target is 0, any other value counts as twice too much."""
     if not figure.target:
         return FULL_SCALE if figure.value else 0.0
     return figure.value / figure.target

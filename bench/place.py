@@ -1,4 +1,4 @@
-"""Where a benchmark happens: a fresh database, a tenant, the service's processes, all gone afterwards."""
+"""Environment of a benchmark: a fresh database, a tenant, the service's processes; removed afterwards."""
 
 import json
 import os
@@ -25,9 +25,9 @@ from tests.bed import RemoteProcessor
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("REGISTRY_DATA", ROOT / ".data")).resolve() / "bench"
-REDIS_NUMBER = 13  # of the Redis database that benchmarks may empty
+REDIS_NUMBER = 13  # Redis database that benchmarks empty
 START_LIMIT = 60.0  # seconds until a process answers
-STOP_LIMIT = 15.0  # seconds from SIGTERM to SIGKILL; `up` owes its exit within 10
+STOP_LIMIT = 15.0  # seconds from SIGTERM to SIGKILL; `up` must exit within 10
 DEFAULT_FEE, FALLBACK_FEE = 0.05, 0.15
 
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -35,7 +35,7 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 
 @dataclass
 class Place:
-    """A database of its own, and the environment that makes every process use it."""
+    """A separate database, and the environment variables that select it."""
 
     name: str
     database_url: str
@@ -47,7 +47,7 @@ class Place:
         return psycopg.connect(self.database_url, autocommit=True)
 
     def ask(self, sql: str, params: Any = None) -> Any:
-        """The first column of the first row."""
+        """Value of the first column of the first row."""
         with self.connect() as connection:
             row = connection.execute(sql, params).fetchone()
             return row[0] if row else None
@@ -61,7 +61,7 @@ class Place:
         return done.stdout
 
     def settle_in(self) -> None:
-        """The tenant whose payments are measured, and its key."""
+        """The tenant of the benchmark, and its key."""
         self.key = json.loads(self.manage("tenant", "create", "bench", "--json").splitlines()[-1])["apiKey"]
         self.headers = {"Authorization": f"Bearer {self.key}"}
 
@@ -145,7 +145,7 @@ class Process:
 
 @contextmanager
 def process(here: Place, name: str, *command: str, **environment: str) -> Iterator[Process]:
-    """A process of the service in a session of its own, its output in DATA/logs; told to stop at the end."""
+    """A process of the service in a session of its own, its output in DATA/logs; stopped at the end."""
     log = DATA / "logs" / f"{here.name}-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
@@ -166,7 +166,7 @@ def stop(popen: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         console.print(f"[red]process {popen.pid} did not stop within {STOP_LIMIT:.0f} s[/]")
     try:
-        os.killpg(popen.pid, signal.SIGKILL)  # what a part left behind
+        os.killpg(popen.pid, signal.SIGKILL)  # remaining child processes
     except ProcessLookupError:
         pass
     popen.wait()
@@ -176,7 +176,7 @@ def stop(popen: subprocess.Popen) -> None:
 def uvicorn(
     here: Place, name: str, application: str, *, http: str = "httptools", **environment: str
 ) -> Iterator[Process]:
-    """One web process: uvloop, httptools or the protocol that is named, no access log."""
+    """One web process: uvloop, httptools or the given protocol, no access log."""
     port = free_port()
     options = [
         "--loop",
@@ -197,7 +197,7 @@ def uvicorn(
 
 @contextmanager
 def web(here: Place) -> Iterator[Process]:
-    """As the service runs it: with its own bounds on heads."""
+    """A web process with the service's own protocol and its limits on heads."""
     protocol = "registry.edge.protocol:BoundedProtocol"
     with uvicorn(here, "web", "registry.asgi:application", http=protocol) as found:
         yield found
@@ -211,7 +211,7 @@ def worker(here: Place) -> Iterator[Process]:
 
 @contextmanager
 def service(here: Place) -> Iterator[Process]:
-    """All of it as an operator starts it, without the demo."""
+    """The whole service, as an operator starts it, without the demo."""
     port = free_port()
     command = [sys.executable, "manage.py", "up", "--no-demo", "--port", str(port)]
     with process(here, "up", *command) as up:
@@ -233,7 +233,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether anything at all is said at this address."""
+    """Whether the address responds at all."""
     try:
         urllib.request.urlopen(url, timeout=2).close()
     except urllib.error.HTTPError:
@@ -255,7 +255,7 @@ def wait_until(question: Callable[[], object], what: str, limit: float = START_L
 
 
 def progress(*, still: bool = False) -> Progress:
-    """A bar. `still`: drawn only when told to, by no thread that would disturb what this process measures."""
+    """A progress bar. `still`: drawn on request only, without a thread that would disturb measurements of this process."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

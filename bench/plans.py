@@ -1,4 +1,4 @@
-"""The plans of the summary's own statement; bench/summary.py runs it in the service's environment."""
+"""Query plans of the summary's statement; bench/summary.py runs it in the service's environment."""
 
 import json
 import os
@@ -27,6 +27,6 @@ def plan(connection: psycopg.Connection, start: datetime | None, end: datetime |
 with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
     for name, window in json.loads(sys.argv[1]).items():
         start, end = (datetime.fromisoformat(text) if text else None for text in window)
-        plan(connection, start, end)  # once before, so that the pages are where they would be in a running service
+        plan(connection, start, end)  # warm-up, so that the pages are cached as in a running service
         print(f"\n-- {name}: from {window[0] or 'the beginning'} to {window[1] or 'the end'}")
         print(plan(connection, start, end))

@@ -1,4 +1,4 @@
-"""All connections to PostgreSQL cut under load: how long nothing is accepted, and what the callers see of it."""
+"""All connections to PostgreSQL are cut under load: time without an accepted payment, and errors seen by callers."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

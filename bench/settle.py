@@ -1,6 +1,6 @@
 """Settled per second by one worker: a backlog of accepted payments, over real HTTP to two processors.
 
-The payments are accepted through the API before; attempts, ledger, roll-ups and events are written as ever.
+The payments are accepted through the API first; attempts, ledger, roll-ups and events are written as usual.
 """
 
 import json
@@ -14,9 +14,9 @@ from bench.place import Place, Process, place, processors, progress, web, worker
 from tests.bed import RemoteProcessor
 
 BACKLOG = {Effort.QUICK: 5_000, Effort.NORMAL: 50_000, Effort.FULL: 200_000}
-LOOK_EVERY = 0.25  # seconds; the question is one small sum
-PER_CALL = 1_000  # what POST /payments/batch takes
-STALLED = 30.0  # seconds without a single settlement after which the run is given up
+LOOK_EVERY = 0.25  # seconds; the query is one small sum
+PER_CALL = 1_000  # limit of POST /payments/batch
+STALLED = 30.0  # seconds without a single settlement until the run is aborted
 SETTLED = "SELECT coalesce(sum(payments), 0)::bigint FROM payments_rollup WHERE width = 3600"
 SPAN = "SELECT min(at), max(at) FROM payments_paymentevent WHERE status = 'succeeded'"
 
@@ -71,7 +71,7 @@ def watch(here: Place, working: Process, backlog: int) -> None:
 
 
 def check_books(here: Place, backlog: int, default: RemoteProcessor, fallback: RemoteProcessor) -> None:
-    """Each payment at one processor, once, and every row written that belongs to it."""
+    """Verify that each payment is booked once at one processor, with all of its rows."""
     first, second = default.ids, fallback.ids
     if len(first) + len(second) != backlog or first & second:
         raise AssertionError(f"{len(first)} + {len(second)} booked, {len(first & second)} of them twice, of {backlog}")

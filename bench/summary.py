@@ -1,7 +1,7 @@
-"""GET /payments-summary at a million payments and at ten, over HTTP, and the plans that PostgreSQL makes for it.
+"""GET /payments-summary with one and ten million payments, over HTTP, and PostgreSQL's plans for it.
 
-Half of the payments are spread over 30 days, half came in at 500 a second until now: many hours to add up, and crowded
-seconds to cut. They are seeded by SQL; every answer is compared with a count of the payments themselves.
+Half of the payments are spread over 30 days, half at 500 a second until now: many hours to add up, and busy
+seconds to divide. They are seeded by SQL; every answer is compared with a count of the payments themselves.
 """
 
 import http.client
@@ -27,7 +27,7 @@ SIZES = {Effort.QUICK: (20_000,), Effort.NORMAL: (1_000_000,), Effort.FULL: (1_0
 CALLS = {Effort.QUICK: 30, Effort.NORMAL: 200, Effort.FULL: 200}
 PORTION = 100_000  # payments per seeding statement
 BUSY_RATE = 500  # payments per second in the busy half
-CHECKED = 5  # answers per kind of window that are compared with a count
+CHECKED = 5  # responses per kind of window that are compared with a count
 PLANS = ROOT / "docs" / "plans"
 
 PAYMENTS = """
@@ -119,7 +119,7 @@ def seed(here: Place, size: int, now: datetime, bars: Progress) -> None:
 
 
 def windows(size: int, now: datetime, calls: int) -> dict[str, list[Window]]:
-    """Everything; 15 s somewhere in the busy half; and weeks whose ends cut an hour, a second and a millisecond."""
+    """All time; 15 s somewhere in the busy half; and weeks whose ends divide an hour, a second and a millisecond."""
     busy = size / 2 / BUSY_RATE
     ends = [now - timedelta(seconds=random.uniform(0, max(0.0, busy - 15))) for _ in range(calls)]
     starts = [now - timedelta(days=30, seconds=-random.uniform(0, 3 * 86400)) for _ in range(calls)]
@@ -132,7 +132,7 @@ def windows(size: int, now: datetime, calls: int) -> dict[str, list[Window]]:
 
 @contextmanager
 def caller(here: Place, port: int) -> Iterator:
-    """Asks for one window over a kept connection; gives the summary and milliseconds."""
+    """Request one window over a kept-alive connection; returns the summary and milliseconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def ask(window: Window) -> tuple[dict, float]:
@@ -163,7 +163,7 @@ def compare(here: Place, summary: dict, window: Window) -> None:
 
 
 def save_plans(here: Place, size: int, kinds: dict[str, Window]) -> None:
-    """As text into docs/plans, one file per size."""
+    """Write the plans to docs/plans, one text file per size."""
     asked = {name: [moment and iso(moment) for moment in (window.start, window.end)] for name, window in kinds.items()}
     command = [sys.executable, "-m", "bench.plans", json.dumps(asked)]
     done = subprocess.run(command, cwd=ROOT, env=here.environment, capture_output=True, text=True)

@@ -1,6 +1,6 @@
-"""The contest's users: 550 ramp up, each pays once a second, while the processors get into trouble by a timetable.
+"""The contest's users: 550 ramp up, each pays once a second, while the processors fail by a schedule.
 
-`python -m bench.users '{…}'` in a process of its own, so that nothing else shares its event loop; prints one JSON line.
+`python -m bench.users '{…}'` in a separate process, so that nothing else uses its event loop; prints one JSON line.
 Every 10 s the service's summary of a past window is compared with the processors' own.
 """
 
@@ -26,7 +26,7 @@ PATIENCE = 1.5  # seconds a user waits for the answer
 CHECK_EVERY = 10.0  # seconds between comparisons of the summaries
 WINDOW = (15.0, 2.0)  # seconds ago: the window that they are compared over
 SETTLE_TIME = 1.0  # seconds after the last payment until the books are compared
-# From which second on which processor is slow (ms) or fails: delays of default and fallback, then failures
+# Schedule: from this second on, delays (ms) of default and fallback, then failures
 TIMETABLE = (
     (1, 0, 0, False, False),
     (10, 100, 0, False, False),
@@ -56,7 +56,7 @@ class Report:
     accepted: int = 0
     refused: int = 0
     summary_worst: float = 0.0  # milliseconds
-    lag: int = 0  # accepted and booked nowhere
+    lag: int = 0  # accepted but not booked
     double_booked: int = 0
     inconsistencies: int = 0  # payments by which the summaries differed, over all comparisons
     default: int = 0
@@ -214,7 +214,7 @@ class Day:
         self.report.comparisons.append({"at": round(time.monotonic() - self.start), "off": off, "theirs": theirs})
 
     async def summary(self, service: Wire, window: str = "") -> dict[str, Any]:
-        """An error counts as no payments at all, as in the contest."""
+        """Summary of the service; an error counts as no payments, as in the contest."""
         try:
             status, said, took = await service.ask("GET", f"/payments-summary{window}", **self.contest.headers)
         except (OSError, TimeoutError):
@@ -236,5 +236,5 @@ def iso(moment: float) -> str:
 
 
 if __name__ == "__main__":
-    gc.disable()  # a collection here would be measured as the service's latency
+    gc.disable()  # a collection would count as the service's latency
     print(json.dumps(asdict(uvloop.run(Day(Contest(**json.loads(sys.argv[1]))).go()))))

@@ -1,4 +1,4 @@
-"""Reading HTTP/1.1 answers with as little work as possible: a load generator that is slow measures itself."""
+"""Minimal HTTP/1.1 response parsing: a slow load generator would measure itself."""
 
 from typing import NamedTuple
 

@@ -91,11 +91,11 @@ REFUND_ARROWS: Final[dict[RefundStatus, frozenset[RefundStatus]]] = {
 REFUND_TERMINAL: Final = frozenset({RefundStatus.RETURNED, RefundStatus.FAILED})
 
 REFUND_LOOKS: Final[dict[RefundStatus, Look]] = {
-    RefundStatus.OWED: Look("○", "grey", "Owed: it waits to be given back."),
-    RefundStatus.PROCESSING: Look("◔", "blue", "The processor is giving it back."),
+    RefundStatus.OWED: Look("○", "grey", "Accepted: it waits to be refunded."),
+    RefundStatus.PROCESSING: Look("◔", "blue", "The processor is refunding it."),
     RefundStatus.UNCERTAIN: Look(
-        "◑", "amber", "The processor has not answered yet; we are asking it. Nothing is given back twice."
+        "◑", "amber", "The processor has not answered yet; we are asking it. Nothing is refunded twice."
     ),
-    RefundStatus.RETURNED: Look("●", "green", "Given back."),
-    RefundStatus.FAILED: Look("✕", "red", "Not given back."),
+    RefundStatus.RETURNED: Look("●", "green", "Refunded."),
+    RefundStatus.FAILED: Look("✕", "red", "Not refunded."),
 }

@@ -7,7 +7,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
 import django
 from django.apps import apps
 
-if not apps.ready:  # a second time would only configure logging anew
+if not apps.ready:  # a second setup would only configure logging again
     django.setup(set_prefix=False)
 
 from channels.routing import URLRouter
@@ -22,7 +22,7 @@ from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
 from registry.edge.handler import LeanHandler
 
-identity.name()  # asked while nothing is served; a process that cannot know it does not start
+identity.name()  # before requests are served: a process without the name must not start
 
 http = LeanHandler()
 routes = URLRouter([*websocket_urlpatterns, re_path("", sockets.nowhere)])  # type: ignore[arg-type]  # consumers are no views

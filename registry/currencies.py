@@ -1,4 +1,4 @@
-"""The currencies there are: codes only. Their decimals, and sums in them, are the matter of payments.money."""
+"""Currency codes (ISO 4217). payments.money has their decimals and formats."""
 
 from typing import Final
 
@@ -16,6 +16,6 @@ CURRENCIES: Final = frozenset(
 
 
 def known_currency(code: str) -> None:
-    """A model's validator. Raises ValidationError."""
+    """Validate a currency code of a model. Raises ValidationError."""
     if code not in CURRENCIES:
         raise ValidationError("%(code)s is not an ISO 4217 currency code such as BRL.", params={"code": code})

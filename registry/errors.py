@@ -1,4 +1,4 @@
-"""What a caller did wrong or what is missing, with its HTTP status (RFC 9457). Each app has one root below Problem."""
+"""Problems with their HTTP status (RFC 9457). Each app has one root class below Problem."""
 
 import re
 from typing import ClassVar
@@ -20,7 +20,7 @@ class Problem(Exception):
 
     @property
     def type(self) -> str:
-        """Its URN, by the class's name."""
+        """The URN, derived from the class's name."""
         return "urn:registry:problem:" + re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
     @property

@@ -1,4 +1,4 @@
-"""Tenants, who may act for them, and what operators did. Payments and queues have rooms of their own."""
+"""Models of tenants, API keys, memberships, the audit trail and switches."""
 
 from typing import Self
 
@@ -19,7 +19,7 @@ SLUG = RegexValidator(r"^[a-z0-9][a-z0-9-]{0,62}\Z", "lower-case letters, digits
 
 
 class Tenant(AsyncModelMixin, models.Model):
-    """A merchant, school or marketplace: the owner of everything else."""
+    """A merchant, school or marketplace: the owner of all other rows."""
 
     class Status(models.TextChoices):
         ACTIVE = "active"
@@ -82,7 +82,7 @@ class ApiKeyQuerySet(AsyncQuerySet):
 
 
 class ApiKey(AsyncModelMixin, models.Model):
-    """A program's right to act for a tenant. Only the SHA-256 of the secret is kept: 256 random bits need no salt."""
+    """A program's right to act for a tenant. Only the SHA-256 of the secret is stored: 256 random bits need no salt."""
 
     class Scope(models.TextChoices):
         READ = "read"
@@ -112,7 +112,7 @@ class ApiKey(AsyncModelMixin, models.Model):
 
 
 class Membership(AsyncModelMixin, models.Model):
-    """A person's part in a tenant."""
+    """A person's role in a tenant."""
 
     class Role(models.TextChoices):
         OWNER = "owner"
@@ -132,7 +132,7 @@ class Membership(AsyncModelMixin, models.Model):
 
 
 class AuditEntry(AsyncModelMixin, models.Model):
-    """What an operator did, why, and to how many rows. Written by registry.tenants.audit; the database refuses any change."""
+    """A recorded action: who did what, why, and to how many rows. registry.tenants.audit writes it; the database refuses changes."""
 
     at = models.DateTimeField(db_default=Now())
     tenant = models.ForeignKey(Tenant, models.PROTECT, null=True, blank=True, related_name="+")
@@ -153,7 +153,7 @@ class AuditEntry(AsyncModelMixin, models.Model):
 
 
 class AuditLink(AsyncModelMixin, models.Model):
-    """An audit entry's place in its chain. The database adds it as the entry's transaction commits (migration 0003)."""
+    """An audit entry's place in its chain. The database adds it when the entry's transaction commits (audit_chain.sql)."""
 
     entry_id = models.BigIntegerField(primary_key=True)
     chain = models.BigIntegerField(help_text="the tenant's id; 0: the service's own")
@@ -168,7 +168,7 @@ class AuditLink(AsyncModelMixin, models.Model):
 
 
 class AuditHead(AsyncModelMixin, models.Model):
-    """The end of a chain of audit entries: what shows that the latest ones were cut off."""
+    """The end of a chain of audit entries; it reveals when the latest entries were deleted."""
 
     chain = models.BigIntegerField(primary_key=True)
     position = models.BigIntegerField()
@@ -179,8 +179,8 @@ class AuditHead(AsyncModelMixin, models.Model):
 
 
 class Flag(AsyncModelMixin, AbstractUserFlag):
-    """Whether an operation is carried out inline, `inline.payment` or `inline.refund`: `everyone` says yes or no for all
-    tenants; where it says neither, for those named. Requests read it with their key: registry.tenants.access."""
+    """A switch for inline work (`inline.payment`, `inline.refund`): on or off for `everyone`, or on for the named tenants.
+    registry.tenants.access reads it with the key."""
 
     tenants = models.ManyToManyField(Tenant, blank=True, related_name="+", help_text="for whom it is inline")
 

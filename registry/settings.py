@@ -31,7 +31,7 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
 
 
 def flag(name: str, default: bool) -> bool:
-    """The environment's `name` as yes or no; a word that is neither must not pass for one of them."""
+    """The environment's `name` as yes or no. Raises for any other word."""
     value = os.environ.get(name, "").strip().lower()
     if value not in ("", *YES, *NO):
         raise ImproperlyConfigured(f"{name} wants true or false, got {value!r}")
@@ -114,7 +114,7 @@ def secret_key() -> str:
 
 
 def secret_key_fallbacks() -> list[str]:
-    """Keys of before, from the environment: what they sealed and signed still counts. The error repeats none."""
+    """Earlier keys from the environment: they still decrypt and verify. The error repeats none."""
     keys = [key for part in os.environ.get("SECRET_KEY_FALLBACKS", "").split(",") if (key := part.strip())]
     if any(len(key) < 32 for key in keys) and not DEBUG:
         raise ImproperlyConfigured("SECRET_KEY_FALLBACKS wants at least 32 characters for each key when DEBUG is off")
@@ -134,12 +134,12 @@ if "*" in ALLOWED_HOSTS and not DEBUG:
 SECRET_KEY = secret_key()
 SECRET_KEY_FALLBACKS = secret_key_fallbacks()
 
-# A host that others can reach makes this a production service: pages and cookies over https only.
+# A host that other machines can reach makes this a production service: pages and cookies over https only.
 PRODUCTION = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_REDIRECT_EXEMPT = [r"^health", r"^metrics$"]
-TRUSTED_PROXIES = networks("TRUSTED_PROXIES")  # whose word on address, scheme and host counts: registry.edge.proxies
-# HSTS (RFC 6797) binds browsers for months, and cannot be taken back: this host alone, unless more is asked for.
+TRUSTED_PROXIES = networks("TRUSTED_PROXIES")  # trusted for address, scheme and host: registry.edge.proxies
+# HSTS (RFC 6797) binds browsers for months and cannot be revoked: this host only, unless configured.
 HSTS_SECONDS = whole("HSTS_SECONDS", 31_536_000)
 SECURE_HSTS_SECONDS = HSTS_SECONDS if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = flag("HSTS_SUBDOMAINS", False)
@@ -174,10 +174,10 @@ INSTALLED_APPS = [
 ]
 
 if "runserver" in sys.argv:
-    # Daphne's runserver serves ASGI. Its app imports Twisted, which no other command has to carry.
+    # Daphne's runserver serves ASGI. Its app imports Twisted, which other commands do not need.
     INSTALLED_APPS.insert(0, "daphne")
 
-# The pages' middleware. Requests to the API pass none of it: registry.edge.handler says which and why.
+# The pages' middleware. Requests to the API pass none of it: registry.edge.handler.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
@@ -239,7 +239,7 @@ WHITENOISE_AUTOREFRESH = False
 # -- Data layer (requirement D2): registry.data.database enforces each of these -----------------------
 DB_POOL_MIN = whole("DB_POOL_MIN", 5, least=1)  # connections kept open
 DB_POOL_MAX = whole("DB_POOL_MAX", 20, least=1)  # connections kept for reuse
-DB_POOL_OVERFLOW = whole("DB_POOL_OVERFLOW", 10)  # opened above that in a rush, closed when given back
+DB_POOL_OVERFLOW = whole("DB_POOL_OVERFLOW", 10)  # opened above that under load, closed when returned
 DB_POOL_TIMEOUT = whole("DB_POOL_TIMEOUT", 30, least=1)  # seconds a caller waits for a connection
 DB_POOL_RECYCLE = whole("DB_POOL_RECYCLE", 3600, least=1)  # seconds after which a connection is replaced
 DB_QUERY_TIMEOUT = whole("DB_QUERY_TIMEOUT", 30, least=1)  # seconds a statement may take
@@ -253,7 +253,7 @@ if DB_POOL_MIN > DB_POOL_MAX:
     raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
 if (
     DB_POOL_MAX + DB_POOL_OVERFLOW < 2
-):  # a page that reads side by side has one in hand: it would wait for itself, and be 503 always
+):  # a page with concurrent reads already holds one: it would wait for itself and always fail with 503
     raise ImproperlyConfigured("DB_POOL_MAX and DB_POOL_OVERFLOW want to be at least 2 together")
 
 DATABASES = {
@@ -266,10 +266,10 @@ DATABASES = {
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
     "connect_timeout": 5,
-    # With PostgreSQL's own random_page_cost of 4, which is of disks that turn, small tables are read whole, also when they have grown.
+    # PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
     "options": f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000} -c idle_in_transaction_session_timeout=60000"
     " -c random_page_cost=1.1",
-    # A server that vanished without a word is noticed within seconds, not after the kernel's hours.
+    # Detect a server that vanished within seconds instead of the kernel's hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -278,7 +278,7 @@ DATABASES["default"]["OPTIONS"] = {
 ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.edge.handler gives connections back itself
 
 REDIS_URL = url("REDIS_URL", required_url("REDIS_URL"), *REDIS)
-# What every name in Redis begins with; empty: the database's own (registry.data.identity).
+# Prefix of every name in Redis; empty: the name in the database (registry.data.identity).
 REGISTRY_ID = os.environ.get("REGISTRY_ID", "")
 if REGISTRY_ID and not re.fullmatch(r"[a-z0-9-]{1,40}", REGISTRY_ID):
     raise ImproperlyConfigured(f"REGISTRY_ID wants up to 40 of a-z, 0-9 and -, got {REGISTRY_ID!r}")
@@ -297,7 +297,7 @@ RQ_QUEUES = {
 }
 RQ_SHOW_ADMIN_LINK = False
 
-# Switches between queued and inline (registry.models.Flag); the admin's page of them is payments' own.
+# Switches between queued and inline (registry.models.Flag); payments defines their admin page.
 WAFFLE_FLAG_MODEL = "registry.Flag"
 WAFFLE_ENABLE_ADMIN_PAGES = False
 
@@ -305,7 +305,7 @@ WAFFLE_ENABLE_ADMIN_PAGES = False
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
 # The public address for links; else links are paths.
 REGISTRY_URL = url("REGISTRY_URL", os.environ.get("REGISTRY_URL", "").rstrip("/"), "http", "https")
-# What catches writes while PostgreSQL is away (queueing.spill), and whether all payments go that way.
+# The engine that stores writes while PostgreSQL is unavailable (queueing.spill), and whether all payments use it.
 SPILL = os.environ.get("SPILL", "") or "file"
 INTAKE = os.environ.get("INTAKE", "") or "direct"
 SPILL_FOLDER = REGISTRY_DATA / "spill"
@@ -319,23 +319,23 @@ MAX_BODY = whole("REGISTRY_MAX_BODY", 64 * 1024, least=1024)  # bytes of a POST 
 MAX_BATCH_BODY = whole("REGISTRY_MAX_BATCH_BODY", 4 * 1024 * 1024, least=1024)  # bytes of a batch
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
 MAX_PUSH_BODY = whole("REGISTRY_MAX_PUSH_BODY", 8 * 1024 * 1024, least=1024)  # bytes of a push or transaction
-# Whether webhooks go to loopback and private networks: a service that only this machine reaches is for trying things out.
+# Whether webhooks may go to loopback and private networks: allowed for a service that only this machine can reach.
 WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", not PRODUCTION)
 QUEUE_ENCRYPTION_KEYS = encryption_keys("QUEUE_ENCRYPTION_KEYS")  # the first encrypts, all decrypt
 DEFAULT_SUBSCRIPTION_MODE = os.environ.get("DEFAULT_SUBSCRIPTION_MODE", "") or "all"  # of new consumer groups
 if DEFAULT_SUBSCRIPTION_MODE not in ("all", "new"):
     raise ImproperlyConfigured(f"DEFAULT_SUBSCRIPTION_MODE wants all or new, got {DEFAULT_SUBSCRIPTION_MODE!r}")
-# -- Tenants' sign-up and what they pay (payments.billing) -------------------------------------------
-SIGN_UP = flag("SIGN_UP", not PRODUCTION)  # whether strangers may make tenants
-BILLING_STRIPE_KEY = os.environ.get("BILLING_STRIPE_KEY", "")  # of the platform's own account; empty: billing is off
+# -- Sign-up and billing of tenants (payments.billing) -------------------------------------------
+SIGN_UP = flag("SIGN_UP", not PRODUCTION)  # whether anybody may create a tenant
+BILLING_STRIPE_KEY = os.environ.get("BILLING_STRIPE_KEY", "")  # of the platform's account; empty: billing is off
 BILLING_STRIPE_URL = url("BILLING_STRIPE_URL", os.environ.get("BILLING_STRIPE_URL", "").rstrip("/"), "http", "https")
 BILLING_WEBHOOK_SECRET = os.environ.get("BILLING_WEBHOOK_SECRET", "")
-BILLING_GRACE_DAYS = whole("BILLING_GRACE_DAYS", 7)  # from an invoice that fails to refused live payments
+BILLING_GRACE_DAYS = whole("BILLING_GRACE_DAYS", 7)  # from a failed invoice to refused live payments
 if BILLING_STRIPE_KEY.startswith(("sk_live_", "rk_live_")) and not PRODUCTION:
     raise ImproperlyConfigured("BILLING_STRIPE_KEY wants a test key where ALLOWED_HOSTS names only this machine")
 EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl")
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
-MAILERS = {"default": mailer(EMAIL_URL)}  # without a server nothing asks for it: payments.billing.mail
+MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: payments.billing.mail
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")

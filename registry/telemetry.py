@@ -1,4 +1,4 @@
-"""Metrics and logs of the whole service. Who measures a thing declares it here, so that one page lists them all."""
+"""Metrics and logging of the whole service. All metrics are declared here."""
 
 import logging
 from collections.abc import MutableMapping
@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from registry.data.redaction import HIDDEN, SECRET_NAMES, redact
+from registry.redaction import HIDDEN, SECRET_NAMES, redact
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -69,7 +69,7 @@ SPILL_BYTES = Gauge("registry_spill_bytes", "What they take", ["kind"], multipro
 SPILL_OLDEST = Gauge(
     "registry_spill_oldest_seconds", "How long the oldest has waited", ["kind"], multiprocess_mode="livemax"
 )
-# The message queue's, of all tenants together, by their names in its contract (section 1.5) and under our own.
+# The message queue, all tenants together: under our names and under those of its contract (section 1.5).
 QUEUE_REQUESTS = Counter("registry_queue_requests_total", "Calls of the message queue", ["operation"])
 QUEUE_MESSAGES = Counter("registry_queue_messages_total", "Messages through the message queue", ["operation"])
 QUEEN = {
@@ -86,9 +86,9 @@ QUEEN = {
 }
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 
-# What the work at hand is for; every line of the log carries it.
+# Context of the current work; every log line carries it.
 REQUEST: ContextVar[str] = ContextVar("request_id", default="")
-TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id where the slug is not at hand
+TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id where the slug is unknown
 PAYMENT: ContextVar[str] = ContextVar("payment", default="")  # correlation id
 
 
@@ -104,7 +104,7 @@ def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> di
 
 
 def configure_logging(config: dict[str, str]) -> None:
-    """One line of JSON per event on stderr (or readable ones: LOG_FORMAT=console), secrets removed, context bound."""
+    """Log to stderr, one line of JSON per event or readable text (LOG_FORMAT=console), with context and without secrets."""
     shared: list[structlog.types.Processor] = [
         _with_context,
         structlog.stdlib.add_log_level,
@@ -128,11 +128,14 @@ def configure_logging(config: dict[str, str]) -> None:
     root.handlers = [handler]
     root.setLevel(config["level"])
     for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
-        logging.getLogger(server).handlers, logging.getLogger(server).propagate = [], True  # none around our formatter
-    logging.getLogger("psycopg").setLevel("ERROR")  # a line for each connection that fails; reach.py says it once
+        logging.getLogger(server).handlers, logging.getLogger(server).propagate = (
+            [],
+            True,
+        )  # so that all lines pass our formatter
+    logging.getLogger("psycopg").setLevel("ERROR")  # otherwise a line per failed connection; db_breaker.py logs it once
     logging.getLogger("django.security.DisallowedHost").setLevel(
         "CRITICAL"
-    )  # the answer is 400; strangers write no stack traces
+    )  # otherwise a stack trace for each request with an unknown host, which gets a 400
     for noisy in ("rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(

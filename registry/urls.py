@@ -14,7 +14,7 @@ from registry.tenants import api as tenants_api  # noqa: F401 - its routes are n
 
 
 def _lean(patterns: list) -> list:
-    """ninja's views run on the loop alone, like the hot ones."""
+    """Mark ninja's views as lean: they run on the event loop alone."""
     for pattern in patterns:
         lean(pattern.callback)
     return patterns
@@ -32,7 +32,7 @@ urlpatterns = [
     path("docs", status.docs, name="docs"),
     *queue_pages.urlpatterns,
     *webhook_pages.urlpatterns,
-    *payments.pages,  # before ninja's, which end in a 404 of their own for ""
+    *payments.pages,  # before ninja's, which answer "" with a 404
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),
 ]

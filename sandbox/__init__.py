@@ -1,4 +1,4 @@
-"""Plays Stripe over HTTP, for demos and tests: its wire format, its test cards, its webhooks, and trouble on command.
+"""Stripe simulator over HTTP, for demos and tests: wire format, test cards, webhooks and fault injection.
 
-Nothing of the service is imported here, and no database is needed: it runs beside the service as Stripe would.
+It imports nothing of the service and needs no database: it is a separate server, like Stripe.
 """

@@ -1,4 +1,4 @@
-"""`python -m sandbox`: the sandbox in the foreground until SIGTERM or SIGINT."""
+"""`python -m sandbox`: runs the Stripe simulator in the foreground until SIGTERM or SIGINT."""
 
 import argparse
 import asyncio
@@ -19,12 +19,12 @@ from sandbox.webhooks import Listener
 
 log = logging.getLogger(__name__)
 
-STEP_AFTER = 1.0  # seconds until what happens by itself happens: long enough to be seen
+STEP_AFTER = 1.0  # seconds until an automatic step, such as a dispute; long enough to be visible
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What it was asked to be."""
+    """Socket, journal, keys and webhooks of this run."""
 
     listener: socket.socket
     data: Path | None
@@ -33,22 +33,26 @@ class Plan:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Plays Stripe over HTTP.")
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Simulates Stripe over HTTP.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=12111, help="0 takes a free one")
-    parser.add_argument("--data", type=Path, help="a file that keeps the account; without it, it is forgotten")
+    parser.add_argument("--port", type=int, default=12111, help="0: any free port")
+    parser.add_argument(
+        "--data", type=Path, help="file that stores the account; without it the account is lost at the end"
+    )
     parser.add_argument("--secret-key", default="sk_test_sandbox")
-    parser.add_argument("--webhook", action="append", default=[], metavar="URL", help="may be given several times")
+    parser.add_argument("--webhook", action="append", default=[], metavar="URL", help="can be repeated")
     parser.add_argument("--webhook-secret", default="whsec_sandbox")
     parser.add_argument(
-        "--home", type=Path, help="a folder for account, keys and port, made if missing; instead of those"
+        "--home", type=Path, help="folder with account, keys and port, created if missing; replaces the other options"
     )
-    parser.add_argument("--http", default="", metavar="MODULE:CLASS", help="a protocol that limits what clients send")
+    parser.add_argument(
+        "--http", default="", metavar="MODULE:CLASS", help="uvicorn protocol class with limits on requests"
+    )
     return parser.parse_args()
 
 
 def plan(wanted: argparse.Namespace) -> Plan:
-    """Raises OSError where the port is taken; one that was only remembered is given up for another."""
+    """Open the socket and load the keys. Raises OSError if the given port is taken; a remembered port is replaced by a free one."""
     if wanted.home is None:
         publishable = wanted.secret_key.replace("sk_", "pk_", 1)
         facts = home.Facts(
@@ -74,7 +78,7 @@ async def run(plan: Plan, protocol: type[HttpToolsProtocol]) -> None:
     sandbox.step_after = STEP_AFTER
     sandbox.webhooks.listeners += [Listener(url=url, secret=facts.webhook_secret) for url in plan.webhooks]
     async with serving(sandbox, plan.listener, protocol=protocol) as url:
-        log.info("Stripe is played at %s", url)
+        log.info("Stripe simulator at %s", url)
         sandbox.webhooks.send_undelivered()
         await stop.wait()
 

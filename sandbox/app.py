@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application: keys, idempotency, faults, and the order in which things happen to a request."""
+"""The ASGI application of the sandbox: authentication, idempotency, faults, automatic steps."""
 
 import asyncio
 import base64
@@ -56,7 +56,7 @@ STEPS: dict[str, Callable[[State, Thing], None]] = {
     "dispute": disputes.of_card,
     "refund_done": refunds.succeed,
     "refund_failed": refunds.fail,
-}  # what happens to an object by itself, some time after a request
+}  # automatic steps of an object, some time after a request
 
 
 class Sandbox:
@@ -70,7 +70,7 @@ class Sandbox:
         self.webhooks = Webhooks(self.state)
         self.faults = Faults()
         self.shop = Shop()
-        self.step_after = 0.05  # seconds until what happens by itself happens
+        self.step_after = 0.05  # seconds until an automatic step
         self.received: deque[Received] = deque(maxlen=10_000)
         self._in_flight: set[str] = set()
         self._steps: set[asyncio.Task[None]] = set()
@@ -116,9 +116,9 @@ class Sandbox:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def answer(self, request: Request) -> Answer:
-        """Raises HangUp."""
+        """Answer a request and record it. Raises HangUp."""
         if request.path.startswith("/sandbox/"):
-            return await self._beside(request)
+            return await self._own_page(request)
         seen = Received(
             id=request.id,
             method=request.method,
@@ -134,7 +134,7 @@ class Sandbox:
         except (HangUp, asyncio.CancelledError):
             raise
         except Exception:
-            log.exception("a fault of the sandbox's own, at %s %s", request.method, request.path)
+            log.exception("error in the sandbox at %s %s", request.method, request.path)
             answer = refusal(_broken())
         seen.status, seen.replayed = answer.status, "idempotent-replayed" in answer.headers
         return answer
@@ -192,27 +192,27 @@ class Sandbox:
         return answer
 
     async def finish(self) -> None:
-        """What was changed is written down, and then told."""
+        """Write changes to the journal and deliver their events."""
         self._schedule(list(self.state.changed.values()))
         self.webhooks.send_waiting()
         await self.state.write_down()
 
-    async def _beside(self, request: Request) -> Answer:
-        """What Stripe has no API for: a payer's pages, and the controls of the sandbox."""
+    async def _own_page(self, request: Request) -> Answer:
+        """Pages and control requests of the sandbox, which Stripe does not have."""
         try:
             found = await control.answer(self, request) or await pages.answer(self, request)
             found = found or await billing_pages.answer(self, request) or self.shop.answer(request)
         except StripeError as error:
             return refusal(error)
-        return found or refusal(StripeError(404, f"Nothing is at {request.path}."))
+        return found or refusal(StripeError(404, f"Unknown path: {request.path}."))
 
     def put_forward(self, seconds: int) -> None:
-        """Let time pass, with what it brings."""
+        """Advance the clock and do what becomes due."""
         self.state.put_forward(seconds)
         subscriptions.advance(self.state)
 
     def authenticate(self, request: Request, *, secret: bool = False) -> bool:
-        """Whether it came with the publishable key. Raises StripeError (401)."""
+        """Check the API key; True for the publishable key. Raises StripeError (401)."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             token = _user_of(token)
@@ -223,7 +223,7 @@ class Sandbox:
             raise StripeError(401, said, remembered=False)
         return token == self.publishable_key
 
-    # -- What happens by itself --
+    # -- Automatic steps --
 
     def _schedule(self, things: list[Any]) -> None:
         for thing in things:
@@ -247,7 +247,7 @@ class Sandbox:
 
 
 def _user_of(token: str) -> str:
-    """The name in a Basic header; keys are sent as one, without a password."""
+    """The user name of a Basic header: Stripe's clients send the API key as user name without a password."""
     try:
         return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[0]
     except ValueError:
@@ -255,7 +255,7 @@ def _user_of(token: str) -> str:
 
 
 async def _trouble_before(fault: Fault | None) -> None:
-    """Raises HangUp or StripeError."""
+    """Apply a fault that prevents execution. Raises HangUp or StripeError."""
     if fault is None:
         return
     if fault.trouble == Trouble.DROP_BEFORE:

@@ -1,4 +1,4 @@
-"""What a customer sees when they subscribe: Checkout, the billing portal, an invoice. Plain HTML, no script."""
+"""Pages for subscribers: Checkout, the billing portal, an invoice. Plain HTML, no script."""
 
 import re
 from html import escape
@@ -19,20 +19,20 @@ PLACES = {"checkout": "checkout.session", "portal": "billing_portal.session", "i
 
 
 async def answer(sandbox: "Sandbox", request: Request) -> Answer | None:
-    """None where there is no such page. Whoever has the address may use it, as at Stripe."""
+    """The page, or None for another path. As at Stripe, the address alone gives access."""
     if not (match := re.fullmatch(r"/sandbox/(checkout|portal|invoice)/(\w+)", request.path)):
         return None
     try:
         found = sandbox.state.find(PLACES[match[1]], match[2])
         shown = {"checkout": _checkout, "portal": _portal, "invoice": _invoice}[match[1]](sandbox.state, request, found)
     except StripeError as error:
-        shown = page("Nothing here", f"<p>{escape(str(error))}</p>", status=error.status)
+        shown = page("Page not found", f"<p>{escape(str(error))}</p>", status=error.status)
     await sandbox.finish()
     return shown
 
 
 def _chosen(request: Request) -> str:
-    """The card that was chosen, if one was."""
+    """The chosen card, or an empty string."""
     card = request.values.get("card", "") if request.method == "POST" else ""
     return card if card in CARDS else ""
 
@@ -49,7 +49,7 @@ def _checkout(state: State, request: Request, session: Thing) -> Answer:
     success = web_address(session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]))
     if session["status"] != "open":
         return page(
-            "Nothing to do", f'<p>This session is {session["status"]}.</p><p><a href="{escape(success)}">Back</a></p>'
+            "Checkout", f'<p>This session is {session["status"]}.</p><p><a href="{escape(success)}">Back</a></p>'
         )
     problem = ""
     if card := _chosen(request):
@@ -64,13 +64,13 @@ def _checkout(state: State, request: Request, session: Thing) -> Answer:
     days = session["_subscription_data"].get("trial_period_days")
     trial = f"<p>The first {days} days are free.</p>" if days else ""
     cancel = session["cancel_url"]
-    back = f'<p><a href="{escape(web_address(cancel))}">Not now</a></p>' if cancel else ""
+    back = f'<p><a href="{escape(web_address(cancel))}">Cancel</a></p>' if cancel else ""
     text = f"<p><b>{escape(product['name'])}</b>, {each}</p>{trial}{_alert(problem)}{_cards(request)}{back}"
     return page("Subscribe", text, form_to=success)
 
 
 def _portal(state: State, request: Request, session: Thing) -> Answer:
-    """Another card, leaving, staying, paying what is open."""
+    """The billing portal: another card, cancel, resume, pay open invoices."""
     customer = state.find("customer", session["customer"])
     mine = [one for one in state.of("subscription", customer=customer["id"]) if one["status"] not in subscriptions.OVER]
     problem = ""
@@ -82,7 +82,7 @@ def _portal(state: State, request: Request, session: Thing) -> Answer:
     rows = "".join(_row(request, subscription) for subscription in mine) or "<p>No subscription.</p>"
     back = session["return_url"]
     link = f'<p><a href="{escape(web_address(back))}">Back</a></p>' if back else ""
-    return page("Billing", f"{_alert(problem)}{rows}<h2>Pay with another card</h2>{_cards(request)}{link}")
+    return page("Billing", f"{_alert(problem)}{rows}<h2>Change payment method</h2>{_cards(request)}{link}")
 
 
 def _row(request: Request, subscription: Thing) -> str:
@@ -95,11 +95,11 @@ def _row(request: Request, subscription: Thing) -> str:
 
 
 def _act(state: State, request: Request, customer: Thing, mine: list[Thing]) -> None:
-    """Raises StripeError."""
+    """Apply the form of the portal. Raises StripeError."""
     if card := _chosen(request):
         method = customers.attach_to(state, customers.make_method(state, card), customer)
         customer["invoice_settings"]["default_payment_method"] = method["id"]
-        state.tell("customer.updated", state.save(customer))
+        state.emit("customer.updated", state.save(customer))
         for subscription in mine:
             subscription["default_payment_method"] = method["id"]
             state.save(subscription)
@@ -109,7 +109,7 @@ def _act(state: State, request: Request, customer: Thing, mine: list[Thing]) -> 
         for subscription in [one for one in mine if one["id"] == request.values.get(doing)]:
             leaving = doing == "leave"
             subscription.update(cancel_at_period_end=leaving, canceled_at=state.now() if leaving else None)
-            state.tell("customer.subscription.updated", state.save(subscription))
+            state.emit("customer.subscription.updated", state.save(subscription))
 
 
 def _invoice(state: State, request: Request, invoice: Thing) -> Answer:

@@ -1,4 +1,4 @@
-"""Stripe's test cards, by the names their documentation gives them, and what each does when it is charged."""
+"""Stripe's test cards by their documented names, with the result of a charge."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ import msgspec
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test card is and does."""
+    """A test card and its behaviour."""
 
     label: str
     brand: str = "visa"
     last4: str = "4242"
     country: str = "US"
-    authenticate: bool = False  # asks its holder, every time
-    code: str = ""  # declined with this code
+    authenticate: bool = False  # requires authentication every time
+    code: str = ""  # decline code
     decline_code: str = ""
     message: str = "Your card was declined."
-    dispute: str = ""  # the reason of a dispute that follows a charge
-    refund: str = "succeeded"  # what refunds of it become: succeeded, pending (then succeeded), failed
+    dispute: str = ""  # reason of a dispute opened after the charge
+    refund: str = "succeeded"  # status of its refunds: succeeded, pending (then succeeded), failed
 
     def details(self) -> dict[str, Any]:
-        """The `card` of a payment method."""
+        """The `card` object of a payment method."""
         return {
             "brand": self.brand,
             "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "pass"},

@@ -36,7 +36,7 @@ def make_product(state: State, params: Thing) -> Thing:
             "updated": state.now(),
         }
     )
-    state.tell("product.created", product)
+    state.emit("product.created", product)
     return product
 
 
@@ -82,7 +82,7 @@ def create_price(call: Call) -> Thing:
 
 
 def make_price(state: State, params: Thing) -> Thing:
-    """Raises StripeError where its product is not known."""
+    """Create a price. Raises StripeError if the product does not exist."""
     if data := params.get("product_data"):
         product = make_product(state, data)
     else:
@@ -111,12 +111,12 @@ def make_price(state: State, params: Thing) -> Thing:
             "unit_amount_decimal": str(params["unit_amount"]),
         }
     )
-    state.tell("price.created", price)
+    state.emit("price.created", price)
     return price
 
 
 def _free_lookup_key(state: State, params: Thing) -> None:
-    """A lookup key names one price; another takes it over only if it says so."""
+    """A lookup key belongs to one price; another price gets it only with `transfer_lookup_key`."""
     key = params.get("lookup_key")
     for owner in state.of("price", lookup_key=key) if key else []:
         if not params.get("transfer_lookup_key"):
@@ -149,10 +149,10 @@ def _update(call: Call, thing: Thing) -> Thing:
     if "metadata" in params:
         params["metadata"] = with_metadata(thing["metadata"], params["metadata"])
     thing.update(params)
-    call.state.tell(f"{thing['object']}.updated", thing)
+    call.state.emit(f"{thing['object']}.updated", thing)
     return call.state.save(thing)
 
 
 def period(price: Thing) -> int:
-    """Seconds that a recurring price pays for; a month has thirty days here."""
+    """Seconds of a billing period; a month has thirty days here."""
     return int(SECONDS[price["recurring"]["interval"]] * price["recurring"]["interval_count"])

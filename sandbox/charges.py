@@ -1,4 +1,4 @@
-"""Charges and what they do to the balance: booked, held for capture, released, declined."""
+"""Charges and their balance transactions: captured, authorized, released, declined."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ DAY = 24 * 3600
 
 
 def charge(state: State, intent: Thing, card: Card, *, authenticated: bool = False) -> Thing:
-    """Book the intent, or hold its amount for capture. Raises StripeError where the card is declined."""
+    """Charge the intent, or authorize it for a later capture. Raises StripeError if the card is declined."""
     if card.code:
         error = declined(card.message, code=card.code, decline_code=card.decline_code or None)
         raise refuse(state, intent, error, _charge(state, intent, card, authenticated, error))
@@ -21,11 +21,11 @@ def charge(state: State, intent: Thing, card: Card, *, authenticated: bool = Fal
     if intent["capture_method"] == "manual":
         made["captured"] = False
         intent.update(status="requires_capture", amount_capturable=intent["amount"])
-        state.tell("charge.succeeded", made)
-        state.tell("payment_intent.amount_capturable_updated", intent)
+        state.emit("charge.succeeded", made)
+        state.emit("payment_intent.amount_capturable_updated", intent)
     else:
         _book(state, intent, made, intent["amount"])
-        state.tell("charge.succeeded", made)
+        state.emit("charge.succeeded", made)
         _succeed(state, intent, intent["amount"])
     if card.dispute:
         made["_steps"] = [*made.get("_steps", ()), "dispute"]
@@ -93,7 +93,7 @@ def _charge(state: State, intent: Thing, card: Card, authenticated: bool, error:
 
 
 def _book(state: State, intent: Thing, made: Thing, amount: int) -> Thing:
-    """The money moves; an intent captured asynchronously learns a little later what it cost."""
+    """Write the balance transaction; with asynchronous capture it is added to the charge a little later."""
     made.update(captured=True, amount_captured=amount)
     if intent["capture_method"] == "automatic_async":
         made["_steps"] = ["balance"]
@@ -106,7 +106,7 @@ def _book(state: State, intent: Thing, made: Thing, amount: int) -> Thing:
 
 def settle_late(state: State, made: Thing) -> None:
     add_to_balance(state, made)
-    state.tell("charge.updated", made, previous={"balance_transaction": None})
+    state.emit("charge.updated", made, previous={"balance_transaction": None})
 
 
 def add_to_balance(state: State, made: Thing) -> None:
@@ -116,7 +116,7 @@ def add_to_balance(state: State, made: Thing) -> None:
 
 
 def _pass_on(state: State, intent: Thing, made: Thing, destination: str, amount: int) -> None:
-    """A destination charge: what is not the platform's goes to the connected account."""
+    """Transfer of a destination charge: the amount less the application fee goes to the connected account."""
     wanted = intent["transfer_data"].get("amount")
     transfer = state.add(
         {
@@ -137,7 +137,7 @@ def _pass_on(state: State, intent: Thing, made: Thing, destination: str, amount:
     )
     transfer["balance_transaction"] = transaction(state, transfer, "transfer", -transfer["amount"])["id"]
     made["transfer"] = transfer["id"]
-    state.tell("transfer.created", transfer)
+    state.emit("transfer.created", transfer)
     if share := made["application_fee_amount"]:
         fee = state.add(
             {
@@ -155,20 +155,20 @@ def _pass_on(state: State, intent: Thing, made: Thing, destination: str, amount:
         )
         fee["balance_transaction"] = transaction(state, fee, "application_fee", share)["id"]
         made["application_fee"] = fee["id"]
-        state.tell("application_fee.created", fee)
+        state.emit("application_fee.created", fee)
 
 
 def _succeed(state: State, intent: Thing, amount: int) -> None:
     intent.update(status="succeeded", amount_received=amount, amount_capturable=0)
-    state.tell("payment_intent.succeeded", state.save(intent))
+    state.emit("payment_intent.succeeded", state.save(intent))
 
 
 def capture(state: State, intent: Thing, amount: int) -> Thing:
-    """Book `amount` of what was held; the rest is released."""
+    """Capture `amount` of the authorization; the rest is released."""
     held = state.find("charge", intent["latest_charge"])
     _book(state, intent, held, amount)
     held["amount_refunded"] = held["amount"] - amount
-    state.tell("charge.captured", held)
+    state.emit("charge.captured", held)
     _succeed(state, intent, amount)
     return state.save(held)
 
@@ -176,15 +176,15 @@ def capture(state: State, intent: Thing, amount: int) -> Thing:
 def release(state: State, intent: Thing) -> None:
     held = state.find("charge", intent["latest_charge"])
     held.update(amount_refunded=held["amount"], refunded=True)
-    state.tell("charge.refunded", state.save(held))
+    state.emit("charge.refunded", state.save(held))
 
 
 def refuse(state: State, intent: Thing, error: StripeError, failed: Thing | None = None) -> StripeError:
-    """Write the decline down; the caller raises what comes back."""
+    """Record the decline; the caller raises the returned error."""
     method = state.find("payment_method", intent["payment_method"])
     if failed:
         intent["latest_charge"] = error.fields["charge"] = failed["id"]
-        state.tell("charge.failed", failed)
+        state.emit("charge.failed", failed)
     error.fields["payment_method"] = public(method)
     intent.update(
         status="requires_payment_method",
@@ -192,13 +192,13 @@ def refuse(state: State, intent: Thing, error: StripeError, failed: Thing | None
         next_action=None,
         last_payment_error=public(error.body()["error"]),
     )
-    state.tell("payment_intent.payment_failed", state.save(intent))
+    state.emit("payment_intent.payment_failed", state.save(intent))
     error.fields["payment_intent"] = public(intent)
     return error
 
 
 def transaction(state: State, source: Thing, type_: str, amount: int, *, fee: int = 0) -> Thing:
-    """A line of the balance; `amount` is negative where money leaves."""
+    """Create a balance transaction; `amount` is negative for money going out."""
     details = [
         {"amount": fee, "application": None, "currency": source["currency"], "description": "Stripe processing fees",
          "type": "stripe_fee"}
@@ -228,7 +228,7 @@ def card_of(made: Thing) -> Card:
     return CARDS[made["_card"]]
 
 
-# -- What is asked of them ------------------------------------------------------------------------------------
+# -- API ------------------------------------------------------------------------------------
 
 
 @endpoint("GET", "/v1/charges/{}")

@@ -1,4 +1,4 @@
-"""Checkout sessions for subscriptions, and the billing portal: what is asked over the API. Their pages: billing_pages.py."""
+"""API of Checkout sessions for subscriptions and of the billing portal. Their pages are in billing_pages.py."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def create(call: Call) -> Thing:
 
 
 def complete(state: State, session: Thing, card: str) -> Thing:
-    """The customer chose a card. Raises StripeError where it is declined; the session stays open then."""
+    """Complete the session with the chosen card. Raises StripeError if it is declined; the session then stays open."""
     if session["status"] != "open":
         raise invalid("This session is not open any more.")
     if session["customer"] is None:
@@ -100,7 +100,7 @@ def complete(state: State, session: Thing, card: str) -> Thing:
         raise _declined()
     session.update(status="complete", subscription=subscription["id"], invoice=subscription["latest_invoice"], url=None)
     session["payment_status"] = "no_payment_required" if subscription["status"] == "trialing" else "paid"
-    state.tell("checkout.session.completed", session)
+    state.emit("checkout.session.completed", session)
     return state.save(session)
 
 
@@ -119,7 +119,7 @@ def expire(call: Call, name: str) -> Thing:
     if session["status"] != "open":
         raise invalid('Only Checkout Sessions with a status in ["open"] can be expired.')
     session.update(status="expired", url=None)
-    call.state.tell("checkout.session.expired", session)
+    call.state.emit("checkout.session.expired", session)
     return call.state.save(session)
 
 

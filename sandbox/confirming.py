@@ -1,4 +1,4 @@
-"""How a PaymentIntent moves: confirmed, authenticated by the payer, canceled."""
+"""State changes of a PaymentIntent: confirmed, authenticated by the payer, canceled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ CANCELABLE = (*CONFIRMABLE, "requires_capture")
 
 
 def confirm(state: State, intent: Thing, params: Mapping[str, Any]) -> Thing:
-    """Charge the payment method, or ask its holder. Raises StripeError where the card is declined."""
+    """Charge the payment method, or require authentication. Raises StripeError if the card is declined."""
     if intent["status"] not in CONFIRMABLE:
         raise unexpected(intent, "could not be confirmed", CONFIRMABLE)
     if not intent["payment_method"]:
@@ -51,7 +51,7 @@ def without_method(**fields: Any) -> StripeError:
 
 
 def check_return_url(automatic: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
-    """Raises StripeError where payment methods may redirect, and nobody said where to."""
+    """Raises StripeError if payment methods may redirect and there is no return URL."""
     redirects = automatic and automatic.get("allow_redirects", "always") == "always"
     if (
         redirects
@@ -75,19 +75,19 @@ def _must_authenticate(card: Card, intent: Thing) -> bool:
 
 
 def _ask(state: State, intent: Thing, return_url: str | None) -> Thing:
-    """The holder is asked on a page of the sandbox; without a return URL a script would open it."""
+    """The authentication page of the sandbox; without a return URL, Stripe.js would open it."""
     url = f"{state.url}/sandbox/3ds/{intent['id']}?client_secret={intent['client_secret']}"
     if return_url:
         action = {"type": "redirect_to_url", "redirect_to_url": {"url": url, "return_url": return_url}}
     else:
         action = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": url}}
     intent.update(status="requires_action", next_action=action, last_payment_error=None)
-    state.tell("payment_intent.requires_action", intent)
+    state.emit("payment_intent.requires_action", intent)
     return state.save(intent)
 
 
 def authenticate(state: State, intent: Thing, *, passed: bool) -> Thing:
-    """The holder answered. What the card does then is the intent's new state; nothing is raised."""
+    """Complete or fail the authentication. The result of the charge is the intent's new state; raises nothing."""
     if intent["status"] != "requires_action":
         return intent
     intent["next_action"] = None
@@ -115,12 +115,12 @@ def cancel(state: State, intent: Thing, reason: str | None) -> Thing:
     intent.update(
         status="canceled", canceled_at=state.now(), cancellation_reason=reason, next_action=None, amount_capturable=0
     )
-    state.tell("payment_intent.canceled", intent)
+    state.emit("payment_intent.canceled", intent)
     return state.save(intent)
 
 
 def unexpected(intent: Thing, what: str, only: tuple[str, ...] = ()) -> StripeError:
-    """400: the intent's status does not allow it."""
+    """Error 400: the intent's status does not allow the request."""
     allowed = f" Only a PaymentIntent with one of the following statuses may be: {', '.join(only)}." if only else ""
     return invalid(
         f"This PaymentIntent {what} because it has a status of {intent['status']}.{allowed}",

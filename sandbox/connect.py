@@ -1,4 +1,4 @@
-"""Connected accounts, and what a destination charge leaves with them. Charges pass it on (charges.py)."""
+"""Connected accounts and their balances. Destination charges transfer to them (charges.py)."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ ACCOUNT = {
 
 @endpoint("POST", "/v1/accounts", {**ACCOUNT, "country": TEXT, "type": OneOf("custom", "express", "standard")})
 def create(call: Call) -> Thing:
-    """Ready for transfers at once: nobody is asked for papers here."""
+    """Create an account that accepts transfers at once, without onboarding."""
     params = call.params
     account = call.state.add(
         {
@@ -40,13 +40,13 @@ def create(call: Call) -> Thing:
             "type": params.get("type", "express"),
         }
     )
-    call.state.tell("account.updated", account)
+    call.state.emit("account.updated", account)
     return account
 
 
 @endpoint("GET", "/v1/account")
 def own(call: Call) -> Thing:
-    """The account whose key it is."""
+    """The account of the API key."""
     return {
         "id": "acct_sandbox",
         "object": "account",
@@ -73,7 +73,7 @@ def update(call: Call, name: str) -> Thing:
     if "metadata" in params:
         params["metadata"] = with_metadata(account["metadata"], params["metadata"])
     account.update(params)
-    call.state.tell("account.updated", account)
+    call.state.emit("account.updated", account)
     return call.state.save(account)
 
 
@@ -88,7 +88,7 @@ def list_all(call: Call) -> Thing:
     {"account": TEXT, "refresh_url": TEXT, "return_url": TEXT, "type": OneOf("account_onboarding", "account_update")},
 )
 def link(call: Call) -> Thing:
-    """Leads straight back: there is nothing to fill in."""
+    """An account link that redirects back at once: there is no onboarding form."""
     require(call.params, "account", "type", "return_url")
     call.state.find("account", call.params["account"], "account", status=400)
     now = call.state.now()
@@ -120,7 +120,7 @@ def list_fees(call: Call) -> Thing:
 
 
 def balance_of(state: State, account: str) -> int:
-    """What an account was given and kept, in minor units."""
+    """Balance of a connected account, in minor units."""
     given = sum(
         transfer["amount"] - transfer["amount_reversed"] for transfer in state.of("transfer", destination=account)
     )

@@ -1,6 +1,6 @@
-"""`/sandbox/control/…`: trouble, banks' decisions and the clock on command, for demos and tests in other processes.
+"""Control API at `/sandbox/control/…`: faults, decisions of banks and the clock, for demos and tests in other processes.
 
-JSON in and out, with the secret key. A test in the same process calls the same functions (tests/bed/stripe.py).
+Requests and responses are JSON and need the secret key. Tests in the same process call the same functions (tests/bed/stripe.py).
 """
 
 import re
@@ -52,7 +52,7 @@ class Forward(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Delivering(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """How events are delivered from now on; what is not named stays."""
+    """Settings of webhook delivery; missing fields do not change."""
 
     held: bool | None = None
     copies: int | None = None
@@ -60,14 +60,14 @@ class Delivering(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fi
 
 
 class Again(msgspec.Struct, forbid_unknown_fields=True):
-    """Events to be sent again; none named: all that nobody took."""
+    """Events to send again; none: all undelivered ones."""
 
     events: list[str] = []
     shuffled: bool = False
 
 
 async def answer(sandbox: "Sandbox", request: Request) -> Answer | None:
-    """None where there is nothing of that name. Raises StripeError."""
+    """Run a control request, or return None for another path. Raises StripeError."""
     for method, path, run in CONTROLS:
         if method == request.method and (match := path.fullmatch(request.path)):
             sandbox.authenticate(request, secret=True)
@@ -96,7 +96,7 @@ def _read[T](body: bytes, kind: type[T]) -> T:
 
 @control("GET", "received")
 async def received(sandbox: "Sandbox", _: bytes) -> Any:
-    """The requests so far, with their idempotency keys; the last 10,000."""
+    """The latest 10,000 requests with their idempotency keys."""
     return msgspec.to_builtins(list(sandbox.received))
 
 
@@ -142,7 +142,7 @@ async def resend(sandbox: "Sandbox", body: bytes) -> Any:
 
 @control("POST", "listeners")
 async def listen(sandbox: "Sandbox", body: bytes) -> Any:
-    """Another endpoint that is sent events, until the sandbox ends."""
+    """Add a webhook endpoint until the sandbox ends."""
     listener = _read(body, Listener)
     if not listener.url.startswith(("http://", "https://")):
         raise invalid("The url of a listener begins with http.", param="url")
@@ -178,7 +178,7 @@ async def end_refund(sandbox: "Sandbox", body: bytes, name: str) -> Any:
 
 @control("POST", "subscriptions/{}/renew")
 async def renew(sandbox: "Sandbox", body: bytes, name: str) -> Any:
-    """The period ends now; the next invoice is paid, or not, or as the card has it."""
+    """End the period now; `paid` overrides the card's result for the next invoice."""
     found = sandbox.state.find("subscription", name)
     return subscriptions.renew_now(sandbox.state, found, paid=_read(body, Renewal).paid)
 

@@ -1,4 +1,4 @@
-"""Customers and the payment methods they keep."""
+"""Customers and their payment methods."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ CUSTOMER = {
 
 
 def usable_method(state: State, name: str, customer: str | None) -> Thing:
-    """The payment method of this name; a test card's name makes a new one. Raises StripeError (400)."""
+    """The payment method with this id; the name of a test card creates one. Raises StripeError (400)."""
     if name in CARDS:
         return make_method(state, name)
     method = state.find("payment_method", name, "payment_method", status=400)
@@ -88,7 +88,7 @@ def make(state: State, params: Thing) -> Thing:
             "tax_exempt": "none",
         }
     )
-    state.tell("customer.created", customer)
+    state.emit("customer.created", customer)
     return customer
 
 
@@ -116,14 +116,14 @@ def update(call: Call, name: str) -> Thing:
     if "metadata" in params:
         params["metadata"] = with_metadata(customer["metadata"], params["metadata"])
     customer.update(params)
-    call.state.tell("customer.updated", customer)
+    call.state.emit("customer.updated", customer)
     return call.state.save(customer)
 
 
 @endpoint("DELETE", "/v1/customers/{}")
 def delete(call: Call, name: str) -> Thing:
     customer = call.state.find("customer", name)
-    call.state.tell("customer.deleted", customer)
+    call.state.emit("customer.deleted", customer)
     call.state.remove(customer)
     return {"id": name, "object": "customer", "deleted": True}
 
@@ -138,7 +138,7 @@ def list_all(call: Call) -> Thing:
 
 @endpoint("POST", "/v1/payment_methods", {"type": TEXT, "card": {"token": TEXT}, "metadata": METADATA})
 def create_method(call: Call) -> Thing:
-    """From a token (`tok_visa`); card numbers are not taken."""
+    """Create a payment method from a token (`tok_visa`); card numbers are refused."""
     require(call.params, "type", "card")
     token = call.params["card"].get("token", "")
     if (card := token.replace("tok_", "pm_card_", 1)) not in CARDS:
@@ -165,12 +165,12 @@ def attach_to(state: State, method: Thing, customer: Thing) -> Thing:
     if trouble := trouble_with(method):
         raise trouble
     method["customer"] = customer["id"]
-    state.tell("payment_method.attached", method)
+    state.emit("payment_method.attached", method)
     return state.save(method)
 
 
 def trouble_with(method: Thing) -> StripeError | None:
-    """Saving a card asks its bank; some that are declined can be saved all the same."""
+    """Attach a card to a customer. Raises StripeError if its bank declines that."""
     card = CARDS[method["_card"]]
     if not card.code or method["_card"] == "pm_card_chargeCustomerFail":
         return None
@@ -181,7 +181,7 @@ def trouble_with(method: Thing) -> StripeError | None:
 def detach(call: Call, name: str) -> Thing:
     method = call.state.find("payment_method", name)
     method.update(customer=None, _detached=True)
-    call.state.tell("payment_method.detached", method)
+    call.state.emit("payment_method.detached", method)
     return call.state.save(method)
 
 

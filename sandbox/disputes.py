@@ -1,4 +1,4 @@
-"""Disputes: opened by a card or on command, answered with evidence, won or lost."""
+"""Disputes: opened by a test card or by the control API, answered with evidence, won or lost."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sandbox.errors import invalid
 from sandbox.forms import FLAG, METADATA, PAGE, SPAN, TEXT, UNSETTABLE
 from sandbox.state import State, Thing, listing, new_id, with_metadata
 
-FEE = 1500  # minor units that a dispute costs, won or lost
+FEE = 1500  # dispute fee in minor units, won or lost
 DAYS_TO_ANSWER = 7
 OPEN = ("needs_response", "under_review", "warning_needs_response", "warning_under_review")
 EVIDENCE = dict.fromkeys(
@@ -21,7 +21,7 @@ EVIDENCE = dict.fromkeys(
 def open_dispute(
     state: State, made: Thing, *, reason: str = "fraudulent", amount: int | None = None, inquiry: bool = False
 ) -> Thing:
-    """The payer's bank takes the money back, or (an inquiry) only asks. Raises StripeError."""
+    """Open a dispute, which withdraws the amount, or an inquiry, which does not. Raises StripeError."""
     if made["status"] != "succeeded" or not made["captured"]:
         raise invalid(f"Charge {made['id']} has no money that could be disputed.")
     if made["dispute"]:
@@ -47,10 +47,10 @@ def open_dispute(
         }
     )
     made.update(dispute=dispute["id"], disputed=not inquiry)
-    state.tell("charge.dispute.created", dispute)
+    state.emit("charge.dispute.created", dispute)
     if not inquiry:
         _move(state, dispute, -dispute["amount"], fee=FEE)
-        state.tell("charge.dispute.funds_withdrawn", dispute)
+        state.emit("charge.dispute.funds_withdrawn", dispute)
     state.save(made)
     return dispute
 
@@ -62,23 +62,23 @@ def _move(state: State, dispute: Thing, amount: int, *, fee: int = 0) -> None:
 
 
 def close_dispute(state: State, dispute: Thing, *, won: bool) -> Thing:
-    """The bank decided. Raises StripeError where it had already."""
+    """Close the dispute with the bank's decision. Raises StripeError if it is closed."""
     if dispute["status"] not in OPEN:
         raise invalid("This dispute is already closed.")
     inquiry = dispute["status"].startswith("warning_")
     dispute["status"] = "warning_closed" if inquiry else ("won" if won else "lost")
-    state.tell("charge.dispute.closed", state.save(dispute))
+    state.emit("charge.dispute.closed", state.save(dispute))
     if won and not inquiry:
         made = state.find("charge", dispute["charge"])
         made["disputed"] = False
         state.save(made)
         _move(state, dispute, dispute["amount"])
-        state.tell("charge.dispute.funds_reinstated", dispute)
+        state.emit("charge.dispute.funds_reinstated", dispute)
     return dispute
 
 
 def of_card(state: State, made: Thing) -> None:
-    """What a card that is always disputed does after its charge."""
+    """Automatic step: open the dispute of a test card after its charge."""
     open_dispute(state, made, reason=charges.card_of(made).dispute)
 
 
@@ -89,7 +89,7 @@ def retrieve(call: Call, name: str) -> Thing:
 
 @endpoint("POST", "/v1/disputes/{}", {"evidence": EVIDENCE, "metadata": METADATA, "submit": FLAG})
 def update(call: Call, name: str) -> Thing:
-    """As in Stripe's test mode, the text `winning_evidence` or `losing_evidence` closes it."""
+    """Submit evidence. As in Stripe's test mode, the text `winning_evidence` or `losing_evidence` closes the dispute."""
     state, params, dispute = call.state, call.params, call.state.find("dispute", name)
     if dispute["status"] not in OPEN:
         raise invalid("This dispute is already closed.")
@@ -100,7 +100,7 @@ def update(call: Call, name: str) -> Thing:
     if evidence and params.get("submit", True):
         dispute["evidence_details"]["submission_count"] += 1
         dispute["status"] = dispute["status"].replace("needs_response", "under_review")
-    state.tell("charge.dispute.updated", state.save(dispute))
+    state.emit("charge.dispute.updated", state.save(dispute))
     verdict = (evidence or {}).get("uncategorized_text")
     if verdict in ("winning_evidence", "losing_evidence"):
         close_dispute(state, dispute, won=verdict == "winning_evidence")
@@ -109,7 +109,7 @@ def update(call: Call, name: str) -> Thing:
 
 @endpoint("POST", "/v1/disputes/{}/close")
 def close(call: Call, name: str) -> Thing:
-    """The merchant gives in."""
+    """Accept the dispute as lost."""
     return close_dispute(call.state, call.state.find("dispute", name), won=False)
 
 

@@ -1,4 +1,4 @@
-"""Which function answers which request; the modules of the objects register theirs here."""
+"""Registry of API endpoints: method and path to function."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from sandbox.state import State, Thing
 
 
 class Call(NamedTuple):
-    """A request that is allowed and understood."""
+    """An authenticated request with parsed parameters."""
 
     state: State
     params: dict[str, Any]
-    publishable: bool = False  # it came with the key that browsers know
+    publishable: bool = False  # sent with the publishable key
 
 
 class Endpoint(NamedTuple):
@@ -34,19 +34,19 @@ ENDPOINTS: list[Endpoint] = []
 def endpoint[F: Callable[..., Thing]](
     method: str, path: str, spec: Mapping[str, Any] | None = None, *, publishable: bool = False
 ) -> Callable[[F], F]:
-    """`{}` in the path is an id, handed to the function after the call."""
+    """Register an endpoint. `{}` in the path is an id, passed to the function after the call."""
     pattern = re.compile(re.escape(path).replace(r"\{\}", "([A-Za-z0-9_]+)"))
 
     def register(function: F) -> F:
         ENDPOINTS.append(Endpoint(method, pattern, {**(spec or {}), **forms.EXPAND}, function, publishable))
-        ENDPOINTS.sort(key=lambda known: known.path.groups)  # `search` is no id
+        ENDPOINTS.sort(key=lambda known: known.path.groups)  # fixed paths such as `search` before ids
         return function
 
     return register
 
 
 def find(method: str, path: str) -> tuple[Endpoint, tuple[str, ...]]:
-    """Raises StripeError (404)."""
+    """The endpoint of a request and the ids in its path. Raises StripeError (404)."""
     for known in ENDPOINTS:
         if known.method == method and (match := known.path.fullmatch(path)):
             return known, match.groups()

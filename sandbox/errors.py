@@ -1,4 +1,4 @@
-"""What Stripe answers when it does not do as asked."""
+"""Stripe's API errors."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ DOCS = "https://docs.stripe.com/error-codes"
 
 
 class StripeError(Exception):
-    """An answer of 4xx or 5xx. `remembered` says whether it is repeated to whoever comes with the same key."""
+    """An error response. `remembered`: it is stored under the idempotency key and replayed."""
 
     def __init__(self, status: int, message: str, *, remembered: bool = True, **fields: Any) -> None:
         super().__init__(message)
@@ -22,12 +22,12 @@ class StripeError(Exception):
 
 
 def invalid(message: str, *, param: str | None = None, code: str | None = None, **fields: Any) -> StripeError:
-    """400: the request was understood and makes no sense now."""
+    """Error 400: a valid request that is not allowed in the current state."""
     return StripeError(400, message, param=param, code=code, **fields)
 
 
 def wrong_parameter(message: str, *, param: str, code: str | None = None) -> StripeError:
-    """400 before anything was executed: Stripe keeps no answer of it under the key."""
+    """Error 400 for invalid parameters: not stored under the idempotency key."""
     return StripeError(400, message, param=param, code=code, remembered=False)
 
 
@@ -36,5 +36,5 @@ def missing(kind: str, name: str, param: str = "id", status: int = 404) -> Strip
 
 
 def declined(message: str, *, code: str, decline_code: str | None = None, **fields: Any) -> StripeError:
-    """402: the card's bank said no."""
+    """Error 402: the card is declined."""
     return StripeError(402, message, type="card_error", code=code, decline_code=decline_code, **fields)

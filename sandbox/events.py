@@ -1,4 +1,4 @@
-"""Events as the API lists them; webhooks.py delivers them."""
+"""API of events; webhooks.py delivers them."""
 
 import fnmatch
 
@@ -17,7 +17,7 @@ def retrieve(call: Call, name: str) -> Thing:
 
 @endpoint("GET", "/v1/events", {**PAGE, "created": SPAN, "delivery_success": FLAG, "type": TEXT, "types": Many(TEXT)})
 def list_all(call: Call) -> Thing:
-    """`delivery_success=false`: those that some endpoint has not taken."""
+    """Events; `delivery_success=false` selects those not delivered to every endpoint."""
     params = call.params
     if "type" in params and "types" in params:
         raise invalid("You may only specify one of these parameters: type, types.")

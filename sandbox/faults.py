@@ -1,4 +1,4 @@
-"""Trouble on command: before a request is executed, or after it and before its answer."""
+"""Fault injection: before a request is executed, or after it and before the response."""
 
 import fnmatch
 import random
@@ -8,24 +8,24 @@ import msgspec
 
 
 class Trouble(StrEnum):
-    DROP_BEFORE = "drop_before"  # the connection ends, nothing was executed
-    DROP_AFTER = "drop_after"  # executed, then the connection ends
-    ERROR_BEFORE = "error_before"  # 500, nothing was executed
-    ERROR_AFTER = "error_after"  # executed, then 500, which is also what the key says from then on
-    ERROR_KEPT = "error_kept"  # 500, nothing was executed, and the key says so from then on
-    RATE_LIMIT = "rate_limit"  # 429, nothing was executed
-    REFUSE = "refuse"  # `status` (400, 401, 403…), nothing was executed
+    DROP_BEFORE = "drop_before"  # connection closed, not executed
+    DROP_AFTER = "drop_after"  # executed, then connection closed
+    ERROR_BEFORE = "error_before"  # 500, not executed
+    ERROR_AFTER = "error_after"  # executed, then a 500 that is stored under the idempotency key
+    ERROR_KEPT = "error_kept"  # 500, not executed, but stored under the idempotency key
+    RATE_LIMIT = "rate_limit"  # 429, not executed
+    REFUSE = "refuse"  # `status` (400, 401, 403…), not executed
     SLOW_BEFORE = "slow_before"  # executed after `seconds`
-    SLOW_AFTER = "slow_after"  # executed at once, answered after `seconds`
+    SLOW_AFTER = "slow_after"  # executed at once, response after `seconds`
 
 
 class Fault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What goes wrong, where, and how often. Fields say it all, so that a test and the control API say the same."""
+    """A fault: its kind, the requests it applies to, and how often. Tests and the control API use the same fields."""
 
     trouble: Trouble
     on: str = "*"  # a pattern of "METHOD /path"
-    times: int | None = None  # None: until it is taken away
-    rate: float = 1.0  # share of the requests that it meets
+    times: int | None = None  # None: until it is removed
+    rate: float = 1.0  # share of matching requests
     seconds: float = 0.0
     status: int = 400
 
@@ -34,7 +34,7 @@ class Fault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=
 
 
 class Faults:
-    """The faults in force; the first that meets a request is the one it gets."""
+    """The active faults; the first one that matches a request applies."""
 
     def __init__(self) -> None:
         self.active: list[Fault] = []

@@ -1,4 +1,4 @@
-"""Form-encoded parameters with nesting: `a[b]=1&c[]=2&c[]=3`, and what an endpoint accepts of them."""
+"""Form-encoded parameters with nesting (`a[b]=1&c[]=2&c[]=3`) and their validation."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MOST_METADATA = 50
 
 
 def decode(encoded: str) -> dict[str, Any]:
-    """Nested dicts of strings; lists are dicts by index until a kind says that they are lists. Raises StripeError."""
+    """Parse into nested dicts of strings; lists are dicts by index until `Many` converts them. Raises StripeError."""
     try:
         pairs = parse_qsl(encoded, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
     except ValueError:
@@ -34,11 +34,11 @@ def _put(place: dict[str, Any], path: list[str], value: str) -> None:
     place[path[-1] or str(len(place))] = value
 
 
-# -- Kinds of values ------------------------------------------------------------------------------------------
+# -- Types of values ------------------------------------------------------------------------------------------
 
 
 class Kind:
-    """Turns what was sent into a value. Raises StripeError."""
+    """Type of a parameter: validates and converts it. Raises StripeError."""
 
     def read(self, value: Any, name: str) -> Any:
         if not isinstance(value, str):
@@ -60,7 +60,7 @@ class Kind:
 
 
 class _Unsettable(Kind):
-    """Text that an empty string removes."""
+    """Text; an empty string unsets it."""
 
     def read(self, value: Any, name: str) -> Any:
         return None if value == "" else super().read(value, name)
@@ -91,7 +91,7 @@ class OneOf(Kind):
 
 
 class _Metadata(Kind):
-    """Text by name; an empty text removes the name, an empty whole removes all (None)."""
+    """Metadata; an empty value removes a key, an empty string removes all keys (None)."""
 
     def read(self, value: Any, name: str) -> dict[str, str] | None:
         if value == "":
@@ -107,7 +107,7 @@ class _Metadata(Kind):
 
 
 class Many(Kind):
-    """A list of one kind."""
+    """A list of values of one type."""
 
     def __init__(self, kind: "Spec") -> None:
         self.kind = kind
@@ -121,7 +121,7 @@ class Many(Kind):
 
 
 class Span(Kind):
-    """A time, or bounds of one: `created=5`, `created[gte]=5`."""
+    """A time or a range of times: `created=5`, `created[gte]=5`."""
 
     def read(self, value: Any, name: str) -> dict[str, int]:
         if not isinstance(value, dict):
@@ -145,7 +145,7 @@ def read(spec: Spec, value: Any, name: str) -> Any:
 
 
 def accept(spec: Mapping[str, Any], params: Mapping[str, Any], within: str = "") -> dict[str, Any]:
-    """The parameters as values. Raises StripeError for one that is unknown or no value of its kind."""
+    """Validated parameters. Raises StripeError for an unknown parameter or an invalid value."""
     accepted = {}
     for name, value in params.items():
         full = f"{within}[{name}]" if within else name

@@ -1,4 +1,4 @@
-"""The folder of a sandbox that starts again and again: its account, its keys and, where it can, its port."""
+"""Data folder of a sandbox that is restarted: account, keys and, if it is free, the same port."""
 
 import os
 import secrets
@@ -8,12 +8,12 @@ import msgspec
 
 
 class Facts(msgspec.Struct, kw_only=True, rename="camel"):
-    """What whoever wants to use the sandbox must know."""
+    """Keys and address of the sandbox."""
 
     secret_key: str
     publishable_key: str
     webhook_secret: str
-    port: int = 0  # where it was reached last
+    port: int = 0  # port of the last start
     host: str = "127.0.0.1"
 
     @property
@@ -38,13 +38,13 @@ def fresh() -> Facts:
 
 
 def save(home: Path, facts: Facts) -> None:
-    """Written aside and moved, so that nobody reads half a file; readable by its owner alone."""
+    """Write a temporary file and rename it, so that readers never see a partial file; only the owner can read it."""
     home.mkdir(parents=True, exist_ok=True)
-    aside = path(home).with_suffix(f".{os.getpid()}")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path(home).with_suffix(f".{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(msgspec.json.encode(facts))
-    aside.replace(path(home))
+    temporary.replace(path(home))
 
 
 def path(home: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The look of the sandbox's pages, and the policy they are sent with."""
+"""Layout and Content-Security-Policy of the sandbox's pages."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
 
 def web_address(url: str) -> str:
-    """Raises StripeError for what no browser should be sent to."""
+    """The address. Raises StripeError unless it is http or https."""
     if url and urlsplit(url).scheme not in ("http", "https"):
         raise invalid("The return_url is no web address.", param="return_url")
     return url
@@ -45,11 +45,11 @@ def form(request: Request, buttons: str) -> str:
 
 
 def page(title: str, content: str, *, status: int = 200, form_to: str = "", head: str = "") -> Answer:
-    """`form_to`: where the answer to its form may lead, for the policy holds there as well."""
+    """An HTML page. `form_to`: address to which its form may redirect, for the policy's form-action."""
     html = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{STYLE}</style>{head}</head>'
-        f"<body><main><h1>{escape(title)}</h1>{content}<p><small>Played by the sandbox: no card, no bank, no money."
+        f"<body><main><h1>{escape(title)}</h1>{content}<p><small>Stripe simulator: no real card, bank or money."
         "</small></p></main></body></html>"
     )
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(form_to)) if form_to else ""

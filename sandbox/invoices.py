@@ -1,4 +1,4 @@
-"""Invoices of subscriptions: made, charged, tried again, paid, void."""
+"""Invoices of subscriptions: open, charged, retried, paid, void."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from sandbox.errors import StripeError, declined, invalid
 from sandbox.forms import FLAG, PAGE, SPAN, TEXT, OneOf
 from sandbox.state import State, Thing, listing, new_id
 
-RETRIES = (3 * 86_400, 5 * 86_400, 7 * 86_400)  # seconds between tries, as a dashboard might be set
+RETRIES = (3 * 86_400, 5 * 86_400, 7 * 86_400)  # seconds between retries, a usual setting in the dashboard
 
 
 def make(state: State, subscription: Thing, *, reason: str, amount: int, start: int, end: int) -> Thing:
-    """An open invoice for a period of a subscription; nothing is charged yet."""
+    """Create an open invoice for a period of a subscription, without a charge."""
     name = new_id("in")
     invoice = state.add(
         {
@@ -54,8 +54,8 @@ def make(state: State, subscription: Thing, *, reason: str, amount: int, start: 
         }
     )
     subscription["latest_invoice"] = name
-    state.tell("invoice.created", {**invoice, "status": "draft"})
-    state.tell("invoice.finalized", invoice)
+    state.emit("invoice.created", {**invoice, "status": "draft"})
+    state.emit("invoice.finalized", invoice)
     return invoice
 
 
@@ -77,7 +77,7 @@ def _parent(subscription: Thing) -> Thing:
 
 
 def pay(state: State, invoice: Thing, method: str | None) -> bool:
-    """Charge it to `method`; without one it fails as a decline does. Whether it is paid now."""
+    """Charge the invoice to `method`; without one it fails like a decline. True if it is paid."""
     if invoice["status"] != "open":
         return bool(invoice["status"] == "paid")
     invoice["attempted"] = True
@@ -88,7 +88,7 @@ def pay(state: State, invoice: Thing, method: str | None) -> bool:
     invoice["attempt_count"] += 1
     tries = invoice["attempt_count"]
     invoice["next_payment_attempt"] = state.now() + RETRIES[tries - 1] if tries <= len(RETRIES) else None
-    state.tell("invoice.payment_failed", state.save(invoice))
+    state.emit("invoice.payment_failed", state.save(invoice))
     return False
 
 
@@ -124,9 +124,9 @@ def _paid(state: State, invoice: Thing) -> None:
     )
     invoice["next_payment_attempt"] = None
     invoice["status_transitions"]["paid_at"] = state.now()
-    state.tell("invoice.paid", state.save(invoice))
+    state.emit("invoice.paid", state.save(invoice))
     if invoice["amount_due"]:
-        state.tell("invoice.payment_succeeded", invoice)
+        state.emit("invoice.payment_succeeded", invoice)
 
 
 def void(state: State, invoice: Thing) -> Thing:
@@ -134,11 +134,11 @@ def void(state: State, invoice: Thing) -> Thing:
         raise invalid("You can only void an invoice that is open.", code="invoice_not_editable")
     invoice["status"], invoice["next_payment_attempt"] = "void", None
     invoice["status_transitions"]["voided_at"] = state.now()
-    state.tell("invoice.voided", invoice)
+    state.emit("invoice.voided", invoice)
     return state.save(invoice)
 
 
-# -- What is asked of them ------------------------------------------------------------------------------------
+# -- API ------------------------------------------------------------------------------------
 
 
 @endpoint("GET", "/v1/invoices/{}")
@@ -162,8 +162,8 @@ def list_all(call: Call) -> Thing:
 
 @endpoint("POST", "/v1/invoices/{}/pay", {"payment_method": TEXT, "off_session": FLAG, "paid_out_of_band": FLAG})
 def pay_now(call: Call, name: str) -> Thing:
-    """What its payment means for the subscription is told by subscriptions.py."""
-    from sandbox import subscriptions  # it stands above: it makes the invoices
+    """Pay the invoice; subscriptions.py updates the subscription."""
+    from sandbox import subscriptions  # imports this module: it creates the invoices
 
     state, invoice = call.state, call.state.find("invoice", name)
     if invoice["status"] != "open":

@@ -1,4 +1,4 @@
-"""An append-only file of what changed, a line each: [name, value]; the last line of a name counts, null removes it."""
+"""Append-only journal file of changes, one per line: [name, value]; the last line of a name counts, null removes it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Journal:
-    """Read whole at the start, and then written anew without what is outdated. Files are touched in threads only."""
+    """Read completely at the start, then rewritten without outdated lines. File access runs in threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -18,11 +18,11 @@ class Journal:
         self._waiting: list[bytes] = []
 
     async def open(self) -> list[tuple[str, Any]]:
-        """What is known, in order of first mention."""
+        """Current values, in order of their first line."""
         return list((await asyncio.to_thread(self._open)).items())
 
     async def write(self, changes: Mapping[str, Any]) -> None:
-        """Returns when the lines are with the operating system; they survive the process, not the machine."""
+        """Append lines without fsync: they survive the death of the process, not of the machine."""
         self._waiting += [msgspec.json.encode(item) + b"\n" for item in changes.items()]
         async with self._turn:
             lines, self._waiting = self._waiting, []
@@ -53,7 +53,7 @@ class Journal:
             try:
                 name, value = msgspec.json.decode(line)
             except (msgspec.DecodeError, ValueError):
-                continue  # the last line of a process that was killed
+                continue  # partial last line of a killed process
             known[name] = value
         return {name: value for name, value in known.items() if value is not None}
 

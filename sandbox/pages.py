@@ -1,6 +1,6 @@
-"""What a payer sees at the sandbox: a page to choose a test card on, and the bank's page that asks for authentication.
+"""Pages for payers: choice of a test card, and the bank's authentication page.
 
-Plain HTML, no script. In Stripe's place a payer would see Stripe's form, and their bank's page.
+Plain HTML, no script. They replace Stripe's form and the bank's page.
 """
 
 import re
@@ -31,7 +31,7 @@ OVER = {"succeeded": "has been paid", "requires_capture": "has been paid", "canc
 
 
 async def answer(sandbox: "Sandbox", request: Request) -> Answer | None:
-    """None where there is no such page."""
+    """The page, or None for another path."""
     if not (match := re.fullmatch(r"/sandbox/(3ds|pay)/(\w+)", request.path)) or request.method not in ("GET", "POST"):
         return None
     try:
@@ -41,7 +41,7 @@ async def answer(sandbox: "Sandbox", request: Request) -> Answer | None:
         back = web_address(request.values.get("return_url") or _return_url(intent))
         return await (_authentication if match[1] == "3ds" else _card)(sandbox, request, intent, back)
     except StripeError as error:
-        return page("Nothing to pay here", f"<p>{escape(str(error))}</p>", status=error.status)
+        return page("Payment not found", f"<p>{escape(str(error))}</p>", status=error.status)
 
 
 def _return_url(intent: Thing) -> str:
@@ -50,7 +50,7 @@ def _return_url(intent: Thing) -> str:
 
 
 async def _authentication(sandbox: "Sandbox", request: Request, intent: Thing, back: str) -> Answer:
-    """The bank's page."""
+    """The bank's authentication page."""
     if request.method == "POST":
         confirming.authenticate(sandbox.state, intent, passed=request.values.get("answer") == "complete")
         await sandbox.finish()
@@ -58,15 +58,15 @@ async def _authentication(sandbox: "Sandbox", request: Request, intent: Thing, b
     if intent["status"] != "requires_action":
         return _over(intent, back)
     buttons = (
-        '<button name="answer" value="complete"><b>Complete authentication</b>The payment goes through.</button>'
-        '<button name="answer" value="fail"><b>Fail authentication</b>The payment does not go through.</button>'
+        '<button name="answer" value="complete"><b>Complete authentication</b>The payment succeeds.</button>'
+        '<button name="answer" value="fail"><b>Fail authentication</b>The payment fails.</button>'
     )
     text = f"<p>Your bank asks whether you want to pay <b>{money(intent)}</b>.</p>"
     return page("3-D Secure", text + form(request, buttons), form_to=back)
 
 
 async def _card(sandbox: "Sandbox", request: Request, intent: Thing, back: str) -> Answer:
-    """The page to choose a card on."""
+    """The page with test cards."""
     if intent["status"] == "requires_action" and intent["next_action"]:
         return _to_bank(intent, back)
     if intent["status"] not in confirming.CONFIRMABLE:
@@ -83,7 +83,7 @@ async def _card(sandbox: "Sandbox", request: Request, intent: Thing, back: str) 
 
 
 async def _pay(sandbox: "Sandbox", intent: Thing, card: str, back: str) -> str:
-    """Confirm with this card; what went wrong, for the payer."""
+    """Confirm with this card; returns an error text for the payer, or an empty string."""
     try:
         intent["payment_method"] = customers.usable_method(sandbox.state, card, intent["customer"])["id"]
         confirming.confirm(sandbox.state, intent, {"return_url": back} if back else {"use_stripe_sdk": True})
@@ -100,7 +100,7 @@ def _to_bank(intent: Thing, back: str) -> Answer:
 
 
 def _return(intent: Thing, back: str) -> Answer:
-    """To where the payer came from, with what Stripe adds to the address."""
+    """Redirect to the return URL with Stripe's parameters."""
     if not back:
         return _over(intent, back)
     parts = urlsplit(back)
@@ -115,5 +115,5 @@ def _return(intent: Thing, back: str) -> Answer:
 
 def _over(intent: Thing, back: str) -> Answer:
     link = f'<p><a href="{escape(back)}">Back to the shop</a></p>' if back else ""
-    said = OVER.get(intent["status"], "is not waiting for you")
-    return page("Nothing to do", f"<p>The payment of <b>{money(intent)}</b> {said}.</p>{link}")
+    said = OVER.get(intent["status"], "does not require an action")
+    return page("Payment", f"<p>The payment of <b>{money(intent)}</b> {said}.</p>{link}")

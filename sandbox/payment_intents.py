@@ -1,4 +1,4 @@
-"""PaymentIntents: what is asked of them over the API. How they move lives in confirming.py, money in charges.py."""
+"""API of PaymentIntents. State changes are in confirming.py, charges in charges.py."""
 
 import re
 from typing import Any
@@ -74,7 +74,7 @@ def create(call: Call) -> Thing:
     _check_money(params)
     _check_parties(state, params)
     automatic = params.get("automatic_payment_methods")
-    if automatic is None and params.get("allowed_payment_method_types") != ["card"]:  # cards lead nobody away
+    if automatic is None and params.get("allowed_payment_method_types") != ["card"]:  # cards do not redirect
         automatic = {"enabled": True}
     _check_confirmation(params, automatic)
     method = params.get("payment_method")
@@ -84,7 +84,7 @@ def create(call: Call) -> Thing:
 
 
 def make(state: State, params: dict[str, Any]) -> Thing:
-    """A new intent of parameters that were checked; nothing is charged yet."""
+    """Create an intent of validated parameters, without a charge."""
     automatic = params.get("automatic_payment_methods")
     name = new_id("pi")
     intent = state.add(
@@ -128,7 +128,7 @@ def make(state: State, params: dict[str, Any]) -> Thing:
             "transfer_group": params.get("transfer_group"),
         }
     )
-    state.tell("payment_intent.created", intent)
+    state.emit("payment_intent.created", intent)
     return intent
 
 
@@ -149,7 +149,7 @@ def _check_money(params: dict[str, Any]) -> None:
 
 
 def _check_confirmation(params: dict[str, Any], automatic: dict[str, Any] | None) -> None:
-    """Before anything is made: what is refused leaves no intent behind."""
+    """Validate before the intent is created: a refused request creates nothing."""
     if not params.get("confirm"):
         if only := [name for name in CONFIRM if name in params]:
             raise invalid(f"The parameter `{only[0]}` is only allowed together with `confirm=true`.", param=only[0])
@@ -184,7 +184,7 @@ def retrieve(call: Call, name: str) -> Thing:
 
 
 def _known(call: Call, name: str) -> Thing:
-    """Whoever has only the publishable key proves with the client secret that the intent is theirs."""
+    """With the publishable key, access to an intent requires its client secret."""
     intent = call.state.find("payment_intent", name, "intent")
     secret = call.params.get("client_secret")
     if (call.publishable or secret) and secret != intent["client_secret"]:
@@ -277,7 +277,7 @@ _CLAUSE = re.compile(r"""\s*(?:metadata\[(?:'(\w+)'|"(\w+)")\]|(status))\s*:\s*(
 
 @endpoint("GET", "/v1/payment_intents/search", {"query": TEXT, "limit": INTEGER, "page": TEXT})
 def search(call: Call) -> Thing:
-    """Metadata and status, joined by AND. At Stripe what is young (a minute) may be missing from the answer."""
+    """Search by metadata and status, joined by AND. At Stripe the index lags by up to a minute."""
     require(call.params, "query")
     wanted = []
     for clause in re.split(r"\s+AND\s+", call.params["query"]):

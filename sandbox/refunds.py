@@ -1,4 +1,4 @@
-"""Refunds: partial and many, at once, late, or failing, as the card says."""
+"""Refunds: partial and repeated; immediate, delayed or failing by test card."""
 
 from typing import Any
 
@@ -58,13 +58,13 @@ def create(call: Call) -> Thing:
         _give_fee_back(state, made, amount)
     if card.refund != "succeeded":
         refund["_steps"] = ["refund_failed" if card.refund == "failed" else "refund_done"]
-    state.tell("refund.created", state.save(refund))
-    state.tell("charge.refunded", made)
+    state.emit("refund.created", state.save(refund))
+    state.emit("charge.refunded", made)
     return refund
 
 
 def _charge(state: State, params: dict[str, Any]) -> Thing:
-    """The charge that is to be given back. Raises StripeError where there is none."""
+    """The charge to refund. Raises StripeError if there is none."""
     if ("charge" in params) == ("payment_intent" in params):
         raise invalid("One of the following params should be provided for this request: payment_intent or charge.")
     if name := params.get("charge"):
@@ -105,7 +105,7 @@ def _count(state: State, made: Thing, amount: int) -> None:
 
 
 def _reverse(state: State, made: Thing, amount: int) -> str:
-    """The connected account's share comes back in proportion."""
+    """Reverse the transfer to the connected account in proportion."""
     transfer = state.find("transfer", made["transfer"])
     share = transfer["amount"] * amount // made["amount"]
     transfer["amount_reversed"] += share
@@ -122,7 +122,7 @@ def _reverse(state: State, made: Thing, amount: int) -> str:
         }
     )
     charges.transaction(state, reversal, "transfer_reversal", share)
-    state.tell("transfer.reversed", state.save(transfer))
+    state.emit("transfer.reversed", state.save(transfer))
     return str(reversal["id"])
 
 
@@ -132,25 +132,25 @@ def _give_fee_back(state: State, made: Thing, amount: int) -> None:
     fee["amount_refunded"] += share
     fee["refunded"] = fee["amount_refunded"] == fee["amount"]
     charges.transaction(state, fee, "application_fee_refund", -share)
-    state.tell("application_fee.refunded", state.save(fee))
+    state.emit("application_fee.refunded", state.save(fee))
 
 
 def succeed(state: State, refund: Thing) -> None:
     if refund["status"] == "pending":
         refund["status"] = "succeeded"
-        state.tell("refund.updated", state.save(refund), previous={"status": "pending"})
+        state.emit("refund.updated", state.save(refund), previous={"status": "pending"})
 
 
 def fail(state: State, refund: Thing) -> None:
-    """The bank sent the money back to us, even after the refund was said to have succeeded."""
+    """Fail the refund, also after it succeeded: the bank returned the money."""
     if refund["status"] not in ("pending", "succeeded"):
         return
     refund.update(status="failed", failure_reason="expired_or_canceled_card")
     back = charges.transaction(state, refund, "refund_failure", refund["amount"])
     refund["failure_balance_transaction"] = back["id"]
     _count(state, state.find("charge", refund["charge"]), -refund["amount"])
-    state.tell("refund.updated", state.save(refund))
-    state.tell("refund.failed", refund)
+    state.emit("refund.updated", state.save(refund))
+    state.emit("refund.failed", refund)
 
 
 @endpoint("GET", "/v1/refunds/{}")

@@ -1,4 +1,4 @@
-"""Serves the sandbox with uvicorn, on a port of its own."""
+"""Serves the sandbox with uvicorn on its own port."""
 
 import asyncio
 import socket
@@ -11,11 +11,11 @@ from uvicorn.server import ServerState
 
 from sandbox.app import Sandbox
 
-STOP_TIMEOUT = 1.0  # seconds that requests under way have left
+STOP_TIMEOUT = 1.0  # seconds for requests in progress at the end
 
 
 def _with_hang_up(protocol: type[HttpToolsProtocol]) -> type[HttpToolsProtocol]:
-    """The protocol, extended so that the application can end a connection without an answer: ASGI has no message for it."""
+    """The protocol class, extended so that the application can close a connection without a response, which ASGI does not offer."""
 
     class CanHangUp(protocol):  # type: ignore[valid-type, misc]
         def on_message_begin(self) -> None:
@@ -26,7 +26,7 @@ def _with_hang_up(protocol: type[HttpToolsProtocol]) -> type[HttpToolsProtocol]:
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Raises OSError where the port is taken."""
+    """A listening socket. Raises OSError if the port is taken."""
     return socket.create_server((host, port), backlog=256)
 
 
@@ -34,7 +34,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 async def serving(
     sandbox: Sandbox, listener: socket.socket, *, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
 ) -> AsyncIterator[str]:
-    """The sandbox's address, for as long as the block runs, in this loop. `protocol` may limit heads and bodies further."""
+    """Serve the sandbox in this loop while the block runs; gives its address. `protocol` may limit heads and bodies."""
     config = uvicorn.Config(sandbox, ws="none", lifespan="off", proxy_headers=False, log_config=None, access_log=False)  # type: ignore[arg-type]
     config.load()
     state, served = ServerState(), _with_hang_up(protocol)
@@ -51,7 +51,7 @@ async def serving(
 
 
 async def _finish(state: ServerState) -> None:
-    """Requests under way get a moment; connections that idle are closed at once."""
+    """Wait briefly for requests in progress; close idle connections at once."""
     for connection in list(state.connections):
         connection.shutdown()
     if state.tasks:

@@ -1,6 +1,6 @@
-"""A shop that is told of payments by webhook, so that the demo's deliveries arrive somewhere: it keeps and shows the latest.
+"""Webhook receiver of the demo: a shop that stores and shows the latest messages.
 
-No part of Stripe. What a receiver should do besides (check the signature, answer early, take nothing twice) docs/ tell.
+It is not part of Stripe. docs/webhooks.md describes what a real receiver must do (verify signatures, respond early).
 """
 
 import json
@@ -19,8 +19,8 @@ KEPT = 100  # messages
 REFRESH = '<meta http-equiv="refresh" content="3">'
 
 
-class Told(msgspec.Struct, frozen=True):
-    """A message as it arrived."""
+class Delivered(msgspec.Struct, frozen=True):
+    """A received message."""
 
     at: datetime
     id: str
@@ -29,13 +29,13 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Shop:
-    """Takes every message, the same one once."""
+    """Stores messages, each `webhook-id` once."""
 
     def __init__(self) -> None:
-        self.told: deque[Told] = deque(maxlen=KEPT)
+        self.messages: deque[Delivered] = deque(maxlen=KEPT)
 
     def answer(self, request: Request) -> Answer | None:
-        """None where there is no such page."""
+        """Receive a message or show the page; None for another path."""
         if request.path == HOOK and request.method == "POST":
             return self._take(request)
         return self._show() if request.path == PAGE and request.method == "GET" else None
@@ -46,18 +46,18 @@ class Shop:
             body: dict[str, Any] = json.loads(request.body)
             data = body["data"]
             about = f"{data.get('amount', '')} {data.get('currency', '')}".strip()
-            message = Told(datetime.now(UTC), name, str(body["type"]), about)
+            message = Delivered(datetime.now(UTC), name, str(body["type"]), about)
         except (ValueError, KeyError, TypeError, AttributeError):
             return Answer(400, b'{"error":"not a message of a payment service"}', {"content-type": "application/json"})
-        if not any(known.id == name for known in self.told):
-            self.told.appendleft(message)
+        if not any(known.id == name for known in self.messages):
+            self.messages.appendleft(message)
         return Answer(204, b"")
 
     def _show(self) -> Answer:
         rows = "".join(
             f"<li><b>{escape(one.type)}</b> {escape(one.about)}<br><small>{one.at:%H:%M:%S} UTC, {escape(one.id)}</small></li>"
-            for one in self.told
+            for one in self.messages
         )
         listed = f"<ol reversed>{rows}</ol>" if rows else "<p>Nothing yet.</p>"
-        text = f"<p>What this shop was told by webhook, the newest first.</p>{listed}"
+        text = f"<p>Webhooks received by this shop, newest first.</p>{listed}"
         return page("The demo's shop", text, head=REFRESH)

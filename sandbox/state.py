@@ -1,4 +1,4 @@
-"""All that the sandbox knows: its objects, its events, the answers it gave under keys, its clock; kept in a journal."""
+"""State of the sandbox: objects, events, responses by idempotency key, clock; stored in a journal."""
 
 import copy
 import secrets
@@ -17,14 +17,14 @@ type Thing = dict[str, Any]
 
 API_VERSION = "2026-10-28.endive"
 ALPHABET = string.ascii_letters + string.digits
-KEYS_KEPT = 24 * 3600  # seconds after which an idempotency key is forgotten, as at Stripe
+KEYS_KEPT = 24 * 3600  # seconds until an idempotency key expires, as at Stripe
 MOST_PER_PAGE = 100
-CLOCK = "=clock"  # names in the journal that are no object's begin with "="
+CLOCK = "=clock"  # journal names that are not object ids begin with "="
 ANSWER = "=answer "
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
-    """What was answered under an idempotency key, and to what."""
+    """Stored response of an idempotency key, with the fingerprint of its request."""
 
     request: str
     status: int
@@ -34,18 +34,18 @@ class KeptAnswer(msgspec.Struct, frozen=True):
 
 
 class State:
-    """Objects live as Stripe shows them; what is the sandbox's own begins with an underscore and is never shown."""
+    """Objects in Stripe's format; private fields begin with an underscore and are never sent."""
 
     def __init__(self, journal: Journal | None = None) -> None:
         self.journal = journal
         self.things: dict[str, Thing] = {}
         self.kinds: dict[str, dict[str, Thing]] = defaultdict(dict)  # by kind, in order of creation
         self.answers: dict[str, KeptAnswer] = {}
-        self.ahead = 0  # seconds that the clock was put forward
-        self.outbox: deque[Thing] = deque()  # events nobody has begun to deliver
+        self.ahead = 0  # seconds by which the clock is advanced
+        self.outbox: deque[Thing] = deque()  # events whose delivery has not begun
         self.cause: dict[str, Any] = {"id": None, "idempotency_key": None}  # the request being executed
-        self.changed: dict[str, Any] = {}  # what the journal does not know yet
-        self.url = ""  # where browsers find the sandbox
+        self.changed: dict[str, Any] = {}  # changes not yet in the journal
+        self.url = ""  # base URL for browsers
 
     # -- Objects --
 
@@ -65,19 +65,19 @@ class State:
         self.changed[thing["id"]] = None
 
     def find(self, kind: str, name: str, param: str = "id", *, status: int = 404) -> Thing:
-        """Raises StripeError (404, or `status`: 400 where it is one parameter among others)."""
+        """The object. Raises StripeError (404, or `status`, such as 400 for a parameter)."""
         if (thing := self.kinds[kind].get(name)) is None:
             raise missing(kind, name, param, status)
         return thing
 
     def of(self, kind: str, **fields: Any) -> list[Thing]:
-        """Those of a kind with these values, the oldest first."""
+        """Objects of a kind with these values, oldest first."""
         return [thing for thing in self.kinds[kind].values() if all(thing.get(n) == v for n, v in fields.items())]
 
     # -- Events --
 
-    def tell(self, type_: str, thing: Thing, *, previous: Mapping[str, Any] | None = None) -> Thing:
-        """Something happened to `thing`; whoever listens is told once the request is written down."""
+    def emit(self, type_: str, thing: Thing, *, previous: Mapping[str, Any] | None = None) -> Thing:
+        """Create an event about `thing`; it is delivered after the request is in the journal."""
         data = {"object": public(thing), **({"previous_attributes": dict(previous)} if previous else {})}
         event = {
             "id": new_id("evt"),
@@ -93,7 +93,7 @@ class State:
         self.outbox.append(self.add(event))
         return event
 
-    # -- What survives --
+    # -- Journal --
 
     async def restore(self) -> None:
         if self.journal is None:
@@ -108,7 +108,7 @@ class State:
         self.forget_old_keys()
 
     async def write_down(self) -> None:
-        """Returns once all that was changed until now is in the journal."""
+        """Write all changes to the journal."""
         changed, self.changed = self.changed, {}
         if self.journal is not None and changed:
             await self.journal.write(changed)
@@ -137,14 +137,14 @@ def new_id(prefix: str, length: int = 24) -> str:
 
 
 def public(thing: Any) -> Any:
-    """A copy without what is the sandbox's own."""
+    """A copy without private fields."""
     if isinstance(thing, dict):
         return {name: public(value) for name, value in thing.items() if not name.startswith("_")}
     return [public(item) for item in thing] if isinstance(thing, list) else copy.copy(thing)
 
 
 def with_metadata(old: Mapping[str, str], changes: Mapping[str, str] | None) -> dict[str, str]:
-    """An empty text removes its name; None removes all."""
+    """Merge metadata: an empty value removes its key; None removes all."""
     if changes is None:
         return {}
     return {name: text for name, text in {**old, **changes}.items() if text}
@@ -161,7 +161,7 @@ def listing(
     keep: Callable[[Thing], bool] = lambda _: True,
     **fields: Any,
 ) -> Thing:
-    """A page of a kind, the newest first; `fields` with None do not filter."""
+    """A page of objects of a kind, newest first; `fields` that are None do not filter."""
     wanted = {name: value for name, value in fields.items() if value is not None}
     bounds = params.get("created", {})
     found = [
@@ -173,7 +173,7 @@ def listing(
 
 
 def page(things: list[Thing], url: str, params: Mapping[str, Any]) -> Thing:
-    """The part of `things` that was asked for."""
+    """The requested page of `things`."""
     limit = params.get("limit", 10)
     if not 1 <= limit <= MOST_PER_PAGE:
         raise invalid(f"Invalid limit: must be from 1 to {MOST_PER_PAGE}", param="limit")
@@ -208,7 +208,7 @@ def _within(time_: int, bounds: Mapping[str, int]) -> bool:
 
 
 def expand(state: State, answer: Any, paths: list[str]) -> None:
-    """Put objects in the place of their ids, in `answer` itself. Raises StripeError."""
+    """Replace ids by their objects, in place (`expand`). Raises StripeError."""
     for path in paths:
         _expand(state, answer, path.split("."), path)
 

@@ -1,4 +1,4 @@
-"""Subscriptions: trial, active, past due, canceled; renewed as the clock passes the end of a period."""
+"""Subscriptions: trial, active, past due, canceled; renewed when the clock passes the end of a period."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from sandbox.state import State, Thing, listing, new_id, with_metadata
 
 DAY = 86_400
 OVER = ("canceled", "incomplete_expired")
-INCOMPLETE_FOR = 23 * 3600  # seconds that the first invoice may wait for its payment
-NOTICE = 3 * DAY  # before a trial ends, somebody is told
+INCOMPLETE_FOR = 23 * 3600  # seconds until an unpaid first invoice expires the subscription
+NOTICE = 3 * DAY  # time of the trial_will_end event before the end
 ITEM = {"price": TEXT, "quantity": INTEGER}
 TRIAL_SETTINGS = {"end_behavior": {"missing_payment_method": OneOf("cancel", "create_invoice", "pause")}}
 PRORATION = OneOf("always_invoice", "create_prorations", "none")
@@ -51,7 +51,7 @@ def create(call: Call) -> Thing:
 
 
 def make(state: State, params: Thing) -> Thing:
-    """Begins with a trial, or with a first invoice that is charged at once."""
+    """Create a subscription with a trial, or with a first invoice that is charged at once."""
     customer = state.find("customer", params["customer"], "customer", status=400)
     price = state.find("price", params["items"][0].get("price", ""), "items[0][price]", status=400)
     if not price["recurring"]:
@@ -96,7 +96,7 @@ def make(state: State, params: Thing) -> Thing:
         }
     )
     invoice = _invoice(state, subscription, "subscription_create", 0 if trial else None)
-    state.tell("customer.subscription.created", subscription)
+    state.emit("customer.subscription.created", subscription)
     if params.get("payment_behavior") != "default_incomplete" or trial:
         collect(state, subscription, invoice)
     return state.save(subscription)
@@ -135,14 +135,14 @@ def _invoice(state: State, subscription: Thing, reason: str, amount: int | None 
 
 
 def method_of(state: State, subscription: Thing) -> str | None:
-    """What pays for it: its own method, else its customer's."""
+    """Its payment method: its own, else its customer's default."""
     customer = state.find("customer", subscription["customer"])
     method = subscription["default_payment_method"] or customer["invoice_settings"]["default_payment_method"]
     return str(method) if method else None
 
 
 def collect(state: State, subscription: Thing, invoice: Thing, method: str | None = None) -> bool:
-    """Charge an invoice; the subscription follows. Whether it is paid."""
+    """Charge an invoice and update the subscription. True if it is paid."""
     paid = invoices.pay(state, invoice, method or method_of(state, subscription))
     after_payment(state, subscription, paid=paid)
     return paid
@@ -157,14 +157,14 @@ def after_payment(state: State, subscription: Thing, *, paid: bool) -> None:
     elif not paid and before in ("active", "trialing"):
         subscription["status"] = "past_due"
     if subscription["status"] != before:
-        state.tell("customer.subscription.updated", state.save(subscription), previous={"status": before})
+        state.emit("customer.subscription.updated", state.save(subscription), previous={"status": before})
 
 
-# -- Time passes ----------------------------------------------------------------------------------------------
+# -- Clock ----------------------------------------------------------------------------------------------
 
 
 def advance(state: State) -> None:
-    """Do what the clock has made due: trials end, periods are renewed, invoices are tried again."""
+    """Run what is due by the clock: trials end, periods are renewed, invoices are retried."""
     for subscription in list(state.kinds["subscription"].values()):
         while subscription["status"] not in OVER and _step(state, subscription):
             state.save(subscription)
@@ -175,7 +175,7 @@ def _step(state: State, subscription: Thing) -> bool:
     ending = subscription["status"] == "trialing" and subscription["trial_end"] - NOTICE <= now
     if ending and not subscription.get("_warned"):
         subscription["_warned"] = True
-        state.tell("customer.subscription.trial_will_end", subscription)
+        state.emit("customer.subscription.trial_will_end", subscription)
         return True
     if subscription["status"] == "incomplete":
         return _expire(state, subscription)
@@ -191,12 +191,12 @@ def _expire(state: State, subscription: Thing) -> bool:
     if subscription["created"] + INCOMPLETE_FOR > state.now():
         return False
     subscription.update(status="incomplete_expired", ended_at=state.now())
-    state.tell("customer.subscription.updated", subscription, previous={"status": "incomplete"})
+    state.emit("customer.subscription.updated", subscription, previous={"status": "incomplete"})
     return True
 
 
 def _try_again(state: State, subscription: Thing, invoice: Thing) -> bool:
-    """After the last try the subscription ends."""
+    """Cancel the subscription after the last retry."""
     due = invoice["next_payment_attempt"]
     if due is None:
         end(state, subscription)
@@ -212,7 +212,7 @@ def _open_invoice(state: State, subscription: Thing) -> Thing | None:
 
 
 def renew(state: State, subscription: Thing) -> None:
-    """The period is over: another one, or the end."""
+    """Start the next period, or end the subscription."""
     item = subscription["items"]["data"][0]
     if subscription["cancel_at_period_end"]:
         end(state, subscription)
@@ -228,12 +228,12 @@ def renew(state: State, subscription: Thing) -> None:
     item.update(current_period_start=start, current_period_end=start + catalog.period(item["price"]))
     invoice = _invoice(state, subscription, "subscription_cycle")
     previous = {"status": "trialing"} if trial else {"latest_invoice": None}
-    state.tell("customer.subscription.updated", state.save(subscription), previous=previous)
+    state.emit("customer.subscription.updated", state.save(subscription), previous=previous)
     collect(state, subscription, invoice)
 
 
 def renew_now(state: State, subscription: Thing, *, paid: bool | None = None) -> Thing:
-    """End the period now; `paid` says what comes of the charge this once, else the card does. Raises StripeError."""
+    """End the period now; `paid` overrides the result of the charge once. Raises StripeError."""
     if subscription["status"] in OVER:
         raise invalid("This subscription is over.")
     own = subscription["default_payment_method"]
@@ -249,10 +249,10 @@ def renew_now(state: State, subscription: Thing, *, paid: bool | None = None) ->
 def end(state: State, subscription: Thing) -> None:
     now = state.now()
     subscription.update(status="canceled", canceled_at=subscription["canceled_at"] or now, ended_at=now)
-    state.tell("customer.subscription.deleted", state.save(subscription))
+    state.emit("customer.subscription.deleted", state.save(subscription))
 
 
-# -- What is asked of them ------------------------------------------------------------------------------------
+# -- API ------------------------------------------------------------------------------------
 
 
 @endpoint("GET", "/v1/subscriptions/{}")
@@ -274,7 +274,7 @@ def update(call: Call, name: str) -> Thing:
         subscription.update(cancel_at_period_end=leaving, canceled_at=state.now() if leaving else None)
     for wanted in params.get("items", [])[:1]:
         _change_item(state, subscription, wanted)
-    state.tell("customer.subscription.updated", state.save(subscription))
+    state.emit("customer.subscription.updated", state.save(subscription))
     if params.get("trial_end") == "now" and subscription["status"] == "trialing":
         subscription["trial_end"] = subscription["items"]["data"][0]["current_period_end"] = state.now()
         renew(state, subscription)
@@ -282,7 +282,7 @@ def update(call: Call, name: str) -> Thing:
 
 
 def _change_item(state: State, subscription: Thing, wanted: Thing) -> None:
-    """Another price or number from now on; the difference is not charged."""
+    """Change price or quantity from now on, without proration."""
     item = subscription["items"]["data"][0]
     if name := wanted.get("price"):
         item["price"] = dict(state.find("price", name, "items[0][price]", status=400))

@@ -1,4 +1,4 @@
-"""Events on their way to whoever listens: signed, retried, and on command held back, doubled or shuffled."""
+"""Webhook delivery: signed, retried, and by the control API held back, duplicated or shuffled."""
 
 import asyncio
 import hashlib
@@ -16,12 +16,12 @@ import msgspec
 from sandbox.state import State, Thing, public
 
 TIMEOUT = 10.0  # seconds for one delivery
-WAITS = (1.0, 5.0, 30.0, 300.0, 1800.0, 7200.0)  # seconds between tries; after the last the event stays undelivered
-AT_ONCE = 20  # deliveries under way
+WAITS = (1.0, 5.0, 30.0, 300.0, 1800.0, 7200.0)  # seconds between attempts; after the last the event stays undelivered
+AT_ONCE = 20  # concurrent deliveries
 
 
 class Listener(msgspec.Struct, kw_only=True, rename="camel"):
-    """Somebody's webhook endpoint."""
+    """A webhook endpoint."""
 
     url: str
     secret: str
@@ -29,24 +29,24 @@ class Listener(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """What came of one try."""
+    """Result of one attempt."""
 
     event: str
     type: str
     url: str
-    status: int  # 0: no answer
+    status: int  # 0: no response
     at: float
 
 
 class Webhooks:
-    """Delivers in the background. What nobody took is kept in the event itself (`_undelivered`)."""
+    """Delivers events in the background. An event stores the endpoints it is not delivered to (`_undelivered`)."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.listeners: list[Listener] = []
         self.waits: tuple[float, ...] = WAITS
-        self.copies = 1  # how often each event is sent
-        self.shuffle_within = 0.0  # seconds over which events are strewn
+        self.copies = 1  # number of times each event is sent
+        self.shuffle_within = 0.0  # seconds over which events are delayed at random
         self.held = False  # keep events back until `release`
         self.log: deque[Delivery] = deque(maxlen=1000)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,7 +63,7 @@ class Webhooks:
         await self._session.close()
 
     def send_waiting(self) -> None:
-        """Begin to deliver what happened since."""
+        """Start the delivery of new events."""
         while self.state.outbox:
             event = self.state.outbox.popleft()
             urls = [listener.url for listener in self.listeners if _wants(listener, event["type"])]
@@ -73,7 +73,7 @@ class Webhooks:
                 self.send(event)
 
     def send(self, event: Thing, *, again: bool = False) -> None:
-        """To everybody who wants it, or who did not take it yet."""
+        """Send the event to its endpoints; without `again`, only to those without a successful delivery."""
         if self.held and not again:
             return
         for listener in self.listeners:
@@ -84,7 +84,7 @@ class Webhooks:
                     task.add_done_callback(self._tasks.discard)
 
     def send_undelivered(self, *, shuffled: bool = False) -> None:
-        """What was held back, or what nobody took before a restart."""
+        """Send undelivered events: held back, or not delivered before a restart."""
         self.held = False
         waiting: Iterable[Thing] = [e for e in self.state.kinds["event"].values() if e.get("_undelivered")]
         for event in random.sample(list(waiting), k=len(list(waiting))) if shuffled else waiting:
@@ -124,12 +124,12 @@ class Webhooks:
 
 
 def payload(event: Thing) -> bytes:
-    """As Stripe writes it: indented, which is why a body is checked as it came."""
+    """The body as Stripe writes it, indented: signatures cover the raw bytes."""
     return json.dumps(public(event), indent=2).encode()
 
 
 def signature(body: bytes, secret: str, at: int | None = None) -> str:
-    """The header `Stripe-Signature`."""
+    """The value of the `Stripe-Signature` header."""
     at = int(time.time()) if at is None else at
     digest = hmac.new(secret.encode(), b"%d." % at + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"

@@ -1,4 +1,4 @@
-"""Requests and answers between the server and the sandbox."""
+"""HTTP requests and responses of the sandbox."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ from sandbox.errors import StripeError
 type Message = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 
-LARGEST = 1024 * 1024  # bytes of a body
-WITHIN = 20  # seconds for a body to arrive
+LARGEST = 1024 * 1024  # maximum bytes of a body
+WITHIN = 20  # seconds until the body must have arrived
 
 
 class Request(NamedTuple):
-    """A request, read whole."""
+    """A request with its complete body."""
 
     id: str
     method: str
@@ -33,29 +33,29 @@ class Request(NamedTuple):
 
     @property
     def encoded(self) -> str:
-        """Where its parameters are."""
+        """The encoded parameters: query string or body."""
         return self.body if self.method == "POST" else self.query
 
     @property
     def values(self) -> dict[str, str]:
-        """Its parameters without their nesting, the address's and the body's."""
+        """Parameters of query string and body, without nesting."""
         return dict(parse_qsl(f"{self.query}&{self.body}", keep_blank_values=True))
 
 
 class Received(msgspec.Struct, kw_only=True, rename="camel"):
-    """A request as a test wants to see it."""
+    """Record of a request, for tests."""
 
     id: str
     method: str
     path: str
     params: dict[str, Any]
     idempotency_key: str
-    status: int = 0  # 0: not answered (yet)
+    status: int = 0  # 0: no response (yet)
     replayed: bool = False
 
 
 class Answer(NamedTuple):
-    """An answer, ready to be sent."""
+    """A response."""
 
     status: int
     body: bytes
@@ -63,11 +63,11 @@ class Answer(NamedTuple):
 
 
 class HangUp(Exception):
-    """The connection ends without an answer."""
+    """Close the connection without a response."""
 
 
 async def read(request_id: str, scope: Message, receive: Receive) -> Request:
-    """Raises HangUp where no whole body comes, StripeError (413) where too much does."""
+    """Read a request. Raises HangUp if the body is incomplete, StripeError (413) if it is too large."""
     body, more = b"", True
     try:
         async with asyncio.timeout(WITHIN):
@@ -86,7 +86,7 @@ async def read(request_id: str, scope: Message, receive: Receive) -> Request:
 
 
 def encode(body: Any) -> bytes:
-    """Indented, as Stripe's answers are."""
+    """JSON, indented like Stripe's responses."""
     return json.dumps(body, indent=2).encode()
 
 

@@ -28,7 +28,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from payments.settle.work import Dispatch
 from queueing.work.drain import Drain
-from registry.data import database, reach, refusals
+from registry.data import database, db_breaker, refusals
 from registry.data.loop import end_loop
 from registry.models import Tenant
 from registry.servers import embedded, serve
@@ -147,8 +147,8 @@ def _living_connection(_database: None) -> None:
 @pytest.fixture(autouse=True)
 async def _clean() -> AsyncIterator[None]:
     yield
-    await reach.breakers.close()  # whether the server could be reached in one test is nothing to the next
-    refusals.server_takes_writes(True)  # nor what it refused
+    await db_breaker.breakers.close()  # whether the server could be reached in one test is nothing to the next
+    refusals.set_writable(True)  # nor what it refused
     await database.release()
     try:
         await _connections_are_back()

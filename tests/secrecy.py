@@ -11,7 +11,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.contrib.sessions.backends.base import SessionBase
 from django.core import signing
 
-from registry.tenants import access, encryption
+from registry.tenants import access, encryption, links
 from tests.secret_forms import around
 
 LEAST = 8  # characters; a shorter one is a word that stands everywhere
@@ -67,7 +67,7 @@ def watching() -> Iterator[None]:
     root.addHandler(_handler)
     with (
         _noting(access, "_new_key", lambda made, *_: note(made[1], made[1].split("_", 2)[2])),
-        _noting(access, "_signed", lambda made, *_: note(made)),
+        _noting(links, "_sign", lambda made, *_: note(made)),
         _noting(signing, "dumps", lambda made, *_: note(made)),
         _noting_sealed(),
         _noting(SessionBase, "_get_new_session_key", lambda made, *_: note(made)),

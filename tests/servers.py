@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.servers import embedded
 
 
@@ -90,5 +90,5 @@ async def read_only() -> AsyncIterator[Switch]:
         yield switch
     finally:
         await switch.off()
-        await reach.breakers.close()
+        await db_breaker.breakers.close()
         await database.pools.close()

@@ -20,7 +20,7 @@ from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
 from payments.models import Processor, Refund
 from payments.processors import KINDS
-from payments.processors.base import Account, Debt, Order, Outcome, Result
+from payments.processors.base import Account, Order, Outcome, RefundOrder, Result
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds.work import RefundDispatch
 from payments.settle.work import Dispatch
@@ -80,8 +80,8 @@ class Instant(SandboxProcessor):
     async def send(self, order: Order, account: Account) -> Outcome:
         return Outcome(Result.BOOKED, code="http_200")
 
-    async def refund(self, debt: Debt, account: Account) -> Outcome:
-        return Outcome(Result.BOOKED, code="http_200", reference=str(debt.refund_id))
+    async def refund(self, order: RefundOrder, account: Account) -> Outcome:
+        return Outcome(Result.BOOKED, code="http_200", reference=str(order.refund_id))
 
 
 async def claim(work: Any, rows: int) -> list[Any]:

@@ -13,8 +13,8 @@ from limits import parse
 from payments.books import events
 from payments.intake import intake
 from payments.intake.payment import NewPayment
-from payments.refunds import debts
 from payments.refunds import inline as refunds_inline
+from payments.refunds import refunds
 from payments.settle.work import Dispatch
 from queueing.broker import pop, push, push_rows
 from queueing.broker.sources import Target
@@ -123,7 +123,7 @@ async def use_everything(tenant_id: int, key: str) -> None:
     await push.push(tenant_id, "", [push_rows.NewMessage("q", b"1")])
     await pop.pop(tenant_id, Target(queue="q", group="g"))
     await intake.submit(NewPayment(tenant_id=tenant_id, correlation_id=uuid4(), amount=1990, currency="BRL"))
-    live.tell([live.Event("payments", tenant_id, 1, "subject", 1, b"{}")])
+    live.publish([live.Event("payments", tenant_id, 1, "subject", 1, b"{}")])
     async with events.STREAM.follow(tenant_id):
         pass
 
@@ -160,14 +160,14 @@ def test_a_web_process_that_ends_hands_back_the_refund_that_it_has_in_hand(
     monkeypatch.setattr(refunds_inline, "GRACE", 0.1)
     make_processor(tenant, "sandbox", fee="0.05")
     [payment] = sync_twin(booked)(tenant)
-    receipt = debts.refund_sync(tenant_id=tenant.pk, correlation_id=payment)
+    receipt = refunds.refund_sync(tenant_id=tenant.pk, correlation_id=payment)
     sync_twin(configure)(tenant, "sandbox", refundHang=True)
 
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def work() -> None:
         loops.append(asyncio.get_running_loop())
-        refunds_inline.pay(tenant.pk, receipt.refund_id)
+        refunds_inline.send(tenant.pk, receipt.refund_id)
         while not await given_back(payment):  # it is at the processor, which does not answer
             await asyncio.sleep(0.01)
 

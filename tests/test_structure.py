@@ -86,6 +86,58 @@ def test_a_room_imports_itself_and_what_it_stands_on_and_nothing_above(room: str
     assert upward == []
 
 
+PACKAGES = {  # of each app: each may import those before it; what composes an app (urls, apps, commands) is exempt
+    "registry": [
+        "errors", "currencies", "models", "redaction", "telemetry", "data", "http", "edge", "servers", "tenants", "operators",
+        "templatetags", "admin",
+    ],
+    "queueing": [
+        "models", "spill", "work", "broker", "templatetags", "outbound", "views", "console", "admin", "demo",
+    ],
+    "payments": [
+        "states", "errors", "money", "models", "books", "processors", "routing", "intake", "settle", "api", "refunds",
+        "inbound", "reconciliation", "billing", "templatetags", "pages", "demo", "admin",
+    ],
+}  # fmt: skip
+COMPOSES = {"settings", "urls", "asgi", "apps", "management", "migrations"}
+
+
+def package_of(module: str) -> str:
+    """The app and its package, or module at its top: registry.data of registry.data.live."""
+    return ".".join(module.split(".")[:2])
+
+
+def upward_imports(order: dict[str, list[str]], trees: dict[str, ast.Module]) -> Iterator[tuple[str, str]]:
+    """Pairs of packages of one app, of which the first imports the second and stands before it."""
+    places = {f"{app}.{name}": n for app, names in order.items() for n, name in enumerate(names)}
+    for path, tree in trees.items():
+        here = package_of(path.removesuffix(".py").replace("/", "."))
+        for name in imports(tree):
+            there = package_of(name)
+            if here in places and there.split(".")[0] == here.split(".")[0] and places.get(there, -1) > places[here]:
+                yield here, there
+
+
+def test_a_package_of_an_app_imports_only_those_before_it():
+    trees = {path: tree for room in ROOMS for path, tree in sources(room).items()}
+
+    assert set(upward_imports(PACKAGES, trees)) == set()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_package_of_an_app_has_its_place_in_the_order(room: str):
+    packages = {path.split("/")[1].removesuffix(".py") for path in sources(room)}
+
+    assert packages - COMPOSES - {"__init__"} == set(PACKAGES[room])
+
+
+def test_an_import_of_a_later_package_would_be_noticed():
+    order, upward = {"app": ["low", "high"]}, ast.parse("def f():\n    from app.high import thing")
+
+    assert set(upward_imports(order, {"app/low/module.py": upward})) == {("app.low", "app.high")}
+    assert list(upward_imports(order, {"app/high.py": upward})) == []
+
+
 def test_no_product_module_imports_tests_or_benchmarks():
     found = [
         (p, n)

@@ -1,1 +1,1 @@
-"""The message queue's benchmarks, one module per figure of the README's table, and the load that they share."""
+"""The message queue's benchmarks, one module per figure of the README's table, and their common load generator."""

@@ -1,4 +1,4 @@
-"""Processor time that the service spends on a load, from /proc: it says more than a rate where others share the cores."""
+"""Processor time of the service for a load, from /proc: more reliable than a rate on shared cores."""
 
 import os
 from collections.abc import Iterator

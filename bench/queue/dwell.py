@@ -1,5 +1,5 @@
-"""The longest that any message waits while readers keep up: 1,000 partitions, ten of them so busy that they would do to
-keep all readers busy, were the longest waiting not served first."""
+"""Longest wait of any message while readers keep up: 1,000 partitions, ten of which could keep all readers busy
+if the longest-waiting partition were not served first."""
 
 from bench.figures import Effort, Figure
 from bench.place import place, progress, web

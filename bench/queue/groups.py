@@ -1,4 +1,4 @@
-"""Ten consumer groups, each of which gets everything: messages delivered per second, all groups together."""
+"""Ten consumer groups that each read all messages: messages delivered per second, all groups together."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
-"""What a message costs in a queue that has much behind it, against an empty one: a million messages read before, or ten
-thousand partitions. Each in a database and a web process of its own; they take turns."""
+"""Cost of a message in a queue with a history (a million messages already read, or ten thousand partitions), compared with
+an empty queue. Each has its own database and web process; they alternate."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +17,8 @@ MANY = {Effort.QUICK: 500, Effort.NORMAL: 10_000, Effort.FULL: 10_000}  # partit
 MESSAGES = {Effort.QUICK: 1_000, Effort.NORMAL: 40_000, Effort.FULL: 100_000}  # per round
 ROUNDS = {Effort.QUICK: 1, Effort.NORMAL: 3, Effort.FULL: 7}
 MOST = 1.3
-AT_ONCE, PORTIONS = 1_000, 5  # messages per request while a history is made, and portions that it is made in
-PER_MESSAGE = 1e6  # seconds for all to microseconds for each
+AT_ONCE, PORTIONS = 1_000, 5  # messages per request, and number of portions, when the history is created
+PER_MESSAGE = 1e6  # from seconds for all to microseconds for each
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Subject:
     here: Place
     process: Process
     partitions: int = 100
-    producers: int = 0  # numbers that were given to producers so far
+    producers: int = 0  # producer numbers assigned so far
     seconds: list[float] = field(default_factory=list)  # of each round, pushing and reading
     costs: list[Cost] = field(default_factory=list)
 
@@ -36,7 +36,7 @@ class Subject:
         return {"port": self.process.port, "headers": self.here.headers, "queue": "history"}
 
     def through(self, messages: int, *, batch: int = BATCH, auto_ack: bool = False) -> float:
-        """Seconds to push so many messages and to read them again. The readers check that all came, in order."""
+        """Seconds to push and read `messages`. The readers verify that all arrive, in order."""
         first, self.producers = self.producers, self.producers + CONNECTIONS
         pushed = drive(
             Load(**self.base, batch=batch, partitions=self.partitions, push=CONNECTIONS, messages=messages, first=first)
@@ -82,7 +82,7 @@ def subjects(effort: Effort) -> Iterator[tuple[Subject, Subject, Subject]]:
 
 
 def against(empty: Subject, subject: Subject, messages: int) -> Figure:
-    """The ratio of each round by itself, and of what the processor spent, which others on the machine disturb less."""
+    """Ratios of each round, by time and by processor time, which other work on the machine disturbs less."""
     ratios = [a / b for a, b in zip(subject.seconds, empty.seconds, strict=True)]
     spent = median([a.service / max(b.service, 0.01) for a, b in zip(subject.costs, empty.costs, strict=True)])
     each = [PER_MESSAGE * median(one.seconds) / messages for one in (subject, empty)]

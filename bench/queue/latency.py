@@ -1,4 +1,4 @@
-"""From the first byte of a push to the last byte of the pop that was parked for it, in a quiet system."""
+"""Latency from the first byte of a push to the last byte of the waiting pop, in an idle system."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from bench.queue.load import QUEUE_MODE
 from bench.queue.wire import Connection, acking, connect, getter, payload, popped, poster, pushing
 
 SAMPLES = {Effort.QUICK: 20, Effort.NORMAL: 200, Effort.FULL: 500}
-PAUSE = (0.03, 0.1)  # seconds between two messages: the reader parks, the system falls asleep
+PAUSE = (0.03, 0.1)  # seconds between two messages: the reader waits, the system becomes idle
 LIMIT = 10.0  # seconds for one message
 QUEUE = "latency"
 
@@ -39,7 +39,7 @@ async def sample(here: Place, push_port: int, pop_port: int, samples: int) -> li
     times = []
     with progress(still=True) as bars:
         bar = bars.add_task("pushing to who waits", total=samples)
-        for number in range(-2, samples):  # two to wake everything that opens on first use
+        for number in range(-2, samples):  # two for warm-up
             took = await one_message(here, reader, writer, (pop_port, number + 2))
             if number >= 0:
                 times.append(took)

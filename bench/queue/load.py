@@ -1,7 +1,7 @@
-"""The load on the queue: connections that push, connections that pop and ack, in one process of their own on uvloop.
+"""Load generator for the queue: connections that push, and connections that pop and ack, in one process on uvloop.
 
 `python -m bench.queue.load '{…}'` prints one JSON line. wrk cannot read a lease and send it back; this client does, and
-says what it cost itself. Everything that was delivered is compared afterwards with what was pushed.
+reports its own processor time. Afterwards it compares all delivered messages with the pushed ones.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from bench.figures import quantile
 from bench.load import ROOT
 from bench.queue.wire import Connection, acking, connect, getter, payload, popped, poster, pushing
 
-GRACE = 120.0  # seconds beyond the asked duration until a load is given up
-EMPTY_PAUSE = 0.02  # seconds after a pop without `wait` that found nothing
+GRACE = 120.0  # seconds beyond the asked duration until a load is aborted
+EMPTY_PAUSE = 0.02  # seconds after an empty pop without `wait`
 QUEUE_MODE = "__QUEUE_MODE__"
-PREPARING = 9_900  # the first producer of those that only prepare
+PREPARING = 9_900  # number of the first producer that only prepares
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to push, and what to read. With both, reading ends when everything pushed was read by every group."""
+    """Load: pushes and reads. With both, reading ends when every group has read everything pushed."""
 
     port: int
     headers: dict[str, str]
@@ -35,23 +35,23 @@ class Load:
     batch: int
     partitions: int = 100
     push: int = 0  # connections
-    messages: int = 0  # to push in all, or
+    messages: int = 0  # to push in total, or
     seconds: float = 0.0  # for how long to push
-    rate: float = 0.0  # requests per second whatever their answers do (open loop); 0: each connection waits for its own
-    first: int = 0  # number of the first producer: another load's producers are others
+    rate: float = 0.0  # requests per second in an open loop; 0: closed loop, each connection waits for its response
+    first: int = 0  # number of the first producer: loads must not share producers
     hot: int = 0  # every second request goes to one of the first so many partitions
     read: int = 0  # connections for each group
-    wanted: int = 0  # messages to read in all, where none are pushed
+    wanted: int = 0  # messages to read in total, if none are pushed
     groups: tuple[str, ...] = (QUEUE_MODE,)
     claim: int = 1  # partitions per pop
-    wait: bool = False  # park, or ask again
+    wait: bool = False  # long poll, or repeat
     auto_ack: bool = False
 
 
 @dataclass
 class Report:
     pushed: int = 0  # messages
-    requests: int = 0  # that pushed them
+    requests: int = 0  # of these pushes
     push_seconds: float = 0.0
     p50: float = 0.0  # milliseconds of a push; in an open loop from the moment it was due
     p99: float = 0.0
@@ -60,12 +60,12 @@ class Report:
     read_seconds: float = 0.0
     pops: int = 0
     empty: int = 0  # of them
-    broken: int = 0  # messages that were not the next of their producer in their partition
+    broken: int = 0  # messages out of the order of their producer in their partition
     dwell_p50: float = 0.0  # milliseconds from the first byte of the push to the last of the pop
     dwell_p99: float = 0.0
     dwell: float = 0.0  # the longest
     errors: list[str] = field(default_factory=list)
-    cpu: float = 0.0  # seconds of this process's own
+    cpu: float = 0.0  # processor seconds of this process
 
     @property
     def push_rate(self) -> float:
@@ -77,7 +77,7 @@ class Report:
 
 
 def drive(load: Load) -> Report:
-    """Raises AssertionError where anything was refused, lost, delivered twice or out of order."""
+    """Raises AssertionError if a message was refused, lost, delivered twice or out of order."""
     command = [sys.executable, "-m", "bench.queue.load", json.dumps(asdict(load))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=load.seconds + 2 * GRACE)
     if done.returncode:
@@ -86,7 +86,7 @@ def drive(load: Load) -> Report:
     if report.errors:
         raise AssertionError(f"{len(report.errors)} errors, such as {report.errors[0]}")
     if report.broken:
-        raise AssertionError(f"{report.broken} of {report.delivered} messages came twice or out of order")
+        raise AssertionError(f"{report.broken} of {report.delivered} messages repeated or out of order")
     wanted = (report.pushed or load.wanted) * len(load.groups)
     if load.read and report.delivered != wanted:
         raise AssertionError(f"{report.delivered} delivered of {wanted}")
@@ -94,7 +94,7 @@ def drive(load: Load) -> Report:
 
 
 def prepare(load: Load) -> Report:
-    """Have made what is made on first use: every partition, every group's place in it, connections and plans."""
+    """Warm-up: create all partitions, group positions, connections and plans."""
     few = {"first": PREPARING, "push": 10, "batch": 10, "messages": 10 * load.partitions, "read": min(load.read, 2)}
     return drive(replace(load, **few, seconds=0, rate=0, hot=0, wanted=0, auto_ack=False))  # type: ignore[arg-type]
 
@@ -104,8 +104,8 @@ class Run:
         self.load = load
         self.report = Report()
         self.times: list[float] = []  # seconds of each push
-        self.sent: dict[str, float] = {}  # payload → when, where readers are there to ask
-        self.read: list[tuple[str, float, list[str]]] = []  # group, when, what
+        self.sent: dict[str, float] = {}  # payload → time of the push, if there are readers
+        self.read: list[tuple[str, float, list[str]]] = []  # group, time, payloads
         self.wanted = float("inf") if load.push else load.wanted * len(load.groups)
         self.all_read = asyncio.Event()
         self.tickets = itertools.count()
@@ -134,7 +134,7 @@ class Run:
             await actor
         except Exception as error:
             self.report.errors.append(repr(error)[:500])
-            self.all_read.set()  # it will never come to that
+            self.all_read.set()  # there is nothing to read
 
     async def until_all_read(self) -> None:
         if self.report.delivered < self.wanted:
@@ -160,13 +160,13 @@ class Run:
             answer = await connection.ask(request)
             if answer.status != 201 or answer.body.count(b'"status":"queued"') != load.batch:
                 raise AssertionError(f"a push was answered {answer.status}: {answer.body[:300]!r}")
-            # A timer may be early by a fraction of a millisecond: then it counts from when it was sent.
+            # A timer may fire a fraction of a millisecond early: then the time of sending counts.
             self.times.append(time.perf_counter() - (min(due, at) if load.rate else at))
             report.pushed += load.batch
             report.requests += 1
 
     def turns(self, n: int) -> Iterator[tuple[float, int]]:
-        """When to send, and to which partition. All connections draw from one row of tickets."""
+        """Due time and partition of the next push, from one sequence for all connections."""
         load = self.load
         end = self.start + load.seconds
         for ticket in self.tickets:
@@ -214,7 +214,7 @@ class Run:
         dwells = []
         for group, at, payloads in self.read:
             for data in payloads:
-                # As answers came: a partition is leased to one reader of a group at a time.
+                # In the order of responses: a partition is leased to one reader of a group at a time.
                 strand, number = (group, data[:10]), int(data[11:20])
                 report.broken += number != expected.get(strand, 0)
                 expected[strand] = number + 1
@@ -227,6 +227,6 @@ class Run:
 if __name__ == "__main__":
     import gc
 
-    gc.disable()  # a collection would be measured as the service's latency
+    gc.disable()  # a collection would count as the service's latency
     said = json.loads(sys.argv[1])
     print(json.dumps(asdict(uvloop.run(Run(Load(**said | {"groups": tuple(said["groups"])})).go()))))

@@ -1,6 +1,6 @@
 """PgQueuer's part of the comparison: `python -m bench.queue.peer_pgqueuer enqueue|work DATABASE_URL JOBS`.
 
-As its guide to performance says: its autovacuum settings, a pool for the producer, a connection of asyncpg's for the
+Set up by its performance guide: its autovacuum settings, a pool for the producer, a connection of asyncpg's for the
 worker, a large batch. Its tables are durable, which is its default.
 """
 
@@ -13,8 +13,8 @@ import uvloop
 from pgqueuer import AsyncpgDriver, AsyncpgPoolDriver, Job, PgQueuer, Queries
 from pgqueuer.types import QueueExecutionMode
 
-AT_ONCE = 1_000  # jobs per statement: more than ours gets in one request
-BATCH = 100  # jobs that are claimed at once
+AT_ONCE = 1_000  # jobs per statement: more than ours gets per request
+BATCH = 100  # jobs per claim
 PAYLOAD = b"0001-00001-000000001-bench--"
 
 

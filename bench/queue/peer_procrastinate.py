@@ -1,6 +1,6 @@
 """procrastinate's part of the comparison: `python -m bench.queue.peer_procrastinate enqueue|work DATABASE_URL JOBS`.
 
-Jobs go in by its batch_defer_async, a thousand at a time; one asynchronous worker of psycopg's pool works on many at once
+Jobs are enqueued by its batch_defer_async, a thousand at a time; one asynchronous worker of psycopg's pool works on many at once
 and stops when nothing is left.
 """
 
@@ -13,7 +13,7 @@ import procrastinate
 import uvloop
 from procrastinate.exceptions import ConnectorException
 
-AT_ONCE = 1_000  # jobs per statement: more than ours gets in one request
+AT_ONCE = 1_000  # jobs per statement: more than ours gets per request
 CONCURRENCY = 20  # jobs at once; it claims them one by one
 PAYLOAD = "0001-00001-000000001-bench"
 
@@ -53,7 +53,7 @@ async def main(part: str, url: str, jobs: int) -> dict[str, float]:
 async def install(app: procrastinate.App) -> None:
     try:
         await app.schema_manager.apply_schema_async()
-    except ConnectorException:  # an earlier round did
+    except ConnectorException:  # the schema exists from an earlier round
         await asyncio.sleep(0)
 
 

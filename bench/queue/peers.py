@@ -1,8 +1,8 @@
-"""Jobs per second from enqueue over claim to finish, against procrastinate and PgQueuer on the same PostgreSQL.
+"""Jobs per second through enqueue, claim and finish, compared with procrastinate and PgQueuer on the same PostgreSQL.
 
-Each has a database of its own, one process that enqueues and one that works, and takes its turn. Ours goes through HTTP:
+Each has its own database, one process that enqueues and one that works; they alternate. Ours goes through HTTP:
 one client pushes batches of 100, one pops and acks them. The peers are used as their documentation recommends for
-throughput, in every doubt to their favour; their modules say how.
+throughput, in case of doubt in their favour; see their modules.
 """
 
 import json
@@ -45,7 +45,7 @@ def run(effort: Effort) -> list[Figure]:
         for n in range(ROUNDS[effort] + 1):
             for name, turn in turns.items():
                 bars.update(bar, description=name)
-                taken = turn(jobs[name] if n else jobs[name] // 10, n)  # the first warms it up
+                taken = turn(jobs[name] if n else jobs[name] // 10, n)  # the first turn is a warm-up
                 if n:
                     seconds[name].append(taken)
                 bars.advance(bar)
@@ -64,7 +64,7 @@ def ours(here: Place, process: Process, jobs: int, n: int) -> tuple[float, float
 
 
 def peer(here: Place, name: str, jobs: int) -> tuple[float, float]:
-    """Seconds to enqueue them, and to work on them all. Each did its part in a process of its own."""
+    """Seconds to enqueue them, and to work on them all. Each part runs in its own process."""
     seconds = []
     for part in ("enqueue", "work"):
         command = [sys.executable, "-m", f"bench.queue.peer_{name}", part, here.database_url, str(jobs)]

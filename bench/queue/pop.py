@@ -30,7 +30,7 @@ def run(effort: Effort) -> list[Figure]:
 def measure(here: Place, process: Process, batch: int, backlog: int) -> Figure:
     reading = Load(process.port, here.headers, f"pop-{batch}", batch, PARTITIONS, read=CONNECTIONS)
     prepare(reading)
-    per_push = min(100, backlog // PARTITIONS)  # a push goes to one partition, and all are to have as much
+    per_push = min(100, backlog // PARTITIONS)  # a push goes to one partition, and all partitions get the same number
     pushed = drive(replace(reading, batch=per_push, push=10, messages=backlog, read=0)).pushed
     with counted(here, process) as cost:
         report = drive(replace(reading, wanted=pushed))

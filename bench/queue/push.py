@@ -1,4 +1,4 @@
-"""Messages pushed per second in batches of 1, 10 and 100, and how long a push takes at half of that rate.
+"""Messages pushed per second in batches of 1, 10 and 100, and latency of a push at half of that rate.
 
 50 connections, 100 partitions, a key, transaction ids given by the sender. A request's messages go to one partition, as
 clients send them.
@@ -18,7 +18,7 @@ WARM_UP = 1.0  # seconds
 CONNECTIONS = 50
 SLOWEST = 15  # milliseconds, p99 at half of the rate
 
-# Every message where it belongs: numbered without a gap, and each producer's in the order in which it sent them.
+# Counts messages with a gap in the numbers of their partition, or out of the order of their producer.
 ORDER = """
     SELECT count(*), count(*) FILTER (WHERE place <> seq OR sent <> number) FROM (
         SELECT seq, ('x' || left(transaction_id, 8))::bit(32)::int AS number,
@@ -65,7 +65,7 @@ def calm(batch: int, rate: float, half: Report) -> Figure:
 
 
 def check_books(here: Place, queue: str, pushed: int) -> None:
-    """Everything that was answered is there, once, in order."""
+    """Verify that every acknowledged message is stored once, in order."""
     with here.connect() as connection:
         there, broken = connection.execute(ORDER, (queue,)).fetchone()  # type: ignore[misc]
         if (there, broken) != (pushed, 0):

@@ -1,7 +1,7 @@
-"""One connection to the queue and what goes over it, with as little work per message as possible.
+"""HTTP connection to the queue and its messages, with minimal work per message.
 
-A message carries who pushed it, into which partition, as the how-manieth: its readers can tell what is missing, came
-twice or out of order. As JSON its payload has 28 bytes; its transaction id looks like the UUIDs that clients send.
+A message carries producer, partition and number, so that its readers detect missing, repeated and reordered
+messages. As JSON its payload has 28 bytes; its transaction id looks like the UUIDs that clients send.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from bench.wire import Answer, next_answer
 
 
 class Got(msgspec.Struct, rename="camel"):
-    """What a reader needs of a message."""
+    """Fields of a message that a reader needs."""
 
     transaction_id: str
     partition_id: str
@@ -66,7 +66,7 @@ async def connect(port: int) -> Connection:
 
 
 def poster(path: str, headers: dict[str, str]) -> Callable[[str], bytes]:
-    """Makes a POST of a body."""
+    """A function that encodes a POST request with a body."""
     more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{more}Content-Length: "
     return lambda body: f"{head}{len(body)}\r\n\r\n{body}".encode()  # ASCII only: characters are bytes
@@ -82,7 +82,7 @@ def payload(producer: int, partition: int, number: int) -> str:
 
 
 def pushing(queue: str, producer: int, partition: int, numbers: Sequence[int]) -> str:
-    """The body that pushes these messages."""
+    """Body of a push."""
     items = [
         f'{{"queue":"{queue}","partition":"p{partition}","payload":"{payload(producer, partition, n)}",'
         f'"transactionId":"{n:08x}-{producer:04x}-7000-8000-{partition:012x}"}}'
@@ -92,7 +92,7 @@ def pushing(queue: str, producer: int, partition: int, numbers: Sequence[int]) -
 
 
 def acking(messages: Sequence[Got], group: str) -> str:
-    """The body that acks these messages: for /api/v1/ack one, for /api/v1/ack/batch several."""
+    """Body of an ack: one message for /api/v1/ack, several for /api/v1/ack/batch."""
     acks = [
         f'{{"transactionId":"{m.transaction_id}","partitionId":"{m.partition_id}","leaseId":"{m.lease_id}",'
         f'"status":"completed","consumerGroup":"{group}"}}'

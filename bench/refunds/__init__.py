@@ -1,1 +1,1 @@
-"""What is measured of money that goes back."""
+"""Benchmarks of refunds."""

@@ -1,8 +1,8 @@
-"""Refunds owed are paid while workers are killed: how many twice, how many not, and how long it takes.
+"""Due refunds are sent while workers are killed: number refunded twice or not at all, and duration.
 
-Payments that a processor of kind sandbox booked, with a refund owed of each; two worker processes pay the debts, and one of
-them, its horse or all of it, is killed with -9 again and again while refunds are in flight. What counts is what stands in the
-processor's own books afterwards, one refund per payment, and whether ours say the same.
+A sandbox processor has booked the payments, each with a due refund. Two workers send the refunds, and one worker, or its child
+process ("horse"), is killed with -9 repeatedly while refunds are in flight. The result is the processor's own record afterwards,
+one refund per payment, and its agreement with ours.
 """
 
 import json
@@ -26,9 +26,9 @@ REFUNDS = {Effort.QUICK: 300, Effort.NORMAL: 10_000, Effort.FULL: 10_000}
 KILLS = {Effort.QUICK: 3, Effort.NORMAL: 20, Effort.FULL: 20}
 WORKERS = 2
 PER_CALL = 500  # payments of one batch
-PATIENCE = 600.0  # seconds without an end after which the run is given up
-SEED = 20  # of the dice: which worker, how much of it, after how much work
-DELAY = 100  # ms that the processor takes for a refund: so that whoever is killed has some in flight
+PATIENCE = 600.0  # seconds until the run is aborted
+SEED = 20  # random seed: which worker, which process, after how much work
+DELAY = 100  # ms of the processor per refund, so that a killed worker has some in flight
 AMOUNT, BACK = "19.90", 500  # as sent, and in minor units
 OWE = """INSERT INTO payments_refund (tenant_id, payment_id, public_id, number, fingerprint, amount, currency, reason, actor,
         external, processor_id, reference, status, code, attempt, tries_from, priority, run_at, created_at, changed_at)
@@ -55,11 +55,11 @@ def run(effort: Effort) -> list[Figure]:
         return figures(here, wanted, struck, seconds)
 
 
-# -- What is owed ------------------------------------------------------------------------------------------
+# -- Refunds to send ------------------------------------------------------------------------------------------
 
 
 def pay(here: Place, port: int, wanted: int) -> None:
-    """So many payments that have succeeded."""
+    """Create `count` succeeded payments."""
     for done in range(0, wanted, PER_CALL):
         items = [{"correlationId": str(uuid.uuid4()), "amount": AMOUNT} for _ in range(min(PER_CALL, wanted - done))]
         verdicts = Counter(one["status"] for one in call(here, port, "/payments/batch", {"items": items})["results"])
@@ -72,7 +72,7 @@ def pay(here: Place, port: int, wanted: int) -> None:
 
 
 def owe_back(here: Place) -> None:
-    """A part of each is owed back, so that one paid twice would not be refused by the processor."""
+    """Insert a due partial refund for each, so that the processor would accept a second one."""
     with here.connect() as connection, connection.transaction():
         connection.execute("UPDATE payments_payment SET owed_back = %s", [BACK])
         connection.execute(OWE, [BACK])
@@ -95,7 +95,7 @@ def worker(here: Place, slot: int) -> Iterator[Process]:
 
 
 class Crew:
-    """The workers, and who strikes them."""
+    """The workers, and the process that kills them."""
 
     def __init__(self, here: Place, kills: int) -> None:
         self.here, self.kills = here, kills
@@ -103,15 +103,15 @@ class Crew:
         self.struck: Counter[str] = Counter()
 
     def pay_back(self, wanted: int) -> Counter[str]:
-        """All debts, through all kills, each of them while refunds are in flight."""
-        step = wanted // (self.kills + 2)  # returned between two kills, so that work is left for the last one
+        """Send all refunds, with all kills while refunds are in flight."""
+        step = wanted // (self.kills + 2)  # refunds between two kills, so that work is left for the last one
         with ExitStack() as stack, progress() as bars:
             bar = bars.add_task("paying back", total=wanted)
             places = [stack.enter_context(ExitStack()) for _ in range(WORKERS)]
             crew = [place.enter_context(worker(self.here, slot)) for slot, place in enumerate(places)]
             for _ in range(self.kills):
                 goal = self.returned(bars, bar) + self.dice.randint(step // 2, step)
-                until(lambda: self.returned(bars, bar) >= goal)  # noqa: B023 - asked before the next round
+                until(lambda: self.returned(bars, bar) >= goal)  # noqa: B023 - evaluated before the next iteration
                 until(lambda: self.here.ask(BEGUN) > 0)
                 slot = self.dice.randrange(WORKERS)
                 if self.strike(crew[slot]):
@@ -126,7 +126,7 @@ class Crew:
         return count
 
     def strike(self, victim: Process) -> bool:
-        """Kill its horse, which the worker replaces, or the worker itself; whether it has to be started again."""
+        """Kill its child process, which the worker replaces, or the worker; True if it must be restarted."""
         horses = children(victim.pid)
         if horses and self.dice.random() < 0.75:
             os.kill(horses[0], signal.SIGKILL)
@@ -150,7 +150,7 @@ def until(question: Callable[[], object]) -> None:
     wait_until(question, "the refunds come to their end", PATIENCE, every=0.02)
 
 
-# -- The books ---------------------------------------------------------------------------------------------
+# -- Results ---------------------------------------------------------------------------------------------
 
 
 def figures(here: Place, wanted: int, struck: Counter[str], seconds: float) -> list[Figure]:
@@ -173,7 +173,7 @@ def figures(here: Place, wanted: int, struck: Counter[str], seconds: float) -> l
 
 
 def surplus(here: Place) -> int:
-    """Refunds of which the timeline or the ledger says it other than once."""
+    """Number of refunds that are not exactly once in timeline and ledger."""
     return int(
         here.ask(
             """SELECT count(*) FROM payments_refund r

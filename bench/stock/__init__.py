@@ -1,1 +1,1 @@
-"""The same endpoint as a plain Django project would write it: stock handler, stock ORM, stock backend, stock pool."""
+"""The same endpoint in a plain Django project: stock handler, stock ORM, stock backend, stock pool."""

@@ -1,4 +1,4 @@
-"""Django's ASGIHandler as it comes."""
+"""Django's stock ASGIHandler."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Tenants, their keys, and payments that exist once per tenant: what idempotency takes at the least."""
+"""Tenants, keys, and payments with a unique id per tenant, the minimum for idempotency."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""A plain Django project, as light as can be: no middleware at all, Django's psycopg pool, durable commits."""
+"""Settings of a minimal Django project: no middleware, Django's psycopg pool, durable commits."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""POST /payments: the key by one indexed query, the payment by one `acreate`. It writes no event and no fingerprint."""
+"""POST /payments: one indexed query for the key, one `acreate` for the payment; no event, no fingerprint."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ async def create(request: HttpRequest) -> JsonResponse:
 
 
 async def create_without_key(request: HttpRequest) -> JsonResponse:
-    """The insert alone, to see what the key costs."""
+    """The insert without the key, to measure its cost."""
     return await accept(request, Tenant(pk=1, currency="BRL"))
 
 

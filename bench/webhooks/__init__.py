@@ -1,1 +1,1 @@
-"""Webhooks, in and out."""
+"""Benchmarks of inbound and outbound webhooks."""

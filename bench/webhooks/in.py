@@ -1,7 +1,7 @@
-"""Signed webhooks of Stripe made durable per second, and how long one takes from its arrival to what came of it.
+"""Inbound webhooks of Stripe stored durably per second, and the time from arrival to the end of handling.
 
-The first with one web process and nobody who handles them; the second with the whole service, quiet between events that
-are about a payment of ours.
+The rate is measured with one web process and no worker; the time with the whole service, idle between events
+about a payment of ours.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from bench.place import ROOT, Place, Process, place, progress, service, wait_unt
 from bench.users import Wire
 from bench.webhooks.sender import SECRET, event, signed
 
-CONNECTIONS = (32, 1, 128)  # the first is what the target is about
+CONNECTIONS = (32, 1, 128)  # the target applies to the first
 TARGET = 3_000  # events per second
 SECONDS = {Effort.QUICK: 2.0, Effort.NORMAL: 10.0, Effort.FULL: 20.0}
 WARM_UP = 2.0  # seconds
 SAMPLES = {Effort.QUICK: 20, Effort.NORMAL: 200, Effort.FULL: 500}
-PAUSE = (0.05, 0.15)  # seconds between two events: the system falls asleep in between
+PAUSE = (0.05, 0.15)  # seconds between two events: the system becomes idle in between
 SLOWEST = 200  # milliseconds from received to handled, median
 ADDRESS = "/webhooks/stripe/bench.stripe"
 
@@ -85,7 +85,7 @@ def send(load: Load) -> Result:
 
 
 def check_books(here: Place, results: dict[int, Result]) -> None:
-    """Every 200 is a row with its body, or the rate is a rate of something else."""
+    """Verify that every 200 has a row with its body."""
     answered, errors = sum(r.requests for r in results.values()), sum(r.errors for r in results.values())
     kept = here.ask("SELECT count(*) FROM payments_inboundevent WHERE length(body) > 1000")
     if not 0 < answered <= kept or errors:
@@ -107,7 +107,7 @@ def rates(results: dict[int, Result]) -> list[Figure]:
 
 
 def handled(here: Place, up: Process, samples: int) -> list[float]:
-    """Milliseconds from an event's arrival to what came of it, as the rows have it."""
+    """Milliseconds from the arrival of an event to the end of handling, from its row."""
     payment = uuid.uuid4()
     tenant = here.ask(PAYMENT, {"id": payment})
     uvloop.run(trickle(up.port, samples, {"registry_payment": str(payment), "registry_tenant": str(tenant)}))

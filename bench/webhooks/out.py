@@ -1,6 +1,6 @@
-"""Deliveries per second from one worker to 50 endpoints, and what one that never answers takes from the others.
+"""Deliveries per second from one worker to 50 endpoints, and the loss caused by an endpoint that never responds.
 
-Events are seeded into the tenant's stream; fan-out, signing, sending over real HTTP and the log are as ever.
+Events are seeded into the tenant's stream; fan-out, signing, HTTP and the delivery log work as usual.
 """
 
 import json
@@ -17,11 +17,15 @@ from bench.figures import Effort, Figure
 from bench.place import ROOT, STOP_LIMIT, Place, Process, place, progress, web, worker
 
 ENDPOINTS = 50
-EVENTS = {Effort.QUICK: 40, Effort.NORMAL: 400, Effort.FULL: 1_000}  # of one round; each is told to all endpoints
-ROUNDS = {Effort.QUICK: 1, Effort.NORMAL: 3, Effort.FULL: 6}  # without a dead endpoint, and as many with one, in turns
+EVENTS = {Effort.QUICK: 40, Effort.NORMAL: 400, Effort.FULL: 1_000}  # of one round; each is delivered to all endpoints
+ROUNDS = {
+    Effort.QUICK: 1,
+    Effort.NORMAL: 3,
+    Effort.FULL: 6,
+}  # without a dead endpoint, and as many with one, alternating
 TARGET, LOSS_AT_MOST = 1_500, 10  # deliveries per second; per cent
 LOOK_EVERY = 0.25  # seconds
-STALLED = 60.0  # seconds without a delivery after which the run is given up
+STALLED = 60.0  # seconds without a delivery until the run is aborted
 
 SEED = """
 WITH made AS (
@@ -72,7 +76,7 @@ def figures(rates: dict[bool, list[float]], events: int) -> list[Figure]:
 
 
 def register(here: Place, address: str) -> None:
-    """All endpoints, by the API; the dead one is switched off at first."""
+    """Create all endpoints by the API; the dead one is disabled at first."""
     key = json.loads(here.manage("apikey", "create", "bench", "--scope", "admin", "--json").splitlines()[-1])["apiKey"]
     with web(here) as service:
         for path in (*(f"/hook/{n}" for n in range(ENDPOINTS)), "/dead"):
@@ -83,7 +87,7 @@ def register(here: Place, address: str) -> None:
 
 
 def one_round(here: Place, working: Process, events: int, *, dead: bool) -> float:
-    """Deliveries per second, first commit to the last."""
+    """Deliveries per second, from the first commit to the last."""
     with here.connect() as connection:
         connection.execute(DEAD, {"on": dead})
         first = min(position for (position,) in connection.execute(SEED, {"count": events}).fetchall())
@@ -101,7 +105,7 @@ def one_round(here: Place, working: Process, events: int, *, dead: bool) -> floa
 
 
 def check(here: Place, calls: dict[str, int], events: int) -> None:
-    """Every event at every endpoint; what came twice is allowed and said."""
+    """Verify that every endpoint received every event; repetitions are allowed and reported."""
     short = {path: count for path, count in calls.items() if path.startswith("/hook/") and count < events}
     if short or len(calls) < ENDPOINTS:
         raise AssertionError(f"{len(calls)} endpoints were called, and these too seldom: {short}")
@@ -111,7 +115,7 @@ def check(here: Place, calls: dict[str, int], events: int) -> None:
 
 @contextmanager
 def receiver() -> Iterator[tuple[str, Any]]:
-    """A process that answers 200 to /hook/… and nothing at all to /dead; its address, and what it counted."""
+    """A process that responds 200 to /hook/… and never to /dead; gives its address and its counts."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bed.receiver"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

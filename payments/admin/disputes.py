@@ -6,14 +6,14 @@ from django.utils.safestring import SafeString
 from payments.admin.cells import money
 from payments.admin.lists import HotList, WithPayment
 from payments.models import Dispute
-from payments.refunds.disputes import OVER, rank
+from payments.refunds.disputes import CLOSED, rank
 from registry.operators.cells import exact, pill
 from registry.operators.lists import OneTenantFilter, since
 
 
 def dispute_pill(status: str) -> SafeString:
     words = status.replace("_", " ")
-    if rank(status) < OVER:
+    if rank(status) < CLOSED:
         return pill("◑", "amber", words)
     return pill("✕", "red", words) if status == "lost" else pill("●", "green", words)
 

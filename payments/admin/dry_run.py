@@ -1,4 +1,4 @@
-"""Operators' page of routing dry runs: edit a tenant's rules, see where its payments would have gone, activate them."""
+"""Operators' page for dry runs of routing: edit a tenant's rules, see where its payments would have gone, activate."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -12,7 +12,7 @@ from django.urls import path, reverse
 
 from payments.money import decimal_text
 from payments.routing import activate, dry_run
-from payments.routing.dry_run import WAITS, Rehearsal, Rule, Side
+from payments.routing.dry_run import WAITS, DryRun, Rule, Side
 from registry.edge.typed_numbers import WholeNumberField
 from registry.errors import Problem
 from registry.models import Tenant
@@ -50,7 +50,7 @@ class RulesForm(forms.Form):
 
 
 class ActivationForm(forms.Form):
-    """The rules that the dry run tried, and the reason to activate them."""
+    """The rules of a dry run, and the reason to activate them."""
 
     edits = forms.JSONField(widget=forms.HiddenInput)
     rules = forms.CharField(widget=forms.HiddenInput)
@@ -63,14 +63,14 @@ class ActivationForm(forms.Form):
         return edits
 
 
-class Rehearsing(TenantScoped):
-    """Adds the page of dry runs to the processors' list."""
+class DryRunPage(TenantScoped):
+    """Adds the page for dry runs to the list of processors."""
 
     def get_urls(self) -> list[Any]:
-        view = self.admin_site.admin_view(self.rehearse)
-        return [path("rehearse/", view, name="payments_processor_rehearse"), *super().get_urls()]
+        view = self.admin_site.admin_view(self.dry_run)
+        return [path("rehearse/", view, name="payments_processor_dry_run"), *super().get_urls()]
 
-    def rehearse(self, request: HttpRequest) -> HttpResponse:
+    def dry_run(self, request: HttpRequest) -> HttpResponse:
         tenant = scope_of(request).narrow(Tenant.objects.filter(slug=request.GET.get("tenant", "")), "pk").first()
         if tenant is None:
             raise Http404
@@ -78,11 +78,11 @@ class Rehearsing(TenantScoped):
         if activating and activating.is_valid() and (answer := self._activate(request, tenant, activating)):
             return answer
         rules = dry_run.rules_of_sync(tenant.pk)
-        form = RulesForm(rules, request.POST if "rehearse" in request.POST else None)
-        found = self._rehearsed(request, tenant, form)
+        form = RulesForm(rules, request.POST if "dry_run" in request.POST else None)
+        found = self._result(request, tenant, form)
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Rehearse the routing of {tenant}",
+            "title": f"Dry run of the routing of {tenant}",
             "opts": self.opts,
             "tenant": tenant,
             "form": form,
@@ -91,13 +91,13 @@ class Rehearsing(TenantScoped):
             "examples": _examples(found) if found else [],
             "activation": activating or _offer(found) if self._may_activate(request, tenant) else None,
         }
-        return TemplateResponse(request, "admin/payments/rehearsal.html", context)
+        return TemplateResponse(request, "admin/payments/dry_run.html", context)
 
-    def _rehearsed(self, request: HttpRequest, tenant: Tenant, form: RulesForm) -> Rehearsal | None:
+    def _result(self, request: HttpRequest, tenant: Tenant, form: RulesForm) -> DryRun | None:
         if not form.is_bound or not form.is_valid():
             return None
         try:
-            return dry_run.rehearse_sync(tenant_id=tenant.pk, edits=form.edits(), last=form.cleaned_data["last"])
+            return dry_run.run_sync(tenant_id=tenant.pk, edits=form.edits(), last=form.cleaned_data["last"])
         except Problem as problem:
             self.message_user(request, problem.detail, messages.ERROR)
             return None
@@ -125,15 +125,15 @@ class Rehearsing(TenantScoped):
         return HttpResponseRedirect(reverse("admin:payments_processor_changelist", query={"tenant": tenant.slug}))
 
 
-def _offer(found: Rehearsal | None) -> ActivationForm | None:
-    """The activation form for the rules of this dry run; None where nothing was edited."""
+def _offer(found: DryRun | None) -> ActivationForm | None:
+    """The form that activates the rules of this dry run."""
     if found is None or not found.edits:
         return None
     return ActivationForm(initial={"edits": found.edits, "rules": found.rules})
 
 
-def _table(found: Rehearsal, rules: Sequence[Rule]) -> list[tuple[str, list[str]]]:
-    """Rows of the comparison: actual routing, current rules, edited rules."""
+def _table(found: DryRun, rules: Sequence[Rule]) -> list[tuple[str, list[str]]]:
+    """Rows of the comparison: the real decisions, the current rules, the edited rules."""
     sides = (found.actual, found.before, found.after)
     rows = [(rule.name, [f"{side.counts[rule.name]:,}" for side in sides]) for rule in rules]
     if any(side.counts[WAITS] for side in sides):
@@ -149,7 +149,7 @@ def _success(side: Side) -> str:
     return "unknown" if side.success is None else f"{side.success:.2%}"
 
 
-def _examples(found: Rehearsal) -> list[dict[str, str]]:
+def _examples(found: DryRun) -> list[dict[str, str]]:
     return [
         {
             "id": str(one.correlation_id),

@@ -20,7 +20,7 @@ from payments.states import TERMINAL
 from registry.models import Tenant
 from registry.operators.cells import ago, exact, link_to, shortened
 from registry.operators.lists import OneTenantFilter, since
-from registry.tenants.access import live_token
+from registry.tenants import links
 
 
 @admin.register(Payment)
@@ -125,7 +125,7 @@ class PaymentAdmin(HotList):
 
     @admin.display(description="payer's page")
     def live_page(self, payment: Payment) -> SafeString:
-        token = live_token(payment.tenant_id, payment.correlation_id)
+        token = links.token_of(payment.tenant_id, payment.correlation_id)
         return format_html(
             '<a href="/payments/{}/live?token={}">what the payer sees</a>', payment.correlation_id, token
         )

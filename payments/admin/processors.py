@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from payments.admin.dry_run import Rehearsing
+from payments.admin.dry_run import DryRunPage
 from payments.admin.endpoints import breaker_pill
 from payments.admin.processor_form import ProcessorForm
 from payments.models import Endpoint, Payment, Processor
@@ -21,7 +21,7 @@ from registry.tenants.encryption import Sealed
 
 
 @admin.register(Processor)
-class ProcessorAdmin(Rehearsing, Attaching, Reasoned):
+class ProcessorAdmin(DryRunPage, Attaching, Reasoned):
     form = ProcessorForm
     # The address is called from inside our network: superusers only.
     add_roles = change_roles = SUPERUSERS

@@ -13,9 +13,8 @@ from payments.admin.refunds import refund_pill
 from payments.models import Dispute, Payment, Refund
 from payments.money import decimal_text
 from payments.refunds import forms as refund_forms
-from payments.refunds.balance import left_of
-from payments.refunds.debts import gives_back
-from registry.errors import Problem
+from payments.refunds.balance import refundable_amount
+from payments.refunds.refunds import can_refund
 from registry.operators.scope import OPERATE, TenantScoped, scope_of
 
 SHOWN = 200  # refunds and disputes on a payment's page
@@ -36,8 +35,8 @@ def returns(request: HttpRequest, payment: Payment) -> dict[str, Any]:
 
 def may_refund(request: HttpRequest, payment: Payment) -> bool:
     kind = payment.processor.kind if payment.processor else ""
-    left = left_of(payment.status, payment.amount, payment.owed_back)
-    return bool(left) and gives_back(kind) and _may_operate(request, payment)
+    left = refundable_amount(payment.status, payment.amount, payment.owed_back)
+    return bool(left) and can_refund(kind) and _may_operate(request, payment)
 
 
 def _may_operate(request: HttpRequest, payment: Payment) -> bool:
@@ -49,12 +48,14 @@ def refund_view(page: TenantScoped, request: HttpRequest, object_id: str) -> Htt
     payment = page.get_object(request, object_id)
     if not isinstance(payment, Payment) or not _may_operate(request, payment):
         raise Http404
-    left = decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency)
-    typed = refund_forms.Typed(amount=left, reason="", key=uuid4().hex)
+    left = decimal_text(refundable_amount(payment.status, payment.amount, payment.owed_back), payment.currency)
+    form = refund_forms.RefundForm(amount=left, reason="", key=uuid4().hex)
     if request.method == "POST":
         posted = {name: request.POST.get(name, "") for name in ("amount", "reason", "key")}
-        typed, units = refund_forms.check(payment, **posted)
-        if _carried_out(page, request, payment, typed, units):
+        form, units = refund_forms.check(payment, **posted)
+        actor, may = request.user.get_username(), may_refund(request, payment)
+        if not refund_forms.submit_sync(payment, form, units, actor=actor, may_refund=may):
+            page.message_user(request, "The refund is accepted; a worker sends it to the processor.", messages.SUCCESS)
             return HttpResponseRedirect("../change/")
     elif not may_refund(request, payment):
         raise Http404
@@ -65,29 +66,6 @@ def refund_view(page: TenantScoped, request: HttpRequest, object_id: str) -> Htt
         "media": page.media,
         "payment": payment,
         "left": left,
-        "typed": typed,
+        "form": form,
     }
     return TemplateResponse(request, "admin/payments/payment/refund.html", context)
-
-
-def _carried_out(
-    page: TenantScoped, request: HttpRequest, payment: Payment, typed: refund_forms.Typed, units: int
-) -> bool:
-    asked: dict[str, Any] = {
-        "tenant_id": payment.tenant_id,
-        "correlation_id": payment.correlation_id,
-        "units": units,
-        "typed": typed,
-    }
-    try:
-        if not refund_forms.sent_before_sync(**asked):
-            if not may_refund(request, payment):
-                raise Http404
-            if typed.wrong:
-                return False
-            refund_forms.carry_out_sync(**asked, actor=request.user.get_username())
-    except Problem as error:
-        typed.wrong["amount"] = error.detail
-        return False
-    page.message_user(request, "The refund is accepted; a worker sends it to the processor.", messages.SUCCESS)
-    return True

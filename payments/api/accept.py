@@ -15,12 +15,12 @@ from payments.intake.requests import PAYMENT, PaymentRequest
 from payments.money import decimal_text
 from payments.settle import inline, lifecycle
 from payments.states import OPEN
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.edge.api import KEYLESS, PROBLEMS, api, iso, json_response
 from registry.edge.bodies import read
 from registry.edge.handler import lean
 from registry.errors import Invalid
-from registry.tenants import access
+from registry.tenants import links
 from registry.tenants.access import Principal, authorize
 
 
@@ -83,7 +83,7 @@ async def _inline(accepted: AcceptedRequest) -> HttpResponse:
     payment, prefers = accepted.payment, accepted.prefers
     if accepted.receipt.spilled:
         return await (_waiting if prefers.wait else _plain)(accepted)
-    sending = inline.pay(payment.tenant_id, payment.correlation_id)
+    sending = inline.send(payment.tenant_id, payment.correlation_id)
     if prefers.respond_async:
         return applied(_queued(accepted))
     within = prefers.wait or inline.WAIT
@@ -97,7 +97,7 @@ async def _settled(accepted: AcceptedRequest, settled: Awaitable[object], *, wit
 
     async def detail() -> dict[str, Any] | None:
         await settled
-        return await reach.attempt(lambda: _detail(payment), writes=False)
+        return await db_breaker.attempt(lambda: _detail(payment), writes=False)
 
     found = await awaited(accepted.request, detail())
     if found is None or found["status"] in OPEN:
@@ -119,7 +119,7 @@ def _queued(accepted: AcceptedRequest) -> HttpResponse:
     body = (
         f'{{"correlationId":"{name}","status":"queued","amount":"{decimal_text(payment.amount, payment.currency)}",'
         f'"currency":"{payment.currency}","createdAt":"{iso(receipt.created_at)}","statusUrl":"{address}/status",'
-        f'"liveUrl":"{address}/live?token={access.live_token(payment.tenant_id, payment.correlation_id)}"}}'
+        f'"liveUrl":"{address}/live?token={links.token_of(payment.tenant_id, payment.correlation_id)}"}}'
     )
     response = HttpResponse(body.encode(), status=202, content_type="application/json", headers=accepted.headers)
     response["Location"] = f"{address}/status"

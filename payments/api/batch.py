@@ -15,24 +15,25 @@ from payments.intake.requests import BATCH, BATCH_ITEMS, PAYMENT, PaymentRequest
 from registry.edge import nulls
 from registry.edge.api import KEYLESS, PROBLEMS, api, json_response
 from registry.edge.bodies import invalid, read, refuse_nul
-from registry.edge.handler import lean, with_a_key_or_open
+from registry.edge.handler import lean
 from registry.errors import Invalid, Problem, Unavailable
 from registry.tenants import access
 from registry.tenants.access import Principal
+from registry.tenants.limits import count_requests
 
 LARGE_ITEM = 1024  # bytes of an item, before which other requests have their turn
 
 
-@lean(max_body=settings.MAX_BATCH_BODY, admit=with_a_key_or_open)
+@lean(max_body=settings.MAX_BATCH_BODY, admit=access.require_key_or_open)
 async def accept_batch(request: HttpRequest) -> HttpResponse:
     """200 with one result per item, in order."""
     principal = await access.identify(request, "write", keyless=True)
     try:
         batch = read(request, BATCH, nul=True)
     except Problem:
-        await access.limit_rate(principal)  # a batch that cannot be read counts as one request
+        await count_requests(principal.rate_limit, principal.key)  # a batch that cannot be read counts as one request
         raise
-    headers = await access.limit_rate(principal, cost=len(batch.items))
+    headers = await count_requests(principal.rate_limit, principal.key, cost=len(batch.items))
     results: list[dict[str, Any]] = [{}] * len(batch.items)
     checked: list[tuple[int, CheckedRequest]] = []
     for n, raw in enumerate(batch.items):

@@ -15,7 +15,7 @@ from registry.data import live
 from registry.edge.api import api, described, json_response
 from registry.edge.handler import until_disconnect
 from registry.edge.parameters import TEXT, Query, whole
-from registry.tenants import access
+from registry.tenants import access, links
 
 EVENTS = Query(
     {
@@ -47,7 +47,7 @@ async def poll(request: HttpRequest, id: str) -> HttpResponse:
 async def _tenant_of(request: HttpRequest, correlation_id: UUID, token: str | None) -> int:
     """The tenant of the payment: by the link's token, else by key."""
     if token:
-        tenant_id = access.live_subject(correlation_id, token)
+        tenant_id = links.tenant_of(correlation_id, token)
         if tenant_id is None:
             raise UnknownPayment
         return tenant_id

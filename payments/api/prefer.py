@@ -47,6 +47,6 @@ async def awaited[T](request: HttpRequest, outcome: Awaitable[T]) -> T | None:
     try:
         return await until_disconnect(request.receive, outcome)  # type: ignore[attr-defined]
     except Exception as error:
-        if not faults.waits(error):
+        if not faults.is_temporary(error):
             raise
         return None

@@ -10,9 +10,10 @@ from payments.books import events, queries
 from payments.states import Status
 from registry.data import live
 from registry.edge.api import ENCODER
-from registry.edge.live_socket import BadMessage, LiveSocket, Ping, Resume, tenant_authority
+from registry.edge.live_socket import BadMessage, LiveSocket, Ping, Resume
 from registry.errors import Invalid, Unauthorized
-from registry.tenants import access
+from registry.tenants import links
+from registry.tenants.sockets import tenant_authority
 
 SUBSCRIBED_IDS = 500
 LIST_LIMIT, LIST_AT_MOST = 50, 200  # payments of a list that names no limit, and of any
@@ -80,7 +81,7 @@ class PaymentSocket(PaymentsSocket):
 
     async def authority(self) -> int:
         if token := self.query("token"):
-            tenant_id = access.live_subject(self.correlation_id, token)
+            tenant_id = links.tenant_of(self.correlation_id, token)
         else:
             credentials = self.header(b"authorization") or self.header(b"cookie")
             tenant_id = (await tenant_authority(self)) if credentials else None
@@ -97,7 +98,9 @@ class PaymentSocket(PaymentsSocket):
     async def greet(self) -> None:
         if found := await queries.status_of(self.tenant_id, self.correlation_id):
             self.reader.sent = found["sequence"]
-            await self.say(ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found}))
+            await self.send_message(
+                ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found})
+            )
 
     async def past(self, after: int) -> list[live.Event]:
         return await self.stream.of_subject(self.tenant_id, self.correlation_id, after)
@@ -106,11 +109,14 @@ class PaymentSocket(PaymentsSocket):
 class StreamSocket(PaymentsSocket):
     """All payments of a tenant, for its people and its programs. Counts by the tenant's own numbers."""
 
+    async def authority(self) -> int:
+        return await tenant_authority(self)
+
     async def subscribe(self, ids: list[UUID]) -> None:
         if len(ids) > SUBSCRIBED_IDS:
             raise BadMessage(f"at most {SUBSCRIBED_IDS} ids")
         self.reader.only = frozenset(map(str, ids)) or None
-        await self.say(ENCODER.encode({"type": "subscribed", "ids": ids}))
+        await self.send_message(ENCODER.encode({"type": "subscribed", "ids": ids}))
 
     async def list(self, message: List) -> None:
         limit = LIST_LIMIT if message.limit is None else message.limit
@@ -118,7 +124,7 @@ class StreamSocket(PaymentsSocket):
             raise BadMessage(f"limit wants 1 to {LIST_AT_MOST}")
         filters = _filters(message.filter or Filter())
         page = await queries.page_of(self.tenant_id, filters, limit=limit)
-        await self.say(
+        await self.send_message(
             ENCODER.encode({"type": "list", "id": message.id, "items": page["items"], "total": page["total"]})
         )
 

@@ -1,1 +1,1 @@
-"""What happened: events, the ledger, questions about payments, summaries."""
+"""Events, the ledger, summaries, and queries of payments."""

@@ -1,12 +1,13 @@
 """The numbered events of payments: their live messages, and the stream that reads them back from PostgreSQL."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
 from payments.money import decimal_text
-from registry.data import database, live
+from registry.data import database, db_breaker, live
 from registry.data.stream import Stream
 from registry.edge.api import ENCODER, iso
 
@@ -68,6 +69,19 @@ async def of_payment(tenant: int, correlation_id: UUID, after: int) -> list[live
 async def positions(tenants: Sequence[int]) -> dict[int, int]:
     """The numbers of these tenants' latest events."""
     return dict(await database.fetch(SQL["positions"], {"tenants": list(tenants)}))
+
+
+async def follow_until[T](
+    tenant: int, correlation_id: UUID, read: Callable[[], Awaitable[T]], ended: Callable[[T], bool], *, within: float
+) -> T:
+    """Read an object of a payment at each event of the payment, until it has `ended`. Raises TimeoutError, Unavailable (503)."""
+    try:
+        async with asyncio.timeout(within), STREAM.follow(tenant, correlation_id) as subscription:
+            while not ended(found := await db_breaker.attempt(read, writes=False)):
+                await subscription.get()
+            return found
+    except live.TooSlow:
+        raise TimeoutError from None
 
 
 STREAM = Stream(name=NAME, since=since, of_subject=of_payment, positions=positions)

@@ -1,4 +1,4 @@
-"""Reads payments: one, a page, all of them, the dashboard. Results are the objects of contract section 2."""
+"""Read payments: one, a page, all, the dashboard. Results are the objects of contract section 2."""
 
 import base64
 import binascii
@@ -24,14 +24,14 @@ from registry.edge.api import iso
 from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")
-METHOD_FIELDS = ("paymentMethod", "customer", "offSession")  # of what is known of a payment's method, for its sender
+METHOD_FIELDS = ("paymentMethod", "customer", "offSession")  # of a payment's method, shown to its sender
 SERIES = timedelta(minutes=5)  # of the dashboard's charts
-RATE_OVER = 10  # seconds that "per second" is averaged over
+RATE_OVER = 10  # seconds, for averages per second
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a list shows; None is everything. Times are of creation, both inclusive."""
+    """Filters of a list; None: no filter. Times of creation, both inclusive."""
 
     status: str | None = None
     processor: str | None = None
@@ -47,7 +47,7 @@ class Filters:
 
 
 class Stored(NamedTuple):
-    """A payment as the statement `payment` reads it."""
+    """A row of the statement `payment`."""
 
     correlation_id: UUID
     status: str
@@ -82,7 +82,7 @@ async def status_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
 
 
 async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
-    """What has to be done before the payment can go on: None unless it requires an action."""
+    """The action that the payment requires; None if it requires none."""
     payment = await _stored(tenant_id, correlation_id)
     return (payment.action or {}) if payment and payment.status == Status.REQUIRES_ACTION else None
 
@@ -174,9 +174,9 @@ _ITEM = (
 
 
 def _filtered(tenant_id: int, filters: Filters) -> Any:
-    payments = Payment.async_objects.of(tenant_id).filter(created_at__gt=EVER)  # the words of the list's index
+    payments = Payment.async_objects.of(tenant_id).filter(created_at__gt=EVER)  # the condition of the list's index
     if filters.status:
-        # By `closed`, which has an index, as far as it says the same.
+        # By `closed`, which has an index, where it is equivalent.
         status = Status(filters.status)
         payments = payments.filter(closed=None, status=status) if status in OPEN else payments.filter(closed=status)
     if filters.processor:
@@ -205,18 +205,18 @@ def _decode_cursor(cursor: str) -> tuple[datetime, int]:
 
 
 async def _rows(tenant_id: int, filters: Filters, limit: int, cursor: str | None) -> list[Any]:
-    found = _filtered(tenant_id, filters)
+    payments = _filtered(tenant_id, filters)
     if cursor:
         at, number = _decode_cursor(cursor)
-        found = found.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=number), created_at__lte=at)
-    described = found.annotate(
+        payments = payments.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=number), created_at__lte=at)
+    described = payments.annotate(
         at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1]))
     ).annotate(processor_name=_processor_name)
     return [row async for row in described.order_by("-created_at", "-id").values_list(*_ITEM, named=True)[:limit]]
 
 
 async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
-    """{"items", "next", "total"}, newest first; page and count are read side by side."""
+    """{"items", "next", "total"}, newest first. The page and the count are read concurrently."""
     rows, total = await database.concurrently(
         lambda: _rows(tenant_id, filters, limit + 1, cursor), lambda: _filtered(tenant_id, filters).acount()
     )
@@ -229,7 +229,7 @@ async def page_of(tenant_id: int, filters: Filters, *, limit: int = 50, cursor: 
 
 
 async def all_of(tenant_id: int, filters: Filters) -> AsyncIterator[list[dict[str, Any]]]:
-    """Everything, newest first, in chunks; no connection is held while the reader takes its time."""
+    """All payments, newest first, in chunks; no connection is held between chunks."""
     cursor, size = None, settings.BATCH_SIZE * 10
     while True:
         rows = await _rows(tenant_id, filters, size, cursor)
@@ -245,7 +245,7 @@ async def all_of(tenant_id: int, filters: Filters) -> AsyncIterator[list[dict[st
 
 
 async def dashboard(tenant_id: int) -> dict[str, Any]:
-    """What a tenant's first page shows: four numbers, the processors, and the last minutes per second."""
+    """The figures of a tenant's dashboard: totals, processors, and the last minutes by second."""
     now = timezone.now()
     params = {"tenant": tenant_id, "since": now - SERIES, "rate_over": RATE_OVER}
     numbers, processors, series = await database.concurrently(

@@ -132,7 +132,7 @@ async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
     if (
         accounts.opened(processor).get("secretKey") != facts.secret_key
     ):  # the sandbox's folder was lost, and its payments with it
-        await accounts.change_secrets(tenant=tenant, name=STRIPE, options=secrets, actor=ACTOR, anybodys=True)
+        await accounts.change_secrets(tenant=tenant, name=STRIPE, options=secrets, actor=ACTOR, any_account=True)
 
 
 async def _is_usable(plain: str, tenant: Tenant) -> bool:

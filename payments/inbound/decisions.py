@@ -18,7 +18,7 @@ LONGEST_PATIENCE = 300.0  # seconds between tries of what waits for others
 MAX_TRIES = 20  # before an event is a dead letter: with the longest backoff well over five minutes
 
 
-class Found(NamedTuple):
+class DueEvent(NamedTuple):
     """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
@@ -37,10 +37,10 @@ class Found(NamedTuple):
     tries: int
 
 
-class Taken(msgspec.Struct):
+class EventClaim(msgspec.Struct):
     """A claimed event. Without an account, its processor is no more."""
 
-    row: Found
+    row: DueEvent
     account: Account | None
 
     @property
@@ -50,14 +50,14 @@ class Taken(msgspec.Struct):
     @property
     def event(self) -> Event:
         assert self.account is not None
-        names = (name for name in Found._fields if name != "processor_id")
+        names = (name for name in DueEvent._fields if name != "processor_id")
         return Event(account=self.account, **{name: getattr(self.row, name) for name in names})
 
 
-class Ending(NamedTuple):
+class EventSettlement(NamedTuple):
     """The outcome of a try."""
 
-    row: Found
+    row: DueEvent
     status: str  # received: it is due again after `wait`
     outcome: str = ""
     error: str = ""
@@ -71,7 +71,7 @@ class Ending(NamedTuple):
         return self.row.tenant_id, self.row.id
 
 
-def misplaced(taken: Taken) -> str:
+def misplaced(taken: EventClaim) -> str:
     """Why an event does not belong to this account, though it was signed for it; empty if it does."""
     row, account = taken.row, taken.account
     if account is None:
@@ -83,15 +83,15 @@ def misplaced(taken: Taken) -> str:
     return ""
 
 
-def ignored(row: Found, why: str = "") -> Ending:
+def ignored(row: DueEvent, why: str = "") -> EventSettlement:
     """The end of an event that changes nothing of ours: retention removes it, and nobody has to look at it."""
-    return Ending(row, "done", "ignored", error=why)
+    return EventSettlement(row, "done", "ignored", error=why)
 
 
-def failed(row: Found, error: Exception) -> Ending:
+def failed(row: DueEvent, error: Exception) -> EventSettlement:
     """Tried again later; after MAX_TRIES a dead letter, or ignored where it is about nothing that is here. While others are
     away, it is tried for a day."""
-    away = faults.waits(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
+    away = faults.is_temporary(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
     if not away and not isinstance(error, Later):
         log.warning("an event could not be handled", extra={"event": row.event_id, "type": row.type}, exc_info=error)
     why = str(error) if isinstance(error, Later) else f"{type(error).__name__}: {error}"
@@ -99,13 +99,13 @@ def failed(row: Found, error: Exception) -> Ending:
     if row.tries >= MAX_TRIES and isinstance(error, Missing):
         ending = ignored(row, why)
     elif row.tries >= MAX_TRIES and not waits:
-        ending = Ending(row, "dead", error=f"gave up after {row.tries} tries: {why}")
+        ending = EventSettlement(row, "dead", error=f"gave up after {row.tries} tries: {why}")
     else:
-        ending = Ending(row, "received", error=why, wait=_wait(row, away=away))
+        ending = EventSettlement(row, "received", error=why, wait=_wait(row, away=away))
     return ending._replace(failed=True)
 
 
-def _wait(row: Found, *, away: bool) -> float:
+def _wait(row: DueEvent, *, away: bool) -> float:
     """Seconds to the next try. The longer others have been away, the less often they are asked: it may be for a day."""
     wait = backoff(row.tries)
     return max(wait, min(row.received_for / 8, LONGEST_PATIENCE)) if away else wait

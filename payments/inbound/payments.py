@@ -14,7 +14,6 @@ from payments.settle import lifecycle
 from payments.states import PROCESSING, REQUIRES_ACTION, UNCERTAIN
 from registry.data import database
 
-NEWS = "The processor has news of it"  # for the timeline, which the payer reads
 NOT_OURS = Effect("not ours")
 
 
@@ -91,19 +90,17 @@ async def _waits_still(event: Event, correlation_id: UUID, subject: Subject, pro
 def looking_again(
     tenant_id: int, correlation_id: UUID
 ) -> tuple[Callable[[AsyncConnection], Awaitable[None]], Callable[[], Awaitable[None]]]:
-    """What has a worker look at the payment again, in an event's transaction, and the news of it."""
+    """Two callables: `write` has a worker look at the payment again, in the event's transaction; `announce` follows its commit."""
     looked: list[lifecycle.Looked] = []
 
     async def write(conn: AsyncConnection) -> None:
-        looked[:] = [
-            await lifecycle.look_again_within(conn, tenant_id=tenant_id, correlation_ids=[correlation_id], reason=NEWS)
-        ]
+        looked[:] = [await lifecycle.look_again_within(conn, tenant_id=tenant_id, correlation_ids=[correlation_id])]
 
-    async def tell() -> None:
+    async def announce() -> None:
         for rows in looked:
-            await lifecycle.tell_looked(tenant_id, rows)
+            await lifecycle.announce(tenant_id, rows)
 
-    return write, tell
+    return write, announce
 
 
 HANDLERS["payment_intent."] = payment_intent

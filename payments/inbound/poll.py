@@ -18,7 +18,7 @@ from payments.inbound.receive import SQL, Arrival, NoEvent, read_head, receive
 from payments.processors.base import Account
 from payments.processors.stripe.answers import TROUBLE, failure
 from payments.processors.stripe.client import Clients
-from payments.routing.routing import Atlas
+from payments.routing.routing import RoutingTable
 from registry.data import database
 from registry.data.chores import chore
 from registry.errors import Unavailable
@@ -49,10 +49,10 @@ class Position(msgspec.Struct, frozen=True):
 @chore("poll-inbound", every=EVERY)
 async def poll() -> int:
     """A pass over the events of every account, switched off or not; how many were new. One's trouble is no other's."""
-    atlas, gate = Atlas(), asyncio.Semaphore(ACCOUNTS_AT_ONCE)
+    routes, gate = RoutingTable(), asyncio.Semaphore(ACCOUNTS_AT_ONCE)
     tenants = {tenant for (tenant,) in await database.fetch(SQL["polled"])}
-    await atlas.learn(tenants)
-    accounts = [account for tenant in tenants for account, _ in atlas.of(tenant)]
+    await routes.load(tenants)
+    accounts = [account for tenant in tenants for account, _ in routes.of(tenant)]
 
     async def one(account: Account) -> int:
         async with gate:

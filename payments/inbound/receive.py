@@ -15,7 +15,7 @@ from payments.errors import PaymentError
 from payments.inbound.signature import NOBODYS, Signature, WronglySigned, verify
 from queueing.work import waking
 from registry import telemetry
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.data.arrays import Bigints, Blobs, Texts
 from registry.data.batching import Batcher
 from registry.data.cache import Cached
@@ -147,7 +147,8 @@ _batchers: PerLoop[Batcher[Arrival, bool]] = PerLoop(lambda: Batcher(_write, max
 async def _write(batch: Sequence[Arrival]) -> list[bool]:
     started = time.perf_counter()
     new = {
-        tuple(row) for row in await reach.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)), patient=True)
+        tuple(row)
+        for row in await db_breaker.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)), patient=True)
     }
     telemetry.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
     if new:

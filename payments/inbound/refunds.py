@@ -9,8 +9,8 @@ from payments.errors import NotRefundable, UnknownPayment
 from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing
 from payments.inbound.payments import is_known, subject_of
 from payments.processors.base import NotThere, Processor, Unanswered
-from payments.processors.reports import DisputeNews, RefundNews, Subject, TellsOfReturns
-from payments.refunds import debts, disputes
+from payments.processors.reports import DisputeReport, RefundReport, ReportsRefunds, Subject
+from payments.refunds import disputes, refunds
 from payments.refunds.subjects import payment_of
 from registry.data import live
 
@@ -21,42 +21,42 @@ type Book = Callable[[AsyncConnection], Awaitable[Sequence[live.Event]]]
 
 async def refund(event: Event, processor: Processor) -> Effect:
     """Book a refund as it stands, whoever asked for it. Raises Later."""
-    return await _booking(event, [await _ask(event, _teller(processor).refund_news(event.object_id, event.account))])
+    return await _booking(event, [await _ask(event, _teller(processor).refund_report(event.object_id, event.account))])
 
 
 async def charge_refunded(event: Event, processor: Processor) -> Effect:
     """Book all refunds of the charge: the event does not say which of them it is about. Raises Later."""
-    news = await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account))
-    return await _booking(event, news)
+    report = await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account))
+    return await _booking(event, report)
 
 
 async def dispute(event: Event, processor: Processor) -> Effect:
     """Write down a dispute as it stands. Raises Later."""
-    news = await _placed(event, await _ask(event, _teller(processor).dispute_news(event.object_id, event.account)))
-    if not _is_ours(event, news.subject):
+    report = await _placed(event, await _ask(event, _teller(processor).dispute_report(event.object_id, event.account)))
+    if not _is_ours(event, report.subject):
         return NOT_OURS
     return _effect(
-        await _payment_of(event, news.subject),
+        await _payment_of(event, report.subject),
         "dispute looked at",
-        lambda conn: disputes.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=news),
-        [news.subject],
+        lambda conn: disputes.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, report=report),
+        [report.subject],
     )
 
 
-async def _placed[T: (RefundNews, DisputeNews)](event: Event, news: T) -> T:
-    """The news under the id of the payment of ours that it is about, whatever its label says. Raises Later."""
-    refund_id = news.refund_id if isinstance(news, RefundNews) else None
+async def _placed[T: (RefundReport, DisputeReport)](event: Event, report: T) -> T:
+    """The report under the id of the payment of ours that it is about, whatever its label says. Raises Later."""
+    refund_id = report.refund_id if isinstance(report, RefundReport) else None
     try:
-        found = await payment_of(event.account, news.subject, refund_id)
+        found = await payment_of(event.account, report.subject, refund_id)
     except NotRefundable as error:
         raise Later(error.detail, patient=True) from None
     if found is None:
-        return news
-    return replace(news, subject=replace(news.subject, tenant_id=event.tenant_id, correlation_id=found))
+        return report
+    return replace(report, subject=replace(report.subject, tenant_id=event.tenant_id, correlation_id=found))
 
 
-async def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
-    ours = [one for one in [await _placed(event, one) for one in news] if _is_ours(event, one.subject)]
+async def _booking(event: Event, report: Sequence[RefundReport]) -> Effect:
+    ours = [one for one in [await _placed(event, one) for one in report] if _is_ours(event, one.subject)]
     if not ours:
         return NOT_OURS
     settled = [one for one in ours if not one.pending]
@@ -67,7 +67,7 @@ async def _booking(event: Event, news: Sequence[RefundNews]) -> Effect:
     async def book(conn: AsyncConnection) -> list[live.Event]:
         told = []
         for one in sorted(settled, key=lambda one: str(one.subject.correlation_id)):  # payments are held in one order
-            told += await debts.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, news=one)
+            told += await refunds.book(conn, tenant_id=event.tenant_id, processor_id=event.account.id, report=one)
         return told
 
     return _effect(payment_id, "refund looked at", book, [one.subject for one in settled])
@@ -81,7 +81,7 @@ async def _payment_of(event: Event, subject: Subject) -> int | None:
 
 
 def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence[Subject]) -> Effect:
-    """`book` in the event's transaction, and its news after the commit."""
+    """`book` in the event's transaction, and its report after the commit."""
     told: list[live.Event] = []
 
     async def write(conn: AsyncConnection) -> None:
@@ -93,7 +93,7 @@ def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence
             raise Later(error.detail, patient=True) from None
 
     async def tell() -> None:
-        live.tell(told)
+        live.publish(told)
 
     touches = tuple({one.correlation_id for one in subjects if one.correlation_id})
     return Effect(outcome, payment_id, write, tell, touches)
@@ -111,8 +111,8 @@ async def _ask[T](event: Event, question: Awaitable[T]) -> T:
         raise Later(f"{event.account.name} gave no clear answer ({error})", patient=True) from None
 
 
-def _teller(processor: Processor) -> TellsOfReturns:
-    if not isinstance(processor, TellsOfReturns):
+def _teller(processor: Processor) -> ReportsRefunds:
+    if not isinstance(processor, ReportsRefunds):
         raise Later(f"processors of kind {processor.kind} tell nothing of refunds")
     return processor
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from payments.inbound.decisions import Ending, Found, Taken, failed, ignored, misplaced
+from payments.inbound.decisions import DueEvent, EventClaim, EventSettlement, failed, ignored, misplaced
 from payments.inbound.handlers import Effect, Handler, handler_of, object_of
 from payments.inbound.payments import is_known
 from payments.inbound.receive import QUEUE, SQL
@@ -34,7 +34,7 @@ INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", S
 
 
 @entry.register("inbound")
-class Inbound(ProcessorWork[Taken, Ending]):
+class Inbound(ProcessorWork[EventClaim, EventSettlement]):
     """The work of handling events of processors."""
 
     table = INBOUND
@@ -44,7 +44,7 @@ class Inbound(ProcessorWork[Taken, Ending]):
     def __init__(self) -> None:
         super().__init__()
         # One transaction per tenant at a time: several would wait for each other at its stream.
-        self._effects: Family[Ending, Row | Exception | None] = Family(
+        self._effects: Family[EventSettlement, Row | Exception | None] = Family(
             lambda: Batcher(self._settle_effects, max_rows=EFFECTS, in_flight=1)
         )
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
@@ -55,24 +55,24 @@ class Inbound(ProcessorWork[Taken, Ending]):
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
-    def route(self, rows: Sequence[Row]) -> Routed[Taken]:
-        found = map(Found._make, rows)
-        return Routed([Taken(row, self.atlas.account(row.tenant_id, row.processor_id)) for row in found])
+    def route(self, rows: Sequence[Row]) -> Routed[EventClaim]:
+        found = map(DueEvent._make, rows)
+        return Routed([EventClaim(row, self.routes.account(row.tenant_id, row.processor_id)) for row in found])
 
-    async def begin(self, conn: AsyncConnection, items: Sequence[Taken]) -> list[Row]:
+    async def begin(self, conn: AsyncConnection, items: Sequence[EventClaim]) -> list[Row]:
         return await database.rows(conn, SQL["begin"], {**_keys(items), "worker": self.worker_id, "lease": self.lease})
 
-    async def give_back(self, items: Sequence[Taken]) -> None:
+    async def give_back(self, items: Sequence[EventClaim]) -> None:
         """Nothing of theirs is written: they are due at once, for anybody."""
         attempts = Bigints([item.row.attempt for item in items])
         await database.fetch(SQL["hand_back"], {**_keys(items), "worker": self.worker_id, "attempt": attempts})
 
     # -- Handling ----------------------------------------------------------------------------------------------
 
-    async def send(self, items: Sequence[Taken]) -> list[Ending]:
+    async def send(self, items: Sequence[EventClaim]) -> list[EventSettlement]:
         return [await self._handle(taken) for taken in items]
 
-    async def _handle(self, taken: Taken) -> Ending:
+    async def _handle(self, taken: EventClaim) -> EventSettlement:
         row = taken.row
         telemetry.TENANT.set(row.tenant_id)
         handler = handler_of(row.type)
@@ -85,22 +85,22 @@ class Inbound(ProcessorWork[Taken, Ending]):
                 effect = await self._ask(handler, taken)
         except Exception as error:
             return failed(row, error)
-        return Ending(row, "done", effect.outcome, payment_id=effect.payment_id, effect=effect)
+        return EventSettlement(row, "done", effect.outcome, payment_id=effect.payment_id, effect=effect)
 
-    async def _not_ours(self, taken: Taken, why: str) -> Ending:
+    async def _not_ours(self, taken: EventClaim, why: str) -> EventSettlement:
         row = taken.row
         lost = taken.account is None or await is_known(
             row.tenant_id, row.processor_id, object_of(row.body), row.object_id
         )
-        return Ending(row, "dead", error=why) if lost else ignored(row, why)
+        return EventSettlement(row, "dead", error=why) if lost else ignored(row, why)
 
-    async def _ask(self, handler: Handler, taken: Taken) -> Effect:
+    async def _ask(self, handler: Handler, taken: EventClaim) -> Effect:
         event = taken.event
         return await handler(event, await self.processor(event.account))
 
     # -- Settling ----------------------------------------------------------------------------------------------
 
-    async def submit(self, outcome: Ending) -> Row | None:
+    async def submit(self, outcome: EventSettlement) -> Row | None:
         effect = outcome.effect
         if effect is None or effect.write is None:
             return await super().submit(outcome)
@@ -111,24 +111,24 @@ class Inbound(ProcessorWork[Taken, Ending]):
             await effect.after()
         return row
 
-    async def instead(self, outcome: Ending, error: Exception) -> Ending:
+    async def instead(self, outcome: EventSettlement, error: Exception) -> EventSettlement:
         """An effect that cannot be written is a failed try."""
         written = outcome.effect is not None and outcome.effect.write is not None
         return failed(outcome.row, error) if written else await super().instead(outcome, error)
 
-    async def settle(self, outcomes: Sequence[Ending]) -> list[Row]:
+    async def settle(self, outcomes: Sequence[EventSettlement]) -> list[Row]:
         return await database.fetch(SQL["finish"], self._columns(outcomes))
 
-    async def settled(self, written: Sequence[tuple[Ending, Row]]) -> None:
+    async def settled(self, written: Sequence[tuple[EventSettlement, Row]]) -> None:
         for ending, (_, _, seconds) in written:
             telemetry.INBOUND_HANDLED.labels("again" if ending.status == "received" else ending.status).inc()
             if ending.status == "done":
                 telemetry.INBOUND_SECONDS.observe(max(0.0, seconds))
 
-    def is_done(self, outcome: Ending, written: bool) -> bool:
+    def is_done(self, outcome: EventSettlement, written: bool) -> bool:
         return written and not outcome.failed
 
-    async def _settle_effects(self, batch: Sequence[Ending]) -> list[Row | Exception | None]:
+    async def _settle_effects(self, batch: Sequence[EventSettlement]) -> list[Row | Exception | None]:
         """Events of one tenant with their effects, in one transaction. Their payments are locked first and in one order, as
         everybody locks them who then numbers events."""
         tenant = batch[0].row.tenant_id
@@ -144,7 +144,7 @@ class Inbound(ProcessorWork[Taken, Ending]):
         await self.settled([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
         return settled
 
-    async def _settle_effect(self, conn: AsyncConnection, ending: Ending) -> Row | Exception | None:
+    async def _settle_effect(self, conn: AsyncConnection, ending: EventSettlement) -> Row | Exception | None:
         """The row first, so that nobody else has it in hand while we write; a savepoint, so that a bad one fails alone."""
         try:
             async with conn.transaction():
@@ -154,12 +154,12 @@ class Inbound(ProcessorWork[Taken, Ending]):
         except TimeoutError:
             raise
         except Exception as error:
-            if faults.waits(error):
+            if faults.is_temporary(error):
                 raise  # the transaction is lost, and with it the others'
             return error
         return done[0] if done else None
 
-    def _columns(self, batch: Sequence[Ending]) -> dict[str, Any]:
+    def _columns(self, batch: Sequence[EventSettlement]) -> dict[str, Any]:
         return {
             **_keys(batch),
             "worker": self.worker_id,
@@ -172,5 +172,5 @@ class Inbound(ProcessorWork[Taken, Ending]):
         }
 
 
-def _keys(of: Sequence[Taken] | Sequence[Ending]) -> dict[str, Any]:
+def _keys(of: Sequence[EventClaim] | Sequence[EventSettlement]) -> dict[str, Any]:
     return {"tenant": Bigints([one.row.tenant_id for one in of]), "id": Bigints([one.row.id for one in of])}

@@ -15,7 +15,7 @@ from payments.intake.payment import NewPayment, Receipt, Submission, fingerprint
 from payments.intake.spilling import KIND
 from payments.intake.store import IntakeResult, store
 from queueing import spill
-from registry.data import faults, reach
+from registry.data import db_breaker, faults
 from registry.data.batching import Batcher
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop, sync_twin
@@ -24,7 +24,7 @@ from registry.errors import Unavailable
 log = logging.getLogger(__name__)
 
 APART = 10  # tenants of a slow batch, at most, that are tried by themselves: each takes a connection
-APART_LIMIT = 0.15  # seconds for that; with reach.PATIENCE it leaves time to spill within a second
+APART_LIMIT = 0.15  # seconds for that; with db_breaker.PATIENCE it leaves time to spill within a second
 
 
 async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
@@ -86,9 +86,9 @@ async def _directly(batch: Sequence[Submission]) -> Sequence[IntakeResult | None
     A lock on the rows of one tenant must not hold up the others: each tenant's part of a slow batch is tried again alone.
     """
     try:
-        return await reach.attempt(lambda: store(batch))
+        return await db_breaker.attempt(lambda: store(batch))
     except Unavailable as error:
-        faults.say(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
+        faults.warn(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
         slow = error.detail == Fault.SLOW.value
     results: IntakeResults = [None] * len(batch)
     tenants = {one.payment.tenant_id for one in batch}
@@ -104,7 +104,7 @@ def _is_of(tenant_id: int, one: Submission) -> bool:
 async def _alone(batch: Sequence[Submission]) -> Sequence[IntakeResult | None]:
     try:
         async with asyncio.timeout(APART_LIMIT):
-            return await reach.attempt(lambda: store(batch))
+            return await db_breaker.attempt(lambda: store(batch))
     except (Unavailable, TimeoutError):
         return [None] * len(batch)
 
@@ -114,6 +114,6 @@ async def _out_of_turn(results: IntakeResults, batch: Sequence[Submission]) -> N
     refused = [n for n, result in enumerate(results) if isinstance(result, Unavailable)]
     if refused:
         with suppress(Unavailable):
-            late = await reach.attempt(lambda: store([batch[n] for n in refused]))
+            late = await db_breaker.attempt(lambda: store([batch[n] for n in refused]))
             for n, result in zip(refused, late, strict=True):
                 results[n] = result

@@ -13,7 +13,7 @@ from payments.intake import store
 from payments.intake.payment import FirstPayment, Key, Receipt, Submission
 from payments.intake.store import CONFLICTED, IntakeResult
 from queueing import spill
-from registry.data import reach
+from registry.data import db_breaker
 from registry.errors import Unavailable
 
 KIND = "payment"  # of the spill's records
@@ -54,7 +54,7 @@ def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailabl
 async def append(batch: Sequence[Submission]) -> list[IntakeResult]:
     """Append the payments to the spill. Where PostgreSQL is only read-only, ids that are stored there are judged by it."""
     known: dict[Key, FirstPayment] = {}
-    if reach.reach().read_only and (keys := [one.key for one in batch if one.key not in waiting]):
+    if db_breaker.current().read_only and (keys := [one.key for one in batch if one.key not in waiting]):
         with suppress(Unavailable):
             known = await store.stored(keys)
     new = [one for one in batch if one.key not in known]
@@ -109,7 +109,7 @@ async def _store(records: list[spill.Record]) -> list[spill.StoreResult]:
     """Store spilled payments. A payment that was committed before its answer was lost is found there, and not stored twice."""
     batch = [decode(record.data) for record in records]
     try:
-        results = await reach.attempt(lambda: store.store(batch), patient=True)
+        results = await db_breaker.attempt(lambda: store.store(batch), patient=True)
     except Exception as error:
         if len(batch) == 1 and spill.is_bad(error):  # it is set aside, and its id is free again
             waiting.pop(batch[0].key, None)

@@ -14,7 +14,7 @@ from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, Subm
 from payments.states import Status
 from queueing.work import waking
 from registry import telemetry
-from registry.data import database, live, reach
+from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.errors import Unavailable
 
@@ -49,7 +49,7 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
 
 def _announce(new: list[live.Event], *, to_workers: bool) -> None:
     _ACCEPTED.inc(len(new))
-    live.tell(new)
+    live.publish(new)
     if to_workers:
         wake()
 
@@ -101,7 +101,7 @@ def _event(payment: NewPayment, at: datetime, position: int) -> live.Event:
 
 async def stored(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
     """The stored payments with these ids; looked up before a refusal. Raises Unavailable (503)."""
-    return await reach.attempt(lambda: existing(keys), writes=False)
+    return await db_breaker.attempt(lambda: existing(keys), writes=False)
 
 
 async def existing(keys: Sequence[Key]) -> dict[Key, FirstPayment]:

@@ -75,7 +75,7 @@ class Migration(migrations.Migration):
                     models.DecimalField(
                         decimal_places=6,
                         default=0,
-                        help_text="ours of each amount, taken through Connect: 0.01 is 1 %",
+                        help_text="the platform's share of each amount, taken through Connect: 0.01 is 1 %",
                         max_digits=7,
                     ),
                 ),
@@ -83,10 +83,13 @@ class Migration(migrations.Migration):
                 (
                     "stripe_price",
                     models.CharField(
-                        blank=True, default="", help_text="Stripe's price; made when it is first needed", max_length=255
+                        blank=True, default="", help_text="Stripe's price id; created at the first use", max_length=255
                     ),
                 ),
-                ("offered", models.BooleanField(default=True, help_text="shown at sign-up; who has it keeps it")),
+                (
+                    "offered",
+                    models.BooleanField(default=True, help_text="offered at sign-up; existing subscriptions keep it"),
+                ),
                 ("position", models.SmallIntegerField(default=0, help_text="order at sign-up")),
             ],
             options={
@@ -130,7 +133,9 @@ class Migration(migrations.Migration):
                 ("period_end", models.DateTimeField(blank=True, null=True)),
                 (
                     "cancel_at",
-                    models.DateTimeField(blank=True, help_text="when it ends, where its owner wants that", null=True),
+                    models.DateTimeField(
+                        blank=True, help_text="end of the subscription, if its owner canceled it", null=True
+                    ),
                 ),
                 (
                     "dunning",
@@ -148,9 +153,7 @@ class Migration(migrations.Migration):
                 ("past_due_since", models.DateTimeField(blank=True, null=True)),
                 (
                     "asked_at",
-                    models.DateTimeField(
-                        help_text="when the look at Stripe began that is written down here", null=True
-                    ),
+                    models.DateTimeField(help_text="start of the look-up at Stripe that was stored last", null=True),
                 ),
                 (
                     "created_at",
@@ -179,7 +182,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=uuid.uuid4, help_text="in its addresses; worth nothing without its user", unique=True
+                        default=uuid.uuid4, help_text="in its URLs; only its user may open them", unique=True
                     ),
                 ),
                 (
@@ -201,11 +204,11 @@ class Migration(migrations.Migration):
                             ("live", "Live"),
                         ],
                         default="users",
-                        help_text="the furthest that was reached",
+                        help_text="the furthest step reached",
                         max_length=10,
                     ),
                 ),
-                ("data", models.JSONField(default=dict, help_text="what was chosen and is not carried out yet")),
+                ("data", models.JSONField(default=dict, help_text="choices that are not applied yet")),
                 (
                     "created_at",
                     models.DateTimeField(db_default=Now(), editable=False),
@@ -267,7 +270,7 @@ class Migration(migrations.Migration):
                     "url",
                     models.CharField(
                         blank=True,
-                        help_text="kind http: where it answers; kind stripe: empty for Stripe itself",
+                        help_text="kind http: its address; kind stripe: empty for Stripe itself",
                         max_length=500,
                     ),
                 ),
@@ -278,7 +281,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("options", models.JSONField(blank=True, default=dict)),
-                ("secrets", models.BinaryField(help_text="keys, sealed: registry.tenants.encryption", null=True)),
+                ("secrets", models.BinaryField(help_text="keys, encrypted: registry.tenants.encryption", null=True)),
                 ("enabled", models.BooleanField(default=True)),
                 (
                     "created_at",
@@ -295,10 +298,10 @@ class Migration(migrations.Migration):
             name="Endpoint",
             fields=[
                 ("key", models.CharField(max_length=600, primary_key=True, serialize=False)),
-                ("failing", models.BooleanField(default=False, help_text="what its health call said last")),
-                ("min_response_ms", models.IntegerField(default=0, help_text="what its health call said last")),
-                ("trend_ms", models.FloatField(default=0, help_text="moving average of the answers that workers saw")),
-                ("polled_at", models.DateTimeField(help_text="when the elected poller asked last", null=True)),
+                ("failing", models.BooleanField(default=False, help_text="by its latest health report")),
+                ("min_response_ms", models.IntegerField(default=0, help_text="by its latest health report")),
+                ("trend_ms", models.FloatField(default=0, help_text="moving average of response times")),
+                ("polled_at", models.DateTimeField(help_text="when its health was polled last", null=True)),
                 ("next_poll_at", models.DateTimeField(db_default=Now())),
                 (
                     "breaker",
@@ -308,7 +311,7 @@ class Migration(migrations.Migration):
                         max_length=10,
                     ),
                 ),
-                ("failures", models.IntegerField(default=0, help_text="in a row")),
+                ("failures", models.IntegerField(default=0, help_text="consecutive failures")),
                 ("breaker_changed_at", models.DateTimeField(db_default=Now())),
             ],
             options={
@@ -324,7 +327,7 @@ class Migration(migrations.Migration):
                 ("correlation_id", models.UUIDField()),
                 (
                     "fingerprint",
-                    models.BinaryField(help_text="of the content: replays carry the same one", max_length=16),
+                    models.BinaryField(help_text="hash of the content: a replay has the same one", max_length=16),
                 ),
                 ("amount", models.BigIntegerField(help_text="minor units")),
                 ("currency", models.CharField(max_length=3)),
@@ -332,13 +335,13 @@ class Migration(migrations.Migration):
                 ("metadata", models.JSONField(null=True)),
                 (
                     "wanted_processor",
-                    models.CharField(default="", help_text="asked for by name; empty: routed", max_length=63),
+                    models.CharField(
+                        default="", help_text="requested by name; empty: chosen by routing", max_length=63
+                    ),
                 ),
                 (
                     "method",
-                    models.JSONField(
-                        help_text="how it is paid, where the sender says: never card data, only a reference", null=True
-                    ),
+                    models.JSONField(help_text="payment method of the request: references, never card data", null=True),
                 ),
                 (
                     "status",
@@ -377,14 +380,19 @@ class Migration(migrations.Migration):
                 ("fee", models.BigIntegerField(help_text="minor units", null=True)),
                 (
                     "owed_back",
-                    models.BigIntegerField(db_default=0, help_text="refunds asked for and not failed; minor units"),
+                    models.BigIntegerField(db_default=0, help_text="sum of refunds that have not failed; minor units"),
                 ),
                 ("refunded", models.BigIntegerField(default=0, help_text="minor units")),
                 (
                     "canceling",
-                    models.BooleanField(db_default=False, help_text="a cancel is wanted where it was sent already"),
+                    models.BooleanField(db_default=False, help_text="a cancellation was requested after it was sent"),
                 ),
-                ("scheduled_for", models.DateTimeField(help_text="when its sender wants it sent", null=True)),
+                (
+                    "scheduled_for",
+                    models.DateTimeField(
+                        help_text="earliest time of the first send, if the sender asked for one", null=True
+                    ),
+                ),
                 ("run_at", models.DateTimeField(db_default=Now())),
                 ("priority", models.SmallIntegerField(db_default=0, default=0, help_text="0 to 9, 9 first")),
                 (
@@ -517,8 +525,8 @@ class Migration(migrations.Migration):
                 ),
                 ("code", models.CharField(default="", max_length=50)),
                 ("latency_ms", models.IntegerField(null=True)),
-                ("reference", models.CharField(db_default="", help_text="what the processor calls it", max_length=255)),
-                ("action", models.JSONField(help_text="what the payer or the merchant has to do first", null=True)),
+                ("reference", models.CharField(db_default="", help_text="the processor's id", max_length=255)),
+                ("action", models.JSONField(help_text="next action of the payer or the merchant", null=True)),
             ],
             options={
                 "ordering": ["-payment_id", "-number"],
@@ -639,7 +647,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("at", models.DateTimeField(help_text="of the snapshot that was proven")),
                 ("whole", models.BooleanField(help_text="the whole ledger, and not only what is new")),
-                ("last_line", models.BigIntegerField(help_text="the ledger's latest line then")),
+                ("last_line", models.BigIntegerField(help_text="latest entry of the ledger at that time")),
                 ("sound", models.BooleanField()),
                 ("found", models.JSONField(help_text="what was counted: payments.books.ledger.Proof")),
             ],
@@ -729,19 +737,22 @@ class Migration(migrations.Migration):
                 ("processor", key_to("payments.processor")),
                 (
                     "event_id",
-                    models.CharField(help_text="the processor's: the same event comes more than once", max_length=255),
+                    models.CharField(
+                        help_text="the processor's id: an event is delivered more than once", max_length=255
+                    ),
                 ),
                 ("type", models.CharField(max_length=100)),
-                ("object_id", models.CharField(default="", help_text="what it is about", max_length=255)),
+                (
+                    "object_id",
+                    models.CharField(default="", help_text="id of its object at the processor", max_length=255),
+                ),
                 (
                     "account",
-                    models.CharField(
-                        default="", help_text="the connected account that it is of, if any", max_length=255
-                    ),
+                    models.CharField(default="", help_text="its connected account, if any", max_length=255),
                 ),
                 ("livemode", models.BooleanField(default=False)),
                 ("created", models.DateTimeField(help_text="by the processor's clock")),
-                ("body", models.BinaryField(help_text="as received: the signature is over these bytes")),
+                ("body", models.BinaryField(help_text="as received: the signature covers these bytes")),
                 ("headers", models.JSONField(default=dict)),
                 ("source", models.CharField(choices=[("delivery", "Delivery"), ("poll", "Poll")], max_length=10)),
                 ("received_at", models.DateTimeField(db_default=Now())),
@@ -758,11 +769,11 @@ class Migration(migrations.Migration):
                         max_length=10,
                     ),
                 ),
-                ("outcome", models.CharField(db_default="", help_text="what came of it", max_length=100)),
-                ("error", models.CharField(db_default="", help_text="why its latest try failed", max_length=500)),
+                ("outcome", models.CharField(db_default="", help_text="result of its handling", max_length=100)),
+                ("error", models.CharField(db_default="", help_text="error of its latest try", max_length=500)),
                 (
                     "payment_id",
-                    models.BigIntegerField(help_text="the payment that it turned out to be about", null=True),
+                    models.BigIntegerField(help_text="the payment it belongs to", null=True),
                 ),
                 ("done_at", models.DateTimeField(null=True)),
                 ("run_at", models.DateTimeField(db_default=Now())),
@@ -836,13 +847,11 @@ class Migration(migrations.Migration):
                 ),
                 ("tenant", key_to("registry.tenant")),
                 ("processor", key_to("payments.processor")),
-                ("read_until", models.DateTimeField(help_text="everything created before that was seen", null=True)),
-                ("pass_until", models.DateTimeField(help_text="what the pass under way began with", null=True)),
+                ("read_until", models.DateTimeField(help_text="all events created before it were read", null=True)),
+                ("pass_until", models.DateTimeField(help_text="read_until at the end of the current pass", null=True)),
                 (
                     "cursor",
-                    models.CharField(
-                        default="", help_text="the last event that the pass under way has read", max_length=255
-                    ),
+                    models.CharField(default="", help_text="the last event read by the current pass", max_length=255),
                 ),
                 ("at", models.DateTimeField(db_default=Now())),
                 ("error", models.CharField(default="", max_length=300)),
@@ -859,23 +868,28 @@ class Migration(migrations.Migration):
                 ("until", models.DateTimeField()),
                 (
                     "reached",
-                    models.DateTimeField(help_text="compared up to here: where the next worker goes on", null=True),
+                    models.DateTimeField(help_text="compared up to here: the next worker resumes from it", null=True),
                 ),
                 (
                     "both_ways",
-                    models.BooleanField(default=True, help_text="off: only a sample of ours was looked up there"),
+                    models.BooleanField(default=True, help_text="off: only a sample of our payments was looked up"),
                 ),
-                ("records", models.BigIntegerField(default=0, help_text="of the processor's that were compared")),
-                ("payments", models.BigIntegerField(default=0, help_text="of ours that were compared")),
+                ("records", models.BigIntegerField(default=0, help_text="records of the processor that were compared")),
+                ("payments", models.BigIntegerField(default=0, help_text="our payments that were compared")),
                 ("differences", models.IntegerField(default=0, help_text="found or found again")),
-                ("unanswered", models.IntegerField(default=0, help_text="payments that the processor said nothing of")),
+                (
+                    "unanswered",
+                    models.IntegerField(default=0, help_text="payments without a clear answer of the processor"),
+                ),
                 (
                     "fault",
-                    models.CharField(default="", help_text="why it stopped; it is taken up again", max_length=300),
+                    models.CharField(default="", help_text="why it stopped; it is resumed later", max_length=300),
                 ),
                 (
                     "attempt",
-                    models.IntegerField(default=1, help_text="the fence: who was taken for dead writes nothing more"),
+                    models.IntegerField(
+                        default=1, help_text="the fence: a worker that lost its lease writes nothing more"
+                    ),
                 ),
                 ("leased_until", models.DateTimeField(null=True)),
                 ("started_at", models.DateTimeField(db_default=Now())),
@@ -920,9 +934,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "key",
-                    models.CharField(
-                        help_text="what it is about: a correlation id, or the processor's reference", max_length=255
-                    ),
+                    models.CharField(help_text="a correlation id, or the processor's reference", max_length=255),
                 ),
                 ("correlation_id", models.UUIDField(null=True)),
                 ("reference", models.CharField(default="", max_length=255)),
@@ -940,7 +952,7 @@ class Migration(migrations.Migration):
                     "seen_at",
                     models.DateTimeField(
                         db_default=Now(),
-                        help_text="when a comparison found it last",
+                        help_text="when a comparison last found it",
                     ),
                 ),
                 (
@@ -979,18 +991,20 @@ class Migration(migrations.Migration):
                 ("number", models.IntegerField(help_text="within the payment")),
                 (
                     "fingerprint",
-                    models.BinaryField(help_text="of what was asked: replays carry the same one", max_length=16),
+                    models.BinaryField(help_text="hash of the request: a replay has the same one", max_length=16),
                 ),
                 ("amount", models.BigIntegerField(help_text="minor units")),
                 ("currency", models.CharField(max_length=3)),
                 ("reason", models.CharField(blank=True, default="", max_length=500)),
                 (
                     "actor",
-                    models.CharField(default="", help_text="who asked: a key's prefix or a person", max_length=150),
+                    models.CharField(
+                        default="", help_text="who requested it: a key's prefix or a user", max_length=150
+                    ),
                 ),
                 ("external", models.BooleanField(default=False, help_text="made at the processor, not here")),
                 ("processor", key_to("payments.processor")),
-                ("reference", models.CharField(default="", help_text="what the processor calls it", max_length=255)),
+                ("reference", models.CharField(default="", help_text="the processor's id", max_length=255)),
                 (
                     "status",
                     models.CharField(
@@ -1015,7 +1029,7 @@ class Migration(migrations.Migration):
                 (
                     "stopped_at",
                     models.DateTimeField(
-                        help_text="when workers gave it up: an operator retries or closes it", null=True
+                        help_text="when workers gave it up; an operator retries or closes it", null=True
                     ),
                 ),
                 ("run_at", models.DateTimeField(db_default=Now())),
@@ -1091,13 +1105,13 @@ class Migration(migrations.Migration):
                 ("tenant", key_to("registry.tenant")),
                 ("payment", key_to("payments.payment")),
                 ("processor", key_to("payments.processor")),
-                ("reference", models.CharField(help_text="what the processor calls it", max_length=255)),
+                ("reference", models.CharField(help_text="the processor's id", max_length=255)),
                 ("amount", models.BigIntegerField(help_text="minor units that are disputed")),
                 ("currency", models.CharField(max_length=3)),
                 ("reason", models.CharField(blank=True, default="", max_length=100)),
-                ("status", models.CharField(help_text="in the processor's words", max_length=50)),
-                ("due_by", models.DateTimeField(help_text="evidence is taken until then", null=True)),
-                ("withdrawn", models.BigIntegerField(default=0, help_text="minor units that are held back now")),
+                ("status", models.CharField(help_text="the processor's status", max_length=50)),
+                ("due_by", models.DateTimeField(help_text="deadline for evidence", null=True)),
+                ("withdrawn", models.BigIntegerField(default=0, help_text="minor units withheld now")),
                 ("movements", models.IntegerField(default=0, help_text="how often money was moved: it only grows")),
                 ("opened_at", models.DateTimeField(db_default=Now())),
                 ("closed_at", models.DateTimeField(null=True)),

@@ -1,4 +1,4 @@
-"""The tables of payments, a file per concern."""
+"""The tables of payments, one file per subject."""
 
 from payments.models.billing import Invitation, Plan, SignUp, Subscription
 from payments.models.inbound import InboundEvent, InboundPoll

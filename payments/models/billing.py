@@ -1,4 +1,4 @@
-"""What tenants sign up for and pay: plans, subscriptions, sign-ups under way and invitations."""
+"""Billing of tenants: plans, subscriptions, unfinished sign-ups, invitations."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -11,24 +11,27 @@ from django_async_backend.db.models.base import AsyncModelMixin
 from registry.currencies import known_currency
 from registry.models import SLUG, Membership, Tenant
 
-INVITED_FOR = timedelta(days=14)  # after which an invitation's link is worth nothing
+INVITED_FOR = timedelta(days=14)  # validity of an invitation's link
 
 
 class Plan(AsyncModelMixin, models.Model):
-    """What a tenant can subscribe to, by the month."""
+    """A monthly plan that tenants subscribe to."""
 
     slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
     name = models.CharField(max_length=100)
     price = models.BigIntegerField(default=0, help_text="a month, in minor units; 0 is free")
     currency = models.CharField(max_length=3, default="BRL", validators=[known_currency], help_text="ISO 4217")
     fee_share = models.DecimalField(
-        max_digits=7, decimal_places=6, default=0, help_text="ours of each amount, taken through Connect: 0.01 is 1 %"
+        max_digits=7,
+        decimal_places=6,
+        default=0,
+        help_text="the platform's share of each amount, taken through Connect: 0.01 is 1 %",
     )
     trial_days = models.IntegerField(default=0, help_text="days before it has to be paid")
     stripe_price = models.CharField(
-        max_length=255, blank=True, default="", help_text="Stripe's price; made when it is first needed"
+        max_length=255, blank=True, default="", help_text="Stripe's price id; created at the first use"
     )
-    offered = models.BooleanField(default=True, help_text="shown at sign-up; who has it keeps it")
+    offered = models.BooleanField(default=True, help_text="offered at sign-up; existing subscriptions keep it")
     position = models.SmallIntegerField(default=0, help_text="order at sign-up")
 
     class Meta:
@@ -39,7 +42,7 @@ class Plan(AsyncModelMixin, models.Model):
 
 
 class Paid(models.TextChoices):
-    """How a subscription stands, in Stripe's words."""
+    """Status of a subscription, as Stripe names it."""
 
     TRIALING = "trialing"
     ACTIVE = "active"
@@ -49,7 +52,7 @@ class Paid(models.TextChoices):
 
 
 class Dunning(models.TextChoices):
-    """What follows when it is not paid."""
+    """Consequences of unpaid invoices."""
 
     NONE = "none"
     NOTICE = "notice", "reminded"
@@ -58,7 +61,7 @@ class Dunning(models.TextChoices):
 
 
 class Subscription(AsyncModelMixin, models.Model):
-    """A tenant's plan and how it is paid for. Stripe's newest word of it is copied here, and what follows from that."""
+    """A tenant's subscription to a plan: a copy of its latest state at Stripe, and the consequences."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="subscription")
     plan = models.ForeignKey(Plan, models.PROTECT, related_name="subscriptions")
@@ -67,10 +70,12 @@ class Subscription(AsyncModelMixin, models.Model):
     stripe_subscription = models.CharField(max_length=255, blank=True, default="", db_index=True)
     trial_end = models.DateTimeField(null=True, blank=True)
     period_end = models.DateTimeField(null=True, blank=True)
-    cancel_at = models.DateTimeField(null=True, blank=True, help_text="when it ends, where its owner wants that")
+    cancel_at = models.DateTimeField(
+        null=True, blank=True, help_text="end of the subscription, if its owner canceled it"
+    )
     dunning = models.CharField(max_length=10, choices=Dunning, default=Dunning.NONE)
     past_due_since = models.DateTimeField(null=True, blank=True)
-    asked_at = models.DateTimeField(null=True, help_text="when the look at Stripe began that is written down here")
+    asked_at = models.DateTimeField(null=True, help_text="start of the look-up at Stripe that was stored last")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     changed_at = models.DateTimeField(db_default=Now())
 
@@ -82,7 +87,7 @@ class Subscription(AsyncModelMixin, models.Model):
 
 
 class SignUp(AsyncModelMixin, models.Model):
-    """A tenant on its way in: where its owner is, to go on from there at any time."""
+    """An unfinished sign-up, which its owner can resume at any time."""
 
     class Step(models.TextChoices):
         DETAILS = "details"
@@ -92,10 +97,10 @@ class SignUp(AsyncModelMixin, models.Model):
         LIVE = "live"
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="sign_up")
-    id = models.UUIDField(default=uuid4, unique=True, help_text="in its addresses; worth nothing without its user")
+    id = models.UUIDField(default=uuid4, unique=True, help_text="in its URLs; only its user may open them")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="sign_ups")
-    step = models.CharField(max_length=10, choices=Step, default=Step.USERS, help_text="the furthest that was reached")
-    data = models.JSONField(default=dict, help_text="what was chosen and is not carried out yet")
+    step = models.CharField(max_length=10, choices=Step, default=Step.USERS, help_text="the furthest step reached")
+    data = models.JSONField(default=dict, help_text="choices that are not applied yet")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     changed_at = models.DateTimeField(db_default=Now())
 
@@ -108,7 +113,7 @@ class SignUp(AsyncModelMixin, models.Model):
 
 
 class Invitation(AsyncModelMixin, models.Model):
-    """Somebody who may become a member, by a signed link and once."""
+    """An invitation to become a member, by a signed link that works once."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="invitations", db_index=False)
     email = models.EmailField()

@@ -1,19 +1,15 @@
-"""Events that processors send: what came, byte for byte, and what came of it. Each is its own entry in the work queue."""
+"""Inbound events of processors: the received bytes, and the result of handling them. Each row is its own entry in the work queue."""
 
 from django.db import models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
-from payments.models.payments import EVER, Processor, tenant_key
+from payments.models.payments import EVER, processor_key, tenant_key
 from queueing.models.work import WorkRow, closed_in, open_rows
 
 
-def processor_key() -> models.ForeignKey:
-    return models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-
-
 class InboundEvent(WorkRow):
-    """An event of a processor, durable before it was answered."""
+    """An event of a processor, stored before the request is answered."""
 
     class Status(models.TextChoices):
         RECEIVED = "received"
@@ -28,24 +24,24 @@ class InboundEvent(WorkRow):
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
     processor = processor_key()
-    event_id = models.CharField(max_length=255, help_text="the processor's: the same event comes more than once")
+    event_id = models.CharField(max_length=255, help_text="the processor's id: an event is delivered more than once")
     type = models.CharField(max_length=100)
-    object_id = models.CharField(max_length=255, default="", help_text="what it is about")
-    account = models.CharField(max_length=255, default="", help_text="the connected account that it is of, if any")
+    object_id = models.CharField(max_length=255, default="", help_text="id of its object at the processor")
+    account = models.CharField(max_length=255, default="", help_text="its connected account, if any")
     livemode = models.BooleanField(default=False)
     created = models.DateTimeField(help_text="by the processor's clock")
-    body = models.BinaryField(help_text="as received: the signature is over these bytes")
+    body = models.BinaryField(help_text="as received: the signature covers these bytes")
     headers = models.JSONField(default=dict)
     source = models.CharField(max_length=10, choices=Source)
     received_at = models.DateTimeField(db_default=Now())
 
     status = models.CharField(max_length=10, choices=Status, db_default=Status.RECEIVED.value)
-    outcome = models.CharField(max_length=100, db_default="", help_text="what came of it")
-    error = models.CharField(max_length=500, db_default="", help_text="why its latest try failed")
-    payment_id = models.BigIntegerField(null=True, help_text="the payment that it turned out to be about")
+    outcome = models.CharField(max_length=100, db_default="", help_text="result of its handling")
+    error = models.CharField(max_length=500, db_default="", help_text="error of its latest try")
+    payment_id = models.BigIntegerField(null=True, help_text="the payment it belongs to")
     done_at = models.DateTimeField(null=True)
 
-    # Not NULL once no worker has anything to do.
+    # Not NULL once the event is settled.
     closed = closed_in(["done", "dead", "closed"], max_length=10)
 
     class Meta:
@@ -75,9 +71,9 @@ class InboundPoll(AsyncModelMixin, models.Model):
     pk = models.CompositePrimaryKey("tenant_id", "processor_id")
     tenant = tenant_key()
     processor = processor_key()
-    read_until = models.DateTimeField(null=True, help_text="everything created before that was seen")
-    # The list comes newest first: a pass that was cut off goes on where it was, or what is older would be lost.
-    pass_until = models.DateTimeField(null=True, help_text="what the pass under way began with")
-    cursor = models.CharField(max_length=255, default="", help_text="the last event that the pass under way has read")
+    read_until = models.DateTimeField(null=True, help_text="all events created before it were read")
+    # The list is newest first: an interrupted pass is resumed, or older events would be lost.
+    pass_until = models.DateTimeField(null=True, help_text="read_until at the end of the current pass")
+    cursor = models.CharField(max_length=255, default="", help_text="the last event read by the current pass")
     at = models.DateTimeField(db_default=Now())
     error = models.CharField(max_length=300, default="")

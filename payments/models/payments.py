@@ -7,7 +7,7 @@ they lock, and a check per row would cost a third of the throughput.
 """
 
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 from django.db.models.functions import Now
@@ -19,7 +19,7 @@ from payments.states import CANCELED, FAILED, REQUIRES_ACTION, SUCCEEDED, Status
 from queueing.models.work import WorkRow, closed_in, open_rows
 from registry.models import Tenant
 
-# Before everything: indexes over a time that say so are used by statements that say so, and by no look-up of a row.
+# Before every time stamp. Indexes with the condition `> EVER` are used only by statements with that condition.
 EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -33,18 +33,24 @@ def payment_key() -> models.ForeignKey:
     )
 
 
+def processor_key(**options: Any) -> models.ForeignKey:
+    return models.ForeignKey(
+        "payments.Processor", models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+", **options
+    )
+
+
 class Processor(AsyncModelMixin, models.Model):
-    """A tenant's account at somebody who books payments."""
+    """A tenant's account at a processor."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="processors")
     name = models.SlugField(max_length=63)
     kind = models.CharField(max_length=20, help_text="http, stripe or sandbox")
     url = models.CharField(
-        max_length=500, blank=True, help_text="kind http: where it answers; kind stripe: empty for Stripe itself"
+        max_length=500, blank=True, help_text="kind http: its address; kind stripe: empty for Stripe itself"
     )
     fee = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="share of the amount: 0.05 is 5 %")
     options = models.JSONField(default=dict, blank=True)
-    secrets = models.BinaryField(null=True, editable=False, help_text="keys, sealed: registry.tenants.encryption")
+    secrets = models.BinaryField(null=True, editable=False, help_text="keys, encrypted: registry.tenants.encryption")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -57,12 +63,12 @@ class Processor(AsyncModelMixin, models.Model):
 
     @property
     def endpoint(self) -> str:
-        """What health, breaker and connections are shared by: accounts at the same address fail together."""
+        """Key by which accounts share health, breaker and connections: accounts at the same URL fail together."""
         return f"{self.kind}:{self.url or self.pk}"
 
 
 class Endpoint(AsyncModelMixin, models.Model):
-    """Health and breaker of one address, shared by all workers. payments.routing.routing and registry.data.breaker write it."""
+    """Health and breaker of an endpoint, shared by all workers. payments.routing.routing writes it."""
 
     class Breaker(models.TextChoices):
         CLOSED = "closed"
@@ -70,13 +76,13 @@ class Endpoint(AsyncModelMixin, models.Model):
         HALF_OPEN = "half_open", "half open"
 
     key = models.CharField(max_length=600, primary_key=True)
-    failing = models.BooleanField(default=False, help_text="what its health call said last")
-    min_response_ms = models.IntegerField(default=0, help_text="what its health call said last")
-    trend_ms = models.FloatField(default=0, help_text="moving average of the answers that workers saw")
-    polled_at = models.DateTimeField(null=True, help_text="when the elected poller asked last")
+    failing = models.BooleanField(default=False, help_text="by its latest health report")
+    min_response_ms = models.IntegerField(default=0, help_text="by its latest health report")
+    trend_ms = models.FloatField(default=0, help_text="moving average of response times")
+    polled_at = models.DateTimeField(null=True, help_text="when its health was polled last")
     next_poll_at = models.DateTimeField(db_default=Now())
     breaker = models.CharField(max_length=10, choices=Breaker, default=Breaker.CLOSED)
-    failures = models.IntegerField(default=0, help_text="in a row")
+    failures = models.IntegerField(default=0, help_text="consecutive failures")
     breaker_changed_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -92,40 +98,40 @@ class PaymentQuerySet(AsyncQuerySet):
 
 
 class Payment(WorkRow):
-    """One payment: what was asked, where it stands, and its own entry in the work queue."""
+    """A payment: its content, its status, and its own entry in the work queue."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
     correlation_id = models.UUIDField()
-    fingerprint = models.BinaryField(max_length=16, help_text="of the content: replays carry the same one")
+    fingerprint = models.BinaryField(max_length=16, help_text="hash of the content: a replay has the same one")
     amount = models.BigIntegerField(help_text="minor units")
     currency = models.CharField(max_length=3)
     description = models.TextField(default="")
     metadata = models.JSONField(null=True)
-    wanted_processor = models.CharField(max_length=63, default="", help_text="asked for by name; empty: routed")
-    method = models.JSONField(
-        null=True, help_text="how it is paid, where the sender says: never card data, only a reference"
+    wanted_processor = models.CharField(
+        max_length=63, default="", help_text="requested by name; empty: chosen by routing"
     )
+    method = models.JSONField(null=True, help_text="payment method of the request: references, never card data")
 
     status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
     sequence = models.IntegerField(default=1, help_text="number of its latest event")
     code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
-    # Where and when it was booked. Before that, its latest attempt says: a claim must not touch an indexed column.
-    processor = models.ForeignKey(
-        Processor, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
-    )
+    # Where and when it was booked. Before that, its latest attempt has both: a claim must not update an indexed column.
+    processor = processor_key(null=True)
     requested_at = models.DateTimeField(null=True, help_text="the requestedAt that was booked; milliseconds")
     in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
     fee = models.BigIntegerField(null=True, help_text="minor units")
-    owed_back = models.BigIntegerField(db_default=0, help_text="refunds asked for and not failed; minor units")
+    owed_back = models.BigIntegerField(db_default=0, help_text="sum of refunds that have not failed; minor units")
     refunded = models.BigIntegerField(default=0, help_text="minor units")
-    canceling = models.BooleanField(db_default=False, help_text="a cancel is wanted where it was sent already")
+    canceling = models.BooleanField(db_default=False, help_text="a cancellation was requested after it was sent")
 
-    scheduled_for = models.DateTimeField(null=True, help_text="when its sender wants it sent")
+    scheduled_for = models.DateTimeField(
+        null=True, help_text="earliest time of the first send, if the sender asked for one"
+    )
 
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
-    # Not NULL once no worker has anything to do. Derived, so that the indexes below do not change when `status` does.
+    # Not NULL once no worker claims it. Generated, so that the indexes below do not change when `status` does.
     closed = closed_in([SUCCEEDED, FAILED, CANCELED, REQUIRES_ACTION])
 
     objects = models.Manager()
@@ -140,7 +146,7 @@ class Payment(WorkRow):
         ]
         indexes = [
             open_rows("payment_open"),
-            # Asked about whether or not anything may be sent. In the normal flow none of its columns changes at a claim.
+            # For payments in doubt. In the normal flow a claim updates none of its columns.
             models.Index(
                 fields=["tenant", "run_at", "id"],
                 condition=models.Q(closed=None, in_doubt_since__isnull=False),
@@ -167,7 +173,7 @@ class Payment(WorkRow):
 
 
 class Attempt(AsyncModelMixin, models.Model):
-    """One try at one processor, written down before it is sent."""
+    """One attempt at one processor, stored before it is sent."""
 
     class Outcome(models.TextChoices):
         BOOKED = "booked"
@@ -181,7 +187,7 @@ class Attempt(AsyncModelMixin, models.Model):
     tenant = tenant_key()
     payment = payment_key()
     number = models.IntegerField()
-    processor = models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    processor = processor_key()
     reason = models.CharField(max_length=200, help_text="why this processor")
     requested_at = models.DateTimeField()
     worker_id = models.BigIntegerField(null=True)
@@ -189,8 +195,8 @@ class Attempt(AsyncModelMixin, models.Model):
     outcome = models.CharField(max_length=20, choices=Outcome, default="", help_text="empty: not known yet")
     code = models.CharField(max_length=50, default="")
     latency_ms = models.IntegerField(null=True)
-    reference = models.CharField(max_length=255, db_default="", help_text="what the processor calls it")
-    action = models.JSONField(null=True, help_text="what the payer or the merchant has to do first")
+    reference = models.CharField(max_length=255, db_default="", help_text="the processor's id")
+    action = models.JSONField(null=True, help_text="next action of the payer or the merchant")
 
     class Meta:
         ordering = ["-payment_id", "-number"]
@@ -200,7 +206,7 @@ class Attempt(AsyncModelMixin, models.Model):
 
 
 class Stream(AsyncModelMixin, models.Model):
-    """The number of a tenant's latest event. Locked while events are numbered: numbers have no gaps and are in commit order."""
+    """The number of a tenant's latest event. Locked while events are numbered, so that numbers have no gaps and follow commit order."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
     position = models.BigIntegerField(default=0)
@@ -219,7 +225,7 @@ class PaymentEvent(AsyncModelMixin, models.Model):
     attempt = models.IntegerField(default=0)
     at = models.DateTimeField(db_default=Now())
     detail = models.CharField(max_length=300, default="")
-    # Empty: the payment came into `status`. Else what happened to it besides, such as refund.returned of refund `subject_id`.
+    # Empty: the payment changed to `status`. Else another change, such as refund.returned of refund `subject_id`.
     kind = models.CharField(max_length=30, db_default="")
     subject_id = models.BigIntegerField(null=True)
 
@@ -228,7 +234,7 @@ class PaymentEvent(AsyncModelMixin, models.Model):
 
 
 class LedgerEntry(AsyncModelMixin, models.Model):
-    """One line of a double entry. Debits are positive; the lines of one cause add up to zero."""
+    """One line of a double entry. Debits are positive; the entries of one cause add up to zero."""
 
     class Cause(models.TextChoices):
         PAYMENT = "payment"
@@ -266,11 +272,11 @@ class LedgerEntry(AsyncModelMixin, models.Model):
 
 
 class LedgerProof(AsyncModelMixin, models.Model):
-    """A scheduled proof of the ledger. The next one begins where the last sound one ended."""
+    """A scheduled proof of the ledger. The next one starts where the last sound one ended."""
 
     at = models.DateTimeField(help_text="of the snapshot that was proven")
     whole = models.BooleanField(help_text="the whole ledger, and not only what is new")
-    last_line = models.BigIntegerField(help_text="the ledger's latest line then")
+    last_line = models.BigIntegerField(help_text="latest entry of the ledger at that time")
     sound = models.BooleanField()
     found = models.JSONField(help_text="what was counted: payments.books.ledger.Proof")
 
@@ -279,7 +285,7 @@ class LedgerProof(AsyncModelMixin, models.Model):
 
 
 class Rollup(AsyncModelMixin, models.Model):
-    """What a processor booked for a tenant in one span of `requestedAt`. Kept in the settling transaction."""
+    """Totals of a tenant's bookings at a processor in one span of `requestedAt`, updated in the settling transaction."""
 
     pk = models.CompositePrimaryKey("tenant_id", "width", "starts_at", "processor_id", "currency")
     tenant = tenant_key()
@@ -293,7 +299,7 @@ class Rollup(AsyncModelMixin, models.Model):
 
 
 class DeadLetter(AsyncModelMixin, models.Model):
-    """A payment that ran out of tries and waits for an operator: replay or close."""
+    """A payment that ran out of tries. An operator replays or closes it."""
 
     class Resolution(models.TextChoices):
         REPLAYED = "replayed"
@@ -317,7 +323,7 @@ class DeadLetter(AsyncModelMixin, models.Model):
 
 
 class SandboxBooking(AsyncModelMixin, models.Model):
-    """What a processor of kind `sandbox` has booked: its own books, kept apart from ours."""
+    """A booking in the books of a processor of kind `sandbox`, apart from ours."""
 
     pk = models.CompositePrimaryKey("processor_id", "correlation_id")
     processor_id = models.BigIntegerField()

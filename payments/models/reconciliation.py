@@ -1,32 +1,28 @@
-"""What processors' books and ours differ in, and the comparisons that found it."""
+"""Comparisons of processors' books with ours, and the differences that they found."""
 
 from django.db import models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
-from payments.models.payments import Processor, tenant_key
-
-
-def processor_key() -> models.ForeignKey:
-    return models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+from payments.models.payments import processor_key, tenant_key
 
 
 class Reconciliation(AsyncModelMixin, models.Model):
-    """One comparison of a processor's books with ours, for bookings requested from `since` to before `until`."""
+    """A comparison of a processor's books with ours, for requestedAt from `since` to before `until`."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
     processor = processor_key()
     since = models.DateTimeField()
     until = models.DateTimeField()
-    reached = models.DateTimeField(null=True, help_text="compared up to here: where the next worker goes on")
-    both_ways = models.BooleanField(default=True, help_text="off: only a sample of ours was looked up there")
-    records = models.BigIntegerField(default=0, help_text="of the processor's that were compared")
-    payments = models.BigIntegerField(default=0, help_text="of ours that were compared")
+    reached = models.DateTimeField(null=True, help_text="compared up to here: the next worker resumes from it")
+    both_ways = models.BooleanField(default=True, help_text="off: only a sample of our payments was looked up")
+    records = models.BigIntegerField(default=0, help_text="records of the processor that were compared")
+    payments = models.BigIntegerField(default=0, help_text="our payments that were compared")
     differences = models.IntegerField(default=0, help_text="found or found again")
-    unanswered = models.IntegerField(default=0, help_text="payments that the processor said nothing of")
-    fault = models.CharField(max_length=300, default="", help_text="why it stopped; it is taken up again")
-    attempt = models.IntegerField(default=1, help_text="the fence: who was taken for dead writes nothing more")
+    unanswered = models.IntegerField(default=0, help_text="payments without a clear answer of the processor")
+    fault = models.CharField(max_length=300, default="", help_text="why it stopped; it is resumed later")
+    attempt = models.IntegerField(default=1, help_text="the fence: a worker that lost its lease writes nothing more")
     leased_until = models.DateTimeField(null=True)
     started_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
@@ -45,7 +41,7 @@ class Reconciliation(AsyncModelMixin, models.Model):
 
 
 class Difference(AsyncModelMixin, models.Model):
-    """Something that a processor's books and ours do not agree in. It is open until an operator or a later look ends it."""
+    """A difference between a processor's books and ours. It is open until an operator or a later comparison resolves it."""
 
     class Kind(models.TextChoices):
         MISSING_HERE = "missing_here", "missing here"
@@ -64,7 +60,7 @@ class Difference(AsyncModelMixin, models.Model):
     tenant = tenant_key()
     processor = processor_key()
     kind = models.CharField(max_length=20, choices=Kind)
-    key = models.CharField(max_length=255, help_text="what it is about: a correlation id, or the processor's reference")
+    key = models.CharField(max_length=255, help_text="a correlation id, or the processor's reference")
     correlation_id = models.UUIDField(null=True)
     reference = models.CharField(max_length=255, default="")
     payment_id = models.BigIntegerField(null=True, help_text="ours; empty: there is none")
@@ -77,7 +73,7 @@ class Difference(AsyncModelMixin, models.Model):
     their_refunded = models.BigIntegerField(null=True, help_text="minor units")
     requested_at = models.DateTimeField()
     found_at = models.DateTimeField(db_default=Now())
-    seen_at = models.DateTimeField(db_default=Now(), help_text="when a comparison found it last")
+    seen_at = models.DateTimeField(db_default=Now(), help_text="when a comparison last found it")
     resolution = models.CharField(max_length=10, choices=Resolution, default="", blank=True)
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.CharField(max_length=150, default="", blank=True)

@@ -1,45 +1,41 @@
-"""Money on its way back: refunds, which we owe, and disputes, by which a payer's bank takes it."""
+"""Refunds, and disputes, by which a payer's bank takes money back."""
 
 from django.db import models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
-from payments.models.payments import EVER, Processor, payment_key, tenant_key
+from payments.models.payments import EVER, payment_key, processor_key, tenant_key
 from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.models.work import WorkRow, closed_in, open_rows
 
 
-def processor_key() -> models.ForeignKey:
-    return models.ForeignKey(Processor, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-
-
 class Refund(WorkRow):
-    """A debt to the payer, and its own entry in the work queue. Its public id is what the processor knows it by, for ever."""
+    """A refund, and its own entry in the work queue. The processor stores its public id."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
     payment = payment_key()
     public_id = models.UUIDField()
     number = models.IntegerField(help_text="within the payment")
-    fingerprint = models.BinaryField(max_length=16, help_text="of what was asked: replays carry the same one")
+    fingerprint = models.BinaryField(max_length=16, help_text="hash of the request: a replay has the same one")
     amount = models.BigIntegerField(help_text="minor units")
     currency = models.CharField(max_length=3)
     reason = models.CharField(max_length=500, default="", blank=True)
-    actor = models.CharField(max_length=150, default="", help_text="who asked: a key's prefix or a person")
+    actor = models.CharField(max_length=150, default="", help_text="who requested it: a key's prefix or a user")
     external = models.BooleanField(default=False, help_text="made at the processor, not here")
     processor = processor_key()
-    reference = models.CharField(max_length=255, default="", help_text="what the processor calls it")
+    reference = models.CharField(max_length=255, default="", help_text="the processor's id")
 
     status = models.CharField(max_length=20, choices=RefundStatus, default=RefundStatus.OWED)
     code = models.CharField(max_length=50, default="", help_text="why it failed or is in doubt")
     requested_at = models.DateTimeField(null=True, help_text="stamped once, before it is sent first; milliseconds")
     in_doubt_since = models.DateTimeField(null=True, help_text="last send whose outcome is unknown")
     settled_at = models.DateTimeField(null=True, help_text="when it was returned or failed")
-    stopped_at = models.DateTimeField(null=True, help_text="when workers gave it up: an operator retries or closes it")
+    stopped_at = models.DateTimeField(null=True, help_text="when workers gave it up; an operator retries or closes it")
 
     created_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
-    # Not NULL once no worker has anything to do: `status` itself stands in no index, so that a claim stays on its page.
+    # Not NULL once it is settled. `status` itself is in no index, so that a claim is a HOT update.
     closed = closed_in(sorted(REFUND_TERMINAL))
 
     class Meta:
@@ -67,19 +63,19 @@ class Refund(WorkRow):
 
 
 class Dispute(AsyncModelMixin, models.Model):
-    """A payer's bank wants a payment back. What is written here is what the processor says of it, newest state first."""
+    """A dispute: a payer's bank wants a payment back. The row is the processor's latest report."""
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
     payment = payment_key()
     processor = processor_key()
-    reference = models.CharField(max_length=255, help_text="what the processor calls it")
+    reference = models.CharField(max_length=255, help_text="the processor's id")
     amount = models.BigIntegerField(help_text="minor units that are disputed")
     currency = models.CharField(max_length=3)
     reason = models.CharField(max_length=100, default="", blank=True)
-    status = models.CharField(max_length=50, help_text="in the processor's words")
-    due_by = models.DateTimeField(null=True, help_text="evidence is taken until then")
-    withdrawn = models.BigIntegerField(default=0, help_text="minor units that are held back now")
+    status = models.CharField(max_length=50, help_text="the processor's status")
+    due_by = models.DateTimeField(null=True, help_text="deadline for evidence")
+    withdrawn = models.BigIntegerField(default=0, help_text="minor units withheld now")
     movements = models.IntegerField(default=0, help_text="how often money was moved: it only grows")
     opened_at = models.DateTimeField(db_default=Now())
     closed_at = models.DateTimeField(null=True)
@@ -102,7 +98,7 @@ class Dispute(AsyncModelMixin, models.Model):
 
 
 class SandboxRefund(AsyncModelMixin, models.Model):
-    """What a processor of kind `sandbox` has given back: its own books, kept apart from ours."""
+    """A refund in the books of a processor of kind `sandbox`, apart from ours."""
 
     pk = models.CompositePrimaryKey("processor_id", "refund_id")
     processor_id = models.BigIntegerField()

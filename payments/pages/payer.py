@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from payments.books import queries
 from payments.settle import lifecycle
 from registry.edge.pages import PageRequest, address_of, page
-from registry.tenants.access import live_subject
+from registry.tenants import links
 
 LOOKS = 100  # attempts of a payment, after which a payer's return starts no more look-ups
 STRIPE_JS = "https://js.stripe.com"
@@ -67,7 +67,7 @@ async def payment_look(request: PageRequest, correlation_id: UUID) -> HttpRespon
     """The payer came back from the processor: have a worker look the payment up there. After LOOKS attempts no further
     look-up is started; the processor's webhook or housekeeping settles the payment."""
     token = request.GET.get("token", "")
-    tenant_id = live_subject(correlation_id, token)
+    tenant_id = links.tenant_of(correlation_id, token)
     found = await queries.status_of(tenant_id, correlation_id) if tenant_id else None
     if not tenant_id or found is None:
         raise Http404

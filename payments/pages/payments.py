@@ -30,8 +30,7 @@ from registry.edge.pages import PageRequest, address_of, key_header, known, nowh
 from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Invalid, Problem
 from registry.models import Tenant
-from registry.tenants import audit
-from registry.tenants.access import live_subject, live_token
+from registry.tenants import audit, links
 
 ROWS = 25  # per page of the table: the first view stays below 100 KB
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
@@ -188,7 +187,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
     """One payment, for holders of its signed link and for members of its tenant."""
     visitor = None
     if "token" in request.GET:
-        tenant_id = live_subject(correlation_id, request.GET["token"]) or 0  # 0 is no tenant's id
+        tenant_id = links.tenant_of(correlation_id, request.GET["token"]) or 0  # 0 is no tenant's id
     else:
         visitor = await known(request, guests=True)
         tenant_id = visitor.tenant.pk
@@ -202,7 +201,7 @@ async def payment_live(request: PageRequest, correlation_id: UUID) -> HttpRespon
         "payment": payment,
         "refund": refund,
         "tenant": visitor.tenant if visitor else await Tenant.async_objects.aget(pk=tenant_id),
-        "token": live_token(tenant_id, correlation_id),
+        "token": links.token_of(tenant_id, correlation_id),
         "back": f"/?{urlencode({'tenant': visitor.tenant.slug})}" if visitor else None,
     }
     return await with_action(request, context)

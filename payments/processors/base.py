@@ -66,7 +66,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0  # number of the attempt
 
 
-class Debt(msgspec.Struct, frozen=True, kw_only=True):
+class RefundOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A refund on its way to the processor that booked the payment."""
 
     refund_id: UUID
@@ -165,13 +165,13 @@ class Processor(Protocol):
 
 
 @runtime_checkable
-class GivesBack(Protocol):
-    """Kinds that support refunds: `issubclass(KINDS[kind], GivesBack)`."""
+class CanRefund(Protocol):
+    """Kinds that support refunds: `issubclass(KINDS[kind], CanRefund)`."""
 
-    async def refund(self, debt: Debt, account: Account) -> Outcome:
+    async def refund(self, order: RefundOrder, account: Account) -> Outcome:
         """Refund, once per refund id."""
 
-    async def look_up_refund(self, debt: Debt, account: Account) -> Outcome:
+    async def look_up_refund(self, order: RefundOrder, account: Account) -> Outcome:
         """Look up a refund: BOOKED (returned), NOT_BOOKED (yet), DECLINED, or UNKNOWN."""
 
 

@@ -17,7 +17,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = ""  # the processor's id of the booking
 
 
-class RefundNews(msgspec.Struct, frozen=True, kw_only=True):
+class RefundReport(msgspec.Struct, frozen=True, kw_only=True):
     """The current state of a refund."""
 
     reference: str
@@ -30,7 +30,7 @@ class RefundNews(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""  # why it failed
 
 
-class DisputeNews(msgspec.Struct, frozen=True, kw_only=True):
+class DisputeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The current state of a dispute. `movements` counts how often money was moved for it, and only grows."""
 
     reference: str
@@ -46,14 +46,14 @@ class DisputeNews(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @runtime_checkable
-class TellsOfReturns(Protocol):
+class ReportsRefunds(Protocol):
     """Kinds at which refunds and disputes can originate. Methods raise Unanswered, NotThere."""
 
-    async def refund_news(self, reference: str, account: Account) -> RefundNews:
+    async def refund_report(self, reference: str, account: Account) -> RefundReport:
         """Fetch a refund by the processor's id."""
 
-    async def refunds_of_charge(self, reference: str, account: Account) -> list[RefundNews]:
+    async def refunds_of_charge(self, reference: str, account: Account) -> list[RefundReport]:
         """Fetch all refunds of a charge."""
 
-    async def dispute_news(self, reference: str, account: Account) -> DisputeNews:
+    async def dispute_report(self, reference: str, account: Account) -> DisputeReport:
         """Fetch a dispute by the processor's id."""

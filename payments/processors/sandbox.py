@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from payments.processors.base import Account, Debt, Health, Order, Outcome, Record, Result, Unanswered
+from payments.processors.base import Account, Health, Order, Outcome, Record, RefundOrder, Result, Unanswered
 from registry.data import database
 from registry.data.batching import Batcher
 from registry.errors import Unavailable
@@ -32,7 +32,7 @@ class _Booking(msgspec.Struct, frozen=True):
 
 class _Return(msgspec.Struct, frozen=True):
     processor_id: int
-    debt: Debt
+    order: RefundOrder
 
 
 class SandboxProcessor:
@@ -79,15 +79,15 @@ class SandboxProcessor:
 
     # -- Refunds -------------------------------------------------------------------------------------------
 
-    async def refund(self, debt: Debt, account: Account) -> Outcome:
+    async def refund(self, order: RefundOrder, account: Account) -> Outcome:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 await asyncio.sleep(account.number("delay") / 1000)
                 if account.options.get("refundFailing"):
                     return Outcome(Result.NOT_BOOKED, code="http_500", healthy=False, outage=True)
-                if _unlucky(debt.refund_id, account.number("refundDecline")):
+                if _unlucky(order.refund_id, account.number("refundDecline")):
                     return Outcome(Result.DECLINED, code="refund_declined")
-                booked = await self._returns.submit(_Return(account.id, debt))
+                booked = await self._returns.submit(_Return(account.id, order))
                 if account.options.get("refundHang"):
                     await asyncio.Event().wait()
         except TimeoutError:
@@ -96,16 +96,18 @@ class SandboxProcessor:
             return Outcome(Result.UNKNOWN, code="sandbox_away")
         if not booked:
             return Outcome(Result.DECLINED, code="no_such_payment")
-        return Outcome(Result.BOOKED, code="http_200", reference=_reference(debt))
+        return Outcome(Result.BOOKED, code="http_200", reference=_reference(order))
 
-    async def look_up_refund(self, debt: Debt, account: Account) -> Outcome:
+    async def look_up_refund(self, order: RefundOrder, account: Account) -> Outcome:
         try:
-            found = await database.fetch(SQL["look_up_refund"], {"processor": [account.id], "refund": [debt.refund_id]})
+            found = await database.fetch(
+                SQL["look_up_refund"], {"processor": [account.id], "refund": [order.refund_id]}
+            )
         except Unavailable:
             return Outcome(Result.UNKNOWN, code="sandbox_away")
         if not found:
             return Outcome(Result.NOT_BOOKED, code="not_there_yet")
-        return Outcome(Result.BOOKED, code="looked_up", reference=_reference(debt))
+        return Outcome(Result.BOOKED, code="looked_up", reference=_reference(order))
 
     # -- Bookings ---------------------------------------------------------------------------------------------
 
@@ -154,30 +156,30 @@ async def _book(batch: Sequence[_Booking]) -> list[bool]:
     return [(b.processor_id, b.order.correlation_id) in fresh for b in batch]
 
 
-def _reference(debt: Debt) -> str:
-    return f"sandbox-{debt.refund_id}"
+def _reference(order: RefundOrder) -> str:
+    return f"sandbox-{order.refund_id}"
 
 
-def _booked_as(debt: Debt) -> UUID:
+def _booked_as(order: RefundOrder) -> UUID:
     """The id of the booking. A payment that we did not send is stored under its reference instead of our id."""
     try:
-        return UUID(debt.payment_reference)
+        return UUID(order.payment_reference)
     except ValueError:
-        return debt.payment_id
+        return order.payment_id
 
 
 async def _give_back(batch: Sequence[_Return]) -> list[bool]:
     """Book each payment unless it is booked already; returns whether it is booked now."""
-    keys = {"processor": [b.processor_id for b in batch], "refund": [b.debt.refund_id for b in batch]}
+    keys = {"processor": [b.processor_id for b in batch], "refund": [b.order.refund_id for b in batch]}
     await database.fetch(
         SQL["refund"],
         {
             **keys,
-            "correlation": [_booked_as(b.debt) for b in batch],
-            "amount": [b.debt.amount for b in batch],
-            "currency": [b.debt.currency for b in batch],
-            "requested_at": [b.debt.requested_at for b in batch],
+            "correlation": [_booked_as(b.order) for b in batch],
+            "amount": [b.order.amount for b in batch],
+            "currency": [b.order.currency for b in batch],
+            "requested_at": [b.order.requested_at for b in batch],
         },
     )
     stand = set(await database.fetch(SQL["look_up_refund"], keys))
-    return [(b.processor_id, b.debt.refund_id) in stand for b in batch]
+    return [(b.processor_id, b.order.refund_id) in stand for b in batch]

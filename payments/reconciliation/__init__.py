@@ -1,1 +1,1 @@
-"""Our books against the processors' own: what differs, what an operator does about it, and what nobody else looks at."""
+"""Compare the processors' books with ours, resolve differences, and look up payments that workers gave up."""

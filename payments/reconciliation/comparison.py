@@ -1,9 +1,9 @@
-"""Reconciliation: compares a processor's books with ours, for a window of requestedAt that has ended.
+"""Reconciliation: compare a processor's books with ours, for a window of requestedAt that has ended.
 
-Kinds that show their books (ShowsBooks) are compared both ways, a slice of time after the other, so that memory holds one
-slice. What only one side has is looked up once more before it becomes a difference: clocks differ, and a booking at a
-slice's edge may be in the next slice. A kind without books (http) is asked about a sample of our payments, one by one: this
-finds payments that are missing there, and nothing else. Operators resolve differences in operate.py.
+Kinds that list their books (ShowsBooks) are compared both ways, one slice of time after the other, so that memory holds one
+slice. A payment that only one side has is looked up before it becomes a difference: clocks differ, and a booking at the edge of a
+slice may be in the next one. At other kinds (http) a sample of our payments is looked up one by one: this finds only payments
+that are missing there. Operators resolve differences: operate.py.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import batched
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -20,8 +21,8 @@ import msgspec
 
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, Record, Result, ShowsBooks, Unanswered
-from payments.reconciliation.verdicts import Finding, Ours, ids_of, judge, missing_there
-from payments.routing.routing import Atlas
+from payments.reconciliation.matching import NewDifference, Ours, ids_of, match, missing_there
+from payments.routing.routing import RoutingTable
 from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
@@ -33,18 +34,18 @@ log = logging.getLogger(__name__)
 _STATEMENTS = database.statements(Path(__file__).parent / "sql" / "reconciliation.sql")
 SQL = {name: sql.replace("{columns}", _STATEMENTS["columns"]) for name, sql in _STATEMENTS.items()}
 
-SETTLED_AFTER = timedelta(seconds=2)  # a window is compared once its last outcome has had time to be written
-SLICE = 5000  # of our payments: what memory holds
+SETTLED_AFTER = timedelta(seconds=2)  # after the end of a window its last outcomes are stored
+SLICE = 5000  # of our payments, all in memory
 CHUNK = 500  # records compared at a time
 SAMPLE = 200  # payments of a window that are looked up one by one
-ASKED_AT_ONCE = 20  # look-ups side by side
+AT_ONCE = 20  # concurrent look-ups
 LEASE = 120.0  # seconds; longer than a slice takes
-RESUMED_WITHIN = timedelta(days=3)  # what could not be read for longer is left to an operator
-EDGE = timedelta(milliseconds=1)  # the precision of requestedAt: books are read to the end of a slice, inclusive
+RESUMED_WITHIN = timedelta(days=3)  # older unfinished windows are left to an operator
+EDGE = timedelta(milliseconds=1)  # the precision of requestedAt: `records` includes the end of its range
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What a comparison came to."""
+class Comparison(msgspec.Struct, frozen=True):
+    """The result of a comparison."""
 
     records: int  # of the processor's
     payments: int  # of ours
@@ -53,8 +54,8 @@ class Outcome(msgspec.Struct, frozen=True):
     finished: bool
 
 
-class Counted(msgspec.Struct):
-    """What a slice came to."""
+class SliceResult(msgspec.Struct):
+    """The counts of a slice."""
 
     records: int = 0
     payments: int = 0
@@ -63,14 +64,14 @@ class Counted(msgspec.Struct):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """From `since` to before `until`."""
+    """A range of requestedAt: from `since` to before `until`."""
 
     since: datetime
     until: datetime
 
     @classmethod
     def latest(cls, span: timedelta) -> "Window":
-        """The last `span` up to the last whole minute that has certainly settled."""
+        """The last `span`, up to the last whole minute whose outcomes are all stored."""
         until = (datetime.now(UTC) - SETTLED_AFTER).replace(second=0, microsecond=0)
         return cls(until - span, until)
 
@@ -78,10 +79,10 @@ class Window(msgspec.Struct, frozen=True):
 # -- A window ------------------------------------------------------------------------------------------------
 
 
-async def reconcile(account: Account, window: Window, *, again: bool = False) -> Outcome | None:
-    """Compare a window; None where it was compared before or somebody is at it. `again`: even if it was.
+async def reconcile(account: Account, window: Window, *, again: bool = False) -> Comparison | None:
+    """Compare a window; None if it was compared before (unless `again`) or another worker compares it now.
 
-    It goes on where a worker that died had got to. What the processor does not answer ends it for now, with a reason.
+    A comparison that a worker left unfinished is resumed. An answer that is missing stops the comparison and is stored as fault.
     """
     run = await _begin(account, window, both_ways=shows_books(account), again=again)
     if run is None:
@@ -96,12 +97,12 @@ async def reconcile(account: Account, window: Window, *, again: bool = False) ->
 
 
 def shows_books(account: Account) -> bool:
-    """Whether its books can be read, so that both sides are compared."""
+    """Whether the processor lists its books, so that both sides are compared."""
     return issubclass(KINDS[account.kind], ShowsBooks)
 
 
 class _Run(msgspec.Struct):
-    """A comparison in this worker's hands."""
+    """A comparison leased by this worker."""
 
     id: int
     attempt: int
@@ -113,17 +114,17 @@ class _Run(msgspec.Struct):
     def key(self) -> dict[str, Any]:
         return {"tenant": self.tenant_id, "id": self.id, "attempt": self.attempt}
 
-    async def reach(self, at: datetime, counted: Counted) -> None:
-        """Raises Unanswered where somebody else has taken it over."""
+    async def reach(self, at: datetime, counts: SliceResult) -> None:
+        """Store the progress and renew the lease. Raises Unanswered if another worker has taken over."""
         written = await database.fetch(
-            SQL["reach"], {**self.key, "reached": at, "lease": LEASE, **msgspec.to_builtins(counted)}, repeatable=False
+            SQL["reach"], {**self.key, "reached": at, "lease": LEASE, **msgspec.to_builtins(counts)}, repeatable=False
         )
         if not written:
             raise Unanswered("another worker has taken it over")
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> Comparison:
         [row] = await database.fetch(SQL["result"], {"tenant": self.tenant_id, "id": self.id})
-        return Outcome(*row)
+        return Comparison(*row)
 
 
 async def _begin(account: Account, window: Window, *, both_ways: bool, again: bool) -> _Run | None:
@@ -140,10 +141,10 @@ async def _compare(run: _Run, processor: Processor, account: Account, window: Wi
     while since < window.until:
         piece = Window(since, await _slice_end(account, since, window.until))
         if run.both_ways:
-            counted = await _both_ways(processor, account, piece)
+            counts = await _both_ways(processor, account, piece)
         else:
-            counted = await _one_way(processor, account, piece, every=every, first=run.id % every)
-        await run.reach(piece.until, counted)
+            counts = await _one_way(processor, account, piece, every=every, first=run.id % every)
+        await run.reach(piece.until, counts)
         since = piece.until
     ended = {**run.key, "both_ways": run.both_ways, "complete": every == 1}
     await database.fetch(SQL["finish"], ended, prepare=False)
@@ -171,19 +172,19 @@ async def _ours(account: Account, piece: Window, *, every: int = 1, first: int =
 # -- Both ways -----------------------------------------------------------------------------------------------
 
 
-async def _both_ways(processor: Processor, account: Account, piece: Window) -> Counted:
+async def _both_ways(processor: Processor, account: Account, piece: Window) -> SliceResult:
     ours = await _ours(account, piece)
-    counted, seen = Counted(payments=len(ours)), set[UUID]()
+    counts, seen = SliceResult(payments=len(ours)), set[UUID]()
     by_id = {one.correlation_id: one for one in ours}
     books = cast(ShowsBooks, processor).records(account, piece.since, piece.until - EDGE)
     async for chunk in _chunks(books):
-        counted.records += len(chunk)
+        counts.records += len(chunk)
         await learn(account, chunk, by_id)
-        findings = [found for record in chunk if (found := judge(account, record, by_id, seen))]
-        counted.differences += await write(account, findings)
+        differences = [one for record in chunk if (one := match(account, record, by_id, seen))]
+        counts.differences += await write(account, differences)
     unseen = [one for one in ours if one.correlation_id not in seen]
-    await _ask(processor, account, unseen, counted)
-    return counted
+    await _look_up(processor, account, unseen, counts)
+    return counts
 
 
 async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
@@ -198,79 +199,77 @@ async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]
 
 
 async def learn(account: Account, chunk: Sequence[Record], by_id: dict[UUID, Ours]) -> None:
-    """Put beside ours of the slice what we know of other payments that these records may be of."""
-    wanted = {one for record in chunk for one in ids_of(account, record)} - by_id.keys()
-    if wanted:
-        rows = await database.fetch(SQL["known"], {"tenant": account.tenant_id, "correlations": list(wanted)})
-        by_id.update((found.correlation_id, found) for found in (Ours(*row) for row in rows))
+    """Add our payments outside the slice that these records may belong to."""
+    missing = {one for record in chunk for one in ids_of(account, record)} - by_id.keys()
+    if missing:
+        rows = await database.fetch(SQL["known"], {"tenant": account.tenant_id, "correlations": list(missing)})
+        by_id.update((one.correlation_id, one) for one in (Ours(*row) for row in rows))
 
 
-# -- What only we have ---------------------------------------------------------------------------------------
+# -- One way ------------------------------------------------------------------------------------------------
 
 
-async def _one_way(processor: Processor, account: Account, piece: Window, *, every: int, first: int) -> Counted:
+async def _one_way(processor: Processor, account: Account, piece: Window, *, every: int, first: int) -> SliceResult:
     sample = await _ours(account, piece, every=every, first=first)
-    counted = Counted(payments=len(sample))
-    await _ask(processor, account, sample, counted)
-    return counted
+    counts = SliceResult(payments=len(sample))
+    await _look_up(processor, account, sample, counts)
+    return counts
 
 
-async def _ask(processor: Processor, account: Account, unseen: Sequence[Ours], counted: Counted) -> None:
-    """Look up, one by one, what the books did not show: only what the processor denies is missing there."""
-    for start in range(0, len(unseen), ASKED_AT_ONCE):
-        some = unseen[start : start + ASKED_AT_ONCE]
-        answers = await asyncio.gather(*(processor.look_up(one.order(account), account) for one in some))
+async def _look_up(processor: Processor, account: Account, unseen: Sequence[Ours], counts: SliceResult) -> None:
+    """Look up payments without a record: only those that the processor denies are missing there."""
+    for batch in batched(unseen, AT_ONCE):
+        answers = await asyncio.gather(*(processor.look_up(one.order(account), account) for one in batch))
         denied = [
             one
-            for one, answer in zip(some, answers, strict=True)
+            for one, answer in zip(batch, answers, strict=True)
             if answer.result in (Result.NOT_BOOKED, Result.CANCELED)
         ]
-        counted.unanswered += sum(answer.result is Result.UNKNOWN for answer in answers)
-        counted.differences += await write(account, [missing_there(one) for one in denied])
+        counts.unanswered += sum(answer.result is Result.UNKNOWN for answer in answers)
+        counts.differences += await write(account, [missing_there(one) for one in denied])
 
 
-async def write(account: Account, findings: Iterable[Finding]) -> int:
-    """Put down what was found, once each; how many of them are open now."""
-    unique = {(found.kind, found.key): found for found in findings}
+async def write(account: Account, differences: Iterable[NewDifference]) -> int:
+    """Store the differences, once each; how many of them are open now."""
+    unique = {(one.kind, one.key): one for one in differences}
     if not unique:
         return 0
-    columns = {name: [getattr(one, name) for one in unique.values()] for name in Finding.__struct_fields__}
-    rows = await database.fetch(SQL["found"], {"tenant": account.tenant_id, "processor": account.id, **columns})
-    for found in unique.values():
-        telemetry.DIFFERENCES.labels(found.kind).inc()
+    columns = {name: [getattr(one, name) for one in unique.values()] for name in NewDifference.__struct_fields__}
+    rows = await database.fetch(SQL["insert"], {"tenant": account.tenant_id, "processor": account.id, **columns})
+    for one in unique.values():
+        telemetry.DIFFERENCES.labels(one.kind).inc()
     return len(rows)
 
 
-# -- All of them, on a schedule --------------------------------------------------------------------------------
+# -- On a schedule --------------------------------------------------------------------------------------------
 
 
 async def accounts_of(tenant_id: int) -> list[Account]:
-    """The accounts of a tenant that can be asked anything."""
-    atlas = Atlas()
-    await atlas.learn({tenant_id})
-    return [account for account, _ in atlas.of(tenant_id) if account.kind in KINDS]
+    """The accounts of a tenant whose kind is installed."""
+    routes = RoutingTable()
+    await routes.load({tenant_id})
+    return [account for account, _ in routes.of(tenant_id) if account.kind in KINDS]
 
 
-async def reconcile_latest(tenant_ids: Iterable[int], span: timedelta) -> list[Outcome]:
-    """What was begun and not ended, and then the latest window, of each processor of these tenants."""
-    window, outcomes = Window.latest(span), []
+async def reconcile_latest(tenant_ids: Iterable[int], span: timedelta) -> list[Comparison]:
+    """Compare the unfinished windows, and then the latest one, of each processor of these tenants."""
+    window, comparisons = Window.latest(span), []
     for tenant_id in shuffled(tenant_ids):
         by_id = {account.id: account for account in await accounts_of(tenant_id)}
         asked = {"tenant": tenant_id, "within": RESUMED_WITHIN.total_seconds()}
-        begun = await database.fetch(SQL["unfinished"], asked, prepare=False)
-        work = [(by_id[p], Window(since, until)) for _, p, since, until in begun if p in by_id]
-        for account, piece in work + [(account, window) for account in by_id.values()]:
-            if outcome := await reconcile(account, piece):
-                outcomes.append(outcome)
-    return outcomes
+        rows = await database.fetch(SQL["unfinished"], asked, prepare=False)
+        unfinished = [(by_id[p], Window(since, until)) for _, p, since, until in rows if p in by_id]
+        for account, piece in unfinished + [(account, window) for account in by_id.values()]:
+            if comparison := await reconcile(account, piece):
+                comparisons.append(comparison)
+    return comparisons
 
 
 async def _compare_books(span: timedelta) -> None:
-    outcomes = await reconcile_latest(await access.tenant_ids(), span)
-    found = sum(outcome.differences for outcome in outcomes)
-    compared = sum(outcome.payments for outcome in outcomes)
-    say = log.warning if found else log.info
-    say("books compared", extra={"windows": len(outcomes), "payments": compared, "differences": found})
+    comparisons = await reconcile_latest(await access.tenant_ids(), span)
+    payments, differences = sum(c.payments for c in comparisons), sum(c.differences for c in comparisons)
+    write_log = log.warning if differences else log.info
+    write_log("books compared", extra={"windows": len(comparisons), "payments": payments, "differences": differences})
 
 
 chore("reconcile-hourly", every=3600)(partial(_compare_books, timedelta(hours=2)))
@@ -278,7 +277,7 @@ chore("reconcile-daily", every=86400)(partial(_compare_books, timedelta(days=2))
 
 
 def shuffled[T](things: Iterable[T]) -> list[T]:
-    """In another order each time: who is slow is not always in front of the others."""
-    found = list(things)
-    random.shuffle(found)
-    return found
+    """In random order, so that a slow tenant does not always delay the same others."""
+    mixed = list(things)
+    random.shuffle(mixed)
+    return mixed

@@ -1,26 +1,27 @@
-"""The janitor: asks processors about payments that wait for an action, and about what workers gave up in doubt.
+"""The janitor: looks up payments that require an action, and payments and refunds in doubt that workers gave up.
 
-It sends nothing. Where the processor has an answer, the row becomes due again, and a worker asks for itself and settles it.
-Older rows are asked about less often.
+It sends nothing. If the processor has an answer, the row becomes due again, and a worker looks it up and settles it. Older rows
+are looked up less often.
 """
 
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
+from itertools import batched
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from payments.processors import KINDS
-from payments.processors.base import Account, Debt, GivesBack, Order, Outcome, Processor, Result
+from payments.processors.base import Account, CanRefund, Order, Outcome, Processor, RefundOrder, Result
 from payments.reconciliation.comparison import accounts_of, shuffled
 from payments.refunds import operate
 from payments.settle import lifecycle
 from payments.states import REQUIRES_ACTION
+from queueing.work.opened import Opened
 from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
@@ -30,14 +31,13 @@ log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "janitor.sql")
 
 ACTOR = "janitor"  # in the audit trail
-NEWS = "The processor has news of it"  # in the payment's timeline, which payers read
-PAGE = 200  # rows asked about before the next are read
-ASKED_AT_ONCE = 20  # look-ups side by side
+PAGE = 200  # rows per page
+AT_ONCE = 20  # concurrent look-ups
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0  # seconds
 
 
 class Band(NamedTuple):
-    """What is so old, in seconds since it came to stand as it does, is asked about every `every` seconds."""
+    """Rows whose age, in seconds since their last change, is between the limits are looked up every `every` seconds."""
 
     name: str
     every: int
@@ -52,8 +52,8 @@ BANDS: Final = (
 )
 
 
-class Waiting(NamedTuple):
-    """A payment that nobody looks at, in the order of the statement's columns."""
+class WaitingPayment(NamedTuple):
+    """A payment that no worker claims, in the order of the statement's columns."""
 
     tenant_id: int
     id: int
@@ -69,7 +69,7 @@ class Waiting(NamedTuple):
 
     @property
     def order(self) -> Order:
-        """Without its method, and not canceling: a look-up takes the steps that these ask for, and ours takes none."""
+        """Without `method` and `canceling`, so that the look-up changes nothing at the processor."""
         return Order(
             correlation_id=self.correlation_id,
             amount=self.amount,
@@ -80,7 +80,7 @@ class Waiting(NamedTuple):
         )
 
 
-class Stopped(NamedTuple):
+class StoppedRefund(NamedTuple):
     """A refund in doubt that workers gave up, in the order of the statement's columns."""
 
     tenant_id: int
@@ -96,8 +96,8 @@ class Stopped(NamedTuple):
     payment_reference: str | None
 
     @property
-    def debt(self) -> Debt:
-        return Debt(
+    def order(self) -> RefundOrder:
+        return RefundOrder(
             refund_id=self.public_id,
             payment_id=self.correlation_id,
             payment_reference=self.payment_reference or "",
@@ -111,19 +111,19 @@ class Stopped(NamedTuple):
 
 
 async def clean(band: Band, tenant_ids: Sequence[int] | None = None) -> Counter[str]:
-    """Ask about everything of this age; how many answers of each kind there were, "moved" for what is due again."""
-    told: Counter[str] = Counter()
+    """Look up all rows of this age. Counts the answers by result, and as "moved" the rows that are due again."""
+    answers: Counter[str] = Counter()
     if tenant_ids is None:
         tenant_ids = await access.tenant_ids()
     for tenant_id in shuffled(tenant_ids):
-        async with _Rounds(tenant_id, told) as rounds:
+        async with _TenantJanitor(tenant_id, answers) as janitor:
             async for page in _pages("payments", tenant_id, band):
-                await rounds.payments([Waiting(*row) for row in page])
+                await janitor.payments([WaitingPayment(*row) for row in page])
             async for page in _pages("refunds", tenant_id, band):
-                await rounds.refunds([Stopped(*row) for row in page])
-    if told:
-        log.info("janitor asked processors", extra={"band": band.name, **told})
-    return told
+                await janitor.refunds([StoppedRefund(*row) for row in page])
+    if answers:
+        log.info("janitor asked processors", extra={"band": band.name, **answers})
+    return answers
 
 
 for band in BANDS:
@@ -142,90 +142,85 @@ async def _pages(statement: str, tenant_id: int, band: Band) -> AsyncIterator[li
         after = page[-1][1]
 
 
-class _Rounds:
-    """The janitor at one tenant: its accounts, and clients that are opened when needed."""
+class _TenantJanitor:
+    """The janitor for one tenant: its accounts, and processors that are opened when needed."""
 
-    def __init__(self, tenant_id: int, told: Counter[str]) -> None:
-        self.tenant_id, self.told = tenant_id, told
+    def __init__(self, tenant_id: int, answers: Counter[str]) -> None:
+        self.tenant_id, self.answers = tenant_id, answers
         self._accounts: dict[int, Account] | None = None
-        self._processors: dict[str, Processor] = {}
-        self._open = AsyncExitStack()
+        self._processors: Opened[str, Processor] = Opened()
 
-    async def __aenter__(self) -> "_Rounds":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._open.aclose()
+        await self._processors.close()
 
-    async def payments(self, page: Sequence[Waiting]) -> None:
-        news = []
-        for some in _few(page):
-            answers = await asyncio.gather(*(self._look_up(one) for one in some))
-            for one, (account, answer) in zip(some, answers, strict=True):
+    async def payments(self, page: Sequence[WaitingPayment]) -> None:
+        changed = []
+        for batch in batched(page, AT_ONCE):
+            answers = await asyncio.gather(*(self._look_up(one) for one in batch))
+            for one, (account, answer) in zip(batch, answers, strict=True):
                 self._count(one.status, answer)
-                if account is not None and is_news(one, account, answer):
-                    news.append(one.correlation_id)
-        if news:
-            moved = await lifecycle.look_again(tenant_id=self.tenant_id, correlation_ids=news, reason=NEWS)
-            self.told["moved"] += len(moved)
+                if account is not None and is_change(one, account, answer):
+                    changed.append(one.correlation_id)
+        if changed:
+            self.answers["moved"] += len(await lifecycle.look_again(tenant_id=self.tenant_id, correlation_ids=changed))
 
-    async def _look_up(self, one: Waiting) -> tuple[Account | None, Outcome]:
-        found = await self._at(one.processor_id)
-        if found is None:
+    async def _look_up(self, one: WaitingPayment) -> tuple[Account | None, Outcome]:
+        opened = await self._open(one.processor_id)
+        if opened is None:
             return None, Outcome(Result.UNKNOWN, code="no_processor")
-        account, processor = found
+        account, processor = opened
         return account, await processor.look_up(one.order, account)
 
-    async def refunds(self, page: Sequence[Stopped]) -> None:
+    async def refunds(self, page: Sequence[StoppedRefund]) -> None:
         for one in page:
             answer = await self._look_up_refund(one)
             self._count("refund", answer)
             if answer.result in (Result.BOOKED, Result.DECLINED, Result.CANCELED):
                 moved = await operate.retry(
-                    tenant_id=self.tenant_id, refund_id=one.id, actor=ACTOR, reason=f"{NEWS} ({answer.code})"
+                    tenant_id=self.tenant_id,
+                    refund_id=one.id,
+                    actor=ACTOR,
+                    reason=f"{lifecycle.REPORTED} ({answer.code})",
                 )
-                self.told["moved"] += moved
+                self.answers["moved"] += moved
 
-    async def _look_up_refund(self, one: Stopped) -> Outcome:
-        found = await self._at(one.processor_id)
-        if found is None or not isinstance(found[1], GivesBack):
+    async def _look_up_refund(self, one: StoppedRefund) -> Outcome:
+        opened = await self._open(one.processor_id)
+        if opened is None or not isinstance(opened[1], CanRefund):
             return Outcome(Result.UNKNOWN, code="no_processor")
-        account, processor = found
-        return await processor.look_up_refund(one.debt, account)
+        account, processor = opened
+        return await processor.look_up_refund(one.order, account)
 
-    async def _at(self, processor_id: int) -> tuple[Account, Any] | None:
+    async def _open(self, processor_id: int) -> tuple[Account, Any] | None:
         if self._accounts is None:
             self._accounts = {account.id: account for account in await accounts_of(self.tenant_id)}
         account = self._accounts.get(processor_id)
         if account is None:
             return None
-        if account.endpoint not in self._processors:
-            self._processors[account.endpoint] = await self._open.enter_async_context(KINDS[account.kind]())
-        return account, self._processors[account.endpoint]
+        return account, await self._processors.get(account.endpoint, KINDS[account.kind])
 
     def _count(self, what: str, answer: Outcome) -> None:
-        self.told[answer.result.value] += 1
+        self.answers[answer.result.value] += 1
         telemetry.JANITOR.labels(what, answer.result.value).inc()
 
 
-def is_news(one: Waiting, account: Account, answer: Outcome) -> bool:
-    """Whether the answer says something that a worker can settle by.
+def is_change(one: WaitingPayment, account: Account, answer: Outcome) -> bool:
+    """Whether a worker can settle the payment by this answer.
 
-    "Not booked" is one for a payment that has been in doubt for longer than the processor can take, and for no other.
+    "Not booked" settles only a payment that has been in doubt for longer than the processor's longest delay.
     """
     if answer.result in (Result.BOOKED, Result.DECLINED, Result.CANCELED):
         return True
     if one.status == REQUIRES_ACTION:
-        return answer.result is Result.REQUIRES_ACTION and _asks(answer.action) != _asks(one.action)
+        return answer.result is Result.REQUIRES_ACTION and _required(answer.action) != _required(one.action)
     if answer.result is Result.NOT_BOOKED:
         return (one.in_doubt_for or 0.0) > account.longest_delay
     return answer.result is Result.REQUIRES_ACTION
 
 
-def _asks(action: dict[str, Any] | None) -> tuple[Any, Any]:
-    """What is to be done by whom, without the secrets that go with it."""
+def _required(action: dict[str, Any] | None) -> tuple[Any, Any]:
+    """The action and who has to take it, without its secrets."""
     return (action or {}).get("type"), (action or {}).get("needs")
-
-
-def _few[T](rows: Sequence[T]) -> list[Sequence[T]]:
-    return [rows[start : start + ASKED_AT_ONCE] for start in range(0, len(rows), ASKED_AT_ONCE)]

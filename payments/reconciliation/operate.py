@@ -1,6 +1,6 @@
 """Resolve differences between the processor's books and ours: look again, book as external, note and close.
 
-Each compares and sets, so that a difference is resolved once, and is written into the audit trail with its reason.
+Each action compares and sets, so that a difference is resolved once, and is recorded in the audit trail with its reason.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from payments.models import Difference
 from payments.money import share
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, ShowsBooks, Unanswered
-from payments.reconciliation import comparing_again, comparison
+from payments.reconciliation import comparison, recheck
 from payments.settle import lifecycle
 from payments.states import CANCELED, FAILED, SUCCEEDED
 from registry.data import database, live
@@ -31,110 +31,111 @@ from registry.tenants import audit
 
 SQL = database.statements(Path(__file__).parent / "sql" / "differences.sql")
 
-BOOKED_FOR = "Booked at the processor, not by this service."  # on the payment and in its timeline
+DESCRIPTION = "Booked at the processor, not by this service."  # of an external payment, and in its timeline
 
 Resolution = Difference.Resolution
 
 
 class NotBookable(PaymentError):
-    """Only a booking that is missing here for good, or stands twice there, can be booked as external."""
+    """Only a booking that is missing here for good, or is booked twice there, can be booked as external."""
 
     status = 409
 
 
 async def look_again(*, difference_id: int, actor: str, reason: str) -> bool | None:
-    """Ask the processor about this one again: True where the books agree now, False where they still differ.
+    """Compare this difference again: True if the books agree now, False if they still differ, None if it was resolved before.
 
-    None where it was resolved before. A payment that is still at a processor is also looked at by a worker. Raises
-    Unanswered where the processor does not say.
+    A payment that is still at a processor is also looked up by a worker. Raises Unanswered.
     """
-    found = await _open(difference_id)
-    if found is None:
+    difference = await _open(difference_id)
+    if difference is None:
         return None
-    account = await _account(found)
-    if found.payment_id:
-        correlations = [found.correlation_id] if found.correlation_id else []
-        await lifecycle.look_again(tenant_id=found.tenant_id, correlation_ids=correlations)
+    account = await _account(difference)
+    if difference.payment_id:
+        correlations = [difference.correlation_id] if difference.correlation_id else []
+        await lifecycle.look_again(tenant_id=difference.tenant_id, correlation_ids=correlations)
     await database.release()  # others can use the connection while the processor is asked
     async with KINDS[account.kind]() as processor:
-        agreed = await comparing_again.agrees(processor, account, found)
+        agreed = await recheck.is_gone(processor, account, difference)
     if agreed:
-        return await _resolve(found, Resolution.GONE, actor, reason, "difference.look_again") or None
-    target = _moved(found).target
+        return await _resolve(difference, Resolution.GONE, actor, reason, "difference.look_again") or None
+    target = _moved(difference).target
     await audit.record(
-        actor=actor, action="difference.look_again", target=target, tenant_id=found.tenant_id, reason=reason
+        actor=actor, action="difference.look_again", target=target, tenant_id=difference.tenant_id, reason=reason
     )
     return False
 
 
 async def book(*, difference_id: int, actor: str, reason: str) -> bool:
-    """Take a booking that only the processor has into our books, as a payment of its own. False: resolved before.
+    """Book an external payment for a booking that only the processor has. False if the difference was resolved before.
 
-    The payment that the sender knows, if there is one, stays as it was told. Raises NotBookable (409), also where that
-    payment may yet become this booking, or the processor shows it no more; Unanswered where it does not say.
+    The payment with the same correlation id, if there is one, is not changed. Raises NotBookable (409), also if that payment
+    may still become this booking, or if the processor does not list the booking any more; Unanswered.
     """
-    found = await _open(difference_id)
-    if found is None:
+    difference = await _open(difference_id)
+    if difference is None:
         return False
-    if found.kind not in (Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE) or not found.their_amount:
+    if difference.kind not in (Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE) or not difference.their_amount:
         raise NotBookable
-    account = await _account(found)
+    account = await _account(difference)
     await database.release()  # others can use the connection while the processor is asked
     async with KINDS[account.kind]() as processor:
-        await _must_stand(processor, account, found)
+        await _must_be_listed(processor, account, difference)
 
     async def move(conn: AsyncConnection) -> list[Moved]:
-        return await _book(found, account, actor, reason)
+        return await _book(difference, account, actor, reason)
 
     moved = await decide(action="difference.book", actor=actor, reason=reason, move=move)
-    return any(one.events for one in moved) or await _is_booked(found)
+    return any(one.events for one in moved) or await _is_booked(difference)
 
 
-async def _must_stand(processor: Processor, account: Account, found: Difference) -> None:
-    """The operator saw the booking as it was found; it is booked only if the processor still shows the same."""
-    noted = (found.reference, found.correlation_id, found.their_amount, found.their_currency)
-    for record in await comparing_again.records_of(cast(ShowsBooks, processor), account, found):
+async def _must_be_listed(processor: Processor, account: Account, difference: Difference) -> None:
+    """Raises NotBookable unless the processor still lists the booking with the figures that the operator saw."""
+    noted = (difference.reference, difference.correlation_id, difference.their_amount, difference.their_currency)
+    for record in await recheck.records_of(cast(ShowsBooks, processor), account, difference):
         if noted == (record.reference[:255], record.correlation_id, record.amount, record.currency.upper()):
             return
-    raise NotBookable("its processor does not show this booking as it was found: look again")
+    raise NotBookable("its processor does not show this booking with these figures any more: look again")
 
 
-async def _book(found: Difference, account: Account, actor: str, note: str) -> list[Moved]:
+async def _book(difference: Difference, account: Account, actor: str, note: str) -> list[Moved]:
     async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        if found.kind == Difference.Kind.MISSING_HERE:
-            await cursor.execute(SQL["hold"], {"tenant": found.tenant_id, "correlation": found.correlation_id})
-            _refuse_unless_over(await cursor.fetchone())
-        await cursor.execute(SQL["book"], _booking(found, account, actor, note))
+        if difference.kind == Difference.Kind.MISSING_HERE:
+            await cursor.execute(
+                SQL["hold"], {"tenant": difference.tenant_id, "correlation": difference.correlation_id}
+            )
+            _must_be_final(await cursor.fetchone())
+        await cursor.execute(SQL["book"], _booking(difference, account, actor, note))
         row = await cursor.fetchone()
     if row is None:
         return []
-    return [_moved(found, *_events(found, account, row))]
+    return [_moved(difference, *_events(difference, account, row))]
 
 
-def _booking(found: Difference, account: Account, actor: str, note: str) -> dict[str, Any]:
+def _booking(difference: Difference, account: Account, actor: str, note: str) -> dict[str, Any]:
     """The parameters of `book`."""
     return {
-        "tenant": found.tenant_id,
-        "id": found.pk,
+        "tenant": difference.tenant_id,
+        "id": difference.pk,
         "actor": actor[:150],
         "note": note,
         "why": EXTERNAL,
-        "description": BOOKED_FOR,
-        "amount": found.their_amount,
-        "currency": found.their_currency,
-        "reference": found.reference,
-        "fee": share(cast(int, found.their_amount), account.fee_ppm),
-        "correlation": _external(account, found),
+        "description": DESCRIPTION,
+        "amount": difference.their_amount,
+        "currency": difference.their_currency,
+        "reference": difference.reference,
+        "fee": share(cast(int, difference.their_amount), account.fee_ppm),
+        "correlation": _external(account, difference),
     }
 
 
-def _events(found: Difference, account: Account, row: tuple[Any, ...]) -> list[live.Event]:
-    """The event of the new payment; none where the booking was in the books already."""
+def _events(difference: Difference, account: Account, row: tuple[Any, ...]) -> list[live.Event]:
+    """The event of the new payment; none if the booking is in our books already."""
     _, position, correlation_id, amount, currency, at = row
     if position is None:
         return []
     booked = events.event(
-        tenant=found.tenant_id,
+        tenant=difference.tenant_id,
         position=position,
         correlation_id=correlation_id,
         status=SUCCEEDED.value,
@@ -148,26 +149,30 @@ def _events(found: Difference, account: Account, row: tuple[Any, ...]) -> list[l
     return [booked]
 
 
-def _refuse_unless_over(held: tuple[str] | None) -> None:
-    """Only a payment that is over for good lets the booking become another one. The payment is locked meanwhile."""
+def _must_be_final(held: tuple[str] | None) -> None:
+    """Raises NotBookable unless the payment failed or was canceled: else the booking may be its own. The caller holds its lock."""
     if held and held[0] not in (FAILED, CANCELED):
         raise NotBookable(f"the payment itself is {held[0]}: look again, and the booking becomes its own")
 
 
-def _external(account: Account, found: Difference) -> UUID:
-    twice_there = found.kind == Difference.Kind.DUPLICATE and found.key == found.reference
-    return external_id(account.tenant_id, account.id, None if twice_there else found.correlation_id, found.reference)
+def _external(account: Account, difference: Difference) -> UUID:
+    twice_there = difference.kind == Difference.Kind.DUPLICATE and difference.key == difference.reference
+    return external_id(
+        account.tenant_id, account.id, None if twice_there else difference.correlation_id, difference.reference
+    )
 
 
-async def _is_booked(found: Difference) -> bool:
-    mine = Difference.async_objects.filter(tenant_id=found.tenant_id, pk=found.pk, resolution=Resolution.BOOKED)
+async def _is_booked(difference: Difference) -> bool:
+    mine = Difference.async_objects.filter(
+        tenant_id=difference.tenant_id, pk=difference.pk, resolution=Resolution.BOOKED
+    )
     return await mine.aexists()
 
 
 async def close(*, difference_id: int, actor: str, reason: str) -> bool:
-    """Note why the books may differ here, and close it. False: resolved before."""
-    found = await _open(difference_id)
-    return found is not None and await _resolve(found, Resolution.CLOSED, actor, reason, "difference.close")
+    """Close the difference with a note. False if it was resolved before."""
+    difference = await _open(difference_id)
+    return difference is not None and await _resolve(difference, Resolution.CLOSED, actor, reason, "difference.close")
 
 
 # -- Shared ---------------------------------------------------------------------------------------------------
@@ -177,26 +182,26 @@ async def _open(difference_id: int) -> Difference | None:
     return await Difference.async_objects.filter(pk=difference_id, resolution="").afirst()
 
 
-async def _account(found: Difference) -> Account:
-    """Raises PaymentError (422) where the processor is gone."""
-    for account in await comparison.accounts_of(found.tenant_id):
-        if account.id == found.processor_id:
+async def _account(difference: Difference) -> Account:
+    """Raises PaymentError (422) if the processor was removed."""
+    for account in await comparison.accounts_of(difference.tenant_id):
+        if account.id == difference.processor_id:
             return account
     raise PaymentError("its processor cannot be asked any more")
 
 
-async def _resolve(found: Difference, resolution: Resolution, actor: str, reason: str, action: str) -> bool:
+async def _resolve(difference: Difference, resolution: Resolution, actor: str, reason: str, action: str) -> bool:
     async def move(_: AsyncConnection) -> list[Moved]:
-        mine = Difference.async_objects.filter(tenant_id=found.tenant_id, pk=found.pk, resolution="")
+        mine = Difference.async_objects.filter(tenant_id=difference.tenant_id, pk=difference.pk, resolution="")
         resolved = await mine.aupdate(resolution=resolution, resolved_at=Now(), resolved_by=actor[:150], note=reason)
-        return [_moved(found)] if resolved else []
+        return [_moved(difference)] if resolved else []
 
     return bool(await decide(action=action, actor=actor, reason=reason, move=move))
 
 
-def _moved(found: Difference, *told: live.Event) -> Moved:
-    target = f"difference {found.pk}: {found.kind} {found.key}"
-    return Moved(target=target, tenant_id=found.tenant_id, events=told)
+def _moved(difference: Difference, *events: live.Event) -> Moved:
+    target = f"difference {difference.pk}: {difference.kind} {difference.key}"
+    return Moved(target=target, tenant_id=difference.tenant_id, events=events)
 
 
 # -- Guarded actions ---------------------------------------------------------------------------------------------
@@ -219,7 +224,7 @@ async def _look_again_rows(confirmed: Confirmed) -> Done:
 
 
 async def _book_rows(confirmed: Confirmed) -> Done:
-    """Book each by itself; a processor that does not answer is not asked about its other rows."""
+    """Book one by one; after a missing answer the other rows of that processor are skipped."""
     booked, lost, refused, unasked = 0, 0, list[str](), Counter[int]()
     for row in confirmed.action.rows:
         if row.processor_id in unasked:

@@ -1,1 +1,1 @@
-"""Money that goes back: refunds as debts, how they are paid, and disputes, which a payer's bank decides."""
+"""Refunds, and the disputes that processors report."""

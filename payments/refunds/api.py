@@ -1,6 +1,5 @@
 """The API of refunds over HTTP (contract section 2)."""
 
-import asyncio
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,8 +15,7 @@ from payments.books import events, queries
 from payments.errors import AmountRefused, UnknownRefund
 from payments.intake.requests import Amount, decode
 from payments.intake.spilling import missing
-from payments.refunds import debts, inline
-from registry.data import live, reach
+from payments.refunds import inline, refunds
 from registry.edge.api import KEYLESS, api, described, json_response
 from registry.edge.bodies import read
 from registry.errors import Invalid
@@ -29,7 +27,7 @@ class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
     amount: Annotated[Amount, Meta(description="all that is left when missing", examples=["5.00"])] | None = None
     currency: Annotated[str, Meta(description="the payment's; no other is taken", examples=["BRL"])] | None = None
-    reason: Annotated[str, Meta(max_length=debts.LONGEST_REASON)] = ""
+    reason: Annotated[str, Meta(max_length=refunds.LONGEST_REASON)] = ""
 
 
 REFUND = msgspec.json.Decoder(RefundRequest, dec_hook=decode, float_hook=money.read_number)
@@ -42,7 +40,7 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "write", keyless=True)
     correlation_id = payment_id(id)
     asked = read(request, REFUND)
-    receipt = await debts.refund(
+    receipt = await refunds.refund(
         tenant_id=principal.tenant_id,
         correlation_id=correlation_id,
         amount=await _units(asked, principal.tenant_id, correlation_id),
@@ -52,16 +50,16 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
     )
     if receipt.replayed:
         headers = {**headers, "Idempotent-Replayed": "true"}
-    found = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
-    headers = {**headers, "Location": found["statusUrl"]}
+    current = await _one(principal.tenant_id, correlation_id, receipt.refund_id)
+    headers = {**headers, "Location": current["statusUrl"]}
     prefers = preference_of(request)
     wait = prefers.wait
-    if inline.OPERATION in principal.inline and not debts.is_closed(found):
-        inline.pay(principal.tenant_id, receipt.refund_id)
+    if inline.OPERATION in principal.inline and not refunds.is_closed(current):
+        inline.send(principal.tenant_id, receipt.refund_id)
         wait = wait or (0.0 if prefers.respond_async else inline.WAIT)
     if not wait:
-        return json_response(found, status=202, headers=headers)
-    return await _closed_within(wait, request, principal.tenant_id, found, headers)
+        return json_response(current, status=202, headers=headers)
+    return await _closed_within(wait, request, principal.tenant_id, current, headers)
 
 
 api.describe(
@@ -103,41 +101,39 @@ async def _units(asked: RefundRequest, tenant_id: int, correlation_id: UUID) -> 
 
 
 async def _one(tenant_id: int, correlation_id: UUID, refund_id: UUID) -> dict[str, Any]:
-    found = await debts.refunds_of(tenant_id, correlation_id, refund_id)
-    if not found:
+    current = await refunds.refunds_of(tenant_id, correlation_id, refund_id)
+    if not current:
         raise UnknownRefund
-    return _addressed(found[0])
+    return _addressed(current[0])
 
 
-def _addressed(found: dict[str, Any]) -> dict[str, Any]:
-    address = f"{settings.REGISTRY_URL}/payments/{found['correlationId']}/refunds/{found['id']}"
-    return {**found, "statusUrl": address}
+def _addressed(current: dict[str, Any]) -> dict[str, Any]:
+    address = f"{settings.REGISTRY_URL}/payments/{current['correlationId']}/refunds/{current['id']}"
+    return {**current, "statusUrl": address}
 
 
 async def _closed_within(
-    wait: float, request: HttpRequest, tenant_id: int, found: dict[str, Any], headers: dict[str, str]
+    wait: float, request: HttpRequest, tenant_id: int, current: dict[str, Any], headers: dict[str, str]
 ) -> HttpResponse:
     """200 with the refund that is returned or failed, or the usual 202 when that takes longer."""
-    ended = await awaited(request, _closed(tenant_id, found, wait))
+    ended = await awaited(request, _closed(tenant_id, current, wait))
     if ended is None:
-        return applied(json_response(found, status=202, headers=headers))
+        return applied(json_response(current, status=202, headers=headers))
     return applied(json_response(ended, headers=headers), wait)
 
 
-async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[str, Any] | None:
-    """The refund once no worker has anything left to do for it; None if that takes longer than `within` seconds."""
-    correlation_id, refund_id = UUID(found["correlationId"]), UUID(found["id"])
+async def _closed(tenant_id: int, current: dict[str, Any], within: float) -> dict[str, Any] | None:
+    """The refund once its state is terminal; None if that takes longer than `within` seconds."""
+    correlation_id, refund_id = UUID(current["correlationId"]), UUID(current["id"])
     try:
-        async with (
-            asyncio.timeout(within),
-            events.STREAM.follow(tenant_id, correlation_id) as subscription,
-        ):
-            while True:
-                now = await reach.attempt(lambda: _one(tenant_id, correlation_id, refund_id), writes=False)
-                if debts.is_closed(now):
-                    return now
-                await subscription.get()
-    except (TimeoutError, live.TooSlow):
+        return await events.follow_until(
+            tenant_id,
+            correlation_id,
+            lambda: _one(tenant_id, correlation_id, refund_id),
+            refunds.is_closed,
+            within=within,
+        )
+    except TimeoutError:
         return None
 
 
@@ -150,10 +146,10 @@ async def _closed(tenant_id: int, found: dict[str, Any], within: float) -> dict[
 async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read", keyless=True)
     correlation_id = payment_id(id)
-    found = await debts.refunds_of(principal.tenant_id, correlation_id)
-    if not found and await queries.status_of(principal.tenant_id, correlation_id) is None:
+    current = await refunds.refunds_of(principal.tenant_id, correlation_id)
+    if not current and await queries.status_of(principal.tenant_id, correlation_id) is None:
         raise missing(principal.tenant_id, correlation_id)
-    return json_response({"items": [_addressed(one) for one in found]}, headers=headers)
+    return json_response({"items": [_addressed(one) for one in current]}, headers=headers)
 
 
 @api.get(

@@ -1,6 +1,6 @@
-"""What a payment owes back, changed under its row's lock only: debts.py and disputes.py do it through here.
+"""The refundable balance of a payment. It is changed only under the payment's row lock.
 
-The payment is held first, its refunds and disputes after it, the stream last: always in this order.
+Lock order: the payment, then its refunds and disputes, then the stream of events.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,6 +14,7 @@ from django_async_backend.db import async_connections
 from psycopg import AsyncConnection
 
 from payments.books import events
+from payments.errors import NotRefundable, UnknownPayment
 from payments.models import LedgerEntry
 from payments.states import SUCCEEDED
 from registry.data import database, live
@@ -22,8 +23,8 @@ from registry.errors import Unavailable
 SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
 
-class Held(NamedTuple):
-    """A payment whose row is locked, in the order of `hold`."""
+class LockedPayment(NamedTuple):
+    """A payment whose row is locked, in the order of `lock`."""
 
     id: int
     status: str
@@ -35,18 +36,22 @@ class Held(NamedTuple):
     processor: str | None
 
     @property
-    def left(self) -> int:
-        """Minor units that may still be refunded."""
-        return left_of(self.status, self.amount, self.owed_back)
+    def refundable(self) -> int:
+        return refundable_amount(self.status, self.amount, self.owed_back)
+
+    def must_be_booked_at(self, processor_id: int) -> None:
+        """Raises NotRefundable: the payment's own outcome is settled before the processor's reports about it are booked."""
+        if self.status != SUCCEEDED or self.processor_id != processor_id:
+            raise NotRefundable(f"it is {self.status} here: its own outcome comes first")
 
 
-def left_of(status: str, amount: int, owed_back: int) -> int:
-    """Minor units of a payment that may still be refunded."""
+def refundable_amount(status: str, amount: int, owed_back: int) -> int:
+    """Minor units of a payment that can still be refunded."""
     return max(amount - owed_back, 0) if status == SUCCEEDED else 0
 
 
-async def locked[T](work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """`work` in one transaction; safe to repeat, because what was committed is found by its id."""
+async def in_transaction[T](work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Run `work` in one transaction, and again if the connection is lost: what was committed is found by its id."""
 
     async def once() -> T:
         async with database.transaction() as conn:
@@ -54,20 +59,22 @@ async def locked[T](work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
 
     try:
         return await database.retrying(once)
-    except psycopg.errors.UniqueViolation:  # the same key for another payment, at the same moment
+    except psycopg.errors.UniqueViolation:  # the same key was used for another payment at the same moment
         return await database.retrying(once)
 
 
 def connection_of_transaction() -> AsyncConnection:
-    """That of the `async_atomic` that is open: what is done on it and the caller's audit entry stand or fall together."""
+    """The connection of the open `async_atomic`: statements on it and the caller's audit entry are committed together."""
     connection: AsyncConnection = async_connections[DEFAULT_DB_ALIAS].connection
     return connection
 
 
-async def hold(conn: AsyncConnection, tenant_id: int, correlation_id: UUID) -> Held | None:
-    """Lock the payment's row until the transaction ends."""
-    found = await database.rows(conn, SQL["hold"], {"tenant": tenant_id, "correlation": correlation_id})
-    return Held._make(found[0]) if found else None
+async def lock(conn: AsyncConnection, tenant_id: int, correlation_id: UUID | None) -> LockedPayment:
+    """Lock the payment's row until the transaction ends. Raises UnknownPayment."""
+    rows = await database.rows(conn, SQL["lock"], {"tenant": tenant_id, "correlation": correlation_id})
+    if not rows:
+        raise UnknownPayment
+    return LockedPayment._make(rows[0])
 
 
 async def move(
@@ -83,7 +90,7 @@ async def move(
     back: int = 0,
     cause: str = LedgerEntry.Cause.REFUND,
 ) -> live.Event:
-    """Under the payment's lock: change what it owes, write the ledger's lines for `back`, number the event."""
+    """Change a locked payment's balance, write ledger entries for `back` minor units, and number the event."""
     [row] = await database.rows(
         conn,
         SQL["move"],
@@ -106,4 +113,4 @@ async def wake() -> None:
     try:
         await database.fetch(SQL["wake"])
     except Unavailable:
-        pass  # it is durable; a worker's own look finds it
+        pass  # the refund is durable; a worker's next poll finds it

@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from payments.processors.base import Account, Debt
-from payments.refunds.decisions import Claim
+from payments.processors.base import Account, RefundOrder
+from payments.refunds.decisions import RefundClaim
 from payments.states import RefundStatus
 
 
-class Found(NamedTuple):
+class DueRefund(NamedTuple):
     """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
@@ -25,20 +25,20 @@ class Found(NamedTuple):
     attempt: int
     tries_from: int
     processor_id: int
-    requested_at: datetime | None  # of a debt that was never sent
+    requested_at: datetime | None  # None: never sent
     doubted_since: datetime
     created_at: datetime
     doubted_for: float
     payment_reference: str
 
 
-def claimed(row: Found, account: Account, at: datetime, now: float) -> Claim:
+def claimed(row: DueRefund, account: Account, at: datetime, now: float) -> RefundClaim:
     fresh = row.status == RefundStatus.OWED
-    return Claim(
+    return RefundClaim(
         tenant_id=row.tenant_id,
         payment_id=row.payment_id,
         refund_id=row.refund_id,
-        debt=Debt(
+        order=RefundOrder(
             refund_id=row.public_id,
             payment_id=row.correlation_id,
             payment_reference=row.payment_reference,

@@ -1,30 +1,30 @@
-"""What follows from a refund's outcome: returned, failed, tried again and when, in doubt, or stopped. No I/O."""
+"""Decide what follows from a refund's outcome: returned, failed, retried, in doubt, or stopped. No I/O."""
 
 from datetime import UTC, datetime
 
 import msgspec
 
-from payments.processors.base import Account, Debt, Outcome, Result
+from payments.processors.base import Account, Outcome, RefundOrder, Result
 from payments.settle.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
 from payments.states import RefundStatus
 
-LOOK_WHILE_ON_ITS_WAY = 300.0  # seconds between looks at a refund that the processor has begun
+PENDING_RETRY = 300.0  # seconds between look-ups of a refund that is pending at the processor
 
 
-class Claim(msgspec.Struct, kw_only=True):
-    """A refund in this worker's hands, with the attempt that is being made."""
+class RefundClaim(msgspec.Struct, kw_only=True):
+    """A refund leased by this worker, and its current attempt."""
 
     tenant_id: int
     payment_id: int
     refund_id: int
-    debt: Debt
-    status: RefundStatus  # as written down for this attempt
+    order: RefundOrder
+    status: RefundStatus  # as stored for this attempt
     number: int
-    tries: int  # with this one, since it was asked for or retried
+    tries: int  # including this one, since it was created or retried
     account: Account
     in_doubt_since: datetime | None
     in_doubt_for: float  # seconds at the claim, by the database's clock
-    taken_at: float  # of our monotonic clock
+    taken_at: float  # time.monotonic()
     created_at: datetime
 
     @property
@@ -32,50 +32,43 @@ class Claim(msgspec.Struct, kw_only=True):
         return self.tenant_id, self.refund_id
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an attempt and what it means for the refund."""
+class RefundSettlement(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of an attempt, and what is written for it."""
 
-    claim: Claim
+    claim: RefundClaim
     status: RefundStatus
     code: str
-    detail: str = ""  # for the payment's timeline: its readers may be payers
+    detail: str = ""  # in the payment's timeline, which payers may read
     reference: str = ""
     wait: float | None = None  # seconds until it is due again
-    in_doubt_since: datetime | None = None  # when uncertain: None is from now on
-    stopped: bool = False  # an operator has to look at it
+    in_doubt_since: datetime | None = None  # if uncertain; None: from now on
+    stopped: bool = False  # workers give it up; an operator retries or closes it
 
     @property
     def key(self) -> tuple[int, int]:
         return self.claim.key
 
 
-def after_send(claim: Claim, outcome: Outcome) -> Verdict:
-    """The first send, one after a certain "no", or a look-up that has an answer."""
+def after_send(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
+    """After a first send, or a look-up with a clear answer."""
     if outcome.result is Result.BOOKED:
-        return Verdict(
-            claim=claim,
-            status=RefundStatus.RETURNED,
-            code=outcome.code,
-            detail=f"Given back at {claim.account.name}",
-            reference=outcome.reference,
-        )
+        return _final(claim, outcome, RefundStatus.RETURNED, f"Refunded at {claim.account.name}")
     if outcome.result in (Result.DECLINED, Result.CANCELED):
-        return Verdict(
-            claim=claim,
-            status=RefundStatus.FAILED,
-            code=outcome.code,
-            detail=f"{claim.account.name} does not give it back ({outcome.code})",
-            reference=outcome.reference,
-        )
+        detail = f"{claim.account.name} declined the refund ({outcome.code})"
+        return _final(claim, outcome, RefundStatus.FAILED, detail)
     if outcome.result is Result.NOT_BOOKED:
         return _again(claim, outcome)
     return unknown(claim, outcome)
 
 
-def after_repeat(claim: Claim, outcome: Outcome) -> Verdict:
-    """A send under the same key while an earlier one is in doubt: only the refund itself ends the doubt.
+def _final(claim: RefundClaim, outcome: Outcome, status: RefundStatus, detail: str) -> RefundSettlement:
+    return RefundSettlement(claim=claim, status=status, code=outcome.code, detail=detail, reference=outcome.reference)
 
-    A refusal says nothing of the earlier send, which may still be on its way; and it may be refused because of it.
+
+def after_repeat(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
+    """After a repeated send of a refund in doubt: only a returned refund ends the doubt.
+
+    A refusal does not: the earlier send may still arrive, or may be the reason of the refusal.
     """
     if outcome.result is Result.BOOKED:
         return after_send(claim, outcome)
@@ -84,39 +77,34 @@ def after_repeat(claim: Claim, outcome: Outcome) -> Verdict:
     return still_in_doubt(claim, outcome)
 
 
-def still_in_doubt(claim: Claim, outcome: Outcome) -> Verdict:
+def still_in_doubt(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
     return msgspec.structs.replace(unknown(claim, outcome), in_doubt_since=claim.in_doubt_since)
 
 
-def never_returned(claim: Claim) -> Verdict:
-    """The processor's longest delay has passed and it knows nothing of the refund: it is sent as if for the first time."""
-    return Verdict(claim=claim, status=RefundStatus.OWED, code="never_returned", wait=0.0)
+def never_returned(claim: RefundClaim) -> RefundSettlement:
+    """After the processor's longest delay, if it does not know the refund: it is sent again as a new one."""
+    return RefundSettlement(claim=claim, status=RefundStatus.OWED, code="never_returned", wait=0.0)
 
 
-def unknown(claim: Claim, outcome: Outcome, *, wait: float | None = None) -> Verdict:
-    # It exists there and is on its way, which may take days: its end comes by webhook. Whether we are answered this time or
-    # not, it is nobody's to give up: a debt that was closed would be free to be paid once more.
-    if reference := outcome.reference or claim.debt.reference:
-        return Verdict(
-            claim=claim,
-            status=RefundStatus.UNCERTAIN,
-            code=outcome.code,
-            reference=reference,
-            wait=LOOK_WHILE_ON_ITS_WAY if wait is None else wait,
-        )
-    return Verdict(
+def unknown(claim: RefundClaim, outcome: Outcome, *, wait: float | None = None) -> RefundSettlement:
+    # A refund with a reference is pending at the processor, which may take days; a webhook reports its end. Workers never give it
+    # up: if an operator closed it, its amount could be refunded twice.
+    reference = outcome.reference or claim.order.reference
+    pause = PENDING_RETRY if reference else backoff(claim.tries)
+    return RefundSettlement(
         claim=claim,
         status=RefundStatus.UNCERTAIN,
         code=outcome.code,
-        wait=backoff(claim.tries) if wait is None else wait,
-        stopped=claim.tries >= MAX_QUESTIONS,
+        reference=reference,
+        wait=pause if wait is None else wait,
+        stopped=not reference and claim.tries >= MAX_QUESTIONS,
     )
 
 
-def cannot(claim: Claim) -> Verdict:
-    """The account's kind gives nothing back any more."""
+def unsupported(claim: RefundClaim) -> RefundSettlement:
+    """The account's kind does not support refunds any more."""
     doubtful = claim.status is not RefundStatus.PROCESSING
-    return Verdict(
+    return RefundSettlement(
         claim=claim,
         status=RefundStatus.UNCERTAIN if doubtful else RefundStatus.OWED,
         code="cannot_give_back",
@@ -125,10 +113,10 @@ def cannot(claim: Claim) -> Verdict:
     )
 
 
-def _again(claim: Claim, outcome: Outcome) -> Verdict:
-    # An outage is waited out, as payments wait it out; the money stays owed for however long an operator takes.
+def _again(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
+    # An outage uses up no tries, as with payments.
     waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
-    return Verdict(
+    return RefundSettlement(
         claim=claim,
         status=RefundStatus.OWED,
         code=outcome.code,

@@ -1,6 +1,6 @@
-"""Disputes: a payer's bank takes money back. They are only ever what the processor says now; nothing is decided here.
+"""Book a processor's reports of disputes: a payer's bank takes money back. The processor decides; we store its latest report.
 
-What is held back stands in the ledger as long as it is: a dispute that is won brings the reverse lines.
+The amount that the bank withholds is in the ledger; a dispute that is won reverses those entries.
 """
 
 from pathlib import Path
@@ -8,18 +8,16 @@ from typing import Final, NamedTuple
 
 from psycopg import AsyncConnection
 
-from payments.errors import NotRefundable, UnknownPayment
 from payments.models import LedgerEntry
 from payments.money import decimal_text
-from payments.processors.reports import DisputeNews
-from payments.refunds.balance import Held, hold, locked, move
-from payments.states import SUCCEEDED
+from payments.processors.reports import DisputeReport
+from payments.refunds.balance import LockedPayment, lock, move
 from registry.data import database, live
 
 SQL = database.statements(Path(__file__).parent / "sql" / "disputes.sql")
 
-# How far a dispute is (Stripe's words). Between movements of money it only goes forward, so that older news, however late,
-# change nothing.
+# Stripe's statuses in the order of a dispute's life. Between movements of money the rank only grows: a report with a lower one
+# is older, and is ignored.
 RANKS: Final = {
     "warning_needs_response": 0,
     "warning_under_review": 1,
@@ -30,12 +28,12 @@ RANKS: Final = {
     "won": 4,
     "lost": 4,
 }
-OVER: Final = max(RANKS.values())
-UNHEARD_OF: Final = 2  # of a word that Stripe has added since: open, and not the first
+CLOSED: Final = max(RANKS.values())
+UNKNOWN: Final = 2  # a status that Stripe has added since: open, and not the first
 
 
-class Known(NamedTuple):
-    """A dispute as it stands here, in the order of `known`."""
+class KnownDispute(NamedTuple):
+    """A dispute in our books, in the order of `known`."""
 
     id: int
     status: str
@@ -46,74 +44,68 @@ class Known(NamedTuple):
 
 
 def rank(status: str) -> int:
-    return RANKS.get(status, UNHEARD_OF)
+    return RANKS.get(status, UNKNOWN)
 
 
-async def from_processor(*, tenant_id: int, processor_id: int, news: DisputeNews) -> bool:
-    """Write down what the processor says now of a dispute; whether that changed anything.
+async def book(conn: AsyncConnection, *, tenant_id: int, processor_id: int, report: DisputeReport) -> list[live.Event]:
+    """Book a processor's report in the caller's transaction; the events to publish after its commit.
 
-    Raises UnknownPayment, and NotRefundable for a payment that is not booked there as far as we know: ask again later.
+    Raises UnknownPayment, and NotRefundable for a payment that is not booked at this processor: try again later.
     """
-    told = await locked(lambda conn: book(conn, tenant_id=tenant_id, processor_id=processor_id, news=news))
-    live.tell(told)
-    return bool(told)
-
-
-async def book(conn: AsyncConnection, *, tenant_id: int, processor_id: int, news: DisputeNews) -> list[live.Event]:
-    """The same in the caller's transaction; the events to tell after its commit."""
-    correlation_id = news.subject.correlation_id
-    payment = await hold(conn, tenant_id, correlation_id) if correlation_id else None
-    if payment is None:
-        raise UnknownPayment
-    if payment.status != SUCCEEDED or payment.processor_id != processor_id:
-        raise NotRefundable(f"it is {payment.status} here: its own outcome comes first")
-    keys = {"tenant": tenant_id, "processor": processor_id, "reference": news.reference}
-    found = await database.rows(conn, SQL["known"], keys)
-    known = Known._make(found[0]) if found else None
-    if known and not _newer(news, known):
+    payment = await lock(conn, tenant_id, report.subject.correlation_id)
+    payment.must_be_booked_at(processor_id)
+    keys = {"tenant": tenant_id, "processor": processor_id, "reference": report.reference}
+    rows = await database.rows(conn, SQL["known"], keys)
+    known = KnownDispute._make(rows[0]) if rows else None
+    if known and not _newer(report, known):
         return []
     fields = {
         **keys,
         "payment": payment.id,
-        "amount": news.amount,
-        "currency": news.currency,
-        "reason": news.reason[:100],
-        "status": news.status[:50],
-        "due_by": news.due_by,
-        "withdrawn": news.withdrawn,
-        "movements": news.movements,
-        "opened_at": news.opened_at,
-        "closed": rank(news.status) == OVER,
+        "amount": report.amount,
+        "currency": report.currency,
+        "reason": report.reason[:100],
+        "status": report.status[:50],
+        "due_by": report.due_by,
+        "withdrawn": report.withdrawn,
+        "movements": report.movements,
+        "opened_at": report.opened_at,
+        "closed": rank(report.status) == CLOSED,
     }
     if known:
         await database.rows(conn, SQL["update"], {**fields, "dispute": known.id})
         subject = known.id
     else:
         [(subject,)] = await database.rows(conn, SQL["open"], fields)
-    return await _tell(conn, tenant_id, payment, subject, news, known)
+    return await _book_change(conn, tenant_id, payment, subject, report, known)
 
 
-def _newer(news: DisputeNews, known: Known) -> bool:
-    """Whether it says more than what we know. Two that were asked at different moments may arrive in any order.
+def _newer(report: DisputeReport, known: KnownDispute) -> bool:
+    """Whether the report is newer than our row: reports may arrive in any order.
 
-    Movements only grow, so whoever has seen more of them was asked later, also where a dispute that was over begins anew.
+    `movements` only grows, so a report with more of them is newer, even if it reopens a closed dispute.
     """
-    if news.movements != known.movements:
-        return news.movements > known.movements
-    if rank(news.status) < rank(known.status):
+    if report.movements != known.movements:
+        return report.movements > known.movements
+    if rank(report.status) < rank(known.status):
         return False
-    return (news.status, news.withdrawn, news.movements, news.amount, news.due_by) != known[1:]
+    return (report.status, report.withdrawn, report.movements, report.amount, report.due_by) != known[1:]
 
 
-async def _tell(
-    conn: AsyncConnection, tenant_id: int, payment: Held, subject: int, news: DisputeNews, known: Known | None
+async def _book_change(
+    conn: AsyncConnection,
+    tenant_id: int,
+    payment: LockedPayment,
+    subject: int,
+    report: DisputeReport,
+    known: KnownDispute | None,
 ) -> list[live.Event]:
-    """The event, and with it the ledger's lines of what was moved since."""
-    back = news.withdrawn - (known.withdrawn if known else 0)
-    closed = rank(news.status) == OVER and not (known and rank(known.status) == OVER)
+    """Number the events, and write the ledger entries of the money that moved since the last report."""
+    back = report.withdrawn - (known.withdrawn if known else 0)
+    closed = rank(report.status) == CLOSED and not (known and rank(known.status) == CLOSED)
     kinds = [] if known else ["dispute.opened"]
     kinds += ["dispute.closed"] if closed else ["dispute.updated"] if known else []
-    told = []
+    written = []
     for number, kind in enumerate(kinds):
         event = await move(
             conn,
@@ -121,19 +113,19 @@ async def _tell(
             payment.id,
             subject=subject,
             kind=kind,
-            detail=_sentence(kind, payment, news, back),
+            detail=_sentence(kind, payment, report, back),
             back=back if number == 0 else 0,
             cause=LedgerEntry.Cause.DISPUTE,
         )
-        told.append(event)
-    return told
+        written.append(event)
+    return written
 
 
-def _sentence(kind: str, payment: Held, news: DisputeNews, back: int) -> str:
-    """For the timeline, in plain language."""
-    words = news.status.replace("_", " ")
-    amount = f"{decimal_text(news.amount, news.currency)} {news.currency}"
-    reason = f" ({news.reason.replace('_', ' ')})" if news.reason else ""
+def _sentence(kind: str, payment: LockedPayment, report: DisputeReport, back: int) -> str:
+    """The event's text in the payment's timeline."""
+    words = report.status.replace("_", " ")
+    amount = f"{decimal_text(report.amount, report.currency)} {report.currency}"
+    reason = f" ({report.reason.replace('_', ' ')})" if report.reason else ""
     if kind == "dispute.opened":
         text = f"The payer's bank disputes {amount}{reason}"
     elif kind == "dispute.closed":
@@ -141,5 +133,5 @@ def _sentence(kind: str, payment: Held, news: DisputeNews, back: int) -> str:
     else:
         text = f"The dispute: {words}"
     if back and kind != "dispute.closed":
-        return f"{text}; {decimal_text(abs(back), payment.currency)} {'held back' if back > 0 else 'came back'}"
+        return f"{text}; {decimal_text(abs(back), payment.currency)} {'withheld' if back > 0 else 'released'}"
     return text

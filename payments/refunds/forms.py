@@ -1,85 +1,97 @@
-"""A person refunds a payment: what they typed, read and checked the same way on a tenant's page and in the admin."""
+"""The refund form, checked and carried out the same way on a tenant's page and in the admin."""
 
 from dataclasses import dataclass, field
-from uuid import UUID
 
+from django.http import Http404
 from django_async_backend.db.transaction import async_atomic
 
 from payments import money
 from payments.errors import DifferentContent
 from payments.models import Payment
-from payments.refunds import debts
-from payments.refunds.balance import connection_of_transaction, left_of
+from payments.refunds import refunds
+from payments.refunds.balance import connection_of_transaction, refundable_amount
 from registry.data.loop import sync_twin
 from registry.edge.cards import CARD, holds_card
 from registry.errors import Problem
 from registry.tenants import audit
 
-LONGEST_REASON = 500  # characters, as everywhere in the audit trail
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Typed:
-    """The fields of the form, as they came, and what is wrong with them."""
+class RefundForm:
+    """The fields as they were typed, with a message for each invalid one."""
 
     amount: str
     reason: str
-    key: str  # of the form: sent twice it is one refund
+    key: str  # the form's id: a form that is sent twice is one refund
     wrong: dict[str, str] = field(default_factory=dict)
 
 
-def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[Typed, int]:
-    """What was typed, with its faults, and the amount in minor units."""
+def check(payment: Payment, *, amount: str, reason: str, key: str) -> tuple[RefundForm, int]:
+    """The form with its errors, and the amount in minor units."""
     wrong, units = {}, 0
     try:
         units = money.typed_amount(amount, payment.currency)
     except Problem as error:
         wrong["amount"] = error.detail
-    left = left_of(payment.status, payment.amount, payment.owed_back)
+    left = refundable_amount(payment.status, payment.amount, payment.owed_back)
     if units > left:
         wrong["amount"] = f"at most {money.decimal_text(left, payment.currency)} {payment.currency} is left to refund"
-    if not reason.strip() or len(reason) > LONGEST_REASON or "\0" in reason:
-        wrong["reason"] = f"Say why, in at most {LONGEST_REASON} characters."
+    if not reason.strip() or len(reason) > refunds.LONGEST_REASON or "\0" in reason:
+        wrong["reason"] = f"Say why, in at most {refunds.LONGEST_REASON} characters."
     elif holds_card(reason):
         wrong["reason"] = CARD.capitalize() + "."
     if not key or len(key) > 100:
         wrong["key"] = "The form is not complete. Please load the page again."
-    return Typed(amount=amount, reason=reason, key=key, wrong=wrong), units
+    return RefundForm(amount=amount, reason=reason, key=key, wrong=wrong), units
 
 
-async def sent_before(*, tenant_id: int, correlation_id: UUID, units: int, typed: Typed) -> bool:
-    """Whether this very form was carried out already: then it is answered as it was, whatever is left by now.
+async def submit(payment: Payment, form: RefundForm, units: int, *, actor: str, may_refund: bool) -> int | None:
+    """Carry out a checked form. None if that is done, else the status of the answer, with the reasons in `form.wrong`.
 
-    Raises DifferentContent (409) where it was, with another amount.
+    A form that was carried out before gets the same answer, whatever is refundable by now. Raises Http404 unless `may_refund`.
     """
-    if not units or "key" in typed.wrong:
+    try:
+        if await _sent_before(payment, form, units):
+            return None
+        if not may_refund:
+            raise Http404
+        if form.wrong:
+            return 422
+        await _carry_out(payment, form, units, actor)
+    except Problem as error:
+        form.wrong["amount"] = error.detail
+        return error.status
+    return None
+
+
+async def _sent_before(payment: Payment, form: RefundForm, units: int) -> bool:
+    if not units or "key" in form.wrong:
         return False
     try:
-        return await debts.was_asked(_asked(tenant_id, correlation_id, units, typed))
+        return await refunds.exists(_new_refund(payment, form, units))
     except DifferentContent:
         raise DifferentContent("this form was sent before, with another amount") from None
 
 
-async def carry_out(*, tenant_id: int, correlation_id: UUID, units: int, typed: Typed, actor: str) -> None:
-    """Refund, with its entry in the audit trail: where nothing can be recorded nothing is owed. Raises Problem."""
-    asked = _asked(tenant_id, correlation_id, units, typed, actor)
+async def _carry_out(payment: Payment, form: RefundForm, units: int, actor: str) -> None:
+    """Create the refund and its audit entry in one transaction."""
     async with async_atomic():
-        receipt, event = await debts.owe(connection_of_transaction(), asked)
+        receipt, event = await refunds.create(connection_of_transaction(), _new_refund(payment, form, units, actor))
         if not receipt.replayed:
             await audit.record(
                 actor=actor,
                 action="payment.refund",
-                target=f"payment {correlation_id}",
-                tenant_id=tenant_id,
-                reason=typed.reason.strip(),
+                target=f"payment {payment.correlation_id}",
+                tenant_id=payment.tenant_id,
+                reason=form.reason.strip(),
                 detail={"refund": str(receipt.refund_id), "units": units},
             )
-    await debts.tell(event)
+    await refunds.announce(event)
 
 
-def _asked(tenant_id: int, correlation_id: UUID, units: int, typed: Typed, actor: str = "") -> debts.Asked:
-    return debts.wanted(tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {typed.key}")
+def _new_refund(payment: Payment, form: RefundForm, units: int, actor: str = "") -> refunds.NewRefund:
+    correlation_id = payment.correlation_id
+    return refunds.new_refund(payment.tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {form.key}")
 
 
-sent_before_sync = sync_twin(sent_before)
-carry_out_sync = sync_twin(carry_out)
+submit_sync = sync_twin(submit)

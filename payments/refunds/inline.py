@@ -1,4 +1,4 @@
-"""Refunds that the web process pays itself, where a switch says so. Those that it does not get to stay owed, and workers pay them."""
+"""Refunds that the web process sends itself, if a switch says so. Workers send those that it has no capacity for."""
 
 from uuid import UUID
 
@@ -7,10 +7,12 @@ from queueing.work.drain import CLAIM_FREE, GRACE
 from queueing.work.inline import Inline
 from registry.data.loop import PerLoop
 
-OPERATION = "refund"  # what its switch is called: `inline.refund`
+OPERATION = "refund"  # its switch is `inline.refund`
 NAME = "inline.refunds"  # of its Worker row
-ROOM = 50  # refunds asked for and not settled yet, per process
-WAIT = 5.0  # seconds that a request waits for its refund; longer than most answers, shorter than a caller's patience
+ROOM = 50  # refunds in flight per process
+WAIT = (
+    5.0  # seconds that a request waits for its refund: longer than most answers, shorter than the time-outs of clients
+)
 
 
 def _work() -> RefundDispatch:
@@ -24,6 +26,6 @@ processes: PerLoop[Inline] = PerLoop(
 )
 
 
-def pay(tenant_id: int, refund_id: UUID) -> None:
-    """Claim a refund that is owed and pay it, at once and beside whatever else happens. Never raises."""
+def send(tenant_id: int, refund_id: UUID) -> None:
+    """Claim and send an accepted refund, in the background. Never raises."""
     processes.get().ask(tenant_id, refund_id)

@@ -1,14 +1,15 @@
 """Retry and close refunds that workers gave up; switch refunds between inline and queued."""
 
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
 from payments.models import Refund
 from payments.refunds import balance, inline
-from payments.refunds.balance import SQL, hold, wake
-from payments.refunds.debts import CLOSED_HERE
+from payments.refunds.balance import SQL, lock, wake
+from payments.refunds.refunds import CLOSED_HERE
 from payments.states import RefundStatus
 from registry.data import database, live
 from registry.models import Tenant
@@ -19,14 +20,6 @@ from registry.operators.switches import for_tenants
 
 STILL_STOPPED = f"{SQL['stopped']} FOR UPDATE OF r"
 SWITCH = f"inline.{inline.OPERATION}"
-
-
-class Stopped(NamedTuple):
-    """A refund that workers gave up, in the order of `stopped`."""
-
-    correlation_id: UUID
-    public_id: UUID
-    amount: int
 
 
 # -- Retry and close ---------------------------------------------------------------------------------------------
@@ -47,37 +40,41 @@ async def close(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> b
 
     async def move(conn: AsyncConnection) -> list[Moved]:
         closed = await _close(conn, tenant_id, refund_id)
-        return [_moved(tenant_id, closed[0].public_id, closed[1])] if closed else []
+        return [_moved(tenant_id, *closed)] if closed else []
 
     return bool(await decide(action="refund.close", actor=actor, reason=reason, move=move))
 
 
-def _moved(tenant_id: int, public_id: UUID, *told: live.Event) -> Moved:
-    return Moved(target=f"refund {public_id}", tenant_id=tenant_id, events=told)
+def _moved(tenant_id: int, public_id: UUID, *events: live.Event) -> Moved:
+    return Moved(target=f"refund {public_id}", tenant_id=tenant_id, events=events)
 
 
-async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[Stopped, live.Event] | None:
+async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[UUID, live.Event] | None:
     row = {"tenant": tenant_id, "refund": refund_id}
-    found = await database.rows(conn, SQL["stopped"], row)
-    payment = await hold(conn, tenant_id, found[0][0]) if found else None
-    # Read again under both locks: a retry or the processor's answer may have come meanwhile.
-    found = await database.rows(conn, STILL_STOPPED, row) if payment else []
-    if payment is None or not found:
+    stopped = await database.rows(conn, SQL["stopped"], row)
+    if not stopped:
         return None
-    stopped = Stopped._make(found[0])
-    await database.rows(
-        conn, SQL["close"], {**row, "status": RefundStatus.FAILED.value, "code": CLOSED_HERE, "reference": ""}
-    )
-    event = await balance.move(
+    payment = await lock(conn, tenant_id, stopped[0][0])
+    # Read again under both locks: a retry or a processor's report may have been committed meanwhile.
+    stopped = await database.rows(conn, STILL_STOPPED, row)
+    if not stopped:
+        return None
+    [(_, public_id, amount)] = stopped
+    return public_id, await _fail(conn, tenant_id, refund_id, payment.id, amount)
+
+
+async def _fail(conn: AsyncConnection, tenant_id: int, refund_id: int, payment_id: int, amount: int) -> live.Event:
+    closed = {"status": RefundStatus.FAILED.value, "code": CLOSED_HERE, "reference": ""}
+    await database.rows(conn, SQL["close"], {"tenant": tenant_id, "refund": refund_id, **closed})
+    return await balance.move(
         conn,
         tenant_id,
-        payment.id,
+        payment_id,
         subject=refund_id,
         kind="refund.failed",
         detail="Failed: closed by an operator",
-        owed=-stopped.amount,
+        owed=-amount,
     )
-    return stopped, event
 
 
 # -- Guarded actions ---------------------------------------------------------------------------------------------
@@ -85,18 +82,9 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
 STOPPED = {"closed": None, "stopped_at__isnull": False}
 
 
-async def _retry_rows(confirmed: Confirmed) -> Done:
+async def _each(act: Callable[..., Awaitable[bool]], confirmed: Confirmed) -> Done:
     async def one(refund: Refund) -> bool:
-        return await retry(
-            tenant_id=refund.tenant_id, refund_id=refund.pk, actor=confirmed.actor, reason=confirmed.reason
-        )
-
-    return await each(confirmed.action.rows, one)
-
-
-async def _close_rows(confirmed: Confirmed) -> Done:
-    async def one(refund: Refund) -> bool:
-        return await close(
+        return await act(
             tenant_id=refund.tenant_id, refund_id=refund.pk, actor=confirmed.actor, reason=confirmed.reason
         )
 
@@ -108,7 +96,7 @@ RETRY = guarded(
     label="Retry",
     warning="For uncertain refunds the processor is asked first; nothing is refunded twice.",
     expects=STOPPED,
-    perform=_retry_rows,
+    perform=partial(_each, retry),
 )
 CLOSE = guarded(
     "refund.close",
@@ -118,18 +106,18 @@ CLOSE = guarded(
         "after all is booked when it reports it."
     ),
     expects=STOPPED,
-    perform=_close_rows,
+    perform=partial(_each, close),
 )
 INLINE = guarded(
     "tenant.refund_inline",
-    label="Inline: the web processes pay their refunds",
+    label="Inline: the web processes send their refunds",
     warning="Within a second their requests wait for the outcome. A switch for everyone overrides this.",
     expects={"status": Tenant.Status.ACTIVE},
     perform=for_tenants(SWITCH, inline=True),
 )
 QUEUED = guarded(
     "tenant.refund_queued",
-    label="Queued: workers pay their refunds",
+    label="Queued: workers send their refunds",
     warning="Within a second their requests are answered as soon as they are durable.",
     expects={"status": Tenant.Status.ACTIVE},
     perform=for_tenants(SWITCH, inline=False),

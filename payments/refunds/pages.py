@@ -1,6 +1,5 @@
-"""The page on which a tenant's people refund a payment: how much, why, and only once however often it is sent."""
+"""The page on which a tenant's members refund a payment. A form that is sent twice is one refund."""
 
-from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
@@ -11,73 +10,60 @@ from django.urls import reverse
 from payments.models import Payment
 from payments.money import decimal_text
 from payments.refunds import forms
-from payments.refunds.balance import left_of
-from payments.refunds.debts import gives_back
+from payments.refunds.balance import refundable_amount
+from payments.refunds.refunds import can_refund
 from registry.edge.pages import PageRequest, known, page
 from registry.edge.viewer import MAY_ACT, Visitor
-from registry.errors import Problem
 
 
 @page("GET", "HEAD", "POST")
 async def refund(request: PageRequest, correlation_id: UUID) -> HttpResponse:
-    """Ask how much and why; then owe it, and show the payment."""
     visitor = await known(request)
-    payment = await _theirs(visitor, correlation_id)
+    payment = await _of_visitor(visitor, correlation_id)
     if payment is None:
         raise Http404
     if request.method == "POST":
-        return await _sent(request, visitor, payment)
-    if not _gives_more_back(payment):
+        return await _submit(request, visitor, payment)
+    if not _is_refundable(payment):
         raise Http404
-    left = decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency)
-    return _form(request, visitor, payment, forms.Typed(amount=left, reason="", key=uuid4().hex))
+    return _page(request, visitor, payment, forms.RefundForm(amount=_left(payment), reason="", key=uuid4().hex))
 
 
-async def _sent(request: PageRequest, visitor: Visitor, payment: Payment) -> HttpResponse:
-    """The answer to the form: where it was carried out before, the same one, whatever is left by now."""
+async def _submit(request: PageRequest, visitor: Visitor, payment: Payment) -> HttpResponse:
     posted = {name: request.POST.get(name, "") for name in ("amount", "reason", "key")}
-    typed, units = forms.check(payment, **posted)
-    asked: dict[str, Any] = {
-        "tenant_id": visitor.tenant.pk,
-        "correlation_id": payment.correlation_id,
-        "units": units,
-        "typed": typed,
-    }
-    try:
-        if not await forms.sent_before(**asked):
-            if not _gives_more_back(payment):
-                raise Http404
-            if typed.wrong:
-                return _form(request, visitor, payment, typed, status=422)
-            await forms.carry_out(**asked, actor=visitor.actor)
-    except Problem as error:
-        typed.wrong["amount"] = error.detail
-        return _form(request, visitor, payment, typed, status=error.status)
+    form, units = forms.check(payment, **posted)
+    status = await forms.submit(payment, form, units, actor=visitor.actor, may_refund=_is_refundable(payment))
+    if status:
+        return _page(request, visitor, payment, form, status=status)
     return redirect(_address("payment_live", visitor, payment.correlation_id))
 
 
 async def refundable(visitor: Visitor | None, correlation_id: UUID) -> Payment | None:
-    """The payment, if it is this visitor's to refund and anything is left of it."""
-    payment = await _theirs(visitor, correlation_id)
-    return payment if payment and _gives_more_back(payment) else None
+    """The payment, if this visitor may refund it and it can be refunded."""
+    payment = await _of_visitor(visitor, correlation_id)
+    return payment if payment and _is_refundable(payment) else None
 
 
-async def _theirs(visitor: Visitor | None, correlation_id: UUID) -> Payment | None:
-    """The payment, if this visitor may refund it. Guests move no money, not even a sandbox's."""
+async def _of_visitor(visitor: Visitor | None, correlation_id: UUID) -> Payment | None:
+    """The payment, if this visitor may refund it. Guests refund nothing, not even at a sandbox."""
     if visitor is None or visitor.role not in MAY_ACT:
         return None
     mine = Payment.async_objects.of(visitor.tenant.pk).select_related("processor")
     return await mine.filter(correlation_id=correlation_id).afirst()
 
 
-def _gives_more_back(payment: Payment) -> bool:
-    if payment.processor is None or not gives_back(payment.processor.kind):
+def _is_refundable(payment: Payment) -> bool:
+    if payment.processor is None or not can_refund(payment.processor.kind):
         return False
-    return bool(left_of(payment.status, payment.amount, payment.owed_back))
+    return bool(refundable_amount(payment.status, payment.amount, payment.owed_back))
+
+
+def _left(payment: Payment) -> str:
+    return decimal_text(refundable_amount(payment.status, payment.amount, payment.owed_back), payment.currency)
 
 
 async def refund_link(visitor: Visitor | None, correlation_id: UUID) -> str | None:
-    """The page's address, for those who may use it."""
+    """The page's address, if this visitor may use it."""
     if visitor is None or await refundable(visitor, correlation_id) is None:
         return None
     return _address("payment_refund", visitor, correlation_id)
@@ -87,15 +73,15 @@ def _address(name: str, visitor: Visitor, correlation_id: UUID) -> str:
     return f"{reverse(name, args=[correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
 
 
-def _form(
-    request: PageRequest, visitor: Visitor, payment: Payment, typed: forms.Typed, *, status: int = 200
+def _page(
+    request: PageRequest, visitor: Visitor, payment: Payment, form: forms.RefundForm, *, status: int = 200
 ) -> HttpResponse:
     context = {
         "visitor": visitor,
         "payment": payment,
         "amount": decimal_text(payment.amount, payment.currency),
-        "left": decimal_text(left_of(payment.status, payment.amount, payment.owed_back), payment.currency),
-        "typed": typed,
+        "left": _left(payment),
+        "form": form,
         "action": _address("payment_refund", visitor, payment.correlation_id),
         "back": _address("payment_live", visitor, payment.correlation_id),
     }

@@ -1,7 +1,7 @@
-"""Refunds as work: claim → write down → send → settle, as payments/settle/work.py does for payments. Asking for refunds: debts.py.
+"""Refunds as work: claim, store the attempt, send, settle. Requests for refunds: refunds.py.
 
-A refund keeps its public id for ever, and goes to the processor that booked the payment and nowhere else. A refund that was sent
-and not answered is looked up there before it is sent again; only one that was certainly never returned gets a new requestedAt.
+A refund is sent only to the processor that booked the payment, always under its public id. If a send had no answer, the refund is
+looked up at the processor before it is sent again; only one that was certainly never returned gets a new requestedAt.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ import psycopg
 from psycopg import AsyncConnection
 
 from payments.books import events
-from payments.processors.base import GivesBack, Outcome, Processor, Result
+from payments.processors.base import CanRefund, Outcome, Processor, Result
 from payments.refunds import claims
-from payments.refunds.claims import Found
+from payments.refunds.claims import DueRefund
 from payments.refunds.decisions import (
-    Claim,
-    Verdict,
+    RefundClaim,
+    RefundSettlement,
     after_repeat,
     after_send,
-    cannot,
     never_returned,
     still_in_doubt,
     unknown,
+    unsupported,
 )
 from payments.routing import routing
 from payments.routing.work import ProcessorWork
@@ -49,15 +49,20 @@ NAMED = SQL["named"].format(columns=SQL["columns"], joins=SQL["joins"])
 
 
 @entry.register("refunds")
-class RefundDispatch(ProcessorWork[Claim, Verdict]):
-    """The work of paying refunds back."""
+class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
+    """The work of sending refunds."""
 
     table = REFUNDS
-    # Of one tenant: Stripe takes 100 requests a second from an account, and a processor that gets slower must not get more at the
-    # same time, or nobody would have an answer before giving up.
+    # Per tenant. Stripe takes 100 requests a second per account, and a processor that becomes slow must not get more requests at
+    # the same time, or all of them would time out.
     room = 50
-    send_within = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
-    write_again = (Unavailable, psycopg.errors.UniqueViolation)  # the processor's own report came at the same moment
+    send_within = (
+        5.0  # seconds after the claim; if the worker was stopped for longer, its lease may have been taken over
+    )
+    write_again = (
+        Unavailable,
+        psycopg.errors.UniqueViolation,
+    )  # a report of the processor was booked at the same moment
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
@@ -65,29 +70,29 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
         keys = {"tenant": Bigints([t for t, _ in names]), "public": Uuids([r.bytes for _, r in names])}
         return {(row[0], row[3]): row for row in await database.rows(conn, NAMED, keys)}
 
-    def route(self, rows: Sequence[Row]) -> Routed[Claim]:
+    def route(self, rows: Sequence[Row]) -> Routed[RefundClaim]:
         now, at = time.monotonic(), datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         ready, postponed = [], []
-        for row in map(Found._make, rows):
-            account = self.atlas.account(row.tenant_id, row.processor_id)
-            # What is in doubt is asked about whether or not anything may be sent.
+        for row in map(DueRefund._make, rows):
+            account = self.routes.account(row.tenant_id, row.processor_id)
+            # A refund in doubt is looked up even while its processor is unavailable.
             if account is None or (
-                row.status == RefundStatus.OWED and not self.atlas.endpoints[account.endpoint].admits(account.id, now)
+                row.status == RefundStatus.OWED and not self.routes.endpoints[account.endpoint].admits(account.id, now)
             ):
                 postponed.append(row)
             else:
                 ready.append(claims.claimed(row, account, at, now))
         return Routed(ready, postponed)
 
-    async def postpone(self, conn: AsyncConnection, postponed: Sequence[Found], look: int) -> None:
+    async def postpone(self, conn: AsyncConnection, postponed: Sequence[DueRefund], look: int) -> None:
         keys = {"tenant": [r.tenant_id for r in postponed], "refund": [r.refund_id for r in postponed]}
         await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROUTE})
 
-    async def begin(self, conn: AsyncConnection, items: Sequence[Claim]) -> list[Row]:
+    async def begin(self, conn: AsyncConnection, items: Sequence[RefundClaim]) -> list[Row]:
         return await database.rows(conn, SQL["begin"], self._beginnings(items))
 
-    def _beginnings(self, claims: Sequence[Claim]) -> dict[str, object]:
+    def _beginnings(self, claims: Sequence[RefundClaim]) -> dict[str, object]:
         return {
             "worker": self.worker_id,
             "lease": self.lease,
@@ -95,75 +100,77 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
             "refund": Bigints([c.refund_id for c in claims]),
             "number": Bigints([c.number for c in claims]),
             "status": Texts([c.status.value for c in claims]),
-            "requested_at": [c.debt.requested_at for c in claims],
+            "requested_at": [c.order.requested_at for c in claims],
             "in_doubt_since": unless_empty([c.in_doubt_since for c in claims]),
         }
 
     # -- Sending -----------------------------------------------------------------------------------------------
 
-    def in_doubt(self, item: Claim) -> bool:
+    def in_doubt(self, item: RefundClaim) -> bool:
         return item.status is not RefundStatus.PROCESSING
 
-    async def send(self, items: Sequence[Claim]) -> list[Verdict]:
+    async def send(self, items: Sequence[RefundClaim]) -> list[RefundSettlement]:
         return [await self._at_processor(claim, self._send_first) for claim in items]
 
-    async def resolve(self, items: Sequence[Claim]) -> list[Verdict]:
+    async def resolve(self, items: Sequence[RefundClaim]) -> list[RefundSettlement]:
         return [await self._at_processor(claim, self._resolve) for claim in items]
 
-    async def _at_processor(self, claim: Claim, act: Callable[[GivesBack, Claim], Awaitable[Verdict]]) -> Verdict:
+    async def _at_processor(
+        self, claim: RefundClaim, act: Callable[[CanRefund, RefundClaim], Awaitable[RefundSettlement]]
+    ) -> RefundSettlement:
         telemetry.TENANT.set(claim.tenant_id)
-        telemetry.PAYMENT.set(str(claim.debt.payment_id))
+        telemetry.PAYMENT.set(str(claim.order.payment_id))
         processor: Processor = await self.processor(claim.account)
-        return await act(processor, claim) if isinstance(processor, GivesBack) else cannot(claim)
+        return await act(processor, claim) if isinstance(processor, CanRefund) else unsupported(claim)
 
-    async def _send_first(self, processor: GivesBack, claim: Claim) -> Verdict:
+    async def _send_first(self, processor: CanRefund, claim: RefundClaim) -> RefundSettlement:
         return after_send(claim, await self._send(processor, claim))
 
-    async def _send(self, processor: GivesBack, claim: Claim) -> Outcome:
+    async def _send(self, processor: CanRefund, claim: RefundClaim) -> Outcome:
         started, account = time.monotonic(), claim.account
         if started - claim.taken_at > self.send_within:
             return Outcome(Result.NOT_BOOKED, code="not_sent_in_time")
-        outcome = await processor.refund(claim.debt, account)
+        outcome = await processor.refund(claim.order, account)
         now = time.monotonic()
-        endpoint = self.atlas.endpoints[account.endpoint]
+        endpoint = self.routes.endpoints[account.endpoint]
         endpoint.answered(0, account, claim.refund_id, outcome, ms=(now - started) * 1000, now=now)
         return outcome
 
-    async def _resolve(self, processor: GivesBack, claim: Claim) -> Verdict:
-        """Find out what became of an earlier send before anything is sent again."""
-        looked_up = await processor.look_up_refund(claim.debt, claim.account)
+    async def _resolve(self, processor: CanRefund, claim: RefundClaim) -> RefundSettlement:
+        """Look up an earlier send before anything is sent again."""
+        looked_up = await processor.look_up_refund(claim.order, claim.account)
         if looked_up.result in (Result.BOOKED, Result.DECLINED, Result.CANCELED):
             return after_send(claim, looked_up)
-        if looked_up.result is not Result.NOT_BOOKED:  # the books cannot be read: nothing is sent on a guess
+        if looked_up.result is not Result.NOT_BOOKED:  # no clear answer: send nothing
             return still_in_doubt(claim, looked_up)
         if claim.in_doubt_for > claim.account.longest_delay:
             return never_returned(claim)
-        if not self.atlas.endpoints[claim.account.endpoint].admits(claim.account.id, time.monotonic()):
+        if not self.routes.endpoints[claim.account.endpoint].admits(claim.account.id, time.monotonic()):
             return still_in_doubt(claim, looked_up)
         return after_repeat(claim, await self._send(processor, claim))
 
     # -- Settling ----------------------------------------------------------------------------------------------
 
-    async def settle(self, outcomes: Sequence[Verdict]) -> list[Row]:
-        return await database.fetch(SQL["settle"], self._verdict_columns(outcomes))
+    async def settle(self, outcomes: Sequence[RefundSettlement]) -> list[Row]:
+        return await database.fetch(SQL["settle"], self._settlement_columns(outcomes))
 
-    async def settled(self, written: Sequence[tuple[Verdict, Row]]) -> None:
-        told = []
-        for v, (tenant, _, *event) in written:
-            _settled(v.status.value).inc()
+    async def settled(self, written: Sequence[tuple[RefundSettlement, Row]]) -> None:
+        changes = []
+        for settlement, (tenant, _, *event) in written:
+            _settled(settlement.status.value).inc()
             if event[0] is not None:
-                told.append(events.from_row((tenant, *event)))
-        live.tell(told)
+                changes.append(events.from_row((tenant, *event)))
+        live.publish(changes)
 
-    def is_done(self, outcome: Verdict, written: bool) -> bool:
+    def is_done(self, outcome: RefundSettlement, written: bool) -> bool:
         return written and outcome.status in REFUND_TERMINAL
 
-    async def give_back(self, items: Sequence[Claim]) -> None:
-        """They may go through: in doubt from now on, and due at once."""
+    async def give_back(self, items: Sequence[RefundClaim]) -> None:
+        """The sends may still succeed: the refunds are in doubt from now on, and due at once."""
         left = Outcome(Result.UNKNOWN, code="worker_left")
         await self.write_once([unknown(claim, left, wait=0.0) for claim in items])
 
-    def _verdict_columns(self, batch: Sequence[Verdict]) -> dict[str, object]:
+    def _settlement_columns(self, batch: Sequence[RefundSettlement]) -> dict[str, object]:
         claims = [v.claim for v in batch]
         return {
             "worker": self.worker_id,
@@ -181,13 +188,13 @@ class RefundDispatch(ProcessorWork[Claim, Verdict]):
             "stopped": [v.stopped for v in batch],
         }
 
-    # -- Beside ------------------------------------------------------------------------------------------------
+    # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._hear]
+        return [self._read_shared]
 
-    async def _hear(self) -> None:
-        await self.atlas.hear()  # that refunds fail, or work, says nothing of payments
+    async def _read_shared(self) -> None:
+        await self.routes.read_shared()  # and write nothing: the outcome of refunds says nothing about payments
         await asyncio.sleep(routing.SYNC_EVERY)
 
 

@@ -1,1 +1,1 @@
-"""Which processor a payment goes to: accounts, rules, what is known of each endpoint."""
+"""Choose the processor of a payment: accounts, the state of endpoints, dry runs of other rules."""

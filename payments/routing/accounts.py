@@ -1,4 +1,4 @@
-"""A tenant's accounts at processors: add, list, switch. What the kinds do with them is in payments/processors/."""
+"""A tenant's accounts at processors: add, enable, disable, change their secrets. The kinds are in payments/processors/."""
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 SQL = database.statements(Path(__file__).parent / "sql" / "accounts.sql")
 LIVE_KEYS = ("sk_live_", "rk_live_")
 TEST_KEYS = ("sk_test_", "rk_test_")
-SECRET_OPTIONS = frozenset({"secretKey", "webhookSecret", "webhookSecrets"})  # sealed, and never among the options
-SECRETS_KEPT = 3  # of webhooks: the newest, and those that it takes over from
+SECRET_OPTIONS = frozenset({"secretKey", "webhookSecret", "webhookSecrets"})  # encrypted, never stored in `options`
+SECRETS_KEPT = 3  # webhook secrets: the newest, and those before it
 
 
 class Refused(PaymentError):
@@ -44,16 +44,13 @@ async def add(
     fee: Decimal | str = "0",
     options: dict[str, Any] | None = None,
 ) -> Processor:
-    """A new processor of `tenant`; what is secret among the options is sealed.
-
-    Raises Refused (422) with a sentence for a bad name, kind, address, fee or key.
-    """
+    """Add a processor; the secrets among the options are encrypted. Raises Refused (422) for a bad name, kind, URL, fee or key."""
     check_name(name)
     check_kind(kind)
     check_url(kind, url)
-    open_ones, secrets = split_options(options or {})
+    public, secrets = split_options(options or {})
     check_secrets(kind, tenant, secrets, url=url)
-    processor = Processor(tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=open_ones)
+    processor = Processor(tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=public)
     async with async_atomic():
         if await Processor.async_objects.filter(tenant=tenant, name=name).aexists():
             raise Refused(f"{tenant.slug} has a processor named {name} already")
@@ -66,7 +63,7 @@ async def add(
 
 
 async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> bool:
-    """Let payments be sent there, or not. False when it was so before. Raises Refused for an unknown name."""
+    """Enable or disable a processor. False if nothing changes. Raises Refused (422) for an unknown name."""
     async with async_atomic():
         mine = Processor.async_objects.filter(tenant=tenant, name=name)
         moved = await mine.filter(enabled=not enabled).aupdate(enabled=enabled)
@@ -79,19 +76,19 @@ async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> boo
 
 
 async def change_secrets(
-    *, tenant: Tenant, name: str, options: dict[str, Any], actor: str, anybodys: bool = False
+    *, tenant: Tenant, name: str, options: dict[str, Any], actor: str, any_account: bool = False
 ) -> Processor:
-    """Other keys for a processor. A new webhook secret stands beside the ones before it, so that neither side has to wait.
+    """Replace a processor's keys. A new webhook secret is valid beside the ones before it, until all senders use it.
 
-    Raises Refused (422) for an unknown name or a key that cannot be used; and, but for `anybodys`, for a secret key that is
-    not of the same account as before while payments are unsettled there.
+    Raises Refused (422) for an unknown name or an invalid key, and, unless `any_account`, for a secret key of another account
+    while payments are unsettled there.
     """
     others, given = split_options(options)
     if others or not given:
         raise Refused(f"only {', '.join(sorted(SECRET_OPTIONS))} are secrets")
     mine = Processor.async_objects.filter(tenant=tenant, name=name)
-    if (processor := await mine.afirst()) is not None and not anybodys:
-        await _keep_the_owner(processor, tenant, given)
+    if (processor := await mine.afirst()) is not None and not any_account:
+        await _must_keep_account(processor, tenant, given)
     async with async_atomic():
         processor = await mine.select_for_update().afirst()
         if processor is None:
@@ -103,14 +100,14 @@ async def change_secrets(
     return processor
 
 
-# -- For the way in --------------------------------------------------------------------------------------
+# -- For intake ------------------------------------------------------------------------------------------
 
 
 async def has_processor(tenant_id: int, name: str) -> bool:
-    """Whether the tenant has an enabled processor of that name, as far as is known: a switch works within a second.
+    """Whether the tenant has an enabled processor of that name. Cached: a switch takes effect within a second.
 
-    While the database is away, or slow with this statement, what was known last counts. Where nothing is, the answer is
-    yes: no sale is lost, and the payment waits until there is a processor of that name.
+    While the database is away or slow, the last known answer counts; without one the answer is yes: the payment is accepted, and
+    waits until there is a processor of that name.
     """
     try:
         return name in await _names.get(tenant_id)
@@ -125,11 +122,11 @@ async def _load_names(tenant_id: int) -> frozenset[str]:
 _names = Cached(_load_names, while_away=True, patient=False)
 
 
-# -- What is unsettled there -----------------------------------------------------------------------------
+# -- Unsettled payments ---------------------------------------------------------------------------------
 
 
 async def unsettled_at(processor: Processor) -> int:
-    """Payments on their way there, in doubt or waiting there: only the account they were sent to can say what they became."""
+    """The number of payments that are processing, uncertain or require an action there: only this account can look them up."""
     asked = {"tenant": processor.tenant_id, "processor": processor.pk}
     return (await database.fetch(SQL["unsettled"], asked, prepare=False))[0][0]
 
@@ -138,7 +135,7 @@ unsettled_at_sync = sync_twin(unsettled_at)
 
 
 def another_key(processor: Processor, given: dict[str, Any]) -> bool:
-    """Whether what is given holds a secret key that is not the one it has."""
+    """Whether `given` has a secret key that differs from the stored one."""
     try:
         return "secretKey" in given and given["secretKey"] != opened(processor).get("secretKey")
     except Sealed:
@@ -146,26 +143,26 @@ def another_key(processor: Processor, given: dict[str, Any]) -> bool:
 
 
 def renewed(processor: Processor, given: dict[str, Any]) -> dict[str, Any]:
-    """Its secrets with what is given. Those that cannot be opened any more are all given anew. Raises Refused."""
+    """The stored secrets with those `given`. If they cannot be decrypted any more, all must be given. Raises Refused."""
     try:
         return merged(opened(processor), given)
     except Sealed:
         if missing := [name for name in ("secretKey", "webhookSecrets") if name not in given]:
             raise Refused(
-                "what it has cannot be opened (SECRET_KEY was changed): give secretKey and webhookSecret together; "
+                "the stored secrets cannot be decrypted (SECRET_KEY was changed): give secretKey and webhookSecret together; "
                 f"there is no {' and no '.join(missing)}"
             ) from None
         return merged({}, given)
 
 
 def must_stay(count: int, where: str) -> str:
-    """Why a processor keeps what it is reached by while payments are unsettled there."""
+    """Why a processor's URL or key cannot change while payments are unsettled there."""
     waiting = "1 payment is" if count == 1 else f"{count} payments are"
     return f"{waiting} under way or in doubt here, and must be asked about {where}. "
 
 
-async def _keep_the_owner(processor: Processor, tenant: Tenant, given: dict[str, Any]) -> None:
-    """Another account knows nothing of these payments: they would be taken for never booked, and be sent again."""
+async def _must_keep_account(processor: Processor, tenant: Tenant, given: dict[str, Any]) -> None:
+    """Raises Refused for a key of another account: it does not know these payments, so they would be sent again."""
     if not another_key(processor, given) or not (count := await unsettled_at(processor)):
         return
     await database.release()  # the processor may take its time
@@ -196,7 +193,7 @@ async def _same_owner(processor: Processor, tenant: Tenant, given: dict[str, Any
 
 
 def account_of(processor: Processor, tenant: Tenant, secrets: bytes | None) -> "Account":
-    """What a processor's kind is asked with; `secrets` as they are sealed."""
+    """The account as processors need it; `secrets` are encrypted."""
     from payments.processors.base import Account
 
     return Account(
@@ -218,15 +215,15 @@ def account_of(processor: Processor, tenant: Tenant, secrets: bytes | None) -> "
 
 
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What may be seen, and what is sealed: {"secretKey"?, "webhookSecrets"?: newest first}."""
-    open_ones = {name: value for name, value in options.items() if name not in SECRET_OPTIONS}
+    """The public options, and the secrets: {"secretKey"?, "webhookSecrets"?: newest first}."""
+    public = {name: value for name, value in options.items() if name not in SECRET_OPTIONS}
     secrets: dict[str, Any] = {}
     if "secretKey" in options:
         secrets["secretKey"] = options["secretKey"]
     several = options.get("webhookSecrets") or []
     if of_webhooks := [*_one(options.get("webhookSecret")), *(several if isinstance(several, list) else [several])]:
         secrets["webhookSecrets"] = of_webhooks
-    return open_ones, secrets
+    return public, secrets
 
 
 def _one(value: Any) -> list[Any]:
@@ -234,7 +231,7 @@ def _one(value: Any) -> list[Any]:
 
 
 def merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Keys replaced; webhook secrets added in front."""
+    """Replace keys; put new webhook secrets before the stored ones."""
     kept = [one for one in before.get("webhookSecrets", []) if one not in given.get("webhookSecrets", [])]
     of_webhooks = [*given.get("webhookSecrets", []), *kept][:SECRETS_KEPT]
     return {**before, **given, **({"webhookSecrets": of_webhooks} if of_webhooks else {})}
@@ -249,7 +246,7 @@ def opened(processor: Processor) -> dict[str, Any]:
     return unseal(processor.secrets, place=f"processor {processor.pk}")
 
 
-# -- What is acceptable --------------------------------------------------------------------------------
+# -- Checks --------------------------------------------------------------------------------------------
 
 
 def check_name(name: str) -> None:
@@ -283,8 +280,8 @@ def check_url(kind: str, url: str) -> None:
 
 
 def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: str) -> None:
-    """Kind stripe wants a key of the tenant's mode; a live one is for production and Stripe itself. A live tenant in production
-    takes nothing that books no money. No message repeats a secret."""
+    """Raises Refused. Kind stripe needs a key of the tenant's mode; a live key only in production and for Stripe's own URL. A live
+    tenant in production needs a kind that moves money. No message repeats a secret."""
     live_in_production = settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE
     if kind == "sandbox" and live_in_production:
         raise Refused("kind sandbox moves no money: a live tenant wants kind http or stripe")

@@ -1,4 +1,4 @@
-"""Rules put into force exactly as they were rehearsed: compare and set over all of a tenant's processors. See rehearsal.py."""
+"""Activate the rules of a dry run: compare and set over all processors of a tenant."""
 
 from decimal import Decimal
 
@@ -12,22 +12,22 @@ from registry.tenants import audit
 
 
 class RulesChanged(PaymentError):
-    """The processors are no longer those that were rehearsed; rehearse again."""
+    """The processors have changed since the dry run; run it again."""
 
     status = 409
 
 
 async def activate(*, tenant_id: int, edits: dict[str, str], rules: str, actor: str, reason: str) -> list[str]:
-    """Put `edits` into force if the rules are still those whose digest `rules` is; the processors that changed.
+    """Apply `edits` if the digest of the current rules is `rules`; the names of the changed processors.
 
-    Workers route by them within half a second. Raises RulesChanged (409), Refused (422).
+    Workers use them within half a second. Raises RulesChanged (409), Refused (422).
     """
     async with async_atomic():
-        found = await _locked(tenant_id)
-        if digest(found) != rules:
+        current = await _locked(tenant_id)
+        if digest(current) != rules:
             raise RulesChanged
-        before = {rule.id: rule for rule in found}
-        changed = [rule for rule in edited(found, edits) if rule != before[rule.id]]
+        before = {rule.id: rule for rule in current}
+        changed = [rule for rule in edited(current, edits) if rule != before[rule.id]]
         for rule in changed:
             mine = Processor.async_objects.filter(tenant_id=tenant_id, pk=rule.id)
             await mine.aupdate(fee=Decimal(rule.fee), enabled=rule.enabled, options=rule.options)
@@ -45,7 +45,7 @@ async def activate(*, tenant_id: int, edits: dict[str, str], rules: str, actor: 
 
 
 async def _locked(tenant_id: int) -> list[Rule]:
-    """The tenant's rules, which nobody else changes until the transaction ends."""
+    """The tenant's rules, locked until the transaction ends."""
     mine = Processor.async_objects.select_for_update(of=("self",)).select_related("tenant").filter(tenant_id=tenant_id)
     return [
         Rule(

@@ -1,14 +1,14 @@
-"""Routing tried out: the latest payments against edited rules, by routing's own `choose`, without writing anything.
+"""Dry run of routing rules: route the latest payments by edited rules with `routing.choose`, without writing anything.
 
-What an endpoint was like at a moment is told by the attempts that had ended by then: their latency makes its trend, their
-outcomes its breaker. What its health calls said is not kept, so both sides of the comparison go without: today's rules are
-rehearsed like the edited ones, and what was really done stands beside them. Each payment counts once, where it is sent
-first. Fees are as if all were booked; the expected success is the share of sends that a processor booked among those whose
-outcome is known, and the tenant's own share where a processor has none. Activation: activation.py.
+The attempts that had ended before a payment was sent give the state of each endpoint at that moment: latencies give its pace,
+outcomes its breaker. Health reports are not stored, so the current rules are run in the same way, and the real decisions are shown
+beside both. Each payment counts once, at its first send. Fees are computed as if all payments were booked. The expected success is
+a processor's share of booked sends among those with a known outcome, or the tenant's share if it has none. Activation:
+activate.py.
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,7 +23,7 @@ from payments.money import share
 from payments.processors.base import Account, Health, Outcome, Result
 from payments.routing import routing
 from payments.routing.accounts import Refused, check_fee
-from payments.routing.endpoint import Endpoint, Standing
+from payments.routing.endpoint import Condition, Endpoint
 from payments.routing.pace import next_number
 from registry.data import database
 from registry.data.breaker import Breaker, State
@@ -31,15 +31,17 @@ from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "dry_run.sql")
 
-MOST = 10_000  # payments of one rehearsal: what fits into a page's patience and some megabytes
-EXAMPLES = 20  # payments that would go elsewhere, named in the result
-WAITS = ""  # where a payment goes that no processor can take: nowhere yet
-NOT_SENT = frozenset({"not_sent_in_time", "worker_left", "never_booked", "looked_up", "not_there_yet"})  # of no answer
-EDITED_OPTIONS = frozenset({"delay", "failing", "longestDelay"})  # what routing reads; the rest is none of its business
+MOST = 10_000  # payments of one dry run: some seconds and megabytes
+EXAMPLES = 20  # payments listed that would go elsewhere
+WAITS = ""  # instead of a processor's name: none can take the payment
+NOT_SENT = frozenset(
+    {"not_sent_in_time", "worker_left", "never_booked", "looked_up", "not_there_yet"}
+)  # codes without an answer to a send
+EDITED_OPTIONS = frozenset({"delay", "failing", "longestDelay"})  # those that routing reads
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A processor as far as routing cares."""
+    """The fields of a processor that routing reads."""
 
     id: int
     name: str
@@ -57,7 +59,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Sent(NamedTuple):
-    """A send that was really made, in the order of the statement's columns."""
+    """A send that was made, in the order of the statement's columns."""
 
     payment_id: int
     correlation_id: UUID
@@ -73,7 +75,7 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A payment that the edited rules send elsewhere."""
+    """A payment that the edited rules send to another processor."""
 
     correlation_id: UUID
     amount: int
@@ -85,16 +87,16 @@ class Example:
 
 @dataclass
 class Side:
-    """What one set of rules does with the payments."""
+    """The result of one set of rules."""
 
-    counts: Counter[str] = field(default_factory=Counter)  # processor → payments; WAITS: none can take it
+    counts: Counter[str] = field(default_factory=Counter)  # processor (or WAITS) → payments
     fees: Counter[str] = field(default_factory=Counter)  # currency → minor units
-    success: float | None = None  # expected share; None where nothing was sent
+    success: float | None = None  # expected share; None if nothing was sent
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """The comparison, and the rules that it is of."""
+class DryRun:
+    """The comparison of current and edited rules."""
 
     payments: int
     actual: Side
@@ -102,7 +104,7 @@ class Rehearsal:
     after: Side
     moved: int
     examples: list[Example]
-    rates: dict[str, float]  # processor → share of its sends that it booked
+    rates: dict[str, float]  # processor → share of its sends that were booked
     rules: str  # digest of the rules that were edited
     edits: dict[str, str]
 
@@ -111,7 +113,7 @@ class Rehearsal:
 
 
 def digest(rules: Sequence[Rule]) -> str:
-    """Names these rules and no others: what is rehearsed is what is activated."""
+    """A hash of the rules, so that exactly the rules of the dry run are activated."""
     return hashlib.sha256(
         msgspec.json.encode(sorted(rules, key=lambda rule: rule.id), order="deterministic")
     ).hexdigest()
@@ -120,7 +122,7 @@ def digest(rules: Sequence[Rule]) -> str:
 def edited(rules: Sequence[Rule], edits: dict[str, str]) -> list[Rule]:
     """`rules` with edits such as {"default.fee": "0.03", "fallback.enabled": "false", "default.options.delay": "300"}.
 
-    Raises Refused (422) for a processor, field or value that there is none of.
+    Raises Refused (422) for an unknown processor, field or value.
     """
     by_name = {rule.name: rule for rule in rules}
     for path, text in edits.items():
@@ -162,25 +164,25 @@ def _option(rule: Rule, option: str, text: str) -> Any:
 
 
 async def rules_of(tenant_id: int) -> list[Rule]:
-    found = await database.fetch(SQL["rules"], {"tenant": tenant_id})
+    rows = await database.fetch(SQL["rules"], {"tenant": tenant_id})
     return [
         Rule(pk, name, kind, url, fee, enabled, options_of(options), mode, patience)
-        for pk, name, kind, url, fee, enabled, options, mode, patience in found
+        for pk, name, kind, url, fee, enabled, options, mode, patience in rows
     ]
 
 
 def options_of(options: Any) -> dict[str, Any]:
-    """As routing takes them: typed in by people, they may be anything."""
+    """The options as a dictionary: an administrator may have typed anything."""
     return options if isinstance(options, dict) else {}
 
 
-# -- The rehearsal ------------------------------------------------------------------------------------------
+# -- The dry run --------------------------------------------------------------------------------------------
 
 
-async def rehearse(*, tenant_id: int, edits: dict[str, str], last: int = 1000) -> Rehearsal:
-    """Where the `last` payments would have gone under edited rules. Raises Refused (422)."""
+async def run(*, tenant_id: int, edits: dict[str, str], last: int = 1000) -> DryRun:
+    """Route the `last` payments by the edited rules. Raises Refused (422)."""
     if not 1 <= last <= MOST:
-        raise Refused(f"a rehearsal is of 1 to {MOST} payments")
+        raise Refused(f"a dry run is of 1 to {MOST} payments")
     rules = await rules_of(tenant_id)
     changed = edited(rules, edits)
     sends = [Sent(*row) for row in await database.fetch(SQL["sends"], {"tenant": tenant_id, "last": last})]
@@ -189,8 +191,8 @@ async def rehearse(*, tenant_id: int, edits: dict[str, str], last: int = 1000) -
 
 def compare(
     tenant_id: int, rules: Sequence[Rule], changed: Sequence[Rule], sends: Sequence[Sent], edits: dict[str, str]
-) -> Rehearsal:
-    """Both sets of rules over the same sends. No I/O."""
+) -> DryRun:
+    """Run both sets of rules over the same sends. No I/O."""
     rates, usual = _rates(rules, sends)
     before = _replay(tenant_id, rules, rules, sends)
     after = _replay(tenant_id, changed, rules, sends)
@@ -198,7 +200,7 @@ def compare(
     names = {rule.id: rule.name for rule in rules}
     actual = {one.payment_id: (names.get(one.processor_id, WAITS), "") for one in firsts}
     moved = [one for one in firsts if before[one.payment_id][0] != after[one.payment_id][0]]
-    return Rehearsal(
+    return DryRun(
         payments=len(firsts),
         actual=_side(actual, firsts, rules, rates, usual),
         before=_side(before, firsts, rules, rates, usual),
@@ -214,28 +216,27 @@ def compare(
     )
 
 
-type Choices = dict[int, tuple[str, str]]  # payment → processor's name and why
+type Choices = dict[int, tuple[str, str]]  # payment → processor's name, reason
 
 
 def _replay(tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule], sends: Sequence[Sent]) -> Choices:
-    """What routing chooses for each payment's first send, knowing of the endpoints what was known at that moment."""
-    stage = _Stage(tenant_id, rules, original)
-    answers = sorted((one for one in sends if _told_something(one)), key=_ended)
-    told, choices = 0, {}
+    """The choice for each payment's first send, by the state of the endpoints at that moment."""
+    state = _State(tenant_id, rules, original)
+    answers = deque(sorted((one for one in sends if _has_answer(one)), key=_ended))
+    choices = {}
     for one in _firsts(sends):
-        while told < len(answers) and _ended(answers[told]) <= one.started:
-            stage.learn(answers[told])
-            told += 1
-        road = routing.choose(stage.accounts, wanted=one.wanted, now=one.started)
-        if isinstance(road, routing.Road):
-            choices[one.payment_id] = road.account.name, road.reason
+        while answers and _ended(answers[0]) <= one.started:
+            state.learn(answers.popleft())
+        route = routing.choose(state.accounts, wanted=one.wanted, now=one.started)
+        if isinstance(route, routing.Route):
+            choices[one.payment_id] = route.account.name, route.reason
         else:
             choices[one.payment_id] = WAITS, "no processor can take it"
     return choices
 
 
-class _Stage:
-    """Accounts and endpoints for a replay: real ones, with the clock of the attempts."""
+class _State:
+    """The accounts and endpoints of a dry run, with the clock of the attempts."""
 
     def __init__(self, tenant_id: int, rules: Sequence[Rule], original: Sequence[Rule]) -> None:
         was = {rule.id: rule for rule in original}
@@ -243,15 +244,15 @@ class _Stage:
         endpoints = {a.endpoint: Endpoint(a.endpoint, breaker=_SteadyBreaker()) for a in accounts}
         self.accounts = [(account, endpoints[account.endpoint]) for account in accounts]
         for account, endpoint in self.accounts:
-            endpoint.accounts[account.id] = Standing(breaker=_SteadyBreaker())
+            endpoint.accounts[account.id] = Condition(breaker=_SteadyBreaker())
         self._by_id = {account.id: (account, endpoint) for account, endpoint in self.accounts}
-        self._said = {rule.id: _switches(rule) for rule in rules if _switches(rule) != _switches(was[rule.id])}
-        for processor, (delay, failing) in self._said.items():
+        self._switched = {rule.id: _switches(rule) for rule in rules if _switches(rule) != _switches(was[rule.id])}
+        for processor, (delay, failing) in self._switched.items():
             _, endpoint = self._by_id[processor]
-            endpoint.said(Health(failing, delay), inf)  # an edit says how it answers from now on
+            endpoint.health_reported(Health(failing, delay), inf)  # an edited option holds for the whole run
 
     def learn(self, sent: Sent) -> None:
-        if sent.processor_id not in self._by_id or sent.processor_id in self._said:
+        if sent.processor_id not in self._by_id or sent.processor_id in self._switched:
             return
         account, endpoint = self._by_id[sent.processor_id]
         result = Result(sent.outcome)
@@ -261,7 +262,7 @@ class _Stage:
 
 
 class _SteadyBreaker(Breaker):
-    """Without the random part of its pauses: the same rehearsal has the same result."""
+    """A breaker without random pauses: the same dry run always has the same result."""
 
     def _open(self, now: float) -> None:
         self._become(State.OPEN)
@@ -269,7 +270,7 @@ class _SteadyBreaker(Breaker):
 
 
 def _switches(rule: Rule) -> tuple[int, bool]:
-    """What edited options say of its answers."""
+    """The response time and the failing switch of a sandbox's options."""
     delay = rule.options.get("delay")
     return int(delay) if isinstance(delay, (int, float)) else 0, rule.options.get("failing") is True
 
@@ -290,7 +291,7 @@ def _account(tenant_id: int, rule: Rule) -> Account:
     )
 
 
-def _told_something(sent: Sent) -> bool:
+def _has_answer(sent: Sent) -> bool:
     return bool(sent.outcome) and sent.code not in NOT_SENT
 
 
@@ -303,7 +304,7 @@ def _firsts(sends: Sequence[Sent]) -> list[Sent]:
 
 
 def _rates(rules: Sequence[Rule], sends: Sequence[Sent]) -> tuple[dict[str, float], float | None]:
-    """Booked among the sends whose outcome is known: by processor, and of all together."""
+    """The share of booked sends among those with a known outcome: by processor, and of all together."""
     known = [one for one in sends if one.outcome in ("booked", "declined", "not_booked")]
     sent = Counter(one.processor_id for one in known)
     booked = Counter(one.processor_id for one in known if one.outcome == "booked")
@@ -326,4 +327,4 @@ def _side(
     return side
 
 
-rules_of_sync, rehearse_sync = sync_twin(rules_of), sync_twin(rehearse)
+rules_of_sync, run_sync = sync_twin(rules_of), sync_twin(run)

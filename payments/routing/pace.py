@@ -1,17 +1,17 @@
-"""How fast a processor answers now: by its latest answers, and by how long the sends without an answer have waited.
+"""The pace of a processor: how fast it answers now, by its latest answers and by the sends that still wait for one.
 
-One slow payment is no slow processor: what counts is what the latest SEVERAL different payments have in common, and where
-several accounts share an address, those of two of them. A send says nothing any more once a later one was answered.
+One slow payment does not make a processor slow: the fastest of the latest SEVERAL payments counts, and at a shared endpoint these
+must be of two tenants. A send without an answer counts no more once a later send was answered.
 """
 
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
-SEVERAL = 3  # payments in a row that were, or are, at least so slow
-OVERDUE_TIMES = 5  # times the usual time without an answer: the processor has become slow
-OVERDUE_MS = 100.0  # milliseconds; waiting for less is never overdue: a busy machine of ours takes as long
-LOOKED_AT = 50  # sends without an answer, the oldest ones, among which those of several tenants are looked for
+SEVERAL = 3  # consecutive payments that were, or are, at least as slow
+OVERDUE_TIMES = 5  # multiple of the usual time after which an answer is overdue
+OVERDUE_MS = 100.0  # milliseconds; a shorter wait is never overdue: it may be our own load
+LOOKED_AT = 50  # of the oldest sends without an answer, among which several tenants must be found
 USUAL_WEIGHT = 0.2  # of the newest answer in the moving average
 FIRST_PAUSE = 0.5  # seconds between probes of a slow processor
 LONGEST_PAUSE = 5.0  # seconds
@@ -23,24 +23,24 @@ _numbers = itertools.count(1)
 class Pace:
     """Times are seconds of the caller's monotonic clock, durations milliseconds."""
 
-    parties: int = 1  # tenants whose payments must say so
+    parties: int = 1  # tenants whose payments must agree
     usual_ms: float = 0.0  # moving average of the answers
     measured_at: float = 0.0
     pause: float = FIRST_PAUSE
     probe_at: float = 0.0
     _latest: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SEVERAL))  # milliseconds, tenant
     _unanswered: dict[int, tuple[float, int]] = field(default_factory=dict)  # send → when, tenant; oldest first
-    _answered_from: float = float("-inf")  # when the latest of the sends that were answered began
+    _answered_from: float = float("-inf")  # start of the latest send that was answered
 
     def sent(self, number: int, tenant: int, now: float) -> None:
         self._unanswered[number] = now, tenant
 
     def forget(self, number: int) -> None:
-        """Its answer says nothing of the pace."""
+        """The send counts no more."""
         self._unanswered.pop(number, None)
 
     def answered(self, number: int, tenant: int, now: float, ms: float) -> bool:
-        """Learn from an answer; whether it shows that the processor is much faster than it was thought to be."""
+        """Update from an answer; whether it was much faster than the latest ones."""
         self._unanswered.pop(number, None)
         began = now - ms / 1000
         if began < self._answered_from:  # a later send was answered sooner
@@ -57,18 +57,18 @@ class Pace:
         return faster
 
     def measured_ms(self, now: float) -> float:
-        """What the latest payments took at least; 0 while too little is known."""
+        """The minimum response time of the latest payments; 0 while there are too few."""
         return max(self._common_ms(), self._waiting_ms(now))
 
     def is_slow(self, patience_ms: float, now: float) -> bool:
-        """Whether answers take longer than that, or are missing for much longer than they usually take."""
+        """Whether answers take longer than `patience_ms`, or are overdue."""
         waiting = self._waiting_ms(now)
         if waiting > patience_ms or self._common_ms() > patience_ms:
             return True
         return bool(self.usual_ms) and waiting > max(OVERDUE_MS, OVERDUE_TIMES * self.usual_ms)
 
     def probing(self, now: float) -> None:
-        """A probe is on its way: no other for a while, which grows."""
+        """A probe was sent: no other for a while, which doubles each time."""
         self.probe_at = now + self.pause
         self.pause = min(self.pause * 2, LONGEST_PAUSE)
 
@@ -91,5 +91,5 @@ class Pace:
 
 
 def next_number() -> int:
-    """A name for a send, in this process."""
+    """The number of a send, unique in this process."""
     return next(_numbers)

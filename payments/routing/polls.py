@@ -1,4 +1,4 @@
-"""Health calls: of the workers that know an endpoint one asks it, as often as its processor wants to be asked."""
+"""Poll the health of endpoints: one worker polls each, as often as its processor allows."""
 
 import asyncio
 import time
@@ -6,23 +6,23 @@ from collections.abc import Awaitable, Callable
 
 from payments.processors.base import Account, Processor
 from payments.routing import routing
-from payments.routing.routing import Atlas
+from payments.routing.routing import RoutingTable
 from registry.errors import Unavailable
 
-STEP = 0.1  # seconds between looks for endpoints whose health call is due
+STEP = 0.1  # seconds between checks for due health calls
 
 
 class Polls:
-    """The health calls of one worker. A slow answer holds up no other call."""
+    """The health calls of one worker. A slow answer delays no other call."""
 
-    def __init__(self, atlas: Atlas, processor: Callable[[Account], Awaitable[Processor]]) -> None:
-        self._atlas = atlas
+    def __init__(self, routes: RoutingTable, processor: Callable[[Account], Awaitable[Processor]]) -> None:
+        self._routes = routes
         self._processor = processor
-        self._calls: dict[str, asyncio.Task[None]] = {}  # under way, by endpoint
+        self._calls: dict[str, asyncio.Task[None]] = {}  # in flight, by endpoint
 
     async def step(self) -> None:
         """Begin the calls that are due."""
-        accounts = {a.endpoint: a for a in self._atlas.polled() if a.endpoint not in self._calls}
+        accounts = {a.endpoint: a for a in self._routes.polled() if a.endpoint not in self._calls}
         for key in await routing.elect(list(accounts)) if accounts else ():
             self._calls[key] = asyncio.create_task(self._call(accounts[key]))
         await asyncio.sleep(STEP)
@@ -36,9 +36,9 @@ class Polls:
     async def _call(self, account: Account) -> None:
         try:
             if health := await (await self._processor(account)).health(account):
-                self._atlas.endpoints[account.endpoint].said(health, time.monotonic())
-                await routing.note(account.endpoint, health)
+                self._routes.endpoints[account.endpoint].health_reported(health, time.monotonic())
+                await routing.write_health(account.endpoint, health)
         except Unavailable:
-            pass  # the next call says it again
+            pass  # the next call writes its own
         finally:
             del self._calls[account.endpoint]

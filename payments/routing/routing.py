@@ -1,4 +1,4 @@
-"""Which processor, and why: the cheapest that works and answers in time. What is known of each is in endpoint.py."""
+"""Choose a processor: the cheapest that works and answers in time. The state of each endpoint is in endpoint.py."""
 
 import logging
 import time
@@ -17,11 +17,11 @@ from registry.data.breaker import State
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")
 
-FRESH = 0.5  # seconds that a tenant's accounts are used before they are read again; a switch works within that
-POLL_EVERY = 5.05  # seconds between health calls to one endpoint, of all workers together (it allows one in 5 s)
-SYNC_EVERY = 0.5  # seconds between writing what this worker saw and reading what others saw
-PLACE_EVERY = 0.5  # seconds between looks for a free place; a payment that has waited for long is looked at less often
-SHARED_EVERY = 5.0  # seconds between looks for addresses where several tenants have accounts
+FRESH = 0.5  # seconds after which a tenant's accounts are read again; a switch takes effect within that
+POLL_EVERY = 5.05  # seconds between health calls to one endpoint by all workers together (it allows one in 5 s)
+SYNC_EVERY = 0.5  # seconds between exchanges of endpoint states with other workers
+SLOT_EVERY = 0.5  # seconds between checks for a free slot; longer for a payment that has waited long
+SHARED_EVERY = 5.0  # seconds between checks for endpoints at which several tenants have accounts
 
 
 # -- The choice ------------------------------------------------------------------------------------------
@@ -30,8 +30,8 @@ type Pair = tuple[Account, Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
-    """A choice and its reason."""
+class Route:
+    """The chosen account and the reason."""
 
     account: Account
     reason: str
@@ -39,7 +39,7 @@ class Road:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The processor that it should go to has no place free; the tenant's patience lasts, and in so many seconds it may have one."""
+    """The best processor has no free slot, and the tenant's patience lasts: try again after `seconds`."""
 
     seconds: float
 
@@ -51,18 +51,18 @@ def choose(
     now: float,
     waited: float = 0.0,
     full: Callable[[Account], bool] = lambda account: False,
-) -> Road | Wait | None:
-    """The cheapest processor that answers within the tenant's patience. None: there is none to send to, which is no failure.
+) -> Route | Wait | None:
+    """The cheapest processor that answers within the tenant's patience; None if no processor is available (not a failure).
 
-    `accounts` are the tenant's, cheapest first; `wanted` restricts them to one name, else those only by name are left out;
-    `waited` is for how many seconds the payment has been due.
+    `accounts`: the tenant's, cheapest first. `wanted`: the only name that is allowed; without it, accounts that are
+    `only_by_name` are left out. `waited`: seconds since the payment became due. `full`: whether an account has no free slot.
     """
     able = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and e.allows(a.id, now)]
     picked = _pick(able, now, full)
     if picked and full(picked.account):
         patience = picked.account.patience_ms / 1000
         if waited < patience:
-            return Wait(min(patience - waited, max(PLACE_EVERY, waited / 2)))
+            return Wait(min(patience - waited, max(SLOT_EVERY, waited / 2)))
         picked = _pick([(a, e) for a, e in able if not full(a)], now, full)
     if not picked:
         return None
@@ -70,19 +70,19 @@ def choose(
     picked.endpoint.probing(picked.account.id, now)
     if picked.trial:
         picked.endpoint.trying(picked.account, now)
-    return Road(picked.account, reason)
+    return Route(picked.account, reason)
 
 
 class _Pick(NamedTuple):
     account: Account
     endpoint: Endpoint
-    trial: bool = False  # it was slow: the payment finds out whether it still is
+    trial: bool = False  # the processor was slow: the payment tests whether it still is
 
 
 def _pick(able: Sequence[Pair], now: float, full: Callable[[Account], bool]) -> _Pick | None:
-    """The cheapest that is quick enough, or that is to be probed; of slow ones the cheapest that is about as fast as any.
+    """The cheapest that is fast or needs a probe; if all are slow, the cheapest whose answer takes little longer than the fastest.
 
-    Nothing waits for the place of a probe, and none goes where the processor says itself that it is slow, if another is quick.
+    No payment waits for a slot to probe. A processor that reports itself as slow is probed only if no other is fast.
     """
     slow: list[Pair] = []
 
@@ -93,7 +93,7 @@ def _pick(able: Sequence[Pair], now: float, full: Callable[[Account], bool]) -> 
         probed = endpoint.is_probe(account.id)
         if probed and full(account):
             continue
-        if probed and not endpoint.says_slow(account, now):
+        if probed and not endpoint.reports_slow(account, now):
             return _Pick(account, endpoint)
         if not probed and not endpoint.is_slow(account, now):
             return next(trials(), _Pick(account, endpoint))
@@ -124,58 +124,58 @@ def _reason(accounts: Sequence[Pair], picked: _Pick, wanted: str, now: float) ->
     if its.is_probe(cheaper.id):
         return f"{cheaper.name} has its breaker open"
     if not its.is_slow(cheaper, now):
-        return f"{cheaper.name} has no place free"
+        return f"{cheaper.name} has no free slot"
     return (
         f"{cheaper.name} needs {its.expected_ms(cheaper.id, now):.0f} ms, "
         f"{account.name} {endpoint.expected_ms(account.id, now):.0f} ms"
     )
 
 
-# -- Accounts and endpoints of the tenants at work ----------------------------------------------------------
+# -- The routing table --------------------------------------------------------------------------------------
 
 
-class Atlas:
-    """The accounts of tenants and the endpoints behind them, read when needed, shared with other workers by the database."""
+class RoutingTable:
+    """The accounts and endpoints of the tenants with work. Endpoint states are shared between workers through the database."""
 
     def __init__(self) -> None:
         self.endpoints: dict[str, Endpoint] = {}
         self._accounts: dict[int, list[Account]] = {}
         self._read_at: dict[int, float] = {}
-        self._looked_at = -SHARED_EVERY  # for who shares an address
+        self._shared_read_at = -SHARED_EVERY
 
-    async def learn(
+    async def load(
         self, tenants: set[int], fetch: Callable[..., Awaitable[list[database.Row]]] = database.fetch
     ) -> None:
-        """Make sure that the accounts of `tenants` are known and not older than FRESH."""
+        """Read the accounts of `tenants` unless they were read within FRESH."""
         now = time.monotonic()
         stale = [tenant for tenant in tenants if now - self._read_at.get(tenant, -FRESH) >= FRESH]
         if not stale:
             return
-        found: dict[int, list[Account]] = {tenant: [] for tenant in stale}
+        accounts: dict[int, list[Account]] = {tenant: [] for tenant in stale}
         for row in await fetch(SQL["accounts"], {"tenants": stale}):
             account = _account(row)
-            found[account.tenant_id].append(account)
+            accounts[account.tenant_id].append(account)
         before = len(self.endpoints)
-        self.know(found, now)
-        if len(self.endpoints) > before or now - self._looked_at >= SHARED_EVERY:
+        self.set_accounts(accounts, now)
+        if len(self.endpoints) > before or now - self._shared_read_at >= SHARED_EVERY:
             for (key,) in await fetch(SQL["shared"], {"keys": list(self.endpoints)}):
-                self.endpoints[key].is_shared()
-            self._looked_at = now
+                self.endpoints[key].mark_shared()
+            self._shared_read_at = now
         self._read_at.update(dict.fromkeys(stale, now))
 
-    def know(self, accounts: dict[int, list[Account]], now: float) -> None:
-        """Route by these accounts of these tenants from now on; each tenant's cheapest comes first."""
+    def set_accounts(self, accounts: dict[int, list[Account]], now: float) -> None:
+        """Replace the accounts of these tenants; each tenant's cheapest comes first."""
         for account in chain(*accounts.values()):
             self.endpoints.setdefault(account.endpoint, Endpoint(account.endpoint))
             if not _polled(account):
-                self._ask_switch(account, now)
+                self._apply_delay(account, now)
         self._accounts.update(accounts)
 
-    def _ask_switch(self, account: Account, now: float) -> None:
-        # It has no health call: what the switch says is what a poll would have said just now.
+    def _apply_delay(self, account: Account, now: float) -> None:
+        # A sandbox has no health call: its option stands for the report of a poll.
         endpoint, delay = self.endpoints[account.endpoint], int(account.number("delay"))
         if delay != endpoint.min_response_ms:
-            endpoint.said(Health(endpoint.failing, delay), now)
+            endpoint.health_reported(Health(endpoint.failing, delay), now)
         endpoint.polled_at = now
 
     def of(self, tenant: int) -> list[tuple[Account, Endpoint]]:
@@ -189,33 +189,33 @@ class Atlas:
         """One account per endpoint that has a health call."""
         return list({a.endpoint: a for accounts in self._accounts.values() for a in accounts if _polled(a)}.values())
 
-    def rooms(self, now: float | None = None) -> dict[int, int]:
-        """Tenants that can have only so many payments sent now: one while a probe is due, none while nothing is allowed."""
+    def send_limits(self, now: float | None = None) -> dict[int, int]:
+        """Tenants of which only so many payments can be sent now: one while a probe is due, none while no processor is available."""
         now = time.monotonic() if now is None else now
-        rooms = {}
+        limits = {}
         for tenant, accounts in self._accounts.items():
             able = [a for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(a.id, now)]
             if all(self.endpoints[a.endpoint].is_probe(a.id) for a in able):
-                rooms[tenant] = min(len(able), 1)
-        return rooms
+                limits[tenant] = min(len(able), 1)
+        return limits
 
     def usable(self, now: float) -> dict[int, set[str]]:
-        """By tenant, the addresses where payments may be sent now."""
+        """By tenant, the endpoints that payments may be sent to now."""
         return {
             tenant: {a.endpoint for a in accounts if a.enabled and self.endpoints[a.endpoint].allows(a.id, now)}
             for tenant, accounts in self._accounts.items()
         }
 
-    async def hear(self) -> None:
-        """Read what the workers of payments learned, and tell them nothing: for who sends something else there."""
-        rows = await database.fetch(SQL["heard"], {"keys": list(self.endpoints)})
+    async def read_shared(self) -> None:
+        """Read the endpoint states of the workers of payments, and write none: for other kinds of work."""
+        rows = await database.fetch(SQL["endpoints"], {"keys": list(self.endpoints)})
         for endpoint in self.endpoints.values():
-            endpoint.breaker.changed = False  # nobody writes it down
+            endpoint.breaker.changed = False  # it is never written
         for row in rows:
             self._adopt(*row)
 
     async def share(self) -> None:
-        """Write what this worker learned, read what others did: breakers, trends, health."""
+        """Write this worker's breakers and trends, and read those and the health reports of the others."""
         if not self.endpoints:
             return
         mine = list(self.endpoints.values())
@@ -226,7 +226,7 @@ class Atlas:
             "failures": [e.breaker.failures for e in mine],
             "trends": [float(e.pace.usual_ms) if e.pace.measured_at else None for e in mine],
         }
-        for breaker in changed:  # before the write: what changes while it is under way is for the next one
+        for breaker in changed:  # before the write: a change during it belongs to the next one
             breaker.changed = False
         try:
             rows = await database.fetch(SQL["share"], parameters)
@@ -240,19 +240,19 @@ class Atlas:
     def _adopt(self, key: str, failing: bool, minimum: int, breaker: str, polled_ago: float | None) -> None:
         now, endpoint, state = time.monotonic(), self.endpoints[key], State(breaker)
         if polled_ago is not None and now - polled_ago > endpoint.polled_at + 0.01:
-            endpoint.said(Health(failing, minimum), now - polled_ago)
-        fresher = endpoint.breaker.changed  # while this was read; it is written next
-        if state is not endpoint.known_state and state is not endpoint.breaker.state and not fresher:
+            endpoint.health_reported(Health(failing, minimum), now - polled_ago)
+        newer = endpoint.breaker.changed  # since the read began; the next write has it
+        if state is not endpoint.known_state and state is not endpoint.breaker.state and not newer:
             if state is State.OPEN:
                 endpoint.breaker.trip(now)
             elif state is State.CLOSED:
-                endpoint.closed(now)
+                endpoint.recovered(now)
             endpoint.breaker.changed = False
         endpoint.known_state = state
 
 
 def _polled(account: Account) -> bool:
-    kind = KINDS.get(account.kind)  # typed in by people, as the options below
+    kind = KINDS.get(account.kind)  # an administrator may have typed anything
     return kind is not None and kind.polled
 
 
@@ -262,18 +262,20 @@ def _account(row: database.Row) -> Account:
         "patience_ms",
     )  # fmt: skip
     fields = dict(zip(names, row, strict=True))
-    if not isinstance(fields["options"], dict):  # typed in by people: one tenant's slip must not stop all
+    if not isinstance(
+        fields["options"], dict
+    ):  # an administrator may have typed anything: one tenant's mistake must not stop all tenants
         fields["options"] = {}
     return Account(**fields)
 
 
 async def elect(keys: Sequence[str]) -> set[str]:
-    """The endpoints that this caller, and nobody else, may ask for their health now."""
+    """The endpoints whose health only this caller may poll now."""
     rows = await database.fetch(SQL["elect"], {"keys": list(keys), "every": POLL_EVERY}, repeatable=False)
     return {key for (key,) in rows}
 
 
-async def note(key: str, health: Health) -> None:
-    """Write down what a health call said, for all workers and for the eye."""
+async def write_health(key: str, health: Health) -> None:
+    """Store the answer of a health call, for all workers and for the dashboard."""
     parameters = {"key": key, "failing": health.failing, "minimum": health.min_response_ms, "every": POLL_EVERY}
-    await database.fetch(SQL["note"], parameters)
+    await database.fetch(SQL["write_health"], parameters)

@@ -1,4 +1,4 @@
-"""Work at processors: what payments, refunds and events of processors have in common."""
+"""Work at processors: the base class of payments, refunds and inbound events."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from psycopg import AsyncConnection
 
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor
-from payments.routing.routing import Atlas
+from payments.routing.routing import RoutingTable
 from queueing.work.opened import Opened
 from queueing.work.work import Keyed, Work
 from registry.data import database
@@ -19,12 +19,11 @@ class ProcessorWork[I: Keyed, O: Keyed](Work[I, O], ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.atlas = Atlas()
+        self.routes = RoutingTable()
         self._processors: Opened[str, Processor] = Opened()
 
     async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Know the accounts of these tenants."""
-        await self.atlas.learn({row[0] for row in rows}, lambda sql, params: database.rows(conn, sql, params))
+        await self.routes.load({row[0] for row in rows}, lambda sql, params: database.rows(conn, sql, params))
 
     async def processor(self, account: Account) -> Processor:
         return await self._processors.get(account.endpoint, KINDS[account.kind])

@@ -1,1 +1,1 @@
-"""The way out: payments are claimed, sent and settled."""
+"""Claim payments, send them to processors, and settle the outcomes."""

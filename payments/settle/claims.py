@@ -1,4 +1,4 @@
-"""From rows that are due to claims: each is routed, and takes a place, or waits. No I/O; work.py reads and writes."""
+"""Route due rows: each becomes a claim that holds a concurrency slot, or waits. No I/O; work.py reads and writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from uuid import UUID
 
 from payments.processors.base import Account
 from payments.routing import routing
-from payments.routing.routing import Atlas, Road, Wait
-from payments.settle.concurrency import Places
+from payments.routing.routing import Route, RoutingTable, Wait
+from payments.settle.concurrency import Slots
 from payments.settle.decisions import Claim
 from payments.states import PROCESSING, QUEUED, UNCERTAIN, Status
 
 
-class Found(NamedTuple):
+class DuePayment(NamedTuple):
     """A claimed row, in the order of the SQL file's `columns`."""
 
     tenant_id: int
@@ -28,62 +28,62 @@ class Found(NamedTuple):
     wanted: str
     doubted_since: datetime
     created_at: datetime
-    processor_id: int  # of the last attempt, as requested_at: a fresh payment has neither (None)
+    processor_id: int  # of the last attempt, like requested_at; both None for a payment without attempts
     requested_at: datetime
     doubted_for: float
     description: str
     method: dict[str, Any] | None
     reference: str
     canceling: bool
-    free: bool  # in doubt, but in no worker's hands that may have been cut off
+    free: bool  # in doubt, and no worker was interrupted
     waited: float  # seconds since it was accepted, or since the date it was scheduled for, by the database's clock
 
 
 @dataclass
 class Routed:
-    """What becomes of rows that were found due."""
+    """The results of routing due rows."""
 
     claims: list[Claim] = field(default_factory=list)
-    unroutable: list[Found] = field(default_factory=list)  # no processor can take them now
-    waiting: list[tuple[Found, float]] = field(default_factory=list)  # for a place, and seconds until the next look
+    unroutable: list[DuePayment] = field(default_factory=list)  # no processor is available
+    waiting: list[tuple[DuePayment, float]] = field(default_factory=list)  # for a free slot, for so many seconds
 
 
-def route(found: Sequence[Found], atlas: Atlas, places: Places, *, now: float, at: datetime) -> Routed:
-    """Route `found`; each claim holds a place. `now` is of our monotonic clock, `at` the requestedAt of what is sent first."""
+def route(rows: Sequence[DuePayment], routes: RoutingTable, slots: Slots, *, now: float, at: datetime) -> Routed:
+    """Route `rows`; each claim holds a slot. `now`: time.monotonic(); `at`: requestedAt of first sends."""
     routed = Routed()
-    for row in found:
-        road = _road(row, atlas, places, now)
-        if road is None:
+    for row in rows:
+        route = _route_of(row, routes, slots, now)
+        if route is None:
             routed.unroutable.append(row)
-        elif isinstance(road, Wait):
-            routed.waiting.append((row, road.seconds))
+        elif isinstance(route, Wait):
+            routed.waiting.append((row, route.seconds))
         else:
-            places.take(row.tenant_id, road.account.endpoint)
-            routed.claims.append(_claim(row, road, now, at))
+            slots.acquire(row.tenant_id, route.account.endpoint)
+            routed.claims.append(_claim(row, route, now, at))
     return routed
 
 
-def _road(row: Found, atlas: Atlas, places: Places, now: float) -> Road | Wait | None:
+def _route_of(row: DuePayment, routes: RoutingTable, slots: Slots, now: float) -> Route | Wait | None:
     def full(account: Account) -> bool:
-        return not places.left(row.tenant_id, account.endpoint)
+        return not slots.free(row.tenant_id, account.endpoint)
 
     if row.status == QUEUED:
-        accounts = atlas.of(row.tenant_id)
+        accounts = routes.of(row.tenant_id)
         return routing.choose(accounts, wanted=row.wanted, now=now, waited=row.waited, full=full)
-    # Sent before, outcome unknown or changed: the same processor, the same requestedAt.
-    account = atlas.account(row.tenant_id, row.processor_id)
+    # Sent before and in doubt, or changed there: the same processor, the same requestedAt.
+    account = routes.account(row.tenant_id, row.processor_id)
     if account is None or full(account):
         return None
-    why = "it was asked to look again" if asked(row) else "the outcome of an earlier send is unknown"
-    return Road(account, f"same processor: {why}")
+    why = "a change was reported" if is_recheck(row) else "the outcome of an earlier send is unknown"
+    return Route(account, f"same processor: {why}")
 
 
-def asked(row: Found) -> bool:
-    """Whether lifecycle.look_again brought it here: nobody was cut off, but something happened to it there."""
+def is_recheck(row: DuePayment) -> bool:
+    """Whether lifecycle.look_again made it due: no worker was interrupted, but it may have changed at the processor."""
     return row.status == PROCESSING and row.free
 
 
-def _claim(row: Found, road: Road, now: float, at: datetime) -> Claim:
+def _claim(row: DuePayment, route: Route, now: float, at: datetime) -> Claim:
     fresh = row.status == QUEUED
     return Claim(
         tenant_id=row.tenant_id,
@@ -91,12 +91,12 @@ def _claim(row: Found, road: Road, now: float, at: datetime) -> Claim:
         correlation_id=row.correlation_id,
         amount=row.amount,
         currency=row.currency,
-        status=PROCESSING if fresh or asked(row) else UNCERTAIN,
+        status=PROCESSING if fresh or is_recheck(row) else UNCERTAIN,
         was=Status(row.status),
         number=row.attempt + 1,
         tries=row.attempt + 1 - row.tries_from,
-        account=road.account,
-        reason=road.reason,
+        account=route.account,
+        reason=route.reason,
         requested_at=at if fresh else row.requested_at,
         in_doubt_since=None if fresh else row.doubted_since,
         in_doubt_for=0.0 if fresh else row.doubted_for,
@@ -109,9 +109,9 @@ def _claim(row: Found, road: Road, now: float, at: datetime) -> Claim:
     )
 
 
-def rooms(room: dict[int, int], atlas: Atlas, places: Places, limit: int, now: float) -> dict[int, int]:
+def rooms(room: dict[int, int], routes: RoutingTable, slots: Slots, limit: int, now: float) -> dict[int, int]:
     """`room` (tenant → payments that it may have more) with what the addresses of each have left, where that is less."""
-    if not places.scarce(limit):
+    if not slots.scarce(limit):
         return room
-    left = {tenant: sum(places.left(tenant, key) for key in keys) for tenant, keys in atlas.usable(now).items()}
+    left = {tenant: sum(slots.free(tenant, key) for key in keys) for tenant, keys in routes.usable(now).items()}
     return room | {t: min(few, room.get(t, few)) for t, few in left.items() if few < limit}

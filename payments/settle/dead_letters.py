@@ -1,4 +1,4 @@
-"""Replay and close dead letters: payments that ran out of attempts. The settling of payments writes them."""
+"""Replay and close dead letters: payments that ran out of attempts. Settling writes them."""
 
 from pathlib import Path
 
@@ -14,20 +14,19 @@ from registry.data import database, live
 from registry.operators.decide import Lost, Moved, decide
 
 SQL = database.statements(Path(__file__).parent / "sql" / "dead_letters.sql")
-REPLAYED = "An operator tries it again."  # payers may read the timeline: neither the operator's name nor the reason
+REPLAYED = "An operator tries it again."  # payers may read the timeline: it names neither operator nor reason
 
 
 class BookedAsExternal(PaymentError):
-    """Its booking stands in the books as a payment of its own: sending it again would charge its payer twice. Close the letter."""
+    """It was booked as an external payment: sending it again would charge the payer twice. Close the dead letter."""
 
     status = 409
 
 
 async def replay(*, dead_letter_id: int, actor: str, reason: str) -> bool:
-    """Make the payment due again, once. False when the letter was resolved before, or the payment has moved on.
+    """Make the payment due again, once. False if the dead letter was resolved before, or the payment's status has changed.
 
-    Raises BookedAsExternal (409). A failed payment is queued; an uncertain one stays uncertain, and its processor is
-    asked about it first.
+    Raises BookedAsExternal (409). A failed payment is queued; an uncertain one stays uncertain, and is looked up first.
     """
 
     async def move(_: AsyncConnection) -> list[Moved]:
@@ -38,7 +37,7 @@ async def replay(*, dead_letter_id: int, actor: str, reason: str) -> bool:
 
 
 async def close(*, dead_letter_id: int, actor: str, reason: str) -> bool:
-    """Close the letter and leave the payment as it is. False when it was resolved before."""
+    """Close the dead letter; the payment stays as it is. False if it was resolved before."""
 
     async def move(_: AsyncConnection) -> list[Moved]:
         open_one = DeadLetter.async_objects.filter(pk=dead_letter_id, resolution="")
@@ -51,15 +50,15 @@ async def close(*, dead_letter_id: int, actor: str, reason: str) -> bool:
     return bool(await decide(action="deadletter.close", actor=actor, reason=reason, move=move))
 
 
-def _moved(letter: int, tenant_id: int, payment: object, *told: live.Event) -> Moved:
-    return Moved(target=f"dead letter {letter} of payment {payment}", tenant_id=tenant_id, events=told)
+def _moved(letter: int, tenant_id: int, payment: object, *events: live.Event) -> Moved:
+    return Moved(target=f"dead letter {letter} of payment {payment}", tenant_id=tenant_id, events=events)
 
 
 async def _replay(dead_letter_id: int, actor: str) -> live.Event | None:
-    """The event of the replay; None where the letter is resolved. Raises Lost where the payment has moved on."""
+    """The event of the replay; None if the dead letter is resolved. Raises Lost if the payment's status has changed."""
     params = {"id": dead_letter_id, "actor": actor, "detail": REPLAYED}
     async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        await cursor.execute(SQL["hold"], params)  # first, so that `replay` sees what was decided meanwhile
+        await cursor.execute(SQL["hold"], params)  # first, so that `replay` sees what was committed meanwhile
         await cursor.execute(SQL["replay"], params)
         row = await cursor.fetchone()
     if row is None:

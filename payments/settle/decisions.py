@@ -1,4 +1,4 @@
-"""What follows from an outcome: settled, tried again and when, in doubt, or a dead letter. No I/O: work.py acts on it."""
+"""Decide what follows from an outcome: settled, retried, in doubt, or a dead letter. No I/O: work.py writes it."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -11,36 +11,36 @@ from payments.processors.base import AMOUNT_DIFFERS, Account, Order, Outcome, Re
 from payments.states import CANCELED, FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
 
 MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
-MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF that is well over an hour
+MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF over an hour
 FIRST_BACKOFF = 0.1  # seconds
 LONGEST_BACKOFF = 30.0  # seconds
-GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and never fail
-# A processor that says so knows what became of every send so far, whoever asked.
+GIVE_UP_AFTER = timedelta(hours=24)  # of an outage: until then its payments wait and do not fail
+# Results that hold for every send of the payment so far.
 CERTAIN = frozenset({Result.BOOKED, Result.REQUIRES_ACTION, Result.CANCELED})
 
 
 class Claim(msgspec.Struct, kw_only=True):
-    """A payment in this worker's hands, with the attempt that is being made."""
+    """A payment leased by this worker, and its current attempt."""
 
     tenant_id: int
     payment_id: int
     correlation_id: UUID
     amount: int
     currency: str
-    status: Status  # as written down for this attempt
-    was: Status  # as found
+    status: Status  # as stored for this attempt
+    was: Status  # before the claim
     number: int
-    tries: int  # with this one, since it was accepted or replayed
+    tries: int  # including this one, since it was accepted or replayed
     account: Account
     reason: str
     requested_at: datetime
     in_doubt_since: datetime | None
-    in_doubt_for: float  # seconds at the claim, by the database's clock: ours may be stepped at any time
-    taken_at: float  # of our monotonic clock
+    in_doubt_for: float  # seconds at the claim, by the database's clock: our clock may be stepped
+    taken_at: float  # time.monotonic()
     created_at: datetime
     description: str = ""
     method: dict[str, Any] | None = None
-    reference: str = ""  # what the processor calls it, from an earlier attempt of this decision
+    reference: str = ""  # the processor's id, from an earlier attempt of this decision
     canceling: bool = False
 
     @property
@@ -49,7 +49,7 @@ class Claim(msgspec.Struct, kw_only=True):
 
     @property
     def sent_before(self) -> bool:
-        """Whether this attempt is to find out what became of earlier ones."""
+        """Whether this attempt resolves earlier sends in doubt."""
         return self.in_doubt_since is not None
 
     @property
@@ -69,7 +69,7 @@ class Claim(msgspec.Struct, kw_only=True):
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an attempt and what it means for the payment."""
+    """The outcome of an attempt, and what is written for it."""
 
     claim: Claim
     status: Status
@@ -78,10 +78,10 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     latency_ms: int
     wait: float | None = None  # seconds until it is due again
-    in_doubt_since: datetime | None = None  # when uncertain: None is from now on
+    in_doubt_since: datetime | None = None  # if uncertain; None: from now on
     dead: bool = False
-    reference: str = ""  # what the processor calls it, where it said so
-    fee: int | None = None  # minor units that it kept, where it said so
+    reference: str = ""  # the processor's id, if known
+    fee: int | None = None  # minor units that the processor kept, if known
     action: dict[str, Any] | None = None
 
     @property
@@ -90,20 +90,20 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def after_send(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    """The first send of a decision, or a look-up that is certain."""
+    """After the first send of a decision, or a look-up with a certain result."""
     if outcome.result in CERTAIN:
         return _certain(claim, outcome, latency_ms)
     if outcome.result is Result.DECLINED:
-        return _final(claim, outcome, f"Declined by {claim.account.name} ({outcome.code})", latency_ms)
+        return _settlement(claim, outcome, FAILED, f"Declined by {claim.account.name} ({outcome.code})", latency_ms)
     if outcome.result is Result.NOT_BOOKED:
         return _again(claim, outcome, latency_ms)
     return _unclear(claim, outcome, latency_ms)
 
 
 def after_repeat(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    """A send to the same processor while an earlier one is in doubt: only what is certain for both ends the doubt.
+    """After a repeated send of a payment in doubt: only a result that is certain for all sends ends the doubt.
 
-    A refusal says nothing of the earlier send, which may still be on its way.
+    A refusal does not: the earlier send may still arrive.
     """
     if outcome.result in CERTAIN:
         return _certain(claim, outcome, latency_ms)
@@ -121,7 +121,7 @@ def still_in_doubt(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlemen
 
 
 def never_booked(claim: Claim, latency_ms: int) -> Settlement:
-    """The processor's longest delay has passed and it knows nothing of the payment: it may go anywhere now."""
+    """After the processor's longest delay, if it does not know the payment: it is routed again."""
     return Settlement(
         claim=claim,
         status=QUEUED,
@@ -133,58 +133,45 @@ def never_booked(claim: Claim, latency_ms: int) -> Settlement:
     )
 
 
-_SAYS = {
+_CERTAIN_STATUS = {
     Result.BOOKED: (SUCCEEDED, "Booked at {}"),
     Result.REQUIRES_ACTION: (REQUIRES_ACTION, "{} waits for the payer"),
     Result.CANCELED: (CANCELED, "Canceled at {}"),
 }
 
 
-def _certain(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    status, detail = _SAYS[outcome.result]
-    if outcome.action and outcome.action.get("type") == "capture":
-        detail = "Authorized at {}, to be captured"
+def _settlement(
+    claim: Claim, outcome: Outcome, status: Status, detail: str, latency_ms: int, **fields: Any
+) -> Settlement:
     return Settlement(
         claim=claim,
         status=status,
         outcome=outcome.result,
         code=outcome.code,
-        detail=detail.format(claim.account.name),
-        latency_ms=latency_ms,
-        reference=outcome.reference,
-        fee=outcome.fee,
-        action=outcome.action,
-    )
-
-
-def _final(claim: Claim, outcome: Outcome, detail: str, latency_ms: int, *, dead: bool = False) -> Settlement:
-    return Settlement(
-        claim=claim,
-        status=FAILED,
-        outcome=outcome.result,
-        code=outcome.code,
         detail=detail,
         latency_ms=latency_ms,
-        dead=dead,
         reference=outcome.reference,
+        **fields,
     )
+
+
+def _certain(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
+    status, detail = _CERTAIN_STATUS[outcome.result]
+    if outcome.action and outcome.action.get("type") == "capture":
+        detail = "Authorized at {}, to be captured"
+    detail = detail.format(claim.account.name)
+    return _settlement(claim, outcome, status, detail, latency_ms, fee=outcome.fee, action=outcome.action)
 
 
 def _again(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:
-    # An outage is waited out: its payments are the breaker's probes, and being a probe must not use up their tries.
+    # An outage uses up no tries: its payments are the breaker's probes.
     waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
     if claim.tries >= MAX_ATTEMPTS and not waits:
-        return _final(claim, outcome, f"Gave up after {claim.number} attempts ({outcome.code})", latency_ms, dead=True)
-    return Settlement(
-        claim=claim,
-        status=QUEUED,
-        outcome=outcome.result,
-        code=outcome.code,
-        detail=f"Not booked at {claim.account.name} ({outcome.code})",
-        latency_ms=latency_ms,
-        wait=max(outcome.retry_after, backoff(claim.tries)),
-        reference=outcome.reference,
-    )
+        detail = f"Gave up after {claim.number} attempts ({outcome.code})"
+        return _settlement(claim, outcome, FAILED, detail, latency_ms, dead=True)
+    detail = f"Not booked at {claim.account.name} ({outcome.code})"
+    wait = max(outcome.retry_after, backoff(claim.tries))
+    return _settlement(claim, outcome, QUEUED, detail, latency_ms, wait=wait)
 
 
 def _unclear(claim: Claim, outcome: Outcome, latency_ms: int) -> Settlement:

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from payments.intake.payment import NewPayment
 from payments.settle import lifecycle
-from payments.settle.concurrency import Places
+from payments.settle.concurrency import Slots
 from payments.settle.work import PAYMENTS, Dispatch
 from queueing.work.drain import CLAIM_FREE, GRACE
 from queueing.work.inline import Answer, Inline
@@ -20,7 +20,7 @@ from registry.data.loop import PerLoop
 OPERATION = "payment"  # what its switch is called: `inline.payment`
 NAME = "inline"  # of its Worker row
 ROOM = 100  # payments asked for and not settled yet, per process
-PLACES = (
+SLOTS = (
     2 * ROOM + CLAIM_FREE
 )  # payments under way: one processor, which may hold half of them, can have all that were asked for
 WAIT = 5.0  # seconds that a request waits for its payment; longer than most answers, shorter than a caller's patience
@@ -28,7 +28,7 @@ WAIT = 5.0  # seconds that a request waits for its payment; longer than most ans
 
 def _open() -> Inline:
     return Inline(
-        lambda: Dispatch(Places(PLACES, PLACES)),
+        lambda: Dispatch(Slots(SLOTS, SLOTS)),
         queue=PAYMENTS.queue,
         name=NAME,
         most=ROOM,
@@ -44,7 +44,7 @@ def takes(payment: NewPayment) -> bool:
     return processes.get().has_room and (payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC))
 
 
-def pay(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Answer]:
+def send(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Answer]:
     """Claim a durable payment and send it, at once; the future of what became of it. Never raises."""
     return processes.get().ask(tenant_id, correlation_id)
 

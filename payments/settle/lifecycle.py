@@ -1,6 +1,5 @@
 """Changes to accepted payments: wait until settled, cancel, capture, ask the processor again."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,42 +11,37 @@ from payments.books import events, queries
 from payments.errors import NotCancelable, NotCapturable
 from payments.intake import spilling, store
 from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
-from registry.data import database, live, reach
+from registry.data import database, live
 from registry.data.loop import sync_twin
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
 
 
 async def settled(tenant_id: int, correlation_id: UUID, *, within: float) -> bool:
-    """Wait until no worker has anything left to do for the payment, at most `within` seconds. False on a time-out.
+    """Wait at most `within` seconds until the payment is settled. False on a time-out. Raises Unavailable (503)."""
 
-    Raises Unavailable (503) as soon as the database is away.
-    """
+    def ended(payment: dict[str, Any] | None) -> bool:
+        return payment is None or payment["status"] not in OPEN
+
     try:
-        async with (
-            asyncio.timeout(within),
-            events.STREAM.follow(tenant_id, correlation_id) as subscription,
-        ):
-            while True:
-                found = await reach.attempt(lambda: queries.status_of(tenant_id, correlation_id), writes=False)
-                if found is None or found["status"] not in OPEN:
-                    return True
-                await subscription.get()
-    except (TimeoutError, live.TooSlow):
+        await events.follow_until(
+            tenant_id, correlation_id, lambda: queries.status_of(tenant_id, correlation_id), ended, within=within
+        )
+    except TimeoutError:
         return False
+    return True
 
 
 # -- What happens at the processor ---------------------------------------------------------------------------
 
+REPORTED: Final = "The processor reported a change"  # in the timeline, which payers read
 AT_PROCESSOR: Final = (REQUIRES_ACTION, PROCESSING, UNCERTAIN)  # it may change there without our knowing
 
 
 type Looked = Sequence[database.Row]  # correlation id, and the number of its event where there is one
 
 
-async def look_again(
-    *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = "Something changed at the processor"
-) -> set[UUID]:
+async def look_again(*, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = REPORTED) -> set[UUID]:
     """Have workers ask the processor about these payments now; the ids of those that are at a processor.
 
     For callers that learned of a change there (a webhook, the payer's return, a janitor). Call it only if the change
@@ -56,32 +50,23 @@ async def look_again(
     return await _look_again(tenant_id, correlation_ids, reason, AT_PROCESSOR)
 
 
-async def look_again_within(
-    conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str
-) -> Looked:
-    """`look_again` in the caller's transaction; pass the result to `tell_looked` once that is committed."""
-    return await database.rows(conn, SQL["look_again"], _asked(tenant_id, correlation_ids, reason, AT_PROCESSOR))
+async def look_again_within(conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID]) -> Looked:
+    """`look_again` in the caller's transaction; pass the result to `announce` once that is committed."""
+    return await database.rows(conn, SQL["look_again"], _parameters(tenant_id, correlation_ids, REPORTED, AT_PROCESSOR))
 
 
 look_again_sync = sync_twin(look_again)
 
 
 async def _look_again(
-    tenant_id: int,
-    correlation_ids: Sequence[UUID],
-    reason: str,
-    statuses: Sequence[Status],
-    *,
-    cancel: bool = False,
-    capture: bool = False,
+    tenant_id: int, correlation_ids: Sequence[UUID], reason: str, statuses: Sequence[Status], **steps: bool
 ) -> set[UUID]:
-    asked = _asked(tenant_id, correlation_ids, reason, statuses, cancel=cancel, capture=capture)
-    rows = await database.fetch(SQL["look_again"], asked)
-    await tell_looked(tenant_id, rows)
+    rows = await database.fetch(SQL["look_again"], _parameters(tenant_id, correlation_ids, reason, statuses, **steps))
+    await announce(tenant_id, rows)
     return {correlation_id for correlation_id, _ in rows}
 
 
-def _asked(
+def _parameters(
     tenant_id: int,
     correlation_ids: Sequence[UUID],
     reason: str,
@@ -100,11 +85,11 @@ def _asked(
     }
 
 
-async def tell_looked(tenant_id: int, rows: Looked) -> None:
+async def announce(tenant_id: int, rows: Looked) -> None:
     """Publish the events of payments that are looked at again, and wake the workers."""
     for correlation_id, sequence in rows:
         if sequence is not None:
-            live.tell(await events.of_payment(tenant_id, correlation_id, sequence - 1))
+            live.publish(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
         store.wake()
 
@@ -118,14 +103,14 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
     moved = await database.fetch(SQL["cancel"], params)
     if not moved:
         await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
-    found = await _status(tenant_id, correlation_id)
+    payment = await _status(tenant_id, correlation_id)
     if moved:
-        live.tell(await events.of_payment(tenant_id, correlation_id, found["sequence"] - 1))
-    elif found["status"] != CANCELED and not (await _purpose(params)).canceling:
+        live.publish(await events.of_payment(tenant_id, correlation_id, payment["sequence"] - 1))
+    elif payment["status"] != CANCELED and not (await _purpose(params)).canceling:
         raise NotCancelable(
-            f"it is {found['status']}; only a payment that is queued or requires action can be canceled"
+            f"it is {payment['status']}; only a payment that is queued or requires action can be canceled"
         )
-    return found
+    return payment
 
 
 async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
@@ -137,10 +122,10 @@ async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
     purpose = await _purpose(params)
     if purpose.waits_for == "capture" and not purpose.canceling:
         await _look_again(tenant_id, [correlation_id], "The sender captures it", [REQUIRES_ACTION], capture=True)
-    found = await _status(tenant_id, correlation_id)
+    payment = await _status(tenant_id, correlation_id)
     if not (await _purpose(params)).capturing:
-        raise NotCapturable(f"it is {found['status']}")
-    return found
+        raise NotCapturable(f"it is {payment['status']}")
+    return payment
 
 
 class _Purpose(NamedTuple):
@@ -157,10 +142,10 @@ async def _purpose(params: dict[str, Any]) -> _Purpose:
 
 
 async def _status(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
-    found = await queries.status_of(tenant_id, correlation_id)
-    if found is None:
+    payment = await queries.status_of(tenant_id, correlation_id)
+    if payment is None:
         raise spilling.missing(tenant_id, correlation_id)
-    return found
+    return payment
 
 
 cancel_sync = sync_twin(cancel)

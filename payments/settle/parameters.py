@@ -6,14 +6,14 @@ from datetime import datetime
 
 from payments import money
 from payments.books import events
-from payments.settle.claims import Found
+from payments.settle.claims import DuePayment
 from payments.settle.decisions import Claim, Settlement
 from payments.states import Status
 from registry.data import live
 from registry.data.arrays import Bigints, Texts, unless_empty
 
 
-def keys(rows: Sequence[Found]) -> dict[str, object]:
+def keys(rows: Sequence[DuePayment]) -> dict[str, object]:
     return {"tenant": [row.tenant_id for row in rows], "payment": [row.payment_id for row in rows]}
 
 

@@ -1,7 +1,7 @@
-"""Payments as work: claim → route → write down → send → settle. Which processor, routing.py says; what follows, decisions.py.
+"""Payments as work: claim, route, store the attempt, send, settle. routing.py chooses the processor, decisions.py what follows.
 
-Attempt, processor and requestedAt are written before anything is sent. When the outcome of a send is unknown (a time-out, a
-reset, the death of a worker), the payment is settled at the same processor with the same requestedAt before anything else.
+Attempt, processor and requestedAt are stored before anything is sent. If the outcome of a send is unknown (a time-out, a reset,
+a worker that died), the payment is settled at the same processor, with the same requestedAt, before anything else.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from payments.routing import routing
 from payments.routing.polls import Polls
 from payments.routing.work import ProcessorWork
 from payments.settle import claims, parameters
-from payments.settle.claims import Found
-from payments.settle.concurrency import Places
+from payments.settle.claims import DuePayment
+from payments.settle.concurrency import Slots
 from payments.settle.decisions import (
     CERTAIN,
     Claim,
@@ -42,9 +42,9 @@ from registry.data.database import Row
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
-NO_ROUTE = 0.5  # seconds before a payment that no processor can take is looked at again; behind many such, longer
-WORTH_A_CLAIM = 25  # places that became free, after there were too few, before anything is claimed for them
-ABANDON_EVERY = 5.0  # seconds between looks for first sends that a worker did not live to settle
+NO_ROUTE = 0.5  # seconds until a payment is routed again if no processor is available; longer behind many such
+WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
+ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
 DOUBTS = SQL["doubts"].format(columns=SQL["columns"], joins=SQL["joins"])
@@ -57,19 +57,19 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     """The work of sending payments."""
 
     table = PAYMENTS
-    looks = (
-        10  # so that payments behind many that no processor can take need not wait until all of those had their turn
+    looks = 10  # so that payments behind many without a route need not wait until all of those were routed
+    send_within = (
+        5.0  # seconds after the claim; if the worker was stopped for longer, its lease may have been taken over
     )
-    send_within = 5.0  # seconds after the claim; a worker that was stopped for longer has been taken for dead meanwhile
 
-    def __init__(self, places: Places | None = None) -> None:
+    def __init__(self, slots: Slots | None = None) -> None:
         super().__init__()
-        self.places = places or Places()
-        self.capacity, self.room = self.places.places, self.places.of_tenant
-        self._narrow: dict[int, int] = {}  # tenants of which only a probe can be sent now, or nothing, and how many
-        self._crowded = False  # the last claim left rows alone for want of places
+        self.slots = slots or Slots()
+        self.capacity, self.room = self.slots.total, self.slots.of_tenant
+        self._narrow: dict[int, int] = {}  # tenants of which only a probe, or nothing, can be sent now, and how many
+        self._crowded = False  # the last claim skipped rows because slots were scarce
         self._doubts = Doubts()
-        self._polls = Polls(self.atlas, self.processor)
+        self._polls = Polls(self.routes, self.processor)
 
     async def close(self) -> None:
         await self._polls.close()
@@ -82,10 +82,10 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
     def rooms(self, limit: int) -> dict[int, int]:
         rooms = super().rooms(limit)
-        self._narrow = self.atlas.rooms()
+        self._narrow = self.routes.send_limits()
         for tenant, few in self._narrow.items():
             rooms[tenant] = min(few, rooms.get(tenant, few))
-        left = claims.rooms(rooms, self.atlas, self.places, limit, time.monotonic())
+        left = claims.rooms(rooms, self.routes, self.slots, limit, time.monotonic())
         self._crowded = left is not rooms
         return left
 
@@ -107,10 +107,12 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def route(self, rows: Sequence[Row]) -> Routed[Claim]:
         at = datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-        found = claims.route(list(map(Found._make, rows)), self.atlas, self.places, now=time.monotonic(), at=at)
-        return Routed(found.claims, [*((row, None) for row in found.unroutable), *found.waiting])
+        routed = claims.route(list(map(DuePayment._make, rows)), self.routes, self.slots, now=time.monotonic(), at=at)
+        return Routed(routed.claims, [*((row, None) for row in routed.unroutable), *routed.waiting])
 
-    async def postpone(self, conn: AsyncConnection, postponed: Sequence[tuple[Found, float | None]], look: int) -> None:
+    async def postpone(
+        self, conn: AsyncConnection, postponed: Sequence[tuple[DuePayment, float | None]], look: int
+    ) -> None:
         if rows := [row for row, seconds in postponed if seconds is None]:
             await database.rows(conn, SQL["postpone"], {**parameters.keys(rows), "seconds": NO_ROUTE * look})
         if waits := [seconds for _, seconds in postponed if seconds is not None]:
@@ -124,7 +126,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def begun(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
-        live.tell([parameters.event(claim, claim.status, *rest) for claim, rest in told])
+        live.publish([parameters.event(claim, claim.status, *rest) for claim, rest in told])
 
     def released(self, items: Sequence[Claim]) -> None:
         super().released(items)
@@ -133,8 +135,8 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
 
     def _give_back(self, claim: Claim) -> None:
         endpoint = claim.account.endpoint
-        self.places.give_back(claim.tenant_id, endpoint)
-        if self._crowded and self.places.left(claim.tenant_id, endpoint) >= WORTH_A_CLAIM:
+        self.slots.release(claim.tenant_id, endpoint)
+        if self._crowded and self.slots.free(claim.tenant_id, endpoint) >= WORTH_A_CLAIM:
             self._crowded = False
             self.wake()
 
@@ -155,7 +157,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         return after_send(claim, outcome, _ms(started))
 
     async def _resolve(self, claim: Claim) -> Settlement:
-        """Find out what became of an earlier send, at the processor it went to."""
+        """Look up an earlier send at its processor."""
         started = _begins(claim)
         processor = await self.processor(claim.account)
         looked_up = await processor.look_up(claim.order, claim.account)
@@ -163,7 +165,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
             return after_send(claim, looked_up, _ms(started))
         if looked_up.result is Result.NOT_BOOKED and self._doubts.is_over(claim):
             return never_booked(claim, _ms(started))
-        endpoint = self.atlas.endpoints[claim.account.endpoint]
+        endpoint = self.routes.endpoints[claim.account.endpoint]
         if not self._doubts.may_repeat(claim) or not endpoint.admits(claim.account.id, time.monotonic()):
             return still_in_doubt(claim, looked_up, _ms(started))
         return after_repeat(claim, await self._send(processor, claim), _ms(started))
@@ -172,7 +174,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         started, account = time.monotonic(), claim.account
         if started - claim.taken_at > self.send_within:
             return Outcome(Result.NOT_BOOKED, code="not_sent_in_time")
-        endpoint = self.atlas.endpoints[account.endpoint]
+        endpoint = self.routes.endpoints[account.endpoint]
         number = (
             0 if claim.sent_before else endpoint.sent(account, started)
         )  # a repeat may be answered without any work
@@ -201,35 +203,35 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
                 told.append(parameters.event(s.claim, s.status, position, sequence, at))
             if s.status is SUCCEEDED:
                 telemetry.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
-        live.tell(told)
+        live.publish(told)
 
     def is_done(self, outcome: Settlement, written: bool) -> bool:
         return outcome.status not in OPEN
 
     async def give_back(self, items: Sequence[Claim]) -> None:
-        """They may go through: in doubt from now on, and due at once."""
+        """The sends may still succeed: the payments are in doubt from now on, and due at once."""
         left = "The worker left before the answer came"
         await self.write_once([unknown(claim, "worker_left", left, 0, wait=0.0) for claim in items])
 
-    # -- Beside ------------------------------------------------------------------------------------------------
+    # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
         return [self._share, self._polls.step, self._abandon]
 
     async def _share(self) -> None:
-        await self.atlas.share()
-        # Nothing of theirs is claimed, so that nobody else would notice a processor that was added or switched on.
-        await self.atlas.learn(set(self.atlas.rooms()))
+        await self.routes.share()
+        # Nothing of these tenants is claimed, so that only this notices a processor that was added or enabled.
+        await self.routes.load(set(self.routes.send_limits()))
         await asyncio.sleep(routing.SYNC_EVERY)
 
     async def _abandon(self) -> None:
-        if narrow := self.atlas.rooms():
+        if narrow := self.routes.send_limits():
             await database.fetch(SQL["abandon"], {"tenants": list(narrow)})
         await asyncio.sleep(ABANDON_EVERY)
 
 
 def _begins(claim: Claim) -> float:
-    """Name the payment in this task's logs and spans; time.perf_counter()."""
+    """Put the payment into this task's logs and spans; time.perf_counter()."""
     telemetry.TENANT.set(claim.tenant_id)
     telemetry.PAYMENT.set(str(claim.correlation_id))
     return time.perf_counter()

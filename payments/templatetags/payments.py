@@ -128,7 +128,7 @@ def sentence(payment: dict) -> str:
         booked = f"Booked at {processor}, {took} after acceptance."
         if not nonzero(payment.get("refunded")):
             return booked
-        return f"{booked} {money(payment['refunded'], payment['currency'])} of it was given back."
+        return f"{booked} Refunded {money(payment['refunded'], payment['currency'])}."
     if status == REQUIRES_ACTION and (payment.get("attempts") or [{}])[-1].get("code") == "requires_capture":
         return "Authorized. The amount is held until the seller collects it."
     if status == PROCESSING and processor:

@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 
 from queueing.admin.queues import console_link
 from queueing.broker import operate
-from queueing.broker.models import DeadMessage
+from queueing.models.broker import DeadMessage
 from queueing.templatetags.queues import group as named
 from registry.operators.cells import exact, pill
 from registry.operators.lists import ALL, CappedPaginator, OneTenantFilter, choices_of, since

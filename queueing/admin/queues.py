@@ -8,7 +8,7 @@ from django.db.models.functions import Greatest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from queueing.broker.models import Consumer, DeadMessage, Group, Partition, Queue
+from queueing.models.broker import Consumer, DeadMessage, Group, Partition, Queue
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
 from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant

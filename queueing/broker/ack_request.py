@@ -7,7 +7,7 @@ import msgspec
 
 from queueing.broker.ids import partition_number
 from queueing.broker.leases import parse_lease
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 
 COMPLETED, FAILED, DEAD, RETRY = "completed", "failed", "dlq", "retry"
 STATUSES = {"completed": COMPLETED, "success": COMPLETED, "failed": FAILED, "dlq": DEAD, "retry": RETRY}

@@ -18,7 +18,7 @@ from typing import Any
 from queueing.broker import catalog
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.ids import public_partition_id
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "browse.sql")

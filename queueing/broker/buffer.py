@@ -21,7 +21,7 @@ from queueing.broker import catalog, crypto, maintenance, push
 from queueing.broker.ids import new_id
 from queueing.broker.push import Pushed
 from queueing.broker.push_rows import NewMessage
-from registry.data import faults, reach
+from registry.data import db_breaker, faults
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import Unavailable
 
@@ -64,9 +64,9 @@ async def push_or_buffer(tenant_id: int, producer: str, items: Sequence[NewMessa
     kind = await _kind_to_append_to(tenant_id)
     if not kind:
         try:
-            return await reach.attempt(lambda: push.push(tenant_id, producer, items, given=names))
+            return await db_breaker.attempt(lambda: push.push(tenant_id, producer, items, given=names))
         except Unavailable as error:
-            faults.say(log, "PostgreSQL takes no pushes, the spill does", reason=error.detail)
+            faults.warn(log, "PostgreSQL takes no pushes, the spill does", reason=error.detail)
             kind = KIND
     return await _spill(kind, tenant_id, producer, items, names)
 

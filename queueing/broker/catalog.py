@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 import msgspec
 from psycopg import AsyncConnection
 
-from queueing.broker.models import QUEUE_MODE, Group
-from registry.data import database, reach
+from queueing.models.broker import QUEUE_MODE, Group
+from registry.data import database, db_breaker
 from registry.data.batching import Batcher, Family
 from registry.data.cache import NEVER, Bounded, Cached
 from registry.data.loop import PerLoop
@@ -99,7 +99,7 @@ async def find_or_create(tenant_id: int, name: str, *, fresh: bool = False) -> Q
     queue = await find(tenant_id, name, fresh=fresh)
     if queue is None:
         params = {"tenant": tenant_id, "name": name}
-        await reach.attempt(lambda: database.fetch(SQL["add_queue"], params), patient=True)
+        await db_breaker.attempt(lambda: database.fetch(SQL["add_queue"], params), patient=True)
         queue = await find(tenant_id, name, fresh=True)
     if queue is None:  # dropped again at this moment: the caller's next try creates it
         raise LookupError(name)
@@ -138,7 +138,7 @@ async def partitions(tenant_id: int, queue: Queue, names: Iterable[str], *, fres
 async def find_partitions(tenant_id: int, queue: Queue, names: Sequence[str]) -> dict[str, int]:
     """The numbers of those of these partitions that exist, by name."""
     params = {"tenant": tenant_id, "queue": queue.id, "names": list(names)}
-    rows = await reach.attempt(lambda: database.fetch(SQL["find_partitions"], params), writes=False, patient=True)
+    rows = await db_breaker.attempt(lambda: database.fetch(SQL["find_partitions"], params), writes=False, patient=True)
     there: dict[str, int] = dict(rows)  # type: ignore[arg-type]
     for name, number in there.items():
         _partitions.put((tenant_id, queue.id, name), number)
@@ -187,7 +187,7 @@ async def _create_partitions(tenant_id: int, queue: Queue, names: list[str]) -> 
                     conn, SQL["add_partitions"], {"tenant": tenant_id, "queue": queue.id, "names": names}
                 )
 
-    await reach.attempt(lambda: database.retrying(create), patient=True)
+    await db_breaker.attempt(lambda: database.retrying(create), patient=True)
 
 
 def forget_partition(tenant_id: int, queue: Queue, name: str) -> None:

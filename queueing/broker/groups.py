@@ -13,7 +13,7 @@ from queueing.broker import catalog, long_polls
 from queueing.broker.catalog import Subscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.ids import public_partition_id
-from queueing.broker.models import Group
+from queueing.models.broker import Group
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "groups.sql")

@@ -99,7 +99,7 @@ class ParkedLongPolls:
                     poll.wake()
                     left -= 1
 
-    def tell(self, queue: int, messages: int) -> None:
+    def wake_others(self, queue: int, messages: int) -> None:
         self._others.publish([(queue, messages)])
 
     def _receive(self, data: bytes) -> None:
@@ -129,4 +129,4 @@ parked = loops.get
 def wake(queue: int, messages: int = 1) -> None:
     """Wake the long polls of a queue, here and in other processes. Never waits, never fails."""
     parked().wake(queue, messages)
-    parked().tell(queue, messages)
+    parked().wake_others(queue, messages)

@@ -8,10 +8,10 @@ from queueing.broker import claim as claims
 from queueing.broker import consumers, long_polls, maintenance, poison, sources, traffic
 from queueing.broker.claim import Claim, ClaimedRow
 from queueing.broker.ids import new_id
-from queueing.broker.models import QUEUE_MODE
 from queueing.broker.next_due import MISSED, next_due
 from queueing.broker.pop_result import Popped, decrypted, popped
 from queueing.broker.sources import Target
+from queueing.models.broker import QUEUE_MODE
 
 ROUNDS = 5  # claims in a row that may find only expired, invisible or poison messages
 

@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 
 from queueing.broker.catalog import SQL, Queue
 from queueing.broker.push_rows import PushRows
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.data.batching import Batcher, Family
 from registry.data.loop import PerLoop
 
@@ -32,11 +32,11 @@ async def write_grouped(tenant_id: int, rows: PushRows) -> dict[int, Rejection]:
 
 async def _write_batch(requests: Sequence[PushRows]) -> list[dict[int, Rejection]]:
     if len(requests) == 1:
-        return [await reach.attempt(lambda: write(requests[0]), patient=True)]
+        return [await db_breaker.attempt(lambda: write(requests[0]), patient=True)]
     together = PushRows()
     for request in requests:
         together.extend(request)
-    rejected = await reach.attempt(lambda: write(together), patient=True)
+    rejected = await db_breaker.attempt(lambda: write(together), patient=True)
     if not rejected:
         return [rejected] * len(requests)
     results, start = [], 0
@@ -85,7 +85,7 @@ async def write_counted(
             room = await lock_and_measure(conn, tenant_id, queues)
             return await _write_what_fits(conn, rows, names, {name: one.left for name, one in room.items()})
 
-    return await reach.attempt(lambda: database.retrying(once), patient=True)
+    return await db_breaker.attempt(lambda: database.retrying(once), patient=True)
 
 
 async def _write_what_fits(

@@ -6,7 +6,7 @@ import msgspec
 
 from queueing.broker import catalog
 from queueing.broker.catalog import SQL, Queue, Subscription
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 from registry.data import database
 
 

@@ -11,7 +11,7 @@ import msgspec
 from queueing.broker import catalog
 from queueing.broker.errors import UnknownMessage
 from queueing.broker.ids import new_id, partition_number, public_partition_id
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "traces.sql")

@@ -60,7 +60,7 @@ class _Counts:
         try:
             await database.fetch(SQL["add"], params, repeatable=False)
         except Unavailable:
-            faults.say(log, "a second of queue statistics was lost with the database")
+            faults.warn(log, "a second of queue statistics was lost with the database")
 
     async def close(self) -> None:
         """Write the counts since the last flush."""

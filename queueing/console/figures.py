@@ -139,13 +139,3 @@ def series(snapshot: Snapshot) -> dict[str, list[Any]]:
         "lag": [round(minute.average_lag_ms / 1000, 4) if minute.popped else None for *_, minute in shown],
         "worst": [minute.max_lag_ms / 1000 if minute.popped else None for *_, minute in shown],
     }
-
-
-WIDTH, HEIGHT = 96, 24  # of a sparkline, in its own units
-
-
-def sparkline(values: list[int]) -> str:
-    """Points of an SVG polyline, the highest value at the top."""
-    top = max(values, default=0) or 1
-    step = WIDTH / max(len(values) - 1, 1)
-    return " ".join(f"{n * step:.1f},{HEIGHT - 1 - value / top * (HEIGHT - 2):.1f}" for n, value in enumerate(values))

@@ -23,10 +23,10 @@ SHOWN = 10  # rows named on the page
 # -- The tenant --------------------------------------------------------------------------------------------
 
 MAINTENANCE = {
-    ("push", "on"): ("Stop pushes", "New messages are kept in the spill, durable, and stored in the queues when you let pushes go on."),
-    ("push", "off"): ("Let pushes go on", "The messages in the spill are stored in order; after that, pushes are stored at once again."),
+    ("push", "on"): ("Stop pushes", "New messages are kept in the spill, durable, and stored in the queues when you resume pushes."),
+    ("push", "off"): ("Resume pushes", "The messages in the spill are stored in order; after that, pushes are stored at once again."),
     ("pop", "on"): ("Stop pops", "Readers receive no more messages. They can still finish the ones they have leased."),
-    ("pop", "off"): ("Let pops go on", "Readers receive messages again."),
+    ("pop", "off"): ("Resume pops", "Readers receive messages again."),
 }  # fmt: skip
 
 

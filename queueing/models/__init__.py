@@ -1,6 +1,6 @@
 """The tables of queueing: workers, the message queue, outbound webhooks."""
 
-from queueing.broker.models import (
+from queueing.models.broker import (
     Consumer,
     DeadMessage,
     Group,

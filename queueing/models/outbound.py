@@ -8,7 +8,7 @@ from django_async_backend.db.models.base import AsyncModelMixin
 from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
-from queueing.broker.models import tenant_key
+from queueing.models.broker import tenant_key
 from queueing.models.work import WorkRow, closed_in, open_rows
 
 

@@ -10,7 +10,6 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from queueing.console.operate import asked
 from queueing.models import WebhookDelivery, WebhookEndpoint
 from queueing.outbound import operate, queries, sources, testkit
 from queueing.outbound.endpoints import create
@@ -21,6 +20,7 @@ from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Invalid, Problem
 from registry.http.client import BadAddress
 from registry.models import Tenant
+from registry.operators.confirm import asked
 from registry.tenants.encryption import Sealed
 
 ROWS = 25  # deliveries per page

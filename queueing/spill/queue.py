@@ -130,8 +130,8 @@ class SpillQueue:
         self._more.clear()
 
     def _failed(self, error: Exception) -> None:
-        if self.flowing or not faults.waits(error):
-            faults.say(log, "the spill waits", error=error, kind=self.kind, records=self.waiting)
+        if self.flowing or not faults.is_temporary(error):
+            faults.warn(log, "the spill waits", error=error, kind=self.kind, records=self.waiting)
         self.flowing = False
         self._pending.notify()
 

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from queueing.spill.record import Entry, Full, Record
 from queueing.spill.stream import LOCK_TTL, StreamEngine
-from registry.data import redis_trouble
+from registry.data import redis_health
 
 NAME = "intake"
 BLOCK = 0.4  # seconds for which a read waits for a new entry; less than stream.ANSWER_LIMIT
@@ -36,7 +36,7 @@ class SharedStreamEngine(StreamEngine):
         return 0.01 if waits_in_read else self.takeover_every
 
     async def append(self, records: Sequence[Record]) -> None:
-        if redis_trouble.rests(self._use):
+        if redis_health.is_paused(self._use):
             # The caller writes to PostgreSQL instead: not every payment has to wait for Redis.
             raise Full("the stream cannot be written: Redis did not take the last one")
         await self._add(records)
@@ -53,9 +53,9 @@ class SharedStreamEngine(StreamEngine):
         try:
             if await self.locks.acquire(NAME):
                 await self._create_group(NAME)
-            redis_trouble.served(self._use)
+            redis_health.record_success(self._use)
         except (RedisError, OSError) as error:
-            redis_trouble.failed(self._use, error)
+            redis_health.record_error(self._use, error)
         return
         yield  # makes this an async generator, which yields nothing
 

@@ -24,7 +24,7 @@ def is_bad(error: Exception) -> bool:
     """
     if isinstance(error, Problem):
         return not isinstance(error, Unavailable)
-    return faults.about_the_row(error) or isinstance(error, (ValueError, msgspec.MsgspecError))
+    return faults.is_row_error(error) or isinstance(error, (ValueError, msgspec.MsgspecError))
 
 
 def tenants_of(entries: Sequence[Entry]) -> list[int]:

@@ -35,7 +35,7 @@ from queueing.spill.record import (
     encode_quarantined,
 )
 from queueing.spill.stream_locks import StreamLocks
-from registry.data import identity, redis_trouble
+from registry.data import identity, redis_health
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ class StreamEngine:
                 await pipe.execute()
         except (RedisError, OSError) as error:
             self._created = False  # Redis may come back empty
-            redis_trouble.failed(self._use, error)
+            redis_health.record_error(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
-        redis_trouble.served(self._use)
+        redis_health.record_success(self._use)
         return size
 
     async def _create(self) -> None:
@@ -194,13 +194,13 @@ class StreamEngine:
                     log.warning("taking over records of a dead process", extra={"stream": name, "records": len(found)})
                     yield found
         except (RedisError, OSError) as error:
-            redis_trouble.failed(self._use, error)
+            redis_health.record_error(self._use, error)
 
     async def heartbeat(self) -> None:
         try:
             await self.locks.renew()
         except (RedisError, OSError) as error:
-            redis_trouble.failed(self._use, error)
+            redis_health.record_error(self._use, error)
 
     # -- State -------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class StreamEngine:
     async def close(self) -> None:
         with suppress(RedisError, OSError):
             for name in list(self.locks.owned):
-                if redis_trouble.rests(self._use):  # Redis would not answer a release either: the locks expire
+                if redis_health.is_paused(self._use):  # Redis would not answer a release either: the locks expire
                     break
                 await self._release(name)
         await self._redis.aclose()

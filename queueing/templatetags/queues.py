@@ -7,8 +7,7 @@ from urllib.parse import urlencode
 from django import template
 from django.urls import reverse
 
-from queueing.broker.models import QUEUE_MODE
-from queueing.console import figures as console_figures
+from queueing.models.broker import QUEUE_MODE
 from registry.templatetags import figures
 
 register = template.Library()
@@ -16,7 +15,7 @@ register.filters.update(figures.register.filters)
 
 STATES = {
     "pending": ("○", "grey", "waiting"),
-    "processing": ("◔", "blue", "in hand"),
+    "processing": ("◔", "blue", "leased"),
     "completed": ("●", "green", "done"),
     "dead_letter": ("✕", "red", "dead letter"),
     "ended": ("–", "grey", "replayed or purged"),
@@ -24,7 +23,7 @@ STATES = {
 GROUPS = {
     "Stable": ("●", "green", "keeping up"),
     "Lagging": ("◑", "amber", "lagging"),
-    "Dead": ("✕", "red", "nobody reads"),
+    "Dead": ("✕", "red", "no consumer"),
 }
 WORDS = {
     "leaseTime": ("Lease", "that a reader may keep a partition"),
@@ -49,6 +48,7 @@ SECONDS = {
 }  # fmt: skip
 ZERO = {"maxSize": "no limit", "priority": "0", "retryLimit": "none", "leaseTime": "0 s"}  # others: never or at once
 AT_ONCE = {"retryDelay", "delayedProcessing", "windowBuffer"}
+WIDTH, HEIGHT = 96, 24  # of a sparkline, in its own units
 
 
 # -- Addresses ---------------------------------------------------------------------------------------------
@@ -113,8 +113,11 @@ def option(name: str, value: Any) -> str:
 
 
 @register.filter
-def sparkline(queue: console_figures.QueueFigures) -> str:
-    return console_figures.sparkline(queue.history)
+def sparkline(values: list[int]) -> str:
+    """Points of an SVG polyline, the highest value at the top."""
+    top = max(values, default=0) or 1
+    step = WIDTH / max(len(values) - 1, 1)
+    return " ".join(f"{n * step:.1f},{HEIGHT - 1 - value / top * (HEIGHT - 2):.1f}" for n, value in enumerate(values))
 
 
 @register.simple_tag

@@ -6,11 +6,10 @@ from functools import wraps
 from typing import Any
 
 import msgspec
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from queueing.broker.errors import BadRequest
-from queueing.broker.models import NAME_LENGTH
+from queueing.models.broker import NAME_LENGTH
 from registry.edge import nulls
 from registry.edge.api import json_response, problem_response
 from registry.edge.handler import View, by_method, lean
@@ -56,7 +55,7 @@ def endpoint(scope: str, *, max_body: int | None = None) -> Callable[[Endpoint],
             principal, headers = await access.authorize(request, scope)
             return _shared(await view(request, principal, *args, **kwargs), headers)
 
-        return lean(answer, max_body=max_body or settings.MAX_BODY)
+        return lean(answer, max_body=max_body, admit=access.require_key)
 
     return mark
 

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import groups, traffic
 from queueing.broker.errors import BadRequest
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 from queueing.views.edge import answer, check_name, endpoint, read
 from registry.edge.parameters import Query, flag, offset_page, parse_time, whole
 from registry.tenants.access import Principal

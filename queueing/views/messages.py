@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import dead_letters, manage, messages, traces
 from queueing.broker.errors import BadRequest
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 from queueing.views.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read, refuse
 from registry.edge.parameters import WHEN, Parameters, Query, Values, choice, offset_page
 from registry.tenants.access import Principal

@@ -16,8 +16,8 @@ from queueing.broker.ack_request import COMPLETED, Ack
 from queueing.broker.catalog import Subscription
 from queueing.broker.errors import BadRequest
 from queueing.broker.ids import new_id
-from queueing.broker.models import QUEUE_MODE, Group
 from queueing.broker.push_rows import NewMessage
+from queueing.models.broker import QUEUE_MODE, Group
 from queueing.views.edge import GROUP, NAME, answer, check_name, endpoint, read, refuse
 from registry.edge.handler import until_disconnect
 from registry.edge.parameters import TIME, Parameter, Query, Values, choice, flag, parse_time, whole

@@ -6,7 +6,7 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import browse, manage
-from queueing.broker.models import QUEUE_MODE
+from queueing.models.broker import QUEUE_MODE
 from queueing.views.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read
 from registry.edge.parameters import Query
 from registry.tenants.access import Principal

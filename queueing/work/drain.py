@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work.table import TABLES
 from queueing.work.work import Work
-from registry.data import database, faults, reach
+from registry.data import database, db_breaker, faults
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Drain:
         try:
             items = await self._claim(min(free, CLAIM_AT_MOST))
         except Exception as error:  # what is in flight must still come to its outcome
-            if not faults.waits(error):
+            if not faults.is_temporary(error):
                 log.exception("nothing could be claimed")
             await self._until_well()
             return
@@ -116,7 +116,7 @@ class Drain:
         """Until the database may be asked again. After an outage everybody's outcomes are written first: leases have lapsed
         meanwhile, and an outcome whose row somebody else claims before is lost."""
         await asyncio.sleep(AWAY)
-        found = reach.reach()
+        found = db_breaker.current()
         while found.away or found.read_only:
             await asyncio.sleep(POLL)
             if self._stop.is_set():
@@ -213,7 +213,7 @@ class Drain:
                 async for _ in conn.notifies():
                     self._look()
         except psycopg.Error as error:
-            faults.say(log, "not listening, polling meanwhile", error=error)
+            faults.warn(log, "not listening, polling meanwhile", error=error)
         await asyncio.sleep(RECONNECT)
 
     def _look(self) -> None:
@@ -247,8 +247,8 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception as error:
             name = getattr(work, "__qualname__", str(work))
-            if faults.waits(error):
-                faults.say(log, "background work interrupted", error=error, work=name)
+            if faults.is_temporary(error):
+                faults.warn(log, "background work interrupted", error=error, work=name)
             else:
                 log.warning("background work interrupted", extra={"work": name, "error": repr(error)})
             await asyncio.sleep(HEARTBEAT)

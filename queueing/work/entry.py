@@ -125,6 +125,6 @@ async def _unless_away(name: str) -> None:
     try:
         await chores.CHORES[name].run()
     except Exception as error:
-        if not faults.waits(error):
+        if not faults.is_temporary(error):
             raise
-        faults.say(log, "a chore was left to its next time", error=error, chore=name)
+        faults.warn(log, "a chore was left to its next time", error=error, chore=name)

@@ -16,7 +16,7 @@ from uuid import UUID
 from queueing.work.drain import HEARTBEAT, Drain, forever
 from queueing.work.table import SQL
 from queueing.work.work import Key, Name, Work
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Inline:
         except Unavailable:
             self._heard_at = time.monotonic()  # nobody can be heard of now
             raise
-        if reach.reach().read_only:  # no worker's heartbeat goes through
+        if db_breaker.current().read_only:  # no worker's heartbeat goes through
             self._heard_at = time.monotonic()
         if silent_for is not None:
             self._heard_at = max(self._heard_at, time.monotonic() - silent_for)

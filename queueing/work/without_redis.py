@@ -18,7 +18,7 @@ from rq.exceptions import StopRequested
 
 from queueing.work.entry import DRAIN_TIMEOUT
 from queueing.work.worker import USE, GentleWorker
-from registry.data import redis_trouble
+from registry.data import redis_health
 from registry.servers.processes import holds_within
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ def serve(worker: Callable[[], GentleWorker], work: Work) -> None:
     """Jobs from Redis while it serves, else `work` alone; until told to stop."""
     alone = _Alone(work)
     while not alone.stopping:
-        if trouble := redis_trouble.probe_sync(settings.RQ_REDIS_URL):
-            redis_trouble.noted(USE, trouble)
+        if trouble := redis_health.probe_sync(settings.RQ_REDIS_URL):
+            redis_health.record_trouble(USE, trouble)
         else:
             try:
                 worker().serve()
@@ -45,7 +45,7 @@ def serve(worker: Callable[[], GentleWorker], work: Work) -> None:
             except StopRequested:
                 return
             except RedisError as error:
-                redis_trouble.failed(USE, error)
+                redis_health.record_error(USE, error)
         alone.run()
 
 
@@ -72,8 +72,8 @@ class _Alone:
                 if not self._child_lives():
                     self._start()
                 self._wait(LOOK_EVERY)
-                if trouble := redis_trouble.probe_sync(settings.RQ_REDIS_URL):
-                    redis_trouble.noted(USE, trouble)
+                if trouble := redis_health.probe_sync(settings.RQ_REDIS_URL):
+                    redis_health.record_trouble(USE, trouble)
                     well_since = None
                 elif well_since is None:
                     well_since = time.monotonic()

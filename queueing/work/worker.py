@@ -15,7 +15,7 @@ from rq.queue import Queue
 from rq.worker import WorkerStatus
 
 from queueing.work.entry import DRAIN_TIMEOUT, DRAINS
-from registry.data import redis_trouble
+from registry.data import redis_health
 
 USE = "jobs"  # in the log, when Redis fails
 HORSE_TIMEOUT = 1.0  # seconds for an answer of Redis to a process at work
@@ -56,7 +56,7 @@ class GentleWorker(Worker):
                 found = self.queue_class.dequeue_any(
                     self._ordered_queues, timeout, connection=self.connection, serializer=self.serializer
                 )
-                redis_trouble.served(USE)
+                redis_health.record_success(USE)
                 assert found
                 found[0].redis_server_version = self.get_redis_server_version()
                 return found
@@ -74,7 +74,7 @@ class GentleWorker(Worker):
         try:
             return super().perform_job(job, queue, execution)
         except RedisError as error:
-            redis_trouble.failed(USE, error)
+            redis_health.record_error(USE, error)
             return False
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
@@ -92,9 +92,9 @@ class GentleWorker(Worker):
         """The horse works on PostgreSQL: what Redis has is no reason to abandon it."""
         try:
             super().maintain_heartbeats(*args, **kwargs)
-            redis_trouble.served(USE)
+            redis_health.record_success(USE)
         except RedisError as error:
-            redis_trouble.failed(USE, error)
+            redis_health.record_error(USE, error)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         try:

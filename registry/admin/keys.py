@@ -9,13 +9,14 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry.admin.operate import REVOKE_KEYS
 from registry.models import ApiKey, Tenant
 from registry.operators.cells import link_to, pill
 from registry.operators.lists import TenantFilter, since
 from registry.operators.reasoned import Reasoned, ReasonedForm
 from registry.operators.scope import OPERATE, OWN
-from registry.tenants import keys, operate
-from registry.tenants.access import rate_of
+from registry.tenants import keys
+from registry.tenants.limits import parse_limit
 
 
 class ApiKeyForm(ReasonedForm):
@@ -29,7 +30,7 @@ class ApiKeyForm(ReasonedForm):
         limit = self.cleaned_data["rate_limit"].strip()
         if limit:
             try:
-                rate_of(limit)
+                parse_limit(limit)
             except ValueError:
                 raise forms.ValidationError("Such as 100/second or 5000/hour.") from None
         return limit
@@ -57,7 +58,7 @@ class ApiKeyAdmin(Reasoned):
         "last_used_at",
     )
     readonly_fields = change_fields
-    actions = [operate.REVOKE_KEYS]
+    actions = [REVOKE_KEYS]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         given = form.cleaned_data

@@ -2,11 +2,11 @@
 
 from django.contrib import admin
 
+from registry.admin.operate import REMOVE_MEMBERS
 from registry.models import Membership
 from registry.operators.lists import TenantFilter
 from registry.operators.reasoned import Reasoned
 from registry.operators.scope import OWN
-from registry.tenants import operate
 
 
 @admin.register(Membership)
@@ -19,4 +19,4 @@ class MembershipAdmin(Reasoned):
     add_fields = ("tenant", "user", "role")
     change_fields = ("tenant", "user", "role", "created_at")
     readonly_fields = ("tenant", "user", "created_at")
-    actions = [operate.REMOVE_MEMBERS]
+    actions = [REMOVE_MEMBERS]

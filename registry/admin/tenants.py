@@ -5,12 +5,12 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from registry.admin.belongings import BELONGINGS
+from registry.admin.operate import RESUME, SUSPEND
 from registry.models import Tenant
 from registry.operators.cells import link_to_list, pill
 from registry.operators.lists import Attaching
 from registry.operators.reasoned import Reasoned, ReasonedForm
 from registry.operators.scope import SUPERUSERS
-from registry.tenants import operate
 
 STATUS_LOOKS = {"active": ("●", "green"), "suspended": ("◑", "amber"), "closed": ("–", "grey")}
 
@@ -49,7 +49,7 @@ class TenantAdmin(Attaching, Reasoned):
         "created_at",
     )
     readonly_fields = ("slug", "mode", "status", "belongings", "created_at")
-    actions = [operate.SUSPEND, operate.RESUME]
+    actions = [SUSPEND, RESUME]
 
     def attach(self, rows: list[Tenant]) -> None:
         ids = [row.pk for row in rows]

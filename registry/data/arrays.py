@@ -1,5 +1,5 @@
-"""Arrays for PostgreSQL, put into its binary form in one go: psycopg asks every element for its own form, which costs more
-than the statement for batches of thousands. (PostgreSQL: array_recv; elements are never NULL but in `texts`.)
+"""Arrays in PostgreSQL's binary format (array_recv), encoded as a whole: psycopg encodes each element on its own, which costs
+more than the statement for batches of thousands. Only `Texts` may contain NULL.
 """
 
 import struct
@@ -11,7 +11,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 _head = struct.Struct(">iiIii").pack  # dimensions, whether there are NULLs, element type, length, first index
-_bigint = struct.Struct(">iq").pack  # an element: its length, itself
+_bigint = struct.Struct(">iq").pack  # an element: length and value
 _length = struct.Struct(">i").pack
 _NULL = _length(-1)
 
@@ -61,7 +61,7 @@ class Texts(_Array):
 
 
 def unless_empty[T](column: list[T | None]) -> list[T | None] | None:
-    """A column that has any value; of one that has none, unnest() makes NULLs from NULL."""
+    """The column, or None when it has only NULLs: unnest() makes NULLs from NULL."""
     return column if any(value is not None for value in column) else None
 
 
@@ -91,6 +91,6 @@ _DUMPERS = {
 
 
 def register(connection: AsyncConnection) -> None:
-    """Let a connection carry these."""
+    """Register the dumpers of these arrays on a connection."""
     for kind, dumper in _DUMPERS.items():
         connection.adapters.register_dumper(kind, dumper)

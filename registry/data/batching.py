@@ -1,4 +1,4 @@
-"""Group commit: callers of the same instant share one statement, and one fsync. What the statement is, its owner knows."""
+"""Group commit: concurrent callers share one statement and one fsync."""
 
 import asyncio
 import time
@@ -6,20 +6,19 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from registry.data import faults
 
-MAX_ROWS = 500  # per statement; more only makes the first caller wait for the last
-IN_FLIGHT = 2  # statements under way at once: one is prepared while the other commits
-WORTH_ANOTHER = 64  # rows waiting before a second statement costs less than it saves; below, they wait for the first
+MAX_ROWS = 500  # per statement; with more, the first caller waits for the last
+IN_FLIGHT = 2  # concurrent statements: one is prepared while the other commits
+WORTH_ANOTHER = 64  # waiting rows from which a second concurrent statement costs less than it saves
 
-KEPT = 1000  # batchers of a family; above that the idle ones are forgotten
+KEPT = 1000  # batchers of a family; above that the idle ones are dropped
 
 
 class Batcher[In, Out]:
-    """Gathers what is submitted while earlier batches commit. There is no artificial wait, unless `linger` asks for that
-    many seconds between statements, where fewer commits are worth more than an item's time. `weigh` says how many rows an
-    item is, where that is not one.
+    """Collects items while earlier batches commit, without an artificial wait.
 
-    `write` takes the gathered items and returns one result per item, in order. When it raises for a batch, its items are
-    written one by one, so that a bad one fails alone; where all would wait for the database (faults.waits) all fail at once.
+    `write` takes the collected items and returns one result per item, in order. When it raises for a batch, the items are
+    written one by one, so that only a bad one fails; a temporary error of the database (faults.is_temporary) fails all at once.
+    `linger`: seconds between statements, where fewer commits matter more than latency. `weigh`: the rows of an item.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Batcher[In, Out]:
         self._writers: set[asyncio.Task[None]] = set()
 
     def submit(self, item: In) -> asyncio.Future[Out]:
-        """The future of `item`'s result. Cancelling it does not take the item back: it may be committed already."""
+        """The future of `item`'s result. Cancelling it does not withdraw the item: it may be committed already."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._writers or (len(self._writers) < self._in_flight and len(self._waiting) >= WORTH_ANOTHER):
@@ -73,7 +72,7 @@ class Batcher[In, Out]:
                 batch, self._waiting = self._waiting[:end], self._waiting[end:]
                 await self._settle(batch)
         finally:
-            # At once and not by a callback: what is submitted before that ran would find no writer, and start none.
+            # Not by a done-callback, which runs later: an item submitted in between would find this writer and start none.
             self._writers.discard(asyncio.current_task())  # type: ignore[arg-type]
 
     def _end_of_batch(self) -> int:
@@ -90,7 +89,7 @@ class Batcher[In, Out]:
         try:
             results = await self._write([item for item, _ in batch])
         except Exception as error:
-            if len(batch) > 1 and not faults.waits(error):
+            if len(batch) > 1 and not faults.is_temporary(error):
                 for pair in batch:
                     await self._settle([pair])
                 return
@@ -103,7 +102,7 @@ class Batcher[In, Out]:
 
 
 class Family[In, Out]:
-    """A batcher for each tenant: who has to wait for a lock in the database lets nobody else wait."""
+    """A batcher per tenant: a tenant that waits for a lock in the database does not delay others."""
 
     def __init__(self, make: Callable[[], Batcher[In, Out]]) -> None:
         self._make = make
@@ -125,4 +124,4 @@ class Family[In, Out]:
 def _fail(future: asyncio.Future, error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # a caller that hung up never asks; that is no news for the log
+        future.exception()  # retrieve it: a cancelled caller never does, and asyncio would log that

@@ -1,9 +1,9 @@
-"""A circuit breaker: after some failures in a row nothing is sent, but for single probes. Who acts on it is routing.
+"""Circuit breaker of a processor: after failures in a row only single probes are sent. Routing acts on it.
 
 closed ── FAILURES payments in a row ──► open ── after a pause ──► half open: one probe ──► closed, or open again for longer
 
-A payment that fails again and again counts once: it may be the payment. Where several tenants share an address, the
-failures of one say nothing of the others: it may be the tenant's account.
+A payment that fails repeatedly counts once: the payment may be the cause. Where several tenants share an address, several must
+fail: the account of one tenant may be the cause.
 """
 
 import random
@@ -13,9 +13,9 @@ from enum import StrEnum
 
 FAILURES = 5  # different payments in a row before it opens
 FIRST_PAUSE = 0.5  # seconds before the first probe
-LONGEST_PAUSE = 5.0  # seconds; the health poll tells within that anyway
-PROBE_LOST_AFTER = 10.0  # seconds after which a probe that never came back no longer blocks the next
-TENANTS_KEPT = 100  # whose failures are told apart
+LONGEST_PAUSE = 5.0  # seconds; the health poll reports within that time anyway
+PROBE_LOST_AFTER = 10.0  # seconds after which a lost probe no longer blocks the next
+TENANTS_KEPT = 100  # whose failures are counted separately
 
 
 class State(StrEnum):
@@ -32,12 +32,12 @@ class Breaker:
     parties: int = 1  # tenants whose payments must have failed
     pause: float = FIRST_PAUSE
     probe_at: float = 0.0
-    changed: bool = False  # since the last look, for whoever writes it down
+    changed: bool = False  # since it was last saved
     _failed: dict[Hashable, set[Hashable]] = field(default_factory=dict)  # tenant → payments, since the last success
 
     @property
     def failures(self) -> int:
-        """Different payments that failed in a row; few of each tenant are counted."""
+        """Different payments that failed in a row; at most FAILURES of each tenant count."""
         return sum(map(len, self._failed.values()))
 
     def allows(self, now: float) -> bool:
@@ -48,7 +48,7 @@ class Breaker:
         return self.state is not State.CLOSED
 
     def probing(self, now: float) -> None:
-        """A probe is on its way: no other until it is back, or lost."""
+        """A probe is being sent: allow no other until it ends or is lost."""
         self._become(State.HALF_OPEN)
         self.probe_at = now + PROBE_LOST_AFTER
 
@@ -69,28 +69,28 @@ class Breaker:
             self._open(now)
 
     def undecided(self, now: float) -> None:
-        """An answer that says nothing: where it was the probe's, the next one may go."""
+        """An outcome that proves nothing: if it was that of the probe, allow the next one."""
         if self.state is State.HALF_OPEN:
             self.probe_at = now
 
     def recovered(self, now: float) -> None:
-        """The endpoint says that it is well again: probe at once instead of waiting out the pause."""
+        """The endpoint reports that it is healthy again: probe at once."""
         if self.state is State.OPEN:
             self.probe_at = now
 
     def shared_by(self, parties: int) -> None:
-        """More tenants are there than was known: what those before have suffered may be their own trouble."""
+        """More tenants share the endpoint than known before: close it, the failures may be those of single accounts."""
         if parties > self.parties and 0 < len(self._failed) < parties:
             self._become(State.CLOSED)
         self.parties = parties
 
     def trip(self, now: float) -> None:
-        """Open it from outside: another worker's verdict, or an operator's."""
+        """Open it by decision of another worker or an operator."""
         if self.state is State.CLOSED:
             self._open(now)
 
     def reset(self) -> None:
-        """Close it from outside."""
+        """Close it by decision of another worker or an operator."""
         self.succeeded()
 
     def _open(self, now: float) -> None:

@@ -1,27 +1,27 @@
-"""Single-flight cache in memory: concurrent callers share one computation, and its result is kept for a moment."""
+"""Single-flight cache in memory: concurrent callers share one load, and its result is reused for `fresh` seconds."""
 
 import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Hashable
 
-from registry.data import orm, reach
+from registry.data import db_breaker, orm
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import Unavailable
 
-FRESH = 0.4  # seconds that a value is used without a second thought
-STALE = 0.8  # seconds that it is used while being loaded again; after that callers wait. A change works within 1 s
-KEPT = 10_000  # entries; a flood of invented keys evicts, it does not grow
+FRESH = 0.4  # seconds that a value is used without a reload
+STALE = 0.8  # seconds that it is used while a reload runs; then callers wait. A change takes effect within 1 s
+KEPT = 10_000  # entries at most: many unknown keys evict others, memory does not grow
 NEVER = float("-inf")
 
 
 class _Entry[T]:
-    """A value with the time its load began, and the load under way."""
+    """A value with the time its load began, and the running load."""
 
     __slots__ = ("asked_at", "began_at", "changed_at", "loading", "value")
 
     def __init__(self) -> None:
-        self.value: T | None = None  # meaningful from asked_at > NEVER on
+        self.value: T | None = None  # set once asked_at > NEVER
         self.asked_at = NEVER
         self.loading: asyncio.Task[T] | None = None
         self.began_at = NEVER  # of that load
@@ -33,7 +33,7 @@ class _Entry[T]:
 
 
 class _Loop[T]:
-    """What one event loop has of a cache."""
+    """The entries of a cache on one event loop."""
 
     def __init__(self) -> None:
         self.entries: dict[Hashable, _Entry[T]] = {}
@@ -45,14 +45,14 @@ class _Loop[T]:
 
 
 class Cached[K: Hashable, T]:
-    """Values by key, for callers who must not change them.
+    """Values by key. Callers share the values and must not change them.
 
     A value is used for `fresh` seconds after its load began, and until `stale` while one load renews it; then callers wait
-    for that load. A caller that hangs up cancels the load for nobody else. An error goes to those who wait and is not kept.
+    for that load. A cancelled caller does not cancel the load for others. Errors go to the waiting callers and are not cached.
 
-    `while_away`: while the database is away or slow the value known last is served, however old. Where none is known, a slow
-    statement is waited for; callers that are not `patient`, because they have an answer of their own, hear Unavailable (503)
-    soon, and at once for `fresh` seconds after that. `hashed`: keys are secrets, or invented by strangers, and kept as hashes.
+    `while_away`: serve the last value, however old, while the database is unavailable or slow. Without a last value callers
+    wait for a slow statement, unless they are not `patient` because they have a default: then they get Unavailable (503)
+    after a short wait, and at once for `fresh` seconds after that. `hashed`: store keys as hashes because they are secrets.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Cached[K: Hashable, T]:
         return await asyncio.shield(entry.loading)  # type: ignore[arg-type]
 
     def peek(self, key: K) -> T | None:
-        """The value known last, however old; None where there is none."""
+        """The last value, however old, or None."""
         entry = self.loops.get().entries.get(self._kept_as(key))
         return entry.value if entry else None
 
@@ -98,7 +98,7 @@ class Cached[K: Hashable, T]:
                 entry.value = change(entry.value)  # type: ignore[arg-type]
 
     def forget(self, key: K) -> None:
-        """Load anew for whoever asks from now on, also while an older load is under way."""
+        """Drop a value: later calls start a new load, also while an older load runs."""
         self.loops.get().entries.pop(self._kept_as(key), None)
 
     def _kept_as(self, key: K) -> Hashable:
@@ -115,13 +115,15 @@ class Cached[K: Hashable, T]:
         entry.loading = mine.loads.start(self._renew(mine, key, entry, entry.began_at))
         entry.loading.add_done_callback(
             lambda done: done.cancelled() or done.exception()
-        )  # there may be no waiter left
+        )  # retrieve the error: no caller may be waiting
 
     async def _renew(self, mine: _Loop[T], key: K, entry: _Entry[T], began_at: float) -> T:
         served = self._while_away and entry.known
         try:
             async with orm.own_connection():
-                value = await reach.attempt(lambda: self.load(key), writes=False, patient=self._patient and not served)
+                value = await db_breaker.attempt(
+                    lambda: self.load(key), writes=False, patient=self._patient and not served
+                )
         except Unavailable:
             mine.failed_at = time.monotonic()
             if not served:
@@ -135,13 +137,13 @@ class Cached[K: Hashable, T]:
         finally:
             if entry.began_at == began_at:
                 entry.loading = None
-        if began_at >= max(entry.asked_at, entry.changed_at):  # a load that began later may have ended before
+        if began_at >= max(entry.asked_at, entry.changed_at):  # a load that began later may have ended earlier
             entry.value, entry.asked_at = value, began_at
         return value
 
 
 class Bounded[K: Hashable, V]:
-    """A bounded dictionary of facts that do not change: what was put first goes first."""
+    """A bounded dictionary of facts that do not change; evicts the oldest entry."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept

@@ -1,4 +1,4 @@
-"""The channel layer under the service's own name, and how a process listens to one of its groups for ever."""
+"""Messages between processes over the Redis channel layer: `send` to a group, `listen` to a group."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,15 +8,16 @@ from typing import Any
 from channels.layers import get_channel_layer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-from registry.data import identity, redis_trouble
+from registry.data import identity, redis_health
 from registry.data.loop import PerLoop
 
-RETRY = 1.0  # seconds before a group that could not be joined is tried again
-SEND_LIMIT = 1.0  # seconds for Redis to take a message; what it does not take in time is found without it
+RETRY = 1.0  # seconds between attempts to join a group
+SEND_LIMIT = 1.0  # seconds for Redis to accept a message; receivers also poll
 
 
 class OwnLayer(RedisPubSubChannelLayer):
-    """Messages know no database numbers: another service on the same Redis hears none of ours, and we none of its."""
+    """The channel layer with the service's name as prefix: pub/sub ignores Redis database numbers, so two services on one Redis
+    would receive each other's messages."""
 
     def __init__(self, **config: Any) -> None:
         super().__init__(prefix=f"{identity.prefix()}:", **config)
@@ -24,49 +25,49 @@ class OwnLayer(RedisPubSubChannelLayer):
 
 async def _flush(used: set[Any]) -> None:
     for layer in used:
-        with suppress(Exception):  # Redis may be away
+        with suppress(Exception):  # Redis may be unavailable
             await layer.flush()
 
 
-layers: PerLoop[set[Any]] = PerLoop(set, close=_flush)  # those used; a layer keeps the connections of each loop apart
+layers: PerLoop[set[Any]] = PerLoop(set, close=_flush)  # the layers used on a loop; each has connections per loop
 
 
 def layer() -> Any:
-    """The channel layer, noted so that the loop's end closes its connections."""
-    found = get_channel_layer()
-    layers.get().add(found)
-    return found
+    """The channel layer; `end_loop` closes its connections."""
+    current = get_channel_layer()
+    layers.get().add(current)
+    return current
 
 
 async def send(group: str, data: bytes) -> None:
-    """Tell everybody who listens to `group`. Raises what went wrong; it is noted then."""
+    """Send `data` to every listener of `group`. Raises the error after recording it."""
     try:
         async with asyncio.timeout(SEND_LIMIT):
             await layer().group_send(group, {"type": group, "data": data})
     except Exception as error:
-        redis_trouble.failed(group, error)
+        redis_health.record_error(group, error)
         raise
-    redis_trouble.served(group)
+    redis_health.record_success(group)
 
 
-async def listen(group: str, take: Callable[[bytes], None]) -> None:
-    """Hand each message of `group` to `take`, until cancelled."""
+async def listen(group: str, receive: Callable[[bytes], None]) -> None:
+    """Pass each message of `group` to `receive`, until cancelled."""
     while True:
         try:
             channel = await layer().new_channel(group)
             await layer().group_add(group, channel)
-            redis_trouble.served(group)
+            redis_health.record_success(group)
             while True:
-                take((await layer().receive(channel))["data"])
+                receive((await layer().receive(channel))["data"])
         except Exception as error:
-            redis_trouble.failed(group, error)
+            redis_health.record_error(group, error)
             with suppress(Exception):
-                _forget(group)
+                _drop_channels(group)
             await asyncio.sleep(RETRY)
 
 
-def _forget(group: str) -> None:
-    """The layer keeps the channel of a try that failed, and would gather messages in it that nobody reads."""
+def _drop_channels(group: str) -> None:
+    """Drop the channels of failed attempts: the layer keeps them and would collect messages that nobody reads."""
     joined = layer()
     stale = {name for name in joined.channels if name.startswith(f"{joined.prefix}{group}")}
     for name in stale:

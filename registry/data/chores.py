@@ -1,4 +1,4 @@
-"""Periodic tasks ("chores"), registered by name where the work lives. Queueing runs them, with Redis or without it."""
+"""Registry of periodic tasks ("chores") by name. Each app registers its own; queueing runs them, with or without Redis."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple

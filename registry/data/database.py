@@ -1,7 +1,6 @@
-"""Statements and transactions on PostgreSQL: one pool per event loop, retries, faults turned into errors, SQL files.
+"""Statements and transactions on PostgreSQL: one pool per event loop, retries, errors as Unavailable (503), SQL files.
 
-The ORM (`async_objects`, `async_atomic`) and the hot paths' own SQL take their connections from the same pool (pool.py).
-Nothing opens at import.
+The ORM (`async_objects`, `async_atomic`) and named statements share the pool (pool.py). Nothing opens at import.
 """
 
 import asyncio
@@ -32,9 +31,9 @@ from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-RETRY_FIRST = 0.2  # seconds before the second try; long enough for a connection to be replaced
-QUERY_GRACE = 2.0  # seconds that the server gets to enforce its own statement time-out before we give up on it
-CLOSE_WAIT = 2.0  # seconds that the pool's own tasks get to end
+RETRY_FIRST = 0.2  # seconds before the second attempt, enough to replace a connection
+QUERY_GRACE = 2.0  # seconds for the server to enforce its own statement time-out
+CLOSE_WAIT = 2.0  # seconds for the pool's own tasks to end
 
 type Row = tuple[Any, ...]
 type Params = Sequence[Any] | Mapping[str, Any]
@@ -59,9 +58,9 @@ pools: PerLoop[Pool] = PerLoop(lambda: Pool(connection_parameters()), close=_clo
 
 
 def statistics() -> dict[str, int]:
-    """The pool's own counters (psycopg_pool's names): size, available, waiting, waited ms, errors, connections lost."""
-    found = pools.peek()
-    return found.get_stats() if found else {}
+    """The counters of psycopg_pool, by its names."""
+    pool = pools.peek()
+    return pool.get_stats() if pool else {}
 
 
 # -- Statements --------------------------------------------------------------------------------------
@@ -69,12 +68,12 @@ def statistics() -> dict[str, int]:
 
 @asynccontextmanager
 async def connection() -> AsyncIterator[AsyncConnection]:
-    """A raw connection in autocommit. Raises Unavailable (503) when there is none to be had in time."""
+    """A raw connection in autocommit. Raises Unavailable (503) when the pool has none in time."""
     try:
         async with pools.get().connection() as conn:
             try:
                 yield conn
-            except psycopg.errors.FeatureNotSupported:  # such as a plan of before a migration, which it would keep
+            except psycopg.errors.FeatureNotSupported:  # such as a cached plan from before a migration
                 await conn.close()
                 raise
     except PoolTimeout as error:
@@ -93,9 +92,9 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
 
 
 async def rows(conn: AsyncConnection, sql: str, params: Params = (), *, prepare: bool = True) -> list[Row]:
-    """Run one statement, parameters and results in binary; all its rows, or none for a statement that returns none.
+    """Run one statement with parameters and results in binary, and return its rows (none for a statement without results).
 
-    What runs seldom is not worth to `prepare`: it is planned each time, for the tables as they are then.
+    Rare statements pass `prepare=False`: they are planned each time, by the current sizes of the tables.
     """
     async with asyncio.timeout(settings.DB_QUERY_TIMEOUT + QUERY_GRACE):
         cursor = AsyncCursor(conn)
@@ -103,15 +102,15 @@ async def rows(conn: AsyncConnection, sql: str, params: Params = (), *, prepare:
             await cursor.execute(sql, params, binary=True, prepare=(settings.DB_PREPARE or None) if prepare else False)
         except psycopg.Error as error:
             if fault := faults.of(error):
-                refusals.refused(sql, fault, error)
+                refusals.record(sql, fault, error)
             raise
-        refusals.taken(sql)
+        refusals.clear(sql)
         return await cursor.fetchall() if cursor.description else []
 
 
 async def fetch(sql: str, params: Params = (), *, repeatable: bool = True, prepare: bool = True) -> list[Row]:
-    """One statement in its own transaction. Tried again after a lost connection unless not `repeatable`: then only where
-    the server itself says that it was rolled back."""
+    """Run one statement in its own transaction, with retries. A statement that is not `repeatable` is retried only when the
+    server reports a rollback, never after a lost connection."""
 
     async def once() -> list[Row]:
         async with connection() as conn:
@@ -124,17 +123,17 @@ async def fetch(sql: str, params: Params = (), *, repeatable: bool = True, prepa
 
 
 def may_be_repeated(error: BaseException) -> bool:
-    """Whether the same statement may go through a moment later, where it is safe to repeat."""
+    """Whether a retry of an idempotent statement may succeed."""
     return faults.of(error) in (Fault.LOST, Fault.ROLLED_BACK)
 
 
 def was_rolled_back(error: BaseException) -> bool:
-    """Whether the statement certainly did nothing, and may go through a moment later."""
+    """Whether the statement was rolled back for certain, so that any statement may be retried."""
     return faults.of(error) is Fault.ROLLED_BACK
 
 
 async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
-    """Run `work` once. Any fault of the database but one about a row's own data becomes Unavailable (503)."""
+    """Run `work` once. Faults of the database become Unavailable (503), except errors about a row's own data."""
     try:
         return await work()
     except TimeoutError as error:
@@ -146,7 +145,7 @@ async def guarded[T](work: Callable[[], Awaitable[T]]) -> T:
 
 
 def unavailable(error: Exception) -> Unavailable | None:
-    """Unavailable (503) in place of a fault of the database, which is made known; None for what is no such fault, or about
+    """Log and publish a fault of the database, and return Unavailable (503) for it; None for other errors and for errors about
     a row's own data."""
     fault = faults.of(error)
     return None if fault is None or fault is Fault.ROW else _unavailable(error, fault)
@@ -154,19 +153,19 @@ def unavailable(error: Exception) -> Unavailable | None:
 
 def _unavailable(error: Exception, fault: Fault) -> Unavailable:
     telemetry.DB_ERRORS.labels(type(error).__name__).inc()
-    faults.say(log, fault.value, error=error)
-    faults.tell(fault)
+    faults.warn(log, fault.value, error=error)
+    faults.publish(fault)
     return Unavailable(fault.value)
 
 
 async def retrying[T](work: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
-    """Run `work` up to DB_RETRY_ATTEMPTS times. Raises Unavailable (503) after that. What is not `repeatable` is run again
-    only where the server itself says that it was rolled back."""
+    """Run `work` up to DB_RETRY_ATTEMPTS times, then raise Unavailable (503). Work that is not `repeatable` is retried only when
+    the server reports a rollback."""
     return await guarded(lambda: _retried(work, may_be_repeated if repeatable else was_rolled_back))
 
 
 async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool]) -> T:
-    # Ten lines instead of a library: a retry library's set-up per call costs as much as a short statement.
+    # No retry library: its set-up per call costs as much as a short statement.
     wait, tries = RETRY_FIRST, settings.DB_RETRY_ATTEMPTS
     while True:
         try:
@@ -180,10 +179,9 @@ async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseExc
 
 
 async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
-    """Run independent reads side by side, each on its own connection, at most CONCURRENT_OPERATIONS at a time.
+    """Run independent reads concurrently, each on its own connection, at most CONCURRENT_OPERATIONS at a time.
 
-    Not within a transaction: the caller's own connection is given back first, or requests that hold one each could wait
-    for each other.
+    Not within a transaction: the caller's connection is released first, otherwise requests that hold one each could deadlock.
     """
     await release()
     gate = asyncio.Semaphore(settings.CONCURRENT_OPERATIONS)
@@ -197,7 +195,7 @@ async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
             tasks = [group.create_task(one(step)) for step in work]
     except ExceptionGroup as several:
         first = several.exceptions[0]
-        raise first from first.__cause__  # callers know the error of a step, not that there were steps; faults.py its cause
+        raise first from first.__cause__  # callers expect the error of a step, and faults.py its cause
     return [task.result() for task in tasks]
 
 
@@ -212,5 +210,5 @@ def statements(path: Path) -> dict[str, str]:
     parts = _NAMED.split(path.read_text())
     found = {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
     for name, sql in found.items():
-        refusals.name(sql, f"{path.stem}.{name}")
+        refusals.set_name(sql, f"{path.stem}.{name}")
     return found

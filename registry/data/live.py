@@ -1,8 +1,7 @@
-"""The hub: one subscription per process, fanned out to sockets and long polls by key. What an event means, the apps know.
+"""The hub of live events: one Redis subscription per process, fanned out to websockets and long polls in order.
 
-Redis carries the news (at most once, in any order); PostgreSQL numbers it. A tenant's events are numbered without gaps in
-commit order, so the hub sees at once what it missed, reads that from the source, and hands all on in order. Without Redis
-it asks the source every second: pages get slower, not wrong.
+Redis delivers at most once and in any order. A tenant's events have numbers without gaps in commit order, so the hub detects
+missing ones, reads them from PostgreSQL and delivers all in order. Without Redis it polls PostgreSQL every second.
 """
 
 import asyncio
@@ -14,20 +13,20 @@ from typing import Protocol
 import msgspec
 
 from registry import telemetry
-from registry.data import channels, reach
+from registry.data import channels, db_breaker
 from registry.data.loop import PerLoop
 from registry.data.publisher import Publisher
 from registry.errors import Unavailable
 
 GROUP = "live"
-FILL_AFTER = 0.03  # seconds that an overtaken message may still arrive before the gap is read from the source
-TICK = 1.0  # seconds between looks at the source, which find what Redis lost
-MAILBOX = 1000  # events that a slow reader may be behind before it is dropped
+FILL_AFTER = 0.03  # seconds for a delayed message to arrive before the gap is read from PostgreSQL
+TICK = 1.0  # seconds between polls of PostgreSQL, which find what Redis lost
+MAILBOX = 1000  # events that a slow reader may be behind before it is disconnected
 FILL_LIMIT = 500  # events per read of a gap
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """One numbered change. `body` is the JSON object that readers get."""
+    """A numbered change. `body` is the JSON object that readers get."""
 
     stream: str  # name of the stream that numbers it
     tenant: int
@@ -38,7 +37,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NumberedEvents(Protocol):
-    """The part of registry.data.stream.Stream that a hub needs to read back what it has missed."""
+    """The part of registry.data.stream.Stream by which a hub reads missed events."""
 
     @property
     def name(self) -> str: ...
@@ -63,12 +62,12 @@ async def _send(events: list[Event]) -> None:
 publishers: PerLoop[Publisher[Event]] = PerLoop(lambda: Publisher(_send), close=Publisher.close)
 
 
-def tell(events: Sequence[Event]) -> None:
-    """Spread committed events. Never waits, never fails: it is a hint."""
+def publish(events: Sequence[Event]) -> None:
+    """Send committed events to all processes. Never waits and never fails: it is a hint."""
     publishers.get().publish(events)
 
 
-# -- Listening -----------------------------------------------------------------------------------------
+# -- Subscriptions -----------------------------------------------------------------------------------------
 
 
 class TooSlow(Exception):
@@ -95,7 +94,7 @@ class Subscription:
         self._arrived.set()
 
     async def get(self) -> list[Event]:
-        """All that has arrived, at least one. Raises TooSlow."""
+        """Wait for events and return all that have arrived. Raises TooSlow."""
         await self._arrived.wait()
         if self._overrun:
             raise TooSlow
@@ -118,17 +117,17 @@ class Feed:
         self._filling: asyncio.Task | None = None
 
     def add(self, subscription: Subscription) -> None:
-        for readers in self._rooms(subscription):
+        for readers in self._readers(subscription):
             readers.add(subscription)
 
     def discard(self, subscription: Subscription) -> None:
-        for readers in self._rooms(subscription):
+        for readers in self._readers(subscription):
             readers.discard(subscription)
         for subject in subscription.subjects or ():
             if not self.by_subject.get(subject, True):
                 del self.by_subject[subject]
 
-    def _rooms(self, subscription: Subscription) -> list[set[Subscription]]:
+    def _readers(self, subscription: Subscription) -> list[set[Subscription]]:
         if subscription.subjects is None:
             return [self.streams]
         return [self.by_subject.setdefault(subject, set()) for subject in subscription.subjects]
@@ -145,16 +144,16 @@ class Feed:
     def _advance(self) -> None:
         while event := self._early.pop(self.position + 1, None):
             self.position += 1
-            self._hand_out(event)
+            self._deliver(event)
         if self._early and self._filling is None:
             self.fill(after=FILL_AFTER)
 
-    def _hand_out(self, event: Event) -> None:
+    def _deliver(self, event: Event) -> None:
         for subscription in (*self.streams, *self.by_subject.get(event.subject, ())):
             subscription.put(event)
 
     def fill(self, *, after: float = 0) -> None:
-        """Read what is missing from the source, once for all readers."""
+        """Read missing events from PostgreSQL, once for all readers."""
         if self._filling is None:
             self._filling = asyncio.get_running_loop().create_task(self._fill(after))
 
@@ -162,18 +161,18 @@ class Feed:
         try:
             await asyncio.sleep(after)
             if after and not self._early:
-                return  # it was only overtaken
+                return  # the message was only delayed
             full = True
             while full:
                 found = await self.stream.since(self.tenant, self.position, FILL_LIMIT)
                 full = len(found) == FILL_LIMIT
                 for event in found:
-                    if event.position > self.position:  # a number that the source leaves out is gone for good
+                    if event.position > self.position:  # a missing number was purged
                         self.position = event.position
-                        self._hand_out(event)
+                        self._deliver(event)
                 self._early = {p: event for p, event in self._early.items() if p > self.position}
         except Unavailable:
-            pass  # the next tick tries again
+            pass  # the next poll tries again
         finally:
             self._filling = None
             if self.position + 1 in self._early:
@@ -185,7 +184,7 @@ class Feed:
 
 
 class Hub:
-    """All feeds of this process and the one subscription that serves them. It listens while somebody reads."""
+    """All feeds of this process and their one Redis subscription, which begins with the first reader."""
 
     def __init__(self) -> None:
         self.feeds: dict[Key, Feed] = {}
@@ -196,7 +195,7 @@ class Hub:
     async def subscribe(
         self, stream: NumberedEvents, tenant: int, subjects: frozenset[str] | None = None
     ) -> AsyncIterator[Subscription]:
-        """Everything committed from now on: of the tenant, or of these subjects. Read the past after entering."""
+        """Subscribe to what is committed from now on, of the tenant or of these subjects. Read earlier events after entering."""
         feed = await self._feed(stream, tenant)
         subscription = Subscription(subjects)
         feed.add(subscription)
@@ -209,19 +208,19 @@ class Hub:
             self._drop_unused((stream.name, tenant))
 
     async def _feed(self, stream: NumberedEvents, tenant: int) -> Feed:
-        """The tenant's feed of a stream. A database that is slow keeps those waiting who open it, and no other tenant's readers."""
+        """The tenant's feed of a stream, opened by the first reader. A slow database delays the readers of this tenant only."""
         loop, key = asyncio.get_running_loop(), (stream.name, tenant)
         if not self._tasks:
             self._tasks = [loop.create_task(channels.listen(GROUP, self._receive)), loop.create_task(self._tick())]
-        # Asked again after each wait: whoever waited beside us may have come, gone and taken the feed along.
+        # Check again after each wait: another reader may have opened and closed the feed meanwhile.
         while (feed := self.feeds.get(key)) is None:
             opening = self._opening.get(key)
             if opening is None:
                 opening = self._opening[key] = loop.create_task(self._open(stream, tenant))
-                # There may be no waiter left to look at its error.
+                # Retrieve the error: no reader may be waiting.
                 opening.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
-                await asyncio.shield(opening)  # one who hangs up cancels it for nobody else
+                await asyncio.shield(opening)  # a cancelled reader does not cancel it for others
             except asyncio.CancelledError:
                 self._drop_unused(key)
                 raise
@@ -229,7 +228,7 @@ class Hub:
 
     async def _open(self, stream: NumberedEvents, tenant: int) -> None:
         try:
-            position = (await reach.attempt(lambda: stream.positions([tenant]), writes=False)).get(tenant, 0)
+            position = (await db_breaker.attempt(lambda: stream.positions([tenant]), writes=False)).get(tenant, 0)
             self.feeds[stream.name, tenant] = Feed(stream, tenant, position)
         finally:
             del self._opening[stream.name, tenant]
@@ -244,13 +243,13 @@ class Hub:
         while True:
             await asyncio.sleep(TICK)
             with suppress(Unavailable):
-                for key in list(self.feeds):  # those whose readers all hung up before they were open
+                for key in list(self.feeds):  # feeds whose readers all left before they were open
                     self._drop_unused(key)
                 for stream in {feed.stream.name: feed.stream for feed in self.feeds.values()}.values():
                     await self._compare(stream)
 
     async def _compare(self, stream: NumberedEvents) -> None:
-        """Find out which feeds of a stream have missed events, and fill them."""
+        """Fill the feeds of a stream that have missed events."""
         tenants = [tenant for name, tenant in self.feeds if name == stream.name]
         for tenant, position in (await stream.positions(tenants)).items():
             if (feed := self.feeds.get((stream.name, tenant))) and position > feed.position:

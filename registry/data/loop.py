@@ -1,7 +1,7 @@
 """Resources of an event loop: `PerLoop` opens one for each running loop, and `end_loop` closes all that the loop opened.
 
-Whoever runs a loop (the ASGI lifespan, a command, an RQ entry point, a synchronous twin) calls `end_loop` last; nothing else
-closes them. `sync_twin` offers an async service to callers in threads, such as admin pages.
+Every owner of a loop (the ASGI lifespan, a command, an RQ entry point, a synchronous twin) calls `end_loop` last; nothing else
+closes the resources. `sync_twin` offers an async service to callers in threads, such as admin pages.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from registry.data import orm
 log = logging.getLogger(__name__)
 
 CLOSE_LIMIT = 3.0  # seconds for one resource to close, unless it names a limit of its own
-LAST_WORDS = 1.0  # seconds that background tasks get at the end of their loop before they are cancelled
-REOPENED = 3  # times that a resource may be opened again while others close
+FINISH_LIMIT = 1.0  # seconds for background tasks to finish at the end of their loop; then they are cancelled
+REOPENED = 3  # how often a resource may be reopened while others close
 
 _declared: list["PerLoop[Any]"] = []
 
@@ -29,7 +29,7 @@ class PerLoop[T]:
     """One resource for each event loop, opened by the first `get` on it. Declare it at module level.
 
     Resources close in reverse order of declaration: a module imports what it uses, so what it uses was declared before it.
-    `stop` is called on all that are open before the first is closed, so that those which take long to finish do so together.
+    `stop` runs for every open resource before the first one closes, so that slow ones finish at the same time.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class PerLoop[T]:
         _declared.append(self)
 
     def get(self) -> T:
-        """The running loop's resource, opened if need be. Raises RuntimeError where no loop runs."""
+        """The running loop's resource, opened by the first call. Raises RuntimeError without a running loop."""
         loop = asyncio.get_running_loop()
         resource = self._resources.get(loop)
         if resource is None:
@@ -53,7 +53,7 @@ class PerLoop[T]:
         return resource
 
     def peek(self) -> T | None:
-        """The running loop's resource if it is open."""
+        """The running loop's resource, or None if it is not open."""
         return self._resources.get(asyncio.get_running_loop())
 
     def stop(self) -> None:
@@ -76,7 +76,7 @@ class PerLoop[T]:
 
 
 async def end_loop() -> None:
-    """Close everything that the running loop opened. One that is opened again meanwhile, such as by a last write, closes too."""
+    """Close everything that the running loop opened, also what is reopened meanwhile, such as by a final write."""
     for resource in still_open():
         resource.stop()
     for _ in range(REOPENED * len(_declared)):
@@ -84,30 +84,35 @@ async def end_loop() -> None:
         if not opened:
             return
         await opened[-1].close()
-    log.error("resources of the event loop are opened again and again", extra={"resources": len(still_open())})
+    log.error("resources of the event loop are reopened again and again", extra={"resources": len(still_open())})
 
 
 def still_open() -> list[PerLoop[Any]]:
-    """What the running loop has open, in order of declaration."""
+    """The open resources of the running loop, in order of declaration."""
     return [resource for resource in _declared if resource.peek() is not None]
 
 
+def background[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task in an empty context: it inherits neither the caller's database connection nor the request id of its logs."""
+    return asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+
+
 class Tasks:
-    """Background tasks of one loop. Each runs in an empty context: it inherits neither a connection nor the log's request id."""
+    """Background tasks of one loop, which end with it."""
 
     def __init__(self) -> None:
         self.running: set[asyncio.Task[Any]] = set()
 
     def start[T](self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        task = background(work)
         self.running.add(task)
         task.add_done_callback(self.running.discard)
         return task
 
     async def close(self) -> None:
-        """Wait LAST_WORDS for what is running, then cancel it."""
+        """Wait FINISH_LIMIT for the tasks, then cancel those still running."""
         if self.running:
-            await asyncio.wait(self.running, timeout=LAST_WORDS)
+            await asyncio.wait(self.running, timeout=FINISH_LIMIT)
             await self.cancel()
 
     async def cancel(self) -> None:
@@ -120,7 +125,7 @@ class Tasks:
 
 
 def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
-    """`service` for a caller in a thread: on the server's loop if there is one, else on a loop made for this call."""
+    """`service` for a caller in a thread. It runs on the server's loop, or without one on a new loop for this call."""
 
     @wraps(service)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -130,11 +135,11 @@ def sync_twin[**P, T](service: Callable[P, Awaitable[T]]) -> Callable[P, T]:
 
 
 async def _run[T](service: Callable[[], Awaitable[T]]) -> T:
-    made_for_us = len(asyncio.all_tasks()) == 1  # then nobody else ends this loop
+    new_loop = len(asyncio.all_tasks()) == 1  # then this call ends it
     try:
-        # The task inherits the request's context, and with it a connection that belongs to the request's own task.
+        # The task inherits the request's context, including the connection of the request's own task.
         async with orm.own_connection():
             return await service()
     finally:
-        if made_for_us:
+        if new_loop:
             await end_loop()

@@ -17,19 +17,21 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from registry.data import arrays
 
-AWAY_WAIT = 1.0  # seconds that a caller waits while the server takes no connections: DB_POOL_TIMEOUT is for a busy pool
+AWAY_WAIT = (
+    1.0  # seconds that a caller waits while the server accepts no connections; DB_POOL_TIMEOUT is for a busy pool
+)
 
 
 class Pool(AsyncConnectionPool):
-    """psycopg's pool with SQLAlchemy's overflow: up to `overflow` more in a rush, closed when given back."""
+    """psycopg's pool with an overflow as in SQLAlchemy: extra connections under load, closed when returned."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self.keep = settings.DB_POOL_MAX
-        self.refused = False  # the server gave no new connection when last asked
-        self.given_back_at = 0.0  # time.monotonic() of the last one that was alive
-        self.shut = ""  # why nobody gets a connection now (reach.py); empty while they do
+        self.refused = False  # the server refused the last new connection
+        self.given_back_at = 0.0  # time.monotonic() of the last return of a working connection
+        self.shut = ""  # why callers are refused at once (db_breaker.py); empty while they are not
         self._lent: set[AsyncConnection] = set()
-        self._giving: set[asyncio.Task[None]] = set()  # connections on their way back
+        self._giving: set[asyncio.Task[None]] = set()  # connections being returned
         super().__init__(
             kwargs=parameters,
             min_size=settings.DB_POOL_MIN,
@@ -48,8 +50,8 @@ class Pool(AsyncConnectionPool):
             raise PoolTimeout(self.shut)
         if self._closed:
             await self.open()
-        # Not the pool's own `check`: it waits longer and longer after each dead connection, and after a restart of
-        # the server all that were idle are dead. Here the next is taken at once; each can be found dead only once.
+        # Not the pool's own `check`: it waits longer after each broken connection, and a restart of the server breaks all
+        # idle ones. This loop takes the next one at once.
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
             conn = await self._next(deadline)
@@ -61,8 +63,8 @@ class Pool(AsyncConnectionPool):
                 await super().putconn(conn)
 
     async def _next(self, deadline: float) -> AsyncConnection:
-        # In slices, to notice between them that there is no server to wait for. One that refuses us more connections may
-        # be full of neighbours' while ours work: then one of them is waited for.
+        # Wait in slices, and give up between them when the server is gone. A server that only refuses new connections, because
+        # other clients use them up, is not gone while connections of this pool are returned.
         while True:
             left = deadline - time.monotonic()
             try:
@@ -88,23 +90,23 @@ class Pool(AsyncConnectionPool):
         return conn
 
     def cut(self) -> None:
-        """End the connections in use, and with them the statements that wait for a server which answers nothing: to cancel
-        one takes psycopg 10 s there."""
+        """Close the sockets of connections in use, to end statements on a server that does not respond: psycopg's own
+        cancellation takes 10 s there."""
         for conn in self._lent:
             with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as wire:
                 wire.shutdown(socket.SHUT_RDWR)
 
     async def reconnect_failed(self) -> None:
-        """Go on trying while somebody waits: by itself the pool tries again only for a new caller, and there may be none."""
+        """Keep reconnecting while callers wait; psycopg's pool would do so only for a new caller."""
         async with self._lock:
             if self._waiting:
                 self._maybe_grow_pool()
 
     async def putconn(self, conn: AsyncConnection) -> None:
-        """To the end, whoever is cancelled meanwhile: half given back, a connection is nobody's and counted all the same."""
+        """Return a connection, also when the caller is cancelled: otherwise it would be lost and still count."""
         self._lent.discard(conn)
         giving = asyncio.Task(self._take_back(conn), loop=asyncio.get_running_loop(), eager_start=True)
-        if not giving.done():  # it mostly is: nothing had to be waited for
+        if not giving.done():  # the usual case: nothing had to be awaited
             self._giving.add(giving)
             giving.add_done_callback(self._giving.discard)
         await asyncio.shield(giving)
@@ -121,19 +123,19 @@ class Pool(AsyncConnectionPool):
 
 
 async def _configure(connection: AsyncConnection) -> None:
-    # All integers travel as bigint, so that a statement has one prepared form and not one per magnitude. Lists of them, which
-    # go as text, as well: psycopg would give all lists of a statement the type that the numbers of the first one need.
+    # Send all integers as bigint, so that a statement has one prepared form and not one per magnitude. Also those in lists, which
+    # go as text: psycopg would type all lists of a statement by the numbers of the first one.
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     arrays.register(connection)
 
 
 async def _still_open(connection: AsyncConnection) -> None:
-    """Notice a connection that the server has closed, at the price of a poll and not of a round trip."""
+    """Raise OperationalError for a connection that the server has closed, by a poll instead of a round trip."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
-        # An idle connection has nothing to read but its end, of which the server's farewell may come first. What is
-        # harmless (a setting changed at the server) costs a new connection.
-        await connection.close()  # else the pool would offer it again
+        # An idle connection has nothing to read but its end or the server's last message. A harmless message (a setting
+        # changed at the server) costs a new connection.
+        await connection.close()  # otherwise the pool would offer it again
         raise psycopg.OperationalError("the server closed the connection")

@@ -1,33 +1,33 @@
-"""Publisher of hints: gathers what is published at once, and sends it at most every few hundredths of a second."""
+"""Publisher of hints: collects the hints of a short interval and sends them as one message."""
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+
+from registry.data.loop import Tasks
 
 log = logging.getLogger(__name__)
 
-EVERY = 0.02  # seconds between two messages of one publisher: under load many commits share one
-LAST_WORDS = 1.0  # seconds for the last message at the end of a loop
+INTERVAL = 0.02  # seconds between two messages of one publisher: under load many commits share one
 
 
 class Publisher[T]:
-    """`send` gets what was published: at once, and then everything that was published meanwhile, `every` so many seconds.
+    """Passes the first hint to `send` at once, then every `interval` seconds all hints published since.
 
-    A hint is never waited for and never fails: whoever needs it finds what it is about without it, only later.
+    Publishing never waits and never fails. A hint that cannot be sent is lost: receivers also poll.
     """
 
-    def __init__(self, send: Callable[[list[T]], Awaitable[None]], *, every: float = EVERY) -> None:
-        self._send, self._every = send, every
+    def __init__(self, send: Callable[[list[T]], Awaitable[None]], *, interval: float = INTERVAL) -> None:
+        self._send, self._interval = send, interval
         self._published: list[T] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._sending = False
+        self._tasks = Tasks()
 
     def publish(self, hints: Iterable[T]) -> None:
         self._published.extend(hints)
-        if self._sending is None and self._published:
-            work = self._send_all()  # in an empty context: not on the connection of whoever published first
-            self._sending = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        if self._published and not self._sending:
+            self._sending = True
+            self._tasks.start(self._send_all())
 
     async def _send_all(self) -> None:
         try:
@@ -37,14 +37,10 @@ class Publisher[T]:
                     await self._send(hints)
                 except Exception as error:
                     log.debug("a hint was not sent", extra={"error": repr(error)})
-                await asyncio.sleep(self._every)
+                await asyncio.sleep(self._interval)
         finally:
-            self._sending = None
+            self._sending = False
 
     async def close(self) -> None:
-        """Send what was published last."""
-        if sending := self._sending:
-            await asyncio.wait({sending}, timeout=LAST_WORDS)
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await sending
+        """Send the remaining hints."""
+        await self._tasks.close()

@@ -1,6 +1,6 @@
-"""Counting against rate limits in Redis. Whom and what they limit, the callers know.
+"""Rate limiter in Redis. Callers name the limit and the subject that it applies to.
 
-Without Redis nothing is limited: a payment refused is worse than one too many.
+Nothing is limited while Redis is unavailable: a refused payment is worse than one too many.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.util import WindowStats
 
-from registry.data import identity, redis_trouble
+from registry.data import identity, redis_health
 from registry.data.loop import PerLoop
 
-WITHIN = 1.0  # seconds for Redis. A burst must not be able to outwait it
+TIMEOUT = 1.0  # seconds for Redis
 USE = "limits"
 
 
@@ -27,23 +27,23 @@ def open_limiter() -> MovingWindowRateLimiter:
 
 
 async def close_limiter(limiter: MovingWindowRateLimiter) -> None:
-    with suppress(Exception):  # Redis may be away
+    with suppress(Exception):  # Redis may be unavailable
         await limiter.storage.bridge.storage.aclose()  # type: ignore[attr-defined]
 
 
 limiters: PerLoop[MovingWindowRateLimiter] = PerLoop(open_limiter, close=close_limiter)
 
 
-async def count(item: RateLimitItem, *of: str, cost: int = 1) -> tuple[bool, WindowStats] | None:
-    """Count `cost` against the limit of `of`: whether it is within it, and the window. None while Redis does not serve."""
-    if redis_trouble.rests(USE):
+async def count(limit: RateLimitItem, *subject: str, cost: int = 1) -> tuple[bool, WindowStats] | None:
+    """Count `cost` against the limit of `subject`: whether it is allowed, and the window. None while Redis is unavailable."""
+    if redis_health.is_paused(USE):
         return None
     try:
-        async with asyncio.timeout(WITHIN):
-            allowed = await limiters.get().hit(item, *of, cost=cost)
-            window = await limiters.get().get_window_stats(item, *of)
+        async with asyncio.timeout(TIMEOUT):
+            allowed = await limiters.get().hit(limit, *subject, cost=cost)
+            window = await limiters.get().get_window_stats(limit, *subject)
     except Exception as error:
-        redis_trouble.failed(USE, error)
+        redis_health.record_error(USE, error)
         return None
-    redis_trouble.served(USE)
+    redis_health.record_success(USE)
     return allowed, window

@@ -1,4 +1,4 @@
-"""Statements that the server refuses whoever sends them (no such table, no room, a fault of its own), for /health and a metric."""
+"""Statements that fail again and again on the server (missing table, full disk, invalid statement), for /health and a metric."""
 
 import time
 from collections.abc import Iterator
@@ -8,17 +8,14 @@ from registry import telemetry
 from registry.data.faults import Fault
 
 KINDS = {Fault.FULL, Fault.MISSING, Fault.BROKEN}
-AT_ONCE = {
-    Fault.FULL,
-    Fault.MISSING,
-}  # make /health fail from the first refusal; a fault of one request's making does not
-NAMED_AFTER = 60.0  # seconds of refusals until the metric, and /health in all processes, name the statement
-FORGOTTEN_AFTER = 5.0  # seconds without another refusal; drains ask five times a second
+IMMEDIATE = {Fault.FULL, Fault.MISSING}  # /health fails from the first refusal; one request cannot cause these
+REPORT_AFTER = 60.0  # seconds of refusals until the metric, and /health of all processes, name the statement
+EXPIRE_AFTER = 5.0  # seconds without another refusal; drains send their statements five times a second
 LONGEST_NAME = 80  # characters
 
 
 class Refusal(NamedTuple):
-    """A statement that is refused again and again."""
+    """A statement that the server refuses, since when and why."""
 
     statement: str
     fault: Fault
@@ -27,11 +24,11 @@ class Refusal(NamedTuple):
     last: float
 
     @property
-    def lasts(self) -> bool:
-        return self.last - self.since >= NAMED_AFTER
+    def is_lasting(self) -> bool:
+        return self.last - self.since >= REPORT_AFTER
 
     def __str__(self) -> str:
-        why = f" ({self.why})" if self.fault is Fault.MISSING else ""  # others may name files
+        why = f" ({self.why})" if self.fault is Fault.MISSING else ""  # other messages may contain file names
         return f"{self.fault.value}: {self.statement} is refused{why}"
 
 
@@ -40,52 +37,55 @@ _names: dict[str, str] = {}  # SQL → the name of the statement in its file
 
 
 class _Server:
-    takes_writes = True  # while it does not, nothing is counted: a standby may lack what is on its way
+    is_writable = True  # while it is not, refusals are ignored: a standby may lack tables that it will get
 
 
-def name(sql: str, called: str) -> None:
-    """Let `sql` be called so."""
-    _names[sql] = called
+def set_name(sql: str, name: str) -> None:
+    _names[sql] = name
 
 
-def refused(sql: str, fault: Fault, error: BaseException) -> None:
-    """Note a refusal; a fault of another kind says nothing of the statement."""
-    if fault not in KINDS or not _Server.takes_writes:
+def _name_of(sql: str) -> str:
+    return _names.get(sql) or " ".join(sql.split())[:LONGEST_NAME]
+
+
+def record(sql: str, fault: Fault, error: BaseException) -> None:
+    """Record a refused statement. Faults outside KINDS are ignored: the statement did not cause them."""
+    if fault not in KINDS or not _Server.is_writable:
         return
     now = time.monotonic()
-    _forget_old(now)
-    statement = _names.get(sql) or " ".join(sql.split())[:LONGEST_NAME]
+    _expire(now)
+    statement = _name_of(sql)
     since = _refused[sql].since if sql in _refused else now
     why = (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_NAME]
-    found = _refused[sql] = Refusal(statement, fault, why, since, now)
-    if found.lasts:
+    refusal = _refused[sql] = Refusal(statement, fault, why, since, now)
+    if refusal.is_lasting:
         telemetry.DB_REFUSED.labels(statement).set(1)
 
 
-def taken(sql: str) -> None:
-    """It went through."""
+def clear(sql: str) -> None:
+    """Clear the refusal of a statement that succeeded."""
     if _refused and sql in _refused:
-        _forget(sql)
+        _drop(sql)
 
 
-def found() -> Iterator[Refusal]:
-    """What this process finds refused now."""
-    _forget_old(time.monotonic())
-    return (one for one in list(_refused.values()) if one.fault in AT_ONCE or one.lasts)
+def current() -> Iterator[Refusal]:
+    """The refusals of this process that /health reports."""
+    _expire(time.monotonic())
+    return (one for one in list(_refused.values()) if one.fault in IMMEDIATE or one.is_lasting)
 
 
-def server_takes_writes(takes: bool) -> None:
-    """Begin to count anew, or stop."""
-    _Server.takes_writes = takes
+def set_writable(writable: bool) -> None:
+    """Drop all refusals; record new ones only while the server is writable."""
+    _Server.is_writable = writable
     for sql in list(_refused):
-        _forget(sql)
+        _drop(sql)
 
 
-def _forget_old(now: float) -> None:
-    for sql in [sql for sql, one in _refused.items() if now - one.last > FORGOTTEN_AFTER]:
-        _forget(sql)
+def _expire(now: float) -> None:
+    for sql in [sql for sql, one in _refused.items() if now - one.last > EXPIRE_AFTER]:
+        _drop(sql)
 
 
-def _forget(sql: str) -> None:
-    if _refused.pop(sql).lasts:
-        telemetry.DB_REFUSED.labels(_names.get(sql) or " ".join(sql.split())[:LONGEST_NAME]).set(0)
+def _drop(sql: str) -> None:
+    if _refused.pop(sql).is_lasting:
+        telemetry.DB_REFUSED.labels(_name_of(sql)).set(0)

@@ -30,9 +30,9 @@ class Stream:
     async def after(
         self, tenant: int, subject: UUID, after: int, *, within: float, check: Callable[[], Awaitable[None]]
     ) -> list[Event]:
-        """Long poll: the subject's events above a sequence, or none when none is committed `within` so many seconds.
+        """Long poll: wait up to `within` seconds for the subject's events above a sequence; none after that.
 
-        `check` raises for a subject that does not exist; it is called when there is nothing to return at once.
+        `check` raises for a subject that does not exist; it is called when no event is there yet.
         """
         async with self.follow(tenant, subject) as subscription:
             if found := await self.of_subject(tenant, subject, after):
@@ -46,12 +46,12 @@ class Stream:
 
 
 class Reader:
-    """One reader's position in a stream. Live events and a resume run side by side; each event is sent once, in order."""
+    """One reader's position in a stream. Live events and a resume run concurrently; each event is sent once, in order."""
 
     def __init__(
         self,
         *,
-        number: Callable[[Event], int],  # what this reader counts by: the position, or the sequence
+        number: Callable[[Event], int],  # the number that this reader counts by: position or sequence
         past: Callable[[int], Awaitable[list[Event]]],  # the next events above a number; none when there are no more
         send: Callable[[Event], Awaitable[None]],
     ) -> None:

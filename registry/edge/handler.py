@@ -25,7 +25,6 @@ from registry.data import database
 from registry.edge import heads
 from registry.edge.api import problem_response
 from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
-from registry.tenants import access
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +37,20 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 type View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
-async def with_a_key(scope: dict) -> None:
-    """Raises Unauthorized (401) unless the request's head has a valid key."""
-    await access.authenticate(_header(scope, b"authorization"))
-
-
-async def with_a_key_or_open(scope: dict) -> None:
-    """The same, but a request without a key may be the open tenant's."""
-    await access.authenticate(_header(scope, b"authorization"), keyless=True)
-
-
 def lean[V: View](
-    view: V | None = None, *, max_body: int | None = None, admit: Callable[[dict], Awaitable[None]] = with_a_key
+    view: V | None = None, *, max_body: int | None = None, admit: Callable[[dict], Awaitable[None]] | None = None
 ) -> Any:
-    """Mark an async view that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY. `admit`
-    checks the head of a request that may have a larger body than REGISTRY_MAX_BODY, before any of it is read."""
+    """Mark an async view that needs neither middleware nor threads. `max_body`: bytes, else REGISTRY_MAX_BODY. A larger
+    `max_body` needs `admit`, which authenticates the head of a request before its body is read, or raises a Problem."""
+
+    limit = max_body or settings.MAX_BODY
+    if limit > settings.MAX_BODY and admit is None:
+        raise TypeError("a view with a larger body than REGISTRY_MAX_BODY needs `admit`")
 
     def mark(view: V) -> V:
         view.lean = True  # type: ignore[attr-defined]
         view.admit = admit  # type: ignore[attr-defined]
-        view.max_body = max_body or settings.MAX_BODY  # type: ignore[attr-defined]
+        view.max_body = limit  # type: ignore[attr-defined]
         return view
 
     return mark(view) if view else mark
@@ -178,14 +171,9 @@ def _resolved(path: str) -> ResolverMatch | None:
     return match
 
 
-def _header(scope: dict, wanted: bytes) -> str:
-    return next((value.decode("latin1") for name, value in scope["headers"] if name == wanted), "")
-
-
 def _is_program(scope: dict) -> bool:
     """Whether the client accepts no HTML: then an unknown address is answered with problem details, not with a page."""
-    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-    return b"text/html" not in accept
+    return "text/html" not in heads.value_of(scope, b"accept")
 
 
 def _replay(body: bytes, receive: Callable) -> Callable:
@@ -285,5 +273,5 @@ def by_method(**views: View) -> View:
         return await view(request, *args, **kwargs)
 
     largest = max(views.values(), key=lambda view: getattr(view, "max_body", settings.MAX_BODY))
-    max_body, admit = getattr(largest, "max_body", None), getattr(largest, "admit", with_a_key)
+    max_body, admit = getattr(largest, "max_body", None), getattr(largest, "admit", None)
     return lean(dispatch, max_body=max_body, admit=admit)

@@ -12,6 +12,11 @@ FIELDS = 200  # headers of a request; as many trailers
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?\Z")  # a name or an address, and a port
 
 
+def value_of(scope: dict, name: bytes) -> str:
+    """The first value of a header, or an empty text."""
+    return next((value.decode("latin1") for key, value in scope["headers"] if key == name), "")
+
+
 def fault_of(scope: dict) -> Problem | None:
     """The reason to refuse this request: its fields, its Host or its transfer coding. Host is optional in HTTP/1.0 only."""
     version, hosts, codings = scope.get("http_version", "1.1"), [], []

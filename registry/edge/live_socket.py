@@ -11,17 +11,13 @@ from urllib.parse import parse_qs
 
 import msgspec
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest
 
 from registry import telemetry
 from registry.data import database, live
 from registry.data.stream import Reader, Stream
+from registry.edge import heads
 from registry.edge.api import ENCODER
-from registry.edge.viewer import person_of
-from registry.errors import Forbidden, Problem, Unauthorized, Unavailable
-from registry.models import Membership
-from registry.tenants import access
+from registry.errors import Problem, Unauthorized, Unavailable
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a client may take for one message before it counts as too slow
@@ -48,7 +44,7 @@ class BadMessage(Exception):
 
 
 class LiveSocket(AsyncWebsocketConsumer):
-    """All events of a tenant, counted by the tenant's numbers; subclasses may narrow that to one subject."""
+    """All events of a tenant, counted by the tenant's numbers. Subclasses authorize; they may narrow it to one subject."""
 
     channel_layer_alias = ""  # no Redis subscription per socket: the hub has one for all
     stream: ClassVar[Stream]
@@ -71,7 +67,7 @@ class LiveSocket(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         self._allowance, self._counted_at = float(BURST), time.monotonic()
         self._greeted, self._spoken = asyncio.Event(), asyncio.Event()
-        self.reader = Reader(number=self.number, past=self.past, send=self.tell)
+        self.reader = Reader(number=self.number, past=self.past, send=self.send_event)
         await self.accept()
         try:
             tenant_id = await database.guarded(self.authority)
@@ -88,7 +84,7 @@ class LiveSocket(AsyncWebsocketConsumer):
 
     async def authority(self) -> int:
         """The tenant whose events this socket may read. Raises Unauthorized."""
-        return await tenant_authority(self)
+        raise NotImplementedError
 
     @property
     def recheck(self) -> float:
@@ -112,7 +108,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         return parse_qs(self.scope["query_string"].decode("latin1")).get(name, [""])[0]
 
     def header(self, name: bytes) -> str:
-        return next((value.decode("latin1") for key, value in self.scope["headers"] if key == name), "")
+        return heads.value_of(self.scope, name)
 
     # -- Events to the client --------------------------------------------------------------------------------
 
@@ -152,11 +148,13 @@ class LiveSocket(AsyncWebsocketConsumer):
         finally:
             self._greeted.set()
 
-    async def tell(self, event: live.Event) -> None:
+    async def send_event(self, event: live.Event) -> None:
         telemetry.LIVE_EVENTS.inc()
-        await self.say(b'{"type":"%b","sequence":%d,"%b":%b}' % (self.kind, self.number(event), self.kind, event.body))
+        await self.send_message(
+            b'{"type":"%b","sequence":%d,"%b":%b}' % (self.kind, self.number(event), self.kind, event.body)
+        )
 
-    async def say(self, message: bytes) -> None:
+    async def send_message(self, message: bytes) -> None:
         async with asyncio.timeout(SEND_TIMEOUT):
             await self.send(text_data=message.decode())
 
@@ -174,7 +172,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         try:
             await self.answer(self._read(text_data, bytes_data))
         except BadMessage as error:
-            await self.say(ENCODER.encode({"type": "error", "detail": str(error)}))
+            await self.send_message(ENCODER.encode({"type": "error", "detail": str(error)}))
             await self._close(BAD_MESSAGE)
         except Problem as error:
             await self._refuse(error)
@@ -189,7 +187,7 @@ class LiveSocket(AsyncWebsocketConsumer):
             await database.release()
 
     async def _refuse(self, problem: Problem) -> None:
-        await self.say(ENCODER.encode({"type": "error", "detail": problem.detail, "errors": problem.errors}))
+        await self.send_message(ENCODER.encode({"type": "error", "detail": problem.detail, "errors": problem.errors}))
 
     def _read(self, text: str | None, data: bytes | None) -> Any:
         now = time.monotonic()
@@ -210,7 +208,7 @@ class LiveSocket(AsyncWebsocketConsumer):
         """Act on a message. Subclasses take their own first."""
         match message:
             case Ping():
-                await self.say(b'{"type":"pong"}')
+                await self.send_message(b'{"type":"pong"}')
             case Resume(after=after):
                 await self._resume(after)
 
@@ -219,33 +217,3 @@ class LiveSocket(AsyncWebsocketConsumer):
             await self.reader.resume(after, started=self._spoken.set)
         except Unavailable:
             await self._close(AWAY)  # the events that were left to the resume would be missing
-
-
-# -- Authorization for a tenant's stream -----------------------------------------------------------------------
-
-
-async def tenant_authority(socket: LiveSocket) -> int:
-    """The tenant: by key, by session (from our own pages only), or the open tenant. Raises Unauthorized, Forbidden."""
-    if authorization := socket.header(b"authorization"):
-        principal = await access.authenticate(authorization)
-        principal.require("read")
-        return principal.tenant_id
-    _refuse_foreign_pages(socket)
-    user = await person_of(socket.scope["session"])
-    if user is not None and socket.header(b"origin"):  # a browser always says which site its page is from
-        mine = Membership.async_objects.filter(user_id=user.pk, tenant__status="active")
-        if slug := socket.query("tenant"):
-            mine = mine.filter(tenant__slug=slug)
-        if (tenant_id := await mine.order_by("id").values_list("tenant_id", flat=True).afirst()) is not None:
-            return tenant_id
-    return (await access.authenticate(None, keyless=True)).tenant_id
-
-
-def _refuse_foreign_pages(socket: LiveSocket) -> None:
-    """Refuse pages of other sites, with the visitor's cookies or without, as for HTTP. Raises Forbidden."""
-    request = HttpRequest()
-    request.META = {"HTTP_HOST": socket.header(b"host"), "HTTP_ORIGIN": socket.header(b"origin")}
-    try:
-        access.refuse_foreign_pages(request)
-    except DisallowedHost:
-        raise Forbidden from None

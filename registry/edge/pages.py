@@ -14,7 +14,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 from django_htmx.middleware import HtmxDetails
 
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Unavailable
 from registry.models import Tenant
@@ -48,7 +48,7 @@ class AwayMiddleware(MiddlewareMixin):
     at once: reading the visitor's session would occupy a thread until that fails."""
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        found = reach.reach()
+        found = db_breaker.current()
         if found.away and settings.SESSION_COOKIE_NAME in request.COOKIES:
             refused = away(request, Unavailable(found.reason))
             assert refused

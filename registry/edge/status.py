@@ -14,12 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from registry.data import database, faults, reach, redis_trouble
+from registry.data import database, db_breaker, faults, redis_health
 from registry.data.faults import Fault
+from registry.edge import metric_files
 from registry.edge.api import api, json_response
 from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
-from registry.servers import metric_files
 
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
 REFUSED = "registry_database_statement_refused"  # telemetry.DB_REFUSED
@@ -42,7 +42,7 @@ def check(name: str) -> Callable[[Check], Check]:
 
 @check("database")
 async def _database() -> str:
-    trouble = await reach.trouble()
+    trouble = await db_breaker.trouble()
     if refused := await asyncio.to_thread(_refused_for_long):
         trouble = trouble or f"{Fault.BROKEN.value}: {', '.join(refused)}"
     if trouble:
@@ -60,9 +60,9 @@ def _refused_for_long() -> list[str]:
 @check("redis")
 async def _redis() -> str:
     """Check with a write to each server in use. Redis' own messages are not repeated: they name hosts and ports."""
-    for use, trouble in (await redis_trouble.troubles()).items():
+    for use, trouble in (await redis_health.troubles()).items():
         if trouble:
-            raise RuntimeError(f"{redis_trouble.SENTENCES[trouble]} ({use})")
+            raise RuntimeError(f"{redis_health.SENTENCES[trouble]} ({use})")
     return "takes writes"
 
 
@@ -136,7 +136,7 @@ gauges.append(_pool_gauges)
 
 async def _redis_gauges() -> list[GaugeMetricFamily]:
     family = GaugeMetricFamily("registry_redis_takes_writes", "1 where Redis does, 0 where not", labels=["use"])
-    for use, trouble in (await redis_trouble.troubles()).items():
+    for use, trouble in (await redis_health.troubles()).items():
         family.add_metric([use], not trouble)
     return [family]
 

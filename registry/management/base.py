@@ -1,4 +1,4 @@
-"""Async commands: the loop, its connections and the words for what went wrong have one owner here."""
+"""Base of management commands that run async code: event loop, connections, error messages, JSON output."""
 
 import asyncio
 import getpass
@@ -17,12 +17,12 @@ from registry.models import Tenant
 
 
 class AsyncCommand(BaseCommand):
-    """Subclasses write `async def run(self, **options)`. What a service refuses becomes a CommandError, exit code 1."""
+    """Subclasses define `run`, or `do_<verb>` for each subcommand `verb`. A Problem becomes a CommandError (exit code 1)."""
 
     requires_system_checks = ()
 
     async def run(self, *args: Any, **options: Any) -> None:
-        raise NotImplementedError
+        await getattr(self, f"do_{options.pop('verb')}")(**options)
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(self._owned(options))
@@ -43,13 +43,13 @@ class AsyncCommand(BaseCommand):
         finally:
             await end_loop()
 
-    def tell(self, text: str, data: Any, *, as_json: bool) -> None:
-        """`data` as one line of JSON for programs, or `text` for people."""
+    def report(self, text: str, data: Any, *, as_json: bool) -> None:
+        """Print `data` as one line of JSON, or `text`."""
         self.stdout.write(json.dumps(data) if as_json else text)
 
 
 def service_name() -> str:
-    """`identity.name`, before the work begins. Raises CommandError."""
+    """`identity.name`; raises CommandError instead of ImproperlyConfigured."""
     try:
         return identity.name()
     except ImproperlyConfigured as error:
@@ -57,7 +57,7 @@ def service_name() -> str:
 
 
 def actor() -> str:
-    """Who runs this command, for the audit trail."""
+    """The user who runs the command, for the audit trail."""
     try:
         return f"command line, {getpass.getuser()}"
     except (KeyError, OSError):
@@ -65,7 +65,7 @@ def actor() -> str:
 
 
 async def tenant_named(slug: str) -> Tenant:
-    """Raises CommandError when there is none."""
+    """The tenant by slug. Raises CommandError."""
     tenant = await Tenant.async_objects.filter(slug=slug).afirst()
     if tenant is None:
         raise CommandError(f"there is no tenant {slug!r}; `tenant list` shows all")

@@ -1,4 +1,4 @@
-"""Where an export goes: lines to a stream or file, or a zip with a member per table. Readable by its owner alone."""
+"""Output of an export: lines to a stream or file, or a zip with a member per table. Only the owner may read the file."""
 
 import os
 import zipfile
@@ -14,7 +14,7 @@ type Write = Callable[[str, Sequence[str]], None]
 
 @contextmanager
 def sink(output: str, stdout: Any) -> Iterator[Write]:
-    """A function that writes lines of a table. Tables come one after the other, each in one go."""
+    """A function that writes lines of a table. It expects all lines of a table before the next table."""
     if output == "-":
         yield lambda table, lines: stdout.write("".join(_tagged(table, lines)), ending="")
         return
@@ -36,7 +36,7 @@ def _tagged(table: str, lines: Sequence[str]) -> Iterator[str]:
 
 
 class _Members:
-    """The members of an archive: a table's is open for as long as its rows come."""
+    """Writes the members of an archive, one table at a time."""
 
     def __init__(self, archive: zipfile.ZipFile, members: ExitStack) -> None:
         self.archive, self.members = archive, members

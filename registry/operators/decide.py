@@ -67,7 +67,7 @@ async def decide(
         moved = await database.retrying(once, repeatable=repeatable)
     except Lost:
         return []
-    live.tell([event for one in moved for event in one.events])
+    live.publish([event for one in moved for event in one.events])
     if moved and wake:
         await wake()
     return moved

@@ -6,8 +6,8 @@ from django import forms
 from django.db import models
 from django.http import HttpRequest
 
-from registry.data.redaction import redact
 from registry.operators.scope import TenantScoped
+from registry.redaction import redact
 from registry.tenants import audit
 
 

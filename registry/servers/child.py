@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.data.redaction import redact_text
+from registry.redaction import redact_text
 from registry.servers.processes import signal_process
 
 log = logging.getLogger(__name__)

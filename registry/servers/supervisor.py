@@ -18,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from registry.data.loop import end_loop
-from registry.servers import embedded, metric_files
+from registry.edge import metric_files
+from registry.servers import embedded
 from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, Process, gone, libc
 from registry.servers.listening import PROBE_EVERY, answers_ok
 from registry.servers.plan import Plan, environment, manage, metrics_folder, parts, worker

@@ -1,4 +1,4 @@
-"""How counts, lengths of time and moments read on every page. What belongs to one app has tags of its own there."""
+"""Template filters for counts, durations and times, shared by the pages of all apps."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +32,7 @@ def short(identifier: Any) -> str:
 
 @register.filter
 def span(length: float | timedelta | None) -> str:
-    """Seconds as a person says them: 41 ms, 3.2 s, 4 min."""
+    """A duration for people: 41 ms, 3.2 s, 4 min."""
     seconds = length.total_seconds() if isinstance(length, timedelta) else float(length or 0)
     if seconds < 1:
         return f"{max(0, seconds) * 1000:.0f} ms"
@@ -45,7 +45,7 @@ def span(length: float | timedelta | None) -> str:
 
 @register.filter
 def ago(moment: datetime | str) -> str:
-    """How long ago, in the words that page.js goes on with."""
+    """Time since a moment, in the format that page.js updates."""
     seconds = int((datetime.now(UTC) - when(moment)).total_seconds())
     if seconds < 2:
         return "just now"

@@ -1,4 +1,4 @@
-"""What a tenant's administrator may ask of the audit trail over the API: whether it holds."""
+"""API of the audit trail: verification of a tenant's chain, for keys with the admin scope."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from registry.edge.api import api, json_response
 from registry.tenants import audit_chain
 from registry.tenants.access import authorize
 
-FRESH = 1.0  # seconds that an answer is good for: following a long chain costs as much as it is long
+FRESH = 1.0  # seconds that a result is cached: the cost grows with the length of the chain
 KEPT = 1_000  # tenants
 
 _verdicts = Cached(audit_chain.verify, fresh=FRESH, kept=KEPT)

@@ -23,12 +23,12 @@ SQL = database.statements(Path(__file__).parent / "sql" / "audit.sql")
 
 PROVE_EVERY = 3600  # seconds; heads go to the log, out of reach of whoever changes the database
 PAGE = 1000  # links read and hashed at once: some milliseconds of the loop
-SERVICE = 0  # the chain of what concerns no tenant
+SERVICE = 0  # the chain of entries without a tenant
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """The end of a chain as it was at some time, written down elsewhere: `position:digest`."""
+    """A recorded earlier end of a chain: `position:digest`."""
 
     position: int
     digest: str  # hex
@@ -44,10 +44,10 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one chain. `fault` is empty for a chain that holds."""
+    """The result of verifying a chain. `fault` is empty for a valid chain."""
 
     chain: int  # the tenant's id, or SERVICE
-    entries: int  # that hold, from the first
+    entries: int  # valid ones, from the first
     head: str  # digest of the last of them
     fault: str = ""
     position: int | None = None  # where the chain breaks
@@ -59,7 +59,7 @@ class Verdict:
 
 
 async def verify(chain: int, *, noted: Noted | None = None) -> Verdict:
-    """Follow a chain from its first entry to its head. `noted`: an earlier end of it that must still be in it."""
+    """Verify a chain from its first entry to its head. `noted`: an earlier end that it must still contain."""
     head = await database.fetch(SQL["head"], {"chain": chain})
     length, last = head[0] if head else (0, b"")
     digest, position = b"", 0
@@ -91,7 +91,7 @@ async def _links(chain: int) -> AsyncIterator[tuple[int, int, bytes, int, str | 
 
 
 async def _end(chain: int, position: int, digest: bytes, length: int, last: bytes, noted: Noted | None) -> Verdict:
-    """The chain up to `position` holds; whether that is all of it. It may have grown since its head was read."""
+    """Check that a chain that is valid up to `position` is complete. It may have grown since its head was read."""
     if position < length or (noted and position < noted.position):
         return _broken(chain, position, digest, "the latest entries are gone", position + 1)
     if position == length and digest != bytes(last):
@@ -107,13 +107,13 @@ def _broken(chain: int, position: int, digest: bytes, fault: str, at: int | None
 
 
 async def verify_all() -> list[Verdict]:
-    """Every chain that there is, the service's own first."""
+    """Verify every chain, the service's own first."""
     return [await verify(chain) for (chain,) in await database.fetch(SQL["chains"])]
 
 
 @chore("prove-audit", every=PROVE_EVERY)
 async def prove_audit() -> None:
-    """Verify every chain; log its head, so that a later proof can be compared with it."""
+    """Verify every chain and log its head, so that a later verification can be compared with it."""
     for verdict in await verify_all():
         telemetry.AUDIT_PROOFS.labels("sound" if verdict.sound else "broken").inc()
         said = {"chain": verdict.chain, "head": f"{verdict.entries}:{verdict.head}"}
@@ -124,7 +124,7 @@ async def prove_audit() -> None:
 
 
 async def names(verdicts: list[Verdict]) -> dict[int, str]:
-    """What to call the chains: tenants by their slugs, the service's own by a dash."""
+    """Names of the chains: slugs of tenants, a dash for the service's own."""
     tenants = Tenant.async_objects.filter(pk__in=[verdict.chain for verdict in verdicts])
     return {SERVICE: "–"} | {pk: slug async for pk, slug in tenants.values_list("pk", "slug")}
 

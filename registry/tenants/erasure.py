@@ -19,27 +19,25 @@ from registry.models import Tenant
 from registry.tenants import audit
 
 SQL = database.statements(Path(__file__).parent / "sql" / "erasure.sql")
-ROWS = 1000  # to a transaction: locks are held for milliseconds
+ROWS = 1000  # per transaction, so that locks are held for milliseconds
 
-# By the model's label: column → SQL of what is put there.
+# By the model's label: column → SQL of the replacement.
 PERSONAL: dict[str, dict[str, str]] = {
     "registry.Tenant": {"name": "t.slug", "settings": "'{}'"},
     "registry.ApiKey": {"name": "''"},
 }
-OWNED: dict[str, str] = {
-    "registry.Tenant": "t.id = %(tenant)s"
-}  # label → SQL of the tenant's rows, where not by tenant_id
-ONLY: dict[str, str] = {}  # label → SQL of the rows that may be blanked yet, where not all may
-OF_PAYMENTS: dict[str, str] = {}  # label → SQL of the rows that are of %(payments)s or %(correlations)s
-SEARCHED: set[str] = (
-    set()
-)  # labels whose OF_PAYMENTS no index finds: all rows of the tenant are looked at, page by page
-FOUND: list[str] = []  # SQL: id, correlation id and whether it is over, of those of %(correlations)s that there are
+# Label → SQL condition of the tenant's rows, for tables without tenant_id.
+OWNED: dict[str, str] = {"registry.Tenant": "t.id = %(tenant)s"}
+ONLY: dict[str, str] = {}  # label → SQL condition of the rows that may be blanked already, if not all
+OF_PAYMENTS: dict[str, str] = {}  # label → SQL condition of the rows of %(payments)s or %(correlations)s
+# Labels whose OF_PAYMENTS has no index: all rows of the tenant are scanned page by page.
+SEARCHED: set[str] = set()
+FOUND: list[str] = []  # SQL: id, correlation id and whether it is final, of the existing %(correlations)s
 CLOSING: list[str] = []  # statements that close what belongs to a tenant
-STANDING: dict[str, str] = {}  # "payments that …" → SQL that counts what has to be over first
+STANDING: dict[str, str] = {}  # "payments that …" → SQL that counts what must end first
 
 _TRAIL = "the audit trail is evidence: it stays whole, or its chain would break"
-KEPT: dict[str, str] = {  # "label.column" → why this text or these bytes stay
+KEPT: dict[str, str] = {  # "label.column" → why this text or these bytes are kept
     **dict.fromkeys((f"registry.AuditEntry.{name}" for name in ("actor", "target", "reason", "detail")), _TRAIL),
     "registry.AuditLink.digest": _TRAIL,
     "registry.AuditHead.digest": _TRAIL,
@@ -53,28 +51,28 @@ MINE = "t.tenant_id = %(tenant)s"
 
 
 class StillOpen(Problem):
-    """Something of the tenant is not over yet; erase again once it is."""
+    """Something of the tenant is not final yet; erase again once it is."""
 
     status = 409
 
 
 async def erase(*, tenant_id: int, actor: str, reason: str) -> dict[str, int]:
-    """Close a tenant for good and blank what is personal; rows changed by table, nothing where all is blank already.
+    """Close a tenant permanently and blank its personal data; returns the number of changed rows by table.
 
-    Raises StillOpen (409) while payments are under way or money is owed: the tenant is closed then, and nothing blanked.
+    Raises StillOpen (409) while payments are in progress or money is owed: then the tenant is closed and nothing is blanked.
     """
     tenant = {"tenant": tenant_id}
     closed = await database.fetch(SQL["close"], tenant)
     for statement in CLOSING:
         await database.fetch(statement, tenant)
-    await _nothing_stands(tenant_id)
+    await _require_final(tenant_id)
     changed = {label: await _blank(label, OWNED.get(label, MINE), "true", tenant) for label in PERSONAL}
     people = await database.fetch(SQL["people"], tenant)
     changed |= {"auth.User": len(people), "registry.Membership": len(await database.fetch(SQL["part"], tenant))}
     return await _done("tenant.erase", tenant_id, changed, actor, reason, closed=bool(closed))
 
 
-async def _nothing_stands(tenant_id: int) -> None:
+async def _require_final(tenant_id: int) -> None:
     for what, statement in STANDING.items():
         [(count,)] = await database.fetch(statement, {"tenant": tenant_id}, prepare=False)
         if count:
@@ -82,16 +80,16 @@ async def _nothing_stands(tenant_id: int) -> None:
 
 
 async def erase_payments(*, tenant_id: int, correlation_ids: Sequence[UUID], actor: str, reason: str) -> dict[str, int]:
-    """Blank what is personal of single payments of a tenant that goes on; rows changed by table.
+    """Blank the personal data of single payments; returns the number of changed rows by table.
 
-    Raises NotFound (404), StillOpen (409): nothing is blanked then.
+    Raises NotFound (404) or StillOpen (409), and blanks nothing then.
     """
     asked = {"tenant": tenant_id, "correlations": list(correlation_ids)}
     found = [row for statement in FOUND for row in await database.fetch(statement, asked, prepare=False)]
     if unknown := set(correlation_ids) - {row[1] for row in found}:
         raise NotFound(f"the tenant has no payment {', '.join(sorted(map(str, unknown)))}")
-    if standing := sorted(str(row[1]) for row in found if not row[2]):
-        raise StillOpen(f"not over yet: {', '.join(standing)}")
+    if unfinished := sorted(str(row[1]) for row in found if not row[2]):
+        raise StillOpen(f"not over yet: {', '.join(unfinished)}")
     asked["payments"] = [row[0] for row in found]
     changed = {label: await _blank(label, *_of_payments(label), asked) for label in OF_PAYMENTS}
     ids = [str(one) for one in correlation_ids]
@@ -117,13 +115,13 @@ async def _done(
 
 
 def _of_payments(label: str) -> tuple[str, str]:
-    """The rows that are gone through, and which of these are blanked."""
+    """SQL conditions: the rows to scan, and those of them to blank."""
     where = OF_PAYMENTS[label]
     return (MINE, where) if label in SEARCHED else (f"{MINE} AND {where}", "true")
 
 
 async def _blank(label: str, where: str, sought: str, params: dict[str, Any]) -> int:
-    """Go through a table's rows by their key, and blank those that are sought; how many were not blank yet."""
+    """Scan a table in key order and blank the rows that meet `sought`; returns how many changed."""
     changed = 0
     async for step in _steps(label, where, sought, params):
         changed += step
@@ -146,7 +144,7 @@ async def _steps(label: str, where: str, sought: str, params: dict[str, Any]) ->
 
 
 def _page(model: type[models.Model], keys: Sequence[str], label: str, where: str, sought: str, *, first: bool) -> str:
-    """SQL: the next rows by their key, blanked where they are not; each key, and whether its row changed."""
+    """The statement `page` for this table."""
     columns = PERSONAL[label]
     key = ", ".join(f"t.{name}" for name in keys)
     beyond = "" if first else f"({key}) > ({', '.join(f'%(after_{n})s' for n in range(len(keys)))})"
@@ -168,7 +166,7 @@ def _all_of(*conditions: str | None) -> str:
 
 
 def _typed(model: type[models.Model], column: str, blank: str) -> str:
-    """`IS DISTINCT FROM` wants to know what type a bare literal has."""
+    """The replacement with its type, which `IS DISTINCT FROM` needs for a JSON literal."""
     field = next(field for field in model._meta.concrete_fields if field.column == column)
     return f"{blank}::jsonb" if isinstance(field, models.JSONField) else blank
 

@@ -1,7 +1,7 @@
 """Export of a tenant: all its rows as lines of JSON, table by table, in one snapshot.
 
-Every model with a tenant is exported unless LEFT_OUT says why not. Apps add to TABLES the tables that have no tenant of
-their own, or columns that must not be exported. erasure.py erases.
+Every model with a tenant is exported unless LEFT_OUT gives a reason. Apps add to TABLES the tables without a tenant column and
+the columns that must not be exported.
 """
 
 import base64
@@ -21,7 +21,7 @@ from registry.models import ApiKey, AuditHead, AuditLink, Tenant
 SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
 ROOMS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
-ROWS = 200  # read at a time: some of them carry messages
+ROWS = 200  # per read: rows may contain whole messages
 OWN = "t.tenant_id = %(tenant)s"
 
 type Row = dict[str, Any]
@@ -29,15 +29,15 @@ type Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """How a tenant's rows of a table `t` are found, and what of them goes out."""
+    """The tenant's rows of a table `t`, and the columns to export."""
 
     where: str = OWN
     joins: str = ""
-    extra: str = ""  # arguments of jsonb_build_object: what a row says only together with others
-    columns: tuple[str, ...] = ()  # nothing but these; empty: all
+    extra: str = ""  # arguments of jsonb_build_object: values from joined tables
+    columns: tuple[str, ...] = ()  # only these; empty: all
     hidden: tuple[str, ...] = ()  # digests, sealed secrets
-    content: tuple[str, ...] = ()  # bytes that somebody sent: as text, or else {"base64": …}
-    unseal: Callable[[Row], Row] | None = None  # with --decrypt: the row with its content in the clear
+    content: tuple[str, ...] = ()  # bytes sent by clients: exported as text, or else as {"base64": …}
+    unseal: Callable[[Row], Row] | None = None  # for --decrypt: decrypts the row's content
 
 
 # By the model's label, "payments.Payment".
@@ -68,7 +68,7 @@ class Source:
 
 
 def sources() -> Iterator[Source]:
-    """What is exported, in the order of the apps: the tenant first."""
+    """The exported tables in the order of the apps, the tenant first."""
     for room in (*ROOMS, "auth"):
         for model in apps.get_app_config(room).get_models(include_auto_created=True):
             label = model._meta.label
@@ -81,10 +81,7 @@ def has_tenant(model: type[models.Model]) -> bool:
 
 
 async def export(tenant_id: int, *, decrypt: bool = False) -> AsyncIterator[tuple[str, list[str]]]:
-    """The tenant's rows by table, some at a time, each a line of JSON; all of them as they stood when it began.
-
-    Raises what `unseal` raises.
-    """
+    """Export the tenant's rows in one snapshot: pages of (table, lines of JSON). Raises what `unseal` raises."""
     async with database.transaction() as conn:
         await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         await conn.execute("SET LOCAL statement_timeout = 0")
@@ -110,7 +107,7 @@ def _query(source: Source) -> str:
 
 
 def _row(source: Source) -> str:
-    """SQL of the row as JSON: numbers as they are, times in ISO 8601, bytes in hexadecimal."""
+    """SQL of the row as JSON: plain numbers, times in ISO 8601, bytes in hexadecimal."""
     table = source.table
     if table.columns:
         pairs = ", ".join(f"'{column}', t.{column}" for column in table.columns)
@@ -121,13 +118,13 @@ def _row(source: Source) -> str:
 
 
 def hidden_columns(source: Source) -> set[str]:
-    """Bytes are secrets or digests unless they are said to be content."""
+    """Columns that are not exported. Bytes are secrets or digests unless the table declares them as content."""
     binary = {str(f.column) for f in source.model._meta.concrete_fields if isinstance(f, models.BinaryField)}
     return (binary | set(source.table.hidden)) - set(source.table.content)
 
 
 def _readable(table: Table, text: str, decrypt: bool) -> str:
-    """The database's own text of a row, but for what somebody sent: that stands in it as they wrote it."""
+    """The JSON of a row as PostgreSQL writes it, with client content as text instead of hexadecimal."""
     if not table.content:
         return text
     row = json.loads(text)

@@ -1,4 +1,4 @@
-"""What stands between a tenant's sandbox and real money. What it takes, an app above knows, and registers its gate here."""
+"""Switch of a tenant from sandbox to live mode. Upper apps register the checks ("gates") that a tenant must pass."""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -15,5 +15,5 @@ GATES: list[Gate] = []
 
 
 async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
-    """Through every gate, of which the last one does it."""
+    """Pass every gate; the last one makes the switch."""
     return all([await gate(tenant=tenant, actor=actor, reason=reason) for gate in GATES])

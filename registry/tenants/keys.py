@@ -1,4 +1,4 @@
-"""API keys as operators handle them: each change with its audit entry in one transaction. access.py makes the keys."""
+"""Issue, revoke and rotate API keys, each with an audit entry in the same transaction. access.py creates the rows."""
 
 from datetime import datetime, timedelta
 
@@ -21,7 +21,7 @@ async def issue(
     rate_limit: str = "",
     reason: str = "",
 ) -> tuple[ApiKey, str]:
-    """A new key and its plain text, which can never be shown again."""
+    """Issue a key; also returns its plain text, which is never stored."""
     async with async_atomic():
         key, plain = await access.issue_key(
             tenant=tenant, scopes=scopes, name=name, expires_at=expires_at, rate_limit=rate_limit
@@ -31,7 +31,7 @@ async def issue(
 
 
 async def revoke(*, prefix: str, actor: str, reason: str = "") -> bool:
-    """End a key for good. False when it was revoked before, or never was."""
+    """Revoke a key. False when it was revoked before or does not exist."""
     async with async_atomic():
         moved = await access.revoke_key(prefix=prefix)
         if moved:
@@ -42,7 +42,7 @@ async def revoke(*, prefix: str, actor: str, reason: str = "") -> bool:
 async def rotate(
     *, prefix: str, actor: str, grace: timedelta = timedelta(0), reason: str = ""
 ) -> tuple[ApiKey, str] | None:
-    """A successor with the same rights; the old key ends after `grace`. None when the old one is not usable."""
+    """Issue a successor with the same rights; the old key expires after `grace`. None when the old key is not usable."""
     async with async_atomic():
         old = await ApiKey.async_objects.usable().select_for_update().filter(prefix=prefix).afirst()
         if old is None:

@@ -73,7 +73,7 @@ class SandboxStripe:
 
     async def tells(self, type_: str, thing: Thing) -> Thing:
         """An event of any type, of types nobody knows as well."""
-        return await self._done(self.state.tell(type_, thing))
+        return await self._done(self.state.emit(type_, thing))
 
     async def renews(self, subscription: str, *, paid: bool | None = None) -> Thing:
         """Its period ends now, and the next invoice is paid, or not, or as the card has it."""

@@ -40,7 +40,7 @@ async def test_a_payment_page_changes_within_a_second_of_the_settling(page: Page
         await expect(page.locator(".sentence")).to_contain_text("Booked at default,", timeout=SOON)
         took = (time.monotonic() - started) * 1000
     assert took < SOON
-    await expect(page.locator(".attempt")).to_contain_text("Why there: cheapest")
+    await expect(page.locator(".attempt")).to_contain_text("Reason: cheapest")
     await expect(page.locator("#announce")).to_contain_text("Booked at default,")
     assert await page.title() == "R$19.90 – succeeded"
 

@@ -228,7 +228,7 @@ async def test_a_database_that_is_away_is_said_and_looked_for_again(page: Page, 
         patch.setattr(queries, "dashboard", away)
         response = await page.goto("/")
         assert (response.status, response.headers["retry-after"]) == (503, "1")
-        await expect(page.get_by_role("heading", name="The database is away")).to_be_visible()
+        await expect(page.get_by_role("heading", name="The database is unavailable")).to_be_visible()
 
     await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
 

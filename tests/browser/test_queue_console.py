@@ -244,8 +244,8 @@ async def test_pops_are_stopped_and_go_on(page: Page, tenant, mq: Mq):
     await confirm(page, "Stop pops (1)")
     await expect(page.locator("[data-mode=pop] .pill")).to_have_text("◑stopped")
     assert (await maintenance.modes(tenant.pk, fresh=True)).pop
-    await page.get_by_role("link", name="Let pops go on").click()
-    await confirm(page, "Let pops go on (1)")
+    await page.get_by_role("link", name="Resume pops").click()
+    await confirm(page, "Resume pops (1)")
 
     await expect(page.locator("[data-mode=pop] .pill")).to_have_text("●running")
     await eventually(lambda: _pops_run(tenant))

@@ -51,7 +51,7 @@ async def fill_in_details(page: Page) -> str:
     await page.get_by_label("Currency").fill("BRL")
     await page.get_by_label("Your e-mail address").fill(f"{slug}@example.com")
     await page.get_by_label("Password").fill(PASSWORD)
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_role("heading", name="People of Corner shop")).to_be_visible()
     return slug
 
@@ -61,15 +61,15 @@ async def test_the_whole_way_by_card(page: Page, stripe: SandboxStripe, guard: G
     await page.get_by_label("E-mail address").fill("bob@example.com")
     await page.get_by_role("button", name="Invite").click()
     await expect(page.get_by_label("Link for bob@example.com")).to_contain_text("/invitation/")
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await page.get_by_label("Business").check()
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await page.get_by_role("button", name="Pay by card").click()
     await page.get_by_role("link", name="To Stripe").click()
     await page.get_by_role("button", name="4242").first.click()
 
     await expect(page.get_by_role("heading", name="Corner shop is in the sandbox")).to_be_visible()
-    await page.get_by_role("button", name="Make an API key").click()
+    await page.get_by_role("button", name="Create an API key").click()
     await expect(page.get_by_label("API key")).to_contain_text("rk_")
     guard.allowed.append("status of 422")  # of the refusal that follows, and of no step before it
     await page.get_by_role("button", name="Go live").click()
@@ -80,9 +80,9 @@ async def test_the_whole_way_by_card(page: Page, stripe: SandboxStripe, guard: G
 
 async def test_back_and_reload_lose_nothing(page: Page):
     await fill_in_details(page)
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await page.get_by_label("Business").check()
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_role("heading", name="Business")).to_be_visible()
 
     await page.go_back()
@@ -97,7 +97,7 @@ async def test_the_pages_of_the_sign_up_look_right(page: Page, guard: Guard, tmp
     guard.allowed.append("status of 422")
     await page.goto("/signup")
     await looks_right(page, "signup-details", tmp_path)
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await expect(page.locator(".error").first).to_be_visible()
     await looks_right(page, "signup-details-wrong", tmp_path)
     await fill_in_details(page)
@@ -105,15 +105,15 @@ async def test_the_pages_of_the_sign_up_look_right(page: Page, guard: Guard, tmp
     await page.get_by_role("button", name="Invite").click()
     await expect(page.get_by_label("Link for a.rather.long.address.of.bob@example.com")).to_be_visible()
     await looks_right(page, "signup-users", tmp_path)
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_label("Business")).to_be_visible()
     await looks_right(page, "signup-plan", tmp_path)
     await page.get_by_label("Business").check()
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_role("button", name="Start the trial without a card")).to_be_visible()
     await looks_right(page, "signup-payment", tmp_path)
     await page.get_by_role("button", name="Start the trial without a card").click()
-    await page.get_by_role("button", name="Make an API key").click()
+    await page.get_by_role("button", name="Create an API key").click()
     await expect(page.get_by_label("API key")).to_contain_text("rk_")
     await looks_right(page, "signup-live", tmp_path)
 

@@ -1,22 +1,25 @@
-"""What tests of refunds share: booked payments, refunds as they stand, the sandbox's own books, a worker that pays debts."""
+"""What tests of refunds share: booked payments, refunds as they stand, the sandbox's own books, a worker that pays refunds."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from payments.inbound.work import Inbound
+from payments.processors.reports import DisputeReport, RefundReport
+from payments.refunds.balance import in_transaction
 from payments.refunds.work import RefundDispatch
 from queueing.work.drain import Drain
-from registry.data import database
+from registry.data import database, live
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually
 from tests.settling import accept, until_settled
 
 
-class Standing(NamedTuple):
-    """A refund as it stands."""
+class RefundRow(NamedTuple):
+    """A refund as it is in the database."""
 
     id: int
     public_id: UUID
@@ -61,7 +64,7 @@ async def booked(tenant: Tenant, count: int = 1, *, amount: int = 1000) -> list[
     return ids
 
 
-async def refunds_of(payment: UUID) -> list[Standing]:
+async def refunds_of(payment: UUID) -> list[RefundRow]:
     """The refunds of one payment, oldest first."""
     rows = await database.fetch(
         """SELECT r.id, r.public_id, r.number, r.amount, r.status, r.code, r.attempt, r.reference, r.external,
@@ -70,13 +73,13 @@ async def refunds_of(payment: UUID) -> list[Standing]:
         WHERE p.correlation_id = %s ORDER BY r.number""",
         [payment],
     )
-    return [Standing(*row) for row in rows]
+    return [RefundRow(*row) for row in rows]
 
 
-async def until_all(payment: UUID, *statuses: str) -> list[Standing]:
+async def until_all(payment: UUID, *statuses: str) -> list[RefundRow]:
     """The refunds of one payment, once each is in one of `statuses`."""
 
-    async def reached() -> list[Standing]:
+    async def reached() -> list[RefundRow]:
         found = await refunds_of(payment)
         return found if found and all(one.status in statuses for one in found) else []
 
@@ -120,3 +123,12 @@ async def ask(api: Api, payment: UUID | str, body: Any = None, **headers: str) -
     """Status, body and headers of `POST /payments/{id}/refunds`."""
     async with api.post(f"/payments/{payment}/refunds", json={} if body is None else body, headers=headers) as response:
         return response.status, await response.json(content_type=None), response.headers
+
+
+async def book(kind: ModuleType, tenant, processor, report: RefundReport | DisputeReport) -> bool:
+    """Book a processor's report, as the handlers of its events do; whether that changed anything."""
+    changes = await in_transaction(
+        lambda conn: kind.book(conn, tenant_id=tenant.pk, processor_id=processor.pk, report=report)
+    )
+    live.publish(changes)
+    return bool(changes)

@@ -1,4 +1,4 @@
-"""Routing in virtual time: the real choice, breakers, paces, places and decisions; clock, database and processors are played."""
+"""Routing in virtual time: the real choice, breakers, paces, slots and decisions; clock, database and processors are played."""
 
 import heapq
 import itertools
@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from payments.processors.base import Account, Health, Outcome, Result
-from payments.routing.routing import POLL_EVERY, Atlas
+from payments.routing.routing import POLL_EVERY, RoutingTable
 from payments.settle import claims
-from payments.settle.claims import Found
-from payments.settle.concurrency import Places
+from payments.settle.claims import DuePayment
+from payments.settle.concurrency import Slots
 from payments.settle.decisions import Claim, after_send
 from payments.states import PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN
 
@@ -66,8 +66,8 @@ class Sale:
 
 @dataclass
 class Worker:
-    atlas: Atlas
-    places: Places
+    routes: RoutingTable
+    slots: Slots
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Bed:
     patience: int = 300
     workers: int = 1
     seed: int = 1
-    places: int = 800
+    slots: int = 800
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -95,12 +95,14 @@ class Bed:
         self.crew = [self._worker() for _ in range(self.workers)]
 
     def _worker(self) -> Worker:
-        atlas = Atlas()
-        atlas.know({tenant: [self._account(tenant, n) for n in range(len(self.fees))] for tenant in self.tenants}, 0.0)
+        routes = RoutingTable()
+        routes.set_accounts(
+            {tenant: [self._account(tenant, n) for n in range(len(self.fees))] for tenant in self.tenants}, 0.0
+        )
         if len(self.tenants) > 1:
-            for endpoint in atlas.endpoints.values():
-                endpoint.is_shared()
-        return Worker(atlas, Places(self.places, self.places * 3 // 4))
+            for endpoint in routes.endpoints.values():
+                endpoint.mark_shared()
+        return Worker(routes, Slots(self.slots, self.slots * 3 // 4))
 
     def _account(self, tenant: int, n: int) -> Account:
         return Account(
@@ -144,15 +146,15 @@ class Bed:
         def poll(now: float) -> None:
             said = played.says(played.now(now))
             for worker in self.crew if said else ():
-                worker.atlas.endpoints[played.name].said(said, now)
+                worker.routes.endpoints[played.name].health_reported(said, now)
             self._later(now + POLL_EVERY, poll)
 
         return poll
 
     def _claims(self, worker: Worker) -> Callable[[float], None]:
         def claim(now: float) -> None:
-            room = worker.atlas.rooms(now)
-            room = claims.rooms(room, worker.atlas, worker.places, AT_MOST, now)
+            room = worker.routes.send_limits(now)
+            room = claims.rooms(room, worker.routes, worker.slots, AT_MOST, now)
             due = sorted((s for s in self.open.values() if s.run_at <= now and not s.leased), key=lambda s: s.run_at)
             taken: Counter[int] = Counter()
             found = []
@@ -160,7 +162,7 @@ class Bed:
                 if taken[sale.tenant] < room.get(sale.tenant, AT_MOST) and len(found) < AT_MOST:
                     taken[sale.tenant] += 1
                     found.append(self._found(sale, now))
-            routed = claims.route(found, worker.atlas, worker.places, now=now, at=START)
+            routed = claims.route(found, worker.routes, worker.slots, now=now, at=START)
             for row in routed.unroutable:
                 self.sales[row.payment_id - 1].run_at = now + 0.5
             for row, seconds in routed.waiting:
@@ -172,8 +174,8 @@ class Bed:
 
         return claim
 
-    def _found(self, sale: Sale, now: float) -> Found:
-        return Found(
+    def _found(self, sale: Sale, now: float) -> DuePayment:
+        return DuePayment(
             sale.tenant, sale.id, UUID(int=sale.id), 1000, "BRL", sale.status, sale.attempt, 0, "", START,
             datetime.now(UTC), sale.account or None, START, 0.0, "", None, "", False, False, now - sale.at,
         )  # fmt: skip
@@ -189,7 +191,7 @@ class Bed:
             ms = phase.delay if spoiled is None else spoiled
             if not fails:
                 played.booked.add(sale.id)  # also for who hangs up before the answer
-            number = 0 if claim.sent_before else worker.atlas.endpoints[played.name].sent(claim.account, now)
+            number = 0 if claim.sent_before else worker.routes.endpoints[played.name].sent(claim.account, now)
             if ms / 1000 > GIVES_UP:
                 outcome, ms = Outcome(Result.UNKNOWN, code="timeout", healthy=False), GIVES_UP * 1000
             elif fails:
@@ -205,9 +207,9 @@ class Bed:
     ) -> Callable[[float], None]:
         def answer(now: float) -> None:
             sale, played = self.sales[claim.payment_id - 1], self.by_account[claim.account.id]
-            endpoint = worker.atlas.endpoints[played.name]
+            endpoint = worker.routes.endpoints[played.name]
             endpoint.answered(number, claim.account, sale.id, outcome, ms=ms, now=now)
-            worker.places.give_back(sale.tenant, played.name)
+            worker.slots.release(sale.tenant, played.name)
             settlement = after_send(claim, outcome, round(ms))
             sale.status, sale.leased = settlement.status, False
             if settlement.status == UNCERTAIN and sale.id in played.booked:

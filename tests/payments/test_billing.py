@@ -170,7 +170,7 @@ async def test_who_paid_in_another_tab_is_not_sold_a_second_subscription(ann, st
     await ann.sends(do="card")
 
     assert ann.errors == ["There is a paid plan already; it may have been paid for in another tab."]
-    assert "The plan is paid for already." in ann.page
+    assert "The plan is already paid." in ann.page
     assert (await subscription()).status == Paid.ACTIVE
     assert not stripe.all("checkout.session", status="open")
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from payments.processors import http
 from payments.processors.base import Outcome, Result
-from payments.routing.routing import Atlas
+from payments.routing.routing import RoutingTable
 from payments.settle import decisions
 from registry.data import database
 from registry.data.breaker import FAILURES, LONGEST_PAUSE, PROBE_LOST_AFTER, Breaker, State
@@ -158,65 +158,65 @@ async def _quiet(processor) -> int:
 
 
 @pytest.fixture
-async def atlases(tenant, default):
+async def tables(tenant, default):
     """What two workers know of the same tenant."""
-    pair = Atlas(), Atlas()
-    for atlas in pair:
-        await atlas.learn({tenant.pk})
-        await atlas.share()
+    pair = RoutingTable(), RoutingTable()
+    for routes in pair:
+        await routes.load({tenant.pk})
+        await routes.share()
     return pair
 
 
-def _endpoint(atlas: Atlas, default):
-    return atlas.endpoints[f"http:{default.url}"]
+def _endpoint(routes: RoutingTable, default):
+    return routes.endpoints[f"http:{default.url}"]
 
 
 ILL, WELL = Outcome(Result.NOT_BOOKED, healthy=False), Outcome(Result.BOOKED)
 
 
-def _answers(atlas: Atlas, tenant, outcome: Outcome, count: int = 1) -> None:
+def _answers(routes: RoutingTable, tenant, outcome: Outcome, count: int = 1) -> None:
     """`count` different payments of `tenant` are answered so."""
-    [(account, endpoint)] = atlas.of(tenant.pk)
+    [(account, endpoint)] = routes.of(tenant.pk)
     for payment in range(count):
         endpoint.answered(0, account, payment, outcome, ms=100, now=time.monotonic())
 
 
-async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too(atlases, tenant, default):
-    _mine, other = (_endpoint(atlas, default) for atlas in atlases)
+async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too(tables, tenant, default):
+    _mine, other = (_endpoint(routes, default) for routes in tables)
 
-    _answers(atlases[0], tenant, ILL, FAILURES)
-    for atlas in atlases:
-        await atlas.share()
+    _answers(tables[0], tenant, ILL, FAILURES)
+    for routes in tables:
+        await routes.share()
     opened = other.breaker.state
-    _answers(atlases[0], tenant, WELL)
-    for atlas in atlases:
-        await atlas.share()
+    _answers(tables[0], tenant, WELL)
+    for routes in tables:
+        await routes.share()
 
     assert (opened, other.breaker.state) == (State.OPEN, State.CLOSED)
 
 
-async def test_a_worker_without_news_does_not_undo_what_another_saw(atlases, tenant, default):
-    mine, other = (_endpoint(atlas, default) for atlas in atlases)
+async def test_a_worker_without_news_does_not_undo_what_another_saw(tables, tenant, default):
+    mine, other = (_endpoint(routes, default) for routes in tables)
 
-    _answers(atlases[0], tenant, ILL, FAILURES)
-    await atlases[0].share()
+    _answers(tables[0], tenant, ILL, FAILURES)
+    await tables[0].share()
     for _ in range(3):
-        await atlases[1].share()
-        await atlases[0].share()
+        await tables[1].share()
+        await tables[0].share()
 
     assert (mine.breaker.state, other.breaker.state, await _breaker(default)) == (State.OPEN, State.OPEN, "open")
 
 
-async def test_a_change_while_the_last_one_is_being_shared_is_shared_next(atlases, tenant, default):
-    _answers(atlases[0], tenant, ILL, FAILURES)
+async def test_a_change_while_the_last_one_is_being_shared_is_shared_next(tables, tenant, default):
+    _answers(tables[0], tenant, ILL, FAILURES)
 
     async with database.transaction() as conn:
         await conn.execute("SELECT 1 FROM payments_endpoint FOR UPDATE")
-        sharing = asyncio.create_task(atlases[0].share())
+        sharing = asyncio.create_task(tables[0].share())
         await eventually(lambda: _waits_for_a_lock())
-        _answers(atlases[0], tenant, WELL)
+        _answers(tables[0], tenant, WELL)
     await sharing
-    await atlases[0].share()
+    await tables[0].share()
 
     assert await _breaker(default) == "closed"
 

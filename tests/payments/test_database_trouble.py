@@ -21,7 +21,7 @@ from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
 from queueing.spill.queue import HANDOVER_LIMIT
-from registry.data import database, reach, refusals
+from registry.data import database, db_breaker, refusals
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually, make_key
@@ -152,7 +152,7 @@ async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_
         async with read_only() as switch:
             await in_thread(cut_all)
             await eventually(lambda: default.booked)
-            await eventually(lambda: reach.reach().read_only)
+            await eventually(lambda: db_breaker.current().read_only)
             await asyncio.sleep(0.5)
             during = await api.status(payment)
             await switch.off()
@@ -183,9 +183,9 @@ def execute(sql: str) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A refusal counts as lasting after a moment."""
-    monkeypatch.setattr(refusals, "NAMED_AFTER", 0.5)
+    monkeypatch.setattr(refusals, "REPORT_AFTER", 0.5)
     yield
-    refusals.server_takes_writes(True)
+    refusals.set_writable(True)
 
 
 async def test_while_a_table_is_missing_payments_wait_and_the_statement_is_named(
@@ -227,7 +227,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
     with pytest.raises(Exception, match="refuses the statement"):
         await database.fetch("SELEKT", repeatable=False)
     first = (await health(api))[1]
-    await asyncio.sleep(refusals.NAMED_AFTER)
+    await asyncio.sleep(refusals.REPORT_AFTER)
     with pytest.raises(Exception, match="refuses the statement"):
         await database.fetch("SELEKT", repeatable=False)
 
@@ -271,7 +271,7 @@ async def test_a_page_of_the_admin_says_that_the_database_is_away():
     response = await in_thread(look)
 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-    assert b"The database is away for the moment" in response.content
+    assert b"The database is unavailable" in response.content
 
 
 FULL = """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -284,7 +284,7 @@ async def test_a_page_of_who_is_signed_in_does_not_look_for_the_session_while_th
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, page: str
 ):
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
-    monkeypatch.setattr(reach.reach(), "away", True)
+    monkeypatch.setattr(db_breaker.current(), "away", True)
     async with aiohttp.ClientSession(server, cookies=cookies) as browser, browser.get(page) as response:
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
@@ -307,7 +307,7 @@ BUSY = 3.0  # seconds; a machine that does nothing else keeps the limits
 
 
 def test_the_limits_of_a_slow_statement_leave_time_to_spill_within_a_second():
-    assert reach.PATIENCE + intake.APART_LIMIT + HANDOVER_LIMIT < 1
+    assert db_breaker.PATIENCE + intake.APART_LIMIT + HANDOVER_LIMIT < 1
 
 
 async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(api: Api, mq: Mq, tenant: Tenant):
@@ -329,7 +329,7 @@ async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(a
         pushed = await mq.push(queue, 1)
         popped = await mq.data(queue)
         await asyncio.gather(*first, *second)
-        away = reach.reach().away
+        away = db_breaker.current().away
         _, said = await health(api)
     await nothing_waits()
 

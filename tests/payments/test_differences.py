@@ -16,7 +16,7 @@ from payments.models import (
 )
 from payments.reconciliation import comparison, operate
 from payments.reconciliation.operate import NotBookable
-from payments.refunds import debts
+from payments.refunds import refunds
 from payments.settle import dead_letters
 from payments.states import CANCELED, FAILED, PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN
 from registry.data import database
@@ -91,7 +91,7 @@ async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, bo
     await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
     booked = await in_thread(Payment.objects.get)
 
-    await debts.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=booked.correlation_id, amount=500)
     async with paying_back():
         await eventually(lambda: in_thread(Payment.objects.filter(refunded=500).exists))
 
@@ -282,13 +282,13 @@ async def test_only_what_the_processor_was_asked_about_is_booked(tenant, books, 
     await in_thread(book_there, books)
     await compare(tenant)
     one = await the_difference("missing_here")
-    asks = operate._must_stand
+    asks = operate._must_be_listed
 
     async def and_meanwhile(*about) -> None:
         await asks(*about)
         await in_thread(Difference.objects.update, their_amount=2990)
 
-    monkeypatch.setattr(operate, "_must_stand", and_meanwhile)
+    monkeypatch.setattr(operate, "_must_be_listed", and_meanwhile)
 
     assert await by_hand(operate.book, difference_id=one.pk, actor="olga", reason=WHY) is False
     assert not await in_thread(Payment.objects.exists)

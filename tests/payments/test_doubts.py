@@ -23,12 +23,12 @@ def impatient(monkeypatch, default):
     default.health_every = 0.2
 
 
-def has_no_road(drain: Drain, tenant) -> bool:
-    return drain.work.atlas.rooms().get(tenant.pk) == 0
+def has_no_route(drain: Drain, tenant) -> bool:
+    return drain.work.routes.send_limits().get(tenant.pk) == 0
 
 
 def knows_of_none(drain: Drain, tenant) -> bool:
-    return has_no_road(drain, tenant) and not any(account.enabled for account, _ in drain.work.atlas.of(tenant.pk))
+    return has_no_route(drain, tenant) and not any(account.enabled for account, _ in drain.work.routes.of(tenant.pk))
 
 
 async def one_in_doubt(tenant, default):
@@ -58,7 +58,7 @@ async def test_a_payment_in_doubt_is_settled_at_a_processor_that_was_disabled_me
 async def test_a_payment_in_doubt_is_settled_at_the_only_processor_while_that_fails(tenant, worker, default):
     one = await one_in_doubt(tenant, default)
     default.fails()
-    await eventually(lambda: has_no_road(worker, tenant))
+    await eventually(lambda: has_no_route(worker, tenant))
     sent = len(default.received)
     fresh = await accept(tenant, 20)
 
@@ -104,7 +104,7 @@ async def test_a_first_send_that_its_worker_did_not_live_to_settle_is_asked_abou
     await configure(tenant, "default", enabled=False)
 
     async with at_work() as other:
-        await accept(tenant)  # the worker learns from it that there is no road
+        await accept(tenant)  # the worker learns from it that there is no route
         await eventually(lambda: knows_of_none(other, tenant))
         await database.fetch("UPDATE payments_payment SET leased_until = now() WHERE leased_until IS NOT NULL")
         await eventually(lambda: settled(tenant, 1))
@@ -129,7 +129,7 @@ async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypa
     )
     await configure(tenant, "default", enabled=False)
     job = work.Dispatch()
-    await job.atlas.learn({tenant.pk})
+    await job.routes.load({tenant.pk})
 
     few = await job.claim(1, 3)
     job.in_hand[tenant.pk] = job.room - 4

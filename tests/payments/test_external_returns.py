@@ -46,7 +46,7 @@ class Account:
         """An intent that somebody else made, and was paid."""
         return (await self.client.payment_intents.create_async({**VISA, "metadata": metadata})).id
 
-    async def gives_back(self, intent: str, amount: int) -> None:
+    async def can_refund(self, intent: str, amount: int) -> None:
         await self.client.refunds.create_async({"payment_intent": intent, "amount": amount})
 
     async def tells(self) -> None:
@@ -108,7 +108,7 @@ async def test_a_refund_of_a_booking_taken_as_external_is_written_down_there(ten
     intent = await account.books(**labels_of(tenant, payment) if labelled else {})
     external = await taken_in(tenant)
 
-    await account.gives_back(intent, 300)
+    await account.can_refund(intent, 300)
     await account.tells()
 
     assert (await sums(external), await sums(payment)) == ((300, 300), (0, 0))
@@ -130,7 +130,7 @@ async def test_a_dispute_of_a_booking_taken_as_external_is_written_down_there(te
 
 async def test_until_it_is_taken_in_its_refund_waits_and_touches_no_other_payment(tenant, account, payment):
     intent = await account.books(**labels_of(tenant, payment))
-    await account.gives_back(intent, 300)
+    await account.can_refund(intent, 300)
 
     await account.tells()
     before = await sums(payment)
@@ -144,14 +144,14 @@ async def test_until_it_is_taken_in_its_refund_waits_and_touches_no_other_paymen
 async def test_a_refund_of_our_own_payment_is_still_written_down_there(tenant, account, payment):
     [intent] = account.stripe.all("payment_intent")
 
-    await account.gives_back(intent["id"], 300)
+    await account.can_refund(intent["id"], 300)
     await account.tells()
 
     assert await sums(payment) == (300, 300)
 
 
 async def test_what_others_gave_back_of_their_own_bookings_is_none_of_ours(tenant, account, payment):
-    await account.gives_back(await account.books(), 300)
+    await account.can_refund(await account.books(), 300)
 
     await account.tells()
 

@@ -9,7 +9,7 @@ import pytest
 
 from payments.inbound.api import LARGEST
 from payments.inbound.signature import sign
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.data.cache import STALE
 from registry.models import Tenant
 from tests.conftest import eventually
@@ -341,7 +341,7 @@ async def test_it_takes_nothing_but_post(server, account):
 async def test_while_the_database_is_away_nothing_is_promised(server, tenant, account):
     """Stripe sends again what was not taken; an event that waited elsewhere could be overtaken by the next."""
     await deliver(server, account, event())
-    reach.reach().away = True  # as after a probe that found nobody
+    db_breaker.current().away = True  # as after a probe that found nobody
 
     status, said = await deliver(server, account, event())
 

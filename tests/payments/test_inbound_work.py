@@ -446,7 +446,7 @@ async def dead(server, tenant, account, job) -> int:
 async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, job):
     number = await dead(server, tenant, account, job)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
-    job.atlas = type(job.atlas)()  # what it knew of the account, it forgets by itself within half a second
+    job.routes = type(job.routes)()  # what it knew of the account, it forgets by itself within half a second
 
     moved = await operate.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
 

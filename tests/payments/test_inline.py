@@ -235,7 +235,7 @@ async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker)
     [payment] = await accept(inlined)
     await eventually(lambda: default.received)
 
-    came = await inline.pay(inlined.pk, payment)
+    came = await inline.send(inlined.pk, payment)
 
     assert came is Answer.ELSEWHERE
     await until_settled(inlined)
@@ -248,7 +248,7 @@ async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inl
     async with database.transaction() as claiming:
         await database.rows(claiming, "SELECT FROM payments_payment WHERE correlation_id = %s FOR UPDATE", [payment])
         async with asyncio.timeout(AT_ONCE):
-            came = await inline.pay(inlined.pk, payment)
+            came = await inline.send(inlined.pk, payment)
 
     assert came is Answer.ELSEWHERE
     assert default.received == []
@@ -257,7 +257,7 @@ async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inl
 async def test_one_process_asked_twice_for_a_payment_sends_it_once(inlined, default):
     [payment] = await accept(inlined)
 
-    came = await asyncio.gather(*(inline.pay(inlined.pk, payment) for _ in range(20)))
+    came = await asyncio.gather(*(inline.send(inlined.pk, payment) for _ in range(20)))
 
     assert set(came) == {Answer.SETTLED}
     assert default.received == [str(payment)]

@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 
 from payments.books import ledger, purge
-from payments.processors.reports import DisputeNews, RefundNews, Subject
-from payments.refunds import debts, disputes
+from payments.processors.reports import DisputeReport, RefundReport, Subject
+from payments.refunds import disputes, refunds
 from registry.data import database
 from tests.factories import in_thread, make_processor
-from tests.payments.refunding import booked
+from tests.payments.refunding import book, booked
 
 FOUND = ("unbalanced", "missing", "strange", "rollups_off", "refunds_off", "disputes_off")
 
@@ -21,8 +21,8 @@ async def payment(tenant) -> UUID:
     processor = await in_thread(make_processor, tenant, "sandbox", fee="0.05")
     [one] = await booked(tenant)
     for amount, failed in ((300, False), (100, True)):
-        receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=one, amount=amount)
-        said = RefundNews(
+        receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=one, amount=amount)
+        said = RefundReport(
             reference=f"re_{amount}",
             subject=Subject(tenant_id=tenant.pk, correlation_id=one),
             refund_id=receipt.refund_id,
@@ -30,9 +30,9 @@ async def payment(tenant) -> UUID:
             pending=False,
             failed=failed,
         )
-        await debts.from_processor(tenant_id=tenant.pk, processor_id=processor.pk, news=said)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=one, amount=200)
-    news = DisputeNews(
+        await book(refunds, tenant, processor, said)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=one, amount=200)
+    report = DisputeReport(
         reference="du_1",
         subject=Subject(tenant_id=tenant.pk, correlation_id=one),
         amount=1000,
@@ -43,7 +43,7 @@ async def payment(tenant) -> UUID:
         movements=1,
         opened_at=datetime(2026, 7, 15, tzinfo=UTC),
     )
-    await disputes.from_processor(tenant_id=tenant.pk, processor_id=processor.pk, news=news)
+    await book(disputes, tenant, processor, report)
     return one
 
 

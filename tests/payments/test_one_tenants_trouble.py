@@ -7,7 +7,7 @@ import pytest
 from payments.processors.base import Account, Outcome, Result
 from payments.routing.endpoint import Endpoint
 from payments.routing.pace import SEVERAL, next_number
-from payments.routing.routing import Atlas
+from payments.routing.routing import RoutingTable
 from registry.data import database
 from registry.data.breaker import FAILURES, State
 from tests.bed import HttpProcessor
@@ -99,7 +99,7 @@ def account(tenant: int) -> Account:
 
 def test_an_address_that_fails_two_tenants_is_ill_for_all():
     endpoint = Endpoint("p")
-    endpoint.is_shared()
+    endpoint.mark_shared()
 
     for payment in range(FAILURES):
         endpoint.answered(0, account(1), payment, ILL, ms=5, now=100)
@@ -112,7 +112,7 @@ def test_an_address_that_fails_two_tenants_is_ill_for_all():
 
 def test_when_an_address_is_well_again_accounts_that_failed_there_are_tried_at_once():
     endpoint = Endpoint("p")
-    endpoint.is_shared()
+    endpoint.mark_shared()
     for tenant in (1, 2):
         for payment in range(FAILURES):
             endpoint.answered(0, account(tenant), payment, ILL, ms=5, now=100)
@@ -129,7 +129,7 @@ def test_a_second_tenant_at_an_address_does_not_inherit_what_the_first_one_suffe
         endpoint.answered(0, account(1), payment, ILL, ms=5, now=100)
     alone = endpoint.breaker.state
 
-    endpoint.is_shared()
+    endpoint.mark_shared()
 
     assert alone is State.OPEN
     assert endpoint.allows(2, 100)
@@ -150,7 +150,7 @@ def test_an_answer_that_says_nothing_does_not_hold_up_the_next_probe():
 
 def test_payments_of_one_tenant_that_are_slow_make_the_processor_slow_for_that_tenant_alone():
     endpoint = Endpoint("p")
-    endpoint.is_shared()
+    endpoint.mark_shared()
 
     for payment in range(SEVERAL):
         endpoint.answered(next_number(), account(1), payment, WELL, ms=2000, now=100)
@@ -175,33 +175,33 @@ def test_payments_that_are_refused_at_once_hide_no_slow_processor():
 
 
 async def test_whether_refunds_fail_or_work_says_nothing_of_payments(tenant, default):
-    sends, refunds = Atlas(), Atlas()
-    for atlas in (sends, refunds):
-        await atlas.learn({tenant.pk})
+    sends, refunds = RoutingTable(), RoutingTable()
+    for routes in (sends, refunds):
+        await routes.load({tenant.pk})
     await sends.share()
 
-    def answers(atlas: Atlas, outcome: Outcome) -> None:
-        [(mine, endpoint)] = atlas.of(tenant.pk)
+    def answers(routes: RoutingTable, outcome: Outcome) -> None:
+        [(mine, endpoint)] = routes.of(tenant.pk)
         for number in range(FAILURES):
             endpoint.answered(0, mine, number, outcome, ms=5, now=time.monotonic())
 
     answers(refunds, ILL)
-    await refunds.hear()
+    await refunds.read_shared()
     await sends.share()
     after_failed_refunds = await _state(default)
     answers(sends, ILL)
     await sends.share()
     answers(refunds, WELL)
-    await refunds.hear()
+    await refunds.read_shared()
 
     assert (after_failed_refunds, await _state(default)) == ("closed", "open")
 
 
 async def test_that_several_tenants_share_an_address_is_known_before_the_others_pay(tenant, default):
     await in_thread(make_processor, await in_thread(make_tenant), "theirs", kind="http", url=default.url)
-    atlas = Atlas()
+    routes = RoutingTable()
 
-    await atlas.learn({tenant.pk})
+    await routes.load({tenant.pk})
 
-    [(_, endpoint)] = atlas.of(tenant.pk)
+    [(_, endpoint)] = routes.of(tenant.pk)
     assert endpoint.breaker.parties == endpoint.pace.parties == 2

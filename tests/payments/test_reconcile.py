@@ -19,7 +19,7 @@ from payments.models import (
 )
 from payments.processors import KINDS
 from payments.processors.base import Record, ShowsBooks, Unanswered
-from payments.reconciliation import comparison, operate, verdicts
+from payments.reconciliation import comparison, matching, operate
 from payments.reconciliation.comparison import SAMPLE, Window
 from payments.states import CANCELED, FAILED, PROCESSING, REQUIRES_ACTION, UNCERTAIN
 from registry.data import database
@@ -60,7 +60,7 @@ async def test_books_that_agree_have_no_difference(tenant, books):
 
     outcome = await compare(tenant)
 
-    assert outcome == comparison.Outcome(records=3, payments=3, differences=0, unanswered=0, finished=True)
+    assert outcome == comparison.Comparison(records=3, payments=3, differences=0, unanswered=0, finished=True)
     assert await in_thread(found) == []
 
 
@@ -183,7 +183,7 @@ async def test_what_one_processor_booked_twice_is_a_duplicate(tenant, books):
     twice = [record(payment, "pi_1"), record(payment, "pi_2")]
     await comparison.learn(here, twice, known)
 
-    first, second = [verdicts.judge(here, one, known, seen) for one in twice]
+    first, second = [matching.match(here, one, known, seen) for one in twice]
 
     assert first is None
     assert (second.kind, second.key) == ("duplicate", "pi_2")
@@ -332,7 +332,7 @@ async def test_who_was_taken_for_dead_writes_nothing_more(tenant, books):
 
     assert taken.finished
     with pytest.raises(Unanswered, match="taken it over"):
-        await late.reach(NOON, comparison.Counted(payments=7))
+        await late.reach(NOON, comparison.SliceResult(payments=7))
     assert (await in_thread(Reconciliation.objects.get)).payments == 0
 
 

@@ -14,7 +14,7 @@ from registry.data.loop import sync_twin
 from registry.models import AuditEntry
 from tests.factories import make_person, make_processor, make_tenant
 from tests.payments.comparing import MORNING, NOON, book_both, book_here, book_there
-from tests.payments.test_rehearsal import sent
+from tests.payments.test_dry_run import sent
 from tests.registry.test_admin import as_person, choose, confirm, listing, page, said, text
 from tests.registry.test_audit_chain import tamper, write
 
@@ -173,8 +173,8 @@ def rules(acme, books):
     return books, dear
 
 
-def rehearsal_page(tenant) -> str:
-    return reverse("admin:payments_processor_rehearse", query={"tenant": tenant.slug})
+def dry_run_page(tenant) -> str:
+    return reverse("admin:payments_processor_dry_run", query={"tenant": tenant.slug})
 
 
 def fill(cheap, dear, **changed) -> dict[str, str]:
@@ -185,7 +185,7 @@ def fill(cheap, dear, **changed) -> dict[str, str]:
         f"fee-{dear.pk}": "0.15",
         f"enabled-{dear.pk}": "on",
     }
-    return {**fields, "last": "100", "rehearse": "1"} | changed
+    return {**fields, "last": "100", "dry_run": "1"} | changed
 
 
 def hidden(answer) -> dict[str, str]:
@@ -193,7 +193,7 @@ def hidden(answer) -> dict[str, str]:
     return {name: html.unescape(value) for name, value in found}
 
 
-def test_the_processors_of_a_tenant_lead_to_the_rehearsal(operator, acme, rules):
+def test_the_processors_of_a_tenant_lead_to_the_dry_run(operator, acme, rules):
     assert "/admin/payments/processor/rehearse/?tenant=acme" in text(
         operator.get(listing(Processor), {"tenant": "acme"})
     )
@@ -202,7 +202,7 @@ def test_the_processors_of_a_tenant_lead_to_the_rehearsal(operator, acme, rules)
 def test_edited_rules_are_compared_with_todays(operator, acme, rules):
     cheap, dear = rules
 
-    answer = operator.post(rehearsal_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
+    answer = operator.post(dry_run_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
 
     assert "3 payments, 3 would go elsewhere" in text(answer)
     assert json.loads(hidden(answer)["edits"]) == {"fallback.fee": "0.01"}
@@ -210,18 +210,18 @@ def test_edited_rules_are_compared_with_todays(operator, acme, rules):
 
 
 def test_nothing_to_activate_is_offered_where_nothing_is_edited(operator, acme, rules):
-    answer = operator.post(rehearsal_page(acme), fill(*rules))
+    answer = operator.post(dry_run_page(acme), fill(*rules))
 
     assert "0 would go elsewhere" in text(answer)
     assert "Activate" not in text(answer)
 
 
-def test_what_was_rehearsed_is_put_into_force_with_a_reason(operator, acme, rules):
+def test_the_rules_of_a_dry_run_are_put_into_force_with_a_reason(operator, acme, rules):
     cheap, dear = rules
-    asked = operator.post(rehearsal_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
+    asked = operator.post(dry_run_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
 
-    without = operator.post(rehearsal_page(acme), {**hidden(asked), "reason": " ", "activate": "1"})
-    done = operator.post(rehearsal_page(acme), {**hidden(asked), "reason": WHY, "activate": "1"})
+    without = operator.post(dry_run_page(acme), {**hidden(asked), "reason": " ", "activate": "1"})
+    done = operator.post(dry_run_page(acme), {**hidden(asked), "reason": WHY, "activate": "1"})
 
     assert "This field is required" in text(without)
     assert "In force now: fallback." in said(done)
@@ -231,46 +231,46 @@ def test_what_was_rehearsed_is_put_into_force_with_a_reason(operator, acme, rule
 
 def test_rules_that_somebody_changed_meanwhile_are_not_overwritten(operator, acme, rules):
     cheap, dear = rules
-    asked = operator.post(rehearsal_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
+    asked = operator.post(dry_run_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
     Processor.objects.filter(pk=cheap.pk).update(enabled=False)
 
-    answer = operator.post(rehearsal_page(acme), {**hidden(asked), "reason": WHY, "activate": "1"})
+    answer = operator.post(dry_run_page(acme), {**hidden(asked), "reason": WHY, "activate": "1"})
 
-    assert "rehearse again" in said(answer) + text(answer)
+    assert "run it again" in said(answer) + text(answer)
     assert str(Processor.objects.get(pk=dear.pk).fee) == "0.150000"
 
 
 @pytest.mark.parametrize("edits", ["[]", '{"default.fee": 1}', "no json"])
 def test_edits_that_were_tampered_with_are_refused(operator, acme, rules, edits):
-    asked = operator.post(rehearsal_page(acme), fill(*rules, **{f"fee-{rules[1].pk}": "0.01"}))
+    asked = operator.post(dry_run_page(acme), fill(*rules, **{f"fee-{rules[1].pk}": "0.01"}))
 
-    answer = operator.post(rehearsal_page(acme), {**hidden(asked), "edits": edits, "reason": WHY, "activate": "1"})
+    answer = operator.post(dry_run_page(acme), {**hidden(asked), "edits": edits, "reason": WHY, "activate": "1"})
 
     assert answer.status_code == 200
     assert not AuditEntry.objects.exists()
 
 
-def test_who_operates_may_rehearse_and_only_an_owner_activates(member, acme, rules):
+def test_who_operates_may_do_a_dry_run_and_only_an_owner_activates(member, acme, rules):
     cheap, dear = rules
     edits = {f"fee-{dear.pk}": "0.01"}
 
-    asked = member.post(rehearsal_page(acme), fill(cheap, dear, **edits))
+    asked = member.post(dry_run_page(acme), fill(cheap, dear, **edits))
     owner = as_person(make_person("owner", tenant=acme, role="owner"))
-    offered = owner.post(rehearsal_page(acme), fill(cheap, dear, **edits))
-    refused = member.post(rehearsal_page(acme), {**hidden(offered), "reason": WHY, "activate": "1"})
+    offered = owner.post(dry_run_page(acme), fill(cheap, dear, **edits))
+    refused = member.post(dry_run_page(acme), {**hidden(offered), "reason": WHY, "activate": "1"})
 
     assert "3 would go elsewhere" in text(asked)
     assert "Activate" not in text(asked)
     assert "Only an owner" in said(refused) + text(refused)
     assert str(Processor.objects.get(pk=dear.pk).fee) == "0.150000"
-    assert "In force now" in said(owner.post(rehearsal_page(acme), {**hidden(offered), "reason": WHY, "activate": "1"}))
+    assert "In force now" in said(owner.post(dry_run_page(acme), {**hidden(offered), "reason": WHY, "activate": "1"}))
 
 
 def test_another_tenants_routing_is_nobodys_business(member, rules):
     make_tenant("other")
 
-    assert member.get(reverse("admin:payments_processor_rehearse", query={"tenant": "other"})).status_code == 404
-    assert member.get(reverse("admin:payments_processor_rehearse")).status_code == 404
+    assert member.get(reverse("admin:payments_processor_dry_run", query={"tenant": "other"})).status_code == 404
+    assert member.get(reverse("admin:payments_processor_dry_run")).status_code == 404
 
 
 # -- The audit trail's proof ----------------------------------------------------------------------------------------
@@ -313,8 +313,8 @@ def test_members_see_their_own_chains_only(member, acme):
 
 
 def test_the_new_pages_work_under_the_strict_policy(operator, acme, rules):
-    pages = [operator.get(rehearsal_page(acme)), operator.get(reverse(PROOF))]
-    pages.append(operator.post(rehearsal_page(acme), fill(*rules, **{f"fee-{rules[1].pk}": "0.01"})))
+    pages = [operator.get(dry_run_page(acme)), operator.get(reverse(PROOF))]
+    pages.append(operator.post(dry_run_page(acme), fill(*rules, **{f"fee-{rules[1].pk}": "0.01"})))
 
     for answer in pages:
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=\"|<script(?![^>]*\ssrc=)", text(answer))

@@ -10,7 +10,7 @@ from payments.models import Dispute, Payment, Refund
 from payments.states import SUCCEEDED, RefundStatus
 from payments.templatetags.payments import sentence, steps
 from registry.models import AuditEntry
-from registry.tenants.access import live_token
+from registry.tenants.links import token_of
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
 from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
 from tests.registry.test_admin import WHY, as_person, choose, confirm, listing, page, said, text
@@ -276,14 +276,14 @@ TOLD = {
     "timeline": [
         {"sequence": 1, "at": "2026-07-15T12:00:00.000Z", "status": "queued", "detail": ""},
         {"sequence": 2, "at": "2026-07-15T12:00:01.000Z", "status": "succeeded", "detail": "Booked at sandbox"},
-        {**STEP, "kind": "refund.returned", "detail": "Given back at sandbox"},
+        {**STEP, "kind": "refund.returned", "detail": "Refunded at sandbox"},
         {**STEP, "kind": "dispute.opened", "detail": "The payer's bank disputes 5.00 BRL"},
     ],
 }
 
 
 def test_the_sentence_says_what_was_given_back():
-    assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. R$5.00 of it was given back."
+    assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. Refunded R$5.00."
 
 
 def test_the_timeline_names_refunds_and_disputes():
@@ -292,7 +292,7 @@ def test_the_timeline_names_refunds_and_disputes():
     assert (refund["word"], refund["look"].colour, refund["detail"]) == (
         "Refund returned",
         "green",
-        "Given back at sandbox",
+        "Refunded at sandbox",
     )
     assert (dispute["word"], dispute["look"].colour) == ("Dispute opened", "amber")
 
@@ -313,7 +313,7 @@ async def test_a_live_page_offers_it_as_soon_as_there_is_something_to_give_back(
 async def test_the_payers_own_link_offers_it_to_nobody(visiting: As, tenant):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
-    link = live_token(tenant.pk, payment.correlation_id)
+    link = token_of(tenant.pk, payment.correlation_id)
     async with visiting(person) as visit:
         status, shown = await visit.get(f"/payments/{payment.correlation_id}/live", token=link)
 

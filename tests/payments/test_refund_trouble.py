@@ -1,4 +1,4 @@
-"""Refunds while workers die, processors hang and everybody comes at once: each debt is paid once, and the sums always hold."""
+"""Refunds while workers die, processors hang and everybody comes at once: each refund is sent once, and the sums always hold."""
 
 import asyncio
 import random
@@ -10,9 +10,9 @@ from payments.books import ledger
 from payments.errors import PaymentError
 from payments.processors import sandbox as sandbox_kind
 from payments.processors.base import Outcome, Result
-from payments.refunds import debts, operate
+from payments.refunds import operate, refunds
 from payments.refunds import work as refund_dispatch
-from payments.refunds.balance import hold
+from payments.refunds.balance import lock
 from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
 from payments.settle import lifecycle
 from queueing.work.drain import CLAIM_EVERY
@@ -35,8 +35,8 @@ async def payment(tenant, sandbox) -> UUID:
     return one
 
 
-async def owe(tenant, payment: UUID, amount: int | None = None) -> debts.Receipt:
-    return await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=amount)
+async def refund(tenant, payment: UUID, amount: int | None = None) -> refunds.RefundReceipt:
+    return await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=amount)
 
 
 async def is_sound(tenant) -> bool:
@@ -55,10 +55,10 @@ def kill_at(step: str, monkeypatch) -> None:
     real = sandbox_kind.SandboxProcessor.refund
     write = refund_dispatch.RefundDispatch._written
 
-    async def refund(self, debt, account):
+    async def refund(self, order, account):
         if step == "before it sends":
             raise Killed
-        outcome = await real(self, debt, account)
+        outcome = await real(self, order, account)
         if step == "before the answer":
             raise Killed
         return outcome
@@ -74,7 +74,7 @@ def kill_at(step: str, monkeypatch) -> None:
 
 @pytest.mark.parametrize("step", ["before it sends", "before the answer", "before the commit"])
 async def test_a_worker_that_dies_at_any_step_leaves_exactly_one_refund(tenant, payment, step):
-    await owe(tenant, payment)
+    await refund(tenant, payment)
     job = refund_dispatch.RefundDispatch()
     [claim] = await job.claim(1, 10)
     with pytest.MonkeyPatch.context() as patch:
@@ -98,7 +98,7 @@ async def _leases_lapse(tenant) -> None:
 
 
 async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
-    await owe(tenant, payment)
+    await refund(tenant, payment)
     late, next_one = refund_dispatch.RefundDispatch(), refund_dispatch.RefundDispatch()
     [old] = await late.claim(1, 10)
     await _leases_lapse(tenant)
@@ -115,7 +115,7 @@ async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
 async def test_a_worker_that_leaves_hands_its_refunds_back_in_doubt(tenant, payment, monkeypatch):
     monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
-    await owe(tenant, payment)
+    await refund(tenant, payment)
     async with paying_back():
         await eventually(lambda: given_back(payment))
     [left] = await refunds_of(payment)
@@ -132,7 +132,7 @@ async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, paym
     """The first may still be on its way, and may be what the repeat is refused for."""
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
     await configure(tenant, "sandbox", delay=1000)
-    await owe(tenant, payment)
+    await refund(tenant, payment)
     async with paying_back():
         await until_all(payment, "uncertain")
         await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
@@ -157,7 +157,7 @@ async def _code(payment: UUID, code: str) -> str:
 async def test_once_the_longest_delay_has_passed_a_refusal_is_one(tenant, payment, monkeypatch):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
     await configure(tenant, "sandbox", delay=1000, longestDelay=0.3)
-    await owe(tenant, payment)
+    await refund(tenant, payment)
     async with paying_back():
         await until_all(payment, "uncertain")
         await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
@@ -172,7 +172,7 @@ async def test_once_the_longest_delay_has_passed_a_refusal_is_one(tenant, paymen
 
 async def given_up(tenant, payment: UUID) -> int:
     """A refund that was refused MAX_ATTEMPTS times, though not for good."""
-    await owe(tenant, payment)
+    await refund(tenant, payment)
     await database.fetch("UPDATE payments_refund SET attempt = %s WHERE tenant_id = %s", [MAX_ATTEMPTS - 1, tenant.pk])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -237,16 +237,16 @@ async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
 async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_take_a_refund(tenant, sandbox):
     """That one has a payment and the stream in hand and then wants the refund: nobody may have taken that and want the stream."""
     returned, doubtful = await booked(tenant, 2)
-    await asyncio.gather(owe(tenant, returned), owe(tenant, doubtful))
+    await asyncio.gather(refund(tenant, returned), refund(tenant, doubtful))
     job = refund_dispatch.RefundDispatch()
-    claims = {claim.debt.payment_id: claim for claim in await job.claim(1, 10)}
+    claims = {claim.order.payment_id: claim for claim in await job.claim(1, 10)}
     outcomes = [
         after_send(claims[returned], Outcome(Result.BOOKED, code="http_200", reference="re_1")),
         unknown(claims[doubtful], Outcome(Result.UNKNOWN, code="timeout")),
     ]
 
     async with database.transaction() as conn:
-        await hold(conn, tenant.pk, doubtful)
+        await lock(conn, tenant.pk, doubtful)
         await database.rows(conn, "SELECT FROM payments_stream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
         settling = asyncio.create_task(job.write(outcomes))
         await eventually(_somebody_waits)
@@ -271,7 +271,7 @@ async def test_cancels_and_refunds_at_once_leave_one_of_both(tenant, sandbox):
     [one] = await accept(tenant)
 
     outcomes = await asyncio.gather(
-        *(owe(tenant, one) for _ in range(10)),
+        *(refund(tenant, one) for _ in range(10)),
         *(lifecycle.cancel(tenant_id=tenant.pk, correlation_id=one) for _ in range(10)),
         return_exceptions=True,
     )
@@ -282,7 +282,7 @@ async def test_cancels_and_refunds_at_once_leave_one_of_both(tenant, sandbox):
 
 async def test_two_workers_pay_many_debts_once_each(tenant, sandbox):
     payments = await booked(tenant, 40)
-    await asyncio.gather(*(owe(tenant, one, amount) for one in payments for amount in (100, 250)))
+    await asyncio.gather(*(refund(tenant, one, amount) for one in payments for amount in (100, 250)))
 
     async with paying_back(), paying_back():
         await asyncio.gather(*(until_all(one, "returned") for one in payments))
@@ -295,7 +295,7 @@ async def test_two_workers_pay_many_debts_once_each(tenant, sandbox):
 async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_answer(tenant, sandbox):
     payments = await booked(tenant, 8)
     await configure(tenant, "sandbox", refundHang=True)
-    await asyncio.gather(*(owe(tenant, one, 100) for one in payments))
+    await asyncio.gather(*(refund(tenant, one, 100) for one in payments))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(refund_dispatch.RefundDispatch, "room", 3)
         patch.setattr("queueing.work.drain.GRACE", 0.0)
@@ -310,7 +310,7 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
 
 async def test_events_of_refunds_are_numbered_without_gaps(tenant, sandbox):
     payments = await booked(tenant, 10)
-    await asyncio.gather(*(owe(tenant, one, 100) for one in payments for _ in range(3)))
+    await asyncio.gather(*(refund(tenant, one, 100) for one in payments for _ in range(3)))
     async with paying_back():
         await asyncio.gather(*(until_all(one, "returned") for one in payments))
 
@@ -337,7 +337,7 @@ async def test_whatever_happens_in_whatever_order_no_more_goes_back_than_came(te
     for _ in range(8):
         mood = {"refundFailing": False, "refundHang": False, "refundDecline": 0, **dice.choice(moods)}
         await configure(tenant, "sandbox", **mood)
-        asked = [owe(tenant, dice.choice(payments), dice.choice([None, 1, 90, 333, 700])) for _ in range(4)]
+        asked = [refund(tenant, dice.choice(payments), dice.choice([None, 1, 90, 333, 700])) for _ in range(4)]
         await asyncio.gather(*asked, return_exceptions=True)
         await one_round(tenant, dies=dice.random() < 0.3)
         for one in payments:

@@ -1,4 +1,4 @@
-"""Refunds are debts: owed when asked for, paid once by a worker, never more than was paid, in ledger and timeline."""
+"""Refunds are refunds: owed when asked for, paid once by a worker, never more than was paid, in ledger and timeline."""
 
 import asyncio
 from uuid import uuid4
@@ -8,7 +8,7 @@ import pytest
 from payments.books import ledger
 from payments.errors import RefundTooLarge
 from payments.processors import sandbox as sandbox_kind
-from payments.refunds import debts
+from payments.refunds import refunds
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_payment, make_processor
 from tests.payments.refunding import (
@@ -41,7 +41,7 @@ async def payment(tenant, sandbox):
 
 
 async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment):
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     [owed] = await refunds_of(payment)
     before = await sums(payment)
 
@@ -56,7 +56,7 @@ async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment
 
 async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(tenant, payment):
     before = await ledger.balance(tenant_id=tenant.pk)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     async with paying_back():
         await until_all(payment, "returned")
 
@@ -67,8 +67,8 @@ async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(te
 
 
 async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     async with paying_back():
         await until_all(payment, "returned")
@@ -78,7 +78,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
 
 
 async def test_each_step_is_an_event_of_the_payment(tenant, payment):
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     async with paying_back():
         await until_all(payment, "returned")
 
@@ -87,7 +87,7 @@ async def test_each_step_is_an_event_of_the_payment(tenant, payment):
 
 async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, payment):
     await configure(tenant, "sandbox", refundDecline=1.0)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     async with paying_back():
         [failed] = await until_all(payment, "failed")
@@ -98,13 +98,13 @@ async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, p
 
 
 async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
 
     with pytest.raises(RefundTooLarge, match=r"at most 7\.00 BRL is left"):
-        await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=701)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=700)
+        await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=701)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=700)
     with pytest.raises(RefundTooLarge, match="already"):
-        await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
+        await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     assert [one.amount for one in await refunds_of(payment)] == [300, 700]
 
@@ -114,7 +114,7 @@ async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
 
 async def test_while_the_processor_fails_the_debt_waits_and_is_paid_once_it_is_well(tenant, payment):
     await configure(tenant, "sandbox", refundFailing=True)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
     async with paying_back():
         waiting = await _tried(payment, 2)
         await configure(tenant, "sandbox", refundFailing=False)
@@ -136,7 +136,7 @@ async def _tried(payment, times: int):
 async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant, payment, monkeypatch):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.3)
     await configure(tenant, "sandbox", refundHang=True)
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     async with paying_back():
         await until_all(payment, "uncertain")
@@ -151,7 +151,7 @@ async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant,
 
 async def test_of_fifty_full_refunds_at_once_exactly_one_is_owed(tenant, payment):
     outcomes = await asyncio.gather(
-        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=1000) for _ in range(50)),
+        *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=1000) for _ in range(50)),
         return_exceptions=True,
     )
 
@@ -162,7 +162,7 @@ async def test_of_fifty_full_refunds_at_once_exactly_one_is_owed(tenant, payment
 
 async def test_of_fifty_partial_refunds_at_once_no_more_are_owed_than_fit(tenant, payment):
     outcomes = await asyncio.gather(
-        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=70) for _ in range(50)),
+        *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=70) for _ in range(50)),
         return_exceptions=True,
     )
 
@@ -174,7 +174,10 @@ async def test_of_fifty_partial_refunds_at_once_no_more_are_owed_than_fit(tenant
 
 async def test_the_same_key_at_once_is_one_refund(tenant, payment):
     receipts = await asyncio.gather(
-        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=10, idempotency_key="k") for _ in range(20))
+        *(
+            refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=10, idempotency_key="k")
+            for _ in range(20)
+        )
     )
 
     assert len({r.refund_id for r in receipts}) == 1
@@ -233,8 +236,8 @@ async def test_the_payment_says_how_much_was_refunded_and_when(api: Api, payment
     assert (detail["status"], detail["refunded"]) == ("succeeded", "3.00")
     told = [(step["kind"], step["detail"]) for step in detail["timeline"] if "kind" in step]
     assert told == [
-        ("refund.created", "3.00 BRL to be given back"),
-        ("refund.returned", "Given back at sandbox"),
+        ("refund.created", "Refund of 3.00 BRL requested"),
+        ("refund.returned", "Refunded at sandbox"),
     ]
 
 
@@ -308,7 +311,7 @@ async def test_a_processor_that_gives_nothing_back_is_said(api: Api, tenant, def
 
     assert (status, said["detail"]) == (
         409,
-        "it was booked at default, and processors of kind http give nothing back",
+        "it was booked at default, and processors of kind http support no refunds",
     )
 
 

@@ -15,7 +15,7 @@ from payments.routing import polls, routing
 from payments.routing.endpoint import Endpoint
 from payments.routing.pace import OVERDUE_MS, SEVERAL, next_number
 from payments.routing.routing import choose
-from payments.settle.concurrency import Places
+from payments.settle.concurrency import Slots
 from payments.settle.work import Dispatch
 from registry.data import database
 from registry.data.breaker import Breaker, State
@@ -31,7 +31,7 @@ NOW = 1000.0
 
 
 @st.composite
-def roads(draw):
+def pairs(draw):
     """A tenant's accounts, cheapest first, each with an endpoint in some condition."""
     fees = sorted(draw(st.lists(st.integers(0, 300_000), min_size=0, max_size=5)))
     return [(_account(f"p{n}", fee, draw(st.booleans())), draw(endpoints())) for n, fee in enumerate(fees)]
@@ -58,31 +58,31 @@ def endpoints(draw):
     return Endpoint("e", breaker=breaker, failing=draw(st.booleans()), min_response_ms=speed, polled_at=NOW - 1)
 
 
-@given(roads(), st.sampled_from(["", "p0", "p3", "nobody"]))
+@given(pairs(), st.sampled_from(["", "p0", "p3", "nobody"]))
 def test_what_is_chosen_may_be_sent_to(accounts, wanted):
     able = [a.name for a, e in accounts if a.enabled and e.allows(a.id, NOW) and wanted in ("", a.name)]
 
-    road = choose(accounts, wanted=wanted, now=NOW)
+    route = choose(accounts, wanted=wanted, now=NOW)
 
-    assert (road is None) == (not able)
-    assert road is None or road.account.name in able
+    assert (route is None) == (not able)
+    assert route is None or route.account.name in able
 
 
-@given(roads())
+@given(pairs())
 def test_a_dearer_processor_is_chosen_only_where_cheaper_ones_try_the_tenants_patience(accounts):
     able = [(a, e) for a, e in accounts if a.enabled and e.allows(a.id, NOW)]
     speeds = {a.name: e.expected_ms(a.id, NOW) for a, e in able}
 
-    road = choose(accounts, now=NOW)
+    route = choose(accounts, now=NOW)
 
     for account, _ in able:
-        if account.name == road.account.name:
+        if account.name == route.account.name:
             break
         assert speeds[account.name] > account.patience_ms
-        assert speeds[road.account.name] < speeds[account.name] or "probe" in road.reason
+        assert speeds[route.account.name] < speeds[account.name] or "probe" in route.reason
 
 
-@given(roads())
+@given(pairs())
 def test_an_open_breaker_lets_one_payment_through_as_a_probe(accounts):
     first, second = choose(accounts, now=NOW), choose(accounts, now=NOW)
 
@@ -90,13 +90,18 @@ def test_an_open_breaker_lets_one_payment_through_as_a_probe(accounts):
         assert second is None or second.account is not first.account
 
 
-@given(roads())
+@given(pairs())
 def test_every_choice_has_a_reason_that_names_what_was_passed_over(accounts):
-    road = choose(accounts, now=NOW)
+    route = choose(accounts, now=NOW)
 
-    if road and road.account.fee_ppm > accounts[0][0].fee_ppm and accounts[0][0].enabled and "probe" not in road.reason:
-        assert road.reason.startswith("p")
-    assert road is None or 0 < len(road.reason) <= 200
+    if (
+        route
+        and route.account.fee_ppm > accounts[0][0].fee_ppm
+        and accounts[0][0].enabled
+        and "probe" not in route.reason
+    ):
+        assert route.reason.startswith("p")
+    assert route is None or 0 < len(route.reason) <= 200
 
 
 @given(st.lists(st.floats(1.0, 5000.0), min_size=1, max_size=60))
@@ -145,16 +150,16 @@ def test_answers_that_are_overdue_make_it_slow_before_patience_ends():
 def test_what_a_slow_processor_says_of_itself_is_tried_with_one_payment_and_then_believed():
     endpoint, account, dear, other = Endpoint("e"), _account("e"), _account("dear", 90_000), Endpoint("dear")
     answers(endpoint, account, *[5000.0] * SEVERAL)
-    endpoint.said(Health(failing=False, min_response_ms=2000), NOW)
+    endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW)
     pairs = [(account, endpoint), (dear, other)]
     while_it_says_slow = [choose(pairs, now=NOW + n).account.name for n in range(5)]
 
-    endpoint.said(Health(failing=False, min_response_ms=10), NOW + 5)
+    endpoint.health_reported(Health(failing=False, min_response_ms=10), NOW + 5)
     then = [choose(pairs, now=NOW + 5.1) for _ in range(3)]
     answers(endpoint, account, 10.0, now=NOW + 5.2)
 
     assert while_it_says_slow == ["dear"] * 5
-    assert [road.account.name for road in then] == ["e", "dear", "dear"]
+    assert [route.account.name for route in then] == ["e", "dear", "dear"]
     assert then[0].reason == "probe: is e fast again?"
     assert choose(pairs, now=NOW + 5.2).account.name == "e"
 
@@ -181,7 +186,7 @@ def test_nothing_waits_for_the_place_of_a_probe(ill):
 
     while_full = choose(pairs, now=NOW, full=lambda one: one is account)
 
-    assert while_full == routing.Road(dear, while_full.reason)
+    assert while_full == routing.Route(dear, while_full.reason)
     assert choose(pairs, now=NOW).reason.startswith("probe")
     assert choose(pairs, now=NOW).account is dear
 
@@ -189,15 +194,15 @@ def test_nothing_waits_for_the_place_of_a_probe(ill):
 def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it_is_slow():
     endpoint, account, dear = Endpoint("e"), _account("e"), _account("dear", 90_000)
     endpoint.breaker.trip(NOW - 60)
-    endpoint.said(Health(failing=False, min_response_ms=2000), NOW)
+    endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW)
     alone, both = [(account, endpoint)], [(account, endpoint), (dear, Endpoint("dear"))]
 
     while_slow = [choose(both, now=NOW + n).account.name for n in range(5)]
-    endpoint.said(Health(failing=False, min_response_ms=10), NOW + 5)
+    endpoint.health_reported(Health(failing=False, min_response_ms=10), NOW + 5)
 
     assert while_slow == ["dear"] * 5
     assert choose(both, now=NOW + 5.1).reason == "probe: is e well again?"
-    endpoint.said(Health(failing=False, min_response_ms=2000), NOW + 20)
+    endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW + 20)
     assert choose(alone, now=NOW + 20).account is account
 
 
@@ -209,7 +214,7 @@ def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes
 
     assert choice(0.0, "e") == routing.Wait(0.3)
     assert choice(0.29, "e") == routing.Wait(pytest.approx(0.01))
-    assert choice(0.31, "e") == routing.Road(pairs[1][0], "e has no place free")
+    assert choice(0.31, "e") == routing.Route(pairs[1][0], "e has no free slot")
     assert choice(0.31, "e", "dear") is None
 
 
@@ -218,7 +223,7 @@ def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
 
     looks, waited = 0, 0.0
     while isinstance(wait := choose(pairs, now=NOW, waited=waited, full=lambda _: True), routing.Wait):
-        assert 0 < wait.seconds <= max(routing.PLACE_EVERY, waited / 2)
+        assert 0 < wait.seconds <= max(routing.SLOT_EVERY, waited / 2)
         waited, looks = waited + wait.seconds, looks + 1
 
     assert (waited, wait) == (60.0, None)
@@ -356,7 +361,7 @@ async def test_payments_leave_a_processor_that_does_not_answer_long_before_it_do
 async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(tenant, default, fallback):
     await in_thread(lambda: type(tenant).objects.update(patience=60_000))
     await accept(tenant, 6)
-    job = Dispatch(Places(8, 8))
+    job = Dispatch(Slots(8, 8))
 
     first, second = await job.claim(1, 6), await job.claim(1, 6)
     await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 minute', run_at = now()")
@@ -366,14 +371,14 @@ async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(t
     assert [claim.account.name for claim in first] == ["default"] * 4
     assert second == []
     assert [claim.account.name for claim in third] == ["fallback"] * 2
-    assert {claim.reason for claim in third} == {"default has no place free"}
+    assert {claim.reason for claim in third} == {"default has no free slot"}
 
 
 async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(tenant, default, fallback):
     await in_thread(lambda: type(tenant).objects.update(patience=60_000))
     await accept(tenant, 6)
     await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 day', scheduled_for = now()")
-    job = Dispatch(Places(8, 8))
+    job = Dispatch(Slots(8, 8))
 
     claimed = await job.claim(1, 6)
     await job.close()
@@ -383,13 +388,13 @@ async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(ten
 
 async def test_a_claim_that_fails_holds_no_places(tenant, default):
     await accept(tenant, 3)
-    job = Dispatch(Places(8, 8))
+    job = Dispatch(Slots(8, 8))
 
     with pytest.raises(OverflowError):  # as it is written down
         await job.claim(2**63, 3)
     await job.close()
 
-    assert job.places.left(tenant.pk, f"http:{default.url}") == 4
+    assert job.slots.free(tenant.pk, f"http:{default.url}") == 4
 
 
 async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(
@@ -442,7 +447,7 @@ async def test_processors_that_were_switched_off_and_on_again_are_used_again(ten
 
 
 async def _looked_at(tenant) -> bool:
-    """A worker found no road for them, or knows that there is none."""
+    """A worker found no route for them, or knows that there is none."""
     [[postponed]] = await database.fetch(
         "SELECT count(*) FROM payments_payment WHERE tenant_id = %s AND run_at > created_at", [tenant.pk]
     )
@@ -490,9 +495,9 @@ async def test_a_sandbox_that_was_slowed_down_gets_its_payments_back_when_it_is_
 
 
 async def test_a_fresh_worker_leaves_the_trend_that_others_measured_as_it_is(tenant, default):
-    measured, fresh = routing.Atlas(), routing.Atlas()
-    for atlas in (measured, fresh):
-        await atlas.learn({tenant.pk})
+    measured, fresh = routing.RoutingTable(), routing.RoutingTable()
+    for routes in (measured, fresh):
+        await routes.load({tenant.pk})
     [endpoint] = measured.endpoints.values()
     [(account, _)] = measured.of(tenant.pk)
     answers(endpoint, account, *[400.0] * 20)
@@ -513,11 +518,11 @@ async def test_whether_a_kind_is_polled_its_class_says(tenant, default, monkeypa
     await in_thread(make_processor, tenant, "silent", kind="http", url="http://127.0.0.1:1")
     await in_thread(make_processor, tenant, "own")
     await in_thread(make_processor, tenant, "odd", kind="nobody-knows")
-    atlas = routing.Atlas()
+    routes = routing.RoutingTable()
 
-    await atlas.learn({tenant.pk})
-    polled = {account.name for account in atlas.polled()}
+    await routes.load({tenant.pk})
+    polled = {account.name for account in routes.polled()}
     monkeypatch.setattr(routing.KINDS["http"], "polled", False)
 
     assert polled == {"default", "silent"}
-    assert atlas.polled() == []
+    assert routes.polled() == []

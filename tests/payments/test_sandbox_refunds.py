@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from payments.processors import KINDS, sandbox
-from payments.processors.base import Account, Debt, GivesBack, Order, Result, ShowsBooks
+from payments.processors.base import Account, CanRefund, Order, RefundOrder, Result, ShowsBooks
 from registry.data import database
 from tests.factories import in_thread, make_processor
 
@@ -41,8 +41,8 @@ async def book(processor, account: Account, *, at: datetime = NOON, amount: int 
     return order.correlation_id
 
 
-def debt(payment: UUID, amount: int = 300, refund: UUID | None = None) -> Debt:
-    return Debt(
+def refund_order(payment: UUID, amount: int = 300, refund: UUID | None = None) -> RefundOrder:
+    return RefundOrder(
         refund_id=refund or uuid4(),
         payment_id=payment,
         payment_reference="",
@@ -64,14 +64,14 @@ async def given_back(account: Account) -> list[int]:
 
 
 def test_the_kind_gives_back_and_shows_its_books_and_http_does_neither():
-    offers = {kind: (issubclass(KINDS[kind], GivesBack), issubclass(KINDS[kind], ShowsBooks)) for kind in KINDS}
+    offers = {kind: (issubclass(KINDS[kind], CanRefund), issubclass(KINDS[kind], ShowsBooks)) for kind in KINDS}
 
     assert offers["sandbox"] == (True, True)
     assert offers["http"] == (False, False)
 
 
 async def test_a_refund_that_is_sent_twice_is_given_back_once(processor, account):
-    one = debt(await book(processor, account))
+    one = refund_order(await book(processor, account))
 
     outcomes = [await processor.refund(one, account) for _ in range(2)]
 
@@ -81,7 +81,7 @@ async def test_a_refund_that_is_sent_twice_is_given_back_once(processor, account
 
 
 async def test_a_look_up_knows_what_was_given_back_and_nothing_else(processor, account):
-    one = debt(await book(processor, account))
+    one = refund_order(await book(processor, account))
     before = await processor.look_up_refund(one, account)
     sent = await processor.refund(one, account)
 
@@ -92,7 +92,7 @@ async def test_a_look_up_knows_what_was_given_back_and_nothing_else(processor, a
 
 
 async def test_what_was_never_booked_cannot_be_given_back(processor, account):
-    outcome = await processor.refund(debt(uuid4()), account)
+    outcome = await processor.refund(refund_order(uuid4()), account)
 
     assert (outcome.result, outcome.code) == (Result.DECLINED, "no_such_payment")
     assert await given_back(account) == []
@@ -101,7 +101,7 @@ async def test_what_was_never_booked_cannot_be_given_back(processor, account):
 async def test_failing_gives_nothing_back_and_says_so(processor, account):
     failing = with_options(account, refundFailing=True)
 
-    outcome = await processor.refund(debt(await book(processor, account)), failing)
+    outcome = await processor.refund(refund_order(await book(processor, account)), failing)
 
     assert (outcome.result, outcome.outage) == (Result.NOT_BOOKED, True)
     assert await given_back(account) == []
@@ -111,7 +111,7 @@ async def test_hanging_gives_back_and_never_answers(processor, account, monkeypa
     monkeypatch.setattr(sandbox, "ANSWER_TIMEOUT", 0.3)
     hanging = with_options(account, refundHang=True)
 
-    outcome = await processor.refund(debt(await book(processor, account)), hanging)
+    outcome = await processor.refund(refund_order(await book(processor, account)), hanging)
 
     assert (outcome.result, outcome.code) == (Result.UNKNOWN, "timeout")
     assert await given_back(account) == [300]
@@ -121,7 +121,7 @@ async def test_a_share_is_declined_the_same_ones_at_every_try(processor, account
     declining = with_options(account, refundDecline=0.5)
     payment = await book(processor, account)
 
-    outcomes = [await processor.refund(debt(payment, refund=UUID(int=n)), declining) for n in (400, 400, 600)]
+    outcomes = [await processor.refund(refund_order(payment, refund=UUID(int=n)), declining) for n in (400, 400, 600)]
 
     assert [o.result for o in outcomes] == [Result.DECLINED, Result.DECLINED, Result.BOOKED]
 
@@ -132,8 +132,8 @@ async def test_its_books_show_what_was_booked_in_the_window_and_given_back(proce
     inside = [await book(processor, account, at=NOON + n * step) for n in range(5)]
     await book(processor, account, at=NOON - step)
     await book(processor, account, at=NOON + 5 * step)
-    await processor.refund(debt(inside[1], 300), account)
-    await processor.refund(debt(inside[1], 200), account)
+    await processor.refund(refund_order(inside[1], 300), account)
+    await processor.refund(refund_order(inside[1], 200), account)
 
     records = [one async for one in processor.records(account, NOON, NOON + 4 * step)]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payments.processors.base import Health
-from payments.settle.concurrency import Places
+from payments.settle.concurrency import Slots
 from tests.depth import deep
 from tests.payments.simulation import GIVES_UP, Bed, Phase, Played
 
@@ -185,37 +185,37 @@ def test_where_phases_last_longer_than_a_poll_fees_stay_near_the_oracles(seed):
 
 def test_a_patient_tenant_with_one_processor_waits_for_a_place_no_longer_than_it_takes():
     only = Played("only", [Phase(0, 2000), Phase(5)])
-    played = Bed([only], [0.07], {1: 60.0}, 10, patience=60_000, places=40).run()
+    played = Bed([only], [0.07], {1: 60.0}, 10, patience=60_000, slots=40).run()
 
     assert not played.open
     assert max(sale.done_at for sale in played.sales if sale.at < 5) < 5 + 2 + 5
 
 
-# -- Places ----------------------------------------------------------------------------------------------------
+# -- Slots ----------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("abcd"), st.booleans()), max_size=400))
 def test_who_holds_places_never_holds_more_than_are_free(moves):
-    places, held = Places(60, 40), []
+    slots, held = Slots(60, 40), []
     for tenant, endpoint, takes in moves:
-        if takes and places.left(tenant, endpoint):
-            places.take(tenant, endpoint)
+        if takes and slots.free(tenant, endpoint):
+            slots.acquire(tenant, endpoint)
             held.append((tenant, endpoint))
             of_endpoint = sum(one[1] == endpoint for one in held)
             assert of_endpoint <= 60 - len(held) + 1
         elif held and not takes:
-            places.give_back(*held.pop())
+            slots.release(*held.pop())
 
     free = 60 - len(held)
     assert free > 0
-    assert places.left(99, "a new one") == (min(free, 40) + 1) // 2
+    assert slots.free(99, "a new one") == (min(free, 40) + 1) // 2
 
 
 def test_a_slow_processor_leaves_room_for_the_others_of_its_tenant_and_of_other_tenants():
-    places = Places(800, 600)
+    slots = Slots(800, 600)
     for tenant in (1, 2, 3):
-        while places.left(tenant, "slow"):
-            places.take(tenant, "slow")
+        while slots.free(tenant, "slow"):
+            slots.acquire(tenant, "slow")
 
-    assert places.left(1, "fast") > 100
-    assert places.left(4, "other") > 100
+    assert slots.free(1, "fast") > 100
+    assert slots.free(4, "other") > 100

@@ -19,7 +19,7 @@ from payments.intake.payment import NewPayment, Receipt, Submission, fingerprint
 from payments.intake.spilling import KIND
 from payments.models import Payment
 from queueing import spill
-from registry.data import database, identity, reach
+from registry.data import database, db_breaker, identity
 from registry.data.loop import end_loop
 from registry.errors import Unavailable
 from registry.models import Tenant
@@ -43,7 +43,7 @@ async def fresh_spill(settings, tmp_path: Path) -> AsyncIterator[Path]:
 @pytest.fixture
 async def no_database(fresh_spill: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """The breaker is open, and its probe finds nobody."""
-    monkeypatch.setattr(reach.reach(), "away", True)
+    monkeypatch.setattr(db_breaker.current(), "away", True)
     yield
 
 
@@ -168,7 +168,7 @@ async def test_what_a_thread_spilled_on_a_loop_of_its_own_is_found_by_the_servic
 ):
     given = order(tenant)
     with monkeypatch.context() as patch:
-        patch.setattr(reach.Reach, "attempt", _away)
+        patch.setattr(db_breaker.DatabaseBreaker, "attempt", _away)
         # One made for this call: the thread has no server's loop to go to.
         receipt = await asyncio.to_thread(lambda: asyncio.run(_on_its_own(given)))
 
@@ -198,7 +198,7 @@ async def test_a_full_spill_is_a_503_and_the_id_is_free_again(
     settings.SPILL_MAX_BYTES = 1000
     body = {"correlationId": str(uuid4()), "amount": "1.00", "description": "x" * 490}
     with monkeypatch.context() as patch:
-        patch.setattr(reach.reach(), "away", True)
+        patch.setattr(db_breaker.current(), "away", True)
         statuses = []
         while 503 not in statuses:
             last = {**body, "correlationId": str(uuid4())}
@@ -343,7 +343,7 @@ async def test_while_it_is_away_a_processor_that_was_known_is_taken_by_name_and_
 ):
     await in_thread(make_processor, tenant, "mine")
     await api.pay(processor="mine")
-    monkeypatch.setattr(reach.reach(), "away", True)
+    monkeypatch.setattr(db_breaker.current(), "away", True)
 
     async with api.post("/payments", json={"amount": "1.00", "processor": "nobody"}) as response:
         nobody = response.status
@@ -356,7 +356,7 @@ async def test_while_it_is_away_and_nothing_is_known_of_the_processors_a_name_is
     api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await api.pay()  # the key is known
-    monkeypatch.setattr(reach.reach(), "away", True)
+    monkeypatch.setattr(db_breaker.current(), "away", True)
     items = [{"amount": "1.00", **({"processor": "mine"} if n == 7 else {})} for n in range(100)]
 
     async with api.post("/payments/batch", json={"items": items}) as response:
@@ -370,7 +370,7 @@ async def test_what_is_refused_only_for_now_is_not_refused_for_good_while_nobody
 ):
     await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(max_amount=100))
     await api.pay("1.00")
-    monkeypatch.setattr(reach.reach(), "away", True)
+    monkeypatch.setattr(db_breaker.current(), "away", True)
     large, small = {"correlationId": str(uuid4()), "amount": "9.00"}, {"correlationId": str(uuid4()), "amount": "0.50"}
     items = [large, {"amount": "1.00"}, small, {**small, "amount": "0.60"}]
 
@@ -390,7 +390,7 @@ async def test_what_waits_is_replayed_though_its_tenant_has_another_currency_by_
     api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await api.pay()
-    monkeypatch.setattr(reach.reach(), "away", True)
+    monkeypatch.setattr(db_breaker.current(), "away", True)
     body = {"correlationId": str(uuid4()), "amount": "19.90"}
     async with api.post("/payments", json=body) as response:
         first = await response.json()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from payments.errors import AmountRefused
-from payments.processors.base import Account, Debt, Order, Outcome, Result
+from payments.processors.base import Account, Order, Outcome, RefundOrder, Result
 from payments.processors.stripe import processor as kind
 from payments.processors.stripe.amounts import from_stripe, to_stripe
 from payments.processors.stripe.processor import StripeProcessor
@@ -362,13 +362,15 @@ async def test_without_an_option_the_tenants_plan_says_what_the_application_keep
 # -- Giving back ---------------------------------------------------------------------------------------------
 
 
-async def debt(stripe: SandboxStripe, processor: StripeProcessor, card: str = "pm_card_visa", **fields: Any) -> Debt:
+async def refund_order(
+    stripe: SandboxStripe, processor: StripeProcessor, card: str = "pm_card_visa", **fields: Any
+) -> RefundOrder:
     booked = await processor.send(order(card), account(stripe))
-    return debt_of(booked.reference, **fields)
+    return refund_order_of(booked.reference, **fields)
 
 
-def debt_of(reference: str, **fields: Any) -> Debt:
-    return Debt(
+def refund_order_of(reference: str, **fields: Any) -> RefundOrder:
+    return RefundOrder(
         **{
             "refund_id": uuid4(),
             "payment_id": uuid4(),
@@ -384,7 +386,7 @@ def debt_of(reference: str, **fields: Any) -> Debt:
 
 
 async def test_a_refund_that_is_asked_for_twice_is_made_once(stripe, processor):
-    owed = await debt(stripe, processor)
+    owed = await refund_order(stripe, processor)
 
     first, again = [await processor.refund(owed, account(stripe)) for _ in range(2)]
 
@@ -393,7 +395,7 @@ async def test_a_refund_that_is_asked_for_twice_is_made_once(stripe, processor):
 
 
 async def test_a_refund_whose_key_is_forgotten_is_looked_for_before_it_is_made_again(stripe, processor):
-    owed = await debt(stripe, processor, requested_at=datetime.now(UTC) - timedelta(days=2))
+    owed = await refund_order(stripe, processor, requested_at=datetime.now(UTC) - timedelta(days=2))
     first = await processor.refund(owed, account(stripe))
     await stripe.puts_clock_forward(2 * 86_400)
 
@@ -404,7 +406,7 @@ async def test_a_refund_whose_key_is_forgotten_is_looked_for_before_it_is_made_a
 
 
 async def test_a_refund_that_was_made_is_found_by_its_payment(stripe, processor):
-    owed = await debt(stripe, processor)
+    owed = await refund_order(stripe, processor)
     made = await processor.refund(owed, account(stripe))
 
     found = await processor.look_up_refund(owed, account(stripe))
@@ -413,7 +415,7 @@ async def test_a_refund_that_was_made_is_found_by_its_payment(stripe, processor)
 
 
 async def test_a_refund_that_was_not_made_is_not_there_yet(stripe, processor):
-    owed = await debt(stripe, processor)
+    owed = await refund_order(stripe, processor)
 
     assert said(await processor.look_up_refund(owed, account(stripe))) == ("not_booked", "not_there_yet")
 
@@ -424,14 +426,14 @@ async def test_a_refund_takes_the_money_from_the_connected_account_and_leaves_th
     connected = account(stripe, destination="acct_shop", applicationFee=0.1)
     booked = await processor.send(order("pm_card_visa"), connected)
 
-    await processor.refund(debt_of(booked.reference, amount=1990), connected)
+    await processor.refund(refund_order_of(booked.reference, amount=1990), connected)
 
     assert [fee["amount_refunded"] for fee in stripe.all("application_fee")] == [0]
     assert [transfer["amount_reversed"] for transfer in stripe.all("transfer")] == [1990]
 
 
 async def test_more_than_was_paid_is_not_given_back(stripe, processor):
-    owed = await debt(stripe, processor, amount=5000)
+    owed = await refund_order(stripe, processor, amount=5000)
 
     assert (await processor.refund(owed, account(stripe))).result is Result.DECLINED
 

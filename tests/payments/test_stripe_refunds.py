@@ -11,7 +11,7 @@ from registry.data import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe
-from tests.payments.refunding import Standing, ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.payments.refunding import RefundRow, ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
 from tests.settling import configure
 
 
@@ -141,7 +141,7 @@ async def test_a_refund_on_its_way_is_never_given_up_however_often_nobody_answer
     assert await sums(payment) == (1000, 1000)
 
 
-async def the_refund(payment: UUID, *, pending: bool) -> Standing | None:
+async def the_refund(payment: UUID, *, pending: bool) -> RefundRow | None:
     """The payment's only refund, once the latest answer was, or was not, that it is on its way."""
     return next((one for one in await refunds_of(payment) if one.code and (one.code == "pending") is pending), None)
 

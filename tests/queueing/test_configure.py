@@ -6,8 +6,8 @@ import pytest
 from queen import Queen
 
 from queueing.broker import retention
-from queueing.broker.models import Queue
 from queueing.broker.options import OPTIONS
+from queueing.models.broker import Queue
 from tests.conftest import Api, eventually, make_key
 from tests.queueing.mq import payloads
 

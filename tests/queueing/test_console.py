@@ -17,6 +17,7 @@ from queueing.broker.statistics import Depth, Traffic
 from queueing.console import figures
 from queueing.console.figures import QueueFigures
 from queueing.console.pages import SHOWN_BYTES, pretty
+from queueing.templatetags.queues import sparkline
 from registry.errors import Unavailable
 from registry.http.client import Client
 from registry.models import AuditEntry, Tenant
@@ -392,7 +393,7 @@ def test_what_waited_is_counted_back_from_now():
 
 
 def test_a_sparkline_stays_within_its_box():
-    points = [point.split(",") for point in figures.sparkline([0, 10, 5]).split()]
+    points = [point.split(",") for point in sparkline([0, 10, 5]).split()]
 
     assert [float(x) for x, _ in points] == [0, 48, 96]
     assert [float(y) for _, y in points] == [23, 1, 12]

@@ -13,11 +13,11 @@ from payments.inbound import decisions as inbound
 from payments.inbound.handlers import HANDLERS, Effect, Event
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
-from payments.refunds import debts
+from payments.refunds import refunds
 from payments.settle.work import Dispatch
 from queueing.models import Worker
 from queueing.work import drain
-from registry.data import database, reach
+from registry.data import database, db_breaker
 from registry.models import Tenant
 from tests.bed.receiver import Receiver
 from tests.bed.wire import response
@@ -44,8 +44,8 @@ class Gate:
     async def while_read_only(self, switch: Switch) -> None:
         await in_thread(cut_all)
         self.may_end.set()
-        await eventually(lambda: reach.reach().read_only)
-        await asyncio.sleep(3 * reach.PROBE_EVERY)
+        await eventually(lambda: db_breaker.current().read_only)
+        await asyncio.sleep(3 * db_breaker.PROBE_EVERY)
         await switch.off()
 
 
@@ -69,7 +69,7 @@ async def test_a_refund_that_was_paid_is_written_down_and_neither_asked_about_no
 
     monkeypatch.setattr(SandboxProcessor, "refund", refund)
     monkeypatch.setattr(SandboxProcessor, "look_up_refund", lambda *args: looks.append(args))
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     async with paying_back():
         await gate.begun.wait()
         async with read_only() as switch:
@@ -140,7 +140,7 @@ async def test_a_drain_that_begins_while_it_is_read_only_stops_when_it_is_told_t
     async with read_only():
         mine = drain.Drain(Dispatch())
         running = asyncio.create_task(mine.run(seconds=60))
-        await eventually(lambda: reach.reach().read_only)
+        await eventually(lambda: db_breaker.current().read_only)
         mine.stop()
         await asyncio.wait_for(running, drain.GRACE)
         await mine.work.close()
@@ -162,7 +162,7 @@ async def test_after_an_outage_nobody_is_taken_for_dead_before_all_could_be_hear
     async with at_work() as mine, read_only() as switch:
         await eventually(lambda: mine.worker_id)
         await in_thread(cut_all)
-        await eventually(lambda: reach.reach().read_only)
+        await eventually(lambda: db_breaker.current().read_only)
         await asyncio.sleep(drain.HEARTBEAT + 0.1)  # a heartbeat of ours has failed by then
         other = await in_thread(silent_worker)
         await switch.off()

@@ -7,7 +7,7 @@ import pytest
 
 from queueing import spill
 from queueing.broker import buffer, catalog, crypto, long_polls, maintenance, push_write
-from registry.data import reach
+from registry.data import db_breaker
 from registry.errors import Unavailable
 from tests.conftest import eventually
 
@@ -189,7 +189,7 @@ async def test_what_does_not_fit_is_set_aside_alone(admin, queue):
 async def away(mq, queue, monkeypatch):
     """The server is taken for away by who has somewhere else to turn, until `back()`."""
     await mq.push(queue, "warm")  # the key and the queue are known by now
-    watching = reach.reach()
+    watching = db_breaker.current()
     monkeypatch.setattr(watching, "away", True)
     yield watching
     watching.away = False

@@ -15,7 +15,7 @@ from queueing.spill.record import STORED, Full, Record
 from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
 from queueing.work import entry, rq_queues, without_redis
-from registry.data import chores, faults, identity, redis_trouble
+from registry.data import chores, faults, identity, redis_health
 from registry.errors import Unavailable
 from registry.models import Tenant
 from registry.servers import embedded
@@ -173,7 +173,7 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
 
     monkeypatch.setattr(chores, "CHORES", {"waits": chores.Chore(0, waits)})
     monkeypatch.setattr(entry, "PARENT_CHECK", 0.01)
-    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
+    monkeypatch.setattr(faults._LastLine, "at", -faults.LOG_INTERVAL)
 
     task = asyncio.create_task(entry._housekeep())
     await eventually(lambda: len(tries) > 3)
@@ -236,7 +236,7 @@ async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
 ):
     engine = SharedStreamEngine(valkey.url, "relayed", limit=10**6)
     record = Record("relayed", 1, datetime.now(UTC), b"x")
-    redis_trouble.forget()
+    redis_health.reset()
     try:
         with trouble.of("no_answer"):
             asked = time.monotonic()
@@ -246,4 +246,4 @@ async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
             assert time.monotonic() - asked < 2 * ANSWER_LIMIT
     finally:
         await engine.close()
-        redis_trouble.forget()
+        redis_health.reset()

@@ -1,4 +1,4 @@
-"""A server that does with its connections what a test says, byte by byte."""
+"""An HTTP server for tests: a test scripts each connection byte by byte."""
 
 import asyncio
 import ssl

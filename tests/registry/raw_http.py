@@ -1,4 +1,4 @@
-"""Bare connections to the service, for what no well-behaved client sends."""
+"""Raw connections to the service, for bytes that no well-behaved client sends."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Who a request acts for: keys are found by hash, forgotten within a second of their end, and survive the database's absence."""
+"""Authentication: keys are stored as hashes, revoked within a second, and cached while the database is unavailable."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from django.utils import timezone
 from registry.data import cache, database
 from registry.errors import Unauthorized
 from registry.models import ApiKey, Tenant
-from registry.tenants import access, keys
+from registry.tenants import access, keys, links
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant
 
@@ -392,9 +392,9 @@ async def test_another_site_s_page_cannot_act_as_the_open_tenant(server, setting
 def test_the_token_of_every_tenant_fits_and_shows_its_payment_alone(tenant_id: int):
     one, other = uuid4(), uuid4()
 
-    token = access.live_token(tenant_id, one)
+    token = links.token_of(tenant_id, one)
 
-    assert (access.live_subject(one, token), access.live_subject(other, token)) == (tenant_id, None)
+    assert (links.tenant_of(one, token), links.tenant_of(other, token)) == (tenant_id, None)
 
 
 @pytest.mark.parametrize("token", ["f" * 5000, "f" * 5000 + ".AAAA", "1." + "A" * 5000], ids=len)

@@ -1,4 +1,4 @@
-"""The operators' admin: who sees what, actions that ask why, lists that stay cheap."""
+"""The admin: who may see which rows, confirmed actions with a reason, lists with bounded cost."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The audit trail's chain: what was written is provable, whoever changes it is found, and the database refuses to."""
+"""The audit chain: valid entries verify, changes are detected, and the database refuses changes."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Group commit: callers of the same instant share a statement; what goes wrong hits only whom it concerns."""
+"""Group commit: concurrent callers share a statement; an error fails only the item that caused it."""
 
 import asyncio
 from collections.abc import Sequence

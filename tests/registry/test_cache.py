@@ -1,4 +1,4 @@
-"""The cache in memory: one load for all who ask, how old a value may be, and what is served while the database is away."""
+"""The cache: one load for concurrent callers, the age of values, and values served while the database is unavailable."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.data import reach
+from registry.data import db_breaker
 from registry.data.cache import Bounded, Cached
 from registry.data.loop import end_loop
 from registry.errors import Unavailable
@@ -42,7 +42,7 @@ def shop() -> Shop:
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes the database be known to be away from now on."""
-    return lambda: monkeypatch.setattr(reach.reach(), "away", True)
+    return lambda: monkeypatch.setattr(db_breaker.current(), "away", True)
 
 
 def kept(shop: Shop, seconds: float = LONG, **options: Any) -> Cached[Any, str]:

@@ -1,4 +1,4 @@
-"""The cipher: the first key encrypts, every key decrypts what it encrypted, and only at the place that it was for."""
+"""The cipher: the first key encrypts, every key decrypts its own ciphertexts, and only at the place that they are bound to."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The commands of contract section 1: what they print, what they refuse, and that they refuse it in one sentence."""
+"""The commands of contract section 1: their output, and errors of one sentence."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Requirement D1–D3: async ORM and transactions, every limit enforced, retries only where safe, cut lines, nothing leaked."""
+"""Requirements D1–D3: async ORM and transactions, every limit enforced, retries only where safe, lost connections, no leaks."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What each class of PostgreSQL's errors leads to: asked of a real server, which gives most of them without being told to."""
+"""Classification of PostgreSQL errors, most of them caused on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -212,7 +212,7 @@ async def test_an_error_is_repeated_waited_for_or_the_rows_own_by_its_class(
     row, repeated = fault is Fault.ROW, fault in (Fault.ROLLED_BACK, Fault.LOST)
 
     assert (faults.sqlstate(error), faults.of(error), faults.of(wrapped)) == (state, fault, fault)
-    assert (faults.waits(error), is_bad(error), database.may_be_repeated(error)) == (not row, row, repeated)
+    assert (faults.is_temporary(error), is_bad(error), database.may_be_repeated(error)) == (not row, row, repeated)
     assert isinstance(await guarded(error), type(error) if row else Unavailable)
     assert await writes_of_a_batch_of_three(error) == (4 if row else 1)
 
@@ -252,7 +252,7 @@ async def writes_of_a_batch_of_three(error: Exception) -> int:
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError(), TypeError()], ids=repr)
 def test_a_fault_of_ours_is_none_of_the_database_and_no_record_is_set_aside_for_it(error: Exception):
     assert faults.of(error) is None
-    assert not faults.waits(error)
+    assert not faults.is_temporary(error)
     assert not is_bad(error)
 
 

@@ -1,4 +1,4 @@
-"""The lean handler over real HTTP: no threads, bodies within limits and in time, streams that stop, errors that say nothing."""
+"""The lean handler over real HTTP: no threads, limits of size and time for bodies, streams that stop, errors without details."""
 
 import asyncio
 import json

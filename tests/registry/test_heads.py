@@ -1,4 +1,4 @@
-"""Host, on every route: one, well-formed; HTTP/1.0 may leave it out; an absolute target's own counts."""
+"""The Host header on every route: exactly one, well-formed; optional in HTTP/1.0; overridden by an absolute target."""
 
 from uuid import uuid4
 

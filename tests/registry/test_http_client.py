@@ -1,4 +1,4 @@
-"""Our HTTP client against servers that behave: every way to frame an answer, the pool, addresses, TLS."""
+"""The HTTP client against correct servers: every framing of a response, the pool, addresses, TLS."""
 
 import asyncio
 import datetime

@@ -1,4 +1,4 @@
-"""Our HTTP client against servers that fail at any point: what is said to have arrived, and what is never used again."""
+"""The HTTP client against servers that fail at any point: what counts as received, and connections that are not reused."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Two services on one Redis database: nothing of one reaches the other, because every name carries the service's own."""
+"""Two services on one Redis database are isolated: every name in Redis has the service's name as prefix."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from registry.data.loop import PerLoop
 def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A process that starts, with a data folder of its own."""
     monkeypatch.setattr(settings, "REGISTRY_DATA", tmp_path)
-    monkeypatch.setattr(identity, "_known", {})
+    identity.read_name.cache_clear()
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_database_says_it_and_always_the_same(forgotten):
     first = identity.name()
-    identity._known.clear()
+    identity.read_name.cache_clear()
 
     assert first == identity.name() != ""
     assert identity.prefix() == f"registry:{first}"
@@ -81,7 +81,7 @@ def _superuser() -> dict:
 
 def test_while_the_database_is_away_the_data_folder_says_it(forgotten, monkeypatch):
     first = identity.name()
-    identity._known.clear()
+    identity.read_name.cache_clear()
     away(monkeypatch)
 
     assert identity.name() == first
@@ -104,7 +104,7 @@ def test_a_command_that_cannot_know_it_says_so_in_one_line(forgotten, monkeypatc
 
 def test_the_data_folder_of_another_database_says_nothing(forgotten, monkeypatch):
     identity.name()
-    identity._known.clear()
+    identity.read_name.cache_clear()
     monkeypatch.setitem(connection.settings_dict, "NAME", "another")
     away(monkeypatch)
 

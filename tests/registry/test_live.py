@@ -1,4 +1,4 @@
-"""The hub: one subscription per process, events in order and once whatever Redis does to the messages."""
+"""The hub: one subscription per process; events arrive in order and once, whatever Redis loses or reorders."""
 
 import asyncio
 import random
@@ -110,11 +110,11 @@ async def test_a_tenant_whose_database_is_slow_keeps_no_other_tenants_readers_wa
         await eventually(lambda: turnstile.asked)
         await eventually(somebody_listens)  # else the message is lost, and found only with the next tick
         async with asyncio.timeout(5), hub.subscribe(turnstile, other) as subscription:
-            live.tell(turnstile.add(other, 3))
+            live.publish(turnstile.add(other, 3))
             got = await positions_read(subscription, 3)
         held = not waiting.done()
     await eventually(lambda: ("shelf", turnstile.slow) in hub.feeds)
-    live.tell(turnstile.add(turnstile.slow))
+    live.publish(turnstile.add(turnstile.slow))
 
     assert got == [1, 2, 3]
     assert held
@@ -173,7 +173,7 @@ async def test_a_feed_that_nobody_waited_for_to_the_end_is_dropped(hub: live.Hub
 async def test_events_told_through_redis_arrive_in_order(hub: live.Hub, shelf: Shelf, tenant_id: int):
     async with hub.subscribe(shelf, tenant_id) as subscription:
         for _ in range(20):
-            live.tell(shelf.add(tenant_id, 5))
+            live.publish(shelf.add(tenant_id, 5))
 
         assert await positions_read(subscription, 100) == list(range(1, 101))
 
@@ -276,7 +276,7 @@ async def test_telling_never_raises_and_never_waits_for_redis(settings):
         "default": {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "x"}}
     }
 
-    live.tell([live.Event("shelf", 1, 1, "s", 1, b"{}")])
+    live.publish([live.Event("shelf", 1, 1, "s", 1, b"{}")])
 
     await end_loop()
 
@@ -307,8 +307,8 @@ async def test_a_reader_of_some_subjects_gets_those_and_no_others(hub: live.Hub,
 async def test_a_tenants_events_reach_no_other_tenants_readers(hub: live.Hub, shelf: Shelf, tenant_id: int):
     other = next(_tenants)
     async with hub.subscribe(shelf, tenant_id) as mine, hub.subscribe(shelf, other) as others:
-        live.tell(shelf.add(tenant_id))
-        live.tell(shelf.add(other))
+        live.publish(shelf.add(tenant_id))
+        live.publish(shelf.add(other))
 
         assert [event.tenant for event in await mine.get()] == [tenant_id]
         assert [event.tenant for event in await others.get()] == [other]
@@ -319,7 +319,7 @@ async def test_two_streams_of_one_tenant_are_numbered_and_filled_apart(hub: live
     other.name = "other"
     async with hub.subscribe(shelf, tenant_id) as here, hub.subscribe(other, tenant_id) as there:
         shelf.add(tenant_id, 3)  # lost on the way: read back from this stream's own source
-        live.tell([*shelf.add(tenant_id), *other.add(tenant_id, 2)])
+        live.publish([*shelf.add(tenant_id), *other.add(tenant_id, 2)])
 
         assert await positions_read(here, 4) == [1, 2, 3, 4]
         assert await positions_read(there, 2) == [1, 2]
@@ -361,7 +361,7 @@ async def test_a_process_has_one_subscription_however_many_readers(
     readers = [hub.subscribe(shelf, tenant, None) for tenant in [tenant_id, *(next(_tenants) for _ in range(100))]]
     for reader in readers:
         await reader.__aenter__()
-    live.tell(shelf.add(tenant_id))
+    live.publish(shelf.add(tenant_id))
 
     try:
         await eventually(lambda: hub.feeds["shelf", tenant_id].position == 1)

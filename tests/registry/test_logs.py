@@ -21,8 +21,8 @@ from payments.books import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe.processor import StripeProcessor
-from registry import telemetry
-from registry.data import database, faults, reach, redaction
+from registry import redaction, telemetry
+from registry.data import database, db_breaker, faults
 from registry.servers import child, postgres
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
@@ -189,7 +189,9 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
     api: Api, tenant, lines, settings, monkeypatch
 ):
     """A payment's whole way, wrong keys, broken bodies, and a database that is away: then the log is searched."""
-    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)  # what other tests have said keeps this one's quiet
+    monkeypatch.setattr(
+        faults._LastLine, "at", -faults.LOG_INTERVAL
+    )  # what other tests have said keeps this one's quiet
     logging.getLogger().setLevel("DEBUG")
     try:
         await in_thread(make_processor, tenant, options={"delay": 0})
@@ -210,7 +212,7 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         await database.pools.close()  # whoever opens it again, in the background as well, has the wrong address
         async with api.get(f"/payments/{payment['correlationId']}/status"):
             pass
-        assert not await reach.reach().is_there()  # and the log says so
+        assert not await db_breaker.current().is_there()  # and the log says so
         await database.pools.close()
     finally:
         logging.getLogger().setLevel(settings.LOG_LEVEL)

@@ -112,7 +112,7 @@ async def test_what_is_opened_again_and_again_does_not_keep_the_loop_from_its_en
 
 
 async def test_background_tasks_get_a_moment_and_are_cancelled_after_it(declared, monkeypatch):
-    monkeypatch.setattr(loop, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(loop, "FINISH_LIMIT", 0.05)
     tasks, done = PerLoop(Tasks, close=Tasks.close), []
 
     async def short() -> None:

@@ -1,4 +1,4 @@
-"""Metrics of several processes: what ended ones counted stays, their files do not."""
+"""Metric files of several processes: the counts of ended processes are kept, their files are deleted."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from registry.servers.metric_files import fold, reading
+from registry.edge.metric_files import fold, reading
 
 COUNTS = """
 from prometheus_client import Counter, Gauge, Histogram

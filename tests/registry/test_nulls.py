@@ -1,4 +1,4 @@
-"""Where a field may be missing, null is as if it were: in every body that the service describes."""
+"""Null counts as missing for every optional field, in every body that the service describes."""
 
 from collections.abc import Iterator
 from typing import Any

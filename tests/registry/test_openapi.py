@@ -1,4 +1,4 @@
-"""The service keeps to its own description: every public route is in it, and no generated call finds an error of ours."""
+"""The OpenAPI document: it contains every public route, and no generated request causes a server error."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Decisions of operators: what is moved, recorded and announced, and what is lost to somebody else."""
+"""Decisions of operators: what is changed, recorded and published, and races that are lost."""
 
 import pytest
 from django.contrib import admin

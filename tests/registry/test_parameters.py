@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of query parameters is true: each is sent as allowed, at its bounds, empty, and wrong."""
+"""Query parameters behave as the OpenAPI document says: each is sent valid, at its bounds, empty, and invalid."""
 
 from collections import defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: heads, trailers and chunk extensions within limits; answers that are read by clients that still send."""
+"""HTTP/1.1 as bytes: limits for heads, trailers and chunk extensions; responses reach clients that are still sending."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""However a connection's bytes are cut into packets, the application sees the same requests and the client the same answers."""
+"""Packet boundaries do not matter: the application sees the same requests and the client the same responses."""
 
 import asyncio
 from itertools import pairwise

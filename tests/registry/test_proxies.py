@@ -1,4 +1,4 @@
-"""Forwarded headers: believed from the proxies that TRUSTED_PROXIES names, and unseen otherwise."""
+"""Forwarded headers: trusted from the proxies in TRUSTED_PROXIES, and removed otherwise."""
 
 from io import BytesIO
 from ipaddress import ip_network

@@ -1,8 +1,8 @@
-"""The publisher of hints: at once, then gathered; what cannot be sent is lost and stops nothing."""
+"""The publisher of hints: the first goes at once, later ones are collected; a failed send loses its hints and nothing else."""
 
 import asyncio
 
-from registry.data import publisher
+from registry.data import loop
 from registry.data.publisher import Publisher
 from tests.conftest import eventually
 
@@ -26,7 +26,7 @@ class Wire:
 
 async def test_the_first_goes_at_once_and_what_is_published_meanwhile_shares_the_next_message():
     wire = Wire()
-    hints: Publisher[int] = Publisher(wire.send, every=0.1)
+    hints: Publisher[int] = Publisher(wire.send, interval=0.1)
     hints.publish([1])
     await eventually(lambda: wire.sent)
     for number in range(2, 6):
@@ -39,7 +39,7 @@ async def test_the_first_goes_at_once_and_what_is_published_meanwhile_shares_the
 
 async def test_what_cannot_be_sent_is_lost_and_the_next_is_sent():
     wire = Wire()
-    hints: Publisher[int] = Publisher(wire.send, every=0.0)
+    hints: Publisher[int] = Publisher(wire.send, interval=0.0)
     hints.publish([0])
     await eventually(lambda: wire.sent)
     hints.publish([1])
@@ -68,7 +68,7 @@ async def test_what_was_published_last_is_sent_at_the_end_of_the_loop():
 
 
 async def test_a_message_that_hangs_does_not_keep_the_loop_from_its_end(monkeypatch):
-    monkeypatch.setattr(publisher, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(loop, "FINISH_LIMIT", 0.05)
     wire = Wire()
     wire.gate.clear()
     hints: Publisher[int] = Publisher(wire.send)

@@ -1,12 +1,12 @@
-"""The search of every test's log for secrets finds what it should."""
+"""The search for secrets in the log of every test finds them."""
 
 import logging
 from uuid import uuid4
 
 import pytest
 
-from registry.data.redaction import redact
-from registry.tenants import access, encryption
+from registry.redaction import redact
+from registry.tenants import encryption, links
 from tests import secrecy
 from tests.conftest import make_key
 
@@ -18,7 +18,7 @@ async def made(tenant, kind: str) -> str:
         case "a key":
             return await make_key(tenant)
         case "a link's token":
-            return access.live_token(tenant.pk, uuid4())
+            return links.token_of(tenant.pk, uuid4())
         case _:
             encryption.seal({"secretKey": "hush-hush-hush"}, place="here")
             return "hush-hush-hush"

@@ -13,7 +13,7 @@ from django.utils import timezone
 from payments.models import Difference, Endpoint
 from payments.states import FAILED
 from queueing.work import table
-from registry.data import database, redis_trouble
+from registry.data import database, redis_health
 from registry.edge import status
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor
@@ -45,7 +45,7 @@ async def test_with_everything_well_every_dependency_is_named_and_ok(api: Api, w
 
 
 async def test_without_redis_it_is_503_and_names_redis_alone(api: Api, working, monkeypatch):
-    monkeypatch.setattr(redis_trouble.settings, "REDIS_URL", "redis://:hush@127.0.0.1:1/0")
+    monkeypatch.setattr(redis_health.settings, "REDIS_URL", "redis://:hush@127.0.0.1:1/0")
 
     code, body = await report(api, "/health/ready")
 
@@ -97,7 +97,7 @@ async def test_a_dependency_that_hangs_does_not_hang_the_answer(api: Api, workin
 
 
 async def test_the_process_is_alive_while_everything_else_is_away(api: Api, monkeypatch):
-    monkeypatch.setattr(redis_trouble.settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(redis_health.settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     real = database.connection_parameters
     await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})

@@ -411,5 +411,5 @@ def test_up_with_the_demo_says_where_to_go_and_payments_move(demo: Running):
 
     assert (panel["Page"], panel["Admin"], panel["Login"]) == (url, f"{url}/admin/", "operator")
     assert "Demo shop" in read(url)
-    assert "[stripe] INFO Stripe is played at " in demo.log and "Pay by card" in read(url)
+    assert "[stripe] INFO Stripe simulator at " in demo.log and "Pay by card" in read(url)
     demo.until(lambda: json.loads(read(f"{url}/payments-summary", panel["API key"]))["default"]["totalRequests"] > 0)

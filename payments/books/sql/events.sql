@@ -1,12 +1,12 @@
 -- name: since
--- A tenant's stream after a number. Commit order equals number order (Stream is locked while numbering), so nothing
--- committed later can have a lower number.
+-- A tenant's events after a number. Numbers follow commit order (Stream is locked while events are numbered), so that no later
+-- commit has a lower number.
 SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence
 FROM (
     SELECT * FROM payments_paymentevent
     WHERE tenant_id = %(tenant)s AND position > %(after)s ORDER BY position LIMIT %(limit)s
 ) e
-CROSS JOIN LATERAL (  -- each by its key, never the tenant's payments together: OFFSET 0 keeps the planner from it
+CROSS JOIN LATERAL (  -- one look-up per event; OFFSET 0 keeps the planner from reading all payments of the tenant
     SELECT * FROM payments_payment p WHERE p.tenant_id = e.tenant_id AND p.id = e.payment_id OFFSET 0
 ) p
 LEFT JOIN payments_processor r ON r.id = e.processor_id

@@ -34,7 +34,7 @@ class Command(AsyncCommand):
         known = await shop.prepare(stripe=stripe)
         if prepare or json:
             facts = shop.facts(url, known)
-            self.tell("\n".join(f"{name:<9} {value}" for name, value in facts.items()), facts, as_json=json)
+            self.report("\n".join(f"{name:<9} {value}" for name, value in facts.items()), facts, as_json=json)
         if not prepare:
             await trickle(url, known.api_key)
 

@@ -24,7 +24,7 @@ class Command(AsyncCommand):
         tenant_id = (await tenant_named(tenant)).pk if tenant else None
         proof = await ledger.prove(tenant_id=tenant_id)
         data = {"sound": proof.sound, **dataclasses.asdict(proof)}
-        self.tell(_sentence(proof), data, as_json=json)
+        self.report(_sentence(proof), data, as_json=json)
         if not proof.sound:
             raise SystemExit(UNSOUND)
 

@@ -44,9 +44,6 @@ class Command(AsyncCommand):
             switch.add_argument("tenant")
             switch.add_argument("name")
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_add(
         self, *, tenant: str, name: str, kind: str, url: str, fee: str, option: list[str], json: bool, **_: Any
     ) -> None:
@@ -55,7 +52,7 @@ class Command(AsyncCommand):
             tenant=owner, name=name, kind=kind, url=url, fee=fee, options=_options(option), actor=actor()
         )
         text = f"{tenant} has a processor {name} ({kind}, fee {processor.fee:f})."
-        self.tell(text, _data(processor, None), as_json=json)
+        self.report(text, _data(processor, None), as_json=json)
 
     async def do_secrets(self, *, tenant: str, name: str, option: list[str], **_: Any) -> None:
         owner = await tenant_named(tenant)
@@ -73,7 +70,9 @@ class Command(AsyncCommand):
             f"breaker {d['breaker']:<10} {d['url']}"
             for d in data
         ]
-        self.tell("\n".join(lines) or f"{tenant} has no processors; `processor add` gives it one.", data, as_json=json)
+        self.report(
+            "\n".join(lines) or f"{tenant} has no processors; `processor add` gives it one.", data, as_json=json
+        )
 
     async def do_enable(self, *, tenant: str, name: str, **_: Any) -> None:
         await self._switch(tenant, name, enabled=True)

@@ -33,9 +33,6 @@ class Command(AsyncCommand):
         found.add_argument("tenant")
         add_json(found)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_run(
         self, *, tenant: str, processor: str, since: datetime | None, until: datetime | None, json: bool, **_: Any
     ) -> None:
@@ -48,7 +45,7 @@ class Command(AsyncCommand):
         if not accounts:
             raise CommandError(f"{tenant} has no processor{f' named {processor}' if processor else 's'}")
         data = [await self._compared(account, window) for account in accounts]
-        self.tell("\n".join(map(_sentence, data)), data, as_json=json)
+        self.report("\n".join(map(_sentence, data)), data, as_json=json)
         if any(one["differences"] or one["unanswered"] or not one["finished"] for one in data):
             raise SystemExit(DIFFERENT)
 
@@ -79,7 +76,7 @@ class Command(AsyncCommand):
             f"ours {_money(d['ours'], d['currency'])}, theirs {_money(d['theirs'], d['currency'])}"
             for d in data
         ]
-        self.tell("\n".join(lines) or f"No difference of {tenant} is open.", data, as_json=json)
+        self.report("\n".join(lines) or f"No difference of {tenant} is open.", data, as_json=json)
 
 
 def _money(units: int | None, currency: str) -> str:

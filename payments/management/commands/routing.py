@@ -1,4 +1,4 @@
-"""`routing rehearse`: the latest payments against edited rules, and the rules put into force if they are liked."""
+"""`routing rehearse`: a dry run of edited routing rules, and their activation."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from django.core.management.base import CommandError, CommandParser
 from payments.money import decimal_text
 from payments.routing import activate as activation
 from payments.routing import dry_run
-from payments.routing.dry_run import WAITS, Rehearsal, Side
+from payments.routing.dry_run import WAITS, DryRun, Side
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 
 
 class Command(AsyncCommand):
-    help = "Try routing rules out on payments that were made, without sending anything."
+    help = "Dry run of routing rules on the latest payments, without sending anything."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -23,7 +23,7 @@ class Command(AsyncCommand):
             "--set", action="extend", nargs="+", default=[], metavar="NAME.FIELD=VALUE",
             help="such as default.fee=0.03, fallback.enabled=false, default.options.delay=300; repeatable",
         )  # fmt: skip
-        rehearse.add_argument("--activate", action="store_true", help="put the edits into force after the rehearsal")
+        rehearse.add_argument("--activate", action="store_true", help="put the edits into force after the dry run")
         rehearse.add_argument("--reason", default="", help="why; kept in the audit trail, --activate wants it")
         add_json(rehearse)
 
@@ -33,13 +33,13 @@ class Command(AsyncCommand):
         if activate and not reason.strip():
             raise CommandError("--activate wants a --reason")
         owner = await tenant_named(tenant)
-        found = await dry_run.rehearse(tenant_id=owner.pk, edits=_edits(set), last=last)
+        found = await dry_run.run(tenant_id=owner.pk, edits=_edits(set), last=last)
         changed: list[str] = []
         if activate:
             changed = await activation.activate(
                 tenant_id=owner.pk, edits=found.edits, rules=found.rules, actor=actor(), reason=reason.strip()
             )
-        self.tell(_words(found, changed, activate), data_of(found) | {"activated": changed}, as_json=json)
+        self.report(_words(found, changed, activate), data_of(found) | {"activated": changed}, as_json=json)
 
 
 def _edits(pairs: list[str]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def _edits(pairs: list[str]) -> dict[str, str]:
     return edits
 
 
-def data_of(found: Rehearsal) -> dict[str, Any]:
+def data_of(found: DryRun) -> dict[str, Any]:
     """As programs read it: fees as decimal text by currency, shares from 0 to 1, None where nothing is known."""
     return {
         "payments": found.payments,
@@ -81,8 +81,8 @@ def _side(side: Side) -> dict[str, Any]:
     return {"payments": counts, "waiting": side.counts[WAITS], "fees": fees, "expectedSuccess": side.success}
 
 
-def _words(found: Rehearsal, changed: list[str], activated: bool) -> str:
-    lines = [f"{found.payments} payments rehearsed, {found.moved} would go elsewhere."]
+def _words(found: DryRun, changed: list[str], activated: bool) -> str:
+    lines = [f"{found.payments} payments, {found.moved} would go elsewhere."]
     for title, side in (("really", found.actual), ("today's rules", found.before), ("edited rules", found.after)):
         said = _side(side)
         counts = ", ".join(f"{name} {count}" for name, count in said["payments"].items()) or "none"

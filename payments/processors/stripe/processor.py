@@ -23,13 +23,13 @@ from stripe.params import (
     PaymentIntentSearchParams,
 )
 
-from payments.processors.base import Account, Debt, Health, Order, Outcome, Record, Result, Unanswered
-from payments.processors.reports import DisputeNews, RefundNews
+from payments.processors.base import Account, Health, Order, Outcome, Record, RefundOrder, Result, Unanswered
+from payments.processors.reports import DisputeReport, RefundReport
 from payments.processors.stripe.amounts import from_stripe, share_in_stripe, to_stripe
 from payments.processors.stripe.answers import TROUBLE, failure, is_replay, labels, next_step, outcome_of
 from payments.processors.stripe.client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
-from payments.processors.stripe.refunds import give_back, look_up_given_back
-from payments.processors.stripe.reports import dispute_news, refund_news, refunds_of_charge
+from payments.processors.stripe.refunds import look_up_refund, refund
+from payments.processors.stripe.reports import dispute_report, refund_report, refunds_of_charge
 from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
@@ -92,20 +92,20 @@ class StripeProcessor:
 
     # -- Refunds --
 
-    async def refund(self, debt: Debt, account: Account) -> Outcome:
-        return await give_back(self._clients, debt, account)
+    async def refund(self, order: RefundOrder, account: Account) -> Outcome:
+        return await refund(self._clients, order, account)
 
-    async def look_up_refund(self, debt: Debt, account: Account) -> Outcome:
-        return await look_up_given_back(self._clients, debt, account)
+    async def look_up_refund(self, order: RefundOrder, account: Account) -> Outcome:
+        return await look_up_refund(self._clients, order, account)
 
-    async def refund_news(self, reference: str, account: Account) -> RefundNews:
-        return await refund_news(self._clients, reference, account)
+    async def refund_report(self, reference: str, account: Account) -> RefundReport:
+        return await refund_report(self._clients, reference, account)
 
-    async def refunds_of_charge(self, reference: str, account: Account) -> list[RefundNews]:
+    async def refunds_of_charge(self, reference: str, account: Account) -> list[RefundReport]:
         return await refunds_of_charge(self._clients, reference, account)
 
-    async def dispute_news(self, reference: str, account: Account) -> DisputeNews:
-        return await dispute_news(self._clients, reference, account)
+    async def dispute_report(self, reference: str, account: Account) -> DisputeReport:
+        return await dispute_report(self._clients, reference, account)
 
     # -- Records --
 

@@ -8,7 +8,7 @@ import stripe
 from stripe.params import DisputeRetrieveParams, RefundListParams, RefundRetrieveParams
 
 from payments.processors.base import Account, NotThere, Unanswered
-from payments.processors.reports import DisputeNews, RefundNews, Subject
+from payments.processors.reports import DisputeReport, RefundReport, Subject
 from payments.processors.stripe.amounts import from_stripe
 from payments.processors.stripe.answers import TROUBLE, code_of, failure, labels
 from payments.processors.stripe.client import LOOK_UP_TIMEOUT, Clients
@@ -16,7 +16,7 @@ from payments.processors.stripe.client import LOOK_UP_TIMEOUT, Clients
 PAGE = 100  # refunds per list request
 
 
-async def refund_news(clients: Clients, reference: str, account: Account) -> RefundNews:
+async def refund_report(clients: Clients, reference: str, account: Account) -> RefundReport:
     params: RefundRetrieveParams = {"expand": ["payment_intent"]}
     try:
         async with asyncio.timeout(LOOK_UP_TIMEOUT):
@@ -25,7 +25,7 @@ async def refund_news(clients: Clients, reference: str, account: Account) -> Ref
         raise _unread(error) from error
 
 
-async def refunds_of_charge(clients: Clients, reference: str, account: Account) -> list[RefundNews]:
+async def refunds_of_charge(clients: Clients, reference: str, account: Account) -> list[RefundReport]:
     params: RefundListParams = {"charge": reference, "limit": PAGE, "expand": ["data.payment_intent"]}
     found = []
     try:
@@ -40,7 +40,7 @@ async def refunds_of_charge(clients: Clients, reference: str, account: Account) 
         raise _unread(error) from error
 
 
-async def dispute_news(clients: Clients, reference: str, account: Account) -> DisputeNews:
+async def dispute_report(clients: Clients, reference: str, account: Account) -> DisputeReport:
     params: DisputeRetrieveParams = {"expand": ["payment_intent"]}
     try:
         async with asyncio.timeout(LOOK_UP_TIMEOUT):
@@ -56,9 +56,9 @@ def _unread(error: Exception) -> Exception:
     return NotThere(code) if missing else Unanswered(code)
 
 
-def _refund(found: stripe.Refund) -> RefundNews:
+def _refund(found: stripe.Refund) -> RefundReport:
     ours = labels(found).get("registry_refund")
-    return RefundNews(
+    return RefundReport(
         reference=found.id,
         subject=_subject(found.payment_intent),
         refund_id=UUID(ours) if ours else None,
@@ -82,14 +82,14 @@ def _subject(intent: str | stripe.PaymentIntent | None) -> Subject:
     )
 
 
-def _dispute(found: stripe.Dispute) -> DisputeNews:
+def _dispute(found: stripe.Dispute) -> DisputeReport:
     currency = found.currency.upper()
     moved = found.balance_transactions
     held = -sum(line.amount for line in moved)
     if any(line.currency != found.currency for line in moved):
         held = found.amount if held > 0 else 0  # the balance may be in another currency than the payment
     due = found.evidence_details.due_by if found.evidence_details else None
-    return DisputeNews(
+    return DisputeReport(
         reference=found.id,
         subject=_subject(found.payment_intent),
         amount=from_stripe(found.amount, currency),

@@ -1,11 +1,11 @@
 -- name: hold
--- The payment that the sender knows, if there is one: whoever settles it waits until the booking is decided about.
+-- Lock the payment with this correlation id, if there is one: it is not settled until the booking is decided.
 SELECT status FROM payments_payment WHERE correlation_id = %(correlation)s AND tenant_id + 0 = %(tenant)s FOR UPDATE;
 
 -- name: book
--- A booking that only the processor knew of becomes a payment of its own: booked, with its ledger lines, roll-ups and event.
--- Its id follows from what it is of, so that it can be booked once; the difference is resolved in the same statement, and only
--- if it still says what the processor was asked about.
+-- Book an external payment: a booking that only the processor has becomes a payment with ledger entries, roll-ups and event.
+-- Its id is derived from the booking, so that it is booked once. The difference is resolved in the same statement, and only if
+-- its figures are still those that the processor confirmed.
 WITH chosen AS (
     UPDATE payments_difference SET resolution = 'booked', resolved_at = now(), resolved_by = %(actor)s, note = %(note)s
     WHERE tenant_id = %(tenant)s AND id = %(id)s AND resolution = '' AND kind IN ('missing_here', 'duplicate')

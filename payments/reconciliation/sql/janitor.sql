@@ -1,6 +1,6 @@
 -- name: payments
--- Payments that no worker looks at by itself, of all tenants, page by page: those that wait at a processor for an action,
--- and those in doubt that workers gave up. By the partial indexes of each; the attempt tells where they were sent.
+-- A page of a tenant's payments that no worker claims: those that require an action, and those in doubt that workers gave up.
+-- Each by its partial index; the attempt has the processor.
 SELECT p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, a.processor_id, a.requested_at, a.action,
     (SELECT max(r.reference) FROM payments_attempt r WHERE r.tenant_id = p.tenant_id AND r.payment_id = p.id
         AND r.requested_at = a.requested_at),
@@ -22,7 +22,7 @@ WHERE t.id = %(tenant)s
 ORDER BY p.id;
 
 -- name: refunds
--- Refunds in doubt that workers gave up.
+-- A page of refunds in doubt that workers gave up.
 SELECT r.tenant_id, r.id, r.public_id, y.correlation_id, r.amount, r.currency, r.reason, r.processor_id, r.requested_at, r.reference,
     (SELECT max(a.reference) FROM payments_attempt a WHERE a.tenant_id = y.tenant_id AND a.payment_id = y.id
         AND a.requested_at = y.requested_at)

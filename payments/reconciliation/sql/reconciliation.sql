@@ -1,5 +1,5 @@
 -- name: begin
--- A window is compared once. Who finds it unfinished and without a living worker goes on where that one had got to.
+-- A window is compared once. If it is unfinished and its lease has expired, the next worker resumes it.
 INSERT INTO payments_reconciliation AS r (tenant_id, processor_id, since, until, both_ways, records, payments, differences,
     unanswered, fault, attempt, leased_until)
 VALUES (%(tenant)s, %(processor)s, %(since)s, %(until)s, %(both_ways)s, 0, 0, 0, 0, '', 1,
@@ -17,7 +17,7 @@ WHERE (r.finished_at IS NULL OR %(again)s) AND (r.leased_until IS NULL OR r.leas
 RETURNING r.id, r.attempt, r.reached;
 
 -- name: reach
--- Fenced by the attempt: a worker that was taken for dead writes nothing more.
+-- Fenced by the attempt: a worker that lost its lease writes nothing more.
 UPDATE payments_reconciliation
 SET reached = %(reached)s, records = records + %(records)s, payments = payments + %(payments)s,
     differences = differences + %(differences)s, unanswered = unanswered + %(unanswered)s,
@@ -30,8 +30,8 @@ UPDATE payments_reconciliation SET leased_until = NULL, fault = %(fault)s
 WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s;
 
 -- name: finish
--- Open differences of the window that this comparison did not find again are gone by themselves: where everything was
--- asked (`complete`) and answered.
+-- Resolve as gone the open differences of the window that this comparison did not find again, if every payment was looked up
+-- (`complete`) and every answer was clear.
 WITH finished AS (
     UPDATE payments_reconciliation SET finished_at = now(), leased_until = NULL
     WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s
@@ -48,28 +48,28 @@ SELECT records, payments, differences, unanswered, finished_at IS NOT NULL FROM 
 WHERE tenant_id = %(tenant)s AND id = %(id)s;
 
 -- name: unfinished
--- Windows that a worker began and did not end, of processors that still are.
+-- Windows whose comparison was begun and not finished.
 SELECT r.tenant_id, r.processor_id, r.since, r.until FROM payments_reconciliation r
 WHERE r.tenant_id = %(tenant)s AND r.finished_at IS NULL AND r.until > now() - make_interval(secs => %(within)s)
   AND (r.leased_until IS NULL OR r.leased_until < now())
 ORDER BY r.until;
 
 -- name: slice_end
--- Where the next slice of a window ends: at so many of our payments, by the index of booked ones.
+-- The end of the next slice of a window: after :rows of our payments, by the index of booked ones.
 SELECT p.requested_at FROM payments_payment p
 WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
   AND p.requested_at >= %(since)s AND p.requested_at < %(until)s
 ORDER BY p.requested_at OFFSET %(rows)s LIMIT 1;
 
 -- name: booked
--- How many of ours the window has.
+-- The number of our payments in the window.
 SELECT count(*) FROM payments_payment p
 WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
   AND p.requested_at >= %(since)s AND p.requested_at < %(until)s;
 
 -- name: columns
--- Of a payment `p`: what `ours` and `known` return. Last stands the correlation id that the processor's record had, for a payment
--- that an operator booked from it (external.EXTERNAL).
+-- The columns of `ours` and `known`, of a payment `p`. The last one is for external payments: the correlation id of the
+-- processor's record (external.EXTERNAL).
 p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.requested_at, p.status, p.processor_id, p.created_at, p.changed_at,
     (SELECT max(a.reference) FROM payments_attempt a WHERE a.tenant_id = p.tenant_id AND a.payment_id = p.id
         AND a.requested_at = p.requested_at),
@@ -77,20 +77,21 @@ p.id, p.correlation_id, p.amount, p.currency, p.refunded, p.requested_at, p.stat
         AND a.payment_id = p.id AND a.number = p.attempt AND a.reason = 'booked as external');
 
 -- name: ours
--- Our bookings of a slice; every so-manieth of them where they are looked up one by one.
+-- Our payments of a slice; with :every > 1 a sample of them.
 SELECT {columns}
 FROM payments_payment p
 WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.closed = 'succeeded'
   AND p.requested_at >= %(since)s AND p.requested_at < %(until)s AND p.id %% %(every)s = %(first)s;
 
 -- name: known
--- Whatever we know of these payments, wherever and however they stand.
+-- Our payments with these ids, in any status and at any processor.
 SELECT {columns}
 FROM payments_payment p
 WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
 
--- name: found
--- One open row per difference, however often it is found. What an operator has closed stays closed as long as it is the same.
+-- name: insert
+-- One open row per difference, however often it is found. A difference that an operator closed is not reported again until its
+-- figures change.
 INSERT INTO payments_difference AS d (tenant_id, processor_id, kind, key, correlation_id, reference, payment_id, our_status,
     our_amount, our_currency, our_refunded, their_amount, their_currency, their_refunded, requested_at, resolution,
     resolved_by, note)
@@ -101,7 +102,7 @@ FROM unnest(%(kind)s::text[], %(key)s::text[], %(correlation_id)s::uuid[], %(ref
     %(their_amount)s::bigint[], %(their_currency)s::text[], %(their_refunded)s::bigint[], %(requested_at)s::timestamptz[]
 ) AS n (kind, key, correlation_id, reference, payment_id, our_status, our_amount, our_currency, our_refunded, their_amount,
     their_currency, their_refunded, requested_at)
-WHERE n.requested_at BETWEEN '0001-01-01Z' AND '9999-12-31Z' AND NOT EXISTS (  -- true of all: see begin in dispatch.sql
+WHERE n.requested_at BETWEEN '0001-01-01Z' AND '9999-12-31Z' AND NOT EXISTS (  -- true of all: see begin in settle.sql
     SELECT FROM payments_difference c
     WHERE c.key = n.key AND c.kind = n.kind AND c.processor_id + 0 = %(processor)s AND c.tenant_id + 0 = %(tenant)s
       AND c.resolution = 'closed'

@@ -1,5 +1,5 @@
 -- name: known
--- Under the payment's lock, which whoever writes a dispute holds.
+-- Under the payment's lock.
 SELECT id, status, withdrawn, movements, amount, due_by FROM payments_dispute
 WHERE reference = %(reference)s AND processor_id + 0 = %(processor)s AND tenant_id + 0 = %(tenant)s;
 

@@ -11,19 +11,19 @@ p.tenant_id, p.id, p.payment_id, p.public_id, y.correlation_id, p.amount, p.curr
 -- name: joins
 JOIN payments_payment y ON y.tenant_id = p.tenant_id AND y.id = p.payment_id;
 
--- name: hold
--- Whoever changes what a payment owes holds the payment first, and its refunds and disputes after it.
+-- name: lock
+-- Lock order: the payment first, then its refunds and disputes.
 SELECT p.id, p.status, p.amount, p.currency, p.owed_back, p.processor_id, r.kind, r.name
 FROM payments_payment p LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id
 WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s
 FOR UPDATE OF p;
 
--- name: asked
--- What stands under this id already: a replay carries the same fingerprint.
+-- name: fingerprint
+-- Of the refund with this id: a replay has the same one.
 SELECT fingerprint FROM payments_refund WHERE public_id = %(public)s AND tenant_id + 0 = %(tenant)s;
 
--- name: owe
--- Under the payment's lock, so that its refunds are counted without gaps. None when there are too many.
+-- name: insert
+-- Under the payment's lock, so that its refunds are numbered without gaps. No row if there are too many.
 INSERT INTO payments_refund (tenant_id, payment_id, public_id, number, fingerprint, amount, currency, reason, actor, external,
     processor_id, reference, status, code, priority, attempt, tries_from, settled_at, run_at, created_at, changed_at)
 SELECT %(tenant)s, %(payment)s, %(public)s, n.number, %(fingerprint)s, %(amount)s, %(currency)s, %(reason)s, %(actor)s,
@@ -37,7 +37,7 @@ WHERE %(external)s OR n.number <= %(most)s
 RETURNING id;
 
 -- name: move
--- What a change means for the payment (under its lock), in the ledger and in the stream: `back` is what leaves us.
+-- Change the balance of a locked payment, write ledger entries for `back` minor units, and number the event.
 WITH paid AS (
     UPDATE payments_payment
     SET owed_back = owed_back + %(owed)s, refunded = refunded + %(refunded)s, sequence = sequence + 1
@@ -63,11 +63,11 @@ SELECT p.tenant_id, e.position, p.correlation_id, p.status, p.amount, p.currency
 FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id;
 
 -- name: wake
--- A hint to the drains, after the commit: a NOTIFY inside it would hold a lock that all such commits share.
+-- Wake the drains after the commit: a NOTIFY in the transaction would hold a lock that all such commits share.
 NOTIFY refunds;
 
 -- name: named
--- Lock refunds by name, where they are due and in nobody's hands. By the unique index.
+-- Lock refunds by id if they are due and no worker has leased them. By the unique index.
 SELECT {columns}
 FROM unnest(%(tenant)b::bigint[], %(public)b::uuid[]) AS t (tenant_id, public_id)
 CROSS JOIN LATERAL (
@@ -79,8 +79,8 @@ CROSS JOIN LATERAL (
 {joins};
 
 -- name: begin
--- Written before anything is sent: the attempt, and once its requestedAt (again after never_returned, see settle). Touches no
--- indexed column. Runs in the transaction that locked the rows.
+-- Store the attempt before anything is sent, and requestedAt at the first send (again after never_returned, see settle).
+-- Updates no indexed column. Runs in the transaction that locked the rows.
 UPDATE payments_refund r
 SET status = i.status, attempt = i.number, requested_at = coalesce(r.requested_at, i.requested_at),
     in_doubt_since = i.in_doubt_since, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s),
@@ -91,18 +91,17 @@ FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[], %(number)b::bigint[], %(
 WHERE i.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = i.tenant_id AND r.id = i.refund_id;
 
 -- name: postpone
--- Debts whose processor is away. The longer they have waited, the less often they are looked at.
+-- Refunds whose processor is unavailable. The longer a refund has waited, the longer until it is due again.
 UPDATE payments_refund r
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 FROM unnest(%(tenant)b::bigint[], %(refund)b::bigint[]) AS t (tenant_id, id)
 WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND r.tenant_id = t.tenant_id AND r.id = t.id;
 
 -- name: settle
--- Everything that outcomes mean, in one commit: state (compare and set: fenced by worker and attempt), what the payments
--- owe, ledger, events. Payments are held first and in order, streams come last: those of refunds that do not end as well, for
--- whoever books the processor's word has a payment and the stream in hand when it comes to the refund. A refund whose
--- reference stands under another one was booked from that word already: then this debt is void, and the money is not counted
--- twice.
+-- Settle outcomes in one commit: state (compare and set, fenced by worker and attempt), balances of payments, ledger, events.
+-- Payments are locked first and in order, streams last, also for refunds that do not end: booking a processor's report locks a
+-- payment and the stream before the refund. If another refund has the same reference, it was booked from a report already:
+-- then this refund fails (booked_already), so that the money is not counted twice.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(refund)b::bigint[], %(processor)b::bigint[], %(number)b::bigint[],
@@ -140,7 +139,7 @@ WITH input AS MATERIALIZED (
     WHERE r.tenant_id = i.tenant_id AND r.id = i.refund_id
       AND r.attempt = i.number AND r.lease_id = %(worker)s AND coalesce(r.closed, '') = ''
     RETURNING r.tenant_id, r.payment_id, r.id AS refund_id, r.processor_id, r.amount, r.currency, r.status,
-        CASE WHEN i.taken THEN 'It stands in the books already' ELSE i.detail END AS detail
+        CASE WHEN i.taken THEN 'Booked already' ELSE i.detail END AS detail
 ), closed AS (
     SELECT *, row_number() OVER (PARTITION BY tenant_id, payment_id ORDER BY refund_id DESC) - 1 AS behind
     FROM settled WHERE status IN ('returned', 'failed')
@@ -184,9 +183,9 @@ LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
 LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
 
 -- name: subject
--- The payment that the processor's word is about: that of our own refund, that which is booked under this reference, or that
--- of the label, unless it is booked under another one. An attempt's reference has no index: only payments are looked at
--- whose ids follow from what the processor says.
+-- The payment that a report is about: that of our refund, else the one booked under this reference, else the one with the
+-- report's correlation id unless it is booked under another reference. An attempt's reference has no index: only payments are
+-- read whose ids are in the report.
 WITH named AS (
     SELECT p.id, p.correlation_id, (
         SELECT a.reference FROM payments_attempt a
@@ -198,7 +197,7 @@ WITH named AS (
     FROM payments_payment p
     WHERE p.correlation_id = ANY(%(ids)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s
 ), choice AS (
-    SELECT p.correlation_id, 1 AS place
+    SELECT p.correlation_id, 1 AS rank
     FROM payments_refund r JOIN payments_payment p ON p.tenant_id = r.tenant_id AND p.id = r.payment_id
     WHERE r.public_id = %(public)s::uuid AND r.tenant_id + 0 = %(tenant)s AND r.processor_id = %(processor)s
     UNION ALL
@@ -207,26 +206,26 @@ WITH named AS (
     SELECT correlation_id, CASE WHEN reference IS NULL OR %(reference)s = '' THEN 3 ELSE 4 END
     FROM named WHERE correlation_id = %(labelled)s::uuid
 )
-SELECT correlation_id, place < 4 FROM choice ORDER BY place LIMIT 1;
+SELECT correlation_id, rank < 4 FROM choice ORDER BY rank LIMIT 1;
 
 -- name: known
--- Under the payment's lock: the refund that the processor's word is about, by our own id or by the processor's.
+-- Under the payment's lock: the refund that a report is about, by our id or by the processor's.
 SELECT id, status, amount, reference, code FROM payments_refund
 WHERE payment_id = %(payment)s AND tenant_id + 0 = %(tenant)s
   AND (public_id = %(public)s OR (processor_id = %(processor)s AND reference = %(reference)s))
-ORDER BY reference = %(reference)s DESC  -- where it was booked without our id, our own debt is void
+ORDER BY reference = %(reference)s DESC  -- if it was booked without our id, our own refund is void
 LIMIT 1
 FOR UPDATE;
 
 -- name: close
--- The end of a refund by other means than a worker's outcome. Whoever holds its lease comes too late.
+-- End a refund without a worker's outcome. The worker that holds its lease can no longer settle it.
 UPDATE payments_refund
 SET status = %(status)s, code = %(code)s, reference = coalesce(nullif(%(reference)s, ''), reference),
     in_doubt_since = NULL, settled_at = now(), stopped_at = NULL, lease_id = NULL, leased_until = NULL, changed_at = now()
 WHERE tenant_id = %(tenant)s AND id = %(refund)s;
 
 -- name: stopped
--- A debt that workers gave up.
+-- A refund that workers gave up.
 SELECT y.correlation_id, r.public_id, r.amount
 FROM payments_refund r CROSS JOIN LATERAL (
     SELECT y.correlation_id FROM payments_payment y WHERE y.tenant_id = r.tenant_id AND y.id = r.payment_id OFFSET 0
@@ -234,7 +233,7 @@ FROM payments_refund r CROSS JOIN LATERAL (
 WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND coalesce(r.closed, '') = '';
 
 -- name: retry
--- It stays as it stands, so that one in doubt is asked about first. The attempt's number only grows: it is the fence.
+-- The status stays, so that a refund in doubt is looked up first. The attempt number only grows: it is the fence.
 UPDATE payments_refund
 SET run_at = now(), stopped_at = NULL, tries_from = attempt, changed_at = now()
 WHERE tenant_id = %(tenant)s AND id = %(refund)s AND stopped_at IS NOT NULL AND coalesce(closed, '') = ''

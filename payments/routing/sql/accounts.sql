@@ -1,6 +1,6 @@
 -- name: unsettled
--- Payments that are on their way to a processor, in doubt there or waiting there. Beside the status its indexed sides, the open
--- ones in the order of their index.
+-- Payments that are processing, uncertain or require an action at a processor. By the indexes of open payments, in their order,
+-- and of those that require an action.
 SELECT count(*)
 FROM (
     (
@@ -19,5 +19,5 @@ CROSS JOIN LATERAL (
 WHERE p.status IN ('processing', 'uncertain', 'requires_action') AND a.processor_id = %(processor)s;
 
 -- name: names
--- Of the processors that payments may be sent to by name.
+-- The names of enabled processors.
 SELECT name FROM payments_processor WHERE tenant_id = %(tenant)s AND enabled;

@@ -1,12 +1,12 @@
 -- name: rules
--- A tenant's processors as routing sees them, and whole: a rehearsal is of these rows and of no others.
+-- The rules of a tenant: its processors with the fields that routing reads.
 SELECT p.id, p.name, p.kind, p.url, p.fee::text, p.enabled, p.options, t.mode, t.patience
 FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
 WHERE p.tenant_id = %(tenant)s
 ORDER BY p.fee, p.id;
 
 -- name: sends
--- What was sent for the latest payments: a decision is an attempt whose requestedAt is new; look-ups repeat that of before.
+-- The sends of the latest payments, one per decision: an attempt with a new requestedAt. Look-ups and repeats have the old one.
 WITH latest AS MATERIALIZED (
     SELECT tenant_id, id, correlation_id, amount, currency, wanted_processor
     FROM payments_payment

@@ -8,17 +8,17 @@ WHERE p.tenant_id = ANY(%(tenants)s::bigint[])
 ORDER BY p.tenant_id, p.fee, p.id;
 
 -- name: shared
--- Of these addresses those where several tenants have accounts.
+-- Those of these endpoints at which several tenants have accounts.
 SELECT p.kind || ':' || p.url FROM payments_processor p
 WHERE p.url <> '' AND p.kind || ':' || p.url = ANY(%(keys)s::text[])
 GROUP BY 1 HAVING count(DISTINCT p.tenant_id) > 1;
 
--- name: heard
+-- name: endpoints
 SELECT key, failing, min_response_ms, breaker, extract(epoch FROM now() - polled_at)::float8
 FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]);
 
 -- name: elect
--- One caller per endpoint and interval: whoever moves the time forward may ask.
+-- One caller per endpoint and interval: the one that advances next_poll_at.
 WITH known AS (
     INSERT INTO payments_endpoint (key, failing, min_response_ms, trend_ms, next_poll_at, breaker, failures, breaker_changed_at)
     SELECT key, false, 0, 0, now(), 'closed', 0, now() FROM unnest(%(keys)s::text[]) AS key
@@ -31,14 +31,15 @@ WHERE key IN (
 )
 RETURNING key;
 
--- name: note
--- The next call is due an interval after this one was answered: how late it was sent after its election is not known here.
+-- name: write_health
+-- The next call is due one interval after this answer: the time between election and call is unknown here.
 UPDATE payments_endpoint SET failing = %(failing)s, min_response_ms = %(minimum)s, polled_at = now(),
     next_poll_at = now() + make_interval(secs => %(every)s)
 WHERE key = %(key)s;
 
 -- name: share
--- A breaker is written only by the worker that saw it change, a trend only by one that measured it (else NULL); rows that would stay as they are cost no write.
+-- A breaker is written only by the worker that saw it change, a trend only by one that measured it (else NULL). Unchanged rows are
+-- not written.
 WITH seen AS (
     SELECT * FROM unnest(%(keys)s::text[], %(breakers)s::text[], %(failures)s::bigint[], %(trends)s::float8[])
         AS t (key, breaker, failures, trend_ms)

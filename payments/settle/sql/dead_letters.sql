@@ -1,14 +1,13 @@
 -- name: hold
--- The letter's payment: whoever decides about a booking of it that stands in nobody's books holds it too (differences.sql).
+-- Lock the payment of the dead letter. Booking an external payment of it takes the same lock (differences.sql).
 SELECT FROM payments_payment p JOIN payments_deadletter l ON l.tenant_id = p.tenant_id AND l.payment_id = p.id
 WHERE l.id = %(id)s FOR UPDATE OF p;
 
 -- name: replay
--- Resolve the letter, make its payment due, number the event: all or nothing (the caller rolls back when the payment did
--- not move). A failed payment is queued again. One in doubt stays in doubt, so that it is asked about at the same
--- processor first. The attempt number stays in both cases: as the fence it may only
--- grow; the tries are counted from it anew. Where the processor did book it, and an operator took that booking into the books
--- as a payment of its own, sending it again would charge its payer twice.
+-- Resolve the dead letter, make its payment due, number the event: all or nothing (the caller rolls back if the payment was not
+-- updated). A failed payment is queued. One in doubt stays in doubt, so that it is looked up at its processor first. The attempt
+-- number stays, because the fence may only grow; tries are counted from it. A payment whose booking was booked as an external
+-- payment is not replayed: that would charge the payer twice.
 WITH letter AS (
     UPDATE payments_deadletter SET resolution = 'replayed', resolved_at = now(), resolved_by = %(actor)s
     WHERE id = %(id)s AND resolution = ''

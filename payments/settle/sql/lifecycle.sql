@@ -1,5 +1,5 @@
 -- name: cancel
--- Compare and set: whoever claims the row first wins. The event is numbered in the same statement.
+-- Cancel a queued payment (compare and set: a claim may win) and number its event in the same statement.
 WITH moved AS (
     UPDATE payments_payment SET status = 'canceled', sequence = sequence + 1, changed_at = now()
     WHERE correlation_id = %(correlation)s AND tenant_id + 0 = %(tenant)s AND status = 'queued'
@@ -15,11 +15,10 @@ FROM moved m JOIN numbered n USING (tenant_id)
 RETURNING position;
 
 -- name: look_again
--- Make payments that are at a processor due at once, for something may have happened to them there. What waits for an
--- action goes back to work (compare and set, its event numbered in the same statement). What is in a worker's hands stays
--- there; that it is due later than it was taken tells the settling that the worker's answer may be older than the news.
--- What workers had given up has all of its questions again: one would not do to end a doubt.
--- By clock_timestamp(): now() may lie before a claim that this statement had to wait for.
+-- Make payments at a processor due at once, because they may have changed there. A payment that requires an action becomes
+-- `processing` (compare and set, its event numbered in the same statement). A leased payment keeps its lease: a run_at after the
+-- claim tells `settle` that the worker's answer may be older than the change. A payment that workers gave up gets all of its
+-- attempts again. By clock_timestamp(): now() may be before a claim that this statement had to wait for.
 WITH found AS (
     SELECT tenant_id, id, status = 'requires_action' AS waits FROM payments_payment
     WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenant)s
@@ -54,7 +53,7 @@ WITH found AS (
 SELECT correlation_id, CASE WHEN waits THEN sequence END FROM due;
 
 -- name: purpose
--- What its sender has asked for stays so, however it ended: asking again is answered as the first time.
+-- The sender's requests for a payment: a repeated request gets the same answer, however the payment ended.
 SELECT p.canceling, coalesce((p.method ->> 'capture')::boolean, false),
     CASE WHEN p.status = 'requires_action' THEN coalesce(a.action ->> 'type', '') ELSE '' END
 FROM payments_payment p

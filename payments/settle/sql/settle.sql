@@ -7,14 +7,14 @@ p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, 
     extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for))::float8;
 
 -- name: joins
--- A settlement clears leased_until: where it stands, the last attempt was cut off, and doubt begins anew at its end.
+-- A settlement clears leased_until. Where it is set, the last attempt was interrupted, and the doubt starts at its end.
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt;
 
 -- name: begin
--- BETWEEN, here and elsewhere, is true of every tenant: the planner expects one row and looks it up, where for a hundred rows
--- it would read a table whole that was small when the plan was made (docs/decisions/024).
--- Written before anything is sent: the attempt, its processor, its requestedAt and the reason. Touches no indexed column
--- of the payment, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
+-- BETWEEN, here and elsewhere, is true for every tenant. It makes the planner expect one row and use the index; for a hundred rows
+-- it would scan the whole table if that was small when the plan was made (docs/decisions/024).
+-- Store the attempt, its processor, requestedAt and reason before anything is sent. Updates no indexed column of the payment, so
+-- the update is HOT. Runs in the transaction that locked the rows.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
@@ -47,8 +47,8 @@ WHERE b.changed
 RETURNING tenant_id, payment_id, position, sequence, at;
 
 -- name: doubts
--- What is in doubt of tenants that can have nothing sent: it was sent already, and is asked about all the same. By its
--- own partial index, of which a claim in the normal flow changes no column: that update still stays on its page.
+-- Claim payments with unknown outcome even when every processor of the tenant is unavailable: a status look-up needs no route.
+-- By their own partial index; in the normal flow a claim updates none of its columns, so that the update is HOT.
 SELECT {columns}
 FROM unnest(%(tenants)s::bigint[], %(rooms)s::bigint[]) AS t (tenant_id, room)
 CROSS JOIN LATERAL (
@@ -63,7 +63,7 @@ CROSS JOIN LATERAL (
 LIMIT %(limit)s;
 
 -- name: named
--- Lock payments by name, where they are due and in nobody's hands. By the unique index.
+-- Lock payments by id if they are due and no worker has leased them. By the unique index.
 SELECT {columns}
 FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
 CROSS JOIN LATERAL (
@@ -75,8 +75,8 @@ CROSS JOIN LATERAL (
 {joins};
 
 -- name: abandon
--- First sends that a worker did not live to settle are in doubt from the end of its lease. It is written down only for
--- tenants whose rows nobody claims otherwise: it reads all of their open rows.
+-- Mark first sends whose lease has expired as in doubt from its end. Only for tenants whose rows are not claimed otherwise: it
+-- reads all of their open rows.
 UPDATE payments_payment SET in_doubt_since = leased_until
 WHERE (tenant_id, id) IN (
     SELECT p.tenant_id, p.id
@@ -91,16 +91,15 @@ WHERE (tenant_id, id) IN (
 );
 
 -- name: postpone
--- Rows that no processor can take at the moment (asked for by name, or all of the tenant's are away).
--- The longer they have waited, the less often they are looked at.
+-- Payments without an available processor. The longer a payment has waited, the longer until it is due again.
 UPDATE payments_payment p
 SET run_at = now() + make_interval(secs => least(30, greatest(%(seconds)s, extract(epoch FROM now() - created_at) / 8)))
 FROM unnest(%(tenant)b::bigint[], %(payment)b::bigint[]) AS t (tenant_id, id)
 WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = t.tenant_id AND p.id = t.id;
 
 -- name: wait
--- Rows whose processor has no place free: it is looked for again in so many seconds. When their tenants' patience ends they
--- take another processor.
+-- Payments whose processor has no free slot: due again after so many seconds. When their tenants' patience ends they are sent to
+-- another processor.
 UPDATE payments_payment p SET run_at = now() + make_interval(secs => w.seconds)
 FROM unnest(%(tenant)s::bigint[], %(payment)s::bigint[], %(seconds)s::float8[]) AS w (tenant_id, payment_id, seconds)
 WHERE w.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = w.tenant_id AND p.id = w.payment_id;
@@ -109,10 +108,10 @@ WHERE w.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = w.tenant_i
 (i.status = 'requires_action' AND p.run_at > p.leased_until - make_interval(secs => %(lease)s))
 
 -- name: settle
--- Everything that an outcome means, in one commit: state (compare and set: fenced by worker, attempt and state), attempt,
--- ledger, roll-ups, dead letters, events. Shared rows last and in order: roll-ups by key, then streams by tenant.
--- Again: what waits for an action but was made due again while it was in our hands is looked at once more, for what we
--- were told may be older than what happened there (look_again in lifecycle.sql). It stays what it is, in doubt from now on.
+-- Settle outcomes in one commit: state (compare and set, fenced by worker, attempt and state), attempt, ledger, roll-ups, dead
+-- letters, events. Shared rows are locked last and in order: roll-ups by key, then streams by tenant.
+-- `again`: a payment that requires an action but was made due again during the attempt is looked up once more, because the answer
+-- may be older than the change (look_again in lifecycle.sql). It keeps its status, and is in doubt from now on.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
@@ -154,10 +153,10 @@ WITH input AS MATERIALIZED (
     SELECT b.tenant_id, b.payment_id, b.processor_id, l.account, l.amount, b.currency, now()
     FROM booked b
     CROSS JOIN LATERAL (VALUES ('processor', b.amount), ('fees', -b.fee), ('balance', b.fee - b.amount)) AS l (account, amount)
-), letters AS (
+), dead_letters AS (
     INSERT INTO payments_deadletter (tenant_id, payment_id, code, detail, created_at, resolution, resolved_by)
     SELECT tenant_id, payment_id, code, detail, now(), '', '' FROM settled s
-    WHERE dead AND (  -- counted row by row: a join would read all of the letters for every commit
+    WHERE dead AND (  -- counted row by row: a join would read all dead letters for every commit
         SELECT count(*) FROM payments_deadletter d
         WHERE d.payment_id = s.payment_id AND d.tenant_id + 0 = s.tenant_id AND d.resolution || '' = ''
     ) = 0

@@ -10,7 +10,7 @@ from rq.exceptions import SchedulerNotFound, StopRequested
 
 from queueing.work import rq_queues
 from queueing.work.entry import CHORE_TIMEOUT, chore
-from registry.data import redis_trouble
+from registry.data import redis_health
 from registry.data.chores import CHORES
 from registry.management.base import service_name
 
@@ -30,10 +30,10 @@ class Scheduler(CronScheduler):
                         self.save()
                     self.heartbeat()  # and registers, where nobody knows us
                 except RedisError as error:
-                    redis_trouble.failed(USE, error)
+                    redis_health.record_error(USE, error)
                     time.sleep(RETRY)
                 else:
-                    redis_trouble.served(USE)
+                    redis_health.record_success(USE)
                     time.sleep(self.calculate_sleep_interval())
         except (StopRequested, KeyboardInterrupt):
             with contextlib.suppress(RedisError, SchedulerNotFound):

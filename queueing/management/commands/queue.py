@@ -30,13 +30,10 @@ class Command(AsyncCommand):
         for chosen in (listing, configuring):
             add_json(chosen)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_list(self, *, tenant: str, json: bool, **_: Any) -> None:
         found = await browse.queues((await tenant_named(tenant)).pk)
         lines = [f"{one['name']}  {one['partitions']} partitions, {_words(one['messages'])}" for one in found]
-        self.tell("\n".join(lines) or "There is no queue.", msgspec.to_builtins(found), as_json=json)
+        self.report("\n".join(lines) or "There is no queue.", msgspec.to_builtins(found), as_json=json)
 
     async def do_configure(
         self, *, tenant: str, queue: str, option: Sequence[str], replace: bool, json: bool, **_: Any
@@ -44,7 +41,7 @@ class Command(AsyncCommand):
         who = await tenant_named(tenant)
         done = await manage.configure(who.pk, queue, dict(map(_parse, option)), replace=replace)
         text = " ".join(f"{name}={msgspec.json.encode(value).decode()}" for name, value in done.options.items())
-        self.tell(f"{queue}: {text}", msgspec.to_builtins(done), as_json=json)
+        self.report(f"{queue}: {text}", msgspec.to_builtins(done), as_json=json)
 
     async def do_delete(self, *, tenant: str, queue: str, **_: Any) -> None:
         if not await manage.drop((await tenant_named(tenant)).pk, queue):

@@ -20,9 +20,6 @@ class Command(AsyncCommand):
             chosen.add_argument("id", nargs="*", help="as `spill list` shows them")
             chosen.add_argument("--all", action="store_true", help="every one")
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_list(self, *, json: bool, **_: Any) -> None:
         data = [
             {
@@ -38,7 +35,7 @@ class Command(AsyncCommand):
             for one in kept
         ]
         lines = [f"{a['id']}  {a['kind']:<8} tenant {a['tenantId']}  {a['setAsideAt']}  {a['reason']}" for a in data]
-        self.tell("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
+        self.report("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
 
     async def do_replay(self, *, id: Sequence[str], all: bool, **_: Any) -> None:
         chosen = await chosen_of(id, all)

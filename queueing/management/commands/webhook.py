@@ -28,9 +28,6 @@ class Command(AsyncCommand):
         )
         add_json(test)
 
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
-
     async def do_test(self, *, url: str, secret: str, json: bool, **_: Any) -> None:
         if secret and not testkit.is_secret(secret):
             raise CommandError("--secret wants whsec_ and base64, as the endpoint's page showed it")
@@ -39,7 +36,7 @@ class Command(AsyncCommand):
             self.stderr.write(f"The receiver must verify with {secret}")
         results = await self._results(url, secret, quiet=json)
         failed = [result for result in results if not result.passed]
-        self.tell(_summary(results, failed), [asdict(result) for result in results], as_json=json)
+        self.report(_summary(results, failed), [asdict(result) for result in results], as_json=json)
         if failed:
             raise CommandError(f"{len(failed)} of {len(checks())} checks failed", returncode=1)
 

@@ -7,11 +7,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
-from limits import parse
 
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 from registry.models import ApiKey
 from registry.tenants import keys
+from registry.tenants.limits import parse_limit
 
 
 class Command(AsyncCommand):
@@ -37,9 +37,6 @@ class Command(AsyncCommand):
         rotate.add_argument("prefix")
         rotate.add_argument("--grace", type=int, default=0, help="seconds for which the old one still works")
         add_json(rotate)
-
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
 
     async def do_create(
         self,
@@ -73,7 +70,7 @@ class Command(AsyncCommand):
             async for key in ApiKey.async_objects.filter(tenant=owner).order_by("pk")
         ]
         lines = [f"{k['prefix']:<16} {k['state']:<8} {','.join(k['scopes']):<18} {k['name']}" for k in data]
-        self.tell("\n".join(lines) or f"{tenant} has no keys.", data, as_json=json)
+        self.report("\n".join(lines) or f"{tenant} has no keys.", data, as_json=json)
 
     async def do_revoke(self, *, prefix: str, **_: Any) -> None:
         prefix = _bare(prefix)
@@ -95,11 +92,11 @@ class Command(AsyncCommand):
 
     def _show(self, key: ApiKey, plain: str, tenant: str, json: bool) -> None:
         data = {"tenant": tenant, "prefix": key.prefix, "scopes": key.scopes, "apiKey": plain}
-        self.tell(f"API key of {tenant} ({', '.join(key.scopes)}), shown this once: {plain}", data, as_json=json)
+        self.report(f"API key of {tenant} ({', '.join(key.scopes)}), shown this once: {plain}", data, as_json=json)
 
 
 def _bare(prefix: str) -> str:
-    """The prefix, also out of a whole key: who revokes a leaked one has that at hand."""
+    """The prefix; also accepts a whole key, such as a leaked one."""
     return prefix.split("_")[1] if prefix.startswith("rk_") else prefix
 
 
@@ -127,7 +124,7 @@ def _moment(text: str) -> datetime:
 def _rate(text: str) -> str:
     try:
         if text:
-            parse(text)
+            parse_limit(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"wants a limit such as 100/second, got {text!r}") from None
     return text

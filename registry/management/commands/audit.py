@@ -1,4 +1,4 @@
-"""`audit verify`: follow the chains of the audit trail; exit code 1 when one does not hold."""
+"""`audit verify`: verify the chains of the audit trail; exit code 1 when one is invalid."""
 
 import argparse
 import dataclasses
@@ -38,7 +38,7 @@ class Command(AsyncCommand):
             {"tenant": names.get(v.chain, str(v.chain)), "sound": v.sound, **dataclasses.asdict(v)} for v in verdicts
         ]
         lines = [_sentence(names.get(v.chain, f"tenant {v.chain}"), v) for v in verdicts]
-        self.tell("\n".join(lines) or "Sound: there are no entries.", data, as_json=json)
+        self.report("\n".join(lines) or "Sound: there are no entries.", data, as_json=json)
         if not all(verdict.sound for verdict in verdicts):
             raise SystemExit(BROKEN)
 

@@ -39,17 +39,19 @@ class Command(AsyncCommand):
         change.add_argument("--patience", type=int, required=True, help=PATIENT)
         change.add_argument("--reason", default="", help="kept in the audit trail")
         add_json(change)
-        live = verbs.add_parser("live", help="let a tenant take real money, where nothing is missing; for good")
+        live = verbs.add_parser("live", help="switch a tenant to live mode if nothing is missing; cannot be undone")
         live.add_argument("slug")
         live.add_argument("--reason", default="", help="kept in the audit trail")
         add_json(live)
         add_json(verbs.add_parser("list", help="all tenants"))
         export = verbs.add_parser("export", help="everything of a tenant, as lines of JSON")
         export.add_argument("slug")
-        export.add_argument("--output", default="-", help="a file; one that ends in .zip has a member per table")
+        export.add_argument("--output", default="-", help="a file; with the ending .zip it has a member per table")
         export.add_argument("--decrypt", action="store_true", help="messages of encrypted queues in the clear")
         export.add_argument("--reason", default="", help="kept in the audit trail")
-        erase = verbs.add_parser("erase", help="close a tenant and blank what is personal, or that of single payments")
+        erase = verbs.add_parser(
+            "erase", help="close a tenant and blank its personal data, or blank that of single payments"
+        )
         erase.add_argument("slug")
         erase.add_argument(
             "--payment", action="extend", nargs="+", type=_uuid, help="of these payments only; repeatable"
@@ -57,9 +59,6 @@ class Command(AsyncCommand):
         erase.add_argument("--reason", required=True, help="kept in the audit trail")
         erase.add_argument("--yes", action="store_true", help="without it nothing is done: it cannot be undone")
         add_json(erase)
-
-    async def run(self, *, verb: str, **options: Any) -> None:
-        await getattr(self, f"do_{verb}")(**options)
 
     async def do_create(
         self, *, slug: str, name: str, currency: str, open: bool, mode: str, patience: int, json: bool, **_: Any
@@ -76,10 +75,10 @@ class Command(AsyncCommand):
                 )
                 await audit.record(actor=actor(), action="tenant.add", target=f"tenant {slug}", tenant_id=tenant.pk)
                 _, plain = await keys.issue(tenant=tenant, actor=actor(), scopes=FIRST_KEY, name="first key")
-        except IntegrityError as error:  # another process was faster
+        except IntegrityError as error:  # another process created it first
             raise CommandError(f"there is a tenant {slug!r} already") from error
         text = f"Tenant {slug} is ready ({mode}, {currency}).\nIts API key, shown this once: {plain}"
-        self.tell(text, {"tenant": slug, "apiKey": plain}, as_json=json)
+        self.report(text, {"tenant": slug, "apiKey": plain}, as_json=json)
 
     async def do_change(self, *, slug: str, patience: int, reason: str, json: bool, **_: Any) -> None:
         tenant = await tenant_named(slug)
@@ -96,13 +95,13 @@ class Command(AsyncCommand):
                 detail={"patience": [before, patience]},
             )
         text = f"Payments of {slug} go to the cheapest processor that answers within {patience} ms."
-        self.tell(text, {"tenant": slug, "patience": patience}, as_json=json)
+        self.report(text, {"tenant": slug, "patience": patience}, as_json=json)
 
     async def do_live(self, *, slug: str, reason: str, json: bool, **_: Any) -> None:
         tenant = await tenant_named(slug)
         done = await go_live.go_live(tenant=tenant, actor=actor(), reason=reason)
         text = f"Tenant {slug} is live." if done else f"Tenant {slug} is live already."
-        self.tell(text, {"tenant": slug, "mode": Tenant.Mode.LIVE.value, "changed": done}, as_json=json)
+        self.report(text, {"tenant": slug, "mode": Tenant.Mode.LIVE.value, "changed": done}, as_json=json)
 
     async def do_list(self, *, json: bool, **_: Any) -> None:
         tenants = [tenant async for tenant in Tenant.async_objects.order_by("slug")]
@@ -119,7 +118,7 @@ class Command(AsyncCommand):
             for tenant in tenants
         ]
         lines = [f"{t['tenant']:<24} {t['status']:<10} {t['mode']:<8} {t['currency']}  {t['name']}" for t in data]
-        self.tell("\n".join(lines) or "There are no tenants; `tenant create SLUG` makes one.", data, as_json=json)
+        self.report("\n".join(lines) or "There are no tenants; `tenant create SLUG` makes one.", data, as_json=json)
 
     async def do_export(self, *, slug: str, output: str, decrypt: bool, reason: str, **_: Any) -> None:
         tenant = await tenant_named(slug)
@@ -155,7 +154,7 @@ class Command(AsyncCommand):
         else:
             changed = await erasure.erase(tenant_id=tenant.pk, actor=actor(), reason=reason)
         lines = [f"{table}: {count} rows blanked" for table, count in changed.items()]
-        self.tell("\n".join(lines) or "Everything was blank already.", changed, as_json=json)
+        self.report("\n".join(lines) or "Everything was blank already.", changed, as_json=json)
 
 
 def _uuid(text: str) -> UUID:

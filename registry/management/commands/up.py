@@ -1,4 +1,4 @@
-"""The whole service in the foreground; registry.servers.supervisor does it, this hands over what Django knows."""
+"""Run the whole service in the foreground: collects Django's settings for registry.servers.supervisor."""
 
 import ipaddress
 import logging
@@ -21,9 +21,9 @@ from registry.servers.plan import Plan, add_arguments
 
 log = logging.getLogger(__name__)
 
-DATABASE_LIMIT = 30.0  # seconds for a database that starts beside us, or dies under our start
+DATABASE_LIMIT = 30.0  # seconds for the database to become available during the start
 DATABASE_PAUSE = 0.5  # seconds between two tries
-# By name: queueing stands above this room. async (minimum, maximum) -> workers wanted now.
+# By name, because registry must not import queueing. async (minimum, maximum) -> workers wanted now.
 WORKERS_WANTED = "queueing.work.scale.desired_workers"
 
 
@@ -47,14 +47,16 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         with listener:
             migrate(plan.data)
-            os.environ["REGISTRY_ID"] = service_name()  # the parts know it, also those that start without the database
+            os.environ["REGISTRY_ID"] = (
+                service_name()
+            )  # for all child processes, also those that start without the database
             supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, wanted())
-        for number in (signal.SIGTERM, signal.SIGINT):  # told twice is told once: the servers stop in order
+        for number in (signal.SIGTERM, signal.SIGINT):  # a second signal changes nothing: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
 
 
 def refuse_strangers(host: str) -> None:
-    """Raises CommandError where others could call a service that trusts whoever calls it: a Host header is easily said."""
+    """Raises CommandError when other machines could reach a service without production settings: a Host header is easily forged."""
     if settings.PRODUCTION or settings.DEBUG or is_loopback(host):
         return
     raise CommandError(
@@ -64,7 +66,7 @@ def refuse_strangers(host: str) -> None:
 
 
 def warn_of_unknown_proxies() -> None:
-    """Production stands behind a proxy that speaks TLS; one that is not believed makes every page redirect to itself."""
+    """Warn when no proxy is trusted in production: without its word on TLS every page redirects to itself."""
     if settings.PRODUCTION and not settings.TRUSTED_PROXIES:
         log.warning("TRUSTED_PROXIES names no proxy: nobody is believed to have been called by https")
 
@@ -77,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def migrate(data: Path) -> None:
-    """Bring the schema up to date; until the supervisor watches the servers, a death is noticed here."""
+    """Migrate the database; raises when a server dies meanwhile, because the supervisor does not watch yet."""
     deadline = time.monotonic() + DATABASE_LIMIT
     while True:
         try:
@@ -101,6 +103,6 @@ def wanted() -> supervisor.Wanted | None:
 
 
 def host_header() -> str:
-    """A name the health check may use."""
+    """An allowed host name for the health check."""
     names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
     return names[0] if names else "localhost"

@@ -1,4 +1,4 @@
-// The card form of a payment that waits for its payer. Stripe.js draws it in frames of its own: no card data comes here.
+// Card form of a payment that waits for its payer. Stripe.js renders it in its own iframes: this page never has card data.
 
 const form = document.getElementById("card");
 const button = form.querySelector("button");

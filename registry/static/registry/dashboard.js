@@ -1,16 +1,16 @@
-// A tenant's page: figures and processors every two seconds, payments as they happen, nothing moved under the reader.
+// Dashboard of a tenant: figures and processors refresh every two seconds, payments update live; rows never move under the pointer.
 
 import { Live } from "./live.js";
 import { ago, announce, showLive } from "./page.js";
 
-const REFRESH_EVERY = 2000; // ms between looks at the figures while the page is seen
-const POLL_EVERY = 3000; // ms between looks at the rows where sockets are blocked
-const DRAW_EVERY = 100; // ms: bursts are drawn together
-const MOST_ROWS = 50; // rows kept in the table, and new ones kept for it
-const AWAY_AFTER = 3000; // ms without a line before the page says so
+const REFRESH_EVERY = 2000; // ms between refreshes of the figures while the page is visible
+const POLL_EVERY = 3000; // ms between refreshes of the rows where websockets are blocked
+const DRAW_EVERY = 100; // ms: changes within it are drawn together
+const MOST_ROWS = 50; // most rows in the table, and most new payments kept for it
+const AWAY_AFTER = 3000; // ms without a connection until the page shows it
 
 const table = document.getElementById("payments");
-const news = document.getElementById("news");
+const newer = document.getElementById("newer");
 const filter = JSON.parse(table.dataset.filter);
 const first = table.dataset.first === "yes";
 
@@ -59,14 +59,14 @@ function fill(row, payment) {
 
 const rowOf = (id) => table.querySelector(`tr[data-id="${CSS.escape(id)}"]`);
 
-// -- What arrives -----------------------------------------------------------------------------------------
+// -- Live messages ---------------------------------------------------------------------------------------
 
-const waiting = new Map(); // id → payment, new and not in the table yet, oldest first
+const waiting = new Map(); // id → payment, new, not in the table yet, oldest first
 const changed = new Map(); // id → payment to be drawn
-let unseen = 0; // how many are new, also those that were pushed out of `waiting`
+let unseen = 0; // number of new payments, including those dropped from `waiting`
 let drawing = null;
 
-function heard({ payment }) {
+function receive({ payment }) {
   const id = payment.correlationId;
   if (payment.sequence === 1 && !rowOf(id) && fits(payment)) {
     unseen += 1;
@@ -81,7 +81,7 @@ function heard({ payment }) {
   drawing ??= setTimeout(draw, DRAW_EVERY);
 }
 
-// New payments have no processor yet, and are accepted now: of filters only the state can fit, and no end of time.
+// A new payment has no processor yet and was accepted now: it can match a filter by state, but none by processor or end time.
 function fits(payment) {
   return first && !filter.processor && !filter.to && !filter.id && (!filter.status || filter.status === payment.status);
 }
@@ -94,10 +94,10 @@ function draw() {
   }
   changed.clear();
   if (unseen && !readerIsThere()) showNew();
-  showNews();
+  showNewCount();
 }
 
-// Rows stay where they are while somebody points at them, has the keyboard in them, or has scrolled into them.
+// Rows do not move while the pointer or the focus is on them, or while the page is scrolled into them.
 function readerIsThere() {
   const body = table.querySelector("tbody");
   return body.matches(":hover") || body.contains(document.activeElement) || body.getBoundingClientRect().top < 0;
@@ -121,7 +121,7 @@ function prepend(body, row) {
   table.querySelector(".empty")?.remove();
   if (body.rows.length <= MOST_ROWS) return;
   body.lastElementChild.remove();
-  const older = document.querySelector("[data-older]"); // it must go on where the table now ends
+  const older = document.querySelector("[data-older]"); // the link continues where the table now ends
   if (!older) return;
   const url = new URL(older.href);
   url.searchParams.delete("cursor");
@@ -136,31 +136,31 @@ function countOne() {
   total.textContent = Number(total.dataset.total).toLocaleString("en");
 }
 
-function showNews() {
-  const button = news.querySelector("button");
-  news.hidden = unseen === 0;
+function showNewCount() {
+  const button = newer.querySelector("button");
+  newer.hidden = unseen === 0;
   if (unseen) button.textContent = `${unseen.toLocaleString("en")} new`;
 }
 
-news.querySelector("button").addEventListener("click", () => {
+newer.querySelector("button").addEventListener("click", () => {
   showNew();
-  showNews();
+  showNewCount();
   const top = document.getElementById("payments-title");
   top.scrollIntoView({ block: "start" });
   table.querySelector("tbody a")?.focus({ preventScroll: true });
-  document.activeElement?.blur(); // the keyboard goes on from the first row, and new rows may come in again
+  document.activeElement?.blur(); // the tab order continues at the first row, and new rows may be added again
 });
 table.addEventListener("pointerleave", () => { if (unseen) drawing ??= setTimeout(draw, DRAW_EVERY); });
 table.addEventListener("focusout", () => { if (unseen) drawing ??= setTimeout(draw, DRAW_EVERY); });
 addEventListener("scroll", () => { if (unseen) drawing ??= setTimeout(draw, DRAW_EVERY); }, { passive: true });
 
-// -- The line ------------------------------------------------------------------------------------------------
+// -- Connection ----------------------------------------------------------------------------------------------
 
 const offline = document.getElementById("offline");
 let away = null;
 let drawnAt = new Date();
 
-function lineIs(state) {
+function showConnection(state) {
   showLive(state);
   clearTimeout(away);
   if (state === "live" || state === "polling") {
@@ -172,7 +172,7 @@ function lineIs(state) {
   }
 }
 
-// Where sockets are blocked: the page's own rows again, read as if they were news.
+// Polling, where websockets are blocked: fetches the page again and takes over changed rows.
 async function readRows(after, signal) {
   await new Promise((resolve) => { setTimeout(resolve, POLL_EVERY); });
   if (signal.aborted || document.hidden) return after;
@@ -199,8 +199,8 @@ new Live({
   socket: table.dataset.socket,
   after: Number(table.dataset.position),
   poll: readRows,
-  onMessage: (message) => { drawnAt = new Date(); heard(message); },
-  onState: lineIs,
+  onMessage: (message) => { drawnAt = new Date(); receive(message); },
+  onState: showConnection,
 });
 
 // -- Figures ---------------------------------------------------------------------------------------------------
@@ -224,8 +224,8 @@ function sayBreakers() {
 
 // -- Charts ------------------------------------------------------------------------------------------------------
 
-const SPAN = 300; // seconds that the charts show
-const response = { at: [], by: new Map() }; // the servers' moving averages, as they were seen from here
+const SPAN = 300; // seconds shown in the charts
+const response = { at: [], by: new Map() }; // moving averages of the processors, as received
 let charts = [];
 
 function figures() {
@@ -253,7 +253,7 @@ function colours(keys) {
   return result;
 }
 
-function smooth(values) { // a moving mean over five seconds: single seconds of few payments are noise
+function smooth(values) { // moving average over five seconds: single seconds with few payments are noise
   return values.map((_, n) => {
     const part = values.slice(Math.max(0, n - 4), n + 1);
     return part.reduce((sum, value) => sum + value, 0) / part.length;

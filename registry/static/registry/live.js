@@ -1,10 +1,10 @@
-// Changes of payments as they happen: a websocket that resumes by sequence, and a poll where sockets are blocked.
+// Live updates of payments: a websocket that resumes by sequence, or a long poll where websockets are blocked.
 
-const FIRST_WAIT = 250; // ms before the first try again
+const FIRST_WAIT = 250; // ms before the first retry
 const LONGEST_WAIT = 15_000; // ms
-const TRIES_BEFORE_POLLING = 2; // failed openings in a row
-const SOCKET_AGAIN = 30_000; // ms between tries of the socket while polling
-const PING_EVERY = 20_000; // ms; a line that died in a tunnel says nothing by itself
+const TRIES_BEFORE_POLLING = 2; // failed connections in a row
+const SOCKET_AGAIN = 30_000; // ms between attempts to open the websocket while polling
+const PING_EVERY = 20_000; // ms; detects a connection that was lost without a close
 const PONG_WITHIN = 10_000; // ms
 const NO_RIGHT = 4401;
 
@@ -13,20 +13,20 @@ const sleep = (ms, signal) => new Promise((resolve) => {
   signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
 });
 
-// Half of the wait is certain, half is chance: a thousand pages do not come back in the same instant.
+// Full wait with 50 % jitter, so that a thousand pages do not reconnect at the same moment.
 const jittered = (ms) => ms / 2 + Math.random() * (ms / 2);
 
 export class Live {
   /**
-   * socket: address of the websocket. after: the sequence the page shows already, or null.
+   * socket: address of the websocket. after: the sequence that the page already shows, or null.
    * onMessage(message), onState("connecting" | "live" | "reconnecting" | "polling" | "ended").
-   * poll(after, signal): resolves to the next `after`, having handled what it found; null: there is nothing to poll.
+   * poll(after, signal): handles the events after `after` and resolves to the next `after`; null: no polling.
    */
   constructor({ socket, after = null, poll = null, onMessage, onState = () => {} }) {
     Object.assign(this, { url: new URL(socket, location.href), after, poll, onMessage, onState });
     this.url.protocol = this.url.protocol.replace("http", "ws");
     this.failures = 0;
-    this.asked = null; // the sequence we last asked to resume after
+    this.asked = null; // the sequence of the last resume request
     this.poller = null;
     this.onState("connecting");
     this.connect();
@@ -72,7 +72,7 @@ export class Live {
     this.onState("ended");
   }
 
-  /** The network or the reader came back: do not sit out the wait. */
+  /** The network or the user is back: reconnect without waiting. */
   hurry() {
     if (!this.socket && !this.ended) this.connect();
     else if (this.socket?.readyState === WebSocket.OPEN) this.ping();
@@ -85,7 +85,7 @@ export class Live {
     this.pong = setTimeout(() => {
       const dead = this.socket;
       dead?.close();
-      if (this.socket === dead && dead) this.closed(1006, true); // close() of a dead line takes its time
+      if (this.socket === dead && dead) this.closed(1006, true); // close() of a dead connection takes long
     }, PONG_WITHIN);
   }
 
@@ -96,16 +96,16 @@ export class Live {
   }
 
   receive(message) {
-    clearTimeout(this.pong); // any word proves the line
+    clearTimeout(this.pong); // any message proves the connection
     if (message.type !== "payment") return;
     const { sequence } = message;
-    // `after` moves only without a gap. Over a gap we ask once; what came early is shown, older news changes nothing later.
+    // `after` advances only without a gap. A gap is requested once; later messages are shown at once, and older ones do not overwrite them.
     if (this.after === null || sequence <= this.after + 1) this.after = Math.max(this.after ?? 0, sequence);
     else if (this.asked !== this.after) this.resume();
     this.onMessage(message);
   }
 
-  // -- Where websockets are blocked --------------------------------------------------------------------
+  // -- Long poll, where websockets are blocked ---------------------------------------------------------
 
   async startPolling() {
     this.onState("polling");
@@ -132,7 +132,7 @@ export class Live {
   }
 }
 
-/** A poll of `address` as in contract section 3: waits at the server, hands each event to onMessage. */
+/** Long poll of `address` (contract section 3): the server waits for events; each is passed to onMessage. */
 export function longPoll(address, onMessage) {
   return async (after, signal) => {
     const url = new URL(address, location.href);

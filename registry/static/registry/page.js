@@ -1,4 +1,4 @@
-// What every page has: theme switch, copy buttons, times that stay relative, announcements, the live mark.
+// Parts of every page: theme switch, copy buttons, relative times, announcements, the live indicator.
 
 const root = document.documentElement;
 
@@ -18,7 +18,7 @@ function showTheme() {
 
 function switchTheme() {
   root.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("theme", root.dataset.theme); } catch { /* it lasts for this page */ }
+  try { localStorage.setItem("theme", root.dataset.theme); } catch { /* storage is forbidden: it applies to this page only */ }
   showTheme();
   document.dispatchEvent(new Event("themechange"));
 }
@@ -37,7 +37,7 @@ export function announce(text) {
 async function copy(button) {
   try {
     await navigator.clipboard.writeText(button.dataset.copy);
-  } catch { // no secure context: the old way
+  } catch { // no secure context: execCommand
     const field = Object.assign(document.createElement("textarea"), { value: button.dataset.copy, className: "unseen" });
     document.body.append(field);
     field.select();
@@ -76,7 +76,7 @@ function showTimes() {
   }
 }
 
-// -- The live mark ----------------------------------------------------------------------------------------
+// -- Live indicator ---------------------------------------------------------------------------------------
 
 const WORDS = { live: "live", connecting: "connecting", reconnecting: "reconnecting", polling: "polling", ended: "not live" };
 

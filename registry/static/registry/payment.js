@@ -1,4 +1,4 @@
-// The payment page: shows a change the moment it is heard of, then reads the piece with the whole story again.
+// Payment page: shows the new state of a live message at once, then fetches the fragment with attempts and timeline.
 
 import { Live, longPoll } from "./live.js";
 import { announce, showLive } from "./page.js";
@@ -6,7 +6,7 @@ import { announce, showLive } from "./page.js";
 const place = document.getElementById("payment");
 let shown = Number(place.dataset.sequence);
 
-// The news itself is enough for pill and sentence; attempts and times come with the piece.
+// The live message has the state for pill and sentence; attempts and times follow with the fragment.
 function showAtOnce({ status }) {
   const template = document.querySelector(`template[data-pill="${CSS.escape(status)}"]`);
   if (!template) return;
@@ -21,31 +21,31 @@ function keys(parent) {
 let reading = false;
 let again = false;
 
-async function readPiece() {
+async function fetchFragment() {
   if (reading) { again = true; return; }
   reading = true;
   do {
     again = false;
     try {
       const response = await fetch(location.href, { headers: { "HX-Request": "true" } });
-      if (response.ok) showPiece(await response.text());
-    } catch { /* offline: the news has been shown, the rest follows with the next one */ }
+      if (response.ok) showFragment(await response.text());
+    } catch { /* offline: the state is shown, the rest follows with the next message */ }
   } while (again);
   reading = false;
 }
 
-function showPiece(html) {
-  const piece = document.createElement("template");
-  piece.innerHTML = html;
-  const sequence = Number(piece.content.querySelector("[data-sequence]").dataset.sequence);
+function showFragment(html) {
+  const fragment = document.createElement("template");
+  fragment.innerHTML = html;
+  const sequence = Number(fragment.content.querySelector("[data-sequence]").dataset.sequence);
   if (sequence < shown) { again = true; return; }
   shown = sequence;
   const before = keys(place);
-  for (const node of piece.content.querySelectorAll("[data-key]")) {
+  for (const node of fragment.content.querySelectorAll("[data-key]")) {
     if (!before.has(node.dataset.key)) node.classList.add("fresh");
   }
   const { copy, keep } = place.contains(document.activeElement) ? document.activeElement.dataset : {};
-  place.replaceChildren(piece.content);
+  place.replaceChildren(fragment.content);
   if (copy) place.querySelector(`[data-copy="${CSS.escape(copy)}"]`)?.focus();
   if (keep) place.querySelector(`[data-keep="${CSS.escape(keep)}"]`)?.focus();
   const sentence = place.querySelector("[data-sentence-here]").textContent;
@@ -53,15 +53,15 @@ function showPiece(html) {
   document.title = `${place.querySelector(".amount").textContent} – ${place.querySelector("[data-pill-here] .pill").lastChild.textContent}`;
 }
 
-// What the payer has to do is no part of the piece: a form half filled in must outlive news, and may need Stripe's script.
+// The payer's action is not part of the fragment: a partly completed form must survive updates, and may need Stripe's script.
 function showAction({ status }) {
   const action = document.getElementById("action");
   if (status === "requires_action" && (!action || action.hidden)) location.reload();
   else if (status !== "requires_action" && action) action.hidden = true;
 }
 
-// Back from the processor's page: say so, and keep what it added to the address out of history and bookmarks.
-async function cameBack() {
+// Return from the processor's page: notify the server, and remove the processor's parameters from history and bookmarks.
+async function returned() {
   const url = new URL(location.href);
   if (!url.searchParams.has("redirect_status")) return;
   for (const name of ["redirect_status", "payment_intent", "payment_intent_client_secret"]) url.searchParams.delete(name);
@@ -70,20 +70,20 @@ async function cameBack() {
   if (action) await fetch(action.dataset.look, { method: "POST", headers: { "X-Requested-With": "fetch" } });
 }
 
-function heard({ payment }) {
+function receive({ payment }) {
   if (payment.sequence <= shown) return;
   shown = payment.sequence;
   showAction(payment);
   showAtOnce(payment);
-  readPiece();
+  fetchFragment();
 }
 
-cameBack();
+returned();
 
 new Live({
   socket: place.dataset.socket,
   after: shown,
-  poll: longPoll(place.dataset.events, heard),
-  onMessage: heard,
+  poll: longPoll(place.dataset.events, receive),
+  onMessage: receive,
   onState: showLive,
 });

@@ -1,11 +1,11 @@
-// The queue console: what moves is read anew every two seconds, charts of the last hour, nothing moved under the reader.
+// Queue console: refreshes every two seconds, with charts of the last hour.
 
 import { announce, showLive } from "./page.js";
 
-const REFRESH_EVERY = 2000; // ms between looks while the page is seen
-const SPAN = 3600; // seconds that the charts show
+const REFRESH_EVERY = 2000; // ms between refreshes while the page is visible
+const SPAN = 3600; // seconds shown in the charts
 
-// -- Looking again ------------------------------------------------------------------------------------
+// -- Refresh -------------------------------------------------------------------------------------------
 
 const moving = document.getElementById("moving");
 const offline = document.getElementById("offline");
@@ -15,14 +15,14 @@ function refresh() {
   if (!document.hidden) moving.dispatchEvent(new Event("refresh"));
 }
 
-function lineIsDown() {
+function connectionLost() {
   showLive("reconnecting");
   if (!offline.hidden) return;
   offline.querySelector("[data-since]").textContent = `${seenAt.toISOString().slice(11, 19)} UTC`;
   offline.hidden = false;
 }
 
-function lineIsUp() {
+function connected() {
   if (!offline.hidden) announce("Live again");
   offline.hidden = true;
   seenAt = new Date();
@@ -32,11 +32,11 @@ function lineIsUp() {
 if (moving) {
   moving.addEventListener("htmx:before:response", (event) => {
     if (event.detail.ctx.response.status === 200) return;
-    event.preventDefault(); // an error's page does not belong in here
-    lineIsDown();
+    event.preventDefault(); // do not insert an error page
+    connectionLost();
   });
-  moving.addEventListener("htmx:error", lineIsDown);
-  moving.addEventListener("htmx:after:swap", () => { lineIsUp(); draw(); });
+  moving.addEventListener("htmx:error", connectionLost);
+  moving.addEventListener("htmx:after:swap", () => { connected(); draw(); });
   setInterval(refresh, REFRESH_EVERY);
   document.addEventListener("visibilitychange", refresh);
   showLive("live");
@@ -85,7 +85,7 @@ function options(place, lines, least, words) {
   };
 }
 
-function lonely(chart, line) { // a single value makes no line
+function lonely(chart, line) { // a single value is drawn as a point
   return chart.data[line].filter((value) => value !== null).length === 1;
 }
 

@@ -1,6 +1,6 @@
 -- name: key
--- The tenant of a key that is neither revoked nor expired; whether the use of the key is to be noted; the operations that the
--- web process carries out itself for this tenant.
+-- The tenant of a key that is neither revoked nor expired; whether to record the use of the key; the operations that the web
+-- process carries out inline for this tenant.
 SELECT t.id, t.slug, t.currency, t.mode, t.max_amount, k.scopes::text, k.prefix, k.rate_limit, t.status,
     k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute', t.blocked,
     ARRAY(
@@ -14,7 +14,7 @@ WHERE k.prefix = %(prefix)s AND k.digest = %(digest)s AND k.revoked_at IS NULL
   AND (k.expires_at IS NULL OR k.expires_at > now());
 
 -- name: open
--- The tenant that requests without a key act for, in the columns of `key`.
+-- The open tenant, for requests without a key; same columns as `key`.
 SELECT t.id, t.slug, t.currency, t.mode, t.max_amount, '["read", "write"]', '', '', t.status, false, t.blocked,
     ARRAY(
         SELECT split_part(f.name, '.', 2) FROM registry_flag f

@@ -1,5 +1,5 @@
 -- name: chains
--- Every chain there is anything of: by its head, by what lost its head, by entries that have no link.
+-- Every chain that has a head, links, or entries without a link.
 SELECT chain FROM registry_audithead
 UNION SELECT chain FROM registry_auditlink
 UNION SELECT coalesce(e.tenant_id, 0) FROM registry_auditentry e
@@ -21,13 +21,13 @@ ORDER BY l.position
 LIMIT %(limit)s;
 
 -- name: unlinked
--- An entry that got past the trigger, or whose link was moved to another chain.
+-- An entry that bypassed the trigger, or whose link was moved to another chain.
 SELECT min(id) FROM (
     SELECT e.id FROM registry_auditentry e
     WHERE e.tenant_id = %(chain)s::bigint
       AND NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id AND l.chain = %(chain)s::bigint)
     UNION ALL
     SELECT e.id FROM registry_auditentry e
-    WHERE %(chain)s::bigint = 0 AND e.tenant_id IS NULL  -- both halves by the index of tenants
+    WHERE %(chain)s::bigint = 0 AND e.tenant_id IS NULL  -- two halves, so that both use the index on tenants
       AND NOT EXISTS (SELECT FROM registry_auditlink l WHERE l.entry_id = e.id AND l.chain = 0)
 ) AS strays;

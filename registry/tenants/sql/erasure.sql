@@ -1,5 +1,5 @@
 -- name: close
--- No key works any more, nobody may act for it, nothing new comes in.
+-- Close the tenant and revoke its keys: it accepts nothing new.
 WITH keys AS (
     UPDATE registry_apikey SET revoked_at = now() WHERE tenant_id = %(tenant)s AND revoked_at IS NULL
 )
@@ -7,7 +7,7 @@ UPDATE registry_tenant SET status = 'closed', open = false WHERE id = %(tenant)s
 RETURNING id;
 
 -- name: people
--- Members of this tenant and of no other, but for those who run the service: their accounts are nobody's any more.
+-- Accounts whose only membership is of this tenant, except operators of the service.
 UPDATE auth_user u
 SET username = 'erased-' || u.id, first_name = '', last_name = '', email = '', password = '!', is_active = false, is_staff = false
 WHERE u.id IN (SELECT user_id FROM registry_membership WHERE tenant_id = %(tenant)s)
@@ -16,12 +16,12 @@ WHERE u.id IN (SELECT user_id FROM registry_membership WHERE tenant_id = %(tenan
 RETURNING u.id;
 
 -- name: part
--- The memberships end last: they are what says whose accounts these were.
+-- Delete the memberships last: they identify the accounts to blank.
 DELETE FROM registry_membership WHERE tenant_id = %(tenant)s RETURNING id;
 
 -- name: page
--- Blank the next rows of one table, by their key. Each key of the page, and whether its row changed: a row that is blank
--- already is not written again.
+-- Blank the next page of rows of one table, in key order. Returns each key and whether its row changed: rows that are blank
+-- already are not written again.
 WITH page AS MATERIALIZED (
     SELECT {key} FROM {table} t WHERE {where} ORDER BY {key} LIMIT %(limit)s
 ), blanked AS (

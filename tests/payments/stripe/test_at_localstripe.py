@@ -16,7 +16,7 @@ from payments.processors.base import Account, Order, Outcome, Result
 from payments.processors.stripe.processor import StripeProcessor
 from registry.tenants.encryption import seal
 from tests.bed.localstripe import SECRET_KEY, localstripe
-from tests.payments.test_stripe_processor import debt_of, order
+from tests.payments.test_stripe_processor import order, refund_order_of
 
 UNHEARD_OF = (
     "automatic_payment_methods",
@@ -137,7 +137,7 @@ async def test_what_waits_is_canceled(processor, account):
 
 async def test_money_goes_back_and_is_found_there(processor, account):
     booked = await processor.send(order("pm_card_visa"), account)
-    owed = debt_of(booked.reference, refund_id=uuid4())
+    owed = refund_order_of(booked.reference, refund_id=uuid4())
 
     given = await processor.refund(owed, account)
     found = await processor.look_up_refund(owed, account)

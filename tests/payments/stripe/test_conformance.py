@@ -102,7 +102,7 @@ async def test_a_payment_is_made_authenticated_and_given_back(played):
     assert (settled.status, settled.latest_charge.amount) == ("succeeded", 1990)
 
     await refunds.create_async({"payment_intent": intent.id, "amount": 990})
-    await refunds.create_async({"payment_intent": intent.id, "amount": 1000, "metadata": {"debt": "2"}})
+    await refunds.create_async({"payment_intent": intent.id, "amount": 1000, "metadata": {"order": "2"}})
     listed = await refunds.list_async({"payment_intent": intent.id})
     # Of what was made within a second localstripe lists the oldest first, Stripe and ours the newest.
     assert {(one.amount, one.status) for one in listed.data} == {(1000, "succeeded"), (990, "succeeded")}

@@ -46,7 +46,7 @@ def start(data: Path) -> Iterator[Start]:
         command = [sys.executable, "-m", "sandbox", "--home", str(data / "stripe"), *arguments]
         program = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         started.append(program)
-        assert program.stderr and "Stripe is played at" in program.stderr.readline()
+        assert program.stderr and "Stripe simulator at" in program.stderr.readline()
         return program
 
     yield run
@@ -138,10 +138,10 @@ def account(name: str, **options: Any) -> tuple[base.Account, Endpoint]:
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("", "plain"), ("card", "card"), ("plain", "plain")])
 def test_only_who_asks_for_it_is_sent_there(wanted: str, chosen: str):
-    road = choose([account("card", onlyByName=True), account("plain")], wanted=wanted, now=0.0)
+    route = choose([account("card", onlyByName=True), account("plain")], wanted=wanted, now=0.0)
 
-    assert road and road.account.name == chosen
-    assert "card" not in road.reason
+    assert route and route.account.name == chosen
+    assert "card" not in route.reason
 
 
 def test_without_another_a_payment_waits():

@@ -69,12 +69,12 @@ async def test_some_refunds_end_later(client, stripe: SandboxStripe, card, ends)
 
 async def test_refunds_are_listed_by_their_payment(client):
     intent, other = await paid(client), await paid(client)
-    refund = await client.refunds.create_async({"payment_intent": intent.id, "metadata": {"debt": "1"}})
+    refund = await client.refunds.create_async({"payment_intent": intent.id, "metadata": {"order": "1"}})
     await client.refunds.create_async({"payment_intent": other.id})
 
     listed = await client.refunds.list_async({"payment_intent": intent.id})
 
-    assert [(one.id, one.metadata["debt"]) for one in listed.data] == [(refund.id, "1")]
+    assert [(one.id, one.metadata["order"]) for one in listed.data] == [(refund.id, "1")]
 
 
 async def test_a_disputed_charge_loses_its_money_and_a_fee(client, stripe: SandboxStripe):

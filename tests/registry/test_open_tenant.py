@@ -1,4 +1,4 @@
-"""What answers without a key: `/payments*` and their pages as the open tenant, what is public anyway, and nothing else."""
+"""Requests without a key: `/payments*` and their pages act as the open tenant, public routes answer, all others refuse."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether PostgreSQL is away: found out within a second, on connections that exist; a lock is not; and back by itself."""
+"""The database breaker: an unavailable server is detected within a second on existing connections, a lock is not one, and it recovers."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from registry.data import database, faults, reach
+from registry.data import database, db_breaker, faults
 from registry.errors import Unavailable
 from registry.servers import embedded, postgres
 from tests.conftest import eventually
@@ -35,7 +35,7 @@ async def server(own: embedded.Postgres, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.delenv("DATABASE_URL", raising=False)
     await database.fetch("CREATE TABLE kept (id bigint PRIMARY KEY)")
     yield own
-    await reach.breakers.close()
+    await db_breaker.breakers.close()
     await database.fetch("DROP TABLE kept")
 
 
@@ -52,12 +52,12 @@ async def test_a_slow_statement_is_waited_for_only_by_those_who_have_nowhere_els
     started = time.monotonic()
 
     with pytest.raises(Unavailable, match="did not answer in time"):
-        await reach.attempt(slow)
+        await db_breaker.attempt(slow)
     hurried = time.monotonic() - started
 
-    assert await reach.attempt(slow, patient=True) == [(1,)]
-    assert reach.PATIENCE <= hurried < 1
-    assert not reach.reach().away
+    assert await db_breaker.attempt(slow, patient=True) == [(1,)]
+    assert db_breaker.PATIENCE <= hurried < 1
+    assert not db_breaker.current().away
 
 
 async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_away():
@@ -65,8 +65,8 @@ async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_a
     await database.fetch("SELECT 1")
     asyncio.get_running_loop().call_later(0.01, time.sleep, 0.6)
 
-    assert await reach.reach().is_there()
-    assert not reach.reach().away
+    assert await db_breaker.current().is_available()
+    assert not db_breaker.current().away
 
 
 async def test_a_server_that_is_gone_is_known_to_all_at_once_and_found_back_by_itself(
@@ -76,16 +76,16 @@ async def test_a_server_that_is_gone_is_known_to_all_at_once_and_found_back_by_i
     await asyncio.to_thread(server.see_gone)
     started = time.monotonic()
 
-    waits = await asyncio.gather(*(reach.attempt(never) for _ in range(20)), return_exceptions=True)
+    waits = await asyncio.gather(*(db_breaker.attempt(never) for _ in range(20)), return_exceptions=True)
     took = time.monotonic() - started
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await reach.attempt(keep(1))
+        await db_breaker.attempt(keep(1))
     await asyncio.to_thread(server.start)
-    await eventually(lambda: not reach.reach().away)
+    await eventually(lambda: not db_breaker.current().away)
 
     assert all(isinstance(outcome, Unavailable) for outcome in waits)
     assert took < 1
-    assert await reach.attempt(keep(2)) == []
+    assert await db_breaker.attempt(keep(2)) == []
 
 
 async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_goes_on(server: embedded.Postgres):
@@ -93,18 +93,18 @@ async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_
     with frozen(server):
         started = time.monotonic()
         with pytest.raises(Unavailable, match="answers nothing"):
-            await reach.attempt(keep(1))
+            await db_breaker.attempt(keep(1))
         took = time.monotonic() - started
-        await asyncio.sleep(3 * reach.PROBE_EVERY)
-        still = reach.reach().away
+        await asyncio.sleep(3 * db_breaker.PROBE_EVERY)
+        still = db_breaker.current().away
         started = time.monotonic()
         with pytest.raises(Unavailable, match="answers nothing"):
             await database.fetch("SELECT 1")  # of somebody who has nowhere else to turn
         read = time.monotonic() - started
-    await eventually(lambda: not reach.reach().away)
+    await eventually(lambda: not db_breaker.current().away)
 
     assert (took < 1, still, read < 0.5) == (True, True, True)
-    assert await reach.attempt(keep(2)) == []
+    assert await db_breaker.attempt(keep(2)) == []
 
 
 async def test_a_statement_under_way_at_a_server_that_froze_ends_once_that_is_known(server: embedded.Postgres):
@@ -114,14 +114,14 @@ async def test_a_statement_under_way_at_a_server_that_froze_ends_once_that_is_kn
     with frozen(server):
         started = time.monotonic()
         with pytest.raises(Unavailable, match="answers nothing"):
-            await reach.attempt(keep(1))
+            await db_breaker.attempt(keep(1))
         with pytest.raises(Unavailable, match="cannot be reached"):
             await under_way
         took = time.monotonic() - started
-    await eventually(lambda: not reach.reach().away)
+    await eventually(lambda: not db_breaker.current().away)
 
     assert took < 2.5
-    assert await reach.attempt(keep(2)) == []
+    assert await db_breaker.attempt(keep(2)) == []
 
 
 async def sleeping(many: int) -> bool:
@@ -132,7 +132,7 @@ async def sleeping(many: int) -> bool:
 
 async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(monkeypatch: pytest.MonkeyPatch):
     """An administrator ends all sessions; those that begin afterwards work."""
-    real, asked = reach._is_read_only, 0
+    real, asked = db_breaker._is_read_only, 0
 
     async def ended_at_first(conn: psycopg.AsyncConnection) -> bool:
         nonlocal asked
@@ -142,10 +142,10 @@ async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(
         return await real(conn)
 
     await database.pools.close()  # no connection is there that could be asked
-    monkeypatch.setattr(reach, "_is_read_only", ended_at_first)
+    monkeypatch.setattr(db_breaker, "_is_read_only", ended_at_first)
 
-    assert await reach.reach().is_there()
-    assert (asked, reach.reach().away) == (2, False)
+    assert await db_breaker.current().is_available()
+    assert (asked, db_breaker.current().away) == (2, False)
 
 
 async def test_where_neighbours_took_all_connections_a_lock_keeps_only_its_own_statement(server: embedded.Postgres):
@@ -158,11 +158,11 @@ async def test_where_neighbours_took_all_connections_a_lock_keeps_only_its_own_s
                 await neighbours.enter_async_context(await psycopg.AsyncConnection.connect(**parameters))
         async with database.transaction() as conn:
             await conn.execute("LOCK TABLE kept IN ACCESS EXCLUSIVE MODE")
-            locked = await asyncio.gather(*(reach.attempt(keep(n)) for n in range(2)), return_exceptions=True)
-            others = [await reach.attempt(lambda: database.fetch("SELECT 1")) for _ in range(3)]
-            found = reach.reach()
+            locked = await asyncio.gather(*(db_breaker.attempt(keep(n)) for n in range(2)), return_exceptions=True)
+            others = [await db_breaker.attempt(lambda: database.fetch("SELECT 1")) for _ in range(3)]
+            found = db_breaker.current()
             away = found.away
-        after = await reach.attempt(keep(3))
+        after = await db_breaker.attempt(keep(3))
 
     assert refusal.value.sqlstate is None
     assert [str(error) for error in locked] == ["the database did not answer in time"] * 2
@@ -214,17 +214,17 @@ async def write() -> None:
 async def test_writes_of_a_read_only_server_are_refused_at_once_and_reads_go_through():
     async with read_only() as switch:
         with pytest.raises(Unavailable, match="read-only"):
-            await reach.attempt(write)
-        found = reach.reach()
+            await db_breaker.attempt(write)
+        found = db_breaker.current()
         known = (found.away, found.read_only)
         with pytest.raises(Unavailable, match="read-only"):
-            await reach.attempt(never)  # not even begun
-        rows = await reach.attempt(lambda: database.fetch("SELECT 1"), writes=False)
-        await asyncio.sleep(3 * reach.PROBE_EVERY)
+            await db_breaker.attempt(never)  # not even begun
+        rows = await db_breaker.attempt(lambda: database.fetch("SELECT 1"), writes=False)
+        await asyncio.sleep(3 * db_breaker.PROBE_EVERY)
         still = found.read_only
         await switch.off()
         await eventually(lambda: not found.read_only)
-        await reach.attempt(write)
+        await db_breaker.attempt(write)
 
     assert known == (False, True)
     assert (rows, still) == ([(1,)], True)
@@ -234,9 +234,9 @@ async def test_no_connection_that_was_made_while_the_server_was_read_only_stays_
     async with read_only() as switch:
         await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(5)))
         with pytest.raises(Unavailable):
-            await reach.attempt(write)
+            await db_breaker.attempt(write)
         await switch.off()
-        await eventually(lambda: not reach.reach().read_only)
+        await eventually(lambda: not db_breaker.current().read_only)
         states = await asyncio.gather(
             *(database.fetch("SELECT current_setting('transaction_read_only') FROM pg_sleep(0.05)") for _ in range(8))
         )
@@ -250,9 +250,9 @@ async def test_one_connection_of_yesterday_that_is_read_only_does_not_make_the_s
         await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(5)))
         await switch.off()
         with pytest.raises(Unavailable):
-            await reach.attempt(write)
-        await eventually(lambda: not reach.reach().read_only)
-        await reach.attempt(write)
+            await db_breaker.attempt(write)
+        await eventually(lambda: not db_breaker.current().read_only)
+        await db_breaker.attempt(write)
 
 
 async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_that(
@@ -262,8 +262,8 @@ async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_
     server.ask_to_stop()
     await asyncio.to_thread(server.see_gone)
     with pytest.raises(Unavailable):
-        await reach.attempt(never)
-    found = reach.reach()
+        await db_breaker.attempt(never)
+    found = db_breaker.current()
 
     await asyncio.to_thread(server.start)
     await eventually(lambda: not found.away)
@@ -275,7 +275,7 @@ async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_
     await eventually(lambda: not found.read_only)
 
     assert came_back
-    assert await reach.attempt(keep(1)) == []
+    assert await db_breaker.attempt(keep(1)) == []
 
 
 # -- What is logged ----------------------------------------------------------------------------------------
@@ -284,13 +284,13 @@ async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_
 async def test_a_change_of_state_is_one_line_and_what_follows_from_it_one_in_ten_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(faults._Said, "at", -faults.SAY_EVERY)
+    monkeypatch.setattr(faults._LastLine, "at", -faults.LOG_INTERVAL)
     async with read_only() as switch:
         for _ in range(50):
             with suppress(Unavailable):
                 await database.fetch("CREATE TABLE never ()", repeatable=False)
         await switch.off()
-        await eventually(lambda: not reach.reach().read_only)
+        await eventually(lambda: not db_breaker.current().read_only)
 
     said = [record.message for record in caplog.records if record.name.startswith("registry")]
     assert sorted(said) == ["the database is back", "the database is read-only", "the database is read-only"]

@@ -1,4 +1,4 @@
-"""Addresses that tenants name: what is inside is never called, by whatever name, spelling, redirect or change of mind."""
+"""The SSRF guard: internal addresses are never called, by any name, notation, redirect or DNS change."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a processor's records and our payments say about each other, beside each other. No I/O: comparison.py reads both."""
+"""Match a processor's records with our payments, and name the differences. No I/O: comparison.py reads both."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from payments.models import Difference
 from payments.processors.base import Account, Order, Record
 from payments.states import SUCCEEDED, TERMINAL
 
-UNDER_WAY = timedelta(minutes=15)  # after its last change that what a worker finds out may still settle a payment
+UNDER_WAY = timedelta(minutes=15)  # after its last change a worker may still settle a payment
 
 Kind = Difference.Kind
 
 
 class Ours(NamedTuple):
-    """A payment as we know it, in the order of _COLUMNS."""
+    """A payment in our books, in the order of `columns`."""
 
     id: int
     correlation_id: UUID
@@ -30,7 +30,7 @@ class Ours(NamedTuple):
     created_at: datetime
     changed_at: datetime
     reference: str | None
-    booked_for: str | None  # external: the correlation id that the processor knows
+    booked_for: str | None  # external: the correlation id of the processor's record
 
     def order(self, account: Account, reference: str = "") -> Order:
         return Order(
@@ -43,8 +43,8 @@ class Ours(NamedTuple):
         )
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """A difference, as it is written down."""
+class NewDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference to be stored."""
 
     kind: str
     key: str
@@ -65,8 +65,8 @@ def ids_of(account: Account, record: Record) -> list[UUID]:
     return possible_ids(account.tenant_id, account.id, record.correlation_id, record.reference)
 
 
-def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[UUID]) -> Finding | None:
-    """What is wrong with a record of theirs beside what we know; None where nothing is. `seen`: payments found there."""
+def match(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[UUID]) -> NewDifference | None:
+    """The difference between a processor's record and our books, or None. `seen` collects the payments with a record."""
     known = [one for name in ids_of(account, record) if (one := by_id.get(name))]
     booked = [one for one in known if one.status == SUCCEEDED and one.processor_id == account.id]
     for one in booked:
@@ -74,39 +74,39 @@ def judge(account: Account, record: Record, by_id: dict[UUID, Ours], seen: set[U
             seen.add(one.correlation_id)
             return _differs(record, one)
     if booked:
-        return _finding(Kind.DUPLICATE, record, booked[0], key=record.reference or str(booked[0].correlation_id))
+        return _difference(Kind.DUPLICATE, record, booked[0], key=record.reference or str(booked[0].correlation_id))
     ours = by_id.get(record.correlation_id) if record.correlation_id else None
     if ours is not None and ours.status == SUCCEEDED:
-        return _finding(Kind.DUPLICATE, record, ours)  # booked at another processor by our books
+        return _difference(Kind.DUPLICATE, record, ours)  # booked at another processor by our books
     if ours is not None and _is_under_way(ours):
         return None
-    return _finding(Kind.MISSING_HERE, record, ours)
+    return _difference(Kind.MISSING_HERE, record, ours)
 
 
 def _is_its_booking(ours: Ours, record: Record, seen: set[UUID]) -> bool:
-    """By its name there; where a side has no names for bookings, the first that is met."""
+    """By reference; if a side has none, the first record that is compared."""
     if ours.reference and record.reference:
         return ours.reference == record.reference
     return ours.correlation_id not in seen
 
 
 def _is_under_way(ours: Ours) -> bool:
-    """Also what waits for an action: workers have nothing to do for it, and it may be booked any moment."""
+    """Also a payment that requires an action: it may be booked at any moment."""
     return ours.status not in TERMINAL and datetime.now(UTC) - ours.changed_at < UNDER_WAY
 
 
-def _differs(record: Record, ours: Ours) -> Finding | None:
+def _differs(record: Record, ours: Ours) -> NewDifference | None:
     if record.currency.upper() != ours.currency:
-        return _finding(Kind.CURRENCY, record, ours)
+        return _difference(Kind.CURRENCY, record, ours)
     if record.amount != ours.amount:
-        return _finding(Kind.AMOUNT, record, ours)
+        return _difference(Kind.AMOUNT, record, ours)
     if record.refunded != ours.refunded:
-        return _finding(Kind.REFUNDED, record, ours)
+        return _difference(Kind.REFUNDED, record, ours)
     return None
 
 
-def _finding(kind: Kind, record: Record, ours: Ours | None, *, key: str = "") -> Finding:
-    return Finding(
+def _difference(kind: Kind, record: Record, ours: Ours | None, *, key: str = "") -> NewDifference:
+    return NewDifference(
         kind=kind.value,
         key=key or str(record.correlation_id or record.reference),
         requested_at=record.requested_at,
@@ -131,8 +131,8 @@ def _our_side(ours: Ours | None) -> dict[str, Any]:
     }
 
 
-def missing_there(ours: Ours) -> Finding:
-    return Finding(
+def missing_there(ours: Ours) -> NewDifference:
+    return NewDifference(
         kind=Kind.MISSING_THERE.value,
         key=str(ours.correlation_id),
         requested_at=ours.requested_at or ours.created_at,

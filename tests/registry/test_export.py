@@ -1,4 +1,4 @@
-"""A tenant's data leaves whole, and what is personal in it ends: without a hole in the books."""
+"""Export of all data of a tenant, and erasure of its personal data without gaps in the books."""
 
 import json
 import stat

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from payments.books import ledger
 from payments.errors import NotRefundable, UnknownPayment
-from payments.processors.reports import DisputeNews, RefundNews, Subject
-from payments.refunds import debts, disputes, operate
+from payments.processors.reports import DisputeReport, RefundReport, Subject
+from payments.refunds import disputes, operate, refunds
 from payments.refunds.work import RefundDispatch
 from registry.data import database
 from tests.factories import in_thread, make_processor
-from tests.payments.refunding import booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.payments.refunding import book, booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
 from tests.settling import accept
 
 
@@ -32,8 +32,8 @@ async def payment(tenant, sandbox) -> UUID:
     return one
 
 
-def of_refund(tenant, payment: UUID, reference: str = "re_1", amount: int = 400, **fields) -> RefundNews:
-    return RefundNews(
+def of_refund(tenant, payment: UUID, reference: str = "re_1", amount: int = 400, **fields) -> RefundReport:
+    return RefundReport(
         **{
             "reference": reference,
             "subject": Subject(tenant_id=tenant.pk, correlation_id=payment),
@@ -48,10 +48,10 @@ def of_refund(tenant, payment: UUID, reference: str = "re_1", amount: int = 400,
 
 @pytest.fixture
 def hear(tenant, sandbox):
-    """Book one piece of news of a refund."""
+    """Book one piece of report of a refund."""
 
-    async def hear(news: RefundNews) -> bool:
-        return await debts.from_processor(tenant_id=tenant.pk, processor_id=sandbox.pk, news=news)
+    async def hear(report: RefundReport) -> bool:
+        return await book(refunds, tenant, sandbox, report)
 
     return hear
 
@@ -64,9 +64,9 @@ async def is_sound(tenant) -> bool:
 
 
 async def test_a_refund_made_at_the_processor_is_booked_once(tenant, payment, hear):
-    news = of_refund(tenant, payment)
+    report = of_refund(tenant, payment)
 
-    changed = [await hear(news), await hear(news)]
+    changed = [await hear(report), await hear(report)]
 
     [one] = await refunds_of(payment)
     assert changed == [True, False]
@@ -83,11 +83,11 @@ async def test_fifty_deliveries_at_once_book_it_once(tenant, payment, hear):
 
 
 async def test_one_that_fails_after_it_was_returned_is_reversed_and_final(tenant, payment, hear):
-    news = of_refund(tenant, payment)
-    await hear(news)
+    report = of_refund(tenant, payment)
+    await hear(report)
 
-    reversed_ = await hear(replace(news, failed=True, code="expired_or_canceled_card"))
-    late = await hear(news)
+    reversed_ = await hear(replace(report, failed=True, code="expired_or_canceled_card"))
+    late = await hear(report)
 
     [one] = await refunds_of(payment)
     assert (reversed_, late) == (True, False)
@@ -108,7 +108,7 @@ async def test_one_that_moved_no_money_is_not_booked(tenant, payment, hear, stat
 async def test_what_others_gave_back_is_not_left_to_be_refunded(tenant, payment, hear):
     await hear(of_refund(tenant, payment, amount=400))
 
-    await debts.refund(tenant_id=tenant.pk, correlation_id=payment)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
     assert [one.amount for one in await refunds_of(payment)] == [400, 600]
 
@@ -127,7 +127,7 @@ async def test_a_payment_that_is_not_booked_here_yet_is_for_later(tenant, sandbo
 
 async def given_up(tenant, payment: UUID) -> UUID:
     """Our id of a refund of 4.00 that was on its way as re_1 when an operator closed it."""
-    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     await database.fetch(
         """UPDATE payments_refund SET status = 'uncertain', reference = 're_1', stopped_at = now(), run_at = '9999-12-31Z'
         WHERE tenant_id = %s""",
@@ -139,9 +139,9 @@ async def given_up(tenant, payment: UUID) -> UUID:
 
 
 async def test_what_was_given_up_here_and_returned_there_is_booked_as_returned(tenant, payment, hear):
-    news = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
+    report = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
 
-    changed = [await hear(news), await hear(news)]
+    changed = [await hear(report), await hear(report)]
 
     [one] = await refunds_of(payment)
     assert changed == [True, False]
@@ -151,9 +151,9 @@ async def test_what_was_given_up_here_and_returned_there_is_booked_as_returned(t
 
 
 async def test_what_was_given_up_here_and_failed_there_is_final(tenant, payment, hear):
-    news = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
+    report = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
 
-    changed = [await hear(replace(news, failed=True)), await hear(news)]
+    changed = [await hear(replace(report, failed=True)), await hear(report)]
 
     [one] = await refunds_of(payment)
     assert (changed, one.status) == ([False, False], "failed")
@@ -164,7 +164,7 @@ async def test_what_was_given_up_here_and_failed_there_is_final(tenant, payment,
 
 
 async def test_news_of_our_own_refund_settles_it_whoever_is_first(tenant, payment, hear):
-    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
 
     changed = await hear(of_refund(tenant, payment, refund_id=receipt.refund_id))
     left = await claimed()
@@ -186,7 +186,7 @@ async def claimed() -> list[Any]:
 
 
 async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment, hear):
-    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     async with paying_back():
         [one] = await until_all(payment, "returned")
 
@@ -197,7 +197,7 @@ async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment
 
 
 async def test_where_the_processor_lost_our_id_the_money_is_still_counted_once(tenant, payment, hear):
-    receipt = await debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     await hear(of_refund(tenant, payment, f"sandbox-{receipt.refund_id}"))
 
     async with paying_back():
@@ -210,7 +210,7 @@ async def test_where_the_processor_lost_our_id_the_money_is_still_counted_once(t
 
 async def test_our_refund_and_theirs_at_the_same_moment_both_count(tenant, payment, hear):
     await asyncio.gather(
-        *(debts.refund(tenant_id=tenant.pk, correlation_id=payment, amount=100) for _ in range(10)),
+        *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=100) for _ in range(10)),
         *(hear(of_refund(tenant, payment, f"re_{n % 3}", amount=100)) for n in range(12)),
         return_exceptions=True,
     )
@@ -226,8 +226,8 @@ async def test_our_refund_and_theirs_at_the_same_moment_both_count(tenant, payme
 # -- Disputes --------------------------------------------------------------------------------------------------
 
 
-def of_dispute(tenant, payment: UUID, status: str, withdrawn: int = 0, movements: int = 0, **fields) -> DisputeNews:
-    return DisputeNews(
+def of_dispute(tenant, payment: UUID, status: str, withdrawn: int = 0, movements: int = 0, **fields) -> DisputeReport:
+    return DisputeReport(
         **{
             "reference": "du_1",
             "subject": Subject(tenant_id=tenant.pk, correlation_id=payment),
@@ -244,9 +244,9 @@ def of_dispute(tenant, payment: UUID, status: str, withdrawn: int = 0, movements
 
 
 @pytest.fixture
-def hear_of_dispute(tenant, sandbox):
-    async def hear(news: DisputeNews) -> bool:
-        return await disputes.from_processor(tenant_id=tenant.pk, processor_id=sandbox.pk, news=news)
+def book_dispute(tenant, sandbox):
+    async def hear(report: DisputeReport) -> bool:
+        return await book(disputes, tenant, sandbox, report)
 
     return hear
 
@@ -257,15 +257,15 @@ async def dispute_of(tenant) -> tuple:
     return row
 
 
-async def test_a_dispute_takes_the_money_back_until_it_is_won(tenant, payment, hear_of_dispute):
+async def test_a_dispute_takes_the_money_back_until_it_is_won(tenant, payment, book_dispute):
     balances = [await ledger.balance(tenant_id=tenant.pk)]
-    for news in (
+    for report in (
         of_dispute(tenant, payment, "needs_response", 1000, 1),
         of_dispute(tenant, payment, "under_review", 1000, 1),
         of_dispute(tenant, payment, "won", 1000, 1),
         of_dispute(tenant, payment, "won", 0, 2),
     ):
-        assert await hear_of_dispute(news)
+        assert await book_dispute(report)
         balances.append(await ledger.balance(tenant_id=tenant.pk))
 
     assert [balance["BRL"] for balance in balances] == [950, -50, -50, -50, 950]
@@ -274,27 +274,27 @@ async def test_a_dispute_takes_the_money_back_until_it_is_won(tenant, payment, h
     assert await is_sound(tenant)
 
 
-async def test_a_dispute_that_is_lost_keeps_what_it_took(tenant, payment, hear_of_dispute):
-    await hear_of_dispute(of_dispute(tenant, payment, "needs_response", 1000, 1))
-    await hear_of_dispute(of_dispute(tenant, payment, "lost", 1000, 1))
+async def test_a_dispute_that_is_lost_keeps_what_it_took(tenant, payment, book_dispute):
+    await book_dispute(of_dispute(tenant, payment, "needs_response", 1000, 1))
+    await book_dispute(of_dispute(tenant, payment, "lost", 1000, 1))
 
     assert await lines(payment, "dispute") == [("balance", 1000), ("processor", -1000)]
     assert await dispute_of(tenant) == ("lost", 1000, True)
 
 
-async def test_an_inquiry_moves_no_money(tenant, payment, hear_of_dispute):
-    await hear_of_dispute(of_dispute(tenant, payment, "warning_needs_response"))
-    await hear_of_dispute(of_dispute(tenant, payment, "warning_closed"))
+async def test_an_inquiry_moves_no_money(tenant, payment, book_dispute):
+    await book_dispute(of_dispute(tenant, payment, "warning_needs_response"))
+    await book_dispute(of_dispute(tenant, payment, "warning_closed"))
 
     assert await lines(payment, "dispute") == []
     assert await kinds(payment) == ["dispute.opened", "dispute.closed"]
 
 
-async def test_a_dispute_that_was_over_and_begins_anew_takes_the_money(tenant, payment, hear_of_dispute):
+async def test_a_dispute_that_was_over_and_begins_anew_takes_the_money(tenant, payment, book_dispute):
     over = of_dispute(tenant, payment, "warning_closed")
     anew = of_dispute(tenant, payment, "needs_response", 1000, 1)
 
-    changed = [await hear_of_dispute(news) for news in (over, anew, over)]
+    changed = [await book_dispute(report) for report in (over, anew, over)]
 
     assert changed == [True, True, False]
     assert await dispute_of(tenant) == ("needs_response", 1000, False)
@@ -303,7 +303,7 @@ async def test_a_dispute_that_was_over_and_begins_anew_takes_the_money(tenant, p
     assert await is_sound(tenant)
 
 
-async def test_disputes_that_arrive_shuffled_and_twice_always_end_the_same(tenant, sandbox, hear_of_dispute):
+async def test_disputes_that_arrive_shuffled_and_twice_always_end_the_same(tenant, sandbox, book_dispute):
     states = (
         ("warning_closed", 0, 0),
         ("needs_response", 0, 0),
@@ -318,8 +318,8 @@ async def test_disputes_that_arrive_shuffled_and_twice_always_end_the_same(tenan
         told = [of_dispute(tenant, payment, *state, reference=f"du_{number}") for state in states]
         told += dice.choices(told, k=3)
         dice.shuffle(told)
-        for news in told:
-            await hear_of_dispute(news)
+        for report in told:
+            await book_dispute(report)
 
     ended = await database.fetch(
         "SELECT DISTINCT status, withdrawn, movements FROM payments_dispute WHERE tenant_id = %s", [tenant.pk]
@@ -330,10 +330,10 @@ async def test_disputes_that_arrive_shuffled_and_twice_always_end_the_same(tenan
     assert await is_sound(tenant)
 
 
-async def test_two_who_hear_of_a_dispute_at_once_write_it_once(tenant, payment, hear_of_dispute):
-    news = of_dispute(tenant, payment, "needs_response", 1000, 1)
+async def test_two_who_hear_of_a_dispute_at_once_write_it_once(tenant, payment, book_dispute):
+    report = of_dispute(tenant, payment, "needs_response", 1000, 1)
 
-    changed = await asyncio.gather(*(hear_of_dispute(news) for _ in range(20)))
+    changed = await asyncio.gather(*(book_dispute(report) for _ in range(20)))
 
     assert changed.count(True) == 1
     assert await lines(payment, "dispute") == [("balance", 1000), ("processor", -1000)]

@@ -13,7 +13,7 @@ from payments.models import Attempt, Payment, Processor
 from payments.routing import activate, dry_run
 from payments.routing.accounts import Refused
 from payments.routing.activate import RulesChanged
-from payments.routing.dry_run import WAITS, rehearse
+from payments.routing.dry_run import WAITS
 from registry.models import AuditEntry
 from tests.factories import in_thread, make_processor, make_tenant
 
@@ -52,7 +52,7 @@ def try_at(tenant, processor, payment, number, moment, outcome, latency, code=""
 async def test_without_edits_nothing_moves(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 10)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={})
 
     assert (found.payments, found.moved, found.examples) == (10, 0, [])
     assert found.actual.counts == found.before.counts == found.after.counts == {"default": 10}
@@ -61,7 +61,7 @@ async def test_without_edits_nothing_moves(tenant, cheap, dear):
 async def test_a_lower_fee_elsewhere_moves_the_payments_and_their_fees(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 10)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"fallback.fee": "0.03"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"fallback.fee": "0.03"})
 
     assert (found.before.counts, found.after.counts) == ({"default": 10}, {"fallback": 10})
     assert (found.before.fees, found.after.fees) == ({"BRL": 500}, {"BRL": 300})
@@ -72,7 +72,7 @@ async def test_fees_are_counted_by_currency(tenant, cheap):
     await in_thread(sent, tenant, cheap, 2)
     await in_thread(sent, tenant, cheap, 1, amount=2000, currency="USD")
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"default.fee": "0.1"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0.1"})
 
     assert (found.before.fees, found.after.fees) == ({"BRL": 100, "USD": 100}, {"BRL": 200, "USD": 200})
 
@@ -80,7 +80,7 @@ async def test_fees_are_counted_by_currency(tenant, cheap):
 async def test_what_is_switched_off_gets_nothing_and_who_has_no_other_waits(tenant, cheap):
     await in_thread(sent, tenant, cheap, 3)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"default.enabled": "false"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"default.enabled": "false"})
 
     assert (found.after.counts, found.after.success) == ({WAITS: 3}, None)
     assert {example.after for example in found.examples} == {WAITS}
@@ -89,35 +89,35 @@ async def test_what_is_switched_off_gets_nothing_and_who_has_no_other_waits(tena
 async def test_who_asked_for_a_processor_by_name_stays_there(tenant, cheap, dear):
     await in_thread(sent, tenant, dear, 2, wanted_processor="fallback")
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"default.fee": "0"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0"})
 
     assert found.after.counts == {"fallback": 2}
 
 
-async def test_an_outage_then_is_an_outage_in_the_rehearsal(tenant, cheap, dear):
+async def test_an_outage_then_is_an_outage_in_the_dry_run(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 5, every=0.01, outcome="not_booked", code="http_500")
     await in_thread(sent, tenant, dear, 3, at=0.2, every=0.01)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"fallback.fee": "0.16"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"fallback.fee": "0.16"})
 
     assert found.actual.counts == found.after.counts == {"default": 5, "fallback": 3}
 
 
-async def test_slow_answers_then_are_worth_a_dearer_fee_in_the_rehearsal(tenant, cheap, dear):
+async def test_slow_answers_then_are_worth_a_dearer_fee_in_the_dry_run(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 20, latency=1500, every=2)
     await in_thread(sent, tenant, dear, 1, at=60)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={})
 
     assert found.after.counts["fallback"] > 0
-    assert (await rehearse(tenant_id=tenant.pk, edits={"fallback.enabled": "false"})).after.counts == {"default": 21}
+    assert (await dry_run.run(tenant_id=tenant.pk, edits={"fallback.enabled": "false"})).after.counts == {"default": 21}
 
 
 async def test_an_answer_is_known_only_once_it_came(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 5, every=0.01, outcome="not_booked", latency=5000)
     await in_thread(sent, tenant, cheap, 1, at=1)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={})
 
     assert found.after.counts == {"default": 6}
 
@@ -132,7 +132,7 @@ async def test_a_payment_counts_once_however_often_it_was_tried(tenant, cheap, d
 
     await in_thread(tried)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={})
 
     assert (found.payments, found.actual.counts) == (1, {"default": 1})
 
@@ -143,7 +143,7 @@ async def test_the_expected_success_is_the_share_that_each_processor_booked(tena
     await in_thread(sent, tenant, cheap, 1, at=20, outcome="unknown")
     await in_thread(sent, tenant, dear, 2, at=30)
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"fallback.fee": "0.01"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"fallback.fee": "0.01"})
 
     assert found.rates == {"default": 0.75, "fallback": 1.0}
     assert (found.before.success, found.after.success) == (0.75, 1.0)
@@ -153,45 +153,45 @@ async def test_a_processor_never_used_is_taken_for_as_good_as_the_others(tenant,
     await in_thread(sent, tenant, cheap, 3)
     await in_thread(sent, tenant, cheap, 1, at=10, outcome="declined")
 
-    found = await rehearse(tenant_id=tenant.pk, edits={"fallback.fee": "0.01"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"fallback.fee": "0.01"})
 
     assert found.after.success == 0.75
 
 
-async def test_only_the_latest_payments_are_rehearsed_and_only_the_tenants(tenant, cheap):
+async def test_only_the_latest_payments_count_and_only_the_tenants(tenant, cheap):
     other = await in_thread(make_tenant)
     theirs = await in_thread(make_processor, other)
     await in_thread(sent, other, theirs, 3)
     await in_thread(sent, tenant, cheap, 5)
 
-    assert (await rehearse(tenant_id=tenant.pk, edits={}, last=2)).payments == 2
-    assert (await rehearse(tenant_id=tenant.pk, edits={}, last=100)).payments == 5
+    assert (await dry_run.run(tenant_id=tenant.pk, edits={}, last=2)).payments == 2
+    assert (await dry_run.run(tenant_id=tenant.pk, edits={}, last=100)).payments == 5
 
 
 async def test_an_edited_switch_of_a_sandbox_is_how_it_answers(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 4)
 
-    slower = await rehearse(tenant_id=tenant.pk, edits={"default.options.delay": "900"})
-    failing = await rehearse(tenant_id=tenant.pk, edits={"default.options.failing": "true"})
+    slower = await dry_run.run(tenant_id=tenant.pk, edits={"default.options.delay": "900"})
+    failing = await dry_run.run(tenant_id=tenant.pk, edits={"default.options.failing": "true"})
 
     assert slower.after.counts == failing.after.counts == {"fallback": 4}
 
 
-async def test_a_rehearsal_writes_nothing(tenant, cheap):
+async def test_a_dry_run_writes_nothing(tenant, cheap):
     await in_thread(sent, tenant, cheap, 2)
     before = await in_thread(lambda: (list(Processor.objects.values()), list(Payment.objects.values())))
 
-    await rehearse(tenant_id=tenant.pk, edits={"default.fee": "0.5"})
+    await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0.5"})
 
     assert await in_thread(lambda: (list(Processor.objects.values()), list(Payment.objects.values()))) == before
     assert not await in_thread(AuditEntry.objects.exists)
 
 
-async def test_the_same_rehearsal_twice_has_the_same_result(tenant, cheap, dear):
+async def test_the_same_dry_run_twice_has_the_same_result(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 6, every=0.05, outcome="not_booked")
     await in_thread(sent, tenant, dear, 20, at=0.4, every=0.3)
 
-    first, second = [await rehearse(tenant_id=tenant.pk, edits={"default.fee": "0.02"}) for _ in range(2)]
+    first, second = [await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0.02"}) for _ in range(2)]
 
     assert first == second
 
@@ -212,26 +212,26 @@ async def test_the_same_rehearsal_twice_has_the_same_result(tenant, cheap, dear)
 )
 async def test_an_edit_that_means_nothing_is_refused(tenant, cheap, edits, says):
     with pytest.raises(Refused, match=says):
-        await rehearse(tenant_id=tenant.pk, edits=edits)
+        await dry_run.run(tenant_id=tenant.pk, edits=edits)
 
 
 @pytest.mark.parametrize("last", [0, dry_run.MOST + 1])
-async def test_a_rehearsal_of_too_many_is_refused(tenant, last):
+async def test_a_dry_run_of_too_many_is_refused(tenant, last):
     with pytest.raises(Refused, match="1 to"):
-        await rehearse(tenant_id=tenant.pk, edits={}, last=last)
+        await dry_run.run(tenant_id=tenant.pk, edits={}, last=last)
 
 
 # -- Activation -----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_activated_is_what_was_rehearsed(tenant, cheap, dear):
+async def test_what_is_activated_is_what_was_result(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 3)
     edits = {"default.fee": "0.12", "fallback.fee": "0.04", "default.enabled": "false"}
-    found = await rehearse(tenant_id=tenant.pk, edits=edits)
+    found = await dry_run.run(tenant_id=tenant.pk, edits=edits)
 
     changed = await put_into_force(tenant, found)
 
-    again = await rehearse(tenant_id=tenant.pk, edits={})
+    again = await dry_run.run(tenant_id=tenant.pk, edits={})
     assert changed == ["default", "fallback"]
     assert (again.before, again.moved) == (found.after, 0)
     entry = await in_thread(AuditEntry.objects.get)
@@ -249,8 +249,8 @@ async def put_into_force(tenant, found):
 
 
 @pytest.mark.parametrize("change", ["fee", "enabled", "options", "another"])
-async def test_rules_that_changed_after_the_rehearsal_are_not_overwritten(tenant, cheap, dear, change):
-    found = await rehearse(tenant_id=tenant.pk, edits={"default.fee": "0.01"})
+async def test_rules_that_changed_after_the_dry_run_are_not_overwritten(tenant, cheap, dear, change):
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0.01"})
 
     def somebody_else_is_faster() -> None:
         mine = Processor.objects.filter(pk=dear.pk)
@@ -269,8 +269,8 @@ async def test_rules_that_changed_after_the_rehearsal_are_not_overwritten(tenant
     assert not await in_thread(AuditEntry.objects.exists)
 
 
-async def test_a_rehearsal_is_activated_once(tenant, cheap):
-    found = await rehearse(tenant_id=tenant.pk, edits={"default.fee": "0.01"})
+async def test_a_dry_run_is_activated_once(tenant, cheap):
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0.01"})
     await put_into_force(tenant, found)
 
     with pytest.raises(RulesChanged):
@@ -279,7 +279,7 @@ async def test_a_rehearsal_is_activated_once(tenant, cheap):
 
 async def test_other_options_stay_as_they_are(tenant, cheap):
     await in_thread(lambda: Processor.objects.filter(pk=cheap.pk).update(options={"note": "x", "delay": 5}))
-    found = await rehearse(tenant_id=tenant.pk, edits={"default.options.delay": "7"})
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"default.options.delay": "7"})
 
     await put_into_force(tenant, found)
 

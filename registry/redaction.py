@@ -1,4 +1,4 @@
-"""Takes secrets out of what is logged: by their names, by their forms, and from every address (path and query)."""
+"""Redaction of secrets in logs: by name, by format, and in URLs (path and query)."""
 
 import re
 from datetime import date
@@ -6,17 +6,21 @@ from typing import Any
 
 HIDDEN = "[redacted]"
 SECRET_NAMES = re.compile(r"authorization|cookie|password|secret|token|api_?key|card", re.IGNORECASE)
-# First parts of our paths that a secret follows: whoever has that address may act. A test compares them with the routes.
+# First path segments that a secret follows, because the URL itself authorizes. A test compares them with the routes.
 SECRET_PATHS = ("invitation",)
-# Parameters whose values stay readable in an address; any other may be somebody's secret.
+# Query parameters whose values stay readable; any other may be a secret.
 PLAIN_PARAMETERS = frozenset(
     "after autoAck batch before consumerGroup currency from group interval limit offset page partition partitions"
     " processor queue status subscriptionMode task tenant timeout to wait".split()
 )
 
 _NAME = r"(?:password|passwd|secret|token|session_?id|session_?key|api_?key)"
-_IS, _SLASH, _AND = r"(?:[=:]|%(?:25)*3D)", r"(?:/|%(?:25)*2F)", r"%(?:25)*26"  # also as they stand inside a parameter
-# Each alternative has one group: what stays in front of the secret.
+_IS, _SLASH, _AND = (
+    r"(?:[=:]|%(?:25)*3D)",
+    r"(?:/|%(?:25)*2F)",
+    r"%(?:25)*26",
+)  # also percent-encoded inside a parameter
+# Each alternative has one group: the part before the secret, which is kept.
 _SECRETS = re.compile(
     "|".join(
         (
@@ -31,7 +35,7 @@ _SECRETS = re.compile(
             rf"({_NAME}[\"']?\s*{_IS}\s*)(?!\[redacted)(?:(?!{_AND})[^\s\"'&,;}}\]\\])+",
             rf"({_SLASH}(?:{'|'.join(SECRET_PATHS)}){_SLASH})(?:(?!{_AND})[^\s\"'?&/\\])+",
             r"()(?<![\w-])[\w-]{4,}(?::|%3A)[0-9A-Za-z]{5,7}(?::|%3A)[\w-]{43}(?![\w-])",  # signed by django.core.signing
-            r"()(?<![\w.-])[0-9a-f]{1,16}\.[\w-]{20}(?![\w.-])",  # a payment link's token: registry.tenants.access
+            r"()(?<![\w.-])[0-9a-f]{1,16}\.[\w-]{20}(?![\w.-])",  # a payment link's token: registry.tenants.links
             r"(Failing row contains \()(?!\[redacted)[^\n]*",  # PostgreSQL repeats the whole row
         )
     ),
@@ -41,7 +45,7 @@ _PARAMETER = re.compile(r"([?&])([\w.\[\]%-]{1,64})=([^\s\"'&#\\]+)")
 
 
 def redact(value: Any) -> Any:
-    """`value` without keys, passwords and tokens, however deep they sit. An object of another kind becomes its repr."""
+    """`value` without keys, passwords and tokens at any depth. An object of another type becomes its repr."""
     if isinstance(value, str):
         return redact_text(value)
     if value is None or isinstance(value, (bool, int, float, date)):
