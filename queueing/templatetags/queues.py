@@ -1,4 +1,4 @@
-"""How queues read on the console's pages: addresses, states as pills, options in words, sparklines."""
+"""Template tags of the queue console: addresses, state pills, labels of options, sparklines."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -26,21 +26,21 @@ GROUPS = {
     "Dead": ("✕", "red", "no consumer"),
 }
 WORDS = {
-    "leaseTime": ("Lease", "that a reader may keep a partition"),
-    "retryLimit": ("Tries after the first", ""),
-    "retryDelay": ("Before the next try", ""),
-    "maxSize": ("Waiting at most", "messages"),
-    "ttl": ("Not delivered after", ""),
+    "leaseTime": ("Lease", ""),
+    "retryLimit": ("Retries", ""),
+    "retryDelay": ("Retry delay", ""),
+    "maxSize": ("Maximum waiting", "messages"),
+    "ttl": ("Time to live", ""),
     "priority": ("Priority", "among queues of its namespace or task"),
-    "delayedProcessing": ("Visible after", ""),
-    "windowBuffer": ("Visible after silence of", ""),
-    "retentionSeconds": ("Deleted after", ""),
-    "completedRetentionSeconds": ("Deleted after, when done", ""),
-    "retentionEnabled": ("Deletes by age", ""),
+    "delayedProcessing": ("Delivery delay", ""),
+    "windowBuffer": ("Window buffer", ""),
+    "retentionSeconds": ("Retention", ""),
+    "completedRetentionSeconds": ("Retention when completed", ""),
+    "retentionEnabled": ("Retention enabled", ""),
     "encryptionEnabled": ("Encrypted at rest", ""),
-    "deadLetterQueue": ("Keeps dead letters", ""),
-    "dlqAfterMaxRetries": ("Gives up after its tries", ""),
-    "maxWaitTimeSeconds": ("Evicted after waiting", ""),
+    "deadLetterQueue": ("Dead letters", ""),
+    "dlqAfterMaxRetries": ("Dead letter after retries", ""),
+    "maxWaitTimeSeconds": ("Maximum wait", ""),
 }
 SECONDS = {
     "leaseTime", "ttl", "delayedProcessing", "windowBuffer", "retentionSeconds", "completedRetentionSeconds",
@@ -55,13 +55,13 @@ WIDTH, HEIGHT = 96, 24  # of a sparkline, in its own units
 
 
 def address(name: str, *args: Any, tenant: str, **query: Any) -> str:
-    """Of a page of the console at a tenant."""
+    """Address of a console page for a tenant."""
     return f"{reverse(name, args=args)}?{urlencode({'tenant': tenant, **query})}"
 
 
 @register.simple_tag(takes_context=True)
 def console(context: template.Context, name: str, *args: Any, **query: Any) -> str:
-    """{% console "queue" name %}: at the tenant that is being looked at. Parameters without a value are left out."""
+    """{% console "queue" name %}: address for the current tenant. Parameters without a value are omitted."""
     given = {key: value for key, value in query.items() if value not in ("", None)}
     return address(name, *args, tenant=context["visitor"].tenant.slug, **given)
 
@@ -76,7 +76,7 @@ def group(name: str) -> str:
 
 @register.filter
 def size(count: int) -> str:
-    """Bytes as a person says them."""
+    """Bytes with a unit."""
     value = float(count)
     for unit in ("bytes", "KiB", "MiB"):
         if value < 1024:
@@ -92,7 +92,7 @@ def text(start: bytes) -> str:
 
 @register.filter
 def until(moment: datetime) -> str:
-    """How long a lease still has."""
+    """Time left of a lease."""
     return figures.span(max((moment - datetime.now(UTC)).total_seconds(), 0))
 
 
@@ -102,7 +102,7 @@ def options(values: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def option(name: str, value: Any) -> str:
-    """An option's value in words."""
+    """Display value of an option."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not value:

@@ -15,13 +15,13 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 
-from payments.api import sockets
 from payments.intake import intake, spilling
 from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
 from queueing.spill.queue import HANDOVER_LIMIT
 from registry.data import database, db_breaker, refusals
+from registry.edge import live_socket
 from registry.models import ApiKey, Membership, Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import Api, at_work, eventually, make_key
@@ -238,7 +238,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
 async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_missing(
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sockets, "SESSION_RECHECK", 0.1)
+    monkeypatch.setattr(live_socket, "SESSION_RECHECK", 0.1)
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
     async with aiohttp.ClientSession(server, cookies=cookies, headers={"Origin": server}) as browser:
         async with browser.ws_connect("/ws/payments") as socket:

@@ -424,7 +424,7 @@ async def test_a_link_that_is_forged_old_or_withdrawn_is_worth_nothing(ann, bob,
 
     await bob.opens(path)
 
-    assert (bob.code, bob.title) == (404, "This link is invalid")
+    assert (bob.code, bob.title) == (404, "Invitation not valid")
 
 
 async def test_an_invitation_is_for_its_address(ann, bob):

@@ -378,7 +378,7 @@ async def test_a_database_that_is_away_has_its_own_page(visiting: As, mq: Mq, mo
         status, page = await visit.get("/queues")
 
     assert status == 503
-    assert "The database is away" in page
+    assert "The database is unavailable" in page
 
 
 def queue_figures(pending: int, groups: int, *minutes: Traffic) -> QueueFigures:

@@ -13,7 +13,12 @@ from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
 APP = Path(catalog.__file__).parents[1]
-SQL = {path.stem: database.statements(path) for path in sorted(APP.rglob("sql/*.sql")) if path.stem != "functions"}
+SQL = {  # those of work and outbound are measured with the tables of payments: tests/payments/test_plans.py
+    path.stem: database.statements(path)
+    for package in ("broker", "console")
+    for path in sorted((APP / package / "sql").glob("*.sql"))
+    if path.stem != "functions"
+}
 
 TABLES = [
     f"queueing_{name}"
