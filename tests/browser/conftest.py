@@ -18,6 +18,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from registry.models import Tenant
 from tests.conftest import Api
+from tests.depth import DEEP
 from tests.factories import in_thread, make_person, make_processor, make_tenant
 from tests.queueing.test_console import session_of
 
@@ -238,13 +239,15 @@ async def fits(page: Page) -> bool:
 
 
 async def looks_right(page: Page, name: str, folder: Path, rules: dict[str, tuple[str, ...]] = RULES) -> None:
-    """The page that is open fits and has no fault that axe knows, in light, in dark, and on a phone; each has a picture."""
+    """The page that is open fits and has no fault that axe knows, in light, in dark, and on a phone. `make test-deep` keeps a
+    picture of each."""
     for mode in ("phone", "dark", "light"):  # it stays in light
         await page.emulate_media(color_scheme=MODES[mode]["color_scheme"])
         await page.set_viewport_size(MODES[mode]["viewport"])
         assert await fits(page), f"{name} in {mode}"
         assert await audit(page, *rules[mode]) == [], f"{name} in {mode}"
-        await page.screenshot(path=folder / f"{name}-{mode}.png", full_page=True)
+        if DEEP:
+            await page.screenshot(path=folder / f"{name}-{mode}.png", full_page=True)
 
 
 async def pay_many(api: Api, count: int) -> list[str]:
