@@ -269,20 +269,46 @@ async def server() -> AsyncIterator[str]:
     await task
 
 
-@pytest.fixture(scope="session")
-def demo() -> Iterator[Running]:
-    """The whole service with the demo, as `make run` starts it, in an empty folder."""
-    folder = empty_folder("registry-demo-")
-    command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
-    running = Running(command, folder, clean_environment(REGISTRY_DATA=str(folder / "data")))
-    try:
-        running.panel()
-        yield running
-        running.exit()
-    finally:
-        running.close()
-        embedded.stop(folder / "data")
-        shutil.rmtree(folder)
+class Demo:
+    """The whole service with the demo, as `make run` starts it, in an empty folder. It pays all the time: it ends when the
+    next test does not ask for it."""
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+
+    def start(self) -> Running:
+        if not self.running:
+            self.folder = empty_folder("registry-demo-")
+            command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
+            environ = clean_environment(REGISTRY_DATA=str(self.folder / "data"))
+            self.running = Running(command, self.folder, environ)
+            self.running.panel()
+        return self.running
+
+    def end(self) -> None:
+        running, self.running = self.running, None
+        if not running:
+            return
+        try:
+            running.exit()
+        finally:
+            running.close()
+            embedded.stop(self.folder / "data")
+            shutil.rmtree(self.folder)
+
+
+_demo = Demo()
+
+
+@pytest.fixture
+def demo() -> Running:
+    return _demo.start()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if "demo" not in getattr(nextitem, "fixturenames", ()):
+        _demo.end()
 
 
 class Api:

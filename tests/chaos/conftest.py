@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.service import Service, running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def whole() -> AsyncIterator[Service]:
     async with running() as service:
         yield service
