@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import cache, wraps
+from functools import wraps
 from itertools import chain
 from typing import Any, Self
 from uuid import uuid4
@@ -21,7 +21,7 @@ import pytest
 import uvicorn
 from django.apps import apps
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as settings_of_hypothesis
 from xdist.scheduler import LoadFileScheduling
@@ -122,6 +122,7 @@ def _database(
     """The loop's pool and Django's own connection both see the test database, in every test."""
     settings.SPILL_FOLDER = tmp_path_factory.mktemp("spill")  # what theirs left is not ours to store
     with django_db_blocker.unblock():
+        _make_sweep()
         yield
         connection.close()
 
@@ -174,23 +175,32 @@ def all_connections_are_back() -> bool:
 
 def _remove_all() -> None:
     """DELETE where there are rows, not TRUNCATE: with a handful of them it is a hundred times cheaper."""
+    assert connection.settings_dict["NAME"].startswith("test_")
     with connection.cursor() as cursor:
-        cursor.execute(_which_have_rows())
-        if not (tables := [name for (name,) in cursor.fetchall()]):
-            return
-        assert connection.settings_dict["NAME"].startswith("test_")
-        with transaction.atomic():
-            cursor.execute("SET LOCAL session_replication_role = replica")  # no order of foreign keys to find
-            removed = {name: cursor.execute(f'DELETE FROM "{name}"').rowcount for name in tables}
-        for name in [name for name, rows in removed.items() if rows > MANY]:
+        cursor.execute("SELECT unnest(tests.sweep())")
+        for (name,) in cursor.fetchall():
             cursor.execute(f'VACUUM "{name}"')
 
 
-@cache
-def _which_have_rows() -> str:
+def _make_sweep() -> None:
+    """A function, because its plans are kept: planning the search through all tables would take longer than the search."""
     models = chain(*(apps.get_app_config(label).get_models(include_auto_created=True) for label in LABELS))
-    tables = {model._meta.db_table for model in models} - BY_MIGRATIONS
-    return " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in sorted(tables))
+    tables = sorted({model._meta.db_table for model in models} - BY_MIGRATIONS)
+    body = "\n".join(
+        f"""IF EXISTS (SELECT FROM public."{name}") THEN
+            DELETE FROM public."{name}"; GET DIAGNOSTICS removed = ROW_COUNT;
+            IF removed > {MANY} THEN large := large || '{name}'::text; END IF;
+        END IF;"""
+        for name in tables
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS tests")
+        cursor.execute(
+            f"""CREATE OR REPLACE FUNCTION tests.sweep() RETURNS text[] LANGUAGE plpgsql
+            SET session_replication_role = replica -- no order of foreign keys to find
+            AS $$ DECLARE removed bigint; large text[] := '{{}}';
+            BEGIN {body} RETURN large; END $$"""
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -259,20 +269,46 @@ async def server() -> AsyncIterator[str]:
     await task
 
 
-@pytest.fixture(scope="session")
-def demo() -> Iterator[Running]:
-    """The whole service with the demo, as `make run` starts it, in an empty folder."""
-    folder = empty_folder("registry-demo-")
-    command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
-    running = Running(command, folder, clean_environment(REGISTRY_DATA=str(folder / "data")))
-    try:
-        running.panel()
-        yield running
-        running.exit()
-    finally:
-        running.close()
-        embedded.stop(folder / "data")
-        shutil.rmtree(folder)
+class Demo:
+    """The whole service with the demo, as `make run` starts it, in an empty folder. It pays all the time: it ends when the
+    next test does not ask for it."""
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+
+    def start(self) -> Running:
+        if not self.running:
+            self.folder = empty_folder("registry-demo-")
+            command = [sys.executable, "manage.py", "up", "--port", "0", "--demo"]
+            environ = clean_environment(REGISTRY_DATA=str(self.folder / "data"))
+            self.running = Running(command, self.folder, environ)
+            self.running.panel()
+        return self.running
+
+    def end(self) -> None:
+        running, self.running = self.running, None
+        if not running:
+            return
+        try:
+            running.exit()
+        finally:
+            running.close()
+            embedded.stop(self.folder / "data")
+            shutil.rmtree(self.folder)
+
+
+_demo = Demo()
+
+
+@pytest.fixture
+def demo() -> Running:
+    return _demo.start()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if "demo" not in getattr(nextitem, "fixturenames", ()):
+        _demo.end()
 
 
 class Api:

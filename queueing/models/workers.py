@@ -13,9 +13,9 @@ SILENT_AFTER = timedelta(seconds=5)  # five missed heartbeats: the worker is tak
 
 
 class WorkerQuerySet(AsyncQuerySet):
-    def silent(self, *, since: timedelta = SILENT_AFTER) -> Self:
+    def silent(self) -> Self:
         """Workers that stopped reporting: killed, cut off or stuck."""
-        return self.filter(heartbeat_at__lt=Now() - since)
+        return self.filter(heartbeat_at__lt=Now() - SILENT_AFTER)
 
     def alive(self) -> Self:
         return self.filter(heartbeat_at__gte=Now() - SILENT_AFTER)

@@ -3,6 +3,7 @@ conftest.py would be too late."""
 
 import os
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from registry.servers import embedded
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     """Servers for tests, beside those of `make run`. All xdist processes use the same pair, with databases of their own."""
     data = Path(os.environ.setdefault("REGISTRY_DATA", str(early_config.rootpath / ".data" / "test"))).resolve()
+    keep_bytecode()
     stack = ExitStack()
     early_config.add_cleanup(stack.close)
     stack.enter_context(embedded.use(data))
@@ -25,6 +27,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         os.environ["REDIS_URL"] = redis_of(worker, os.environ["REDIS_URL"])
         os.environ["REGISTRY_DATA"] = str(data / worker)
     return (yield)
+
+
+def keep_bytecode() -> None:
+    """Where PYTHONDONTWRITEBYTECODE is set, each of the many programs that tests start would compile the whole project."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def forgo_durability(server: embedded.Postgres) -> None:

@@ -24,8 +24,8 @@ from django.test.utils import setup_databases
 from registry.servers import embedded
 from registry.servers.data_folder import DataFolder
 from registry.servers.processes import free_port
+from tests.bed.running import PROJECT, PYTHONPATH
 
-PROJECT = Path(__file__).resolve().parents[2]
 NOTES = PROJECT / ".data" / "test" / "originals"  # which run made which original
 DATABASE = "test_original"
 TENANT = "shop"  # the tenant of a copied service
@@ -137,7 +137,7 @@ def set_processors(folder: Path, addresses: dict[str, str]) -> None:
 def service_environment(folder: Path) -> dict[str, str]:
     """The environment of a command that works in this folder."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-    return {**kept, "REGISTRY_DATA": str(folder), "PYTHONPATH": str(PROJECT)}
+    return {**kept, "REGISTRY_DATA": str(folder), "PYTHONPATH": PYTHONPATH}
 
 
 def _make_service(folder: Path) -> Path:

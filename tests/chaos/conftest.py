@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 
 from tests.chaos.service import Service, running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def whole() -> AsyncIterator[Service]:
     async with running() as service:
         yield service
@@ -19,3 +20,10 @@ async def service(whole: Service) -> Service:
     """The service, with processors that are well."""
     await asyncio.to_thread(whole.calm)
     return whole
+
+
+@pytest.fixture
+async def session(service: Service) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": f"Bearer {service.key}"}
+    async with aiohttp.ClientSession(service.url, headers=headers) as session:
+        yield session

@@ -24,6 +24,7 @@ from tests.bed import RemoteProcessor, template
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_LIMIT = 60.0  # seconds for initdb, migrations and the first health check, with others on the machine
+RETURN = 60.0  # seconds until PostgreSQL is back and what waited flows again: its own recovery is most of that
 PROBE_LIMIT = 2.0  # seconds for one look
 DELAY = 20  # milliseconds that the processors take, so that there is always something in flight to be struck
 

@@ -12,27 +12,18 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
-import pytest
 
 from registry.servers.processes import holds_within
 from tests.bed.template import TENANT
-from tests.chaos.service import Service
+from tests.chaos.service import RETURN, Service
 from tests.conftest import eventually
 
 SENDERS = 16
 AWAY = 4.0  # seconds under load; long enough for pools, caches and breakers to have settled on it
-RETURN = 60.0  # seconds until everything that waited is in PostgreSQL: its own recovery is most of that
 AT_MOST = 1.0  # seconds for an answer, whatever PostgreSQL does
 
 _FOUND = """SELECT p.correlation_id::text, p.id, date_trunc('milliseconds', p.created_at), count(*) OVER (PARTITION BY p.correlation_id)
 FROM payments_payment p JOIN registry_tenant t ON t.id = p.tenant_id WHERE t.slug = %s ORDER BY p.id"""
-
-
-@pytest.fixture
-async def session(service: Service) -> AsyncIterator[aiohttp.ClientSession]:
-    headers = {"Authorization": f"Bearer {service.key}"}
-    async with aiohttp.ClientSession(service.url, headers=headers) as session:
-        yield session
 
 
 @asynccontextmanager
@@ -201,28 +192,6 @@ async def test_a_server_that_says_nothing_keeps_no_sender_for_a_second(
     assert waited < AT_MOST
     assert sender.accepted.keys() <= found.keys()
     assert {times for _, _, times in found.values()} == {1}
-
-
-async def test_a_web_process_killed_with_payments_in_its_spill_loses_none(
-    service: Service, session: aiohttp.ClientSession
-):
-    await warm(session)
-    sender = Sent()
-
-    async with away(service):
-        await asyncio.gather(*(sender.pay(session) for _ in range(40)))
-        web = service.part("registry.servers.serve")
-        assert web
-        os.kill(web, signal.SIGKILL)
-        await eventually(lambda: service.part("registry.servers.serve") not in (None, web))
-        left = service.spilled()
-    await drained(service)
-    found = await in_postgres(service)
-
-    assert sender.statuses == [202] * 40
-    assert left > 0
-    assert [found[name][1] for name in sender.accepted] == list(sender.accepted.values())
-    assert list(service.data.glob("spill/aside/*")) == []
 
 
 async def test_a_server_that_comes_back_read_only_gets_everything_once_it_takes_writes_and_says_so_in_few_lines(

@@ -1,13 +1,19 @@
 """The test bed's own processor keeps the promises of contract section 4, or no test that uses it proves anything."""
 
 import asyncio
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 
 import aiohttp
 import pytest
 
 from tests.bed import HttpProcessor, RemoteProcessor
+from tests.bed.child.sitecustomize import LIMITS
+from tests.bed.running import clean_environment
+from tests.depth import DEEP
 
 AT = "2025-07-15T12:34:56.789Z"
 
@@ -159,3 +165,15 @@ async def test_another_process_is_driven_with_the_same_words():
         assert processor.summary(**{"from": AT, "to": AT})["totalRequests"] == 1
         processor.resets()
         assert processor.booked == {}
+
+
+def test_programs_that_tests_start_have_shorter_limits_of_the_names_that_the_product_knows():
+    names = [(module, name) for module, limits in LIMITS.items() for name in limits]
+    asked = "from registry.servers import child; print(child.LONGEST_PAUSE)"
+    answer = subprocess.run([sys.executable, "-c", asked], env=clean_environment(), capture_output=True, check=True)
+    wanted = import_module("registry.servers.child") if DEEP else None
+
+    assert [name for module, name in names if not hasattr(import_module(module), name)] == []
+    assert float(answer.stdout) == (
+        wanted.LONGEST_PAUSE if wanted else LIMITS["registry.servers.child"]["LONGEST_PAUSE"]
+    )

@@ -239,7 +239,7 @@ async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant,
 
 async def test_a_worker_that_dies_in_a_repeat_begins_the_doubt_anew(tenant, default, fallback):
     """The repeat may still be on its way: the longest delay counts from its end and not from the first send's."""
-    longest = 2.0
+    longest = 0.8
     await database.fetch(
         "UPDATE payments_processor SET options = jsonb_build_object('longestDelay', %s::float8) WHERE tenant_id = %s",
         [longest, tenant.pk],
@@ -300,7 +300,7 @@ def _run(sql: str) -> None:
 async def test_a_step_of_the_database_s_clock_does_not_end_a_doubt_early(
     steppable_clock, tenant, default, fallback, same_worker
 ):
-    longest = 2.0
+    longest = 1.2
     await configure(tenant, "default", longestDelay=longest)
     default.never_answers()
     async with AsyncExitStack() as workers:

@@ -14,9 +14,9 @@ from queueing.work.table import TABLES
 from registry.data import database
 from registry.servers import embedded
 from registry.servers.processes import children, signal_process
+from tests.bed.running import PROJECT, PYTHONPATH
 from tests.conftest import eventually
 
-PROJECT = Path(__file__).resolve().parents[2]
 START_LIMIT = 90.0  # seconds for a Python with Django and RQ, on a busy machine
 
 
@@ -51,6 +51,7 @@ class Processes:
             "DATABASE_URL": database_url(),
             "REDIS_URL": valkey.url,
             "LOG_LEVEL": "WARNING",
+            "PYTHONPATH": PYTHONPATH,
         }
         self.path = log
 

@@ -22,6 +22,7 @@ from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import all_connections_are_back, eventually
+from tests.depth import deep
 from tests.factories import in_thread
 from tests.queueing.mq import ack_of, all_of, blocked, holding, payloads
 from tests.registry.test_database import cut_all, own_server
@@ -219,7 +220,7 @@ async def test_sessions_cut_under_load_lose_nothing_and_keep_the_order(mq, queue
     load = Traffic(mq.tenant_id, queue)
 
     async with load.under_way():
-        for _ in range(4):
+        for _ in range(deep(2, 4)):
             before = len(load.accepted)
             await eventually(lambda before=before: len(load.accepted) > before + 40)
             await in_thread(cut_all)
@@ -274,7 +275,7 @@ def migrate(url: str) -> int:
 # -- Clients that hang up ------------------------------------------------------------------------------------------
 
 
-async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, queue):
+async def test_many_hung_up_at_any_moment_leave_nothing_half_done(mq, queue):
     """Pushes, pops, acks and long polls, each cancelled somewhere on its way."""
     dice = random.Random(5)
     await push.push(mq.tenant_id, "", [NewMessage(queue, b"0", partition=str(n)) for n in range(20)])
@@ -309,7 +310,7 @@ async def test_five_thousand_hung_up_at_any_moment_leave_nothing_half_done(mq, q
         with suppress(asyncio.CancelledError):
             await task
 
-    for _ in range(50):
+    for _ in range(deep(15, 50)):
         await all_of(*(hang_up() for _ in range(100)))
     await eventually(lambda: long_polls.parked().count == 0 and not claim.releasing.get().running)
     await eventually(all_connections_are_back)

@@ -15,6 +15,7 @@ from queueing.broker.push_rows import NewMessage
 from queueing.broker.sources import Target
 from registry.data import channels, database, identity
 from tests.conftest import eventually
+from tests.depth import deep
 from tests.queueing.mq import ack_of, all_of, payloads
 
 SOON = 10.0  # seconds, on a machine with other work; without a hint it takes RECHECK, which the tests set far beyond
@@ -355,21 +356,24 @@ async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
     assert 0.19 < time.monotonic() - started < 2
 
 
-async def test_a_thousand_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
+WAITING = deep(300, 1000)  # far more than there are connections
+
+
+async def test_many_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
     await made(mq, queue)
     polls_parked = long_polls.parked()
     target = Target(queue=queue)
-    polls = [asyncio.create_task(pop.pop(mq.tenant_id, target, auto_ack=True, wait=60)) for _ in range(1000)]
-    await eventually(lambda: polls_parked.count == 1000)
+    polls = [asyncio.create_task(pop.pop(mq.tenant_id, target, auto_ack=True, wait=60)) for _ in range(WAITING)]
+    await eventually(lambda: polls_parked.count == WAITING)
     await eventually(all_asleep)
     connections = database.statistics()
 
-    await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n}"} for n in range(1000)])
+    await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n}"} for n in range(WAITING)])
     async with asyncio.timeout(20):
         found = await asyncio.gather(*polls)
 
     assert connections["pool_available"] == connections["pool_size"]
-    assert sorted(int(bytes(m.data)) for one in found for m in one.messages) == list(range(1000))
+    assert sorted(int(bytes(m.data)) for one in found for m in one.messages) == list(range(WAITING))
     assert polls_parked.count == 0
 
 

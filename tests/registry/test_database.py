@@ -24,6 +24,7 @@ from registry.data.faults import Fault
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually
+from tests.depth import deep
 from tests.factories import in_thread, make_payment
 from tests.servers import cut_all, own_server
 
@@ -501,7 +502,7 @@ async def test_when_every_connection_is_cut_under_load_reads_come_through_and_no
     async with asyncio.TaskGroup() as group:
         for work in [accept_on] * 6 + [read_on] * 4:
             group.create_task(work())
-        for _ in range(5):
+        for _ in range(deep(2, 5)):
             enough = len(accepted) + 20
             await eventually(lambda enough=enough: len(accepted) > enough)
             await in_thread(cut_all)

@@ -290,7 +290,7 @@ def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, empty):
 def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(empty):
     nowhere = f"127.0.0.1:{free_port()}"
     environ = clean_environment(
-        REGISTRY_DATA=str(data), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
+        REGISTRY_DATA=str(empty), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
     )
 
     done = subprocess.run(

@@ -1,0 +1,28 @@
+"""Time limits of the service, shortened in the programs that tests start: Python imports this file first where its folder is
+on PYTHONPATH. The limits keep their relation to one another. `make test-deep` keeps the product's."""
+
+import os
+from datetime import timedelta
+from importlib.machinery import SourceFileLoader
+from typing import Any
+
+SILENT = timedelta(seconds=2)
+LIMITS: dict[str, dict[str, Any]] = {
+    "payments.settle.work": {"ABANDON_EVERY": 1.0},
+    "queueing.models.workers": {"SILENT_AFTER": SILENT},
+    "queueing.spill.file": {"TAKEOVER_EVERY": 1.0},
+    "queueing.work.drain": {"HEARTBEAT": 0.4, "LATE": 0.8, "GRACE": 1.6, "SILENT_AFTER": SILENT},
+    "queueing.work.without_redis": {"LOOK_EVERY": 0.4, "STEADY": 3.0, "PAUSE": 0.4, "END_LIMIT": 2.6},
+    "registry.servers.child": {"LONGEST_PAUSE": 2.0, "STEADY_AFTER": 4.0},
+}
+
+_exec_module = SourceFileLoader.exec_module
+
+
+def _with_limits(self: SourceFileLoader, module: Any) -> None:
+    _exec_module(self, module)
+    vars(module).update(LIMITS.get(module.__name__, {}))
+
+
+if __name__ == "sitecustomize" and os.environ.get("DEEP") != "1":
+    SourceFileLoader.exec_module = _with_limits  # type: ignore[method-assign]
