@@ -292,7 +292,7 @@ async def test_a_tenant_does_not_go_live_while_its_play_payments_wait(tenant: Te
 
     mine, theirs = await clean_books(tenant), await clean_books(other)
     assert (mine.ok, theirs.ok) == (False, True)
-    assert "wait in the spill" in mine.says
+    assert "the spill holds sandbox payments" in mine.detail
 
 
 async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_until_they_are_dropped(
