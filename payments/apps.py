@@ -4,7 +4,8 @@ from importlib import import_module
 
 from django.apps import AppConfig
 
-# Modules that register something by name: drains, chores, handlers of events, gates, gauges, what is exported and erased.
+# Modules that register something by name when they are imported: drains, chores, handlers of events, go-live checks, gauges,
+# columns to export and erase.
 CAPABILITIES = (
     "billing.advance",
     "billing.readiness",

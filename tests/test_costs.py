@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from payments.inbound import receive
-from payments.inbound.handlers import HANDLERS, Effect, Event
+from payments.inbound.handlers import HANDLERS, Effect, ProcessorEvent
 from payments.inbound.work import Inbound
 from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
@@ -167,10 +167,10 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
     await in_thread(owe)
     work = Deliveries()
 
-    async def arrives(due: outcomes.Due) -> outcomes.Try:
-        return outcomes.verdict(due, datetime.now(UTC), "", None, "", 1)
+    async def arrives(claim: outcomes.DeliveryClaim) -> outcomes.DeliverySettlement:
+        return outcomes.settlement_of(claim, datetime.now(UTC), "", None, "", 1)
 
-    work._try = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
+    work._attempt = arrives  # type: ignore[method-assign]  # answers that come one after the other are several batches
     return await worked(work, rows, "ordered deliveries" if ordered else "deliveries")
 
 
@@ -190,7 +190,8 @@ async def _receive(tenant: Tenant, processor: Processor, rows: int) -> None:
     event = {"type": "thing.changed", "created": 1_790_000_000}
     bodies = [msgspec.json.encode({"id": f"evt_{uuid4().hex}", **event}) for _ in range(rows)]
     arrivals = (
-        receive.Arrival(tenant.pk, processor.pk, receive.read_head(body), body, "{}", "delivery") for body in bodies
+        receive.ReceivedEvent(tenant.pk, processor.pk, receive.read_head(body), body, "{}", "delivery")
+        for body in bodies
     )
     assert all(await asyncio.gather(*map(receive.receive, arrivals)))
 
@@ -207,7 +208,7 @@ async def handling_with_work(tenant: Tenant, rows: int) -> Costs:
     async def write(conn: psycopg.AsyncConnection) -> None:
         await conn.execute("SELECT 1")
 
-    async def handler(event: Event, _: Any) -> Effect:
+    async def handler(event: ProcessorEvent, _: Any) -> Effect:
         return Effect("looked at", write=write)
 
     HANDLERS["thing."] = handler

@@ -157,7 +157,7 @@ def none_is_left(*, beside: set[int]) -> bool:
 def test_a_web_process_that_ends_hands_back_the_refund_that_it_has_in_hand(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(refunds_inline, "GRACE", 0.1)
+    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     make_processor(tenant, "sandbox", fee="0.05")
     [payment] = sync_twin(booked)(tenant)
     receipt = refunds.refund_sync(tenant_id=tenant.pk, correlation_id=payment)

@@ -106,7 +106,7 @@ async def _settled(accepted: AcceptedRequest, settled: Awaitable[object], *, wit
 
 
 async def _detail(payment: NewPayment) -> dict[str, Any] | None:
-    # On a connection of its own: giving up a database that is away must not wait for the connection to be given back.
+    # On a connection of its own: a time-out must not wait until the connection is returned to the pool.
     async with database.own_connection():
         return await queries.detail_of(payment.tenant_id, payment.correlation_id)
 

@@ -21,7 +21,7 @@ from registry.tenants import access
 from registry.tenants.access import Principal
 from registry.tenants.limits import count_requests
 
-LARGE_ITEM = 1024  # bytes of an item, before which other requests have their turn
+LARGE_ITEM = 1024  # bytes; other requests run before an item that is larger
 
 
 @lean(max_body=settings.MAX_BATCH_BODY, admit=access.require_key_or_open)

@@ -12,7 +12,7 @@ type Blocks = AsyncIterator[list[dict[str, Any]]]
 
 
 async def begun(blocks: Blocks) -> Blocks:
-    """`blocks`, of which the first one has been read."""
+    """Read the first block; returns all of them."""
     async with database.own_connection():  # the rest is read by the task that sends it
         first = await anext(blocks, None)
 

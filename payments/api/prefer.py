@@ -36,14 +36,16 @@ def _wait(header: str) -> float:
 
 
 def applied(response: HttpResponse, wait: float = 0.0) -> HttpResponse:
-    """`response`, which says what was done: `wait=N`, or answered without waiting for the outcome."""
+    """Add the Preference-Applied header: `wait=N`, or `respond-async`."""
     response["Preference-Applied"] = f"wait={wait:.0f}" if wait else ASYNC
     return response
 
 
 async def awaited[T](request: HttpRequest, outcome: Awaitable[T]) -> T | None:
-    """The outcome; None where the sender hangs up, or the database is away: the request is durable all the same, and a
-    503 would make its sender send another one."""
+    """The outcome; None if the client disconnects or the database is unavailable.
+
+    The request is durable in any case, and a 503 would make its sender repeat it.
+    """
     try:
         return await until_disconnect(request.receive, outcome)  # type: ignore[attr-defined]
     except Exception as error:

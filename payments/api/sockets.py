@@ -37,7 +37,7 @@ class List(msgspec.Struct, tag_field="type", tag="list", forbid_unknown_fields=T
 
 
 class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe", forbid_unknown_fields=True):
-    """Only these payments from now on; an empty list is all again."""
+    """Only these payments from now on; an empty list means all."""
 
     ids: list[UUID]
 
@@ -46,7 +46,7 @@ _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class PaymentsSocket(LiveSocket):
-    """What both sockets share: the stream of payments and the messages of the contract."""
+    """Base class of both sockets: the stream of payments and the messages of the contract."""
 
     stream = events.STREAM
     kind = b"payment"
@@ -69,7 +69,7 @@ class PaymentsSocket(LiveSocket):
 
 
 class PaymentSocket(PaymentsSocket):
-    """One payment, for everybody who has its link. Counts by the payment's own sequence."""
+    """One payment, for everybody who has its link. Events are numbered by the payment's sequence."""
 
     @property
     def recheck(self) -> float:
@@ -107,7 +107,7 @@ class PaymentSocket(PaymentsSocket):
 
 
 class StreamSocket(PaymentsSocket):
-    """All payments of a tenant, for its people and its programs. Counts by the tenant's own numbers."""
+    """All payments of a tenant, for its members and programs. Events are numbered by the tenant's stream."""
 
     async def authority(self) -> int:
         return await tenant_authority(self)

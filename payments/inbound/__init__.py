@@ -1,1 +1,1 @@
-"""Events that processors send: received, handled, fetched where they were not delivered."""
+"""Inbound events of processors: receive webhooks, handle their events, and fetch events that were not delivered."""

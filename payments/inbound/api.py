@@ -1,22 +1,22 @@
-"""`POST /webhooks/stripe/{account}`: hot, so a plain view. An event is durable before it is answered, and nothing else."""
+"""`POST /webhooks/stripe/{account}`: store an event of Stripe before it is answered. A hot route, so a plain view."""
 
 from django.http import HttpRequest, HttpResponse
 
-from payments.inbound.receive import Arrival, admitted, kept, read_head, receive
+from payments.inbound.receive import ReceivedEvent, admitted, kept, read_head, receive
 from payments.inbound.signature import HEADER, read_signature
 from registry.edge.api import api
 from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
 
-# Bytes of a body. Events are some kilobytes; the largest that Stripe describes are a few hundred. Not a setting: whoever
-# sends the events decides their size, not whoever runs this service.
+# Bytes of a body. Events have some kilobytes; the largest that Stripe describes have a few hundred. Not a setting, because the
+# processor decides the size of its events, not the operator of this service.
 LARGEST = 1024 * 1024
-TAKEN = b'{"received":true}'
+RECEIVED = b'{"received":true}'
 
 
 async def _signed(scope: dict) -> None:
-    """Before the body is read: what carries no signature at all goes without it. Whether one is right, only the body tells:
-    whoever makes one up has us hold LARGEST bytes for as long as reading them takes, and no more."""
+    """Refuse a request without a signature before its body is read. Only the body can prove a signature: a request with an
+    invented one costs LARGEST bytes for the time of reading them, and no more."""
     if scope["method"] == "POST":
         read_signature(_signatures(scope))
 
@@ -27,15 +27,17 @@ def _signatures(scope: dict) -> list[bytes]:
 
 @lean(max_body=LARGEST, admit=_signed)
 async def accept(request: HttpRequest, account: str) -> HttpResponse:
-    """200 once durable, for an event that was received before as well. Raises NotSigned, WronglySigned, NoEvent (400),
-    Unavailable (503)."""
+    """200 once the event is durable, also if it was received before.
+
+    Raises NotSigned, WronglySigned, NoEvent (400), Unavailable (503).
+    """
     if request.method != "POST":
         raise MethodNotAllowed("allowed: POST", headers={"Allow": "POST"})
     headers = request.scope["headers"]  # type: ignore[attr-defined]
     signature, body = read_signature(_signatures(request.scope)), request.body  # type: ignore[attr-defined]
     to = await admitted(account, signature, body)
-    await receive(Arrival(to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery"))
-    return HttpResponse(TAKEN, content_type="application/json")
+    await receive(ReceivedEvent(to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery"))
+    return HttpResponse(RECEIVED, content_type="application/json")
 
 
 def _problem(text: str) -> dict[str, object]:
@@ -48,7 +50,7 @@ api.describe(
     {
         "tags": ["webhooks"],
         "operationId": "receive_stripe_event",
-        "summary": "What Stripe calls: 200 once the event is durable, however often it comes",
+        "summary": "Receive an event of Stripe: 200 once it is durable, also when it is delivered again",
         "security": [],
         "parameters": [
             {
@@ -72,7 +74,7 @@ api.describe(
             "400": _problem("Not signed by a secret of such an account within five minutes, or not an event"),
             "404": _problem("Not an address of a webhook"),
             "413": _problem("Body above 1 MiB"),
-            "503": _problem("The database is away; Retry-After says when to come back"),
+            "503": _problem("The database is unavailable; Retry-After says when to try again"),
         },
     },
 )

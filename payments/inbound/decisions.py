@@ -1,4 +1,4 @@
-"""What follows from a try to handle an event: done, ignored, tried again and when, or a dead letter. No I/O."""
+"""Decide what follows from an attempt to handle an event: done, ignored, retried, or a dead letter. No I/O."""
 
 import logging
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from payments.inbound.handlers import Effect, Event, Later, Missing
+from payments.inbound.handlers import Effect, NotFoundYet, ProcessorEvent, RetryLater
 from payments.processors.base import Account
 from payments.settle.decisions import GIVE_UP_AFTER, backoff
 from queueing.work.work import Key
@@ -14,8 +14,8 @@ from registry.data import faults
 
 log = logging.getLogger(__name__)
 
-LONGEST_PATIENCE = 300.0  # seconds between tries of what waits for others
-MAX_TRIES = 20  # before an event is a dead letter: with the longest backoff well over five minutes
+LONGEST_PATIENCE = 300.0  # seconds between attempts during an outage of the processor or the database, at most
+MAX_TRIES = 20  # attempts before an event is a dead letter: with the longest backoff well over five minutes
 
 
 class DueEvent(NamedTuple):
@@ -38,7 +38,7 @@ class DueEvent(NamedTuple):
 
 
 class EventClaim(msgspec.Struct):
-    """A claimed event. Without an account, its processor is no more."""
+    """A claimed event. `account` is None if its processor was deleted."""
 
     row: DueEvent
     account: Account | None
@@ -48,32 +48,32 @@ class EventClaim(msgspec.Struct):
         return self.row.tenant_id, self.row.id
 
     @property
-    def event(self) -> Event:
+    def event(self) -> ProcessorEvent:
         assert self.account is not None
         names = (name for name in DueEvent._fields if name != "processor_id")
-        return Event(account=self.account, **{name: getattr(self.row, name) for name in names})
+        return ProcessorEvent(account=self.account, **{name: getattr(self.row, name) for name in names})
 
 
 class EventSettlement(NamedTuple):
-    """The outcome of a try."""
+    """The outcome of an attempt, and what is written for it."""
 
     row: DueEvent
-    status: str  # received: it is due again after `wait`
+    status: str  # "received": due again after `wait` seconds
     outcome: str = ""
     error: str = ""
     payment_id: int | None = None
     wait: float = 0.0
     failed: bool = False
-    effect: Effect | None = None  # to be written in the same transaction
+    effect: Effect | None = None  # written in the same transaction
 
     @property
     def key(self) -> Key:
         return self.row.tenant_id, self.row.id
 
 
-def misplaced(taken: EventClaim) -> str:
-    """Why an event does not belong to this account, though it was signed for it; empty if it does."""
-    row, account = taken.row, taken.account
+def misplaced(claim: EventClaim) -> str:
+    """Why a correctly signed event does not belong to this account; empty if it does."""
+    row, account = claim.row, claim.account
     if account is None:
         return "its processor was removed"
     if row.object_account and row.object_account != account.options.get("account"):
@@ -84,28 +84,34 @@ def misplaced(taken: EventClaim) -> str:
 
 
 def ignored(row: DueEvent, why: str = "") -> EventSettlement:
-    """The end of an event that changes nothing of ours: retention removes it, and nobody has to look at it."""
+    """Settle an event that changes nothing here. It needs no attention, and retention removes it."""
     return EventSettlement(row, "done", "ignored", error=why)
 
 
 def failed(row: DueEvent, error: Exception) -> EventSettlement:
-    """Tried again later; after MAX_TRIES a dead letter, or ignored where it is about nothing that is here. While others are
-    away, it is tried for a day."""
-    away = faults.is_temporary(error) or isinstance(error, TimeoutError) or (isinstance(error, Later) and error.patient)
-    if not away and not isinstance(error, Later):
+    """Retry the event; after MAX_TRIES attempts it is a dead letter, or ignored if its object is not known here.
+
+    During an outage of the processor or the database it is retried for GIVE_UP_AFTER.
+    """
+    away = (
+        faults.is_temporary(error)
+        or isinstance(error, TimeoutError)
+        or (isinstance(error, RetryLater) and error.patient)
+    )
+    if not away and not isinstance(error, RetryLater):
         log.warning("an event could not be handled", extra={"event": row.event_id, "type": row.type}, exc_info=error)
-    why = str(error) if isinstance(error, Later) else f"{type(error).__name__}: {error}"
+    why = str(error) if isinstance(error, RetryLater) else f"{type(error).__name__}: {error}"
     waits = away and row.received_for < GIVE_UP_AFTER.total_seconds()
-    if row.tries >= MAX_TRIES and isinstance(error, Missing):
-        ending = ignored(row, why)
+    if row.tries >= MAX_TRIES and isinstance(error, NotFoundYet):
+        settlement = ignored(row, why)
     elif row.tries >= MAX_TRIES and not waits:
-        ending = EventSettlement(row, "dead", error=f"gave up after {row.tries} tries: {why}")
+        settlement = EventSettlement(row, "dead", error=f"gave up after {row.tries} tries: {why}")
     else:
-        ending = EventSettlement(row, "received", error=why, wait=_wait(row, away=away))
-    return ending._replace(failed=True)
+        settlement = EventSettlement(row, "received", error=why, wait=_wait(row, away=away))
+    return settlement._replace(failed=True)
 
 
 def _wait(row: DueEvent, *, away: bool) -> float:
-    """Seconds to the next try. The longer others have been away, the less often they are asked: it may be for a day."""
+    """Seconds until the next attempt. The longer an outage lasts, the longer they get, for it may last a day."""
     wait = backoff(row.tries)
     return max(wait, min(row.received_for / 8, LONGEST_PATIENCE)) if away else wait

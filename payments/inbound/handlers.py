@@ -1,4 +1,4 @@
-"""Who handles which inbound events. A room for names: whoever owns the objects puts its handler into HANDLERS."""
+"""Registry of handlers of inbound events, by type, and what handlers get, return and raise."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -12,23 +12,23 @@ from psycopg import AsyncConnection
 from payments.processors.base import Account, Processor
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """An inbound event in a worker's hands. Its object is as it was then; what it is now, only the processor knows."""
+class ProcessorEvent(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A claimed event of a processor. Its body holds the object as it was at `created`; only the processor knows its state now."""
 
     tenant_id: int
-    id: int  # of our row
+    id: int  # of the row
     account: Account
     event_id: str
     type: str  # such as payment_intent.succeeded
     object_id: str
-    object_account: str  # the connected account that the event is of; "" for the processor's own
+    object_account: str  # the connected account that the event belongs to; "" for the processor's own account
     livemode: bool
     created: datetime  # by the processor's clock
     received_at: datetime
     received_for: float  # seconds
     body: bytes
     attempt: int  # the fence
-    tries: int  # with this one, since it was received or replayed
+    tries: int  # including this one, since it was received or replayed
 
     @cached_property
     def object(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def object_of(body: bytes) -> dict[str, Any]:
 
 
 def label_of(tenant_id: int, object: dict[str, Any]) -> UUID | None:
-    """The payment that the object was made for, by the metadata that we gave it; None for what others made there."""
+    """The correlation id in the metadata that we gave the object; None for objects that others created at the processor."""
     metadata = object.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("registry_tenant") != str(tenant_id):
         return None
@@ -60,44 +60,46 @@ def label_of(tenant_id: int, object: dict[str, Any]) -> UUID | None:
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """What is to be written because of an event. `write` runs in the transaction that marks the event as done, on its
-    connection: both are committed, or neither, and it may run again if they were not. Other events of the tenant may share
-    the transaction. `after` runs once that is committed, for news: it may be lost."""
+    """What an event changes.
 
-    outcome: str  # for the operator, in a word or two
-    payment_id: int | None = None  # whose page it belongs on
+    `write` runs on the connection and in the transaction that marks the event as done: both are committed or neither, and it may
+    run again if they were not. Other events of the tenant may share the transaction. `after` runs after the commit, for live
+    messages; a crash may lose it.
+    """
+
+    outcome: str  # one or two words for operators
+    payment_id: int | None = None  # the payment whose page shows the event
     write: Callable[[AsyncConnection], Awaitable[object]] | None = None
     after: Callable[[], Awaitable[object]] | None = None
     touches: tuple[
         UUID, ...
-    ] = ()  # correlation ids of payments that `write` changes: they are locked before all writes
+    ] = ()  # correlation ids of the payments that `write` changes: they are locked before any write
 
 
-class Later(Exception):
-    """It cannot be handled now, and will be a moment later: another worker has the object in hand, or has not written it
-    down yet, or the processor is away. The text says which."""
+class RetryLater(Exception):
+    """The event cannot be handled now: another worker has leased the object or not stored it yet, or the processor is unavailable.
+    The text says why."""
 
     def __init__(self, why: str, *, patient: bool = False) -> None:
-        self.patient = patient  # worth waiting for a day: it is somebody else who is away
+        self.patient = patient  # an outage of the processor: retry for a day
         super().__init__(why)
 
 
-class Missing(Later):
-    """There is no such payment here, or no such object at the processor: it may be on its way. If it never comes, the event
-    changes nothing of ours."""
+class NotFoundYet(RetryLater):
+    """The payment is not known here, or the object not at the processor, so far. If that lasts, the event is ignored."""
 
     def __init__(self, why: str = "there is no such payment yet") -> None:
         super().__init__(why)
 
 
-# Fetches what it must from the processor (no transaction is open), and says what to write. It may run twice, and for
-# events in any order: the newest state of the object counts, not what the event says of it.
-type Handler = Callable[[Event, Processor], Awaitable[Effect]]
+# Fetches the object's current state from the processor (no transaction is open) and returns what to write. It may run twice, and
+# for events in any order: the current state counts, not the one in the event.
+type Handler = Callable[[ProcessorEvent, Processor], Awaitable[Effect]]
 
-HANDLERS: dict[str, Handler] = {}  # by the beginning of the event's type, such as "payment_intent."
+HANDLERS: dict[str, Handler] = {}  # by prefix of the event's type, such as "payment_intent."
 
 
 def handler_of(kind: str) -> Handler | None:
-    """The handler with the longest beginning that fits; None: nobody is interested."""
-    fitting = [beginning for beginning in HANDLERS if kind.startswith(beginning)]
-    return HANDLERS[max(fitting, key=len)] if fitting else None
+    """The handler with the longest prefix that matches; None if there is none."""
+    prefixes = [prefix for prefix in HANDLERS if kind.startswith(prefix)]
+    return HANDLERS[max(prefixes, key=len)] if prefixes else None

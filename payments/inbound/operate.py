@@ -1,4 +1,4 @@
-"""Replay and close events of processors that no worker handles any more, and remove old ones."""
+"""Replay and close events of processors, and remove old ones."""
 
 import logging
 
@@ -16,7 +16,7 @@ from registry.operators.rows import guarded
 log = logging.getLogger(__name__)
 
 RETIRE_EVERY = 3600  # seconds between removals of old events
-KEPT_DAYS = 90  # Stripe shows events for 30; disputes are argued about for longer
+KEPT_DAYS = 90  # Stripe shows events for 30; disputes take longer
 SLICE = 1000  # events removed per commit
 
 
@@ -24,13 +24,13 @@ SLICE = 1000  # events removed per commit
 
 
 async def replay(*, tenant_id: int, event_id: int, actor: str, reason: str) -> bool:
-    """Make a handled, dead or closed event due again. False when it is due. A handler may see an event twice."""
+    """Make a handled, dead or closed event due again. False if it is due already."""
     move = _move("replay", tenant_id, event_id)
     return bool(await decide(action="inbound.replay", actor=actor, reason=reason, move=move, wake=_wake))
 
 
 async def close(*, tenant_id: int, event_id: int, actor: str, reason: str) -> bool:
-    """Close a dead event. False when it is not dead, or not any more."""
+    """Close a dead event. False if it is not dead."""
     move = _move("close", tenant_id, event_id)
     return bool(await decide(action="inbound.close", actor=actor, reason=reason, move=move))
 
@@ -70,8 +70,8 @@ REPLAY = guarded(
     "inbound.replay",
     label="Replay",
     warning=(
-        "Workers handle the events again, by what the processor says now; what was booked because of them is not booked "
-        "again. Events of another account or mode stay dead until the account or mode is corrected."
+        "Workers handle the events again, by the current state at the processor. What was booked is not booked "
+        "twice. Events of another account or mode stay dead until the account or mode is corrected."
     ),
     expects={"status__in": [InboundEvent.Status.DONE, InboundEvent.Status.DEAD, InboundEvent.Status.CLOSED]},
     perform=_replay,
@@ -90,7 +90,7 @@ CLOSE = guarded(
 
 @chore("retire-inbound", every=RETIRE_EVERY)
 async def retire() -> int:
-    """Remove what was done more than KEPT_DAYS ago, a slice per commit; how many. Dead events stay."""
+    """Remove events that were received more than KEPT_DAYS ago and are done or closed; returns how many. Dead events stay."""
     removed = 0
     for (tenant_id,) in await database.fetch(SQL["tenants"]):
         slice_ = {"tenant": tenant_id, "days": KEPT_DAYS, "slice": SLICE}

@@ -1,4 +1,4 @@
-"""Events about payment intents. They settle nothing: where the processor says something else than we have, a worker looks again."""
+"""Handler of events about payment intents. It settles nothing: if the state differs, a worker asks the processor again."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing, label_of
+from payments.inbound.handlers import HANDLERS, Effect, NotFoundYet, ProcessorEvent, RetryLater, label_of
 from payments.inbound.receive import SQL
 from payments.processors.base import Order, Processor, Result
 from payments.settle import lifecycle
@@ -17,8 +17,8 @@ from registry.data import database
 NOT_OURS = Effect("not ours")
 
 
-class Subject(NamedTuple):
-    """The payment that an event is about, as the statement of that name returns it."""
+class PaymentState(NamedTuple):
+    """The payment that an event is about; its fields are the columns of the statement `subject`."""
 
     payment_id: int
     status: str
@@ -32,43 +32,45 @@ class Subject(NamedTuple):
     action: dict[str, Any] | None
 
 
-async def payment_intent(event: Event, processor: Processor) -> Effect:
-    """Have the payment looked at again if it stands differently there. Raises Later."""
+async def payment_intent(event: ProcessorEvent, processor: Processor) -> Effect:
+    """Have a worker ask the processor again if its state of the payment differs from ours. Raises RetryLater."""
     correlation_id = label_of(event.tenant_id, event.object)
     if correlation_id is None:
         return NOT_OURS
     subject = await subject_of(event.tenant_id, correlation_id)
     if subject is None:
-        raise Missing
+        raise NotFoundYet
     if subject.processor_id is not None and subject.processor_id != event.account.id:
         return Effect("of another processor's attempt", subject.payment_id)
     if subject.status not in (PROCESSING, UNCERTAIN, REQUIRES_ACTION):
         return Effect("nothing new", subject.payment_id)
     if subject.leased:
-        raise Later("a worker has the payment in hand")
-    if subject.status == REQUIRES_ACTION and await _waits_still(event, correlation_id, subject, processor):
+        raise RetryLater("a worker has leased the payment")
+    if subject.status == REQUIRES_ACTION and await _still_waits(event, correlation_id, subject, processor):
         return Effect("nothing new", subject.payment_id)
     write, after = looking_again(event.tenant_id, correlation_id)
     return Effect("looked at again", subject.payment_id, write, after, touches=(correlation_id,))
 
 
-async def subject_of(tenant_id: int, correlation_id: UUID) -> Subject | None:
+async def subject_of(tenant_id: int, correlation_id: UUID) -> PaymentState | None:
     rows = await database.fetch(SQL["subject"], {"tenant": tenant_id, "correlation": correlation_id})
-    return Subject._make(rows[0]) if rows else None
+    return PaymentState._make(rows[0]) if rows else None
 
 
 async def is_known(tenant_id: int, processor_id: int, object: dict[str, Any], object_id: str) -> bool:
-    """Whether an event's object is about a payment, refund or dispute of ours, by its label and its id."""
+    """Whether an event's object is a payment, refund or dispute of ours, by the metadata and the id."""
     label = label_of(tenant_id, object)
     about = {"tenant": tenant_id, "processor": processor_id, "correlation": label, "reference": object_id}
     [(known,)] = await database.fetch(SQL["is_known"], about)
     return bool(known)
 
 
-async def _waits_still(event: Event, correlation_id: UUID, subject: Subject, processor: Processor) -> bool:
-    """Whether it waits there for what we know of. The event may be an old one: only the object itself can tell.
+async def _still_waits(
+    event: ProcessorEvent, correlation_id: UUID, subject: PaymentState, processor: Processor
+) -> bool:
+    """Whether it still requires the action that we have stored. The event may be old, so the object is fetched.
 
-    It is asked without its method, so that no step is taken on the way: that is a worker's, with the payment in hand.
+    The look-up has no payment method, so that it changes nothing at the processor: only a worker with the lease may do that.
     """
     if subject.requested_at is None or not subject.reference:
         return False
@@ -83,14 +85,14 @@ async def _waits_still(event: Event, correlation_id: UUID, subject: Subject, pro
     )
     found = await processor.look_up(order, event.account)
     if found.result is Result.UNKNOWN:
-        raise Later(f"{event.account.name} gave no clear answer ({found.code})", patient=True)
+        raise RetryLater(f"{event.account.name} gave no clear answer ({found.code})", patient=True)
     return found.result is Result.REQUIRES_ACTION and found.action == subject.action
 
 
 def looking_again(
     tenant_id: int, correlation_id: UUID
 ) -> tuple[Callable[[AsyncConnection], Awaitable[None]], Callable[[], Awaitable[None]]]:
-    """Two callables: `write` has a worker look at the payment again, in the event's transaction; `announce` follows its commit."""
+    """`write` makes the payment due for a look-up, in the event's transaction; `announce` is called after its commit."""
     looked: list[lifecycle.Looked] = []
 
     async def write(conn: AsyncConnection) -> None:

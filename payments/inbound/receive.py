@@ -1,4 +1,4 @@
-"""The way in for events of processors: many of them, one commit. Who handles them, handlers.py knows; inbound.py has it done."""
+"""Receive events of processors: verify the signature and store the event, many with one commit. work.py handles them."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from payments.errors import PaymentError
-from payments.inbound.signature import NOBODYS, Signature, WronglySigned, verify
+from payments.inbound.signature import UNKNOWN_SECRET, Signature, WronglySigned, verify
 from queueing.work import waking
 from registry import telemetry
 from registry.data import database, db_breaker
@@ -29,18 +29,18 @@ SQL = database.statements(Path(__file__).parent / "sql" / "inbound.sql")
 QUEUE = "inbound"
 ADDRESS = re.compile(r"([a-z0-9][a-z0-9-]{0,62})\.([-a-zA-Z0-9_]{1,63})\Z")  # tenant's slug and processor's name
 BATCH_ROWS = 200  # events per commit: their bodies are kilobytes, and the first one waits for the last
-HEADERS_KEPT = 50  # of a request
+HEADERS_KEPT = 50  # per request
 HEADER_KEPT = 1000  # characters of each
 SECRET_HEADERS = {b"authorization", b"proxy-authorization", b"cookie"}
 
 
 class NoEvent(PaymentError):
-    """The body is not an event: it wants JSON with id, type and created, as Stripe's snapshot events have."""
+    """The body is not an event: JSON with id, type and created, as in Stripe's snapshot events."""
 
     status = 400
 
 
-# -- What an event is ------------------------------------------------------------------------------------
+# -- Parsing ---------------------------------------------------------------------------------------------
 
 
 type Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[!-~]+\Z")]  # printable ASCII
@@ -54,22 +54,22 @@ class _Data(msgspec.Struct):
     object: _Object = msgspec.field(default_factory=_Object)
 
 
-class Head(msgspec.Struct):
-    """What of an event is kept beside its body."""
+class EventHead(msgspec.Struct):
+    """The fields of an event that are stored as columns, beside the body."""
 
     id: Word
     type: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[!-~]+\Z")]
-    # Seconds since 1970, until the year 9999; Stripe's thin events have a text. Nobody handles these.
+    # Seconds since 1970, until the year 9999. Stripe's thin events have a text; no handler takes them.
     created: Annotated[int, Meta(ge=0, le=253_402_300_799)] | Annotated[datetime, Meta(tz=True)]
     livemode: bool = False
     account: Word | None = None
     data: _Data = msgspec.field(default_factory=_Data)
 
 
-_decode = msgspec.json.Decoder(Head).decode
+_decode = msgspec.json.Decoder(EventHead).decode
 
 
-def read_head(body: bytes) -> Head:
+def read_head(body: bytes) -> EventHead:
     """Raises NoEvent (400)."""
     try:
         return _decode(body)
@@ -77,18 +77,18 @@ def read_head(body: bytes) -> Head:
         raise NoEvent(f"not an event: {str(error)[:200] or 'nested too deeply'}") from None
 
 
-# -- Whom it is for -----------------------------------------------------------------------------------------
+# -- Account -----------------------------------------------------------------------------------------------
 
 
-class Addressee(NamedTuple):
-    """The account that a webhook's address belongs to, with the secrets that may have signed for it."""
+class WebhookAccount(NamedTuple):
+    """The processor account of a webhook address, with its signing secrets."""
 
     tenant_id: int
     processor_id: int
     secrets: tuple[bytes, ...]
 
 
-async def _load(address: str) -> Addressee | None:
+async def _load(address: str) -> WebhookAccount | None:
     if not (found := ADDRESS.match(address)):
         return None
     rows = await database.fetch(SQL["account"], {"tenant": found[1], "name": found[2]})
@@ -100,33 +100,33 @@ async def _load(address: str) -> Addressee | None:
     except Sealed as error:
         log.error("a processor's secrets cannot be read", extra={"processor": processor_id, "error": error.detail})
         raise Unavailable from None
-    return Addressee(tenant_id, processor_id, tuple(secret.encode() for secret in secrets if secret))
+    return WebhookAccount(tenant_id, processor_id, tuple(secret.encode() for secret in secrets if secret))
 
 
-_addressees = Cached(_load, while_away=True, hashed=True)
+_accounts = Cached(_load, while_away=True, hashed=True)
 
 
-async def admitted(address: str, signature: Signature, body: bytes) -> Addressee:
+async def admitted(address: str, signature: Signature, body: bytes) -> WebhookAccount:
     """The account of `address`, if one of its secrets signed `body`. Raises WronglySigned (400), Unavailable (503).
 
-    An address that nobody has is answered like a wrong signature, and as fast.
+    An unknown address is answered like a wrong signature, and as fast.
     """
-    addressee = await _addressees.get(address[:200])
-    verify(signature, body, (addressee.secrets if addressee else ()) or (NOBODYS,))
-    if addressee is None or not addressee.secrets:
+    account = await _accounts.get(address[:200])
+    verify(signature, body, (account.secrets if account else ()) or (UNKNOWN_SECRET,))
+    if account is None or not account.secrets:
         raise WronglySigned
-    return addressee
+    return account
 
 
-# -- Making it durable ----------------------------------------------------------------------------------------
+# -- Storing ------------------------------------------------------------------------------------------------
 
 
-class Arrival(NamedTuple):
-    """An event on its way into the table."""
+class ReceivedEvent(NamedTuple):
+    """An event that is being stored."""
 
     tenant_id: int
     processor_id: int
-    head: Head
+    head: EventHead
     body: bytes
     headers: str  # JSON
     source: str
@@ -136,15 +136,17 @@ class Arrival(NamedTuple):
         return self.tenant_id, self.processor_id, self.head.id
 
 
-async def receive(arrival: Arrival) -> bool:
-    """Make an event durable; False when it was before. Raises Unavailable (503): whoever sent it sends it again."""
-    return await _batchers.get().submit(arrival)
+async def receive(event: ReceivedEvent) -> bool:
+    """Make an event durable; False if it was before. Raises Unavailable (503): the processor sends it again."""
+    return await _batchers.get().submit(event)
 
 
-_batchers: PerLoop[Batcher[Arrival, bool]] = PerLoop(lambda: Batcher(_write, max_rows=BATCH_ROWS), close=Batcher.finish)
+_batchers: PerLoop[Batcher[ReceivedEvent, bool]] = PerLoop(
+    lambda: Batcher(_write, max_rows=BATCH_ROWS), close=Batcher.finish
+)
 
 
-async def _write(batch: Sequence[Arrival]) -> list[bool]:
+async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
     started = time.perf_counter()
     new = {
         tuple(row)
@@ -153,21 +155,21 @@ async def _write(batch: Sequence[Arrival]) -> list[bool]:
     telemetry.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
     if new:
         waking.wake(QUEUE)
-    verdicts = []
-    for arrival in batch:
-        fresh = arrival.key in new
-        new.discard(arrival.key)  # the same one twice in a batch is one event
-        verdicts.append(fresh)
-        _counter(arrival.source, fresh).inc()
-    return verdicts
+    results = []
+    for event in batch:
+        fresh = event.key in new
+        new.discard(event.key)  # the second of two equal events in a batch is not new
+        results.append(fresh)
+        _counter(event.source, fresh).inc()
+    return results
 
 
 def _counter(source: str, fresh: bool) -> Any:
     return telemetry.INBOUND_RECEIVED.labels(source, "new" if fresh else "known")
 
 
-def _columns(batch: Sequence[Arrival]) -> dict[str, Any]:
-    heads = [arrival.head for arrival in batch]
+def _columns(batch: Sequence[ReceivedEvent]) -> dict[str, Any]:
+    heads = [event.head for event in batch]
     return {
         "tenant": Bigints([a.tenant_id for a in batch]),
         "processor": Bigints([a.processor_id for a in batch]),
@@ -188,7 +190,7 @@ def seconds(created: int | datetime) -> int:
 
 
 def kept(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Header fields as JSON: what an operator needs who compares notes with the processor."""
+    """Header fields as JSON, for operators. Without credentials."""
     found: dict[str, str] = {}
     for name, value in headers:
         if name not in SECRET_HEADERS and len(found) < HEADERS_KEPT:

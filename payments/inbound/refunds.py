@@ -1,4 +1,4 @@
-"""Events about refunds and disputes: the object is fetched, and what it says now is booked with the event's own end."""
+"""Handlers of events about refunds and disputes: fetch the object, and book its current state in the event's transaction."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection
 
 from payments.errors import NotRefundable, UnknownPayment
-from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing
+from payments.inbound.handlers import HANDLERS, Effect, NotFoundYet, ProcessorEvent, RetryLater
 from payments.inbound.payments import is_known, subject_of
 from payments.processors.base import NotThere, Processor, Unanswered
 from payments.processors.reports import DisputeReport, RefundReport, ReportsRefunds, Subject
@@ -19,19 +19,19 @@ NOT_OURS = Effect("not ours")
 type Book = Callable[[AsyncConnection], Awaitable[Sequence[live.Event]]]
 
 
-async def refund(event: Event, processor: Processor) -> Effect:
-    """Book a refund as it stands, whoever asked for it. Raises Later."""
+async def refund(event: ProcessorEvent, processor: Processor) -> Effect:
+    """Book the current state of a refund, also of one that was created at the processor. Raises RetryLater."""
     return await _booking(event, [await _ask(event, _teller(processor).refund_report(event.object_id, event.account))])
 
 
-async def charge_refunded(event: Event, processor: Processor) -> Effect:
-    """Book all refunds of the charge: the event does not say which of them it is about. Raises Later."""
+async def charge_refunded(event: ProcessorEvent, processor: Processor) -> Effect:
+    """Book all refunds of the charge, for the event does not say which one changed. Raises RetryLater."""
     report = await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account))
     return await _booking(event, report)
 
 
-async def dispute(event: Event, processor: Processor) -> Effect:
-    """Write down a dispute as it stands. Raises Later."""
+async def dispute(event: ProcessorEvent, processor: Processor) -> Effect:
+    """Book the current state of a dispute. Raises RetryLater."""
     report = await _placed(event, await _ask(event, _teller(processor).dispute_report(event.object_id, event.account)))
     if not _is_ours(event, report.subject):
         return NOT_OURS
@@ -43,19 +43,19 @@ async def dispute(event: Event, processor: Processor) -> Effect:
     )
 
 
-async def _placed[T: (RefundReport, DisputeReport)](event: Event, report: T) -> T:
-    """The report under the id of the payment of ours that it is about, whatever its label says. Raises Later."""
+async def _placed[T: (RefundReport, DisputeReport)](event: ProcessorEvent, report: T) -> T:
+    """The report under the id of the payment of ours that it is about, whatever its label says. Raises RetryLater."""
     refund_id = report.refund_id if isinstance(report, RefundReport) else None
     try:
         found = await payment_of(event.account, report.subject, refund_id)
     except NotRefundable as error:
-        raise Later(error.detail, patient=True) from None
+        raise RetryLater(error.detail, patient=True) from None
     if found is None:
         return report
     return replace(report, subject=replace(report.subject, tenant_id=event.tenant_id, correlation_id=found))
 
 
-async def _booking(event: Event, report: Sequence[RefundReport]) -> Effect:
+async def _booking(event: ProcessorEvent, report: Sequence[RefundReport]) -> Effect:
     ours = [one for one in [await _placed(event, one) for one in report] if _is_ours(event, one.subject)]
     if not ours:
         return NOT_OURS
@@ -73,8 +73,8 @@ async def _booking(event: Event, report: Sequence[RefundReport]) -> Effect:
     return _effect(payment_id, "refund looked at", book, [one.subject for one in settled])
 
 
-async def _payment_of(event: Event, subject: Subject) -> int | None:
-    """Whose page the event belongs on, and with what it is erased."""
+async def _payment_of(event: ProcessorEvent, subject: Subject) -> int | None:
+    """The id of the payment whose page shows the event, and with which the event is erased."""
     assert subject.correlation_id is not None
     found = await subject_of(event.tenant_id, subject.correlation_id)
     return found.payment_id if found else None
@@ -88,9 +88,9 @@ def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence
         try:
             told[:] = await book(conn)
         except UnknownPayment:
-            raise Missing from None
+            raise NotFoundYet from None
         except NotRefundable as error:
-            raise Later(error.detail, patient=True) from None
+            raise RetryLater(error.detail, patient=True) from None
 
     async def tell() -> None:
         live.publish(told)
@@ -99,25 +99,25 @@ def _effect(payment_id: int | None, outcome: str, book: Book, subjects: Sequence
     return Effect(outcome, payment_id, write, tell, touches)
 
 
-async def _ask[T](event: Event, question: Awaitable[T]) -> T:
+async def _ask[T](event: ProcessorEvent, question: Awaitable[T]) -> T:
     try:
         return await question
     except NotThere:
         why = f"{event.account.name} has no object with this id"
         if await is_known(event.tenant_id, event.account.id, event.object, event.object_id):
-            raise Later(why, patient=True) from None
-        raise Missing(why) from None
+            raise RetryLater(why, patient=True) from None
+        raise NotFoundYet(why) from None
     except Unanswered as error:
-        raise Later(f"{event.account.name} gave no clear answer ({error})", patient=True) from None
+        raise RetryLater(f"{event.account.name} gave no clear answer ({error})", patient=True) from None
 
 
 def _teller(processor: Processor) -> ReportsRefunds:
     if not isinstance(processor, ReportsRefunds):
-        raise Later(f"processors of kind {processor.kind} tell nothing of refunds")
+        raise RetryLater(f"processors of kind {processor.kind} tell nothing of refunds")
     return processor
 
 
-def _is_ours(event: Event, subject: Subject) -> bool:
+def _is_ours(event: ProcessorEvent, subject: Subject) -> bool:
     return subject.tenant_id == event.tenant_id and subject.correlation_id is not None
 
 

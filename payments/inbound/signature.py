@@ -11,35 +11,34 @@ from typing import NamedTuple
 from payments.errors import PaymentError
 
 HEADER = b"stripe-signature"
-TOLERANCE = 300  # seconds that clocks may differ, or a delivery be under way: an older one may be somebody's replay
+TOLERANCE = 300  # seconds that clocks may differ or a delivery may take; an older request may be a replay
 HEADER_LENGTH = 4096  # bytes at most
 SIGNATURES = 16  # at most: while Stripe's secret is rotated there are two
-NOBODYS = b"a secret that nobody has"  # what is compared for accounts that are not there, so that it takes as long
+UNKNOWN_SECRET = b"a secret that nobody has"  # compared for unknown accounts, so that the answer takes as long
 
 
 class NotSigned(PaymentError):
-    """The event is not signed as events are."""
+    """The event has no valid signature header."""
 
     status = 400
 
 
 class WronglySigned(PaymentError):
-    """No secret of such an account made this signature: the address, the secret or the body is another one."""
+    """No secret of this account made the signature: the address, the secret or the body is wrong."""
 
-    # The same for accounts that are not there: who cannot sign learns nothing of who is here.
+    # The same for unknown accounts, so that nobody can find out which accounts exist.
     status = 400
 
 
 class Signature(NamedTuple):
-    """What a delivery says of itself. Nothing is proven yet."""
+    """The parsed signature header, not verified."""
 
-    stamp: bytes  # the time as it was written: so it was signed
+    stamp: bytes  # the time as text, as it was signed
     digests: tuple[bytes, ...]
 
 
 def read_signature(fields: Iterable[bytes], *, now: float | None = None) -> Signature:
-    """The signature in these header fields. Raises NotSigned (400) for none, several, one that is no signature, and one
-    that is more than TOLERANCE old or ahead."""
+    """Parse the signature header. Raises NotSigned (400): none, several, malformed, or more than TOLERANCE old or ahead."""
     signature = _parse(list(fields))
     age = (time.time() if now is None else now) - int(signature.stamp)
     if age > TOLERANCE:
@@ -65,7 +64,7 @@ def _parse(fields: list[bytes]) -> Signature:
 
 
 def verify(signature: Signature, body: bytes, secrets: Iterable[bytes]) -> None:
-    """Raises WronglySigned (400) unless one of `secrets` made one of the digests. All are tried, however soon one fits."""
+    """Raises WronglySigned (400) unless one of `secrets` made one of the digests. Always compares all (constant time)."""
     signed = signature.stamp + b"." + body
     fits = False
     for secret in secrets:
@@ -77,7 +76,7 @@ def verify(signature: Signature, body: bytes, secrets: Iterable[bytes]) -> None:
 
 
 def sign(body: bytes, *secrets: bytes, at: float | None = None) -> str:
-    """The header that Stripe would send, for whoever plays it."""
+    """The header that Stripe would send. For the sandbox and tests."""
     stamp = b"%d" % (time.time() if at is None else at)
     made = (hmac.digest(secret, stamp + b"." + body, "sha256").hex() for secret in secrets)
     return f"t={stamp.decode()}," + ",".join(f"v1={digest}" for digest in made)

@@ -1,7 +1,7 @@
-"""Events of processors as work: claim, call the handler of the type, write its effect and the outcome.
+"""Events of processors as work: claim, call the handler of the type, settle with its effect.
 
-The effect and the row's `done` are one transaction, fenced by attempt and lease: an event whose effect failed is still due, and
-one whose effect is written is never handled again.
+The effect and the settlement are one transaction, fenced by worker and attempt: if the effect fails the event is still due, and an
+event whose effect is written is never handled again.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from registry.data.arrays import Bigints, Texts, unless_empty
 from registry.data.batching import Batcher, Family
 from registry.data.database import Row
 
-HANDLE_WITHIN = 20.0  # seconds for what an event needs from its processor; with a write less than the lease
-# Events with an effect per commit: from the first of them on the tenant's stream is held, which accepting and settling wait for,
-# and each is half a dozen round trips.
+HANDLE_WITHIN = 20.0  # seconds for the handler's calls to the processor; together with a write less than the lease
+# Events with an effect per commit. The first one locks the tenant's event stream until the commit, for which accepting and settling
+# wait, and each takes half a dozen round trips.
 EFFECTS = 4
-WRITES_AT_ONCE = 4  # transactions with effects: a worker needs its connections for other things as well
+WRITES_AT_ONCE = 4  # transactions with effects; the worker's other connections stay free for other work
 
 INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", SQL["columns"]))
 
@@ -43,7 +43,7 @@ class Inbound(ProcessorWork[EventClaim, EventSettlement]):
 
     def __init__(self) -> None:
         super().__init__()
-        # One transaction per tenant at a time: several would wait for each other at its stream.
+        # One transaction per tenant at a time: several would wait for each other's lock on its event stream.
         self._effects: Family[EventSettlement, Row | Exception | None] = Family(
             lambda: Batcher(self._settle_effects, max_rows=EFFECTS, in_flight=1)
         )
@@ -63,39 +63,39 @@ class Inbound(ProcessorWork[EventClaim, EventSettlement]):
         return await database.rows(conn, SQL["begin"], {**_keys(items), "worker": self.worker_id, "lease": self.lease})
 
     async def give_back(self, items: Sequence[EventClaim]) -> None:
-        """Nothing of theirs is written: they are due at once, for anybody."""
+        """Nothing of these events is written: another worker may claim them now."""
         attempts = Bigints([item.row.attempt for item in items])
-        await database.fetch(SQL["hand_back"], {**_keys(items), "worker": self.worker_id, "attempt": attempts})
+        await database.fetch(SQL["give_back"], {**_keys(items), "worker": self.worker_id, "attempt": attempts})
 
     # -- Handling ----------------------------------------------------------------------------------------------
 
     async def send(self, items: Sequence[EventClaim]) -> list[EventSettlement]:
-        return [await self._handle(taken) for taken in items]
+        return [await self._handle(claim) for claim in items]
 
-    async def _handle(self, taken: EventClaim) -> EventSettlement:
-        row = taken.row
+    async def _handle(self, claim: EventClaim) -> EventSettlement:
+        row = claim.row
         telemetry.TENANT.set(row.tenant_id)
         handler = handler_of(row.type)
         if handler is None:
             return ignored(row)
         try:
             async with asyncio.timeout(HANDLE_WITHIN):
-                if why := misplaced(taken):
-                    return await self._not_ours(taken, why)
-                effect = await self._ask(handler, taken)
+                if why := misplaced(claim):
+                    return await self._misplaced(claim, why)
+                effect = await self._call(handler, claim)
         except Exception as error:
             return failed(row, error)
         return EventSettlement(row, "done", effect.outcome, payment_id=effect.payment_id, effect=effect)
 
-    async def _not_ours(self, taken: EventClaim, why: str) -> EventSettlement:
-        row = taken.row
-        lost = taken.account is None or await is_known(
+    async def _misplaced(self, claim: EventClaim, why: str) -> EventSettlement:
+        row = claim.row
+        dead = claim.account is None or await is_known(
             row.tenant_id, row.processor_id, object_of(row.body), row.object_id
         )
-        return EventSettlement(row, "dead", error=why) if lost else ignored(row, why)
+        return EventSettlement(row, "dead", error=why) if dead else ignored(row, why)
 
-    async def _ask(self, handler: Handler, taken: EventClaim) -> Effect:
-        event = taken.event
+    async def _call(self, handler: Handler, claim: EventClaim) -> Effect:
+        event = claim.event
         return await handler(event, await self.processor(event.account))
 
     # -- Settling ----------------------------------------------------------------------------------------------
@@ -111,51 +111,53 @@ class Inbound(ProcessorWork[EventClaim, EventSettlement]):
             await effect.after()
         return row
 
-    async def instead(self, outcome: EventSettlement, error: Exception) -> EventSettlement:
-        """An effect that cannot be written is a failed try."""
+    async def after_failed_write(self, outcome: EventSettlement, error: Exception) -> EventSettlement:
+        """An effect that cannot be written is a failed attempt."""
         written = outcome.effect is not None and outcome.effect.write is not None
-        return failed(outcome.row, error) if written else await super().instead(outcome, error)
+        return failed(outcome.row, error) if written else await super().after_failed_write(outcome, error)
 
     async def settle(self, outcomes: Sequence[EventSettlement]) -> list[Row]:
         return await database.fetch(SQL["finish"], self._columns(outcomes))
 
-    async def settled(self, written: Sequence[tuple[EventSettlement, Row]]) -> None:
-        for ending, (_, _, seconds) in written:
-            telemetry.INBOUND_HANDLED.labels("again" if ending.status == "received" else ending.status).inc()
-            if ending.status == "done":
+    async def after_settle(self, written: Sequence[tuple[EventSettlement, Row]]) -> None:
+        for settlement, (_, _, seconds) in written:
+            telemetry.INBOUND_HANDLED.labels("again" if settlement.status == "received" else settlement.status).inc()
+            if settlement.status == "done":
                 telemetry.INBOUND_SECONDS.observe(max(0.0, seconds))
 
     def is_done(self, outcome: EventSettlement, written: bool) -> bool:
         return written and not outcome.failed
 
     async def _settle_effects(self, batch: Sequence[EventSettlement]) -> list[Row | Exception | None]:
-        """Events of one tenant with their effects, in one transaction. Their payments are locked first and in one order, as
-        everybody locks them who then numbers events."""
+        """Settle events of one tenant with their effects, in one transaction.
+
+        Payments are locked before the event stream and in order of id, as everywhere: else two transactions could deadlock.
+        """
         tenant = batch[0].row.tenant_id
-        touched = sorted({one for ending in batch if ending.effect for one in ending.effect.touches})
+        touched = sorted({one for settlement in batch if settlement.effect for one in settlement.effect.touches})
 
         async def once() -> list[Row | Exception | None]:
             async with database.transaction() as conn:
                 await database.rows(conn, SQL["hold"], {"tenant": tenant, "correlations": touched})
-                return [await self._settle_effect(conn, ending) for ending in batch]
+                return [await self._settle_effect(conn, settlement) for settlement in batch]
 
         async with self._writing:
             settled = await database.retrying(once)
-        await self.settled([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
+        await self.after_settle([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
         return settled
 
-    async def _settle_effect(self, conn: AsyncConnection, ending: EventSettlement) -> Row | Exception | None:
-        """The row first, so that nobody else has it in hand while we write; a savepoint, so that a bad one fails alone."""
+    async def _settle_effect(self, conn: AsyncConnection, settlement: EventSettlement) -> Row | Exception | None:
+        """The row first, so that the fence holds while the effect is written; in a savepoint, so that a bad event fails alone."""
         try:
             async with conn.transaction():
-                done = await database.rows(conn, SQL["finish"], self._columns([ending]))
-                if done and ending.effect and ending.effect.write:
-                    await ending.effect.write(conn)
+                done = await database.rows(conn, SQL["finish"], self._columns([settlement]))
+                if done and settlement.effect and settlement.effect.write:
+                    await settlement.effect.write(conn)
         except TimeoutError:
             raise
         except Exception as error:
             if faults.is_temporary(error):
-                raise  # the transaction is lost, and with it the others'
+                raise  # the whole transaction is lost
             return error
         return done[0] if done else None
 

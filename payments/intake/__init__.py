@@ -1,1 +1,1 @@
-"""The way in: requests become payments, many with one commit."""
+"""Intake: requests become durable payments, many with one commit."""

@@ -1,4 +1,4 @@
-"""Accept checked requests: a payment is durable now, or its first answer is replayed, whatever has changed since."""
+"""Accept checked requests: the payment is durable now, or its first answer is replayed even if settings have changed since."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ type Acceptance = tuple[NewPayment, Receipt] | Problem
 
 
 async def accept(checked: CheckedRequest, *, inline: bool = False) -> tuple[NewPayment, Receipt]:
-    """The payment, durable. Raises the Problem why it is not accepted."""
+    """Make the payment durable. Raises the Problem for which it is refused."""
     [answer] = await accept_many([checked], inline=inline)
     if isinstance(answer, Problem):
         raise answer
@@ -21,9 +21,9 @@ async def accept(checked: CheckedRequest, *, inline: bool = False) -> tuple[NewP
 
 
 async def accept_many(checked: Sequence[CheckedRequest], *, inline: bool = False) -> list[Acceptance]:
-    """Make all payments durable that are not refused. One answer each, in order.
+    """Make the payments durable that are not refused. Returns one answer each, in order.
 
-    Existing payments are looked up only before a refusal: the settings may have been different when a payment was accepted.
+    Before a refusal, existing payments are looked up: the payment may have been accepted under other settings.
     """
     payments = [one.payment for one in checked if one.payment is not None and one.refusal is None]
     results = zip(payments, await submit_many(payments, inline=inline), strict=True)
@@ -41,16 +41,16 @@ def _answer(payment: NewPayment, result: store.IntakeResult) -> Acceptance:
 
 
 def _may_exist(checked: CheckedRequest, answer: Acceptance) -> bool:
-    """Whether the payment may have been accepted before in spite of this answer."""
+    """Whether the payment may have been accepted earlier, although this answer refuses it."""
     if checked.named is None or isinstance(answer, (tuple, Unavailable)):
         return False
-    if checked.request.currency is None:  # the tenant's currency may have been another one then
+    if checked.request.currency is None:  # the tenant may have had another currency then
         return True
     return checked.payment is not None and not isinstance(answer, DifferentContent)
 
 
 async def _first_answers(checked: Sequence[CheckedRequest], answers: Sequence[Acceptance]) -> list[Acceptance]:
-    """The answers again, with the payments that exist under the same ids in view."""
+    """The answers, corrected by the payments that exist under the same ids."""
     away: Unavailable | None = None
     known = spilling.accepted([_key(one) for one in checked])
     try:
@@ -59,7 +59,7 @@ async def _first_answers(checked: Sequence[CheckedRequest], answers: Sequence[Ac
     except Unavailable as error:
         away = error
     return [
-        # A payment that may have been accepted must not be refused for good.
+        # While that cannot be known, a payment that may have been accepted is not refused for good.
         away if away and one.for_now and _key(one) not in known else _judged(one, answer, known.get(_key(one)))
         for one, answer in zip(checked, answers, strict=True)
     ]
@@ -71,7 +71,7 @@ def _key(checked: CheckedRequest) -> Key:
 
 
 def _judged(checked: CheckedRequest, answer: Acceptance, first: FirstPayment | None) -> Acceptance:
-    """A replay if the request has the content of the first one, with that one's currency; else a conflict."""
+    """A replay if the request has the content of the first one, read in the currency of the first; else a conflict."""
     if first is None:
         return answer
     faults: list[dict[str, str]] = []

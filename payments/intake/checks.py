@@ -1,4 +1,4 @@
-"""Check requests for payments: every fault of their fields, and what their tenant allows now."""
+"""Check requests for payments: all faults of their fields, and the limits of their tenant."""
 
 import json
 import re
@@ -21,16 +21,16 @@ from registry.models import Tenant
 from registry.tenants.access import Principal
 
 METADATA_PAIRS = 50
-REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # prefixes of the processor's ids that a sender may name
+REFERENCES = {"paymentMethod": "pm_", "customer": "cus_"}  # prefixes of ids of the processor, by field
 FURTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
-EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # a past time is "now"; refusing it would refuse replays
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # a past time means now; refusing all past times would refuse replays
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # in metadata
 
 _reference = re.compile("[a-z]{2,4}_[A-Za-z0-9_]{1,200}")
 _FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(PaymentRequest))
 
 type Faults = list[dict[str, str]]
-type Fault = Callable[[str, str], None]  # notes what is wrong with a field
+type Fault = Callable[[str, str], None]  # (field, message): adds a fault
 
 
 class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +39,13 @@ class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     request: PaymentRequest
     named: UUID | None  # the correlation id that the sender chose, directly or by an Idempotency-Key
-    payment: NewPayment | None  # None where no amount can be read
+    payment: NewPayment | None  # None if the amount cannot be read
     refusal: Problem | None = None  # why the payment is not accepted
     for_now: bool = False  # the refusal depends only on settings that can change
 
 
 async def check(request: PaymentRequest, principal: Principal, idempotency_key: str = "") -> CheckedRequest:
-    """The payment that is requested, or the refusal with every fault: of the fields, and of what the tenant allows."""
+    """The requested payment, or the refusal with all faults: of the fields, and of the tenant's limits."""
     faults: Faults = []
     named: UUID | None = None
     try:
@@ -85,7 +85,7 @@ async def _check_settings(
 
 
 async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Invalid:
-    """`error` of a body that could not be read, with what the tenant would refuse of the fields that could."""
+    """Add to the error of an unreadable body the faults of its readable fields."""
     data = json.loads(body)
     if isinstance(data, dict):
         named = {fault["field"] for fault in error.errors}
@@ -97,7 +97,7 @@ async def every_fault(error: Invalid, body: bytes, principal: Principal) -> Inva
         except msgspec.ValidationError:
             return error  # a field of a wrong type, in a body that also has a NUL character
         if (more := (await check(readable, principal)).refusal) and more.errors:
-            if named == {"body"} and "body" not in data:  # a number that only the whole could not be read with
+            if named == {"body"} and "body" not in data:  # a number that made only the body as a whole unreadable
                 error.errors.clear()
             error.errors += [fault for fault in more.errors if fault["field"] not in named]
     return error
@@ -128,7 +128,8 @@ def new_payment(
 ) -> NewPayment | None:
     """The payment that `request` describes; `default` is the currency of a request that names none.
 
-    Adds the faults that do not depend on the tenant's settings to `faults`. None where no amount can be read."""
+    Adds faults that do not depend on the tenant's settings. None if the amount cannot be read.
+    """
 
     def fault(field: str, message: str) -> None:
         faults.append({"field": field, "message": message})
@@ -157,7 +158,7 @@ def new_payment(
 
 
 def _amount(request: PaymentRequest, currency: str, fault: Fault) -> int:
-    """The amount in minor units; 0 where it cannot be read."""
+    """The amount in minor units; 0 if it cannot be read."""
     if currency not in money.CURRENCIES:
         fault("currency", "is not an ISO 4217 currency code such as BRL")
     try:
@@ -182,12 +183,12 @@ def _check_cards(request: PaymentRequest, fault: Fault) -> None:
 
 
 def _digits(value: Scalar) -> Scalar:
-    """A whole number without its exponent: 4.2e15 would hide its digits."""
+    """A whole number without exponent: 4.2e15 hides its digits from the check for card numbers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _method_of(request: PaymentRequest, fault: Fault) -> dict[str, Any] | None:
-    """How the payment is to be paid: ids only. A value that is no id is not repeated in the answer: it may be a card number."""
+    """The payment method: ids only. The answer does not repeat an invalid value, which may be a card number."""
     method: dict[str, Any] = {}
     for field, value in (("paymentMethod", request.payment_method), ("customer", request.customer)):
         if value is None:

@@ -1,4 +1,4 @@
-"""Make payments durable: many requests share one commit. Where PostgreSQL does not take them, the spill does."""
+"""Intake: make payments durable, many requests with one commit. While PostgreSQL is unavailable, in the spill."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-APART = 10  # tenants of a slow batch, at most, that are tried by themselves: each takes a connection
-APART_LIMIT = 0.15  # seconds for that; with db_breaker.PATIENCE it leaves time to spill within a second
+SEPARATE_TENANTS = 10  # tenants of a slow batch at most that are written separately: each takes a connection
+SEPARATE_LIMIT = 0.15  # seconds for that; together with db_breaker.PATIENCE it leaves time to spill within a second
 
 
 async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
-    """Make `payment` durable, or find that it is. Raises DifferentContent (409), Unavailable (503)."""
+    """Make `payment` durable, unless it is already. Raises DifferentContent (409), Unavailable (503)."""
     result = await _batchers.get().submit(Submission(payment, fingerprint(payment), datetime.now(UTC), inline))
     if isinstance(result, Exception):
         raise result
@@ -44,21 +44,14 @@ async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -
 
 submit_sync = sync_twin(submit)
 
-_batchers: PerLoop[Batcher[Submission, IntakeResult]] = PerLoop(lambda: Batcher(_write), close=Batcher.finish)
-
-
 # -- Writing a batch -----------------------------------------------------------------------------------------
 
 type IntakeResults = list[Any]  # of a batch, in order; None where a submission has no result yet
 type Write = Callable[[Sequence[Submission]], Awaitable[Sequence[IntakeResult | None]]]
 
 
-async def _write(batch: Sequence[Submission]) -> list[IntakeResult]:
-    """Write a batch into PostgreSQL; while that is away, into the spill; with INTAKE=stream, into the stream first."""
-    if settings.INTAKE == "stream":
-        relayed = await spilling.relay(batch)
-        if not all(isinstance(result, Unavailable) for result in relayed):
-            return relayed
+async def _store(batch: Sequence[Submission]) -> list[IntakeResult]:
+    """INTAKE=direct: write a batch into PostgreSQL; while that is unavailable, into the spill."""
     # Spilled payments go first: a write that overtook them could take an id that was promised to other content.
     behind = await spill.blocked(KIND, {one.payment.tenant_id for one in batch})
     results: IntakeResults = [None] * len(batch)
@@ -67,6 +60,19 @@ async def _write(batch: Sequence[Submission]) -> list[IntakeResult]:
     if behind:
         await _out_of_turn(results, batch)
     return results
+
+
+async def _relay(batch: Sequence[Submission]) -> list[IntakeResult]:
+    """INTAKE=stream: append a batch to the shared stream; while that is unavailable, `_store` it."""
+    results = await spilling.relay(batch)
+    return await _store(batch) if all(isinstance(result, Unavailable) for result in results) else results
+
+
+WAYS = {"direct": _store, "stream": _relay}  # by the setting INTAKE
+
+_batchers: PerLoop[Batcher[Submission, IntakeResult]] = PerLoop(
+    lambda: Batcher(lambda batch: WAYS[settings.INTAKE](batch)), close=Batcher.finish
+)
 
 
 async def _fill(
@@ -81,19 +87,19 @@ async def _fill(
 
 
 async def _directly(batch: Sequence[Submission]) -> Sequence[IntakeResult | None]:
-    """Write into PostgreSQL; None for what it does not take now.
+    """Write into PostgreSQL; None for submissions that it does not accept now.
 
-    A lock on the rows of one tenant must not hold up the others: each tenant's part of a slow batch is tried again alone.
+    A lock on the rows of one tenant must not delay the others, so a slow batch is written again for each tenant separately.
     """
     try:
         return await db_breaker.attempt(lambda: store(batch))
     except Unavailable as error:
-        faults.warn(log, "PostgreSQL takes no payments, the spill does", reason=error.detail)
+        faults.warn(log, "PostgreSQL accepts no payments now; they go to the spill", reason=error.detail)
         slow = error.detail == Fault.SLOW.value
     results: IntakeResults = [None] * len(batch)
     tenants = {one.payment.tenant_id for one in batch}
-    if slow and 1 < len(tenants) <= APART:
-        await asyncio.gather(*(_fill(results, batch, partial(_is_of, tenant), _alone) for tenant in tenants))
+    if slow and 1 < len(tenants) <= SEPARATE_TENANTS:
+        await asyncio.gather(*(_fill(results, batch, partial(_is_of, tenant), _separately) for tenant in tenants))
     return results
 
 
@@ -101,16 +107,16 @@ def _is_of(tenant_id: int, one: Submission) -> bool:
     return one.payment.tenant_id == tenant_id
 
 
-async def _alone(batch: Sequence[Submission]) -> Sequence[IntakeResult | None]:
+async def _separately(batch: Sequence[Submission]) -> Sequence[IntakeResult | None]:
     try:
-        async with asyncio.timeout(APART_LIMIT):
+        async with asyncio.timeout(SEPARATE_LIMIT):
             return await db_breaker.attempt(lambda: store(batch))
     except (Unavailable, TimeoutError):
         return [None] * len(batch)
 
 
 async def _out_of_turn(results: IntakeResults, batch: Sequence[Submission]) -> None:
-    """Write what a full spill refused into PostgreSQL, if that is back: before spilled payments rather than not at all."""
+    """Write what a full spill refused into PostgreSQL, if that is back: out of order, but accepted."""
     refused = [n for n, result in enumerate(results) if isinstance(result, Unavailable)]
     if refused:
         with suppress(Unavailable):

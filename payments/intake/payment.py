@@ -11,7 +11,7 @@ type Key = tuple[int, UUID]  # tenant, correlation id
 
 
 class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as its sender wants it, checked and in minor units."""
+    """A requested payment, checked, with its amount in minor units."""
 
     tenant_id: int
     correlation_id: UUID
@@ -22,7 +22,7 @@ class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
     processor: str = ""
     scheduled_for: datetime | None = None
     priority: int = 0
-    method: dict[str, Any] | None = None  # how it is paid: references only, never card data
+    method: dict[str, Any] | None = None  # payment method: references only, never card data
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -30,16 +30,16 @@ class Receipt(msgspec.Struct, frozen=True):
 
     created_at: datetime
     replayed: bool
-    spilled: bool = False  # it is not in PostgreSQL yet
+    spilled: bool = False  # not stored in PostgreSQL yet
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A payment on its way into PostgreSQL, or into the spill: this is the format of its records."""
+    """A payment that is being accepted. Also the format of records in the spill."""
 
     payment: NewPayment = msgspec.field(name="order")
     fingerprint: bytes
-    at: datetime  # when it was requested; it is stored with this time, however long it waits in the spill
-    inline: bool = False  # its web process will send it: no worker is woken for it
+    at: datetime  # of the request; stored as created_at, also after a time in the spill
+    inline: bool = False  # its web process sends it, so no worker is woken
 
     @property
     def key(self) -> Key:
@@ -47,19 +47,19 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class FirstPayment(NamedTuple):
-    """The payment that was accepted first under an id."""
+    """The payment that exists under an id."""
 
     fingerprint: bytes
     at: datetime
     currency: str
-    spilled: bool = False  # it is not in PostgreSQL yet
+    spilled: bool = False  # not stored in PostgreSQL yet
 
 
 _content = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def fingerprint(payment: NewPayment) -> bytes:
-    """A hash of the payment's content, 16 bytes. Stored, so it never changes: two payments with the same one are replays."""
+    """A hash of the payment's content, 16 bytes: the same under the same id is a replay. It is stored, so it must never change."""
     content: tuple[Any, ...] = (
         payment.amount,
         payment.currency,
@@ -69,6 +69,6 @@ def fingerprint(payment: NewPayment) -> bytes:
         payment.scheduled_for,
         payment.priority,
     )
-    if payment.method:  # the fingerprint of a payment without a method is older than this field
+    if payment.method:  # fingerprints of payments without a method are older than this field
         content += (payment.method,)
     return hashlib.blake2b(_content.encode(content), digest_size=16).digest()

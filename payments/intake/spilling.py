@@ -1,4 +1,4 @@
-"""Payments while PostgreSQL is away: they are durable in the spill, and stored as soon as PostgreSQL is back."""
+"""Payments in the spill: durable while PostgreSQL is unavailable, and stored once it is back."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ KIND = "payment"  # of the spill's records
 
 
 class SpilledPayment(msgspec.Struct, frozen=True):
-    """A payment that this process accepted, or is about to, and that PostgreSQL does not have yet."""
+    """A payment that this process has accepted or is accepting, and that is not in PostgreSQL yet."""
 
     fingerprint: bytes
     at: datetime
@@ -28,12 +28,12 @@ class SpilledPayment(msgspec.Struct, frozen=True):
     durable: asyncio.Future[None]
 
 
-waiting: dict[Key, SpilledPayment] = {}  # of the one loop that serves requests, and so accepts
+waiting: dict[Key, SpilledPayment] = {}  # one per process: only the event loop that serves requests accepts payments
 encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Submission).decode
 
 
 def accepted(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
-    """Of these ids, the payments that are durable in this process's spill."""
+    """The payments with these ids that are durable in this process's spill."""
     return {
         key: FirstPayment(one.fingerprint, one.at, one.currency, spilled=True)
         for key in keys
@@ -52,37 +52,47 @@ def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailabl
 
 
 async def append(batch: Sequence[Submission]) -> list[IntakeResult]:
-    """Append the payments to the spill. Where PostgreSQL is only read-only, ids that are stored there are judged by it."""
+    """Append payments to the spill. While PostgreSQL is read-only, ids that are stored there are decided by what is stored."""
     known: dict[Key, FirstPayment] = {}
     if db_breaker.current().read_only and (keys := [one.key for one in batch if one.key not in waiting]):
         with suppress(Unavailable):
             known = await store.stored(keys)
     new = [one for one in batch if one.key not in known]
-    spilled = iter(await _durable(new, spill.append) if new else ())
+    spilled = iter(await _durable(new, _spill) if new else ())
     return store.judged(batch, [None if one.key in known else next(spilled) for one in batch], known)
 
 
 async def relay(batch: Sequence[Submission]) -> list[IntakeResult]:
-    """Append the payments to the stream (INTAKE=stream), from which workers store them."""
-    return await _durable(batch, spill.relay)
+    """Append payments to the shared stream (INTAKE=stream), from which workers store them."""
+    return await _durable(batch, _relay)
 
 
-async def _durable(batch: Sequence[Submission], append: Callable[..., asyncio.Future[None]]) -> list[IntakeResult]:
-    """Write the payments; an id that waits already is judged by what waits."""
+async def _durable(batch: Sequence[Submission], append: Callable[[Submission], SpilledPayment]) -> list[IntakeResult]:
+    """Append payments and wait until they are durable. An id that waits already is decided by the payment that waits."""
     found: list[tuple[SpilledPayment, bool]] = []
     for one in batch:
         known = waiting.get(one.key)
-        found.append((known or _append(one, append), known is not None))
+        found.append((known or append(one), known is not None))
     await asyncio.wait({one.durable for one, _ in found})
     return [_result(one, *written) for one, written in zip(batch, found, strict=True)]
+
+
+def _spill(one: Submission) -> SpilledPayment:
+    """Append to this process's spill; the id is known until the payment is stored."""
+    return _append(one, spill.append)
+
+
+def _relay(one: Submission) -> SpilledPayment:
+    """Append to the shared stream; the id is known until the record is durable, for another process stores it."""
+    added = _append(one, spill.relay)
+    added.durable.add_done_callback(lambda _: _forget(one.key, added))
+    return added
 
 
 def _append(one: Submission, append: Callable[..., asyncio.Future[None]]) -> SpilledPayment:
     one = msgspec.structs.replace(one, inline=False)  # its web process cannot send it; storing it wakes the workers
     durable = append(KIND, one.payment.tenant_id, encode(one), at=one.at)
     added = waiting[one.key] = SpilledPayment(one.fingerprint, one.at, one.payment.currency, durable)
-    if append is spill.relay:  # a worker stores it, and this process never hears of that
-        durable.add_done_callback(lambda _: _forget(one.key, added))
     return added
 
 
@@ -106,12 +116,12 @@ def _result(one: Submission, first: SpilledPayment, known: bool) -> IntakeResult
 
 
 async def _store(records: list[spill.Record]) -> list[spill.StoreResult]:
-    """Store spilled payments. A payment that was committed before its answer was lost is found there, and not stored twice."""
+    """Store spilled payments. One that PostgreSQL had committed before it became unavailable is found there, not stored twice."""
     batch = [decode(record.data) for record in records]
     try:
         results = await db_breaker.attempt(lambda: store.store(batch), patient=True)
     except Exception as error:
-        if len(batch) == 1 and spill.is_bad(error):  # it is set aside, and its id is free again
+        if len(batch) == 1 and spill.is_bad(error):  # it is quarantined, and its id is free again
             waiting.pop(batch[0].key, None)
         raise
     for result in results:
@@ -125,14 +135,14 @@ async def _store(records: list[spill.Record]) -> list[spill.StoreResult]:
     ]
 
 
-def _seen(records: list[spill.Record]) -> None:
-    """Take over the ids in a dead process's spill: the same content is a replay, other content a conflict."""
+def _remember(records: list[spill.Record]) -> None:
+    """Remember the ids in the spill of a dead process: the same content is a replay, other content a conflict."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     done.set_result(None)
     for record in records:
-        with suppress(msgspec.MsgspecError):  # it is set aside when it is stored
+        with suppress(msgspec.MsgspecError):  # `store` quarantines an unreadable record
             one = decode(record.data)
             waiting.setdefault(one.key, SpilledPayment(one.fingerprint, one.at, one.payment.currency, done))
 
 
-spill.register(KIND, _store, on_takeover=_seen)
+spill.register(KIND, _store, on_takeover=_remember)

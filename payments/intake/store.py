@@ -1,4 +1,4 @@
-"""Payments into PostgreSQL: one statement and one commit for a batch. Ids that exist are judged: replay or conflict."""
+"""Store payments in PostgreSQL: one statement and one commit per batch. An existing id is a replay or a conflict."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ CONFLICTED = telemetry.ACCEPTED.labels("conflict")
 
 
 async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
-    """Store the payments of a batch. One result each, in order: new, replayed, or in conflict with an existing one."""
+    """Store a batch. Returns one result per payment, in order: new, replayed, or in conflict with an existing one."""
     started = time.perf_counter()
     rows = await database.fetch(SQL["accept"], _columns(batch))
     telemetry.ACCEPT_BATCH.observe(len(batch))
@@ -100,12 +100,12 @@ def _event(payment: NewPayment, at: datetime, position: int) -> live.Event:
 
 
 async def stored(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
-    """The stored payments with these ids; looked up before a refusal. Raises Unavailable (503)."""
+    """The stored payments with these ids, for checks before a refusal. Raises Unavailable (503)."""
     return await db_breaker.attempt(lambda: existing(keys), writes=False)
 
 
 async def existing(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
-    """The same on the caller's terms: without the limit of time for a database that is away."""
+    """The same without a time limit; the caller sets one."""
     params = {"tenant": [tenant for tenant, _ in keys], "correlation": [correlation for _, correlation in keys]}
     return {
         (tenant, correlation): FirstPayment(bytes(fingerprint), at, currency)
@@ -116,7 +116,7 @@ async def existing(keys: Sequence[Key]) -> dict[Key, FirstPayment]:
 def judged(
     batch: Sequence[Submission], results: Sequence[IntakeResult | None], known: dict[Key, FirstPayment]
 ) -> list[IntakeResult]:
-    """The results, with those that are open decided by the payment that is `known` under the id."""
+    """The results; those that are None are decided by the payment that is `known` under the id."""
     return [
         compared(one, known.get(one.key)) if result is None else result
         for one, result in zip(batch, results, strict=True)
@@ -124,7 +124,7 @@ def judged(
 
 
 def compared(one: Submission, first: FirstPayment | None) -> IntakeResult:
-    """The result of an id that exists: the same content is a replay, other content a conflict."""
+    """The result for an existing id: the same content is a replay, other content a conflict."""
     if first is None:
         return Unavailable("the tenant was purged at this very moment; try again")
     if first.fingerprint != one.fingerprint:

@@ -33,7 +33,7 @@ from payments.routing.work import ProcessorWork
 from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
-from queueing.work.work import Name, Routed
+from queueing.work.work import PublicId, Routed
 from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, Uuids, unless_empty
@@ -55,7 +55,7 @@ class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
     table = REFUNDS
     # Per tenant. Stripe takes 100 requests a second per account, and a processor that becomes slow must not get more requests at
     # the same time, or all of them would time out.
-    room = 50
+    share_limit = 50
     send_within = (
         5.0  # seconds after the claim; if the worker was stopped for longer, its lease may have been taken over
     )
@@ -66,8 +66,8 @@ class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
-    async def named(self, conn: AsyncConnection, names: Sequence[Name]) -> dict[Name, Row]:
-        keys = {"tenant": Bigints([t for t, _ in names]), "public": Uuids([r.bytes for _, r in names])}
+    async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
+        keys = {"tenant": Bigints([t for t, _ in ids]), "public": Uuids([r.bytes for _, r in ids])}
         return {(row[0], row[3]): row for row in await database.rows(conn, NAMED, keys)}
 
     def route(self, rows: Sequence[Row]) -> Routed[RefundClaim]:
@@ -85,7 +85,7 @@ class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
                 ready.append(claims.claimed(row, account, at, now))
         return Routed(ready, postponed)
 
-    async def postpone(self, conn: AsyncConnection, postponed: Sequence[DueRefund], look: int) -> None:
+    async def postpone(self, conn: AsyncConnection, postponed: Sequence[DueRefund], number: int) -> None:
         keys = {"tenant": [r.tenant_id for r in postponed], "refund": [r.refund_id for r in postponed]}
         await database.rows(conn, SQL["postpone"], {**keys, "seconds": NO_ROUTE})
 
@@ -154,7 +154,7 @@ class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
     async def settle(self, outcomes: Sequence[RefundSettlement]) -> list[Row]:
         return await database.fetch(SQL["settle"], self._settlement_columns(outcomes))
 
-    async def settled(self, written: Sequence[tuple[RefundSettlement, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[RefundSettlement, Row]]) -> None:
         changes = []
         for settlement, (tenant, _, *event) in written:
             _settled(settlement.status.value).inc()

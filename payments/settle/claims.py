@@ -1,7 +1,6 @@
 """Route due rows: each becomes a claim that holds a concurrency slot, or waits. No I/O; work.py reads and writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,6 +11,7 @@ from payments.routing.routing import Route, RoutingTable, Wait
 from payments.settle.concurrency import Slots
 from payments.settle.decisions import Claim
 from payments.states import PROCESSING, QUEUED, UNCERTAIN, Status
+from queueing.work.work import Routed
 
 
 class DuePayment(NamedTuple):
@@ -39,28 +39,23 @@ class DuePayment(NamedTuple):
     waited: float  # seconds since it was accepted, or since the date it was scheduled for, by the database's clock
 
 
-@dataclass
-class Routed:
-    """The results of routing due rows."""
+def route(rows: Sequence[DuePayment], routes: RoutingTable, slots: Slots, *, now: float, at: datetime) -> Routed[Claim]:
+    """Route `rows`; each claim holds a slot. `now`: time.monotonic(); `at`: requestedAt of first sends.
 
-    claims: list[Claim] = field(default_factory=list)
-    unroutable: list[DuePayment] = field(default_factory=list)  # no processor is available
-    waiting: list[tuple[DuePayment, float]] = field(default_factory=list)  # for a free slot, for so many seconds
-
-
-def route(rows: Sequence[DuePayment], routes: RoutingTable, slots: Slots, *, now: float, at: datetime) -> Routed:
-    """Route `rows`; each claim holds a slot. `now`: time.monotonic(); `at`: requestedAt of first sends."""
-    routed = Routed()
+    Postponed are pairs of a row and the seconds that it waits for a free slot (None: no processor is available).
+    """
+    claims: list[Claim] = []
+    postponed: list[tuple[DuePayment, float | None]] = []
     for row in rows:
         route = _route_of(row, routes, slots, now)
         if route is None:
-            routed.unroutable.append(row)
+            postponed.append((row, None))
         elif isinstance(route, Wait):
-            routed.waiting.append((row, route.seconds))
+            postponed.append((row, route.seconds))
         else:
             slots.acquire(row.tenant_id, route.account.endpoint)
-            routed.claims.append(_claim(row, route, now, at))
-    return routed
+            claims.append(_claim(row, route, now, at))
+    return Routed(claims, postponed)
 
 
 def _route_of(row: DuePayment, routes: RoutingTable, slots: Slots, now: float) -> Route | Wait | None:
@@ -109,9 +104,12 @@ def _claim(row: DuePayment, route: Route, now: float, at: datetime) -> Claim:
     )
 
 
-def rooms(room: dict[int, int], routes: RoutingTable, slots: Slots, limit: int, now: float) -> dict[int, int]:
-    """`room` (tenant → payments that it may have more) with what the addresses of each have left, where that is less."""
+def free_by_tenant(free: dict[int, int], routes: RoutingTable, slots: Slots, limit: int, now: float) -> dict[int, int]:
+    """`free` (how many more payments each tenant may have in flight), lowered to the slots that are free at its endpoints.
+
+    Returns `free` itself if slots are not scarce for a claim of `limit` rows.
+    """
     if not slots.scarce(limit):
-        return room
+        return free
     left = {tenant: sum(slots.free(tenant, key) for key in keys) for tenant, keys in routes.usable(now).items()}
-    return room | {t: min(few, room.get(t, few)) for t, few in left.items() if few < limit}
+    return free | {t: min(few, free.get(t, few)) for t, few in left.items() if few < limit}

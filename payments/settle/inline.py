@@ -1,4 +1,4 @@
-"""Payments that the web process sends itself: where a switch says so, and all of them while no worker is alive."""
+"""Inline sending of payments by the web process: where a switch says so, and of all payments while no worker is alive."""
 
 import asyncio
 import time
@@ -12,18 +12,15 @@ from payments.intake.payment import NewPayment
 from payments.settle import lifecycle
 from payments.settle.concurrency import Slots
 from payments.settle.work import PAYMENTS, Dispatch
-from queueing.work.drain import CLAIM_FREE, GRACE
-from queueing.work.inline import Answer, Inline
+from queueing.work.drain import CLAIM_FREE
+from queueing.work.inline import Inline, Result, per_loop
 from registry import telemetry
-from registry.data.loop import PerLoop
 
-OPERATION = "payment"  # what its switch is called: `inline.payment`
+OPERATION = "payment"  # of the switch `inline.payment`
 NAME = "inline"  # of its Worker row
-ROOM = 100  # payments asked for and not settled yet, per process
-SLOTS = (
-    2 * ROOM + CLAIM_FREE
-)  # payments under way: one processor, which may hold half of them, can have all that were asked for
-WAIT = 5.0  # seconds that a request waits for its payment; longer than most answers, shorter than a caller's patience
+LIMIT = 100  # payments that requests send at the same time, per process
+SLOTS = 2 * LIMIT + CLAIM_FREE  # payments in flight: enough for LIMIT at one processor, which may hold half of them
+WAIT = 5.0  # seconds that a request waits for its payment; longer than most processors take, shorter than callers wait
 
 
 def _open() -> Inline:
@@ -31,48 +28,50 @@ def _open() -> Inline:
         lambda: Dispatch(Slots(SLOTS, SLOTS)),
         queue=PAYMENTS.queue,
         name=NAME,
-        most=ROOM,
-        answered=lambda answer: _answered(answer).inc(),
+        limit=LIMIT,
+        on_result=lambda result: _counter(result).inc(),
     )
 
 
-processes: PerLoop[Inline] = PerLoop(_open, close=Inline.close, within=GRACE + 2.0)
+loops = per_loop(_open)
 
 
 def takes(payment: NewPayment) -> bool:
-    """Whether there is room for `payment` now. One that is meant for later is the workers'."""
-    return processes.get().has_room and (payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC))
+    """Whether the web process can send `payment` now. Payments that are scheduled for later are left to the workers."""
+    return loops.get().has_capacity and (payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC))
 
 
-def send(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Answer]:
-    """Claim a durable payment and send it, at once; the future of what became of it. Never raises."""
-    return processes.get().ask(tenant_id, correlation_id)
+def send(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Result]:
+    """Claim a durable payment and send it at once; the future of the result. Never raises."""
+    return loops.get().submit(tenant_id, correlation_id)
 
 
-async def outcome(asked: asyncio.Future[Answer], payment: NewPayment, *, within: float, patient: bool) -> None:
-    """Wait until the payment is settled, by whomever, at most `within` seconds. What is left in the queue is waited for
-    by the `patient` only."""
+async def outcome(sending: asyncio.Future[Result], payment: NewPayment, *, within: float, patient: bool) -> None:
+    """Wait until the payment is settled, here or by a worker, for at most `within` seconds.
+
+    Only if `patient`, also for a payment that this process left in the queue.
+    """
     until = time.monotonic() + within
     try:
         async with asyncio.timeout(within):
-            answer = await asked
+            result = await sending
     except TimeoutError:
         return
-    if answer in (Answer.UNFINISHED, Answer.ELSEWHERE) or (answer is Answer.QUEUED and patient):
+    if result in (Result.UNFINISHED, Result.ELSEWHERE) or (result is Result.QUEUED and patient):
         await lifecycle.settled(payment.tenant_id, payment.correlation_id, within=until - time.monotonic())
 
 
 async def start() -> None:
-    """Stand in for the workers from now on while none is alive. A server's process does this."""
-    await processes.get().watch()
+    """Stand in for the workers, from now on, while none is alive. The processes of a server call this."""
+    await loops.get().watch()
 
 
 def standing_in() -> bool:
-    """Whether this process sends what workers should."""
-    process = processes.peek()
-    return process is not None and process.stands_in
+    """Whether this process does the work of missing workers."""
+    current = loops.peek()
+    return current is not None and current.stands_in
 
 
 @cache
-def _answered(answer: Answer) -> Counter:
-    return telemetry.INLINE.labels(answer.value)
+def _counter(result: Result) -> Counter:
+    return telemetry.INLINE.labels(result.value)

@@ -34,7 +34,7 @@ from payments.settle.doubts import Doubts
 from payments.states import OPEN, SUCCEEDED
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
-from queueing.work.work import Name, Routed
+from queueing.work.work import PublicId, Routed
 from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
@@ -57,7 +57,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     """The work of sending payments."""
 
     table = PAYMENTS
-    looks = 10  # so that payments behind many without a route need not wait until all of those were routed
+    rounds = 10  # so that payments behind many without a route need not wait until all of those were routed
     send_within = (
         5.0  # seconds after the claim; if the worker was stopped for longer, its lease may have been taken over
     )
@@ -65,7 +65,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def __init__(self, slots: Slots | None = None) -> None:
         super().__init__()
         self.slots = slots or Slots()
-        self.capacity, self.room = self.slots.total, self.slots.of_tenant
+        self.capacity, self.share_limit = self.slots.total, self.slots.of_tenant
         self._narrow: dict[int, int] = {}  # tenants of which only a probe, or nothing, can be sent now, and how many
         self._crowded = False  # the last claim skipped rows because slots were scarce
         self._doubts = Doubts()
@@ -80,41 +80,40 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
     def share_of(self, item: Claim) -> int:
         return item.tenant_id
 
-    def rooms(self, limit: int) -> dict[int, int]:
-        rooms = super().rooms(limit)
+    def free_by_share(self, limit: int) -> dict[int, int]:
+        free = super().free_by_share(limit)
         self._narrow = self.routes.send_limits()
         for tenant, few in self._narrow.items():
-            rooms[tenant] = min(few, rooms.get(tenant, few))
-        left = claims.rooms(rooms, self.routes, self.slots, limit, time.monotonic())
-        self._crowded = left is not rooms
-        return left
+            free[tenant] = min(few, free.get(tenant, few))
+        narrowed = claims.free_by_tenant(free, self.routes, self.slots, limit, time.monotonic())
+        self._crowded = narrowed is not free
+        return narrowed
 
-    def claims_also(self) -> bool:
+    def claims_first(self) -> bool:
         return bool(self._narrow)
 
-    async def claim_also(self, conn: AsyncConnection, limit: int) -> Sequence[Claim]:
-        """Payments with unknown outcome of tenants that can have nothing, or only a probe, sent: a look-up needs no route."""
+    async def claim_first(self, conn: AsyncConnection, limit: int) -> Sequence[Claim]:
+        """Claim payments in doubt of tenants that can send nothing, or only a probe: a look-up needs no route."""
         if not self._narrow:
             return []
-        rooms = [self.room - self.in_hand[tenant] for tenant in self._narrow]
-        rows = await database.rows(conn, DOUBTS, {"tenants": list(self._narrow), "rooms": rooms, "limit": limit})
+        free = [self.share_limit - self.in_flight_of[tenant] for tenant in self._narrow]
+        rows = await database.rows(conn, DOUBTS, {"tenants": list(self._narrow), "free": free, "limit": limit})
         return self.route(rows).items
 
-    async def named(self, conn: AsyncConnection, names: Sequence[Name]) -> dict[Name, Row]:
-        keys = {"tenant": Bigints([t for t, _ in names]), "correlation": Uuids([c.bytes for _, c in names])}
+    async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
+        keys = {"tenant": Bigints([t for t, _ in ids]), "correlation": Uuids([c.bytes for _, c in ids])}
         return {(row[0], row[2]): row for row in await database.rows(conn, NAMED, keys)}
 
     def route(self, rows: Sequence[Row]) -> Routed[Claim]:
         at = datetime.now(UTC)
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-        routed = claims.route(list(map(DuePayment._make, rows)), self.routes, self.slots, now=time.monotonic(), at=at)
-        return Routed(routed.claims, [*((row, None) for row in routed.unroutable), *routed.waiting])
+        return claims.route(list(map(DuePayment._make, rows)), self.routes, self.slots, now=time.monotonic(), at=at)
 
     async def postpone(
-        self, conn: AsyncConnection, postponed: Sequence[tuple[DuePayment, float | None]], look: int
+        self, conn: AsyncConnection, postponed: Sequence[tuple[DuePayment, float | None]], number: int
     ) -> None:
         if rows := [row for row, seconds in postponed if seconds is None]:
-            await database.rows(conn, SQL["postpone"], {**parameters.keys(rows), "seconds": NO_ROUTE * look})
+            await database.rows(conn, SQL["postpone"], {**parameters.keys(rows), "seconds": NO_ROUTE * number})
         if waits := [seconds for _, seconds in postponed if seconds is not None]:
             rows = [row for row, seconds in postponed if seconds is not None]
             await database.rows(conn, SQL["wait"], {**parameters.keys(rows), "seconds": waits})
@@ -123,17 +122,17 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         begins = {"worker": self.worker_id, "lease": self.lease, **parameters.begins(items)}
         return await database.rows(conn, SQL["begin"], begins)
 
-    def begun(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
+    def after_begin(self, items: Sequence[Claim], rows: Sequence[Row]) -> None:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
         live.publish([parameters.event(claim, claim.status, *rest) for claim, rest in told])
 
-    def released(self, items: Sequence[Claim]) -> None:
-        super().released(items)
+    def release(self, items: Sequence[Claim]) -> None:
+        super().release(items)
         for claim in items:
-            self._give_back(claim)
+            self._release_slot(claim)
 
-    def _give_back(self, claim: Claim) -> None:
+    def _release_slot(self, claim: Claim) -> None:
         endpoint = claim.account.endpoint
         self.slots.release(claim.tenant_id, endpoint)
         if self._crowded and self.slots.free(claim.tenant_id, endpoint) >= WORTH_A_CLAIM:
@@ -152,13 +151,13 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         return [self._doubts.remember(await self._resolve(claim)) for claim in items]
 
     async def _send_first(self, claim: Claim) -> Settlement:
-        started = _begins(claim)
+        started = _start(claim)
         outcome = await self._send(await self.processor(claim.account), claim)
         return after_send(claim, outcome, _ms(started))
 
     async def _resolve(self, claim: Claim) -> Settlement:
         """Look up an earlier send at its processor."""
-        started = _begins(claim)
+        started = _start(claim)
         processor = await self.processor(claim.account)
         looked_up = await processor.look_up(claim.order, claim.account)
         if looked_up.result in CERTAIN or looked_up.result is Result.DECLINED:
@@ -195,7 +194,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         with telemetry.SETTLE_SECONDS.time():
             return await database.fetch(SETTLE, settles)
 
-    async def settled(self, written: Sequence[tuple[Settlement, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[Settlement, Row]]) -> None:
         told = []
         for s, (_, _, position, sequence, at) in written:
             _settled(s.status).inc()
@@ -230,7 +229,7 @@ class Dispatch(ProcessorWork[Claim, Settlement]):
         await asyncio.sleep(ABANDON_EVERY)
 
 
-def _begins(claim: Claim) -> float:
+def _start(claim: Claim) -> float:
     """Put the payment into this task's logs and spans; time.perf_counter()."""
     telemetry.TENANT.set(claim.tenant_id)
     telemetry.PAYMENT.set(str(claim.correlation_id))

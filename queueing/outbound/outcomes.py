@@ -16,7 +16,7 @@ KEPT_BODY = 2 * 1024  # bytes of an answer in the log
 KEPT_HEADERS, KEPT_HEADER = 20, 200  # headers of an answer in the log, and characters of each
 
 
-class Due(NamedTuple):
+class DeliveryClaim(NamedTuple):
     """A claimed delivery; its fields are the columns of the statement `take`."""
 
     tenant_id: int
@@ -39,10 +39,10 @@ class Due(NamedTuple):
         return self.tenant_id, self.delivery_id
 
 
-class Try(NamedTuple):
+class DeliverySettlement(NamedTuple):
     """The outcome of one attempt."""
 
-    due: Due
+    claim: DeliveryClaim
     status: str
     wait: float | None  # seconds until the next one
     rest: float | None  # seconds that the whole endpoint wants to be left alone
@@ -54,7 +54,7 @@ class Try(NamedTuple):
 
     @property
     def key(self) -> Key:
-        return self.due.key
+        return self.claim.key
 
 
 def fault_of(status: int) -> str:
@@ -82,16 +82,18 @@ def words_for(problem: HttpError, *, within: float) -> str:
     return str(problem)
 
 
-def verdict(due: Due, at: datetime, signature: str, answer: Answer | None, error: str, latency_ms: int) -> Try:
+def settlement_of(
+    claim: DeliveryClaim, at: datetime, signature: str, answer: Answer | None, error: str, latency_ms: int
+) -> DeliverySettlement:
     """Delivered, dead, or pending with the time until the next try."""
     asked = retry_after(answer.header("retry-after")) if answer is not None and error else None
     gone = answer is not None and answer.status == GONE
     wait = None
     if error and not gone:
-        wait = wait_before(due.number - due.tries_from, asked=asked, draw=random.random())
+        wait = wait_before(claim.number - claim.tries_from, asked=asked, draw=random.random())
     status = "delivered" if not error else "dead" if wait is None else "pending"
     rest = min(asked, REST_AT_MOST) if asked else None
-    return Try(due, status, wait, rest, error, at, signature, answer, latency_ms)
+    return DeliverySettlement(claim, status, wait, rest, error, at, signature, answer, latency_ms)
 
 
 def kept_headers(answer: Answer | None) -> str | None:
@@ -114,21 +116,21 @@ def _clean(text: bytes) -> str:
     return text.decode(errors="replace").replace("\0", "�")
 
 
-def columns(batch: Sequence[Try]) -> dict[str, object]:
+def columns(batch: Sequence[DeliverySettlement]) -> dict[str, object]:
     """Parameters of the statement `settle`, as arrays with one element per delivery."""
-    dues = [made.due for made in batch]
+    claims = [s.claim for s in batch]
     return {
-        "tenant": Bigints([d.tenant_id for d in dues]),
-        "delivery": Bigints([d.delivery_id for d in dues]),
-        "number": Bigints([d.number for d in dues]),
-        "status": Texts([made.status for made in batch]),
-        "wait": unless_empty([made.wait for made in batch]),
-        "rest": unless_empty([made.rest for made in batch]),
-        "answer": Bigints([made.answer.status if made.answer else 0 for made in batch]),
-        "error": Texts([made.error[:300] for made in batch]),
-        "signed_at": [made.signed_at for made in batch],
-        "signature": Texts([made.signature[:500] for made in batch]),
-        "headers": Texts([kept_headers(made.answer) for made in batch]),
-        "body": Texts([kept_body(made.answer) for made in batch]),
-        "latency": Bigints([made.latency_ms for made in batch]),
+        "tenant": Bigints([c.tenant_id for c in claims]),
+        "delivery": Bigints([c.delivery_id for c in claims]),
+        "number": Bigints([c.number for c in claims]),
+        "status": Texts([s.status for s in batch]),
+        "wait": unless_empty([s.wait for s in batch]),
+        "rest": unless_empty([s.rest for s in batch]),
+        "answer": Bigints([s.answer.status if s.answer else 0 for s in batch]),
+        "error": Texts([s.error[:300] for s in batch]),
+        "signed_at": [s.signed_at for s in batch],
+        "signature": Texts([s.signature[:500] for s in batch]),
+        "headers": Texts([kept_headers(s.answer) for s in batch]),
+        "body": Texts([kept_body(s.answer) for s in batch]),
+        "latency": Bigints([s.latency_ms for s in batch]),
     }

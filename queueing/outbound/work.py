@@ -1,4 +1,4 @@
-"""Deliveries as work: claim, sign, send, write the outcome. fanout.py makes the deliveries, retries.py schedules attempts."""
+"""Deliveries as work: claim, sign, send, settle. fanout.py makes the deliveries, retries.py schedules attempts."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from queueing.outbound import endpoints, fanout, outcomes, signing
 from queueing.outbound.concurrency import FIRST, MOST, EndpointLimits
-from queueing.outbound.outcomes import Due, Try
+from queueing.outbound.outcomes import DeliveryClaim, DeliverySettlement
 from queueing.outbound.retries import GONE
 from queueing.outbound.signing import Secrets
 from queueing.work import entry
@@ -31,23 +31,23 @@ from registry.http.ssrf import Outside, parted
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
 SEND_TIMEOUT = 15.0  # seconds for everything: connection, request, whole answer
-PATIENCE = 5 * 24 * 3600.0  # seconds of nothing but failures after which an endpoint is switched off
+PATIENCE = 5 * 24 * 3600.0  # seconds of failures only, after which an endpoint is disabled
 KEEP_ALIVE = 30.0  # seconds that an idle connection to a receiver is kept
 CLIENT_KEPT = 60.0  # seconds that an endpoint's client is kept without a delivery
 READ_MOST = 16 * 1024  # bytes of an answer that are read; what is longer costs the connection
-LEARN_EVERY = 5.0  # seconds between looks at who is failing
+LEARN_EVERY = 5.0  # seconds between reads of the endpoints that fail
 HEADERS = {"Content-Type": "application/json", "User-Agent": "Registry-Webhooks/1"}
 
 DELIVERIES = register(WorkTable("webhooks", "queueing_webhookdelivery", "closed IS NULL"))
 
 
-class _Peer:
+class _EndpointClient:
     """An HTTP client of one endpoint, and its decrypted secrets."""
 
-    def __init__(self, due: Due, outside: Outside) -> None:
-        self.url, self.mode, self.sealed = due.url, due.mode, bytes(due.secrets)
-        origin, self.target = parted(due.url, tls_only=due.mode == "live")
-        self.client = Client(
+    def __init__(self, claim: DeliveryClaim, outside: Outside) -> None:
+        self.url, self.mode, self.sealed = claim.url, claim.mode, bytes(claim.secrets)
+        origin, self.target = parted(claim.url, tls_only=claim.mode == "live")
+        self.http = Client(
             origin,
             connections=MOST,
             keep_alive=KEEP_ALIVE,
@@ -55,50 +55,49 @@ class _Peer:
             headers=HEADERS,
             resolve=outside.resolve,
         )
-        self.secrets = Secrets.unsealed(due.secrets, place=endpoints.place(due.uuid))
+        self.secrets = Secrets.unsealed(claim.secrets, place=endpoints.place(claim.uuid))
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.client.close()
+        await self.http.close()
 
-    def serves(self, due: Due) -> bool:
-        return (self.url, self.mode, self.sealed) == (due.url, due.mode, bytes(due.secrets))
+    def serves(self, claim: DeliveryClaim) -> bool:
+        return (self.url, self.mode, self.sealed) == (claim.url, claim.mode, bytes(claim.secrets))
 
 
 @entry.register("webhooks")
-class Deliveries(Work[Due, Try]):
-    """The work of delivering webhooks. A claim is divided between endpoints, so that one with a long backlog or slow answers
-    has no more in flight than another."""
+class Deliveries(Work[DeliveryClaim, DeliverySettlement]):
+    """The work of delivering webhooks. A share is an endpoint, so that a long backlog or slow answers of one delay no others."""
 
     table = DELIVERIES
-    lease = 40.0  # longer than a send and the writing of its outcome
+    lease = 40.0  # seconds; longer than a send and its settlement
     in_transaction = False
     settle_rows = 250
     settle_linger = 0.01
-    room = FIRST
+    share_limit = FIRST
 
     def __init__(self, *, outside: Outside | None = None) -> None:
         super().__init__()
         self.limits = EndpointLimits()
         self._outside = outside or Outside()
-        self._peers: Opened[int, _Peer] = Opened(keep=CLIENT_KEPT)
+        self._clients: Opened[int, _EndpointClient] = Opened(keep=CLIENT_KEPT)
         self._tenants: dict[int, int] = {}  # of endpoints with due deliveries
         self._learned = False
 
     async def close(self) -> None:
         await super().close()
-        await self._peers.close()
+        await self._clients.close()
         self._outside.close()
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
-    def share_of(self, item: Due) -> int:
+    def share_of(self, item: DeliveryClaim) -> int:
         return item.endpoint_id
 
-    def rooms(self, limit: int) -> dict[int, int]:
-        return self.limits.rooms()
+    def free_by_share(self, limit: int) -> dict[int, int]:
+        return self.limits.free_by_endpoint()
 
     async def due(self, conn: AsyncConnection) -> list[int]:
         if not self._learned:
@@ -114,10 +113,10 @@ class Deliveries(Work[Due, Try]):
         }  # fmt: skip
         return await database.rows(conn, SQL["take"], parameters)
 
-    def route(self, rows: Sequence[Row]) -> Routed[Due]:
-        items = [Due._make(row) for row in rows]
-        for due in items:
-            self.limits.begin(due.endpoint_id)
+    def route(self, rows: Sequence[Row]) -> Routed[DeliveryClaim]:
+        items = [DeliveryClaim._make(row) for row in rows]
+        for claim in items:
+            self.limits.begin(claim.endpoint_id)
         return Routed(items)
 
     def _learn(self, failing: Sequence[Row]) -> None:
@@ -127,33 +126,35 @@ class Deliveries(Work[Due, Try]):
 
     # -- Sending -----------------------------------------------------------------------------------------------
 
-    async def send(self, items: Sequence[Due]) -> list[Try]:
-        return [await self._deliver(due) for due in items]
+    async def send(self, items: Sequence[DeliveryClaim]) -> list[DeliverySettlement]:
+        return [await self._deliver(claim) for claim in items]
 
-    async def _deliver(self, due: Due) -> Try:
-        telemetry.TENANT.set(due.tenant_id)
+    async def _deliver(self, claim: DeliveryClaim) -> DeliverySettlement:
+        telemetry.TENANT.set(claim.tenant_id)
         started = time.perf_counter()
         seconds, good = None, False
         try:
-            made = await self._try(due)
-            seconds, good = time.perf_counter() - started, made.status == "delivered"
+            settlement = await self._attempt(claim)
+            seconds, good = time.perf_counter() - started, settlement.status == "delivered"
         finally:
-            self.limits.end(due.endpoint_id, seconds=seconds, good=good)
+            self.limits.end(claim.endpoint_id, seconds=seconds, good=good)
             if self.limits.full:
                 self.wake()
-        return made
+        return settlement
 
-    async def _try(self, due: Due) -> Try:
+    async def _attempt(self, claim: DeliveryClaim) -> DeliverySettlement:
         started, at = time.perf_counter(), datetime.now(UTC)
         signature, answer, error = "", None, ""
         try:
-            peer = await self._peers.get(
-                due.endpoint_id, lambda: _Peer(due, self._outside), fits=lambda peer: peer.serves(due)
+            client = await self._clients.get(
+                claim.endpoint_id,
+                lambda: _EndpointClient(claim, self._outside),
+                fits=lambda client: client.serves(claim),
             )
-            headers = signing.headers(peer.secrets.signing(at), due.message_id, at, due.body)
+            headers = signing.headers(client.secrets.signing(at), claim.message_id, at, claim.body)
             signature = headers["webhook-signature"]
-            answer = await peer.client.request(
-                "POST", peer.target, due.body.encode(), limit=SEND_TIMEOUT, headers=headers
+            answer = await client.http.request(
+                "POST", client.target, claim.body.encode(), limit=SEND_TIMEOUT, headers=headers
             )
             error = outcomes.fault_of(answer.status)
         except HttpError as problem:
@@ -161,72 +162,74 @@ class Deliveries(Work[Due, Try]):
         except Problem as problem:  # the secrets cannot be read
             error = problem.detail
         latency = round((time.perf_counter() - started) * 1000)
-        return outcomes.verdict(due, at, signature, answer, error, latency)
+        return outcomes.settlement_of(claim, at, signature, answer, error, latency)
 
     # -- Settling ----------------------------------------------------------------------------------------------
 
-    async def settle(self, batch: Sequence[Try]) -> list[Row]:
+    async def settle(self, batch: Sequence[DeliverySettlement]) -> list[Row]:
         in_order = sorted(
-            {(t.due.tenant_id, t.due.endpoint_id) for t in batch if t.due.ordered and t.status != "pending"}
+            {(t.claim.tenant_id, t.claim.endpoint_id) for t in batch if t.claim.ordered and t.status != "pending"}
         )
         if in_order:
-            return await database.retrying(lambda: self._settle_alone(batch, in_order))
+            return await database.retrying(lambda: self._settle_ordered(batch, in_order))
         return await database.fetch(SQL["settle"], self._columns(batch))
 
-    async def _settle_alone(self, batch: Sequence[Try], of: list[tuple[int, int]]) -> list[Row]:
+    async def _settle_ordered(self, batch: Sequence[DeliverySettlement], of: list[tuple[int, int]]) -> list[Row]:
         async with database.transaction() as conn:
             keys = {"tenants": [t for t, _ in of], "ids": [e for _, e in of]}
             await database.rows(conn, SQL["alone"], keys)
             return await database.rows(conn, SQL["settle"], self._columns(batch))
 
-    def _columns(self, batch: Sequence[Try]) -> dict[str, object]:
+    def _columns(self, batch: Sequence[DeliverySettlement]) -> dict[str, object]:
         return {"worker": self.worker_id, "patience": PATIENCE, **outcomes.columns(batch)}
 
-    async def settled(self, written: Sequence[tuple[Try, Row]]) -> None:
+    async def after_settle(self, written: Sequence[tuple[DeliverySettlement, Row]]) -> None:
         if any(freed for _, (*_, freed) in written):
-            self.look_anew()
+            self.shares.forget()
             self.wake()
-        for made, (_, _, overdue, _) in written:
-            _tried("delivered" if not made.error else "failed").inc()
-            if made.status == "delivered":
-                latency = (datetime.now(UTC) - made.due.created_at).total_seconds()
+        for settlement, (_, _, overdue, _) in written:
+            _tried("delivered" if not settlement.error else "failed").inc()
+            if settlement.status == "delivered":
+                latency = (datetime.now(UTC) - settlement.claim.created_at).total_seconds()
                 telemetry.WEBHOOK_LATENCY.observe(max(0.0, latency))
-            await self._switch_off(made, overdue=overdue)
+            await self._switch_off(settlement, overdue=overdue)
 
-    async def _switch_off(self, made: Try, *, overdue: bool) -> None:
-        """Switch off an endpoint that wants nothing more, or has taken nothing for days."""
-        gone = made.answer is not None and made.answer.status == GONE
+    async def _switch_off(self, settlement: DeliverySettlement, *, overdue: bool) -> None:
+        """Disable an endpoint that answered 410, or has failed for PATIENCE seconds."""
+        gone = settlement.answer is not None and settlement.answer.status == GONE
         if gone or overdue:
-            reason = endpoints.GONE if gone else endpoints.OVERDUE.format(error=made.error)
-            with suppress(Unavailable):  # its next failure says so again
+            reason = endpoints.GONE if gone else endpoints.OVERDUE.format(error=settlement.error)
+            with suppress(Unavailable):  # its next failure does it
                 await database.guarded(
-                    lambda: endpoints.switch_off(made.due.tenant_id, made.due.endpoint_id, reason=reason)
+                    lambda: endpoints.switch_off(
+                        settlement.claim.tenant_id, settlement.claim.endpoint_id, reason=reason
+                    )
                 )
 
-    def is_done(self, outcome: Try, written: bool) -> bool:
+    def is_done(self, outcome: DeliverySettlement, written: bool) -> bool:
         return outcome.status != "pending"
 
-    async def give_back(self, items: Sequence[Due]) -> None:
-        """They may have arrived, and are sent once more by somebody else."""
+    async def give_back(self, items: Sequence[DeliveryClaim]) -> None:
+        """The messages may have arrived; another worker sends them again under the same id."""
         keys = {
             "worker": self.worker_id,
             "tenant": Bigints([d.tenant_id for d in items]),
             "delivery": Bigints([d.delivery_id for d in items]),
             "number": Bigints([d.number for d in items]),
         }
-        await database.fetch(SQL["hand_back"], keys)
+        await database.fetch(SQL["give_back"], keys)
 
-    # -- Beside ------------------------------------------------------------------------------------------------
+    # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [fanout.spread, self._look_around]
+        return [fanout.spread, self._maintain]
 
-    async def _look_around(self) -> None:
-        """Learn whom others found failing; close clients that nobody uses."""
+    async def _maintain(self) -> None:
+        """Learn which endpoints fail at other workers; close unused clients."""
         await asyncio.sleep(LEARN_EVERY)
         self.limits.forget()
         self._learn(await database.fetch(SQL["failing"]))
-        await self._peers.close_idle()
+        await self._clients.close_idle()
 
 
 _tried = cache(telemetry.WEBHOOK_TRIES.labels)

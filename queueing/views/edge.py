@@ -34,7 +34,7 @@ type Endpoint = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 def queue_problem(error: Problem) -> HttpResponse:
     """Problem details (RFC 9457) that also have the `error` which clients of the queue's contract read."""
-    if isinstance(error, Invalid) and error.errors:  # they read one text, and no list of fields
+    if isinstance(error, Invalid) and error.errors:  # these clients read one text, not a list of fields
         error.detail = "{field} {message}".format_map(error.errors[0])
     return _shared(problem_response(error, error=error.detail))
 

@@ -1,1 +1,1 @@
-"""Work: rows that are claimed, done and settled, and the processes that do it. The rows belong to other packages."""
+"""Work: the mechanism that claims, does and settles rows (work.py), and the processes that run it. Other packages own the rows."""

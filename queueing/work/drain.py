@@ -1,4 +1,7 @@
-"""The loop of a worker: Worker row, LISTEN, claims, groups in flight, gentle end. It runs any `Work`."""
+"""Drain: the loop of a worker. It claims rows of one `Work` and runs them, until it is stopped.
+
+Beside that it registers itself as a Worker row with a heartbeat, listens for NOTIFY, and releases the leases of dead workers.
+"""
 
 import asyncio
 import contextlib
@@ -21,34 +24,36 @@ from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-CLAIM_AT_MOST = 200  # rows per claim; larger ones hold the stream's lock for longer than a commit should
-CLAIM_FREE = 50  # rows; nothing is claimed for less room while more is in flight
+CLAIM_AT_MOST = (
+    200  # rows per claim; larger ones hold the lock on a tenant's event stream for longer than a commit should
+)
+CLAIM_FREE = 50  # rows; if less of the capacity is free, a claim waits for more
 CLAIM_EVERY = 0.02  # seconds between small claims
-POLL = 0.2  # seconds between looks when nothing wakes us
+POLL = 0.2  # seconds between claims while nothing is due and no NOTIFY arrives
 HEARTBEAT = 1.0  # seconds
-LATE = 2 * HEARTBEAT  # seconds between two that went through, after which others are given time to be heard as well
-GRACE = 4.0  # seconds that what is in flight gets after the signal to stop; `up` kills after 7
-AWAY = 0.5  # seconds before the database is tried again
-RECONNECT = 1.0  # seconds before LISTEN is tried again
+LATE = 2 * HEARTBEAT  # seconds between two heartbeats, above which the other workers' are probably late as well
+GRACE = 4.0  # seconds that rows in flight get to finish after `stop`; `up` kills after 7
+RETRY = 0.5  # seconds until the database is tried again
+RECONNECT = 1.0  # seconds until LISTEN is tried again
 
 
 class Drain:
-    """A worker of one kind of work: its Worker row beats, NOTIFY wakes it, and up to `capacity` rows are in flight."""
+    """A worker of one kind of work, with up to `capacity` rows in flight."""
 
     def __init__(self, work: Work, *, capacity: int | None = None, name: str = "") -> None:
         self.work = work
-        self.name = name or work.table.queue  # of its Worker row
+        self.name = name or work.table.queue  # the `queue` of its Worker row
         self.capacity = work.capacity if capacity is None else capacity
-        self.in_flight: dict[asyncio.Task[list[bool]], Sequence[Any]] = {}  # groups
+        self.in_flight: dict[asyncio.Task[list[bool]], Sequence[Any]] = {}  # the groups, by the tasks that run them
         self.finished = self.failed = 0
         self.worker_id = 0
         self._wake = asyncio.Event()
         self._free = asyncio.Event()
         self._stop = asyncio.Event()
-        # Since when our heartbeats go through (time.monotonic()). Before, nobody else's could either: after an outage all
-        # workers look silent, and whoever beats first would take the others for dead.
-        self._heard_since = -math.inf
-        self._heard_at = math.inf  # when the last one went through
+        # time.monotonic() since when our heartbeats succeed. Before that, those of others may have failed as well: after an
+        # outage all workers look dead, and the first one that recovers must not release the leases of the others.
+        self._beating_since = -math.inf
+        self._beat_at = math.inf  # time.monotonic() of the last heartbeat that succeeded
         work.wake = self._wake.set
 
     @property
@@ -56,14 +61,16 @@ class Drain:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Claim nothing more; finish what is in flight, or hand it back after GRACE."""
+        """Claim nothing more. Rows in flight have GRACE seconds to finish; then they are given back."""
         self._stop.set()
         self._wake.set()
         self._free.set()
 
     async def run(self, *, seconds: float) -> None:
-        """Drain for about `seconds`, or until `stop`."""
-        async with database.own_connection():  # whoever started this task may hold one of its own
+        """Claim and run for `seconds`, or until `stop`."""
+        async with (
+            database.own_connection()
+        ):  # the task that started this one may hold one, which this task would share
             await self._run(seconds)
 
     async def _run(self, seconds: float) -> None:
@@ -71,58 +78,62 @@ class Drain:
             return
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self.stop)
-        beside = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.work.background())]
+        background = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.work.background())]
         try:
             while not self._stop.is_set():
                 await self._step()
             await self._finish()
         finally:
             timer.cancel()
-            for task in beside:
+            for task in background:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            await self._sign_off()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._deregister()
 
     # -- Claiming ------------------------------------------------------------------------------------------
 
     async def _step(self) -> None:
-        free = self._room()
+        free = self._free_capacity()
         if free < min(CLAIM_FREE, self.capacity):
-            await _happens(self._free, within=POLL)
+            await _wait(self._free, within=POLL)
             self._free.clear()
             return
         self._wake.clear()
         try:
             items = await self._claim(min(free, CLAIM_AT_MOST))
-        except Exception as error:  # what is in flight must still come to its outcome
+        except Exception as error:  # rows in flight must still be settled
             if not faults.is_temporary(error):
-                log.exception("nothing could be claimed")
-            await self._until_well()
+                log.exception("the claim failed")
+            await self._until_available()
             return
         for group in self.work.groups(items):
             self._start(group)
         if not items:
-            await _happens(self._wake, within=POLL)
-        elif len(items) < CLAIM_FREE:  # a trickle: rather one claim of many than many of one
+            await _wait(self._wake, within=POLL)
+        elif (
+            len(items) < CLAIM_FREE
+        ):  # few rows arrive: let some more gather, for one claim of many costs less than many of one
             await asyncio.sleep(CLAIM_EVERY)
 
-    def _room(self) -> int:
-        return self.capacity - self.work.held
+    def _free_capacity(self) -> int:
+        return self.capacity - self.work.in_flight
 
     async def _claim(self, limit: int) -> Sequence[Any]:
         return await self.work.claim(self.worker_id, limit)
 
-    async def _until_well(self) -> None:
-        """Until the database may be asked again. After an outage everybody's outcomes are written first: leases have lapsed
-        meanwhile, and an outcome whose row somebody else claims before is lost."""
-        await asyncio.sleep(AWAY)
-        found = db_breaker.current()
-        while found.away or found.read_only:
+    async def _until_available(self) -> None:
+        """Wait until the database is available, and RETRY seconds longer after an outage, for outcomes to be written first.
+
+        Leases have ended during the outage, and an outcome is lost if another worker claims its row before it is written.
+        """
+        await asyncio.sleep(RETRY)
+        state = db_breaker.current()
+        while state.away or state.read_only:
             await asyncio.sleep(POLL)
             if self._stop.is_set():
                 return
-            if not found.away and not found.read_only:
-                await asyncio.sleep(AWAY)
+            if not state.away and not state.read_only:
+                await asyncio.sleep(RETRY)
 
     def _start(self, group: Sequence[Any]) -> None:
         task = asyncio.get_running_loop().create_task(self.work.run(group))
@@ -131,30 +142,33 @@ class Drain:
 
     def _done(self, task: asyncio.Task[list[bool]]) -> None:
         group = self.in_flight.pop(task)
-        if self._room() >= min(CLAIM_FREE, self.capacity):
+        if self._free_capacity() >= min(CLAIM_FREE, self.capacity):
             self._free.set()
         if task.cancelled():
             return
         if error := task.exception():
-            log.error("work failed unexpectedly; its lease will lapse", exc_info=error)
+            log.error("work failed unexpectedly; it is claimed again when its lease ends", exc_info=error)
         self.finished += len(group)
         self.failed += len(group) if error else task.result().count(False)
 
-    # -- Ending --------------------------------------------------------------------------------------------
+    # -- Stopping ------------------------------------------------------------------------------------------
 
     async def _finish(self) -> None:
         if self.in_flight:
             await asyncio.wait(self.in_flight, timeout=GRACE)
-        left = dict(self.in_flight)
-        for task in left:
+        unfinished = dict(self.in_flight)
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await self.work.leave([item for group in left.values() for item in group])
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        with contextlib.suppress(Unavailable):  # then the leases end by themselves
+            await self.work.finish()
+            if items := [item for group in unfinished.values() for item in group]:
+                await self.work.give_back(items)
 
-    # -- Being seen ----------------------------------------------------------------------------------------
+    # -- Worker row --------------------------------------------------------------------------------------
 
     async def _register(self) -> bool:
-        """Whether we are registered; not if we were told to stop while the database was away."""
+        """Returns False if `stop` was called while the database was unavailable."""
         while not self.stopping:
             try:
                 worker = await database.guarded(
@@ -168,8 +182,8 @@ class Drain:
                 self.worker_id = worker.id
                 return True
             except Unavailable:
-                self._heard_since = time.monotonic()
-                await self._until_well()
+                self._beating_since = time.monotonic()
+                await self._until_available()
             finally:
                 await database.release()
         return False
@@ -178,7 +192,7 @@ class Drain:
         try:
             await database.guarded(self._beat_once)
         except Unavailable:
-            self._heard_since = math.inf
+            self._beating_since = math.inf
             raise
         await asyncio.sleep(HEARTBEAT)
 
@@ -188,51 +202,56 @@ class Drain:
             beating = await row.aupdate(
                 heartbeat_at=Now(), in_flight=len(self.in_flight), finished=self.finished, failed=self.failed
             )
-            if not beating:  # taken for dead while the database or this process was away; our leases have lapsed
-                log.warning("worker was taken for dead; starting anew", extra={"worker": self.worker_id})
+            if not beating:  # another worker took this one for dead after an outage, and has released its leases
+                log.warning(
+                    "the Worker row was deleted: another worker took this one for dead; restarting",
+                    extra={"worker": self.worker_id},
+                )
                 self.stop()
             now = time.monotonic()
-            if now - self._heard_at > LATE:  # it waited: for a lock, or a server that was frozen
-                self._heard_since = now
-            self._heard_at, self._heard_since = now, min(self._heard_since, now)
-            if now - self._heard_since > SILENT_AFTER.total_seconds():
+            if now - self._beat_at > LATE:  # it waited for a lock, or for a server that was suspended
+                self._beating_since = now
+            self._beat_at, self._beating_since = now, min(self._beating_since, now)
+            if now - self._beating_since > SILENT_AFTER.total_seconds():
                 await reap()
 
-    async def _sign_off(self) -> None:
+    async def _deregister(self) -> None:
         with contextlib.suppress(Unavailable):
             await database.guarded(lambda: Worker.async_objects.filter(id=self.worker_id).adelete())
         await database.release()
 
     async def _listen(self) -> None:
-        """LISTEN needs a connection of its own: it does not pass PgBouncer's transaction mode, nor the pool's recycling."""
+        """Listen on a connection of its own, past PgBouncer, whose transaction mode has no LISTEN, and the pool, which recycles."""
         parameters = {**database.connection_parameters(), "cursor_factory": psycopg.AsyncCursor}
         try:
             async with await psycopg.AsyncConnection.connect(**parameters) as conn:
                 await conn.execute(f"LISTEN {self.work.table.queue}")
-                self._look()
+                self._hint()
                 async for _ in conn.notifies():
-                    self._look()
+                    self._hint()
         except psycopg.Error as error:
-            faults.warn(log, "not listening, polling meanwhile", error=error)
+            faults.warn(log, "LISTEN failed; polling until it succeeds", error=error)
         await asyncio.sleep(RECONNECT)
 
-    def _look(self) -> None:
-        self.work.hint()
+    def _hint(self) -> None:
+        self.work.shares.hint()
         self._wake.set()
 
 
-async def _happens(event: asyncio.Event, *, within: float) -> None:
+async def _wait(event: asyncio.Event, *, within: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
             await event.wait()
 
 
 async def run_until_idle(work: Work, *, worker_id: int = 1, limit: int = 400) -> list[bool]:
-    """Claim and run until a claim is empty; which rows were done for good. It waits for no date, has no Worker row and runs
-    nothing beside. What tests use."""
+    """Claim and run until a claim is empty; returns for each row whether it is finished. For tests.
+
+    Unlike a drain it has no Worker row and no background tasks, and does not wait for rows that are scheduled.
+    """
     done: list[bool] = []
     while True:
-        work.look_anew()
+        work.shares.forget()
         items = await work.claim(worker_id, limit)
         if not items:
             return done
@@ -241,7 +260,7 @@ async def run_until_idle(work: Work, *, worker_id: int = 1, limit: int = 400) ->
 
 
 async def forever(work: Callable[[], Awaitable[None]]) -> None:
-    """Repeat `work`; an error is said and not the end."""
+    """Repeat `work`. Errors are logged, and it is repeated after a pause."""
     while True:
         try:
             await work()
@@ -255,10 +274,10 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def reap() -> None:
-    """Release the leases of workers that fell silent, in all work tables, and forget them."""
+    """Release the leases of dead workers in all work tables, and delete their Worker rows."""
     silent = [worker.id async for worker in Worker.async_objects.all().silent()]
     if silent:
         for table in TABLES.values():
             await table.release(silent)
         await Worker.async_objects.filter(id__in=silent).adelete()
-        log.warning("workers fell silent; their leases lapsed", extra={"workers": silent})
+        log.warning("workers without heartbeat: their leases were released", extra={"workers": silent})

@@ -1,4 +1,4 @@
-"""What RQ runs. Apps register what they drain by name, so that this room knows names and not modules."""
+"""Entry points of RQ jobs: a drain, a chore, and all chores without Redis. Apps register their kinds of work by queue name."""
 
 import asyncio
 import logging
@@ -19,16 +19,16 @@ from registry.data.loop import end_loop
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 900  # of one RQ job; a fresh process now and then keeps memory and connections fresh
-DRAIN_TIMEOUT = DRAIN_SECONDS * 2  # seconds after which RQ takes a drain for stuck and kills it
-CHORE_TIMEOUT = 600  # seconds for one housekeeping task
-PARENT_CHECK = 0.5  # seconds between looks whether the RQ worker above us still lives
+DRAIN_SECONDS = 900  # of one RQ job, on average; a new process from time to time frees memory and connections
+DRAIN_TIMEOUT = DRAIN_SECONDS * 2  # seconds until RQ kills a drain that hangs
+CHORE_TIMEOUT = 600  # seconds for one chore
+PARENT_CHECK = 0.5  # seconds between checks whether the parent process, RQ's worker, is alive
 
 DRAINS: dict[str, Callable[[], Work]] = {}
 
 
 def register[Kind: Callable[[], Work]](queue: str) -> Callable[[Kind], Kind]:
-    """Class decorator: workers drain `queue` by this job."""
+    """Class decorator: workers run this kind of work for `queue`."""
 
     def add(kind: Kind) -> Kind:
         DRAINS[queue] = kind
@@ -38,7 +38,7 @@ def register[Kind: Callable[[], Work]](queue: str) -> Callable[[Kind], Kind]:
 
 
 def drain(*queues: str) -> None:
-    """RQ entry point: drain `queues` side by side until told to stop. Everything it opens, it closes."""
+    """RQ entry point: drain `queues` in parallel until SIGTERM. It closes everything that it opens."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_drain(queues))
 
@@ -56,9 +56,9 @@ async def _drain(queues: Sequence[str]) -> None:
         loop.add_signal_handler(number, stop)
 
     async def watch_parent() -> None:
-        # `kill -9` of the RQ worker leaves its horse alive in a process group of its own: nobody would stop it any more.
+        # `kill -9` of RQ's worker leaves this process alive, in a process group of its own: nothing else would stop it.
         if os.getppid() != parent:
-            log.warning("the worker above is gone; stopping")
+            log.warning("RQ's worker was killed; stopping")
             stop()
         await asyncio.sleep(PARENT_CHECK)
 
@@ -66,7 +66,7 @@ async def _drain(queues: Sequence[str]) -> None:
         try:
             await drain.run(seconds=seconds)
         finally:
-            stop()  # they begin and end together, or the next job would not give this one its drain back
+            stop()  # all drains end together, or the one that ended would be missing until this job ends
 
     watching = loop.create_task(forever(watch_parent))
     try:
@@ -83,19 +83,19 @@ async def _drain(queues: Sequence[str]) -> None:
 
 
 def housekeep() -> None:
-    """All chores on their timetable, one after the other, while Redis cannot bring them. For one shift, or until killed."""
+    """Run all chores when they are due, one after the other, while Redis is unavailable. For DRAIN_SECONDS, or until killed."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_housekeep())
 
 
 async def _housekeep() -> None:
     try:
-        await _on_their_timetable()
+        await _run_when_due()
     finally:
         await end_loop()
 
 
-async def _on_their_timetable() -> None:
+async def _run_when_due() -> None:
     parent, due = os.getppid(), dict.fromkeys(chores.CHORES, 0.0)
     end = time.monotonic() + DRAIN_SECONDS
     while os.getppid() == parent and time.monotonic() < end:
@@ -103,28 +103,28 @@ async def _on_their_timetable() -> None:
             due[name] = time.monotonic() + chores.CHORES[name].every
             try:
                 async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
-                    await _unless_away(name)
+                    await _run_chore(name)
             except Exception as error:
                 log.warning("a chore failed", extra={"chore": name, "error": repr(error)})
         await asyncio.sleep(PARENT_CHECK)
 
 
 def chore(name: str) -> None:
-    """RQ entry point of a housekeeping task, by name."""
+    """RQ entry point: run a chore by name."""
     async_to_sync(_chore)(name)
 
 
 async def _chore(name: str) -> None:
     try:
-        await _unless_away(name)
+        await _run_chore(name)
     finally:
         await end_loop()
 
 
-async def _unless_away(name: str) -> None:
+async def _run_chore(name: str) -> None:
     try:
         await chores.CHORES[name].run()
     except Exception as error:
         if not faults.is_temporary(error):
             raise
-        faults.warn(log, "a chore was left to its next time", error=error, chore=name)
+        faults.warn(log, "a chore was skipped; it runs again at its next time", error=error, chore=name)

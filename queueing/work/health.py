@@ -1,4 +1,4 @@
-"""How the queues and their workers are, for /health and /metrics."""
+"""Checks for /health and gauges for /metrics: queues and workers."""
 
 from prometheus_client.core import GaugeMetricFamily
 
@@ -9,7 +9,7 @@ from registry.edge import status
 
 @status.check("workers")
 async def _workers() -> str:
-    alive = await Worker.async_objects.filter(queue__in=TABLES).alive().acount()  # and not who only stands in for them
+    alive = await Worker.async_objects.filter(queue__in=TABLES).alive().acount()  # without web processes that stand in
     if not alive:
         raise RuntimeError("no worker is alive; accepted payments wait")
     return f"{alive} alive"

@@ -1,7 +1,7 @@
-"""Inline work: a web process runs rows of a `Work` by name, and all due rows while no worker is alive.
+"""Inline work: a web process does rows of one `Work` itself, at once, and all due rows while no worker is alive.
 
-It is a drain like a worker's, with a Worker row of its own that beats: when the process is killed, its leases lapse, and a worker
-settles the rows. Rows that it does not get to, for whatever reason, stay queued.
+It runs a drain with a Worker row and heartbeat of its own: if the process is killed, its leases end and a worker does the rows.
+Rows that it cannot do stay queued for the workers.
 """
 
 import asyncio
@@ -13,33 +13,36 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from queueing.work.drain import HEARTBEAT, Drain, forever
+from queueing.work.drain import GRACE, HEARTBEAT, Drain, forever
 from queueing.work.table import SQL
-from queueing.work.work import Key, Name, Work
+from queueing.work.work import Key, PublicId, Work
 from registry.data import database, db_breaker
+from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-WATCH_EVERY = 0.8  # seconds between looks at the workers' heartbeats
-SHIFT = 900.0  # seconds; then a fresh drain begins with the next row
-STRANDED_AFTER = 8.0  # seconds without a worker before this process stands in: longer than a drain's change of shift
+WATCH_EVERY = 0.8  # seconds between checks of the workers' heartbeats
+DRAIN_SECONDS = 900.0  # then the next request starts a new drain
+STRANDED_AFTER = (
+    8.0  # seconds without a worker until this process stands in; longer than a worker takes to start its next drain
+)
 
 
-class Answer(enum.Enum):
-    """What became of a row that was asked for."""
+class Result(enum.Enum):
+    """What became of a requested row."""
 
     SETTLED = "settled"
-    UNFINISHED = "unfinished"  # it was sent, and is tried again or asked about
-    ELSEWHERE = "elsewhere"  # a worker was faster, or it is not due
-    QUEUED = "queued"  # not taken: no room, nowhere to send it to, or the database too slow
+    UNFINISHED = "unfinished"  # sent; it is tried again, or its outcome is looked up
+    ELSEWHERE = "elsewhere"  # a worker has claimed it, or it is not due
+    QUEUED = "queued"  # not claimed: no capacity, no processor available, or the database too slow
 
 
 class Inline:
-    """The inline work of one kind in one web process. One per event loop.
+    """The inline work of one kind in one web process and event loop.
 
-    `queue` is that of the workers it stands in for, `name` that of its Worker row. At most `most` rows are asked for and not
-    settled yet; what comes on top stays queued. `answered` is called with each answer.
+    `queue` is the queue of the workers it stands in for, `name` the one of its own Worker row. Of the rows that are requested, at
+    most `limit` are in progress; others stay queued. `on_result` is called with each result.
     """
 
     def __init__(
@@ -48,109 +51,114 @@ class Inline:
         *,
         queue: str,
         name: str,
-        most: int,
-        answered: Callable[[Answer], None] = lambda _: None,
+        limit: int,
+        on_result: Callable[[Result], None] = lambda _: None,
     ) -> None:
-        self.most = most
-        self._work, self._queue, self._name, self._answered = work, queue, name, answered
-        self._drain: _Drain | None = None
+        self.limit = limit
+        self._work, self._queue, self._name, self._on_result = work, queue, name, on_result
+        self._drain: _InlineDrain | None = None
         self._running: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._heard_at = time.monotonic()  # of a worker, as far as this process knows
+        self._watching: asyncio.Task[None] | None = None
+        self._worker_seen_at = time.monotonic()  # when a worker was alive last, as far as this process knows
 
     @property
-    def has_room(self) -> bool:
-        return self._drain is None or len(self._drain.asked) < self.most
+    def has_capacity(self) -> bool:
+        return self._drain is None or len(self._drain.requested) < self.limit
 
     @property
     def stands_in(self) -> bool:
-        """Whether this process does what workers should."""
+        """Whether this process does the work of workers that are missing."""
         return self._drain is not None and self._drain.stands_in
 
-    def ask(self, tenant_id: int, id: UUID) -> asyncio.Future[Answer]:
-        """Claim a durable row and do it, at once; the future of what became of it. Never raises."""
-        drain, name = self._at_work(), (tenant_id, id)
-        if name not in drain.asked and not self.has_room:
-            self._answered(Answer.QUEUED)
-            full: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            full.set_result(Answer.QUEUED)
-            return full
-        return asyncio.shield(drain.ask(name))
+    def submit(self, tenant_id: int, id: UUID) -> asyncio.Future[Result]:
+        """Claim a durable row and do it at once; the future of its result. Never raises."""
+        drain, public_id = self._current_drain(), (tenant_id, id)
+        if public_id not in drain.requested and not self.has_capacity:
+            self._on_result(Result.QUEUED)
+            rejected: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            rejected.set_result(Result.QUEUED)
+            return rejected
+        return asyncio.shield(drain.request(public_id))
 
     async def watch(self) -> None:
-        """Stand in from now on while no worker is alive. A server's process does this."""
-        if self._watch is None:
-            self._watch = asyncio.create_task(forever(self._look), context=contextvars.Context())
+        """Stand in, from now on, while no worker is alive. The processes of a server call this."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(forever(self._check_workers), context=contextvars.Context())
 
     async def close(self) -> None:
-        """Finish what is in flight, or give it back."""
-        if self._watch:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        """Finish the rows in flight, or give them back."""
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._drain and self._running:
             self._drain.stop()
             await asyncio.gather(self._running, return_exceptions=True)
 
-    def _at_work(self) -> "_Drain":
+    def _current_drain(self) -> "_InlineDrain":
         if self._drain is None or self._running is None or self._running.done() or self._drain.stopping:
-            self._drain = _Drain(self._work(), self._name, self._answered)
-            # In a context of its own: not the connection, nor the log's request id, of whoever asked first.
-            self._running = asyncio.get_running_loop().create_task(self._drain.live(), context=contextvars.Context())
+            self._drain = _InlineDrain(self._work(), self._name, self._on_result)
+            # In a context of its own: without the database connection and the request id of the first caller.
+            self._running = asyncio.get_running_loop().create_task(
+                self._drain.run_and_close(), context=contextvars.Context()
+            )
         return self._drain
 
-    async def _look(self) -> None:
+    async def _check_workers(self) -> None:
         try:
-            [(silent_for,)] = await database.fetch(SQL["heard"], {"queue": self._queue}, repeatable=False)
+            [(silent_for,)] = await database.fetch(SQL["silent_for"], {"queue": self._queue}, repeatable=False)
         except Unavailable:
-            self._heard_at = time.monotonic()  # nobody can be heard of now
+            self._worker_seen_at = time.monotonic()  # nothing is known of workers now
             raise
-        if db_breaker.current().read_only:  # no worker's heartbeat goes through
-            self._heard_at = time.monotonic()
+        if db_breaker.current().read_only:  # no worker can write its heartbeat
+            self._worker_seen_at = time.monotonic()
         if silent_for is not None:
-            self._heard_at = max(self._heard_at, time.monotonic() - silent_for)
-        self._stand_in(time.monotonic() - self._heard_at > STRANDED_AFTER)
+            self._worker_seen_at = max(self._worker_seen_at, time.monotonic() - silent_for)
+        self._stand_in(time.monotonic() - self._worker_seen_at > STRANDED_AFTER)
         await asyncio.sleep(WATCH_EVERY)
 
     def _stand_in(self, needed: bool) -> None:
         if needed != self.stands_in:
-            log.warning(
-                "no worker is alive, standing in for them" if needed else "workers are alive again, standing back"
-            )
+            log.warning("no worker is alive: this process does their work" if needed else "workers are alive again")
         if needed:
-            self._at_work().stands_in = True
+            self._current_drain().stands_in = True
         elif self._drain is not None:
             self._drain.stands_in = False
 
 
-class _Drain(Drain):
-    """A drain that claims rows by name."""
+def per_loop(make: Callable[[], Inline]) -> PerLoop[Inline]:
+    """The inline work of each event loop; the end of a loop closes it."""
+    return PerLoop(make, close=Inline.close, within=GRACE + 2.0)
 
-    def __init__(self, work: Work, name: str, answered: Callable[[Answer], None]) -> None:
+
+class _InlineDrain(Drain):
+    """A drain that claims the rows that are requested; all due rows too while it stands in for workers."""
+
+    def __init__(self, work: Work, name: str, on_result: Callable[[Result], None]) -> None:
         super().__init__(work, name=name)
         self.stands_in = False
-        self.asked: dict[Name, asyncio.Future[Answer]] = {}  # and not answered yet
-        self._wanted: list[Name] = []  # of these, what is not claimed yet
-        self._names: dict[Key, Name] = {}  # in flight
-        self._answered = answered
+        self.requested: dict[PublicId, asyncio.Future[Result]] = {}  # without a result so far
+        self._unclaimed: list[PublicId] = []
+        self._claimed: dict[Key, PublicId] = {}
+        self._on_result = on_result
 
-    def ask(self, name: Name) -> asyncio.Future[Answer]:
-        future = self.asked.get(name)
+    def request(self, id: PublicId) -> asyncio.Future[Result]:
+        future = self.requested.get(id)
         if future is None:
-            future = self.asked[name] = asyncio.get_running_loop().create_future()
-            self._wanted.append(name)
+            future = self.requested[id] = asyncio.get_running_loop().create_future()
+            self._unclaimed.append(id)
             self._wake.set()
         return future
 
-    async def live(self) -> None:
-        """Until `stop`, or until the Worker row is gone: then whoever asks next begins anew."""
+    async def run_and_close(self) -> None:
+        """Run until `stop`, or until the Worker row is deleted; the next request then starts a new drain."""
         try:
-            await self.run(seconds=SHIFT)
+            await self.run(seconds=DRAIN_SECONDS)
         finally:
-            self._answer(list(self.asked), Answer.QUEUED)
+            self._resolve(list(self.requested), Result.QUEUED)
             await self.work.close()
 
     async def _claim(self, limit: int) -> Sequence[Any]:
-        items = await self._claim_wanted(limit) if self._wanted else []
+        items = await self._claim_requested(limit) if self._unclaimed else []
         if self.stands_in and len(items) < limit:
             try:
                 items += await self.work.claim(self.worker_id, limit - len(items))
@@ -159,17 +167,17 @@ class _Drain(Drain):
                     raise
         return items
 
-    async def _claim_wanted(self, limit: int) -> list[Any]:
-        names, self._wanted = self._wanted[:limit], self._wanted[limit:]
+    async def _claim_requested(self, limit: int) -> list[Any]:
+        ids, self._unclaimed = self._unclaimed[:limit], self._unclaimed[limit:]
         try:
-            found = await self.work.claim_named(self.worker_id, names)
+            claimed = await self.work.claim_by_id(self.worker_id, ids)
         except BaseException:
-            self._answer(names, Answer.QUEUED)
+            self._resolve(ids, Result.QUEUED)
             raise
-        self._answer([name for name in names if name not in found], Answer.ELSEWHERE)
-        self._answer([name for name, item in found.items() if item is None], Answer.QUEUED)
-        items = {name: item for name, item in found.items() if item is not None}
-        self._names.update({item.key: name for name, item in items.items()})
+        self._resolve([id for id in ids if id not in claimed], Result.ELSEWHERE)
+        self._resolve([id for id, item in claimed.items() if item is None], Result.QUEUED)
+        items = {id: item for id, item in claimed.items() if item is not None}
+        self._claimed.update({item.key: id for id, item in items.items()})
         return list(items.values())
 
     def _done(self, task: asyncio.Task[list[bool]]) -> None:
@@ -177,15 +185,15 @@ class _Drain(Drain):
         super()._done(task)
         lost = task.cancelled() or task.exception()
         for item, done in zip(group, [False] * len(group) if lost else task.result(), strict=True):
-            if name := self._names.pop(item.key, None):
-                self._answer([name], Answer.SETTLED if done else Answer.UNFINISHED)
+            if id := self._claimed.pop(item.key, None):
+                self._resolve([id], Result.SETTLED if done else Result.UNFINISHED)
 
-    def _answer(self, names: Sequence[Name], answer: Answer) -> None:
-        for name in names:
-            if future := self.asked.pop(name, None):
-                self._answered(answer)
-                if not future.done():  # its caller may have hung up
-                    future.set_result(answer)
+    def _resolve(self, ids: Sequence[PublicId], result: Result) -> None:
+        for id in ids:
+            if future := self.requested.pop(id, None):
+                self._on_result(result)
+                if not future.done():  # the caller may have cancelled it
+                    future.set_result(result)
 
     async def _listen(self) -> None:
-        await asyncio.sleep(HEARTBEAT)  # it is told what to claim
+        await asyncio.sleep(HEARTBEAT)  # requests wake it; NOTIFY is for workers

@@ -1,4 +1,4 @@
-"""A pool of open things by key, such as processors by address or clients by endpoint. One per `Work`, which closes it."""
+"""A pool of open objects by key, such as processors by address or HTTP clients by endpoint. A `Work` owns and closes it."""
 
 import asyncio
 import math
@@ -8,53 +8,53 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import NamedTuple
 
 
-class _Kept[T](NamedTuple):
-    thing: T
+class _Entry[T](NamedTuple):
+    object: T
     stack: AsyncExitStack
 
 
 class Opened[K, T]:
-    """Each thing is opened by its first use and closed by `close`, or by `close_idle` after `keep` seconds without a use."""
+    """Opens an object when it is first used. Closes it in `close`, or in `close_idle` after `keep` seconds without use."""
 
     def __init__(self, *, keep: float = math.inf) -> None:
         self._keep = keep
-        self._kept: dict[K, _Kept[T]] = {}
+        self._entries: dict[K, _Entry[T]] = {}
         self._used_at: dict[K, float] = {}
         self._opening = asyncio.Lock()
 
     async def get(
         self, key: K, make: Callable[[], AbstractAsyncContextManager[T]], *, fits: Callable[[T], bool] = lambda _: True
     ) -> T:
-        """The thing of this key. One that does not fit any more is closed, and another takes its place."""
+        """The object of this key. If it does not fit any more, it is replaced and closed."""
         self._used_at[key] = time.monotonic()
-        kept = self._kept.get(key)
-        if kept is not None and fits(kept.thing):
-            return kept.thing
+        entry = self._entries.get(key)
+        if entry is not None and fits(entry.object):
+            return entry.object
         async with self._opening:
-            kept = self._kept.get(key)  # somebody may have opened it meanwhile
-            if kept is None or not fits(kept.thing):
-                before, kept = kept, await self._open(make)
-                self._kept[key] = kept
+            entry = self._entries.get(key)  # another task may have opened it meanwhile
+            if entry is None or not fits(entry.object):
+                before, entry = entry, await self._open(make)
+                self._entries[key] = entry
                 if before is not None:
                     await before.stack.aclose()
-            return kept.thing
+            return entry.object
 
-    async def _open(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> _Kept[T]:
+    async def _open(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> _Entry[T]:
         stack = AsyncExitStack()
-        return _Kept(await stack.enter_async_context(make()), stack)
+        return _Entry(await stack.enter_async_context(make()), stack)
 
     async def close_idle(self) -> None:
-        """Close what nobody has used for a while."""
+        """Close objects that were not used for `keep` seconds."""
         then = time.monotonic() - self._keep
         for key in [key for key, at in self._used_at.items() if at < then]:
             await self._close(key)
 
     async def close(self) -> None:
         """Close everything."""
-        for key in list(self._kept):
+        for key in list(self._entries):
             await self._close(key)
 
     async def _close(self, key: K) -> None:
         self._used_at.pop(key, None)
-        if kept := self._kept.pop(key, None):
-            await kept.stack.aclose()
+        if entry := self._entries.pop(key, None):
+            await entry.stack.aclose()

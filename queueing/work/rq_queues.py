@@ -1,4 +1,4 @@
-"""RQ's queues and connections under the service's own name, so that no other service on the same Redis runs its jobs."""
+"""RQ's queues and connections. Names in Redis include the service's, so that no other service on that Redis runs its jobs."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ CONNECT_LIMIT = 2.0  # seconds
 
 
 def connection() -> Redis:
-    """What does not answer is not asked again: a worker has work to do without Redis."""
+    """A connection without retries: workers continue without Redis (without_redis.py)."""
     return Redis.from_url(
         settings.RQ_REDIS_URL,
         socket_timeout=GentleWorker.connection_timeout,
@@ -32,10 +32,10 @@ def queue_name(name: str) -> str:
 
 
 class ServiceQueue(Queue):
-    """What django-rq makes of a name in RQ_QUEUES: RQ's queue under the service's own name.
+    """An RQ queue under the service's name, as RQ_QUEUES names it for django-rq.
 
-    django-rq's own class looks its settings up by the name in Redis, and waits for commits of Django's connection; what is
-    enqueued here depends on no transaction.
+    django-rq's own class looks up its settings by the name in Redis, and waits for commits of Django's connection, which jobs here
+    do not depend on.
     """
 
     def __init__(

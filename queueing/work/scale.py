@@ -1,20 +1,22 @@
-"""How many workers the work needs (requirement S12): by depth and by age. The supervisor starts and stops them."""
+"""Autoscaling: how many workers are needed (requirement S12), by depth and age of the queues. The supervisor starts and stops them."""
 
 import math
 import time
 
 from queueing.work.table import TABLES
 
-ROWS_PER_WORKER = 10_000  # waiting rows that one worker is expected to clear in a few seconds
-PATIENCE = 5.0  # seconds that the oldest due row may wait before one more worker is worth its memory
-CALM = 30.0  # seconds of little work before a worker is let go, so that bursts do not make them come and go
+ROWS_PER_WORKER = 10_000  # due rows that one worker finishes in a few seconds
+PATIENCE = 5.0  # seconds; if the oldest due row waits for longer, one more worker is worth its memory
+CALM = (
+    30.0  # seconds of low load until the number is lowered, so that bursts do not start and stop workers all the time
+)
 
 _busy_at = 0.0
 _wanted = 0
 
 
 async def desired_workers(minimum: int, maximum: int) -> int:
-    """Between `minimum` and `maximum`: up at once, down after CALM seconds."""
+    """A number from `minimum` to `maximum`. It rises at once, and falls after CALM seconds."""
     global _busy_at, _wanted
     depths = [await table.depth() for table in TABLES.values()]
     waiting = sum(depth.waiting for depth in depths)

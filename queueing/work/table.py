@@ -1,4 +1,4 @@
-"""Work tables: tables whose rows are claimed, done and settled. Their statements are made from one template, sql/work.sql."""
+"""Work tables: tables with rows that workers claim. Their statements are made from one template, sql/work.sql."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,27 +8,27 @@ from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "work.sql")
 
-DEPTH_SAMPLE = 100_000  # rows counted at most: beyond that the number says "a lot" and the probe stays cheap
+DEPTH_SAMPLE = 100_000  # rows counted at most, so that the count stays cheap
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What waits in a work table; counts stop at DEPTH_SAMPLE."""
+    """The open rows of a work table, by state; counts stop at DEPTH_SAMPLE."""
 
     waiting: int
     leased: int
     scheduled: int
-    oldest: float  # seconds that the longest waiting row is due
+    oldest: float  # seconds for which the oldest waiting row has been due
 
 
 @dataclass(frozen=True)
 class WorkTable:
-    """A table whose rows are work."""
+    """A work table: its name, and the parts that are formatted into the template."""
 
-    queue: str  # its name in metrics, in Worker rows and as NOTIFY channel
+    queue: str  # name in metrics, Worker rows and NOTIFY
     table: str
-    open: str  # SQL predicate of its partial index
-    columns: str = "p.*"  # what a claim returns: tenant_id, id, …
+    open: str  # SQL predicate of open rows, as in its partial index
+    columns: str = "p.*"  # of a claimed row: tenant_id, id, …
     joins: str = ""
 
     @cached_property
@@ -42,7 +42,7 @@ class WorkTable:
         return self._made("take")
 
     async def release(self, workers: list[int]) -> None:
-        """Let the leases of these workers lapse at once."""
+        """End the leases of these workers now."""
         await database.fetch(self._made("release"), {"workers": workers})
 
     async def depth(self) -> Depth:

@@ -1,4 +1,4 @@
-"""Wake the drains of a work table: a hint beside the commit that there is work. Drains poll without it."""
+"""Wake drains by NOTIFY after a commit. It is only a hint: drains poll as well."""
 
 from registry.data import database
 from registry.data.loop import PerLoop
@@ -6,7 +6,7 @@ from registry.data.publisher import Publisher
 
 
 async def _notify(queues: list[str]) -> None:
-    # On its own: a NOTIFY in the caller's transaction would hold a lock that all share until its fsync is done.
+    # Not in the caller's transaction: a commit with NOTIFY holds a global lock until its fsync is done.
     async with database.connection() as conn:
         for queue in sorted(set(queues)):
             await conn.execute(f"NOTIFY {queue}")
@@ -16,5 +16,5 @@ publishers: PerLoop[Publisher[str]] = PerLoop(lambda: Publisher(_notify), close=
 
 
 def wake(queue: str) -> None:
-    """Wake the drains of a work table. Never waits, never fails."""
+    """Wake the drains of a work table. Never waits or raises."""
     publishers.get().publish([queue])

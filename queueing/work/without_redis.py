@@ -1,6 +1,6 @@
-"""A worker while Redis does not serve: the same work in a child process, without a job, until Redis takes writes again.
+"""Workers during an outage of Redis: a child process does the same work without an RQ job, until Redis accepts writes again.
 
-Redis only hands out drains and chores; the rows that they work on are in PostgreSQL. So nothing waits for Redis.
+Redis only starts drains and chores; their rows are in PostgreSQL, so that nothing has to wait for Redis.
 """
 
 import logging
@@ -23,19 +23,19 @@ from registry.servers.processes import holds_within
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 1.0  # seconds between looks whether Redis takes writes
-STEADY = 10.0  # seconds that it must have done so before work goes back to it: a Redis at its limit comes and goes
-PAUSE = 1.0  # seconds before a child that ended is replaced
-STEP = 0.1  # seconds between looks whether we are told to stop
-END_LIMIT = 5.0  # seconds for the child to finish or hand back; `up` kills after 7
+LOOK_EVERY = 1.0  # seconds between checks whether Redis accepts writes
+STEADY = 10.0  # seconds for which it must accept writes before jobs are used again: a Redis at its memory limit fails on and off
+PAUSE = 1.0  # seconds until a child that failed is replaced
+STEP = 0.1  # seconds between checks for a stop signal
+END_LIMIT = 5.0  # seconds for the child to finish or give back its rows; `up` kills after 7
 
-type Work = Callable[[], None]
+type Task = Callable[[], None]
 
 
-def serve(worker: Callable[[], GentleWorker], work: Work) -> None:
-    """Jobs from Redis while it serves, else `work` alone; until told to stop."""
-    alone = _Alone(work)
-    while not alone.stopping:
+def serve(worker: Callable[[], GentleWorker], work: Task) -> None:
+    """Run jobs from Redis while it is available, else `work` in a child process; until a stop signal."""
+    child = _Child(work)
+    while not child.stopping:
         if trouble := redis_health.probe_sync(settings.RQ_REDIS_URL):
             redis_health.record_trouble(USE, trouble)
         else:
@@ -46,37 +46,37 @@ def serve(worker: Callable[[], GentleWorker], work: Work) -> None:
                 return
             except RedisError as error:
                 redis_health.record_error(USE, error)
-        alone.run()
+        child.run()
 
 
-class _Alone:
-    """One child at work, and the watch over Redis beside it."""
+class _Child:
+    """The child process, and the checks of Redis while it runs."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Task) -> None:
         self.work = work
-        self.child = 0
+        self.pid = 0
         self.started = 0.0
         self.stopping = False
-        self._listen_to_signals()
+        self._handle_signals()
 
-    def _listen_to_signals(self) -> None:
+    def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
 
     def run(self) -> None:
-        """Until Redis has served for STEADY seconds, or told to stop."""
-        self._listen_to_signals()  # RQ's worker had its own
-        well_since: float | None = None
+        """Run until Redis has been available for STEADY seconds, or a stop signal."""
+        self._handle_signals()  # RQ's worker had replaced the handlers
+        available_since: float | None = None
         try:
-            while not self.stopping and (well_since is None or time.monotonic() - well_since < STEADY):
+            while not self.stopping and (available_since is None or time.monotonic() - available_since < STEADY):
                 if not self._child_lives():
                     self._start()
                 self._wait(LOOK_EVERY)
                 if trouble := redis_health.probe_sync(settings.RQ_REDIS_URL):
                     redis_health.record_trouble(USE, trouble)
-                    well_since = None
-                elif well_since is None:
-                    well_since = time.monotonic()
+                    available_since = None
+                elif available_since is None:
+                    available_since = time.monotonic()
         finally:
             self._end()
 
@@ -90,36 +90,36 @@ class _Alone:
 
     def _start(self) -> None:
         self.started = time.monotonic()
-        self.child = os.fork()
-        if not self.child:
-            _be_the_child(self.work)
+        self.pid = os.fork()
+        if not self.pid:
+            _run_in_child(self.work)
 
     def _child_lives(self) -> bool:
-        if not self.child:
+        if not self.pid:
             return False
-        ended, status = os.waitpid(self.child, os.WNOHANG)
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
         if not ended:
-            if time.monotonic() - self.started > DRAIN_TIMEOUT:  # as RQ does with a job that hangs
-                os.kill(self.child, signal.SIGKILL)
+            if time.monotonic() - self.started > DRAIN_TIMEOUT:  # as RQ kills a job that hangs
+                os.kill(self.pid, signal.SIGKILL)
             return True
-        self.child = 0
+        self.pid = 0
         if status:
-            log.warning("work without Redis ended, starting it again", extra={"status": status})
+            log.warning("work without Redis failed; it is started again", extra={"status": status})
             self._wait(PAUSE)
         return False
 
     def _end(self) -> None:
-        """It finishes what is in flight, or hands it back."""
-        if self.child:
-            os.kill(self.child, signal.SIGTERM)
-            if not holds_within(END_LIMIT, lambda: bool(os.waitpid(self.child, os.WNOHANG)[0])):
-                os.kill(self.child, signal.SIGKILL)
-                os.waitpid(self.child, 0)
-            self.child = 0
+        """Stop the child: it finishes its rows in flight, or gives them back."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGTERM)
+            if not holds_within(END_LIMIT, lambda: bool(os.waitpid(self.pid, os.WNOHANG)[0])):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+            self.pid = 0
 
 
-def _be_the_child(work: Work) -> None:
-    """As RQ's horse: in a group of its own, and out without the parent's endings."""
+def _run_in_child(work: Task) -> None:
+    """Like RQ's horse: a process group of its own, and an exit without the parent's exit handlers."""
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,22 +1,35 @@
-"""Work: an abstract kind of work, which is claimed, done and settled in batches. `Drain`, `Inline` and `run_until_idle` run it.
+"""Work: rows that are claimed, done outside the database, and settled in batches. This is the base class of every kind of work.
 
-A row is claimed under a lease (`lease_id` is the Worker row, `leased_until` its end) and an attempt number. Settling names both
-(the fence), so that a worker that lost its lease changes nothing any more.
+The terms, in the order in which a row meets them:
+
+- **share**: the rows of one tenant (deliveries: of one endpoint). A claim is divided equally between the shares with due rows,
+  and a share has at most `share_limit` rows in flight, so that a large or slow one leaves capacity to the others.
+- **claim**: lock due rows, decide which can be done now, and write their attempts and leases. Committed before anything is sent.
+- **lease**: the worker (`lease_id`, its Worker row) may work on the row until `leased_until`. If it dies, the lease ends and
+  another worker claims the row.
+- **attempt**: a number that each claim raises. It is the **fence**: an outcome names its attempt and its worker, so a worker
+  whose row was claimed by another one changes nothing.
+- **postpone**: make a locked row that cannot be done now due later, so that it hides no rows behind it.
+- **in doubt**: an earlier send may have succeeded. It is looked up (`resolve`) before anything is sent again (`send`).
+- **settle**: write the outcomes of many rows with one commit (a **batch**).
+- **give back**: a worker that stops writes what it leaves unfinished, so that others need not wait for the leases to end.
+
+`Drain` runs any work in a worker, `Inline` in a web process, `run_until_idle` in tests. A kind of work is a subclass: it says how
+its rows are read, sent and written, and nothing else.
 """
 
 import asyncio
 import logging
-import math
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from queueing.work.shares import DueShares
 from queueing.work.table import WorkTable
 from registry.data import database
 from registry.data.batching import Batcher
@@ -25,14 +38,12 @@ from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-DUE_FRESH = 0.2  # seconds for which the shares with due rows are remembered while their rows fill the claims
-DUE_LEAST = 0.05  # seconds for which they are remembered whatever hints arrive, while rows of theirs are claimed
-DUE_AT_MOST = 1000  # of them: several claims' worth
-WORTH_A_CLAIM = 50  # rows that a full share may have again, before anything is claimed for them
-WRITE_AGAIN = 0.25  # seconds before outcomes that the database did not take are written again
+DUE_AT_MOST = 1000  # shares with due rows that one statement returns: enough for several claims
+WORTH_A_CLAIM = 50  # free rows that start a claim for a share that was at its limit
+WRITE_AGAIN = 0.25  # seconds until outcomes are written again that the database did not accept
 
 type Key = tuple[int, int]  # tenant id, row id
-type Name = tuple[int, UUID]  # tenant id, public id
+type PublicId = tuple[int, UUID]  # tenant id, and the id by which the API knows the row
 
 
 class Keyed(Protocol):
@@ -43,40 +54,38 @@ class Keyed(Protocol):
 
 
 class Routed[I](NamedTuple):
-    """Locked rows: items to be done now, and what is postponed."""
+    """Locked rows, divided into items that are done now and rows that are postponed."""
 
     items: Sequence[I]
     postponed: Sequence[Any] = ()
 
 
 class Work[I: Keyed, O: Keyed](ABC):
-    """A kind of work. One per worker process and event loop.
+    """One kind of work, with items I (claimed rows) and outcomes O. One instance per worker process and event loop.
 
-    A claim is divided equally between shares, which are tenants unless a kind says otherwise. Rows are done in groups, one
-    task each.
+    The methods down to `write_once` are the mechanism, and are called by those that run work. All others are hooks, which a
+    kind overrides.
     """
 
     table: ClassVar[WorkTable]
-    lease: ClassVar[float] = 30.0  # seconds; longer than a group takes, and than any pause of ours
-    looks: ClassVar[int] = 1  # takes of one claim, while all rows that it finds are postponed
-    in_transaction: ClassVar[bool] = True  # False: `take` writes the leases itself
+    lease: ClassVar[float] = 30.0  # seconds; longer than a group takes, and than a process may be suspended
+    rounds: ClassVar[int] = 1  # times that a claim takes rows, for as long as all of them have to be postponed
+    in_transaction: ClassVar[bool] = True  # False: `take` is one statement that also writes the leases
     settle_rows: ClassVar[int] = 200  # outcomes per commit
     settle_linger: ClassVar[float] = 0.015  # seconds between commits of outcomes
-    write_again: ClassVar[tuple[type[Exception], ...]] = (Unavailable,)
+    write_again: ClassVar[tuple[type[Exception], ...]] = (Unavailable,)  # errors after which outcomes are written again
     capacity: int = 400  # rows in flight: rate × delay must fit (550/s at 0.5 s is 275)
-    room: int = 300  # of these for one share, so that a slow one leaves room for the others
+    share_limit: int = 300  # rows of one share in flight
 
     def __init__(self) -> None:
         self.worker_id = 0
-        self.wake: Callable[[], None] = lambda: None  # the drain puts its own here
-        self.held = 0  # rows claimed and not done with
-        self.in_hand: Counter[int] = Counter()  # the same by share
+        self.wake: Callable[[], None] = lambda: None  # makes the drain claim now; the drain sets it
+        self.in_flight = 0  # rows claimed and not settled
+        self.in_flight_of: Counter[int] = Counter()  # the same by share
         self.outcomes: Batcher[O, Row | None] = Batcher(
             self._settle, max_rows=self.settle_rows, linger=self.settle_linger
         )
-        self._due: list[int] = []  # shares with due rows
-        self._due_at = -math.inf  # time.monotonic() when they were asked for
-        self._due_until = -math.inf  # time.monotonic() until which they are remembered
+        self.shares = DueShares()
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
@@ -85,248 +94,219 @@ class Work[I: Keyed, O: Keyed](ABC):
         self.worker_id = worker_id
         return await database.guarded(lambda: self._claim(limit))
 
-    async def claim_named(self, worker_id: int, names: Sequence[Name]) -> dict[Name, I | None]:
-        """Lease rows by name, where they are due and in nobody's hands; None for one that cannot be done now. Raises Unavailable."""
+    async def claim_by_id(self, worker_id: int, ids: Sequence[PublicId]) -> dict[PublicId, I | None]:
+        """Lease these rows. Rows that are not due or leased already are left out; None: cannot be done now. Raises Unavailable."""
         self.worker_id = worker_id
-        found: dict[Name, Row] = {}
+        locked: dict[PublicId, Row] = {}
 
         async def take(conn: AsyncConnection, items: list[I]) -> None:
-            found.update(await self.named(conn, names))
-            rows = list(found.values())
+            locked.update(await self.take_by_id(conn, ids))
+            rows = list(locked.values())
             await self.prepare(conn, rows)
-            self._count(items, self.route(rows).items)
+            self._add(items, self.route(rows).items)
 
         async def claim() -> list[I]:
             async with database.connection() as conn:
-                return await self._leased(conn, take)
+                return await self._lease(conn, take)
 
         by_key = {item.key: item for item in await database.guarded(claim)}
-        return {name: by_key.get((row[0], row[1])) for name, row in found.items()}
-
-    def hint(self) -> None:
-        """Other shares may have due rows: ask soon. Where a claim finds nothing of those that are remembered, it is at once."""
-        self._due_until = min(self._due_until, self._due_at + DUE_LEAST)
-
-    def look_anew(self) -> None:
-        """Forget which shares have due rows: the next claim asks."""
-        self._due_until = -math.inf
+        return {id: by_key.get((row[0], row[1])) for id, row in locked.items()}
 
     async def _claim(self, limit: int) -> list[I]:
-        rooms = self.rooms(limit)
+        free = self.free_by_share(limit)
         async with database.connection() as conn:
-            remembered = time.monotonic() < self._due_until and bool(self._quotas(limit, rooms))
+            remembered = self.shares.fresh and bool(self._quotas(limit, free))
             if not remembered:
-                self._due_at = time.monotonic()  # before the statement: a hint that comes meanwhile counts
-                self._due_until = self._due_at + DUE_FRESH
-                self._due = await self.due(conn)
-            if not self._quotas(limit, rooms) and not self.claims_also():
-                return []  # a look that finds nothing is one statement
-            items = await self._leased(conn, lambda conn, items: self._take_due(conn, limit, rooms, items))
-        if remembered and not items:  # other shares may have due rows
-            self.look_anew()
+                await self.shares.read(self.due(conn))
+            if not self._quotas(limit, free) and not self.claims_first():
+                return []  # if nothing is due, a claim costs one statement
+            items = await self._lease(conn, lambda conn, items: self._take_due(conn, limit, free, items))
+        if remembered and not items:  # shares outside the list may have due rows
+            self.shares.forget()
             self.wake()
         return items
 
-    async def _leased(
+    async def _lease(
         self, conn: AsyncConnection, take: Callable[[AsyncConnection, list[I]], Awaitable[None]]
     ) -> list[I]:
-        items: list[I] = []  # `take` appends to it what it counts
+        """Commit the leases of the items that `take` adds to the list which it is given."""
+        items: list[I] = []
         try:
             async with conn.transaction() if self.in_transaction else nullcontext():
                 await take(conn, items)
                 begun = await self.begin(conn, items) if items else []
         except BaseException:
-            self.released(items)
+            self.release(items)
             raise
-        self.begun(items, begun)
+        self.after_begin(items, begun)
         return items
 
-    async def _take_due(self, conn: AsyncConnection, limit: int, rooms: dict[int, int], items: list[I]) -> None:
-        self._count(items, await self.claim_also(conn, limit))
+    async def _take_due(self, conn: AsyncConnection, limit: int, free: dict[int, int], items: list[I]) -> None:
+        self._add(items, await self.claim_first(conn, limit))
         taken = {item.key for item in items}
-        for look in range(1, self.looks + 1):
-            quotas = self._quotas(limit - len(items), rooms if look == 1 else self.rooms(limit))
+        for number in range(1, self.rounds + 1):
+            quotas = self._quotas(limit - len(items), free if number == 1 else self.free_by_share(limit))
             rows = await self.take(conn, quotas) if quotas else []
-            self._remember(quotas, len(rows))
-            if taken:  # rows that this transaction has locked already are not skipped
+            self.shares.after_take(quotas, len(rows))
+            if taken:  # SKIP LOCKED does not skip rows that this transaction itself has locked
                 rows = [row for row in rows if (row[0], row[1]) not in taken]
-            if not rows or await self._route(conn, rows, look, items):
+            if not rows or await self._route(conn, rows, number, items):
                 return
 
-    def _quotas(self, limit: int, rooms: dict[int, int]) -> dict[int, int]:
-        """Rows of a claim of `limit` for each share with due rows and room."""
-        shares = [share for share in self._due if rooms.get(share, self.room) > 0][:limit]
-        if not shares:
-            return {}
-        each, more = divmod(limit, len(shares))
-        return {share: min(each + (n < more), rooms.get(share, self.room)) for n, share in enumerate(shares)}
+    def _quotas(self, limit: int, free: dict[int, int]) -> dict[int, int]:
+        return self.shares.quotas(limit, free, self.share_limit)
 
-    def _remember(self, quotas: dict[int, int], found: int) -> None:
-        if found < sum(quotas.values()):
-            self.hint()
-        elif len(self._due) > len(quotas):  # the others' turn is next
-            self._due = [share for share in self._due if share not in quotas] + list(quotas)
-
-    async def _route(self, conn: AsyncConnection, rows: Sequence[Row], look: int, items: list[I]) -> bool:
-        """Whether anything of `rows` can be done now; the rest is postponed."""
+    async def _route(self, conn: AsyncConnection, rows: Sequence[Row], number: int, items: list[I]) -> bool:
+        """Add the items to `items` and postpone the other rows. Returns whether there were items."""
         await self.prepare(conn, rows)
         routed = self.route(rows)
-        self._count(items, routed.items)
+        self._add(items, routed.items)
         if routed.postponed:
-            await self.postpone(conn, routed.postponed, look)
+            await self.postpone(conn, routed.postponed, number)
         return bool(routed.items)
 
-    def _count(self, items: list[I], more: Iterable[I]) -> None:
+    def _add(self, items: list[I], more: Iterable[I]) -> None:
         for item in more:
-            self.in_hand[self.share_of(item)] += 1
-            self.held += 1
+            self.in_flight_of[self.share_of(item)] += 1
+            self.in_flight += 1
             items.append(item)
 
     # -- Doing and settling ------------------------------------------------------------------------------------
 
     async def run(self, items: Sequence[I]) -> list[bool]:
-        """Do one group and settle it; which rows are done for good."""
+        """Do one group and settle it. Returns for each row whether it is finished (`is_done`)."""
         try:
             act = self.resolve if self.in_doubt(items[0]) else self.send
-            ended = await self._written(await act(items))
+            settled = await self._write(await act(items))
         finally:
-            self.released(items)
-        return [self.is_done(outcome, row is not None) for outcome, row in ended]
+            self.release(items)
+        return [self.is_done(outcome, row is not None) for outcome, row in settled]
 
     async def write(self, outcomes: Sequence[O]) -> list[bool]:
-        """Settle, for as long as it takes to be written; False where somebody else has taken the row over."""
-        return [row is not None for _, row in await self._written(outcomes)]
+        """Settle, and try again until the database accepts it. Returns False where another worker has claimed the row."""
+        return [row is not None for _, row in await self._write(outcomes)]
 
     async def write_once(self, outcomes: Sequence[O]) -> None:
-        """Settle, if the database takes it now."""
+        """Settle if the database is available; if not, nothing is written."""
         for outcome in outcomes:
             self.outcomes.submit(outcome)
         await self.outcomes.finish()
 
-    async def leave(self, items: Sequence[I]) -> None:
-        """Finish the batches, then give back rows that were begun and not finished; if it cannot be written, their leases lapse."""
-        with suppress(Unavailable):
-            await self.finish()
-            if items:
-                await self.give_back(items)
-
-    async def close(self) -> None:
-        """Finish the batches, then close everything that was opened."""
-        await self.finish()
-
-    async def _written(self, outcomes: Sequence[O]) -> list[tuple[O, Row | None]]:
+    async def _write(self, outcomes: Sequence[O]) -> list[tuple[O, Row | None]]:
         if len(outcomes) == 1:
-            return [await self._write(outcomes[0])]
-        return await asyncio.gather(*map(self._write, outcomes))
+            return [await self._write_one(outcomes[0])]
+        return await asyncio.gather(*map(self._write_one, outcomes))
 
-    async def _write(self, outcome: O) -> tuple[O, Row | None]:
+    async def _write_one(self, outcome: O) -> tuple[O, Row | None]:
         while True:
             try:
                 return outcome, await self.submit(outcome)
             except Exception as error:
-                outcome = await self.instead(outcome, error)
+                outcome = await self.after_failed_write(outcome, error)
 
     async def _settle(self, batch: Sequence[O]) -> list[Row | None]:
         rows = {(row[0], row[1]): row for row in await self.settle(batch)}
         settled = [rows.get(outcome.key) for outcome in batch]
         try:
-            await self.settled([(outcome, row) for outcome, row in zip(batch, settled, strict=True) if row is not None])
+            await self.after_settle(
+                [(outcome, row) for outcome, row in zip(batch, settled, strict=True) if row is not None]
+            )
         except Exception:
-            log.exception("what follows from settled rows failed")
+            log.exception("messages or metrics of settled rows failed")
         return settled
 
-    # -- What a kind says of claiming: rows begin with tenant id and id -----------------------------------------
+    # -- Hooks: shares and claims. Rows begin with tenant id and row id ------------------------------------------
 
     def share_of(self, item: I) -> int:
-        """Whose room it uses."""
+        """The share that an item counts for: its tenant."""
         return item.key[0]
 
-    def rooms(self, limit: int) -> dict[int, int]:
-        """How many more rows some shares may have in flight, before a claim of `limit`; those not named may have `room`."""
-        return {share: self.room - held for share, held in self.in_hand.items()}
+    def free_by_share(self, limit: int) -> dict[int, int]:
+        """How many more rows of a share may be claimed now, for a claim of `limit`. Shares that are not in it: `share_limit`."""
+        return {share: self.share_limit - count for share, count in self.in_flight_of.items()}
 
     async def due(self, conn: AsyncConnection) -> list[int]:
-        """Shares that have due rows, in random order."""
+        """Shares with due rows, in random order."""
         return [share for (share,) in await database.rows(conn, self.table.due, {"limit": DUE_AT_MOST})]
 
-    def claims_also(self) -> bool:
-        """Whether `claim_also` has to be asked when nothing is due."""
+    def claims_first(self) -> bool:
+        """Whether `claim_first` has to be called even if nothing is due."""
         return False
 
-    async def claim_also(self, conn: AsyncConnection, limit: int) -> Sequence[I]:
-        """Items of rows that are claimed before those that are due. They are locked, and take places."""
+    async def claim_first(self, conn: AsyncConnection, limit: int) -> Sequence[I]:
+        """Lock rows that go before all due ones, and return their items."""
         return []
 
     async def take(self, conn: AsyncConnection, quotas: dict[int, int]) -> list[Row]:
-        """Lock due rows of these shares."""
+        """Lock due rows: at most `quotas[share]` of each share."""
         parameters = {"tenants": list(quotas), "quotas": list(quotas.values())}
         return await database.rows(conn, self.table.take, parameters)
 
-    async def named(self, conn: AsyncConnection, names: Sequence[Name]) -> dict[Name, Row]:
-        """Lock rows by name, where they are due and in nobody's hands. For `Inline`."""
+    async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
+        """Lock those of these rows that are due and not leased. Only for work that runs inline."""
         raise NotImplementedError
 
     async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:  # noqa: B027 - a hook, as others below
-        """Read what `route` needs to know."""
+        """Read what `route` needs to know of these rows."""
 
     @abstractmethod
     def route(self, rows: Sequence[Row]) -> Routed[I]:
-        """Items of locked rows, which take places, and rows that cannot be done now."""
+        """Divide locked rows into items, which are in flight from now on, and rows to postpone."""
 
-    async def postpone(self, conn: AsyncConnection, postponed: Sequence[Any], look: int) -> None:
-        """Make those rows due later, so that they hide nothing."""
+    async def postpone(self, conn: AsyncConnection, postponed: Sequence[Any], number: int) -> None:
+        """Make these rows due later. `number`: the round of the claim, from 1."""
         raise NotImplementedError
 
     async def begin(self, conn: AsyncConnection, items: Sequence[I]) -> list[Row]:
-        """Write attempts and leases, in ONE statement, before anything is sent."""
+        """Write attempts and leases in ONE statement."""
         return []
 
-    def begun(self, items: Sequence[I], rows: Sequence[Row]) -> None:  # noqa: B027
-        """After that commit, with what `begin` returned: live messages."""
+    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> None:  # noqa: B027
+        """Called after that commit, with the rows that `begin` returned: live messages."""
 
-    def released(self, items: Sequence[I]) -> None:
-        """Their places are free: after a run, or when their claim failed."""
-        self.held -= len(items)
+    def release(self, items: Sequence[I]) -> None:
+        """These items are not in flight any more: their group ended, or their claim failed."""
+        self.in_flight -= len(items)
         for item in items:
             share = self.share_of(item)
-            self.in_hand[share] -= 1
-            held = self.in_hand[share]
-            if not held:
-                del self.in_hand[share]
-            elif held == self.room - WORTH_A_CLAIM:
-                self.wake()  # its room was full, so the last claim may have left rows of it alone
+            self.in_flight_of[share] -= 1
+            count = self.in_flight_of[share]
+            if not count:
+                del self.in_flight_of[share]
+            elif count == self.share_limit - WORTH_A_CLAIM:
+                self.wake()  # the share was at its limit: the last claim may have skipped rows of it
 
-    # -- What a kind says of doing and settling -------------------------------------------------------------------
+    # -- Hooks: doing and settling ---------------------------------------------------------------------------------
 
     def groups(self, items: Sequence[I]) -> Sequence[Sequence[I]]:
-        """Items that are done together; those in doubt are not mixed with others."""
+        """Items that one task does together. A group has no items in doubt, or only such."""
         return [(item,) for item in items]
 
     def in_doubt(self, item: I) -> bool:
-        """Whether an earlier send may have gone through."""
+        """Whether an earlier send may have succeeded."""
         return False
 
     @abstractmethod
     async def send(self, items: Sequence[I]) -> Sequence[O]:
-        """Act on the outside; one outcome per item. Raises nothing that others may cause."""
+        """Do the work; one outcome per item. Failures of the other side are outcomes, not errors."""
 
     async def resolve(self, items: Sequence[I]) -> Sequence[O]:
-        """Find out what became of earlier sends, before anything is sent again; one outcome per item."""
+        """Look up the earlier sends of items in doubt before anything is sent again; one outcome per item."""
         raise NotImplementedError
 
     @abstractmethod
     async def settle(self, outcomes: Sequence[O]) -> list[Row]:
-        """Write outcomes in one commit, fenced by worker and attempt; the rows that were still ours."""
+        """Write outcomes with one commit, fenced by worker and attempt. Returns a row for each that was still ours."""
 
-    async def settled(self, written: Sequence[tuple[O, Row]]) -> None:  # noqa: B027
-        """After that commit, with what `settle` returned: live messages, metrics, wakes. Errors are logged."""
+    async def after_settle(self, written: Sequence[tuple[O, Row]]) -> None:  # noqa: B027
+        """Called after that commit, with the rows that `settle` returned: live messages, metrics, wakes. Errors are logged."""
 
     async def submit(self, outcome: O) -> Row | None:
-        """Add it to a batch and wait for its commit; what `settle` returned for it."""
+        """Add an outcome to a batch and wait for its commit. Returns its row of `settle`; None: it was not ours any more."""
         return await self.outcomes.submit(outcome)
 
-    async def instead(self, outcome: O, error: Exception) -> O:
-        """What is written in place of an outcome whose write failed: the same, until the database takes it."""
+    async def after_failed_write(self, outcome: O, error: Exception) -> O:
+        """The outcome to write after an error: the same one again if the error is of `write_again`. Raises all others."""
         if not isinstance(error, self.write_again):
             raise error
         await asyncio.sleep(WRITE_AGAIN)
@@ -334,16 +314,22 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     @abstractmethod
     def is_done(self, outcome: O, written: bool) -> bool:
-        """Whether the row is done for good (Worker.finished, .failed)."""
+        """Whether the row is finished for good. The Worker row counts the others as failed."""
 
-    @abstractmethod
-    async def give_back(self, items: Sequence[I]) -> None:
-        """Write down, fenced, that rows were begun and not finished."""
+    # -- Hooks: stopping ---------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
         """Wait until all outcomes so far are written."""
         await self.outcomes.finish()
 
+    @abstractmethod
+    async def give_back(self, items: Sequence[I]) -> None:
+        """Write, fenced, that these items were begun and not finished: another worker may claim them now."""
+
+    async def close(self) -> None:
+        """Wait for the batches, then close everything that was opened."""
+        await self.finish()
+
     def background(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """Loops that run beside."""
+        """Coroutine functions that are repeated for as long as a drain runs."""
         return ()

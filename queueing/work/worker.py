@@ -1,4 +1,4 @@
-"""RQ's worker with what a drain needs: it always has one to run, and stops it gently. What it does without Redis, alone.py says."""
+"""RQ's worker, adapted to drains: it always runs one, stops it gently, and survives errors of Redis (without_redis.py)."""
 
 import contextlib
 import os
@@ -17,20 +17,22 @@ from rq.worker import WorkerStatus
 from queueing.work.entry import DRAIN_TIMEOUT, DRAINS
 from registry.data import redis_health
 
-USE = "jobs"  # in the log, when Redis fails
-HORSE_TIMEOUT = 1.0  # seconds for an answer of Redis to a process at work
+USE = "jobs"  # name in the log for errors of Redis
+HORSE_TIMEOUT = 1.0  # seconds for an answer of Redis to the process that runs a job
 
 
 class GentleWorker(Worker):
-    """Tells its horse to stop, where RQ's own only waits for it. What Redis refuses ends `serve`, and not the horse at work."""
+    """On a stop it signals its horse (the process that runs the job), for which RQ only waits. An error of Redis ends `serve`, but not a job."""
 
-    dequeue_timeout = 1  # seconds that one request for a job waits in Redis; RQ's own 405 would hide that Redis hangs
-    connection_timeout = 2  # seconds for any answer of Redis; longer than the wait above. Three of them fit into a stop
+    dequeue_timeout = (
+        1  # seconds that one request for a job waits in Redis; RQ's default of 405 would hide that Redis hangs
+    )
+    connection_timeout = 2  # seconds for any answer of Redis; longer than dequeue_timeout. A stop has time for three
 
     def serve(self) -> None:
-        """RQ's `work`, which raises RedisError where RQ's own writes a stack to the log and ends the process.
+        """Like RQ's `work`, but raises RedisError, which RQ logs with a stack trace before it ends the process.
 
-        Told to stop, it returns or raises StopRequested.
+        After a stop signal it returns or raises StopRequested.
         """
         self.bootstrap("WARNING")
         self._install_signal_handlers()
@@ -62,15 +64,15 @@ class GentleWorker(Worker):
                 return found
 
     def find_work(self) -> None:
-        """Before each request for a job."""
+        """Called before each request for a job."""
 
     def setup_work_horse_signals(self) -> None:
         super().setup_work_horse_signals()
-        # The horse asks nothing that Redis would be slow to answer, and is waited for when it is told to stop.
+        # The horse makes only quick requests, and a stop waits for it.
         self.connection.connection_pool.connection_kwargs["socket_timeout"] = HORSE_TIMEOUT
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """In the horse. Work that is done is done, whether or not Redis takes note of it."""
+        """Runs in the horse. A job is done even if Redis does not record that."""
         try:
             return super().perform_job(job, queue, execution)
         except RedisError as error:
@@ -79,7 +81,7 @@ class GentleWorker(Worker):
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
         if isinstance(exc_info[1], RedisError):
-            raise exc_info[1]  # it would not take note of the failure either
+            raise exc_info[1]  # the failure cannot be recorded in Redis either
         super()._finalize_failure(job, queue, execution, exc_info)
 
     def handle_warm_shutdown_request(self) -> None:
@@ -89,7 +91,7 @@ class GentleWorker(Worker):
                 os.kill(self.horse_pid, signal.SIGTERM)
 
     def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
-        """The horse works on PostgreSQL: what Redis has is no reason to abandon it."""
+        """The horse works on PostgreSQL: an error of Redis is no reason to kill it."""
         try:
             super().maintain_heartbeats(*args, **kwargs)
             redis_health.record_success(USE)
@@ -104,10 +106,10 @@ class GentleWorker(Worker):
                 raise
 
     def subscribe(self) -> None:
-        """Nobody sends commands to a worker by way of Redis; its thread would log each try to reach it."""
+        """No commands are sent to workers through Redis; RQ's thread for them would log each error of Redis."""
 
     def set_shutdown_requested_date(self) -> None:
-        """For RQ's dashboard. It is written by a signal handler, where an error would leave the horse alone."""
+        """Not recorded: a signal handler would do it, and an error there would leave the horse running."""
 
     def teardown(self) -> None:
         with contextlib.suppress(RedisError):
@@ -115,7 +117,7 @@ class GentleWorker(Worker):
 
 
 class DrainWorker(GentleWorker):
-    """A worker with nothing to do gives itself a drain: also after Redis lost everything."""
+    """A worker that enqueues a drain if there is none, so that it also works after Redis has lost its data."""
 
     drains: tuple[str, ...] = ()
 

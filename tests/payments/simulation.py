@@ -153,21 +153,19 @@ class Bed:
 
     def _claims(self, worker: Worker) -> Callable[[float], None]:
         def claim(now: float) -> None:
-            room = worker.routes.send_limits(now)
-            room = claims.rooms(room, worker.routes, worker.slots, AT_MOST, now)
+            free = worker.routes.send_limits(now)
+            free = claims.free_by_tenant(free, worker.routes, worker.slots, AT_MOST, now)
             due = sorted((s for s in self.open.values() if s.run_at <= now and not s.leased), key=lambda s: s.run_at)
             taken: Counter[int] = Counter()
             found = []
             for sale in due:
-                if taken[sale.tenant] < room.get(sale.tenant, AT_MOST) and len(found) < AT_MOST:
+                if taken[sale.tenant] < free.get(sale.tenant, AT_MOST) and len(found) < AT_MOST:
                     taken[sale.tenant] += 1
                     found.append(self._found(sale, now))
             routed = claims.route(found, worker.routes, worker.slots, now=now, at=START)
-            for row in routed.unroutable:
-                self.sales[row.payment_id - 1].run_at = now + 0.5
-            for row, seconds in routed.waiting:
-                self.sales[row.payment_id - 1].run_at = now + seconds
-            for one in routed.claims:
+            for row, seconds in routed.postponed:
+                self.sales[row.payment_id - 1].run_at = now + (0.5 if seconds is None else seconds)
+            for one in routed.items:
                 self.sales[one.payment_id - 1].leased = True
                 self._later(now + COMMIT, self._send(worker, one))
             self._later(now + CLAIM_EVERY, claim)

@@ -12,7 +12,7 @@ import pytest
 from limits import RateLimitItemPerHour
 
 from payments.billing import advance, api, limits, platform, subscriptions
-from payments.inbound.signature import NOBODYS
+from payments.inbound.signature import UNKNOWN_SECRET
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
@@ -396,7 +396,7 @@ async def test_an_old_subscription_that_ended_does_not_speak_for_the_new_one(ann
 
 @pytest.mark.parametrize(
     ("ours", "signed_with"),
-    [("whsec_bed", "whsec_of_somebody_else"), ("", "whsec_bed"), ("", NOBODYS.decode())],
+    [("whsec_bed", "whsec_of_somebody_else"), ("", "whsec_bed"), ("", UNKNOWN_SECRET.decode())],
     ids=["another", "we-have-none", "what-stands-in-for-none"],
 )
 async def test_an_event_that_the_platforms_secret_did_not_sign_is_refused(stripe, server, settings, ours, signed_with):

@@ -132,10 +132,10 @@ async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypa
     await job.routes.load({tenant.pk})
 
     few = await job.claim(1, 3)
-    job.in_hand[tenant.pk] = job.room - 4
+    job.in_flight_of[tenant.pk] = job.share_limit - 4
     room = await job.claim(1, 10)
     none = await job.claim(1, 10)
-    job.in_hand.clear()
+    job.in_flight_of.clear()
     rest = await job.claim(1, 10)
     await job.close()
 

@@ -11,7 +11,7 @@ import stripe as library
 
 from payments.books import ledger
 from payments.inbound.decisions import MAX_TRIES
-from payments.inbound.receive import Arrival, read_head, receive
+from payments.inbound.receive import ReceivedEvent, read_head, receive
 from payments.inbound.work import Inbound
 from payments.models import Difference, Payment, Processor
 from payments.reconciliation import comparison, operate
@@ -53,13 +53,13 @@ class Account:
         """All its events arrive, and are handled once."""
         for event in self.stripe.all("event"):
             body = payload(event)
-            await receive(Arrival(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
+            await receive(ReceivedEvent(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
         await handled(self.job)
 
     async def hears_of(self, kind: str, id: str) -> None:
         """An event about an object of that id arrives."""
         body = json.dumps({"id": f"evt_{id}", "type": kind, "created": 1, "data": {"object": {"id": id}}}).encode()
-        await receive(Arrival(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
+        await receive(ReceivedEvent(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
 
     async def hears_again(self) -> None:
         await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE closed IS NULL")

@@ -53,11 +53,11 @@ async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypat
     await seed(slow, 2000)
 
     async with at_work() as drain:
-        await eventually(lambda: drain.work.in_hand[slow.pk] >= 250)
+        await eventually(lambda: drain.work.in_flight_of[slow.pk] >= 250)
         for _ in range(5):
             await accept(tenant, 20)
             await until_settled(tenant, within=3.0)
-        busy = drain.work.in_hand[slow.pk]
+        busy = drain.work.in_flight_of[slow.pk]
         await _forget(slow)
 
     assert busy >= 250
@@ -70,10 +70,10 @@ async def test_a_slow_processor_leaves_room_for_its_tenants_other_one(tenant, mo
     await seed(tenant, 1000, wanted="slow")
 
     async with at_work() as drain:
-        await eventually(lambda: drain.work.in_hand[tenant.pk] >= 300)
+        await eventually(lambda: drain.work.in_flight_of[tenant.pk] >= 300)
         await accept(tenant, 20, processor="quick")
         await until_count(tenant, 20, within=3.0)
-        held = drain.work.in_hand[tenant.pk]
+        held = drain.work.in_flight_of[tenant.pk]
         await _forget(tenant)
 
     assert held == 300

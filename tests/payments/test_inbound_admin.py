@@ -1,4 +1,4 @@
-"""Operators' page of inbound events: what came, escaped; replay and close with a reason."""
+"""Inbound events in the admin: escaped content; replay and close with a reason."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Events about payment intents: a worker looks again where Stripe says something else than we have, and nowhere else."""
+"""Events about payment intents: a worker asks Stripe again only if Stripe's state differs from ours."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def job():
 
 
 def about(intent, **fields):
-    """An event about it as it stands now."""
+    """An event about the intent in its current state."""
     return event("payment_intent.whatever", {**intent}, **fields)
 
 
@@ -40,7 +40,7 @@ async def arrives(server, stripe: SandboxStripe, what) -> None:
 
 
 async def waiting_for_its_payer(api: Api, stripe: SandboxStripe) -> tuple[dict, dict]:
-    """A payment that asks its holder, and its intent."""
+    """A payment that requires authentication, and its intent."""
     payment = await api.pay(paymentMethod=SECURE)
     await api.until(payment["correlationId"], "requires_action")
     return payment, stripe.all("payment_intent")[-1]
@@ -51,7 +51,7 @@ async def timeline(api: Api, payment: dict) -> list[str]:
 
 
 async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api, worker, tenant, stripe):
-    """The whole way: signed and sent by Stripe, taken in, handled, looked up, booked."""
+    """End to end: sent by Stripe, stored, handled, looked up, booked."""
     stripe.calls(f"{server}/webhooks/stripe/{tenant.slug}.stripe")
     inbound = Inbound()
     drain = Drain(inbound)
@@ -114,7 +114,7 @@ async def test_what_a_worker_has_in_hand_is_looked_at_later(server, api, tenant,
 
     await handled(job)
 
-    assert await rows(tenant, "status, error") == [("received", "a worker has the payment in hand")]
+    assert await rows(tenant, "status, error") == [("received", "a worker has leased the payment")]
 
 
 def labelled(tenant, correlation_id: str, **fields):
@@ -181,7 +181,7 @@ async def test_the_look_and_the_events_end_are_one_transaction(server, api, work
     await api.until(payment["correlationId"], "succeeded")
 
 
-async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID], reason: str):
+async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID]):
     await conn.execute("UPDATE payments_payment SET status = 'processing' WHERE tenant_id = %s", [tenant_id])
     raise RuntimeError("the disk is full")
 

@@ -1,4 +1,4 @@
-"""Events that were never delivered: fetched from the processor's list, once, however often it is read."""
+"""Polling: events that were never delivered are fetched from the processor's list, each once."""
 
 import json
 from datetime import timedelta
@@ -29,13 +29,13 @@ async def account(tenant, stripe: SandboxStripe):
 
 
 async def happens(stripe: SandboxStripe, count: int = 1) -> list[str]:
-    """Events at the account that nobody heard of; their ids."""
+    """Events at the account that were not delivered; their ids."""
     thing = stripe.state.add({"id": f"th_{len(stripe.all('thing'))}", "object": "thing", "metadata": {}})
     return [(await stripe.tells("thing.changed", thing))["id"] for _ in range(count)]
 
 
 def listened_to(stripe: SandboxStripe) -> None:
-    """Somebody listens whom nothing reaches."""
+    """A webhook endpoint at Stripe whose deliveries all fail."""
     stripe.calls("http://127.0.0.1:9/")
     stripe.sandbox.webhooks.waits = ()
 
@@ -119,7 +119,7 @@ async def test_a_long_list_is_read_to_its_end(tenant, stripe, account, monkeypat
 
 
 async def test_a_pass_that_is_cut_off_goes_on_where_it_was(tenant, stripe, account, monkeypatch):
-    """Newest first: what is older must not be lost because something newer was seen."""
+    """The list is newest first: older events must not be skipped because newer ones were read."""
     monkeypatch.setattr(poll, "PAGE", 2)
     listened_to(stripe)
     ids = await happens(stripe, 5)
@@ -164,7 +164,7 @@ async def test_one_accounts_trouble_is_kept_with_it_and_no_other_accounts(tenant
 
 
 async def test_accounts_that_are_switched_off_are_read_as_well(tenant, stripe, account):
-    """No new payment goes there; what was paid there is refunded and disputed as before."""
+    """A disabled processor gets no new payments, but its payments can still be refunded and disputed."""
     listened_to(stripe)
     [lost] = await happens(stripe)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(enabled=False))

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from payments.inbound.receive import Arrival, read_head, receive
+from payments.inbound.receive import ReceivedEvent, read_head, receive
 from payments.inbound.work import Inbound
 from payments.models import Processor
 from payments.states import OPEN
@@ -66,7 +66,7 @@ class Bench:
         for body in bodies:
             head = read_head(body)
             self.told.add(head.id)
-            await receive(Arrival(self.tenant.pk, self.account.pk, head, body, "{}", "delivery"))
+            await receive(ReceivedEvent(self.tenant.pk, self.account.pk, head, body, "{}", "delivery"))
 
     async def quiet(self) -> None:
         """Until every event is over and no worker has anything to do with a payment."""

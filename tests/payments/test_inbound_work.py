@@ -1,4 +1,4 @@
-"""Events of processors in workers' hands: done with their work or not at all, tried again, given up, replayed."""
+"""Inbound events as work: effect and settlement in one transaction, retries, dead letters, replay."""
 
 import asyncio
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 
 from payments.inbound import operate
 from payments.inbound.decisions import MAX_TRIES
-from payments.inbound.handlers import HANDLERS, Effect, Event, Later, Missing, handler_of
+from payments.inbound.handlers import HANDLERS, Effect, NotFoundYet, ProcessorEvent, RetryLater, handler_of
 from payments.inbound.work import Inbound
 from payments.models import Dispute, InboundEvent
 from payments.processors.base import Processor
@@ -34,23 +34,23 @@ async def job():
 
 
 class Handler:
-    """What stands in for whoever owns the objects: counts, fails on command, writes a row."""
+    """A handler that counts calls, fails on command and writes a row."""
 
     def __init__(self) -> None:
-        self.seen: list[Event] = []
+        self.seen: list[ProcessorEvent] = []
         self.error: Exception | None = None
         self.error_after_writing: Exception | None = None
         self.cut = False  # whether the connection is lost between the work and its commit
         self.told = 0
         self.transactions: list[int] = []  # that it has written in
 
-    async def __call__(self, event: Event, processor: Processor) -> Effect:
+    async def __call__(self, event: ProcessorEvent, processor: Processor) -> Effect:
         self.seen.append(event)
         if self.error:
             raise self.error
         return Effect("looked at", None, lambda conn: self.write(conn, event), self.tell)
 
-    async def write(self, conn, event: Event) -> None:
+    async def write(self, conn, event: ProcessorEvent) -> None:
         self.transactions += [number for (number,) in await database.rows(conn, "SELECT txid_current()")]
         await conn.execute(
             "INSERT INTO payments_stream AS s (tenant_id, position) VALUES (%s, 1)"
@@ -78,7 +78,7 @@ async def arrive(server, to, kind: str = "thing.changed", **fields) -> None:
 
 
 async def written(tenant) -> int:
-    """How often the handler's work was committed."""
+    """How often the handler's effect was committed."""
     found = await database.fetch("SELECT position FROM payments_stream WHERE tenant_id = %s", [tenant.pk])
     return found[0][0] if found else 0
 
@@ -196,7 +196,7 @@ async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when
     server, tenant, account, handler, job
 ):
     await arrive(server, account)
-    await job.claim(1, 10)  # and nothing more is heard of it
+    await job.claim(1, 10)  # and that worker dies
 
     early = await handled(job, worker=2)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
@@ -234,7 +234,7 @@ async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_
 
 
 async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):
-    """Neither the work nor the outcome: another worker has done both meanwhile."""
+    """Neither the effect nor the outcome: another worker has written both."""
     await arrive(server, account)
     [slow] = await job.claim(1, 10)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
@@ -294,7 +294,7 @@ async def test_only_for_others_who_are_away_is_waited_longer_and_for_a_day_at_mo
     await arrive(server, account)
     await database.fetch("UPDATE payments_inboundevent SET attempt = %s", [MAX_TRIES])
     await age(tenant, seconds)
-    handler.error = Later("Stripe is away", patient=patient)
+    handler.error = RetryLater("Stripe is away", patient=patient)
 
     await handled(job)
 
@@ -303,7 +303,7 @@ async def test_only_for_others_who_are_away_is_waited_longer_and_for_a_day_at_mo
 
 async def test_tries_come_further_and_further_apart(server, tenant, account, handler, job):
     await arrive(server, account)
-    handler.error = Later("not yet")
+    handler.error = RetryLater("not yet")
     waits = []
 
     for _ in range(4):
@@ -321,7 +321,7 @@ async def test_who_has_been_away_for_an_hour_is_asked_every_five_minutes(
 ):
     await arrive(server, account)
     await age(tenant, 3600)
-    handler.error = Later("Stripe is away", patient=patient)
+    handler.error = RetryLater("Stripe is away", patient=patient)
 
     await handled(job)
 
@@ -405,7 +405,7 @@ async def labelled(tenant) -> dict:
 
 async def test_an_event_about_a_payment_that_never_came_is_ignored_in_the_end(server, tenant, account, handler, job):
     await arrive(server, account)
-    handler.error = Missing()
+    handler.error = NotFoundYet()
 
     for _ in range(MAX_TRIES):
         await handled(job)
@@ -446,7 +446,7 @@ async def dead(server, tenant, account, job) -> int:
 async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, job):
     number = await dead(server, tenant, account, job)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
-    job.routes = type(job.routes)()  # what it knew of the account, it forgets by itself within half a second
+    job.routes = type(job.routes)()  # the routing table is reloaded within half a second by itself
 
     moved = await operate.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
 

@@ -1,4 +1,4 @@
-"""Payments that the web process sends itself: by switch, by tenant, and in the workers' place; whatever fails, booked once."""
+"""Inline payments: by switch, by tenant, and while no worker is alive; booked once, whatever fails."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from payments.settle import inline, work
 from queueing import spill
 from queueing.models import Worker
 from queueing.work import inline as inlining
-from queueing.work.inline import Answer
+from queueing.work.inline import Result
 from registry.data import database
 from registry.edge import status
 from registry.models import Flag, Tenant
@@ -33,7 +33,7 @@ AT_ONCE = 0.9  # seconds: far below the wait of an inline payment
 @pytest.fixture(autouse=True)
 async def _own_inline() -> AsyncIterator[None]:
     yield
-    await inline.processes.close()
+    await inline.loops.close()
 
 
 def switch(operation: str, *tenants: Tenant, everyone: bool | None = None) -> None:
@@ -153,7 +153,7 @@ async def test_without_a_processor_it_stays_queued_and_nobody_waits_for_it(inlin
 
 
 async def test_what_finds_no_room_stays_queued_until_a_worker_takes_it(inlined, default, api, monkeypatch):
-    monkeypatch.setattr(inline.processes.get(), "most", 1)
+    monkeypatch.setattr(inline.loops.get(), "limit", 1)
     default.delays(500)
 
     answers = await asyncio.gather(*(pay(api) for _ in range(6)))
@@ -215,7 +215,7 @@ async def test_a_process_told_to_stop_finishes_what_it_sends(inlined, default, a
     answer = asyncio.create_task(pay(api))
     await eventually(lambda: default.received)
 
-    await inline.processes.close()
+    await inline.loops.close()
 
     assert (await answer)[0] == 200
 
@@ -237,7 +237,7 @@ async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker)
 
     came = await inline.send(inlined.pk, payment)
 
-    assert came is Answer.ELSEWHERE
+    assert came is Result.ELSEWHERE
     await until_settled(inlined)
     assert len(await tries(payment)) == 1
 
@@ -250,7 +250,7 @@ async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inl
         async with asyncio.timeout(AT_ONCE):
             came = await inline.send(inlined.pk, payment)
 
-    assert came is Answer.ELSEWHERE
+    assert came is Result.ELSEWHERE
     assert default.received == []
 
 
@@ -259,7 +259,7 @@ async def test_one_process_asked_twice_for_a_payment_sends_it_once(inlined, defa
 
     came = await asyncio.gather(*(inline.send(inlined.pk, payment) for _ in range(20)))
 
-    assert set(came) == {Answer.SETTLED}
+    assert set(came) == {Result.SETTLED}
     assert default.received == [str(payment)]
 
 
@@ -319,7 +319,7 @@ async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_book
 
 @pytest.fixture
 async def watching(monkeypatch) -> None:
-    """This process watches the workers, and is quick to take them for gone."""
+    """This process watches the workers, with short limits."""
     monkeypatch.setattr(inlining, "WATCH_EVERY", 0.05)
     monkeypatch.setattr(inlining, "STRANDED_AFTER", 0.2)
     await inline.start()

@@ -53,7 +53,7 @@ class Killed(BaseException):
 def kill_at(step: str, monkeypatch) -> None:
     """Have the worker die before it sends, after the processor has booked, or before the outcome is committed."""
     real = sandbox_kind.SandboxProcessor.refund
-    write = refund_dispatch.RefundDispatch._written
+    write = refund_dispatch.RefundDispatch._write
 
     async def refund(self, order, account):
         if step == "before it sends":
@@ -69,7 +69,7 @@ def kill_at(step: str, monkeypatch) -> None:
         return await write(self, verdicts)
 
     monkeypatch.setattr(sandbox_kind.SandboxProcessor, "refund", refund)
-    monkeypatch.setattr(refund_dispatch.RefundDispatch, "_written", written)
+    monkeypatch.setattr(refund_dispatch.RefundDispatch, "_write", written)
 
 
 @pytest.mark.parametrize("step", ["before it sends", "before the answer", "before the commit"])
@@ -297,7 +297,7 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
     await configure(tenant, "sandbox", refundHang=True)
     await asyncio.gather(*(refund(tenant, one, 100) for one in payments))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refund_dispatch.RefundDispatch, "room", 3)
+        patch.setattr(refund_dispatch.RefundDispatch, "share_limit", 3)
         patch.setattr("queueing.work.drain.GRACE", 0.0)
         async with paying_back() as drain:
             await eventually(lambda: len(drain.in_flight) == 3)

@@ -1,4 +1,4 @@
-"""Refunds that the web process pays itself: by switch and by tenant, and in every trouble left to the workers."""
+"""Inline refunds: by switch and by tenant; after every failure left to the workers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.settling import configure
 @pytest.fixture(autouse=True)
 async def _own_inline() -> AsyncIterator[None]:
     yield
-    await refunds_inline.processes.close()
+    await refunds_inline.loops.close()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_a_process_that_ends_hands_its_refunds_back(api: Api, tenant, paym
     await ask(api, payment, Prefer="respond-async")
     await eventually(lambda: given_back(payment))
 
-    await refunds_inline.processes.close()
+    await refunds_inline.loops.close()
 
     [left] = await refunds_of(payment)
     assert (left.status, left.code) == ("uncertain", "worker_left")

@@ -1,4 +1,4 @@
-"""What settles a payment, and where, whatever its processors do."""
+"""Settling: at which processor and with which outcome, for all answers of processors."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""An outcome nobody knows is settled where it arose: same processor, same requestedAt, one booking, whatever happens."""
+"""Payments in doubt are settled at the same processor, with the same requestedAt, and booked once."""
 
 import asyncio
 import time
@@ -109,7 +109,7 @@ async def test_only_after_its_longest_delay_may_a_payment_leave_a_processor_that
     default.never_answers()
     [one] = await accept(tenant)
     await eventually(lambda: default.received)
-    default.overloads()  # certain for the repeats, and still no word of the first send
+    default.overloads()  # certain for the repeats, but not for the first send
     await configure(tenant, "default", enabled=False)
 
     [settled] = await until_settled(tenant)
@@ -184,7 +184,7 @@ async def test_a_worker_that_dies_leaves_its_payments_in_doubt_and_not_lost(tena
         [one] = await accept(tenant)
         await eventually(lambda: default.booked)
         for task in drain.in_flight:
-            task.cancel()  # as a kill: nothing is written down
+            task.cancel()  # like a kill: nothing is written
         drain.in_flight.clear()
     default.recovers()
     assert (await payment(tenant, one)).status == "processing"
@@ -253,7 +253,7 @@ async def test_a_worker_that_dies_in_a_repeat_begins_the_doubt_anew(tenant, defa
         repeats = len(default.received)
         await eventually(lambda: len(default.received) > repeats and drain.in_flight)
         for task in drain.in_flight:
-            task.cancel()  # as a kill: nothing is written down
+            task.cancel()  # like a kill: nothing is written
         drain.in_flight.clear()
     await _leases_lapse(tenant)
     cut = time.monotonic()
@@ -308,7 +308,7 @@ async def test_a_step_of_the_database_s_clock_does_not_end_a_doubt_early(
         [one] = await accept(tenant)
         await until(tenant, UNCERTAIN)
         doubted = time.monotonic()
-        default.answers(401)  # certain for the repeats, and still no word of the first send
+        default.answers(401)  # certain for the repeats, but not for the first send
         await eventually(lambda: _was_refused(one))
         if not same_worker:
             first.stop()

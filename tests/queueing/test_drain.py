@@ -1,4 +1,4 @@
-"""A drain: quick to wake, gentle to stop, seen while it lives, replaced when it falls silent, patient with the database."""
+"""Drain: wakes, stops, Worker row, dead workers, and outages of the database."""
 
 import asyncio
 import time
@@ -150,7 +150,7 @@ async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor
     async with at_work():
         await eventually(lambda: _listeners())
         await database.fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")
-        await seed(tenant, 3)  # says nothing to anybody
+        await seed(tenant, 3)  # without NOTIFY
 
         await until_settled(tenant, within=20.0)
 
@@ -188,7 +188,7 @@ AWAY = 1.5  # seconds: several times that
 
 @asynccontextmanager
 async def database_away():
-    """The test database throws everybody out and lets nobody in, as a server that restarts."""
+    """The test database ends all connections and refuses new ones, like a server that restarts."""
     name = connection.settings_dict["NAME"]
     server = urlunsplit(urlsplit(f"postgres://{_address()}")._replace(path="/postgres"))
     async with await psycopg.AsyncConnection.connect(server, autocommit=True) as maintenance:
@@ -216,9 +216,9 @@ async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, defa
         ids = await accept(tenant, 150)
         await eventually(lambda: len(default.booked) >= 20)
         async with database_away():
-            await eventually(lambda: len(default.booked) >= 100)  # answers come in that nobody can write down
+            await eventually(lambda: len(default.booked) >= 100)  # outcomes that cannot be written
             await asyncio.sleep(AWAY)
-        await eventually(lambda: not drain.in_flight, within=20.0)  # of itself: we have not asked the pool for anything
+        await eventually(lambda: not drain.in_flight, within=20.0)  # without a connection requested by this test
         settled = await until_settled(tenant, within=15.0)
 
     assert sorted(default.booked) == sorted(map(str, ids))

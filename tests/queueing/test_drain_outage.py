@@ -1,4 +1,4 @@
-"""Drains while PostgreSQL is read-only: no outcome is dropped, of whatever work, and nobody is taken for dead for it."""
+"""Drains while PostgreSQL is read-only: no outcome of any work is lost, and no worker is taken for dead."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from payments.inbound import decisions as inbound
-from payments.inbound.handlers import HANDLERS, Effect, Event
+from payments.inbound.handlers import HANDLERS, Effect, ProcessorEvent
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds import refunds
@@ -30,7 +30,7 @@ from tests.servers import Switch, cut_all, read_only
 
 
 class Gate:
-    """Work that is under way when the database turns read-only, and done before it takes writes again."""
+    """A send that begins before the database turns read-only and ends before it accepts writes again."""
 
     def __init__(self) -> None:
         self.begun, self.may_end = asyncio.Event(), asyncio.Event()
@@ -101,10 +101,10 @@ async def test_a_webhook_that_was_delivered_is_not_sent_again(tenant: Tenant, ga
 
 @pytest.fixture
 def work(gate: Gate) -> Iterator[list[int]]:
-    """What a handler of events wrote, by the number of its transaction."""
+    """The transaction numbers of a handler's writes."""
     written: list[int] = []
 
-    async def handle(event: Event, _: Any) -> Effect:
+    async def handle(event: ProcessorEvent, _: Any) -> Effect:
         await gate.pass_through()
 
         async def write(conn: Any) -> None:
@@ -181,17 +181,17 @@ async def test_after_an_outage_nobody_is_taken_for_dead_before_all_could_be_hear
 async def test_after_a_heartbeat_that_had_to_wait_nobody_is_taken_for_dead_before_all_could_be_heard_again(
     tenant: Tenant, soon_silent: None
 ):
-    """For a lock here; at a server that is frozen for a while all of them wait."""
+    """Here for a lock; while a server is suspended all heartbeats wait."""
     silent = """INSERT INTO queueing_worker (queue, hostname, pid, heartbeat_at, in_flight, capacity, finished, failed)
         VALUES ('payments', 'elsewhere', 1, now() - interval '1 minute', 0, 0, 0, 0) RETURNING id"""
     async with at_work() as mine:
-        await eventually(lambda: mine._heard_at < math.inf)
+        await eventually(lambda: mine._beat_at < math.inf)
         async with database.transaction() as conn:
             await conn.execute("LOCK TABLE queueing_worker IN EXCLUSIVE MODE")
             await asyncio.sleep(drain.LATE + drain.HEARTBEAT)
             [(other,)] = await database.rows(conn, silent)
-            heard = mine._heard_at
-        await eventually(lambda: mine._heard_at > heard)
+            heard = mine._beat_at
+        await eventually(lambda: mine._beat_at > heard)
         await asyncio.sleep(drain.HEARTBEAT / 2)
         spared = not await gone(other)
         await eventually(lambda: gone(other))

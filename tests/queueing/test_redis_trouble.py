@@ -1,4 +1,4 @@
-"""Redis that answers and takes no writes, or answers nothing: work goes on as without it, quietly, and back by itself."""
+"""Redis that refuses writes or does not answer: work continues without it, and uses it again afterwards."""
 
 import asyncio
 import signal
@@ -93,7 +93,7 @@ async def test_a_drain_that_ends_while_redis_is_full_is_followed_by_another(
     assert await workers_of_rq(valkey)
     with trouble.of("full"):
         before = worker.horse
-        signal_process(before, signal.SIGTERM)  # as at the end of its shift
+        signal_process(before, signal.SIGTERM)  # as at the end of its job
         await eventually(lambda: worker.horse not in (0, before), within=LIMIT)
         await everything_goes_on(tenant, api, account)
 
@@ -107,7 +107,7 @@ async def test_told_to_stop_while_redis_is_in_trouble_a_worker_and_its_child_are
 ):
     [before] = await start()  # by a job
     with trouble.of(name):
-        [after] = await start()  # alone
+        [after] = await start()  # without Redis
         asked = time.monotonic()
         for worker in (before, after):
             signal_process(worker.pid, signal.SIGTERM)
@@ -180,7 +180,7 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert [record.message for record in caplog.records] == ["a chore was left to its next time"]
+    assert [record.message for record in caplog.records] == ["a chore was skipped; it runs again at its next time"]
 
 
 # -- The spill in Redis ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Deliveries under stress: order where it is wanted, dead neighbours, workers that die, receivers that play tricks."""
+"""Deliveries: order, endpoints that fail beside others, workers that die, hostile receivers."""
 
 import asyncio
 import time
@@ -107,7 +107,7 @@ async def test_once_the_one_before_is_given_up_the_next_goes_out(tenant, receive
 
 
 async def test_what_is_fanned_out_while_the_one_before_is_closed_is_not_forgotten(tenant, receiver):
-    """The race of holding and letting go: the delivery that another waits for must not close unseen."""
+    """The race between a fan-out that holds a delivery back and the settlement that releases it."""
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)
 
@@ -240,7 +240,7 @@ async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id
     silent = await Worker.async_objects.acreate(queue="webhooks", hostname="unplugged", pid=1)
     await database.release()
     [due] = await dying.claim(silent.id, 5)
-    arrived = await dying._try(due)  # and nobody wrote that down
+    arrived = await dying._attempt(due)  # and the outcome is not written
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
     receiver.answers(500)
 

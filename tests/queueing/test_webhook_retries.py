@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and how much of a worker an endpoint may have: pure decisions."""
+"""The retry schedule of deliveries, and the concurrency limits of endpoints: pure functions."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.books.webhooks import TYPES
-from queueing.outbound.concurrency import FIRST, MOST, SLOW_MOST, SLOW_ROOM, EndpointLimits
+from queueing.outbound.concurrency import FIRST, MOST, SLOW_MOST, SLOW_TOTAL, EndpointLimits
 from queueing.outbound.event_types import read_filters, wants
 from queueing.outbound.retries import JITTER, REST_AT_MOST, SCHEDULE, retry_after, wait_before
 from registry.errors import Invalid
@@ -128,7 +128,7 @@ def test_who_answers_well_and_quickly_gets_more_and_more(clock):
     for _ in range(100):
         sent(limits, 1, clock, seconds=0.01, good=True)
 
-    assert limits.rooms() == {1: MOST}
+    assert limits.free_by_endpoint() == {1: MOST}
 
 
 def test_each_failure_halves_the_room_down_to_one(clock):
@@ -138,7 +138,7 @@ def test_each_failure_halves_the_room_down_to_one(clock):
     rooms = []
     for _ in range(7):
         sent(limits, 1, clock, seconds=0.01, good=False)
-        rooms += limits.rooms().values()
+        rooms += limits.free_by_endpoint().values()
 
     assert rooms == [16, 8, 4, 2, 1, 1, 1]
 
@@ -148,7 +148,7 @@ def test_what_is_in_flight_takes_from_the_room(clock):
     for _ in range(FIRST):
         limits.begin(1)
 
-    assert limits.rooms() == {1: 0}
+    assert limits.free_by_endpoint() == {1: 0}
     assert limits.full
 
 
@@ -159,7 +159,7 @@ def test_one_that_keeps_us_waiting_is_slow_before_it_has_answered(clock):
     limits.begin(1)
     clock.now += 2
 
-    assert limits.rooms() == {1: SLOW_MOST - 1}
+    assert limits.free_by_endpoint() == {1: SLOW_MOST - 1}
 
 
 def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock):
@@ -167,16 +167,16 @@ def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock)
     for endpoint in range(500):
         limits.expect_failure(endpoint, 15.0)
 
-    first = {key for key, room in limits.rooms().items() if room}
+    first = {key for key, free in limits.free_by_endpoint().items() if free}
     for endpoint in first:
         limits.begin(endpoint)
     clock.now += 1
-    none = {key for key, room in limits.rooms().items() if room}
+    none = {key for key, free in limits.free_by_endpoint().items() if free}
     for endpoint in first:
         limits.end(endpoint, seconds=15.0)
-    second = {key for key, room in limits.rooms().items() if room}
+    second = {key for key, free in limits.free_by_endpoint().items() if free}
 
-    assert (len(first), none, len(second)) == (SLOW_ROOM, set(), SLOW_ROOM)
+    assert (len(first), none, len(second)) == (SLOW_TOTAL, set(), SLOW_TOTAL)
     assert first.isdisjoint(second)
 
 
@@ -186,7 +186,7 @@ def test_one_that_is_well_again_is_slow_no_longer(clock):
     sent(limits, 1, clock, seconds=0.01, good=True)
     sent(limits, 1, clock, seconds=0.01, good=True)
 
-    assert limits.rooms() == {1: 3}
+    assert limits.free_by_endpoint() == {1: 3}
 
 
 def test_what_was_not_used_for_long_is_forgotten(clock):

@@ -1,4 +1,4 @@
-"""Webhooks out: what happened is told to each endpoint that wants it, signed, once or more, never less."""
+"""Outbound webhooks: every subscribed endpoint gets every event, signed, at least once."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Rows as work: claimed by one, in order, for as long as the lease lasts; whoever lost it changes nothing any more."""
+"""Work: claims in order and for one worker only, leases, the fence of attempts, and depth."""
 
 import asyncio
 from collections import Counter
@@ -11,7 +11,7 @@ from payments.processors.base import Outcome, Result
 from payments.settle import parameters
 from payments.settle.decisions import after_send
 from payments.settle.work import PAYMENTS, Dispatch
-from queueing.work import work
+from queueing.work import shares
 from queueing.work.drain import run_until_idle
 from registry.data import database
 from tests.conftest import eventually
@@ -23,7 +23,7 @@ BOOKED = Outcome(Result.BOOKED, code="http_200")
 
 @pytest.fixture
 async def claimers():
-    """Eight workers' jobs, as their drains hold them; the number is the worker's, and the lease's."""
+    """Eight workers: (worker id, work)."""
     jobs = [Dispatch() for _ in range(8)]
     yield list(enumerate(jobs, start=1))
     for job in jobs:
@@ -98,7 +98,7 @@ async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant
         await seed(one, 200)
     number, job = claimers[0]
 
-    job.in_hand.update({full.pk: job.room, other.pk: job.room - 7})
+    job.in_flight_of.update({full.pk: job.share_limit, other.pk: job.share_limit - 7})
 
     found = await claim(job, number, 90)
 
@@ -143,7 +143,7 @@ async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tena
         return await real(conn)
 
     monkeypatch.setattr(job, "due", due)
-    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    monkeypatch.setattr(shares, "FRESH", 60.0)
 
     taken = [len(await claim(job, number, 10)) for _ in range(5)]
 
@@ -153,7 +153,7 @@ async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tena
 async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_others(
     tenant, processor, claimers, monkeypatch
 ):
-    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
+    monkeypatch.setattr(shares, "FRESH", 60.0)
     other = await in_thread(make_tenant)
     await in_thread(make_processor, other)
     await seed(tenant, 5)
@@ -172,8 +172,8 @@ async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_o
 
 
 async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, monkeypatch):
-    monkeypatch.setattr(work, "DUE_FRESH", 60.0)
-    monkeypatch.setattr(work, "DUE_LEAST", 0.0)
+    monkeypatch.setattr(shares, "FRESH", 60.0)
+    monkeypatch.setattr(shares, "LEAST", 0.0)
     other = await in_thread(make_tenant)
     await in_thread(make_processor, other)
     await seed(tenant, 20)
@@ -182,7 +182,7 @@ async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, 
     await seed(other, 5)
 
     before = await claim(job, number, 4)
-    job.hint()
+    job.shares.hint()
     after = await claim(job, number, 4)
 
     assert {c.tenant_id for c in before} == {tenant.pk}
@@ -190,7 +190,7 @@ async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, 
 
 
 async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant, processor, claimers, monkeypatch):
-    monkeypatch.setattr(work, "DUE_LEAST", 60.0)
+    monkeypatch.setattr(shares, "LEAST", 60.0)
     await seed(tenant, 30)
     number, job = claimers[0]
     looks, real = [], job.due
@@ -201,7 +201,7 @@ async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant,
 
     monkeypatch.setattr(job, "due", due)
     for _ in range(3):
-        job.hint()
+        job.shares.hint()
         await claim(job, number, 10)
 
     assert len(looks) == 1
@@ -216,7 +216,7 @@ async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(
 
     assert done == [True] * 30
     assert sorted(row.status for row in await payments(tenant)) == ["queued"] * 3 + ["succeeded"] * 30
-    assert (job.held, job.in_hand) == (0, Counter())
+    assert (job.in_flight, job.in_flight_of) == (0, Counter())
 
 
 async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claimers, monkeypatch):
@@ -305,7 +305,7 @@ async def test_an_answer_after_the_lease_lapsed_still_counts_if_nobody_took_over
 
 
 async def test_two_answers_of_the_same_claim_are_one(tenant, processor, claimers):
-    """As when a worker hands back what it has just settled."""
+    """As when a worker gives back a row that it has just settled."""
     [(one, first), *_] = claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)

@@ -1,4 +1,4 @@
-"""Real `manage.py worker` processes, killed and told to stop, beside a Valkey that forgets and goes away."""
+"""Real `manage.py worker` processes: killed, stopped, and with a Valkey that loses its data or is unavailable."""
 
 import asyncio
 import os
@@ -61,7 +61,7 @@ async def test_kills_of_a_horse_and_of_another_ones_parent_lose_nothing(tenant, 
     signal_process(horse, signal.SIGKILL)
     signal_process(other.pid, signal.SIGKILL)
 
-    # Nobody would stop the orphan any more: it leaves by itself.
+    # Nothing else would stop the orphan: it ends by itself.
     await eventually(lambda: not _lives(orphan), within=RECOVERY)
     await all_settled_once(tenant, ids, default, fallback)
     assert one.process.returncode is None
@@ -119,7 +119,7 @@ async def test_a_valkey_that_is_emptied_and_restarted_meanwhile_is_nobodys_busin
     await all_settled_once(tenant, ids, default, fallback)
     assert worker.process.returncode is None
 
-    # And the worker still finds itself a drain when this one ends.
+    # And the worker enqueues a new drain when this one ends.
     signal_process(worker.horse, signal.SIGTERM)
     ids += await accept(tenant, 50)
     await all_settled_once(tenant, ids, default, fallback)

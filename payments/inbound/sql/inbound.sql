@@ -4,14 +4,14 @@ p.tenant_id, p.id, p.processor_id, p.event_id, p.type, p.object_id, p.account, p
     extract(epoch FROM now() - p.received_at)::float8, p.body, p.attempt + 1, p.attempt + 1 - p.tries_from;
 
 -- name: account
--- Who a webhook's address belongs to, whatever became of the tenant since: its money may still move.
+-- The account of a webhook's address, also of a closed tenant: its money may still move.
 SELECT p.tenant_id, p.id, p.secrets
 FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
 WHERE t.slug = %(tenant)s AND p.name = %(name)s AND p.kind = 'stripe';
 
 -- name: receive
--- One statement, one commit for all events of the same instant. In the order of the unique key: two batches that have
--- the same events wait for each other, but never in a circle. What exists is left alone and not returned.
+-- Insert a batch of events with one statement and one commit. In the order of the unique key, so that two batches with the same
+-- events do not deadlock. Existing events are skipped and not returned.
 INSERT INTO payments_inboundevent (tenant_id, processor_id, event_id, type, object_id, created, account, livemode, body, headers, source)
 SELECT tenant_id, processor_id, event_id, type, object_id, to_timestamp(created), account, livemode, body, headers::jsonb, source
 FROM unnest(
@@ -24,14 +24,14 @@ ON CONFLICT (tenant_id, processor_id, event_id) DO NOTHING
 RETURNING tenant_id, processor_id, event_id;
 
 -- name: begin
--- Touches no indexed column, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
+-- Updates no indexed column, so the update stays on its page (HOT). Runs in the transaction that locked the rows.
 UPDATE payments_inboundevent e
 SET attempt = e.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s)
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[]) AS t (tenant_id, id)
 WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id;
 
 -- name: finish
--- What came of tries: done, dead, or due again. Fenced: whoever lost the lease changes nothing any more.
+-- Write outcomes: done, dead, or due again. Fenced by worker and attempt.
 UPDATE payments_inboundevent e
 SET status = t.status, outcome = t.outcome, error = t.error, payment_id = coalesce(t.payment_id, e.payment_id),
     run_at = CASE WHEN t.status = 'received' THEN now() + make_interval(secs => t.wait) ELSE e.run_at END,
@@ -46,20 +46,21 @@ WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_i
 RETURNING e.tenant_id, e.id, extract(epoch FROM e.done_at - e.received_at)::float8;
 
 -- name: hold
+-- Lock payments in order of id, before anything is written.
 SELECT id FROM payments_payment
 WHERE correlation_id = ANY(%(correlations)s::uuid[]) AND tenant_id + 0 = %(tenant)s
 ORDER BY id
 FOR UPDATE;
 
--- name: hand_back
--- Begun, and not finished by whoever leaves: due at once, for anybody.
+-- name: give_back
+-- Give back events that a stopping worker has not finished.
 UPDATE payments_inboundevent e SET lease_id = NULL, leased_until = NULL
 FROM unnest(%(tenant)b::bigint[], %(id)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, id, attempt)
 WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807 AND e.tenant_id = t.tenant_id AND e.id = t.id AND e.attempt = t.attempt
   AND e.lease_id = %(worker)s;
 
 -- name: replay
--- Due again, its tries counted anew. The attempt stays: as the fence it may only grow.
+-- Due again, with a new count of tries. The attempt number only grows: it is the fence.
 UPDATE payments_inboundevent
 SET status = 'received', outcome = '', error = '', done_at = NULL, run_at = now(), tries_from = attempt
 WHERE tenant_id = %(tenant)s AND id = %(id)s AND status <> 'received'
@@ -72,7 +73,7 @@ WHERE tenant_id = %(tenant)s AND id = %(id)s AND status = 'dead'
 RETURNING type || ' ' || event_id;
 
 -- name: tenants
--- By a loose index scan: one probe per tenant that has events.
+-- Tenants with events. A loose index scan: one probe per tenant.
 WITH RECURSIVE t AS (
     (SELECT tenant_id FROM payments_inboundevent ORDER BY tenant_id LIMIT 1)
     UNION ALL
@@ -82,7 +83,7 @@ WITH RECURSIVE t AS (
 SELECT tenant_id FROM t WHERE tenant_id IS NOT NULL;
 
 -- name: retire
--- A slice of what was done long ago. What is dead waits for an operator, however long.
+-- Delete a slice of old events that are done or closed. Dead ones stay for an operator.
 DELETE FROM payments_inboundevent
 WHERE (tenant_id, id) IN (
     SELECT tenant_id, id FROM payments_inboundevent
@@ -94,7 +95,7 @@ WHERE (tenant_id, id) IN (
 RETURNING id;
 
 -- name: is_known
--- Whether an event is about a payment, refund or dispute that is here.
+-- Whether a payment, refund or dispute is known here, by correlation id or the processor's reference.
 SELECT EXISTS (SELECT FROM payments_payment WHERE correlation_id = %(correlation)s::uuid AND tenant_id + 0 = %(tenant)s)
     OR EXISTS (
         SELECT FROM payments_refund
@@ -106,7 +107,7 @@ SELECT EXISTS (SELECT FROM payments_payment WHERE correlation_id = %(correlation
     );
 
 -- name: subject
--- A payment as an event about it needs it, with its latest attempt.
+-- The payment that an event is about, with its latest attempt.
 SELECT p.id, p.status, coalesce(p.leased_until > clock_timestamp(), false), p.amount, p.currency, p.description,
     a.processor_id, a.requested_at, a.reference, a.action
 FROM payments_payment p
@@ -114,11 +115,11 @@ LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.i
 WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s;
 
 -- name: polled
--- Tenants with accounts whose events can be listed. Also where no new payment may go to: money moves there as before.
+-- Tenants with accounts whose events can be listed, also if the accounts are disabled: their money may still move.
 SELECT DISTINCT tenant_id FROM payments_processor WHERE kind = 'stripe';
 
 -- name: position
--- What happened before an account was added here is none of ours.
+-- The position of an account. It starts when the account was added.
 SELECT coalesce(i.read_until, p.created_at), i.pass_until, coalesce(i.cursor, '')
 FROM payments_processor p
 LEFT JOIN payments_inboundpoll i ON i.tenant_id = p.tenant_id AND i.processor_id = p.id

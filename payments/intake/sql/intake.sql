@@ -1,7 +1,7 @@
 -- name: accept
--- One statement, one commit for all payments of the same instant. A correlation id that exists is left alone and not
--- returned. `at` is when its sender asked: a payment that waited in the spill keeps that time, unless the machine that
--- took it is ahead of the server. Events are numbered last: the tenants' stream rows are locked in order of tenant and only until the commit.
+-- Insert a batch of payments with one statement and one commit. Existing correlation ids are skipped and not returned. `at` is
+-- the time of the request, which a spilled payment keeps, unless that machine's clock is ahead of the server's. Events are
+-- numbered last, so that the rows of payments_stream are locked for a short time; in order of tenant, against deadlocks.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(correlation)b::uuid[], %(fingerprint)b::bytea[], %(amount)b::bigint[],
@@ -32,7 +32,7 @@ SELECT a.tenant_id, a.correlation_id, a.created_at, e.position
 FROM accepted a JOIN events e ON e.tenant_id = a.tenant_id AND e.payment_id = a.id;
 
 -- name: existing
--- What stands under ids that were not accepted: replays carry the same fingerprint.
+-- The payments that exist under these ids; a replay has the same fingerprint.
 SELECT p.tenant_id, p.correlation_id, p.fingerprint, p.created_at, p.currency
 FROM unnest(%(tenant)b::bigint[], %(correlation)b::uuid[]) AS t (tenant_id, correlation_id)
 JOIN payments_payment p ON p.correlation_id = t.correlation_id AND p.tenant_id + 0 = t.tenant_id

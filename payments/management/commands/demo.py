@@ -1,4 +1,4 @@
-"""`demo`: prepare the demo tenant, then send it believable payments and messages over HTTP until told to stop."""
+"""`demo`: prepare the demo tenant, then send it realistic payments and messages over HTTP until a stop signal."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from registry.http.client import BadAddress, Client, HttpError
 from registry.management.base import AsyncCommand, add_json
 
 SEND_TIMEOUT = 10.0  # seconds for one payment; the service answers in milliseconds or says that it cannot
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between tries while the service is away
-AT_ONCE = 20  # payments under way; the rest of a burst waits its turn
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts while the service is unavailable
+AT_ONCE = 20  # payments in flight
 
 
 class Command(AsyncCommand):
@@ -62,19 +62,19 @@ async def trickle(url: str, api_key: str) -> None:
 
 
 async def _send_all(client: Client) -> None:
-    places = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
     try:
         async with asyncio.TaskGroup() as group:
             for pause in shop.pauses():
-                await places.acquire()
-                group.create_task(_send(client, shop.purchase())).add_done_callback(lambda _: places.release())
+                await slots.acquire()
+                group.create_task(_send(client, shop.purchase())).add_done_callback(lambda _: slots.release())
                 await asyncio.sleep(pause)
     except* CommandError as refused:
         raise refused.exceptions[0] from None
 
 
 async def _send(client: Client, body: dict[str, Any]) -> None:
-    """Until it is accepted: the same id again is the same payment."""
+    """Repeat until it is accepted: the same id makes it the same payment."""
     wait = FIRST_WAIT
     while True:
         try:
@@ -82,8 +82,8 @@ async def _send(client: Client, body: dict[str, Any]) -> None:
             if answer.status == 401:
                 raise CommandError("the demo's key is refused; `demo --prepare` makes a new one")
             if answer.status < 500 and answer.status != 429:
-                return  # accepted, or wrong for ever
+                return  # accepted, or refused for good
         except HttpError:
-            pass  # away or starting
+            pass  # unavailable or starting
         await asyncio.sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT)

@@ -1,4 +1,4 @@
-"""`ledger verify`: prove the sums, the lines and the roll-ups; exit code 1 when they do not add up."""
+"""`ledger verify`: check sums, entries and roll-ups of the ledger; exit code 1 if they differ."""
 
 import dataclasses
 from typing import Any

@@ -86,7 +86,7 @@ class Command(AsyncCommand):
 
 
 def _data(processor: Processor, endpoint: Endpoint | None) -> dict[str, Any]:
-    """Without the options: they may hold secrets."""
+    """Without options, which may contain secrets."""
     return {
         "name": processor.name,
         "kind": processor.kind,

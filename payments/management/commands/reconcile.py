@@ -1,4 +1,4 @@
-"""`reconcile run`: a tenant's processors' books against ours, now and for any window. `reconcile list`: what is open."""
+"""`reconcile run`: compare the books of a tenant's processors with ours, for any window. `reconcile list`: open differences."""
 
 import argparse
 from datetime import UTC, datetime, timedelta

@@ -50,13 +50,13 @@ RETURNING tenant_id, payment_id, position, sequence, at;
 -- Claim payments with unknown outcome even when every processor of the tenant is unavailable: a status look-up needs no route.
 -- By their own partial index; in the normal flow a claim updates none of its columns, so that the update is HOT.
 SELECT {columns}
-FROM unnest(%(tenants)s::bigint[], %(rooms)s::bigint[]) AS t (tenant_id, room)
+FROM unnest(%(tenants)s::bigint[], %(free)s::bigint[]) AS t (tenant_id, free)
 CROSS JOIN LATERAL (
     SELECT * FROM payments_payment p
     WHERE p.tenant_id = t.tenant_id AND p.in_doubt_since IS NOT NULL AND p.closed IS NULL
       AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
     ORDER BY p.run_at, p.id
-    LIMIT greatest(t.room, 0)
+    LIMIT greatest(t.free, 0)
     FOR UPDATE SKIP LOCKED
 ) p
 {joins}

@@ -1,4 +1,4 @@
-"""`manage.py cron`: RQ's scheduler, which hands the chores to the housekeeping worker."""
+"""`manage.py cron`: RQ's scheduler, which enqueues chores for the housekeeping worker."""
 
 import contextlib
 import time
@@ -14,12 +14,12 @@ from registry.data import redis_health
 from registry.data.chores import CHORES
 from registry.management.base import service_name
 
-USE = "schedule"  # in the log, when Redis fails
-RETRY = 2.0  # seconds before Redis is tried again; meanwhile the housekeeping worker looks at the clock itself
+USE = "schedule"  # name in the log for errors of Redis
+RETRY = 2.0  # seconds until Redis is tried again; meanwhile the housekeeping worker runs chores by its own clock
 
 
 class Scheduler(CronScheduler):
-    """RQ's own, which waits for a Redis that does not serve where RQ's would end."""
+    """RQ's scheduler, but an outage of Redis does not end it."""
 
     def start(self) -> None:
         self._install_signal_handlers()
@@ -28,7 +28,7 @@ class Scheduler(CronScheduler):
                 try:
                     if self.enqueue_jobs():
                         self.save()
-                    self.heartbeat()  # and registers, where nobody knows us
+                    self.heartbeat()  # registers too if the registration is lost
                 except RedisError as error:
                     redis_health.record_error(USE, error)
                     time.sleep(RETRY)

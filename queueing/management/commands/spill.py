@@ -1,4 +1,4 @@
-"""`spill list`, `spill replay` and `spill drop`: what was set aside on its way to PostgreSQL."""
+"""`spill list`, `spill replay` and `spill drop`: quarantined records of the spill."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +55,7 @@ async def found() -> dict[str, list[spill.QuarantinedRecord]]:
 
 
 async def chosen_of(ids: Sequence[str], all: bool) -> dict[str, list[str]]:
-    """Raises CommandError for an id that nothing has, and for no choice at all."""
+    """The chosen ids by kind. Raises CommandError for an unknown id, and for neither ids nor --all."""
     if not ids and not all:
         raise CommandError("say which: ids as `spill list` shows them, or --all")
     there = {kind: [one.id for one in kept] for kind, kept in (await found()).items()}

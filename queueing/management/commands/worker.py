@@ -13,7 +13,7 @@ from registry.management.base import service_name
 
 class Command(BaseCommand):
     help = "Run an RQ worker that drains work tables (or, with --housekeeping, the scheduled chores)."
-    requires_system_checks = ()  # they load every page; after a death each second counts
+    requires_system_checks = ()  # they load all pages; a worker has to be replaced within a second
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--slot", type=int, default=0, help="which of several workers this is; shows in its name")
@@ -22,7 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *, slot: int, drain: list[str], housekeeping: bool, **_: object) -> None:
         queue = "housekeeping" if housekeeping else "drain"
-        # Unlike any other, also of a container whose process numbers begin anew: RQ refuses a name that is taken.
+        # Unique, also between containers with the same process ids: RQ refuses a name that is in use.
         name = f"{service_name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
 
         def worker() -> GentleWorker:

@@ -169,7 +169,7 @@ SELECT s.tenant_id, s.delivery_id, coalesce(NOT g.good AND g.failing_since < now
 FROM settled s
 LEFT JOIN standing g ON g.tenant_id = s.tenant_id AND g.id = s.endpoint_id;
 
--- name: hand_back
+-- name: give_back
 -- Give back deliveries that a stopping worker has not finished: they may have arrived, and are sent again under the same id.
 UPDATE queueing_webhookdelivery d
 SET lease_id = NULL, leased_until = NULL, run_at = now(), tries_from = d.tries_from + 1

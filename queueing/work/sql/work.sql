@@ -1,11 +1,11 @@
--- The one template of claims. A work table has `tenant_id, id, run_at, priority, attempt, lease_id, leased_until` and an index on
--- `(tenant_id, priority DESC, run_at, id)` over its open rows. Formatted into it: {table}, {open} (the predicate of that
--- index), {columns} and {joins} (what a claim returns of a row `p`).
+-- Template of the statements of all work tables. A work table has `tenant_id, id, run_at, priority, attempt, lease_id, leased_until`
+-- and a partial index on `(tenant_id, priority DESC, run_at, id)` of its open rows. Formatted into the template: {table}, {open}
+-- (that index's predicate), {columns} and {joins} (what `take` returns of a row `p`).
 
 -- name: due
--- Tenants that have due rows, in random order. A loose index scan: one probe per tenant with open
--- rows, however many rows there are (the full order is the partial index's own: by another index it would read closed rows
--- by the million), and one for its first due row. A tenant whose rows only wait for their date has no share of a claim.
+-- Tenants with due rows, in random order. A loose index scan: one probe per tenant with open rows, however many rows it has, and
+-- one for its first due row. ORDER BY names all columns of the partial index: else the planner may choose another index and read
+-- millions of closed rows. Tenants whose open rows are all scheduled for later are left out: they need no share of a claim.
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1)
     UNION ALL
@@ -26,8 +26,8 @@ ORDER BY random()
 LIMIT %(limit)s;
 
 -- name: take
--- Lock due rows of these tenants, at most `quota` of each. The rows are not written: the caller writes them in the same
--- transaction, and those that it leaves alone are free afterwards.
+-- Lock due rows of these tenants, at most `quota` of each. The caller writes leases in the same transaction; the other rows are
+-- unlocked by its commit.
 SELECT {columns}
 FROM unnest(%(tenants)s::bigint[], %(quotas)s::bigint[]) AS t (tenant_id, quota)
 CROSS JOIN LATERAL (
@@ -40,12 +40,12 @@ CROSS JOIN LATERAL (
 {joins};
 
 -- name: release
--- Let the leases of workers that fell silent lapse at once.
+-- End the leases of dead workers now.
 UPDATE {table} SET leased_until = now() - interval '1 millisecond'
 WHERE {open} AND lease_id = ANY(%(workers)s::bigint[]) AND leased_until > now();
 
 -- name: depth
--- Open rows that are due, leased and scheduled, and the age of the oldest due one in seconds. At most `sample` rows are counted.
+-- Open rows that are due, leased and scheduled, of at most `sample` rows; and the seconds for which the oldest one has been due.
 SELECT count(*) FILTER (WHERE run_at <= now() AND (leased_until IS NULL OR leased_until < now())),
        count(*) FILTER (WHERE leased_until >= now()),
        count(*) FILTER (WHERE run_at > now()),
@@ -54,6 +54,6 @@ FROM (
     SELECT run_at, leased_until FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
 ) open;
 
--- name: heard
--- Seconds since a worker of a queue beat last; none: never, or all have signed off.
+-- name: silent_for
+-- Seconds since the last heartbeat of a queue's workers; null if there are none.
 SELECT extract(epoch FROM now() - max(heartbeat_at))::float8 FROM queueing_worker WHERE queue = %(queue)s;

@@ -1,4 +1,4 @@
-"""Webhooks of processors: what is taken in and kept, byte for byte, and what is refused."""
+"""Webhooks of processors: which requests are accepted and stored, byte for byte, and which are refused."""
 
 import asyncio
 import json
@@ -158,7 +158,7 @@ async def test_a_body_of_more_than_one_mebibyte_is_not_read(server, tenant, acco
 
 
 async def test_who_does_not_sign_makes_us_read_nothing(server, tenant, account):
-    """The answer comes though the body never does."""
+    """The answer does not wait for the body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(server.rpartition(":")[2]))
     writer.write(
         f"POST /webhooks/stripe/{tenant.slug}.cards HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n".encode()
@@ -172,7 +172,7 @@ async def test_who_does_not_sign_makes_us_read_nothing(server, tenant, account):
 
 
 async def test_a_thin_event_is_taken(server, tenant, account):
-    """Stripe's other format: its time is a text, and its object is not sent along."""
+    """Stripe's other format: the time is a text, and the object is not included."""
     thin = {"id": "evt_1", "object": "v2.core.event", "type": "v2.core.ping", "created": "2026-11-30T12:00:00.500Z"}
 
     status, _ = await deliver(server, account, json.dumps(thin).encode())
@@ -339,9 +339,9 @@ async def test_it_takes_nothing_but_post(server, account):
 
 
 async def test_while_the_database_is_away_nothing_is_promised(server, tenant, account):
-    """Stripe sends again what was not taken; an event that waited elsewhere could be overtaken by the next."""
+    """Stripe sends refused events again; an event in the spill could be overtaken by the next one."""
     await deliver(server, account, event())
-    db_breaker.current().away = True  # as after a probe that found nobody
+    db_breaker.current().away = True  # as after a probe that failed
 
     status, said = await deliver(server, account, event())
 
@@ -350,7 +350,7 @@ async def test_while_the_database_is_away_nothing_is_promised(server, tenant, ac
 
 
 async def test_it_is_answered_only_once_it_is_committed(server, tenant, account):
-    """A lock on the table holds the commit up, and with it the answer."""
+    """A lock on the table delays the commit, and with it the answer."""
     async with database.transaction() as conn:
         await conn.execute("LOCK TABLE payments_inboundevent IN SHARE MODE")
         answer = asyncio.create_task(deliver(server, account, event()))
