@@ -212,7 +212,7 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         await database.pools.close()  # whoever opens it again, in the background as well, has the wrong address
         async with api.get(f"/payments/{payment['correlationId']}/status"):
             pass
-        assert not await db_breaker.current().is_there()  # and the log says so
+        assert not await db_breaker.current().is_available()  # and the log says so
         await database.pools.close()
     finally:
         logging.getLogger().setLevel(settings.LOG_LEVEL)
