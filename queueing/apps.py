@@ -1,4 +1,4 @@
-"""The app of work that survives."""
+"""The app of work in tables, the message queue, the spill and outbound webhooks."""
 
 from django.apps import AppConfig
 

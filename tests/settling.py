@@ -1,4 +1,4 @@
-"""What tests of the way out share: payments straight into the intake, backlogs by SQL, and looks at what was written down."""
+"""Helpers of tests of settling: accept payments without HTTP, seed a backlog by SQL, read what is stored."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -23,7 +23,7 @@ class Doubts:
 
     def is_over(self, claim: PaymentClaim) -> bool:
         """Whether the processor's longest delay had passed at the claim, by the database's clock and by ours: a look-up after that
-        is final. A worker that lost its connection may have sent until SEND_WITHIN after its own claim."""
+        is final. A worker that lost its connection may have sent until `send_within` seconds after its own claim."""
         limit = claim.account.longest_delay
         return claim.in_doubt_for > limit and time.monotonic() - self._of(claim).since > limit
 

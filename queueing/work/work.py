@@ -16,6 +16,10 @@ The terms, in the order in which a row meets them:
 
 `Drain` runs any work in a worker, `Inline` in a web process, `run_until_idle` in tests. A kind of work is a subclass: it says how
 its rows are read, sent and written, and nothing else.
+
+To add a kind: (1) a model with `WorkRow`, `closed_in` and `open_rows` (queueing/models/work.py); (2) in the `work.py` of its
+package a registered `WorkTable` and a subclass of `Work` with `@entry.register("queue")`; (3) the module's name in the app's
+`apps.py`; (4) `waking.wake("queue")` after each commit that adds rows. Workers, health, metrics and scaling find it by its name.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ import queueing
 from payments.books.ledger import PROOFS
 from payments.inbound import work as inbound
 from payments.reconciliation import comparison
-from payments.refunds import work as refund_dispatch
+from payments.refunds import work as refund_work
 from payments.settle import work
 from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
@@ -216,13 +216,13 @@ ASKED: dict[str, tuple] = {
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
     "disputes/known": (SQL["disputes"]["known"], DISPUTED, 5),
     "disputes/update": (SQL["disputes"]["update"], DISPUTED, 5),
-    "refunds/due": (refund_dispatch.REFUNDS.due, DUE, 20),
-    "refunds/take": (refund_dispatch.REFUNDS.take, TAKE, 60),
+    "refunds/due": (refund_work.REFUNDS.due, DUE, 20),
+    "refunds/take": (refund_work.REFUNDS.take, TAKE, 60),
     "refunds/lock": (SQL["refunds"]["lock"], ONE, 10),
     "refunds/fingerprint": (SQL["refunds"]["fingerprint"], {"tenant": TENANT, "public": named(5, "r")}, 5),
     "refunds/insert": (SQL["refunds"]["insert"], OWED, 10),
     "refunds/move": (SQL["refunds"]["move"], MOVED, 10),
-    "refunds/by_id": (refund_dispatch.BY_ID, {"tenant": [TENANT], "public": [named(8600, "r")]}, 10),
+    "refunds/by_id": (refund_work.BY_ID, {"tenant": [TENANT], "public": [named(8600, "r")]}, 10),
     "refunds/begin": (SQL["refunds"]["begin"], {**WORKER, **keys(8501, 8502, refund=..., number=2, status="uncertain", requested_at=AT, in_doubt_since=None)}, 10),
     "refunds/postpone": (SQL["refunds"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, refund=...)}, 10),
     "refunds/settle": (SQL["refunds"]["settle"], REFUNDED, 30),

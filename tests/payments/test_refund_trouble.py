@@ -11,7 +11,7 @@ from payments.errors import PaymentError
 from payments.processors import sandbox as sandbox_kind
 from payments.processors.base import Outcome, Result
 from payments.refunds import operate, refunds
-from payments.refunds import work as refund_dispatch
+from payments.refunds import work as refund_work
 from payments.refunds.balance import lock
 from payments.refunds.decisions import MAX_ATTEMPTS, after_send, unknown
 from payments.settle import lifecycle
@@ -53,7 +53,7 @@ class Killed(BaseException):
 def kill_at(step: str, monkeypatch) -> None:
     """Have the worker die before it sends, after the processor has booked, or before the outcome is committed."""
     real = sandbox_kind.SandboxProcessor.refund
-    write = refund_dispatch.RefundDispatch._write
+    write = refund_work.RefundDispatch._write
 
     async def refund(self, order, account):
         if step == "before it sends":
@@ -69,13 +69,13 @@ def kill_at(step: str, monkeypatch) -> None:
         return await write(self, verdicts)
 
     monkeypatch.setattr(sandbox_kind.SandboxProcessor, "refund", refund)
-    monkeypatch.setattr(refund_dispatch.RefundDispatch, "_write", written)
+    monkeypatch.setattr(refund_work.RefundDispatch, "_write", written)
 
 
 @pytest.mark.parametrize("step", ["before it sends", "before the answer", "before the commit"])
 async def test_a_worker_that_dies_at_any_step_leaves_exactly_one_refund(tenant, payment, step):
     await refund(tenant, payment)
-    job = refund_dispatch.RefundDispatch()
+    job = refund_work.RefundDispatch()
     [claim] = await job.claim(1, 10)
     with pytest.MonkeyPatch.context() as patch:
         kill_at(step, patch)
@@ -99,7 +99,7 @@ async def _leases_lapse(tenant) -> None:
 
 async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
     await refund(tenant, payment)
-    late, next_one = refund_dispatch.RefundDispatch(), refund_dispatch.RefundDispatch()
+    late, next_one = refund_work.RefundDispatch(), refund_work.RefundDispatch()
     [old] = await late.claim(1, 10)
     await _leases_lapse(tenant)
     [new] = await next_one.claim(2, 10)
@@ -176,7 +176,7 @@ async def given_up(tenant, payment: UUID) -> int:
     await database.fetch("UPDATE payments_refund SET attempt = %s WHERE tenant_id = %s", [MAX_ATTEMPTS - 1, tenant.pk])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            refund_dispatch.RefundDispatch, "send_within", -1.0
+            refund_work.RefundDispatch, "send_within", -1.0
         )  # "not sent in time": a certain no, and no outage
         async with paying_back():
             await eventually(lambda: _stopped(payment))
@@ -191,7 +191,7 @@ async def test_after_the_last_try_it_is_an_operators_and_still_owed(tenant, paym
     await given_up(tenant, payment)
 
     [one] = await refunds_of(payment)
-    job = refund_dispatch.RefundDispatch()
+    job = refund_work.RefundDispatch()
     assert await job.claim(1, 10) == []
     await job.close()
 
@@ -238,7 +238,7 @@ async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_t
     """That one has a payment and the stream in hand and then wants the refund: nobody may have taken that and want the stream."""
     returned, doubtful = await booked(tenant, 2)
     await asyncio.gather(refund(tenant, returned), refund(tenant, doubtful))
-    job = refund_dispatch.RefundDispatch()
+    job = refund_work.RefundDispatch()
     claims = {claim.order.payment_id: claim for claim in await job.claim(1, 10)}
     outcomes = [
         after_send(claims[returned], Outcome(Result.BOOKED, code="http_200", reference="re_1")),
@@ -297,7 +297,7 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
     await configure(tenant, "sandbox", refundHang=True)
     await asyncio.gather(*(refund(tenant, one, 100) for one in payments))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refund_dispatch.RefundDispatch, "share_limit", 3)
+        patch.setattr(refund_work.RefundDispatch, "share_limit", 3)
         patch.setattr("queueing.work.drain.GRACE", 0.0)
         async with paying_back() as drain:
             await eventually(lambda: len(drain.in_flight) == 3)
@@ -358,7 +358,7 @@ async def test_whatever_happens_in_whatever_order_no_more_goes_back_than_came(te
 async def one_round(tenant, *, dies: bool) -> None:
     """A worker claims what is due and handles it, or dies with it in hand."""
     await database.fetch("UPDATE payments_refund SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
-    job = refund_dispatch.RefundDispatch()
+    job = refund_work.RefundDispatch()
     claims = await job.claim(1, 100)
     tasks = [asyncio.create_task(job.run([claim])) for claim in claims]
     if dies:
