@@ -17,7 +17,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from registry.models import Tenant
-from tests.conftest import Api
+from tests.conftest import Api, eventually
 from tests.depth import DEEP
 from tests.factories import in_thread, make_person, make_processor, make_tenant
 from tests.queueing.test_console import session_of
@@ -31,6 +31,7 @@ LAUNCH = (
 SHELL = "chromium-headless-shell"
 APT = ("-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0")
 LEFT_OUT = pytest.StashKey[int]()
+FITS_WITHIN = 3.0  # seconds after a change of the window's size
 AXE = gzip.decompress((HERE / "vendor" / "axe.min.js.gz").read_bytes()).decode()
 
 MODES: dict[str, dict[str, Any]] = {
@@ -234,8 +235,13 @@ async def audit(page: Page, *rules: str) -> list[str]:
 
 
 async def fits(page: Page) -> bool:
-    """Nothing sticks out sideways."""
-    return await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    """Nothing sticks out sideways, once charts have followed a change of the window's size."""
+    try:
+        return await eventually(
+            lambda: page.evaluate("document.documentElement.scrollWidth <= innerWidth"), within=FITS_WITHIN
+        )
+    except TimeoutError:
+        return False
 
 
 async def looks_right(page: Page, name: str, folder: Path, rules: dict[str, tuple[str, ...]] = RULES) -> None:

@@ -105,11 +105,12 @@ def test_a_command_that_cannot_know_it_says_so_in_one_line(forgotten, monkeypatc
 def test_the_data_folder_of_another_database_says_nothing(forgotten, monkeypatch):
     identity.name()
     identity.read_name.cache_clear()
-    monkeypatch.setitem(connection.settings_dict, "NAME", "another")
-    away(monkeypatch)
 
-    with pytest.raises(ImproperlyConfigured):
-        identity.name()
+    with monkeypatch.context() as patch:  # over before the rows of the test are deleted
+        patch.setitem(connection.settings_dict, "NAME", "another")
+        away(patch)
+        with pytest.raises(ImproperlyConfigured):
+            identity.name()
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(forgotten, monkeypatch):
