@@ -236,7 +236,7 @@ async def test_a_worker_that_dies_leaves_one_intent_to_the_next(api: Api, tenant
 class Dying:
     """A worker that is killed on leaving: what it had in flight is neither settled nor handed back."""
 
-    STOPS: ClassVar = {"unsent": "_send", "answered": "_written"}  # where it stops, as if it were suspended there
+    STOPS: ClassVar = {"unsent": "_send", "answered": "_write"}  # where it stops, as if it were suspended there
 
     def __init__(self, when: str) -> None:
         self.stuck = False
