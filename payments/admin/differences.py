@@ -57,7 +57,7 @@ class DifferenceAdmin(WithPayment, PaymentSearch):
     @admin.display(description="payment")
     def payment_link(self, row: Difference) -> SafeString:
         if row.payment_id is None:
-            return format_html("{}", "none of ours")
+            return format_html("{}", "not one of our payments")
         return link_to(Payment, row.payment_id, shortened(row.correlation_id))
 
     @admin.display(description="our books")

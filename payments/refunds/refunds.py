@@ -218,7 +218,7 @@ class KnownRefund(NamedTuple):
 async def _correct(
     conn: AsyncConnection, tenant_id: int, payment: LockedPayment, known: KnownRefund, report: RefundReport
 ) -> list[live.Event]:
-    """Change a refund of ours to the reported state. One that failed at the processor stays failed: older reports come late."""
+    """Change our refund to the reported state. One that failed at the processor stays failed: older reports come late."""
     target = RefundStatus.FAILED if report.failed else RefundStatus.RETURNED
     if known.failed_there or (known.status == target == RefundStatus.RETURNED):
         return []

@@ -84,7 +84,9 @@ def parts(plan: ServicePlan, listener: socket.socket) -> list[Part]:
 
 def environment(plan: ServicePlan) -> dict[str, str]:
     """Environment of the parts: unbuffered output, one metrics folder for all, the open tenant of the demo."""
-    path = os.pathsep.join(filter(None, [str(PROJECT), os.getenv("PYTHONPATH")]))  # of Python, and no setting of ours
+    path = os.pathsep.join(
+        filter(None, [str(PROJECT), os.getenv("PYTHONPATH")])
+    )  # Python's own variable, not a setting
     own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": path}
     demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
     return {**os.environ, **own, **demo}

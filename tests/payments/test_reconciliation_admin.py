@@ -73,7 +73,7 @@ def test_a_difference_without_a_payment_of_ours_has_its_page(operator, acme, boo
     book_there(books)
     one = compare(acme)
 
-    assert "none of ours" in text(operator.get(page(one)))
+    assert "not one of our payments" in text(operator.get(page(one)))
 
 
 def test_resolved_ones_are_shown_on_demand(operator, acme, books):

@@ -1,4 +1,4 @@
-"""Refunds at Stripe: one Refund object per refund of ours, found again by idempotency key or metadata."""
+"""Refunds at Stripe: one Refund object for each of our refunds, found again by idempotency key or metadata."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
