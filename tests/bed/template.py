@@ -1,4 +1,4 @@
-"""What a run makes once and copies: the test database of each process, and the data folder of a whole service.
+"""What is made once and copied: the test database of each process, the data folder of a whole service, an empty PostgreSQL.
 
 Whoever comes first makes the original, under a lock; every other process of the run copies it.
 """
@@ -22,6 +22,7 @@ from django.db import connection
 from django.test.utils import setup_databases
 
 from registry.servers import embedded
+from registry.servers.binaries import find_postgres, version_of
 from registry.servers.data_folder import DataFolder
 from registry.servers.processes import free_port
 from tests.bed.running import PROJECT, PYTHONPATH
@@ -90,6 +91,8 @@ def _copy_original() -> list[Any]:
     _administer(f'DROP DATABASE IF EXISTS "{copy}"', f'CREATE DATABASE "{copy}" TEMPLATE "{DATABASE}"')
     connection.close()
     connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = copy
+    with connection.cursor() as cursor:  # else the processes would receive each other's messages from Redis
+        cursor.execute("UPDATE registry_identity SET name = DEFAULT")
     return [(connection, name, True)]
 
 
@@ -97,6 +100,28 @@ def _administer(*statements: str) -> None:
     with connection._nodb_cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+# -- An empty PostgreSQL ---------------------------------------------------------------------------------------
+
+
+def fill_empty(folder: Path) -> None:
+    """A PostgreSQL without tables, in an empty folder. The original is kept for later runs: initdb takes a second."""
+    with original("postgres"):
+        kept = NOTES / f"postgres-{version_of(find_postgres().executable)}"
+        if not kept.exists():
+            _make_empty(folder)
+            subprocess.run(["cp", "-a", str(folder), str(kept)], check=True)
+            return
+    subprocess.run(["cp", "-a", f"{kept}/.", str(folder)], check=True)
+    _move(folder)
+
+
+def _make_empty(folder: Path) -> None:
+    DataFolder(folder).open_data()
+    server = embedded.Postgres(folder)
+    server.start()
+    server.stop()
 
 
 # -- The data folder of a whole service ------------------------------------------------------------------------
@@ -167,5 +192,5 @@ def _move(folder: Path) -> None:
     """Ports and place of its own: copies run side by side."""
     kept = DataFolder(folder)
     state = kept.state()
-    moved = {name: state[name] | {"port": free_port()} for name in SERVERS}
+    moved = {name: state[name] | {"port": free_port()} for name in SERVERS if name in state}
     kept.keep(state | moved | {"folder": str(folder)})
