@@ -146,7 +146,8 @@ async def test_a_payment_wakes_it_without_waiting_for_its_own_look(tenant, proce
             await until_settled(tenant, within=20.0)
 
 
-async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor):
+async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor, monkeypatch):
+    monkeypatch.setattr(draining, "RECONNECT", 0.2)
     async with at_work():
         await eventually(lambda: _listeners())
         await database.fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")
@@ -183,7 +184,7 @@ async def _succeeded(tenant, number: int) -> bool:
 
 
 PATIENCE_OF_THE_POOL = 0.2  # seconds that it tries to replace a lost connection; in production 5
-AWAY = 1.5  # seconds: several times that
+AWAY = 0.8  # seconds: several times that
 
 
 @asynccontextmanager
@@ -211,6 +212,7 @@ def _address() -> str:
 
 async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, default, monkeypatch):
     monkeypatch.setattr(database.pools.get(), "reconnect_timeout", PATIENCE_OF_THE_POOL)
+    monkeypatch.setattr(draining, "RETRY", 0.1)
     default.delays(150)
     async with at_work() as drain:
         ids = await accept(tenant, 150)
