@@ -4,9 +4,8 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,7 +14,7 @@ from django.db import connection
 from registry.data import database, db_breaker, pool
 from registry.servers import embedded
 from registry.servers.processes import holds_within
-from tests.bed.template import empty_folder, fill_empty
+from tests.bed.template import empty_folder, fill_postgres
 
 CUT_LIMIT = 10.0  # seconds for sessions to end
 
@@ -42,12 +41,12 @@ def cut_all() -> int:
 
 
 @asynccontextmanager
-async def own_server(*, fill: Callable[[Path], None] = fill_empty) -> AsyncIterator[embedded.Postgres]:
-    """A PostgreSQL of this test's own, and the loop's pool upon it. `fill` puts its data into an empty folder."""
+async def own_server() -> AsyncIterator[embedded.Postgres]:
+    """A PostgreSQL of this test's own with the schema, and the loop's pool upon it."""
     folder = empty_folder()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL")
-        await asyncio.to_thread(fill, folder)
+        await asyncio.to_thread(fill_postgres, folder)
         server = embedded.Postgres(folder)
         await asyncio.to_thread(server.start)
     await database.pools.close()

@@ -16,7 +16,6 @@ from queueing.broker.push_rows import NewMessage
 from queueing.broker.sources import Target
 from registry.data import database
 from registry.errors import Unavailable
-from tests.bed.template import fill
 from tests.conftest import all_connections_are_back, eventually
 from tests.depth import deep
 from tests.factories import in_thread
@@ -232,8 +231,11 @@ async def test_sessions_cut_under_load_lose_nothing_and_keep_the_order(mq, queue
 async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the_order(settings, monkeypatch):
     """`immediate`, as a power cut: PostgreSQL recovers from its log what it has promised."""
     settings.DB_POOL_TIMEOUT = 3
-    async with own_server(fill=fill) as server:
-        [(tenant_id,)] = await database.fetch("SELECT id FROM registry_tenant")
+    async with own_server() as server:
+        [(tenant_id,)] = await database.fetch(
+            "INSERT INTO registry_tenant (slug, name, currency, status, mode, open, settings)"
+            " VALUES ('elsewhere', '', 'BRL', 'active', 'sandbox', false, '{}') RETURNING id"
+        )
         load = Traffic(tenant_id, "q")
         async with load.under_way():
             await eventually(lambda: len(load.accepted) > 100)

@@ -14,7 +14,7 @@ from payments.settle.work import Dispatch
 from queueing.models import Worker
 from queueing.work import drain as draining
 from queueing.work.drain import Drain
-from registry.data import database
+from registry.data import database, db_breaker
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor
 from tests.settling import accept, configure, count, payments, seed, tries, until_settled
@@ -220,7 +220,8 @@ async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, defa
         async with database_away():
             await eventually(lambda: len(default.booked) >= 100)  # outcomes that cannot be written
             await asyncio.sleep(AWAY)
-        await eventually(lambda: not drain.in_flight, within=20.0)  # without a connection requested by this test
+        # Without a connection requested by this test:
+        await eventually(lambda: not drain.in_flight and not db_breaker.current().away, within=20.0)
         settled = await until_settled(tenant, within=15.0)
 
     assert sorted(default.booked) == sorted(map(str, ids))
