@@ -13,7 +13,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "queueing.spill.file": {"TAKEOVER_EVERY": 1.0},
     "queueing.work.drain": {"HEARTBEAT": 0.4, "LATE": 0.8, "GRACE": 1.6, "SILENT_AFTER": SILENT},
     "queueing.work.without_redis": {"LOOK_EVERY": 0.2, "STEADY": 1.5, "PAUSE": 0.4, "END_LIMIT": 2.6},
-    "queueing.work.worker": {"HORSE_TIMEOUT": 0.6, "GentleWorker.connection_timeout": 1.2},
+    "queueing.work.worker": {"HORSE_TIMEOUT": 0.8, "GentleWorker.connection_timeout": 1.6},
     "registry.servers.child": {"LONGEST_PAUSE": 2.0, "STEADY_AFTER": 4.0},
 }
 
