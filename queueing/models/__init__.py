@@ -12,7 +12,7 @@ from queueing.models.broker import (
     Traffic,
 )
 from queueing.models.jobs import JOB_CLOSED, Job, JobEvent, JobLimit, JobResult, JobSlot, JobStatus, JobStream
-from queueing.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.models.outbound import JobSecret, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.models.workers import SILENT_AFTER, Worker
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "JobEvent",
     "JobLimit",
     "JobResult",
+    "JobSecret",
     "JobSlot",
     "JobStatus",
     "JobStream",

@@ -67,7 +67,7 @@ async def replay(*, tenant_id: int, delivery_id: int) -> None:
     delivery = await WebhookDelivery.async_objects.filter(tenant_id=tenant_id, id=delivery_id).afirst()
     if delivery is None:
         raise UnknownDelivery
-    endpoint = await WebhookEndpoint.async_objects.of(tenant_id).filter(id=delivery.endpoint_id).afirst()
+    endpoint = await WebhookEndpoint.async_objects.receivers(tenant_id).filter(id=delivery.endpoint_id).afirst()
     if endpoint is None:
         raise UnknownDelivery
     if not endpoint.enabled or not await replay_of(endpoint, ids=[delivery_id]):
