@@ -89,6 +89,23 @@ async def checked(request: JobRequest, principal: Principal, idempotency_key: st
     )
 
 
+def of_service(name: str, input: msgspec.Struct, *, tenant_id: int, unique_key: str | None = None) -> NewJob:
+    """A job that the product itself submits. Its input is one that the kind has, without secrets."""
+    kind = kinds.named(name)
+    content = msgspec.json.encode(input)
+    return NewJob(
+        tenant_id=tenant_id,
+        id=uuid4(),
+        kind=name,
+        input=content,
+        content=content,
+        unique_key=unique_key,
+        max_attempts=kind.attempts,
+        timeout=kind.timeout,
+        result_ttl=RESULT_TTL,
+    )
+
+
 def _id(principal: Principal, idempotency_key: str) -> UUID:
     """A new id; the same `Idempotency-Key` of a tenant always gives the same one."""
     if not idempotency_key:

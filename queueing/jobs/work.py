@@ -6,7 +6,7 @@ A share is a tenant's jobs of one kind, so that a long backlog of one kind delay
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     settle_rows = 250
     settle_linger = 0.005
     share_limit = 100
+    only: Collection[str] | None = None  # kinds that this worker takes; None: all
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +59,8 @@ class JobWork(Work[JobClaim, JobSettlement]):
         return item.tenant_id, item.kind
 
     async def due(self, conn: AsyncConnection) -> list[JobShare]:
-        return await database.rows(conn, SQL["due"], {"kinds": list(KINDS), "limit": DUE_AT_MOST})
+        kinds = [name for name in KINDS if self.only is None or name in self.only]
+        return await database.rows(conn, SQL["due"], {"kinds": kinds, "limit": DUE_AT_MOST})
 
     async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
         limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})

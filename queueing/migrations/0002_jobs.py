@@ -8,7 +8,6 @@ import django_async_backend.db.models.base
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
-
 TABLES = Path(__file__).parent / "sql" / "jobs.sql"
 
 

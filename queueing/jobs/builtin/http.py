@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -78,7 +78,7 @@ async def send(context: Context, request: HttpCall) -> dict[str, Any]:
     answer = await _answer(context, request)
     if 200 <= answer.status < 300:
         return {"status": answer.status, "headers": _headers(answer), "body": _body(answer.body)}
-    _refused(answer)
+    raise _refused(answer)
 
 
 async def _answer(context: Context, request: HttpCall) -> Answer:
@@ -97,23 +97,23 @@ async def _answer(context: Context, request: HttpCall) -> Answer:
             # The job's own time-out ends first.
             return await client.request(request.method, target, body.encode(), limit=LONGEST_TIMEOUT, headers=headers)
     except HttpError as error:
-        _unsent(error)
+        raise _unanswered(error) from error
 
 
-def _unsent(error: HttpError) -> NoReturn:
+def _unanswered(error: HttpError) -> JobFailed | JobRetry:
     detail = words_for(error, within=LONGEST_TIMEOUT)
     if isinstance(error, BadAddress) or isinstance(error.__cause__, BadAddress):
-        raise JobFailed(detail, code="address_refused") from error
-    raise JobRetry(detail, code="no_answer") from error
+        return JobFailed(detail, code="address_refused")
+    return JobRetry(detail, code="no_answer")
 
 
-def _refused(answer: Answer) -> NoReturn:
+def _refused(answer: Answer) -> JobFailed | JobRetry:
     code, said = f"http_{answer.status}", answer.body[:SHOWN].decode(errors="replace").replace("\0", "\ufffd").strip()
     detail = f"answered {answer.status}: {said}" if said else f"answered {answer.status}"
     if answer.status >= 500 or answer.status in PASSING:
         asked = retry_after(answer.header("retry-after")) or 0.0
-        raise JobRetry(detail, code=code, after=min(asked, LONGEST_WAIT))
-    raise JobFailed(detail, code=code)
+        return JobRetry(detail, code=code, after=min(asked, LONGEST_WAIT))
+    return JobFailed(detail, code=code)
 
 
 def _headers(answer: Answer) -> dict[str, str]:

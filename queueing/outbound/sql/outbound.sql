@@ -252,6 +252,7 @@ WITH chosen AS MATERIALIZED (
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
       AND (NOT %(dead)s::boolean OR d.closed = 'dead')
+      AND d.id > %(after)s AND (%(unchanged)s::timestamptz IS NULL OR d.changed_at < %(unchanged)s::timestamptz)
     ORDER BY d.id
     LIMIT %(limit)s
     FOR UPDATE
@@ -284,6 +285,7 @@ SELECT count(*) FROM (
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
       AND (NOT %(dead)s::boolean OR d.closed = 'dead')
+      AND d.id > %(after)s AND (%(unchanged)s::timestamptz IS NULL OR d.changed_at < %(unchanged)s::timestamptz)
     LIMIT %(limit)s
 ) found;
 
