@@ -122,10 +122,11 @@ async def callbacks(
     tenant_id: int, *, limit: int, before: int | None = None, job: UUID | None = None
 ) -> tuple[list[tuple[WebhookDelivery, WebhookEndpoint]], int | None]:
     """A page of callbacks of jobs, or of one job, with ids below `before`, newest first; and the cursor of the next page."""
-    wanted = {"id__lt": before, "subject": job}
-    found = WebhookDelivery.async_objects.filter(
-        tenant_id=tenant_id, callback_url__gt="", **{k: v for k, v in wanted.items() if v is not None}
-    )
+    found = WebhookDelivery.async_objects.filter(callback_url__gt="", **({"id__lt": before} if before else {}))
+    if job is None:
+        found = found.filter(tenant_id=tenant_id)
+    else:  # the tenant is compared, not looked up: the other index has all of the tenant's callbacks
+        found = found.alias(owner=F("tenant_id") + 0).filter(owner=tenant_id, subject=job)
     rows = [one async for one in found.order_by("-id")[: limit + 1]]
     shown = rows[:limit]
     receivers = WebhookEndpoint.async_objects.receivers(tenant_id).filter(id__in={one.endpoint_id for one in shown})
