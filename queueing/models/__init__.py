@@ -11,7 +11,18 @@ from queueing.models.broker import (
     Trace,
     Traffic,
 )
-from queueing.models.jobs import JOB_CLOSED, Job, JobEvent, JobLimit, JobResult, JobSlot, JobStatus, JobStream
+from queueing.models.jobs import (
+    JOB_CLOSED,
+    Job,
+    JobEvent,
+    JobFile,
+    JobFileChunk,
+    JobLimit,
+    JobResult,
+    JobSlot,
+    JobStatus,
+    JobStream,
+)
 from queueing.models.outbound import JobSecret, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.models.workers import SILENT_AFTER, Worker
 
@@ -23,6 +34,8 @@ __all__ = [
     "Group",
     "Job",
     "JobEvent",
+    "JobFile",
+    "JobFileChunk",
     "JobLimit",
     "JobResult",
     "JobSecret",
