@@ -1,7 +1,9 @@
 """The kinds of jobs that come with queueing: replays of webhooks and key rotation; `http` has its own file."""
 
 import asyncio
+import gzip
 import io
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -326,3 +328,50 @@ async def test_the_command_names_a_job_that_failed(filled: Mq, monkeypatch: pyte
 
     with pytest.raises(CommandError, match="1 of 1 jobs failed: the disk is full"):
         await command()
+
+
+# -- Export of a tenant --------------------------------------------------------------------------------------------
+
+
+async def exported(api: Api, **asked: Any) -> list[dict[str, Any]]:
+    """The lines of the file of a new export."""
+    job = await submit(api, "tenant.export", input=asked)
+    assert await run() == [True]
+    url = (await get(api, f"/jobs/{job['id']}"))["file"]["url"]
+    async with api.get(url[url.index("/jobs/") :]) as response:
+        content = await response.read()
+    text = gzip.decompress(content) if asked.get("gzip", True) else content
+    return [json.loads(line) for line in text.decode().splitlines()]
+
+
+async def test_an_export_writes_all_rows_of_the_tenant_as_the_command_does(boss: Api, tenant: Tenant) -> None:
+    await in_thread(make_payment, tenant)
+    await in_thread(make_payment, await in_thread(make_tenant))
+    lines = await exported(boss)
+
+    out = io.StringIO()
+    await in_thread(call_command, "tenant", "export", tenant.slug, stdout=out)
+    by_command = [json.loads(line) for line in out.getvalue().splitlines()]
+    moving = ("queueing.Job", "registry.Audit", "registry.ApiKey")  # the export itself is in these
+    kept = [[one for one in found if not one["table"].startswith(moving)] for found in (lines, by_command)]
+    assert kept[0] == kept[1]
+    assert [one["table"] for one in lines].count("payments.Payment") == 1
+
+
+async def test_an_export_does_not_contain_the_ones_before_it(boss: Api) -> None:
+    first, second = await exported(boss), await exported(boss, gzip=False)
+
+    assert {"queueing.JobFile"} <= {one["table"] for one in second}
+    assert "queueing.JobFileChunk" not in {one["table"] for one in first + second}
+
+
+async def test_an_export_is_recorded_with_its_job(boss: Api) -> None:
+    await exported(boss)
+
+    [job] = await jobs()
+    [entry] = await in_thread(lambda: list(AuditEntry.objects.filter(action="tenant.export")))
+    assert entry.actor == f"job {job.uuid}"
+
+
+async def test_only_a_key_that_may_administer_exports(api: Api) -> None:
+    await submit(api, "tenant.export", 403, input={})
