@@ -11,7 +11,8 @@ from payments.errors import LiveTenant
 from payments.settle import lifecycle
 from payments.states import CANCELED
 from queueing.jobs import lifecycle as jobs
-from queueing.jobs import start
+from queueing.jobs import store, waiting
+from queueing.jobs.requests import of_service
 from registry.data import database
 from registry.edge.api import api, described, json_response
 from registry.tenants.access import Principal, authorize
@@ -51,7 +52,7 @@ async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write", keyless=True)
     if principal.mode != "sandbox":
         raise LiveTenant
-    if await purging.count(principal.tenant_id) > purging.AT_ONCE and await start.has_workers():
+    if await purging.count(principal.tenant_id) > purging.AT_ONCE and await waiting.has_workers():
         return await _purge_by_job(principal, headers)
     removed, left = await purging.purge(tenant_id=principal.tenant_id)
     if left:
@@ -63,7 +64,7 @@ async def purge(request: HttpRequest) -> HttpResponse:
 async def _purge_by_job(principal: Principal, headers: dict[str, str]) -> HttpResponse:
     """Empty a large sandbox by a job, which leaves payments that are accepted from now on. Wait for it for a while."""
     asked = {"before": datetime.now(UTC)}
-    job = await start.start("payments.purge", tenant_id=principal.tenant_id, input=asked)
+    job = await store.submit(of_service("payments.purge", asked, tenant_id=principal.tenant_id))
     await database.release()  # for as long as it waits
     done = await jobs.finished(tenant_id=principal.tenant_id, uuid=job.id, within=purging.WITHIN)
     said = {"job": {"id": str(job.id), "statusUrl": f"{settings.REGISTRY_URL}/jobs/{job.id}"}}
