@@ -92,7 +92,7 @@ PACKAGES = {  # of each app: each may import those before it; what composes an a
         "templatetags", "admin",
     ],
     "queueing": [
-        "models", "spill", "work", "broker", "templatetags", "outbound", "views", "console", "admin", "demo",
+        "models", "spill", "work", "broker", "templatetags", "outbound", "jobs", "views", "console", "admin", "demo",
     ],
     "payments": [
         "states", "errors", "money", "models", "books", "processors", "routing", "intake", "settle", "api", "refunds",

@@ -17,6 +17,7 @@ from queueing.jobs import decisions, events, limits, secrets
 from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFailed, JobRetry, Kind
 from queueing.jobs.running import RunningJob, RunningJobs
+from queueing.jobs.schedules import ticking
 from queueing.models import JobStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
@@ -168,7 +169,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._watch]
+        return [self._watch, ticking.tick]
 
     async def _watch(self) -> None:
         """Extend leases, notice requests to cancel and lost leases, store reports of progress."""

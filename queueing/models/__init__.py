@@ -11,7 +11,17 @@ from queueing.models.broker import (
     Trace,
     Traffic,
 )
-from queueing.models.jobs import JOB_CLOSED, Job, JobEvent, JobLimit, JobResult, JobSlot, JobStatus, JobStream
+from queueing.models.jobs import (
+    JOB_CLOSED,
+    Job,
+    JobEvent,
+    JobLimit,
+    JobResult,
+    JobSchedule,
+    JobSlot,
+    JobStatus,
+    JobStream,
+)
 from queueing.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.models.workers import SILENT_AFTER, Worker
 
@@ -25,6 +35,7 @@ __all__ = [
     "JobEvent",
     "JobLimit",
     "JobResult",
+    "JobSchedule",
     "JobSlot",
     "JobStatus",
     "JobStream",
