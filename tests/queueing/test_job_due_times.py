@@ -63,6 +63,14 @@ def test_a_schedule_of_every_hour_follows_elapsed_time(day: str, hours: int) -> 
     assert {after - before for before, after in pairwise(found)} == {timedelta(hours=1)}
 
 
+def test_an_expression_with_a_star_is_due_at_both_occurrences_of_a_local_time_and_not_at_one_that_is_skipped() -> None:
+    back = due("30 */2 * * *", "Europe/Berlin", "2026-10-25T00:00:00+00:00", 3)
+    forward = due("30 */2 * * *", "Europe/Berlin", "2026-03-28T23:00:00+00:00", 2)
+
+    assert [one[11:16] for one in back] == ["00:30", "01:30", "03:30"]  # 02:30 twice, then 04:30
+    assert [one[11:16] for one in forward] == ["23:30", "02:30"]  # 00:30, then 04:30
+
+
 @pytest.mark.parametrize("now", ["2026-10-25T02:10+01:00", "2026-10-25T02:45+01:00"])
 def test_in_the_repeated_hour_a_time_that_was_due_in_the_first_one_is_not_due_again(now: str) -> None:
     assert due("30 2 * * *", "Europe/Berlin", now, 1) == ["2026-10-26T01:30:00+00:00"]
