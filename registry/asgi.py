@@ -1,6 +1,7 @@
 """The ASGI application: HTTP to the lean handler, websockets to the apps' consumers, and the process's start and end."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
 
@@ -26,8 +27,8 @@ from registry.edge.handler import LeanHandler
 identity.name()  # before requests are served: a process without the name must not start
 
 http = LeanHandler()
-websockets = [*socket_urls.websocket_urlpatterns, *jobs.websocket_urlpatterns, re_path("", sockets.nowhere)]
-routes = URLRouter(websockets)  # type: ignore[arg-type]  # consumers are no views
+websockets: list[Any] = [*socket_urls.websocket_urlpatterns, *jobs.websocket_urlpatterns, re_path("", sockets.nowhere)]  # type: ignore[arg-type]  # consumers are no views
+routes = URLRouter(websockets)
 websocket = sockets.checked(CookieMiddleware(SessionMiddleware(routes)))
 
 

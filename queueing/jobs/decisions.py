@@ -27,6 +27,7 @@ class JobClaim(NamedTuple):
     tries_from: int
     max_attempts: int
     timeout: float
+    result_ttl: int
     sequence: int
     created_at: datetime
     started_at: datetime

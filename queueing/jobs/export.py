@@ -1,4 +1,4 @@
-"""Export and erasure of jobs, their results and schedules: what is personal, and what closing a tenant does to them."""
+"""Export and erasure of jobs, their results and files, and schedules: what is personal, and what closing a tenant does to them."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 export.TABLES |= {
     "queueing.Job": Table(hidden=("sealed", "fingerprint")),
     "queueing.JobSchedule": Table(hidden=("sealed",)),
+    "queueing.JobFileChunk": Table(content=("data",)),
 }
 export.LEFT_OUT["queueing.JobLimit"] = "counts of all tenants' jobs of a kind together"
 
@@ -27,6 +28,8 @@ erasure.PERSONAL |= {
     },
     "queueing.JobEvent": {"detail": "''", "progress": "(t.progress - 'message')"},
     "queueing.JobResult": {"body": "'null'"},
+    "queueing.JobFile": {"name": "''"},
+    "queueing.JobFileChunk": {"data": "''::bytea"},
     "queueing.JobSchedule": {"input": "'{}'", "sealed": "NULL", "callback_url": "''"},
 }
 erasure.CLOSING.append(SQL["close_tenant"])

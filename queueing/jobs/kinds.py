@@ -16,6 +16,7 @@ The returned value is the job's result, as JSON. `JobFailed` fails the job at on
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -53,6 +54,15 @@ class JobCanceled(Exception):
     """The job was canceled, or its lease ended: raised at a checkpoint."""
 
 
+class JobFileOutput(Protocol):
+    """The file that a job writes."""
+
+    name: str
+    size: int  # bytes written so far
+
+    async def write(self, data: bytes) -> None: ...
+
+
 class Context(Protocol):
     """What the function of a kind gets beside its input. The methods may be called from the function's own thread or loop only."""
 
@@ -60,7 +70,7 @@ class Context(Protocol):
     tenant_id: int
     attempt: int
     key: str  # idempotency key of this attempt, the same for all calls to other services in it
-    log: logging.Logger
+    log: logging.LoggerAdapter[logging.Logger]
 
     @property
     def cancelled(self) -> bool:
@@ -68,6 +78,9 @@ class Context(Protocol):
 
     def check(self) -> None:
         """A checkpoint: raises JobCanceled if the function should stop."""
+
+    def file(self, name: str, content_type: str, *, gzip: bool = False) -> AbstractAsyncContextManager["JobFileOutput"]:
+        """Write a file, which the job then offers by a signed link until its result expires. For functions on the loop."""
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Report progress, which the job shows within a second. A checkpoint."""

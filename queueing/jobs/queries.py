@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from django.db.models.functions import Now
 
+from queueing.jobs import files
 from queueing.jobs.errors import JobResultExpired, JobUnfinished, UnknownJob
 from queueing.jobs.events import JobChange, status_body
 from queueing.models import JOB_CLOSED, Job, JobEvent, JobResult, JobSchedule, JobStatus
@@ -85,8 +86,10 @@ def shown(job: Any) -> dict[str, Any]:
 async def detail(tenant_id: int, uuid: UUID) -> dict[str, Any]:
     """A job with its request and its timeline. Raises UnknownJob (404)."""
     job = await job_of(tenant_id, uuid)
+    file = await files.file_of(job)
     return {
         **shown(job),
+        **({"file": files.shown(job, file)} if file else {}),
         "input": msgspec.Raw(job.input.encode()),
         "priority": job.priority,
         "runAt": iso(job.run_at),

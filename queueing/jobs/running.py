@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from queueing.jobs.decisions import JobClaim, Progress
+from queueing.jobs.files import JobFileWriter
 from queueing.jobs.kinds import JobCanceled
 
 log = logging.getLogger("queueing.jobs")
@@ -46,6 +47,18 @@ class RunningJob:
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         self.check()
         self.note(done, total, message)
+
+    def file(self, name: str, content_type: str, *, gzip: bool = False) -> JobFileWriter:
+        claim = self.claim
+        return JobFileWriter(
+            tenant_id=claim.tenant_id,
+            job_id=claim.job_id,
+            attempt=claim.attempt,
+            name=name,
+            content_type=content_type,
+            gzip=gzip,
+            seconds=claim.result_ttl,
+        )
 
     # -- For the worker ------------------------------------------------------------------------------------------
 

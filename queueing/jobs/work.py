@@ -18,6 +18,7 @@ from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFailed, JobRetry, Kind
 from queueing.jobs.running import RunningJob, RunningJobs
 from queueing.jobs.schedules import ticking
+from queueing.jobs.stall import TICK_EVERY, LoopGuard
 from queueing.models import JobStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
@@ -38,7 +39,6 @@ JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL"))
 type JobShare = tuple[int, str]  # tenant, kind
 
 
-@entry.register("jobs")
 class JobWork(Work[JobClaim, JobSettlement]):
     """The work of running jobs."""
 
@@ -48,10 +48,17 @@ class JobWork(Work[JobClaim, JobSettlement]):
     settle_linger = 0.005
     share_limit = 100
 
-    def __init__(self) -> None:
+    def __init__(self, *, guarded: bool = False) -> None:
+        """`guarded`: the process belongs to this work, and is killed if a job blocks its loop."""
         super().__init__()
         self.running = RunningJobs()
         self._extend_at = 0.0  # time.monotonic()
+        self._guard = LoopGuard(self.running, self._statement) if guarded else None
+
+    async def close(self) -> None:
+        await super().close()
+        if self._guard:
+            self._guard.stop()
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
@@ -134,7 +141,10 @@ class JobWork(Work[JobClaim, JobSettlement]):
     # -- Settling ----------------------------------------------------------------------------------------------
 
     async def settle(self, outcomes: Sequence[JobSettlement]) -> list[Row]:
-        return await database.fetch(SQL["settle"], self._columns(outcomes))
+        return await database.fetch(*self._statement(outcomes))
+
+    def _statement(self, batch: Sequence[JobSettlement]) -> tuple[str, dict[str, Any]]:
+        return SQL["settle"], self._columns(batch)
 
     def _columns(self, batch: Sequence[JobSettlement]) -> dict[str, object]:
         reports = [s.progress for s in batch]
@@ -169,7 +179,14 @@ class JobWork(Work[JobClaim, JobSettlement]):
     # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._watch, ticking.tick]
+        return [self._watch, ticking.tick, *([self._tick] if self._guard else [])]
+
+    async def _tick(self) -> None:
+        assert self._guard
+        if not self._guard.started:
+            self._guard.start(database.connection_parameters())
+        self._guard.tick()
+        await asyncio.sleep(TICK_EVERY)
 
     async def _watch(self) -> None:
         """Extend leases, notice requests to cancel and lost leases, store reports of progress."""
@@ -182,8 +199,8 @@ class JobWork(Work[JobClaim, JobSettlement]):
         if time.monotonic() >= self._extend_at:
             await self._extend(jobs)
         for tenant, row, lost in await database.fetch(SQL["watch"], self._keys(jobs)):
-            if job := self.running.get((tenant, row)):
-                job.lose() if lost else job.cancel()
+            if running := self.running.get((tenant, row)):
+                running.lose() if lost else running.cancel()
         await self._report([job for job in jobs if job.reports_now()])
 
     async def _extend(self, jobs: Sequence[RunningJob]) -> None:
@@ -212,6 +229,12 @@ class JobWork(Work[JobClaim, JobSettlement]):
             "job": Bigints([job.claim.job_id for job in jobs]),
             "attempt": Bigints([job.claim.attempt for job in jobs]),
         }
+
+
+@entry.register("jobs")
+def job_work() -> JobWork:
+    """The work of a worker process."""
+    return JobWork(guarded=True)
 
 
 def _crashed(claim: JobClaim, error: Exception) -> JobSettlement:

@@ -7,7 +7,6 @@ import django.db.models.functions.datetime
 import django_async_backend.db.models.base
 from django.db import migrations, models
 
-
 TABLES = Path(__file__).parent / "sql" / "jobs.sql"
 
 
@@ -46,6 +45,39 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("position", models.BigIntegerField(default=0)),
+            ],
+            bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="JobFileChunk",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "tenant_id",
+                        "job_id",
+                        "attempt",
+                        "number",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("job_id", models.BigIntegerField()),
+                ("attempt", models.IntegerField()),
+                ("number", models.IntegerField()),
+                ("data", models.BinaryField()),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="registry.tenant",
+                    ),
+                ),
             ],
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),
@@ -227,6 +259,37 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.UniqueConstraint(fields=("job_id", "tenant", "sequence"), name="job_event_once")
                 ],
+            },
+            bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="JobFile",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "tenant_id", "job_id", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("job_id", models.BigIntegerField()),
+                ("attempt", models.IntegerField(help_text="the attempt that wrote it")),
+                ("name", models.CharField(max_length=200)),
+                ("content_type", models.CharField(max_length=100)),
+                ("size", models.BigIntegerField(db_default=0, help_text="bytes")),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="registry.tenant",
+                    ),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["expires_at"], name="job_file_expiry")],
             },
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),

@@ -220,3 +220,39 @@ class JobSlot(AsyncModelMixin, models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["kind", "tenant"], name="job_slot_kind")]
+
+
+class JobFile(AsyncModelMixin, models.Model):
+    """A file that a job wrote, in the database, so that every host can send it. Complete once the job has succeeded."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "job_id")
+    tenant = tenant_key()
+    job_id = models.BigIntegerField()
+    attempt = models.IntegerField(help_text="the attempt that wrote it")
+    name = models.CharField(max_length=200)
+    content_type = models.CharField(max_length=100)
+    size = models.BigIntegerField(db_default=0, help_text="bytes")
+    expires_at = models.DateTimeField()
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(AsyncQuerySet)()
+
+    class Meta:
+        indexes = [models.Index(fields=["expires_at"], name="job_file_expiry")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobFileChunk(AsyncModelMixin, models.Model):
+    """A piece of a job's file."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "job_id", "attempt", "number")
+    tenant = tenant_key()
+    job_id = models.BigIntegerField()
+    attempt = models.IntegerField()
+    number = models.IntegerField()
+    data = models.BinaryField()
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(AsyncQuerySet)()

@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from queueing.jobs.work import JobWork
-from queueing.models import Job, JobSchedule
+from queueing.models import Job, JobFile, JobFileChunk, JobSchedule
 from registry.data import database
 from registry.models import Tenant
 from tests.conftest import Api
@@ -43,8 +43,10 @@ async def everything_of_jobs(api: Api) -> None:
     await put(api, kind="test.secret", input=WORDS, cron="0 0 1 1 *")
     await submit(api, input={"text": PERSON, "steps": 2}, uniqueKey=PERSON)
     await submit(api, kind="test.secret", input=WORDS)
+    await submit(api, kind="test.file", input={"steps": 1})
     await submit(api, kind="test.fail", input={"text": "for good"})
     await run()
+    await JobFile.async_objects.aupdate(name=PERSON)
     await database.fetch("UPDATE queueing_job SET error = %s, traceback = %s", [PERSON, PERSON])
     await database.fetch("UPDATE queueing_jobevent SET detail = %s", [PERSON])
     await submit(api, input={"text": PERSON}, runAt="2030-01-01T00:00:00Z")
@@ -55,7 +57,7 @@ async def test_jobs_results_and_schedules_are_exported_without_sealed_secrets(ap
 
     tables = await exported(tenant)
 
-    assert {job["kind"] for job in tables["Job"]} == {"test.echo", "test.secret", "test.fail"}
+    assert {job["kind"] for job in tables["Job"]} == {"test.echo", "test.secret", "test.file", "test.fail"}
     assert json.loads(tables["JobResult"][0]["body"]) == {"text": PERSON}
     assert [one["name"] for one in tables["JobSchedule"]] == ["nightly"]
     assert tables["JobEvent"]
@@ -71,9 +73,10 @@ async def test_erasure_cancels_what_waits_and_blanks_what_people_wrote(api: Api,
 
     mine = Job.async_objects.of(tenant.pk)
     assert PERSON not in json.dumps(await exported(tenant), ensure_ascii=False)
-    assert [bytes(one or b"") async for one in mine.values_list("sealed", flat=True)] == [b""] * 4
+    assert [bytes(one or b"") async for one in mine.values_list("sealed", flat=True)] == [b""] * 5
+    assert [bytes(one) async for one in JobFileChunk.async_objects.values_list("data", flat=True)] == [b""]
     assert [one async for one in mine.order_by("id").values_list("status", flat=True)] == [
-        "succeeded", "succeeded", "failed", "canceled",
+        "succeeded", "succeeded", "succeeded", "failed", "canceled",
     ]  # fmt: skip
     last = (await exported(tenant))["JobEvent"][-1]
     assert (last["status"], last["position"]) == ("canceled", len((await exported(tenant))["JobEvent"]))

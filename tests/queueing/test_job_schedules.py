@@ -14,7 +14,7 @@ from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api, eventually, make_key
-from tests.queueing.job_kinds import CALLS
+from tests.queueing.kinds_app.jobs import CALLS
 from tests.queueing.test_jobs import get, post, run
 
 ECHO = {"cron": "* * * * *", "kind": "test.echo", "input": {"text": "hello"}}

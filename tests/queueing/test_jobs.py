@@ -1,20 +1,21 @@
 """Background jobs over HTTP: submitted, run, watched, canceled and tried again (contract section 6)."""
 
 import asyncio
+import gzip
 from collections.abc import Iterator
-from contextlib import aclosing
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from queueing.jobs import files
 from queueing.jobs.work import JobWork
-from queueing.models import Job, JobStatus
+from queueing.models import Job, JobFile, JobFileChunk, JobStatus
 from queueing.work.drain import run_until_idle
 from registry.data import database
 from registry.models import Tenant
-from tests.conftest import Api, eventually, make_key
-from tests.queueing.job_kinds import CALLS
+from tests.conftest import Api, make_key
+from tests.queueing.kinds_app.jobs import CALLS
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +175,12 @@ async def test_an_error_is_tried_again_until_no_attempt_is_left(api: Api) -> Non
     failed = await get(api, f"/jobs/{job['id']}")
     assert (failed["status"], failed["attempts"], failed["error"]["code"]) == ("failed", 3, "error")
     assert failed["error"]["detail"] == "ZeroDivisionError: password=[redacted]"
-    assert [event["status"] for event in failed["timeline"]] == ["queued", *["running", "queued"] * 2, "running", "failed"]
+    assert [event["status"] for event in failed["timeline"]] == [
+        "queued",
+        *["running", "queued"] * 2,
+        "running",
+        "failed",
+    ]
 
 
 async def test_a_job_that_cannot_succeed_fails_at_once_and_is_tried_again_on_request(api: Api) -> None:
@@ -217,7 +223,13 @@ async def test_a_job_that_is_over_cannot_be_canceled(api: Api) -> None:
 async def test_ids_of_other_tenants_are_unknown(api: Api, stranger: Api) -> None:
     job = await submit(api)
 
-    for path in (f"/jobs/{job['id']}", f"/jobs/{job['id']}/result", f"/jobs/{job['id']}/events", f"/jobs/{uuid4()}", "/jobs/7"):
+    for path in (
+        f"/jobs/{job['id']}",
+        f"/jobs/{job['id']}/result",
+        f"/jobs/{job['id']}/events",
+        f"/jobs/{uuid4()}",
+        "/jobs/7",
+    ):
         await get(stranger, path, 404)
     for path in ("cancel", "retry"):
         await post(stranger, f"/jobs/{job['id']}/{path}", 404)
@@ -318,3 +330,32 @@ async def test_kinds_are_listed_with_the_schema_of_their_input(api: Api) -> None
 
     assert kinds["test.fail"]["maxAttempts"] == 3
     assert JobStatus.QUEUED == "queued"
+
+
+async def test_a_file_of_a_job_is_sent_to_whoever_has_its_link(api: Api, server: str) -> None:
+    job = await submit(api, kind="test.file", input={"steps": 8})
+    await run()
+    shown = (await get(api, f"/jobs/{job['id']}"))["file"]
+    path = shown["url"][shown["url"].index("/jobs/") :]
+
+    async with Api(server) as anybody:
+        async with anybody.get(path) as response:
+            content = await response.read()
+            assert (response.status, response.headers["Content-Type"]) == (200, "application/gzip")
+        for wrong in (path[:-1], path.replace("token=", "other=")):
+            async with anybody.get(wrong) as response:
+                assert response.status == 410
+
+    assert len(gzip.decompress(content)) == 800_000
+    assert (shown["name"], shown["size"]) == ("numbers.txt.gz", len(content))
+
+
+async def test_an_expired_file_is_gone_and_its_rows_are_removed(api: Api) -> None:
+    job = await submit(api, kind="test.file", input={"steps": 8})
+    await run()
+    await JobFile.async_objects.all().aupdate(expires_at="2020-01-01T00:00:00Z")
+
+    await files.remove_expired()
+
+    assert "file" not in await get(api, f"/jobs/{job['id']}")
+    assert (await JobFile.async_objects.all().acount(), await JobFileChunk.async_objects.all().acount()) == (0, 0)

@@ -3,17 +3,17 @@
 from uuid import UUID
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from queueing.jobs import events, lifecycle, queries
-from queueing.jobs.errors import UnknownJob
+from queueing.jobs import events, files, lifecycle, queries
+from queueing.jobs.errors import JobResultExpired, UnknownJob
 from queueing.jobs.kinds import KINDS
 from queueing.jobs.queries import JobFilters
 from queueing.models import JobStatus
 from registry.data import live
 from registry.edge.api import api, described, json_response
 from registry.edge.handler import lean, until_disconnect
-from registry.edge.parameters import EXTENDED_WHEN, LONG_POLL, WORD, Query, choice, cursor_page
+from registry.edge.parameters import EXTENDED_WHEN, LONG_POLL, TEXT, WORD, Query, choice, cursor_page
 from registry.tenants.access import authorize
 
 TAG = ["jobs"]
@@ -28,6 +28,7 @@ LIST = Query(
     strict=True,
 )
 EVENTS = Query(LONG_POLL)
+FILE = Query({"token": TEXT.saying("of the signed link")})
 
 
 def job_id(text: str) -> UUID:
@@ -66,6 +67,22 @@ async def result(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     body = await queries.result(principal.tenant_id, job_id(id))
     return HttpResponse(body.encode(), content_type="application/json", headers=headers)
+
+
+@api.get(
+    "/jobs/{id}/file",
+    tags=TAG,
+    summary="The file that a job wrote, for whoever has the signed link that the job shows",
+    openapi_extra=described("The file", 404, 410, query=FILE),
+)
+async def file(request: HttpRequest, id: str) -> StreamingHttpResponse:
+    uuid = job_id(id)
+    tenant_id = files.tenant_of(uuid, FILE.read(request)["token"] or "")
+    found = await files.file_of(await queries.job_of(tenant_id, uuid))
+    if found is None:
+        raise JobResultExpired
+    headers = {"Content-Disposition": f'attachment; filename="{found.name}"', "Content-Length": str(found.size)}
+    return StreamingHttpResponse(files.chunks(found), content_type=found.content_type, headers=headers)
 
 
 @api.post(

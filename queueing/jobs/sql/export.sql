@@ -1,7 +1,10 @@
 -- name: close_tenant
--- Cancel the queued jobs of a tenant that is closed, request the cancellation of those that run, and pause its schedules.
+-- Cancel the queued jobs of a tenant that is closed, request the cancellation of those that run, pause its schedules, and let its
+-- files expire.
 WITH schedules AS (
     UPDATE queueing_jobschedule SET paused = true, next_at = NULL WHERE tenant_id = %(tenant)s AND NOT paused
+), files AS (
+    UPDATE queueing_jobfile SET expires_at = now() WHERE tenant_id = %(tenant)s AND expires_at > now()
 ), held AS MATERIALIZED (
     SELECT tenant_id, id, status FROM queueing_job WHERE tenant_id = %(tenant)s AND closed IS NULL ORDER BY id FOR UPDATE
 ), changed AS (

@@ -1,6 +1,8 @@
-"""Kinds of jobs for tests. A child process imports this module too."""
+"""Kinds of jobs for tests, in an app as an operator adds one: REGISTRY_APPS=tests.queueing.kinds_app."""
 
 import asyncio
+import random
+import time
 from typing import Any
 
 import msgspec
@@ -59,3 +61,28 @@ async def one(context: Context, task: Task) -> str:
 async def admin(context: Context, task: Task) -> str:
     """For keys with the scope admin."""
     return task.text
+
+
+@kind("test.block", input=Task, runs="loop", attempts=2)
+async def block(context: Context, task: Task) -> None:
+    """Block the event loop: what no function on the loop may do."""
+    time.sleep(task.seconds)
+
+
+@kind("test.wait", input=Task, runs="loop")
+async def wait(context: Context, task: Task) -> str:
+    """Wait, with a checkpoint every few milliseconds."""
+    CALLS.append(("test.wait", task.text, context.attempt))
+    for _ in range(round(task.seconds * 100)):
+        context.check()
+        await asyncio.sleep(0.01)
+    return task.text
+
+
+@kind("test.file", input=Task, runs="loop")
+async def file(context: Context, task: Task) -> dict[str, int]:
+    """Write a file, compressed, larger than one row of it."""
+    async with context.file("numbers.txt.gz", "application/gzip", gzip=True) as output:
+        for _ in range(task.steps):
+            await output.write(random.randbytes(100_000))
+    return {"size": output.size}
