@@ -364,7 +364,9 @@ class Migration(migrations.Migration):
                 ("paused", models.BooleanField(db_default=False)),
                 (
                     "next_at",
-                    models.DateTimeField(help_text="the next due time; null: it is paused, or there is none", null=True),
+                    models.DateTimeField(
+                        help_text="the next due time; null: it is paused, or there is none", null=True
+                    ),
                 ),
                 ("last_job", models.UUIDField(help_text="id of the latest job", null=True)),
                 ("kind", models.CharField(max_length=100)),

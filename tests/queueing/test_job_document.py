@@ -49,5 +49,16 @@ async def test_the_kind_in_the_document_is_submitted_and_does_what_it_says(api: 
 def test_every_option_of_a_kind_is_explained() -> None:
     options = re.findall(r"`(\w+)`", re.search(r"\| option \|.*?\n\n", TEXT, re.DOTALL)[0])  # type: ignore[index]
 
-    fields = {"runs", "scope", "attempts", "timeout", "concurrency", "tenant_concurrency", "rate", "memory", "public", "secret"}
+    fields = {
+        "runs",
+        "scope",
+        "attempts",
+        "timeout",
+        "concurrency",
+        "tenant_concurrency",
+        "rate",
+        "memory",
+        "public",
+        "secret",
+    }
     assert fields <= set(options)

@@ -102,12 +102,12 @@ def test_in_the_repeated_hour_a_time_that_was_due_in_the_first_one_is_not_due_ag
     ],
 )
 def test_what_is_no_cron_or_no_time_zone_is_named(cron: str, zone: str, fields: list[str]) -> None:
-    assert [one["field"] for one in timing.faults(Timing(cron, zone), at("2026-01-01T00:00Z"))] == fields
+    assert [one["field"] for one in timing.examine(Timing(cron, zone), at("2026-01-01T00:00Z"))[0]] == fields
 
 
 @given(st.text(max_size=timing.LONGEST_CRON), st.text(max_size=timing.LONGEST_ZONE))
 def test_no_text_is_an_error_of_ours(cron: str, zone: str) -> None:
-    timing.faults(Timing(cron, zone), at("2026-01-01T00:00Z"))
+    timing.examine(Timing(cron, zone), at("2026-01-01T00:00Z"))
 
 
 # -- Outages -------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_the_latest_of_very_many_missed_due_times_is_found_in_a_few_steps(monkey
     )
 
     assert done == Step([at("2036-01-01T00:00Z")], at("2036-01-01T00:01Z"))
-    assert len(asked) < 60
+    assert len(asked) < 30
 
 
 def test_missed_due_times_that_may_not_overlap_wait_for_each_other() -> None:

@@ -1,5 +1,6 @@
 """Schedules as the API and the pages read them."""
 
+import asyncio
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -47,7 +48,7 @@ async def detail(tenant_id: int, name: str) -> dict[str, Any]:
     schedule = await schedule_of(tenant_id, name)
     return {
         **shown(schedule),
-        "next": [iso(at) for at in next_times(schedule)],
+        "next": [iso(at) for at in await asyncio.to_thread(next_times, schedule)],
         "lastJob": await last_job(schedule),
     }
 

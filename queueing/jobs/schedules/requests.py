@@ -1,19 +1,14 @@
-"""The body of a request that saves a schedule, and its checks."""
+"""The body of a request that saves a schedule, and the schedule's name."""
 
 import re
-from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from queueing.jobs.job import NewJob
-from queueing.jobs.requests import JobOptions, prepared
-from queueing.jobs.schedules import timing
-from queueing.jobs.schedules.timing import LONGEST_CRON, LONGEST_ZONE, Timing
+from queueing.jobs.requests import JobOptions
+from queueing.jobs.schedules.timing import LONGEST_CRON, LONGEST_ZONE
 from registry.errors import Invalid
-from registry.tenants.access import Principal
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
@@ -42,9 +37,3 @@ def check_name(name: str) -> None:
     if not NAME.match(name):
         message = "wants up to 100 letters, digits, dots, underscores and hyphens, and begins with a letter or digit"
         raise Invalid(errors=[{"field": "name", "message": message}])
-
-
-async def checked(request: ScheduleRequest, principal: Principal, *, id: UUID, now: datetime) -> NewJob:
-    """The job of the schedule with this id. Raises Invalid (422) with all faults, JobInputTooLarge (413), Forbidden (403)."""
-    faults = timing.faults(Timing(request.cron, request.timezone), now)
-    return await prepared(request, principal, id=id, faults=faults)

@@ -1,5 +1,6 @@
 """A tenant's schedules: save, delete, pause, resume, run now. Each change writes its audit entry."""
 
+import asyncio
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from queueing.jobs import secrets, store
 from queueing.jobs.errors import TooManySchedules, UnknownSchedule
 from queueing.jobs.job import JobReceipt, NewJob
 from queueing.jobs.kinds import KINDS
-from queueing.jobs.requests import new_id
-from queueing.jobs.schedules.requests import NAME, ScheduleRequest, checked
+from queueing.jobs.requests import new_id, prepared
+from queueing.jobs.schedules import timing
+from queueing.jobs.schedules.requests import NAME, ScheduleRequest
 from queueing.jobs.schedules.timing import Timing
 from queueing.models import JobSchedule
 from registry.data import database, orm
@@ -70,9 +72,10 @@ async def save(*, principal: Principal, name: str, request: ScheduleRequest) -> 
     """
     [(now,)] = await database.fetch(SQL["clock"])
     tenant_id = principal.tenant_id
-    job = await checked(request, principal, id=schedule_id(tenant_id, name), now=now)
+    faults, first = await asyncio.to_thread(timing.examine, Timing(request.cron, request.timezone), now)
+    job = await prepared(request, principal, id=schedule_id(tenant_id, name), faults=faults)
     async with async_atomic():
-        saved = await orm.statement(SQL["save"], _columns(name, request, job, now))
+        saved = await orm.statement(SQL["save"], _columns(name, request, job, first))
         if not saved:
             raise TooManySchedules
         [(created,)] = saved
@@ -81,7 +84,7 @@ async def save(*, principal: Principal, name: str, request: ScheduleRequest) -> 
     return created
 
 
-def _columns(name: str, request: ScheduleRequest, job: NewJob, now: datetime) -> dict[str, Any]:
+def _columns(name: str, request: ScheduleRequest, job: NewJob, first: datetime | None) -> dict[str, Any]:
     return {
         "tenant": job.tenant_id,
         "name": name,
@@ -89,7 +92,7 @@ def _columns(name: str, request: ScheduleRequest, job: NewJob, now: datetime) ->
         "timezone": request.timezone,
         "overlap": request.overlap,
         "catch_up": request.catch_up,
-        "next_at": Timing(request.cron, request.timezone).after(now),
+        "next_at": first,
         "kind": job.kind,
         "input": job.input.decode(),
         "sealed": job.sealed or None,
