@@ -1,5 +1,7 @@
 """`GET /jobs…`, and the routes that cancel and retry a job."""
 
+from enum import Enum
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -153,12 +155,19 @@ async def kinds(request: HttpRequest) -> HttpResponse:
             "maxAttempts": kind.attempts,
             "timeout": kind.timeout,
             "concurrency": kind.concurrency,
-            "input": msgspec.json.schema(kind.input),
+            "input": msgspec.json.schema(kind.input, schema_hook=_choices),
         }
         for _, kind in sorted(KINDS.items())
         if kind.public
     ]
     return json_response({"items": shown}, headers=headers)
+
+
+def _choices(kind: type) -> dict[str, Any]:
+    """The schema of a Django choices class, which msgspec reads but cannot describe."""
+    if issubclass(kind, Enum):
+        return {"enum": [one.value for one in kind]}
+    raise NotImplementedError
 
 
 api.describe(
