@@ -51,6 +51,25 @@ class Migration(migrations.Migration):
             ],
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),
+        migrations.AddField(
+            model_name="worker",
+            name="pool",
+            field=models.CharField(
+                blank=True, db_default="", help_text="empty: it does what no pool takes", max_length=31
+            ),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="stop_requested",
+            field=models.BooleanField(db_default=False, help_text="it claims nothing more, ends, and is replaced"),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="takes",
+            field=models.JSONField(
+                db_default=[], default=list, help_text="what its pool takes: kinds of work, and parts of them"
+            ),
+        ),
         migrations.CreateModel(
             name="JobFileChunk",
             fields=[

@@ -242,3 +242,18 @@ WITH held AS MATERIALIZED (
 SELECT h.status, m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at,
     m.changed_at, m.sequence, '', '', m.progress_done, m.progress_total, m.progress_message
 FROM held h LEFT JOIN moved m ON true LEFT JOIN event e ON true;
+
+-- name: depth_of_kind
+-- Open jobs of one kind that are due, leased and scheduled, of at most `sample`; and the seconds for which the oldest has been due.
+SELECT count(*) FILTER (WHERE run_at <= now() AND (leased_until IS NULL OR leased_until < now())),
+       count(*) FILTER (WHERE leased_until >= now()),
+       count(*) FILTER (WHERE run_at > now()),
+       coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now() AND leased_until IS NULL)), 0)::float8
+FROM (
+    SELECT j.run_at, j.leased_until
+    FROM registry_tenant t CROSS JOIN LATERAL (
+        SELECT * FROM queueing_job j WHERE j.tenant_id = t.id AND j.kind = %(kind)s AND j.closed IS NULL
+        ORDER BY j.priority DESC, j.run_at, j.id LIMIT %(sample)s
+    ) j
+    LIMIT %(sample)s
+) open;
