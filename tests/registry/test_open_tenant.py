@@ -33,7 +33,7 @@ PUBLIC = {
     "signup/{}/payment", "signup/{}/paid", "signup/{}/live", "webhooks/stripe/{}", "webhooks/billing", "jobs/{}/file",
 }  # fmt: skip
 PAGES_FOR_MEMBERS = (
-    "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/{}", "webhooks/deliveries/{}", "plan",
+    "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/callbacks", "webhooks/{}", "webhooks/deliveries/{}", "plan",
     "plan/paid",
 )  # fmt: skip
 
