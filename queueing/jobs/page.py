@@ -14,7 +14,6 @@ import msgspec
 
 SIZE = mmap.PAGESIZE
 MESSAGE_LIMIT = 500  # characters of a progress message; in UTF-8 they fit the page
-READ_TRIES = 20  # a function that does nothing but report writes during every tenth look
 _HEAD = struct.Struct("<II")  # checksum and length of the record
 _CANCELED, _RECORD = 0, 8  # offsets
 
@@ -50,13 +49,8 @@ class SharedPage:
         self._memory[_RECORD : _RECORD + len(whole)] = whole
 
     def read(self) -> Progress | None:
-        """The progress written last; None: none yet, or another one is being written whenever we look."""
-        for _ in range(READ_TRIES):
-            copy = self._memory[_RECORD:]
-            checksum, length = _HEAD.unpack_from(copy)
-            record = copy[_HEAD.size : _HEAD.size + length]
-            if not length:
-                return None
-            if crc32(record) == checksum:
-                return _decoder.decode(record)
-        return None
+        """The progress written last; None: none yet, or another one is being written at this moment."""
+        copy = self._memory[_RECORD:]
+        checksum, length = _HEAD.unpack_from(copy)
+        record = copy[_HEAD.size : _HEAD.size + length]
+        return _decoder.decode(record) if length and crc32(record) == checksum else None
