@@ -8,7 +8,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import msgspec
 from msgspec import Meta
 
-from queueing.jobs import kinds, secrets
+from queueing.jobs import addresses, kinds, secrets
 from queueing.jobs.errors import JobInputTooLarge
 from queueing.jobs.job import NewJob
 from queueing.jobs.kinds import LONGEST_TIMEOUT, Kind
@@ -16,7 +16,6 @@ from registry.edge import nulls
 from registry.edge.bodies import field_faults
 from registry.edge.unique import check_key, is_empty, is_no_value
 from registry.errors import Invalid
-from registry.http import ssrf
 from registry.tenants.access import Principal
 
 LARGEST_INPUT = 64 * 1024  # bytes
@@ -65,7 +64,11 @@ async def checked(request: JobRequest, principal: Principal, idempotency_key: st
     if len(content) > LARGEST_INPUT:
         raise JobInputTooLarge(f"the input has {len(content):,} bytes; at most {LARGEST_INPUT:,} are allowed")
     id = _id(principal, idempotency_key)
-    faults = [*input_faults(kind, content), *_faults_of(request, kind), *await _callback_faults(request, principal)]
+    faults = [
+        *await all_input_faults(kind, content, principal),
+        *_faults_of(request, kind),
+        *await _callback_faults(request, principal),
+    ]
     if faults:
         raise Invalid("some fields are not acceptable", errors=faults)
     shown, sealed = secrets.divided(kind, content, place=secrets.place(principal.tenant_id, id))
@@ -86,12 +89,39 @@ async def checked(request: JobRequest, principal: Principal, idempotency_key: st
     )
 
 
+def of_service(
+    name: str, input: msgspec.Struct | dict[str, Any], *, tenant_id: int, unique_key: str | None = None
+) -> NewJob:
+    """A job that the product itself submits. Its input is one that the kind has, without secrets."""
+    kind = kinds.named(name)
+    content = msgspec.json.encode(input)
+    return NewJob(
+        tenant_id=tenant_id,
+        id=uuid4(),
+        kind=name,
+        input=content,
+        content=content,
+        unique_key=unique_key,
+        max_attempts=kind.attempts,
+        timeout=kind.timeout,
+        result_ttl=RESULT_TTL,
+    )
+
+
 def _id(principal: Principal, idempotency_key: str) -> UUID:
     """A new id; the same `Idempotency-Key` of a tenant always gives the same one."""
     if not idempotency_key:
         return uuid4()
     check_key(idempotency_key)
     return uuid5(NAMESPACE_URL, f"registry:{principal.tenant_id}:job:{idempotency_key}")
+
+
+async def all_input_faults(kind: Kind, content: bytes, principal: Principal) -> Faults:
+    """`input_faults`, and for an input of the right shape what the kind's own check finds."""
+    if (faults := input_faults(kind, content)) or kind.check is None:
+        return faults
+    found = await kind.check(principal, nulls.decode(kind.decoder, content))
+    return [fault | {"field": f"input.{fault['field']}"} for fault in found]
 
 
 def input_faults(kind: Kind, content: bytes) -> Faults:
@@ -122,8 +152,4 @@ def _faults_of(request: JobRequest, kind: Kind) -> Faults:
 async def _callback_faults(request: JobRequest, principal: Principal) -> Faults:
     if not request.callback_url:
         return []
-    try:
-        await ssrf.checked(request.callback_url, tls_only=principal.mode == "live")
-    except Invalid as error:
-        return [fault | {"field": "callbackUrl"} for fault in error.errors]
-    return []
+    return await addresses.faults_of(request.callback_url, mode=principal.mode, field="callbackUrl")

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from queueing.jobs.api import jobs, submit
+from queueing.jobs.api import callbacks, jobs, submit  # noqa: F401 - most routes are ninja's
 from queueing.jobs.api.sockets import JobsSocket
 from registry.edge.handler import by_method
 

@@ -5,12 +5,15 @@ from pathlib import Path
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import django_async_backend.db.models.base
+from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
 TABLES = Path(__file__).parent / "sql" / "jobs.sql"
 
 
 class Migration(migrations.Migration):
+    atomic = False  # indexes of existing tables are made concurrently
+
     dependencies = [
         ("queueing", "0001_initial"),
         ("registry", "0001_initial"),
@@ -47,6 +50,25 @@ class Migration(migrations.Migration):
                 ("position", models.BigIntegerField(default=0)),
             ],
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="pool",
+            field=models.CharField(
+                blank=True, db_default="", help_text="empty: it does what no pool takes", max_length=31
+            ),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="stop_requested",
+            field=models.BooleanField(db_default=False, help_text="it claims nothing more, ends, and is replaced"),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="takes",
+            field=models.JSONField(
+                db_default=[], default=list, help_text="what its pool takes: kinds of work, and parts of them"
+            ),
         ),
         migrations.CreateModel(
             name="JobFileChunk",
@@ -238,6 +260,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "callback_due",
+                    models.BooleanField(
+                        db_default=False, help_text="the delivery to the job's callback URL is still to be made"
+                    ),
+                ),
+                (
                     "tenant",
                     models.ForeignKey(
                         db_constraint=False,
@@ -249,6 +277,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("callback_due", True)),
+                        fields=["tenant", "position"],
+                        name="job_event_callback",
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(fields=("job_id", "tenant", "sequence"), name="job_event_once")
                 ],
@@ -341,6 +376,64 @@ class Migration(migrations.Migration):
                 "indexes": [models.Index(fields=["kind", "tenant"], name="job_slot_kind")],
             },
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="JobSecret",
+            fields=[
+                (
+                    "tenant",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="+",
+                        serialize=False,
+                        to="registry.tenant",
+                    ),
+                ),
+                (
+                    "sealed",
+                    models.BinaryField(help_text="signing secrets, encrypted: registry.tenants.encryption"),
+                ),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("changed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+            bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.AddField(
+            model_name="webhookendpoint",
+            name="callback",
+            field=models.BooleanField(db_default=False, editable=False),
+        ),
+        migrations.AddField(
+            model_name="webhookdelivery",
+            name="callback_url",
+            field=models.CharField(
+                blank=True, db_default="", help_text="of a job's callback: where it is sent to", max_length=2000
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="webhookendpoint",
+            index=models.Index(
+                condition=models.Q(("callback", False), ("deleted_at", None)),
+                fields=["tenant", "id"],
+                name="webhook_endpoint_subscribed",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="webhookdelivery",
+            index=models.Index(
+                condition=models.Q(("callback_url__gt", "")),
+                fields=["tenant", "-id"],
+                name="webhook_delivery_callback",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="webhookdelivery",
+            index=models.Index(
+                condition=models.Q(("callback_url__gt", "")),
+                fields=["subject", "id", "tenant"],
+                name="webhook_delivery_of_job",
+            ),
         ),
         migrations.RunSQL(TABLES.read_text(), migrations.RunSQL.noop),
     ]

@@ -23,7 +23,7 @@ from queueing.models.jobs import (
     JobStatus,
     JobStream,
 )
-from queueing.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.models.outbound import JobSecret, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.models.workers import SILENT_AFTER, Worker
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "JobFileChunk",
     "JobLimit",
     "JobResult",
+    "JobSecret",
     "JobSlot",
     "JobStatus",
     "JobStream",

@@ -105,12 +105,20 @@ class JobEvent(AsyncModelMixin, models.Model):
     code = models.CharField(max_length=50, db_default="")
     detail = models.CharField(max_length=1000, db_default="")
     progress = models.JSONField(null=True, help_text="done, total, message; null: the event is no report of progress")
+    callback_due = models.BooleanField(
+        db_default=False, help_text="the delivery to the job's callback URL is still to be made"
+    )
 
     objects = models.Manager()
     async_objects = AsyncManager.from_queryset(AsyncQuerySet)()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["job_id", "tenant", "sequence"], name="job_event_once")]
+        indexes = [
+            models.Index(
+                fields=["tenant", "position"], condition=models.Q(callback_due=True), name="job_event_callback"
+            )
+        ]
 
 
 class JobStream(AsyncModelMixin, models.Model):

@@ -455,6 +455,15 @@ async def test_the_log_of_a_job_is_the_workers_with_level_fields_and_traceback(c
     assert "token=[redacted]" in error.getMessage()
 
 
+def test_the_log_of_a_job_on_the_loop_keeps_fields_of_its_records_beside_the_job(caplog):
+    log = kinds.JobLog(logging.getLogger("queueing.jobs"), {"kind": "shop.greet"})
+
+    log.warning("counted", extra={"shelf": 7})
+
+    [record] = caplog.records
+    assert (record.kind, record.shelf) == ("shop.greet", 7)
+
+
 @pytest.mark.parametrize("kind", ["chats", "logs_much"])
 async def test_a_job_that_writes_too_much_still_ends_and_its_log_is_bounded(children, caplog, kind):
     caplog.set_level(logging.INFO)

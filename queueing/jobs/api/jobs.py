@@ -1,5 +1,7 @@
 """`GET /jobs…`, and the routes that cancel and retry a job."""
 
+from enum import Enum
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -152,12 +154,19 @@ async def kinds(request: HttpRequest) -> HttpResponse:
             "maxAttempts": kind.attempts,
             "timeout": kind.timeout,
             "concurrency": kind.concurrency,
-            "input": msgspec.json.schema(kind.input),
+            "input": msgspec.json.schema(kind.input, schema_hook=_schema_of),
         }
         for _, kind in sorted(KINDS.items())
         if kind.public
     ]
     return json_response({"items": shown}, headers=headers)
+
+
+def _schema_of(choices: Any) -> dict[str, Any]:
+    """The schema of Django's choices, which msgspec decodes and does not describe."""
+    if issubclass(choices, Enum):
+        return {"enum": [one.value for one in choices]}
+    raise NotImplementedError
 
 
 api.describe(
