@@ -5,13 +5,12 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from queueing.jobs.outcomes import LARGEST_RESULT, LONGEST_ERROR, LONGEST_TRACEBACK
 from queueing.models import JobStatus
 from queueing.work.work import Key
 
 WAITS = (1.0, 5.0, 30.0, 120.0)  # seconds before attempts 2, 3, 4, and all later ones
 JITTER = 0.2  # share by which a wait varies, so that jobs that failed together are not tried together
-LARGEST_RESULT = 64 * 1024  # bytes
-LONGEST_ERROR, LONGEST_TRACEBACK = 1000, 16_000  # characters that are stored
 
 
 class JobClaim(NamedTuple):

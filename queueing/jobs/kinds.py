@@ -15,7 +15,7 @@ The returned value is the job's result, as JSON. `JobFailed` fails the job at on
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -62,6 +62,13 @@ class JobFileOutput(Protocol):
     size: int  # bytes written so far
 
     async def write(self, data: bytes) -> None: ...
+
+
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """The log of a job: adds what it is made with to each record, beside the record's own `extra`."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 class Context(Protocol):
