@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import msgspec
 
-from queueing.jobs.outcomes import Outcome
-from queueing.jobs.process import Children
-from queueing.jobs.wire import Assignment
+from queueing.jobs.processes.children import Children
+from queueing.jobs.processes.outcomes import Outcome
+from queueing.jobs.processes.wire import Assignment
 from registry.servers.processes import read_proc
 
 MIB = 2**20

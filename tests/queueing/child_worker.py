@@ -9,7 +9,7 @@ import uvloop
 
 
 async def main() -> None:
-    from queueing.jobs.process import Children
+    from queueing.jobs.processes.children import Children
     from tests.queueing import child_kinds  # noqa: F401 - registers the kinds
     from tests.queueing.child_runs import run
 

@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from queueing.jobs import forking, kinds, output, process
-from queueing.jobs.outcomes import LARGEST_RESULT, Canceled, Failed, Succeeded
-from queueing.jobs.process import Children
+from queueing.jobs import kinds
+from queueing.jobs.processes import children as child_processes
+from queueing.jobs.processes import forking, output
+from queueing.jobs.processes.children import Children
+from queueing.jobs.processes.outcomes import LARGEST_RESULT, Canceled, Failed, Succeeded
 from queueing.models import JobFile, JobFileChunk
 from registry.servers.processes import children as child_pids
 from registry.servers.processes import read_proc
@@ -185,7 +187,7 @@ async def test_a_job_that_reports_without_end_is_seen_a_few_times_only_and_ends_
 
 
 async def test_a_canceled_job_that_has_no_checkpoint_is_killed_after_a_while(children, pids, monkeypatch):
-    monkeypatch.setattr(process, "CANCEL_GRACE", 0.1)
+    monkeypatch.setattr(child_processes, "CANCEL_GRACE", 0.1)
     cancelled = asyncio.Event()
     running = asyncio.create_task(run(children, "hangs", {"path": str(pids)}, cancelled=cancelled))
     await all_written(pids, 1)
@@ -391,7 +393,7 @@ async def test_a_process_that_somebody_kills_has_died(children, pids):
 
 
 async def test_a_process_that_closes_its_files_and_works_on_is_killed(children, monkeypatch):
-    monkeypatch.setattr(process, "EXIT_LIMIT", 0.1)
+    monkeypatch.setattr(child_processes, "EXIT_LIMIT", 0.1)
 
     found = failure(await run(children, "closes", {"number": 60}))
 
@@ -426,7 +428,7 @@ async def test_output_goes_to_the_log_without_secrets_and_names_its_job(children
         "sk_live_[redacted]",
         r"postgres://user:[redacted]@host/\udcff",
     ]
-    lines = [record for record in caplog.records if record.name == "queueing.jobs.output"]
+    lines = [record for record in caplog.records if record.name == "queueing.jobs.processes.output"]
     assert {(record.kind, record.tenant, record.attempt) for record in lines} == {("child.prints", 7, 2)}
 
 
@@ -537,7 +539,7 @@ async def test_a_fork_server_that_is_killed_takes_its_jobs_with_it_and_is_starte
 
 async def test_a_fork_server_that_hangs_is_killed_and_started_again(own, pids, monkeypatch):
     before = fork_servers()
-    monkeypatch.setattr(process, "KILL_LIMIT", 0.2)
+    monkeypatch.setattr(child_processes, "KILL_LIMIT", 0.2)
     running = asyncio.create_task(run(own, "hangs", {"path": str(pids)}, timeout=0.5))
     await all_written(pids, 1)
 
@@ -555,11 +557,11 @@ async def test_a_fork_server_that_cannot_load_the_apps_fails_the_job_and_is_trie
     lost.__module__ = "shop.no_such_module"
     kind = kinds.Kind(name="child.lost", function=lost, input=child_kinds.Given, runs="process")
     monkeypatch.setitem(kinds.KINDS, "child.lost", kind)
-    monkeypatch.setattr(process, "RESTART_PAUSE", 60.0)
+    monkeypatch.setattr(child_processes, "RESTART_PAUSE", 60.0)
 
     first, second = await run(own, "echo"), await run(own, "echo")
     monkeypatch.delitem(kinds.KINDS, "child.lost")
-    monkeypatch.setattr(process, "RESTART_PAUSE", 0.0)
+    monkeypatch.setattr(child_processes, "RESTART_PAUSE", 0.0)
 
     assert first == second
     assert (failure(first).code, failure(first).permanent) == ("process_not_started", False)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from queueing.jobs.outcomes import Canceled, Failed, Succeeded
+from queueing.jobs.processes.outcomes import Canceled, Failed, Succeeded
 
 LARGEST_PACKET = 208 * 1024  # bytes; the kernel's default buffer of a socket, which no packet exceeds
 

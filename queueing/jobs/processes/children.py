@@ -13,12 +13,12 @@ from typing import Any, Self
 import msgspec
 from msgspec import structs
 
-from queueing.jobs import outcomes, wire
-from queueing.jobs.forking import NotForked, RunningForkServer
-from queueing.jobs.outcomes import Canceled, Failed, Outcome, Succeeded
-from queueing.jobs.output import Output
-from queueing.jobs.page import Progress, SharedPage
-from queueing.jobs.wire import Assignment, Exited, LogLine
+from queueing.jobs.processes import outcomes, wire
+from queueing.jobs.processes.forking import NotForked, RunningForkServer
+from queueing.jobs.processes.outcomes import Canceled, Failed, Outcome, Succeeded
+from queueing.jobs.processes.output import Output
+from queueing.jobs.processes.page import Progress, SharedPage
+from queueing.jobs.processes.wire import Assignment, Exited, LogLine
 from registry.data.loop import Tasks
 
 CANCEL_GRACE = 5.0  # seconds that a canceled job has to reach a checkpoint; then it is killed

@@ -13,9 +13,9 @@ from typing import Self
 
 from django.conf import settings
 
-from queueing.jobs import wire
 from queueing.jobs.kinds import KINDS
-from queueing.jobs.wire import Exited, Fork, Forked, Kill, ServerReady
+from queueing.jobs.processes import wire
+from queueing.jobs.processes.wire import Exited, Fork, Forked, Kill, ServerReady
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class RunningForkServer:
         modules = sorted({kind.function.__module__ for kind in KINDS.values()})
         ours, theirs = wire.pair()
         with theirs:
-            command = (sys.executable, "-m", "queueing.jobs.fork_server", str(theirs.fileno()), *modules)
+            command = (sys.executable, "-m", "queueing.jobs.processes.fork_server", str(theirs.fileno()), *modules)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *command, cwd=settings.BASE_DIR, stdin=DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True

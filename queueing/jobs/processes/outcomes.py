@@ -35,7 +35,11 @@ class Canceled(msgspec.Struct, frozen=True, tag=True):
     """The attempt ended because it was told to."""
 
 
-type Outcome = Succeeded | Failed | Canceled
+class Interrupted(msgspec.Struct, frozen=True, tag=True):
+    """The attempt does not count, because what ended it was no fault of the job: the database was away, for instance."""
+
+
+type Outcome = Succeeded | Failed | Canceled | Interrupted
 
 
 def of_value(value: object) -> Succeeded | Failed:

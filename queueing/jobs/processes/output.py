@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from queueing.jobs.kinds import KINDS
-from queueing.jobs.wire import Assignment, LogLine
+from queueing.jobs.processes.wire import Assignment, LogLine
 from registry.redaction import HIDDEN, redact, redact_text
 
 log = logging.getLogger(__name__)

@@ -23,11 +23,11 @@ import msgspec
 import uvloop
 from django.db import connections
 
-from queueing.jobs import outcomes, wire
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFileOutput, JobLog
-from queueing.jobs.outcomes import Failed, Outcome
-from queueing.jobs.page import SharedPage
-from queueing.jobs.wire import Assignment, LogLine
+from queueing.jobs.processes import outcomes, wire
+from queueing.jobs.processes.outcomes import Failed, Outcome
+from queueing.jobs.processes.page import SharedPage
+from queueing.jobs.processes.wire import Assignment, LogLine
 from registry.data.loop import end_loop
 from registry.servers.child import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, libc
 
@@ -48,7 +48,7 @@ class ChildContext:
         self.tenant_id = assignment.tenant_id
         self.attempt = assignment.attempt
         self.key = assignment.key
-        self.log: logging.LoggerAdapter[logging.Logger] = JobLog(
+        self.log: JobLog = JobLog(
             logging.getLogger("queueing.jobs"), {}
         )  # the worker adds the job
         self._assignment, self._page = assignment, page

@@ -1,6 +1,6 @@
 """Fork server: a program that loads the apps once and forks a child process for each attempt of a job.
 
-`python -m queueing.jobs.fork_server SOCKET MODULE…`, started by a worker (forking.py), with the modules that register kinds. It
+`python -m queueing.jobs.processes.fork_server SOCKET MODULE…`, started by a worker (forking.py), with the modules that register kinds. It
 has one thread and no connections, so that a fork copies nothing that is in use. It ends with the worker, and the children
 with it.
 """
@@ -20,10 +20,10 @@ from typing import NoReturn
 import django
 from django.db import connections
 
-from queueing.jobs import child as job_process
-from queueing.jobs import wire
-from queueing.jobs.tree import children, descendants, own_memory, resident_memory
-from queueing.jobs.wire import Exited, Fork, Forked, Kill, ServerReady
+from queueing.jobs.processes import child as job_process
+from queueing.jobs.processes import wire
+from queueing.jobs.processes.tree import children, descendants, own_memory, resident_memory
+from queueing.jobs.processes.wire import Exited, Fork, Forked, Kill, ServerReady
 from registry.servers.child import PR_SET_CHILD_SUBREAPER, libc
 
 MEMORY_EVERY = 0.25  # seconds between two looks at the memory of the children and their descendants
