@@ -446,7 +446,7 @@ def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
 def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
     owners = {
         "registry/asgi.py", "registry/management/base.py", "registry/servers/supervisor.py",
-        "registry/data/loop.py", "queueing/work/entry.py",
+        "registry/data/loop.py", "queueing/work/entry.py", "queueing/jobs/processes/child.py",
     }  # fmt: skip
     calls = re.compile(r"\bend_loop\(\)")
 
