@@ -238,9 +238,18 @@ async def test_what_was_committed_before_its_answer_was_lost_is_stored_once(mq, 
     assert [m["transactionId"] for m in (await mq.pop(queue, batch=9))["messages"]] == [answer["transactionId"]]
 
 
-async def test_maintenance_that_began_meanwhile_holds_what_was_spilled_before(mq, queue, away):
+async def test_maintenance_that_began_meanwhile_holds_what_was_spilled_before(mq, queue, away, monkeypatch):
+    asked, modes = [], maintenance.modes
+
+    async def noted(tenant_id, **options):
+        asked.append(tenant_id)
+        return await modes(tenant_id, **options)
+
+    monkeypatch.setattr(maintenance, "modes", noted)
     await mq.push(queue, 1)
     await maintenance.set(mq.tenant_id, push=True)
+    before = len(asked)
+    await eventually(lambda: len(asked) > before)  # a try to store that began earlier knew of no maintenance
 
     away.away = False
     await eventually(lambda: spill.is_clear(buffer.KIND))
