@@ -78,7 +78,7 @@ class Context(Protocol):
     tenant_id: int
     attempt: int
     key: str  # idempotency key of this attempt, the same for all calls to other services in it
-    log: logging.LoggerAdapter[logging.Logger]
+    log: JobLog
 
     @property
     def cancelled(self) -> bool:
