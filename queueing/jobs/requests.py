@@ -28,22 +28,27 @@ BATCH_ITEMS = 1000
 type Faults = list[dict[str, str]]
 
 
-class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """The body of `POST /jobs`."""
+class JobOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """What a job is to do, and how: the fields that requests and schedules have."""
 
     kind: Annotated[str, Meta(max_length=100, description="see `GET /job-kinds`")]
     input: Annotated[dict[str, Any], Meta(description="of the kind's schema; at most 64 KiB")] = msgspec.field(
         default_factory=dict
     )
     priority: Annotated[int, Meta(ge=0, le=9, description="9 is the highest")] = 0
-    run_at: Annotated[datetime, Meta(tz=True, description="a time in the past means now")] | None = None
-    unique_key: (
-        Annotated[str, Meta(min_length=1, max_length=200, description="one open job of the kind at a time")] | None
-    ) = None
     max_attempts: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS)] | None = None
     timeout: Annotated[float, Meta(gt=0, le=LONGEST_TIMEOUT, description="seconds of one attempt")] | None = None
     result_ttl: Annotated[int, Meta(ge=0, le=LONGEST_TTL, description="seconds that the result is kept")] = RESULT_TTL
     callback_url: Annotated[str, Meta(max_length=2000, description="gets a signed webhook once the job is over")] = ""
+
+
+class JobRequest(JobOptions, frozen=True):
+    """The body of `POST /jobs`."""
+
+    run_at: Annotated[datetime, Meta(tz=True, description="a time in the past means now")] | None = None
+    unique_key: (
+        Annotated[str, Meta(min_length=1, max_length=200, description="one open job of the kind at a time")] | None
+    ) = None
 
 
 class JobBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,16 +63,21 @@ BATCH = msgspec.json.Decoder(JobBatch)
 
 async def checked(request: JobRequest, principal: Principal, idempotency_key: str = "") -> NewJob:
     """The requested job. Raises Invalid (422) with all faults, JobInputTooLarge (413), Forbidden (403)."""
-    kind = kinds.named(request.kind)
+    job = await prepared(request, principal, id=new_id(principal, idempotency_key), faults=_faults_of(request))
+    return msgspec.structs.replace(job, run_at=request.run_at, unique_key=request.unique_key)
+
+
+async def prepared(options: JobOptions, principal: Principal, *, id: UUID, faults: Faults) -> NewJob:
+    """A job with these options and this id. Raises as `checked` does; `faults` are those found before."""
+    kind = kinds.named(options.kind)
     principal.require(kind.scope)
-    content = msgspec.json.encode(request.input)
+    content = msgspec.json.encode(options.input)
     if len(content) > LARGEST_INPUT:
         raise JobInputTooLarge(f"the input has {len(content):,} bytes; at most {LARGEST_INPUT:,} are allowed")
-    id = _id(principal, idempotency_key)
     faults = [
         *await all_input_faults(kind, content, principal),
-        *_faults_of(request, kind),
-        *await _callback_faults(request, principal),
+        *faults,
+        *await _callback_faults(options, principal),
     ]
     if faults:
         raise Invalid("some fields are not acceptable", errors=faults)
@@ -79,13 +89,11 @@ async def checked(request: JobRequest, principal: Principal, idempotency_key: st
         input=shown,
         content=content,
         sealed=sealed,
-        priority=request.priority,
-        run_at=request.run_at,
-        unique_key=request.unique_key,
-        max_attempts=request.max_attempts or kind.attempts,
-        timeout=request.timeout or kind.timeout,
-        result_ttl=request.result_ttl,
-        callback_url=request.callback_url,
+        priority=options.priority,
+        max_attempts=options.max_attempts or kind.attempts,
+        timeout=options.timeout or kind.timeout,
+        result_ttl=options.result_ttl,
+        callback_url=options.callback_url,
     )
 
 
@@ -108,7 +116,7 @@ def of_service(
     )
 
 
-def _id(principal: Principal, idempotency_key: str) -> UUID:
+def new_id(principal: Principal, idempotency_key: str) -> UUID:
     """A new id; the same `Idempotency-Key` of a tenant always gives the same one."""
     if not idempotency_key:
         return uuid4()
@@ -138,18 +146,16 @@ def _inside(field: str) -> str:
     return "input" if field == "body" else f"input.{field}"
 
 
-def _faults_of(request: JobRequest, kind: Kind) -> Faults:
+def _faults_of(request: JobRequest) -> Faults:
     faults: Faults = []
     if request.run_at is not None and request.run_at > datetime.now(UTC) + LATEST_RUN:
         faults.append({"field": "runAt", "message": "is more than ten years from now"})
     if request.unique_key is not None and (is_empty(request.unique_key) or is_no_value(request.unique_key)):
         faults.append({"field": "uniqueKey", "message": "stands for no value"})
-    if request.timeout is not None and request.timeout > max(kind.timeout, LONGEST_TIMEOUT):
-        faults.append({"field": "timeout", "message": f"is longer than {LONGEST_TIMEOUT:g} s"})
     return faults
 
 
-async def _callback_faults(request: JobRequest, principal: Principal) -> Faults:
-    if not request.callback_url:
+async def _callback_faults(options: JobOptions, principal: Principal) -> Faults:
+    if not options.callback_url:
         return []
-    return await addresses.faults_of(request.callback_url, mode=principal.mode, field="callbackUrl")
+    return await addresses.faults_of(options.callback_url, mode=principal.mode, field="callbackUrl")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from django.db import DEFAULT_DB_ALIAS
-from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
 from queueing.models import WebhookDelivery, WebhookEndpoint
@@ -16,7 +14,7 @@ from queueing.outbound import queries
 from queueing.outbound.errors import NotReplayable, UnknownDelivery
 from queueing.outbound.event_types import TEST
 from queueing.outbound.messages import message_body, new_message_id
-from registry.data import database
+from registry.data import database, orm
 from registry.data.chores import chore
 from registry.tenants import audit
 
@@ -165,6 +163,4 @@ async def trim() -> int:
 
 async def run(name: str, parameters: dict[str, Any]) -> list[Any]:
     """Run a statement on the ORM's connection, as part of the caller's transaction."""
-    async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        await cursor.execute(SQL[name], parameters)
-        return await cursor.fetchall() if cursor.description else []
+    return await orm.statement(SQL[name], parameters)
