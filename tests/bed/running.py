@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from registry.servers.processes import descendants, parent_of
+from registry.servers.processes import descendants, read_proc
 from tests import secret_forms
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,9 @@ class Running:
 
 
 def is_alive(pid: int) -> bool:
-    return parent_of(pid) > 0
+    """Whether it runs. A zombie does not: how soon its new parent, process 1, reaps it is that one's affair."""
+    state = read_proc(pid, "stat").rpartition(b")")[2].split()[:1]
+    return state not in ([], [b"Z"], [b"X"])
 
 
 def gone_within_limit(pid: int) -> bool:

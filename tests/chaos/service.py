@@ -60,8 +60,7 @@ class Service:
 
     async def start(self) -> Self:
         """Everything up, a tenant with both processors in it."""
-        for processor in self.processors.values():
-            await asyncio.to_thread(processor.__enter__)
+        await asyncio.gather(*(asyncio.to_thread(one.__enter__) for one in self.processors.values()))
         await asyncio.to_thread(self.calm)
         await asyncio.to_thread(
             template.set_processors, self.data, {name: one.url for name, one in self.processors.items()}

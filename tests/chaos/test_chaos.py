@@ -23,7 +23,7 @@ STRUCK_IN_QUEUES = ("web", "postmaster", "backend", "all connections")  # whose 
 IN_DOUBT = "SELECT count(*) FROM payments_payment WHERE status = 'uncertain'"
 DOUBT_LIMIT = 90.0  # seconds: the horse's silence, a refusing processor, and the waits between questions
 STRIKES = deep(6, 30)  # of the storm
-PAUSES = (0.2, 1.5)  # seconds between two of them: less than most victims take to recover
+PAUSES = deep((0.1, 0.8), (0.2, 1.5))  # seconds between two of them: less than most victims take to recover
 STORM_LIMIT = 120.0  # seconds until all of it is settled
 
 

@@ -26,7 +26,10 @@ from registry.data.loop import sync_twin
 from registry.errors import Unauthorized
 from registry.models import ApiKey, AuditEntry, Tenant
 from registry.tenants import access
+from tests.bed.running import PYTHONPATH
 from tests.factories import make_processor, make_tenant
+
+pytestmark = pytest.mark.usefixtures("lean_commands")
 
 
 def run(*arguments: str) -> str:
@@ -432,7 +435,8 @@ def start_demo(url: str, data: Path) -> subprocess.Popen:
     """The command in a process of its own, on the database of this test."""
     settings = connection.settings_dict
     host = f"{settings['USER']}:{settings['PASSWORD']}@{settings['HOST']}:{settings['PORT']}"
-    environment = {**os.environ, "DATABASE_URL": f"postgres://{host}/{settings['NAME']}", "REGISTRY_DATA": str(data)}
+    address = f"postgres://{host}/{settings['NAME']}"
+    environment = {**os.environ, "DATABASE_URL": address, "REGISTRY_DATA": str(data), "PYTHONPATH": PYTHONPATH}
     return subprocess.Popen([sys.executable, "-m", "django", "demo", "--url", url], env=environment)
 
 
@@ -440,7 +444,7 @@ def wait_for(question, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not question():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 # -- What all of them share --------------------------------------------------------------------------------------
