@@ -64,6 +64,7 @@ FIRST = (
     "chaos/test_chaos",
     "chaos/test_queue",
     "chaos/test_outage",
+    "chaos/test_stop",
     "registry/test_up",
     "browser/test_demo",
     "browser/",

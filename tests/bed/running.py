@@ -14,6 +14,7 @@ from tests import secret_forms
 
 PROJECT = Path(__file__).resolve().parents[2]
 PYTHONPATH = os.pathsep.join([str(PROJECT / "tests" / "bed" / "child"), str(PROJECT)])  # with short limits
+EXIT_LIMIT = 10.0  # seconds from the signal to the end of `up`, as promised
 LIMIT = 120.0  # seconds for what takes one or two, and very much longer beside other tests on a slow machine
 
 
@@ -88,6 +89,13 @@ def gone_within_limit(pid: int) -> bool:
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not is_alive(pid)
+
+
+def processes_naming(data: Path) -> list[int]:
+    """Everything that was started for this data folder."""
+    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    text = str(data).encode()
+    return [number for number in numbers if any(text in read_proc(number, name) for name in ("environ", "cmdline"))]
 
 
 def clean_environment(**own: str) -> dict[str, str]:

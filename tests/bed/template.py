@@ -169,7 +169,9 @@ def _make_service(folder: Path) -> Path:
             servers = {"DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "DB_POOL_MIN": "1"}
             environ = service_environment(folder) | servers | {"DJANGO_SETTINGS_MODULE": "registry.settings"}
             program = [sys.executable, "-c", MANAGE, json.dumps(commands)]
-            said = subprocess.run(program, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
+            said = subprocess.run(
+                program, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
     (folder / "tenant.json").write_text(said.splitlines()[0])
     for left in folder.glob("identity-*"):  # named after the port, which changes
         left.unlink()

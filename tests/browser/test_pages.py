@@ -4,7 +4,6 @@ import asyncio
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Page, Route, expect

@@ -121,6 +121,10 @@ class Service:
 
     # -- Its processes ---------------------------------------------------------------------------------------
 
+    def servers(self) -> list[int]:
+        """Main processes of the servers that run."""
+        return [pid for server in (self.postgres, self.valkey) if (pid := server.pid())]
+
     def part(self, *words: str) -> int | None:
         """The child whose command line has all of `words`, just now."""
         for pid in children(self.popen.pid):

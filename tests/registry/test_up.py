@@ -1,5 +1,5 @@
 """`up` and the supervisor under it: real processes, real signals. Stand-in parts show what the supervisor does with
-any part; the last tests run the service itself."""
+any part; the last tests start the service itself. What it does while its parts are killed: tests/chaos."""
 
 import json
 import os
@@ -10,17 +10,22 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
 from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
 from registry.servers import embedded, supervisor
-from registry.servers.processes import children, free_port
+from registry.servers.processes import free_port
 from tests.bed import template
-from tests.bed.running import LIMIT, Running, clean_environment, gone_within_limit, is_alive
-
-EXIT_LIMIT = 10.0  # seconds, as promised
+from tests.bed.running import (
+    EXIT_LIMIT,
+    LIMIT,
+    Running,
+    clean_environment,
+    gone_within_limit,
+    is_alive,
+    processes_naming,
+)
 
 # Parts that stand in for web, worker and the like, as `python -c` programs. Each prints its process number first.
 SAY = "import os, signal, socket, subprocess, sys, time; print('pid', os.getpid(), flush=True)\n"
@@ -244,48 +249,6 @@ def empty():
     shutil.rmtree(folder)
 
 
-class Whole:
-    """The service in a data folder in which everything is made already, so that a start is short."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.running: Running | None = None
-
-    def up(self) -> Running:
-        self.running = Running(
-            [sys.executable, "manage.py", "up", "--port", "0", "--workers", "1"],
-            self.data,
-            clean_environment(REGISTRY_DATA=str(self.data)),
-        )
-        self.running.url()
-        return self.running
-
-    def server_pids(self) -> list[int | None]:
-        return [server.pid() for server in embedded.servers(self.data)]
-
-
-@pytest.fixture(scope="module")
-def folder_of_whole():
-    folder = template.empty_folder()
-    template.fill(folder)
-    whole = Whole(folder)
-    yield whole
-    if whole.running:
-        whole.running.close()
-    template.stop_servers(folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def whole(folder_of_whole, monkeypatch):
-    """It runs; the tests share it, and one that ended it leaves a new start to the next."""
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    if folder_of_whole.running is None or folder_of_whole.running.popen.poll() is not None:
-        folder_of_whole.up()
-    return folder_of_whole
-
-
 @pytest.fixture
 def up(empty, monkeypatch):
     """Begin to start the service in an empty folder."""
@@ -301,19 +264,6 @@ def up(empty, monkeypatch):
     yield start
     for running in started:
         running.close()
-
-
-def processes_naming(data: Path) -> list[int]:
-    """Everything that was started for this data folder."""
-    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    return [number for number in numbers if mentions(number, str(data).encode())]
-
-
-def mentions(pid: int, text: bytes) -> bool:
-    try:
-        return any(text in Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
-    except OSError:
-        return False
 
 
 IMPATIENT = "import manage; from registry.servers import listening; listening.PORT_LIMIT = 0.1; manage.main()"
@@ -362,44 +312,6 @@ def test_a_production_service_whose_proxy_is_not_named_says_so(settings, caplog,
     warn_of_unknown_proxies()
 
     assert ("TRUSTED_PROXIES names no proxy" in caplog.text) == warned
-
-
-def test_up_after_kill_9_finds_the_servers_it_left(whole):
-    left = whole.server_pids()
-    whole.running.popen.kill()
-    whole.running.popen.wait()
-
-    whole.up()
-
-    assert whole.server_pids() == left
-
-
-def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(whole):
-    running, data = whole.running, whole.data
-    url = running.url()
-    assert get(f"{url}/health/ready") == 200
-
-    for server in embedded.servers(data):
-        os.kill(server.pid(), signal.SIGKILL)
-        running.says(f"{server.name} ended, starting it again")
-    for pid in set(children(running.popen.pid)) - set(whole.server_pids()):
-        os.kill(pid, signal.SIGKILL)
-    for name in ("web", "worker-1", "housekeeping", "cron"):
-        running.says(f"{name} ended (signal 9)")
-
-    running.until(lambda: ready_again(url))
-    with psycopg.connect(embedded.urls(data).database_url) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
-    status, seconds = running.exit()
-    assert status == 0 and seconds < EXIT_LIMIT
-    assert processes_naming(data) == []
-
-
-def ready_again(url: str) -> bool:
-    try:
-        return get(f"{url}/health/ready") == 200
-    except OSError:
-        return False
 
 
 MOMENTS = {
