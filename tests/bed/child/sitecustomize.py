@@ -8,7 +8,6 @@ from typing import Any
 
 SILENT = timedelta(seconds=2)
 LIMITS: dict[str, dict[str, Any]] = {
-    "payments.management.commands.demo": {"FIRST_WAIT": 0.05, "LONGEST_WAIT": 1.0},
     "payments.settle.work": {"ABANDON_EVERY": 1.0},
     "queueing.models.workers": {"SILENT_AFTER": SILENT},
     "queueing.spill.file": {"TAKEOVER_EVERY": 1.0},
