@@ -70,6 +70,8 @@ FIRST = (
     "browser/",
     "registry/test_database",
     "queueing/test_redis_trouble",
+    "registry/test_live",
+    "payments/test_billing",
 )
 
 

@@ -19,7 +19,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from registry.models import Tenant
 from tests.conftest import Api, eventually
-from tests.depth import DEEP
+from tests.depth import DEEP, deep
 from tests.factories import make_person, make_processor, make_tenant
 from tests.queueing.test_console import session_of
 
@@ -267,7 +267,8 @@ def tenant(settings: Any) -> Tenant:
 LEVELS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 # What depends on the mode is looked at in each; colours change nothing but contrast.
 RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ()}
-BRIEFLY = RULES | {"phone": ("target-size",)}
+# For pages of the same frame as others that are looked at wholly: the rules that depend on the layout.
+BRIEFLY = deep(RULES | {"phone": ("target-size", "scrollable-region-focusable")}, RULES)
 
 
 async def audit(page: Page, *rules: str) -> list[str]:
