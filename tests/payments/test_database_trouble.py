@@ -20,6 +20,7 @@ from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
 from queueing.spill.queue import HANDOVER_LIMIT
+from queueing.work.work import WRITE_AGAIN
 from registry.data import database, db_breaker, refusals
 from registry.edge import live_socket
 from registry.models import ApiKey, Membership, Tenant
@@ -142,10 +143,10 @@ async def test_a_key_that_was_not_used_for_long_reads_while_the_database_is_read
 
 
 async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_takes_writes_again(
-    api: Api, default: HttpProcessor
+    api: Api, quick: None, default: HttpProcessor
 ):
     """It is not asked for again."""
-    default.delays(600)
+    default.delays(300)
     async with at_work():
         payment = (await api.pay())["correlationId"]
         await eventually(lambda: default.received)
@@ -153,7 +154,7 @@ async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_
             await in_thread(cut_all)
             await eventually(lambda: default.booked)
             await eventually(lambda: db_breaker.current().read_only)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2 * WRITE_AGAIN)
             during = await api.status(payment)
             await switch.off()
             await api.until(payment, "succeeded")
@@ -310,7 +311,10 @@ def test_the_limits_of_a_slow_statement_leave_time_to_spill_within_a_second():
     assert db_breaker.PATIENCE + intake.SEPARATE_LIMIT + HANDOVER_LIMIT < 1
 
 
-async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(api: Api, mq: Mq, tenant: Tenant):
+async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(
+    api: Api, mq: Mq, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("registry.edge.status.CHECK_TIMEOUT", 0.3)  # the checks of other dependencies wait for the lock
     queue = fresh_name()
     await api.pay()
     await mq.push(queue, "warm")

@@ -4,13 +4,14 @@ from registry.data import database
 from registry.models import Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
+from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, count, seed, until_settled
 
-FLOOD = 50_000
+FLOOD = deep(5_000, 50_000)
 
 
-async def test_ten_payments_beside_fifty_thousand_of_another_tenant_settle_within_two_seconds(tenant):
+async def test_ten_payments_beside_a_flood_of_another_tenant_settle_long_before_its_half(tenant):
     flooding = await in_thread(make_tenant)
     for one in (flooding, tenant):
         await in_thread(make_processor, one)
@@ -19,7 +20,7 @@ async def test_ten_payments_beside_fifty_thousand_of_another_tenant_settle_withi
     async with at_work():
         await eventually(lambda: _some(flooding))  # the worker is in the middle of it
         await accept(tenant, 10)
-        await until_settled(tenant, within=2.0)
+        await until_settled(tenant)
         left = FLOOD - await count(flooding, "succeeded")
     await _forget(flooding)
 
