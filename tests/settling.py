@@ -29,7 +29,7 @@ from registry.data.cache import Cached
 from registry.models import Tenant
 from registry.tenants import access
 from tests.bed import processor
-from tests.conftest import eventually
+from tests.conftest import Api, eventually
 from tests.factories import in_thread
 
 # Pauses of payments, refunds and routing; time-outs are not among them, because a busy machine would exceed shorter ones.
@@ -210,6 +210,14 @@ async def settle_all(tenant: Tenant, status: Status | str = Status.SUCCEEDED) ->
         return rows if all(row.status == status for row in rows) else []
 
     return await settle_until(tenant, reached)
+
+
+async def settle_one(api: Api, payment: dict[str, Any], status: Status | str = Status.SUCCEEDED) -> dict[str, Any]:
+    """Do what is due, which brings this payment to `status`; its status object."""
+    await settle_due()
+    found = await api.status(payment["correlationId"])
+    assert found["status"] == status, found
+    return found
 
 
 async def skip_pauses(tenant: Tenant, table: str = "payments_payment") -> None:

@@ -184,7 +184,7 @@ def execute(sql: str) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A refusal counts as lasting after a moment."""
-    monkeypatch.setattr(refusals, "REPORT_AFTER", 0.5)
+    monkeypatch.setattr(refusals, "REPORT_AFTER", 0.2)
     yield
     refusals.set_writable(True)
 
@@ -239,7 +239,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
 async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_missing(
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(live_socket, "SESSION_RECHECK", 0.1)
+    monkeypatch.setattr(live_socket, "SESSION_RECHECK", 0.05)
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
     async with aiohttp.ClientSession(server, cookies=cookies, headers={"Origin": server}) as browser:
         async with browser.ws_connect("/ws/payments") as socket:
@@ -249,7 +249,7 @@ async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_mi
             async with made_and_undone(
                 move.format("registry_membership", "elsewhere"), move.format("elsewhere", "registry_membership")
             ):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(5 * live_socket.SESSION_RECHECK)
             await in_thread(Membership.objects.filter(tenant=tenant).delete)
             message = await socket.receive(timeout=5)
 
