@@ -1,16 +1,14 @@
 """Read payments: one, a page, all, the dashboard. Results are the objects of contract section 2."""
 
-import base64
-import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import CharField, OuterRef, Q, Subquery
+from django.db.models import CharField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -21,6 +19,7 @@ from payments.money import decimal_text
 from payments.states import OPEN, Status
 from registry.data import database
 from registry.edge.api import iso
+from registry.edge.paging import below, cursor_after
 from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")
@@ -94,11 +93,8 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         return None
     of = {"tenant": tenant_id, "payment": payment.id}
     return {
-        **_item(payment),
+        **_full_item(payment),
         **{name: (payment.method or {}).get(name) for name in METHOD_FIELDS},
-        "metadata": payment.metadata or {},
-        "fee": None if payment.fee is None else decimal_text(payment.fee, payment.currency),
-        "refunded": decimal_text(payment.refunded, payment.currency),
         "code": payment.code or None,
         "scheduledFor": iso(payment.scheduled_for) if payment.scheduled_for else None,
         "priority": payment.priority,
@@ -123,6 +119,15 @@ def _status(payment: Any) -> dict[str, Any]:
 
 def _item(payment: Any) -> dict[str, Any]:
     return {**_status(payment), "createdAt": iso(payment.created_at), "description": payment.description}
+
+
+def _full_item(payment: Any) -> dict[str, Any]:
+    return {
+        **_item(payment),
+        "metadata": payment.metadata or {},
+        "fee": None if payment.fee is None else decimal_text(payment.fee, payment.currency),
+        "refunded": decimal_text(payment.refunded, payment.currency),
+    }
 
 
 def _attempt(
@@ -171,6 +176,7 @@ _ITEM = (
     "created_at",
     "description",
 )
+_FULL = (*_ITEM, "fee", "refunded", "metadata")
 
 
 def _filtered(tenant_id: int, filters: PaymentFilters) -> Any:
@@ -190,29 +196,14 @@ def _filtered(tenant_id: int, filters: PaymentFilters) -> Any:
     return payments
 
 
-def _encode_cursor(row: Any) -> str:
-    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        at, number = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
-        if len(number) > 18:  # fits a bigint
-            raise ValueError(number)
-        return datetime.fromisoformat(at).astimezone(UTC), int(number)
-    except (ValueError, OverflowError, binascii.Error):
-        raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
-
-
-async def _rows(tenant_id: int, filters: PaymentFilters, limit: int, cursor: str | None) -> list[Any]:
-    payments = _filtered(tenant_id, filters)
-    if cursor:
-        at, number = _decode_cursor(cursor)
-        payments = payments.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=number), created_at__lte=at)
+async def _rows(
+    tenant_id: int, filters: PaymentFilters, limit: int, cursor: str | None, columns: Sequence[str] = _ITEM
+) -> list[Any]:
+    payments = _filtered(tenant_id, filters).filter(below(cursor))
     described = payments.annotate(
         at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1]))
     ).annotate(processor_name=_processor_name)
-    return [row async for row in described.order_by("-created_at", "-id").values_list(*_ITEM, named=True)[:limit]]
+    return [row async for row in described.order_by("-created_at", "-id").values_list(*columns, named=True)[:limit]]
 
 
 async def page_of(
@@ -225,22 +216,27 @@ async def page_of(
     more = len(rows) > limit
     return {
         "items": [_item(row) for row in rows[:limit]],
-        "next": _encode_cursor(rows[limit - 1]) if more else None,
+        "next": cursor_after(rows[limit - 1]) if more else None,
         "total": total,
     }
 
 
-async def all_of(tenant_id: int, filters: PaymentFilters) -> AsyncIterator[list[dict[str, Any]]]:
-    """All payments, newest first, in chunks; no connection is held between chunks."""
+async def count_of(tenant_id: int, filters: PaymentFilters) -> int:
+    return await _filtered(tenant_id, filters).acount()
+
+
+async def all_of(tenant_id: int, filters: PaymentFilters, *, full: bool = False) -> AsyncIterator[list[dict[str, Any]]]:
+    """All payments, newest first, in chunks; no connection is held between chunks. `full`: with fees, refunds and metadata."""
     cursor, size = None, settings.BATCH_SIZE * 10
+    item, columns = (_full_item, _FULL) if full else (_item, _ITEM)
     while True:
-        rows = await _rows(tenant_id, filters, size, cursor)
+        rows = await _rows(tenant_id, filters, size, cursor, columns)
         await database.release()
         if rows:
-            yield [_item(row) for row in rows]
+            yield [item(row) for row in rows]
         if len(rows) < size:
             return
-        cursor = _encode_cursor(rows[-1])
+        cursor = cursor_after(rows[-1])
 
 
 # -- The dashboard ---------------------------------------------------------------------------------------------
