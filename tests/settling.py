@@ -1,4 +1,5 @@
-"""Helpers of tests of settling: accept payments without HTTP, seed a backlog by SQL, read what is stored."""
+"""Helpers of tests of settling: accept payments without HTTP, seed a backlog by SQL, settle without a drain, shorten pauses, read
+what is stored."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -45,7 +46,6 @@ PAUSES: dict[ModuleType, tuple[str, ...]] = {
     routing: ("FRESH", "POLL_EVERY", "SYNC_EVERY", "SLOT_EVERY"),
     settle_work: ("ABANDON_EVERY", "NO_ROUTE"),
 }
-
 
 # Caches by which a process hears of changed settings.
 CACHES: tuple[Cached[Any, Any], ...] = (
@@ -171,7 +171,7 @@ async def until_settled(tenant: Tenant, *, within: float = 10.0) -> list[Row]:
 
 @asynccontextmanager
 async def opened[W: Work](work: W) -> AsyncIterator[W]:
-    """Work that is closed on leaving, for `settle_due` and `settle_all`: a worker without a drain."""
+    """Work that is closed on leaving, for `settle_due`: a worker without a drain."""
     try:
         yield work
     finally:
@@ -220,10 +220,10 @@ async def settle_one(api: Api, payment: dict[str, Any], status: Status | str = S
     return found
 
 
-async def skip_pauses(tenant: Tenant, table: str = "payments_payment") -> None:
+async def skip_pauses(tenant: Tenant) -> None:
     """Make due now what waits for its next attempt. What was scheduled for later, or given up, stays so."""
     await database.fetch(
-        f"""UPDATE {table} SET run_at = now()
+        """UPDATE payments_payment SET run_at = now()
         WHERE tenant_id = %s AND closed IS NULL AND attempt > 0 AND run_at BETWEEN now() AND now() + interval '1 day'""",
         [tenant.pk],
     )

@@ -31,7 +31,7 @@ from tests.payments.inbound import rows
 from tests.queueing.hooks import again, endpoint, fan_out
 from tests.settling import accept
 
-SHUFFLES, TIMES = deep(15, 50), deep(1, 8)  # more at once would only be a test of the bed's patience
+SHUFFLES, TIMES = deep(10, 50), deep(1, 8)  # more at once would only be a test of the bed's patience
 TWICE = 0.25  # share of the events that come once more
 EARLY = 0.5  # of those that have happened before the story goes on
 ROUNDS = 3  # in which the others arrive
