@@ -17,6 +17,7 @@ from queueing.jobs import decisions, events, limits, secrets
 from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFailed, JobRetry, Kind
 from queueing.jobs.running import RunningJob, RunningJobs
+from queueing.jobs.schedules import ticking
 from queueing.jobs.stall import TICK_EVERY, LoopGuard
 from queueing.models import JobStatus
 from queueing.work import entry
@@ -187,7 +188,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._watch, self._tick] if self._guard else [self._watch]
+        return [self._watch, ticking.tick, *([self._tick] if self._guard else [])]
 
     async def _tick(self) -> None:
         assert self._guard

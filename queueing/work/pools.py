@@ -20,7 +20,7 @@ class InvalidPool(ValueError):
 
 
 @dataclass(frozen=True)
-class Pool:
+class WorkerPool:
     """Workers that take only `takes`: at least `minimum`, at most `maximum`."""
 
     name: str
@@ -29,7 +29,7 @@ class Pool:
     maximum: int
 
 
-def read(texts: Iterable[str]) -> tuple[Pool, ...]:
+def read(texts: Iterable[str]) -> tuple[WorkerPool, ...]:
     """The pools that `up --pool NAME=KINDS:MIN-MAX` names. Raises InvalidPool."""
     found = tuple(map(_read, texts))
     for kind, names in (
@@ -41,7 +41,7 @@ def read(texts: Iterable[str]) -> tuple[Pool, ...]:
     return found
 
 
-def _read(text: str) -> Pool:
+def _read(text: str) -> WorkerPool:
     found = _FORM.fullmatch(text)
     if not found:
         raise InvalidPool(f"{text!r}: wants NAME=KINDS:MIN-MAX, such as heavy=jobs/payments.export,webhooks:1-3")
@@ -53,7 +53,7 @@ def _read(text: str) -> Pool:
             raise InvalidPool(f"{text!r}: {one!r} is no kind of work; there are {known}")
     if not (1 <= maximum <= LARGEST and minimum <= maximum):
         raise InvalidPool(f"{text!r}: wants MIN from 0 to MAX, and MAX from 1 to {LARGEST}")
-    return Pool(name, takes, minimum, maximum)
+    return WorkerPool(name, takes, minimum, maximum)
 
 
 @dataclass(frozen=True)

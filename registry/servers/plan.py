@@ -12,7 +12,7 @@ from registry.servers.child import PROJECT, Part
 
 
 class PoolPlan(Protocol):
-    """A pool of workers: queueing.work.pools.Pool."""
+    """A pool of workers: queueing.work.pools.WorkerPool."""
 
     @property
     def name(self) -> str: ...
