@@ -90,6 +90,8 @@ def _copy_original() -> list[Any]:
     _administer(f'DROP DATABASE IF EXISTS "{copy}"', f'CREATE DATABASE "{copy}" TEMPLATE "{DATABASE}"')
     connection.close()
     connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = copy
+    with connection.cursor() as cursor:  # else the processes would receive each other's messages from Redis
+        cursor.execute("UPDATE registry_identity SET name = DEFAULT")
     return [(connection, name, True)]
 
 
