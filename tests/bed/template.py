@@ -1,9 +1,10 @@
-"""What a run makes once and copies: the test database of each process, and the data folder of a whole service.
+"""What is made once and copied: the test database of each process, a PostgreSQL, the data folder of a whole service.
 
 Whoever comes first makes the original, under a lock; every other process of the run copies it.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import django
 import psycopg
 import pytest
 from django.conf import settings
@@ -22,6 +24,7 @@ from django.db import connection
 from django.test.utils import setup_databases
 
 from registry.servers import embedded
+from registry.servers.binaries import find_postgres, version_of
 from registry.servers.data_folder import DataFolder
 from registry.servers.processes import free_port
 from tests.bed.running import PROJECT, PYTHONPATH
@@ -31,6 +34,7 @@ DATABASE = "test_original"
 TENANT = "shop"  # the tenant of a copied service
 FEES = {"default": "0.05", "fallback": "0.15"}  # of its processors
 SERVERS = ("postgres", "valkey")
+APPS = ("registry", "queueing", "payments")
 
 
 def run_name() -> str:
@@ -99,6 +103,40 @@ def _administer(*statements: str) -> None:
     with connection._nodb_cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+# -- A PostgreSQL of a test's own --------------------------------------------------------------------------------
+
+
+def fill_postgres(folder: Path) -> None:
+    """A PostgreSQL with the schema, in an empty folder. The original is kept until the schema changes, also for later runs."""
+    with original("postgres"):
+        kept = NOTES / f"postgres-{version_of(find_postgres().executable)}-{_schema()}"
+        if not kept.exists():
+            for old in NOTES.glob("postgres-*"):
+                shutil.rmtree(old)
+            _make_postgres(folder)
+            subprocess.run(["cp", "-a", str(folder), f"{kept}.new"], check=True)
+            Path(f"{kept}.new").rename(kept)
+            return
+    subprocess.run(["cp", "-a", f"{kept}/.", str(folder)], check=True)
+    _move(folder)
+
+
+def _schema() -> str:
+    """A digest of what makes the schema."""
+    files = sorted(path for app in APPS for path in (PROJECT / app / "migrations").rglob("*") if path.is_file())
+    contents = (path.read_bytes() for path in files if path.suffix in (".py", ".sql"))
+    return hashlib.sha256(b"".join(contents) + django.__version__.encode()).hexdigest()[:12]
+
+
+def _make_postgres(folder: Path) -> None:
+    DataFolder(folder).open_data()
+    server = embedded.Postgres(folder)
+    server.start()
+    environ = {**os.environ, "DATABASE_URL": server.url}
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=PROJECT, env=environ, check=True)
+    server.stop()
 
 
 # -- The data folder of a whole service ------------------------------------------------------------------------
@@ -184,5 +222,5 @@ def _move(folder: Path) -> None:
     """Ports and place of its own: copies run side by side."""
     kept = DataFolder(folder)
     state = kept.state()
-    moved = {name: state[name] | {"port": free_port()} for name in SERVERS}
+    moved = {name: state[name] | {"port": free_port()} for name in SERVERS if name in state}
     kept.keep(state | moved | {"folder": str(folder)})
