@@ -1,6 +1,7 @@
 """The app of work in tables, the message queue, the spill and outbound webhooks."""
 
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 
 
 class QueueingConfig(AppConfig):
@@ -9,7 +10,10 @@ class QueueingConfig(AppConfig):
 
     def ready(self) -> None:
         from queueing.broker import buffer, export, retention  # noqa: F401 - the spill's kind, what is exported, chores
+        from queueing.jobs import work as _jobs  # noqa: F401 - the drain
         from queueing.outbound import deliveries, work  # noqa: F401 - the chore, the drain
         from queueing.outbound import export as _export  # noqa: F401 - what is exported and erased
         from queueing.spill import health as _spill  # noqa: F401 - checks and gauges
         from queueing.work import health  # noqa: F401 - the same of the workers
+
+        autodiscover_modules("jobs")  # kinds of jobs: `jobs.py` of any app

@@ -1,6 +1,7 @@
 """The ASGI application: HTTP to the lean handler, websockets to the apps' consumers, and the process's start and end."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
 
@@ -14,9 +15,10 @@ from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.urls import re_path
 
-from payments.api.socket_urls import websocket_urlpatterns
+from payments.api import socket_urls
 from payments.settle import inline
 from queueing import spill
+from queueing.jobs import urls as jobs
 from registry.data import identity
 from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
@@ -25,7 +27,8 @@ from registry.edge.handler import LeanHandler
 identity.name()  # before requests are served: a process without the name must not start
 
 http = LeanHandler()
-routes = URLRouter([*websocket_urlpatterns, re_path("", sockets.nowhere)])  # type: ignore[arg-type]  # consumers are no views
+websockets: list[Any] = [*socket_urls.websocket_urlpatterns, *jobs.websocket_urlpatterns, re_path("", sockets.nowhere)]  # type: ignore[arg-type]  # consumers are no views
+routes = URLRouter(websockets)
 websocket = sockets.checked(CookieMiddleware(SessionMiddleware(routes)))
 
 

@@ -24,6 +24,7 @@ SEND_SECONDS = Histogram(
 )
 INLINE = Counter("registry_payments_inline_total", "Payments the web process was to send itself", ["outcome"])
 REFUNDS = Counter("registry_refunds_settled_total", "Outcomes of refunds written", ["outcome"])
+JOBS = Counter("registry_jobs_total", "Outcomes of attempts of jobs written", ["kind", "outcome"])
 LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
 WEBHOOK_TRIES = Counter("registry_webhook_tries_total", "Tries to deliver a webhook", ["outcome"])
 WEBHOOK_LATENCY = Histogram("registry_webhook_latency_seconds", "From fan-out to delivery", buckets=_FAST)

@@ -6,6 +6,7 @@ from django.urls import path
 from payments import urls as payments
 from queueing import urls as queueing
 from queueing.console import urls as queue_pages
+from queueing.jobs import urls as jobs
 from queueing.outbound import urls as webhook_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
@@ -23,6 +24,7 @@ def _lean(patterns: list) -> list:
 urlpatterns = [
     *payments.api,
     *queueing.urlpatterns,
+    *jobs.api,
     path("static/<path:path>", static_files.static),
     path("health", status.health),
     path("health/live", status.live),

@@ -7,20 +7,18 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from payments.api.payments import payment_id
-from payments.api.prefer import LONGEST_WAIT
 from payments.books import events, queries
 from payments.errors import UnknownPayment
 from payments.intake.spilling import missing
 from registry.data import live
 from registry.edge.api import api, described, json_response
 from registry.edge.handler import until_disconnect
-from registry.edge.parameters import TEXT, Query, whole
+from registry.edge.parameters import LONG_POLL, TEXT, Query
 from registry.tenants import access, links
 
 EVENTS = Query(
     {
-        "after": whole(0, most=2**31 - 1),
-        "wait": whole(20, most=LONGEST_WAIT).saying("seconds"),
+        **LONG_POLL,
         "token": TEXT.saying("of the payment's link, in place of a key"),
     }
 )

@@ -7,8 +7,8 @@ from django.http import HttpRequest, HttpResponse
 
 from registry.data import faults
 from registry.edge.handler import until_disconnect
+from registry.edge.parameters import LONGEST_WAIT
 
-LONGEST_WAIT = 30  # seconds that a long poll or `Prefer: wait` may hold a request
 ASYNC = "respond-async"
 
 

@@ -1,16 +1,14 @@
 """Read payments: one, a page, all, the dashboard. Results are the objects of contract section 2."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import CharField, OuterRef, Q, Subquery
+from django.db.models import CharField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -21,6 +19,7 @@ from payments.money import decimal_text
 from payments.states import OPEN, Status
 from registry.data import database
 from registry.edge.api import iso
+from registry.edge.paging import below, cursor_after
 from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")
@@ -190,25 +189,8 @@ def _filtered(tenant_id: int, filters: PaymentFilters) -> Any:
     return payments
 
 
-def _encode_cursor(row: Any) -> str:
-    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        at, number = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
-        if len(number) > 18:  # fits a bigint
-            raise ValueError(number)
-        return datetime.fromisoformat(at).astimezone(UTC), int(number)
-    except (ValueError, OverflowError, binascii.Error):
-        raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
-
-
 async def _rows(tenant_id: int, filters: PaymentFilters, limit: int, cursor: str | None) -> list[Any]:
-    payments = _filtered(tenant_id, filters)
-    if cursor:
-        at, number = _decode_cursor(cursor)
-        payments = payments.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=number), created_at__lte=at)
+    payments = _filtered(tenant_id, filters).filter(below(cursor))
     described = payments.annotate(
         at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1]))
     ).annotate(processor_name=_processor_name)
@@ -225,7 +207,7 @@ async def page_of(
     more = len(rows) > limit
     return {
         "items": [_item(row) for row in rows[:limit]],
-        "next": _encode_cursor(rows[limit - 1]) if more else None,
+        "next": cursor_after(rows[limit - 1]) if more else None,
         "total": total,
     }
 
@@ -240,7 +222,7 @@ async def all_of(tenant_id: int, filters: PaymentFilters) -> AsyncIterator[list[
             yield [_item(row) for row in rows]
         if len(rows) < size:
             return
-        cursor = _encode_cursor(rows[-1])
+        cursor = cursor_after(rows[-1])
 
 
 # -- The dashboard ---------------------------------------------------------------------------------------------

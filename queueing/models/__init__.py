@@ -1,4 +1,4 @@
-"""The tables of queueing: workers, the message queue, outbound webhooks."""
+"""The tables of queueing: workers, the message queue, outbound webhooks, background jobs."""
 
 from queueing.models.broker import (
     Consumer,
@@ -11,14 +11,36 @@ from queueing.models.broker import (
     Trace,
     Traffic,
 )
+from queueing.models.jobs import (
+    JOB_CLOSED,
+    Job,
+    JobEvent,
+    JobFile,
+    JobFileChunk,
+    JobLimit,
+    JobResult,
+    JobSlot,
+    JobStatus,
+    JobStream,
+)
 from queueing.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.models.workers import SILENT_AFTER, Worker
 
 __all__ = [
+    "JOB_CLOSED",
     "SILENT_AFTER",
     "Consumer",
     "DeadMessage",
     "Group",
+    "Job",
+    "JobEvent",
+    "JobFile",
+    "JobFileChunk",
+    "JobLimit",
+    "JobResult",
+    "JobSlot",
+    "JobStatus",
+    "JobStream",
     "Maintenance",
     "Message",
     "Partition",

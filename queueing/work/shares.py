@@ -3,16 +3,20 @@
 import math
 import time
 from collections.abc import Awaitable
+from typing import Any
 
 FRESH = 0.2  # seconds for which the list of shares with due rows is used, while their rows fill the claims
 LEAST = 0.05  # seconds for which it is used in spite of hints, while rows of these shares are claimed
+
+
+type Share = Any  # what a kind of work divides by: a tenant's id, an endpoint's id, or a tenant and a kind of job
 
 
 class DueShares:
     """The shares with due rows, as they were read last."""
 
     def __init__(self) -> None:
-        self._shares: list[int] = []
+        self._shares: list[Share] = []
         self._read_at = -math.inf  # time.monotonic()
         self._fresh_until = -math.inf  # time.monotonic()
 
@@ -20,7 +24,7 @@ class DueShares:
     def fresh(self) -> bool:
         return time.monotonic() < self._fresh_until
 
-    async def read(self, due: Awaitable[list[int]]) -> None:
+    async def read(self, due: Awaitable[list[Share]]) -> None:
         self._read_at = time.monotonic()  # set before the statement, so that a hint during it counts
         self._fresh_until = self._read_at + FRESH
         self._shares = await due
@@ -33,7 +37,7 @@ class DueShares:
         """Read the list again for the next claim."""
         self._fresh_until = -math.inf
 
-    def quotas(self, limit: int, free: dict[int, int], share_limit: int) -> dict[int, int]:
+    def quotas(self, limit: int, free: dict[Share, int], share_limit: int) -> dict[Share, int]:
         """Divide a claim of `limit` rows equally between the shares that may have more rows in flight.
 
         `free`: how many more a share may have; those that are not in it: `share_limit`.
@@ -44,7 +48,7 @@ class DueShares:
         each, more = divmod(limit, len(shares))
         return {share: min(each + (n < more), free.get(share, share_limit)) for n, share in enumerate(shares)}
 
-    def after_take(self, quotas: dict[int, int], taken: int) -> None:
+    def after_take(self, quotas: dict[Share, int], taken: int) -> None:
         """Keep the list in step with a claim that took so many rows of these quotas."""
         if taken < sum(quotas.values()):  # a share has no due rows left
             self.hint()

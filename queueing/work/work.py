@@ -2,7 +2,7 @@
 
 The terms, in the order in which a row meets them:
 
-- **share**: the rows of one tenant (deliveries: of one endpoint). A claim is divided equally between the shares with due rows,
+- **share**: the rows of one tenant (deliveries: of one endpoint; jobs: a tenant's of one kind). A claim is divided equally between the shares with due rows,
   and a share has at most `share_limit` rows in flight, so that a large or slow one leaves capacity to the others.
 - **claim**: lock due rows, decide which can be done now, and write their attempts and leases. Committed before anything is sent.
 - **lease**: the worker (`lease_id`, its Worker row) may work on the row until `leased_until`. If it dies, the lease ends and
@@ -33,7 +33,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from queueing.work.shares import DueShares
+from queueing.work.shares import DueShares, Share
 from queueing.work.table import WorkTable
 from registry.data import database
 from registry.data.batching import Batcher
@@ -85,7 +85,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         self.worker_id = 0
         self.wake: Callable[[], None] = lambda: None  # makes the drain claim now; the drain sets it
         self.in_flight = 0  # rows claimed and not settled
-        self.in_flight_of: Counter[int] = Counter()  # the same by share
+        self.in_flight_of: Counter[Share] = Counter()  # the same by share
         self.outcomes: Batcher[O, Row | None] = Batcher(
             self._settle, max_rows=self.settle_rows, linger=self.settle_linger
         )
@@ -148,7 +148,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             log.exception("messages of claimed rows failed")
         return items
 
-    async def _take_due(self, conn: AsyncConnection, limit: int, free: dict[int, int], items: list[I]) -> None:
+    async def _take_due(self, conn: AsyncConnection, limit: int, free: dict[Share, int], items: list[I]) -> None:
         self._add(items, await self.claim_first(conn, limit))
         taken = {item.key for item in items}
         for number in range(1, self.rounds + 1):
@@ -160,7 +160,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             if not rows or await self._route(conn, rows, number, items):
                 return
 
-    def _quotas(self, limit: int, free: dict[int, int]) -> dict[int, int]:
+    def _quotas(self, limit: int, free: dict[Share, int]) -> dict[Share, int]:
         return self.shares.quotas(limit, free, self.share_limit)
 
     async def _route(self, conn: AsyncConnection, rows: Sequence[Row], number: int, items: list[I]) -> bool:
@@ -224,15 +224,15 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     # -- Hooks: shares and claims. Rows begin with tenant id and row id ------------------------------------------
 
-    def share_of(self, item: I) -> int:
+    def share_of(self, item: I) -> Share:
         """The share that an item counts for: its tenant."""
         return item.key[0]
 
-    def free_by_share(self, limit: int) -> dict[int, int]:
+    def free_by_share(self, limit: int) -> dict[Share, int]:
         """How many more rows of a share may be claimed now, for a claim of `limit`. Shares that are not in it: `share_limit`."""
         return {share: self.share_limit - count for share, count in self.in_flight_of.items()}
 
-    async def due(self, conn: AsyncConnection) -> list[int]:
+    async def due(self, conn: AsyncConnection) -> list[Share]:
         """Shares with due rows, in random order."""
         return [share for (share,) in await database.rows(conn, self.table.due, {"limit": DUE_AT_MOST})]
 
@@ -244,7 +244,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Lock rows that go before all due ones, and return their items."""
         return []
 
-    async def take(self, conn: AsyncConnection, quotas: dict[int, int]) -> list[Row]:
+    async def take(self, conn: AsyncConnection, quotas: dict[Share, int]) -> list[Row]:
         """Lock due rows: at most `quotas[share]` of each share."""
         parameters = {"tenants": list(quotas), "quotas": list(quotas.values())}
         return await database.rows(conn, self.table.take, parameters)

@@ -5,8 +5,9 @@ more than the statement for batches of thousands. Only `Texts` may contain NULL.
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import BaseConnection
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
@@ -90,7 +91,7 @@ _DUMPERS = {
 }
 
 
-def register(connection: AsyncConnection) -> None:
+def register(connection: BaseConnection[Any]) -> None:
     """Register the dumpers of these arrays on a connection."""
     for kind, dumper in _DUMPERS.items():
         connection.adapters.register_dumper(kind, dumper)

@@ -53,6 +53,7 @@ PROBLEMS = {
         (403, "The key lacks the scope"),
         (404, "Not found"),
         (409, "Conflict: other content under the same id, or a state that does not allow it"),
+        (410, "Expired"),
         (413, "Body above the limit"),
         (415, "Not application/json"),
         (422, "Fields not acceptable"),

@@ -148,6 +148,13 @@ def offset_page(limit: int, *, most: int, furthest: int) -> Parameters:
     return {"limit": whole(limit, least=1, capped=most), "offset": whole(0, capped=furthest)}
 
 
+LONGEST_WAIT = 30  # seconds that a request may be held
+LONG_POLL: Parameters = {
+    "after": whole(0, most=2**31 - 1),
+    "wait": whole(20, most=LONGEST_WAIT).saying("seconds"),
+}
+
+
 # -- The declaration of a route --------------------------------------------------------------------------------
 
 

@@ -10,8 +10,8 @@ from registry.models import Membership
 from registry.tenants import access
 
 
-async def tenant_authority(socket: LiveSocket) -> int:
-    """The tenant: by key, by session (from our own pages only), or the open tenant. Raises Unauthorized, Forbidden."""
+async def tenant_authority(socket: LiveSocket, *, keyless: bool = True) -> int:
+    """The tenant: by key, by session (from our own pages only), or the open tenant where `keyless`. Raises Unauthorized, Forbidden."""
     if authorization := socket.header(b"authorization"):
         principal = await access.authenticate(authorization)
         principal.require("read")
@@ -24,7 +24,7 @@ async def tenant_authority(socket: LiveSocket) -> int:
             mine = mine.filter(tenant__slug=slug)
         if (tenant_id := await mine.order_by("id").values_list("tenant_id", flat=True).afirst()) is not None:
             return tenant_id
-    return (await access.authenticate(None, keyless=True)).tenant_id
+    return (await access.authenticate(None, keyless=keyless)).tenant_id
 
 
 def _refuse_foreign_pages(socket: LiveSocket) -> None:

@@ -1,0 +1,1 @@
+"""The API of jobs over HTTP and websockets (contract section 6)."""

@@ -1,0 +1,1 @@
+"""Kinds of jobs that come with queueing, one file each."""

@@ -1,0 +1,98 @@
+"""The numbered events of jobs: their live messages, and the stream that reads them back from PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from queueing.jobs.decisions import JobClaim
+from queueing.models import JobStatus
+from registry.data import database, live
+from registry.data.stream import EventStream
+from registry.edge.api import ENCODER, iso
+
+SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
+NAME = "jobs"  # of the stream
+
+
+class JobChange(NamedTuple):
+    """A change of a job, as the statements return it."""
+
+    tenant_id: int
+    job_id: int
+    position: int
+    uuid: UUID
+    kind: str
+    status: str
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    at: datetime
+    sequence: int
+    code: str = ""
+    detail: str = ""
+    done: int | None = None
+    total: int | None = None
+    message: str = ""
+
+
+def status_body(change: JobChange) -> dict[str, Any]:
+    """The job's status object, which `GET /jobs/{id}` extends and live messages carry (contract section 6)."""
+    body: dict[str, Any] = {
+        "id": str(change.uuid),
+        "kind": change.kind,
+        "status": change.status,
+        "attempts": change.attempts,
+        "createdAt": iso(change.created_at),
+        "startedAt": change.started_at and iso(change.started_at),
+        "finishedAt": change.finished_at and iso(change.finished_at),
+        "updatedAt": iso(change.at),
+        "sequence": change.sequence,
+    }
+    if change.done is not None:
+        body["progress"] = {"done": change.done, "total": change.total, "message": change.message}
+    if change.code or change.detail:
+        body["error"] = {"code": change.code, "detail": change.detail}
+    return body
+
+
+def event(change: JobChange) -> live.Event:
+    body = ENCODER.encode(status_body(change))
+    return live.Event(NAME, change.tenant_id, change.position, str(change.uuid), change.sequence, body)
+
+
+def from_row(row: database.Row) -> live.Event:
+    return event(JobChange._make(row))
+
+
+def claimed(claim: JobClaim) -> live.Event:
+    """The event of a claim."""
+    why = ("worker_lost", "the worker of the attempt before was lost") if claim.cut_off else ("", "")
+    return event(
+        JobChange(
+            claim.tenant_id, claim.job_id, claim.position, claim.uuid, claim.kind, JobStatus.RUNNING.value, claim.shown,
+            claim.created_at, claim.started_at, None, claim.started_at, claim.sequence, *why,
+        )
+    )  # fmt: skip
+
+
+async def since(tenant: int, after: int, limit: int) -> list[live.Event]:
+    """A tenant's events numbered above `after`, in order, at most `limit`."""
+    rows = await database.fetch(SQL["since"], {"tenant": tenant, "after": after, "limit": limit})
+    return [from_row(row) for row in rows]
+
+
+async def of_job(tenant: int, uuid: UUID, after: int) -> list[live.Event]:
+    """One job's events with a sequence above `after`, in order."""
+    rows = await database.fetch(SQL["of_job"], {"tenant": tenant, "uuid": uuid, "after": after})
+    return [from_row(row) for row in rows]
+
+
+async def positions(tenants: Sequence[int]) -> dict[int, int]:
+    """The numbers of these tenants' latest events."""
+    return dict(await database.fetch(SQL["positions"], {"tenants": list(tenants)}))
+
+
+STREAM = EventStream(name=NAME, since=since, of_subject=of_job, positions=positions)

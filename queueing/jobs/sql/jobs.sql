@@ -1,0 +1,242 @@
+-- name: due
+-- Tenants and kinds with due jobs, in random order: a loose index scan, as in the template of work.sql, by tenant and kind. Kinds
+-- for which this worker takes no more jobs are left out.
+WITH RECURSIVE waiting AS (
+    (SELECT tenant_id, kind FROM queueing_job WHERE closed IS NULL
+     ORDER BY tenant_id, kind, priority DESC, run_at, id LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id, n.kind
+    FROM waiting w CROSS JOIN LATERAL (
+        SELECT j.tenant_id, j.kind FROM queueing_job j
+        WHERE j.closed IS NULL AND (j.tenant_id, j.kind) > (w.tenant_id, w.kind)
+        ORDER BY j.tenant_id, j.kind, j.priority DESC, j.run_at, j.id LIMIT 1
+    ) n
+)
+SELECT w.tenant_id, w.kind
+FROM waiting w
+WHERE w.kind = ANY(%(kinds)s::text[]) AND (
+    SELECT true FROM queueing_job d
+    WHERE d.tenant_id = w.tenant_id AND d.kind = w.kind AND d.closed IS NULL AND d.run_at <= now()
+      AND (d.leased_until IS NULL OR d.leased_until < now())
+    ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
+)
+ORDER BY random()
+LIMIT %(limit)s;
+
+-- name: take
+-- Lease due jobs, at most `quota` of each tenant and kind, and number their events: one statement and one commit. A job that was
+-- running is one whose worker died. If it has no attempt left, or was canceled meanwhile, its attempt is not counted: the worker
+-- only closes it.
+WITH due AS MATERIALIZED (
+    SELECT p.*
+    FROM unnest(%(tenants)b::bigint[], %(kinds)b::text[], %(quotas)b::bigint[]) AS t (tenant_id, kind, quota)
+    CROSS JOIN LATERAL (
+        SELECT tenant_id, id, status = 'running' AS cut_off,
+            attempt - tries_from >= max_attempts OR cancel_requested AS over
+        FROM queueing_job j
+        WHERE j.tenant_id = t.tenant_id AND j.kind = t.kind AND j.closed IS NULL AND j.run_at <= now()
+          AND (j.leased_until IS NULL OR j.leased_until < now())
+        ORDER BY j.priority DESC, j.run_at, j.id
+        LIMIT t.quota
+        FOR UPDATE SKIP LOCKED
+    ) p
+), claimed AS (
+    UPDATE queueing_job j
+    SET status = 'running', attempt = attempt + CASE WHEN over THEN 0 ELSE 1 END, sequence = sequence + 1,
+        lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s), started_at = now(), changed_at = now()
+    FROM due
+    WHERE j.tenant_id = due.tenant_id AND j.id = due.id
+    RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.input, j.sealed, j.attempt, j.tries_from, j.max_attempts, j.timeout, j.result_ttl, j.sequence,
+        j.created_at, j.started_at, j.cancel_requested, due.over, due.cut_off, j.attempt - j.handed_back AS shown
+), numbered AS (
+    INSERT INTO queueing_jobstream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM claimed GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail)
+    SELECT c.tenant_id, n.position - row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.id DESC) + 1, c.id, c.sequence,
+        'running', c.shown, c.started_at, CASE WHEN cut_off THEN 'worker_lost' ELSE '' END,
+        CASE WHEN cut_off THEN 'the worker of the attempt before was lost' ELSE '' END
+    FROM claimed c JOIN numbered n USING (tenant_id)
+    RETURNING tenant_id, job_id, position
+)
+SELECT c.*, e.position FROM claimed c JOIN events e ON e.tenant_id = c.tenant_id AND e.job_id = c.id;
+
+-- name: limits
+-- Lock the kinds whose number of running jobs or whose rate is limited, one after the other: claims of other workers wait.
+SELECT kind, greatest(0, extract(epoch FROM next_start_at - now()))::float8
+FROM queueing_joblimit WHERE kind = ANY(%(kinds)s::text[]) ORDER BY kind FOR UPDATE;
+
+-- name: add_limits
+INSERT INTO queueing_joblimit (kind) SELECT unnest(%(kinds)s::text[]) ON CONFLICT DO NOTHING;
+
+-- name: slots
+-- Running jobs of these kinds, by tenant. Slots of jobs that do not run any more are removed.
+WITH held AS (
+    SELECT s.tenant_id, s.job_id, s.attempt, s.kind, j.id IS NOT NULL AS running
+    FROM queueing_jobslot s
+    LEFT JOIN queueing_job j ON j.tenant_id = s.tenant_id AND j.id = s.job_id AND j.attempt = s.attempt AND j.closed IS NULL
+        AND j.leased_until >= now()
+    WHERE s.kind = ANY(%(kinds)s::text[])
+), removed AS (
+    DELETE FROM queueing_jobslot s USING held h
+    WHERE NOT h.running AND s.tenant_id = h.tenant_id AND s.job_id = h.job_id AND s.attempt = h.attempt
+)
+SELECT kind, tenant_id, count(*) FROM held WHERE running GROUP BY kind, tenant_id;
+
+-- name: hold
+-- Take slots for claimed jobs, and move the start of the next job of kinds with a rate by the interval of so many jobs.
+WITH slots AS (
+    INSERT INTO queueing_jobslot (tenant_id, job_id, attempt, kind)
+    SELECT * FROM unnest(%(tenant)s::bigint[], %(job)s::bigint[], %(attempt)s::int[], %(kind)s::text[])
+    ON CONFLICT DO NOTHING
+)
+UPDATE queueing_joblimit l
+SET next_start_at = greatest(next_start_at, now()) + make_interval(secs => r.seconds)
+FROM unnest(%(rated)s::text[], %(seconds)s::float8[]) AS r (kind, seconds)
+WHERE l.kind = r.kind;
+
+-- name: settle
+-- Write outcomes with one commit, fenced by worker and attempt, and only while the lease is valid: otherwise the job is another
+-- worker's. A job that is queued again is canceled instead if that was requested meanwhile. Locked in order, against deadlocks.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(status)b::text[], %(wait)b::float8[], %(code)b::text[],
+        %(error)b::text[], %(traceback)b::text[], %(result)b::text[], %(uncounted)b::bigint[], %(done)b::bigint[],
+        %(total)b::bigint[], %(message)b::text[]
+    ) AS t (tenant_id, job_id, attempt, status, wait, code, error, traceback, result, uncounted, done, total, message)
+    WHERE tenant_id BETWEEN 1 AND 9223372036854775807
+), held AS MATERIALIZED (
+    SELECT j.tenant_id, j.id, CASE WHEN i.status = 'queued' AND j.cancel_requested THEN 'canceled' ELSE i.status END AS next
+    FROM input i JOIN queueing_job j ON j.tenant_id = i.tenant_id AND j.id = i.job_id
+    WHERE j.lease_id = %(worker)s AND j.attempt = i.attempt AND j.status = 'running' AND j.leased_until >= now()
+    ORDER BY j.tenant_id, j.id
+    FOR UPDATE OF j
+), moved AS (
+    UPDATE queueing_job j
+    SET status = h.next, sequence = j.sequence + 1, changed_at = now(), lease_id = NULL, leased_until = NULL,
+        run_at = CASE WHEN h.next = 'queued' THEN now() + make_interval(secs => i.wait) ELSE j.run_at END,
+        tries_from = j.tries_from + i.uncounted::int, handed_back = j.handed_back + i.uncounted::int,
+        finished_at = CASE WHEN h.next <> 'queued' THEN now() END,
+        error_code = i.code, error = i.error, traceback = i.traceback,
+        progress_done = coalesce(i.done, j.progress_done), progress_total = CASE WHEN i.done IS NULL THEN j.progress_total ELSE i.total END,
+        progress_message = coalesce(i.message, j.progress_message)
+    FROM input i, held h
+    WHERE h.tenant_id = i.tenant_id AND h.id = i.job_id AND j.tenant_id = h.tenant_id AND j.id = h.id
+    RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
+        j.finished_at, j.result_ttl, j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message, i.result
+), results AS (
+    INSERT INTO queueing_jobresult (tenant_id, job_id, body, expires_at)
+    SELECT tenant_id, id, result, now() + make_interval(secs => result_ttl) FROM moved WHERE status = 'succeeded'
+    ON CONFLICT (tenant_id, job_id) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
+), numbered AS (
+    INSERT INTO queueing_jobstream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail)
+    SELECT m.tenant_id, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1, m.id, m.sequence, m.status,
+        m.attempt, m.changed_at, m.error_code, m.error
+    FROM moved m JOIN numbered n USING (tenant_id)
+    RETURNING tenant_id, job_id, position
+)
+SELECT m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at, m.changed_at, m.sequence,
+    m.error_code, m.error, m.progress_done, m.progress_total, m.progress_message
+FROM moved m JOIN events e ON e.tenant_id = m.tenant_id AND e.job_id = m.id;
+
+-- name: watch
+-- Of the jobs that this worker runs: those that it has lost, and those whose cancellation was requested.
+SELECT t.tenant_id, t.job_id, j.id IS NULL
+FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, job_id, attempt)
+LEFT JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
+    AND j.leased_until >= now()
+WHERE j.id IS NULL OR j.cancel_requested;
+
+-- name: extend
+-- Extend the leases of the jobs that this worker runs, if they are valid still.
+UPDATE queueing_job j SET leased_until = now() + make_interval(secs => %(lease)s)
+FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, job_id, attempt)
+WHERE j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
+  AND j.leased_until >= now();
+
+-- name: report
+-- Write reports of progress of running jobs, and number their events.
+WITH moved AS (
+    UPDATE queueing_job j
+    SET progress_done = t.done, progress_total = t.total, progress_message = t.message, sequence = j.sequence + 1, changed_at = now()
+    FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(done)b::bigint[], %(total)b::bigint[],
+        %(message)b::text[]) AS t (tenant_id, job_id, attempt, done, total, message)
+    WHERE j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
+      AND j.leased_until >= now()
+    RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
+        j.progress_done, j.progress_total, j.progress_message
+), numbered AS (
+    INSERT INTO queueing_jobstream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, progress)
+    SELECT m.tenant_id, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1, m.id, m.sequence, m.status,
+        m.attempt, m.changed_at, jsonb_build_object('done', m.progress_done, 'total', m.progress_total, 'message', m.progress_message)
+    FROM moved m JOIN numbered n USING (tenant_id)
+    RETURNING tenant_id, job_id, position
+)
+SELECT m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, NULL::timestamptz, m.changed_at,
+    m.sequence, '', '', m.progress_done, m.progress_total, m.progress_message
+FROM moved m JOIN events e ON e.tenant_id = m.tenant_id AND e.job_id = m.id;
+
+-- name: cancel
+-- Cancel a queued job, or request the cancellation of a running one, which its worker carries out. Compare and set: a claim or an
+-- outcome may win. Returns the status before, and the event of a job that was queued.
+WITH held AS MATERIALIZED (
+    SELECT tenant_id, id, status FROM queueing_job WHERE uuid = %(uuid)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
+), moved AS (
+    UPDATE queueing_job j
+    SET status = CASE h.status WHEN 'queued' THEN 'canceled' ELSE j.status END, cancel_requested = true,
+        sequence = j.sequence + (h.status = 'queued')::int, changed_at = now(),
+        finished_at = CASE h.status WHEN 'queued' THEN now() END, error_code = '', error = '', traceback = ''
+    FROM held h
+    WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status IN ('queued', 'running')
+    RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
+        j.created_at, j.started_at, j.finished_at, j.progress_done, j.progress_total, j.progress_message
+), numbered AS (
+    INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved WHERE status = 'canceled'
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
+    RETURNING tenant_id, position
+), event AS (
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at)
+    SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at FROM moved m JOIN numbered n USING (tenant_id)
+    RETURNING position
+)
+SELECT h.status, m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at,
+    m.changed_at, m.sequence, '', '', m.progress_done, m.progress_total, m.progress_message
+FROM held h LEFT JOIN moved m ON true LEFT JOIN event e ON true;
+
+-- name: retry
+-- Queue a failed job again with all of its attempts. The attempt number stays, because the fence only grows.
+WITH held AS MATERIALIZED (
+    SELECT tenant_id, id, status FROM queueing_job WHERE uuid = %(uuid)s AND tenant_id + 0 = %(tenant)s FOR UPDATE
+), moved AS (
+    UPDATE queueing_job j
+    SET status = 'queued', sequence = j.sequence + 1, changed_at = now(), run_at = now(), tries_from = j.attempt,
+        finished_at = NULL, error_code = '', error = '', traceback = '', cancel_requested = false
+    FROM held h
+    WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status = 'failed'
+    RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
+        j.created_at, j.started_at, j.finished_at, j.progress_done, j.progress_total, j.progress_message
+), numbered AS (
+    INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
+    RETURNING tenant_id, position
+), event AS (
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, detail)
+    SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, %(detail)s
+    FROM moved m JOIN numbered n USING (tenant_id)
+    RETURNING position
+)
+SELECT h.status, m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at,
+    m.changed_at, m.sequence, '', '', m.progress_done, m.progress_total, m.progress_message
+FROM held h LEFT JOIN moved m ON true LEFT JOIN event e ON true;

@@ -1,0 +1,46 @@
+-- name: accept
+-- Insert a batch of jobs with one statement and one commit. Jobs whose id exists, or whose unique key is at work, are skipped and
+-- not returned. In order of unique key, against deadlocks of two batches. Events are numbered last, so that the rows of
+-- queueing_jobstream are locked for a short time; in order of tenant.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(tenant)b::bigint[], %(uuid)b::uuid[], %(kind)b::text[], %(input)b::text[], %(sealed)b::bytea[], %(fingerprint)b::bytea[],
+        %(priority)b::bigint[], %(run_at)b::timestamptz[], %(unique_key)b::text[], %(max_attempts)b::bigint[],
+        %(timeout_ms)b::bigint[], %(result_ttl)b::bigint[], %(callback_url)b::text[], %(schedule)b::bigint[], %(due_at)b::timestamptz[]
+    ) WITH ORDINALITY AS t (tenant_id, uuid, kind, input, sealed, fingerprint, priority, run_at, unique_key, max_attempts,
+        timeout_ms, result_ttl, callback_url, schedule_id, due_at, number)
+), accepted AS (
+    INSERT INTO queueing_job (tenant_id, uuid, kind, input, sealed, fingerprint, priority, run_at, unique_key, max_attempts,
+        timeout, result_ttl, callback_url, schedule_id, due_at)
+    SELECT tenant_id, uuid, kind, input, nullif(sealed, ''), fingerprint, priority, greatest(run_at, now()), unique_key,
+        max_attempts, timeout_ms / 1000.0, result_ttl, callback_url, nullif(schedule_id, 0), due_at
+    FROM input
+    ORDER BY tenant_id, unique_key, number
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, id, uuid, created_at
+), numbered AS (
+    INSERT INTO queueing_jobstream AS s (tenant_id, position)
+    SELECT tenant_id, count(*) FROM accepted GROUP BY tenant_id ORDER BY tenant_id
+    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
+    RETURNING tenant_id, position
+), events AS (
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, at)
+    SELECT a.tenant_id, n.position - row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) + 1, a.id, 1, 'queued',
+        a.created_at
+    FROM accepted a JOIN numbered n USING (tenant_id)
+    RETURNING tenant_id, job_id, position
+)
+SELECT a.tenant_id, a.uuid, a.created_at, e.position
+FROM accepted a JOIN events e ON e.tenant_id = a.tenant_id AND e.job_id = a.id;
+
+-- name: existing
+-- The jobs that exist under these ids; a replay has the same fingerprint.
+SELECT j.tenant_id, j.uuid, j.fingerprint, j.created_at
+FROM unnest(%(tenant)b::bigint[], %(uuid)b::uuid[]) AS t (tenant_id, uuid)
+JOIN queueing_job j ON j.uuid = t.uuid AND j.tenant_id + 0 = t.tenant_id;
+
+-- name: at_work
+-- The open jobs with these unique keys.
+SELECT j.tenant_id, j.kind, j.unique_key, j.uuid, j.created_at
+FROM unnest(%(tenant)b::bigint[], %(kind)b::text[], %(unique_key)b::text[]) AS t (tenant_id, kind, unique_key)
+JOIN queueing_job j ON j.unique_key = t.unique_key AND j.kind = t.kind AND j.tenant_id = t.tenant_id AND j.closed IS NULL;

@@ -1,0 +1,90 @@
+"""A guard of a worker's event loop: if a job blocks it, the process is killed, and RQ starts another one.
+
+A function on the loop that never awaits stops everything in its process: heartbeats, leases, all other jobs. A thread notices that,
+gives the other jobs back at once, writes the failed attempt of the one that blocks, and kills the process.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+
+from queueing.jobs import decisions
+from queueing.jobs.decisions import JobSettlement
+from queueing.jobs.running import RunningJob, RunningJobs
+from registry.data import arrays
+
+log = logging.getLogger(__name__)
+
+STALLED_AFTER = 5.0  # seconds without a turn of the loop
+TICK_EVERY = 0.5  # seconds between signs of life of the loop, and between looks at them
+WRITE_LIMIT = 3  # seconds for the connection of the thread, which has none open
+
+
+class LoopGuard:
+    """Watches the running loop from a thread, from `start` to `stop`."""
+
+    def __init__(
+        self, jobs: RunningJobs, settle: Callable[[Sequence[JobSettlement]], tuple[str, dict[str, Any]]]
+    ) -> None:
+        self._jobs, self._settle = jobs, settle
+        self._ticked_at = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parameters: dict[str, Any]) -> None:
+        """`parameters`: of a connection to the database."""
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._watch, args=(loop, parameters), name="loop-guard", daemon=True)
+        self._thread.start()
+
+    @property
+    def started(self) -> bool:
+        return self._thread is not None
+
+    def tick(self) -> None:
+        """The loop has had a turn."""
+        self._ticked_at = time.monotonic()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, parameters: dict[str, Any]) -> None:
+        looked_at = time.monotonic()
+        while not self._stopped.wait(TICK_EVERY):
+            now = time.monotonic()
+            if now - looked_at > 2 * TICK_EVERY:  # the whole process was suspended, and the loop with it
+                self._ticked_at = now
+            looked_at = now
+            if now - self._ticked_at > STALLED_AFTER and len(self._jobs):
+                self._replace(asyncio.current_task(loop), parameters)
+
+    def _replace(self, task: asyncio.Task[Any] | None, parameters: dict[str, Any]) -> None:
+        outcomes = [_outcome(job, blocks=job.task is task) for job in self._jobs]
+        log.error(
+            "a job blocked the event loop: this worker process is replaced",
+            extra={"jobs": [str(outcome.claim.uuid) for outcome in outcomes if not outcome.uncounted]},
+        )
+        try:
+            statement, columns = self._settle(outcomes)
+            own = {"connect_timeout": WRITE_LIMIT, "cursor_factory": psycopg.Cursor}
+            with psycopg.connect(**{**parameters, **own}) as connection:
+                arrays.register(connection)
+                connection.execute(statement, columns, binary=True)
+        except Exception:  # then their leases end by themselves
+            log.exception("jobs could not be given back")
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _outcome(job: RunningJob, *, blocks: bool) -> JobSettlement:
+    if not blocks:
+        return decisions.handed_back(job.claim)
+    detail = f"blocked the event loop of its worker for {STALLED_AFTER:g} s"
+    return decisions.failed(job.claim, "blocked_the_loop", detail)

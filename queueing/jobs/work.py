@@ -1,0 +1,242 @@
+"""Jobs as work: claim, run the function of the kind, settle. kinds.py registers kinds, running.py has what runs now.
+
+A share is a tenant's jobs of one kind, so that a long backlog of one kind delays neither other tenants nor other kinds.
+"""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+
+from queueing.jobs import decisions, events, limits, secrets
+from queueing.jobs.decisions import JobClaim, JobSettlement
+from queueing.jobs.kinds import KINDS, JobCanceled, JobFailed, JobRetry, Kind
+from queueing.jobs.running import RunningJob, RunningJobs
+from queueing.jobs.stall import TICK_EVERY, LoopGuard
+from queueing.models import JobStatus
+from queueing.work import entry
+from queueing.work.table import WorkTable, register
+from queueing.work.work import DUE_AT_MOST, Routed, Work
+from registry import telemetry
+from registry.data import database, live
+from registry.data.arrays import Bigints, Texts
+from registry.data.database import Row
+from registry.redaction import redact_text
+
+SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
+
+WATCH_EVERY = 1.0  # seconds between looks for requests to cancel, and between stored reports of progress
+EXTEND_EVERY = 8.0  # seconds between extensions of leases; several fit into a lease
+
+JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL"))
+
+type JobShare = tuple[int, str]  # tenant, kind
+
+
+class JobWork(Work[JobClaim, JobSettlement]):
+    """The work of running jobs."""
+
+    table = JOBS
+    in_transaction = False
+    settle_rows = 250
+    settle_linger = 0.005
+    share_limit = 100
+
+    def __init__(self, *, guarded: bool = False) -> None:
+        """`guarded`: the process belongs to this work, and is killed if a job blocks its loop."""
+        super().__init__()
+        self.running = RunningJobs()
+        self._extend_at = 0.0  # time.monotonic()
+        self._guard = LoopGuard(self.running, self._statement) if guarded else None
+
+    async def close(self) -> None:
+        await super().close()
+        if self._guard:
+            self._guard.stop()
+
+    # -- Claiming ----------------------------------------------------------------------------------------------
+
+    def share_of(self, item: JobClaim) -> JobShare:
+        return item.tenant_id, item.kind
+
+    async def due(self, conn: AsyncConnection) -> list[JobShare]:
+        return await database.rows(conn, SQL["due"], {"kinds": list(KINDS), "limit": DUE_AT_MOST})
+
+    async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
+        limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})
+        if not limited:
+            return await database.rows(conn, SQL["take"], self._quotas_of(quotas))
+        async with conn.transaction():
+            allowed = await limits.allowed(conn, limited, quotas)
+            rows = await database.rows(conn, SQL["take"], self._quotas_of(allowed)) if allowed else []
+            await limits.hold(conn, limited, [JobClaim._make(row) for row in rows])
+            return rows
+
+    def _quotas_of(self, quotas: dict[JobShare, int]) -> dict[str, object]:
+        return {
+            "tenants": Bigints([tenant for tenant, _ in quotas]),
+            "kinds": Texts([kind for _, kind in quotas]),
+            "quotas": Bigints(list(quotas.values())),
+            "worker": self.worker_id,
+            "lease": self.lease,
+        }
+
+    def route(self, rows: Sequence[Row]) -> Routed[JobClaim]:
+        return Routed([JobClaim._make(row) for row in rows])
+
+    def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> None:
+        live.publish([events.claimed(claim) for claim in items])
+
+    # -- Running -----------------------------------------------------------------------------------------------
+
+    def in_doubt(self, item: JobClaim) -> bool:
+        return item.over
+
+    async def resolve(self, items: Sequence[JobClaim]) -> list[JobSettlement]:
+        return [decisions.closed(claim) for claim in items]
+
+    async def send(self, items: Sequence[JobClaim]) -> list[JobSettlement]:
+        return [await self._run(claim) for claim in items]
+
+    async def _run(self, claim: JobClaim) -> JobSettlement:
+        telemetry.TENANT.set(claim.tenant_id)
+        job = RunningJob(claim, lease=self.lease)
+        job.task = asyncio.current_task()
+        self.running.add(job)
+        try:
+            settlement = await self._outcome(job, KINDS[claim.kind])
+        finally:
+            self.running.remove(job)
+        return settlement._replace(progress=job.take_progress())
+
+    async def _outcome(self, job: RunningJob, kind: Kind) -> JobSettlement:
+        claim = job.claim
+        try:
+            content = kind.decoder.decode(secrets.whole(claim))
+            async with asyncio.timeout(claim.timeout), database.own_connection():
+                result = await kind.function(job, content)
+            return decisions.succeeded(claim, msgspec.json.encode(result))
+        except JobCanceled:
+            return decisions.canceled(claim)
+        except JobFailed as error:
+            return decisions.failed(claim, error.code, redact_text(error.detail), permanent=True)
+        except JobRetry as error:
+            return decisions.failed(claim, error.code, redact_text(error.detail), after=error.after)
+        except TimeoutError:
+            return decisions.failed(claim, "timed_out", f"did not end within {claim.timeout:g} s")
+        except asyncio.CancelledError:
+            if job.cancelled:  # it did not reach a checkpoint in time
+                asyncio.current_task().uncancel()  # type: ignore[union-attr]
+                return decisions.canceled(claim)
+            raise
+        except Exception as error:
+            return _crashed(claim, error)
+
+    # -- Settling ----------------------------------------------------------------------------------------------
+
+    async def settle(self, outcomes: Sequence[JobSettlement]) -> list[Row]:
+        return await database.fetch(*self._statement(outcomes))
+
+    def _statement(self, batch: Sequence[JobSettlement]) -> tuple[str, dict[str, Any]]:
+        return SQL["settle"], self._columns(batch)
+
+    def _columns(self, batch: Sequence[JobSettlement]) -> dict[str, object]:
+        reports = [s.progress for s in batch]
+        return {
+            "worker": self.worker_id,
+            "tenant": Bigints([s.claim.tenant_id for s in batch]),
+            "job": Bigints([s.claim.job_id for s in batch]),
+            "attempt": Bigints([s.claim.attempt for s in batch]),
+            "status": Texts([s.status.value for s in batch]),
+            "wait": [s.wait for s in batch],
+            "code": Texts([s.code for s in batch]),
+            "error": Texts([s.error for s in batch]),
+            "traceback": Texts([s.traceback for s in batch]),
+            "result": Texts([s.result for s in batch]),
+            "uncounted": Bigints([int(s.uncounted) for s in batch]),
+            "done": [r.done if r else None for r in reports],
+            "total": [r.total if r else None for r in reports],
+            "message": Texts([r.message if r else None for r in reports]),
+        }
+
+    async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:
+        live.publish([events.from_row(row) for _, row in written])
+        for settlement, _ in written:
+            telemetry.JOBS.labels(settlement.claim.kind, settlement.status.value).inc()
+
+    def is_done(self, outcome: JobSettlement, written: bool) -> bool:
+        return written and outcome.status is not JobStatus.QUEUED
+
+    async def give_back(self, items: Sequence[JobClaim]) -> None:
+        await self.write_once([decisions.handed_back(claim) for claim in items])
+
+    # -- Background ----------------------------------------------------------------------------------------------
+
+    def background(self) -> list[Callable[[], Awaitable[None]]]:
+        return [self._watch, self._tick] if self._guard else [self._watch]
+
+    async def _tick(self) -> None:
+        assert self._guard
+        if not self._guard.started:
+            self._guard.start(database.connection_parameters())
+        self._guard.tick()
+        await asyncio.sleep(TICK_EVERY)
+
+    async def _watch(self) -> None:
+        """Extend leases, notice requests to cancel and lost leases, store reports of progress."""
+        await asyncio.sleep(WATCH_EVERY)
+        for job in self.running.expired():
+            job.lose()
+        jobs = list(self.running)
+        if not jobs:
+            return
+        if time.monotonic() >= self._extend_at:
+            await self._extend(jobs)
+        for tenant, row, lost in await database.fetch(SQL["watch"], self._keys(jobs)):
+            if running := self.running.get((tenant, row)):
+                running.lose() if lost else running.cancel()
+        await self._report([job for job in jobs if job.reports_now()])
+
+    async def _extend(self, jobs: Sequence[RunningJob]) -> None:
+        at = time.monotonic()
+        await database.fetch(SQL["extend"], {**self._keys(jobs), "lease": self.lease})
+        self._extend_at = at + EXTEND_EVERY
+        for job in jobs:
+            job.leased_until = at + self.lease
+
+    async def _report(self, jobs: Sequence[RunningJob]) -> None:
+        reports = [(job, report) for job in jobs if (report := job.take_progress())]
+        if not reports:
+            return
+        columns = {
+            **self._keys([job for job, _ in reports]),
+            "done": [r.done for _, r in reports],
+            "total": [r.total for _, r in reports],
+            "message": Texts([r.message for _, r in reports]),
+        }
+        live.publish([events.from_row(row) for row in await database.fetch(SQL["report"], columns)])
+
+    def _keys(self, jobs: Sequence[RunningJob]) -> dict[str, Any]:
+        return {
+            "worker": self.worker_id,
+            "tenant": Bigints([job.claim.tenant_id for job in jobs]),
+            "job": Bigints([job.claim.job_id for job in jobs]),
+            "attempt": Bigints([job.claim.attempt for job in jobs]),
+        }
+
+
+@entry.register("jobs")
+def job_work() -> JobWork:
+    """The work of a worker process."""
+    return JobWork(guarded=True)
+
+
+def _crashed(claim: JobClaim, error: Exception) -> JobSettlement:
+    """The function raised an error that it did not mean for the tenant; the traceback is for operators."""
+    lines = redact_text("".join(traceback.format_exception(error)))
+    return decisions.failed(claim, "error", redact_text(f"{type(error).__name__}: {error}"), traceback=lines)

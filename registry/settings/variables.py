@@ -1,0 +1,91 @@
+"""Readers of environment variables, for the settings. A bad value raises ImproperlyConfigured with the variable's name and what it wants."""
+
+import os
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def whole(name: str, default: int, *, least: int = 0) -> int:
+    """The environment's `name` as an integer of at least `least`."""
+    value = os.environ.get(name, str(default))
+    try:
+        number = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} wants a whole number, got {value!r}") from None
+    if number < least:
+        raise ImproperlyConfigured(f"{name} wants at least {least}, got {number}")
+    return number
+
+
+def flag(name: str, default: bool) -> bool:
+    """The environment's `name` as yes or no. Raises for any other word."""
+    value = os.environ.get(name, "").strip().lower()
+    if value not in ("", *YES, *NO):
+        raise ImproperlyConfigured(f"{name} wants true or false, got {value!r}")
+    return value in YES if value else default
+
+
+def url(name: str, value: str, *schemes: str) -> str:
+    """`value` where it is a URL of these schemes. The error does not repeat it: it may hold a password."""
+    if value and (urlsplit(value).scheme not in schemes or "://" not in value):
+        raise ImproperlyConfigured(f"{name} wants a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+    return value
+
+
+def encryption_keys(name: str) -> dict[str, bytes]:
+    """The environment's `name`, `id:64 hex digits,…`, by id in that order. The error repeats no key."""
+    keys: dict[str, bytes] = {}
+    for entry in filter(None, (part.strip() for part in os.environ.get(name, "").split(","))):
+        key_id, _, digits = entry.partition(":")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id) or not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+            raise ImproperlyConfigured(f"{name} wants id:64-hex-digits entries, separated by commas")
+        if key_id in keys:
+            raise ImproperlyConfigured(f"{name} names the id {key_id!r} twice")
+        keys[key_id] = bytes.fromhex(digits)
+    return keys
+
+
+def networks(name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The environment's `name`: addresses and networks, separated by commas."""
+    try:
+        return tuple(ip_network(text.strip()) for text in os.environ.get(name, "").split(",") if text.strip())
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} wants addresses or networks such as 10.0.0.0/8: {error}") from None
+
+
+def names(name: str) -> list[str]:
+    """Names of Python modules or packages, separated by commas."""
+    found = [one.strip() for one in os.environ.get(name, "").split(",") if one.strip()]
+    if wrong := [one for one in found if not all(part.isidentifier() for part in one.split("."))]:
+        raise ImproperlyConfigured(f"{name} wants names of Python packages separated by commas, not {wrong[0]!r}")
+    return found
+
+
+def mailer(address: str) -> dict[str, Any]:
+    """Django's mailer for a mail server's URL."""
+    parts = urlsplit(address)
+    options = {
+        "host": parts.hostname,
+        "port": parts.port or 25,
+        "username": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "use_tls": parts.scheme == "smtp+tls",
+        "use_ssl": parts.scheme in ("smtps", "smtp+ssl"),
+        "timeout": 10,  # seconds
+    }
+    return {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": options}
+
+
+def required_url(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise ImproperlyConfigured(
+            f"{name} is not set; run through manage.py, which finds or starts the embedded servers"
+        )
+    return value

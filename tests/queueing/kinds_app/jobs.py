@@ -1,0 +1,88 @@
+"""Kinds of jobs for tests, in an app as an operator adds one: REGISTRY_APPS=tests.queueing.kinds_app."""
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import msgspec
+
+from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
+
+
+class Task(msgspec.Struct, forbid_unknown_fields=True):
+    """What a job of these kinds is to do."""
+
+    text: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+    headers: dict[str, str] = {}
+
+
+CALLS: list[tuple[str, str, int]] = []  # kind, text, attempt: in the order in which the functions of this process began
+
+
+@kind("test.echo", input=Task, runs="loop")
+async def echo(context: Context, task: Task) -> dict[str, Any]:
+    """Return the text, after some steps."""
+    CALLS.append(("test.echo", task.text, context.attempt))
+    for step in range(task.steps):
+        context.progress(step, task.steps, f"step {step}")
+        await asyncio.sleep(task.seconds)
+    return {"text": task.text}
+
+
+@kind("test.fail", input=Task, runs="loop", attempts=3)
+async def fail(context: Context, task: Task) -> None:
+    """Fail: for good, in a way that may pass, or by an error."""
+    CALLS.append(("test.fail", task.text, context.attempt))
+    if task.text == "for good":
+        raise JobFailed("the card is stolen", code="stolen")
+    if task.text == "later":
+        raise JobRetry("the shop is closed", code="closed", after=0.01)
+    raise ZeroDivisionError("password=hunter2hunter2")
+
+
+@kind("test.secret", input=Task, runs="loop", secret=("headers",))
+async def secret(context: Context, task: Task) -> dict[str, str]:
+    """Return the secret that it was given."""
+    return task.headers
+
+
+@kind("test.one", input=Task, runs="loop", concurrency=1)
+async def one(context: Context, task: Task) -> str:
+    """One at a time, in all."""
+    CALLS.append(("test.one", task.text, context.attempt))
+    await asyncio.sleep(task.seconds)
+    return task.text
+
+
+@kind("test.admin", input=Task, runs="loop", scope="admin")
+async def admin(context: Context, task: Task) -> str:
+    """For keys with the scope admin."""
+    return task.text
+
+
+@kind("test.block", input=Task, runs="loop", attempts=2)
+async def block(context: Context, task: Task) -> None:
+    """Block the event loop: what no function on the loop may do."""
+    time.sleep(task.seconds)
+
+
+@kind("test.wait", input=Task, runs="loop")
+async def wait(context: Context, task: Task) -> str:
+    """Wait, with a checkpoint every few milliseconds."""
+    CALLS.append(("test.wait", task.text, context.attempt))
+    for _ in range(round(task.seconds * 100)):
+        context.check()
+        await asyncio.sleep(0.01)
+    return task.text
+
+
+@kind("test.file", input=Task, runs="loop")
+async def file(context: Context, task: Task) -> dict[str, int]:
+    """Write a file, compressed, larger than one row of it."""
+    async with context.file("numbers.txt.gz", "application/gzip", gzip=True) as output:
+        for _ in range(task.steps):
+            await output.write(random.randbytes(100_000))
+    return {"size": output.size}

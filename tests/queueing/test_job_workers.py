@@ -1,0 +1,122 @@
+"""Jobs in real worker processes: killed, stopped, blocked and canceled while they run."""
+
+import asyncio
+import signal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from queueing.models import Job, JobEvent, JobStatus
+from registry.data import database
+from registry.servers.processes import signal_process
+from tests.conftest import Api, eventually
+from tests.queueing.test_jobs import get, post, submit
+
+APP = "tests.queueing.kinds_app"
+STOP_LIMIT = 7.0  # seconds; `up` kills after that
+
+
+@pytest.fixture(autouse=True)
+def _with_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_APPS", APP)
+
+
+async def until(api: Api, id: str, *statuses: str) -> dict[str, Any]:
+    async def reached() -> dict[str, Any] | None:
+        job = await get(api, f"/jobs/{id}")
+        return job if job["status"] in statuses else None
+
+    return await eventually(reached)
+
+
+async def test_a_job_whose_worker_is_killed_runs_again_with_the_next_attempt(api: Api, start) -> None:
+    [worker] = await start()
+    job = await submit(api, kind="test.wait", input={"seconds": 1.0})
+    await until(api, job["id"], "running")
+
+    signal_process(worker.horse, signal.SIGKILL)
+    done = await until(api, job["id"], "succeeded")
+
+    assert done["attempts"] == 2
+    assert [event.get("code") for event in done["timeline"]] == [None, None, "worker_lost", None]
+
+
+async def test_a_worker_that_stops_gives_its_jobs_back_and_the_attempt_does_not_count(api: Api, start) -> None:
+    [worker] = await start()
+    job = await submit(api, kind="test.wait", input={"seconds": 60.0})
+    await until(api, job["id"], "running")
+
+    signal_process(worker.pid, signal.SIGTERM)
+    async with asyncio.timeout(STOP_LIMIT):
+        await worker.process.wait()
+
+    left = await get(api, f"/jobs/{job['id']}")
+    assert (left["status"], left["attempts"]) == ("queued", 0)
+
+
+async def test_a_running_job_is_canceled_at_its_next_checkpoint(api: Api, start) -> None:
+    await start()
+    job = await submit(api, kind="test.wait", input={"seconds": 60.0})
+    await until(api, job["id"], "running")
+
+    asked = await post(api, f"/jobs/{job['id']}/cancel", 202)
+    done = await until(api, job["id"], "canceled")
+
+    assert (asked["status"], asked["cancelRequested"], done["attempts"]) == ("running", True, 1)
+
+
+async def test_a_job_that_takes_longer_than_its_time_is_tried_again(api: Api, start) -> None:
+    await start()
+    job = await submit(api, kind="test.wait", input={"seconds": 60.0}, timeout=0.2, maxAttempts=1)
+
+    failed = await until(api, job["id"], "failed")
+
+    assert failed["error"]["code"] == "timed_out"
+
+
+async def test_a_job_that_blocks_the_loop_fails_and_the_other_jobs_go_back_uncounted(api: Api, start) -> None:
+    [worker] = await start()
+    horse = worker.horse
+    other = await submit(api, kind="test.wait", input={"seconds": 8.0})
+    await until(api, other["id"], "running")
+    blocking = await submit(api, kind="test.block", input={"seconds": 60.0}, maxAttempts=1)
+
+    failed = await until(api, blocking["id"], "failed")
+    done = await until(api, other["id"], "succeeded")
+
+    assert failed["error"]["code"] == "blocked_the_loop"
+    assert done["attempts"] == 1
+    assert [event["status"] for event in done["timeline"]] == ["queued", "running", "queued", "running", "succeeded"]
+    assert worker.horse not in (0, horse)
+
+
+async def test_progress_is_shown_while_a_job_runs_and_may_go_back(api: Api, start) -> None:
+    await start()
+    job = await submit(api, kind="test.echo", input={"text": "x", "steps": 6, "seconds": 0.5})
+
+    async def reported() -> dict[str, Any] | None:
+        return (await get(api, f"/jobs/{job['id']}")).get("progress")
+
+    progress = await eventually(reported)
+    await until(api, job["id"], "succeeded")
+
+    assert progress["total"] == 6
+    assert progress["message"].startswith("step ")
+    reports = JobEvent.async_objects.filter(progress__isnull=False)
+    assert await reports.acount() >= 1
+
+
+async def test_a_lease_is_extended_for_as_long_as_the_job_runs(api: Api, start, monkeypatch) -> None:
+    await start()
+    job = await submit(api, kind="test.wait", input={"seconds": 12.0})
+    row = await until(api, job["id"], "running")
+    leased = (await Job.async_objects.filter(uuid=UUID(job["id"])).afirst()).leased_until
+
+    async def extended() -> bool:
+        found = await Job.async_objects.filter(uuid=UUID(job["id"])).afirst()
+        return found.status == JobStatus.RUNNING and found.leased_until > leased
+
+    assert await eventually(extended)
+    assert row["attempts"] == 1
+    await database.release()
