@@ -14,8 +14,10 @@ from registry_client import (
     NO_RETRY,
     AuthenticationFailed,
     ConnectionFailed,
+    NewJob,
     NewMessage,
     NewPayment,
+    NotFound,
     PaymentStatus,
     RegistryError,
     ResponseError,
@@ -25,10 +27,12 @@ from registry_client import (
     ack_of,
 )
 from registry_client.models.queue import Message
-from registry_client.testing import FakeRegistry
+from registry_client.testing import FakeRegistry, JobFailed
 from tests.client import halves
+from tests.client.working import jobs_at_work
 from tests.conftest import Api, at_work
 from tests.factories import in_thread, make_processor
+from tests.queueing.kinds_app import jobs as _kinds  # noqa: F401 - registers the kinds test.…
 from tests.queueing.mq import Mq
 
 type Seen = list[Any]
@@ -202,9 +206,49 @@ async def transactions_and_leases(client: Any) -> Seen:
     ]  # fmt: skip
 
 
+async def jobs_and_their_results(client: Any) -> Seen:
+    jobs, key, later = client.jobs, uuid4(), datetime.now(UTC) + timedelta(days=1)
+    accepted = await jobs.submit("test.echo", {"text": "hello"}, idempotency_key=key)
+    done = await jobs.wait(accepted.id)
+    details = await jobs.get(accepted.id)
+    again = await jobs.submit("test.echo", {"text": "hello"}, idempotency_key=key)
+    one = await jobs.submit("test.echo", {}, unique_key="nightly", run_at=later)
+    other = await jobs.submit("test.echo", {}, unique_key="nightly", run_at=later)
+    states = [state.status async for state in jobs.progress(accepted.id)]
+    return [
+        accepted, done, details.input["text"], details.max_attempts, details.timeout, details.result_ttl,
+        [(entry.sequence, entry.status) for entry in details.timeline], again.replayed, again.id == accepted.id, states,
+        await jobs.result(accepted.id), (one.at_work, other.at_work, one.id == other.id),
+        [job.id == one.id async for job in jobs.list(page_size=1)], (await jobs.page(status="queued")).total,
+        [(await jobs.cancel(one.id)).status for _ in range(2)],
+    ]  # fmt: skip
+
+
+async def jobs_that_fail(client: Any) -> Seen:
+    jobs, key = client.jobs, uuid4()
+    failing = await jobs.submit("test.fail", {"text": "for good"}, idempotency_key=key)
+    failed = await jobs.wait(failing.id)
+    batch = await jobs.batch([NewJob(kind="test.echo"), NewJob(kind="no.such"), NewJob(kind="test.echo", input={})])
+    done = batch[0].id
+    await jobs.wait(done)
+    return [
+        failed.status, failed.error, [(one.status, one.accepted) for one in batch],
+        *[
+            await tried(call)
+            for call in (
+                jobs.submit("no.such", {}), jobs.submit("test.fail", {"text": "other"}, idempotency_key=key),
+                jobs.status(uuid4()), jobs.result(failing.id), jobs.cancel(failing.id), jobs.retry(done),
+                jobs.wait_result(failing.id), jobs.retry(uuid4()), jobs.cancel(uuid4()),
+            )
+        ],
+        (await jobs.retry(failing.id)).status, (await jobs.wait(failing.id)).attempts,
+    ]  # fmt: skip
+
+
 SCENARIOS = [
     a_payment_and_its_story, requests_that_are_refused, a_batch, lists_and_sums, a_cancellation, refunds, messages,
     groups_and_partitions, retries_and_dead_letters, transactions_and_leases,
+    jobs_and_their_results, jobs_that_fail,
 ]  # fmt: skip
 
 _VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|http://[^'\"]*|datetime\.datetime\([^)]*\)")
@@ -215,6 +259,17 @@ def seen_of(seen: Seen) -> list[str]:
     return [_VARIABLE.sub("…", repr(one)) for one in seen]
 
 
+def with_kinds(fake: FakeRegistry) -> FakeRegistry:
+    """The double with the kinds that the service has in tests."""
+
+    def fail(input: dict[str, Any]) -> None:
+        raise JobFailed("the card is stolen", code="stolen")
+
+    fake.jobs.kind("test.echo", lambda input: {"text": input.get("text", "")})
+    fake.jobs.kind("test.fail", fail)
+    return fake
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 async def test_the_double_answers_as_the_service(
     scenario: Callable[[Any], Awaitable[Seen]], half: str, client: Any, api: Api, tenant
@@ -222,9 +277,9 @@ async def test_the_double_answers_as_the_service(
     await in_thread(make_processor, tenant, "default", options={"delay": 0})
     for queue in ("orders", "news", "bills"):
         await Mq(api, tenant.pk).configure(queue, retry_delay_ms=0)
-    double = make(FakeRegistry(), half)
+    double = make(with_kinds(FakeRegistry()), half)
 
-    async with at_work():
+    async with at_work(), jobs_at_work():
         real = await scenario(client)
     faked = await scenario(double)
 
@@ -365,6 +420,50 @@ async def test_leases_of_the_double_expire_when_the_test_says(half: str, fake: F
     again = await client.queue.pop("orders")
 
     assert (late.success, [one.data for one in again]) == (False, [1])
+
+
+async def test_held_jobs_report_and_run_when_the_test_says(half: str, fake: FakeRegistry):
+    client = make(fake, half)
+    fake.jobs.kind("report", lambda input: {"rows": input["month"]})
+    fake.jobs.holds()
+    job = await client.jobs.submit("report", {"month": 11})
+
+    progress = asyncio.ensure_future(progress_of(client, job.id))
+    await asyncio.sleep(0)
+    fake.jobs.reports(job.id, 1, 2, "half way")
+    fake.jobs.run(job.id)
+
+    assert await client.jobs.wait_result(job.id) == {"rows": 11}
+    assert await progress == [("queued", None), ("running", None), ("running", 1), ("succeeded", 1)]
+    assert [one.status for one in fake.jobs.all] == ["succeeded"]
+    with pytest.raises(ValueError, match="succeeded"):
+        fake.jobs.run(job.id)
+
+
+async def progress_of(client: Any, job_id: UUID) -> list[tuple[str, int | None]]:
+    found = [job async for job in client.jobs.progress(job_id)]
+    return [(job.status, job.progress and job.progress.done) for job in found]
+
+
+async def test_schedules_of_the_double_run_when_they_are_told_to(half: str, fake: FakeRegistry):
+    client = make(fake, half)
+    fake.jobs.kind("report")
+
+    made = await client.schedules.put("nightly", cron="0 3 * * *", kind="report", input={}, timezone="Europe/Rome")
+    paused = await client.schedules.pause("nightly")
+    resumed = await client.schedules.resume("nightly")
+    job = await client.schedules.run("nightly")
+    listed = await client.schedules.list()
+    await client.schedules.delete("nightly")
+
+    assert (made.timezone, made.overlap, made.catch_up) == ("Europe/Rome", "skip", "one")
+    assert (paused.paused, resumed.paused, [one.name for one in listed]) == (True, False, ["nightly"])
+    assert (await client.jobs.status(job.id)).status == "succeeded"
+    for call in (client.schedules.get, client.schedules.run, client.schedules.delete):
+        with pytest.raises(NotFound):
+            await call("nightly")
+    with pytest.raises(ValidationFailed):
+        await client.schedules.put("nightly", cron="never", kind="report", input={})
 
 
 async def test_an_unknown_field_is_refused_as_by_the_service(half: str, fake: FakeRegistry):

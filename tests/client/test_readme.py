@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_client.testing import signed
+from tests.client.working import greetings, jobs_at_work
 from tests.conftest import at_work
 from tests.factories import in_thread, make_processor
 
@@ -29,11 +30,12 @@ async def test_a_block_of_the_readme_runs_and_prints_what_it_says(block: str, se
     script = block.replace(ADDRESS, server).replace(KEY, key).replace(SECRET, A_SECRET)
     given = f"body, headers = {body!r}, {headers!r}\n" if "(body, headers)" in block else ""
 
-    async with at_work():
-        done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", given + script], capture_output=True, text=True, timeout=60,
-            cwd="/", env={"PYTHONPATH": str(CLIENT / "src")},
-        )  # fmt: skip
+    with greetings():
+        async with at_work(), jobs_at_work():
+            done = await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-c", given + script], capture_output=True, text=True, timeout=60,
+                cwd="/", env={"PYTHONPATH": str(CLIENT / "src")},
+            )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     wanted = re.findall(r"^ *print\(.*  # (.*)$", block, re.M)

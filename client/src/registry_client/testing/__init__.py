@@ -9,7 +9,8 @@ A payment is settled as soon as it is accepted, and a job runs at once; `fake.pa
 the test. Requests of the API's other parts are 404.
 """
 
+from registry_client.testing.job import JobFailed
 from registry_client.testing.service import FakeRegistry
 from registry_client.testing.webhooks import signed
 
-__all__ = ["FakeRegistry", "signed"]
+__all__ = ["FakeRegistry", "JobFailed", "signed"]

@@ -21,6 +21,14 @@ FIELDS: Json = {
 }
 
 
+class JobFailed(Exception):
+    """Raised by the function of a kind: the job fails with this code and detail."""
+
+    def __init__(self, detail: str, *, code: str = "failed") -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
+
+
 class FakeJob:
     """A job as the service keeps it."""
 
@@ -36,6 +44,11 @@ class FakeJob:
         self.result: Any = None
         self.timeline: list[Json] = []
         self.move("queued")
+
+    @property
+    def is_due(self) -> bool:
+        run_at = self.content["runAt"]
+        return run_at is None or datetime.fromisoformat(run_at) <= now()
 
     @property
     def is_over(self) -> bool:

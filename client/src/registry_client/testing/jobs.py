@@ -8,7 +8,7 @@ import msgspec
 
 from registry_client.models.jobs import Job
 from registry_client.testing.changes import Changes
-from registry_client.testing.job import FIELDS, FakeJob
+from registry_client.testing.job import FIELDS, FakeJob, JobFailed
 from registry_client.testing.streams import FakeStream
 from registry_client.testing.wire import Answer, Asked, Json, Refused, Routes, answer, invalid, iso, page
 
@@ -39,7 +39,7 @@ class FakeJobs:
         self._held = True
 
     def run(self, job_id: UUID) -> None:
-        """Run a job that is held."""
+        """Run a job that is held, or due later."""
         with self._changes.lock:
             self._run(self._queued(job_id))
 
@@ -68,6 +68,8 @@ class FakeJobs:
             job.start()
         try:
             result = self._kinds[job.kind](job.content["input"])
+        except JobFailed as error:
+            job.end("failed", error={"code": error.code, "detail": error.detail})
         except Exception as error:
             job.end("failed", error={"code": "error", "detail": f"{type(error).__name__}: {error}"})
         else:
@@ -105,7 +107,7 @@ class FakeJobs:
         self._jobs[job.id] = job
         if key:
             self._keys[key] = job.id
-        if not self._held:
+        if not self._held and job.is_due:
             self._run(job)
         return job, "queued"
 
