@@ -96,7 +96,7 @@ PACKAGES = {  # of each app: each may import those before it; what composes an a
     ],
     "payments": [
         "states", "errors", "money", "models", "books", "processors", "routing", "intake", "settle", "api", "refunds",
-        "inbound", "reconciliation", "billing", "templatetags", "pages", "demo", "admin",
+        "inbound", "reconciliation", "jobs", "billing", "templatetags", "pages", "demo", "admin",
     ],
 }  # fmt: skip
 COMPOSES = {"settings", "urls", "asgi", "apps", "management", "migrations"}

@@ -1,5 +1,8 @@
 """`POST /payments/{id}/cancel`, `…/capture` and `/purge-payments`: changes to payments that are accepted."""
 
+from datetime import UTC, datetime
+
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from payments.api.payments import payment_id
@@ -7,8 +10,11 @@ from payments.books import purge as purging
 from payments.errors import LiveTenant
 from payments.settle import lifecycle
 from payments.states import CANCELED
+from queueing.jobs import lifecycle as jobs
+from queueing.jobs import start
+from registry.data import database
 from registry.edge.api import api, described, json_response
-from registry.tenants.access import authorize
+from registry.tenants.access import Principal, authorize
 
 
 @api.post(
@@ -39,14 +45,28 @@ async def capture(request: HttpRequest, id: str) -> HttpResponse:
     "/purge-payments",
     tags=["payments"],
     summary="Empty a sandbox tenant",
-    openapi_extra=described("Purged", accepted="Some are left: call again"),
+    openapi_extra=described("Purged", accepted="Some are left: a job removes them, or call again"),
 )
 async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write", keyless=True)
     if principal.mode != "sandbox":
         raise LiveTenant
+    if await purging.count(principal.tenant_id) > purging.AT_ONCE and await start.has_workers():
+        return await _purge_by_job(principal, headers)
     removed, left = await purging.purge(tenant_id=principal.tenant_id)
     if left:
         said = {"message": "Some payments are left: call again.", "payments": removed, "left": left}
         return json_response(said, status=202, headers=headers)
     return json_response({"message": "All payments purged.", "payments": removed}, headers=headers)
+
+
+async def _purge_by_job(principal: Principal, headers: dict[str, str]) -> HttpResponse:
+    """Empty a large sandbox by a job, which leaves payments that are accepted from now on. Wait for it for a while."""
+    asked = {"before": datetime.now(UTC)}
+    job = await start.start("payments.purge", tenant_id=principal.tenant_id, input=asked)
+    await database.release()  # for as long as it waits
+    done = await jobs.finished(tenant_id=principal.tenant_id, uuid=job.id, within=purging.WITHIN)
+    said = {"job": {"id": str(job.id), "statusUrl": f"{settings.REGISTRY_URL}/jobs/{job.id}"}}
+    if done:
+        return json_response({"message": "All payments purged.", **said}, headers=headers)
+    return json_response({"message": "A job removes the payments.", **said}, status=202, headers=headers)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from registry.data import database
@@ -43,13 +43,24 @@ COLUMNS = (
 )
 
 
+FULL_COLUMNS = (*COLUMNS, "fee", "refunded", "metadata")
+
+
 async def csv_lines(blocks: Blocks) -> AsyncIterator[bytes]:
-    yield (",".join(COLUMNS) + "\r\n").encode()
+    yield csv_head(COLUMNS)
     async for items in blocks:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerows([safe_cell(item[column]) for column in COLUMNS] for item in items)
-        yield text.getvalue().encode()
+        yield csv_text(COLUMNS, items)
+
+
+def csv_head(columns: Sequence[str]) -> bytes:
+    return (",".join(columns) + "\r\n").encode()
+
+
+def csv_text(columns: Sequence[str], items: Iterable[dict[str, Any]]) -> bytes:
+    """Rows of a CSV file, safe for spreadsheets."""
+    text = io.StringIO()
+    csv.writer(text).writerows([safe_cell(item[column]) for column in columns] for item in items)
+    return text.getvalue().encode()
 
 
 def safe_cell(value: Any) -> Any:

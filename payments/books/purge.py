@@ -16,10 +16,12 @@ SQL = database.statements(Path(__file__).parent / "sql" / "purge.sql")
 
 SLICE = 1000  # payments per transaction: far below the statement time-out; locks are held for milliseconds
 WITHIN = 20.0  # seconds for one call; the next one continues
+AT_ONCE = 5000  # payments that a request removes itself; more are left to a job
 COUNTED = 100_000  # upper bound for counting the rest
 
 type Key = tuple[datetime, int]
 
+EVER = datetime.max.replace(tzinfo=UTC)
 FIRST: Key = (datetime.min.replace(tzinfo=UTC), 0)
 
 
@@ -30,18 +32,19 @@ class Purged(NamedTuple):
     left: int
 
 
-async def purge(*, tenant_id: int, within: float | None = None) -> Purged:
-    """Delete a tenant's payments with everything booked for them, for up to `within` seconds. Event numbers continue.
+async def purge(*, tenant_id: int, within: float | None = None, before: datetime | None = None) -> Purged:
+    """Delete a tenant's payments with everything booked for them, for up to `within` seconds. Event numbers continue. `before`:
+    only payments that were created until then.
 
     Each slice is a transaction, so that another call continues where this one stopped or failed. Payments accepted
     meanwhile may remain. Raises LiveTenant (403), even if the tenant went live just now.
     """
     until = time.monotonic() + (WITHIN if within is None else within)
-    gone, after, more = 0, FIRST, True
+    gone, after, more, before = 0, FIRST, True, before or EVER
     while more:
-        removed, last = await _sliced(_payments, tenant_id, after)
+        removed, last = await _sliced(_payments, tenant_id, after, before)
         gone, after, more = gone + removed, last or after, last is not None
-        if time.monotonic() >= until and (left := await _left(tenant_id)):
+        if time.monotonic() >= until and (left := await count(tenant_id, before)):
             return Purged(gone, left)
     while await _sliced(_rest, tenant_id) and time.monotonic() < until:
         pass
@@ -61,9 +64,9 @@ async def _sliced(work: Any, tenant_id: int, *arguments: Any) -> Any:
     return await database.retrying(once)
 
 
-async def _payments(conn: AsyncConnection, tenant_id: int, after: Key) -> tuple[int, Key | None]:
+async def _payments(conn: AsyncConnection, tenant_id: int, after: Key, before: datetime) -> tuple[int, Key | None]:
     """Delete the next slice. Returns its size and its last key; None if there was none."""
-    asked = {"tenant": tenant_id, "after": after[0], "after_id": after[1], "limit": SLICE}
+    asked = {"tenant": tenant_id, "after": after[0], "after_id": after[1], "before": before, "limit": SLICE}
     page = await database.rows(conn, SQL["purge_page"], asked, prepare=False)
     if not page:
         return 0, None
@@ -92,9 +95,11 @@ async def _rest(conn: AsyncConnection, tenant_id: int) -> int:
     return int(count)
 
 
-async def _left(tenant_id: int) -> int:
-    [(count,)] = await database.fetch(SQL["purge_left"], {"tenant": tenant_id, "limit": COUNTED}, prepare=False)
-    return int(count)
+async def count(tenant_id: int, before: datetime | None = None) -> int:
+    """The tenant's payments, at most COUNTED."""
+    asked = {"tenant": tenant_id, "before": before or EVER, "limit": COUNTED}
+    [(found,)] = await database.fetch(SQL["purge_left"], asked, prepare=False)
+    return int(found)
 
 
 purge_sync = sync_twin(purge)

@@ -1,6 +1,6 @@
 """Read payments: one, a page, all, the dashboard. Results are the objects of contract section 2."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -93,11 +93,8 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         return None
     of = {"tenant": tenant_id, "payment": payment.id}
     return {
-        **_item(payment),
+        **_full_item(payment),
         **{name: (payment.method or {}).get(name) for name in METHOD_FIELDS},
-        "metadata": payment.metadata or {},
-        "fee": None if payment.fee is None else decimal_text(payment.fee, payment.currency),
-        "refunded": decimal_text(payment.refunded, payment.currency),
         "code": payment.code or None,
         "scheduledFor": iso(payment.scheduled_for) if payment.scheduled_for else None,
         "priority": payment.priority,
@@ -122,6 +119,15 @@ def _status(payment: Any) -> dict[str, Any]:
 
 def _item(payment: Any) -> dict[str, Any]:
     return {**_status(payment), "createdAt": iso(payment.created_at), "description": payment.description}
+
+
+def _full_item(payment: Any) -> dict[str, Any]:
+    return {
+        **_item(payment),
+        "metadata": payment.metadata or {},
+        "fee": None if payment.fee is None else decimal_text(payment.fee, payment.currency),
+        "refunded": decimal_text(payment.refunded, payment.currency),
+    }
 
 
 def _attempt(
@@ -170,6 +176,7 @@ _ITEM = (
     "created_at",
     "description",
 )
+_FULL = (*_ITEM, "fee", "refunded", "metadata")
 
 
 def _filtered(tenant_id: int, filters: PaymentFilters) -> Any:
@@ -189,12 +196,14 @@ def _filtered(tenant_id: int, filters: PaymentFilters) -> Any:
     return payments
 
 
-async def _rows(tenant_id: int, filters: PaymentFilters, limit: int, cursor: str | None) -> list[Any]:
+async def _rows(
+    tenant_id: int, filters: PaymentFilters, limit: int, cursor: str | None, columns: Sequence[str] = _ITEM
+) -> list[Any]:
     payments = _filtered(tenant_id, filters).filter(below(cursor))
     described = payments.annotate(
         at_processor=Coalesce("processor_id", Subquery(_latest_attempt.values("processor_id")[:1]))
     ).annotate(processor_name=_processor_name)
-    return [row async for row in described.order_by("-created_at", "-id").values_list(*_ITEM, named=True)[:limit]]
+    return [row async for row in described.order_by("-created_at", "-id").values_list(*columns, named=True)[:limit]]
 
 
 async def page_of(
@@ -212,14 +221,19 @@ async def page_of(
     }
 
 
-async def all_of(tenant_id: int, filters: PaymentFilters) -> AsyncIterator[list[dict[str, Any]]]:
-    """All payments, newest first, in chunks; no connection is held between chunks."""
+async def count_of(tenant_id: int, filters: PaymentFilters) -> int:
+    return await _filtered(tenant_id, filters).acount()
+
+
+async def all_of(tenant_id: int, filters: PaymentFilters, *, full: bool = False) -> AsyncIterator[list[dict[str, Any]]]:
+    """All payments, newest first, in chunks; no connection is held between chunks. `full`: with fees, refunds and metadata."""
     cursor, size = None, settings.BATCH_SIZE * 10
+    item, columns = (_full_item, _FULL) if full else (_item, _ITEM)
     while True:
-        rows = await _rows(tenant_id, filters, size, cursor)
+        rows = await _rows(tenant_id, filters, size, cursor, columns)
         await database.release()
         if rows:
-            yield [_item(row) for row in rows]
+            yield [item(row) for row in rows]
         if len(rows) < size:
             return
         cursor = cursor_after(rows[-1])

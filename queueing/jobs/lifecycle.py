@@ -1,16 +1,17 @@
-"""Changes to submitted jobs: cancel and retry."""
+"""Changes to submitted jobs: cancel and retry; and how to wait for the end of one."""
 
+import asyncio
 from pathlib import Path
 from uuid import UUID
 
 import psycopg
 
-from queueing.jobs import events
+from queueing.jobs import events, queries
 from queueing.jobs.errors import JobConflict, JobNotFailed, JobOver, UnknownJob
 from queueing.jobs.store import QUEUE
 from queueing.models import JobStatus
 from queueing.work import waking
-from registry.data import database, live
+from registry.data import database, db_breaker, live
 
 POSITION = events.JobChange._fields.index("position")
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
@@ -36,6 +37,23 @@ async def retry(*, tenant_id: int, uuid: UUID, detail: str = "Queued again on re
     if before != JobStatus.FAILED:
         raise JobNotFailed(f"this job is {before}: only a job that has failed can be tried again")
     waking.wake(QUEUE)
+
+
+async def finished(*, tenant_id: int, uuid: UUID, within: float) -> bool:
+    """Wait at most `within` seconds until the job is over. False on a time-out. Raises UnknownJob (404), Unavailable (503)."""
+    try:
+        async with asyncio.timeout(within), events.STREAM.follow(tenant_id, uuid) as subscription:
+            while True:
+                if await db_breaker.attempt(lambda: _is_over(tenant_id, uuid), writes=False):
+                    return True
+                await subscription.get()
+    except (TimeoutError, live.TooSlow):
+        return False
+
+
+async def _is_over(tenant_id: int, uuid: UUID) -> bool:
+    async with database.own_connection():  # the breaker may run this in a task of its own
+        return (await queries.job_of(tenant_id, uuid)).closed is not None
 
 
 async def _changed(statement: str, parameters: dict[str, object]) -> str:

@@ -7,6 +7,7 @@ SELECT id FROM registry_tenant WHERE id = %(tenant)s AND mode = 'sandbox' FOR SH
 -- is the end.
 SELECT id, created_at FROM payments_payment
 WHERE tenant_id = %(tenant)s AND created_at > '0001-01-01Z' AND (created_at, id) > (%(after)s, %(after_id)s)
+  AND created_at <= %(before)s
 ORDER BY tenant_id, created_at, id LIMIT %(limit)s;
 
 -- name: purge_payments
@@ -119,4 +120,7 @@ WITH differences AS (
 SELECT (SELECT count(*) FROM differences) + (SELECT count(*) FROM booked);
 
 -- name: purge_left
-SELECT count(*) FROM (SELECT 1 FROM payments_payment WHERE tenant_id = %(tenant)s LIMIT %(limit)s) AS found;
+SELECT count(*) FROM (
+    SELECT 1 FROM payments_payment
+    WHERE tenant_id = %(tenant)s AND created_at > '0001-01-01Z' AND created_at <= %(before)s LIMIT %(limit)s
+) AS found;

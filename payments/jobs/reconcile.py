@@ -1,0 +1,48 @@
+"""Job `payments.reconcile`: compare processors' books with ours."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from payments.reconciliation import comparison
+from payments.reconciliation.comparison import SETTLED_AFTER, Window
+from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
+
+TIMEOUT = 3600.0  # seconds
+LONGEST = timedelta(days=400)
+
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+class ReconcileInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A window of requestedAt, the last day without one; and a processor's name, all without one."""
+
+    from_: Moment | None = msgspec.field(name="from", default=None)
+    to: Moment | None = None
+    processor: Annotated[str, Meta(max_length=63)] | None = None
+
+    def window(self) -> Window:
+        until = min(self.to or datetime.now(UTC), datetime.now(UTC) - SETTLED_AFTER)
+        return Window(self.from_ or until - timedelta(days=1), until)
+
+
+@kind("payments.reconcile", input=ReconcileInput, runs="loop", timeout=TIMEOUT, tenant_concurrency=1)
+async def reconcile(context: Context, asked: ReconcileInput) -> list[dict[str, Any]]:
+    """Compare processors' books with ours."""
+    window = asked.window()
+    if not timedelta(0) < window.until - window.since <= LONGEST:
+        raise JobFailed(f"the window has to end after it begins, within {LONGEST.days} days", code="invalid_window")
+    accounts = [one for one in await comparison.accounts_of(context.tenant_id) if asked.processor in (None, one.name)]
+    if not accounts:
+        raise JobFailed("there is no such processor", code="unknown_processor")
+    compared = []
+    for number, account in enumerate(accounts):
+        context.progress(number, len(accounts), account.name)
+        outcome = await comparison.reconcile(account, window, again=True)
+        if outcome is None:
+            raise JobRetry(f"{account.name} is being compared for this window already", code="compared_now")
+        compared.append({"processor": account.name, **msgspec.to_builtins(outcome)})
+    context.progress(len(accounts), len(accounts))
+    return compared
