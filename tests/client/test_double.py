@@ -453,7 +453,7 @@ async def test_schedules_of_the_double_run_when_they_are_told_to(half: str, fake
     paused = await client.schedules.pause("nightly")
     resumed = await client.schedules.resume("nightly")
     job = await client.schedules.run("nightly")
-    listed = await client.schedules.list()
+    listed = [one async for one in client.schedules.list()]
     await client.schedules.delete("nightly")
 
     assert (made.timezone, made.overlap, made.catch_up) == ("Europe/Rome", "skip", "one")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import pytest
 
 from registry_client import (
@@ -122,6 +123,18 @@ async def test_the_progress_of_a_job_is_iterated_until_it_ends(client: Any):
     assert [job.sequence for job in seen] == list(range(1, len(seen) + 1))
     reports = [job.progress for job in seen if job.progress]
     assert reports and all(isinstance(one, JobProgress) and one.total == 3 for one in reports)
+
+
+async def test_the_file_of_a_job_is_read_by_its_link(client: Any, server: str):
+    accepted = await client.jobs.submit("test.file", {"steps": 1})
+    async with jobs_at_work():
+        await client.jobs.wait(accepted.id)
+
+    file = (await client.jobs.get(accepted.id)).file
+    content = await asyncio.to_thread(lambda: httpx2.get(file.url).content)
+
+    assert (file.name, file.content_type, file.size) == ("numbers.txt.gz", "application/gzip", len(content))
+    assert file.url.startswith(server) and file.expires_at > datetime.now(UTC)
 
 
 async def test_all_jobs_are_watched(client: Any):

@@ -8,7 +8,7 @@ import msgspec
 
 from registry_client._payments import is_replayed
 from registry_client._responses import decode
-from registry_client.models.jobs import AcceptedJob, CatchUp, JobBatchResult, JobStatus, Overlap
+from registry_client.models.jobs import AcceptedJob, CatchUp, JobBatchResult, JobDetails, JobStatus, Overlap
 
 
 class JobFields(TypedDict, total=False):
@@ -38,6 +38,11 @@ class ScheduleFields(TypedDict, total=False):
     timezone: str
     overlap: Overlap
     catch_up: CatchUp
+    priority: int
+    max_attempts: int
+    timeout: float
+    result_ttl: int
+    callback_url: str
 
 
 class JobBatchResults(msgspec.Struct, frozen=True):
@@ -55,3 +60,12 @@ def accepted_job(response: httpx2.Response) -> AcceptedJob:
         replayed=is_replayed(response.headers),
         at_work=response.status_code == 200,
     )
+
+
+def details_of(response: httpx2.Response) -> JobDetails:
+    """The job; the link to its file has a host also if the service does not know its own address."""
+    found = decode(response, JobDetails)
+    if found.file is None:
+        return found
+    file = msgspec.structs.replace(found.file, url=str(response.url.join(found.file.url)))
+    return msgspec.structs.replace(found, file=file)

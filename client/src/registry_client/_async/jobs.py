@@ -11,7 +11,7 @@ from registry_client._async.pages import items_of
 from registry_client._async.sockets import AsyncSockets
 from registry_client._async.waiting import until
 from registry_client._calls import LONGEST_POLL, get, post
-from registry_client._jobs import JobBatchResults, JobFields, JobFilters, accepted_job
+from registry_client._jobs import JobBatchResults, JobFields, JobFilters, accepted_job, details_of
 from registry_client._payments import filters_of
 from registry_client._responses import decode
 from registry_client._retry import Deadline, Retry, Safety
@@ -77,7 +77,7 @@ class AsyncJobs:
 
     async def get(self, job_id: UUID) -> JobDetails:
         """A job with its request and its timeline. Raises NotFound."""
-        return await self._http.get_as(JobDetails, get(f"/jobs/{job_id}"))
+        return details_of(await self._http.request(get(f"/jobs/{job_id}")))
 
     async def page(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[JobFilters]) -> Page[Job]:
         """A page of the list, newest first."""

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from uuid import UUID, uuid4
 
 from registry_client._calls import LONGEST_POLL, get, post
-from registry_client._jobs import JobBatchResults, JobFields, JobFilters, accepted_job
+from registry_client._jobs import JobBatchResults, JobFields, JobFilters, accepted_job, details_of
 from registry_client._payments import filters_of
 from registry_client._responses import decode
 from registry_client._retry import Deadline, Retry, Safety
@@ -77,7 +77,7 @@ class Jobs:
 
     def get(self, job_id: UUID) -> JobDetails:
         """A job with its request and its timeline. Raises NotFound."""
-        return self._http.get_as(JobDetails, get(f"/jobs/{job_id}"))
+        return details_of(self._http.request(get(f"/jobs/{job_id}")))
 
     def page(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[JobFilters]) -> Page[Job]:
         """A page of the list, newest first."""

@@ -77,8 +77,10 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A file that a job wrote; `url` is a signed link."""
 
     name: str
+    content_type: str
+    size: int
     url: str
-    size: int = 0
+    expires_at: Time
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -141,31 +143,39 @@ class JobChanges(msgspec.Struct, frozen=True):
 
 
 class NewSchedule(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A schedule to store: when it fires, and which job it submits."""
+    """A schedule to save: its due times, and the job that each of them submits."""
 
     cron: str
     kind: str
-    input: Mapping[str, Any]
-    timezone: str | None = None
+    input: Mapping[str, Any] = {}
+    timezone: str = "UTC"
     overlap: Overlap = "skip"
     catch_up: CatchUp = "one"
+    priority: int = 0
+    max_attempts: int | None = None
+    timeout: float | None = None
+    result_ttl: int | None = None
+    callback_url: str | None = None
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A stored schedule."""
+    """A saved schedule. `next` and `last_job` are there where one schedule is read, not in lists."""
 
     name: str
     cron: str
+    timezone: str
+    overlap: str
+    catch_up: str
+    paused: bool
+    next_at: Time | None = None
     kind: str
-    timezone: str = "UTC"
     input: Any = None
-    overlap: Overlap = "skip"
-    catch_up: CatchUp = "one"
-    paused: bool = False
-    next_run_at: Time | None = None
-
-
-class ScheduleList(msgspec.Struct, frozen=True):
-    """All schedules of a tenant."""
-
-    items: list[Schedule]
+    priority: int = 0
+    max_attempts: int | None = None
+    timeout: float | None = None
+    result_ttl: int | None = None
+    callback_url: str | None = None
+    created_at: Time
+    updated_at: Time
+    next: list[Time] = []
+    last_job: Job | None = None

@@ -140,6 +140,9 @@ class FakeJobs:
             return {"id": None, "status": "conflict" if refused.status == 409 else "invalid", "error": error}
         return {"id": job.id, "status": how}
 
+    def body_of(self, job: str) -> Json:
+        return self._find(job).body()
+
     # -- Reading and changing --------------------------------------------------------------------------------------
 
     def _find(self, job: str) -> FakeJob:
