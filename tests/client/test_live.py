@@ -4,11 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from registry_client import ConnectionFailed, Retry
+from registry_client import NO_RETRY, AsyncClient, AuthenticationFailed, ConnectionFailed, Retry
+from registry_client._io.sockets import NO_RIGHT, SocketClosed
+from registry_client.testing import FakeRegistry
+from registry_client.testing.service import KEY, URL
 from tests.client import halves
+from tests.client.conftest import QUICK
 from tests.client.unreliable import Unreliable
 from tests.conftest import Api, at_work
 from tests.factories import in_thread, make_processor
@@ -89,6 +94,52 @@ async def test_watching_all_ends_with_an_error_when_nothing_can_be_reached_for_t
             await anext(changes)
 
     assert len(way.requests) > 1
+    await halves.end(client)
+
+
+@pytest.mark.parametrize(("times", "states"), [(1, ["queued", "processing", "succeeded"]), (2, AuthenticationFailed)])
+async def test_a_websocket_that_is_refused_for_what_can_be_read_is_tried_once_more(times: int, states: Any):
+    """A payment that waits in the spill has no websocket yet; by the time that the service can say so, it may be stored."""
+    fake, refusals = FakeRegistry(), [None] * times
+
+    @asynccontextmanager
+    async def refusing(path: str) -> AsyncIterator[Any]:
+        if refusals and not refusals.pop():
+            raise SocketClosed(NO_RIGHT, "closed")
+        async with fake.sockets.opened_async(path) as socket:
+            yield socket
+
+    client = AsyncClient(URL, KEY, transport=fake.transport, opener=refusing, reconnect=QUICK)
+    payment = await client.payments.submit("19.90")
+
+    async def watched() -> list[str]:
+        return [state.status async for state in client.payments.watch(payment.correlation_id, after=0)]
+
+    if isinstance(states, list):
+        assert await watched() == states
+    else:
+        with pytest.raises(states):
+            await watched()
+
+
+async def test_long_polls_go_on_over_trouble_as_long_as_a_websocket_would(
+    half: str, way: Unreliable, key: str, api: Api
+):
+    """The client's own retries are off: the patience is that of a lost websocket."""
+    client = halves.make(half, way.url, key, retry=NO_RETRY, reconnect=QUICK)
+    payment = await api.pay("19.90")
+    way.lets_no_websocket_through()
+    seen = []
+
+    async with watching(client.payments.watch(UUID(payment["correlationId"]))) as states:
+        async for state in states:
+            seen.append(state.status)
+            if len(seen) == 1:
+                way.answers(503, times=3)
+                way.loses_answers(times=3)
+                await api.post(f"/payments/{payment['correlationId']}/cancel")
+
+    assert seen == ["queued", "canceled"]
     await halves.end(client)
 
 

@@ -128,7 +128,7 @@ class AsyncJobs:
     async def progress(self, job_id: UUID, *, after: int = 0) -> AsyncGenerator[Job]:
         """The job at each of its events, until it has ended: progress, tries, the end."""
         while True:
-            found = await self._later(job_id, after, int(LONGEST_POLL))
+            found = await self._later(job_id, after, int(LONGEST_POLL), self._http.options.reconnect)
             for change in found.events:
                 yield change.job
                 if change.job.status.is_final:

@@ -172,10 +172,12 @@ class AsyncPayments:
         )
 
     async def _poll(self, correlation_id: UUID, after: int | None) -> Sequence[PaymentChange]:
+        patient = self._http.options.reconnect
         if after is None:
-            current = await self.status(correlation_id)
+            call = get(f"/payments/{correlation_id}/status", retry=patient)
+            current = await self._http.get_as(Payment, call)
             return [PaymentChange(sequence=current.sequence, payment=current)]
-        return (await self._later(correlation_id, after, int(LONGEST_POLL))).events
+        return (await self._later(correlation_id, after, int(LONGEST_POLL), patient)).events
 
     async def _later(self, correlation_id: UUID, after: int, wait: int, retry: Retry | None = None) -> PaymentChanges:
         call = get(f"/payments/{correlation_id}/events", {"after": after, "wait": wait}, wait=wait, retry=retry)

@@ -32,6 +32,7 @@ class Feed[C: Change]:
         self._position = Position()
         self._tries: Tries | None = None  # since the connection was lost
         self._refused = 0
+        self._denied = False  # the latest websocket was refused although the object can be read
         self._pings = 0  # without an answer, on this connection
 
     def changes(self, after: int | None = None) -> Generator[C]:
@@ -50,17 +51,24 @@ class Feed[C: Change]:
 
     def _pause_after(self, error: ConnectionFailed) -> None:
         """Wait before the next connection. Raises the error if there is none."""
-        if isinstance(error, SocketClosed) and error.code == NO_RIGHT:
-            self._check()
-            raise AuthenticationFailed(ProblemDetails(status=401, detail="the websocket was refused")) from error
-        if isinstance(error, SocketClosed) and error.code == BAD_MESSAGE:
-            raise error
+        if isinstance(error, SocketClosed):
+            self._answer_to(error)
         self._refused = self._refused + 1 if isinstance(error, SocketRefused) else 0
         self._tries = self._tries or Tries(self._reconnect)
         pause = self._tries.pause_after(error)
         if pause is None:
             raise error
         sleep(pause)
+
+    def _answer_to(self, error: SocketClosed) -> None:
+        """Raises the service's answer if the websocket was closed for good. An object may exist only now: then try once more."""
+        if error.code == NO_RIGHT:
+            self._check()
+            if self._denied:
+                raise AuthenticationFailed(ProblemDetails(status=401, detail="the websocket was refused")) from error
+            self._denied = True
+        elif error.code == BAD_MESSAGE:
+            raise error
 
     # -- The websocket -------------------------------------------------------------------------------------------
 
@@ -84,7 +92,7 @@ class Feed[C: Change]:
         self._pings += 1
 
     def _read(self, text: str) -> C | None:
-        self._tries, self._refused = None, 0
+        self._tries, self._refused, self._denied = None, 0, False
         kind = type_of(text)
         if kind == "pong":
             self._pings -= 1
