@@ -32,6 +32,7 @@ from tests.client import halves
 from tests.client.working import jobs_at_work
 from tests.conftest import Api, at_work
 from tests.factories import in_thread, make_processor
+from tests.payments.refunding import paying_back
 from tests.queueing.kinds_app import jobs as _kinds  # noqa: F401 - registers the kinds test.…
 from tests.queueing.mq import Mq
 
@@ -143,7 +144,20 @@ async def refunds(client: Any) -> Seen:
     rest = await client.payments.refunds.create(at)
     none = await tried(client.payments.refunds.create(at))
     listed = await client.payments.refunds.list(at)
-    return [(first.amount, first.reason, first.currency), first.id == again.id, other, rest.amount, none, len(listed)]
+    ended = [await client.payments.refunds.wait(at, one.id) for one in (first, rest)]
+    details = await client.payments.get(at)
+    return [
+        *ended,
+        details.refunded,
+        details.sequence,
+        sorted(entry.kind or "" for entry in details.timeline),
+        (first.amount, first.reason, first.currency),
+        first.id == again.id,
+        other,
+        rest.amount,
+        none,
+        len(listed),
+    ]
 
 
 async def messages(client: Any) -> Seen:
@@ -251,7 +265,7 @@ SCENARIOS = [
     jobs_and_their_results, jobs_that_fail,
 ]  # fmt: skip
 
-_VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|http://[^'\"]*|datetime\.datetime\([^)]*\)")
+_VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|reference=[^,]*|http://[^'\"]*|datetime\.datetime\([^)]*\)")
 
 
 def seen_of(seen: Seen) -> list[str]:
@@ -279,7 +293,7 @@ async def test_the_double_answers_as_the_service(
         await Mq(api, tenant.pk).configure(queue, retry_delay_ms=0)
     double = make(with_kinds(FakeRegistry()), half)
 
-    async with at_work(), jobs_at_work():
+    async with at_work(), jobs_at_work(), paying_back():
         real = await scenario(client)
     faked = await scenario(double)
 

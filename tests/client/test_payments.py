@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import pytest
 
+from payments.models import Attempt
+from payments.states import REQUIRES_ACTION
 from registry_client import (
     AuthenticationFailed,
     Conflict,
@@ -24,7 +26,8 @@ from registry_client import (
 )
 from tests.client import halves
 from tests.conftest import Api, at_work, make_key
-from tests.factories import in_thread, make_processor
+from tests.factories import in_thread, make_payment, make_processor
+from tests.payments.refunding import paying_back
 
 
 @pytest.fixture
@@ -290,6 +293,29 @@ async def test_what_cannot_be_canceled_captured_or_refunded_is_a_conflict(client
     for change in (client.payments.cancel, client.payments.capture, client.payments.refunds.create):
         with pytest.raises(Conflict):
             await change(payment.correlation_id)
+
+
+async def test_a_refund_is_waited_for(client: Any, sandbox, worker):
+    payment = await client.payments.submit("10.00")
+    await client.payments.wait(payment.correlation_id)
+    refund = await client.payments.refunds.create(payment.correlation_id, 4)
+    with pytest.raises(WaitTimeout):
+        await client.payments.refunds.wait(payment.correlation_id, refund.id, timeout=0.1)
+
+    async with paying_back():
+        returned = await client.payments.refunds.wait(payment.correlation_id, refund.id)
+
+    assert (returned.status, returned.amount) == (RefundStatus.RETURNED, Decimal("4.00"))
+    assert (await client.payments.get(payment.correlation_id)).refunded == Decimal("4.00")
+
+
+async def test_an_authorized_payment_is_captured(client: Any, tenant, sandbox):
+    made = await in_thread(make_payment, tenant, status=REQUIRES_ACTION, processor=sandbox)
+    await in_thread(lambda: Attempt.objects.filter(payment_id=made.pk).update(action={"type": "capture"}))
+
+    states = [(await client.payments.capture(made.correlation_id)).status for _ in range(2)]
+
+    assert states == ["processing", "processing"]
 
 
 async def test_a_refund_is_requested_once_per_key_and_can_be_read(client: Any, sandbox, worker):

@@ -1,14 +1,14 @@
 """A worker of jobs in the test's loop, and a kind of job that the documents name."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 import msgspec
 
 from queueing.jobs.kinds import KINDS, Context, kind
 from queueing.jobs.work import JobWork
 from queueing.work.drain import Drain
+from tests.payments.refunding import draining
 
 
 class Greeting(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,15 +32,6 @@ def greetings() -> Iterator[None]:
         del KINDS["shop.greet"]
 
 
-@asynccontextmanager
-async def jobs_at_work() -> AsyncIterator[None]:
+def jobs_at_work() -> AbstractAsyncContextManager[Drain]:
     """A worker's drain of jobs in this loop; stopped gently on leaving."""
-    work = JobWork()
-    drain = Drain(work)
-    task = asyncio.create_task(drain.run(seconds=600))
-    try:
-        yield
-    finally:
-        drain.stop()
-        await task
-        await work.close()
+    return draining(JobWork())

@@ -211,7 +211,6 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     external: bool = False
     created_at: Time
     updated_at: Time
-    status_url: str = ""
 
 
 class RefundList(msgspec.Struct, frozen=True):
