@@ -259,10 +259,43 @@ async def jobs_that_fail(client: Any) -> Seen:
     ]  # fmt: skip
 
 
+async def schedules(client: Any) -> Seen:
+    fields: dict[str, Any] = {
+        "cron": "0 3 * * *",
+        "kind": "test.echo",
+        "input": {"text": "a"},
+        "timezone": "Europe/Rome",
+    }
+    made = await client.schedules.put("nightly", **fields, overlap="queue", max_attempts=2)
+    paused = await client.schedules.pause("nightly")
+    again = await client.schedules.put("nightly", **fields)
+    resumed = await client.schedules.resume("nightly")
+    key = uuid4()
+    one, other = [await client.schedules.run("nightly", idempotency_key=key) for _ in range(2)]
+    result = await client.jobs.wait_result(one.id)
+    found = await client.schedules.get("nightly")
+    listed = [schedule.name async for schedule in client.schedules.list(page_size=1)]
+    seen = [
+        [one_of(schedule) for schedule in (made, paused, again, resumed, found)], found.last_job.status, listed,
+        (one.kind, one.status, one.id == other.id), result, await client.schedules.delete("nightly"),
+    ]  # fmt: skip
+    calls = (
+        client.schedules.get("nightly"), client.schedules.run("nightly"), client.schedules.pause("nightly"),
+        client.schedules.delete("nightly"), client.schedules.put("nightly", **fields | {"cron": "never"}),
+        client.schedules.put("nightly", **fields | {"kind": "no.such"}), client.schedules.put("-", **fields),
+    )  # fmt: skip
+    return seen + [await tried(call) for call in calls]
+
+
+def one_of(schedule: Any) -> tuple[Any, ...]:
+    names = ("name", "cron", "timezone", "overlap", "catch_up", "kind", "paused", "priority", "max_attempts", "timeout")
+    return (*(getattr(schedule, name) for name in (*names, "result_ttl", "callback_url")), schedule.input["text"])
+
+
 SCENARIOS = [
     a_payment_and_its_story, requests_that_are_refused, a_batch, lists_and_sums, a_cancellation, refunds, messages,
     groups_and_partitions, retries_and_dead_letters, transactions_and_leases,
-    jobs_and_their_results, jobs_that_fail,
+    jobs_and_their_results, jobs_that_fail, schedules,
 ]  # fmt: skip
 
 _VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|reference=[^,]*|http://[^'\"]*|datetime\.datetime\([^)]*\)")

@@ -10,10 +10,12 @@ import pytest
 
 from payments.books.events import status_body
 from payments.books.webhooks import TYPES
+from queueing.jobs import webhooks as jobs
 from queueing.outbound import signing
 from registry.edge.api import ENCODER
 from registry_client import (
     DisputeEvent,
+    JobEvent,
     OtherEvent,
     PaymentEvent,
     RefundEvent,
@@ -71,6 +73,19 @@ def test_every_type_that_the_service_sends_has_a_class(type: str):
         assert (event.data.refund.amount, event.data.refund.id) == (Decimal("5.00"), "re_1")
     if isinstance(event, DisputeEvent):
         assert event.data.dispute.reason == "broken"
+
+
+@pytest.mark.parametrize("type", jobs.TYPES)
+def test_an_event_of_a_job_has_the_job(type: str):
+    secret = signing.new_secret()
+    body = ENCODER.encode(
+        {"type": type, "timestamp": "2026-12-01T12:00:00.000Z", "data": jobs.example(type, ID, 3, AT)}
+    )
+
+    event = webhook(secret).verify(body, signing.headers([secret], "msg_1", AT, body.decode()))
+
+    assert isinstance(event, JobEvent)
+    assert (event.data.id, event.data.status, event.data.sequence) == (ID, type.removeprefix("job."), 3)
 
 
 def type_of(event: object) -> type:
