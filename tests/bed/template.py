@@ -159,19 +159,24 @@ def empty_folder(prefix: str = "registry-test-") -> Path:
     return folder
 
 
+def stop_servers(folder: Path) -> None:
+    """Also while the environment names other servers."""
+    for server in (embedded.Postgres(folder), embedded.Valkey(folder)):
+        server.stop()
+
+
 def tenant_key(folder: Path) -> str:
     """The key of the tenant in a copied folder."""
     return json.loads((folder / "tenant.json").read_text())["apiKey"]
 
 
 def set_processors(folder: Path, addresses: dict[str, str]) -> None:
-    """Point the processors at these addresses, by name. Nothing runs in the folder meanwhile."""
+    """Point the processors at these addresses, by name. `up` finds the PostgreSQL that this starts."""
     server = embedded.Postgres(folder)
     server.start()
     with psycopg.connect(server.url) as connection:
         for name, url in addresses.items():
             connection.execute("UPDATE payments_processor SET url = %s WHERE name = %s", [url, name])
-    server.stop()
 
 
 def service_environment(folder: Path) -> dict[str, str]:
@@ -180,24 +185,34 @@ def service_environment(folder: Path) -> dict[str, str]:
     return {**kept, "REGISTRY_DATA": str(folder), "PYTHONPATH": PYTHONPATH}
 
 
+# One process for all commands: starting one for each would take longer than what they do.
+MANAGE = """
+import django, json, sys
+django.setup()
+from django.core.management import call_command
+for command in json.loads(sys.argv[1]):
+    call_command(*command)
+"""
+
+
 def _make_service(folder: Path) -> Path:
+    kind = ("--kind", "http", "--url", "http://127.0.0.1:1")
+    commands = [
+        ["migrate", "--verbosity", "0"],
+        ["tenant", "create", TENANT, "--json"],
+        *(["processor", "add", TENANT, name, *kind, "--fee", fee] for name, fee in FEES.items()),
+    ]
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("DATABASE_URL", "REDIS_URL"):
             patch.delenv(variable, raising=False)
-        with embedded.use(folder):  # one start for all commands
-            environ = service_environment(folder) | {name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL")}
-
-            def manage(*arguments: str) -> str:
-                command = [sys.executable, "manage.py", *arguments]
-                return subprocess.run(
-                    command, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE
-                ).stdout.decode()
-
-            manage("migrate", "--verbosity", "0")
-            (folder / "tenant.json").write_text(manage("tenant", "create", TENANT, "--json"))
-            for name, fee in FEES.items():
-                address = ("--url", "http://127.0.0.1:1", "--fee", fee)
-                manage("processor", "add", TENANT, name, "--kind", "http", *address)
+        with embedded.use(folder) as urls:
+            servers = {"DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "DB_POOL_MIN": "1"}
+            environ = service_environment(folder) | servers | {"DJANGO_SETTINGS_MODULE": "registry.settings"}
+            program = [sys.executable, "-c", MANAGE, json.dumps(commands)]
+            said = subprocess.run(
+                program, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+    (folder / "tenant.json").write_text(said.splitlines()[0])
     for left in folder.glob("identity-*"):  # named after the port, which changes
         left.unlink()
     return folder

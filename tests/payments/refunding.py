@@ -7,15 +7,15 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.processors.reports import DisputeReport, RefundReport
 from payments.refunds.balance import in_transaction
-from payments.refunds.work import RefundDispatch
+from payments.refunds.work import RefundWork
 from queueing.work.drain import Drain
 from registry.data import database, live
 from registry.models import Tenant
-from tests.conftest import Api, at_work, eventually
-from tests.settling import accept, until_settled
+from tests.conftest import Api, eventually
+from tests.settling import accept, opened, settle_all, settle_due
 
 
 class RefundRow(NamedTuple):
@@ -36,31 +36,30 @@ class RefundRow(NamedTuple):
 
 def paying_back(**options: Any) -> AbstractAsyncContextManager[Drain]:
     """A worker's drain of refunds in this loop, stopped gently on leaving."""
-    return draining(RefundDispatch(), **options)
+    return draining(RefundWork(), **options)
 
 
 def hearing() -> AbstractAsyncContextManager[Drain]:
     """A worker's drain of processors' events."""
-    return draining(Inbound())
+    return draining(InboundWork())
 
 
 @asynccontextmanager
-async def draining(job: Any, **options: Any) -> AsyncIterator[Drain]:
-    drain = Drain(job, **options)
+async def draining(work: Any, **options: Any) -> AsyncIterator[Drain]:
+    drain = Drain(work, **options)
     task = asyncio.create_task(drain.run(seconds=600))
     try:
         yield drain
     finally:
         drain.stop()
         await task
-        await job.close()
+        await work.close()
 
 
 async def booked(tenant: Tenant, count: int = 1, *, amount: int = 1000) -> list[UUID]:
     """`count` payments that have succeeded."""
-    async with at_work():
-        ids = await accept(tenant, count, amount=amount)
-        await until_settled(tenant)
+    ids = await accept(tenant, count, amount=amount)
+    await settle_all(tenant)
     return ids
 
 
@@ -84,6 +83,30 @@ async def until_all(payment: UUID, *statuses: str) -> list[RefundRow]:
         return found if found and all(one.status in statuses for one in found) else []
 
     return await eventually(reached)
+
+
+async def pay_back(payment: UUID, *statuses: str) -> list[RefundRow]:
+    """Do the refunds of one payment until each is in one of `statuses`; the pauses between attempts are skipped."""
+    async with opened(RefundWork()) as work:
+
+        async def reached() -> list[RefundRow]:
+            await settle_due(work)
+            found = await refunds_of(payment)
+            if found and all(one.status in statuses for one in found):
+                return found
+            await _skip_pauses(payment)
+            return []
+
+        return await eventually(reached)
+
+
+async def _skip_pauses(payment: UUID) -> None:
+    await database.fetch(
+        """UPDATE payments_refund r SET run_at = now() FROM payments_payment p
+        WHERE p.correlation_id = %s AND r.tenant_id = p.tenant_id AND r.payment_id = p.id
+          AND r.closed IS NULL AND r.attempt > 0 AND r.run_at BETWEEN now() AND now() + interval '1 day'""",
+        [payment],
+    )
 
 
 async def sums(payment: UUID) -> tuple[int, int]:

@@ -13,10 +13,21 @@ from payments.books import ledger
 from payments.errors import NotRefundable, UnknownPayment
 from payments.processors.reports import DisputeReport, RefundReport, Subject
 from payments.refunds import disputes, operate, refunds
-from payments.refunds.work import RefundDispatch
+from payments.refunds.work import RefundWork
 from registry.data import database
 from tests.factories import in_thread, make_processor
-from tests.payments.refunding import book, booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.payments.refunding import (
+    book,
+    booked,
+    given_back,
+    kinds,
+    lines,
+    pay_back,
+    paying_back,
+    refunds_of,
+    sums,
+    until_all,
+)
 from tests.settling import accept
 
 
@@ -178,17 +189,16 @@ async def test_news_of_our_own_refund_settles_it_whoever_is_first(tenant, paymen
 
 async def claimed() -> list[Any]:
     """What a worker would pay back now."""
-    job = RefundDispatch()
+    work = RefundWork()
     try:
-        return list(await job.claim(1, 10))
+        return list(await work.claim(1, 10))
     finally:
-        await job.close()
+        await work.close()
 
 
 async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment, hear):
     receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
-    async with paying_back():
-        [one] = await until_all(payment, "returned")
+    [one] = await pay_back(payment, "returned")
 
     changed = await hear(of_refund(tenant, payment, one.reference, refund_id=receipt.refund_id))
 

@@ -23,6 +23,7 @@ import msgspec
 import uvloop
 from django.db import connections
 
+from queueing.jobs.files import JobFileWriter
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFileOutput, JobLog
 from queueing.jobs.processes import outcomes, wire
 from queueing.jobs.processes.outcomes import Failed, Outcome
@@ -48,9 +49,7 @@ class ChildContext:
         self.tenant_id = assignment.tenant_id
         self.attempt = assignment.attempt
         self.key = assignment.key
-        self.log: JobLog = JobLog(
-            logging.getLogger("queueing.jobs"), {}
-        )  # the worker adds the job
+        self.log = JobLog(logging.getLogger("queueing.jobs"), {})  # the worker adds the job
         self._assignment, self._page = assignment, page
 
     @property
@@ -66,8 +65,6 @@ class ChildContext:
         self.check()
 
     def file(self, name: str, content_type: str, *, gzip: bool = False) -> AbstractAsyncContextManager[JobFileOutput]:
-        from queueing.jobs.files import JobFileWriter  # its models need the apps, which the fork server loads later
-
         about = self._assignment
         return JobFileWriter(
             tenant_id=about.tenant_id,

@@ -17,7 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
+
 import django
+from django.apps import apps
+
+if not apps.ready:
+    django.setup(set_prefix=False)
+
 from django.db import connections
 
 from queueing.jobs.processes import child as job_process
@@ -189,8 +196,6 @@ class ForkServer:
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry.settings")
-    django.setup(set_prefix=False)
     for module in sys.argv[2:]:
         importlib.import_module(module)
     connections.close_all()  # a module may have asked the database something when it was imported
