@@ -28,7 +28,7 @@ async def endpoint(tenant: Tenant, url: str, *events: str, **options: Any) -> We
 
 @asynccontextmanager
 async def delivering(*, outside: Outside | None = None, **options: Any) -> AsyncIterator[Drain]:
-    """A worker's drain of webhooks in this loop, as an RQ work runs it; stopped gently on leaving."""
+    """A worker's drain of webhooks in this loop, as an RQ job runs it; stopped gently on leaving."""
     work = DeliveryWork(outside=outside)
     drain = Drain(work, **options)
     task = asyncio.create_task(drain.run(seconds=600))

@@ -71,7 +71,7 @@ class Processes:
 def environment(valkey: embedded.Valkey) -> dict[str, str]:
     """That of programs on the test database and this Valkey."""
     urls = {"DATABASE_URL": database_url(), "REDIS_URL": valkey.url}
-    return {**os.environ, **urls, "PYTHONPATH": PYTHONPATH}
+    return {**os.environ, **urls, "PYTHONPATH": PYTHONPATH, "REGISTRY_APPS": "tests.queueing.kinds_app"}
 
 
 def database_url() -> str:

@@ -5,21 +5,13 @@ import signal
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from queueing.models import Job, JobEvent, JobStatus
 from registry.data import database
 from registry.servers.processes import signal_process
 from tests.conftest import Api, eventually
 from tests.queueing.test_jobs import get, post, submit
 
-APP = "tests.queueing.kinds_app"
 STOP_LIMIT = 7.0  # seconds; `up` kills after that
-
-
-@pytest.fixture(autouse=True)
-def _with_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REGISTRY_APPS", APP)
 
 
 async def until(api: Api, id: str, *statuses: str) -> dict[str, Any]:

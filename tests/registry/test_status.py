@@ -131,7 +131,7 @@ REQUIREMENT = {
         'registry_payments_settled_total{outcome="succeeded"}',
         'registry_payments_accepted_total{outcome="new"}',
     ],
-    "worker use": ['registry_worker_use_ratio{queue="payments"}', 'registry_workers{queue="payments"}'],
+    "worker use": ['registry_worker_use_ratio{pool="",queue="payments"}', 'registry_workers{pool="",queue="payments"}'],
     "pool use": [
         "registry_database_pool_pool_size",
         "registry_database_pool_pool_available",
@@ -156,7 +156,7 @@ async def test_every_metric_of_the_requirement_is_there_once_a_payment_has_settl
     await in_thread(Endpoint.objects.all().delete)
 
     assert [name for names in REQUIREMENT.values() for name in names if name not in found] == []
-    assert found['registry_workers{queue="payments"}'] == 1
+    assert found['registry_workers{pool="",queue="payments"}'] == 1
     assert found['registry_breakers{kind="sandbox",state="closed"}'] >= 1
 
 
