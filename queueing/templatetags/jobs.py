@@ -93,7 +93,8 @@ def _failed(job: dict[str, Any]) -> str:
 
 
 def _canceled(job: dict[str, Any]) -> str:
-    return "Canceled while it ran." if job["attempts"] else "Canceled before it began."
+    before = [event["status"] for event in job["timeline"]][-2:-1]
+    return f"Canceled while it {'ran' if before == [JobStatus.RUNNING] else 'waited for a worker'}."
 
 
 def _reason(error: dict[str, str]) -> str:

@@ -502,8 +502,10 @@ FAULT = {"code": "timed_out", "detail": "did not end within 5 s"}
         ({"status": "failed", "attempts": 1, "error": FAULT}, "Failed after 1 attempt. The reason: did not end within 5 s."),
         ({"status": "failed", "attempts": 2, "error": {"code": "timed_out", "detail": ""}},
          "Failed after 2 attempts. The reason: timed out."),
-        ({"status": "canceled", "attempts": 0}, "Canceled before it began."),
-        ({"status": "canceled", "attempts": 1}, "Canceled while it ran."),
+        ({"status": "canceled", "timeline": [{"status": "queued"}, {"status": "canceled"}]},
+         "Canceled while it waited for a worker."),
+        ({"status": "canceled", "attempts": 1, "timeline": [{"status": "running"}, {"status": "canceled"}]},
+         "Canceled while it ran."),
     ],
 )  # fmt: skip
 def test_one_sentence_says_what_happened(job: dict[str, Any], text: str) -> None:

@@ -15,7 +15,7 @@ const filter = JSON.parse(place.dataset.filter);
 
 function remark({ progress, error }) {
   if (progress) return progressText(progress);
-  return error ? error.detail || error.code : "–";
+  return error ? error.detail || error.code : "";
 }
 
 new LiveTable(place, {
