@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 WANTED := $(shell cat .python-version)
 # The version in .python-version, from pyenv or by name; else the newest suitable python3.
-CANDIDATES := $(shell pyenv prefix $(WANTED) 2>/dev/null || pyenv prefix $$(pyenv latest $(WANTED) 2>/dev/null) 2>/dev/null)
+CANDIDATES = $(shell pyenv prefix $(WANTED) 2>/dev/null || pyenv prefix $$(pyenv latest $(WANTED) 2>/dev/null) 2>/dev/null)
 FIND_PYTHON = for python in $(addsuffix /bin/python3,$(CANDIDATES)) python$(WANTED) python3 python3.14 python3.13 python3.12; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { command -v "$$python"; exit; }; \
 	done; echo "Python 3.12 or newer (with venv) is needed" >&2; exit 1

@@ -22,6 +22,7 @@ OPTIONS = {
     "completedRetentionSeconds": 86_400,
 }
 PUSH_EVERY, READ_EVERY = 1.2, 0.6  # seconds between pushes, and between the pops of a group, on average
+WORKING = 0.05, 0.4  # seconds, at least and at most, between a pop and its acks
 FAILING, MOST_DEAD = 0.02, 20  # share of messages that fail; dead letters at most, so that the demo can run for weeks
 
 
@@ -76,7 +77,7 @@ async def _read(client: Client, group: str) -> None:
     found = await _call(client, "GET", f"/api/v1/pop/queue/{QUEUE}?batch=3&consumerGroup={name}&wait=true&timeout=5000")
     if not found:
         return
-    await asyncio.sleep(random.uniform(0.05, 0.4))
+    await asyncio.sleep(random.uniform(*WORKING))
     failing = group == GROUPS[0] and random.random() < FAILING and await _may_fail(client)
     for message in found["messages"]:
         about = {key: message[key] for key in ("transactionId", "partitionId", "leaseId")}

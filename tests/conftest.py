@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from itertools import chain
 from typing import Any, Self
+from unittest.mock import patch
 from uuid import uuid4
 
 import aiohttp
@@ -21,6 +22,7 @@ import pytest
 import uvicorn
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as settings_of_hypothesis
@@ -31,14 +33,20 @@ from queueing.work.drain import Drain
 from registry.data import database, db_breaker, refusals
 from registry.data.loop import end_loop
 from registry.models import Tenant
-from registry.servers import embedded, serve
-from registry.tenants import access
+from registry.servers import serve
 from tests import secrecy
 from tests.bed import HttpProcessor
 from tests.bed.running import Running, clean_environment
-from tests.bed.template import empty_folder, make_database
+from tests.bed.template import empty_folder, make_database, stop_servers
 from tests.depth import deep
-from tests.factories import drop_dead_connection, end_threads, in_thread, make_processor, make_tenant
+from tests.factories import (
+    drop_dead_connection,
+    end_threads,
+    in_thread,
+    make_api_key,
+    make_processor,
+    make_tenant,
+)
 
 settings_of_hypothesis.register_profile("depth", max_examples=deep(30, 1000))
 settings_of_hypothesis.load_profile("depth")
@@ -56,11 +64,14 @@ FIRST = (
     "chaos/test_chaos",
     "chaos/test_queue",
     "chaos/test_outage",
+    "chaos/test_stop",
     "registry/test_up",
     "browser/test_demo",
     "browser/",
     "registry/test_database",
     "queueing/test_redis_trouble",
+    "registry/test_live",
+    "payments/test_billing",
 )
 
 
@@ -133,6 +144,13 @@ def _secrets_are_noted() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _passwords_cost_little() -> Iterator[None]:
+    """The product's hash, with its least memory and time: what it costs guards against guessing, which no test does."""
+    with patch.multiple(Argon2PasswordHasher, time_cost=1, memory_cost=8, parallelism=1):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_secret_is_logged(_secrets_are_noted: None) -> Iterator[None]:
     """Whatever a test does, no line of the log holds a secret that was made for it."""
@@ -141,20 +159,21 @@ def _no_secret_is_logged(_secrets_are_noted: None) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _living_connection(_database: None) -> None:
+def _rows_are_removed(_database: None) -> Iterator[None]:
+    """On this thread's own connection, which costs no hop to another; a test may have cut it."""
     drop_dead_connection()
+    yield
+    drop_dead_connection()
+    _remove_all()
 
 
 @pytest.fixture(autouse=True)
-async def _clean() -> AsyncIterator[None]:
+async def _clean(_rows_are_removed: None) -> AsyncIterator[None]:
     yield
     await db_breaker.breakers.close()  # whether the server could be reached in one test is nothing to the next
     refusals.set_writable(True)  # nor what it refused
     await database.release()
-    try:
-        await _connections_are_back()
-    finally:
-        await in_thread(_remove_all)
+    await _connections_are_back()
 
 
 async def _connections_are_back() -> None:
@@ -216,22 +235,20 @@ async def _loop_resources() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def tenant() -> Tenant:
+def tenant() -> Tenant:
     """A sandbox tenant in BRL, of a name no other test has."""
-    return await in_thread(make_tenant, f"shop-{uuid4().hex[:12]}")
+    return make_tenant(f"shop-{uuid4().hex[:12]}")
 
 
 @pytest.fixture
-async def key(tenant: Tenant) -> str:
+def key(tenant: Tenant) -> str:
     """A key of `tenant` that may read and write."""
-    return await make_key(tenant)
+    return make_api_key(tenant)
 
 
 async def make_key(tenant: Tenant, *scopes: str, **options: Any) -> str:
-    """The plain text of a new key, by default one that may read and write."""
-    async with database.own_connection():
-        _, plain = await access.issue_key(tenant=tenant, scopes=list(scopes or ("read", "write")), **options)
-    return plain
+    """`make_api_key` for a test on the loop."""
+    return await in_thread(make_api_key, tenant, *scopes, **options)
 
 
 @pytest.fixture
@@ -250,6 +267,12 @@ async def fallback(tenant: Tenant) -> AsyncIterator[HttpProcessor]:
         yield processor
 
 
+@pytest.fixture
+def lean_commands(settings: Any) -> None:
+    """A command opens a loop, and in it a pool, for a statement or two: one connection will do, not DB_POOL_MIN."""
+    settings.DB_POOL_MIN = 1
+
+
 # -- The service -------------------------------------------------------------------------------------------
 
 
@@ -258,7 +281,8 @@ async def server() -> AsyncIterator[str]:
     """The address of the service, served as a web process serves it, in this process's loop."""
     from registry.asgi import application
 
-    listener = socket.socket()
+    # By its protocol asyncio knows that Nagle's algorithm may be off; else an answer in two parts takes 40 ms.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     uvicorn_server = uvicorn.Server(serve.configuration(application, timeout_graceful_shutdown=1, lifespan="off"))
     uvicorn_server.install_signal_handlers = lambda: None
@@ -293,7 +317,7 @@ class Demo:
             running.exit()
         finally:
             running.close()
-            embedded.stop(self.folder / "data")
+            stop_servers(self.folder / "data")
             shutil.rmtree(self.folder)
 
 
@@ -362,8 +386,8 @@ async def api(server: str, key: str) -> AsyncIterator[Api]:
 @pytest.fixture
 async def stranger(server: str) -> AsyncIterator[Api]:
     """A program of another tenant."""
-    other = await in_thread(make_tenant, f"other-{uuid4().hex[:12]}")
-    async with Api(server, await make_key(other)) as client:
+    key = await in_thread(lambda: make_api_key(make_tenant(f"other-{uuid4().hex[:12]}")))
+    async with Api(server, key) as client:
         yield client
 
 

@@ -1,6 +1,7 @@
 """Rows for tests, committed through Django's own connection: what the loop's connections are to see must be there."""
 
 import asyncio
+import select
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -8,6 +9,7 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.utils import timezone
@@ -16,6 +18,7 @@ from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEv
 from payments.states import OPEN, QUEUED, SUCCEEDED, Status
 from registry.data import database
 from registry.models import Membership, Tenant
+from registry.tenants import access
 from registry.tenants.encryption import seal
 
 _number = count(1)
@@ -34,9 +37,6 @@ async def in_thread[T](make: Callable[..., T], *args: Any, **fields: Any) -> T:
 
     def run() -> T:
         drop_dead_connection()
-        if connection.connection is None:  # a test's own stays able to write while the program's database is read-only
-            with connection.cursor() as cursor:
-                cursor.execute("SET default_transaction_read_only = off")
         return make(*args, **fields)
 
     return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, run)
@@ -45,11 +45,20 @@ async def in_thread[T](make: Callable[..., T], *args: Any, **fields: Any) -> T:
 def drop_dead_connection() -> None:
     """A test may have cut every session, that of this thread among them. Its new one writes also where the database is
     read-only for the service."""
-    if connection.connection is not None and not connection.is_usable():
+    if connection.connection is not None and not _is_open(connection.connection):
         connection.close()
     if connection.connection is None:
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION default_transaction_read_only = off")
+
+
+def _is_open(conn: psycopg.Connection) -> bool:
+    """Whether the server still serves it, without a round trip: an idle connection has nothing to read but its end."""
+    if conn.closed:
+        return False
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def end_threads() -> None:
@@ -60,6 +69,13 @@ def end_threads() -> None:
 def make_tenant(slug: str = "", **fields: Any) -> Tenant:
     slug = slug or f"tenant-{next(_number)}"
     return Tenant.objects.create(slug=slug, name=fields.pop("name", slug), **fields)
+
+
+def make_api_key(tenant: Tenant, *scopes: str, **options: Any) -> str:
+    """The plain text of a new key, by default one that may read and write."""
+    key, plain = access.unsaved_key(tenant=tenant, scopes=list(scopes or ("read", "write")), **options)
+    key.save()
+    return plain
 
 
 def make_processor(tenant: Tenant, name: str = "default", **fields: Any) -> Processor:

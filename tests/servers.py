@@ -6,33 +6,47 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
 from django.db import connection
 
-from registry.data import database, db_breaker
+from registry.data import database, db_breaker, pool
 from registry.servers import embedded
+from registry.servers.processes import holds_within
+from tests.bed.template import empty_folder, fill_postgres
+
+CUT_LIMIT = 10.0  # seconds for sessions to end
 
 
 def cut_all() -> int:
-    """End every other session of this database, as an administrator or a fail-over does; how many there were."""
+    """End every other session of this database, as an administrator or a fail-over does; how many there were.
+
+    pg_terminate_backend itself could wait for the end of each, but would do so in steps of 0.1 s, one after the other.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"  # waits until the process has ended
+            "SELECT pid FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
-        return cursor.fetchone()[0]
+        cut = [pid for (pid,) in cursor.fetchall()]
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [cut])
+
+        def are_gone() -> bool:
+            cursor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", [cut])
+            return not cursor.fetchall()
+
+        assert holds_within(CUT_LIMIT, are_gone)
+    return len(cut)
 
 
 @asynccontextmanager
-async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
-    """A PostgreSQL of this test's own, and the loop's pool upon it."""
+async def own_server() -> AsyncIterator[embedded.Postgres]:
+    """A PostgreSQL of this test's own with the schema, and the loop's pool upon it."""
+    folder = empty_folder()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL")
-        place = embedded.DataFolder(folder)
-        place.open_data()
+        await asyncio.to_thread(fill_postgres, folder)
         server = embedded.Postgres(folder)
         await asyncio.to_thread(server.start)
     await database.pools.close()
@@ -49,6 +63,18 @@ async def own_server(folder: Path) -> AsyncIterator[embedded.Postgres]:
                 inner.delenv("DATABASE_URL", raising=False)
                 await asyncio.to_thread(embedded.stop, folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def unreachable() -> AsyncIterator[None]:
+    """Nobody listens where the pool's server was; a caller waits a fifth of the product's time for it."""
+    real = database.connection_parameters
+    await database.pools.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "AWAY_WAIT", pool.AWAY_WAIT / 5)
+        patch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
+        yield
+        await database.pools.close()
 
 
 @contextmanager

@@ -1,19 +1,74 @@
-"""Helpers of tests of settling: accept payments without HTTP, seed a backlog by SQL, read what is stored."""
+"""Helpers of tests of settling: accept payments without HTTP, seed a backlog by SQL, settle without a drain, shorten pauses, read
+what is stored."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
+from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+import pytest
+
+from payments.billing import subscriptions
+from payments.inbound import receive
 from payments.intake.intake import submit_many
 from payments.intake.payment import NewPayment, Receipt
 from payments.models import Processor
+from payments.refunds import work as refund_work
+from payments.routing import accounts, endpoint, polls, routing
+from payments.settle import decisions, doubts
+from payments.settle import work as settle_work
+from payments.settle.work import Dispatch
 from payments.states import Status
-from registry.data import database
+from queueing.work import drain
+from queueing.work.drain import run_until_idle
+from queueing.work.work import Work
+from registry.data import breaker, database
+from registry.data.cache import Cached
 from registry.models import Tenant
-from tests.conftest import eventually
+from registry.tenants import access
+from tests.bed import processor
+from tests.conftest import Api, eventually
 from tests.factories import in_thread
+
+# Pauses of payments, refunds and routing; time-outs are not among them, because a busy machine would exceed shorter ones.
+PAUSES: dict[ModuleType, tuple[str, ...]] = {
+    breaker: ("LONGEST_PAUSE",),
+    decisions: ("FIRST_BACKOFF", "LONGEST_BACKOFF"),
+    doubts: ("REPEAT_AFTER",),
+    drain: ("POLL", "RETRY"),
+    endpoint: ("REPORT_VALID_FOR",),
+    polls: ("STEP",),
+    processor: ("HEALTH_EVERY",),
+    refund_work: ("NO_ROUTE",),
+    routing: ("FRESH", "POLL_EVERY", "SYNC_EVERY", "SLOT_EVERY"),
+    settle_work: ("ABANDON_EVERY", "NO_ROUTE"),
+}
+
+# Caches by which a process hears of changed settings.
+CACHES: tuple[Cached[Any, Any], ...] = (
+    access._keys,
+    access._open,
+    accounts._names,
+    receive._accounts,
+    subscriptions._shares,
+)
+
+
+def hasten_caches(patch: pytest.MonkeyPatch, by: float = 10) -> None:
+    """Have changed settings take effect sooner, for tests of what happens afterwards."""
+    for cache in CACHES:
+        patch.setattr(cache, "fresh", cache.fresh / by)
+        patch.setattr(cache, "stale", cache.stale / by)
+
+
+def hasten(patch: pytest.MonkeyPatch, by: float = 10) -> None:
+    """Divide all pauses, so that they keep their relation to one another. Processors that exist already keep theirs."""
+    for module, names in PAUSES.items():
+        for name in names:
+            patch.setattr(module, name, getattr(module, name) / by)
 
 
 class Row(NamedTuple):
@@ -112,6 +167,66 @@ async def until(tenant: Tenant, status: Status | str, *, within: float = 10.0) -
 
 async def until_settled(tenant: Tenant, *, within: float = 10.0) -> list[Row]:
     return await until(tenant, Status.SUCCEEDED, within=within)
+
+
+@asynccontextmanager
+async def opened[W: Work](work: W) -> AsyncIterator[W]:
+    """Work that is closed on leaving, for `settle_due`: a worker without a drain."""
+    try:
+        yield work
+    finally:
+        await work.close()
+
+
+async def settle_due(work: Work | None = None) -> None:
+    """Do all rows that are due, payments unless told otherwise. No drain: nothing is polled, listened for or waited for."""
+    if work is None:
+        async with opened(Dispatch()) as work:
+            await settle_due(work)
+        return
+    async with database.own_connection():
+        await run_until_idle(work)
+
+
+async def settle_until[T](tenant: Tenant, condition: Callable[[], Awaitable[T]]) -> T:
+    """Do the payments of `tenant` until `condition` has a true value; the pauses between attempts are skipped."""
+    async with opened(Dispatch()) as job:
+
+        async def reached() -> T:
+            await settle_due(job)
+            value = await condition()
+            if not value:
+                await skip_pauses(tenant)
+            return value
+
+        return await eventually(reached)
+
+
+async def settle_all(tenant: Tenant, status: Status | str = Status.SUCCEEDED) -> list[Row]:
+    """Do the payments of `tenant` until each is in `status`."""
+
+    async def reached() -> list[Row]:
+        rows = await payments(tenant)
+        return rows if all(row.status == status for row in rows) else []
+
+    return await settle_until(tenant, reached)
+
+
+async def settle_one(api: Api, payment: dict[str, Any], status: Status | str = Status.SUCCEEDED) -> dict[str, Any]:
+    """Do what is due, which brings this payment to `status`; its status object."""
+    await settle_due()
+    found = await api.status(payment["correlationId"])
+    assert found["status"] == status, found
+    return found
+
+
+async def skip_pauses(tenant: Tenant) -> None:
+    """Make due now what waits for its next attempt. What was scheduled for later, or given up, stays so."""
+    await database.fetch(
+        """UPDATE payments_payment SET run_at = now()
+        WHERE tenant_id = %s AND closed IS NULL AND attempt > 0 AND run_at BETWEEN now() AND now() + interval '1 day'""",
+        [tenant.pk],
+    )
 
 
 async def configure(tenant: Tenant, name: str, *, enabled: bool | None = None, **options: Any) -> None:

@@ -25,6 +25,8 @@ from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment, make_processor, make_stripe, make_tenant
 
+pytestmark = pytest.mark.usefixtures("lean_commands")
+
 PROJECT = Path(__file__).resolve().parents[1]
 READMES = [PROJECT / folder / "README.md" for folder in (".", "bench", "tests")]
 FILES = [*READMES, *sorted((PROJECT / "docs").rglob("*.md"))]

@@ -1,6 +1,8 @@
 """Each way into the service that runs an event loop closes everything that the loop opened, and loses nothing of its last moment."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
@@ -69,12 +71,12 @@ def by_drain(work: Work, patch: pytest.MonkeyPatch) -> None:
         def background(self) -> list[Callable[[], Awaitable[None]]]:
             async def once() -> None:
                 await work()
+                os.kill(os.getpid(), signal.SIGTERM)  # as RQ's worker tells it to end
                 await asyncio.Event().wait()
 
             return [once]
 
     patch.setitem(entry.DRAINS, "payments", Working)
-    patch.setattr(entry, "DRAIN_SECONDS", 1.0)
     entry.drain("payments")
 
 
@@ -86,6 +88,7 @@ def by_chore(work: Work, patch: pytest.MonkeyPatch) -> None:
 def by_housekeeping(work: Work, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(chores, "CHORES", {"work": chores.Chore(3600, work)})
     patch.setattr(entry, "DRAIN_SECONDS", 0.1)
+    patch.setattr(entry, "PARENT_CHECK", 0.01)
     entry.housekeep()
 
 

@@ -17,6 +17,8 @@ from registry.data import database
 from registry.edge.api import api, described, json_response
 from registry.tenants.access import Principal, authorize
 
+PURGE = "payments.purge"  # the kind of job that empties a large sandbox
+
 
 @api.post(
     "/payments/{id}/cancel",
@@ -52,7 +54,7 @@ async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write", keyless=True)
     if principal.mode != "sandbox":
         raise LiveTenant
-    if await purging.count(principal.tenant_id) > purging.AT_ONCE and await waiting.has_workers():
+    if await purging.count(principal.tenant_id) > purging.AT_ONCE and (await waiting.taken_kinds())(PURGE):
         return await _purge_by_job(principal, headers)
     removed, left = await purging.purge(tenant_id=principal.tenant_id)
     if left:
@@ -64,7 +66,7 @@ async def purge(request: HttpRequest) -> HttpResponse:
 async def _purge_by_job(principal: Principal, headers: dict[str, str]) -> HttpResponse:
     """Empty a large sandbox by a job, which leaves payments that are accepted from now on. Wait for it for a while."""
     asked = {"before": datetime.now(UTC)}
-    job = await store.submit(of_service("payments.purge", asked, tenant_id=principal.tenant_id))
+    job = await store.submit(of_service(PURGE, asked, tenant_id=principal.tenant_id))
     await database.release()  # for as long as it waits
     done = await jobs.finished(tenant_id=principal.tenant_id, uuid=job.id, within=purging.WITHIN)
     said = {"job": {"id": str(job.id), "statusUrl": f"{settings.REGISTRY_URL}/jobs/{job.id}"}}

@@ -19,7 +19,7 @@ from django.conf import settings
 from payments.billing import subscriptions
 from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff
 from payments.models import Plan, Subscription
-from payments.processors.stripe.client import CONNECT_TIMEOUT, SEND_TIMEOUT
+from payments.processors.stripe.client import CONNECT_TIMEOUT, SEND_TIMEOUT, tls
 from registry.data import database
 from registry.models import Tenant
 
@@ -45,7 +45,10 @@ async def account() -> AsyncIterator[stripe.StripeClient]:
     if not is_on():
         raise BillingOff
     await database.release()  # the caller may hold a connection, and Stripe may be slow
-    http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT))
+    http = stripe.AIOHTTPClient(
+        timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
+        connector=aiohttp.TCPConnector(ssl=tls()),
+    )
     where: Any = {"base_addresses": {"api": settings.BILLING_STRIPE_URL}} if settings.BILLING_STRIPE_URL else {}
     try:
         yield stripe.StripeClient(settings.BILLING_STRIPE_KEY, http_client=http, max_network_retries=RETRIES, **where)

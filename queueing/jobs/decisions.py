@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from queueing.jobs.processes.outcomes import LONGEST_ERROR, LONGEST_TRACEBACK, Canceled, Failed, Outcome, Succeeded
 from queueing.models import JobStatus
 from queueing.work.work import Key
+from registry.redaction import redact_text
 
 WAITS = (1.0, 5.0, 30.0, 120.0)  # seconds before attempts 2, 3, 4, and all later ones
+INTERRUPTED_WAIT = 1.0  # seconds until a job is due again whose attempt was ended by something else than itself
 JITTER = 0.2  # share by which a wait varies, so that jobs that failed together are not tried together
-LARGEST_RESULT = 64 * 1024  # bytes
-LONGEST_ERROR, LONGEST_TRACEBACK = 1000, 16_000  # characters that are stored
 
 
 class JobClaim(NamedTuple):
@@ -72,12 +73,23 @@ class JobSettlement(NamedTuple):
         return self.claim.key
 
 
-def succeeded(claim: JobClaim, result: bytes) -> JobSettlement:
-    """The function returned. A result that is too large fails the job: the next attempt would return it again."""
-    if len(result) > LARGEST_RESULT:
-        detail = f"the result has {len(result):,} bytes; at most {LARGEST_RESULT:,} are kept"
-        return failed(claim, "result_too_large", detail, permanent=True)
-    return JobSettlement(claim, JobStatus.SUCCEEDED, result=result.decode())
+def after(claim: JobClaim, outcome: Outcome) -> JobSettlement:
+    """What is written of an attempt that ended so."""
+    match outcome:
+        case Succeeded(result=result):
+            return JobSettlement(claim, JobStatus.SUCCEEDED, result=result.decode())
+        case Failed():
+            return failed(
+                claim,
+                outcome.code,
+                redact_text(outcome.detail),
+                traceback=redact_text(outcome.traceback),
+                permanent=outcome.permanent,
+                after=outcome.after,
+            )
+        case Canceled():
+            return canceled(claim)
+    return handed_back(claim, wait=INTERRUPTED_WAIT)
 
 
 def failed(
@@ -110,9 +122,9 @@ def canceled(claim: JobClaim) -> JobSettlement:
     return JobSettlement(claim, JobStatus.CANCELED)
 
 
-def handed_back(claim: JobClaim) -> JobSettlement:
-    """The worker stops: another one may begin at once, and this attempt does not count."""
-    return JobSettlement(claim, JobStatus.QUEUED, uncounted=True)
+def handed_back(claim: JobClaim, *, wait: float = 0.0) -> JobSettlement:
+    """The worker stops, or something else than the job ended the attempt: another may begin, and this one does not count."""
+    return JobSettlement(claim, JobStatus.QUEUED, uncounted=True, wait=wait)
 
 
 def closed(claim: JobClaim) -> JobSettlement:

@@ -11,7 +11,6 @@ SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 export.TABLES |= {
     "queueing.Job": Table(hidden=("sealed", "fingerprint")),
     "queueing.JobSchedule": Table(hidden=("sealed",)),
-    "queueing.JobFileChunk": Table(content=("data",)),
 }
 export.LEFT_OUT["queueing.JobLimit"] = "counts of all tenants' jobs of a kind together"
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from queueing.jobs.decisions import LARGEST_RESULT
+from queueing.jobs.processes.outcomes import LARGEST_RESULT
 from registry.data.loop import PerLoop
 from registry.http.client import Client
 from registry.http.ssrf import Outside

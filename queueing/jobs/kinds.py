@@ -15,16 +15,18 @@ The returned value is the job's result, as JSON. `JobFailed` fails the job at on
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
 
 from registry.errors import Invalid
-from registry.tenants.access import Principal
+
+if TYPE_CHECKING:  # a fork server imports this module before the apps are loaded
+    from registry.tenants.access import Principal
 
 MAX_ATTEMPTS = 5  # attempts of a job whose kind and request name no number
 TIMEOUT = 60.0  # seconds of one attempt, likewise
@@ -64,6 +66,13 @@ class JobFileOutput(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """The log of a job: adds what it is made with to each record, beside the record's own `extra`."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
+
+
 class Context(Protocol):
     """What the function of a kind gets beside its input. The methods may be called from the function's own thread or loop only."""
 
@@ -71,7 +80,7 @@ class Context(Protocol):
     tenant_id: int
     attempt: int
     key: str  # idempotency key of this attempt, the same for all calls to other services in it
-    log: logging.LoggerAdapter[logging.Logger]
+    log: JobLog
 
     @property
     def cancelled(self) -> bool:
@@ -105,7 +114,7 @@ class Kind:
     title: str = ""  # what it does, for pages
     public: bool = True  # whether the API takes it; others are submitted by the product itself
     secret: tuple[str, ...] = ()  # fields of the input whose values are encrypted at rest and not shown
-    check: Callable[[Principal, Any], Awaitable[list[dict[str, str]]]] | None = (
+    check: Callable[["Principal", Any], Awaitable[list[dict[str, str]]]] | None = (
         None  # faults of a decoded input, by field
     )
     decoder: "msgspec.json.Decoder[Any]" = field(init=False, compare=False, repr=False)

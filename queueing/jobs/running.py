@@ -8,7 +8,7 @@ from uuid import UUID
 
 from queueing.jobs.decisions import JobClaim, Progress
 from queueing.jobs.files import JobFileWriter
-from queueing.jobs.kinds import JobCanceled
+from queueing.jobs.kinds import JobCanceled, JobLog
 
 log = logging.getLogger("queueing.jobs")
 
@@ -26,7 +26,7 @@ class RunningJob:
         self.job_id: UUID = claim.uuid
         self.tenant_id, self.attempt = claim.tenant_id, claim.shown
         self.key = f"{claim.uuid}:{claim.attempt}"
-        self.log = logging.LoggerAdapter(log, {"job": str(claim.uuid), "kind": claim.kind})
+        self.log = JobLog(log, {"job": str(claim.uuid), "kind": claim.kind})
         self.stop_requested = asyncio.Event()  # the function should end at its next checkpoint
         self.lost = asyncio.Event()  # the lease has ended: whatever it still does is refused
         self.leased_until = time.monotonic() + lease

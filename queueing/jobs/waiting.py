@@ -8,12 +8,13 @@ from queueing.jobs import store
 from queueing.jobs.job import JobReceipt, NewJob
 from queueing.jobs.work import JOBS, JobWork
 from queueing.models import Job, Worker
+from queueing.work import pools
 from queueing.work.drain import Drain
 from registry.data import database
 
 LOOK_EVERY = 0.2  # seconds between looks at the jobs
 CAPACITY = 10  # jobs that a command runs at once
-POOL = "command"  # of its Worker row
+POOL = "command"  # of the worker in a command, which takes nothing but the command's kinds of jobs
 RUN_FOR = 30 * 24 * 3600.0  # seconds; the command ends before
 
 type Report = Callable[[Sequence[Job]], None]
@@ -49,6 +50,7 @@ class _OwnWorker:
     """A drain in this process for some kinds of jobs, which begins only if it is needed."""
 
     def __init__(self, kinds: Collection[str]) -> None:
+        self._kinds = kinds
         self._work = JobWork()
         takes = [f"{JOBS.queue}/{kind}" for kind in kinds]
         self._drain = Drain(self._work, capacity=CAPACITY, pool=POOL, takes=takes)
@@ -64,11 +66,14 @@ class _OwnWorker:
         await self._work.close()
 
     async def start_unless_another_lives(self) -> None:
-        if self._task is None and not await has_workers():
+        if self._task is None and not all(map(await taken_kinds(), self._kinds)):
             self._task = asyncio.get_running_loop().create_task(self._drain.run(seconds=RUN_FOR))
 
 
-async def has_workers() -> bool:
-    """Whether a worker that runs jobs is alive. Without one, long work is done where it is asked for."""
+async def taken_kinds() -> Callable[[str], bool]:
+    """Whether a living worker takes jobs of a kind."""
     async with database.own_connection():
-        return await Worker.async_objects.filter(queue=JOBS.queue).alive().aexists()
+        living = [one async for one in Worker.async_objects.all().alive()]
+    shares = [(one.pool, one.takes) for one in living]
+    divisions = [pools.division(one.pool, one.takes, shares) for one in living if one.queue == JOBS.queue]
+    return lambda kind: any(division.takes_part(JOBS.queue, kind) for division in divisions)

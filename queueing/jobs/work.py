@@ -4,18 +4,19 @@ A share is a tenant's jobs of one kind, so that a long backlog of one kind delay
 """
 
 import asyncio
+import os
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from psycopg import AsyncConnection
 
-from queueing.jobs import decisions, events, limits, secrets
+from queueing.jobs import decisions, events, limits
 from queueing.jobs.decisions import JobClaim, JobSettlement
-from queueing.jobs.kinds import KINDS, JobCanceled, JobFailed, JobRetry, Kind
+from queueing.jobs.execution import outcome_of
+from queueing.jobs.kinds import KINDS
+from queueing.jobs.processes.children import Children
 from queueing.jobs.running import RunningJob, RunningJobs
 from queueing.jobs.schedules import ticking
 from queueing.jobs.stall import TICK_EVERY, LoopGuard
@@ -28,7 +29,6 @@ from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts
 from registry.data.database import Row
-from registry.redaction import redact_text
 
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
 
@@ -40,6 +40,8 @@ async def _depth_of(kind: str) -> Depth:
     parameters = {"kind": kind, "sample": DEPTH_SAMPLE}
     return Depth(*(await database.fetch(SQL["depth_of_kind"], parameters, repeatable=False))[0])
 
+
+PROCESSES = max(2, os.cpu_count() or 1)  # child processes of a worker at once
 
 JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of))
 DIVIDED.add("jobs")
@@ -60,11 +62,13 @@ class JobWork(Work[JobClaim, JobSettlement]):
         """`guarded`: the process belongs to this work, and is killed if a job blocks its loop."""
         super().__init__()
         self.running = RunningJobs()
+        self.children = Children()
         self._extend_at = 0.0  # time.monotonic()
         self._guard = LoopGuard(self.running, self._statement) if guarded else None
 
     async def close(self) -> None:
         await super().close()
+        await self.children.close()
         if self._guard:
             self._guard.stop()
 
@@ -75,17 +79,34 @@ class JobWork(Work[JobClaim, JobSettlement]):
 
     async def due(self, conn: AsyncConnection) -> list[JobShare]:
         mine = [kind for kind in KINDS if self.division.takes_part("jobs", kind)]
+        if not self._free_processes():
+            mine = [kind for kind in mine if KINDS[kind].runs != "process"]
         return await database.rows(conn, SQL["due"], {"kinds": mine, "limit": DUE_AT_MOST})
 
+    def _free_processes(self) -> int:
+        return PROCESSES - sum(count for (_, kind), count in self.in_flight_of.items() if KINDS[kind].runs == "process")
+
     async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
+        quotas = self._for_free_processes(quotas)
         limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})
         if not limited:
-            return await database.rows(conn, SQL["take"], self._quotas_of(quotas))
+            return await database.rows(conn, SQL["take"], self._quotas_of(quotas)) if quotas else []
         async with conn.transaction():
             allowed = await limits.allowed(conn, limited, quotas)
             rows = await database.rows(conn, SQL["take"], self._quotas_of(allowed)) if allowed else []
             await limits.hold(conn, limited, [JobClaim._make(row) for row in rows])
             return rows
+
+    def _for_free_processes(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+        """The quotas; those of kinds that run in processes lowered, in random order, to as many as are free."""
+        free, lowered = self._free_processes(), {}
+        for share, quota in quotas.items():
+            if KINDS[share[1]].runs == "process":
+                quota = min(quota, free)
+                free -= quota
+            if quota:
+                lowered[share] = quota
+        return lowered
 
     def _quotas_of(self, quotas: dict[JobShare, int]) -> dict[str, object]:
         return {
@@ -119,33 +140,10 @@ class JobWork(Work[JobClaim, JobSettlement]):
         job.task = asyncio.current_task()
         self.running.add(job)
         try:
-            settlement = await self._outcome(job, KINDS[claim.kind])
+            outcome = await outcome_of(job, KINDS[claim.kind], self.children)
         finally:
             self.running.remove(job)
-        return settlement._replace(progress=job.take_progress())
-
-    async def _outcome(self, job: RunningJob, kind: Kind) -> JobSettlement:
-        claim = job.claim
-        try:
-            content = kind.decoder.decode(secrets.whole(claim))
-            async with asyncio.timeout(claim.timeout), database.own_connection():
-                result = await kind.function(job, content)
-            return decisions.succeeded(claim, msgspec.json.encode(result))
-        except JobCanceled:
-            return decisions.canceled(claim)
-        except JobFailed as error:
-            return decisions.failed(claim, error.code, redact_text(error.detail), permanent=True)
-        except JobRetry as error:
-            return decisions.failed(claim, error.code, redact_text(error.detail), after=error.after)
-        except TimeoutError:
-            return decisions.failed(claim, "timed_out", f"did not end within {claim.timeout:g} s")
-        except asyncio.CancelledError:
-            if job.cancelled:  # it did not reach a checkpoint in time
-                asyncio.current_task().uncancel()  # type: ignore[union-attr]
-                return decisions.canceled(claim)
-            raise
-        except Exception as error:
-            return _crashed(claim, error)
+        return decisions.after(claim, outcome)._replace(progress=job.take_progress())
 
     # -- Settling ----------------------------------------------------------------------------------------------
 
@@ -244,9 +242,3 @@ class JobWork(Work[JobClaim, JobSettlement]):
 def job_work() -> JobWork:
     """The work of a worker process."""
     return JobWork(guarded=True)
-
-
-def _crashed(claim: JobClaim, error: Exception) -> JobSettlement:
-    """The function raised an error that it did not mean for the tenant; the traceback is for operators."""
-    lines = redact_text("".join(traceback.format_exception(error)))
-    return decisions.failed(claim, "error", redact_text(f"{type(error).__name__}: {error}"), traceback=lines)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -184,7 +185,7 @@ async def tenant_ids() -> list[int]:
     return [tenant_id for (tenant_id,) in await database.fetch(SQL["tenants"])]
 
 
-async def issue_key(
+def unsaved_key(
     *,
     tenant: Tenant,
     scopes: list[str],
@@ -192,7 +193,7 @@ async def issue_key(
     expires_at: datetime | None = None,
     rate_limit: str = "",
 ) -> tuple[ApiKey, str]:
-    """Create a key; also returns its plain text `rk_PREFIX_SECRET`, which is never stored."""
+    """A new key that is not saved yet, and its plain text `rk_PREFIX_SECRET`, which is never stored."""
     if rate_limit:
         parse_limit(rate_limit)  # raises ValueError
     prefix, plain = _new_key()
@@ -205,6 +206,12 @@ async def issue_key(
         expires_at=expires_at,
         rate_limit=rate_limit,
     )
+    return key, plain
+
+
+async def issue_key(*, tenant: Tenant, scopes: list[str], **options: Any) -> tuple[ApiKey, str]:
+    """Create a key; returns it and its plain text. Options as of `unsaved_key`."""
+    key, plain = unsaved_key(tenant=tenant, scopes=scopes, **options)
     await key.async_save()
     return key, plain
 

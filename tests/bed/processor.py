@@ -55,9 +55,9 @@ class HttpProcessor:
     stands beside it. `recovers()` ends both.
     """
 
-    def __init__(self, *, port: int = 0, fee: float = 0.05, health_every: float = HEALTH_EVERY) -> None:
+    def __init__(self, *, port: int = 0, fee: float = 0.05, health_every: float | None = None) -> None:
         self.fee = Decimal(str(fee))
-        self.health_every = health_every
+        self.health_every = HEALTH_EVERY if health_every is None else health_every
         self.books = Books()
         self.server = Server(self.answer, port)
         self.health_calls: list[float] = []  # loop time of each call, those refused included

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from registry.servers.processes import descendants, parent_of
+from registry.servers.processes import descendants, read_proc
 from tests import secret_forms
 
 PROJECT = Path(__file__).resolve().parents[2]
 PYTHONPATH = os.pathsep.join([str(PROJECT / "tests" / "bed" / "child"), str(PROJECT)])  # with short limits
+EXIT_LIMIT = 10.0  # seconds from the signal to the end of `up`, as promised
 LIMIT = 120.0  # seconds for what takes one or two, and very much longer beside other tests on a slow machine
 
 
@@ -78,7 +79,9 @@ class Running:
 
 
 def is_alive(pid: int) -> bool:
-    return parent_of(pid) > 0
+    """Whether it runs. A zombie does not: how soon its new parent, process 1, reaps it is that one's affair."""
+    state = read_proc(pid, "stat").rpartition(b")")[2].split()[:1]
+    return state not in ([], [b"Z"], [b"X"])
 
 
 def gone_within_limit(pid: int) -> bool:
@@ -86,6 +89,13 @@ def gone_within_limit(pid: int) -> bool:
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not is_alive(pid)
+
+
+def processes_naming(data: Path) -> list[int]:
+    """Everything that was started for this data folder."""
+    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    text = str(data).encode()
+    return [number for number in numbers if any(text in read_proc(number, name) for name in ("environ", "cmdline"))]
 
 
 def clean_environment(**own: str) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""What a run makes once and copies: the test database of each process, and the data folder of a whole service.
+"""What is made once and copied: the test database of each process, a PostgreSQL, the data folder of a whole service.
 
 Whoever comes first makes the original, under a lock; every other process of the run copies it.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import django
 import psycopg
 import pytest
 from django.conf import settings
@@ -22,6 +24,7 @@ from django.db import connection
 from django.test.utils import setup_databases
 
 from registry.servers import embedded
+from registry.servers.binaries import find_postgres, version_of
 from registry.servers.data_folder import DataFolder
 from registry.servers.processes import free_port
 from tests.bed.running import PROJECT, PYTHONPATH
@@ -31,6 +34,7 @@ DATABASE = "test_original"
 TENANT = "shop"  # the tenant of a copied service
 FEES = {"default": "0.05", "fallback": "0.15"}  # of its processors
 SERVERS = ("postgres", "valkey")
+APPS = ("registry", "queueing", "payments")
 
 
 def run_name() -> str:
@@ -90,6 +94,8 @@ def _copy_original() -> list[Any]:
     _administer(f'DROP DATABASE IF EXISTS "{copy}"', f'CREATE DATABASE "{copy}" TEMPLATE "{DATABASE}"')
     connection.close()
     connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = copy
+    with connection.cursor() as cursor:  # else the processes would receive each other's messages from Redis
+        cursor.execute("UPDATE registry_identity SET name = DEFAULT")
     return [(connection, name, True)]
 
 
@@ -97,6 +103,40 @@ def _administer(*statements: str) -> None:
     with connection._nodb_cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+# -- A PostgreSQL of a test's own --------------------------------------------------------------------------------
+
+
+def fill_postgres(folder: Path) -> None:
+    """A PostgreSQL with the schema, in an empty folder. The original is kept until the schema changes, also for later runs."""
+    with original("postgres"):
+        kept = NOTES / f"postgres-{version_of(find_postgres().executable)}-{_schema()}"
+        if not kept.exists():
+            for old in NOTES.glob("postgres-*"):
+                shutil.rmtree(old)
+            _make_postgres(folder)
+            subprocess.run(["cp", "-a", str(folder), f"{kept}.new"], check=True)
+            Path(f"{kept}.new").rename(kept)
+            return
+    subprocess.run(["cp", "-a", f"{kept}/.", str(folder)], check=True)
+    _move(folder)
+
+
+def _schema() -> str:
+    """A digest of what makes the schema."""
+    files = sorted(path for app in APPS for path in (PROJECT / app / "migrations").rglob("*") if path.is_file())
+    contents = (path.read_bytes() for path in files if path.suffix in (".py", ".sql"))
+    return hashlib.sha256(b"".join(contents) + django.__version__.encode()).hexdigest()[:12]
+
+
+def _make_postgres(folder: Path) -> None:
+    DataFolder(folder).open_data()
+    server = embedded.Postgres(folder)
+    server.start()
+    environ = {**os.environ, "DATABASE_URL": server.url}
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=PROJECT, env=environ, check=True)
+    server.stop()
 
 
 # -- The data folder of a whole service ------------------------------------------------------------------------
@@ -119,19 +159,24 @@ def empty_folder(prefix: str = "registry-test-") -> Path:
     return folder
 
 
+def stop_servers(folder: Path) -> None:
+    """Also while the environment names other servers."""
+    for server in (embedded.Postgres(folder), embedded.Valkey(folder)):
+        server.stop()
+
+
 def tenant_key(folder: Path) -> str:
     """The key of the tenant in a copied folder."""
     return json.loads((folder / "tenant.json").read_text())["apiKey"]
 
 
 def set_processors(folder: Path, addresses: dict[str, str]) -> None:
-    """Point the processors at these addresses, by name. Nothing runs in the folder meanwhile."""
+    """Point the processors at these addresses, by name. `up` finds the PostgreSQL that this starts."""
     server = embedded.Postgres(folder)
     server.start()
     with psycopg.connect(server.url) as connection:
         for name, url in addresses.items():
             connection.execute("UPDATE payments_processor SET url = %s WHERE name = %s", [url, name])
-    server.stop()
 
 
 def service_environment(folder: Path) -> dict[str, str]:
@@ -140,24 +185,34 @@ def service_environment(folder: Path) -> dict[str, str]:
     return {**kept, "REGISTRY_DATA": str(folder), "PYTHONPATH": PYTHONPATH}
 
 
+# One process for all commands: starting one for each would take longer than what they do.
+MANAGE = """
+import django, json, sys
+django.setup()
+from django.core.management import call_command
+for command in json.loads(sys.argv[1]):
+    call_command(*command)
+"""
+
+
 def _make_service(folder: Path) -> Path:
+    kind = ("--kind", "http", "--url", "http://127.0.0.1:1")
+    commands = [
+        ["migrate", "--verbosity", "0"],
+        ["tenant", "create", TENANT, "--json"],
+        *(["processor", "add", TENANT, name, *kind, "--fee", fee] for name, fee in FEES.items()),
+    ]
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("DATABASE_URL", "REDIS_URL"):
             patch.delenv(variable, raising=False)
-        with embedded.use(folder):  # one start for all commands
-            environ = service_environment(folder) | {name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL")}
-
-            def manage(*arguments: str) -> str:
-                command = [sys.executable, "manage.py", *arguments]
-                return subprocess.run(
-                    command, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE
-                ).stdout.decode()
-
-            manage("migrate", "--verbosity", "0")
-            (folder / "tenant.json").write_text(manage("tenant", "create", TENANT, "--json"))
-            for name, fee in FEES.items():
-                address = ("--url", "http://127.0.0.1:1", "--fee", fee)
-                manage("processor", "add", TENANT, name, "--kind", "http", *address)
+        with embedded.use(folder) as urls:
+            servers = {"DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "DB_POOL_MIN": "1"}
+            environ = service_environment(folder) | servers | {"DJANGO_SETTINGS_MODULE": "registry.settings"}
+            program = [sys.executable, "-c", MANAGE, json.dumps(commands)]
+            said = subprocess.run(
+                program, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+    (folder / "tenant.json").write_text(said.splitlines()[0])
     for left in folder.glob("identity-*"):  # named after the port, which changes
         left.unlink()
     return folder
@@ -167,5 +222,5 @@ def _move(folder: Path) -> None:
     """Ports and place of its own: copies run side by side."""
     kept = DataFolder(folder)
     state = kept.state()
-    moved = {name: state[name] | {"port": free_port()} for name in SERVERS}
+    moved = {name: state[name] | {"port": free_port()} for name in SERVERS if name in state}
     kept.keep(state | moved | {"folder": str(folder)})

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from registry.models import Tenant
 from tests.conftest import Api, eventually
-from tests.depth import DEEP
-from tests.factories import in_thread, make_person, make_processor, make_tenant
+from tests.depth import DEEP, deep
+from tests.factories import make_person, make_processor, make_tenant
 from tests.queueing.test_console import session_of
 
 HERE = Path(__file__).parent
@@ -40,8 +41,13 @@ MODES: dict[str, dict[str, Any]] = {
     "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
 }
 
-# Before the page's own scripts: a socket that tests can cut or forbid, and violations of the CSP where the guard hears them.
+# Before the page's own scripts: nothing that an earlier test kept here, a socket that tests can cut or forbid, and violations
+# of the CSP where the guard hears them. What a page keeps for its tab is new in each test.
 INIT = """
+try {
+  if (!sessionStorage.getItem("begun")) localStorage.clear();
+  sessionStorage.setItem("begun", "yes");
+} catch {} // a document without an origin keeps nothing
 document.addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
 window.line = { blocked: false, sockets: [], opened: 0 };
 const Real = window.WebSocket;
@@ -59,6 +65,15 @@ window.WebSocket = class extends EventTarget {
     return socket;
   }
 };
+"""
+
+# Waits of half a second and more take a tenth of that, in their relation to one another; `waits` has what the page asked for.
+HURRY = """
+window.waits = [];
+for (const name of ["setTimeout", "setInterval"]) {
+  const real = window[name];
+  window[name] = (work, ms, ...rest) => { window.waits.push(ms); return real(work, ms >= 500 ? ms / 10 : ms, ...rest); };
+}
 """
 
 
@@ -169,53 +184,82 @@ def cookies() -> list[Any]:
 
 
 @pytest.fixture
-async def signed_in(tenant: Tenant, server: str) -> list[Any]:
+def signed_in(tenant: Tenant, server: str) -> list[Any]:
     """The cookies of an operator of `tenant`."""
-    session = await in_thread(lambda: session_of(make_person(tenant=tenant)))
-    return [{"name": "sessionid", "value": session, "url": server}]
+    return [{"name": "sessionid", "value": session_of(make_person(tenant=tenant)), "url": server}]
 
 
-@pytest.fixture
-async def context(browser: Browser, server: str, guard: Guard, cookies: list[Any]) -> AsyncIterator[BrowserContext]:
-    """A person's browser window, with nothing kept from before."""
-    async with await browser.new_context(base_url=server, **MODES["light"]) as found:
-        await _prepare(found, guard, cookies)
+@asynccontextmanager
+async def _window(browser: Browser, server: str, **options: Any) -> AsyncIterator[BrowserContext]:
+    async with await browser.new_context(base_url=server, **MODES["light"], **options) as found:
+        found.set_default_timeout(10_000)
+        await found.add_init_script(INIT)
         yield found
+
+
+@pytest.fixture(scope="session")
+async def window(browser: Browser, server: str) -> AsyncIterator[BrowserContext]:
+    """The window that tests share, with the files of the service in its cache, as those of a person who comes again."""
+    async with _window(browser, server) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+async def plain_window(browser: Browser, server: str) -> AsyncIterator[BrowserContext]:
+    async with _window(browser, server, java_script_enabled=False) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _visit(window: BrowserContext, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+    """A page of its own, which the guard watches; nobody is signed in when it ends."""
+    if cookies:
+        await window.add_cookies(cookies)
+    window.on("page", guard.watch)
+    try:
+        yield await window.new_page()
+    finally:
+        window.remove_listener("page", guard.watch)
+        for page in window.pages:
+            await page.close()
+        await window.clear_cookies()
     assert guard.wrong == []
 
 
 @pytest.fixture
-async def page(context: BrowserContext) -> Page:
-    return await context.new_page()
+async def page(window: BrowserContext, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+    async with _visit(window, guard, cookies) as found:
+        yield found
 
 
 @pytest.fixture
-async def plain(browser: Browser, server: str, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+async def plain(plain_window: BrowserContext, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
     """A page where JavaScript is off."""
-    async with await browser.new_context(base_url=server, java_script_enabled=False, **MODES["light"]) as found:
-        await found.add_cookies(cookies)
-        page = await found.new_page()
-        guard.watch(page)
-        yield page
-    assert guard.wrong == []
+    async with _visit(plain_window, guard, cookies) as found:
+        yield found
 
 
-async def _prepare(context: BrowserContext, guard: Guard, cookies: list[Any]) -> None:
-    context.set_default_timeout(10_000)
-    await context.add_cookies(cookies)
-    await context.add_init_script(INIT)
-    context.on("page", guard.watch)
+@pytest.fixture
+async def own_page(browser: Browser, server: str, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+    """A page in a window of its own: with an empty cache, or for a test that changes the window itself."""
+    async with _window(browser, server) as window, _visit(window, guard, cookies) as found:
+        yield found
+
+
+async def hurry(page: Page) -> None:
+    """Waits of the page take a tenth; for a test of what happens after them. Before the page is opened."""
+    await page.add_init_script(HURRY)
 
 
 # -- The shop ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def tenant(settings: Any) -> Tenant:
+def tenant(settings: Any) -> Tenant:
     """The demo's tenant: open to anybody, with two sandbox processors. Named anew each time, as keys of caches are."""
-    tenant = await in_thread(make_tenant, f"shop-{uuid4().hex[:8]}", name="Corner shop", open=True)
+    tenant = make_tenant(f"shop-{uuid4().hex[:8]}", name="Corner shop", open=True)
     for name, fee in (("default", "0.05"), ("fallback", "0.15")):
-        await in_thread(make_processor, tenant, name, fee=fee)
+        make_processor(tenant, name, fee=fee)
     settings.REGISTRY_OPEN_TENANT = tenant.slug
     return tenant
 
@@ -223,14 +267,16 @@ async def tenant(settings: Any) -> Tenant:
 LEVELS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 # What depends on the mode is looked at in each; colours change nothing but contrast.
 RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "phone": ()}
-BRIEFLY = RULES | {"phone": ("target-size",)}
+# For pages of the same frame as others that are looked at wholly: the rules that depend on the layout.
+BRIEFLY = deep(RULES | {"phone": ("target-size", "scrollable-region-focusable")}, RULES)
 
 
 async def audit(page: Page, *rules: str) -> list[str]:
     """What axe finds wrong, by WCAG 2.2 A and AA, contrast included, or by these rules alone."""
     if not await page.evaluate("typeof axe === 'object'"):
         await page.evaluate(AXE)
-    found = await page.evaluate("(rules) => axe.run({ runOnly: rules })", list(rules or LEVELS))
+    options = {"runOnly": list(rules or LEVELS), "reporter": "no-passes"}
+    found = await page.evaluate("(options) => axe.run(options)", options)
     return [f"{v['id']}: {n['target']} {n['failureSummary']}" for v in found["violations"] for n in v["nodes"]]
 
 

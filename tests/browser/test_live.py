@@ -5,10 +5,12 @@ import time
 
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import pay_many
+from tests.browser.conftest import hurry, pay_many
 from tests.conftest import Api, at_work
 
 SOON = 1000  # ms from the settling to the page: the promise
+REFRESH_EVERY = 2000  # ms between two looks at the figures, as the page has it
+READ_EVERY = 3000  # ms between two looks at the rows where websockets are blocked
 
 
 async def block(page: Page) -> None:
@@ -122,6 +124,7 @@ async def test_a_stream_that_lost_its_line_misses_nothing(page: Page, tenant, ap
 
 
 async def test_a_stream_without_websockets_reads_the_rows_again(page: Page, tenant, api: Api, worker):
+    await hurry(page)
     await page.add_init_script("line.blocked = true")
     before = await pay_many(api, 2)
     await page.goto("/")
@@ -129,6 +132,7 @@ async def test_a_stream_without_websockets_reads_the_rows_again(page: Page, tena
     more = await pay_many(api, 2)
 
     await settles_to(page, dict.fromkeys(before + more, "succeeded"))
+    assert READ_EVERY in await page.evaluate("waits")
 
 
 async def test_the_first_payment_fills_an_empty_page(page: Page, tenant, api: Api, worker):
@@ -177,6 +181,7 @@ async def trickle(api: Api) -> None:
 
 
 async def test_a_processor_that_fails_shows_breaker_and_rerouting(page: Page, tenant, api: Api, worker):
+    await hurry(page)
     traffic = asyncio.create_task(trickle(api))
     try:
         await page.goto("/")
@@ -213,6 +218,7 @@ async def test_a_test_payment_is_sent_and_can_be_watched(page: Page, tenant, wor
 
 
 async def test_the_figures_are_read_again_and_again(page: Page, tenant, api: Api, worker):
+    await hurry(page)
     await page.goto("/")
     await expect(page.locator(".numbers dd").first).to_have_text("0")
     await pay_many(api, 20)
@@ -221,3 +227,4 @@ async def test_the_figures_are_read_again_and_again(page: Page, tenant, api: Api
             assert (await (await answer.value).finished()) is None
 
     await expect(page.locator(".numbers dd").first).not_to_have_text("0")
+    assert REFRESH_EVERY in await page.evaluate("waits")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from payments.books import queries
 from payments.models import Processor
@@ -17,6 +17,7 @@ from tests.browser.conftest import PICTURES, Guard, looks_right, pay_many
 from tests.conftest import Api, at_work
 from tests.factories import in_thread, make_payment, make_person
 
+LOOKS_AGAIN = '<meta http-equiv="refresh" content="%d">'  # seconds
 FIRST_VIEW = 100_000  # bytes over the line
 
 
@@ -74,9 +75,10 @@ async def test_every_state_is_a_word_with_a_shape_and_a_colour(page: Page, tenan
         await expect(pill).to_have_class(f"pill {LOOKS[payment.status].colour}")
 
 
-async def test_the_first_view_is_light(page: Page, tenant, api: Api, worker):
+async def test_the_first_view_is_light(own_page: Page, tenant, api: Api, worker):
     await pay_many(api, 30)
     sizes: dict[str, int] = {}
+    page = own_page
     client = await page.context.new_cdp_session(page)
     await client.send("Network.enable")
     client.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
@@ -113,7 +115,8 @@ async def test_everything_is_reached_with_the_keyboard(page: Page, tenant, api: 
     assert f"/payments/{payment['correlationId']}/live?tenant={tenant.slug}" in reached
 
 
-async def test_an_id_is_copied_whole(page: Page, tenant, api: Api):
+async def test_an_id_is_copied_whole(own_page: Page, tenant, api: Api):
+    page = own_page
     payment = await api.pay()
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await page.goto(payment["liveUrl"])
@@ -223,12 +226,19 @@ async def test_a_database_that_is_away_is_said_and_looked_for_again(page: Page, 
     async def away(_: int) -> None:
         raise Unavailable
 
+    async def sooner(route: Route) -> None:
+        """The answer as it is, but the page looks again in a second."""
+        answer = await route.fetch()
+        await route.fulfill(response=answer, body=(await answer.text()).replace(LOOKS_AGAIN % 5, LOOKS_AGAIN % 1))
+
+    await page.route("**/", sooner, times=1)
     guard.allowed.append("status of 503")
     with monkeypatch.context() as patch:
         patch.setattr(queries, "dashboard", away)
         response = await page.goto("/")
         assert (response.status, response.headers["retry-after"]) == (503, "1")
         await expect(page.get_by_role("heading", name="The database is unavailable")).to_be_visible()
+        await expect(page.locator('meta[http-equiv="refresh"]')).to_have_attribute("content", "1")
 
     await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
 
@@ -239,13 +249,13 @@ async def test_a_database_that_is_away_is_said_and_looked_for_again(page: Page, 
 async def test_the_pictures_of_the_readme_can_be_taken(page: Page, tenant, api: Api, worker, tmp_path):
     """REGISTRY_PICTURES=1 takes them with more payments, and keeps them in docs/pictures."""
     keep = os.environ.get("REGISTRY_PICTURES") == "1"
-    folder, payments = (PICTURES, 150) if keep else (tmp_path, 5)
+    folder, payments, pause = (PICTURES, 150, 0.15) if keep else (tmp_path, 5, 0)
     await page.set_viewport_size({"width": 1280, "height": 1320})
     await page.goto("/")
     await page.locator("#switch-default-fail").click()
     for _ in range(payments):
         payment = await api.pay("19.90", description="Two coffees")
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(pause)
     await page.screenshot(path=folder / "dashboard.png")
     await api.until(payment["correlationId"], "succeeded")
     await page.set_viewport_size({"width": 1280, "height": 900})

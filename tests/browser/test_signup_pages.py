@@ -15,7 +15,7 @@ from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
-from tests.browser.conftest import Guard, looks_right
+from tests.browser.conftest import BRIEFLY, Guard, looks_right
 from tests.factories import in_thread
 from tests.payments.signing_up import PASSWORD
 
@@ -96,26 +96,26 @@ async def test_back_and_reload_lose_nothing(page: Page):
 async def test_the_pages_of_the_sign_up_look_right(page: Page, guard: Guard, tmp_path: Path):
     guard.allowed.append("status of 422")
     await page.goto("/signup")
-    await looks_right(page, "signup-details", tmp_path)
+    await looks_right(page, "signup-details", tmp_path, BRIEFLY)
     await page.get_by_role("button", name="Continue").click()
     await expect(page.locator(".error").first).to_be_visible()
-    await looks_right(page, "signup-details-wrong", tmp_path)
+    await looks_right(page, "signup-details-wrong", tmp_path, BRIEFLY)
     await fill_in_details(page)
     await page.get_by_label("E-mail address").fill("a.rather.long.address.of.bob@example.com")
     await page.get_by_role("button", name="Invite").click()
     await expect(page.get_by_label("Link for a.rather.long.address.of.bob@example.com")).to_be_visible()
-    await looks_right(page, "signup-users", tmp_path)
+    await looks_right(page, "signup-users", tmp_path, BRIEFLY)
     await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_label("Business")).to_be_visible()
-    await looks_right(page, "signup-plan", tmp_path)
+    await looks_right(page, "signup-plan", tmp_path, BRIEFLY)
     await page.get_by_label("Business").check()
     await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_role("button", name="Start the trial without a card")).to_be_visible()
-    await looks_right(page, "signup-payment", tmp_path)
+    await looks_right(page, "signup-payment", tmp_path, BRIEFLY)
     await page.get_by_role("button", name="Start the trial without a card").click()
     await page.get_by_role("button", name="Create an API key").click()
     await expect(page.get_by_label("API key")).to_contain_text("rk_")
-    await looks_right(page, "signup-live", tmp_path)
+    await looks_right(page, "signup-live", tmp_path, BRIEFLY)
 
 
 async def test_the_plans_page_looks_right_when_it_is_not_paid(page: Page, tmp_path: Path):
@@ -131,7 +131,7 @@ async def test_the_plans_page_looks_right_when_it_is_not_paid(page: Page, tmp_pa
     await page.goto(f"/plan?tenant={slug}")
 
     await expect(page.get_by_role("alert")).to_contain_text("Live payments are refused")
-    await looks_right(page, "plan", tmp_path)
+    await looks_right(page, "plan", tmp_path, BRIEFLY)
 
 
 @pytest.mark.parametrize("address", ["/invitation/none", "/signup"])
@@ -141,4 +141,4 @@ async def test_dead_ends_look_right(page: Page, guard: Guard, settings: Any, tmp
 
     await page.goto(address)
 
-    await looks_right(page, "dead-end", tmp_path)
+    await looks_right(page, "dead-end", tmp_path, BRIEFLY)

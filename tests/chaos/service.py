@@ -60,8 +60,7 @@ class Service:
 
     async def start(self) -> Self:
         """Everything up, a tenant with both processors in it."""
-        for processor in self.processors.values():
-            await asyncio.to_thread(processor.__enter__)
+        await asyncio.gather(*(asyncio.to_thread(one.__enter__) for one in self.processors.values()))
         await asyncio.to_thread(self.calm)
         await asyncio.to_thread(
             template.set_processors, self.data, {name: one.url for name, one in self.processors.items()}
@@ -121,6 +120,10 @@ class Service:
             processor.stop()
 
     # -- Its processes ---------------------------------------------------------------------------------------
+
+    def servers(self) -> list[int]:
+        """Main processes of the servers that run."""
+        return [pid for server in (self.postgres, self.valkey) if (pid := server.pid())]
 
     def part(self, *words: str) -> int | None:
         """The child whose command line has all of `words`, just now."""

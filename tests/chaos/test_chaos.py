@@ -14,16 +14,17 @@ from tests.chaos.sender import Sender
 from tests.chaos.service import DELAY, RETURN, Service
 from tests.chaos.traffic import Traffic
 from tests.chaos.verdict import faults, until_settled
-from tests.chaos.victims import HORSE, VICTIMS, Victim, storm, strike_if_there
+from tests.chaos.victims import EVERYTHING, HORSE, VICTIMS, Victim, storm, strike_if_there
 from tests.conftest import eventually
 from tests.depth import deep
 
 MORE = 30  # payments: so many before a strike, and again once the service is whole
 STRUCK_IN_QUEUES = ("web", "postmaster", "backend", "all connections")  # whose strikes messages feel too
+REPLACED = ("valkey", "postmaster", "everything")  # after whose strikes a server is another process
 IN_DOUBT = "SELECT count(*) FROM payments_payment WHERE status = 'uncertain'"
 DOUBT_LIMIT = 90.0  # seconds: the horse's silence, a refusing processor, and the waits between questions
 STRIKES = deep(6, 30)  # of the storm
-PAUSES = (0.2, 1.5)  # seconds between two of them: less than most victims take to recover
+PAUSES = deep((0.1, 0.8), (0.2, 1.5))  # seconds between two of them: less than most victims take to recover
 STORM_LIMIT = 120.0  # seconds until all of it is settled
 
 
@@ -39,10 +40,12 @@ async def traffic(service: Service) -> Traffic:
     return Traffic(service.url, service.key, queue="struck")
 
 
-@pytest.mark.parametrize("victim", VICTIMS, ids=str)
+@pytest.mark.parametrize("victim", [*VICTIMS, EVERYTHING], ids=str)
 async def test_a_strike_under_load_loses_nothing_and_heals_by_itself(
     service: Service, sender: Sender, traffic: Traffic, victim: Victim
 ):
+    servers = service.servers()
+
     async with AsyncExitStack() as load:
         await load.enter_async_context(sender.sending())
         if victim.name in STRUCK_IN_QUEUES:
@@ -55,6 +58,8 @@ async def test_a_strike_under_load_loses_nothing_and_heals_by_itself(
             await flows(traffic)
         await more_payments(sender)
 
+    assert len(servers) == 2
+    assert (service.servers() != servers) == (victim.name in REPLACED)  # `up` uses those that its predecessor left
     assert await faults(service, sender, ledger=False) == []  # the storm proves the sums of all tests
     if victim.name in STRUCK_IN_QUEUES:
         assert await traffic.faults() == []

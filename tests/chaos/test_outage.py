@@ -17,9 +17,12 @@ from registry.servers.processes import holds_within
 from tests.bed.template import TENANT
 from tests.chaos.service import RETURN, Service
 from tests.conftest import eventually
+from tests.depth import deep
 
 SENDERS = 16
-AWAY = 4.0  # seconds under load; long enough for pools, caches and breakers to have settled on it
+AWAY = deep(
+    1.5, 4.0
+)  # seconds under load; long enough for pools (1 s), caches (0.8 s) and breakers (0.65 s) to have settled on it
 AT_MOST = 1.0  # seconds for an answer, whatever PostgreSQL does
 
 _FOUND = """SELECT p.correlation_id::text, p.id, date_trunc('milliseconds', p.created_at), count(*) OVER (PARTITION BY p.correlation_id)

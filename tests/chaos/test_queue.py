@@ -10,11 +10,11 @@ import pytest
 
 from tests.chaos.flow import MORE, done_by_all, flows, more
 from tests.chaos.service import RETURN, Service
-from tests.chaos.test_outage import Sent, away, drained, in_postgres, warm
+from tests.chaos.test_outage import AWAY, Sent, away, drained, in_postgres, warm
 from tests.chaos.traffic import GROUPS, LEASE, Traffic, start_holding
 from tests.conftest import eventually
 
-OUTAGE = float(os.environ.get("CHAOS_OUTAGE", "4"))  # seconds that PostgreSQL is away under load
+OUTAGE = float(os.environ.get("CHAOS_OUTAGE") or AWAY)  # seconds that PostgreSQL is away under load
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import aiohttp
 
 from tests.chaos import deliveries
 from tests.chaos.deliveries import COMPLETED, DEAD, FAILED, RETRY, Book, Got, Heard, Message, Note, Says, named
+from tests.depth import deep
 
 QUEUE = "orders"
 PARTITIONS = tuple(f"customer-{n}" for n in range(10))
@@ -27,7 +28,7 @@ GROUPS = ("billing", "stock")
 PRODUCERS, READERS = 3, 3  # readers of each group
 PUSHES, ITEMS = 20, 4  # of one producer in a second, of one push
 BATCH = 20  # messages of one pop, of two partitions
-LEASE = 2  # seconds
+LEASE = deep(1, 2)  # seconds
 OPTIONS = {"leaseTime": LEASE, "retryLimit": 50, "retryDelay": 50}  # tries enough: no lapse alone makes a dead letter
 PARKED = 300  # milliseconds of a long poll: a lease begins at most so long after its pop was sent
 ANSWER_LIMIT = 5.0  # seconds for one answer

@@ -10,6 +10,7 @@ from random import Random
 import psycopg
 import redis
 
+from registry.servers.processes import children, signal_process
 from tests.chaos.service import Service
 
 
@@ -41,6 +42,13 @@ def kill_the_supervisor(service: Service) -> bool:
     return True
 
 
+def kill_everything(service: Service) -> bool:
+    """Both servers and every part; the supervisor is left, which starts them again."""
+    for pid in [*service.servers(), *children(service.popen.pid)]:
+        signal_process(pid, signal.SIGKILL)
+    return True
+
+
 def flush_valkey(service: Service) -> bool:
     with redis.Redis.from_url(service.valkey.url) as client:
         return bool(client.flushall())
@@ -65,6 +73,7 @@ VICTIMS = (
     Victim("all connections", terminate_connections, 30),
     Victim("supervisor", kill_the_supervisor, 90),
 )
+EVERYTHING = Victim("everything", kill_everything, 90)
 # Struck in storms too: alone they would show little, for they hold nothing.
 BYSTANDERS = (
     Victim("housekeeping", killing(lambda service: service.part("worker", "--housekeeping")), 60),

@@ -14,8 +14,8 @@ from payments.refunds.work import RefundDispatch
 from queueing.work.drain import Drain
 from registry.data import database, live
 from registry.models import Tenant
-from tests.conftest import Api, at_work, eventually
-from tests.settling import accept, until_settled
+from tests.conftest import Api, eventually
+from tests.settling import accept, opened, settle_all, settle_due
 
 
 class RefundRow(NamedTuple):
@@ -58,9 +58,8 @@ async def draining(job: Any, **options: Any) -> AsyncIterator[Drain]:
 
 async def booked(tenant: Tenant, count: int = 1, *, amount: int = 1000) -> list[UUID]:
     """`count` payments that have succeeded."""
-    async with at_work():
-        ids = await accept(tenant, count, amount=amount)
-        await until_settled(tenant)
+    ids = await accept(tenant, count, amount=amount)
+    await settle_all(tenant)
     return ids
 
 
@@ -84,6 +83,30 @@ async def until_all(payment: UUID, *statuses: str) -> list[RefundRow]:
         return found if found and all(one.status in statuses for one in found) else []
 
     return await eventually(reached)
+
+
+async def pay_back(payment: UUID, *statuses: str) -> list[RefundRow]:
+    """Do the refunds of one payment until each is in one of `statuses`; the pauses between attempts are skipped."""
+    async with opened(RefundDispatch()) as job:
+
+        async def reached() -> list[RefundRow]:
+            await settle_due(job)
+            found = await refunds_of(payment)
+            if found and all(one.status in statuses for one in found):
+                return found
+            await _skip_pauses(payment)
+            return []
+
+        return await eventually(reached)
+
+
+async def _skip_pauses(payment: UUID) -> None:
+    await database.fetch(
+        """UPDATE payments_refund r SET run_at = now() FROM payments_payment p
+        WHERE p.correlation_id = %s AND r.tenant_id = p.tenant_id AND r.payment_id = p.id
+          AND r.closed IS NULL AND r.attempt > 0 AND r.run_at BETWEEN now() AND now() + interval '1 day'""",
+        [payment],
+    )
 
 
 async def sums(payment: UUID) -> tuple[int, int]:

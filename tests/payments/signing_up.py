@@ -8,8 +8,23 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
+from django.conf import settings
+from django.test import Client
+from django.urls import reverse
+from yarl import URL
+
+from payments.billing import signup
+from registry.data import database
+from tests.factories import in_thread
 
 PASSWORD = "a long and quiet word"
+
+
+def session_of(user: Any) -> dict[str, str]:
+    """The cookie of a new session."""
+    client = Client()
+    client.force_login(user)
+    return {settings.SESSION_COOKIE_NAME: client.cookies[settings.SESSION_COOKIE_NAME].value}
 
 
 class Person:
@@ -67,6 +82,19 @@ class Person:
         slug = slug or f"shop-{uuid4().hex[:10]}"
         await self.opens("/signup")
         await self.sends(**self.details(slug, **changed))
+        return slug
+
+    async def founds(self, plan: str = "") -> str:
+        """The page after the first step, or after the choice of a plan; what is made on the way is made without pages.
+        Returns the slug."""
+        slug = f"shop-{uuid4().hex[:10]}"
+        async with database.own_connection():
+            given = signup.Details(self.details(slug))
+            sign_up, owner = await signup.begin(id=uuid4(), given=given, user=None)
+            if plan:
+                await signup.choose(sign_up, plan)
+        self.session.cookie_jar.update_cookies(await in_thread(session_of, owner), URL(self.server))
+        await self.opens(reverse(f"signup_{sign_up.step}", args=[sign_up.id]))
         return slug
 
     @staticmethod

@@ -4,12 +4,13 @@ from uuid import UUID
 
 import pytest
 
+from payments.settle import doubts
 from registry.data import database
 from tests.bed import HttpProcessor
 from tests.bed.books import read_order
 from tests.conftest import eventually
 from tests.factories import in_thread, make_processor
-from tests.settling import Try, accept, payment, tries, until_settled
+from tests.settling import Try, accept, payment, settle_all, tries, until_settled
 
 
 class Witness(HttpProcessor):
@@ -36,9 +37,9 @@ async def witness(tenant):
         yield processor
 
 
-async def test_what_is_sent_was_written_down_before(tenant, worker, witness):
+async def test_what_is_sent_was_written_down_before(tenant, witness):
     ids = await accept(tenant, 20)
-    settled = await until_settled(tenant)
+    settled = await settle_all(tenant)
 
     assert len(witness.found) == len(witness.requests) == len(ids)
     for written in witness.found:
@@ -49,11 +50,12 @@ async def test_what_is_sent_was_written_down_before(tenant, worker, witness):
     assert set(witness.states) == {("processing", 1, True, True)}
 
 
-async def test_a_repeat_is_written_down_too_with_the_first_ones_time(tenant, worker, witness):
+async def test_a_repeat_is_written_down_too_with_the_first_ones_time(tenant, witness, monkeypatch):
+    monkeypatch.setattr(doubts, "REPEAT_AFTER", 0.0)
     witness.resets_connections(times=1, books=False)
 
     [one] = await accept(tenant)
-    await until_settled(tenant)
+    await settle_all(tenant)
 
     first, second = witness.found
     assert (first.number, second.number) == (1, 2)
@@ -62,11 +64,11 @@ async def test_a_repeat_is_written_down_too_with_the_first_ones_time(tenant, wor
     assert witness.states == [("processing", 1, True, True), ("uncertain", 2, True, True)]
 
 
-async def test_a_try_after_a_certain_refusal_has_a_time_of_its_own(tenant, worker, witness):
+async def test_a_try_after_a_certain_refusal_has_a_time_of_its_own(tenant, witness):
     witness.answers(500, times=2)
 
     [one] = await accept(tenant)
-    await until_settled(tenant)
+    await settle_all(tenant)
 
     made = await tries(one)
     assert [(a.number, a.outcome) for a in made] == [(1, "not_booked"), (2, "not_booked"), (3, "booked")]
@@ -74,7 +76,7 @@ async def test_a_try_after_a_certain_refusal_has_a_time_of_its_own(tenant, worke
     assert all(a.latency_ms is not None for a in made)
 
 
-async def test_nothing_is_sent_that_could_not_be_written_down(tenant, worker, witness):
+async def test_nothing_is_sent_that_could_not_be_written_down(tenant, quick, worker, witness):
     await database.fetch("CREATE SEQUENCE refused_attempts")
     no_more = "CHECK (number < 0 * nextval('refused_attempts')) NOT VALID"
     await database.fetch(f"ALTER TABLE payments_attempt ADD CONSTRAINT no_more {no_more}")

@@ -1,7 +1,6 @@
 """How long a payment waits between its tries."""
 
 from datetime import timedelta
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from payments.settle.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
 from payments.settle.work import NO_ROUTE, Dispatch
 from registry.data import database
-from tests.settling import accept, seed, tries, until_settled
+from tests.settling import accept, opened, payment, seed, settle_due, skip_pauses, tries
 
 
 @given(st.integers(1, 10_000))
@@ -26,15 +25,22 @@ def test_payments_that_failed_together_do_not_come_back_together(number):
     assert len(waits) > 15
 
 
-async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(tenant, worker, default):
+async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(tenant, default):
     default.answers(500, times=3)
-
     [one] = await accept(tenant)
-    await until_settled(tenant)
+    due = []
 
-    starts = [a.started_at for a in await tries(one)]
-    waits = [later - earlier for earlier, later in pairwise(starts)]
+    async with opened(Dispatch()) as job:
+        for _ in range(3):
+            await settle_due(job)
+            due.append((await payment(tenant, one)).run_at)
+            await skip_pauses(tenant)
+        await settle_due(job)
+
+    made = await tries(one)
+    waits = [at - a.started_at for at, a in zip(due, made, strict=False)]
     assert [wait >= timedelta(seconds=least) for wait, least in zip(waits, (0.05, 0.1, 0.2), strict=True)] == [True] * 3
+    assert [a.outcome for a in made] == [*["not_booked"] * 3, "booked"]
 
 
 async def test_who_has_waited_long_for_a_processor_is_looked_at_less_often(tenant, default):

@@ -1,6 +1,7 @@
 """The test bed's own processor keeps the promises of contract section 4, or no test that uses it proves anything."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import uuid
@@ -8,11 +9,15 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import aiohttp
+import psycopg
 import pytest
+from django.db import connection
 
+from registry.data import identity
 from tests.bed import HttpProcessor, RemoteProcessor
 from tests.bed.child.sitecustomize import LIMITS
 from tests.bed.running import clean_environment
+from tests.bed.template import DATABASE
 from tests.depth import DEEP
 
 AT = "2025-07-15T12:34:56.789Z"
@@ -177,3 +182,14 @@ def test_programs_that_tests_start_have_shorter_limits_of_the_names_that_the_pro
     assert float(answer.stdout) == (
         wanted.LONGEST_PAUSE if wanted else LIMITS["registry.servers.child"]["LONGEST_PAUSE"]
     )
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process has no other to hear")
+def test_processes_of_one_run_have_names_of_their_own_at_valkey():
+    """Else each receives the live messages of the others' tenants, which have the same ids."""
+    original = {**connection.get_connection_params(), "dbname": DATABASE}
+    own = {name: value for name, value in original.items() if name not in ("cursor_factory", "prepare_threshold")}
+    with psycopg.connect(**own) as conn:
+        [copied_from] = conn.execute("SELECT name FROM registry_identity").fetchone()
+
+    assert identity.name() != copied_from

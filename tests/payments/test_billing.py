@@ -24,8 +24,7 @@ from tests.payments.signing_up import Person
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SIGN_UPS", RateLimitItemPerHour(100_000))
     monkeypatch.setattr(limits, "CHANGES", RateLimitItemPerHour(100_000))
 
@@ -65,19 +64,20 @@ async def pays(person: Person, address: str, card: str = "pm_card_visa") -> str:
 
 
 async def subscribes(ann: Person, plan: Plan) -> str:
-    """The sign-up up to its end, paid by card; the tenant's slug."""
-    slug = await ann.begins()
-    await ann.goes_to_payment(plan.slug)
-    await ann.sends(do="card")
-    back = await pays(ann, link_to_stripe(ann))
-    await ann.opens(back.removeprefix(ann.server))
+    """What a sign-up paid by card leaves behind; the tenant's slug."""
+    slug = await ann.founds(plan.slug)
+    tenant, here = await in_thread(Tenant.objects.get, slug=slug), f"{ann.server}{ann.at}"
+    plan = await in_thread(Plan.objects.get, pk=plan.pk)
+    async with database.own_connection():
+        address = await platform.checkout(tenant=tenant, plan=plan, email="ann@example.com", back=here, done=here)
+        session = (await pays(ann, address)).partition("session=")[2]
+        assert await platform.came_back(tenant_id=tenant.pk, session_id=session)
     return slug
 
 
 async def goes_to_stripe(ann: Person, plan: Plan) -> str:
     """The sign-up up to the link to Stripe's page: that link."""
-    await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    await ann.founds(plan.slug)
     await ann.sends(do="card")
     return link_to_stripe(ann)
 
@@ -92,7 +92,11 @@ async def subscription(slug: str = "") -> Subscription:
 
 
 async def test_a_card_is_paid_with_at_stripe_and_the_plan_is_active(ann, stripe, plan):
-    slug = await subscribes(ann, plan)
+    slug = await ann.begins()
+    await ann.goes_to_payment(plan.slug)
+    await ann.sends(do="card")
+    back = await pays(ann, link_to_stripe(ann))
+    await ann.opens(back.removeprefix(ann.server))
 
     found = await subscription(slug)
     assert ann.at.endswith("/live")
@@ -111,8 +115,7 @@ async def test_a_trial_by_card_is_a_trial_at_stripe(ann, stripe, plan):
 
 
 async def test_a_declined_card_leaves_the_sign_up_where_it_was(ann, stripe, plan):
-    await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    await ann.founds(plan.slug)
     await ann.sends(do="card")
 
     leads_to = await pays(ann, link_to_stripe(ann), "pm_card_chargeDeclined")
@@ -124,8 +127,7 @@ async def test_a_declined_card_leaves_the_sign_up_where_it_was(ann, stripe, plan
 
 
 async def test_two_clicks_make_one_customer_one_price_and_one_page(ann, stripe, plan):
-    await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    await ann.founds(plan.slug)
     form = {**ann.hidden(), "do": "card"}
 
     async def click() -> str:
@@ -194,7 +196,7 @@ async def test_who_pays_while_another_page_is_made_is_not_left_with_that_page(an
 
 
 async def test_the_plans_page_refuses_a_second_subscription_too(ann, stripe, plan):
-    slug = await ann.begins()
+    slug = await ann.founds(plan.slug)
     address = f"/plan?tenant={slug}"
     await ann.opens(address)
     await ann.sends(address, do="subscribe", plan=plan.slug)
@@ -258,8 +260,7 @@ async def test_a_paid_time_in_between_makes_no_trial_new(ann, stripe, plan):
 @pytest.mark.parametrize(("days", "kept"), [(5, True), (1, False)], ids=["days", "hours"])
 async def test_a_trial_that_began_without_a_card_keeps_its_end_by_card(ann, stripe, plan, days, kept):
     await in_thread(lambda: Plan.objects.update(trial_days=14))
-    slug = await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    slug = await ann.founds(plan.slug)
     await ann.sends(do="start")
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     await in_thread(lambda: Subscription.objects.update(trial_end=end))
@@ -272,8 +273,7 @@ async def test_a_trial_that_began_without_a_card_keeps_its_end_by_card(ann, stri
 
 
 async def test_the_way_back_is_not_believed(ann, stripe, plan):
-    await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    await ann.founds(plan.slug)
     await ann.sends(do="card")
     session = link_to_stripe(ann).rpartition("/")[2]
 
@@ -285,12 +285,10 @@ async def test_the_way_back_is_not_believed(ann, stripe, plan):
 
 async def test_somebody_elses_checkout_is_worth_nothing(ann, stripe, plan, server):
     async with Person(server) as bob:
-        await bob.begins()
-        await bob.goes_to_payment(plan.slug)
+        await bob.founds(plan.slug)
         await bob.sends(do="card")
         theirs = await pays(bob, link_to_stripe(bob))
-    slug = await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    slug = await ann.founds(plan.slug)
 
     await ann.opens(f"{ann.at.replace('payment', 'paid')}?{theirs.partition('?')[2]}")
 
@@ -299,8 +297,7 @@ async def test_somebody_elses_checkout_is_worth_nothing(ann, stripe, plan, serve
 
 
 async def test_while_stripe_is_away_the_page_says_so_and_nothing_is_lost(ann, stripe, plan):
-    await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    await ann.founds(plan.slug)
     stripe.fails("error_before")
 
     await ann.sends(do="card")
@@ -313,8 +310,7 @@ async def test_while_stripe_is_away_the_page_says_so_and_nothing_is_lost(ann, st
 
 async def test_who_never_came_back_is_found_by_the_webhook(ann, stripe, plan, server):
     stripe.calls(f"{server}/webhooks/billing")
-    slug = await ann.begins()
-    await ann.goes_to_payment(plan.slug)
+    slug = await ann.founds(plan.slug)
     await ann.sends(do="card")
 
     await pays(ann, link_to_stripe(ann))
@@ -537,7 +533,7 @@ async def test_a_strangers_plan_is_not_there(ann, stripe, plan, server):
 
 
 async def test_a_tenant_chooses_a_plan_later_on_its_own_page(ann, stripe, plan):
-    slug = await ann.begins()
+    slug = await ann.founds(plan.slug)
     address = f"/plan?tenant={slug}"
     await ann.opens(address)
     await ann.sends(address, do="subscribe", plan=plan.slug)

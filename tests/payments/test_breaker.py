@@ -93,7 +93,9 @@ TestEveryOrderOfEvents.settings = settings(max_examples=deep(20, 500), stateful_
 # -- Over HTTP -------------------------------------------------------------------------------------------------
 
 
-async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(tenant, worker, default, monkeypatch):
+async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(
+    tenant, quick, worker, default, monkeypatch
+):
     monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.1)
     default.says_of_its_health(failing=False)
     default.answers(500)
@@ -101,7 +103,7 @@ async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(t
     await eventually(lambda: _is_open(default))
     answered = await eventually(lambda: _quiet(default))
 
-    default.delays(600)  # the probe is on its way for that long, while all the others are due
+    default.delays(200)  # the probe is on its way for that long, while all the others are due
     await eventually(lambda: len(default.received) > answered)
     most = 0
     async with asyncio.timeout(5):
@@ -114,7 +116,7 @@ async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(t
     assert most == 1
 
 
-async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, worker, default, monkeypatch):
+async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, quick, worker, default, monkeypatch):
     monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.1)
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.6)
     default.says_of_its_health(failing=False)
@@ -124,7 +126,7 @@ async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, worker, de
     await eventually(lambda: _is_open(default))
     answered = await eventually(lambda: _quiet(default))
 
-    default.delays(400)
+    default.delays(200)
     await eventually(lambda: len(default.received) > answered)
     most = 0
     async with asyncio.timeout(5):
@@ -230,7 +232,7 @@ async def _waits_for_a_lock() -> bool:
     return (await database.fetch(sql))[0][0] > 0
 
 
-async def test_a_breaker_that_opens_stops_all_sending_and_its_payments_just_wait(tenant, worker, default):
+async def test_a_breaker_that_opens_stops_all_sending_and_its_payments_just_wait(tenant, quick, worker, default):
     default.says_of_its_health(failing=False)
     default.answers(500)
 

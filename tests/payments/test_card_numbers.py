@@ -8,9 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.edge.cards import holds_card
+from tests.depth import deep
 from tests.payments import real_numbers as real
 
-SAMPLES = 20_000
+SAMPLES = deep(6_000, 20_000)
 FALSE_ALARMS = 0.001
 
 

@@ -20,6 +20,7 @@ from payments.models import Payment
 from queueing import spill
 from queueing.broker import buffer, long_polls, traffic
 from queueing.spill.queue import HANDOVER_LIMIT
+from queueing.work.work import WRITE_AGAIN
 from registry.data import database, db_breaker, refusals
 from registry.edge import live_socket
 from registry.models import ApiKey, Membership, Tenant
@@ -142,10 +143,10 @@ async def test_a_key_that_was_not_used_for_long_reads_while_the_database_is_read
 
 
 async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_takes_writes_again(
-    api: Api, default: HttpProcessor
+    api: Api, quick: None, default: HttpProcessor
 ):
     """It is not asked for again."""
-    default.delays(600)
+    default.delays(300)
     async with at_work():
         payment = (await api.pay())["correlationId"]
         await eventually(lambda: default.received)
@@ -153,7 +154,7 @@ async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_
             await in_thread(cut_all)
             await eventually(lambda: default.booked)
             await eventually(lambda: db_breaker.current().read_only)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2 * WRITE_AGAIN)
             during = await api.status(payment)
             await switch.off()
             await api.until(payment, "succeeded")
@@ -183,7 +184,7 @@ def execute(sql: str) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A refusal counts as lasting after a moment."""
-    monkeypatch.setattr(refusals, "REPORT_AFTER", 0.5)
+    monkeypatch.setattr(refusals, "REPORT_AFTER", 0.2)
     yield
     refusals.set_writable(True)
 
@@ -238,7 +239,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
 async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_missing(
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(live_socket, "SESSION_RECHECK", 0.1)
+    monkeypatch.setattr(live_socket, "SESSION_RECHECK", 0.05)
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
     async with aiohttp.ClientSession(server, cookies=cookies, headers={"Origin": server}) as browser:
         async with browser.ws_connect("/ws/payments") as socket:
@@ -248,7 +249,7 @@ async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_mi
             async with made_and_undone(
                 move.format("registry_membership", "elsewhere"), move.format("elsewhere", "registry_membership")
             ):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(5 * live_socket.SESSION_RECHECK)
             await in_thread(Membership.objects.filter(tenant=tenant).delete)
             message = await socket.receive(timeout=5)
 
@@ -310,7 +311,10 @@ def test_the_limits_of_a_slow_statement_leave_time_to_spill_within_a_second():
     assert db_breaker.PATIENCE + intake.SEPARATE_LIMIT + HANDOVER_LIMIT < 1
 
 
-async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(api: Api, mq: Mq, tenant: Tenant):
+async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(
+    api: Api, mq: Mq, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("registry.edge.status.CHECK_TIMEOUT", 0.3)  # the checks of other dependencies wait for the lock
     queue = fresh_name()
     await api.pay()
     await mq.push(queue, "warm")

@@ -3,20 +3,17 @@
 import pytest
 
 from payments.models import DeadLetter
-from payments.processors import http
 from payments.settle import dead_letters, decisions
 from payments.states import FAILED, UNCERTAIN
 from registry.data import database
-from tests.conftest import Api, at_work, eventually
-from tests.settling import accept, payment, tries, until, until_settled
+from tests.conftest import Api
+from tests.settling import accept, payment, settle_all, settle_until, tries
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(decisions, "MAX_ATTEMPTS", 3)
     monkeypatch.setattr(decisions, "MAX_QUESTIONS", 4)
-    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.05)
-    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.2)
 
 
 async def letters(tenant) -> list[DeadLetter]:
@@ -26,11 +23,11 @@ async def letters(tenant) -> list[DeadLetter]:
         await database.release()
 
 
-async def test_a_permanent_decline_fails_without_another_try(tenant, worker, default, fallback):
+async def test_a_permanent_decline_fails_without_another_try(tenant, default, fallback):
     default.answers(402)
 
     [one] = await accept(tenant)
-    [failed] = await until(tenant, FAILED)
+    [failed] = await settle_all(tenant, FAILED)
 
     assert failed.code == "http_402"
     assert (len(default.received), len(fallback.received)) == (1, 0)
@@ -38,11 +35,11 @@ async def test_a_permanent_decline_fails_without_another_try(tenant, worker, def
     assert not await letters(tenant)
 
 
-async def test_after_the_last_try_a_payment_fails_and_lies_with_the_dead_letters(tenant, worker, default):
+async def test_after_the_last_try_a_payment_fails_and_lies_with_the_dead_letters(tenant, default):
     default.answers(401)
 
     [one] = await accept(tenant)
-    [failed] = await until(tenant, FAILED)
+    [failed] = await settle_all(tenant, FAILED)
 
     [letter] = await letters(tenant)
     assert len(default.received) == 3
@@ -51,15 +48,15 @@ async def test_after_the_last_try_a_payment_fails_and_lies_with_the_dead_letters
     assert letter.detail == "Gave up after 3 attempts (http_401)"
 
 
-async def test_a_dead_letter_that_is_replayed_settles(tenant, worker, default):
+async def test_a_dead_letter_that_is_replayed_settles(tenant, default):
     default.answers(401)
     [one] = await accept(tenant)
-    await until(tenant, FAILED)
+    await settle_all(tenant, FAILED)
     [letter] = await letters(tenant)
     default.recovers()
 
     replayed = await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="the key was renewed")
-    [settled] = await until_settled(tenant)
+    [settled] = await settle_all(tenant)
 
     assert replayed
     assert settled.attempt == 4
@@ -67,13 +64,13 @@ async def test_a_dead_letter_that_is_replayed_settles(tenant, worker, default):
 
 
 async def test_after_the_last_question_a_payment_stays_in_doubt_and_goes_nowhere_else(
-    tenant, api: Api, worker, default, fallback
+    tenant, api: Api, default, fallback
 ):
-    default.never_answers()
+    default.resets_connections(books=False)
     default.lookups_answer(500)
 
     [one] = await accept(tenant)
-    await eventually(lambda: letters(tenant))
+    await settle_until(tenant, lambda: letters(tenant))
     in_doubt = await payment(tenant, one)
     shown = await api.detail(str(one))
 
@@ -85,31 +82,29 @@ async def test_after_the_last_question_a_payment_stays_in_doubt_and_goes_nowhere
 
 
 async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_sent(tenant, default, fallback):
-    default.books_but_never_answers()
+    default.resets_connections()
     default.lookups_answer(500)
-    async with at_work():
-        [one] = await accept(tenant)
-        [letter] = await eventually(lambda: letters(tenant))
+    [one] = await accept(tenant)
+    [letter] = await settle_until(tenant, lambda: letters(tenant))
     default.recovers()
 
-    async with at_work():
-        await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="they say it is booked")
-        [settled] = await until_settled(tenant)
+    await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="they say it is booked")
+    [settled] = await settle_all(tenant)
 
     assert settled.processor == "default"
     assert (await tries(one))[-1].code == "looked_up"
     assert not fallback.received
 
 
-async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, worker, default):
+async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, default):
     default.answers(401)
     refused = await api.pay()
-    await api.until(refused["correlationId"], "failed")
+    await settle_all(tenant, FAILED)
     [letter] = await letters(tenant)
 
     async with database.own_connection():
         await dead_letters.replay(dead_letter_id=letter.pk, actor="olga", reason="their outage is over")
-    await eventually(lambda: second_letter(tenant))
+    await settle_until(tenant, lambda: second_letter(tenant))
 
     found = await api.detail(refused["correlationId"])
     assert (found["status"], len(found["attempts"])) == (FAILED, 2 * decisions.MAX_ATTEMPTS)
@@ -119,28 +114,32 @@ async def second_letter(tenant) -> bool:
     return len(await letters(tenant)) == 2
 
 
-async def test_an_outage_is_waited_out_beyond_the_limit_of_tries(tenant, worker, default):
+async def test_an_outage_is_waited_out_beyond_the_limit_of_tries(tenant, default):
     default.overloads(retry_after=0)
     [one] = await accept(tenant)
-    await eventually(lambda: len(default.received) > decisions.MAX_ATTEMPTS + 1)
+    await settle_until(tenant, lambda: tried_beyond_the_limit(one))
     during = await letters(tenant)
 
     default.recovers()
-    [settled] = await until_settled(tenant)
+    [settled] = await settle_all(tenant)
 
     assert not during
     assert settled.attempt > decisions.MAX_ATTEMPTS + 1
     assert {a.code for a in (await tries(one))[:-1]} == {"http_429"}
 
 
-async def test_an_outage_that_outlasts_all_patience_ends_with_the_dead_letters(tenant, worker, default):
+async def tried_beyond_the_limit(one) -> bool:
+    return len(await tries(one)) > decisions.MAX_ATTEMPTS + 1
+
+
+async def test_an_outage_that_outlasts_all_patience_ends_with_the_dead_letters(tenant, default):
     default.overloads(retry_after=0)
     [one] = await accept(tenant)
-    await eventually(lambda: len(default.received) > decisions.MAX_ATTEMPTS + 1)
+    await settle_until(tenant, lambda: tried_beyond_the_limit(one))
     patient = await letters(tenant)
 
     await _age(tenant, decisions.GIVE_UP_AFTER)
-    [failed] = await until(tenant, FAILED)
+    [failed] = await settle_all(tenant, FAILED)
 
     [letter] = await letters(tenant)
     assert not patient

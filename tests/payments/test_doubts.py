@@ -3,24 +3,20 @@
 import pytest
 from django.db import connection
 
-from payments.routing import polls, routing
 from payments.settle import decisions, work
 from payments.states import PROCESSING, UNCERTAIN
 from queueing.work.drain import Drain
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread
-from tests.settling import accept, configure, count, payment, tries, until, until_settled
+from tests.settling import accept, configure, count, hasten, payment, tries, until, until_settled
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch, default):
-    """Limits as in production, in tenths of seconds."""
-    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.2)
-    monkeypatch.setattr(polls, "STEP", 0.02)
-    monkeypatch.setattr(work, "ABANDON_EVERY", 0.1)
-    monkeypatch.setattr(routing, "POLL_EVERY", 0.22)
-    default.health_every = 0.2
+    hasten(monkeypatch, 25)
+    monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.05)
+    default.health_every /= 25
 
 
 def has_no_route(drain: Drain, tenant) -> bool:
@@ -73,7 +69,7 @@ async def test_a_payment_in_doubt_is_settled_at_the_only_processor_while_that_fa
 
 
 async def test_what_a_disabled_processor_never_booked_is_free_to_go_and_waits_for_a_road(tenant, worker, default):
-    await configure(tenant, "default", longestDelay=0.5)
+    await configure(tenant, "default", longestDelay=0.2)
     default.resets_connections(books=False)
     default.lookups_answer(500)
     [one] = await accept(tenant)

@@ -11,11 +11,12 @@ from payments.errors import NotCancelable
 from payments.settle import lifecycle
 from registry.data import database
 from tests.conftest import at_work, eventually
+from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, count, payments, tries, until_settled
 
 TENANTS = 3
-ROUNDS = 8
+ROUNDS = deep(3, 8)
 
 
 @pytest.fixture

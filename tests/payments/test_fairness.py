@@ -1,16 +1,20 @@
 """A flood from one tenant, or one tenant's trouble, delays no other."""
 
+import pytest
+
+from payments.processors import sandbox
 from registry.data import database
 from registry.models import Tenant
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
+from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, count, seed, until_settled
 
-FLOOD = 50_000
+FLOOD = deep(5_000, 50_000)
 
 
-async def test_ten_payments_beside_fifty_thousand_of_another_tenant_settle_within_two_seconds(tenant):
+async def test_ten_payments_beside_a_flood_of_another_tenant_settle_long_before_its_half(tenant):
     flooding = await in_thread(make_tenant)
     for one in (flooding, tenant):
         await in_thread(make_processor, one)
@@ -19,7 +23,7 @@ async def test_ten_payments_beside_fifty_thousand_of_another_tenant_settle_withi
     async with at_work():
         await eventually(lambda: _some(flooding))  # the worker is in the middle of it
         await accept(tenant, 10)
-        await until_settled(tenant, within=2.0)
+        await until_settled(tenant)
         left = FLOOD - await count(flooding, "succeeded")
     await _forget(flooding)
 
@@ -45,10 +49,17 @@ async def until_count(tenant, number: int, *, within: float) -> None:
     await eventually(reached, within=within)
 
 
-async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypatch):
+@pytest.fixture
+def endless(monkeypatch) -> dict[str, int]:
+    """Options of a processor that answers no payment before its test ends, on however busy a machine."""
     monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
+    monkeypatch.setattr(sandbox, "ANSWER_TIMEOUT", 600.0)
+    return {"delay": 300_000}
+
+
+async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, endless):
     slow = await in_thread(make_tenant)
-    await in_thread(make_processor, slow, options={"delay": 4000})
+    await in_thread(make_processor, slow, options=endless)
     await in_thread(make_processor, tenant)
     await seed(slow, 2000)
 
@@ -56,23 +67,24 @@ async def test_a_slow_processor_of_one_tenant_starves_no_other(tenant, monkeypat
         await eventually(lambda: drain.work.in_flight_of[slow.pk] >= 250)
         for _ in range(5):
             await accept(tenant, 20)
-            await until_settled(tenant, within=3.0)
+            await until_settled(tenant)
         busy = drain.work.in_flight_of[slow.pk]
         await _forget(slow)
 
     assert busy >= 250
 
 
-async def test_a_slow_processor_leaves_room_for_its_tenants_other_one(tenant, monkeypatch):
-    monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
-    await in_thread(make_processor, tenant, "slow", options={"delay": 5000})
+async def test_a_slow_processor_leaves_room_for_its_tenants_other_one(tenant, endless):
+    await in_thread(make_processor, tenant, "slow", options=endless)
     await in_thread(make_processor, tenant, "quick")
     await seed(tenant, 1000, wanted="slow")
 
     async with at_work() as drain:
         await eventually(lambda: drain.work.in_flight_of[tenant.pk] >= 300)
         await accept(tenant, 20, processor="quick")
-        await until_count(tenant, 20, within=3.0)
+        await until_count(tenant, 20, within=10.0)
+        # What is committed leaves the drain's hands a moment later; none of the others do.
+        await eventually(lambda: drain.work.in_flight_of[tenant.pk] <= 300)
         held = drain.work.in_flight_of[tenant.pk]
         await _forget(tenant)
 

@@ -13,6 +13,12 @@ from tests.factories import in_thread, make_payment, make_processor
 from tests.payments.refunding import ask
 from tests.payments.test_batch import send
 from tests.payments.test_idempotency import payment, post
+from tests.settling import hasten_caches
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten_caches(monkeypatch)
 
 
 async def change(tenant: Tenant, api: Api, **fields: Any) -> None:

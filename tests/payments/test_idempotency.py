@@ -10,11 +10,13 @@ from uuid import uuid4
 import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
+from payments.api import prefer
 from payments.models import Payment, PaymentEvent
 from registry.data import channels, database, live
 from registry.data.loop import end_loop
 from registry.models import Tenant
 from tests.conftest import Api, eventually
+from tests.settling import settle_due
 
 
 async def post(api: Api, body: dict[str, Any], **headers: str) -> tuple[int, bytes, str | None]:
@@ -46,10 +48,10 @@ async def test_the_same_payment_again_is_answered_with_the_same_bytes(api: Api, 
     assert await stored(tenant) == (1, 1)
 
 
-async def test_a_payment_that_is_settled_replays_its_first_answer(api: Api, worker, default):
+async def test_a_payment_that_is_settled_replays_its_first_answer(api: Api, default):
     body = payment()
     first = await post(api, body)
-    await api.until(body["correlationId"], "succeeded")
+    await settle_due()
 
     again = await post(api, body)
 
@@ -247,7 +249,8 @@ async def test_prefer_wait_answers_with_the_settled_payment(api: Api, worker, de
     assert said["attempts"][0]["outcome"] == "booked"
 
 
-async def test_prefer_wait_answers_202_when_that_takes_longer(api: Api):
+async def test_prefer_wait_answers_202_when_that_takes_longer(api: Api, monkeypatch):
+    monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.1)
     async with api.post("/payments", json=payment(), headers={"Prefer": "respond-async, wait=1"}) as response:
         said = await response.json()
 
@@ -256,10 +259,10 @@ async def test_prefer_wait_answers_202_when_that_takes_longer(api: Api):
     assert "liveUrl" in said
 
 
-async def test_prefer_wait_of_a_replay_answers_at_once_with_what_is_settled(api: Api, worker, default):
+async def test_prefer_wait_of_a_replay_answers_at_once_with_what_is_settled(api: Api, default):
     body = payment()
     await post(api, body)
-    await api.until(body["correlationId"], "succeeded")
+    await settle_due()
 
     async with api.post("/payments", json=body, headers={"Prefer": "wait=10"}) as response:
         said = await response.json()
@@ -273,6 +276,7 @@ async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durab
     api: Api, tenant, monkeypatch
 ):
     """Whoever reads a 503 sends another payment, and this one is owed already."""
+    monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.5)
     body, real = payment(), database.connection_parameters
     sending = asyncio.create_task(waited_for(api, body, seconds=1))
     await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)  # accepted, and waiting to be settled
@@ -294,6 +298,7 @@ async def test_without_redis_one_who_waits_still_gets_the_settled_payment(api: A
     nobody = RedisPubSubChannelLayer(hosts=["redis://127.0.0.1:1/0"])
     await end_loop()
     monkeypatch.setattr(channels, "get_channel_layer", lambda: nobody)
+    monkeypatch.setattr(live, "TICK", 0.2)
     default.delays(200)  # long enough to be waiting by then
 
     started = time.monotonic()

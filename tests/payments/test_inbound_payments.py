@@ -10,9 +10,10 @@ from payments.inbound.work import Inbound
 from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
-from tests.conftest import Api, eventually
+from tests.conftest import Api
 from tests.factories import in_thread, make_stripe
 from tests.payments.inbound import deliver, event, handled, handling, rows
+from tests.settling import settle_one, settle_until
 
 SECURE = "pm_card_threeDSecure2Required"
 
@@ -42,7 +43,7 @@ async def arrives(server, stripe: SandboxStripe, what) -> None:
 async def waiting_for_its_payer(api: Api, stripe: SandboxStripe) -> tuple[dict, dict]:
     """A payment that requires authentication, and its intent."""
     payment = await api.pay(paymentMethod=SECURE)
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
     return payment, stripe.all("payment_intent")[-1]
 
 
@@ -56,9 +57,10 @@ async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api,
     inbound = Inbound()
     drain = Drain(inbound)
     working = asyncio.create_task(drain.run(seconds=60))
-    payment, intent = await waiting_for_its_payer(api, stripe)
+    payment = await api.pay(paymentMethod=SECURE)
+    await api.until(payment["correlationId"], "requires_action")
 
-    await stripe.authenticates(intent["id"])
+    await stripe.authenticates(stripe.all("payment_intent")[-1]["id"])
     await api.until(payment["correlationId"], "succeeded")
 
     drain.stop()
@@ -67,7 +69,7 @@ async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api,
     assert await timeline(api, payment) == ["queued", "processing", "requires_action", "processing", "succeeded"]
 
 
-async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(server, api, worker, tenant, stripe, job):
+async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(server, api, tenant, stripe, job):
     payment, intent = await waiting_for_its_payer(api, stripe)
     for _ in range(3):
         await arrives(server, stripe, about(intent))
@@ -78,7 +80,7 @@ async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(ser
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, worker, tenant, stripe, job):
+async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, tenant, stripe, job):
     payment, intent = await waiting_for_its_payer(api, stripe)
     old = about(intent)
     await stripe.authenticates(intent["id"])
@@ -86,15 +88,13 @@ async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, w
 
     await handled(job)
 
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
     assert await rows(tenant, "outcome") == ["looked at again"]
 
 
-async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(
-    server, api, worker, tenant, stripe, job
-):
+async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(server, api, tenant, stripe, job):
     payment = await api.pay(paymentMethod="pm_card_visa")
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
     [intent] = stripe.all("payment_intent")
     await arrives(server, stripe, about(intent))
     asked = len(stripe.received())
@@ -152,7 +152,7 @@ async def test_what_others_made_at_the_same_account_is_not_ours(server, tenant, 
     assert await rows(tenant, "status, outcome") == [("done", "not ours")]
 
 
-async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, worker, tenant, stripe, job):
+async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, tenant, stripe, job):
     payment, intent = await waiting_for_its_payer(api, stripe)
     stripe.fails("error_before", on="GET /v1/payment_intents/*")
     await arrives(server, stripe, about(intent))
@@ -165,7 +165,7 @@ async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, w
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_the_look_and_the_events_end_are_one_transaction(server, api, worker, tenant, stripe, job, monkeypatch):
+async def test_the_look_and_the_events_end_are_one_transaction(server, api, tenant, stripe, job, monkeypatch):
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"])
     await arrives(server, stripe, about(intent))
@@ -178,7 +178,7 @@ async def test_the_look_and_the_events_end_are_one_transaction(server, api, work
     monkeypatch.undo()
     await database.fetch("UPDATE payments_inboundevent SET run_at = now()")
     await handled(job)
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
 
 
 async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID]):
@@ -186,7 +186,7 @@ async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID]):
     raise RuntimeError("the disk is full")
 
 
-async def test_an_action_that_changed_there_is_taken_over(server, api, worker, tenant, stripe, job):
+async def test_an_action_that_changed_there_is_taken_over(server, api, tenant, stripe, job):
     """The payer failed to authenticate: now it waits for another method."""
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"], passed=False)
@@ -199,4 +199,4 @@ async def test_an_action_that_changed_there_is_taken_over(server, api, worker, t
             await timeline(api, payment)
         )[3:4] == ["processing"]
 
-    await eventually(taken_over)
+    await settle_until(tenant, taken_over)

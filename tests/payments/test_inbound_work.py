@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from payments.inbound import operate
+from payments.inbound import decisions, operate
 from payments.inbound.decisions import MAX_TRIES
 from payments.inbound.handlers import HANDLERS, Effect, NotFoundYet, ProcessorEvent, RetryLater, handler_of
 from payments.inbound.work import Inbound
@@ -268,18 +268,19 @@ async def test_what_is_handed_back_is_due_at_once(server, tenant, account, handl
 
 
 async def test_an_event_that_fails_again_and_again_is_a_dead_letter_with_its_error(
-    server, tenant, account, handler, job
+    server, tenant, account, handler, job, monkeypatch
 ):
+    monkeypatch.setattr(decisions, "MAX_TRIES", 3)
     await arrive(server, account)
     handler.error = ValueError("no such\0thing")
 
-    for _ in range(MAX_TRIES):
+    for _ in range(3):
         await handled(job)
         await make_due(tenant)
 
     assert await handled(job) == []
     assert await rows(tenant, "status, closed, error, attempt, done_at IS NOT NULL") == [
-        ("dead", "dead", f"gave up after {MAX_TRIES} tries: ValueError: no suchthing", MAX_TRIES, True)
+        ("dead", "dead", "gave up after 3 tries: ValueError: no suchthing", 3, True)
     ]
 
 
@@ -403,11 +404,14 @@ async def labelled(tenant) -> dict:
     return {"id": "th_1", "metadata": metadata}
 
 
-async def test_an_event_about_a_payment_that_never_came_is_ignored_in_the_end(server, tenant, account, handler, job):
+async def test_an_event_about_a_payment_that_never_came_is_ignored_in_the_end(
+    server, tenant, account, handler, job, monkeypatch
+):
+    monkeypatch.setattr(decisions, "MAX_TRIES", 3)
     await arrive(server, account)
     handler.error = NotFoundYet()
 
-    for _ in range(MAX_TRIES):
+    for _ in range(3):
         await handled(job)
         await make_due(tenant)
 

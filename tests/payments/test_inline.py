@@ -24,7 +24,7 @@ from registry.edge import status
 from registry.models import Flag, Tenant
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_tenant
-from tests.settling import accept, payments, tries, until_settled
+from tests.settling import accept, payments, settle_all, tries, until_settled
 
 PROJECT = Path(__file__).resolve().parents[2]
 AT_ONCE = 0.9  # seconds: far below the wait of an inline payment
@@ -154,14 +154,13 @@ async def test_without_a_processor_it_stays_queued_and_nobody_waits_for_it(inlin
 
 async def test_what_finds_no_room_stays_queued_until_a_worker_takes_it(inlined, default, api, monkeypatch):
     monkeypatch.setattr(inline.loops.get(), "limit", 1)
-    default.delays(500)
+    default.delays(200)
 
     answers = await asyncio.gather(*(pay(api) for _ in range(6)))
 
     codes = [code for code, _, _ in answers]
     assert 202 in codes
-    async with at_work():
-        await until_settled(inlined)
+    await settle_all(inlined)
     assert sorted(default.booked) == sorted(body["correlationId"] for _, body, _ in answers)
     assert default.duplicates == 0
 
@@ -175,8 +174,8 @@ async def test_what_the_processor_refused_is_tried_again_by_a_worker_and_answere
 
 
 async def test_a_processor_slower_than_the_wait_is_answered_202_and_booked_once(inlined, default, api, monkeypatch):
-    monkeypatch.setattr(inline, "WAIT", 0.2)
-    default.delays(600)
+    monkeypatch.setattr(inline, "WAIT", 0.1)
+    default.delays(250)
 
     code, body, applied = await pay(api)
 
@@ -186,8 +185,8 @@ async def test_a_processor_slower_than_the_wait_is_answered_202_and_booked_once(
 
 
 async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api, monkeypatch):
-    monkeypatch.setattr(inline, "WAIT", 0.3)
-    monkeypatch.setattr(work, "BY_ID", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.8)) {work.BY_ID}, slow")
+    monkeypatch.setattr(inline, "WAIT", 0.1)
+    monkeypatch.setattr(work, "BY_ID", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.4)) {work.BY_ID}, slow")
 
     code, body, _ = await pay(api)
 
@@ -231,7 +230,7 @@ async def test_a_worker_and_the_web_process_after_the_same_payments_book_each_on
 
 
 async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker):
-    default.delays(400)
+    default.delays(200)
     [payment] = await accept(inlined)
     await eventually(lambda: default.received)
 
@@ -296,7 +295,7 @@ async def web() -> AsyncIterator[Any]:
 
 
 async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_booked_once(inlined, default, key, web):
-    default.delays(1000)
+    default.delays(400)
     address, process = await web()
     async with Api(address, key) as api:
         answer = asyncio.create_task(pay(api))
@@ -305,9 +304,10 @@ async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_book
         await process.wait()
         await asyncio.gather(answer, return_exceptions=True)
     default.recovers()
+    await eventually(lambda: default.booked)
 
-    async with at_work():
-        [row] = await until_settled(inlined, within=20)
+    await database.fetch("UPDATE payments_payment SET leased_until = now() WHERE tenant_id = %s", [inlined.pk])
+    [row] = await settle_all(inlined)
 
     assert list(default.booked) == [str(row.correlation_id)]
     assert default.duplicates <= 1  # the worker's question after the booking, of the same id and time

@@ -15,9 +15,9 @@ from payments.states import SUCCEEDED, UNCERTAIN
 from registry.data.chores import CHORES
 from registry.models import AuditEntry
 from tests.bed.stripe import sandbox_stripe
-from tests.conftest import at_work, eventually
+from tests.conftest import eventually
 from tests.factories import in_thread, make_payment, make_processor, make_stripe
-from tests.settling import accept, configure, until
+from tests.settling import accept, configure, settle_all, settle_until
 
 FIRST, HOURLY, DAILY = BANDS
 TEN_MINUTES = timedelta(minutes=10)
@@ -34,9 +34,8 @@ async def stripe(tenant):
 @pytest.fixture
 async def waiting(tenant, stripe) -> UUID:
     """A payment whose card asks its holder, for ten minutes by now; no worker is there."""
-    async with at_work():
-        [one] = await accept(tenant, method={"paymentMethod": "pm_card_threeDSecure2Required"})
-        await until(tenant, "requires_action")
+    [one] = await accept(tenant, method={"paymentMethod": "pm_card_threeDSecure2Required"})
+    await settle_all(tenant, "requires_action")
     await age(one, TEN_MINUTES)
     return one
 
@@ -79,8 +78,7 @@ async def test_what_was_paid_meanwhile_is_settled_by_a_worker(tenant, stripe, wa
 
     assert told == {"booked": 1, "moved": 1}
     assert (await statuses(waiting))[-1] == "processing"
-    async with at_work():
-        await until(tenant, "succeeded")
+    await settle_all(tenant, "succeeded")
     assert changes(stripe) == asked
 
 
@@ -90,8 +88,7 @@ async def test_what_its_holder_refused_meanwhile_is_settled_by_a_worker(tenant, 
     told = await clean(FIRST, [tenant.pk])
 
     assert told["moved"] == 1
-    async with at_work():
-        await until(tenant, "failed")
+    await settle_all(tenant, "failed")
 
 
 @pytest.mark.parametrize(
@@ -124,11 +121,10 @@ async def test_a_processor_that_does_not_answer_changes_nothing(tenant, stripe, 
 
 async def test_all_pages_are_read(tenant, stripe, waiting, monkeypatch):
     monkeypatch.setattr(janitor, "PAGE", 1)
-    async with at_work():
-        for _ in range(2):
-            [one] = await accept(tenant, method={"paymentMethod": "pm_card_threeDSecure2Required"})
-            await until(tenant, "requires_action")
-            await age(one, TEN_MINUTES)
+    for _ in range(2):
+        [one] = await accept(tenant, method={"paymentMethod": "pm_card_threeDSecure2Required"})
+        await settle_all(tenant, "requires_action")
+        await age(one, TEN_MINUTES)
 
     assert await clean(FIRST, [tenant.pk]) == {"requires_action": 3}
 
@@ -161,8 +157,7 @@ async def test_what_was_booked_after_all_is_settled(tenant, books, given_up):
     told = await clean(HOURLY, [tenant.pk])
 
     assert told == {"booked": 1, "moved": 1}
-    async with at_work():
-        await until(tenant, "succeeded")
+    await settle_all(tenant, "succeeded")
     assert await in_thread(SandboxBooking.objects.count) == 1
 
 
@@ -185,14 +180,13 @@ async def test_what_was_never_booked_is_made_due_once_its_doubt_is_over(tenant, 
 
 async def test_what_stripe_never_made_is_paid_after_all_though_all_questions_were_asked(tenant, stripe):
     """A look has to give its questions back: the first of them is too early to end a doubt."""
-    await configure(tenant, "stripe", longestDelay=0.3)
+    await configure(tenant, "stripe", longestDelay=0.1)
     one = await in_thread(given_up_at_stripe, tenant, for_=timedelta(days=2))
 
     told = await clean(DAILY, [tenant.pk])
 
     assert told == {"not_booked": 1, "moved": 1}
-    async with at_work():
-        await until(tenant, "succeeded")
+    await settle_all(tenant, "succeeded")
     assert [intent["amount_received"] for intent in stripe.all("payment_intent")] == [one.amount]
 
 
@@ -201,9 +195,8 @@ async def test_what_is_given_up_again_has_one_dead_letter(tenant, stripe, monkey
     one = await in_thread(given_up_at_stripe, tenant, for_=timedelta(hours=2))
     stripe.fails("error_before")
 
-    async with at_work():
-        await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=[one.correlation_id])
-        await eventually(lambda: is_given_up_after(one, decisions.MAX_QUESTIONS))
+    await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=[one.correlation_id])
+    await settle_until(tenant, lambda: is_given_up_after(one, decisions.MAX_QUESTIONS))
 
     assert await in_thread(DeadLetter.objects.filter(payment=one).count) == 1
 

@@ -16,7 +16,7 @@ from payments.models import LedgerProof
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor, make_tenant
-from tests.settling import accept, payments, until_settled
+from tests.settling import accept, payments, settle_all, until_settled
 
 
 async def lines(tenant) -> dict[int, dict[str, int]]:
@@ -30,12 +30,12 @@ async def lines(tenant) -> dict[int, dict[str, int]]:
 
 
 @pytest.fixture
-async def sandbox(tenant, worker):
+async def sandbox(tenant):
     """A processor that keeps 5 % and has settled three payments."""
     await in_thread(make_processor, tenant, "default", fee="0.05")
     for amount in (1990, 10, 1):
         await accept(tenant, amount=amount)
-    return await until_settled(tenant)
+    return await settle_all(tenant)
 
 
 # -- What is written -----------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ async def test_the_first_scheduled_proof_is_of_everything_and_written_down(tenan
 
 async def test_the_next_reads_only_what_is_new(tenant, long_ago):
     await accept(tenant, 2)
-    await until_settled(tenant)
+    await settle_all(tenant)
 
     proof = await prove_next()
 
@@ -300,7 +300,7 @@ async def test_the_next_reads_only_what_is_new(tenant, long_ago):
 async def test_a_proof_of_what_is_new_finds_in_it(tenant, long_ago, kind):
     sql, expected = DAMAGE[kind]
     await accept(tenant)
-    newest = max(row.id for row in await until_settled(tenant))
+    newest = max(row.id for row in await settle_all(tenant))
     if expected == {"rollups_off"}:
         sql += " AND starts_at > now() - interval '3 hours'"
     await database.fetch(sql.replace("%%", "%"), {"payment": newest, "tenant": tenant.pk})

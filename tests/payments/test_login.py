@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,8 +15,7 @@ WAIT = "At most 2 per 1 minute. Please try again in "
 
 
 @pytest.fixture(autouse=True)
-def _two_tries(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def _two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LOGINS", RateLimitItemPerMinute(2, namespace=uuid4().hex))
 
 

@@ -51,7 +51,9 @@ async def neighbour(picky, fallback):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-async def test_what_one_tenant_is_refused_sends_no_other_elsewhere(tenant, neighbour, worker, picky, fallback, status):
+async def test_what_one_tenant_is_refused_sends_no_other_elsewhere(
+    tenant, neighbour, quick, worker, picky, fallback, status
+):
     picky.status = status
     refused = await accept(tenant, 3 * FAILURES, amount=SPOILED)
     await eventually(lambda: len(picky.received) >= FAILURES)
@@ -67,7 +69,9 @@ async def test_what_one_tenant_is_refused_sends_no_other_elsewhere(tenant, neigh
     assert len(fallback.booked) == len(refused)
 
 
-async def test_one_payment_that_always_fails_costs_its_tenant_no_more_than_itself(tenant, worker, picky, fallback):
+async def test_one_payment_that_always_fails_costs_its_tenant_no_more_than_itself(
+    tenant, quick, worker, picky, fallback
+):
     [spoiled] = await accept(tenant, amount=SPOILED)
     await eventually(lambda: picky.received.count(str(spoiled)) > FAILURES)
 

@@ -7,9 +7,9 @@ import pytest
 
 from payments.pages import payer
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
-from tests.conftest import Api, eventually
+from tests.conftest import Api
 from tests.factories import in_thread, make_stripe
-from tests.settling import configure, tries
+from tests.settling import configure, settle_due, settle_one, tries
 
 CARD = "pm_card_threeDSecure2Required"
 
@@ -49,14 +49,12 @@ async def come_back(api: Api, payment: dict, token: str | None = None, **options
 
 async def waiting(api: Api, card: str | None = CARD) -> dict:
     payment = await api.pay(**({"paymentMethod": card} if card else {}))
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
     return payment
 
 
 @pytest.mark.parametrize(("card", "words"), [(CARD, "Confirm at your bank"), (None, "Pay R$19.90")])
-async def test_stripes_script_is_on_the_page_with_the_keys_that_it_needs(
-    api, worker, stripe, stripe_itself, card, words
-):
+async def test_stripes_script_is_on_the_page_with_the_keys_that_it_needs(api, stripe, stripe_itself, card, words):
     payment = await waiting(api, card)
 
     html, policy = await page_of(api, payment)
@@ -69,16 +67,16 @@ async def test_stripes_script_is_on_the_page_with_the_keys_that_it_needs(
     assert "unsafe" not in policy and "sk_test" not in html
 
 
-async def test_no_other_page_lets_stripe_in(api: Api, worker, stripe, stripe_itself):
+async def test_no_other_page_lets_stripe_in(api: Api, stripe, stripe_itself):
     payment = await api.pay(paymentMethod="pm_card_visa")
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
 
     html, policy = await page_of(api, payment)
 
     assert "stripe.com" not in html + policy
 
 
-async def test_what_plays_stripe_has_a_page_of_its_own_and_needs_no_exception(api: Api, worker, stripe):
+async def test_what_plays_stripe_has_a_page_of_its_own_and_needs_no_exception(api: Api, stripe):
     payment = await waiting(api)
 
     html, policy = await page_of(api, payment)
@@ -90,7 +88,7 @@ async def test_what_plays_stripe_has_a_page_of_its_own_and_needs_no_exception(ap
     assert "stripe.com" not in html + policy
 
 
-async def test_a_payment_that_waits_for_its_seller_asks_nothing_of_its_payer(api: Api, worker, tenant, stripe):
+async def test_a_payment_that_waits_for_its_seller_asks_nothing_of_its_payer(api: Api, tenant, stripe):
     await configure(tenant, "stripe", capture="manual")
     payment = await waiting(api, "pm_card_visa")
 
@@ -100,22 +98,23 @@ async def test_a_payment_that_waits_for_its_seller_asks_nothing_of_its_payer(api
     assert "client_secret" not in html and "stripe.com" not in html
 
 
-async def test_a_payer_who_comes_back_has_the_payment_looked_at(api: Api, worker, stripe):
+async def test_a_payer_who_comes_back_has_the_payment_looked_at(api: Api, stripe):
     payment = await waiting(api)
     await stripe.authenticates(stripe.all("payment_intent")[0]["id"])
 
     status = await come_back(api, payment, headers={"X-Requested-With": "fetch"})
 
     assert status == 204
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
 
 
-async def test_who_comes_back_without_having_done_anything_finds_the_payment_waiting(api: Api, worker, stripe):
+async def test_who_comes_back_without_having_done_anything_finds_the_payment_waiting(api: Api, stripe):
     payment = await waiting(api)
 
     await come_back(api, payment)
-    await eventually(lambda: is_answered(payment, 2))
+    await settle_due()
 
+    assert await is_answered(payment, 2)
     assert (await api.status(payment["correlationId"]))["status"] == "requires_action"
     assert len(stripe.all("payment_intent")) == 1
 
@@ -124,7 +123,7 @@ async def is_answered(payment: dict, number: int) -> bool:
     return [attempt.outcome for attempt in await tries(payment["correlationId"])][number - 1 :] == ["requires_action"]
 
 
-async def test_coming_back_wants_the_links_token(api: Api, worker, stripe):
+async def test_coming_back_wants_the_links_token(api: Api, stripe):
     payment = await waiting(api)
 
     other = await waiting(api)
@@ -135,16 +134,16 @@ async def test_coming_back_wants_the_links_token(api: Api, worker, stripe):
     assert (await api.status(payment["correlationId"]))["sequence"] == 3
 
 
-async def test_coming_back_to_what_is_settled_changes_nothing(api: Api, worker, stripe):
+async def test_coming_back_to_what_is_settled_changes_nothing(api: Api, stripe):
     payment = await api.pay(paymentMethod="pm_card_visa")
-    settled = await api.until(payment["correlationId"], "succeeded")
+    settled = await settle_one(api, payment, "succeeded")
 
     await come_back(api, payment)
 
     assert await api.status(payment["correlationId"]) == settled
 
 
-async def test_a_payer_cannot_have_a_payment_looked_at_without_end(api: Api, worker, stripe, monkeypatch):
+async def test_a_payer_cannot_have_a_payment_looked_at_without_end(api: Api, stripe, monkeypatch):
     monkeypatch.setattr(payer, "LOOKS", 1)
     payment = await waiting(api)
 

@@ -15,10 +15,9 @@ from payments.reconciliation import comparison, operate
 from payments.reconciliation.comparison import Window
 from registry.edge.api import iso
 from tests.bed.stripe import sandbox_stripe
-from tests.conftest import at_work
 from tests.factories import by_hand, in_thread, make_stripe
 from tests.payments.comparing import HOUR, WHY, compare, found, the_difference
-from tests.settling import accept, until_settled
+from tests.settling import accept, settle_all
 
 
 @pytest.fixture
@@ -31,9 +30,8 @@ async def stripe(tenant):
 @pytest.fixture
 async def paid(tenant, stripe) -> list[UUID]:
     """Two payments by card."""
-    async with at_work():
-        ids = await accept(tenant, 2, method={"paymentMethod": "pm_card_visa"})
-        await until_settled(tenant)
+    ids = await accept(tenant, 2, method={"paymentMethod": "pm_card_visa"})
+    await settle_all(tenant)
     return ids
 
 

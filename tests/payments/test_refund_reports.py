@@ -16,7 +16,18 @@ from payments.refunds import disputes, operate, refunds
 from payments.refunds.work import RefundDispatch
 from registry.data import database
 from tests.factories import in_thread, make_processor
-from tests.payments.refunding import book, booked, given_back, kinds, lines, paying_back, refunds_of, sums, until_all
+from tests.payments.refunding import (
+    book,
+    booked,
+    given_back,
+    kinds,
+    lines,
+    pay_back,
+    paying_back,
+    refunds_of,
+    sums,
+    until_all,
+)
 from tests.settling import accept
 
 
@@ -187,8 +198,7 @@ async def claimed() -> list[Any]:
 
 async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment, hear):
     receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
-    async with paying_back():
-        [one] = await until_all(payment, "returned")
+    [one] = await pay_back(payment, "returned")
 
     changed = await hear(of_refund(tenant, payment, one.reference, refund_id=receipt.refund_id))
 

@@ -19,8 +19,8 @@ from queueing.work.drain import CLAIM_EVERY
 from registry.data import database
 from tests.conftest import eventually
 from tests.factories import by_hand, in_thread, make_processor
-from tests.payments.refunding import booked, given_back, paying_back, refunds_of, sums, until_all
-from tests.settling import accept, configure
+from tests.payments.refunding import booked, given_back, pay_back, paying_back, refunds_of, sums, until_all
+from tests.settling import accept, configure, opened, settle_due
 
 
 @pytest.fixture
@@ -85,8 +85,7 @@ async def test_a_worker_that_dies_at_any_step_leaves_exactly_one_refund(tenant, 
     [left] = await refunds_of(payment)
 
     await _leases_lapse(tenant)
-    async with paying_back():
-        [returned] = await until_all(payment, "returned")
+    [returned] = await pay_back(payment, "returned")
 
     assert (left.status, returned.requested_at) == ("processing", left.requested_at)
     assert (await given_back(payment), await sums(payment)) == ([1000], (1000, 1000))
@@ -121,47 +120,38 @@ async def test_a_worker_that_leaves_hands_its_refunds_back_in_doubt(tenant, paym
     [left] = await refunds_of(payment)
     await configure(tenant, "sandbox", refundHang=False)
 
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     assert (left.status, left.code) == ("uncertain", "worker_left")
     assert await given_back(payment) == [1000]
 
 
-async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, payment, monkeypatch):
+async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, payment):
     """The first may still be on its way, and may be what the repeat is refused for."""
-    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
-    await configure(tenant, "sandbox", delay=1000)
-    await refund(tenant, payment)
-    async with paying_back():
-        await until_all(payment, "uncertain")
-        await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
-        refused = await _code(payment, "refund_declined")
-        await configure(tenant, "sandbox", refundDecline=0)
-        await until_all(payment, "returned")
+    await sent_without_an_answer(tenant, payment)
+    await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
+    await one_round(tenant, dies=False)
+    [refused] = await refunds_of(payment)
+    await configure(tenant, "sandbox", refundDecline=0)
+    await pay_back(payment, "returned")
 
-    assert refused == "uncertain"
+    assert (refused.status, refused.code) == ("uncertain", "refund_declined")
     assert await given_back(payment) == [1000]
 
 
-async def _code(payment: UUID, code: str) -> str:
-    """The refund's status once it has that code."""
-
-    async def reached() -> str:
-        [one] = await refunds_of(payment)
-        return one.status if one.code == code else ""
-
-    return await eventually(reached)
-
-
-async def test_once_the_longest_delay_has_passed_a_refusal_is_one(tenant, payment, monkeypatch):
-    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
-    await configure(tenant, "sandbox", delay=1000, longestDelay=0.3)
+async def sent_without_an_answer(tenant, payment: UUID) -> None:
+    await configure(tenant, "sandbox", delay=1000)
     await refund(tenant, payment)
-    async with paying_back():
-        await until_all(payment, "uncertain")
-        await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
-        [failed] = await until_all(payment, "failed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.05)
+        await pay_back(payment, "uncertain")
+
+
+async def test_once_the_longest_delay_has_passed_a_refusal_is_one(tenant, payment):
+    await configure(tenant, "sandbox", longestDelay=0.1)
+    await sent_without_an_answer(tenant, payment)
+    await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
+    [failed] = await pay_back(payment, "failed")
 
     assert failed.code == "refund_declined"
     assert await sums(payment) == (0, 0)
@@ -178,13 +168,11 @@ async def given_up(tenant, payment: UUID) -> int:
         patch.setattr(
             refund_work.RefundDispatch, "send_within", -1.0
         )  # "not sent in time": a certain no, and no outage
-        async with paying_back():
-            await eventually(lambda: _stopped(payment))
-    return (await refunds_of(payment))[0].id
-
-
-async def _stopped(payment: UUID) -> bool:
-    return (await refunds_of(payment))[0].stopped
+        async with opened(refund_work.RefundDispatch()) as job:
+            await settle_due(job)
+    [one] = await refunds_of(payment)
+    assert one.stopped
+    return one.id
 
 
 async def test_after_the_last_try_it_is_an_operators_and_still_owed(tenant, payment):
@@ -204,8 +192,7 @@ async def test_a_retry_pays_it_under_the_same_key(tenant, payment):
     [before] = await refunds_of(payment)
 
     retried = [await _retry(tenant, refund), await _retry(tenant, refund)]
-    async with paying_back():
-        [after] = await until_all(payment, "returned")
+    [after] = await pay_back(payment, "returned")
 
     assert retried == [True, False]
     assert (after.public_id, after.requested_at) == (before.public_id, before.requested_at)
@@ -311,8 +298,8 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
 async def test_events_of_refunds_are_numbered_without_gaps(tenant, sandbox):
     payments = await booked(tenant, 10)
     await asyncio.gather(*(refund(tenant, one, 100) for one in payments for _ in range(3)))
-    async with paying_back():
-        await asyncio.gather(*(until_all(one, "returned") for one in payments))
+    async with opened(refund_work.RefundDispatch()) as job:
+        await settle_due(job)
 
     positions = await database.fetch(
         "SELECT position FROM payments_paymentevent WHERE tenant_id = %s ORDER BY position", [tenant.pk]
@@ -347,11 +334,9 @@ async def test_whatever_happens_in_whatever_order_no_more_goes_back_than_came(te
         assert await is_sound(tenant)
 
     await configure(tenant, "sandbox", refundFailing=False, refundHang=False, refundDecline=0)
-    async with paying_back():
-        for one in payments:
-            await database.fetch("UPDATE payments_refund SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
-            if await refunds_of(one):
-                await until_all(one, "returned", "failed")
+    for one in payments:
+        if await refunds_of(one):
+            await pay_back(one, "returned", "failed")
     assert [sum(await given_back(one)) for one in payments] == [(await sums(one))[1] for one in payments]
 
 

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from payments.api import prefer
 from payments.books import ledger
 from payments.errors import RefundTooLarge
 from payments.processors import sandbox as sandbox_kind
@@ -17,6 +18,7 @@ from tests.payments.refunding import (
     given_back,
     kinds,
     lines,
+    pay_back,
     paying_back,
     refunds_of,
     sums,
@@ -45,8 +47,7 @@ async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment
     [owed] = await refunds_of(payment)
     before = await sums(payment)
 
-    async with paying_back():
-        [returned] = await until_all(payment, "returned")
+    [returned] = await pay_back(payment, "returned")
 
     assert (owed.status, owed.requested_at, before) == ("owed", None, (300, 0))
     assert returned.requested_at is not None
@@ -57,8 +58,7 @@ async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment
 async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(tenant, payment):
     before = await ledger.balance(tenant_id=tenant.pk)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     after = await ledger.balance(tenant_id=tenant.pk)
 
@@ -70,8 +70,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     assert await given_back(payment) == [300, 700]
     assert await sums(payment) == (1000, 1000)
@@ -79,8 +78,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
 
 async def test_each_step_is_an_event_of_the_payment(tenant, payment):
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     assert await kinds(payment) == ["refund.created", "refund.returned"]
 
@@ -89,8 +87,7 @@ async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, p
     await configure(tenant, "sandbox", refundDecline=1.0)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
-    async with paying_back():
-        [failed] = await until_all(payment, "failed")
+    [failed] = await pay_back(payment, "failed")
 
     assert failed.code == "refund_declined"
     assert (await sums(payment), await given_back(payment), await lines(payment)) == ((0, 0), [], [])
@@ -112,7 +109,7 @@ async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
 # -- Trouble on the way ----------------------------------------------------------------------------------------
 
 
-async def test_while_the_processor_fails_the_debt_waits_and_is_paid_once_it_is_well(tenant, payment):
+async def test_while_the_processor_fails_the_debt_waits_and_is_paid_once_it_is_well(tenant, quick, payment):
     await configure(tenant, "sandbox", refundFailing=True)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
     async with paying_back():
@@ -134,13 +131,12 @@ async def _tried(payment, times: int):
 
 
 async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant, payment, monkeypatch):
-    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
     await configure(tenant, "sandbox", refundHang=True)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
-    async with paying_back():
-        await until_all(payment, "uncertain")
-        [returned] = await until_all(payment, "returned")
+    await pay_back(payment, "uncertain")
+    [returned] = await pay_back(payment, "returned")
 
     assert returned.attempt == 2
     assert (await given_back(payment), await sums(payment)) == ([1000], (1000, 1000))
@@ -205,7 +201,8 @@ async def test_whoever_waits_gets_the_refund_that_is_returned(api: Api, payment)
     assert (status, said["status"], headers["Preference-Applied"]) == (200, "returned", "wait=5")
 
 
-async def test_who_waits_in_vain_gets_what_is_owed(api: Api, payment):
+async def test_who_waits_in_vain_gets_what_is_owed(api: Api, payment, monkeypatch):
+    monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.1)
     status, said, headers = await ask(api, payment, Prefer="wait=1")
 
     assert (status, said["status"], headers["Preference-Applied"]) == (202, "owed", "respond-async")
@@ -214,8 +211,7 @@ async def test_who_waits_in_vain_gets_what_is_owed(api: Api, payment):
 async def test_its_address_and_the_list_show_where_it_stands(api: Api, payment):
     _, first, _ = await ask(api, payment, {"amount": "3.00"})
     _, second, _ = await ask(api, payment, {"amount": "4.00"})
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     async with api.get(f"/payments/{payment}/refunds/{first['id']}") as response:
         one = await response.json()
@@ -228,8 +224,7 @@ async def test_its_address_and_the_list_show_where_it_stands(api: Api, payment):
 
 async def test_the_payment_says_how_much_was_refunded_and_when(api: Api, payment):
     await ask(api, payment, {"amount": "3.00"})
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     detail = await api.detail(str(payment))
 

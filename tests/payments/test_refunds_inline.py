@@ -6,14 +6,15 @@ from uuid import UUID
 
 import pytest
 
+from payments.api import prefer
 from payments.processors import sandbox as sandbox_kind
 from payments.refunds import inline as refunds_inline
 from registry.data import database
 from registry.models import Flag
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_processor
-from tests.payments.refunding import ask, booked, given_back, paying_back, refunds_of, sums, until_all
-from tests.settling import configure
+from tests.payments.refunding import ask, booked, given_back, pay_back, paying_back, refunds_of, sums, until_all
+from tests.settling import configure, hasten_caches
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,8 @@ async def test_whoever_does_not_want_to_wait_does_not(api: Api, payment):
     await until_all(payment, "returned")
 
 
-async def test_without_the_switch_it_is_the_workers(api: Api, tenant, payment):
+async def test_without_the_switch_it_is_the_workers(api: Api, tenant, payment, monkeypatch):
+    hasten_caches(monkeypatch)
     await in_thread(lambda: Flag.objects.get(name="inline.refund").tenants.clear())
     await eventually(lambda: _is_off(api, payment))
 
@@ -63,11 +65,11 @@ async def _is_off(api: Api, payment: UUID) -> bool:
 
 async def test_what_hangs_is_answered_in_time_and_settled_by_a_worker(api: Api, tenant, payment, monkeypatch):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
 
     status, said, _ = await ask(api, payment, Prefer="wait=1")
-    async with paying_back():
-        await until_all(payment, "returned")
+    await pay_back(payment, "returned")
 
     assert (status, said["status"]) == (202, "owed")
     assert await given_back(payment) == [1000]

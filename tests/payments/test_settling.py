@@ -6,11 +6,13 @@ import pytest
 
 from payments.processors import http
 from tests.conftest import Api, eventually
+from tests.settling import hasten
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.5)
+    hasten(monkeypatch)
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.2)
 
 
 async def test_an_accepted_payment_is_booked_at_the_cheaper_processor(api: Api, worker, default, fallback):
@@ -65,9 +67,10 @@ async def test_a_settled_payment_tells_how_it_came_about(api: Api, worker, defau
 async def test_a_payment_for_later_is_not_sent_before_its_time(api: Api, worker, default):
     await api.pay()
     await eventually(lambda: len(default.booked) == 1)
-    later = await api.pay(scheduledFor=(datetime.now(UTC) + timedelta(seconds=1)).isoformat())
+    at = datetime.now(UTC) + timedelta(seconds=0.3)
+    later = await api.pay(scheduledFor=at.isoformat())
 
     settled = await api.until(later["correlationId"], "succeeded")
 
-    created, done = (datetime.fromisoformat(moment) for moment in (later["createdAt"], settled["updatedAt"]))
-    assert done - created >= timedelta(seconds=0.9)
+    assert datetime.fromisoformat(settled["updatedAt"]) >= at.replace(microsecond=at.microsecond // 1000 * 1000)
+    assert default.booked[later["correlationId"]].requested_at >= at.replace(microsecond=at.microsecond // 1000 * 1000)

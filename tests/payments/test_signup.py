@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from html import unescape
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,9 +19,8 @@ from tests.payments.signing_up import PASSWORD, Person
 
 
 @pytest.fixture(autouse=True)
-def _generous(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    """All tests come from one address, and none is about how slow a hash is."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def _generous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests come from one address."""
     monkeypatch.setattr(limits, "SIGN_UPS", RateLimitItemPerHour(100_000))
     monkeypatch.setattr(limits, "CHANGES", RateLimitItemPerHour(100_000))
     monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(100_000))
@@ -86,8 +84,7 @@ async def test_the_first_step_makes_tenant_owner_and_sandbox_at_once_and_records
 
 
 async def test_a_trial_begins_without_a_card_where_billing_is_off(ann):
-    slug = await ann.begins()
-    await ann.goes_to_payment("business")
+    slug = await ann.founds("business")
     offered = ann.page
     await ann.sends(do="start")
 
@@ -99,8 +96,7 @@ async def test_a_trial_begins_without_a_card_where_billing_is_off(ann):
 
 
 async def test_a_plan_without_a_trial_wants_a_card(ann):
-    await ann.begins()
-    await ann.goes_to_payment("gold")
+    await ann.founds("gold")
     await ann.sends(do="start")
 
     assert ann.errors == ["This plan has no trial. Please choose another one, or pay by card."]
@@ -108,8 +104,7 @@ async def test_a_plan_without_a_trial_wants_a_card(ann):
 
 
 async def test_a_card_where_billing_is_off_is_refused_with_a_sentence(ann):
-    await ann.begins()
-    await ann.goes_to_payment("gold")
+    await ann.founds("gold")
     await ann.sends(do="card")
 
     assert (ann.code, len(ann.errors)) == (422, 1)
@@ -168,7 +163,7 @@ async def test_an_address_that_has_an_account_is_asked_to_sign_in(ann, bob):
 
 
 async def test_no_plan_chosen_is_said_beside_the_plans(ann):
-    await ann.begins()
+    await ann.founds()
     await ann.sends(do="next")
 
     await ann.sends(plan="platinum")
@@ -225,8 +220,7 @@ async def test_every_later_form_may_be_sent_twice(ann):
 
 
 async def test_going_back_changes_the_plan_and_loses_nothing(ann):
-    slug = await ann.begins()
-    await ann.goes_to_payment("business")
+    slug = await ann.founds("business")
     await ann.opens(ann.at.replace("payment", "plan"))
     assert re.search(r'value="business" checked', ann.page)
 
@@ -238,7 +232,7 @@ async def test_going_back_changes_the_plan_and_loses_nothing(ann):
 
 
 async def test_the_name_may_be_changed_on_the_way_back_and_the_slug_stays(ann):
-    slug = await ann.begins()
+    slug = await ann.founds()
     await ann.opens(ann.at.replace("users", "details"))
 
     await ann.sends(name="Ann & Co", slug="other")
@@ -248,7 +242,7 @@ async def test_the_name_may_be_changed_on_the_way_back_and_the_slug_stays(ann):
 
 
 async def test_a_step_ahead_leads_to_the_one_that_was_reached(ann):
-    await ann.begins()
+    await ann.founds()
 
     await ann.opens(ann.at.replace("users", "live"))
 
@@ -259,29 +253,37 @@ async def test_a_step_ahead_leads_to_the_one_that_was_reached(ann):
 
 
 async def test_another_browser_goes_on_where_the_first_left_off(ann, bob):
-    slug = await ann.begins()
-    await ann.goes_to_payment("business")
+    slug = await ann.founds("business")
     await bob.opens("/login")
     await bob.sends("/login", username=f"{slug}@example.com", password=PASSWORD, next="/signup")
 
     assert bob.at.endswith("/payment")
 
 
-@pytest.mark.parametrize("step", ["details", "users", "plan", "payment", "paid", "live"])
-async def test_a_sign_up_is_nobody_elses(ann, bob, step):
-    await ann.begins()
-    await ann.goes_to_payment("free")
+STEPS = ("details", "users", "plan", "payment", "paid", "live")
+
+
+async def test_a_sign_up_is_nobody_elses(ann, bob):
+    await ann.founds("free")
     await ann.sends(do="start")
-    theirs = ann.at.replace("live", step)
-    await bob.begins()
+    await bob.founds()
+    form = {**bob.hidden(), "do": "live", "name": "mine", "plan": "gold", "email": "bob@example.com", "role": "owner"}
 
-    await bob.opens(theirs)
-    read = bob.code
-    await bob.opens("/signup")
-    await bob.sends(theirs, do="live", name="mine", plan="gold", email="bob@example.com", role="owner")
+    codes = await of_all_steps(bob, ann.at, form)
 
-    assert (read, bob.code) == (404, 404)
+    assert codes == dict.fromkeys(STEPS, (404, 404))
     assert await in_thread(lambda: set(Tenant.objects.values_list("name", flat=True))) == {"Ann's shop"}
+
+
+async def of_all_steps(person: Person, live: str, form: dict[str, str]) -> dict[str, tuple[int, int]]:
+    """The answers to a person who opens each step of the sign-up whose last page is `live`, and sends its form."""
+    codes = {}
+    for step in STEPS:
+        await person.opens(live.replace("live", step))
+        read = person.code
+        await person.sends(live.replace("live", step), **form)
+        codes[step] = (read, person.code)
+    return codes
 
 
 def removed(slug: str) -> None:
@@ -298,25 +300,20 @@ def suspended(slug: str) -> None:
 
 @pytest.mark.parametrize("change", [removed, demoted, suspended], ids=lambda change: change.__name__)
 async def test_a_founder_who_owns_the_tenant_no_longer_finds_no_step_of_its_sign_up(ann, change):
-    slug = await ann.begins()
-    await ann.goes_to_payment("free")
+    slug = await ann.founds("free")
     await ann.sends(do="start")
     live, token = ann.at, ann.hidden()
     await in_thread(change, slug)
 
-    codes = {}
-    for step in ("details", "users", "plan", "payment", "paid", "live"):
-        await ann.opens(live.replace("live", step))
-        read = ann.code
-        await ann.sends(live.replace("live", step), **token, do="key", name="Mine", email="me@x.example", role="owner")
-        codes[step] = (read, ann.code)
+    form = {**token, "do": "key", "name": "Mine", "email": "me@x.example", "role": "owner"}
+    codes = await of_all_steps(ann, live, form)
 
-    assert codes == dict.fromkeys(codes, (404, 404))
+    assert codes == dict.fromkeys(STEPS, (404, 404))
     assert not await in_thread(ApiKey.objects.exists) and not await in_thread(Invitation.objects.exists)
 
 
 async def test_a_founder_who_was_removed_begins_anew_instead_of_going_on(ann):
-    slug = await ann.begins()
+    slug = await ann.founds()
     await in_thread(removed, slug)
 
     await ann.opens("/signup")
@@ -325,7 +322,7 @@ async def test_a_founder_who_was_removed_begins_anew_instead_of_going_on(ann):
 
 
 async def test_without_signing_in_a_sign_up_leads_to_the_login(ann, bob):
-    await ann.begins()
+    await ann.founds()
 
     await bob.opens(ann.at)
 
@@ -378,7 +375,7 @@ async def invited(ann: Person, email: str, role: str = "operator") -> str:
 
 
 async def test_who_is_invited_chooses_a_password_and_is_a_member(ann, bob):
-    slug = await ann.begins()
+    slug = await ann.founds()
     path = await invited(ann, "Bob@example.com", "viewer")
     await bob.opens(path)
 
@@ -392,7 +389,7 @@ async def test_who_is_invited_chooses_a_password_and_is_a_member(ann, bob):
 
 
 async def test_an_invitation_is_worth_something_once(ann, bob, server):
-    await ann.begins()
+    await ann.founds()
     path = await invited(ann, "bob@example.com")
     await bob.opens(path)
     form = {**bob.hidden(), "password": PASSWORD}
@@ -412,7 +409,7 @@ async def test_an_invitation_is_worth_something_once(ann, bob, server):
 
 @pytest.mark.parametrize("damage", ["forged", "old", "withdrawn"])
 async def test_a_link_that_is_forged_old_or_withdrawn_is_worth_nothing(ann, bob, damage):
-    await ann.begins()
+    await ann.founds()
     path = await invited(ann, "bob@example.com")
     if damage == "forged":
         path = path[:-2] + ("AA" if not path.endswith("AA") else "BB")
@@ -428,9 +425,9 @@ async def test_a_link_that_is_forged_old_or_withdrawn_is_worth_nothing(ann, bob,
 
 
 async def test_an_invitation_is_for_its_address(ann, bob):
-    await ann.begins()
+    await ann.founds()
     path = await invited(ann, "carol@example.com")
-    await bob.begins()
+    await bob.founds()
     await bob.opens(path)
 
     await bob.sends()
@@ -448,7 +445,7 @@ async def test_an_invitation_is_for_its_address(ann, bob):
     ids=["address", "role"],
 )
 async def test_an_invitation_that_is_wrong_says_so_in_place(ann, fields, sentence):
-    await ann.begins()
+    await ann.founds()
 
     await ann.sends(do="invite", **fields)
 
@@ -456,7 +453,7 @@ async def test_an_invitation_that_is_wrong_says_so_in_place(ann, fields, sentenc
 
 
 async def test_invited_again_has_one_invitation_with_the_new_role(ann):
-    await ann.begins()
+    await ann.founds()
     await invited(ann, "bob@example.com", "viewer")
     await invited(ann, "BOB@example.com", "owner")
 
@@ -466,7 +463,7 @@ async def test_invited_again_has_one_invitation_with_the_new_role(ann):
 
 async def test_letters_are_sent_where_there_is_a_mail_server(ann, settings, mailoutbox):
     settings.EMAIL_URL = "smtp://localhost"
-    await ann.begins()
+    await ann.founds()
     path = await invited(ann, "bob@example.com")
 
     [letter] = await eventually(lambda: mailoutbox)
@@ -478,7 +475,7 @@ async def test_letters_are_sent_where_there_is_a_mail_server(ann, settings, mail
 async def test_a_tenant_sends_so_many_letters_a_day_and_no_more(ann, settings, mailoutbox, monkeypatch):
     settings.EMAIL_URL = "smtp://localhost"
     monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(2, namespace=uuid4().hex))
-    await ann.begins()
+    await ann.founds()
     for name in ("bob", "carol", "dave"):
         await ann.sends(do="invite", email=f"{name}@example.com", role="viewer")
 
@@ -489,7 +486,7 @@ async def test_a_tenant_sends_so_many_letters_a_day_and_no_more(ann, settings, m
 
 async def test_without_a_mail_server_no_letters_are_counted(ann, monkeypatch):
     monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(0, namespace=uuid4().hex))
-    await ann.begins()
+    await ann.founds()
 
     await invited(ann, "bob@example.com")
 
@@ -497,7 +494,7 @@ async def test_without_a_mail_server_no_letters_are_counted(ann, monkeypatch):
 
 
 async def test_no_plan_is_sold_with_a_number_of_payments(ann):
-    await ann.begins()
+    await ann.founds()
 
     await ann.sends(do="next")
 

@@ -11,7 +11,7 @@ from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api
 from tests.factories import in_thread, make_stripe
-from tests.settling import configure
+from tests.settling import configure, settle_one
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ async def ask(api: Api, verb: str, payment: dict) -> tuple[int, dict]:
         return response.status, await response.json(content_type=None)
 
 
-async def test_a_card_is_charged_once_and_the_intent_says_for_which_payment(api: Api, worker, tenant, stripe):
+async def test_a_card_is_charged_once_and_the_intent_says_for_which_payment(api: Api, tenant, stripe):
     payment = await api.pay("19.90", paymentMethod="pm_card_visa", description="Two books")
 
-    settled = await api.until(payment["correlationId"], "succeeded")
+    settled = await settle_one(api, payment, "succeeded")
 
     [intent] = stripe.all("payment_intent")
     assert settled["processor"] == "stripe"
@@ -40,10 +40,10 @@ async def test_a_card_is_charged_once_and_the_intent_says_for_which_payment(api:
     assert intent["metadata"]["registry_tenant"] == str(tenant.pk)
 
 
-async def test_the_fee_is_what_stripe_says_it_kept(api: Api, worker, stripe):
+async def test_the_fee_is_what_stripe_says_it_kept(api: Api, stripe):
     payment = await api.pay("100.00", paymentMethod="pm_card_visa")
 
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
 
     [transaction] = stripe.all("balance_transaction", type="charge")
     told = await api.detail(payment["correlationId"])
@@ -51,13 +51,13 @@ async def test_the_fee_is_what_stripe_says_it_kept(api: Api, worker, stripe):
     assert transaction["fee"] != 500  # the account's share would be
 
 
-async def test_a_connected_account_is_paid_less_what_the_tenants_plan_leaves_with_us(api: Api, worker, tenant, stripe):
+async def test_a_connected_account_is_paid_less_what_the_tenants_plan_leaves_with_us(api: Api, tenant, stripe):
     stripe.state.add({"id": "acct_shop", "object": "account"})
     await in_thread(subscribe, tenant, "0.02")
     await configure(tenant, "stripe", destination="acct_shop")
     payment = await api.pay("50.00", paymentMethod="pm_card_visa")
 
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
 
     assert (await api.detail(payment["correlationId"]))["fee"] == "1.00"
 
@@ -76,27 +76,25 @@ def subscribe(tenant: Tenant, share: str) -> None:
     ],
 )
 async def test_a_declined_card_fails_the_payment_with_its_reason_and_leaves_nothing_to_be_paid(
-    api: Api, worker, stripe, card, code
+    api: Api, stripe, card, code
 ):
     payment = await api.pay(paymentMethod=card)
 
-    await api.until(payment["correlationId"], "failed")
+    await settle_one(api, payment, "failed")
 
     told = await api.detail(payment["correlationId"])
     assert (told["code"], told["attempts"][0]["outcome"]) == (code, "declined")
     assert [intent["status"] for intent in stripe.all("payment_intent")] == ["canceled"]
 
 
-async def test_a_card_that_asks_its_holder_waits_and_is_booked_after_the_holder_agreed(
-    api: Api, worker, tenant, stripe
-):
+async def test_a_card_that_asks_its_holder_waits_and_is_booked_after_the_holder_agreed(api: Api, tenant, stripe):
     payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
-    waiting = await api.until(payment["correlationId"], "requires_action")
+    waiting = await settle_one(api, payment, "requires_action")
     [intent] = stripe.all("payment_intent")
     await stripe.authenticates(intent["id"])
 
     await look_again(tenant, payment)
-    settled = await api.until(payment["correlationId"], "succeeded")
+    settled = await settle_one(api, payment, "succeeded")
 
     told = await api.detail(payment["correlationId"])
     assert [event["status"] for event in told["timeline"]] == [
@@ -110,25 +108,25 @@ async def look_again(tenant, payment: dict) -> None:
     await lifecycle.look_again(tenant_id=tenant.pk, correlation_ids=[UUID(payment["correlationId"])])
 
 
-async def test_a_payment_without_a_method_waits_for_the_payer(api: Api, worker, stripe):
+async def test_a_payment_without_a_method_waits_for_the_payer(api: Api, stripe):
     payment = await api.pay()
 
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
 
     told = await api.detail(payment["correlationId"])
     assert told["attempts"][0]["outcome"] == "requires_action"
     assert told["attempts"][0]["code"] == "requires_payment_method"
 
 
-async def test_an_authorized_payment_is_captured_when_its_sender_says_so(api: Api, worker, tenant, stripe):
+async def test_an_authorized_payment_is_captured_when_its_sender_says_so(api: Api, tenant, stripe):
     await configure(tenant, "stripe", capture="manual")
     payment = await api.pay("7.00", paymentMethod="pm_card_visa")
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
     [intent] = stripe.all("payment_intent")
     assert intent["status"] == "requires_capture"
 
     first = await ask(api, "capture", payment)
-    await api.until(payment["correlationId"], "succeeded")
+    await settle_one(api, payment, "succeeded")
     again = await ask(api, "capture", payment)
 
     assert (first[0], first[1]["status"]) == (202, "processing")
@@ -137,9 +135,9 @@ async def test_an_authorized_payment_is_captured_when_its_sender_says_so(api: Ap
     assert len(stripe.received(f"POST /v1/payment_intents/{intent['id']}/capture")) == 1
 
 
-async def test_what_does_not_wait_for_a_capture_is_not_captured(api: Api, worker, stripe):
+async def test_what_does_not_wait_for_a_capture_is_not_captured(api: Api, stripe):
     payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
 
     status, said = await ask(api, "capture", payment)
 
@@ -147,12 +145,12 @@ async def test_what_does_not_wait_for_a_capture_is_not_captured(api: Api, worker
 
 
 @pytest.mark.parametrize("card", [None, "pm_card_threeDSecure2Required"])
-async def test_a_payment_that_waits_is_canceled_at_stripe(api: Api, worker, stripe, card):
+async def test_a_payment_that_waits_is_canceled_at_stripe(api: Api, stripe, card):
     payment = await api.pay(**({"paymentMethod": card} if card else {}))
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
 
     status, said = await ask(api, "cancel", payment)
-    await api.until(payment["correlationId"], "canceled")
+    await settle_one(api, payment, "canceled")
     again = await ask(api, "cancel", payment)
 
     [intent] = stripe.all("payment_intent")
@@ -161,12 +159,12 @@ async def test_a_payment_that_waits_is_canceled_at_stripe(api: Api, worker, stri
     assert (intent["status"], intent["cancellation_reason"]) == ("canceled", "requested_by_customer")
 
 
-async def test_a_cancel_that_comes_after_the_payer_paid_books_the_payment(api: Api, worker, stripe):
+async def test_a_cancel_that_comes_after_the_payer_paid_books_the_payment(api: Api, stripe):
     payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
-    await api.until(payment["correlationId"], "requires_action")
+    await settle_one(api, payment, "requires_action")
     await stripe.authenticates(stripe.all("payment_intent")[0]["id"])
 
     status, _ = await ask(api, "cancel", payment)
-    settled = await api.until(payment["correlationId"], "succeeded", "canceled")
+    settled = await settle_one(api, payment)
 
     assert (status, settled["status"]) == (202, "succeeded")

@@ -271,13 +271,15 @@ async def test_another_payments_intent_is_not_taken_for_ours(stripe, processor):
     assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
 
 
-async def test_an_intent_is_found_behind_many_others(stripe, processor):
+async def test_an_intent_is_found_behind_many_others(stripe, processor, monkeypatch):
     mine = order("pm_card_visa")
     await processor.send(mine, account(stripe))
-    for _ in range(150):
-        await processor.send(order(), account(stripe))
+    await others(stripe, processor, monkeypatch)
+    monkeypatch.setattr(kind, "PAGES", 5)
 
     assert said(await processor.look_up(mine, account(stripe))) == ("booked", "succeeded")
+
+    assert [seen.path for seen in stripe.received("GET")] == ["/v1/payment_intents"] * 5
 
 
 async def test_behind_more_intents_than_are_listed_first_it_is_searched_for(stripe, processor, monkeypatch):

@@ -11,8 +11,19 @@ from registry.data import database
 from tests.bed.stripe import WEBHOOK_SECRET, SandboxStripe, sandbox_stripe
 from tests.conftest import Api, eventually
 from tests.factories import in_thread, make_stripe
-from tests.payments.refunding import RefundRow, ask, hearing, kinds, lines, paying_back, refunds_of, sums, until_all
-from tests.settling import configure
+from tests.payments.refunding import (
+    RefundRow,
+    ask,
+    hearing,
+    kinds,
+    lines,
+    pay_back,
+    paying_back,
+    refunds_of,
+    sums,
+    until_all,
+)
+from tests.settling import configure, settle_all
 
 
 @pytest.fixture
@@ -26,10 +37,10 @@ async def stripe(tenant, server) -> AsyncIterator[SandboxStripe]:
 
 
 @pytest.fixture
-async def payment(api: Api, worker, stripe) -> UUID:
+async def payment(api: Api, tenant, stripe) -> UUID:
     """A card payment of 10.00 that has succeeded."""
     paid = await api.pay("10.00", paymentMethod="pm_card_visa")
-    await api.until(paid["correlationId"], "succeeded")
+    await settle_all(tenant)
     return UUID(paid["correlationId"])
 
 
@@ -61,9 +72,8 @@ async def all_handled(tenant) -> bool:
 async def test_trouble_at_any_step_ends_in_exactly_one_refund(api: Api, stripe, payment, trouble):
     stripe.fails(trouble, on="POST /v1/refunds", times=2)
 
-    async with paying_back():
-        await ask(api, payment, {"amount": "4.00"})
-        await until_all(payment, "returned")
+    await ask(api, payment, {"amount": "4.00"})
+    await pay_back(payment, "returned")
 
     assert [refund["amount"] for refund in stripe.all("refund")] == [400]
     assert await sums(payment) == (400, 400)
@@ -72,12 +82,11 @@ async def test_trouble_at_any_step_ends_in_exactly_one_refund(api: Api, stripe, 
 async def test_a_refund_whose_key_answers_nothing_but_a_500_is_asked_for_under_a_new_one(
     api: Api, tenant, stripe, payment
 ):
-    await configure(tenant, "stripe", longestDelay=0.3)
+    await configure(tenant, "stripe", longestDelay=0.1)
     stripe.fails("error_kept", on="POST /v1/refunds", times=1)
 
-    async with paying_back():
-        await ask(api, payment, {"amount": "4.00"})
-        await until_all(payment, "returned")
+    await ask(api, payment, {"amount": "4.00"})
+    await pay_back(payment, "returned")
 
     assert [refund["amount"] for refund in stripe.all("refund")] == [400]
     assert len({request.idempotency_key for request in stripe.received("POST /v1/refunds")}) == 2
@@ -122,9 +131,9 @@ async def test_a_refund_that_fails_days_later_is_reversed(api: Api, tenant, stri
     assert await is_sound(tenant)
 
 
-async def test_a_refund_on_its_way_is_never_given_up_however_often_nobody_answers(api: Api, tenant, worker, stripe):
+async def test_a_refund_on_its_way_is_never_given_up_however_often_nobody_answers(api: Api, tenant, stripe):
     payment = UUID((await api.pay("10.00", paymentMethod="pm_card_pendingRefund"))["correlationId"])
-    await api.until(str(payment), "succeeded")
+    await settle_all(tenant)
     async with paying_back():
         await ask(api, payment)
         on_its_way = await eventually(lambda: the_refund(payment, pending=True))

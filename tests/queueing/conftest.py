@@ -11,8 +11,9 @@ from registry.servers import embedded
 from tests.bed.valkey import own_valkey
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_tenant
+from tests.queueing.forked import Forker
 from tests.queueing.mq import Mq, fresh_name
-from tests.queueing.processes import Processes
+from tests.queueing.processes import Processes, environment
 
 
 @pytest.fixture
@@ -63,9 +64,15 @@ def valkey() -> Iterator[embedded.Valkey]:
         yield server
 
 
+@pytest.fixture(scope="module")
+async def forker(valkey: embedded.Valkey) -> AsyncIterator[Forker]:
+    async with Forker(environment(valkey)) as found:
+        yield found
+
+
 @pytest.fixture
-async def start(valkey: embedded.Valkey, tmp_path: Path) -> AsyncIterator[Processes]:
+async def start(forker: Forker, tmp_path: Path) -> AsyncIterator[Processes]:
     """Starts workers and waits until their drains are at work; ends all of them after the test."""
-    found = Processes(valkey, tmp_path / "workers.log")
+    found = Processes(forker, tmp_path / "workers.log")
     yield found
     await found.end()

@@ -1,9 +1,7 @@
 """`manage.py worker` and `manage.py cron` as processes of a test's own, beside a Valkey of its own."""
 
-import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ from queueing.work.table import TABLES
 from registry.data import database
 from registry.servers import embedded
 from registry.servers.processes import children, signal_process
-from tests.bed.running import PROJECT, PYTHONPATH
+from tests.bed.running import PYTHONPATH
 from tests.conftest import eventually
+from tests.queueing.forked import ForkedProcess, Forker
 
 START_LIMIT = 90.0  # seconds for a Python with Django and RQ, on a busy machine
 
@@ -23,7 +22,7 @@ START_LIMIT = 90.0  # seconds for a Python with Django and RQ, on a busy machine
 class WorkerProcess:
     """`manage.py worker`: the RQ worker, and the horse that drains."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: ForkedProcess) -> None:
         self.process = process
 
     @property
@@ -44,16 +43,9 @@ class WorkerProcess:
 class Processes:
     """Starts them, keeps what they log, ends them all."""
 
-    def __init__(self, valkey: embedded.Valkey, log: Path) -> None:
+    def __init__(self, forker: Forker, log: Path) -> None:
         self.started: list[WorkerProcess] = []
-        self.environ = {
-            **os.environ,
-            "DATABASE_URL": database_url(),
-            "REDIS_URL": valkey.url,
-            "LOG_LEVEL": "WARNING",
-            "PYTHONPATH": PYTHONPATH,
-        }
-        self.path = log
+        self.forker, self.path = forker, log
 
     async def __call__(self, number: int = 1) -> list[WorkerProcess]:
         """Workers whose drains are at work."""
@@ -62,13 +54,8 @@ class Processes:
         await eventually(lambda: _more_at_work(before + number * len(TABLES)), within=START_LIMIT)
         return fresh
 
-    async def run(self, *arguments: str, **environ: str) -> WorkerProcess:
-        command = (sys.executable, str(PROJECT / "manage.py"), *arguments)
-        with self.path.open("a") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command, env=self.environ | environ, cwd=PROJECT, stdout=log, stderr=log
-            )
-        self.started.append(WorkerProcess(process))
+    async def run(self, *arguments: str, level: str = "WARNING") -> WorkerProcess:
+        self.started.append(WorkerProcess(await self.forker.start(self.path, level, *arguments)))
         return self.started[-1]
 
     @property
@@ -79,6 +66,12 @@ class Processes:
         for worker in self.started:
             await worker.end()
         print("\n".join(self.lines)[-4000:])
+
+
+def environment(valkey: embedded.Valkey) -> dict[str, str]:
+    """That of programs on the test database and this Valkey."""
+    urls = {"DATABASE_URL": database_url(), "REDIS_URL": valkey.url}
+    return {**os.environ, **urls, "PYTHONPATH": PYTHONPATH}
 
 
 def database_url() -> str:

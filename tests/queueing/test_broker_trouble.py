@@ -5,13 +5,9 @@ import os
 import random
 from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
-from django.core.management import call_command
-from django.db import connection, connections
 
 from queueing.broker import ack as acks
 from queueing.broker import catalog, claim, consumers, long_polls, pop, push, traffic
@@ -20,12 +16,11 @@ from queueing.broker.push_rows import NewMessage
 from queueing.broker.sources import Target
 from registry.data import database
 from registry.errors import Unavailable
-from registry.models import Tenant
 from tests.conftest import all_connections_are_back, eventually
 from tests.depth import deep
 from tests.factories import in_thread
 from tests.queueing.mq import ack_of, all_of, blocked, holding, payloads
-from tests.registry.test_database import cut_all, own_server
+from tests.servers import cut_all, own_server
 
 # -- Away ----------------------------------------------------------------------------------------------------------
 
@@ -236,8 +231,11 @@ async def test_sessions_cut_under_load_lose_nothing_and_keep_the_order(mq, queue
 async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the_order(settings, monkeypatch):
     """`immediate`, as a power cut: PostgreSQL recovers from its log what it has promised."""
     settings.DB_POOL_TIMEOUT = 3
-    async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
-        tenant_id = await asyncio.to_thread(migrate, server.url)
+    async with own_server() as server:
+        [(tenant_id,)] = await database.fetch(
+            "INSERT INTO registry_tenant (slug, name, currency, status, mode, open, settings)"
+            " VALUES ('elsewhere', '', 'BRL', 'active', 'sandbox', false, '{}') RETURNING id"
+        )
         load = Traffic(tenant_id, "q")
         async with load.under_way():
             await eventually(lambda: len(load.accepted) > 100)
@@ -254,22 +252,6 @@ async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the
         await eventually(all_connections_are_back)
 
     assert load.troubles
-
-
-def migrate(url: str) -> int:
-    """The tables and a tenant on another server."""
-    place = psycopg.conninfo.conninfo_to_dict(url)
-    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
-    wanted = {name: place.get(part, "") for name, part in names.items()}
-    kept = dict(connections.settings["default"])
-    connection.close()
-    connection.settings_dict.update(wanted)
-    try:
-        call_command("migrate", verbosity=0, interactive=False)
-        return Tenant.objects.create(slug="elsewhere", name="elsewhere").pk
-    finally:
-        connection.close()
-        connection.settings_dict.update({name: kept.get(name, "") for name in wanted})
 
 
 # -- Clients that hang up ------------------------------------------------------------------------------------------
@@ -338,7 +320,7 @@ async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
         [row] = await mq.consumers(queue)
         return row["lease"] is None
 
-    for step in range(120):
+    for step in range(0, 120, deep(3, 1)):
         task = asyncio.ensure_future(pop.pop(mq.tenant_id, Target(queue=queue)))
         await asyncio.sleep(step / 10_000)
         task.cancel()

@@ -8,7 +8,7 @@ from queen import Queen
 from queueing.broker import retention
 from queueing.broker.options import OPTIONS
 from queueing.models.broker import Queue
-from tests.conftest import Api, eventually, make_key
+from tests.conftest import Api, make_key
 from tests.queueing.mq import payloads
 
 
@@ -173,11 +173,15 @@ async def test_higher_priority_comes_first_within_a_namespace(mq):
 
 
 async def test_a_lease_lasts_as_long_as_it_says(mq, queue, options):
-    await options(leaseTime=1)
+    await options(leaseTime=60)
     await mq.push(queue, 1)
     await mq.pop(queue)
+    await mq.age(queue, 58)
+    early = await mq.data(queue)
 
-    assert await eventually(lambda: mq.data(queue)) == [1]
+    await mq.age(queue, 3)
+
+    assert (early, await mq.data(queue)) == ([], [1])
 
 
 async def test_the_limit_of_tries_and_the_delay_between_them_are_the_queues(mq, queue, options):

@@ -328,7 +328,8 @@ async def test_the_admin_lists_queues_and_groups_of_ones_own_tenants(visiting: A
 
 
 async def test_the_demo_gives_the_console_life(server: str, key: str, mq: Mq, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"PUSH_EVERY": 0.05, "READ_EVERY": 0.05, "FAILING": 1.0, "MOST_DEAD": 2}.items():
+    quick = {"PUSH_EVERY": 0.02, "READ_EVERY": 0.02, "WORKING": (0, 0.02)}
+    for name, value in {**quick, "FAILING": 1.0, "MOST_DEAD": 2}.items():
         monkeypatch.setattr(demo, name, value)
 
     async def alive() -> bool:

@@ -14,7 +14,7 @@ from payments.settle.work import Dispatch
 from queueing.models import Worker
 from queueing.work import drain as draining
 from queueing.work.drain import Drain
-from registry.data import database
+from registry.data import database, db_breaker
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread, make_processor
 from tests.settling import accept, configure, count, payments, seed, tries, until_settled
@@ -146,7 +146,8 @@ async def test_a_payment_wakes_it_without_waiting_for_its_own_look(tenant, proce
             await until_settled(tenant, within=20.0)
 
 
-async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor):
+async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor, monkeypatch):
+    monkeypatch.setattr(draining, "RECONNECT", 0.2)
     async with at_work():
         await eventually(lambda: _listeners())
         await database.fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")
@@ -183,7 +184,7 @@ async def _succeeded(tenant, number: int) -> bool:
 
 
 PATIENCE_OF_THE_POOL = 0.2  # seconds that it tries to replace a lost connection; in production 5
-AWAY = 1.5  # seconds: several times that
+AWAY = 0.8  # seconds: several times that
 
 
 @asynccontextmanager
@@ -211,6 +212,7 @@ def _address() -> str:
 
 async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, default, monkeypatch):
     monkeypatch.setattr(database.pools.get(), "reconnect_timeout", PATIENCE_OF_THE_POOL)
+    monkeypatch.setattr(draining, "RETRY", 0.1)
     default.delays(150)
     async with at_work() as drain:
         ids = await accept(tenant, 150)
@@ -218,7 +220,8 @@ async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, defa
         async with database_away():
             await eventually(lambda: len(default.booked) >= 100)  # outcomes that cannot be written
             await asyncio.sleep(AWAY)
-        await eventually(lambda: not drain.in_flight, within=20.0)  # without a connection requested by this test
+        # Without a connection requested by this test:
+        await eventually(lambda: not drain.in_flight and not db_breaker.current().away, within=20.0)
         settled = await until_settled(tenant, within=15.0)
 
     assert sorted(default.booked) == sorted(map(str, ids))

@@ -110,14 +110,14 @@ async def test_the_end_of_a_loop_waits_for_a_drain_that_was_replaced(tenant, ope
 
 
 async def test_the_end_of_a_loop_gives_all_inline_work_its_grace_at_the_same_time(tenant, opened, monkeypatch):
-    monkeypatch.setattr(drain, "GRACE", 1.0)
+    monkeypatch.setattr(drain, "GRACE", 0.5)
     works = [Sending(), Sending()]
     for number, work in enumerate(works):
         work.sending.clear()
         opened(work, f"inline.test{number}").submit(tenant.pk, uuid4())
     await eventually(lambda: all(work.sent for work in works))
 
-    async with asyncio.timeout(1.8):
+    async with asyncio.timeout(0.95):
         await end_loop()
 
     assert [len(work.given_back) for work in works] == [1, 1]

@@ -184,10 +184,10 @@ async def filled(mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch) -> Mq:
 
 
 @asynccontextmanager
-async def working() -> AsyncIterator[Drain]:
+async def working(**options: Any) -> AsyncIterator[Drain]:
     """A worker of jobs in this loop."""
     work = JobWork()
-    drain = Drain(work)
+    drain = Drain(work, **options)
     task = asyncio.create_task(drain.run(seconds=600))
     try:
         await eventually(lambda: drain.worker_id)
@@ -303,6 +303,11 @@ async def test_the_command_takes_over_from_a_worker_that_dies(filled: Mq) -> Non
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '1 minute'")
 
     assert "5 re-encrypted" in await running
+
+
+async def test_the_command_runs_the_rotation_itself_where_only_a_pool_for_other_work_lives(filled: Mq) -> None:
+    async with working(pool="mail", takes=["webhooks", "jobs/http"]):
+        assert "5 re-encrypted" in await command()
 
 
 async def test_the_command_runs_no_other_jobs(api: Api, filled: Mq) -> None:

@@ -120,3 +120,33 @@ async def test_a_lease_is_extended_for_as_long_as_the_job_runs(api: Api, start, 
     assert await eventually(extended)
     assert row["attempts"] == 1
     await database.release()
+
+
+async def test_a_function_that_blocks_runs_in_a_process_of_its_own_beside_other_jobs(api: Api, start) -> None:
+    [worker] = await start()
+    horse = worker.horse
+    blocking = await submit(api, kind="test.sync", input={"text": "slow", "steps": 3, "seconds": 0.7})
+    await until(api, blocking["id"], "running")
+    quick = await submit(api)
+
+    await until(api, quick["id"], "succeeded")
+    during = await get(api, f"/jobs/{blocking['id']}")
+    done = await until(api, blocking["id"], "succeeded")
+    result = await get(api, f"/jobs/{blocking['id']}/result")
+
+    assert during["status"] == "running"
+    assert (done["progress"]["total"], result["text"]) == (3, "slow")
+    assert result["pid"] not in (0, horse)
+
+
+async def test_a_canceled_process_is_killed_and_a_time_limit_kills_what_hangs(api: Api, start) -> None:
+    await start()
+    canceled = await submit(api, kind="test.sync", input={"steps": 200, "seconds": 0.3})
+    hanging = await submit(api, kind="test.sync", input={"steps": 1, "seconds": 600}, timeout=1, maxAttempts=1)
+    await until(api, canceled["id"], "running")
+    await post(api, f"/jobs/{canceled['id']}/cancel", 202)
+
+    await until(api, canceled["id"], "canceled")
+    failed = await until(api, hanging["id"], "failed")
+
+    assert failed["error"]["code"] == "timed_out"

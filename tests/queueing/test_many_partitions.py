@@ -13,7 +13,7 @@ from registry.models import Tenant
 from tests.factories import in_thread
 from tests.registry.test_database import fresh_pool, with_options  # noqa: F401 - a fixture
 
-MANY = 1500
+MANY, SLICE = 390, 40
 
 SLOW = """
     CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
@@ -24,13 +24,13 @@ SLOW = """
 
 @pytest.fixture
 async def orders(tenant: Tenant, fresh_pool, settings, monkeypatch) -> AsyncIterator[str]:  # noqa: F811 - the fixture
-    """A queue of many partitions with a group in each, where 1,500 changes take longer than a statement may."""
+    """A queue of many partitions with a group in each, where that many changes take longer than a statement may."""
     await in_thread(make, tenant)
     await in_thread(execute, SLOW)
     options = settings.DATABASES["default"]["OPTIONS"]
-    limited = {**options, "options": options["options"].replace("statement_timeout=30000", "statement_timeout=1000")}
+    limited = {**options, "options": options["options"].replace("statement_timeout=30000", "statement_timeout=250")}
     for module in (catalog, manage):
-        monkeypatch.setattr(module, "SLICE", 200)
+        monkeypatch.setattr(module, "SLICE", SLICE)
     try:
         with with_options(limited):
             yield "orders"
@@ -71,7 +71,7 @@ async def test_a_drop_that_was_cut_off_goes_on_where_it_was(tenant: Tenant, orde
 
     await manage.drop(tenant.pk, orders)
 
-    assert left == MANY - 200
+    assert left == MANY - SLICE
     assert await count("queueing_queue", tenant) == 0
 
 

@@ -27,6 +27,12 @@ def only_hints(monkeypatch):
     monkeypatch.setattr(long_polls, "RECHECK", 60.0)
 
 
+@pytest.fixture
+def quick_recheck(monkeypatch):
+    """Who waits looks by himself five times as often as in the product."""
+    monkeypatch.setattr(long_polls, "RECHECK", long_polls.RECHECK / 5)
+
+
 @asynccontextmanager
 async def parked(mq, queue: str, many: int = 1, **query):
     """So many long polls that have looked and wait."""
@@ -177,13 +183,13 @@ async def test_a_retry_is_had_when_its_wait_is_over(mq, queue, only_hints):
 async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_through(
     mq, queue, only_hints, monkeypatch
 ):
-    await mq.configure(queue, retry_delay_ms=300)
+    await mq.configure(queue, retry_delay_ms=150)
     await mq.push(queue, 1)
     [one] = (await mq.pop(queue))["messages"]
     asks = next_due._ask
 
     async def slowly(*about):
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.3)
         return await asks(*about)
 
     monkeypatch.setattr(next_due, "_ask", slowly)
@@ -209,11 +215,11 @@ async def test_who_waits_for_one_partition_does_not_spin_while_another_has_somet
     monkeypatch.setattr(pop, "_claim_messages", counted)
     started = time.monotonic()
     async with asyncio.timeout(10), parked(mq, f"{queue}/partition/Default"):
-        for _ in range(10):  # as if somebody pushed there all the time, without a word
+        for _ in range(4):  # as if somebody pushed there all the time, without a word
             await mq.sql("UPDATE queueing_consumer SET due_at = now() WHERE due_at < now()")
             await asyncio.sleep(0.1)
 
-    assert looks < 30 * max(1, time.monotonic() - started)  # a busy machine takes longer than a second
+    assert looks < 30 * (time.monotonic() - started)
 
 
 async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, only_hints):
@@ -231,7 +237,7 @@ async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, o
 # -- Without hints --------------------------------------------------------------------------------------------------
 
 
-async def test_without_redis_a_message_of_another_process_is_found_within_a_look(mq, queue):
+async def test_without_redis_a_message_of_another_process_is_found_within_a_look(mq, queue, quick_recheck):
     """No hint at all: the row is there, as another process's push leaves it when Redis is away."""
     await made(mq, queue)
     async with parked(mq, queue) as [poll]:
@@ -324,7 +330,7 @@ async def other_process(tenant_id: int, queue: str):
 
 
 @pytest.mark.parametrize("what", ["group", "queue"])
-async def test_who_waits_for_what_another_process_dropped_waits_for_what_is_made_anew(mq, queue, what):
+async def test_who_waits_for_what_another_process_dropped_waits_for_what_is_made_anew(mq, queue, what, quick_recheck):
     async with parked(mq, queue, consumerGroup="g") as [poll]:
         with unheard():
             if what == "group":
@@ -443,4 +449,4 @@ async def test_five_hundred_who_hang_up_at_any_moment_leave_nothing_behind(mq, q
     held = await database.fetch("SELECT lease_id FROM queueing_consumer WHERE lease_id IS NOT NULL")
     assert {lease for (lease,) in held} <= answered
     await mq.push(queue, "more", partition="new")
-    assert "more" in payloads(await mq.pop(queue, wait=True, timeout=2000, partitions=100, batch=1))
+    assert "more" in payloads(await mq.pop(queue, wait=True, timeout=2000, partitions=100, batch=500))

@@ -9,6 +9,7 @@ from queueing.broker import claim, sources
 from queueing.broker.ids import new_id
 from queueing.broker.sources import Target
 from tests.conftest import eventually
+from tests.depth import deep
 from tests.queueing.mq import all_of, blocked, fresh_name, holding, payloads
 
 # -- Leases ------------------------------------------------------------------------------------------------------
@@ -48,13 +49,16 @@ async def test_one_of_many_readers_at_once_gets_each_partition(mq, queue):
     assert sorted(n for data in found for n in data) == list(range(10))
 
 
+ROUNDS = deep(10, 30)
+
+
 async def test_who_asks_for_the_queue_its_partition_or_its_namespace_at_once_never_shares_a_message(mq):
     """All in one statement: the row's lock does not keep apart what one transaction does."""
     namespace, task = fresh_name("ns"), fresh_name("task")
     queue = f"{namespace}.{task}"
     seen = []
 
-    for n in range(30):
+    for n in range(ROUNDS):
         await mq.push(queue, n)
         found = await all_of(
             *(mq.pop(queue) for _ in range(4)),
@@ -65,7 +69,7 @@ async def test_who_asks_for_the_queue_its_partition_or_its_namespace_at_once_nev
         seen += [data for popped in found for data in payloads(popped)]
         await mq.ack_all([m for popped in found if popped for m in popped["messages"]])
 
-    assert seen == list(range(30))
+    assert seen == list(range(ROUNDS))
 
 
 async def test_read_at_most_once_a_message_is_done_when_it_is_handed_out(mq, queue):

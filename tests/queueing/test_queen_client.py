@@ -219,7 +219,7 @@ async def test_a_lease_that_is_renewed_while_work_goes_on_is_kept(queen: Queen, 
     outcome: list[Any] = []
 
     async def slow(message: dict) -> None:
-        await asyncio.sleep(1.5)  # longer than the lease
+        await asyncio.sleep(1.2)  # longer than the lease
         outcome.append(data(await queen.queue(queue).wait(False).pop()))
         outcome.append((await queen.ack(message))["success"])
 

@@ -13,6 +13,7 @@ from queueing.broker.statistics import Range
 from registry.data import database
 from tests.conftest import Api, eventually, make_key
 from tests.queueing.mq import Mq
+from tests.servers import unreachable
 
 STATUS = "/api/v1/status"
 ANALYTICS = "/api/v1/analytics"
@@ -338,14 +339,9 @@ async def test_health_has_what_the_queues_clients_read(api: Api, worker):
     assert said["checks"]["database"]["status"] == "ok"
 
 
-async def test_health_says_disconnected_while_the_database_is_away(api: Api, monkeypatch):
-    real = database.connection_parameters
-    await database.pools.close()
-    monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
-
-    async with api.get("/health") as response:
+async def test_health_says_disconnected_while_the_database_is_away(api: Api):
+    async with unreachable(), api.get("/health") as response:
         said = await response.json()
-    await database.pools.close()
 
     assert (said["status"], said["database"]) == ("unhealthy", "disconnected")
 
@@ -426,14 +422,11 @@ async def test_without_a_key_no_queue_is_named_and_a_wrong_key_is_401(mq: Mq, se
     assert refused == 401
 
 
-async def test_prometheus_answers_while_the_database_is_away(mq: Mq, queue: str, monkeypatch):
+async def test_prometheus_answers_while_the_database_is_away(mq: Mq):
     await samples(mq.api)
-    real = database.connection_parameters
-    await database.pools.close()
-    monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
 
-    found = await samples(mq.api)
-    await database.pools.close()
+    async with unreachable():
+        found = await samples(mq.api)
 
     assert "queen_uptime_seconds" in found
     assert "queen_dlq_depth" not in found

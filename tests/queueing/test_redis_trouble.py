@@ -11,9 +11,10 @@ import redis
 from redis.asyncio import Redis
 
 from payments.models import Processor
+from queueing.spill import stream
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.shared import SharedStreamEngine
-from queueing.spill.stream import ANSWER_LIMIT, StreamEngine
+from queueing.spill.stream import StreamEngine
 from queueing.work import entry, rq_queues, without_redis
 from registry.data import chores, faults, identity, redis_health
 from registry.errors import Unavailable
@@ -121,7 +122,7 @@ async def test_told_to_stop_while_redis_is_in_trouble_a_worker_and_its_child_are
 
 async def test_chores_are_done_and_nobody_restarts_while_redis_is_full(start: Processes, trouble: Troubled):
     with trouble.of("full"):
-        housekeeping = await start.run("worker", "--housekeeping", LOG_LEVEL="INFO")
+        housekeeping = await start.run("worker", "--housekeeping", level="INFO")
         cron = await start.run("cron")
 
         await eventually(lambda: any("ledger proven" in line for line in start.lines), within=LIMIT)
@@ -186,16 +187,27 @@ async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog
 # -- The spill in Redis ------------------------------------------------------------------------------------------
 
 
+SOON = 0.3  # seconds that a busy machine adds
+
+
 @pytest.fixture
-async def engine(valkey: embedded.Valkey) -> AsyncIterator[StreamEngine]:
+def answer_limit(monkeypatch: pytest.MonkeyPatch) -> float:
+    """An append waits for Redis a quarter of the product's time, which is less than a second."""
+    assert stream.ANSWER_LIMIT + SOON / 2 < 1
+    monkeypatch.setattr(stream, "ANSWER_LIMIT", stream.ANSWER_LIMIT / 4)
+    return stream.ANSWER_LIMIT
+
+
+@pytest.fixture
+async def engine(valkey: embedded.Valkey, answer_limit: float) -> AsyncIterator[StreamEngine]:
     found = StreamEngine(valkey.url, "trouble", limit=10**6)
     yield found
     await found.close()
 
 
 @pytest.mark.parametrize("name", ["full", "read_only", "too_few_replicas", "not_permitted", "no_answer"])
-async def test_the_stream_refuses_within_a_second_what_redis_does_not_take(
-    engine: StreamEngine, trouble: Troubled, name: str
+async def test_the_stream_soon_refuses_what_redis_does_not_take(
+    engine: StreamEngine, trouble: Troubled, name: str, answer_limit: float
 ):
     record = Record("trouble", 1, datetime.now(UTC), b"before")
     await engine.append([record])
@@ -206,7 +218,7 @@ async def test_the_stream_refuses_within_a_second_what_redis_does_not_take(
             await engine.append([record])
         took = time.monotonic() - asked
 
-    assert took < 1.0 + ANSWER_LIMIT / 4
+    assert took < answer_limit + SOON
     await engine.append([record])
 
 
@@ -232,7 +244,7 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
 
 
 async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
-    valkey: embedded.Valkey, trouble: Troubled
+    valkey: embedded.Valkey, trouble: Troubled, answer_limit: float
 ):
     engine = SharedStreamEngine(valkey.url, "relayed", limit=10**6)
     record = Record("relayed", 1, datetime.now(UTC), b"x")
@@ -243,7 +255,7 @@ async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
             for _ in range(10):
                 with pytest.raises(Full):
                     await engine.append([record])
-            assert time.monotonic() - asked < 2 * ANSWER_LIMIT
+            assert time.monotonic() - asked < 2 * answer_limit + SOON
     finally:
         await engine.close()
         redis_health.reset()

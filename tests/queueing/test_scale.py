@@ -3,9 +3,16 @@
 import pytest
 
 from queueing.work import scale
-from queueing.work.scale import PATIENCE, ROWS_PER_WORKER, Scale
+from queueing.work.scale import PATIENCE, Scale
 from registry.data import database
 from tests.settling import seed
+
+ROWS_PER_WORKER = 100  # a hundredth of the product's
+
+
+@pytest.fixture(autouse=True)
+def small_workers(monkeypatch):
+    monkeypatch.setattr(scale, "ROWS_PER_WORKER", ROWS_PER_WORKER)
 
 
 async def test_with_nothing_to_do_there_are_as_many_as_must_be():
@@ -13,7 +20,7 @@ async def test_with_nothing_to_do_there_are_as_many_as_must_be():
     assert await Scale()(2, 4) == 2
 
 
-@pytest.mark.parametrize(("rows", "workers"), [(1, 1), (ROWS_PER_WORKER, 1), (ROWS_PER_WORKER + 1, 2), (25_000, 3)])
+@pytest.mark.parametrize(("rows", "workers"), [(1, 1), (ROWS_PER_WORKER, 1), (ROWS_PER_WORKER + 1, 2), (250, 3)])
 async def test_they_follow_the_depth(tenant, rows, workers):
     await seed(tenant, rows)
 
@@ -21,7 +28,7 @@ async def test_they_follow_the_depth(tenant, rows, workers):
 
 
 async def test_there_are_never_more_than_allowed(tenant):
-    await seed(tenant, 25_000)
+    await seed(tenant, 250)
 
     assert await Scale()(1, 2) == 2
 
@@ -33,13 +40,13 @@ async def test_a_few_that_have_waited_too_long_are_worth_one_more(tenant):
 
 
 async def test_what_is_for_later_wants_nobody(tenant):
-    await seed(tenant, 25_000, due="now() + interval '1 hour'")
+    await seed(tenant, 250, due="now() + interval '1 hour'")
 
     assert await Scale()(1, 4) == 1
 
 
 async def test_they_leave_only_after_a_while_of_calm(tenant, monkeypatch):
-    await seed(tenant, 25_000)
+    await seed(tenant, 250)
     wanted = Scale()
     busy = await wanted(1, 4)
     await database.fetch("DELETE FROM payments_payment WHERE tenant_id = %s", [tenant.pk])

@@ -99,6 +99,12 @@ class Site:
             return not [name async for name in redis.scan_iter(f"{identity.prefix()}:spill:{self.kind}:*")]
 
 
+@pytest.fixture(autouse=True)
+def quick_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away is tried ten times as often as in the product."""
+    monkeypatch.setattr(spill_queue, "RETRY", 0.02)
+
+
 @pytest.fixture(params=["file", "stream"])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     made = Site(request.param, tmp_path)
@@ -195,10 +201,7 @@ async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobod
 @pytest.mark.parametrize("states", [
     ["08006", "25006", "3D000", "40001", "42P01"], ["53100", "53300", "55P03", "57P03", "58030", "XX000"],
 ], ids=" ".join)  # fmt: skip
-async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_often(
-    site: Site, states: list[str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(spill_queue, "RETRY", 0.02)
+async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_often(site: Site, states: list[str]):
     queue = site.queue()
 
     for number, state in enumerate(states):
@@ -224,7 +227,6 @@ async def test_a_record_that_is_too_large_for_a_row_is_set_aside_alone(site: Sit
 
 async def test_a_fault_of_ours_sets_nothing_aside(site: Site, monkeypatch: pytest.MonkeyPatch):
     """It would set all aside, one after the other."""
-    monkeypatch.setattr(spill_queue, "RETRY", 0.02)
     real, broken = site.database.store, [True]
 
     async def store(records: list[Record]) -> list[spill.StoreResult]:

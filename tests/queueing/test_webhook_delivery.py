@@ -16,6 +16,7 @@ from registry.http.ssrf import Outside
 from tests.bed.receiver import Receiver
 from tests.bed.wire import Silence, response
 from tests.conftest import eventually
+from tests.depth import deep
 from tests.factories import in_thread, make_payment, make_tenant
 from tests.queueing.hooks import (
     again,
@@ -106,17 +107,20 @@ async def test_once_the_one_before_is_given_up_the_next_goes_out(tenant, receive
     assert [d.status for d in await deliveries(hook)] == ["dead", "delivered"]
 
 
+MANY = deep(15, 40)
+
+
 async def test_what_is_fanned_out_while_the_one_before_is_closed_is_not_forgotten(tenant, receiver):
     """The race between a fan-out that holds a delivery back and the settlement that releases it."""
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)
 
     async with delivering():
-        for sequence in range(2, 40):
+        for sequence in range(2, MANY + 1):
             await events(payment, sequence, sequence)
-        await until(hook, "delivered", count=39)
+        await until(hook, "delivered", count=MANY)
 
-    assert heard_of(receiver, payment) == list(range(1, 40))
+    assert heard_of(receiver, payment) == list(range(1, MANY + 1))
 
 
 async def test_closing_waits_for_a_fan_out_that_is_under_way(tenant, receiver):

@@ -4,9 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -25,7 +23,7 @@ async def own() -> AsyncIterator[embedded.Postgres]:
         patch.setitem(
             postgres.POSTGRES_SETTINGS, "max_connections", 45
         )  # few enough to take them all, more than a pool has
-        async with own_server(Path(f"/tmp/registry-test-{uuid4().hex[:8]}")) as server:
+        async with own_server() as server:
             yield server
 
 
@@ -39,6 +37,12 @@ async def server(own: embedded.Postgres, monkeypatch: pytest.MonkeyPatch) -> Asy
     await database.fetch("DROP TABLE kept")
 
 
+@pytest.fixture(autouse=True)
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is asked four times as often as in the product."""
+    monkeypatch.setattr(db_breaker, "PROBE_EVERY", 0.05)
+
+
 def keep(number: int) -> Any:
     return lambda: database.fetch("INSERT INTO kept VALUES (%s)", (number,))
 
@@ -48,7 +52,7 @@ async def never() -> None:
 
 
 async def test_a_slow_statement_is_waited_for_only_by_those_who_have_nowhere_else_to_turn():
-    slow = lambda: database.fetch("SELECT 1 FROM pg_sleep(1.2)")  # noqa: E731
+    slow = lambda: database.fetch("SELECT 1 FROM pg_sleep(0.9)")  # noqa: E731
     started = time.monotonic()
 
     with pytest.raises(Unavailable, match="did not answer in time"):

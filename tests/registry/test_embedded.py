@@ -281,6 +281,7 @@ def test_an_old_postgres_on_the_path_is_refused_by_name(monkeypatch, tmp_path):
 
 
 def test_a_valkey_that_runs_and_says_nothing_keeps_no_command_from_its_work(monkeypatch):
+    monkeypatch.setattr(valkey_module, "ANSWER_LIMIT", 0.1)
     monkeypatch.setattr(valkey_module, "TROUBLE_LIMIT", 0.2)
     monkeypatch.setattr(server_module, "TROUBLE_LIMIT", 0.2)
     with own_valkey() as valkey:

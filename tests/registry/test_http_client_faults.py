@@ -138,7 +138,7 @@ async def test_an_answer_that_comes_too_late_is_not_the_next_ones():
 
 async def test_waiting_for_a_connection_counts_and_nothing_was_sent_meanwhile():
     async with Server(hanging) as server, Client(server.url, connections=1) as client:
-        first = asyncio.create_task(post(client, limit=0.8))
+        first = asyncio.create_task(post(client, limit=0.5))
         await eventually(lambda: server.requests)
         with pytest.raises(ConnectTimeout):
             await post(client, limit=0.2)

@@ -91,7 +91,7 @@ def call_all(api: Api, mode: schemathesis.GenerationMode) -> None:
             continue  # 503 is what they say of a bed without workers
 
         @settings(
-            max_examples=deep(2, 50),
+            max_examples=deep(1, 50),
             deadline=None,
             database=None,
             phases=[Phase.generate],

@@ -125,7 +125,8 @@ async def test_without_redis_calls_pass(limited: Api, redis_at):
     assert statuses == [200] * 8
 
 
-async def test_a_redis_that_hangs_delays_a_call_only_a_little(limited: Api, redis_at):
+async def test_a_redis_that_hangs_delays_a_call_only_a_little(limited: Api, redis_at, monkeypatch):
+    monkeypatch.setattr(rates, "TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)  # takes connections and never answers

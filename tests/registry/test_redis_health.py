@@ -29,9 +29,12 @@ def valkey() -> Iterator[embedded.Valkey]:
 
 @pytest.fixture
 def trouble(valkey: embedded.Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Troubled]:
+    """Redis is another server, which a caller waits a quarter of the product's time for."""
     for name in ("REDIS_URL", "LIVE_REDIS_URL", "RQ_REDIS_URL"):
         monkeypatch.setattr(settings, name, valkey.url)
     monkeypatch.setattr(rates, "limiters", PerLoop(rates.open_limiter, close=rates.close_limiter))
+    monkeypatch.setattr(redis_health, "PROBE_LIMIT", redis_health.PROBE_LIMIT / 4)
+    monkeypatch.setattr(rates, "TIMEOUT", rates.TIMEOUT / 4)
     redis_health.reset()
     with Troubled(valkey) as found:
         yield found

@@ -145,16 +145,16 @@ def test_a_flag_knows_the_usual_words(monkeypatch, text: str, value: bool):
 
 def test_what_a_key_of_before_sealed_is_read_once_it_is_named(tmp_path: Path):
     before, now = "b" * 40, "n" * 40
-    begin = "import django; django.setup(); from registry.tenants.encryption import *; "
     environ = {**SAFE, "DJANGO_SETTINGS_MODULE": "registry.settings"}
-    seal = begin + "print(seal({'key': 'hush'}, place='processor 7').hex())"
-    sealed = run("-c", seal, folder=tmp_path, **{**environ, "SECRET_KEY": before}).stdout.strip()
-    unseal = begin + f"print(unseal(bytes.fromhex('{sealed}'), place='processor 7'))"
 
-    named, unnamed = (
-        run("-c", unseal, folder=tmp_path, **{**environ, "SECRET_KEY": now, **more})
-        for more in ({"SECRET_KEY_FALLBACKS": f"{'o' * 40}, {before}"}, {})
-    )
+    def ciphering(call: str, **keys: str) -> subprocess.CompletedProcess:
+        code = f"from registry.tenants.encryption import *; print({call})"
+        return run("-c", code, folder=tmp_path, **{**environ, **keys})
+
+    sealed = ciphering("seal({'key': 'hush'}, place='processor 7').hex()", SECRET_KEY=before).stdout.strip()
+    unseal = f"unseal(bytes.fromhex('{sealed}'), place='processor 7')"
+    named = ciphering(unseal, SECRET_KEY=now, SECRET_KEY_FALLBACKS=f"{'o' * 40}, {before}")
+    unnamed = ciphering(unseal, SECRET_KEY=now)
 
     assert named.stdout.strip() == "{'key': 'hush'}"
     assert "SECRET_KEY_FALLBACKS" in unnamed.stderr

@@ -1,27 +1,31 @@
 """`up` and the supervisor under it: real processes, real signals. Stand-in parts show what the supervisor does with
-any part; the last tests run the service itself."""
+any part; the last tests start the service itself. What it does while its parts are killed: tests/chaos."""
 
 import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
-import psycopg
 import pytest
-from django.core.management import CommandError
+from django.core.management import CommandError, call_command
 
 from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
-from registry.servers import embedded
-from registry.servers.processes import children, free_port
+from registry.servers import embedded, supervisor
+from registry.servers.processes import free_port
 from tests.bed import template
-from tests.bed.running import LIMIT, PROJECT, Running, clean_environment, gone_within_limit, is_alive
-
-EXIT_LIMIT = 10.0  # seconds, as promised
+from tests.bed.running import (
+    EXIT_LIMIT,
+    LIMIT,
+    Running,
+    clean_environment,
+    gone_within_limit,
+    is_alive,
+    processes_naming,
+)
 
 # Parts that stand in for web, worker and the like, as `python -c` programs. Each prints its process number first.
 SAY = "import os, signal, socket, subprocess, sys, time; print('pid', os.getpid(), flush=True)\n"
@@ -87,17 +91,21 @@ def read(url: str, key: str = "") -> str:
 # The supervisor, with stand-ins -----------------------------------------------------------------------------------
 
 
+def supervisor_in(folder: Path, *names: str, workers: int = 0) -> Running:
+    """The supervisor with the stand-ins named; servers are the user's own, so none are started."""
+    environ = clean_environment(DATABASE_URL="postgres://a@127.0.0.1:1/b", REDIS_URL="redis://127.0.0.1:1/0")
+    parts = {name: SAY + STAND_INS[name] for name in ("web", *names)}
+    facts = {"data": str(folder), "parts": parts, "idle": SAY + STAND_INS["idle"], "workers": workers}
+    return Running([sys.executable, "-c", SUPERVISE, json.dumps(facts)], folder, environ)
+
+
 @pytest.fixture
 def supervise(tmp_path):
-    """Run the supervisor with the stand-ins named; servers are the user's own, so none are started."""
+    """Run a supervisor of the test's own."""
     started: list[Running] = []
-    environ = clean_environment(DATABASE_URL="postgres://a@127.0.0.1:1/b", REDIS_URL="redis://127.0.0.1:1/0")
 
     def start(*names: str, workers: int = 0) -> Running:
-        parts = {name: SAY + STAND_INS[name] for name in ("web", *names)}
-        idle = SAY + STAND_INS["idle"]
-        facts = {"data": str(tmp_path), "parts": parts, "idle": idle, "workers": workers}
-        started.append(Running([sys.executable, "-c", SUPERVISE, json.dumps(facts)], tmp_path, environ))
+        started.append(supervisor_in(tmp_path, *names, workers=workers))
         return started[-1]
 
     yield start
@@ -105,11 +113,17 @@ def supervise(tmp_path):
         running.close()
 
 
-def test_ready_is_one_line_on_stdout_once_the_web_answers(supervise):
-    running = supervise("idle")
+@pytest.fixture(scope="module")
+def supervised(tmp_path_factory):
+    """One supervisor for all tests that do not end it."""
+    running = supervisor_in(tmp_path_factory.mktemp("supervised"), "idle", "talker", "dying")
+    yield running
+    running.close()
 
-    assert get(running.url()) == 200
-    assert running.out.count("\n") == 1
+
+def test_ready_is_one_line_on_stdout_once_the_web_answers(supervised):
+    assert get(supervised.url()) == 200
+    assert supervised.out.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -124,35 +138,29 @@ def test_told_to_stop_it_leaves_with_status_0_and_nothing_behind(supervise, numb
     assert not any(map(is_alive, pids))
 
 
-def test_lines_of_a_part_carry_its_name_and_stay_whole(supervise):
-    running = supervise("talker")
-
-    assert running.says("[talker] half and half\n")
-    assert running.says("[talker] bad\n")
+def test_lines_of_a_part_carry_its_name_and_stay_whole(supervised):
+    assert supervised.says("[talker] half and half\n")
+    assert supervised.says("[talker] bad\n")
 
 
-def test_a_part_that_was_killed_is_started_again_and_the_log_says_so(supervise):
-    running = supervise("idle")
-    os.kill(running.number("idle"), signal.SIGKILL)
+def test_a_part_that_was_killed_is_started_again_and_the_log_says_so(supervised):
+    os.kill(supervised.number("idle"), signal.SIGKILL)
 
-    assert running.says("idle ended (signal 9), starting it again in 0.2 s")
-    assert is_alive(running.number("idle", time=2))
-
-
-def test_a_part_that_dies_at_once_is_tried_ever_more_slowly(supervise):
-    running = supervise("dying")
-
-    for pause in ("0.2", "0.4", "0.8"):
-        assert running.says(f"dying ended (status 3), starting it again in {pause} s")
+    assert supervised.says("idle ended (signal 9), starting it again in 0.2 s")
+    assert is_alive(supervised.number("idle", time=2))
 
 
-def test_connections_wait_while_the_web_is_restarted(supervise):
-    running = supervise()
-    url = running.url()
-    os.kill(running.number("web"), signal.SIGKILL)
-    running.says("web ended")
+def test_connections_wait_while_the_web_is_restarted(supervised):
+    url = supervised.url()
+    os.kill(supervised.number("web"), signal.SIGKILL)
+    supervised.says("web ended")
 
     assert [get(url) for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_part_that_dies_at_once_is_tried_ever_more_slowly(supervised):
+    for pause in ("0.2", "0.4", "0.8"):
+        assert supervised.says(f"dying ended (status 3), starting it again in {pause} s")
 
 
 def test_a_part_that_does_not_listen_is_killed(supervise):
@@ -237,26 +245,20 @@ def test_a_queue_nobody_can_ask_changes_nothing(supervise, queue_wants, tmp_path
 def empty():
     folder = template.empty_folder()
     yield folder
-    embedded.stop(folder)
+    template.stop_servers(folder)
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-def data(empty):
-    """A data folder in which everything is made already, so that a start is short."""
-    template.fill(empty)
-    return empty
-
-
-@pytest.fixture
 def up(empty, monkeypatch):
+    """Begin to start the service in an empty folder."""
     for name in ("DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     started: list[Running] = []
 
-    def start(data: Path, *arguments: str) -> Running:
-        command = [sys.executable, "manage.py", "up", *(arguments or ("--port", "0"))]
-        started.append(Running(command, data, clean_environment(REGISTRY_DATA=str(data))))
+    def start(*command: str) -> Running:
+        environ = clean_environment(REGISTRY_DATA=str(empty))
+        started.append(Running([sys.executable, *(command or ("manage.py", "up", "--port", "0"))], empty, environ))
         return started[-1]
 
     yield start
@@ -264,42 +266,25 @@ def up(empty, monkeypatch):
         running.close()
 
 
-def processes_naming(data: Path) -> list[int]:
-    """Everything that was started for this data folder."""
-    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    return [number for number in numbers if mentions(number, str(data).encode())]
-
-
-def mentions(pid: int, text: bytes) -> bool:
-    try:
-        return any(text in Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
-    except OSError:
-        return False
+IMPATIENT = "import manage; from registry.servers import listening; listening.PORT_LIMIT = 0.1; manage.main()"
 
 
 def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, empty):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        running = up(empty, "--port", str(port))
+        running = up("-c", IMPATIENT, "up", "--port", str(port))
         status = running.popen.wait(LIMIT)
 
     assert (status, running.log) == (1, f"registry: cannot listen on 127.0.0.1:{port}: Address already in use\n")
     assert {path.name for path in empty.iterdir()} == {"out", "log"}
 
 
-def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(empty):
-    nowhere = f"127.0.0.1:{free_port()}"
-    environ = clean_environment(
-        REGISTRY_DATA=str(empty), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
-    )
+def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(settings, monkeypatch):
+    settings.PRODUCTION = settings.DEBUG = False
+    monkeypatch.setattr(supervisor, "run", lambda *_: pytest.fail("it runs"))
 
-    done = subprocess.run(
-        [sys.executable, "manage.py", "up", "--host", "0.0.0.0", "--port", "0"],
-        cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=LIMIT,
-    )  # fmt: skip
-
-    assert done.returncode == 1
-    assert "set ALLOWED_HOSTS to the name that they call it by" in done.stderr
+    with pytest.raises(CommandError, match="set ALLOWED_HOSTS to the name that they call it by"):
+        call_command("up", "--host", "0.0.0.0", "--port", "0")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "", "pay.example.com"])
@@ -329,50 +314,6 @@ def test_a_production_service_whose_proxy_is_not_named_says_so(settings, caplog,
     assert ("TRUSTED_PROXIES names no proxy" in caplog.text) == warned
 
 
-def test_up_serves_survives_the_death_of_everything_and_leaves_nothing(up, data):
-    running = up(data, "--port", "0", "--workers", "1")
-    url = running.url()
-    assert get(f"{url}/health/ready") == 200
-
-    for server in embedded.servers(data):
-        os.kill(server.pid(), signal.SIGKILL)
-        running.says(f"{server.name} ended, starting it again")
-    servers = {server.pid() for server in embedded.servers(data)}
-    for pid in set(children(running.popen.pid)) - servers:
-        os.kill(pid, signal.SIGKILL)
-    for name in ("web", "worker-1", "housekeeping", "cron"):
-        running.says(f"{name} ended (signal 9)")
-
-    running.until(lambda: ready_again(url))
-    with psycopg.connect(embedded.urls(data).database_url) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
-    status, seconds = running.exit()
-    assert status == 0 and seconds < EXIT_LIMIT
-    assert processes_naming(data) == []
-
-
-def ready_again(url: str) -> bool:
-    try:
-        return get(f"{url}/health/ready") == 200
-    except OSError:
-        return False
-
-
-def test_up_after_kill_9_finds_the_servers_it_left(up, data):
-    first = up(data)
-    first.url()
-    left = [server.pid() for server in embedded.servers(data)]
-    first.popen.kill()
-    first.popen.wait()
-
-    second = up(data)
-    second.url()
-
-    assert [server.pid() for server in embedded.servers(data)] == left
-    assert second.exit()[0] == 0
-    assert processes_naming(data) == []
-
-
 MOMENTS = {
     "initdb runs": lambda data: any(data.glob("postgres.new-*")),
     "the database answers": lambda data: embedded.Postgres(data).pid() and embedded.Postgres(data).answers(),
@@ -382,7 +323,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_up_told_to_stop_while_it_starts_leaves_nothing(up, empty, moment):
-    running = up(empty)
+    running = up()
     running.until(lambda: MOMENTS[moment](empty))
 
     status, seconds = running.exit()

@@ -46,7 +46,7 @@ class Clients:
     def _make(self, url: str, key: str) -> stripe.StripeClient:
         http = stripe.AIOHTTPClient(
             timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=_tls()),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls()),
         )
         self._open.append(http)
         # The library does not retry: our outcomes decide what is sent again, and with which key.
@@ -66,5 +66,6 @@ def usable_key(account: Account) -> str:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
+    """Made once per process: it reads a bundle of certificates, which takes longer than a request."""
     return ssl.create_default_context(cafile=stripe.ca_bundle_path)

@@ -49,8 +49,8 @@ async def rotate(request: HttpRequest) -> HttpResponse:
     openapi_extra=described("A page", 404, 422, query=PAGE, keyless=False),
 )
 async def callbacks(request: HttpRequest, id: str) -> HttpResponse:
-    uuid, asked = job_id(id), PAGE.read(request)
     principal, headers = await authorize(request, "read")
+    uuid, asked = job_id(id), PAGE.read(request)
     await job_of(principal.tenant_id, uuid)
     before = queries.number(asked["cursor"]) if asked["cursor"] else None
     found, following = await queries.callbacks(principal.tenant_id, limit=asked["limit"], before=before, job=uuid)

@@ -12,7 +12,8 @@ LIMITS: dict[str, dict[str, Any]] = {
     "queueing.models.workers": {"SILENT_AFTER": SILENT},
     "queueing.spill.file": {"TAKEOVER_EVERY": 1.0},
     "queueing.work.drain": {"HEARTBEAT": 0.4, "LATE": 0.8, "GRACE": 1.6, "SILENT_AFTER": SILENT},
-    "queueing.work.without_redis": {"LOOK_EVERY": 0.4, "STEADY": 3.0, "PAUSE": 0.4, "END_LIMIT": 2.6},
+    "queueing.work.without_redis": {"LOOK_EVERY": 0.2, "STEADY": 1.5, "PAUSE": 0.4, "END_LIMIT": 2.6},
+    "queueing.work.worker": {"HORSE_TIMEOUT": 0.8, "GentleWorker.connection_timeout": 1.6},
     "registry.servers.child": {"LONGEST_PAUSE": 2.0, "STEADY_AFTER": 4.0},
 }
 
@@ -21,7 +22,9 @@ _exec_module = SourceFileLoader.exec_module
 
 def _with_limits(self: SourceFileLoader, module: Any) -> None:
     _exec_module(self, module)
-    vars(module).update(LIMITS.get(module.__name__, {}))
+    for name, value in LIMITS.get(module.__name__, {}).items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(vars(module)[owner] if owner else module, attribute, value)
 
 
 if __name__ == "sitecustomize" and os.environ.get("DEEP") != "1":

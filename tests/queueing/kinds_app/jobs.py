@@ -1,6 +1,7 @@
 """Kinds of jobs for tests, in an app as an operator adds one: REGISTRY_APPS=tests.queueing.kinds_app."""
 
 import asyncio
+import os
 import random
 import time
 from typing import Any
@@ -86,3 +87,12 @@ async def file(context: Context, task: Task) -> dict[str, int]:
         for _ in range(task.steps):
             await output.write(random.randbytes(100_000))
     return {"size": output.size}
+
+
+@kind("test.sync", input=Task)
+def sync(context: Context, task: Task) -> dict[str, Any]:
+    """In a process of its own: block it, with reports of progress."""
+    for step in range(task.steps):
+        context.progress(step, task.steps, f"step {step}")
+        time.sleep(task.seconds)
+    return {"text": task.text, "pid": os.getpid()}

@@ -1,0 +1,102 @@
+"""Outcomes of an attempt of a job: it succeeded, failed or was canceled. What a function returned or raised becomes one of them."""
+
+import signal
+import traceback
+
+import msgspec
+
+from queueing.jobs.kinds import JobCanceled, JobFailed, JobRetry
+
+LARGEST_RESULT = 64 * 1024  # bytes of JSON; contract section 6
+LONGEST_ERROR, LONGEST_TRACEBACK = (
+    1000,
+    16_000,
+)  # characters that are stored; of a traceback the end, which names the error
+MIB = 2**20
+
+
+class Succeeded(msgspec.Struct, frozen=True, tag=True):
+    """The attempt returned `result`: JSON of at most LARGEST_RESULT bytes."""
+
+    result: bytes
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The attempt failed. `permanent`: no other attempt would succeed. `code` is for programs, `detail` for people."""
+
+    code: str
+    detail: str
+    traceback: str = ""
+    permanent: bool = False
+    after: float = 0.0  # seconds until the next attempt at least
+
+
+class Canceled(msgspec.Struct, frozen=True, tag=True):
+    """The attempt ended because it was told to."""
+
+
+class Interrupted(msgspec.Struct, frozen=True, tag=True):
+    """The attempt does not count, because what ended it was no fault of the job: the database was away, for instance."""
+
+
+type Outcome = Succeeded | Failed | Canceled | Interrupted
+
+
+def of_value(value: object) -> Succeeded | Failed:
+    """The outcome of a function that returned `value`."""
+    try:
+        result = msgspec.json.encode(value)
+    except Exception as error:  # a type that JSON lacks, half of a surrogate pair, a list in itself
+        return Failed("result_not_json", cut(f"the result cannot be written as JSON: {error}"), permanent=True)
+    if len(result) > LARGEST_RESULT:
+        detail = f"the result has {len(result):,} bytes; at most {LARGEST_RESULT:,} are kept"
+        return Failed("result_too_large", detail, permanent=True)
+    return Succeeded(result)
+
+
+def of_error(error: BaseException) -> Failed | Canceled:
+    """The outcome of a function that raised `error`."""
+    match error:
+        case JobCanceled():
+            return Canceled()
+        case JobFailed():
+            return Failed(error.code, cut(error.detail), permanent=True)
+        case JobRetry():
+            return Failed(error.code, cut(error.detail), after=error.after)
+        case MemoryError():
+            return Failed("out_of_memory", "asked for more memory than its limit", trace(error))
+    return Failed("error", cut("".join(traceback.format_exception_only(error)).strip()), trace(error))
+
+
+def of_bad_input(error: msgspec.MsgspecError) -> Failed:
+    return Failed("invalid_input", cut(f"the input does not fit the kind: {error}"), permanent=True)
+
+
+def timed_out(timeout: float) -> Failed:
+    return Failed("timed_out", f"did not end within {timeout:g} s")
+
+
+def out_of_memory(memory: int) -> Failed:
+    return Failed("out_of_memory", f"its processes used more than {memory // MIB:,} MiB of memory")
+
+
+def process_died(why: str) -> Failed:
+    return Failed("process_died", f"its process died: {why}")
+
+
+def of_exit(status: int) -> Failed:
+    """The outcome of a process that ended without one. `status`: as of subprocess, negative for a signal."""
+    if status >= 0:
+        return process_died(f"it exited with status {status} before it returned a result")
+    number = -status
+    name = signal.Signals(number).name if number in {*signal.Signals} else "unknown"
+    hint = " (the kernel kills so when the machine has no memory left)" if number == signal.SIGKILL else ""
+    return process_died(f"signal {number}, {name}{hint}")
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
+
+
+def trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]

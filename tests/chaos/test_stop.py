@@ -1,0 +1,16 @@
+"""The service is told to stop, after all that was done to it."""
+
+import asyncio
+import time
+
+from tests.bed.running import EXIT_LIMIT, processes_naming
+from tests.chaos.service import Service
+
+
+async def test_told_to_stop_it_leaves_within_ten_seconds_and_leaves_nothing(service: Service):
+    started = time.monotonic()
+    service.popen.terminate()
+    status = await asyncio.to_thread(service.popen.wait, 6 * EXIT_LIMIT)
+
+    assert (status, time.monotonic() - started < EXIT_LIMIT) == (0, True)
+    assert processes_naming(service.data) == []
