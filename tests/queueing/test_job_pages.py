@@ -1,5 +1,7 @@
 """The console's pages of jobs, schedules and workers over HTTP: who sees what, what the pages say, who may act."""
 
+# ruff: noqa: F811 - `visiting` is a fixture of another file
+
 import json
 from collections.abc import Iterator
 from datetime import timedelta
