@@ -19,7 +19,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
 	SECRET_KEY=only-for-the-type-checker-which-signs-nothing
 
-.PHONY: run test test-deep bench lint venv clean
+.PHONY: run test test-deep bench lint client client-sync venv clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run
@@ -40,9 +40,21 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(SETTINGS) $(VENV)/bin/mypy manage.py registry queueing payments sandbox
+	cd client && ../$(VENV)/bin/mypy
+	$(PYTHON) client/tools/generate.py --check
 	git ls-files '*.html' | xargs -r $(VENV)/bin/djade --check --target-version 6.1
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	$(PYTHON) -m pytest -q tests/test_structure.py
+
+# Wheel and sdist of the Python client in client/dist. Its tests are in tests/client.
+client: $(VENV)/.test
+	$(PYTHON) client/tools/generate.py --check
+	rm -rf client/dist
+	$(PYTHON) -m build --no-isolation client
+
+# The client's blocking half, from the asynchronous one.
+client-sync: $(VENV)/.test
+	$(PYTHON) client/tools/generate.py
 
 venv: $(VENV)/.test
 

@@ -28,7 +28,7 @@ from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as settings_of_hypothesis
 from xdist.scheduler import LoadFileScheduling
 
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from queueing.work.drain import Drain
 from registry.data import database, db_breaker, refusals
 from registry.data.loop import end_loop
@@ -394,15 +394,15 @@ async def stranger(server: str) -> AsyncIterator[Api]:
 @asynccontextmanager
 async def at_work(**options: Any) -> AsyncIterator[Drain]:
     """A worker's drain in this loop, as an RQ job runs it; stopped gently on leaving."""
-    job = Dispatch()
-    drain = Drain(job, **options)
+    work = PaymentWork()
+    drain = Drain(work, **options)
     task = asyncio.create_task(drain.run(seconds=600))
     try:
         yield drain
     finally:
         drain.stop()
         await task
-        await job.close()
+        await work.close()
 
 
 @pytest.fixture

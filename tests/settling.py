@@ -20,7 +20,7 @@ from payments.refunds import work as refund_work
 from payments.routing import accounts, endpoint, polls, routing
 from payments.settle import decisions, doubts
 from payments.settle import work as settle_work
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from payments.states import Status
 from queueing.work import drain
 from queueing.work.drain import run_until_idle
@@ -181,7 +181,7 @@ async def opened[W: Work](work: W) -> AsyncIterator[W]:
 async def settle_due(work: Work | None = None) -> None:
     """Do all rows that are due, payments unless told otherwise. No drain: nothing is polled, listened for or waited for."""
     if work is None:
-        async with opened(Dispatch()) as work:
+        async with opened(PaymentWork()) as work:
             await settle_due(work)
         return
     async with database.own_connection():
@@ -190,7 +190,7 @@ async def settle_due(work: Work | None = None) -> None:
 
 async def settle_until[T](tenant: Tenant, condition: Callable[[], Awaitable[T]]) -> T:
     """Do the payments of `tenant` until `condition` has a true value; the pauses between attempts are skipped."""
-    async with opened(Dispatch()) as job:
+    async with opened(PaymentWork()) as job:
 
         async def reached() -> T:
             await settle_due(job)

@@ -15,15 +15,15 @@ import pytest
 
 from payments.inbound import receive
 from payments.inbound.handlers import HANDLERS, Effect, ProcessorEvent
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.intake import intake
 from payments.intake.payment import NewPayment, Receipt
 from payments.models import Processor, Refund
 from payments.processors import KINDS
 from payments.processors.base import Account, Order, Outcome, RefundOrder, Result
 from payments.processors.sandbox import SandboxProcessor
-from payments.refunds.work import RefundDispatch
-from payments.settle.work import Dispatch
+from payments.refunds.work import RefundWork
+from payments.settle.work import PaymentWork
 from payments.states import SUCCEEDED
 from queueing.broker import ack, pop, push
 from queueing.broker.ack_request import Ack
@@ -31,7 +31,7 @@ from queueing.broker.push_rows import NewMessage
 from queueing.broker.sources import Target
 from queueing.models import WebhookDelivery, WebhookEndpoint
 from queueing.outbound import outcomes
-from queueing.outbound.work import Deliveries
+from queueing.outbound.work import DeliveryWork
 from registry.data import database
 from registry.models import Tenant
 from tests.costs import Cost, tapped
@@ -129,7 +129,7 @@ async def _accept(tenant: Tenant, rows: int) -> None:
 
 async def paying(tenant: Tenant, rows: int) -> Costs:
     await _accept(tenant, 2 * rows)
-    return await worked(Dispatch(), rows, "payments")
+    return await worked(PaymentWork(), rows, "payments")
 
 
 async def refunding(tenant: Tenant, rows: int) -> Costs:
@@ -142,7 +142,7 @@ async def refunding(tenant: Tenant, rows: int) -> Costs:
         )
 
     await in_thread(owe)
-    return await worked(RefundDispatch(), rows, "refunds")
+    return await worked(RefundWork(), rows, "refunds")
 
 
 async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Costs:
@@ -165,7 +165,7 @@ async def delivering(tenant: Tenant, rows: int, *, ordered: bool = False) -> Cos
         )
 
     await in_thread(owe)
-    work = Deliveries()
+    work = DeliveryWork()
 
     async def arrives(claim: outcomes.DeliveryClaim) -> outcomes.DeliverySettlement:
         return outcomes.settlement_of(claim, datetime.now(UTC), "", None, "", 1)
@@ -199,7 +199,7 @@ async def _receive(tenant: Tenant, processor: Processor, rows: int) -> None:
 async def handling(tenant: Tenant, rows: int) -> Costs:
     processor = await in_thread(Processor.objects.get, tenant=tenant)
     await _receive(tenant, processor, 2 * rows)
-    return await worked(Inbound(), rows, "inbound events")
+    return await worked(InboundWork(), rows, "inbound events")
 
 
 async def handling_with_work(tenant: Tenant, rows: int) -> Costs:

@@ -1,4 +1,4 @@
-"""Every command in README.md, docs/, bench/README.md and tests/README.md: run as it is written, or in the list below with the reason why not."""
+"""Every command in README.md, docs/, and the READMEs of bench, tests and client: run as it is written, or in the list below with the reason why not."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ from tests.factories import in_thread, make_payment, make_processor, make_stripe
 pytestmark = pytest.mark.usefixtures("lean_commands")
 
 PROJECT = Path(__file__).resolve().parents[1]
-READMES = [PROJECT / folder / "README.md" for folder in (".", "bench", "tests")]
+READMES = [PROJECT / folder / "README.md" for folder in (".", "bench", "tests", "client")]
 FILES = [*READMES, *sorted((PROJECT / "docs").rglob("*.md"))]
 MANAGE = ".venv/bin/python manage.py "
 LOG_LINES = {"audit trail holds", "audit trail broken", "ledger does not add up"}  # they begin as a command does

@@ -17,7 +17,7 @@ from payments.intake import intake
 from payments.intake.payment import NewPayment
 from payments.refunds import inline as refunds_inline
 from payments.refunds import refunds
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from queueing.broker import pop, push, push_rows
 from queueing.broker.sources import Target
 from queueing.work import entry
@@ -67,7 +67,7 @@ def by_command(work: Work, _: pytest.MonkeyPatch) -> None:
 def by_drain(work: Work, patch: pytest.MonkeyPatch) -> None:
     """An RQ job: `work` stands for what a drain's own tasks do."""
 
-    class Working(Dispatch):
+    class Working(PaymentWork):
         def background(self) -> list[Callable[[], Awaitable[None]]]:
             async def once() -> None:
                 await work()

@@ -34,7 +34,7 @@ INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", S
 
 
 @entry.register("inbound")
-class Inbound(ProcessorWork[EventClaim, EventSettlement]):
+class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
     """The work of handling events of processors."""
 
     table = INBOUND

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from payments.refunds.work import REFUNDS, RefundDispatch
+from payments.refunds.work import REFUNDS, RefundWork
 from queueing.work.drain import CLAIM_FREE
 from queueing.work.inline import Inline, per_loop
 
@@ -12,8 +12,8 @@ LIMIT = 50  # refunds that requests send at the same time, per process
 WAIT = 5.0  # seconds that a request waits for its refund; longer than most processors take, shorter than callers wait
 
 
-def _work() -> RefundDispatch:
-    work = RefundDispatch()
+def _work() -> RefundWork:
+    work = RefundWork()
     work.capacity = LIMIT + CLAIM_FREE
     return work
 

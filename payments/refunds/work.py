@@ -49,7 +49,7 @@ BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
 
 
 @entry.register("refunds")
-class RefundDispatch(ProcessorWork[RefundClaim, RefundSettlement]):
+class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
     """The work of sending refunds."""
 
     table = REFUNDS

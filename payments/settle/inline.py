@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from payments.intake.payment import NewPayment
 from payments.settle import lifecycle
 from payments.settle.concurrency import Slots
-from payments.settle.work import PAYMENTS, Dispatch
+from payments.settle.work import PAYMENTS, PaymentWork
 from queueing.work.drain import CLAIM_FREE
 from queueing.work.inline import Inline, Result, per_loop
 from registry import telemetry
@@ -25,7 +25,7 @@ WAIT = 5.0  # seconds that a request waits for its payment; longer than most pro
 
 def _open() -> Inline:
     return Inline(
-        lambda: Dispatch(Slots(SLOTS, SLOTS)),
+        lambda: PaymentWork(Slots(SLOTS, SLOTS)),
         queue=PAYMENTS.queue,
         name=NAME,
         limit=LIMIT,

@@ -44,7 +44,7 @@ from registry.data.database import Row
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
 NO_ROUTE = 0.5  # seconds until a payment is routed again if no processor is available; longer behind many such
-WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
+SLOTS_WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
 ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
@@ -56,7 +56,7 @@ DIVIDED.add("payments")
 
 
 @entry.register("payments")
-class Dispatch(ProcessorWork[PaymentClaim, Settlement]):
+class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
     """The work of sending payments."""
 
     table = PAYMENTS
@@ -146,7 +146,7 @@ class Dispatch(ProcessorWork[PaymentClaim, Settlement]):
     def _release_slot(self, claim: PaymentClaim) -> None:
         endpoint = claim.account.endpoint
         self.slots.release(claim.tenant_id, endpoint)
-        if self._crowded and self.slots.free(claim.tenant_id, endpoint) >= WORTH_A_CLAIM:
+        if self._crowded and self.slots.free(claim.tenant_id, endpoint) >= SLOTS_WORTH_A_CLAIM:
             self._crowded = False
             self.wake()
 

@@ -75,7 +75,7 @@ class HeldJob(NamedTuple):
 async def held_by(workers: Sequence[int]) -> dict[int, list[HeldJob]]:
     """The jobs that these workers run now, by worker."""
     found: dict[int, list[HeldJob]] = {worker: [] for worker in workers}
-    for row in await database.fetch(SQL["held"], {"workers": list(workers), "sample": SAMPLE}):
+    for row in await database.fetch(SQL["held"], {"workers": list(workers), "sample": SAMPLE}, prepare=False):
         held = HeldJob._make(row)
         found[held.worker_id].append(held)
     return found

@@ -81,7 +81,7 @@ def _secrets_of(claim: DeliveryClaim) -> Secrets:
 
 
 @entry.register("webhooks")
-class Deliveries(Work[DeliveryClaim, DeliverySettlement]):
+class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
     """The work of delivering webhooks. A share is an endpoint, so that a long backlog or slow answers of one delay no others."""
 
     table = DELIVERIES

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from playwright.async_api import Page, expect
 
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from queueing.work.drain import Drain
 from registry.models import Tenant
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -19,7 +19,7 @@ from tests.factories import in_thread, make_stripe
 @asynccontextmanager
 async def webhooks_taken() -> AsyncIterator[None]:
     """A worker's drain of what processors tell."""
-    job = Inbound()
+    job = InboundWork()
     drain = Drain(job)
     working = asyncio.create_task(drain.run(seconds=600))
     try:

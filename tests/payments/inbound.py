@@ -10,7 +10,7 @@ from uuid import uuid4
 import aiohttp
 
 from payments.inbound.signature import sign
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.models import Processor
 from registry.data import database
 from registry.models import Tenant
@@ -80,25 +80,25 @@ async def rows(tenant: Tenant, columns: str = "event_id") -> list[Any]:
 
 
 @asynccontextmanager
-async def handling() -> AsyncIterator[Inbound]:
-    """A worker's job for inbound events, without its loop: `handled` runs what is due."""
-    job = Inbound()
+async def handling() -> AsyncIterator[InboundWork]:
+    """The work of inbound events, without its loop: `handled` runs what is due."""
+    work = InboundWork()
     try:
-        yield job
+        yield work
     finally:
-        await job.close()
+        await work.close()
 
 
-async def handled(job: Inbound, *, worker: int = 1) -> list[bool]:
+async def handled(work: InboundWork, *, worker: int = 1) -> list[bool]:
     """Claim what is due and handle it, all at once as a drain does."""
-    taken = await job.claim(worker, 400)
-    return [done for [done] in await asyncio.gather(*(job.run([one]) for one in taken))]
+    taken = await work.claim(worker, 400)
+    return [done for [done] in await asyncio.gather(*(work.run([one]) for one in taken))]
 
 
-async def until_nothing_is_due(job: Inbound) -> None:
+async def until_nothing_is_due(work: InboundWork) -> None:
     """Handle, and bring forward what waits for its next try, until every event is over."""
     while True:
-        await handled(job)
+        await handled(work)
         if not (await database.fetch("SELECT count(*) FROM payments_inboundevent WHERE closed IS NULL"))[0][0]:
             return
         await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE closed IS NULL")

@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.processors.reports import DisputeReport, RefundReport
 from payments.refunds.balance import in_transaction
-from payments.refunds.work import RefundDispatch
+from payments.refunds.work import RefundWork
 from queueing.work.drain import Drain
 from registry.data import database, live
 from registry.models import Tenant
@@ -36,24 +36,24 @@ class RefundRow(NamedTuple):
 
 def paying_back(**options: Any) -> AbstractAsyncContextManager[Drain]:
     """A worker's drain of refunds in this loop, stopped gently on leaving."""
-    return draining(RefundDispatch(), **options)
+    return draining(RefundWork(), **options)
 
 
 def hearing() -> AbstractAsyncContextManager[Drain]:
     """A worker's drain of processors' events."""
-    return draining(Inbound())
+    return draining(InboundWork())
 
 
 @asynccontextmanager
-async def draining(job: Any, **options: Any) -> AsyncIterator[Drain]:
-    drain = Drain(job, **options)
+async def draining(work: Any, **options: Any) -> AsyncIterator[Drain]:
+    drain = Drain(work, **options)
     task = asyncio.create_task(drain.run(seconds=600))
     try:
         yield drain
     finally:
         drain.stop()
         await task
-        await job.close()
+        await work.close()
 
 
 async def booked(tenant: Tenant, count: int = 1, *, amount: int = 1000) -> list[UUID]:
@@ -87,10 +87,10 @@ async def until_all(payment: UUID, *statuses: str) -> list[RefundRow]:
 
 async def pay_back(payment: UUID, *statuses: str) -> list[RefundRow]:
     """Do the refunds of one payment until each is in one of `statuses`; the pauses between attempts are skipped."""
-    async with opened(RefundDispatch()) as job:
+    async with opened(RefundWork()) as work:
 
         async def reached() -> list[RefundRow]:
-            await settle_due(job)
+            await settle_due(work)
             found = await refunds_of(payment)
             if found and all(one.status in statuses for one in found):
                 return found

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.settle.decisions import FIRST_BACKOFF, LONGEST_BACKOFF, backoff
-from payments.settle.work import NO_ROUTE, Dispatch
+from payments.settle.work import NO_ROUTE, PaymentWork
 from registry.data import database
 from tests.settling import accept, opened, payment, seed, settle_due, skip_pauses, tries
 
@@ -30,12 +30,12 @@ async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(ten
     [one] = await accept(tenant)
     due = []
 
-    async with opened(Dispatch()) as job:
+    async with opened(PaymentWork()) as work:
         for _ in range(3):
-            await settle_due(job)
+            await settle_due(work)
             due.append((await payment(tenant, one)).run_at)
             await skip_pauses(tenant)
-        await settle_due(job)
+        await settle_due(work)
 
     made = await tries(one)
     waits = [at - a.started_at for at, a in zip(due, made, strict=False)]
@@ -53,14 +53,14 @@ async def test_who_has_waited_long_for_a_processor_is_looked_at_less_often(tenan
             "(SELECT max(id) FROM payments_payment)",
             [float(age)],
         )
-    job = Dispatch()
+    work = PaymentWork()
 
-    claimed = await job.claim(1, 10)
+    claimed = await work.claim(1, 10)
     waits = await database.fetch(
         "SELECT extract(epoch FROM run_at - now())::float8 FROM payments_payment WHERE tenant_id = %s ORDER BY id",
         [tenant.pk],
     )
-    await job.close()
+    await work.close()
 
     assert not claimed
     for [wait], expected in zip(waits, ages.values(), strict=True):

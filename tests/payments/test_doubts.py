@@ -3,7 +3,8 @@
 import pytest
 from django.db import connection
 
-from payments.settle import decisions, work
+from payments.settle import decisions
+from payments.settle.work import PaymentWork
 from payments.states import PROCESSING, UNCERTAIN
 from queueing.work.drain import Drain
 from registry.data import database
@@ -124,16 +125,16 @@ async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypa
         [tenant.pk],
     )
     await configure(tenant, "default", enabled=False)
-    job = work.Dispatch()
-    await job.routes.load({tenant.pk})
+    work = PaymentWork()
+    await work.routes.load({tenant.pk})
 
-    few = await job.claim(1, 3)
-    job.in_flight_of[tenant.pk] = job.share_limit - 4
-    room = await job.claim(1, 10)
-    none = await job.claim(1, 10)
-    job.in_flight_of.clear()
-    rest = await job.claim(1, 10)
-    await job.close()
+    few = await work.claim(1, 3)
+    work.in_flight_of[tenant.pk] = work.share_limit - 4
+    room = await work.claim(1, 10)
+    none = await work.claim(1, 10)
+    work.in_flight_of.clear()
+    rest = await work.claim(1, 10)
+    await work.close()
 
     assert [len(claims) for claims in (few, room, none, rest)] == [3, 4, 0, 5]
     assert len({c.payment_id for claims in (few, room, none, rest) for c in claims}) == 12
@@ -146,10 +147,10 @@ async def test_a_claim_in_the_normal_flow_writes_no_index_entry(tenant, default,
     await database.pools.close()
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "application_name": "measured"})
     before = await in_thread(_written)
-    job = work.Dispatch()
+    work = PaymentWork()
 
-    claims = [c for _ in range(3) for c in await job.claim(1, 100)]
-    await job.close()
+    claims = [c for _ in range(3) for c in await work.claim(1, 100)]
+    await work.close()
     await database.pools.close()
     await eventually(lambda: in_thread(_told))
     updates, hot = (now - then for now, then in zip(await in_thread(_written), before, strict=True))

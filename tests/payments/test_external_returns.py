@@ -12,7 +12,7 @@ import stripe as library
 from payments.books import ledger
 from payments.inbound.decisions import MAX_TRIES
 from payments.inbound.receive import ReceivedEvent, read_head, receive
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.models import Difference, Payment, Processor
 from payments.reconciliation import comparison, operate
 from registry.data import database
@@ -38,8 +38,8 @@ VISA = {
 class Account:
     """A tenant's account at Stripe, where others book and give back as well."""
 
-    def __init__(self, tenant: Tenant, stripe: SandboxStripe, number: int, client: Any, job: Inbound) -> None:
-        self.tenant, self.stripe, self.number, self.client, self.job = tenant, stripe, number, client, job
+    def __init__(self, tenant: Tenant, stripe: SandboxStripe, number: int, client: Any, work: InboundWork) -> None:
+        self.tenant, self.stripe, self.number, self.client, self.work = tenant, stripe, number, client, work
 
     async def books(self, **metadata: str) -> str:
         """An intent that somebody else made, and was paid."""
@@ -53,7 +53,7 @@ class Account:
         for event in self.stripe.all("event"):
             body = payload(event)
             await receive(ReceivedEvent(self.tenant.pk, self.number, read_head(body), body, "{}", "delivery"))
-        await handled(self.job)
+        await handled(self.work)
 
     async def hears_of(self, kind: str, id: str) -> None:
         """An event about an object of that id arrives."""
@@ -71,16 +71,16 @@ class Account:
 
     async def hears_again(self) -> None:
         await database.fetch("UPDATE payments_inboundevent SET run_at = now() WHERE closed IS NULL")
-        await handled(self.job)
+        await handled(self.work)
 
 
 @pytest.fixture
 async def account(tenant) -> AsyncIterator[Account]:
-    async with sandbox_stripe() as stripe, handling() as job:
+    async with sandbox_stripe() as stripe, handling() as work:
         processor = await in_thread(make_stripe, tenant, stripe.url)
         http = library.AIOHTTPClient()
         client = library.StripeClient(stripe.secret_key, base_addresses={"api": stripe.url}, http_client=http)
-        yield Account(tenant, stripe, processor.pk, client.v1, job)
+        yield Account(tenant, stripe, processor.pk, client.v1, work)
         await http.close_async()
 
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -26,9 +26,9 @@ async def stripe(tenant) -> AsyncIterator[SandboxStripe]:
 
 
 @pytest.fixture
-async def job():
-    async with handling() as job:
-        yield job
+async def work():
+    async with handling() as work:
+        yield work
 
 
 def about(intent, **fields):
@@ -54,7 +54,7 @@ async def timeline(api: Api, payment: dict) -> list[str]:
 async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api, worker, tenant, stripe):
     """End to end: sent by Stripe, stored, handled, looked up, booked."""
     stripe.calls(f"{server}/webhooks/stripe/{tenant.slug}.stripe")
-    inbound = Inbound()
+    inbound = InboundWork()
     drain = Drain(inbound)
     working = asyncio.create_task(drain.run(seconds=60))
     payment = await api.pay(paymentMethod=SECURE)
@@ -69,50 +69,50 @@ async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api,
     assert await timeline(api, payment) == ["queued", "processing", "requires_action", "processing", "succeeded"]
 
 
-async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(server, api, tenant, stripe, job):
+async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(server, api, tenant, stripe, work):
     payment, intent = await waiting_for_its_payer(api, stripe)
     for _ in range(3):
         await arrives(server, stripe, about(intent))
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, outcome, payment_id IS NOT NULL") == [("done", "nothing new", True)] * 3
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, tenant, stripe, job):
+async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, tenant, stripe, work):
     payment, intent = await waiting_for_its_payer(api, stripe)
     old = about(intent)
     await stripe.authenticates(intent["id"])
     await arrives(server, stripe, old)
 
-    await handled(job)
+    await handled(work)
 
     await settle_one(api, payment, "succeeded")
     assert await rows(tenant, "outcome") == ["looked at again"]
 
 
-async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(server, api, tenant, stripe, job):
+async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(server, api, tenant, stripe, work):
     payment = await api.pay(paymentMethod="pm_card_visa")
     await settle_one(api, payment, "succeeded")
     [intent] = stripe.all("payment_intent")
     await arrives(server, stripe, about(intent))
     asked = len(stripe.received())
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, outcome") == [("done", "nothing new")]
     assert len(stripe.received()) == asked
 
 
-async def test_what_a_worker_has_in_hand_is_looked_at_later(server, api, tenant, stripe, job):
+async def test_what_a_worker_has_in_hand_is_looked_at_later(server, api, tenant, stripe, work):
     payment = await api.pay(paymentMethod="pm_card_visa")
     await database.fetch(
         "UPDATE payments_payment SET status = 'processing', lease_id = 1, leased_until = now() + interval '1 minute'"
     )
     await arrives(server, stripe, about(labelled(tenant, payment["correlationId"])))
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, error") == [("received", "a worker has leased the payment")]
 
@@ -122,10 +122,10 @@ def labelled(tenant, correlation_id: str, **fields):
     return {"id": "pi_1", "object": "payment_intent", "metadata": metadata}
 
 
-async def test_an_event_of_a_payment_that_is_not_there_yet_is_not_lost(server, tenant, stripe, job):
+async def test_an_event_of_a_payment_that_is_not_there_yet_is_not_lost(server, tenant, stripe, work):
     await arrives(server, stripe, about(labelled(tenant, str(uuid4()))))
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, error") == [("received", "there is no such payment yet")]
 
@@ -143,21 +143,21 @@ async def test_an_event_of_a_payment_that_is_not_there_yet_is_not_lost(server, t
     ],
     ids=str,
 )
-async def test_what_others_made_at_the_same_account_is_not_ours(server, tenant, stripe, job, labels):
+async def test_what_others_made_at_the_same_account_is_not_ours(server, tenant, stripe, work, labels):
     labels = {**labels, "registry_tenant": str(tenant.pk)} if labels and "mine" in labels.values() else labels
     await arrives(server, stripe, about({"id": "pi_1", "object": "payment_intent", "metadata": labels}))
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, outcome") == [("done", "not ours")]
 
 
-async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, tenant, stripe, job):
+async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, tenant, stripe, work):
     payment, intent = await waiting_for_its_payer(api, stripe)
     stripe.fails("error_before", on="GET /v1/payment_intents/*")
     await arrives(server, stripe, about(intent))
 
-    await handled(job)
+    await handled(work)
 
     [(status, error)] = await rows(tenant, "status, error")
     assert status == "received"
@@ -165,19 +165,19 @@ async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, t
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_the_look_and_the_events_end_are_one_transaction(server, api, tenant, stripe, job, monkeypatch):
+async def test_the_look_and_the_events_end_are_one_transaction(server, api, tenant, stripe, work, monkeypatch):
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"])
     await arrives(server, stripe, about(intent))
     monkeypatch.setattr("payments.inbound.payments.lifecycle.look_again_within", looks_and_fails)
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, error") == [("received", "RuntimeError: the disk is full")]
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
     monkeypatch.undo()
     await database.fetch("UPDATE payments_inboundevent SET run_at = now()")
-    await handled(job)
+    await handled(work)
     await settle_one(api, payment, "succeeded")
 
 
@@ -186,13 +186,13 @@ async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID]):
     raise RuntimeError("the disk is full")
 
 
-async def test_an_action_that_changed_there_is_taken_over(server, api, tenant, stripe, job):
+async def test_an_action_that_changed_there_is_taken_over(server, api, tenant, stripe, work):
     """The payer failed to authenticate: now it waits for another method."""
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"], passed=False)
     await arrives(server, stripe, about(intent))
 
-    await handled(job)
+    await handled(work)
 
     async def taken_over() -> bool:
         return (await api.status(payment["correlationId"]))["status"] in ("failed", "canceled", "requires_action") and (

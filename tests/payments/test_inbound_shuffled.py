@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from payments.inbound.receive import ReceivedEvent, read_head, receive
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.models import Processor
 from payments.states import OPEN
 from queueing.models import WebhookEndpoint
@@ -82,8 +82,8 @@ class Bench:
 
 @pytest.fixture
 async def bench(tenant, quick) -> AsyncIterator[Bench]:
-    job = Inbound()
-    drain = Drain(job)
+    work = InboundWork()
+    drain = Drain(work)
     async with (
         sandbox_stripe() as stripe,
         at_work(),
@@ -95,7 +95,7 @@ async def bench(tenant, quick) -> AsyncIterator[Bench]:
         yield bench
         drain.stop()
         await working
-        await job.close()
+        await work.close()
 
 
 # -- Stories ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from payments.inbound import decisions, operate
 from payments.inbound.decisions import MAX_TRIES
 from payments.inbound.handlers import HANDLERS, Effect, NotFoundYet, ProcessorEvent, RetryLater, handler_of
-from payments.inbound.work import Inbound
+from payments.inbound.work import InboundWork
 from payments.models import Dispute, InboundEvent
 from payments.processors.base import Processor
 from payments.settle.decisions import GIVE_UP_AFTER
@@ -28,9 +28,9 @@ async def account(tenant):
 
 
 @pytest.fixture
-async def job():
-    async with handling() as job:
-        yield job
+async def work():
+    async with handling() as work:
+        yield work
 
 
 class Handler:
@@ -95,10 +95,10 @@ async def age(tenant, seconds: float) -> None:
 # -- Done ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_is_handled_once_with_its_work_committed_and_told(server, tenant, account, handler, job):
+async def test_an_event_is_handled_once_with_its_work_committed_and_told(server, tenant, account, handler, work):
     await arrive(server, account, object={"id": "th_1", "size": 3})
 
-    verdicts = [await handled(job), await handled(job)]
+    verdicts = [await handled(work), await handled(work)]
 
     assert verdicts == [[True], []]
     assert [(seen.type, seen.object_id, seen.object["size"], seen.tries) for seen in handler.seen] == [
@@ -108,17 +108,17 @@ async def test_an_event_is_handled_once_with_its_work_committed_and_told(server,
     assert await rows(tenant, "status, outcome, error, attempt, lease_id") == [("done", "looked at", "", 1, None)]
 
 
-async def test_an_event_that_nobody_is_interested_in_is_done_and_kept(server, tenant, account, job):
+async def test_an_event_that_nobody_is_interested_in_is_done_and_kept(server, tenant, account, work):
     await arrive(server, account, "unheard.of")
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, outcome, length(body) > 0") == [("done", "ignored", True)]
 
 
 async def test_a_workers_drain_hears_of_events_and_handles_them(server, tenant, account, handler):
-    job = Inbound()
-    drain = Drain(job)
+    work = InboundWork()
+    drain = Drain(work)
     working = asyncio.create_task(drain.run(seconds=60))
     await arrive(server, account)
 
@@ -128,7 +128,7 @@ async def test_a_workers_drain_hears_of_events_and_handles_them(server, tenant, 
     await eventually(is_done)
     drain.stop()
     await working
-    await job.close()
+    await work.close()
     assert await written(tenant) == 1
 
 
@@ -146,12 +146,12 @@ def test_the_handler_with_the_longest_beginning_is_asked(monkeypatch):
 
 
 async def test_work_that_fails_at_the_last_moment_is_not_written_and_its_event_is_due_again(
-    server, tenant, account, handler, job
+    server, tenant, account, handler, work
 ):
     await arrive(server, account)
     handler.error_after_writing = RuntimeError("the disk is full")
 
-    first = await handled(job)
+    first = await handled(work)
 
     assert (first, await written(tenant), handler.told) == ([False], 0, 0)
     assert await rows(tenant, "status, error, closed, lease_id, run_at > now() - interval '1 second'") == [
@@ -159,33 +159,33 @@ async def test_work_that_fails_at_the_last_moment_is_not_written_and_its_event_i
     ]
 
 
-async def test_a_failed_event_is_not_hidden_behind_its_own_row(server, tenant, account, handler, job):
+async def test_a_failed_event_is_not_hidden_behind_its_own_row(server, tenant, account, handler, work):
     """Neither by the row itself nor by another delivery of the same event."""
     sent = event("thing.changed")
     await deliver(server, account, sent)
     handler.error = RuntimeError("once")
-    await handled(job)
+    await handled(work)
     handler.error = None
     await deliver(server, account, sent)
     await make_due(tenant)
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "event_id, status, attempt, error") == [(sent["id"], "done", 2, "")]
     assert await written(tenant) == 1
 
 
 async def test_a_worker_that_is_cut_off_between_work_and_done_has_written_neither(
-    server, tenant, account, handler, job
+    server, tenant, account, handler, work
 ):
     await arrive(server, account)
     handler.cut = True
-    first = await handled(job)
+    first = await handled(work)
     nothing = await written(tenant)
     handler.cut = False
     await make_due(tenant)
 
-    second = await handled(job)
+    second = await handled(work)
 
     assert (first, nothing) == ([False], 0)
     assert (second, await written(tenant)) == ([True], 1)
@@ -193,27 +193,27 @@ async def test_a_worker_that_is_cut_off_between_work_and_done_has_written_neithe
 
 
 async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when_its_lease_is_over(
-    server, tenant, account, handler, job
+    server, tenant, account, handler, work
 ):
     await arrive(server, account)
-    await job.claim(1, 10)  # and that worker dies
+    await work.claim(1, 10)  # and that worker dies
 
-    early = await handled(job, worker=2)
+    early = await handled(work, worker=2)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
-    late = await handled(job, worker=2)
+    late = await handled(work, worker=2)
 
     assert (early, late) == ([], [True])
     assert await written(tenant) == 1
 
 
-async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(server, tenant, account, job):
+async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(server, tenant, account, work):
     handler = HANDLERS["thing."] = Handler()
     HANDLERS["thing.bad"] = bad = Handler()
     bad.error_after_writing = RuntimeError("not this one")
     for kind in ("thing.good", "thing.bad", "thing.good", "thing.bad"):
         await arrive(server, account, kind)
 
-    await handled(job)
+    await handled(work)
 
     del HANDLERS["thing."], HANDLERS["thing.bad"]
     assert sorted(await rows(tenant, "status, type")) == [("done", "thing.good")] * 2 + [("received", "thing.bad")] * 2
@@ -221,64 +221,64 @@ async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(
 
 
 async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_events_by(
-    server, tenant, account, handler, job
+    server, tenant, account, handler, work
 ):
     for _ in range(13):
         await arrive(server, account)
 
-    await handled(job)
+    await handled(work)
 
     shared = Counter(handler.transactions).values()
     assert (sum(shared), await written(tenant)) == (13, 13)
     assert max(shared) <= 4
 
 
-async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, job):
+async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, work):
     """Neither the effect nor the outcome: another worker has written both."""
     await arrive(server, account)
-    [slow] = await job.claim(1, 10)
+    [slow] = await work.claim(1, 10)
     await database.fetch("UPDATE payments_inboundevent SET leased_until = now() - interval '1 second'")
     async with handling() as other:
         assert await handled(other, worker=2) == [True]
 
-    [late] = await job.run([slow])
+    [late] = await work.run([slow])
 
     assert (late, await written(tenant), handler.told) == (False, 1, 1)
 
 
-async def test_two_workers_never_have_the_same_event_in_hand(server, tenant, account, handler, job):
+async def test_two_workers_never_have_the_same_event_in_hand(server, tenant, account, handler, work):
     for _ in range(10):
         await arrive(server, account)
 
     async with handling() as other:
-        await asyncio.gather(handled(job, worker=1), handled(other, worker=2))
+        await asyncio.gather(handled(work, worker=1), handled(other, worker=2))
 
     assert sorted(seen.event_id for seen in handler.seen) == sorted(await rows(tenant))
     assert await written(tenant) == 10
 
 
-async def test_what_is_handed_back_is_due_at_once(server, tenant, account, handler, job):
+async def test_what_is_handed_back_is_due_at_once(server, tenant, account, handler, work):
     await arrive(server, account)
-    taken = await job.claim(1, 10)
+    taken = await work.claim(1, 10)
 
-    await job.give_back(taken)
+    await work.give_back(taken)
 
-    assert await handled(job, worker=2) == [True]
+    assert await handled(work, worker=2) == [True]
     assert await written(tenant) == 1
 
 
 async def test_an_event_that_fails_again_and_again_is_a_dead_letter_with_its_error(
-    server, tenant, account, handler, job, monkeypatch
+    server, tenant, account, handler, work, monkeypatch
 ):
     monkeypatch.setattr(decisions, "MAX_TRIES", 3)
     await arrive(server, account)
     handler.error = ValueError("no such\0thing")
 
     for _ in range(3):
-        await handled(job)
+        await handled(work)
         await make_due(tenant)
 
-    assert await handled(job) == []
+    assert await handled(work) == []
     assert await rows(tenant, "status, closed, error, attempt, done_at IS NOT NULL") == [
         ("dead", "dead", "gave up after 3 tries: ValueError: no suchthing", 3, True)
     ]
@@ -290,25 +290,25 @@ async def test_an_event_that_fails_again_and_again_is_a_dead_letter_with_its_err
     (False, 3600, "dead"),
 ])  # fmt: skip
 async def test_only_for_others_who_are_away_is_waited_longer_and_for_a_day_at_most(
-    server, tenant, account, handler, job, patient, seconds, status
+    server, tenant, account, handler, work, patient, seconds, status
 ):
     await arrive(server, account)
     await database.fetch("UPDATE payments_inboundevent SET attempt = %s", [MAX_TRIES])
     await age(tenant, seconds)
     handler.error = RetryLater("Stripe is away", patient=patient)
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status") == [status]
 
 
-async def test_tries_come_further_and_further_apart(server, tenant, account, handler, job):
+async def test_tries_come_further_and_further_apart(server, tenant, account, handler, work):
     await arrive(server, account)
     handler.error = RetryLater("not yet")
     waits = []
 
     for _ in range(4):
-        await handled(job)
+        await handled(work)
         waits += await rows(tenant, "extract(epoch FROM run_at - now())::float8")
         await make_due(tenant)
 
@@ -318,13 +318,13 @@ async def test_tries_come_further_and_further_apart(server, tenant, account, han
 
 @pytest.mark.parametrize(("patient", "least", "most"), [(True, 290, 300), (False, 0, 0.1)])
 async def test_who_has_been_away_for_an_hour_is_asked_every_five_minutes(
-    server, tenant, account, handler, job, patient, least, most
+    server, tenant, account, handler, work, patient, least, most
 ):
     await arrive(server, account)
     await age(tenant, 3600)
     handler.error = RetryLater("Stripe is away", patient=patient)
 
-    await handled(job)
+    await handled(work)
 
     [wait] = await rows(tenant, "extract(epoch FROM run_at - now())::float8")
     assert least <= wait <= most
@@ -341,32 +341,32 @@ async def test_who_has_been_away_for_an_hour_is_asked_every_five_minutes(
     ],
 )
 async def test_events_of_another_account_or_mode_are_kept_as_ignored_and_never_handled(
-    server, tenant, account, handler, job, fields, error
+    server, tenant, account, handler, work, fields, error
 ):
     await arrive(server, account, **fields)
 
-    await handled(job)
+    await handled(work)
 
     assert handler.seen == []
     assert await rows(tenant, "status, outcome, error") == [("done", "ignored", error)]
 
 
 @pytest.mark.parametrize("fields", [{"account": "acct_other"}, {"livemode": True}, {}], ids=str)
-async def test_events_of_types_that_nobody_handles_are_ignored_whosever_they_are(server, tenant, account, job, fields):
+async def test_events_of_types_that_nobody_handles_are_ignored_whosever_they_are(server, tenant, account, work, fields):
     await arrive(server, account, "unheard.of", **fields)
     if not fields:
         await in_thread(account.delete)
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, outcome") == [("done", "ignored")]
 
 
-async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handler, job):
+async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handler, work):
     await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(mode="live"))
     await arrive(server, account)
 
-    await handled(job)
+    await handled(work)
 
     assert handler.seen == []
     ended = ("done", "ignored", "it is of test mode, and the tenant is in live mode")
@@ -374,20 +374,22 @@ async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handl
 
 
 @pytest.mark.parametrize("fields", [{"account": "acct_other"}, {"livemode": True}], ids=str)
-async def test_misplaced_events_about_a_payment_of_ours_are_dead(server, tenant, account, handler, job, fields):
+async def test_misplaced_events_about_a_payment_of_ours_are_dead(server, tenant, account, handler, work, fields):
     await arrive(server, account, object=await labelled(tenant), **fields)
 
-    await handled(job)
+    await handled(work)
 
     assert handler.seen == []
     assert await rows(tenant, "status") == ["dead"]
 
 
-async def test_a_misplaced_event_about_a_dispute_of_ours_is_dead_without_a_label(server, tenant, account, handler, job):
+async def test_a_misplaced_event_about_a_dispute_of_ours_is_dead_without_a_label(
+    server, tenant, account, handler, work
+):
     await in_thread(lambda: make_dispute(make_payment(tenant), account, "du_1"))
     await arrive(server, account, object={"id": "du_1"}, account="acct_other")
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status") == ["dead"]
 
@@ -405,34 +407,34 @@ async def labelled(tenant) -> dict:
 
 
 async def test_an_event_about_a_payment_that_never_came_is_ignored_in_the_end(
-    server, tenant, account, handler, job, monkeypatch
+    server, tenant, account, handler, work, monkeypatch
 ):
     monkeypatch.setattr(decisions, "MAX_TRIES", 3)
     await arrive(server, account)
     handler.error = NotFoundYet()
 
     for _ in range(3):
-        await handled(job)
+        await handled(work)
         await make_due(tenant)
 
     ended = ("done", "ignored", "there is no such payment yet")
     assert await rows(tenant, "status, outcome, error") == [ended]
 
 
-async def test_events_of_the_connected_account_that_we_know_are_handled(server, tenant, handler, job):
+async def test_events_of_the_connected_account_that_we_know_are_handled(server, tenant, handler, work):
     account = await account_of(tenant, options={"account": "acct_mine"})
     await arrive(server, account, account="acct_mine")
 
-    await handled(job)
+    await handled(work)
 
     assert len(handler.seen) == 1
 
 
-async def test_events_of_a_processor_that_was_removed_are_dead(server, tenant, account, handler, job):
+async def test_events_of_a_processor_that_was_removed_are_dead(server, tenant, account, handler, work):
     await arrive(server, account)
     await in_thread(account.delete)
 
-    await handled(job)
+    await handled(work)
 
     assert await rows(tenant, "status, error") == [("dead", "its processor was removed")]
 
@@ -440,30 +442,30 @@ async def test_events_of_a_processor_that_was_removed_are_dead(server, tenant, a
 # -- Replayed, closed, forgotten ------------------------------------------------------------------------------------------
 
 
-async def dead(server, tenant, account, job) -> int:
+async def dead(server, tenant, account, work) -> int:
     """A dead event's number."""
     await arrive(server, account, account="acct_other", object=await labelled(tenant))
-    await handled(job)
+    await handled(work)
     return (await rows(tenant, "id"))[0]
 
 
-async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, job):
-    number = await dead(server, tenant, account, job)
+async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, work):
+    number = await dead(server, tenant, account, work)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
-    job.routes = type(job.routes)()  # the routing table is reloaded within half a second by itself
+    work.routes = type(work.routes)()  # the routing table is reloaded within half a second by itself
 
     moved = await operate.replay(tenant_id=tenant.pk, event_id=number, actor="olga", reason="it is ours")
 
     assert moved is True
-    assert await handled(job) == [True]
+    assert await handled(work) == [True]
     assert [seen.tries for seen in handler.seen] == [1]
     assert await rows(tenant, "status, error, attempt") == [("done", "", 2)]
 
 
 async def test_an_event_is_replayed_once_whoever_asks_together_and_who_did_is_on_record(
-    server, tenant, account, handler, job
+    server, tenant, account, handler, work
 ):
-    number = await dead(server, tenant, account, job)
+    number = await dead(server, tenant, account, work)
     replay = sync_twin(operate.replay)
 
     moved = await asyncio.gather(
@@ -478,7 +480,7 @@ async def test_an_event_is_replayed_once_whoever_asks_together_and_who_did_is_on
     assert entries == [("inbound.replay", tenant.pk, "it is ours")]
 
 
-async def test_an_event_that_is_still_due_is_not_replayed(server, tenant, account, job):
+async def test_an_event_that_is_still_due_is_not_replayed(server, tenant, account, work):
     await arrive(server, account)
     [number] = await rows(tenant, "id")
 
@@ -487,10 +489,10 @@ async def test_an_event_that_is_still_due_is_not_replayed(server, tenant, accoun
     assert moved is False
 
 
-async def test_a_dead_event_can_be_put_aside_and_a_done_one_cannot(server, tenant, account, handler, job):
-    number = await dead(server, tenant, account, job)
+async def test_a_dead_event_can_be_put_aside_and_a_done_one_cannot(server, tenant, account, handler, work):
+    number = await dead(server, tenant, account, work)
     await arrive(server, account)
-    await handled(job)
+    await handled(work)
     done = (await rows(tenant, "id"))[1]
 
     moved = [
@@ -502,8 +504,8 @@ async def test_a_dead_event_can_be_put_aside_and_a_done_one_cannot(server, tenan
     assert await rows(tenant, "status") == ["closed", "done"]
 
 
-async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tenant, account, handler, job, stranger):
-    number = await dead(server, tenant, account, job)
+async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tenant, account, handler, work, stranger):
+    number = await dead(server, tenant, account, work)
     other = await in_thread(lambda: Tenant.objects.exclude(pk=tenant.pk).get())
 
     moved = [
@@ -516,16 +518,16 @@ async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tena
 
 
 async def test_what_was_done_long_ago_is_removed_in_slices_and_what_is_dead_stays(
-    server, tenant, account, handler, job, monkeypatch
+    server, tenant, account, handler, work, monkeypatch
 ):
     monkeypatch.setattr(operate, "SLICE", 2)
-    await dead(server, tenant, account, job)
+    await dead(server, tenant, account, work)
     for _ in range(5):
         await arrive(server, account)
-    await handled(job)
+    await handled(work)
     await age(tenant, (operate.KEPT_DAYS + 1) * 86400)
     await arrive(server, account)
-    await handled(job)
+    await handled(work)
     await arrive(server, account)
 
     removed = await operate.retire()

@@ -182,6 +182,7 @@ BOOKED = {
     "tenant": TENANT, "processors": [TENANT + 1, TENANT + 2], "at": [AT + timedelta(seconds=2), AT + timedelta(seconds=3)],
     "currencies": ["BRL", "BRL"], "amounts": [1990, 1990], "fees": [0, 0],
 }  # fmt: skip
+NEVER = datetime.max.replace(tzinfo=UTC)
 WINDOW = {**ONE, "since": LATER, "until": LATER + timedelta(seconds=10)}
 JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "limit": 10}
 
@@ -190,6 +191,7 @@ ASKED: dict[str, tuple] = {
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
     "settle/due": (work.PAYMENTS.due, DUE, 20),
     "settle/take": (work.PAYMENTS.take, TAKE, 40),
+    "settle/take_divided": (work.TAKE_DIVIDED, {**TAKE, "firsts": [True], "parts": ["p1"], "included": True, "accounts": [TENANT + 1]}, 60),
     "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
     "settle/in_doubt": (work.IN_DOUBT, {"limit": 10, "tenants": [TENANT], "free": [10]}, 60),
     "settle/abandon": (SQL["settle"]["abandon"], {"tenants": [TENANT]}, 2100),
@@ -248,6 +250,8 @@ ASKED: dict[str, tuple] = {
     "inbound/is_known": (SQL["inbound"]["is_known"], {**ONE, "correlation": named(20000), "reference": "re_none"}, 5),
     "inbound/subject": (SQL["inbound"]["subject"], ONE, 5),
     "webhooks/unread": (SQL["webhooks"]["unread"], {"limit": 10}, 10010),
+    "settlement/slice": (SQL["settlement"]["slice"], {"tenant": TENANT, "zone": "UTC", "after": 0, "start": AT, "until": LATER, "limit": 10}, 40, True),
+    "outbound/receivers": (SQL["outbound"]["receivers"], {"tenant": [TENANT], "uuid": [named(1)], "origin": ["https://example.com"]}, 5),
     "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "after": 20000}, 5),
     "webhooks/events": (SQL["webhooks"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
     "outbound/owe": (SQL["outbound"]["owe"], {"tenant": TENANT, "endpoint": [1, 2], "nth": [1, 1], "ordered": [True, True], "message": ["m"], "position": [1], "subject": [named(450)], "type": ["t"], "body": [""]}, 40),
@@ -259,13 +263,13 @@ ASKED: dict[str, tuple] = {
     "outbound/give_back": (SQL["outbound"]["give_back"], {"worker": 77, **keys(8501, 8502, delivery=..., number=1)}, 5),
     "outbound/failing": (SQL["outbound"]["failing"], {}, 10010),
     "outbound/trim_deliveries": (SQL["outbound"]["trim_deliveries"], {"each": 10, "days": 30, "limit": 10}, 20200, True),
-    "outbound/replay": (SQL["outbound"]["replay"], {"tenant": TENANT, "endpoint": 1, "ids": [10, 20], "since": None, "until": None, "dead": False, "limit": 10}, 60),
+    "outbound/replay": (SQL["outbound"]["replay"], {"tenant": TENANT, "endpoint": 1, "ids": [10, 20], "since": None, "until": None, "dead": False, "after": 0, "unchanged": None, "limit": 10}, 60),
     "outbound/create": (SQL["outbound"]["create"], {"tenant": TENANT, "uuid": named(99999), "url": "", "description": "", "events": "[]", "ordered": False, "enabled": True, "positions": "{}", "secrets": b"", "most": 10}, 10010),
     "outbound/standings": (SQL["outbound"]["standings"], {"tenant": TENANT, "ids": [1, 2]}, 450),
-    "purge/purge_page": (SQL["purge"]["purge_page"], {"tenant": TENANT, "after": LATER, "after_id": 0, "limit": 10}, 20, True),
+    "purge/purge_page": (SQL["purge"]["purge_page"], {"tenant": TENANT, "after": LATER, "after_id": 0, "before": NEVER, "limit": 10}, 20, True),
     "purge/purge_payments": (SQL["purge"]["purge_payments"], {"tenant": TENANT, "ids": [1, 2, 3]}, 10, True),
     "purge/purge_children": (SQL["purge"]["purge_children"], {"tenant": TENANT, "ids": [1, 2, 3], "correlations": [named(1), named(2), named(3)]}, 80, True),
-    "purge/purge_left": (SQL["purge"]["purge_left"], {"tenant": TENANT, "limit": 10}, 20, True),
+    "purge/purge_left": (SQL["purge"]["purge_left"], {"tenant": TENANT, "before": NEVER, "limit": 10}, 20, True),
     "purge/hold_rollups": (SQL["purge"]["hold_rollups"], BOOKED, 20, True),
     "purge/purge_rollups": (SQL["purge"]["purge_rollups"], BOOKED, 40, True),
     "dead_letters/hold": (SQL["dead_letters"]["hold"], {"id": -1}, 5),
@@ -304,10 +308,10 @@ NOT_HOT: dict[str, str] = {
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
-        "subscriptions/fee_share",
+        "subscriptions/fee_share", "outbound/job_secret", "outbound/signing_of",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
-    **dict.fromkeys(("disputes/open", "outbound/insert", "reconciliation/begin"), INSERT),
+    **dict.fromkeys(("disputes/open", "outbound/insert", "outbound/owe_callbacks", "outbound/make_job_secrets", "reconciliation/begin"), INSERT),
     **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/names", "export/own_processors",
         "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from payments.books import ledger
 from payments.errors import NotRefundable, UnknownPayment
 from payments.processors.reports import DisputeReport, RefundReport, Subject
 from payments.refunds import disputes, operate, refunds
-from payments.refunds.work import RefundDispatch
+from payments.refunds.work import RefundWork
 from registry.data import database
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import (
@@ -189,11 +189,11 @@ async def test_news_of_our_own_refund_settles_it_whoever_is_first(tenant, paymen
 
 async def claimed() -> list[Any]:
     """What a worker would pay back now."""
-    job = RefundDispatch()
+    work = RefundWork()
     try:
-        return list(await job.claim(1, 10))
+        return list(await work.claim(1, 10))
     finally:
-        await job.close()
+        await work.close()
 
 
 async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment, hear):

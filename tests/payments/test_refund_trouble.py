@@ -53,7 +53,7 @@ class Killed(BaseException):
 def kill_at(step: str, monkeypatch) -> None:
     """Have the worker die before it sends, after the processor has booked, or before the outcome is committed."""
     real = sandbox_kind.SandboxProcessor.refund
-    write = refund_work.RefundDispatch._write
+    write = refund_work.RefundWork._write
 
     async def refund(self, order, account):
         if step == "before it sends":
@@ -69,19 +69,19 @@ def kill_at(step: str, monkeypatch) -> None:
         return await write(self, verdicts)
 
     monkeypatch.setattr(sandbox_kind.SandboxProcessor, "refund", refund)
-    monkeypatch.setattr(refund_work.RefundDispatch, "_write", written)
+    monkeypatch.setattr(refund_work.RefundWork, "_write", written)
 
 
 @pytest.mark.parametrize("step", ["before it sends", "before the answer", "before the commit"])
 async def test_a_worker_that_dies_at_any_step_leaves_exactly_one_refund(tenant, payment, step):
     await refund(tenant, payment)
-    job = refund_work.RefundDispatch()
-    [claim] = await job.claim(1, 10)
+    work = refund_work.RefundWork()
+    [claim] = await work.claim(1, 10)
     with pytest.MonkeyPatch.context() as patch:
         kill_at(step, patch)
         with pytest.raises(Killed):
-            await job.run([claim])
-    await job.close()
+            await work.run([claim])
+    await work.close()
     [left] = await refunds_of(payment)
 
     await _leases_lapse(tenant)
@@ -98,7 +98,7 @@ async def _leases_lapse(tenant) -> None:
 
 async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
     await refund(tenant, payment)
-    late, next_one = refund_work.RefundDispatch(), refund_work.RefundDispatch()
+    late, next_one = refund_work.RefundWork(), refund_work.RefundWork()
     [old] = await late.claim(1, 10)
     await _leases_lapse(tenant)
     [new] = await next_one.claim(2, 10)
@@ -165,11 +165,9 @@ async def given_up(tenant, payment: UUID) -> int:
     await refund(tenant, payment)
     await database.fetch("UPDATE payments_refund SET attempt = %s WHERE tenant_id = %s", [MAX_ATTEMPTS - 1, tenant.pk])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            refund_work.RefundDispatch, "send_within", -1.0
-        )  # "not sent in time": a certain no, and no outage
-        async with opened(refund_work.RefundDispatch()) as job:
-            await settle_due(job)
+        patch.setattr(refund_work.RefundWork, "send_within", -1.0)  # "not sent in time": a certain no, and no outage
+        async with opened(refund_work.RefundWork()) as work:
+            await settle_due(work)
     [one] = await refunds_of(payment)
     assert one.stopped
     return one.id
@@ -179,9 +177,9 @@ async def test_after_the_last_try_it_is_an_operators_and_still_owed(tenant, paym
     await given_up(tenant, payment)
 
     [one] = await refunds_of(payment)
-    job = refund_work.RefundDispatch()
-    assert await job.claim(1, 10) == []
-    await job.close()
+    work = refund_work.RefundWork()
+    assert await work.claim(1, 10) == []
+    await work.close()
 
     assert (one.status, one.stopped, one.code) == ("owed", True, "not_sent_in_time")
     assert (await sums(payment), await given_back(payment)) == ((1000, 0), [])
@@ -225,8 +223,8 @@ async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_t
     """That one has a payment and the stream in hand and then wants the refund: nobody may have taken that and want the stream."""
     returned, doubtful = await booked(tenant, 2)
     await asyncio.gather(refund(tenant, returned), refund(tenant, doubtful))
-    job = refund_work.RefundDispatch()
-    claims = {claim.order.payment_id: claim for claim in await job.claim(1, 10)}
+    work = refund_work.RefundWork()
+    claims = {claim.order.payment_id: claim for claim in await work.claim(1, 10)}
     outcomes = [
         after_send(claims[returned], Outcome(Result.BOOKED, code="http_200", reference="re_1")),
         unknown(claims[doubtful], Outcome(Result.UNKNOWN, code="timeout")),
@@ -235,13 +233,13 @@ async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_t
     async with database.transaction() as conn:
         await lock(conn, tenant.pk, doubtful)
         await database.rows(conn, "SELECT FROM payments_stream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
-        settling = asyncio.create_task(job.write(outcomes))
+        settling = asyncio.create_task(work.write(outcomes))
         await eventually(_somebody_waits)
         mine = "SELECT id FROM payments_refund WHERE tenant_id = %s AND id = %s FOR UPDATE NOWAIT"
         free = await database.rows(conn, mine, [tenant.pk, claims[doubtful].refund_id])
 
     assert (len(free), await settling) == (1, [True, True])
-    await job.close()
+    await work.close()
     assert [(await refunds_of(one))[0].status for one in (returned, doubtful)] == ["returned", "uncertain"]
     assert await is_sound(tenant)
 
@@ -284,7 +282,7 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
     await configure(tenant, "sandbox", refundHang=True)
     await asyncio.gather(*(refund(tenant, one, 100) for one in payments))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refund_work.RefundDispatch, "share_limit", 3)
+        patch.setattr(refund_work.RefundWork, "share_limit", 3)
         patch.setattr("queueing.work.drain.GRACE", 0.0)
         async with paying_back() as drain:
             await eventually(lambda: len(drain.in_flight) == 3)
@@ -298,8 +296,8 @@ async def test_a_tenant_has_no_more_refunds_in_flight_than_its_processor_can_ans
 async def test_events_of_refunds_are_numbered_without_gaps(tenant, sandbox):
     payments = await booked(tenant, 10)
     await asyncio.gather(*(refund(tenant, one, 100) for one in payments for _ in range(3)))
-    async with opened(refund_work.RefundDispatch()) as job:
-        await settle_due(job)
+    async with opened(refund_work.RefundWork()) as work:
+        await settle_due(work)
 
     positions = await database.fetch(
         "SELECT position FROM payments_paymentevent WHERE tenant_id = %s ORDER BY position", [tenant.pk]
@@ -343,12 +341,12 @@ async def test_whatever_happens_in_whatever_order_no_more_goes_back_than_came(te
 async def one_round(tenant, *, dies: bool) -> None:
     """A worker claims what is due and handles it, or dies with it in hand."""
     await database.fetch("UPDATE payments_refund SET run_at = now() WHERE tenant_id = %s", [tenant.pk])
-    job = refund_work.RefundDispatch()
-    claims = await job.claim(1, 100)
-    tasks = [asyncio.create_task(job.run([claim])) for claim in claims]
+    work = refund_work.RefundWork()
+    claims = await work.claim(1, 100)
+    tasks = [asyncio.create_task(work.run([claim])) for claim in claims]
     if dies:
         for task in tasks:
             task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await job.close()
+    await work.close()
     await _leases_lapse(tenant)

@@ -16,7 +16,7 @@ from payments.routing.endpoint import EndpointCondition
 from payments.routing.pace import OVERDUE_MS, SEVERAL, next_number
 from payments.routing.routing import choose
 from payments.settle.concurrency import Slots
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from registry.data import database
 from registry.data.breaker import Breaker, BreakerState
 from tests.bed import HttpProcessor
@@ -368,12 +368,12 @@ async def test_payments_leave_a_processor_that_does_not_answer_long_before_it_do
 async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(tenant, default, fallback):
     await in_thread(lambda: type(tenant).objects.update(patience=60_000))
     await accept(tenant, 6)
-    job = Dispatch(Slots(8, 8))
+    work = PaymentWork(Slots(8, 8))
 
-    first, second = await job.claim(1, 6), await job.claim(1, 6)
+    first, second = await work.claim(1, 6), await work.claim(1, 6)
     await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 minute', run_at = now()")
-    third = await job.claim(1, 6)
-    await job.close()
+    third = await work.claim(1, 6)
+    await work.close()
 
     assert [claim.account.name for claim in first] == ["default"] * 4
     assert second == []
@@ -385,23 +385,23 @@ async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(ten
     await in_thread(lambda: type(tenant).objects.update(patience=60_000))
     await accept(tenant, 6)
     await database.fetch("UPDATE payments_payment SET created_at = now() - interval '1 day', scheduled_for = now()")
-    job = Dispatch(Slots(8, 8))
+    work = PaymentWork(Slots(8, 8))
 
-    claimed = await job.claim(1, 6)
-    await job.close()
+    claimed = await work.claim(1, 6)
+    await work.close()
 
     assert [claim.account.name for claim in claimed] == ["default"] * 4
 
 
 async def test_a_claim_that_fails_holds_no_places(tenant, default):
     await accept(tenant, 3)
-    job = Dispatch(Slots(8, 8))
+    work = PaymentWork(Slots(8, 8))
 
     with pytest.raises(OverflowError):  # as it is written down
-        await job.claim(2**63, 3)
-    await job.close()
+        await work.claim(2**63, 3)
+    await work.close()
 
-    assert job.slots.free(tenant.pk, f"http:{default.url}") == 4
+    assert work.slots.free(tenant.pk, f"http:{default.url}") == 4
 
 
 async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(

@@ -11,7 +11,7 @@ import pytest
 from payments.models import Processor
 from payments.processors.stripe import processor
 from payments.settle import decisions, lifecycle
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from queueing.work.drain import Drain
 from registry.data import database
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
@@ -235,16 +235,16 @@ class Dying:
 
     def __init__(self, when: str) -> None:
         self.stuck = False
-        self.job = Dispatch()
+        self.work = PaymentWork()
         if name := self.STOPS.get(when):
-            setattr(self.job, name, self._stop)
+            setattr(self.work, name, self._stop)
 
     async def _stop(self, *of: object) -> Any:
         self.stuck = True
         await asyncio.Event().wait()
 
     async def __aenter__(self) -> Self:
-        self.drain = Drain(self.job)
+        self.drain = Drain(self.work)
         self.task = asyncio.create_task(self.drain.run(seconds=600))
         return self
 
@@ -253,7 +253,7 @@ class Dying:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.job.close()
+        await self.work.close()
 
 
 async def let_leases_lapse(tenant) -> None:

@@ -18,7 +18,7 @@ from payments.intake.payment import NewPayment
 from payments.models import Processor
 from payments.processors.base import Result
 from payments.settle.decisions import Settlement
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from payments.states import SUCCEEDED
 from registry.data import database
 from registry.models import Tenant
@@ -53,8 +53,8 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
         for n in range(len(times))
     ]
     await intake.submit_many(orders)
-    job = Dispatch()
-    claims = await job.claim(WORKER, len(times))
+    work = PaymentWork()
+    claims = await work.claim(WORKER, len(times))
     assert len(claims) == len(times)
     settlements = []
     for n, (claim, at) in enumerate(zip(claims, times, strict=True)):
@@ -64,8 +64,8 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
         settlements.append(
             Settlement(claim=booked, status=SUCCEEDED, outcome=Result.BOOKED, code="", detail="Booked", latency_ms=1)
         )
-    assert all(await job.write(settlements))
-    await job.close()
+    assert all(await work.write(settlements))
+    await work.close()
 
 
 async def counted(

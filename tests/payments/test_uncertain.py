@@ -10,7 +10,8 @@ import time_machine
 from django.db import connection
 
 from payments.processors import http
-from payments.settle import decisions, doubts, work
+from payments.settle import decisions, doubts
+from payments.settle.work import PaymentWork
 from payments.states import UNCERTAIN
 from registry.data import database
 from tests.bed import HttpProcessor
@@ -158,12 +159,12 @@ async def test_a_processor_that_asks_for_time_gets_it(tenant, default):
     default.overloads(retry_after=40, times=1)
     [one] = await accept(tenant)
 
-    async with opened(work.Dispatch()) as job:
+    async with opened(PaymentWork()) as work:
         for _ in range(2):  # nothing is due the second time
-            await settle_due(job)
+            await settle_due(work)
         waiting, sent = await payment(tenant, one), len(default.received)
         await skip_pauses(tenant)
-        await settle_due(job)
+        await settle_due(work)
 
     first, _second = await tries(one)
     assert (first.outcome, first.code, sent) == ("not_booked", "http_429", 1)
@@ -249,7 +250,7 @@ async def _tried_more_than(one, number: int) -> bool:
 
 
 async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant, default, monkeypatch):
-    monkeypatch.setattr(work.Dispatch, "send_within", 0.0)
+    monkeypatch.setattr(PaymentWork, "send_within", 0.0)
 
     async with at_work():
         [one] = await accept(tenant)

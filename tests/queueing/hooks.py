@@ -8,7 +8,7 @@ from typing import Any
 from payments.models import Payment
 from queueing.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.outbound import endpoints, fanout
-from queueing.outbound.work import Deliveries
+from queueing.outbound.work import DeliveryWork
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.http.ssrf import Outside
@@ -28,16 +28,16 @@ async def endpoint(tenant: Tenant, url: str, *events: str, **options: Any) -> We
 
 @asynccontextmanager
 async def delivering(*, outside: Outside | None = None, **options: Any) -> AsyncIterator[Drain]:
-    """A worker's drain of webhooks in this loop, as an RQ job runs it; stopped gently on leaving."""
-    job = Deliveries(outside=outside)
-    drain = Drain(job, **options)
+    """A worker's drain of webhooks in this loop, as an RQ work runs it; stopped gently on leaving."""
+    work = DeliveryWork(outside=outside)
+    drain = Drain(work, **options)
     task = asyncio.create_task(drain.run(seconds=600))
     try:
         yield drain
     finally:
         drain.stop()
         await task
-        await job.close()
+        await work.close()
 
 
 async def fan_out(rounds: int = 1) -> None:

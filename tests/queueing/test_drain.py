@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from queueing.models import Worker
 from queueing.work import drain as draining
 from queueing.work.drain import Drain
@@ -68,11 +68,11 @@ async def test_what_it_cannot_finish_in_time_it_hands_back_in_doubt_and_due_at_o
 
 
 async def test_it_ends_by_itself_after_its_time(tenant, processor):
-    job = Dispatch()
+    work = PaymentWork()
 
     async with asyncio.timeout(20):
-        await Drain(job).run(seconds=0.1)
-    await job.close()
+        await Drain(work).run(seconds=0.1)
+    await work.close()
 
     assert await workers() == []
 
@@ -107,14 +107,14 @@ async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(
     ids = await accept(tenant, 5)
     silent = await Worker.async_objects.acreate(queue="payments", hostname="unplugged", pid=1)
     await database.release()
-    job = Dispatch()
-    held = await job.claim(silent.id, 5)
+    work = PaymentWork()
+    held = await work.claim(silent.id, 5)
     await database.fetch("UPDATE queueing_worker SET heartbeat_at = now() - interval '6 seconds'")
 
     async with at_work():
         settled = await until_settled(tenant, within=20.0)
         known = [worker.id for worker in await workers()]
-    await job.close()
+    await work.close()
 
     assert {claim.correlation_id for claim in held} == set(ids)
     assert {row.attempt for row in settled} == {2}
@@ -123,15 +123,15 @@ async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(
 
 async def test_a_drain_that_was_taken_for_dead_starts_anew(tenant, processor, monkeypatch):
     monkeypatch.setattr(draining, "HEARTBEAT", 0.05)
-    job = Dispatch()
-    running = asyncio.create_task(Drain(job).run(seconds=600))
+    work = PaymentWork()
+    running = asyncio.create_task(Drain(work).run(seconds=600))
     await eventually(workers)
 
     await database.fetch("DELETE FROM queueing_worker")
 
     async with asyncio.timeout(20):
         await running
-    await job.close()
+    await work.close()
 
 
 # -- Waking ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from payments.inbound.handlers import HANDLERS, Effect, ProcessorEvent
 from payments.models import InboundEvent
 from payments.processors.sandbox import SandboxProcessor
 from payments.refunds import refunds
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from queueing.models import Worker
 from queueing.work import drain
 from registry.data import database, db_breaker
@@ -149,7 +149,7 @@ async def test_an_event_whose_work_cannot_be_written_is_tried_again_and_no_dead_
 
 async def test_a_drain_that_begins_while_it_is_read_only_stops_when_it_is_told_to(tenant: Tenant):
     async with read_only():
-        mine = drain.Drain(Dispatch())
+        mine = drain.Drain(PaymentWork())
         running = asyncio.create_task(mine.run(seconds=60))
         await eventually(lambda: db_breaker.current().read_only)
         mine.stop()

@@ -12,7 +12,7 @@ from queueing.jobs.addresses import CHECKS
 from queueing.jobs.http_clients import CLIENTS
 from queueing.models import WebhookDelivery, WebhookEndpoint
 from queueing.outbound import callbacks, deliveries, job_secret, sources
-from queueing.outbound.work import Deliveries
+from queueing.outbound.work import DeliveryWork
 from queueing.work.drain import run_until_idle
 from registry.data import database
 from registry.http.ssrf import Outside
@@ -50,7 +50,7 @@ async def called_back(api: Api, target: Receiver, url: str, **fields: Any) -> di
 async def deliver(*, outside: Outside | None = None) -> list[bool]:
     """One round of fan-out, and everything that is due."""
     await fan_out()
-    work = Deliveries(outside=outside)
+    work = DeliveryWork(outside=outside)
     async with database.own_connection():
         try:
             return await run_until_idle(work)

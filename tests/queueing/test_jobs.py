@@ -3,10 +3,12 @@
 import asyncio
 import gzip
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import time_machine
 
 from queueing.jobs import files
 from queueing.jobs.work import JobWork
@@ -360,3 +362,41 @@ async def test_an_expired_file_is_gone_and_its_rows_are_removed(api: Api) -> Non
 
     assert "file" not in await get(api, f"/jobs/{job['id']}")
     assert (await JobFile.async_objects.all().acount(), await JobFileChunk.async_objects.all().acount()) == (0, 0)
+
+
+async def test_a_result_above_64_kib_fails_the_job_at_once(api: Api) -> None:
+    job = await submit(api, kind="test.large")
+    await run()
+
+    failed = await get(api, f"/jobs/{job['id']}")
+    assert (failed["status"], failed["attempts"], failed["error"]["code"]) == ("failed", 1, "result_too_large")
+
+
+async def test_progress_may_go_back_and_is_shown_as_given(api: Api) -> None:
+    job = await submit(api, kind="test.back")
+    await run()
+
+    assert (await get(api, f"/jobs/{job['id']}"))["progress"] == {"done": 2, "total": None, "message": "begun anew"}
+
+
+@pytest.mark.parametrize("seconds", [-60, 60])
+async def test_a_worker_whose_clock_is_wrong_runs_what_is_due_once(api: Api, seconds: int) -> None:
+    due, later = await submit(api), await submit(api, runAt=(datetime.now(UTC) + timedelta(seconds=30)).isoformat())
+
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=seconds), tick=True):
+        finished = await run()
+
+    assert finished == [True]
+    assert (await get(api, f"/jobs/{due['id']}"))["attempts"] == 1
+    assert (await get(api, f"/jobs/{later['id']}"))["status"] == "queued"
+
+
+async def test_an_attempt_that_an_outage_of_the_database_ended_does_not_count(api: Api) -> None:
+    job = await submit(api, kind="test.away", maxAttempts=1)
+    await run()
+    queued = await get(api, f"/jobs/{job['id']}")
+    await make_due(job["id"])
+    await run()
+
+    assert (queued["status"], queued["attempts"]) == ("queued", 0)
+    assert (await get(api, f"/jobs/{job['id']}"))["status"] == "succeeded"

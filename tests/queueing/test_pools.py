@@ -2,7 +2,7 @@
 
 import pytest
 
-from payments.settle.work import Dispatch
+from payments.settle.work import PaymentWork
 from queueing.jobs.work import JobWork
 from queueing.models import Worker
 from queueing.work.pools import Division, InvalidPool, division, read
@@ -88,7 +88,7 @@ async def test_payments_that_routing_would_send_to_a_processor_are_left_to_its_p
     tenant: Tenant, default, fallback
 ) -> None:
     free, wished = await accept(tenant, 2), await accept(tenant, 1, processor="fallback")
-    pool, rest = Dispatch(), Dispatch()
+    pool, rest = PaymentWork(), PaymentWork()
     pool.division = Division(frozenset({"payments/default"}))
     rest.division = Division(reserved=frozenset({"payments/default"}))
 
@@ -101,7 +101,7 @@ async def test_payments_that_routing_would_send_to_a_processor_are_left_to_its_p
 
 async def test_a_payment_in_doubt_is_its_processor_s_pool_s(tenant: Tenant, default, fallback) -> None:
     [payment] = await accept(tenant, 1)
-    first, rest, pool = Dispatch(), Dispatch(), Dispatch()
+    first, rest, pool = PaymentWork(), PaymentWork(), PaymentWork()
     rest.division = Division(reserved=frozenset({"payments/default"}))
     pool.division = Division(frozenset({"payments/default"}))
     async with database.own_connection():

@@ -10,7 +10,7 @@ import pytest
 from queueing.models import Worker
 from queueing.outbound import fanout
 from queueing.outbound import work as delivering_module
-from queueing.outbound.work import Deliveries
+from queueing.outbound.work import DeliveryWork
 from registry.data import database
 from registry.http.ssrf import Outside
 from tests.bed.receiver import Receiver
@@ -240,7 +240,7 @@ async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id
     hook = await endpoint(tenant, receiver.url)
     await in_thread(make_payment, tenant)
     await fan_out()
-    dying = Deliveries()
+    dying = DeliveryWork()
     silent = await Worker.async_objects.acreate(queue="webhooks", hostname="unplugged", pid=1)
     await database.release()
     [due] = await dying.claim(silent.id, 5)

@@ -15,7 +15,7 @@ from tests.factories import in_thread, make_payment
 from tests.queueing.hooks import again, deliveries, endpoint, fan_out
 
 MAKE = """
-CREATE TABLE test_jobevent (tenant_id bigint, position bigint, job uuid, at timestamptz DEFAULT now(), PRIMARY KEY (tenant_id, position))
+CREATE TABLE test_jobevent (tenant_id bigint, position bigint, work uuid, at timestamptz DEFAULT now(), PRIMARY KEY (tenant_id, position))
 """
 UNREAD = """
 SELECT e.tenant_id, r.position, s.position, array_agg(e.id)
@@ -27,7 +27,7 @@ WHERE e.enabled AND e.deleted_at IS NULL
 GROUP BY 1, 2, 3 LIMIT %(limit)s
 """
 EVENTS = """
-SELECT position, job, at FROM test_jobevent
+SELECT position, work, at FROM test_jobevent
 WHERE tenant_id = %(tenant)s AND position > %(after)s AND position <= %(upto)s ORDER BY position
 """
 
@@ -36,10 +36,10 @@ class JobEvent(NamedTuple):
     position: int
     subject: UUID
     at: datetime
-    type: str = "job.finished"
+    type: str = "work.finished"
 
     def data(self) -> dict[str, Any]:
-        return {"job": str(self.subject)}
+        return {"work": str(self.subject)}
 
 
 async def nothing(*_: Any) -> list[Event]:
@@ -53,14 +53,14 @@ async def positions(tenants: Sequence[int]) -> dict[int, int]:
 
 JOBS = sources.EventSource(
     stream=EventStream(name="jobs", since=nothing, of_subject=nothing, positions=positions),
-    noun="job",
+    noun="work",
     subject_field="jobId",
     page="",
-    types=("job.finished",),
+    types=("work.finished",),
     unread=UNREAD,
     events=EVENTS,
     event=lambda row: JobEvent(*row),
-    examples=("job.finished",) * 3,
+    examples=("work.finished",) * 3,
     example=lambda *_: {},
 )
 
@@ -74,12 +74,12 @@ async def jobs(tenant, monkeypatch) -> AsyncIterator[None]:
     await database.fetch("DROP TABLE test_jobevent")
 
 
-async def finish(tenant, number: int, job: UUID | None = None) -> UUID:
-    job = job or uuid4()
+async def finish(tenant, number: int, work: UUID | None = None) -> UUID:
+    work = work or uuid4()
     await database.fetch(
-        "INSERT INTO test_jobevent (tenant_id, position, job) VALUES (%s, %s, %s)", [tenant.pk, number, job]
+        "INSERT INTO test_jobevent (tenant_id, position, work) VALUES (%s, %s, %s)", [tenant.pk, number, work]
     )
-    return job
+    return work
 
 
 async def test_an_endpoint_receives_the_events_of_both_sources_once_and_keeps_a_position_for_each(tenant, jobs):
@@ -90,20 +90,20 @@ async def test_an_endpoint_receives_the_events_of_both_sources_once_and_keeps_a_
 
     await fan_out(rounds=3)
 
-    assert sorted(one.type for one in await deliveries(hook)) == ["job.finished", "job.finished", "payment.queued"]
+    assert sorted(one.type for one in await deliveries(hook)) == ["work.finished", "work.finished", "payment.queued"]
     assert (await again(hook)).positions == {"payments": 1, "jobs": 2}
 
 
 async def test_an_endpoint_receives_only_the_types_that_it_subscribes_to_whatever_their_source(tenant, jobs):
-    of_jobs = await endpoint(tenant, "http://127.0.0.1:9999/jobs", "job.*")
+    of_jobs = await endpoint(tenant, "http://127.0.0.1:9999/jobs", "work.*")
     of_payments = await endpoint(tenant, "http://127.0.0.1:9999/payments", "payment.*")
     await in_thread(make_payment, tenant)
-    job = await finish(tenant, 1)
+    work = await finish(tenant, 1)
 
     await fan_out(rounds=2)
 
     [one] = await deliveries(of_jobs)
-    assert (one.subject, one.body.endswith(f'"data":{{"job":"{job}"}}}}')) == (job, True)
+    assert (one.subject, one.body.endswith(f'"data":{{"work":"{work}"}}}}')) == (work, True)
     assert [one.type for one in await deliveries(of_payments)] == ["payment.queued"]
 
 
@@ -125,19 +125,19 @@ async def test_an_endpoint_older_than_a_source_receives_that_source_from_its_fir
 
     await fan_out()
 
-    assert [one.type for one in await deliveries(hook)] == ["job.finished"]
+    assert [one.type for one in await deliveries(hook)] == ["work.finished"]
 
 
 async def test_objects_of_different_sources_do_not_wait_for_each_other(tenant, jobs):
     hook = await endpoint(tenant, "http://127.0.0.1:9999/hook", ordered=True)
     await in_thread(make_payment, tenant)
-    job = await finish(tenant, 1)
-    await finish(tenant, 2, job)
+    work = await finish(tenant, 1)
+    await finish(tenant, 2, work)
 
     await fan_out(rounds=2)
 
     states = {(one.type, one.position): one.status for one in await deliveries(hook)}
-    assert states == {("payment.queued", 1): "pending", ("job.finished", 1): "pending", ("job.finished", 2): "held"}
+    assert states == {("payment.queued", 1): "pending", ("work.finished", 1): "pending", ("work.finished", 2): "held"}
 
 
 async def test_a_fan_out_that_another_worker_did_meanwhile_makes_nothing_twice(tenant, jobs):
@@ -153,5 +153,5 @@ async def test_a_fan_out_that_another_worker_did_meanwhile_makes_nothing_twice(t
 
 
 async def test_filters_know_the_types_of_every_source(jobs):
-    assert event_types.read_filters(["job.*", "payment.succeeded"]) == ["job.", "payment.succeeded"]
-    assert sources.source_of("job.finished") is JOBS
+    assert event_types.read_filters(["work.*", "payment.succeeded"]) == ["work.", "payment.succeeded"]
+    assert sources.source_of("work.finished") is JOBS

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from payments.processors.base import Outcome, Result
 from payments.settle import parameters
 from payments.settle.decisions import after_send
-from payments.settle.work import PAYMENTS, Dispatch
+from payments.settle.work import PAYMENTS, PaymentWork
 from queueing.work import shares
 from queueing.work.drain import run_until_idle
 from registry.data import database
@@ -24,10 +24,10 @@ BOOKED = Outcome(Result.BOOKED, code="http_200")
 @pytest.fixture
 async def claimers():
     """Eight workers: (worker id, work)."""
-    jobs = [Dispatch() for _ in range(8)]
+    jobs = [PaymentWork() for _ in range(8)]
     yield list(enumerate(jobs, start=1))
-    for job in jobs:
-        await job.close()
+    for work in jobs:
+        await work.close()
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ async def processor(tenant):
     return await in_thread(make_processor, tenant)
 
 
-async def claim(job: Dispatch, worker: int, limit: int = 100) -> list:
-    return list(await job.claim(worker, limit))
+async def claim(work: PaymentWork, worker: int, limit: int = 100) -> list:
+    return list(await work.claim(worker, limit))
 
 
 async def lapse() -> None:
@@ -51,13 +51,13 @@ async def lapse() -> None:
 async def test_no_row_is_claimed_twice_however_many_claim(tenant, processor, claimers):
     await seed(tenant, 600)
 
-    async def until_nothing_is_left(number: int, job: Dispatch) -> list:
+    async def until_nothing_is_left(number: int, work: PaymentWork) -> list:
         mine = []
-        while found := await claim(job, number, 20):
+        while found := await claim(work, number, 20):
             mine += found
         return mine
 
-    hauls = await asyncio.gather(*(until_nothing_is_left(number, job) for number, job in claimers))
+    hauls = await asyncio.gather(*(until_nothing_is_left(number, work) for number, work in claimers))
 
     claimed = [c.payment_id for haul in hauls for c in haul]
     assert len(claimed) == len(set(claimed)) == 600
@@ -69,10 +69,10 @@ async def test_no_row_is_claimed_twice_however_many_claim(tenant, processor, cla
 
 async def test_the_most_urgent_come_first_and_of_these_the_oldest(tenant, processor, claimers):
     await seed(tenant, 20, priority="n %% 2", due="now() - make_interval(secs => n * 60)")
-    number, job = claimers[0]
+    number, work = claimers[0]
 
-    first = {c.payment_id for c in await claim(job, number, 5)}
-    second = {c.payment_id for c in await claim(job, number, 10)}
+    first = {c.payment_id for c in await claim(work, number, 5)}
+    second = {c.payment_id for c in await claim(work, number, 10)}
 
     order = await database.fetch(
         "SELECT id FROM payments_payment WHERE tenant_id = %s ORDER BY priority DESC, run_at, id", [tenant.pk]
@@ -85,9 +85,9 @@ async def test_what_is_not_due_yet_is_left_alone(tenant, processor, claimers):
     await seed(tenant, 5, due="now() + interval '1 second'")
     await seed(tenant, 5)
 
-    number, job = claimers[0]
+    number, work = claimers[0]
 
-    assert len(await claim(job, number)) == 5
+    assert len(await claim(work, number)) == 5
 
 
 async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant, processor, claimers):
@@ -96,11 +96,11 @@ async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant
         await in_thread(make_processor, one)
     for one in (tenant, other, full):
         await seed(one, 200)
-    number, job = claimers[0]
+    number, work = claimers[0]
 
-    job.in_flight_of.update({full.pk: job.share_limit, other.pk: job.share_limit - 7})
+    work.in_flight_of.update({full.pk: work.share_limit, other.pk: work.share_limit - 7})
 
-    found = await claim(job, number, 90)
+    found = await claim(work, number, 90)
 
     shares = {one.pk: len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, other, full)}
     assert shares == {tenant.pk: 45, other.pk: 7, full.pk: 0}
@@ -112,9 +112,9 @@ async def test_a_claim_is_never_larger_than_its_limit(tenant, processor, claimer
         await in_thread(make_processor, one)
     for one in (tenant, *others):
         await seed(one, 100)
-    number, job = claimers[0]
+    number, work = claimers[0]
 
-    found = await claim(job, number, 100)
+    found = await claim(work, number, 100)
 
     shares = sorted(len([c for c in found if c.tenant_id == one.pk]) for one in (tenant, *others))
     assert shares == [33, 33, 34]
@@ -126,26 +126,26 @@ async def test_tenants_take_turns_where_a_claim_is_too_small_for_all(tenant, pro
         await in_thread(make_processor, one)
     for one in (tenant, *others):
         await seed(one, 10)
-    number, job = claimers[0]
+    number, work = claimers[0]
 
-    found = await claim(job, number, 2) + await claim(job, number, 2)
+    found = await claim(work, number, 2) + await claim(work, number, 2)
 
     assert {c.tenant_id for c in found} == {one.pk for one in (tenant, *others)}
 
 
 async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tenant, processor, claimers, monkeypatch):
     await seed(tenant, 30)
-    number, job = claimers[0]
-    looks, real = [], job.due
+    number, work = claimers[0]
+    looks, real = [], work.due
 
     async def due(conn: AsyncConnection) -> list[int]:
         looks.append(1)
         return await real(conn)
 
-    monkeypatch.setattr(job, "due", due)
+    monkeypatch.setattr(work, "due", due)
     monkeypatch.setattr(shares, "FRESH", 60.0)
 
-    taken = [len(await claim(job, number, 10)) for _ in range(5)]
+    taken = [len(await claim(work, number, 10)) for _ in range(5)]
 
     assert (taken, len(looks)) == ([10, 10, 10, 0, 0], 2)
 
@@ -157,15 +157,15 @@ async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_o
     other = await in_thread(make_tenant)
     await in_thread(make_processor, other)
     await seed(tenant, 5)
-    number, job = claimers[0]
+    number, work = claimers[0]
     woken = asyncio.Event()
-    job.wake = woken.set
-    await claim(job, number, 5)
+    work.wake = woken.set
+    await claim(work, number, 5)
     await seed(other, 5)
 
-    remembered = await claim(job, number, 5)
+    remembered = await claim(work, number, 5)
     was_woken = woken.is_set()
-    anew = await claim(job, number, 5)
+    anew = await claim(work, number, 5)
 
     assert (remembered, was_woken) == ([], True)
     assert {c.tenant_id for c in anew} == {other.pk}
@@ -177,13 +177,13 @@ async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, 
     other = await in_thread(make_tenant)
     await in_thread(make_processor, other)
     await seed(tenant, 20)
-    number, job = claimers[0]
-    await claim(job, number, 5)
+    number, work = claimers[0]
+    await claim(work, number, 5)
     await seed(other, 5)
 
-    before = await claim(job, number, 4)
-    job.shares.hint()
-    after = await claim(job, number, 4)
+    before = await claim(work, number, 4)
+    work.shares.hint()
+    after = await claim(work, number, 4)
 
     assert {c.tenant_id for c in before} == {tenant.pk}
     assert {c.tenant_id for c in after} == {tenant.pk, other.pk}
@@ -192,17 +192,17 @@ async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, 
 async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant, processor, claimers, monkeypatch):
     monkeypatch.setattr(shares, "LEAST", 60.0)
     await seed(tenant, 30)
-    number, job = claimers[0]
-    looks, real = [], job.due
+    number, work = claimers[0]
+    looks, real = [], work.due
 
     async def due(conn: AsyncConnection) -> list[int]:
         looks.append(1)
         return await real(conn)
 
-    monkeypatch.setattr(job, "due", due)
+    monkeypatch.setattr(work, "due", due)
     for _ in range(3):
-        job.shares.hint()
-        await claim(job, number, 10)
+        work.shares.hint()
+        await claim(work, number, 10)
 
     assert len(looks) == 1
 
@@ -210,22 +210,22 @@ async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant,
 async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(tenant, processor, claimers):
     await seed(tenant, 30)
     await seed(tenant, 3, due="now() + interval '1 hour'")
-    _, job = claimers[0]
+    _, work = claimers[0]
 
-    done = await run_until_idle(job, limit=10)
+    done = await run_until_idle(work, limit=10)
 
     assert done == [True] * 30
     assert sorted(row.status for row in await payments(tenant)) == ["queued"] * 3 + ["succeeded"] * 30
-    assert (job.in_flight, job.in_flight_of) == (0, Counter())
+    assert (work.in_flight, work.in_flight_of) == (0, Counter())
 
 
 async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claimers, monkeypatch):
     await seed(tenant, 10)
-    number, job = claimers[0]
+    number, work = claimers[0]
     monkeypatch.setattr(parameters, "begins", lambda claims: {})  # the statement lacks its parameters
 
     with pytest.raises(Exception, match="parameter"):
-        await claim(job, number)
+        await claim(work, number)
 
     monkeypatch.undo()
     other_number, other = claimers[1]
@@ -237,14 +237,14 @@ async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claime
 
 async def test_rows_whose_messages_fail_are_claimed_all_the_same(tenant, processor, claimers, monkeypatch):
     await seed(tenant, 3)
-    number, job = claimers[0]
+    number, work = claimers[0]
 
     def fails(items: list, rows: list) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(job, "after_begin", fails)
+    monkeypatch.setattr(work, "after_begin", fails)
 
-    assert len(await claim(job, number)) == job.in_flight == 3
+    assert len(await claim(work, number)) == work.in_flight == 3
 
 
 async def test_a_leased_row_is_nobody_elses_until_its_lease_lapses(tenant, processor, claimers):

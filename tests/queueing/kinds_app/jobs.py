@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
+from registry.errors import Unavailable
 
 
 class Task(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,3 +97,25 @@ def sync(context: Context, task: Task) -> dict[str, Any]:
         context.progress(step, task.steps, f"step {step}")
         time.sleep(task.seconds)
     return {"text": task.text, "pid": os.getpid()}
+
+
+@kind("test.large", input=Task, runs="loop")
+async def large(context: Context, task: Task) -> str:
+    """Return more than a result may have."""
+    return "x" * 70_000
+
+
+@kind("test.back", input=Task, runs="loop")
+async def back(context: Context, task: Task) -> None:
+    """Report progress that goes back."""
+    context.progress(5, 10, "half")
+    context.progress(2, None, "begun anew")
+
+
+@kind("test.away", input=Task, runs="loop")
+async def away(context: Context, task: Task) -> str:
+    """Find the database unavailable, the first time."""
+    CALLS.append(("test.away", task.text, context.attempt))
+    if len(CALLS) == 1:
+        raise Unavailable("the database is away")
+    return "done"

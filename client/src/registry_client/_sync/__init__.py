@@ -1,0 +1,1 @@
+"""Generated from _async by client/tools/generate.py: change it there."""

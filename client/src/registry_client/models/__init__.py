@@ -1,0 +1,1 @@
+"""Objects of the API as frozen structs. Amounts are Decimals, times are aware datetimes."""
