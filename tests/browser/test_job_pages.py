@@ -79,7 +79,7 @@ async def of_every_state(api: Api) -> dict[str, str]:
 def make_workers() -> None:
     """Four, in two pools; the first has claimed the running job. The last is silent."""
     beating = {"hostname": "worker-host-1", "capacity": 20, "heartbeat_at": timezone.now() + timedelta(minutes=1)}
-    heavy = {**beating, "pool": "heavy", "takes": ["jobs/payments.export", "webhooks"]}
+    heavy = {**beating, "pool": "heavy", "takes": ["jobs/payments.export", "webhooks"], "pool_size": "0-3"}
     Worker.objects.create(id=1, queue="jobs", pid=4711, in_flight=1, finished=1234, **beating)
     Worker.objects.create(id=2, queue="payments", pid=4712, in_flight=18, failed=2, **beating)
     Worker.objects.create(id=3, queue="webhooks", pid=99, stop_requested=True, **heavy)

@@ -438,7 +438,7 @@ async def test_workers_are_shown_by_pool_with_what_they_do_now(
         await submit(api)
     busy = await make_worker(in_flight=7)
     await make_worker(queue="payments", in_flight=3)
-    await make_worker(pool="heavy", takes=["jobs/payments.export"])
+    await make_worker(pool="heavy", takes=["jobs/payments.export"], pool_size="0-3")
     await make_worker(queue="webhooks", heartbeat_at=timezone.now() - timedelta(minutes=2))
     async with database.own_connection():
         held = await JobWork().claim(busy.pk, 100)
@@ -449,7 +449,7 @@ async def test_workers_are_shown_by_pool_with_what_they_do_now(
     shown = [str(claim.uuid) for claim in held if f"/jobs/{claim.uuid}/live?tenant={tenant.slug}" in text]
     assert (len(held), len(shown)) == (7, 5)
     assert "and 2 more" in text and "3 in flight" in text and "idle" in text
-    assert "Pool heavy" in text and "take only jobs/payments.export" in text
+    assert "Pool heavy" in text and "take only jobs/payments.export; from 0 to 3 of them run" in text
     assert "7 of 10" in text and "silent" in text and "2 min ago" in text
 
 

@@ -50,6 +50,7 @@ def _pool(name: str, mine: list[Worker], held: dict[int, list[HeldJob]]) -> dict
     return {
         "name": name,
         "takes": mine[0].takes,
+        "size": mine[0].pool_size.replace("-", " to "),
         "workers": [_row(worker, held[worker.pk]) for worker in mine],
     }
 
