@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from registry.redaction import HIDDEN, SECRET_NAMES, redact
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SLOW = (0.005, 0.025, 0.1, 0.25, 1, 5, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)  # an attempt may run for a day
 
 ACCEPTED = Counter("registry_payments_accepted_total", "Payments made durable", ["outcome"])
 ACCEPT_BATCH = Histogram(
@@ -25,6 +26,10 @@ SEND_SECONDS = Histogram(
 INLINE = Counter("registry_payments_inline_total", "Payments the web process was to send itself", ["outcome"])
 REFUNDS = Counter("registry_refunds_settled_total", "Outcomes of refunds written", ["outcome"])
 JOBS = Counter("registry_jobs_total", "Outcomes of attempts of jobs written", ["kind", "outcome"])
+JOB_WAIT = Histogram(
+    "registry_job_wait_seconds", "From a job's due time to the start of an attempt", ["kind"], buckets=_SLOW
+)
+JOB_SECONDS = Histogram("registry_job_run_seconds", "Time that attempts of jobs ran", ["kind"], buckets=_SLOW)
 LATENCY = Histogram("registry_received_to_settled_seconds", "From acceptance to the final outcome", buckets=_FAST)
 WEBHOOK_TRIES = Counter("registry_webhook_tries_total", "Tries to deliver a webhook", ["outcome"])
 WEBHOOK_LATENCY = Histogram("registry_webhook_latency_seconds", "From fan-out to delivery", buckets=_FAST)

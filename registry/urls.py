@@ -34,6 +34,7 @@ urlpatterns = [
     path("docs", status.docs, name="docs"),
     *queue_pages.urlpatterns,
     *webhook_pages.urlpatterns,
+    *jobs.pages,
     *payments.pages,  # before ninja's, which answer "" with a 404
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),

@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -26,6 +24,7 @@ from payments.states import QUEUED, Status
 from registry.data import database
 from registry.data.cache import Cached
 from registry.edge.cards import CARD, holds_card
+from registry.edge.entered import as_entered, moment, parsed
 from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Invalid, Problem
@@ -123,7 +122,7 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
     errors: dict[str, str] = {}
     found = await _found(visitor.tenant.pk, chosen, cursor, errors)
     for name in ("from", "to"):  # in the format of the browser's field; a value it cannot show is in the error
-        chosen[name] = "" if name in errors else _as_entered(chosen[name])
+        chosen[name] = "" if name in errors else as_entered(chosen[name])
     wanted = {name: value for name, value in chosen.items() if value}
     here = {"tenant": visitor.tenant.slug, **wanted}
     return {
@@ -141,10 +140,10 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
 async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, errors: dict[str, str]) -> dict[str, Any]:
     """The requested page of payments. Invalid filters are put into `errors` and match nothing."""
     nothing: dict[str, Any] = {"items": [], "next": None, "total": 0}
-    identifier = _parsed(UUID, chosen["id"], "id", "is not a whole payment id", errors)
-    since = _parsed(_moment, chosen["from"], "from", "is not a date and time", errors)
-    until = _parsed(_moment, chosen["to"], "to", "is not a date and time", errors)
-    status = _parsed(Status, chosen["status"], "status", "is not a state", errors)
+    identifier = parsed(UUID, chosen["id"], "id", "is not a whole payment id", errors)
+    since = parsed(moment, chosen["from"], "from", "is not a date and time", errors)
+    until = parsed(moment, chosen["to"], "to", "is not a date and time", errors)
+    status = parsed(Status, chosen["status"], "status", "is not a state", errors)
     if errors:
         return nothing
     if identifier:
@@ -155,23 +154,6 @@ async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, err
         return await queries.page_of(tenant_id, filters, limit=ROWS, cursor=cursor)
     except Invalid:
         raise Http404 from None
-
-
-def _parsed[T](read: Callable[[str], T], text: str, field: str, complaint: str, errors: dict[str, str]) -> T | None:
-    try:
-        return read(text) if text else None
-    except (ValueError, OverflowError):
-        errors[field] = f"“{text[:40]}” {complaint}."
-        return None
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _as_entered(text: str) -> str:
-    return _moment(text).astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") if text else ""
 
 
 def _send_command(request: HttpRequest, tenant: Tenant) -> str:

@@ -1,3 +1,3 @@
-"""Operators' pages of workers, queues, dead letters and webhooks. The console shows what is in the queues."""
+"""Operators' pages of workers, queues, dead letters, webhooks, jobs and schedules. The console shows what is in the queues."""
 
-from queueing.admin import dead_letters, outbound, queues, workers  # noqa: F401 - each registers its pages
+from queueing.admin import dead_letters, jobs, outbound, queues, workers  # noqa: F401 - each registers its pages

@@ -40,7 +40,7 @@ class WorkerAdmin(TenantScoped):
     ]
     list_filter = [AliveFilter, "queue", "pool"]
     fields = (
-        "state", "queue", "pool", "takes", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished",
+        "state", "queue", "pool", "takes", "pool_size", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished",
         "failed", "stop_requested",
     )  # fmt: skip
     readonly_fields = fields

@@ -36,6 +36,7 @@ class JobClaim(NamedTuple):
     over: bool  # it has no attempt left, or was canceled: it is only closed
     cut_off: bool  # its attempt before was lost with its worker
     shown: int  # number of the attempt, without those that do not count
+    run_at: datetime  # when this attempt was due; of the one before where that was cut off
     position: int
 
     @property

@@ -5,16 +5,19 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
+from django.db import IntegrityError
 
 from queueing.jobs import events, queries
 from queueing.jobs.errors import JobConflict, JobNotFailed, JobOver, UnknownJob
 from queueing.jobs.store import QUEUE
-from queueing.models import JobStatus
+from queueing.models import Job, JobStatus
 from queueing.work import waking
-from registry.data import database, db_breaker, live
+from registry.data import database, db_breaker, live, orm
 
 POSITION = events.JobChange._fields.index("position")
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
+RETRIED = "Queued again on request"
+SAME_KEY = "another job with the same unique key is at work"
 
 
 async def cancel(*, tenant_id: int, uuid: UUID) -> JobStatus:
@@ -28,15 +31,27 @@ async def cancel(*, tenant_id: int, uuid: UUID) -> JobStatus:
     return JobStatus.RUNNING if before == JobStatus.RUNNING else JobStatus.CANCELED
 
 
-async def retry(*, tenant_id: int, uuid: UUID, detail: str = "Queued again on request") -> None:
+async def retry(*, tenant_id: int, uuid: UUID, detail: str = RETRIED) -> None:
     """Queue a failed job again, with all of its attempts. Raises UnknownJob (404), JobNotFailed, JobConflict (409)."""
     try:
         before = await _changed("retry", {"tenant": tenant_id, "uuid": uuid, "detail": detail})
     except psycopg.errors.UniqueViolation:
-        raise JobConflict("another job with the same unique key is at work") from None
+        raise JobConflict(SAME_KEY) from None
     if before != JobStatus.FAILED:
         raise JobNotFailed(f"this job is {before}: only a job that has failed can be tried again")
     waking.wake(QUEUE)
+
+
+async def change_in_transaction(change: str, job: Job) -> tuple[str, live.Event | None]:
+    """`cancel` or `retry` as part of the caller's `async_atomic`: the job's status before, and the event, which the caller
+    publishes after the commit. Raises JobConflict (409) for a retry while another job with the same unique key is open."""
+    try:
+        [(before, *row)] = await orm.statement(
+            SQL[change], {"tenant": job.tenant_id, "uuid": job.uuid, "detail": RETRIED}
+        )
+    except IntegrityError:
+        raise JobConflict(SAME_KEY) from None
+    return before, events.from_row(tuple(row)) if row[POSITION] is not None else None
 
 
 async def finished(*, tenant_id: int, uuid: UUID, within: float) -> bool:

@@ -85,7 +85,11 @@ def shown(job: Any) -> dict[str, Any]:
 
 async def detail(tenant_id: int, uuid: UUID) -> dict[str, Any]:
     """A job with its request and its timeline. Raises UnknownJob (404)."""
-    job = await job_of(tenant_id, uuid)
+    return await described(await job_of(tenant_id, uuid))
+
+
+async def described(job: Job) -> dict[str, Any]:
+    """A job with its request and its timeline."""
     file = await files.file_of(job)
     return {
         **shown(job),
@@ -135,11 +139,16 @@ async def result(tenant_id: int, uuid: UUID) -> str:
     job = await job_of(tenant_id, uuid)
     if job.status != JobStatus.SUCCEEDED:
         raise JobUnfinished(f"this job is {job.status}: it has no result")
-    kept = JobResult.async_objects.filter(tenant_id=tenant_id, job_id=job.pk, expires_at__gt=Now())
-    found = await kept.afirst()
+    found = await result_of(job)
     if found is None:
         raise JobResultExpired
     return found.body
+
+
+async def result_of(job: Job) -> JobResult | None:
+    """The job's result, unless there is none, or it has expired."""
+    kept = JobResult.async_objects.filter(tenant_id=job.tenant_id, job_id=job.pk, expires_at__gt=Now())
+    return await kept.afirst()
 
 
 # -- Many ----------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ sources.register(
         stream=STREAM,
         noun="job",
         subject_field="jobId",
-        page="",
+        page="job",
         types=TYPES,
         unread=SQL["unread"],
         events=SQL["events"],

@@ -122,6 +122,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
 
     def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> None:
         live.publish([events.claimed(claim) for claim in items])
+        for claim in items:
+            if not (claim.over or claim.cut_off):
+                telemetry.JOB_WAIT.labels(claim.kind).observe((claim.started_at - claim.run_at).total_seconds())
 
     # -- Running -----------------------------------------------------------------------------------------------
 
@@ -139,10 +142,12 @@ class JobWork(Work[JobClaim, JobSettlement]):
         job = RunningJob(claim, lease=self.lease)
         job.task = asyncio.current_task()
         self.running.add(job)
+        began = time.monotonic()
         try:
             outcome = await outcome_of(job, KINDS[claim.kind], self.children)
         finally:
             self.running.remove(job)
+            telemetry.JOB_SECONDS.labels(claim.kind).observe(time.monotonic() - began)
         return decisions.after(claim, outcome)._replace(progress=job.take_progress())
 
     # -- Settling ----------------------------------------------------------------------------------------------

@@ -46,6 +46,16 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="worker",
+            name="pool_size",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                help_text="MIN-MAX: how many workers its pool has; empty: unknown",
+                max_length=7,
+            ),
+        ),
+        migrations.AddField(
+            model_name="worker",
             name="takes",
             field=models.JSONField(
                 db_default=[], default=list, help_text="what its pool takes: kinds of work, and parts of them"

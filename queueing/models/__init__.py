@@ -13,6 +13,7 @@ from queueing.models.broker import (
 )
 from queueing.models.jobs import (
     JOB_CLOSED,
+    JOB_LOOKS,
     Job,
     JobEvent,
     JobFile,
@@ -29,6 +30,7 @@ from queueing.models.workers import SILENT_AFTER, Worker
 
 __all__ = [
     "JOB_CLOSED",
+    "JOB_LOOKS",
     "SILENT_AFTER",
     "Consumer",
     "DeadMessage",

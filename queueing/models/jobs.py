@@ -1,6 +1,6 @@
 """Background jobs: the jobs of tenants, their numbered events, their results, and schedules that submit them."""
 
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 from django.db import models
 from django.db.models.functions import Now
@@ -24,6 +24,23 @@ class JobStatus(models.TextChoices):
 
 
 JOB_CLOSED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
+
+
+class JobLook(NamedTuple):
+    """How a state is shown: by shape and colour, never by colour alone."""
+
+    shape: str
+    colour: str  # name of the CSS custom property and class
+    sentence: str
+
+
+JOB_LOOKS: Final[dict[JobStatus, JobLook]] = {
+    JobStatus.QUEUED: JobLook("○", "grey", "Waiting for a worker."),
+    JobStatus.RUNNING: JobLook("◔", "blue", "A worker is running it."),
+    JobStatus.SUCCEEDED: JobLook("●", "green", "Done."),
+    JobStatus.FAILED: JobLook("✕", "red", "Failed. It is not tried again unless somebody retries it."),
+    JobStatus.CANCELED: JobLook("–", "grey", "Canceled."),
+}
 
 
 class JobQuerySet(AsyncQuerySet):

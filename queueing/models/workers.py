@@ -29,6 +29,9 @@ class Worker(AsyncModelMixin, models.Model):
     takes = models.JSONField(
         default=list, db_default=[], help_text="what its pool takes: kinds of work, and parts of them"
     )
+    pool_size = models.CharField(
+        max_length=7, db_default="", blank=True, help_text="MIN-MAX: how many workers its pool has; empty: unknown"
+    )
     stop_requested = models.BooleanField(db_default=False, help_text="it claims nothing more, ends, and is replaced")
     hostname = models.CharField(max_length=255)
     pid = models.IntegerField()

@@ -42,14 +42,21 @@ class Drain:
     """A worker of one kind of work, with up to `capacity` rows in flight."""
 
     def __init__(
-        self, work: Work, *, capacity: int | None = None, name: str = "", pool: str = "", takes: Sequence[str] = ()
+        self,
+        work: Work,
+        *,
+        capacity: int | None = None,
+        name: str = "",
+        pool: str = "",
+        takes: Sequence[str] = (),
+        pool_size: str = "",
     ) -> None:
-        """`pool` and `takes`: of the worker's pool, where it belongs to one."""
+        """`pool` and `takes`: of the worker's pool, where it belongs to one. `pool_size`: for people."""
         self.work = work
         self.name = name or work.table.queue  # the `queue` of its Worker row
         self.capacity = work.capacity if capacity is None else capacity
         self.in_flight: dict[asyncio.Task[list[bool]], Sequence[Any]] = {}  # the groups, by the tasks that run them
-        self.pool, self.takes = pool, list(takes)
+        self.pool, self.takes, self.pool_size = pool, list(takes), pool_size
         self.finished = self.failed = 0
         self.worker_id = 0
         self._wake = asyncio.Event()
@@ -187,6 +194,7 @@ class Drain:
                         capacity=self.capacity,
                         pool=self.pool,
                         takes=self.takes,
+                        pool_size=self.pool_size,
                     )
                 )
                 self.worker_id = worker.id

@@ -122,6 +122,7 @@ class DrainWorker(GentleWorker):
     drains: tuple[str, ...] = ()
     pool = ""
     takes: tuple[str, ...] = ()  # of its pool
+    pool_size = ""
 
     def find_work(self) -> None:
         queue = self.queues[0]
@@ -130,7 +131,7 @@ class DrainWorker(GentleWorker):
             queue.enqueue(
                 "queueing.work.entry.drain",
                 args=names,
-                kwargs={"pool": self.pool, "takes": self.takes},
+                kwargs={"pool": self.pool, "takes": self.takes, "pool_size": self.pool_size},
                 job_timeout=DRAIN_TIMEOUT,
                 result_ttl=0,
                 failure_ttl=3600,

@@ -1,10 +1,15 @@
-"""Static files by WhiteNoise's rules (types, caching, compressed variants), served on the loop and without a session."""
+"""Static files by WhiteNoise's rules (types, caching, compressed variants), served on the loop and without a session.
+
+Text without a compressed variant on disk is compressed once and kept: no step at installation makes variants.
+"""
 
 import asyncio
-from functools import cache
+import gzip
+from functools import cache, lru_cache
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from registry.edge.handler import lean
@@ -28,7 +33,23 @@ def _read(file: Any, request: HttpRequest) -> HttpResponse:
     for name, value in answer.headers:
         if name.lower() != "content-length":  # the handler adds it
             response[name] = value
+    if answer.status == 200 and content and response["Content-Type"].startswith("text/"):
+        _compress(response, request, content)
     return response
+
+
+def _compress(response: HttpResponse, request: HttpRequest, content: bytes) -> None:
+    if response.has_header("Content-Encoding"):
+        return
+    patch_vary_headers(response, ["Accept-Encoding"])
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.content = _gzipped(content)
+        response["Content-Encoding"] = "gzip"
+
+
+@lru_cache(maxsize=100)  # files of our own, of some kilobytes
+def _gzipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
 
 
 @lean

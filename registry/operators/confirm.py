@@ -85,7 +85,9 @@ class ReasonForm(forms.Form):
             raise forms.ValidationError(list(self.action.wrong.values()))
 
 
-def recorded(change: Callable[[], Awaitable[Done]], *, tenant_id: int, detail: dict[str, Any] | None = None) -> Perform:
+def recorded(
+    change: Callable[[], Awaitable[Done]], *, tenant_id: int | None, detail: dict[str, Any] | None = None
+) -> Perform:
     """Run `change` and record what it changed as one entry, in one transaction."""
 
     async def perform(confirmed: Confirmed) -> Done:

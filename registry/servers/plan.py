@@ -94,7 +94,9 @@ def worker(slot: int) -> Part:
 
 def pool_worker(pool: PoolPlan, slot: int) -> Part:
     takes = [word for one in pool.takes for word in ("--take", one)]
-    return manage(f"worker-{pool.name}-{slot}", "worker", "--slot", str(slot), "--pool", pool.name, *takes)
+    size = f"{pool.minimum}-{pool.maximum}"
+    name = f"worker-{pool.name}-{slot}"
+    return manage(name, "worker", "--slot", str(slot), "--pool", pool.name, *takes, "--pool-size", size)
 
 
 def stripe(plan: ServicePlan) -> Part:

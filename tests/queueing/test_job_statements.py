@@ -1,4 +1,4 @@
-"""Statements of schedules and of retention read what they name and nothing else, whatever the planner knows of the tables."""
+"""Statements of schedules, of retention and of the console's figures read what they name and nothing else, whatever the planner knows of the tables."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from tests.plans import TENANT, Asked, Read, measure_twice, table_of
 PACKAGE = Path(jobs.__file__).parent
 SCHEDULES = database.statements(PACKAGE / "schedules" / "sql" / "schedules.sql")
 RETENTION = database.statements(PACKAGE / "sql" / "retention.sql")
+FIGURES = database.statements(PACKAGE / "sql" / "figures.sql")
 
 TABLES = [f"queueing_{name}" for name in ("job", "jobevent", "jobresult", "jobschedule", "jobslot")]
 
@@ -51,6 +52,9 @@ STATEMENTS = {
         80,
         seldom=True,
     ),
+    "counts": Asked(FIGURES["counts"], {"tenant": TENANT, "most": 100}, 130),
+    "minutes": Asked(FIGURES["minutes"], {"tenant": TENANT, "most": 100}, 110),
+    "held": Asked(FIGURES["held"], {"workers": [1, 2], "sample": 100}, 30, seldom=True),
 }
 NOT_HOT = {
     "clock": "reads no table",
@@ -73,4 +77,4 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 
 
 def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
-    assert STATEMENTS.keys() | NOT_HOT.keys() == SCHEDULES.keys() | RETENTION.keys()
+    assert STATEMENTS.keys() | NOT_HOT.keys() == SCHEDULES.keys() | RETENTION.keys() | FIGURES.keys()

@@ -9,12 +9,15 @@ from pathlib import Path
 import redis
 
 from payments.books import ledger
+from queueing.models import Worker
+from queueing.work import pools
 from registry.data import database
 from registry.servers import embedded
+from registry.servers.plan import pool_worker
 from registry.servers.processes import parent_of, signal_process
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
-from tests.queueing.processes import alive
+from tests.queueing.processes import START_LIMIT, alive
 from tests.settling import accept, payments, tries, until_settled
 
 STOP_LIMIT = 7.0  # seconds; `up` kills after that
@@ -136,3 +139,19 @@ def _kill(valkey: embedded.Valkey) -> None:
     assert pid
     os.kill(pid, signal.SIGKILL)
     valkey.see_gone()
+
+
+async def test_a_worker_of_a_pool_says_what_it_takes_and_how_large_its_pool_is(start):
+    [pool] = pools.read(["heavy=jobs/payments.export,webhooks:1-3"])
+    _, _, *arguments = pool_worker(pool, 1).command  # without python and manage.py
+    await start.run(*arguments)
+
+    found = await eventually(lambda: _of_pool("heavy", 2), within=START_LIMIT)
+
+    assert {worker.queue for worker in found} == {"jobs", "webhooks"}
+    assert {(*worker.takes, worker.pool_size) for worker in found} == {("jobs/payments.export", "webhooks", "1-3")}
+
+
+async def _of_pool(name: str, number: int) -> list[Worker]:
+    found = [worker for worker in await alive() if worker.pool == name]
+    return found if len(found) == number else []

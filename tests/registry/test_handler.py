@@ -1,6 +1,7 @@
 """The lean handler over real HTTP: no threads, limits of size and time for bodies, streams that stop, errors without details."""
 
 import asyncio
+import gzip
 import json
 import resource
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import aiohttp
 import pytest
 from asgiref.sync import SyncToAsync
 from django.test import Client
@@ -142,6 +144,21 @@ async def test_the_task_queue_s_own_console_is_not_there_even_for_an_operator(pa
 async def test_static_files_come_whatever_is_accepted(api: Api):
     async with api.get("/static/registry/app.css", headers={"Accept": "*/*"}) as response:
         assert response.status == 200
+
+
+@pytest.mark.parametrize("name", ["app.css", "table.js", "vendor/htmx.min.js"])
+async def test_static_text_is_compressed_for_those_who_accept_it(server: str, name: str):
+    found = {}
+    async with aiohttp.ClientSession(server, auto_decompress=False) as client:
+        for accepted in ("gzip, br", "identity"):
+            async with client.get(f"/static/registry/{name}", headers={"Accept-Encoding": accepted}) as response:
+                assert response.headers["Vary"] == "Accept-Encoding"
+                found[accepted] = response.headers.get("Content-Encoding"), await response.read()
+
+    (coding, small), (plain, whole) = found["gzip, br"], found["identity"]
+    assert (coding, plain) == ("gzip", None)
+    assert len(small) < len(gzip.decompress(small)) / 2
+    assert not whole or gzip.decompress(small) == whole  # of htmx only the compressed file is kept
 
 
 # -- Bodies --------------------------------------------------------------------------------------------------------

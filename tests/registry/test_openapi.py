@@ -14,6 +14,7 @@ from schemathesis import checks
 
 import registry.urls  # noqa: F401 - every route describes itself before anybody asks
 from payments import urls
+from queueing.jobs import urls as jobs
 from queueing.outbound import urls as webhooks
 from registry.edge.api import api as description
 from tests.conftest import Api, make_key
@@ -58,7 +59,7 @@ def routes(patterns: list[Any] | None = None, prefix: str = "") -> set[str]:
 
 
 def page_routes() -> set[str]:
-    return routes(urls.pages) | routes(webhooks.urlpatterns)
+    return routes(urls.pages) | routes(webhooks.urlpatterns) | routes(jobs.pages)
 
 
 def test_operations_are_named_once():

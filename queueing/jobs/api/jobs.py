@@ -123,16 +123,24 @@ async def retry(request: HttpRequest, id: str) -> HttpResponse:
 async def poll(request: HttpRequest, id: str) -> HttpResponse:
     principal, _ = await authorize(request, "read")
     asked = EVENTS.read(request)
-    after, wait = asked["after"], asked["wait"]
-    tenant_id, uuid = principal.tenant_id, job_id(id)
-    later = events.STREAM.after(tenant_id, uuid, after, within=wait, check=lambda: _check(tenant_id, uuid))
+    later = events_after(principal.tenant_id, job_id(id), asked["after"], within=asked["wait"])
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
-    messages = [_message(event) for event in found or []]
+    return events_response(found or [], asked["after"])
+
+
+async def events_after(tenant_id: int, uuid: UUID, after: int, *, within: float) -> list[live.Event]:
+    """The job's events above a sequence, as soon as there are any. Raises UnknownJob (404)."""
+
+    async def check() -> None:
+        await queries.job_of(tenant_id, uuid)
+
+    return await events.STREAM.after(tenant_id, uuid, after, within=within, check=check)
+
+
+def events_response(found: list[live.Event], after: int) -> HttpResponse:
+    """The answer of a long poll."""
+    messages = [_message(event) for event in found]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
-
-
-async def _check(tenant_id: int, uuid: UUID) -> None:
-    await queries.job_of(tenant_id, uuid)
 
 
 def _message(event: live.Event) -> dict[str, object]:

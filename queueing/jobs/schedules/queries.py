@@ -1,9 +1,11 @@
 """Schedules as the API and the pages read them."""
 
 import asyncio
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -77,7 +79,7 @@ async def last_job(schedule: JobSchedule) -> dict[str, Any] | None:
 async def page_of(tenant_id: int, *, limit: int, cursor: str | None = None) -> dict[str, Any]:
     """{"items", "next", "total"}, by name. The cursor is the name of a page's last schedule."""
     found, total = await database.concurrently(
-        lambda: _rows(tenant_id, limit + 1, cursor), lambda: JobSchedule.async_objects.of(tenant_id).acount()
+        lambda: rows(tenant_id, limit + 1, cursor), lambda: JobSchedule.async_objects.of(tenant_id).acount()
     )
     return {
         "items": [shown(schedule) for schedule in found[:limit]],
@@ -86,6 +88,14 @@ async def page_of(tenant_id: int, *, limit: int, cursor: str | None = None) -> d
     }
 
 
-async def _rows(tenant_id: int, limit: int, cursor: str | None) -> list[JobSchedule]:
+async def rows(tenant_id: int, limit: int, cursor: str | None = None) -> list[JobSchedule]:
+    """The schedules with names behind the cursor, by name."""
     schedules = JobSchedule.async_objects.of(tenant_id).filter(name__gt=cursor or "").order_by("name")
     return [schedule async for schedule in schedules[:limit]]
+
+
+async def last_jobs(tenant_id: int, schedules: Iterable[JobSchedule]) -> dict[UUID | None, dict[str, Any]]:
+    """The latest jobs of these schedules, by id, as lists show them."""
+    ids = [one.last_job for one in schedules if one.last_job]
+    mine = Job.async_objects.of(tenant_id).filter(uuid__in=ids).values_list(*SHOWN, named=True)
+    return {job.uuid: job_shown(job) async for job in mine}

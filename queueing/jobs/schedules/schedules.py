@@ -108,9 +108,14 @@ def _columns(name: str, request: ScheduleRequest, job: NewJob, first: datetime |
 async def delete(*, principal: Principal, name: str) -> None:
     """Delete the schedule; its jobs stay. Raises UnknownSchedule (404)."""
     async with async_atomic():
-        found = await schedule_of(principal.tenant_id, name, lock=True)
-        await JobSchedule.async_objects.of(principal.tenant_id).filter(id=found.id).adelete()
+        await remove(tenant_id=principal.tenant_id, name=name)
         await _record(principal, "schedule.delete", name)
+
+
+async def remove(*, tenant_id: int, name: str) -> None:
+    """Delete the schedule, as part of the caller's transaction, which records it. Raises UnknownSchedule (404)."""
+    found = await schedule_of(tenant_id, name, lock=True)
+    await JobSchedule.async_objects.of(tenant_id).filter(id=found.id).adelete()
 
 
 async def pause(*, principal: Principal, name: str) -> None:
@@ -125,13 +130,22 @@ async def resume(*, principal: Principal, name: str) -> None:
 
 async def _switch(principal: Principal, name: str, *, paused: bool) -> None:
     async with async_atomic():
-        found: Any = await schedule_of(principal.tenant_id, name, lock=True)
-        if found.paused == paused:
-            return
-        next_at = None if paused else Timing(found.cron, found.timezone).after(found.now)
-        mine = JobSchedule.async_objects.of(principal.tenant_id).filter(id=found.id)
-        await mine.aupdate(paused=paused, next_at=next_at, changed_at=Now())
-        await _record(principal, "schedule.pause" if paused else "schedule.resume", name)
+        if await switch(tenant_id=principal.tenant_id, name=name, paused=paused):
+            await _record(principal, "schedule.pause" if paused else "schedule.resume", name)
+
+
+async def switch(*, tenant_id: int, name: str, paused: bool) -> bool:
+    """Pause or resume the schedule, as part of the caller's transaction, which records it. False if it was so already.
+
+    Raises UnknownSchedule (404).
+    """
+    found: Any = await schedule_of(tenant_id, name, lock=True)
+    if found.paused == paused:
+        return False
+    next_at = None if paused else Timing(found.cron, found.timezone).after(found.now)
+    mine = JobSchedule.async_objects.of(tenant_id).filter(id=found.id)
+    await mine.aupdate(paused=paused, next_at=next_at, changed_at=Now())
+    return True
 
 
 async def run(*, principal: Principal, name: str, idempotency_key: str = "") -> tuple[NewJob, JobReceipt]:
@@ -145,10 +159,14 @@ async def run(*, principal: Principal, name: str, idempotency_key: str = "") -> 
     job = job_of(found, id=new_id(principal, idempotency_key))
     receipt = await store.submit(job)
     async with async_atomic():
-        mine = JobSchedule.async_objects.of(principal.tenant_id).filter(id=found.id)
-        await mine.aupdate(last_job=receipt.id)
+        await note_job(found, receipt)
         await _record(principal, "schedule.run", name, job=str(receipt.id))
     return job, receipt
+
+
+async def note_job(schedule: JobSchedule, receipt: JobReceipt) -> None:
+    """Write down the schedule's latest job, as part of the caller's transaction."""
+    await JobSchedule.async_objects.of(schedule.tenant_id).filter(id=schedule.id).aupdate(last_job=receipt.id)
 
 
 async def _record(principal: Principal, action: str, name: str, **detail: Any) -> None:

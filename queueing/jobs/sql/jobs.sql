@@ -47,7 +47,7 @@ WITH due AS MATERIALIZED (
     FROM due
     WHERE j.tenant_id = due.tenant_id AND j.id = due.id
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.input, j.sealed, j.attempt, j.tries_from, j.max_attempts, j.timeout, j.result_ttl, j.sequence,
-        j.created_at, j.started_at, j.cancel_requested, due.over, due.cut_off, j.attempt - j.handed_back AS shown
+        j.created_at, j.started_at, j.cancel_requested, due.over, due.cut_off, j.attempt - j.handed_back AS shown, j.run_at
 ), numbered AS (
     INSERT INTO queueing_jobstream AS s (tenant_id, position)
     SELECT tenant_id, count(*) FROM claimed GROUP BY tenant_id ORDER BY tenant_id

@@ -20,10 +20,19 @@ class Command(BaseCommand):
         parser.add_argument("--drain", action="append", default=[], help="queue to drain (all)")
         parser.add_argument("--pool", default="", help="the pool that it belongs to")
         parser.add_argument("--take", action="append", default=[], help="what its pool takes: webhooks, jobs/KIND, …")
+        parser.add_argument("--pool-size", default="", help="MIN-MAX workers of its pool, for the pages of workers")
         parser.add_argument("--housekeeping", action="store_true", help="run scheduled chores instead")
 
     def handle(
-        self, *, slot: int, drain: list[str], pool: str, take: list[str], housekeeping: bool, **_: object
+        self,
+        *,
+        slot: int,
+        drain: list[str],
+        pool: str,
+        take: list[str],
+        pool_size: str,
+        housekeeping: bool,
+        **_: object,
     ) -> None:
         queue = "housekeeping" if housekeeping else f"drain-{pool}" if pool else "drain"
         drain = drain or list(dict.fromkeys(one.partition("/")[0] for one in take))
@@ -38,12 +47,13 @@ class Command(BaseCommand):
             )
             if isinstance(found, DrainWorker):
                 found.drains, found.pool, found.takes = tuple(drain), pool, tuple(take)
+                found.pool_size = pool_size
             return found
 
         def work() -> None:
             if housekeeping:
                 entry.housekeep()
             else:
-                entry.drain(*(drain or entry.DRAINS), pool=pool, takes=take)
+                entry.drain(*(drain or entry.DRAINS), pool=pool, takes=take, pool_size=pool_size)
 
         without_redis.serve(worker, work)

@@ -1,4 +1,4 @@
-// Live updates of payments: a websocket that resumes by sequence, or a long poll where websockets are blocked.
+// Live updates: a websocket that resumes by sequence, or a long poll where websockets are blocked.
 
 const FIRST_WAIT = 250; // ms before the first retry
 const LONGEST_WAIT = 15_000; // ms
@@ -18,12 +18,12 @@ const jittered = (ms) => ms / 2 + Math.random() * (ms / 2);
 
 export class Live {
   /**
-   * socket: address of the websocket. after: the sequence that the page already shows, or null.
+   * socket: address of the websocket. kind: of the messages, such as payment. after: the sequence that the page already shows, or null.
    * onMessage(message), onState("connecting" | "live" | "reconnecting" | "polling" | "ended").
    * poll(after, signal): handles the events after `after` and resolves to the next `after`; null: no polling.
    */
-  constructor({ socket, after = null, poll = null, onMessage, onState = () => {} }) {
-    Object.assign(this, { url: new URL(socket, location.href), after, poll, onMessage, onState });
+  constructor({ socket, kind = "payment", after = null, poll = null, onMessage, onState = () => {} }) {
+    Object.assign(this, { url: new URL(socket, location.href), kind, after, poll, onMessage, onState });
     this.url.protocol = this.url.protocol.replace("http", "ws");
     this.failures = 0;
     this.asked = null; // the sequence of the last resume request
@@ -97,7 +97,7 @@ export class Live {
 
   receive(message) {
     clearTimeout(this.pong); // any message proves the connection
-    if (message.type !== "payment") return;
+    if (message.type !== this.kind) return;
     const { sequence } = message;
     // `after` advances only without a gap. A gap is requested once; later messages are shown at once, and older ones do not overwrite them.
     if (this.after === null || sequence <= this.after + 1) this.after = Math.max(this.after ?? 0, sequence);

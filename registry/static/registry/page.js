@@ -1,4 +1,4 @@
-// Parts of every page: theme switch, copy buttons, relative times, announcements, the live indicator.
+// Parts of every page: theme switch, copy buttons, relative and local times, announcements, the live indicator.
 
 const root = document.documentElement;
 
@@ -76,6 +76,16 @@ function showTimes() {
   }
 }
 
+// Due times by the viewer's own clock; without scripts they are in UTC.
+const LOCAL = new Intl.DateTimeFormat("en-GB", { weekday: "short", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+
+function showLocalTimes() {
+  for (const time of document.querySelectorAll("time[data-local]")) {
+    const part = Object.fromEntries(LOCAL.formatToParts(Date.parse(time.dateTime)).map(({ type, value }) => [type, value]));
+    time.textContent = `${part.weekday} ${part.year}-${part.month}-${part.day} ${part.hour}:${part.minute} ${part.timeZoneName}`;
+  }
+}
+
 // -- Live indicator ---------------------------------------------------------------------------------------
 
 const WORDS = { live: "live", connecting: "connecting", reconnecting: "reconnecting", polling: "polling", ended: "not live" };
@@ -89,4 +99,5 @@ export function showLive(state) {
 
 showTheme();
 showTimes();
+showLocalTimes();
 setInterval(showTimes, 1000);

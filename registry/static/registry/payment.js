@@ -1,57 +1,11 @@
 // Payment page: shows the new state of a live message at once, then fetches the fragment with attempts and timeline.
 
+import { Fragment } from "./fragment.js";
 import { Live, longPoll } from "./live.js";
-import { announce, showLive } from "./page.js";
+import { showLive } from "./page.js";
 
 const place = document.getElementById("payment");
-let shown = Number(place.dataset.sequence);
-
-// The live message has the state for pill and sentence; attempts and times follow with the fragment.
-function showAtOnce({ status }) {
-  const template = document.querySelector(`template[data-pill="${CSS.escape(status)}"]`);
-  if (!template) return;
-  place.querySelector("[data-pill-here]").replaceChildren(template.content.cloneNode(true));
-  place.querySelector("[data-sentence-here]").textContent = template.dataset.sentence;
-}
-
-function keys(parent) {
-  return new Set([...parent.querySelectorAll("[data-key]")].map((node) => node.dataset.key));
-}
-
-let reading = false;
-let again = false;
-
-async function fetchFragment() {
-  if (reading) { again = true; return; }
-  reading = true;
-  do {
-    again = false;
-    try {
-      const response = await fetch(location.href, { headers: { "HX-Request": "true" } });
-      if (response.ok) showFragment(await response.text());
-    } catch { /* offline: the state is shown, the rest follows with the next message */ }
-  } while (again);
-  reading = false;
-}
-
-function showFragment(html) {
-  const fragment = document.createElement("template");
-  fragment.innerHTML = html;
-  const sequence = Number(fragment.content.querySelector("[data-sequence]").dataset.sequence);
-  if (sequence < shown) { again = true; return; }
-  shown = sequence;
-  const before = keys(place);
-  for (const node of fragment.content.querySelectorAll("[data-key]")) {
-    if (!before.has(node.dataset.key)) node.classList.add("fresh");
-  }
-  const { copy, keep } = place.contains(document.activeElement) ? document.activeElement.dataset : {};
-  place.replaceChildren(fragment.content);
-  if (copy) place.querySelector(`[data-copy="${CSS.escape(copy)}"]`)?.focus();
-  if (keep) place.querySelector(`[data-keep="${CSS.escape(keep)}"]`)?.focus();
-  const sentence = place.querySelector("[data-sentence-here]").textContent;
-  announce(sentence);
-  document.title = `${place.querySelector(".amount").textContent} – ${place.querySelector("[data-pill-here] .pill").lastChild.textContent}`;
-}
+const fragment = new Fragment(place, () => `${place.querySelector(".amount").textContent} – ${fragment.word}`);
 
 // The payer's action is not part of the fragment: a partly completed form must survive updates, and may need Stripe's script.
 function showAction({ status }) {
@@ -71,18 +25,18 @@ async function returned() {
 }
 
 function receive({ payment }) {
-  if (payment.sequence <= shown) return;
-  shown = payment.sequence;
+  if (payment.sequence <= fragment.shown) return;
+  fragment.shown = payment.sequence;
   showAction(payment);
-  showAtOnce(payment);
-  fetchFragment();
+  fragment.showStatus(payment.status);
+  fragment.fetch();
 }
 
 returned();
 
 new Live({
   socket: place.dataset.socket,
-  after: shown,
+  after: fragment.shown,
   poll: longPoll(place.dataset.events, receive),
   onMessage: receive,
   onState: showLive,
