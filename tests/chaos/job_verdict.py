@@ -30,7 +30,8 @@ EXECUTE FUNCTION chaos_claim();
 _DONE = "SELECT count(*) FROM queueing_job WHERE closed IS NOT NULL"
 _TWO_LEASES = "SELECT DISTINCT job FROM chaos_claim WHERE worker_before IS NOT NULL AND leased_until_before >= at"
 _JOBS = """
-SELECT j.uuid::text, j.status, j.sequence, array_agg(e.sequence ORDER BY e.sequence), array_agg(e.status ORDER BY e.sequence)
+SELECT j.uuid::text, j.status, j.sequence, array_agg(e.sequence ORDER BY e.sequence), array_agg(e.status ORDER BY e.sequence),
+    array_agg(concat_ws(' ', e.status, nullif(e.code, ''), nullif(e.detail, '')) ORDER BY e.sequence)
 FROM queueing_job j LEFT JOIN queueing_jobevent e ON e.tenant_id = j.tenant_id AND e.job_id = j.id
 WHERE j.kind LIKE 'bed.nap%' GROUP BY j.tenant_id, j.id
 """
@@ -49,6 +50,7 @@ class Stored(NamedTuple):
     sequence: int
     sequences: list[int]
     statuses: list[str]
+    history: list[str]  # the same, with codes and details
 
     @property
     def in_order(self) -> bool:
@@ -97,11 +99,11 @@ def _faults(service: Service, jobs: Jobs) -> Iterator[str]:
     ran = executions.read(service.journal)
     yield from executions.faults(ran, succeeded)
     yield from _invented(ran, stored)
-    yield from _wrong_over_http(service, jobs)
+    yield from _wrong_over_http(service, {job: jobs.accepted[job] for job in succeeded})
 
 
 def _shown(stored: dict[str, Stored], wrong: set[str]) -> str:
-    return "; ".join(f"{job} {stored[job].statuses if job in stored else ''}" for job in sorted(wrong)[:SHOWN])
+    return "; ".join(f"{job} {stored[job].history if job in stored else ''}" for job in sorted(wrong)[:SHOWN])
 
 
 def _invented(ran: Executions, stored: dict[str, Stored]) -> Iterator[str]:
@@ -109,9 +111,9 @@ def _invented(ran: Executions, stored: dict[str, Stored]) -> Iterator[str]:
         yield f"{len(wrong)} jobs ran and were never submitted: {sorted(wrong)[:SHOWN]}"
 
 
-def _wrong_over_http(service: Service, jobs: Jobs) -> Iterator[str]:
+def _wrong_over_http(service: Service, succeeded: dict[str, int]) -> Iterator[str]:
     """A sample, as the tenant sees it."""
-    for job in random.sample(sorted(jobs.accepted), min(ASKED, len(jobs.accepted))):
+    for job in random.sample(sorted(succeeded), min(ASKED, len(succeeded))):
         status, result = service.get(f"/jobs/{job}")["status"], service.get(f"/jobs/{job}/result")
-        if (status, result) != ("succeeded", {"number": jobs.accepted[job]}):
+        if (status, result) != ("succeeded", {"number": succeeded[job]}):
             yield f"job {job} is said to be {status} with the result {result}"
