@@ -10,6 +10,9 @@ class QueueingConfig(AppConfig):
 
     def ready(self) -> None:
         from queueing.broker import buffer, export, retention  # noqa: F401 - the spill's kind, what is exported, chores
+        from queueing.jobs import builtin, webhooks  # noqa: F401 - kinds of jobs, the source of webhook events
+        from queueing.jobs import export as _jobs_export  # noqa: F401 - what is exported and erased
+        from queueing.jobs import retention as _jobs_retention  # noqa: F401 - the chore
         from queueing.jobs import work as _jobs  # noqa: F401 - the drain
         from queueing.outbound import deliveries, work  # noqa: F401 - the chore, the drain
         from queueing.outbound import export as _export  # noqa: F401 - what is exported and erased

@@ -11,10 +11,13 @@ from payments.errors import LiveTenant
 from payments.settle import lifecycle
 from payments.states import CANCELED
 from queueing.jobs import lifecycle as jobs
-from queueing.jobs import start
+from queueing.jobs import store, waiting
+from queueing.jobs.requests import of_service
 from registry.data import database
 from registry.edge.api import api, described, json_response
 from registry.tenants.access import Principal, authorize
+
+PURGE = "payments.purge"  # the kind of job that empties a large sandbox
 
 
 @api.post(
@@ -51,7 +54,7 @@ async def purge(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write", keyless=True)
     if principal.mode != "sandbox":
         raise LiveTenant
-    if await purging.count(principal.tenant_id) > purging.AT_ONCE and await start.has_workers():
+    if await purging.count(principal.tenant_id) > purging.AT_ONCE and (await waiting.taken_kinds())(PURGE):
         return await _purge_by_job(principal, headers)
     removed, left = await purging.purge(tenant_id=principal.tenant_id)
     if left:
@@ -63,7 +66,7 @@ async def purge(request: HttpRequest) -> HttpResponse:
 async def _purge_by_job(principal: Principal, headers: dict[str, str]) -> HttpResponse:
     """Empty a large sandbox by a job, which leaves payments that are accepted from now on. Wait for it for a while."""
     asked = {"before": datetime.now(UTC)}
-    job = await start.start("payments.purge", tenant_id=principal.tenant_id, input=asked)
+    job = await store.submit(of_service(PURGE, asked, tenant_id=principal.tenant_id))
     await database.release()  # for as long as it waits
     done = await jobs.finished(tenant_id=principal.tenant_id, uuid=job.id, within=purging.WITHIN)
     said = {"job": {"id": str(job.id), "statusUrl": f"{settings.REGISTRY_URL}/jobs/{job.id}"}}

@@ -91,6 +91,7 @@ sources.register(
     sources.EventSource(
         stream=STREAM,
         noun="payment",
+        subject_field="correlationId",
         page="payment_live",
         types=TYPES,
         unread=SQL["unread"],

@@ -23,7 +23,10 @@ class ProcessorWork[I: Keyed, O: Keyed](Work[I, O], ABC):
         self._processors: Opened[str, Processor] = Opened()
 
     async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:
-        await self.routes.load({row[0] for row in rows}, lambda sql, params: database.rows(conn, sql, params))
+        await self.load_routes(conn, {row[0] for row in rows})
+
+    async def load_routes(self, conn: AsyncConnection, tenants: set[int]) -> None:
+        await self.routes.load(tenants, lambda sql, params: database.rows(conn, sql, params))
 
     async def processor(self, account: Account) -> Processor:
         return await self._processors.get(account.endpoint, KINDS[account.kind])

@@ -11,6 +11,7 @@ from payments.routing.routing import Route, RoutingTable, Wait
 from payments.settle.concurrency import Slots
 from payments.settle.decisions import PaymentClaim
 from payments.states import PROCESSING, QUEUED, UNCERTAIN, Status
+from queueing.work.pools import Division
 from queueing.work.work import Routed
 
 
@@ -104,6 +105,21 @@ def _claim(row: DuePayment, route: Route, now: float, at: datetime) -> PaymentCl
         reference="" if fresh else row.reference,
         canceling=row.canceling,
     )
+
+
+def divided(quotas: dict[int, int], routes: RoutingTable, division: Division, now: float) -> dict[str, Any]:
+    """Parameters of the statement `take_divided`: which payments of these tenants are this worker's."""
+    parts, included = division.parts("payments")
+    pairs = {tenant: routes.of(tenant) for tenant in quotas}
+    firsts = [routing.first_choice(accounts, now) for accounts in pairs.values()]
+    return {
+        "tenants": list(quotas),
+        "quotas": list(quotas.values()),
+        "firsts": [included == (first is not None and first.name in parts) for first in firsts],
+        "parts": list(parts),
+        "included": included,
+        "accounts": [account.id for accounts in pairs.values() for account, _ in accounts if account.name in parts],
+    }
 
 
 def free_by_tenant(free: dict[int, int], routes: RoutingTable, slots: Slots, limit: int, now: float) -> dict[int, int]:

@@ -33,6 +33,7 @@ from payments.settle.decisions import (
 from payments.settle.doubts import Doubts
 from payments.states import OPEN, SUCCEEDED
 from queueing.work import entry
+from queueing.work.pools import DIVIDED
 from queueing.work.table import WorkTable, register
 from queueing.work.work import PublicId, Routed
 from registry import telemetry
@@ -48,8 +49,10 @@ ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that di
 
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
 IN_DOUBT = SQL["in_doubt"].format(columns=SQL["columns"], joins=SQL["joins"])
+TAKE_DIVIDED = SQL["take_divided"].format(columns=SQL["columns"], joins=SQL["joins"])
 BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
 SETTLE = SQL["settle"].format(again=SQL["again"])
+DIVIDED.add("payments")
 
 
 @entry.register("payments")
@@ -99,6 +102,14 @@ class Dispatch(ProcessorWork[PaymentClaim, Settlement]):
         free = [self.share_limit - self.in_flight_of[tenant] for tenant in self._narrow]
         rows = await database.rows(conn, IN_DOUBT, {"tenants": list(self._narrow), "free": free, "limit": limit})
         return self.route(rows).items
+
+    async def take(self, conn: AsyncConnection, quotas: dict[int, int]) -> list[Row]:
+        if not self.division.is_divided("payments"):
+            return await super().take(conn, quotas)
+        await self.load_routes(conn, set(quotas))
+        return await database.rows(
+            conn, TAKE_DIVIDED, claims.divided(quotas, self.routes, self.division, time.monotonic())
+        )
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in ids]), "correlation": Uuids([c.bytes for _, c in ids])}

@@ -24,7 +24,11 @@ from registry.operators.scope import TenantScoped
 TRIES = 50  # on a delivery's page
 
 BELONGINGS.append(
-    Belonging(WebhookEndpoint, "webhook endpoints", rows_by_tenant(WebhookEndpoint.objects.filter(deleted_at=None)))
+    Belonging(
+        WebhookEndpoint,
+        "webhook endpoints",
+        rows_by_tenant(WebhookEndpoint.objects.filter(deleted_at=None, callback=False)),
+    )
 )
 
 
@@ -50,7 +54,7 @@ class WebhookEndpointAdmin(TenantScoped):
 
     @admin.display(description="endpoint", ordering="url")
     def name(self, endpoint: WebhookEndpoint) -> str:
-        return endpoint.description or endpoint.url
+        return f"callbacks to {endpoint.url}" if endpoint.callback else endpoint.description or endpoint.url
 
     @admin.display(description="state")
     def state(self, endpoint: WebhookEndpoint) -> SafeString:
@@ -85,10 +89,10 @@ class WebhookDeliveryAdmin(HotList):
     list_filter = [OneTenantFilter, StateFilter, since("created_at", "owed since")]
     list_select_related = ["tenant"]
     list_display_links = ["type"]
-    search_help_text = "A payment's whole correlation id, or the row's number."
+    search_help_text = "The whole id of a payment or job, or the row's number."
     fields = (
         ("type", "state", "tenant", "endpoint_link"),
-        ("message_id", "subject", "position"),
+        ("message_id", "subject", "position", "callback_url"),
         ("attempt", "answer", "error"),
         ("run_at", "created", "changed_at"),
         ("body",),

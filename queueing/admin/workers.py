@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from queueing.models import SILENT_AFTER, Worker
+from queueing.work.operate import stop
 from registry.operators.cells import ago, pill
 from registry.operators.lists import choices_of
 from registry.operators.scope import TenantScoped
@@ -28,6 +29,7 @@ class WorkerAdmin(TenantScoped):
         "__str__",
         "state",
         "queue",
+        "pool",
         "hostname",
         "pid",
         "in_flight",
@@ -36,13 +38,13 @@ class WorkerAdmin(TenantScoped):
         "failed",
         "running",
     ]
-    list_filter = [AliveFilter, "queue"]
+    list_filter = [AliveFilter, "queue", "pool"]
     fields = (
-        "state", "queue", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished",
-        "failed",
+        "state", "queue", "pool", "takes", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished",
+        "failed", "stop_requested",
     )  # fmt: skip
     readonly_fields = fields
-    actions = None
+    actions = [stop]
 
     @admin.display(description="state")
     def state(self, worker: Worker) -> SafeString:

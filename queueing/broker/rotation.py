@@ -1,8 +1,9 @@
-"""Key rotation: encrypt payloads of older keys again with the current key, in slices.
+"""Key rotation: encrypt a tenant's payloads of older keys again with the current key, in slices. It runs as a job.
 
 Rotated rows carry the current key and are not selected again, so an interrupted run can simply be repeated.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,19 +35,23 @@ def _nothing(_: Rotated) -> None:
     pass
 
 
-async def rotate(*, progress: Callable[[Rotated], None] = _nothing) -> Rotated:
-    """Encrypt payloads of older keys with the current one. Raises crypto.NoKey where there is none."""
-    key = crypto.current_key()
-    done = Rotated(total=(await database.fetch(SQL["how_many"]))[0][0])
+async def tenants() -> list[int]:
+    """Tenants that have payloads."""
+    return [id for (id,) in await database.fetch(SQL["tenants"])]
+
+
+async def rotate(tenant_id: int, *, progress: Callable[[Rotated], None] = _nothing) -> Rotated:
+    """Encrypt a tenant's payloads of older keys with the current one. Raises crypto.NoKey where there is none."""
+    key, tenant = crypto.current_key(), {"tenant": tenant_id}
+    done = Rotated(total=(await database.fetch(SQL["how_many"], tenant))[0][0])
     after = 0
-    while found := await database.fetch(SQL["partitions"], {"after": after, "limit": SLICE}):
-        for tenant_id, partition, name, queue in found:
+    while found := await database.fetch(SQL["partitions"], {**tenant, "after": after, "limit": SLICE}):
+        for partition, name, queue in found:
             await _messages(done, key, tenant_id, partition, (queue, name), progress)
             done.seen += 1
             progress(done)
-        after = found[-1][1]
-    for (tenant_id,) in await database.fetch(SQL["tenants"]):
-        await _dead_letters(done, key, tenant_id, progress)
+        after = found[-1][0]
+    await _dead_letters(done, key, tenant_id, progress)
     return done
 
 
@@ -81,6 +86,7 @@ async def _change(
     key = where["key"]
     changes = []
     for (number, payload, old), place in zip(rows, places, strict=True):
+        await asyncio.sleep(0)  # payloads may be large, and the loop has other jobs
         try:
             clear = crypto.decrypt(payload, key_id=old, place=place)
         except crypto.Undecipherable as error:

@@ -39,3 +39,11 @@ class JobResultExpired(JobError):
     """The result of this job has expired."""
 
     status = 410
+
+
+class UnknownSchedule(NotFound):
+    """There is no such schedule."""
+
+
+class TooManySchedules(JobError):
+    """The tenant has as many schedules as it may have."""

@@ -37,6 +37,18 @@ class JobChange(NamedTuple):
     total: int | None = None
     message: str = ""
 
+    @property
+    def subject(self) -> UUID:
+        return self.uuid
+
+    @property
+    def type(self) -> str:
+        """The type of its webhook event."""
+        return f"job.{self.status}"
+
+    def data(self) -> dict[str, Any]:
+        return status_body(self)
+
 
 def status_body(change: JobChange) -> dict[str, Any]:
     """The job's status object, which `GET /jobs/{id}` extends and live messages carry (contract section 6)."""

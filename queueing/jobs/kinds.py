@@ -15,7 +15,7 @@ The returned value is the job's result, as JSON. `JobFailed` fails the job at on
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -24,6 +24,7 @@ from uuid import UUID
 import msgspec
 
 from registry.errors import Invalid
+from registry.tenants.access import Principal
 
 MAX_ATTEMPTS = 5  # attempts of a job whose kind and request name no number
 TIMEOUT = 60.0  # seconds of one attempt, likewise
@@ -104,6 +105,9 @@ class Kind:
     title: str = ""  # what it does, for pages
     public: bool = True  # whether the API takes it; others are submitted by the product itself
     secret: tuple[str, ...] = ()  # fields of the input whose values are encrypted at rest and not shown
+    check: Callable[[Principal, Any], Awaitable[list[dict[str, str]]]] | None = (
+        None  # faults of a decoded input, by field
+    )
     decoder: "msgspec.json.Decoder[Any]" = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

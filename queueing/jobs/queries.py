@@ -6,17 +6,17 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from queueing.jobs import files
 from queueing.jobs.errors import JobResultExpired, JobUnfinished, UnknownJob
 from queueing.jobs.events import JobChange, status_body
-from queueing.models import JOB_CLOSED, Job, JobEvent, JobResult, JobStatus
+from queueing.models import JOB_CLOSED, Job, JobEvent, JobResult, JobSchedule, JobStatus
 from registry.data import database
 from registry.edge.api import iso
 from registry.edge.paging import below, cursor_after
 
-TIMELINE_SHOWN = 500  # events of one job, the latest
+TIMELINESHOWN = 500  # events of one job, the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def job_of(tenant_id: int, uuid: UUID) -> Job:
     return found
 
 
-_SHOWN = (
+SHOWN = (
     "tenant_id",
     "id",
     "uuid",
@@ -59,7 +59,7 @@ _SHOWN = (
 
 
 def shown(job: Any) -> dict[str, Any]:
-    """A job, or a row with its columns `_SHOWN`, as lists and live messages show it."""
+    """A job, or a row with its columns `SHOWN`, as lists and live messages show it."""
     return status_body(
         JobChange(
             job.tenant_id,
@@ -99,14 +99,24 @@ async def detail(tenant_id: int, uuid: UUID) -> dict[str, Any]:
         "resultTtl": job.result_ttl,
         "callbackUrl": job.callback_url or None,
         "cancelRequested": job.cancel_requested,
+        "schedule": await _schedule_name(job),
+        "dueAt": job.due_at and iso(job.due_at),
         "timeline": [_event(event) for event in await timeline(job)],
     }
+
+
+async def _schedule_name(job: Job) -> str | None:
+    """The name of the schedule that submitted the job; None also if that was deleted."""
+    if job.schedule_id is None:
+        return None
+    mine = JobSchedule.async_objects.of(job.tenant_id).filter(id=job.schedule_id)
+    return await mine.values_list("name", flat=True).afirst()
 
 
 async def timeline(job: Job) -> list[JobEvent]:
     """The job's events without reports of progress, oldest first."""
     events = JobEvent.async_objects.filter(tenant_id=job.tenant_id, job_id=job.pk, progress__isnull=True)
-    return [event async for event in events.order_by("-sequence")[:TIMELINE_SHOWN]][::-1]
+    return [event async for event in events.order_by("-sequence")[:TIMELINESHOWN]][::-1]
 
 
 def _event(event: JobEvent) -> dict[str, Any]:
@@ -125,7 +135,7 @@ async def result(tenant_id: int, uuid: UUID) -> str:
     job = await job_of(tenant_id, uuid)
     if job.status != JobStatus.SUCCEEDED:
         raise JobUnfinished(f"this job is {job.status}: it has no result")
-    kept = JobResult.async_objects.filter(tenant_id=tenant_id, job_id=job.pk, expires_at__gt=timezone.now())
+    kept = JobResult.async_objects.filter(tenant_id=tenant_id, job_id=job.pk, expires_at__gt=Now())
     found = await kept.afirst()
     if found is None:
         raise JobResultExpired
@@ -152,7 +162,7 @@ def filtered(tenant_id: int, filters: JobFilters) -> Any:
 
 async def _rows(tenant_id: int, filters: JobFilters, limit: int, cursor: str | None) -> list[Any]:
     jobs = filtered(tenant_id, filters).filter(below(cursor)).order_by("-created_at", "-id")
-    return [job async for job in jobs.values_list(*_SHOWN, named=True)[:limit]]
+    return [job async for job in jobs.values_list(*SHOWN, named=True)[:limit]]
 
 
 async def page_of(tenant_id: int, filters: JobFilters, *, limit: int, cursor: str | None = None) -> dict[str, Any]:

@@ -30,6 +30,16 @@ def _dotted(value: Any) -> Any:
     return dict.fromkeys(value, DOTS) if isinstance(value, dict) else DOTS
 
 
+def moved(sealed: bytes | None, *, source: str, target: str) -> bytes:
+    """The same secrets, encrypted for another place. What no key can decrypt stays as it is: then the job fails and says so."""
+    if not sealed:
+        return b""
+    try:
+        return encryption.seal(encryption.unseal(sealed, place=source), place=target)
+    except encryption.Sealed:
+        return bytes(sealed)
+
+
 def whole(claim: JobClaim) -> bytes:
     """The input with its secrets. Raises Sealed (500) if no key can decrypt them."""
     if claim.sealed is None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from psycopg import AsyncConnection
+
 from queueing.jobs import events
 from queueing.jobs.errors import JobConflict
 from queueing.jobs.events import JobChange
@@ -15,6 +17,7 @@ from queueing.work import waking
 from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.data.batching import Batcher
+from registry.data.database import Row
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
 
@@ -54,8 +57,7 @@ async def _store(batch: Sequence[NewJob]) -> list[StoreResult]:
 
 async def _store_once(batch: Sequence[NewJob]) -> list[Any]:
     """None for a job that was neither stored nor found: its namesake ended meanwhile."""
-    rows = await database.fetch(SQL["accept"], _columns(batch))
-    stored = {(tenant, uuid): (at, position) for tenant, uuid, at, position in rows}
+    stored = _by_key(await database.fetch(SQL["accept"], _columns(batch)))
     results: list[JobReceipt | JobConflict | None] = []
     new = []
     for job in batch:
@@ -63,13 +65,29 @@ async def _store_once(batch: Sequence[NewJob]) -> list[Any]:
         results.append(JobReceipt(job.id, fresh[0]) if fresh else None)
         if fresh:
             new.append(_event(job, *fresh))
-    if new:
-        live.publish(new)
-        waking.wake(QUEUE)
+    announce(new)
     if left := [job for job, result in zip(batch, results, strict=True) if result is None]:
         found = await _found(left)
         return [result or found[job] for job, result in zip(batch, results, strict=True)]
     return results
+
+
+async def insert(conn: AsyncConnection, jobs: Sequence[NewJob]) -> list[live.Event]:
+    """Insert jobs in the caller's transaction, which calls `announce` with the returned events after its commit. A job whose id
+    exists is left out."""
+    stored = _by_key(await database.rows(conn, SQL["accept"], _columns(jobs)))
+    return [_event(job, *stored[job.key]) for job in jobs if job.key in stored]
+
+
+def announce(new: Sequence[live.Event]) -> None:
+    """Publish the events of jobs that are committed, and wake workers."""
+    if new:
+        live.publish(new)
+        waking.wake(QUEUE)
+
+
+def _by_key(rows: Sequence[Row]) -> dict[Key, tuple[datetime, int]]:
+    return {(tenant, uuid): (at, position) for tenant, uuid, at, position in rows}
 
 
 def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:

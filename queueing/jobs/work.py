@@ -17,10 +17,12 @@ from queueing.jobs import decisions, events, limits, secrets
 from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFailed, JobRetry, Kind
 from queueing.jobs.running import RunningJob, RunningJobs
+from queueing.jobs.schedules import ticking
 from queueing.jobs.stall import TICK_EVERY, LoopGuard
 from queueing.models import JobStatus
 from queueing.work import entry
-from queueing.work.table import WorkTable, register
+from queueing.work.pools import DIVIDED
+from queueing.work.table import DEPTH_SAMPLE, Depth, WorkTable, register
 from queueing.work.work import DUE_AT_MOST, Routed, Work
 from registry import telemetry
 from registry.data import database, live
@@ -33,7 +35,14 @@ SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
 WATCH_EVERY = 1.0  # seconds between looks for requests to cancel, and between stored reports of progress
 EXTEND_EVERY = 8.0  # seconds between extensions of leases; several fit into a lease
 
-JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL"))
+
+async def _depth_of(kind: str) -> Depth:
+    parameters = {"kind": kind, "sample": DEPTH_SAMPLE}
+    return Depth(*(await database.fetch(SQL["depth_of_kind"], parameters, repeatable=False))[0])
+
+
+JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of))
+DIVIDED.add("jobs")
 
 type JobShare = tuple[int, str]  # tenant, kind
 
@@ -65,7 +74,8 @@ class JobWork(Work[JobClaim, JobSettlement]):
         return item.tenant_id, item.kind
 
     async def due(self, conn: AsyncConnection) -> list[JobShare]:
-        return await database.rows(conn, SQL["due"], {"kinds": list(KINDS), "limit": DUE_AT_MOST})
+        mine = [kind for kind in KINDS if self.division.takes_part("jobs", kind)]
+        return await database.rows(conn, SQL["due"], {"kinds": mine, "limit": DUE_AT_MOST})
 
     async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
         limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})
@@ -178,7 +188,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._watch, self._tick] if self._guard else [self._watch]
+        return [self._watch, ticking.tick, *([self._tick] if self._guard else [])]
 
     async def _tick(self) -> None:
         assert self._guard

@@ -5,18 +5,74 @@ from pathlib import Path
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import django_async_backend.db.models.base
+from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
 TABLES = Path(__file__).parent / "sql" / "jobs.sql"
 
 
 class Migration(migrations.Migration):
+    atomic = False  # indexes of existing tables are made concurrently
+
     dependencies = [
         ("queueing", "0001_initial"),
         ("registry", "0001_initial"),
     ]
 
     operations = [
+        migrations.AddField(
+            model_name="webhookdelivery",
+            name="callback_url",
+            field=models.CharField(
+                blank=True, db_default="", help_text="of a job's callback: where it is sent to", max_length=2000
+            ),
+        ),
+        migrations.AddField(
+            model_name="webhookendpoint",
+            name="callback",
+            field=models.BooleanField(db_default=False, editable=False),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="pool",
+            field=models.CharField(
+                blank=True, db_default="", help_text="empty: it does what no pool takes", max_length=31
+            ),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="stop_requested",
+            field=models.BooleanField(db_default=False, help_text="it claims nothing more, ends, and is replaced"),
+        ),
+        migrations.AddField(
+            model_name="worker",
+            name="takes",
+            field=models.JSONField(
+                db_default=[], default=list, help_text="what its pool takes: kinds of work, and parts of them"
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="webhookdelivery",
+            index=models.Index(
+                condition=models.Q(("callback_url__gt", "")), fields=["tenant", "-id"], name="webhook_delivery_callback"
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="webhookdelivery",
+            index=models.Index(
+                condition=models.Q(("callback_url__gt", "")),
+                fields=["subject", "id", "tenant"],
+                name="webhook_delivery_of_job",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="webhookendpoint",
+            index=models.Index(
+                condition=models.Q(("callback", False), ("deleted_at", None)),
+                fields=["tenant", "id"],
+                name="webhook_endpoint_subscribed",
+            ),
+        ),
         migrations.CreateModel(
             name="JobLimit",
             fields=[
@@ -28,6 +84,25 @@ class Migration(migrations.Migration):
                         help_text="of a kind with a rate: when the next job may start",
                     ),
                 ),
+            ],
+            bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="JobSecret",
+            fields=[
+                (
+                    "tenant",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="+",
+                        serialize=False,
+                        to="registry.tenant",
+                    ),
+                ),
+                ("sealed", models.BinaryField(help_text="signing secrets, encrypted: registry.tenants.encryption")),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("changed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),
@@ -188,7 +263,14 @@ class Migration(migrations.Migration):
                     models.Index(fields=["tenant", "-created_at", "-id"], name="job_list"),
                     models.Index(condition=models.Q(("closed", "failed")), fields=["tenant", "-id"], name="job_dead"),
                     models.Index(
-                        condition=models.Q(("closed__isnull", False)), fields=["finished_at"], name="job_finished"
+                        condition=models.Q(("closed__isnull", False)),
+                        fields=["closed", "finished_at", "id"],
+                        name="job_finished",
+                    ),
+                    models.Index(
+                        condition=models.Q(("closed", None), ("schedule_id__isnull", False)),
+                        fields=["schedule_id", "tenant"],
+                        name="job_open_of_schedule",
                     ),
                 ],
                 "constraints": [
@@ -238,6 +320,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "callback_due",
+                    models.BooleanField(
+                        db_default=False, help_text="the delivery to the job's callback URL is still to be made"
+                    ),
+                ),
+                (
                     "tenant",
                     models.ForeignKey(
                         db_constraint=False,
@@ -249,6 +337,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("callback_due", True)),
+                        fields=["tenant", "position"],
+                        name="job_event_callback",
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(fields=("job_id", "tenant", "sequence"), name="job_event_once")
                 ],
@@ -311,6 +406,58 @@ class Migration(migrations.Migration):
             ],
             options={
                 "indexes": [models.Index(fields=["expires_at"], name="job_result_expiry")],
+            },
+            bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
+        ),
+        migrations.CreateModel(
+            name="JobSchedule",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(db_collation="C", max_length=100)),
+                ("cron", models.CharField(max_length=100)),
+                ("timezone", models.CharField(help_text="IANA name", max_length=64)),
+                ("overlap", models.CharField(choices=[("skip", "Skip"), ("queue", "Queue")], max_length=5)),
+                (
+                    "catch_up",
+                    models.CharField(choices=[("one", "One"), ("all", "All"), ("none", "None")], max_length=4),
+                ),
+                ("paused", models.BooleanField(db_default=False)),
+                (
+                    "next_at",
+                    models.DateTimeField(
+                        help_text="the next due time; null: it is paused, or there is none", null=True
+                    ),
+                ),
+                ("last_job", models.UUIDField(help_text="id of the latest job", null=True)),
+                ("kind", models.CharField(max_length=100)),
+                ("input", models.TextField(help_text="JSON, as its kind reads it")),
+                ("sealed", models.BinaryField(help_text="secret fields of the input, encrypted", null=True)),
+                ("priority", models.SmallIntegerField()),
+                ("max_attempts", models.IntegerField()),
+                ("timeout", models.FloatField(help_text="seconds of one attempt")),
+                ("result_ttl", models.IntegerField(help_text="seconds that a result is kept")),
+                ("callback_url", models.CharField(blank=True, db_default="", max_length=2000)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("changed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="registry.tenant",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["name"],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("next_at__isnull", False)), fields=["next_at"], name="job_schedule_due"
+                    )
+                ],
+                "constraints": [models.UniqueConstraint(fields=("tenant", "name"), name="job_schedule_once")],
             },
             bases=(django_async_backend.db.models.base.AsyncModelMixin, models.Model),
         ),

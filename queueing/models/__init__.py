@@ -19,11 +19,12 @@ from queueing.models.jobs import (
     JobFileChunk,
     JobLimit,
     JobResult,
+    JobSchedule,
     JobSlot,
     JobStatus,
     JobStream,
 )
-from queueing.models.outbound import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.models.outbound import JobSecret, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from queueing.models.workers import SILENT_AFTER, Worker
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "JobFileChunk",
     "JobLimit",
     "JobResult",
+    "JobSecret",
+    "JobSchedule",
     "JobSlot",
     "JobStatus",
     "JobStream",

@@ -84,7 +84,14 @@ class Job(WorkRow):
             open_rows("job_open", "kind"),
             models.Index(fields=["tenant", "-created_at", "-id"], name="job_list"),
             models.Index(fields=["tenant", "-id"], condition=models.Q(closed="failed"), name="job_dead"),
-            models.Index(fields=["finished_at"], condition=models.Q(closed__isnull=False), name="job_finished"),
+            models.Index(
+                fields=["closed", "finished_at", "id"], condition=models.Q(closed__isnull=False), name="job_finished"
+            ),
+            models.Index(
+                fields=["schedule_id", "tenant"],
+                condition=models.Q(closed=None, schedule_id__isnull=False),
+                name="job_open_of_schedule",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -105,12 +112,20 @@ class JobEvent(AsyncModelMixin, models.Model):
     code = models.CharField(max_length=50, db_default="")
     detail = models.CharField(max_length=1000, db_default="")
     progress = models.JSONField(null=True, help_text="done, total, message; null: the event is no report of progress")
+    callback_due = models.BooleanField(
+        db_default=False, help_text="the delivery to the job's callback URL is still to be made"
+    )
 
     objects = models.Manager()
     async_objects = AsyncManager.from_queryset(AsyncQuerySet)()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["job_id", "tenant", "sequence"], name="job_event_once")]
+        indexes = [
+            models.Index(
+                fields=["tenant", "position"], condition=models.Q(callback_due=True), name="job_event_callback"
+            )
+        ]
 
 
 class JobStream(AsyncModelMixin, models.Model):
@@ -134,6 +149,63 @@ class JobResult(AsyncModelMixin, models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["expires_at"], name="job_result_expiry")]
+
+
+class JobScheduleQuerySet(AsyncQuerySet):
+    def of(self, tenant_id: int) -> Self:
+        return self.filter(tenant_id=tenant_id)
+
+
+class JobSchedule(AsyncModelMixin, models.Model):
+    """A schedule of a tenant: at each due time it submits a job. Its name identifies it."""
+
+    class Overlap(models.TextChoices):
+        """Whether a due time submits a job while an earlier one of the schedule is open."""
+
+        SKIP = "skip"
+        QUEUE = "queue"
+
+    class CatchUp(models.TextChoices):
+        """How many jobs are submitted for due times that passed while no worker was alive."""
+
+        ONE = "one"
+        ALL = "all"
+        NONE = "none"
+
+    id = models.BigAutoField(primary_key=True)
+    tenant = tenant_key()
+    name = models.CharField(max_length=100, db_collation="C")
+    cron = models.CharField(max_length=100)
+    timezone = models.CharField(max_length=64, help_text="IANA name")
+    overlap = models.CharField(max_length=5, choices=Overlap)
+    catch_up = models.CharField(max_length=4, choices=CatchUp)
+    paused = models.BooleanField(db_default=False)
+    next_at = models.DateTimeField(null=True, help_text="the next due time; null: it is paused, or there is none")
+    last_job = models.UUIDField(null=True, help_text="id of the latest job")
+
+    kind = models.CharField(max_length=100)
+    input = models.TextField(help_text="JSON, as its kind reads it")
+    sealed = models.BinaryField(null=True, editable=False, help_text="secret fields of the input, encrypted")
+    priority = models.SmallIntegerField()
+    max_attempts = models.IntegerField()
+    timeout = models.FloatField(help_text="seconds of one attempt")
+    result_ttl = models.IntegerField(help_text="seconds that a result is kept")
+    callback_url = models.CharField(max_length=2000, db_default="", blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(JobScheduleQuerySet)()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="job_schedule_once")]
+        indexes = [
+            models.Index(fields=["next_at"], condition=models.Q(next_at__isnull=False), name="job_schedule_due"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class JobLimit(AsyncModelMixin, models.Model):

@@ -1,4 +1,4 @@
-"""Outbound webhooks: endpoints of tenants, deliveries to them, and the attempts of each delivery."""
+"""Outbound webhooks: endpoints of tenants, deliveries to them, the attempts of each delivery, and the secret that signs for jobs."""
 
 from typing import Self
 
@@ -10,16 +10,25 @@ from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
 from queueing.models.broker import tenant_key
 from queueing.models.work import WorkRow, closed_in, open_rows
+from registry.models import Tenant
 
 
 class WebhookEndpointQuerySet(AsyncQuerySet):
     def of(self, tenant_id: int) -> Self:
-        """The tenant's endpoints without deleted ones, which only the periodic removal sees."""
+        """The tenant's endpoints without deleted ones, which only the periodic removal sees, and without receivers of callbacks."""
+        return self.receivers(tenant_id).filter(callback=False)
+
+    def receivers(self, tenant_id: int) -> Self:
+        """All that deliveries of the tenant go to: its endpoints, and the receivers of callbacks of its jobs."""
         return self.filter(tenant_id=tenant_id, deleted_at=None)
 
 
 class WebhookEndpoint(AsyncModelMixin, models.Model):
-    """An address of a tenant that receives events. `positions` says up to which number it has read each source."""
+    """An address of a tenant that receives events. `positions` says up to which number it has read each source.
+
+    One with `callback` is a receiver of callbacks of jobs: `url` is an origin (scheme, host, port), each delivery has an
+    address of its own there, and the tenant's job secret signs. The service makes and removes it, and shows it in no list.
+    """
 
     id = models.BigAutoField(primary_key=True)
     tenant = tenant_key()
@@ -32,6 +41,7 @@ class WebhookEndpoint(AsyncModelMixin, models.Model):
     ordered = models.BooleanField(
         db_default=False, help_text="the next event of an object waits until the one before is delivered or given up"
     )
+    callback = models.BooleanField(db_default=False, editable=False)
     enabled = models.BooleanField(db_default=True)
     disabled_reason = models.CharField(max_length=300, db_default="", blank=True)
     failing_since = models.DateTimeField(null=True, help_text="no delivery succeeded since")
@@ -48,6 +58,14 @@ class WebhookEndpoint(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["uuid", "tenant"], name="webhook_endpoint_once")]
+        indexes = [
+            # Fan-out looks for endpoints with unread events ten times a second, and callbacks may have many receivers.
+            models.Index(
+                fields=["tenant", "id"],
+                condition=models.Q(callback=False, deleted_at=None),
+                name="webhook_endpoint_subscribed",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.url
@@ -79,6 +97,9 @@ class WebhookDelivery(WorkRow):
         null=True, help_text="id of the object that the event is about, such as a payment's correlation id"
     )
     type = models.CharField(max_length=50)
+    callback_url = models.CharField(
+        max_length=2000, db_default="", blank=True, help_text="of a job's callback: where it is sent to"
+    )
     body = models.TextField(help_text="as it is signed and sent")
     ordered = models.BooleanField(db_default=False)
 
@@ -109,6 +130,14 @@ class WebhookDelivery(WorkRow):
                 condition=models.Q(closed="dead"),
                 name="webhook_delivery_dead",
             ),
+            models.Index(
+                fields=["tenant", "-id"], condition=models.Q(callback_url__gt=""), name="webhook_delivery_callback"
+            ),
+            models.Index(
+                fields=["subject", "id", "tenant"],
+                condition=models.Q(callback_url__gt=""),
+                name="webhook_delivery_of_job",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -136,3 +165,15 @@ class WebhookAttempt(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["-delivery_id", "-number"]
+
+
+class JobSecret(AsyncModelMixin, models.Model):
+    """A tenant's secret that signs the calls of its `http` jobs and the callbacks of all its jobs. Made on first use."""
+
+    tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
+    sealed = models.BinaryField(editable=False, help_text="signing secrets, encrypted: registry.tenants.encryption")
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(AsyncQuerySet)()

@@ -25,6 +25,11 @@ class Worker(AsyncModelMixin, models.Model):
     """A drain at work. Its id is the lease id on every row that it claimed; the row goes when the drain ends."""
 
     queue = models.CharField(max_length=50)
+    pool = models.CharField(max_length=31, db_default="", blank=True, help_text="empty: it does what no pool takes")
+    takes = models.JSONField(
+        default=list, db_default=[], help_text="what its pool takes: kinds of work, and parts of them"
+    )
+    stop_requested = models.BooleanField(db_default=False, help_text="it claims nothing more, ends, and is replaced")
     hostname = models.CharField(max_length=255)
     pid = models.IntegerField()
     started_at = models.DateTimeField(db_default=Now())

@@ -4,11 +4,9 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from django.db import DEFAULT_DB_ALIAS
-from django_async_backend.db import async_connections
 from django_async_backend.db.transaction import async_atomic
 
 from queueing.models import WebhookDelivery, WebhookEndpoint
@@ -16,14 +14,14 @@ from queueing.outbound import queries
 from queueing.outbound.errors import NotReplayable, UnknownDelivery
 from queueing.outbound.event_types import TEST
 from queueing.outbound.messages import message_body, new_message_id
-from registry.data import database
+from registry.data import database, orm
 from registry.data.chores import chore
 from registry.tenants import audit
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
-REPLAYED_AT_MOST = 10_000  # deliveries by one call; callers that want more ask again
+REPLAYED_AT_MOST = 10_000  # deliveries by one call; jobs of kind webhooks.replay take any number
 KEPT_DAYS = 30  # days that deliveries and their log are kept after they were closed
 TRIM_EVERY = 600  # seconds between removals of old deliveries
 TRIMMED = 5_000  # deliveries removed by one statement
@@ -67,55 +65,55 @@ async def replay(*, tenant_id: int, delivery_id: int) -> None:
     delivery = await WebhookDelivery.async_objects.filter(tenant_id=tenant_id, id=delivery_id).afirst()
     if delivery is None:
         raise UnknownDelivery
-    endpoint = await WebhookEndpoint.async_objects.of(tenant_id).filter(id=delivery.endpoint_id).afirst()
+    endpoint = await WebhookEndpoint.async_objects.receivers(tenant_id).filter(id=delivery.endpoint_id).afirst()
     if endpoint is None:
         raise UnknownDelivery
     if not endpoint.enabled or not await replay_of(endpoint, ids=[delivery_id]):
         raise NotReplayable
 
 
-async def replay_of(
-    endpoint: WebhookEndpoint,
-    *,
-    ids: Sequence[int] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    dead_only: bool = False,
-) -> int:
+class Selection(TypedDict, total=False):
+    """Which closed deliveries of an endpoint are replayed; a field that is missing selects all."""
+
+    ids: Sequence[int] | None
+    since: datetime | None  # of the fan-out, inclusive
+    until: datetime | None
+    dead_only: bool
+    after: int  # ids above this
+    unchanged_since: datetime  # neither sent nor replayed since
+    limit: int  # the oldest so many
+
+
+async def replay_of(endpoint: WebhookEndpoint, **selection: Unpack[Selection]) -> int:
     """Deliver again the closed deliveries that match, oldest first; returns how many. At most REPLAYED_AT_MOST."""
-    done = await run("replay", _selection(endpoint, ids, since, until, dead_only))
+    return len(await replay_slice(endpoint, **selection))
+
+
+async def replay_slice(endpoint: WebhookEndpoint, **selection: Unpack[Selection]) -> list[int]:
+    """`replay_of`, which returns their ids."""
+    done = await run("replay", _parameters(endpoint, selection))
     await run("wake", {})
-    return len(done)
+    return [id for (id,) in done]
 
 
-async def replayable(
-    endpoint: WebhookEndpoint,
-    *,
-    ids: Sequence[int] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    dead_only: bool = False,
-) -> int:
+async def replayable(endpoint: WebhookEndpoint, **selection: Unpack[Selection]) -> int:
     """Count what `replay_of` would deliver again."""
-    [[count]] = await run("replayable", _selection(endpoint, ids, since, until, dead_only))
+    [[count]] = await run("replayable", _parameters(endpoint, selection))
     return count
 
 
-def _selection(
-    endpoint: WebhookEndpoint,
-    ids: Sequence[int] | None,
-    since: datetime | None,
-    until: datetime | None,
-    dead_only: bool,
-) -> dict[str, Any]:
+def _parameters(endpoint: WebhookEndpoint, selection: Selection) -> dict[str, Any]:
+    ids = selection.get("ids")
     return {
         "tenant": endpoint.tenant_id,
         "endpoint": endpoint.pk,
         "ids": list(ids) if ids is not None else None,
-        "since": since,
-        "until": until,
-        "dead": dead_only,
-        "limit": REPLAYED_AT_MOST,
+        "since": selection.get("since"),
+        "until": selection.get("until"),
+        "dead": selection.get("dead_only", False),
+        "after": selection.get("after", 0),
+        "unchanged": selection.get("unchanged_since"),
+        "limit": selection.get("limit", REPLAYED_AT_MOST),
     }
 
 
@@ -165,6 +163,4 @@ async def trim() -> int:
 
 async def run(name: str, parameters: dict[str, Any]) -> list[Any]:
     """Run a statement on the ORM's connection, as part of the caller's transaction."""
-    async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        await cursor.execute(SQL[name], parameters)
-        return await cursor.fetchall() if cursor.description else []
+    return await orm.statement(SQL[name], parameters)

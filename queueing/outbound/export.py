@@ -10,9 +10,10 @@ SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 _OURS = "written by the service, about events and not about people"
 
 erasure.PERSONAL |= {
-    "queueing.WebhookDelivery": {"body": "''", "error": "''"},
+    "queueing.WebhookDelivery": {"body": "''", "error": "''", "callback_url": "''"},
     "queueing.WebhookAttempt": {"body": "''", "headers": "NULL", "error": "''"},
     "queueing.WebhookEndpoint": {"url": "''", "description": "''", "secrets": "''::bytea"},
+    "queueing.JobSecret": {"sealed": "''::bytea"},
 }
 erasure.ONLY["queueing.WebhookDelivery"] = (
     "t.closed IS NOT NULL"  # what a worker will send stays whole until it is sent

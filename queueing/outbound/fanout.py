@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from queueing.outbound import callbacks
 from queueing.outbound.event_types import wants
-from queueing.outbound.messages import message_body, new_message_id
+from queueing.outbound.messages import message_body
 from queueing.outbound.sources import SOURCES, EventSource, WebhookEvent
 from registry.data import database
 from registry.data.arrays import Bigints, Texts, Uuids
@@ -35,8 +36,9 @@ class Subscriber(NamedTuple):
 
 
 async def spread() -> None:
-    """One round: a slice of events for each group of endpoints that has not read them yet."""
-    if not any([await _spread_source(source) for source in SOURCES.values()]):
+    """One round: a slice of events for each group of endpoints that has not read them yet, and a batch of owed callbacks."""
+    sources = list(SOURCES.values())
+    if not any([*[await _spread_source(one) for one in sources], *[await callbacks.owe(one) for one in sources]]):
         await asyncio.sleep(LOOK_EVERY)
 
 
@@ -59,7 +61,7 @@ async def _spread(source: EventSource, tenant: int, after: int, upto: int, ids: 
             return
         subscribers = [Subscriber(id, msgspec.json.decode(events), ordered) for id, events, ordered in locked]
         rows = await database.rows(conn, source.events, {"tenant": tenant, "after": after, "upto": upto})
-        owed = columns(tenant, [source.event(row) for row in rows], subscribers)
+        owed = columns(tenant, source, [source.event(row) for row in rows], subscribers)
         if owed is not None:
             await database.rows(conn, SQL["owe"], owed)
             await database.rows(conn, SQL["wake"])
@@ -67,7 +69,9 @@ async def _spread(source: EventSource, tenant: int, after: int, upto: int, ids: 
         await database.rows(conn, SQL["move"], moved)
 
 
-def columns(tenant: int, events: Sequence[WebhookEvent], subscribers: Sequence[Subscriber]) -> dict[str, object] | None:
+def columns(
+    tenant: int, source: EventSource, events: Sequence[WebhookEvent], subscribers: Sequence[Subscriber]
+) -> dict[str, object] | None:
     """The parameters of `owe`: each event with a subscriber once, and its subscribers. None if no event has one."""
     sent: list[WebhookEvent] = []
     pairs: list[tuple[Subscriber, int]] = []
@@ -80,7 +84,7 @@ def columns(tenant: int, events: Sequence[WebhookEvent], subscribers: Sequence[S
         return None
     return {
         "tenant": tenant,
-        "message": Texts([new_message_id() for _ in sent]),
+        "message": Texts([source.message_id(event) for event in sent]),
         "position": Bigints([event.position for event in sent]),
         "subject": Uuids([event.subject.bytes for event in sent]),
         "type": Texts([event.type for event in sent]),

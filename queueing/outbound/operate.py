@@ -1,12 +1,14 @@
 """Guarded actions on webhook endpoints and deliveries, of the webhooks' pages and of the admin; and the test message."""
 
+from collections.abc import Awaitable, Callable
+
 from django.contrib import messages
 from django.db.models.functions import Now
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 
 from queueing.models import WebhookDelivery, WebhookEndpoint
-from queueing.outbound import deliveries, endpoints
+from queueing.outbound import deliveries, endpoints, job_secret
 from queueing.templatetags.queues import address
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
@@ -15,10 +17,12 @@ from registry.operators.confirm import Action, Confirmed, asked, confirm, record
 from registry.operators.decide import Done
 from registry.operators.rows import guarded
 
+JOB_SECRET = "The job secret is {secret}"
 SHOWN_ONCE = "The secret is {secret} – copy it now: it is stored encrypted and is not shown again."
 SELECTED = 100  # deliveries of one replay by hand
 ON = "Delivery continues where it stopped: events since then are delivered now."
 OFF = "Nothing is sent there any more. New events wait, and are delivered when the endpoint is switched on again."
+BOTH_SIGN = "For 24 hours both secrets sign, so that the receiver can change to the new one without losing events."
 SENT_AGAIN = "Each is sent with the same webhook-id as before, so that a receiver can recognise a duplicate."
 
 
@@ -110,7 +114,7 @@ def _rotate(request: PageRequest, visitor: Visitor, endpoint: WebhookEndpoint) -
         target=endpoint.url,
         count=1,
         noun="endpoint",
-        warning="For 24 hours both secrets sign, so that the receiver can change to the new one without losing events.",
+        warning=BOTH_SIGN,
         perform=recorded(change, tenant_id=visitor.tenant.pk),
         back=_here(visitor, endpoint),
         fields=[("do", "rotate")],
@@ -154,6 +158,54 @@ async def _replay_dead(visitor: Visitor, endpoint: WebhookEndpoint) -> Action:
         perform=recorded(change, tenant_id=visitor.tenant.pk),
         back=_here(visitor, endpoint),
         fields=[("do", "replay-dead")],
+    )
+
+
+# -- The job secret ----------------------------------------------------------------------------------------------
+
+
+async def of_job_secret(request: PageRequest, visitor: Visitor) -> HttpResponse:
+    match asked(request)["do"]:
+        case "show":
+            action = _show_job_secret(request, visitor)
+        case "rotate":
+            action = _rotate_job_secret(request, visitor)
+        case _:
+            raise Http404
+    return await confirm(request, visitor, action)
+
+
+def _show_job_secret(request: PageRequest, visitor: Visitor) -> Action:
+    async def change() -> Done:
+        secrets = await job_secret.of(visitor.tenant.pk)
+        messages.warning(request, JOB_SECRET.format(secret=secrets.newest))
+        return Done(rows=1)
+
+    return _of_job_secret(visitor, "show", "Show the job secret", "Whoever knows it can sign like the service.", change)
+
+
+def _rotate_job_secret(request: PageRequest, visitor: Visitor) -> Action:
+    async def change() -> Done:
+        secret = await job_secret.rotate(tenant_id=visitor.tenant.pk)
+        messages.warning(request, JOB_SECRET.format(secret=secret))
+        return Done(rows=1)
+
+    return _of_job_secret(visitor, "rotate", "Replace the job secret", BOTH_SIGN, change)
+
+
+def _of_job_secret(
+    visitor: Visitor, do: str, label: str, warning: str, change: Callable[[], Awaitable[Done]]
+) -> Action:
+    return Action(
+        name=f"job_secret.{do}",
+        label=label,
+        target="job secret",
+        count=1,
+        noun="secret",
+        warning=warning,
+        perform=recorded(change, tenant_id=visitor.tenant.pk),
+        back=address("webhook_callbacks", tenant=visitor.tenant.slug),
+        fields=[("do", do)],
     )
 
 

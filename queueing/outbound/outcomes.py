@@ -33,6 +33,7 @@ class DeliveryClaim(NamedTuple):
     url: str
     secrets: bytes
     mode: str
+    callback_url: str  # empty: it goes to the endpoint's address
 
     @property
     def key(self) -> Key:

@@ -143,6 +143,26 @@ def _given(chosen: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if value}
 
 
+# -- Callbacks of jobs -----------------------------------------------------------------------------------------
+
+
+@page("GET", "HEAD", "POST")
+async def callbacks(request: PageRequest) -> HttpResponse:
+    """Deliveries of callbacks of jobs, and the actions on the secret that signs them."""
+    visitor = await known(request)
+    if "do" in asked(request):
+        if not visitor.may_act:
+            raise Http404
+        return await operate.of_job_secret(request, visitor)
+    found, following = await queries.callbacks(visitor.tenant.pk, limit=ROWS, before=_before(request))
+    context = {
+        "visitor": visitor,
+        "deliveries": [one for one, _ in found],
+        "older": address("webhook_callbacks", tenant=visitor.tenant.slug, before=following) if following else "",
+    }
+    return render(request, "queueing/webhooks/callbacks.html", context)
+
+
 # -- A delivery ----------------------------------------------------------------------------------------------
 
 

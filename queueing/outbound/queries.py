@@ -11,6 +11,7 @@ import msgspec
 from django.db.models import F
 
 from queueing.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from queueing.outbound import sources
 from queueing.outbound.errors import UnknownDelivery, UnknownWebhookEndpoint
 from registry.data import database
 from registry.edge.api import iso
@@ -111,10 +112,27 @@ async def delivery(tenant_id: int, delivery_id: int) -> tuple[WebhookDelivery, W
     found = await WebhookDelivery.async_objects.filter(tenant_id=tenant_id, id=delivery_id).afirst()
     if found is None:
         raise UnknownDelivery
-    endpoint = await WebhookEndpoint.async_objects.of(tenant_id).filter(id=found.endpoint_id).afirst()
+    endpoint = await WebhookEndpoint.async_objects.receivers(tenant_id).filter(id=found.endpoint_id).afirst()
     if endpoint is None:
         raise UnknownDelivery
     return found, endpoint
+
+
+async def callbacks(
+    tenant_id: int, *, limit: int, before: int | None = None, job: UUID | None = None
+) -> tuple[list[tuple[WebhookDelivery, WebhookEndpoint]], int | None]:
+    """A page of callbacks of jobs, or of one job, with ids below `before`, newest first; and the cursor of the next page."""
+    found = WebhookDelivery.async_objects.filter(callback_url__gt="", **({"id__lt": before} if before else {}))
+    if job is None:
+        found = found.filter(tenant_id=tenant_id)
+    else:  # the tenant is compared, not looked up: the other index has all of the tenant's callbacks
+        found = found.alias(owner=F("tenant_id") + 0).filter(owner=tenant_id, subject=job)
+    rows = [one async for one in found.order_by("-id")[: limit + 1]]
+    shown = rows[:limit]
+    receivers = WebhookEndpoint.async_objects.receivers(tenant_id).filter(id__in={one.endpoint_id for one in shown})
+    by_id = {one.pk: one async for one in receivers}
+    pairs = [(one, by_id[one.endpoint_id]) for one in shown if one.endpoint_id in by_id]
+    return pairs, rows[limit - 1].pk if len(rows) > limit else None
 
 
 async def tries(found: WebhookDelivery) -> list[WebhookAttempt]:
@@ -127,10 +145,11 @@ def delivery_shown(found: WebhookDelivery, endpoint: WebhookEndpoint) -> dict[st
     open = found.status == WebhookDelivery.Status.PENDING and endpoint.enabled
     return {
         "id": found.pk,
-        "endpoint": str(endpoint.uuid),
+        "endpoint": None if endpoint.callback else str(endpoint.uuid),
+        "callbackUrl": found.callback_url or None,
         "webhookId": found.message_id,
         "type": found.type,
-        "correlationId": str(found.subject) if found.subject else None,
+        **_subject(found),
         "status": found.status,
         "attempts": found.attempt,
         "answer": found.answer,
@@ -138,6 +157,15 @@ def delivery_shown(found: WebhookDelivery, endpoint: WebhookEndpoint) -> dict[st
         "nextTryAt": _iso(found.run_at) if open else None,
         "createdAt": iso(found.created_at),
         "updatedAt": iso(found.changed_at),
+    }
+
+
+def _subject(found: WebhookDelivery) -> dict[str, str | None]:
+    """The id of what the event is about, under its name in the API; null under the names of other sources."""
+    about = sources.source_of(found.type)
+    return {
+        one.subject_field: str(found.subject) if found.subject and one is about else None
+        for one in sources.SOURCES.values()
     }
 
 

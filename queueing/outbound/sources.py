@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from queueing.outbound.messages import new_message_id
 from registry.data import database
 from registry.data.stream import EventStream
 
@@ -36,11 +37,14 @@ class EventSource:
 
     stream: EventStream
     noun: str  # what an event is about, for pages: "payment"
-    page: str  # name of the object's page, which takes its id
+    subject_field: str  # name of its id in the API: "correlationId"
+    page: str  # name of the object's page, which takes its id; empty: it has none
     types: tuple[str, ...]
     unread: str  # SQL: (limit) → tenant, position, latest, endpoint ids; endpoints with events they have not read
     events: str  # SQL: (tenant, after, upto) → rows for `event`, in order of position
     event: Callable[[database.Row], WebhookEvent]
+    callbacks: str = ""  # SQL: (limit) → tenant, URL and row for `event` of owed callbacks, which it marks as made
+    message_id: Callable[[WebhookEvent], str] = lambda _: new_message_id()
     examples: tuple[str, str, str]  # types of an object's first three events in order, for the test kit
     example: Callable[
         [str, UUID, int, datetime], dict[str, Any]
@@ -65,8 +69,8 @@ def source_of(type: str) -> EventSource | None:
 
 
 def example_source() -> EventSource:
-    """The source whose events the test kit invents: the first that was registered."""
-    return next(iter(SOURCES.values()))
+    """The source whose events the test kit invents: that of the uppermost app, which registers last."""
+    return next(reversed(SOURCES.values()))
 
 
 async def latest(tenant_id: int) -> dict[str, int]:

@@ -7,6 +7,7 @@ from queueing.outbound import api, pages  # noqa: F401 - the API's routes are ni
 urlpatterns = [
     path("webhooks", pages.endpoints, name="webhooks"),
     path("webhooks/kit", pages.kit, name="webhook_kit"),
+    path("webhooks/callbacks", pages.callbacks, name="webhook_callbacks"),
     path("webhooks/<uuid:uuid>", pages.endpoint, name="webhook_endpoint"),
     path("webhooks/deliveries/<int:number>", pages.delivery, name="webhook_delivery"),
 ]

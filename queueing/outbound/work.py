@@ -11,7 +11,7 @@ from typing import Self
 
 from psycopg import AsyncConnection
 
-from queueing.outbound import endpoints, fanout, outcomes, signing
+from queueing.outbound import endpoints, fanout, job_secret, outcomes, signing
 from queueing.outbound.concurrency import FIRST, MOST, EndpointLimits
 from queueing.outbound.outcomes import DeliveryClaim, DeliverySettlement
 from queueing.outbound.retries import GONE
@@ -55,7 +55,7 @@ class _EndpointClient:
             headers=HEADERS,
             resolve=outside.resolve,
         )
-        self.secrets = Secrets.unsealed(claim.secrets, place=endpoints.place(claim.uuid))
+        self.secrets = _secrets_of(claim)
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,6 +65,19 @@ class _EndpointClient:
 
     def serves(self, claim: DeliveryClaim) -> bool:
         return (self.url, self.mode, self.sealed) == (claim.url, claim.mode, bytes(claim.secrets))
+
+    def target_of(self, claim: DeliveryClaim) -> str:
+        """The request target. Raises BadAddress for a callback to an address that is not acceptable."""
+        if not claim.callback_url:
+            return self.target
+        return parted(claim.callback_url, tls_only=claim.mode == "live")[1]
+
+
+def _secrets_of(claim: DeliveryClaim) -> Secrets:
+    """Raises Sealed (500)."""
+    if claim.callback_url:
+        return job_secret.unsealed(claim.tenant_id, claim.secrets)
+    return Secrets.unsealed(claim.secrets, place=endpoints.place(claim.uuid))
 
 
 @entry.register("webhooks")
@@ -154,7 +167,7 @@ class Deliveries(Work[DeliveryClaim, DeliverySettlement]):
             headers = signing.headers(client.secrets.signing(at), claim.message_id, at, claim.body)
             signature = headers["webhook-signature"]
             answer = await client.http.request(
-                "POST", client.target, claim.body.encode(), limit=SEND_TIMEOUT, headers=headers
+                "POST", client.target_of(claim), claim.body.encode(), limit=SEND_TIMEOUT, headers=headers
             )
             error = outcomes.fault_of(answer.status)
         except HttpError as problem:
@@ -195,7 +208,9 @@ class Deliveries(Work[DeliveryClaim, DeliverySettlement]):
             await self._switch_off(settlement, overdue=overdue)
 
     async def _switch_off(self, settlement: DeliverySettlement, *, overdue: bool) -> None:
-        """Disable an endpoint that answered 410, or has failed for PATIENCE seconds."""
+        """Disable an endpoint that answered 410, or has failed for PATIENCE seconds. Receivers of callbacks stay enabled."""
+        if settlement.claim.callback_url:
+            return
         gone = settlement.answer is not None and settlement.answer.status == GONE
         if gone or overdue:
             reason = endpoints.GONE if gone else endpoints.OVERDUE.format(error=settlement.error)

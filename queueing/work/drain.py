@@ -17,6 +17,7 @@ import psycopg
 from django.db.models.functions import Now
 
 from queueing.models import SILENT_AFTER, Worker
+from queueing.work import pools
 from queueing.work.table import TABLES
 from queueing.work.work import Work
 from registry.data import database, db_breaker, faults
@@ -40,11 +41,15 @@ RECONNECT = 1.0  # seconds until LISTEN is tried again
 class Drain:
     """A worker of one kind of work, with up to `capacity` rows in flight."""
 
-    def __init__(self, work: Work, *, capacity: int | None = None, name: str = "") -> None:
+    def __init__(
+        self, work: Work, *, capacity: int | None = None, name: str = "", pool: str = "", takes: Sequence[str] = ()
+    ) -> None:
+        """`pool` and `takes`: of the worker's pool, where it belongs to one."""
         self.work = work
         self.name = name or work.table.queue  # the `queue` of its Worker row
         self.capacity = work.capacity if capacity is None else capacity
         self.in_flight: dict[asyncio.Task[list[bool]], Sequence[Any]] = {}  # the groups, by the tasks that run them
+        self.pool, self.takes = pool, list(takes)
         self.finished = self.failed = 0
         self.worker_id = 0
         self._wake = asyncio.Event()
@@ -55,6 +60,7 @@ class Drain:
         self._beating_since = -math.inf
         self._beat_at = math.inf  # time.monotonic() of the last heartbeat that succeeded
         work.wake = self._wake.set
+        work.division = pools.division(pool, takes, ())
 
     @property
     def stopping(self) -> bool:
@@ -119,6 +125,8 @@ class Drain:
         return self.capacity - self.work.in_flight
 
     async def _claim(self, limit: int) -> Sequence[Any]:
+        if not self.work.division.takes_some(self.work.table.queue):
+            return []
         return await self.work.claim(self.worker_id, limit)
 
     async def _until_available(self) -> None:
@@ -177,6 +185,8 @@ class Drain:
                         hostname=socket.gethostname(),
                         pid=os.getpid(),
                         capacity=self.capacity,
+                        pool=self.pool,
+                        takes=self.takes,
                     )
                 )
                 self.worker_id = worker.id
@@ -208,12 +218,22 @@ class Drain:
                     extra={"worker": self.worker_id},
                 )
                 self.stop()
+            await self._look_at_others()
             now = time.monotonic()
             if now - self._beat_at > LATE:  # it waited for a lock, or for a server that was suspended
                 self._beating_since = now
             self._beat_at, self._beating_since = now, min(self._beating_since, now)
             if now - self._beating_since > SILENT_AFTER.total_seconds():
                 await reap()
+
+    async def _look_at_others(self) -> None:
+        """Learn which pools have living workers, and whether this worker is asked to stop."""
+        columns = ("id", "pool", "takes", "stop_requested")
+        living = [row async for row in Worker.async_objects.all().alive().values_list(*columns)]
+        self.work.division = pools.division(self.pool, self.takes, [(pool, takes) for _, pool, takes, _ in living])
+        if any(asked for id, *_, asked in living if id == self.worker_id):
+            log.info("asked to stop", extra={"worker": self.worker_id})
+            self.stop()
 
     async def _deregister(self) -> None:
         with contextlib.suppress(Unavailable):

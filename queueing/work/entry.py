@@ -37,15 +37,15 @@ def register[Kind: Callable[[], Work]](queue: str) -> Callable[[Kind], Kind]:
     return add
 
 
-def drain(*queues: str) -> None:
+def drain(*queues: str, pool: str = "", takes: Sequence[str] = ()) -> None:
     """RQ entry point: drain `queues` in parallel until SIGTERM. It closes everything that it opens."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_drain(queues))
+        runner.run(_drain(queues, pool, takes))
 
 
-async def _drain(queues: Sequence[str]) -> None:
+async def _drain(queues: Sequence[str], pool: str, takes: Sequence[str]) -> None:
     parent = os.getppid()
-    drains = [Drain(DRAINS[queue]()) for queue in queues]
+    drains = [Drain(DRAINS[queue](), pool=pool, takes=takes) for queue in queues]
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -29,14 +29,14 @@ async def _gauges() -> list[GaugeMetricFamily]:
         for state in ("waiting", "leased", "scheduled"):
             depth.add_metric([name, state], getattr(now, state))
         age.add_metric([name], now.oldest)
-    workers = GaugeMetricFamily("registry_workers", "Drains at work", labels=["queue"])
-    use = GaugeMetricFamily("registry_worker_use_ratio", "Rows in flight against capacity", labels=["queue"])
+    workers = GaugeMetricFamily("registry_workers", "Drains at work", labels=["queue", "pool"])
+    use = GaugeMetricFamily("registry_worker_use_ratio", "Rows in flight against capacity", labels=["queue", "pool"])
     found = [w async for w in Worker.async_objects.all().alive()]
-    for name in TABLES:
-        mine = [w for w in found if w.queue == name]
-        workers.add_metric([name], len(mine))
+    for name, pool in sorted({(name, "") for name in TABLES} | {(w.queue, w.pool) for w in found if w.queue in TABLES}):
+        mine = [w for w in found if (w.queue, w.pool) == (name, pool)]
+        workers.add_metric([name, pool], len(mine))
         capacity = sum(w.capacity for w in mine)
-        use.add_metric([name], sum(w.in_flight for w in mine) / capacity if capacity else 0)
+        use.add_metric([name, pool], sum(w.in_flight for w in mine) / capacity if capacity else 0)
     return [depth, age, workers, use]
 
 

@@ -45,5 +45,7 @@ class ServiceQueue(Queue):
 
 
 def queue(name: str, connection: Redis) -> Queue:
-    """The queue that RQ_QUEUES names."""
-    return django_rq.get_queue(name, connection=connection)
+    """The queue that RQ_QUEUES names, or one of a pool, which it does not know."""
+    if name in settings.RQ_QUEUES:
+        return django_rq.get_queue(name, connection=connection)
+    return ServiceQueue(name, connection=connection)

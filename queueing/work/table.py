@@ -1,6 +1,7 @@
 """Work tables: tables with rows that workers claim. Their statements are made from one template, sql/work.sql."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class WorkTable:
     open: str  # SQL predicate of open rows, as in its partial index
     columns: str = "p.*"  # of a claimed row: tenant_id, id, …
     joins: str = ""
+    # Depth of a part of this work, for pools of workers that take only parts; None: of the whole.
+    part_depth: Callable[[str], Awaitable[Depth]] | None = field(default=None, compare=False)
 
     @cached_property
     def due(self) -> str:

@@ -33,6 +33,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from queueing.work.pools import Division
 from queueing.work.shares import DueShares, Share
 from queueing.work.table import WorkTable
 from registry.data import database
@@ -90,6 +91,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             self._settle, max_rows=self.settle_rows, linger=self.settle_linger
         )
         self.shares = DueShares()
+        self.division = Division()  # what this worker's pool takes; the drain sets it
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 

@@ -120,11 +120,18 @@ class DrainWorker(GentleWorker):
     """A worker that enqueues a drain if there is none, so that it also works after Redis has lost its data."""
 
     drains: tuple[str, ...] = ()
+    pool = ""
+    takes: tuple[str, ...] = ()  # of its pool
 
     def find_work(self) -> None:
         queue = self.queues[0]
         if not queue.count:
             names = self.drains or tuple(DRAINS)
             queue.enqueue(
-                "queueing.work.entry.drain", *names, job_timeout=DRAIN_TIMEOUT, result_ttl=0, failure_ttl=3600
+                "queueing.work.entry.drain",
+                args=names,
+                kwargs={"pool": self.pool, "takes": self.takes},
+                job_timeout=DRAIN_TIMEOUT,
+                result_ttl=0,
+                failure_ttl=3600,
             )

@@ -1,7 +1,9 @@
-"""The ORM's connection in the running task: `release` returns it, `own_connection` takes one that no other task shares."""
+"""The ORM's connection in the running task: `release` returns it, `own_connection` takes one that no other task shares, and
+`statement` runs SQL in the transaction that is open on it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS
 from django_async_backend.db import async_connections
@@ -27,3 +29,10 @@ async def own_connection() -> AsyncIterator[None]:
     finally:
         async_connections[DEFAULT_DB_ALIAS] = before
         await mine.close()
+
+
+async def statement(sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+    """Run a statement as part of the caller's `async_atomic`; its rows, none for a statement without results."""
+    async with await async_connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        await cursor.execute(sql, parameters)
+        return await cursor.fetchall() if cursor.description else []

@@ -30,7 +30,7 @@ _TARGET = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[ -~]*")
-_METHOD = re.compile(r"GET|POST|PUT|PATCH|DELETE")
+_METHOD = re.compile(r"GET|HEAD|POST|PUT|PATCH|DELETE")
 
 
 class NotConnected(NotSent):
@@ -162,23 +162,23 @@ class Client:
 
         Raises NotSent when certainly nothing was sent; AnswerTimeout, Disconnected, BadAnswer when it may have arrived.
         """
-        message = self._message(method, path, body, _lines(headers) if headers else "")
+        message, no_body = self._message(method, path, body, _lines(headers) if headers else ""), method == "HEAD"
         deadline = self._loop.time() + limit
         connection = self._pooled() or await self._obtain(deadline)
         try:
-            return await connection.ask(message, deadline)
+            return await connection.ask(message, deadline, no_body=no_body)
         except Disconnected:
             # A server that closes an idle connection crosses our next request: harmless to repeat, if it may be repeated.
             if method not in REPEATABLE or connection.heard or not connection.answers or self._closed:
                 raise
         connection = await self._obtain(deadline, fresh=True)
-        return await connection.ask(message, deadline)
+        return await connection.ask(message, deadline, no_body=no_body)
 
     def _message(self, method: str, path: str, body: bytes, more: str) -> bytes:
         target = self._address.path + path
         if not _TARGET.fullmatch(target) or not _METHOD.fullmatch(method):
             raise BadAddress("not a path or not a method")
-        length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
+        length = f"Content-Length: {len(body)}\r\n" if body or method not in REPEATABLE else ""
         return f"{method} {target} HTTP/1.1\r\n{self._head}{more}{length}\r\n".encode("latin-1") + body
 
     # -- The pool ----------------------------------------------------------------------------------------------

@@ -61,11 +61,14 @@ class Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return not self.closed and self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, deadline: float) -> Answer:
-        """Send `request` and read its answer until `deadline` of the loop's clock. The caller must hold it exclusively."""
+    async def ask(self, request: bytes, deadline: float, *, no_body: bool = False) -> Answer:
+        """Send `request` and read its answer until `deadline` of the loop's clock. The caller must hold it exclusively.
+
+        `no_body`: the answer ends with its head, whatever length that names (HEAD). Such a connection is not used again.
+        """
         asked = self._asked = self._loop.create_future()
         self._answer: Answer | None = None
-        self._reusable, self.heard, self._wire = True, False, 0
+        self._reusable, self.heard, self._wire, self._no_body = not no_body, False, 0, no_body
         self._begin()
         self._timer = self._loop.call_at(deadline, self._fail, AnswerTimeout("no whole answer in time"))
         try:
@@ -182,6 +185,8 @@ class Connection(asyncio.Protocol):
         coding = self._headers.get(b"transfer-encoding")
         framed = b"content-length" in self._headers if coding is None else coding.lower().endswith(b"chunked")
         self._until_close = status >= 200 and status not in (204, 304) and not framed
+        if self._no_body and status >= 200:
+            self._complete()
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)

@@ -122,16 +122,21 @@ async def checked(url: str, *, tls_only: bool) -> None:
     """Check that deliveries to the URL are possible now. Raises Invalid (422) naming `url`."""
     outside = Outside()
     try:
+        fault = await fault_of(url, outside, tls_only=tls_only)
+    finally:
+        outside.close()
+    if fault:
+        raise Invalid("this is no address for deliveries", errors=[{"field": "url", "message": fault}])
+
+
+async def fault_of(url: str, outside: Outside, *, tls_only: bool) -> str:
+    """Why nothing can be sent to the URL now; empty if it can."""
+    try:
         origin, _ = parted(url, tls_only=tls_only)
         address = Address.parse(origin)
         await outside.resolve(address.host, address.port)
     except BadAddress as error:
-        raise _wrong(str(error)) from None
+        return str(error)
     except (OSError, UnicodeError):  # a time-out is an OSError too
-        raise _wrong("this name leads nowhere; is it spelled right?") from None
-    finally:
-        outside.close()
-
-
-def _wrong(message: str) -> Invalid:
-    return Invalid("this is no address for deliveries", errors=[{"field": "url", "message": message}])
+        return "this name leads nowhere; is it spelled right?"
+    return ""

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedIOBase
 from typing import IO, Any
 
+from registry.tenants.export import tagged
+
 OWNER_ONLY = 0o600
 
 type Write = Callable[[str, Sequence[str]], None]
@@ -16,23 +18,18 @@ type Write = Callable[[str, Sequence[str]], None]
 def sink(output: str, stdout: Any) -> Iterator[Write]:
     """A function that writes lines of a table. It expects all lines of a table before the next table."""
     if output == "-":
-        yield lambda table, lines: stdout.write("".join(_tagged(table, lines)), ending="")
+        yield lambda table, lines: stdout.write("".join(tagged(table, lines)), ending="")
         return
     with _private(output) as file:
         if output.endswith(".zip"):
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, ExitStack() as members:
                 yield _Members(archive, members).write
         else:
-            yield lambda table, lines: file.writelines(line.encode() for line in _tagged(table, lines))
+            yield lambda table, lines: file.writelines(line.encode() for line in tagged(table, lines))
 
 
 def _private(path: str) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb")
-
-
-def _tagged(table: str, lines: Sequence[str]) -> Iterator[str]:
-    for line in lines:
-        yield f'{{"table": "{table}", "row": {line}}}\n'
 
 
 class _Members:

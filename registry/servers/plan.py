@@ -6,8 +6,25 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from registry.servers.child import PROJECT, Part
+
+
+class PoolPlan(Protocol):
+    """A pool of workers: queueing.work.pools.WorkerPool."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def takes(self) -> tuple[str, ...]: ...
+
+    @property
+    def minimum(self) -> int: ...
+
+    @property
+    def maximum(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -20,6 +37,7 @@ class ServicePlan:
     web: int = 1
     workers: int = 1
     max_workers: int = 0  # 0: as many as there are cores, at least `workers`
+    pools: tuple[PoolPlan, ...] = ()
     demo: bool = False
     host_header: str = "localhost"  # Host header of the health check; must be in ALLOWED_HOSTS
 
@@ -51,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--web", type=int, default=1, help="web processes")
     parser.add_argument("--workers", type=int, default=1, help="workers at least")
     parser.add_argument("--max-workers", type=int, default=0, help="workers at most (default: one per core)")
+    parser.add_argument(
+        "--pool",
+        action="append",
+        default=[],
+        metavar="NAME=KINDS:MIN-MAX",
+        help="workers of their own for kinds of work, jobs/KIND or payments/PROCESSOR, separated by commas",
+    )
     parser.add_argument("--demo", action=argparse.BooleanOptionalAction, default=False, help="demo tenant and payments")
 
 
@@ -65,6 +90,11 @@ def web(number: int, plan: ServicePlan, handle: int) -> Part:
 
 def worker(slot: int) -> Part:
     return manage(f"worker-{slot}", "worker", "--slot", str(slot))
+
+
+def pool_worker(pool: PoolPlan, slot: int) -> Part:
+    takes = [word for one in pool.takes for word in ("--take", one)]
+    return manage(f"worker-{pool.name}-{slot}", "worker", "--slot", str(slot), "--pool", pool.name, *takes)
 
 
 def stripe(plan: ServicePlan) -> Part:

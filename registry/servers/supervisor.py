@@ -13,29 +13,27 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from registry.data.loop import end_loop
 from registry.edge import metric_files
 from registry.servers import embedded
 from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, Process, gone, libc
 from registry.servers.listening import PROBE_EVERY, answers_ok
-from registry.servers.plan import ServicePlan, environment, manage, metrics_folder, parts, worker
+from registry.servers.plan import PoolPlan, ServicePlan, environment, manage, metrics_folder, parts, pool_worker, worker
 from registry.servers.processes import POLL, children, descendants, parent_of, signal_process
+from registry.servers.worker_group import Wanted, WorkerGroup
 
 log = logging.getLogger(__name__)
 
 SWEEP_LIMIT = 1.0  # seconds for killed leftover processes to end
 PROBE_LIMIT = 2.0  # seconds for one check
-SCALE_EVERY = 1.0  # seconds between two checks of how many workers are wanted
-SCALE_LIMIT = 5.0  # seconds for the answer
-SHRINK_AFTER = 10.0  # seconds that fewer workers must be wanted before one is stopped: starting one costs a second
 REAP_EVERY = 5.0  # seconds between two waitpid() calls for orphans
 
-
-Wanted = Callable[[int, int], Awaitable[int]]
+Scales = Callable[[Sequence[str], Sequence[str]], Wanted]  # (what a pool takes, what the other pools take)
 
 
 @dataclass
@@ -45,17 +43,18 @@ class Supervisor:
     plan: ServicePlan
     parts: list[Part]
     environ: dict[str, str]
-    wanted: Wanted | None = None
+    scales: Scales | None = None
     worker: Callable[[int], Part] = worker
     keepers: dict[str, Keeper] = field(default_factory=dict)
-    workers: dict[int, Keeper] = field(default_factory=dict)
+    groups: list[WorkerGroup] = field(default_factory=list)
     helpers: set[int] = field(default_factory=set)  # short-lived commands: not to be reaped as orphans
 
     async def run(self) -> None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # children of a killed part become ours, not init's
         told = self.listen_to_signals()
         self.start()
-        duties = [self.announce(), self.scale(), self.reap(), *map(self.keep_server, embedded.servers(self.plan.data))]
+        scaling = [group.scale() for group in self.groups]
+        duties = [self.announce(), *scaling, self.reap(), *map(self.keep_server, embedded.servers(self.plan.data))]
         tasks = [asyncio.create_task(duty) for duty in duties]
         for task in tasks:
             task.add_done_callback(report)
@@ -74,10 +73,20 @@ class Supervisor:
 
     def start(self) -> None:
         self.keepers = {part.name: Keeper(part, self.environ) for part in self.parts}
-        self.workers = {slot: Keeper(self.worker(slot), self.environ) for slot in range(1, self.plan.workers + 1)}
+        self.groups = [self.group_of_no_pool(), *map(self.group_of, self.plan.pools)]
+        for group in self.groups:
+            group.start()
+
+    def group_of_no_pool(self) -> WorkerGroup:
+        wanted = self.scales and self.scales((), [one for pool in self.plan.pools for one in pool.takes])
+        return WorkerGroup(self.worker, self.environ, self.plan.workers, self.plan.most_workers, wanted)
+
+    def group_of(self, pool: PoolPlan) -> WorkerGroup:
+        wanted = self.scales and self.scales(pool.takes, ())
+        return WorkerGroup(partial(pool_worker, pool), self.environ, pool.minimum, pool.maximum, wanted)
 
     def everybody(self) -> list[Keeper]:
-        return [*self.keepers.values(), *self.workers.values()]
+        return [*self.keepers.values(), *(keeper for group in self.groups for keeper in group.workers.values())]
 
     async def stop(self, tasks: list[asyncio.Task]) -> None:
         for task in tasks:
@@ -140,43 +149,6 @@ class Supervisor:
             process.signal_group(signal.SIGKILL)
             process.popen.wait()
             self.helpers.discard(process.pid)
-
-    async def scale(self) -> None:
-        """Keep as many workers as the queue needs. An unknown number changes nothing."""
-        enough_since: float | None = None
-        while self.wanted:
-            await asyncio.sleep(SCALE_EVERY)
-            count = await self.ask_wanted()
-            have = len([keeper for keeper in self.workers.values() if not keeper.stopping.is_set()])
-            if count is None or count >= have:
-                enough_since = None
-                self.grow((count or 0) - have)
-            elif enough_since is None:
-                enough_since = time.monotonic()
-            elif time.monotonic() - enough_since > SHRINK_AFTER:
-                self.shrink()
-
-    async def ask_wanted(self) -> int | None:
-        assert self.wanted
-        try:
-            async with asyncio.timeout(SCALE_LIMIT):
-                count = await self.wanted(self.plan.workers, self.plan.most_workers)
-        except Exception as error:  # the database is away: any error may be raised
-            log.debug("how many workers are wanted is unknown: %r", error)
-            return None
-        return min(max(count, self.plan.workers), self.plan.most_workers)
-
-    def grow(self, by: int) -> None:
-        for _ in range(by):
-            slot = next(number for number in range(1, len(self.workers) + 2) if number not in self.workers)
-            log.info("starting worker %d: the queue is long", slot)
-            self.workers[slot] = Keeper(self.worker(slot), self.environ)
-
-    def shrink(self) -> None:
-        slot = max(slot for slot, keeper in self.workers.items() if not keeper.stopping.is_set())
-        log.info("stopping worker %d: the queue is short", slot)
-        leaving = asyncio.create_task(self.workers[slot].stop())
-        leaving.add_done_callback(lambda _: self.workers.pop(slot, None))
 
     async def keep_server(self, server: embedded.Server) -> None:
         """Restart an embedded server when it dies; if its port changes, restart all parts with the new URL."""
@@ -243,8 +215,8 @@ def clear_metrics(plan: ServicePlan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def run(plan: ServicePlan, listener: socket.socket, wanted: Wanted | None = None) -> None:
+def run(plan: ServicePlan, listener: socket.socket, scales: Scales | None = None) -> None:
     """Run the whole service until SIGTERM or SIGINT. Embedded servers run and migrations are applied already."""
     raise_file_limit()
     clear_metrics(plan)
-    asyncio.run(Supervisor(plan, parts(plan, listener), environment(plan), wanted).run())
+    asyncio.run(Supervisor(plan, parts(plan, listener), environment(plan), scales).run())

@@ -246,6 +246,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY
 MAX_PUSH_BODY = whole("REGISTRY_MAX_PUSH_BODY", 8 * 1024 * 1024, least=1024)  # bytes of a push or transaction
 # Whether webhooks may go to loopback and private networks: allowed for a service that only this machine can reach.
 WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", not PRODUCTION)
+JOB_RETENTION = whole("REGISTRY_JOB_RETENTION", 30, least=1)  # days that succeeded and canceled jobs are kept
+FAILED_JOB_RETENTION = whole("REGISTRY_FAILED_JOB_RETENTION", 90, least=1)  # the same of failed ones
 QUEUE_ENCRYPTION_KEYS = encryption_keys("QUEUE_ENCRYPTION_KEYS")  # the first encrypts, all decrypt
 DEFAULT_SUBSCRIPTION_MODE = os.environ.get("DEFAULT_SUBSCRIPTION_MODE", "") or "all"  # of new consumer groups
 if DEFAULT_SUBSCRIPTION_MODE not in ("all", "new"):

@@ -4,9 +4,10 @@ Every model with a tenant is exported unless LEFT_OUT gives a reason. Apps add t
 the columns that must not be exported.
 """
 
+import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
 APPS = ("registry", "queueing", "payments")  # apps whose tables may belong to a tenant
 ROWS = 200  # per read: rows may contain whole messages
+LARGE = 64 * 1024  # characters of a row that takes long
 OWN = "t.tenant_id = %(tenant)s"
 
 type Row = dict[str, Any]
@@ -91,13 +93,24 @@ async def export(tenant_id: int, *, decrypt: bool = False) -> AsyncIterator[tupl
                 yield source.label, rows
 
 
+def tagged(table: str, lines: Sequence[str]) -> Iterator[str]:
+    """Lines that name their table, for output without a member per table."""
+    for line in lines:
+        yield f'{{"table": "{table}", "row": {line}}}\n'
+
+
 async def _rows(
     conn: AsyncConnection, source: ExportedTable, tenant_id: int, decrypt: bool
 ) -> AsyncIterator[list[str]]:
     async with conn.cursor(name="takeout") as cursor:
         await cursor.execute(_query(source), {"tenant": tenant_id})
         while rows := await cursor.fetchmany(ROWS):
-            yield [_readable(source.table, row, decrypt) for (row,) in rows]
+            lines = []
+            for (row,) in rows:
+                lines.append(_readable(source.table, row, decrypt))
+                if len(row) > LARGE:
+                    await asyncio.sleep(0)  # the loop may have other work
+            yield lines
 
 
 def _query(source: ExportedTable) -> str:

@@ -17,6 +17,7 @@ class Heard(NamedTuple):
     target: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def id(self) -> str:
@@ -64,6 +65,11 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     @property
+    def connections(self) -> int:
+        """Number of open ones."""
+        return len(self._server.connections)
+
+    @property
     def types(self) -> list[str]:
         return [one.type for one in self.heard]
 
@@ -88,7 +94,7 @@ class Receiver:
 
     def _hear(self, request: Request) -> Any:
         self.calls += 1
-        heard = Heard(request.target, headers_of(request), request.body)
+        heard = Heard(request.target, headers_of(request), request.body, request.method)
         self.heard.append(heard)
         return self._answer(heard)
 

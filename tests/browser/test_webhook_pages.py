@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.async_api import Page, expect
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from payments.states import SUCCEEDED
+from queueing.jobs import lifecycle, store
+from queueing.jobs.builtin.queue_rotate import KeyRotation
+from queueing.jobs.requests import of_service
 from queueing.outbound import testkit
 from registry.data import database
 from registry.models import AuditEntry
@@ -186,3 +190,37 @@ async def test_without_javascript_everything_reads_and_acts(plain: Page, tenant,
     await expect(plain.locator(".headline .pill")).to_contain_text("switched off")
     assert not (await again(hook)).enabled
     await make_due(hook)
+
+
+async def test_callbacks_of_jobs_are_shown_and_their_secret_is_rotated(page: Page, tenant, receiver, tmp_path: Path):
+    await page.goto("/webhooks")
+    await page.get_by_role("link", name="Callbacks of jobs").click()
+    await expect(page.get_by_text("Nothing yet")).to_be_visible()
+    await looks_right(page, "webhooks-callbacks-none", tmp_path, BRIEFLY)
+    for url in (
+        f"{receiver.url}?order=7",
+        f"{receiver.url}/with/quite/a/long/address/for/a/phone?token=abcdefghijklmnop",
+    ):
+        await called_back(tenant, url)
+
+    await page.reload()
+    await expect(page.locator("tr[data-delivery]")).to_have_count(2)
+    await looks_right(page, "webhooks-callbacks", tmp_path, BRIEFLY)
+    await page.locator("tr[data-delivery] a").last.click()
+    await expect(page.get_by_text(f"{receiver.url}?order=7")).to_be_visible()
+    await looks_right(page, "webhooks-callback", tmp_path, BRIEFLY)
+    await page.get_by_role("link", name="Callbacks of jobs").click()
+    await page.get_by_role("link", name="Replace the job secret…").click()
+    await confirm(page, "Replace the job secret")
+    await expect(page.get_by_text("The job secret is whsec_")).to_be_visible()
+
+    entries = await in_thread(lambda: list(AuditEntry.objects.values_list("action", "reason")))
+    assert entries == [("job_secret.rotate", WHY)]
+
+
+async def called_back(tenant, url: str) -> None:
+    """A job that was canceled, and its callback."""
+    job = of_service("queue.rotate", KeyRotation(), tenant_id=tenant.pk)
+    await store.submit(msgspec.structs.replace(job, callback_url=url))
+    await lifecycle.cancel(tenant_id=tenant.pk, uuid=job.id)
+    await fan_out()

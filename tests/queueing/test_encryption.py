@@ -129,7 +129,7 @@ async def test_everything_is_encrypted_anew_with_the_first_key(mq, queue, monkey
     use(monkeypatch, "new", "old")
     monkeypatch.setattr(rotation, "SLICE", 2)
 
-    done = await rotation.rotate()
+    done = await rotation.rotate(mq.tenant_id)
     use(monkeypatch, "new")
 
     assert (done.changed, done.unreadable) == (6, 0)
@@ -153,9 +153,9 @@ async def test_what_was_broken_off_is_taken_up_and_done_twice_changes_nothing(mq
         raise Stopped
 
     with pytest.raises(Stopped):
-        await rotation.rotate(progress=stop)
+        await rotation.rotate(mq.tenant_id, progress=stop)
     begun = [key for _, key in await rows(mq)].count("new")
-    rest, again = await rotation.rotate(), await rotation.rotate()
+    rest, again = await rotation.rotate(mq.tenant_id), await rotation.rotate(mq.tenant_id)
 
     assert (begun, rest.changed, again.changed) == (2, 4, 0)
     assert await mq.data(queue, batch=9) == list(range(6))
@@ -168,7 +168,7 @@ async def test_what_cannot_be_read_is_left_counted_and_named(mq, queue, monkeypa
     before = await rows(mq)
     use(monkeypatch, "new")
 
-    done = await rotation.rotate()
+    done = await rotation.rotate(mq.tenant_id)
 
     assert (done.changed, done.unreadable) == (0, 1)
     assert await rows(mq) == before

@@ -329,6 +329,7 @@ async def test_kinds_are_listed_with_the_schema_of_their_input(api: Api) -> None
     kinds = {kind["name"]: kind for kind in (await get(api, "/job-kinds"))["items"]}
 
     assert kinds["test.fail"]["maxAttempts"] == 3
+    assert "succeeded" in str(kinds["payments.export"]["input"])
     assert JobStatus.QUEUED == "queued"
 
 

@@ -54,6 +54,7 @@ async def positions(tenants: Sequence[int]) -> dict[int, int]:
 JOBS = sources.EventSource(
     stream=EventStream(name="jobs", since=nothing, of_subject=nothing, positions=positions),
     noun="job",
+    subject_field="jobId",
     page="",
     types=("job.finished",),
     unread=UNREAD,

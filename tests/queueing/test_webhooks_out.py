@@ -97,7 +97,7 @@ async def test_an_endpoint_hears_only_what_it_asked_for(tenant, receiver):
 
     assert [one.type for one in await deliveries(wanting)] == ["payment.queued"]
     assert await deliveries(nothing_of_this) == []
-    assert (await again(nothing_of_this)).positions == (await again(wanting)).positions == {"payments": 2}
+    assert (await again(nothing_of_this)).positions == (await again(wanting)).positions == {"payments": 2, "jobs": 0}
 
 
 async def test_a_new_endpoint_hears_of_what_happens_from_then_on(tenant, receiver):

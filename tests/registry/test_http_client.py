@@ -50,6 +50,18 @@ async def test_an_answer_is_read_to_its_end_and_its_connection_used_again(answer
     assert server.accepted == 1
 
 
+async def test_the_answer_to_head_ends_with_its_head_whatever_length_it_names():
+    """A connection on which a body may still arrive is not used again."""
+    answers = (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 404 No\r\n\r\n")
+    found = []
+    for answer in answers:
+        async with Server(saying(answer)) as server, Client(server.url) as client:
+            found += [await client.request("HEAD", "/x", limit=5.0) for _ in range(2)]
+            assert (server.accepted, client.connections) == (2, 0)
+
+    assert [(one.status, one.body) for one in found] == [(200, b"")] * 2 + [(404, b"")] * 2
+
+
 @pytest.mark.parametrize("answer", FRAMINGS.values(), ids=FRAMINGS.keys())
 async def test_an_answer_may_come_byte_by_byte(answer):
     async with Server(in_pieces(*(bytes([b]) for b in answer))) as server, Client(server.url) as client:

@@ -30,10 +30,10 @@ AS_THE_OPEN_TENANT = {
 PUBLIC = {
     "health", "health/live", "health/ready", "metrics", "metrics/prometheus", "openapi.json", "docs", "static/{}",
     "login", "logout", "invitation/{}", "signup", "signup/{}/details", "signup/{}/users", "signup/{}/plan",
-    "signup/{}/payment", "signup/{}/paid", "signup/{}/live", "webhooks/stripe/{}", "webhooks/billing",
+    "signup/{}/payment", "signup/{}/paid", "signup/{}/live", "webhooks/stripe/{}", "webhooks/billing", "jobs/{}/file",
 }  # fmt: skip
 PAGES_FOR_MEMBERS = (
-    "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/{}", "webhooks/deliveries/{}", "plan",
+    "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/callbacks", "webhooks/{}", "webhooks/deliveries/{}", "plan",
     "plan/paid",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from registry.errors import Invalid
 from tests.conftest import Api, make_key
 from tests.factories import in_thread, make_payment
 from tests.queueing.hooks import endpoint
+from tests.queueing.test_jobs import submit
 
 REFUSED = {400, 422}
 NOT_LOOKED_AT = {"token", "cursor"}  # what only an answer before can give
@@ -92,7 +93,9 @@ async def caller(server: str, tenant) -> Any:
     payment = await in_thread(make_payment, tenant)
     hook = await endpoint(tenant, "http://127.0.0.1:9999/hook")
     async with Api(server, await make_key(tenant, "admin")) as api:
-        yield Caller(api, {"payments": str(payment.correlation_id), "webhook-endpoints": str(hook.uuid)})
+        job = await submit(api, "queue.rotate", input={})
+        ids = {"payments": str(payment.correlation_id), "webhook-endpoints": str(hook.uuid), "jobs": job["id"]}
+        yield Caller(api, ids)
 
 
 async def test_every_value_that_is_allowed_is_taken_and_no_other(caller: Caller):

@@ -54,12 +54,12 @@ time.sleep(600)
 SUPERVISE = """
 import asyncio, json, logging, sys
 from pathlib import Path
-from registry.servers import child, listening, supervisor
+from registry.servers import child, listening, supervisor, worker_group
 from registry.servers.plan import ServicePlan, environment
 from registry.servers.child import Part
 logging.basicConfig(level="INFO", format="%(message)s")
 facts = json.loads(sys.argv[1])
-child.STOP_LIMIT, supervisor.SCALE_EVERY, supervisor.SHRINK_AFTER = 1.0, 0.05, 0.1
+child.STOP_LIMIT, worker_group.SCALE_EVERY, worker_group.SHRINK_AFTER = 1.0, 0.05, 0.1
 async def wanted(least, most):
     return int((Path(facts["data"]) / "wanted").read_text())
 listener = listening.listen("127.0.0.1", 0)
@@ -68,7 +68,7 @@ def part(name, program, *arguments):
     return Part(name, (sys.executable, "-c", program, *arguments))
 web = Part("web", (sys.executable, "-c", facts["parts"].pop("web"), str(listener.fileno())), (listener.fileno(),))
 wholly = [web, *(part(name, program) for name, program in facts["parts"].items())]
-asyncio.run(supervisor.Supervisor(plan, wholly, environment(plan), wanted,
+asyncio.run(supervisor.Supervisor(plan, wholly, environment(plan), lambda *_: wanted,
     worker=lambda slot: part(f"worker-{slot}", facts["idle"])).run())
 """
 
@@ -216,7 +216,7 @@ def test_workers_stay_within_their_limits(supervise, queue_wants):
     queue_wants(0)
 
     assert gone_within_limit(third)
-    assert "worker-4" not in running.log and "stopping worker 2" not in running.log
+    assert "worker-4" not in running.log and "stopping worker-2" not in running.log
 
 
 def test_a_queue_nobody_can_ask_changes_nothing(supervise, queue_wants, tmp_path):

@@ -10,6 +10,29 @@ p.tenant_id, p.id, p.correlation_id, p.amount, p.currency, p.status, p.attempt, 
 -- A settlement clears leased_until. Where it is set, the last attempt was interrupted, and the doubt starts at its end.
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt;
 
+-- name: take_divided
+-- The statement `take` of the template for workers that take, or leave, the payments of some processors (`parts` their names,
+-- `accounts` their ids; `included`: they are those that this worker takes). A payment in doubt belongs to its processor, one with a
+-- wish to that one; `first`: whether other payments of the tenant would be sent to one of this worker's now.
+SELECT {columns}
+FROM unnest(%(tenants)s::bigint[], %(quotas)s::bigint[], %(firsts)s::boolean[]) AS t (tenant_id, quota, first)
+CROSS JOIN LATERAL (
+    SELECT * FROM payments_payment p
+    WHERE p.tenant_id = t.tenant_id AND closed IS NULL AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+      AND CASE
+        WHEN p.status <> 'queued' THEN %(included)s = coalesce((
+            SELECT d.processor_id = ANY(%(accounts)s::bigint[]) FROM payments_attempt d
+            WHERE d.tenant_id = p.tenant_id AND d.payment_id = p.id AND d.number = p.attempt
+        ), false)
+        WHEN p.wanted_processor = '' THEN t.first
+        ELSE %(included)s = (p.wanted_processor = ANY(%(parts)s::text[]))
+      END
+    ORDER BY p.priority DESC, p.run_at, p.id
+    LIMIT t.quota
+    FOR UPDATE SKIP LOCKED
+) p
+{joins};
+
 -- name: begin
 -- Store the attempt, its processor, requestedAt and reason before anything is sent. Updates no indexed column of the payment, so
 -- the update is HOT. Runs in the transaction that locked the rows.

@@ -1,8 +1,8 @@
 -- name: partitions
--- The next page of partitions that contain messages.
-SELECT p.tenant_id, p.id, p.name, q.name FROM queueing_partition p
+-- The next page of a tenant's partitions that contain messages.
+SELECT p.id, p.name, q.name FROM queueing_partition p
 JOIN queueing_queue q ON q.tenant_id = p.tenant_id AND q.id = p.queue_id
-WHERE p.id > %(after)s AND p.last_seq > p.removed
+WHERE p.tenant_id = %(tenant)s AND p.id > %(after)s AND p.last_seq > p.removed
 ORDER BY p.id LIMIT %(limit)s
 
 -- name: messages
@@ -31,7 +31,11 @@ WHERE d.tenant_id = %(tenant)s AND d.id = u.id AND d.key_id = u.old
 RETURNING d.id
 
 -- name: tenants
-SELECT id FROM registry_tenant ORDER BY id
+-- Tenants that have payloads.
+SELECT t.id FROM registry_tenant t
+WHERE EXISTS (SELECT FROM queueing_partition p WHERE p.tenant_id = t.id AND p.queue_id IS NOT NULL AND p.last_seq > p.removed)
+   OR EXISTS (SELECT FROM queueing_deadmessage d WHERE d.tenant_id = t.id)
+ORDER BY t.id
 
 -- name: how_many
-SELECT count(*) FROM queueing_partition WHERE queue_id IS NOT NULL AND last_seq > removed
+SELECT count(*) FROM queueing_partition WHERE tenant_id = %(tenant)s AND queue_id IS NOT NULL AND last_seq > removed

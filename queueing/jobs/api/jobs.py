@@ -1,5 +1,7 @@
 """`GET /jobs…`, and the routes that cancel and retry a job."""
 
+from enum import Enum
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -73,7 +75,7 @@ async def result(request: HttpRequest, id: str) -> HttpResponse:
     "/jobs/{id}/file",
     tags=TAG,
     summary="The file that a job wrote, for whoever has the signed link that the job shows",
-    openapi_extra=described("The file", 404, 410, query=FILE),
+    openapi_extra={**described("The file", 404, 410, query=FILE), "security": [{}]},
 )
 async def file(request: HttpRequest, id: str) -> StreamingHttpResponse:
     uuid = job_id(id)
@@ -119,10 +121,11 @@ async def retry(request: HttpRequest, id: str) -> HttpResponse:
     openapi_extra=described("Events, and the sequence to ask after next", 404, 422, query=EVENTS, keyless=False),
 )
 async def poll(request: HttpRequest, id: str) -> HttpResponse:
-    uuid, asked = job_id(id), EVENTS.read(request)
     principal, _ = await authorize(request, "read")
-    tenant_id, after = principal.tenant_id, asked["after"]
-    later = events.STREAM.after(tenant_id, uuid, after, within=asked["wait"], check=lambda: _check(tenant_id, uuid))
+    asked = EVENTS.read(request)
+    after, wait = asked["after"], asked["wait"]
+    tenant_id, uuid = principal.tenant_id, job_id(id)
+    later = events.STREAM.after(tenant_id, uuid, after, within=wait, check=lambda: _check(tenant_id, uuid))
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
     messages = [_message(event) for event in found or []]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
@@ -152,12 +155,19 @@ async def kinds(request: HttpRequest) -> HttpResponse:
             "maxAttempts": kind.attempts,
             "timeout": kind.timeout,
             "concurrency": kind.concurrency,
-            "input": msgspec.json.schema(kind.input),
+            "input": msgspec.json.schema(kind.input, schema_hook=_choices),
         }
         for _, kind in sorted(KINDS.items())
         if kind.public
     ]
     return json_response({"items": shown}, headers=headers)
+
+
+def _choices(kind: type) -> dict[str, Any]:
+    """The schema of a Django choices class, which msgspec reads but cannot describe."""
+    if issubclass(kind, Enum):
+        return {"enum": [one.value for one in kind]}
+    raise NotImplementedError
 
 
 api.describe(

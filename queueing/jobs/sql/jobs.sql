@@ -99,7 +99,8 @@ WHERE l.kind = r.kind;
 
 -- name: settle
 -- Write outcomes with one commit, fenced by worker and attempt, and only while the lease is valid: otherwise the job is another
--- worker's. A job that is queued again is canceled instead if that was requested meanwhile. Locked in order, against deadlocks.
+-- worker's. A job that is queued again is canceled instead if that was requested meanwhile. Locked in order, against deadlocks. An
+-- outcome that has a callback is marked as owed (docs/decisions/031).
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(status)b::text[], %(wait)b::float8[], %(code)b::text[],
@@ -125,7 +126,7 @@ WITH input AS MATERIALIZED (
     FROM input i, held h
     WHERE h.tenant_id = i.tenant_id AND h.id = i.job_id AND j.tenant_id = h.tenant_id AND j.id = h.id
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
-        j.finished_at, j.result_ttl, j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message, i.result
+        j.finished_at, j.result_ttl, j.callback_url, j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message, i.result
 ), results AS (
     INSERT INTO queueing_jobresult (tenant_id, job_id, body, expires_at)
     SELECT tenant_id, id, result, now() + make_interval(secs => result_ttl) FROM moved WHERE status = 'succeeded'
@@ -136,9 +137,9 @@ WITH input AS MATERIALIZED (
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position
 ), events AS (
-    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail)
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail, callback_due)
     SELECT m.tenant_id, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1, m.id, m.sequence, m.status,
-        m.attempt, m.changed_at, m.error_code, m.error
+        m.attempt, m.changed_at, m.error_code, m.error, m.status <> 'queued' AND m.callback_url <> ''
     FROM moved m JOIN numbered n USING (tenant_id)
     RETURNING tenant_id, job_id, position
 )
@@ -201,14 +202,15 @@ WITH held AS MATERIALIZED (
     FROM held h
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status IN ('queued', 'running')
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
-        j.created_at, j.started_at, j.finished_at, j.progress_done, j.progress_total, j.progress_message
+        j.created_at, j.started_at, j.finished_at, j.callback_url, j.progress_done, j.progress_total, j.progress_message
 ), numbered AS (
     INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved WHERE status = 'canceled'
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
     RETURNING tenant_id, position
 ), event AS (
-    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at)
-    SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at FROM moved m JOIN numbered n USING (tenant_id)
+    INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, callback_due)
+    SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, m.callback_url <> ''
+    FROM moved m JOIN numbered n USING (tenant_id)
     RETURNING position
 )
 SELECT h.status, m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at,
@@ -240,3 +242,18 @@ WITH held AS MATERIALIZED (
 SELECT h.status, m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at,
     m.changed_at, m.sequence, '', '', m.progress_done, m.progress_total, m.progress_message
 FROM held h LEFT JOIN moved m ON true LEFT JOIN event e ON true;
+
+-- name: depth_of_kind
+-- Open jobs of one kind that are due, leased and scheduled, of at most `sample`; and the seconds for which the oldest has been due.
+SELECT count(*) FILTER (WHERE run_at <= now() AND (leased_until IS NULL OR leased_until < now())),
+       count(*) FILTER (WHERE leased_until >= now()),
+       count(*) FILTER (WHERE run_at > now()),
+       coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now() AND leased_until IS NULL)), 0)::float8
+FROM (
+    SELECT j.run_at, j.leased_until
+    FROM registry_tenant t CROSS JOIN LATERAL (
+        SELECT * FROM queueing_job j WHERE j.tenant_id = t.id AND j.kind = %(kind)s AND j.closed IS NULL
+        ORDER BY j.priority DESC, j.run_at, j.id LIMIT %(sample)s
+    ) j
+    LIMIT %(sample)s
+) open;

@@ -8,7 +8,12 @@ from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.progress import Progress
 
-from queueing.broker import browse, manage, rotation
+from queueing.broker import browse, crypto, manage, rotation
+from queueing.jobs import queries, waiting
+from queueing.jobs.builtin import queue_rotate
+from queueing.jobs.builtin.queue_rotate import KeyRotation, RotationResult
+from queueing.jobs.requests import of_service
+from queueing.models import Job, JobStatus
 from registry.management.base import AsyncCommand, add_json, tenant_named
 
 
@@ -49,20 +54,34 @@ class Command(AsyncCommand):
         self.stdout.write(f"{queue} is deleted; its messages are removed in the background.")
 
     async def do_rotate(self, **_: Any) -> None:
+        jobs = await self._rotated(crypto.current_key())
+        results = [await self._result(job) for job in jobs if job.status == JobStatus.SUCCEEDED]
+        self.stdout.write(f"{sum(one.changed for one in results)} re-encrypted with the current key.")
+        if failed := [job for job in jobs if job.status != JobStatus.SUCCEEDED]:
+            raise CommandError(f"{len(failed)} of {len(jobs)} jobs {failed[0].status}: {failed[0].error or 'no error'}")
+        if unreadable := sum(one.unreadable for one in results):
+            raise CommandError(
+                f"{unreadable} cannot be read with any key of QUEUE_ENCRYPTION_KEYS and were left as they are"
+            )
+
+    async def _rotated(self, key: str) -> list[Job]:
+        """A job for each tenant that has payloads, once it is over."""
+        wanted = [
+            of_service(queue_rotate.NAME, KeyRotation(key=key), tenant_id=tenant, unique_key=f"to {key}")
+            for tenant in await rotation.tenants()
+        ]
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("re-encrypting", total=None)
-            done = await rotation.rotate(
-                progress=lambda now: bar.update(task, completed=now.seen, total=now.total, description=_so_far(now))
-            )
-        self.stdout.write(f"{done.changed} re-encrypted with the current key.")
-        if done.unreadable:
-            raise CommandError(
-                f"{done.unreadable} cannot be read with any key of QUEUE_ENCRYPTION_KEYS and were left as they are"
-            )
 
+            def report(jobs: Sequence[Job]) -> None:
+                over, total = [job for job in jobs if job.closed], sum(job.progress_total or 0 for job in jobs)
+                done = sum(job.progress_done or 0 for job in jobs)
+                bar.update(task, completed=done, total=total or None, description=f"{len(over)} of {len(jobs)} tenants")
 
-def _so_far(now: rotation.Rotated) -> str:
-    return f"{now.changed} re-encrypted, partition {now.seen} of {now.total}"
+            return await waiting.finish(wanted, report=report)
+
+    async def _result(self, job: Job) -> RotationResult:
+        return msgspec.json.decode(await queries.result(job.tenant_id, job.uuid), type=RotationResult)
 
 
 def _words(messages: dict[str, int]) -> str:

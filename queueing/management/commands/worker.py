@@ -18,10 +18,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--slot", type=int, default=0, help="which of several workers this is; shows in its name")
         parser.add_argument("--drain", action="append", default=[], help="queue to drain (all)")
+        parser.add_argument("--pool", default="", help="the pool that it belongs to")
+        parser.add_argument("--take", action="append", default=[], help="what its pool takes: webhooks, jobs/KIND, …")
         parser.add_argument("--housekeeping", action="store_true", help="run scheduled chores instead")
 
-    def handle(self, *, slot: int, drain: list[str], housekeeping: bool, **_: object) -> None:
-        queue = "housekeeping" if housekeeping else "drain"
+    def handle(
+        self, *, slot: int, drain: list[str], pool: str, take: list[str], housekeeping: bool, **_: object
+    ) -> None:
+        queue = "housekeeping" if housekeeping else f"drain-{pool}" if pool else "drain"
+        drain = drain or list(dict.fromkeys(one.partition("/")[0] for one in take))
         # Unique, also between containers with the same process ids: RQ refuses a name that is in use.
         name = f"{service_name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
 
@@ -32,13 +37,13 @@ class Command(BaseCommand):
                 [rq_queues.queue(queue, connection)], connection=connection, name=f"{name}-{secrets.token_hex(3)}"
             )
             if isinstance(found, DrainWorker):
-                found.drains = tuple(drain)
+                found.drains, found.pool, found.takes = tuple(drain), pool, tuple(take)
             return found
 
         def work() -> None:
             if housekeeping:
                 entry.housekeep()
             else:
-                entry.drain(*(drain or entry.DRAINS))
+                entry.drain(*(drain or entry.DRAINS), pool=pool, takes=take)
 
         without_redis.serve(worker, work)

@@ -1,7 +1,8 @@
 -- What Django's models cannot say about the tables of background jobs: keys and storage.
 
--- The primary key leads with the tenant, so that the table can be distributed by tenant.
+-- The primary keys lead with the tenant, so that the tables can be distributed by tenant.
 ALTER TABLE queueing_job DROP CONSTRAINT queueing_job_pkey, ADD PRIMARY KEY (tenant_id, id);
+ALTER TABLE queueing_jobschedule DROP CONSTRAINT queueing_jobschedule_pkey, ADD PRIMARY KEY (tenant_id, id);
 
 -- A claim changes no indexed column of a job: with room on the page it costs no index entry. Vacuumed after a number of changes,
 -- because a share of a large table would come far too late.

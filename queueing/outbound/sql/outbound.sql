@@ -39,6 +39,36 @@ WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::bigint[]);
 -- name: wake
 SELECT pg_notify('webhooks', '');
 
+-- name: receivers
+-- The receivers of callbacks at these origins, whose ids are derived from the origins, made where there are none. Those that exist are changed, so that `trim_endpoints`
+-- leaves them until the caller has committed their deliveries. In order, against deadlocks.
+INSERT INTO queueing_webhookendpoint (tenant_id, uuid, url, events, positions, secrets, callback)
+SELECT tenant_id, uuid, origin, '[]', '{}', '', true
+FROM unnest(%(tenant)b::bigint[], %(uuid)b::uuid[], %(origin)b::text[]) AS t (tenant_id, uuid, origin)
+ORDER BY tenant_id, origin
+ON CONFLICT (uuid, tenant_id) DO UPDATE SET changed_at = now()
+RETURNING tenant_id, url, id;
+
+-- name: owe_callbacks
+INSERT INTO queueing_webhookdelivery (tenant_id, endpoint_id, message_id, position, subject, type, body, callback_url)
+SELECT * FROM unnest(
+    %(tenant)b::bigint[], %(endpoint)b::bigint[], %(message)b::text[], %(position)b::bigint[], %(subject)b::uuid[], %(type)b::text[],
+    %(body)b::text[], %(url)b::text[]
+);
+
+-- name: make_job_secrets
+-- Of two processes that make the secret of a tenant at the same time one succeeds, and both use what it stored.
+INSERT INTO queueing_jobsecret (tenant_id, sealed)
+SELECT * FROM unnest(%(tenant)b::bigint[], %(sealed)b::bytea[]) AS t (tenant_id, sealed) ORDER BY tenant_id
+ON CONFLICT (tenant_id) DO NOTHING;
+
+-- name: job_secret
+SELECT sealed FROM queueing_jobsecret WHERE tenant_id = %(tenant)s;
+
+-- name: signing_of
+-- What an `http` job is sent with: the tenant's mode, and its job secret.
+SELECT t.mode, s.sealed FROM registry_tenant t LEFT JOIN queueing_jobsecret s ON s.tenant_id = t.id WHERE t.id = %(tenant)s;
+
 -- name: due
 -- Endpoints with due deliveries, in random order. One index probe per endpoint with open rows, and one for its first due row.
 WITH RECURSIVE waiting AS (
@@ -66,14 +96,16 @@ ORDER BY random()
 LIMIT %(limit)s;
 
 -- name: take
--- Lease due deliveries of these endpoints, at most `quota` of each. MATERIALIZED: else the planner may repeat the LIMIT.
+-- Lease due deliveries of these endpoints, at most `quota` of each. MATERIALIZED: else the planner may repeat the LIMIT. Callbacks
+-- are signed with the tenant's job secret.
 WITH found AS MATERIALIZED (
-    SELECT p.id, e.tenant_id, e.uuid, e.url, e.secrets, t.mode
+    SELECT p.id, e.tenant_id, e.uuid, e.url, CASE WHEN e.callback THEN coalesce(s.sealed, '') ELSE e.secrets END AS secrets, t.mode
     FROM unnest(%(tenants)s::bigint[], %(endpoints)s::bigint[], %(quotas)s::bigint[]) AS q (tenant_id, endpoint_id, quota)
     CROSS JOIN LATERAL (
         SELECT * FROM queueing_webhookendpoint e WHERE e.tenant_id = q.tenant_id AND e.id = q.endpoint_id OFFSET 0
     ) e
     JOIN registry_tenant t ON t.id = e.tenant_id
+    LEFT JOIN queueing_jobsecret s ON e.callback AND s.tenant_id = e.tenant_id
     CROSS JOIN LATERAL (
         SELECT d.id FROM queueing_webhookdelivery d
         WHERE d.tenant_id = q.tenant_id AND d.endpoint_id = q.endpoint_id AND d.closed IS NULL
@@ -89,7 +121,7 @@ SET attempt = d.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_
 FROM found f
 WHERE f.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = f.tenant_id AND d.id = f.id
 RETURNING d.tenant_id, d.id, d.endpoint_id, d.message_id, d.type, d.body, d.attempt, d.tries_from, d.ordered, d.created_at,
-    f.uuid, f.url, f.secrets, f.mode;
+    f.uuid, f.url, f.secrets, f.mode, d.callback_url;
 
 -- name: alone
 -- Lock these endpoints before deliveries of ordered ones are closed: a fan-out under way has then committed the deliveries that
@@ -200,8 +232,10 @@ DELETE FROM queueing_webhookdelivery d USING old WHERE d.tenant_id = old.tenant_
 RETURNING d.id;
 
 -- name: trim_endpoints
+-- Remove deleted endpoints, and receivers of callbacks, that have no delivery any more. A callback that is owed at the same moment
+-- changes its receiver's row, which this statement then reads again and leaves.
 DELETE FROM queueing_webhookendpoint e
-WHERE e.deleted_at < now() - interval '1 hour' AND NOT EXISTS (
+WHERE (e.deleted_at < now() - interval '1 hour' OR e.callback AND e.changed_at < now() - interval '1 hour') AND NOT EXISTS (
     SELECT FROM queueing_webhookdelivery d WHERE d.endpoint_id = e.id AND d.tenant_id + 0 = e.tenant_id
 );
 
@@ -218,6 +252,7 @@ WITH chosen AS MATERIALIZED (
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
       AND (NOT %(dead)s::boolean OR d.closed = 'dead')
+      AND d.id > %(after)s AND (%(unchanged)s::timestamptz IS NULL OR d.changed_at < %(unchanged)s::timestamptz)
     ORDER BY d.id
     LIMIT %(limit)s
     FOR UPDATE
@@ -250,13 +285,14 @@ SELECT count(*) FROM (
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s::timestamptz)
       AND (%(until)s::timestamptz IS NULL OR d.created_at <= %(until)s::timestamptz)
       AND (NOT %(dead)s::boolean OR d.closed = 'dead')
+      AND d.id > %(after)s AND (%(unchanged)s::timestamptz IS NULL OR d.changed_at < %(unchanged)s::timestamptz)
     LIMIT %(limit)s
 ) found;
 
 -- name: create
 INSERT INTO queueing_webhookendpoint (tenant_id, uuid, url, description, events, ordered, enabled, positions, secrets)
 SELECT %(tenant)s, %(uuid)s, %(url)s, %(description)s, %(events)s::jsonb, %(ordered)s, %(enabled)s, %(positions)s::jsonb, %(secrets)s
-WHERE (SELECT count(*) FROM queueing_webhookendpoint WHERE tenant_id = %(tenant)s AND deleted_at IS NULL) < %(most)s
+WHERE (SELECT count(*) FROM queueing_webhookendpoint WHERE tenant_id = %(tenant)s AND deleted_at IS NULL AND NOT callback) < %(most)s
 RETURNING id;
 
 -- name: insert

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 DATABASE_LIMIT = 30.0  # seconds for the database to become available during the start
 DATABASE_PAUSE = 0.5  # seconds between two tries
-# By name, because registry must not import queueing. async (minimum, maximum) -> workers wanted now.
-WORKERS_WANTED = "queueing.work.scale.desired_workers"
+# By name, because registry must not import queueing: how many workers are wanted, and what pools there are.
+SCALES = "queueing.work.scale.scale_of"
+POOLS = "queueing.work.pools.read"
 
 
 class Command(BaseCommand):
@@ -37,7 +38,10 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         names = ("host", "port", "web", "workers", "max_workers", "demo")
         plan = ServicePlan(
-            data=Path(settings.REGISTRY_DATA), host_header=host_header(), **{name: options[name] for name in names}
+            data=Path(settings.REGISTRY_DATA),
+            host_header=host_header(),
+            pools=pools(options["pool"]),
+            **{name: options[name] for name in names},
         )
         refuse_strangers(plan.host)
         warn_of_unknown_proxies()
@@ -50,7 +54,7 @@ class Command(BaseCommand):
             os.environ["REGISTRY_ID"] = (
                 service_name()
             )  # for all child processes, also those that start without the database
-            supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, wanted())
+            supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, import_string(SCALES))
         for number in (signal.SIGTERM, signal.SIGINT):  # a second signal changes nothing: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
 
@@ -95,11 +99,12 @@ def migrate(data: Path) -> None:
         embedded.ensure(data)
 
 
-def wanted() -> supervisor.Wanted | None:
+def pools(texts: list[str]) -> tuple[Any, ...]:
+    """Raises CommandError for a text that describes no pool, and for two of one name."""
     try:
-        return import_string(WORKERS_WANTED)
-    except ImportError:
-        return None
+        return import_string(POOLS)(texts)
+    except ValueError as error:
+        raise CommandError(f"--pool {error}") from None
 
 
 def host_header() -> str:

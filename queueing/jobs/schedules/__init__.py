@@ -1,0 +1,1 @@
+"""Schedules of jobs: cron expressions whose due times submit jobs (contract section 6)."""
