@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 import time
-import uuid
 
 import django
 import uvloop
@@ -13,9 +12,7 @@ django.setup()
 
 from queueing.jobs import store  # noqa: E402 - after the set-up, as the next ones
 from queueing.jobs.job import JobReceipt, NewJob  # noqa: E402
-from queueing.jobs.kinds import MAX_ATTEMPTS, TIMEOUT  # noqa: E402
-from queueing.jobs.requests import RESULT_TTL  # noqa: E402
-from queueing.jobs.start import start  # noqa: E402
+from queueing.jobs.requests import of_service  # noqa: E402
 from registry.data import database  # noqa: E402
 from registry.data.loop import end_loop  # noqa: E402
 from registry.models import Tenant  # noqa: E402
@@ -31,7 +28,7 @@ async def main(slug: str, jobs: int, tasks: int, per_call: int) -> dict[str, flo
     async def produce() -> None:
         for at in starts:
             if per_call == 1:
-                receipts = [await start("bed.nothing", tenant_id=tenant.id, input={"payload": PAYLOAD})]
+                receipts = [await store.submit(job(tenant.id))]
             else:
                 receipts = await store.submit_many([job(tenant.id) for _ in range(min(per_call, jobs - at))])
             if refused := [one for one in receipts if not isinstance(one, JobReceipt)]:
@@ -45,17 +42,7 @@ async def main(slug: str, jobs: int, tasks: int, per_call: int) -> dict[str, flo
 
 
 def job(tenant_id: int) -> NewJob:
-    content = json.dumps({"payload": PAYLOAD}).encode()
-    return NewJob(
-        tenant_id=tenant_id,
-        id=uuid.uuid4(),
-        kind="bed.nothing",
-        input=content,
-        content=content,
-        max_attempts=MAX_ATTEMPTS,
-        timeout=TIMEOUT,
-        result_ttl=RESULT_TTL,
-    )
+    return of_service("bed.nothing", {"payload": PAYLOAD}, tenant_id=tenant_id)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ _GAPS = """
 SELECT s.tenant_id FROM queueing_jobstream s
 WHERE s.position <> (SELECT count(*) FROM queueing_jobevent e WHERE e.tenant_id = s.tenant_id AND e.position BETWEEN 1 AND s.position)
 """
+_CLAIMED = "SELECT DISTINCT job FROM chaos_claim"
 _AGAIN = "SELECT count(*), count(DISTINCT job) FROM chaos_claim"
 
 
@@ -82,11 +83,13 @@ def _faults(service: Service, jobs: Jobs) -> Iterator[str]:
     with service.connect() as connection:
         stored = {row[0]: Stored(*row) for row in connection.execute(_JOBS)}
         two_leases = {job for (job,) in connection.execute(_TWO_LEASES)}
+        claimed = {job for (job,) in connection.execute(_CLAIMED)}
         gaps = [tenant for (tenant,) in connection.execute(_GAPS)]
     succeeded = {job for job in jobs.accepted if job in stored and stored[job].status == "succeeded"}
     for words, wrong in (
         ("accepted and lost", jobs.accepted.keys() - stored.keys()),
         ("that did not succeed", (jobs.accepted.keys() & stored.keys()) - succeeded),
+        ("that succeeded without a claim", succeeded - claimed),
         ("with events that are no history", {job for job, one in stored.items() if not one.in_order}),
         ("with two valid leases at once", two_leases),
     ):
