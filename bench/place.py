@@ -204,8 +204,8 @@ def web(here: Place) -> Iterator[Process]:
 
 
 @contextmanager
-def worker(here: Place) -> Iterator[Process]:
-    with process(here, "worker", sys.executable, "manage.py", "worker", "--slot", "0") as found:
+def worker(here: Place, *options: str) -> Iterator[Process]:
+    with process(here, "worker", sys.executable, "manage.py", "worker", "--slot", "0", *options) as found:
         yield found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.place import Place, Process
 from bench.queue.load import Report
+from registry.servers.processes import children
 
 TICK = os.sysconf("SC_CLK_TCK")
 BACKENDS = "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE datname = current_database()"
@@ -52,8 +53,18 @@ def is_postgres(pid: int) -> bool:
 
 
 def seconds_of(pid: int) -> float:
+    return _seconds(pid, fields=2)
+
+
+def seconds_of_tree(pid: int) -> float:
+    """Of a process, its children that ended, and those that run, with theirs."""
+    return _seconds(pid, fields=4) + sum(map(seconds_of_tree, children(pid)))
+
+
+def _seconds(pid: int, *, fields: int) -> float:
+    """The first of user, system, and both of the children that ended (proc(5))."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICK
+    return sum(map(int, found[11 : 11 + fields])) / TICK

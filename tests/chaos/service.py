@@ -20,7 +20,7 @@ import psycopg
 from registry.servers import embedded
 from registry.servers.processes import children, descendants, free_port, read_proc
 from tests import secret_forms
-from tests.bed import RemoteProcessor, template
+from tests.bed import RemoteProcessor, journal, template
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_LIMIT = 60.0  # seconds for initdb, migrations and the first health check, with others on the machine
@@ -34,12 +34,15 @@ _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_
 class Service:
     """Where it answers, the key of its one tenant, and its processes by what they do."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
+        """`options`: of `up`."""
         self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.postgres, self.valkey = embedded.Postgres(data), embedded.Valkey(data)
         self.default, self.fallback = RemoteProcessor(fee=0.05), RemoteProcessor(fee=0.15)
+        self.journal = data / "journal"  # of the bed's jobs
+        self.options = options
         self.key = ""
 
     @property
@@ -73,12 +76,13 @@ class Service:
     def up(self) -> None:
         """Also after a kill: the log goes on in the same file."""
         with (self.data / "up.log").open("ab") as log:
-            command = [sys.executable, "manage.py", "up", "--port", str(self.port)]
+            command = [sys.executable, "manage.py", "up", "--port", str(self.port), *self.options]
             self.popen = subprocess.Popen(command, cwd=PROJECT, env=self.environ, stdout=log, stderr=log)
 
     @property
     def environ(self) -> dict[str, str]:
-        return template.service_environment(self.data)
+        own = {"REGISTRY_APPS": "tests.bed", journal.VARIABLE: str(self.journal)}
+        return {**template.service_environment(self.data), **own}
 
     async def manage(self, *arguments: str) -> str:
         """What a command says. Raises RuntimeError with its complaint."""
@@ -125,12 +129,13 @@ class Service:
         """Main processes of the servers that run."""
         return [pid for server in (self.postgres, self.valkey) if (pid := server.pid())]
 
+    def parts(self, *words: str) -> list[int]:
+        """The children whose command lines have all of `words`, just now."""
+        said = {pid: read_proc(pid, "cmdline").split(b"\0") for pid in children(self.popen.pid)}
+        return [pid for pid, line in said.items() if all(word.encode() in line for word in words)]
+
     def part(self, *words: str) -> int | None:
-        """The child whose command line has all of `words`, just now."""
-        for pid in children(self.popen.pid):
-            if all(word.encode() in read_proc(pid, "cmdline").split(b"\0") for word in words):
-                return pid
-        return None
+        return next(iter(self.parts(*words)), None)
 
     def horse(self) -> int | None:
         worker = self.part("worker", "--slot")
@@ -187,11 +192,11 @@ class Service:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Service]:
-    """A service of its own for as long as the block runs."""
+async def running(*options: str) -> AsyncIterator[Service]:
+    """A service of its own for as long as the block runs; `options`: of `up`."""
     data = template.empty_folder("registry-chaos-")
     await asyncio.to_thread(template.fill, data)
-    service = Service(data)
+    service = Service(data, *options)
     try:
         yield await service.start()
     finally:
