@@ -16,7 +16,7 @@ from registry.data import database
 from registry.edge.api import iso
 from registry.edge.paging import below, cursor_after
 
-TIMELINESHOWN = 500  # events of one job, the latest
+TIMELINE_SHOWN = 500  # events of one job, the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ async def _schedule_name(job: Job) -> str | None:
 async def timeline(job: Job) -> list[JobEvent]:
     """The job's events without reports of progress, oldest first."""
     events = JobEvent.async_objects.filter(tenant_id=job.tenant_id, job_id=job.pk, progress__isnull=True)
-    return [event async for event in events.order_by("-sequence")[:TIMELINESHOWN]][::-1]
+    return [event async for event in events.order_by("-sequence")[:TIMELINE_SHOWN]][::-1]
 
 
 def _event(event: JobEvent) -> dict[str, Any]:
