@@ -144,7 +144,7 @@ def test_every_package_of_an_app_has_its_place_in_the_order(app: str):
     assert packages - COMPOSES - {"__init__"} == set(PACKAGES[app])
 
 
-def test_an_import_of_a_later_package_would_be_noticed():
+def test_the_search_finds_an_import_of_a_later_package():
     order, upward = {"app": ["low", "high"]}, ast.parse("def f():\n    from app.high import thing")
 
     assert set(upward_imports(order, {"app/low/module.py": upward})) == {("app.low", "app.high")}
@@ -298,7 +298,7 @@ def test_a_class_name_stands_for_one_thing():
     assert shared_names(trees) - TWO_SHAPES_OF_ONE_THING == set()
 
 
-def test_a_second_class_of_a_name_would_be_noticed():
+def test_the_search_finds_a_second_class_of_the_same_name():
     order = ast.parse("class Order: ...\nclass _Private: ...\nclass Command: ...")
 
     assert shared_names({"a.py": order, "b.py": order}) == {"Order"}
@@ -380,7 +380,7 @@ def test_the_search_for_blocking_calls_finds_them(line: str):
 # -- States ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_state_has_arrows_and_a_look_with_shape_colour_and_sentence():
+def test_every_state_has_transitions_and_a_look_with_shape_colour_and_sentence():
     assert set(ARROWS) == set(LOOKS) == set(Status)
     for look in LOOKS.values():
         assert look.shape
@@ -389,7 +389,7 @@ def test_every_state_has_arrows_and_a_look_with_shape_colour_and_sentence():
     assert len({look.shape for look in LOOKS.values()}) == len(LOOKS)  # colour alone tells nobody anything
 
 
-def test_every_state_of_a_refund_has_arrows_and_a_look_and_what_is_closed_changes_only_by_the_processors_word():
+def test_every_state_of_a_refund_has_transitions_and_a_look_and_only_reports_of_processors_change_closed_ones():
     assert set(REFUND_ARROWS) == set(REFUND_LOOKS) == set(RefundStatus)
     assert all(look.sentence.endswith(".") for look in REFUND_LOOKS.values())
     reached = set().union(*REFUND_ARROWS.values())
@@ -403,7 +403,7 @@ def test_every_states_colour_stands_in_the_style_sheet():
     assert [look.colour for look in LOOKS.values() if f"--{look.colour}" not in css] == []
 
 
-def test_every_state_can_be_reached_and_only_what_is_over_has_no_way_on_but_a_replay():
+def test_every_state_can_be_reached_and_only_final_ones_have_no_transition_but_a_replay():
     assert [status for status in Status if not sources_of(status)] == []
     assert {status for status, targets in ARROWS.items() if not targets - {Status.QUEUED}} == TERMINAL
     assert OPEN.isdisjoint(TERMINAL)
@@ -446,7 +446,7 @@ def is_running_loop(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("get_running_loop", "get_event_loop"))
 
 
-def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
+def test_resources_of_an_event_loop_are_kept_by_per_loop_alone():
     assert [
         f"{path}: {found}"
         for app in APPS
@@ -456,7 +456,7 @@ def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
     ] == []
 
 
-def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
+def test_only_the_owner_of_a_loop_closes_its_resources():
     owners = {
         "registry/asgi.py", "registry/management/base.py", "registry/servers/supervisor.py",
         "registry/data/loop.py", "queueing/work/entry.py", "queueing/jobs/processes/child.py",
@@ -476,7 +476,7 @@ def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
     ["_pools: dict[asyncio.AbstractEventLoop, Pool] = {}", "pools[asyncio.get_running_loop()] = 1",
      "loop = get_running_loop()\nx = pools.get((loop, name))", "pools.pop(asyncio.get_running_loop(), None)"],
 )  # fmt: skip
-def test_a_dictionary_by_loops_would_be_noticed(code: str):
+def test_the_search_finds_a_dictionary_keyed_by_loops(code: str):
     assert list(kept_by_loop(ast.parse(code))) != []
 
 
@@ -551,6 +551,20 @@ def test_the_search_for_views_finds_them(decorator: str):
     [function] = ast.parse(f"@{decorator}\nasync def view(request): ...").body
 
     assert declares_a_view(function)
+
+
+def test_every_test_that_a_document_names_exists():
+    tests = {path.stem: path.read_text() for path in (PROJECT / "tests").rglob("*.py")}
+    named = {
+        name
+        for folder in ("docs", "tests", "bench", "client")
+        for path in (PROJECT / folder).rglob("*.md")
+        for name in re.findall(r"\btest_\w+", path.read_text())
+    }
+    defined = {name for text in tests.values() for name in re.findall(r"^\s*(?:async )?def (test_\w+)", text, re.M)}
+
+    assert named
+    assert named - defined - set(tests) == set()
 
 
 def test_every_setting_is_in_the_docs_and_nothing_else():
@@ -651,7 +665,7 @@ def test_every_sql_file_is_loaded_and_every_statement_in_it_is_used():
     assert unused == []
 
 
-def test_every_statement_says_no_more_than_its_file_holds():
+def test_no_sql_stands_before_the_first_name_in_its_file():
     """What stands before the first `-- name:` would never run."""
     stray = [
         path.name for path in sql_files() if re.sub(r"--[^\n]*", "", path.read_text().partition("-- name: ")[0]).strip()
@@ -731,7 +745,7 @@ def lasting_lock(operation: Operation) -> bool:
     )
 
 
-def test_the_migration_linter_has_nothing_to_say():
+def test_the_migration_linter_finds_nothing():
     linter = MigrationLinter(
         str(PROJECT),
         no_cache=True,
@@ -773,7 +787,7 @@ def test_migrations_keep_no_existing_table_locked_for_long():
     ],
     ids=str,
 )
-def test_the_look_for_lasting_locks_finds_them(operation: Operation, locks: bool):
+def test_the_search_for_lasting_locks_finds_them(operation: Operation, locks: bool):
     assert lasting_lock(operation) is locks
 
 

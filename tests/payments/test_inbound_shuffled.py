@@ -185,7 +185,7 @@ def back(*amounts: int) -> list[tuple[str, int]]:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_shuffles_of_a_story_end_in_the_same_state_ledger_events_and_deliveries(
+async def test_shuffled_events_of_a_history_end_in_the_same_state_ledger_events_and_deliveries(
     bench: Bench,
     method: str | None,
     story: Callable[[Bench, str], Awaitable[None]],

@@ -48,7 +48,7 @@ def routes() -> set[str]:
     }
 
 
-def test_every_address_has_its_level_here():
+def test_every_route_has_its_access_level_in_this_test():
     assert {operation.partition(" ")[2] for operation in READ | WRITE | ADMIN} == routes()
 
 

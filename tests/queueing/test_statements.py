@@ -161,7 +161,7 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
     assert {made: more for made, figures in read.items() if (more := STATEMENTS[name].excess(figures[name]))} == {}
 
 
-def test_every_statement_is_looked_at_or_said_not_to_be_hot() -> None:
+def test_every_statement_has_a_measured_plan_or_a_reason_why_it_is_not_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
 
     assert every == STATEMENTS.keys() | NOT_HOT.keys()
