@@ -39,7 +39,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
     if wrong := _wrong(email, role):
         raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
     if settings.EMAIL_URL:  # without a mail server no e-mail is sent
-        await limits.count_by(str(tenant.pk), limits.LETTERS, "invitation by e-mail")
+        await limits.count_by(str(tenant.pk), limits.EMAILS, "invitation by e-mail")
     now = datetime.now(UTC)
     mine = Invitation.async_objects.filter(tenant=tenant)
     async with async_atomic():
@@ -54,7 +54,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
             actor=by, action="invitation.add" if fresh else "invitation.renew", target=target, tenant_id=tenant.pk,
             detail={"role": role},
         )  # fmt: skip
-    await mail.tell(
+    await mail.send(
         [email],
         f"{tenant.name} invites you",
         f"{by} invites you to {tenant.name} as {role}. This link is yours for {INVITED_FOR.days} days:\n\n{home}{link(found)}",

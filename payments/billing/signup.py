@@ -99,7 +99,7 @@ async def begin(*, id: UUID, given: Details, user: Any | None) -> tuple[SignUp, 
             raise _refused(await _taken(given, user)) from None
         if await _is_them(known, given, user):
             return known, known.user
-        raise _refused({"slug": "This sign-up is somebody else's. Please begin anew."}) from None
+        raise _refused({"slug": "This sign-up belongs to another person. Please start again."}) from None
 
 
 async def _make(id: UUID, given: Details, user: Any | None, digest: str) -> tuple[SignUp, Any]:
@@ -122,7 +122,7 @@ async def _taken(given: Details, user: Any | None) -> dict[str, str]:
     email = given["email"].lower()
     if user is None and await people().filter(username=email).aexists():
         wrong["email"] = "There is an account with this address. Sign in first, then come back here."
-    return wrong or {"slug": "Somebody was faster by a moment. Please send the form again."}
+    return wrong or {"slug": "Another request was faster. Please submit the form again."}
 
 
 async def _is_them(known: SignUp, given: Details, user: Any | None) -> bool:

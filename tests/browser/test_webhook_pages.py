@@ -91,7 +91,7 @@ async def test_an_empty_list_has_instructions_and_a_form_keeps_invalid_input(pag
         await page.get_by_role("button", name="Add").click()
 
     assert (await answer.value).status == 422
-    await expect(page.locator("#url-error")).to_have_text("169.254.169.254 does not lead to the public internet")
+    await expect(page.locator("#url-error")).to_have_text("169.254.169.254 is not a public address")
     await expect(page.get_by_label("Description")).to_have_value("the cloud's secrets")
 
 

@@ -71,7 +71,7 @@ async def subscribes(ann: Person, plan: Plan) -> str:
     async with database.own_connection():
         address = await platform.checkout(tenant=tenant, plan=plan, email="ann@example.com", back=here, done=here)
         session = (await pays(ann, address)).partition("session=")[2]
-        assert await platform.came_back(tenant_id=tenant.pk, session_id=session)
+        assert await platform.copy_checkout(tenant_id=tenant.pk, session_id=session)
     return slug
 
 

@@ -295,20 +295,21 @@ async def web() -> AsyncIterator[Any]:
 
 
 async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_booked_once(inlined, default, key, web):
-    default.delays(400)
+    default.books_but_never_answers()  # it is still sending when it is killed
     address, process = await web()
     async with Api(address, key) as api:
         answer = asyncio.create_task(pay(api))
-        await eventually(lambda: default.received, within=20)
+        await eventually(lambda: default.booked, within=20)
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.gather(answer, return_exceptions=True)
+    [left] = await payments(inlined)
     default.recovers()
-    await eventually(lambda: default.booked)
 
     await database.fetch("UPDATE payments_payment SET leased_until = now() WHERE tenant_id = %s", [inlined.pk])
     [row] = await settle_all(inlined)
 
+    assert left.status == "processing"
     assert list(default.booked) == [str(row.correlation_id)]
     assert default.duplicates <= 1  # the worker's question after the booking, of the same id and time
     assert {one.requested_at for one in await tries(row.correlation_id)} == {row.requested_at}

@@ -208,7 +208,7 @@ def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it
     endpoint.health_reported(Health(failing=False, min_response_ms=10), NOW + 5)
 
     assert while_slow == ["dear"] * 5
-    assert choose(both, now=NOW + 5.1).reason == "probe: is e well again?"
+    assert choose(both, now=NOW + 5.1).reason == "probe: has e recovered?"
     endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW + 20)
     assert choose(alone, now=NOW + 20).account is account
 

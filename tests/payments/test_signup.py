@@ -23,7 +23,7 @@ def _generous(monkeypatch: pytest.MonkeyPatch) -> None:
     """All tests come from one address."""
     monkeypatch.setattr(limits, "SIGN_UPS", RateLimitItemPerHour(100_000))
     monkeypatch.setattr(limits, "CHANGES", RateLimitItemPerHour(100_000))
-    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(100_000))
+    monkeypatch.setattr(limits, "EMAILS", RateLimitItemPerDay(100_000))
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ async def test_the_first_form_sent_again_with_another_password_is_refused(ann, b
         **{**form, "csrfmiddlewaretoken": bob.hidden()["csrfmiddlewaretoken"], "password": "another long one"}
     )
 
-    assert bob.errors == ["This sign-up is somebody else's. Please begin anew."]
+    assert bob.errors == ["This sign-up belongs to another person. Please start again."]
 
 
 async def test_every_later_form_may_be_sent_twice(ann):
@@ -474,7 +474,7 @@ async def test_emails_are_sent_if_there_is_a_mail_server(ann, settings, mailoutb
 
 async def test_a_tenant_sends_a_limited_number_of_emails_a_day(ann, settings, mailoutbox, monkeypatch):
     settings.EMAIL_URL = "smtp://localhost"
-    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(2, namespace=uuid4().hex))
+    monkeypatch.setattr(limits, "EMAILS", RateLimitItemPerDay(2, namespace=uuid4().hex))
     await ann.founds()
     for name in ("bob", "carol", "dave"):
         await ann.sends(do="invite", email=f"{name}@example.com", role="viewer")
@@ -485,7 +485,7 @@ async def test_a_tenant_sends_a_limited_number_of_emails_a_day(ann, settings, ma
 
 
 async def test_without_a_mail_server_no_emails_are_counted(ann, monkeypatch):
-    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(0, namespace=uuid4().hex))
+    monkeypatch.setattr(limits, "EMAILS", RateLimitItemPerDay(0, namespace=uuid4().hex))
     await ann.founds()
 
     await invited(ann, "bob@example.com")

@@ -216,14 +216,16 @@ async def capture_in_dashboard(stripe: SandboxStripe, intent: str, amount: int) 
 async def test_a_worker_that_dies_leaves_one_intent_to_the_next(api: Api, tenant, stripe, when, monkeypatch):
     """Before its request, while that is under way, after it and before the answer, between the answer and the settling."""
     if trouble := {"under way": "slow_before", "executed": "slow_after"}.get(when):
-        stripe.fails(trouble, on=CREATE, times=1, seconds=0.2)
+        stripe.fails(trouble, on=CREATE, times=1, seconds=0.5)
     await api.pay(paymentMethod="pm_card_visa")
 
     async with Dying(when) as worker:
         await eventually(lambda: worker.stuck if when in worker.STOPS else stripe.received(CREATE))
+    [left] = await payments(tenant)
     await let_leases_lapse(tenant)
     await settle_all(tenant)
 
+    assert left.status == "processing"  # it died before the outcome was stored
     assert paid(stripe) == [1990]
     assert len(stripe.all("charge")) == 1
 

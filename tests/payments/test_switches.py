@@ -76,7 +76,7 @@ def test_members_of_a_tenant_do_not_see_switches(flag, role):
     [
         ("payments", {}, "1 worker at work"),
         ("payments", {"everyone": True}, "switched on for everyone; 1 worker for what is left over"),
-        ("inline", {}, "fall-back: no worker is alive, the web processes stand in for them"),
+        ("inline", {}, "fall-back: no worker is alive, the web processes do their work"),
         ("", {"everyone": True}, "no worker is alive; what is accepted waits"),
     ],
     ids=["queued", "inline", "standing-in", "nobody"],
@@ -115,7 +115,7 @@ def test_the_switch_of_refunds_applies_and_no_web_process_replaces_their_workers
 def test_a_switch_without_effect_is_marked(operator, flag):
     Flag.objects.filter(pk=flag.pk).update(name="inline.dispute", everyone=True)
 
-    assert "nothing obeys a switch of this name" in text(operator.get(listing(Flag)))
+    assert "no operation uses a switch of this name" in text(operator.get(listing(Flag)))
 
 
 def test_the_list_names_the_tenants_that_are_inline(operator, flag):

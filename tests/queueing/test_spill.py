@@ -478,7 +478,7 @@ async def test_quarantined_records_are_listed_replayed_and_dropped_by_a_command(
         await in_thread(call_command, "spill", "list")
         listed = capsys.readouterr().out
         first, second = [one.id for one in await spill.quarantined("commanded")]
-        with pytest.raises(CommandError, match="nothing was set aside as nope"):
+        with pytest.raises(CommandError, match="nothing is quarantined as nope"):
             await in_thread(call_command, "spill", "drop", "nope")
 
         await in_thread(call_command, "spill", "drop", first)

@@ -250,7 +250,7 @@ async def test_a_response_410_ends_the_delivery_at_once(tenant, receiver):
 
     standing = await again(hook)
     dead, note = await deliveries(hook)
-    assert standing.disabled_reason == "It answered 410: it wants nothing any more."
+    assert standing.disabled_reason == "The receiver answered 410 Gone: it accepts no more messages."
     assert (dead.status, dead.attempt) == ("dead", 1)
     assert (note.type, note.status) == ("endpoint.disabled", "noted")
 

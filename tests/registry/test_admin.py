@@ -157,7 +157,7 @@ def test_a_race_lost_between_the_count_and_the_update_is_reported(operator, acme
     monkeypatch.setattr(dead_letters, "close", somebody_else_is_faster)
     answer = confirm(operator, asked)
 
-    assert "1 not done, somebody else was faster" in said(answer)
+    assert "1 not done: another operator or a worker" in said(answer)
 
 
 def test_an_action_on_rows_in_the_wrong_state_is_explained(operator, acme):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
+from registry.management.commands.up import refuse_public_host, warn_of_unknown_proxies
 from registry.servers import embedded, supervisor
 from registry.servers.processes import free_port
 from tests.bed import template
@@ -283,7 +283,7 @@ def test_up_on_a_public_address_without_allowed_hosts_is_refused_and_starts_noth
     settings.PRODUCTION = settings.DEBUG = False
     monkeypatch.setattr(supervisor, "run", lambda *_: pytest.fail("it runs"))
 
-    with pytest.raises(CommandError, match="set ALLOWED_HOSTS to the name that they call it by"):
+    with pytest.raises(CommandError, match="set ALLOWED_HOSTS to the host name that clients use"):
         call_command("up", "--host", "0.0.0.0", "--port", "0")
 
 
@@ -291,16 +291,16 @@ def test_up_on_a_public_address_without_allowed_hosts_is_refused_and_starts_noth
 def test_a_public_host_is_refused_outside_production(settings, host):
     settings.PRODUCTION = settings.DEBUG = False
     with pytest.raises(CommandError):
-        refuse_strangers(host)
+        refuse_public_host(host)
     settings.PRODUCTION = True
-    refuse_strangers(host)
+    refuse_public_host(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
 def test_a_loopback_host_is_allowed_outside_production(settings, host):
     settings.PRODUCTION = settings.DEBUG = False
 
-    refuse_strangers(host)
+    refuse_public_host(host)
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ async def paid(request: PageRequest, sign_up: SignUp) -> HttpResponse:
     session = request.GET.get("session", "")[:255]
     says = "Stripe has no payment yet. If you have paid, please reload this page in a moment."
     try:
-        if session and await platform.came_back(tenant_id=sign_up.pk, session_id=session):
+        if session and await platform.copy_checkout(tenant_id=sign_up.pk, session_id=session):
             await signup.go_on(sign_up, Step.LIVE)
             return _to(sign_up, Step.LIVE)
     except (BillingAway, BillingOff) as error:

@@ -52,7 +52,7 @@ class Command(AsyncCommand):
     async def _compared(self, account: Any, window: Window) -> dict[str, Any]:
         outcome = await comparison.reconcile(account, window, again=True)
         if outcome is None:
-            raise CommandError(f"{account.name} is being compared for this window by somebody else")
+            raise CommandError(f"{account.name} is already being compared for this window")
         return {"processor": account.name, "bothWays": comparison.shows_books(account), **msgspec.to_builtins(outcome)}
 
     async def do_list(self, *, tenant: str, json: bool, **_: Any) -> None:
@@ -85,7 +85,7 @@ def _money(units: int | None, currency: str) -> str:
 
 def _sentence(found: dict[str, Any]) -> str:
     way = "both ways" if found["bothWays"] else "a sample of ours, one by one"
-    ended = "" if found["finished"] else " It broke off; the next run takes it up."
+    ended = "" if found["finished"] else " It was interrupted; the next run continues."
     return (
         f"{found['processor']}: {found['payments']} payments of ours, {found['records']} records of theirs ({way}); "
         f"{found['differences']} differ, {found['unanswered']} without an answer.{ended}"

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 
 from queueing.broker import buffer, maintenance
 from queueing.broker.errors import BadRequest
-from queueing.views.edge import answer, endpoint, read
+from queueing.api.edge import answer, endpoint, read
 from registry.tenants.access import Principal
 
 
