@@ -1,4 +1,4 @@
-"""Each way into the service that runs an event loop closes everything that the loop opened, and loses nothing of its last moment."""
+"""Every entry point that runs an event loop closes everything that the loop opened, and writes pending records."""
 
 import asyncio
 import os

@@ -21,7 +21,9 @@ type Book = Callable[[AsyncConnection], Awaitable[Sequence[live.Event]]]
 
 async def refund(event: ProcessorEvent, processor: Processor) -> Effect:
     """Book the current state of a refund, also of one that was created at the processor. Raises RetryLater."""
-    return await _booking(event, [await _ask(event, _refund_reports(processor).refund_report(event.object_id, event.account))])
+    return await _booking(
+        event, [await _ask(event, _refund_reports(processor).refund_report(event.object_id, event.account))]
+    )
 
 
 async def charge_refunded(event: ProcessorEvent, processor: Processor) -> Effect:
@@ -32,7 +34,9 @@ async def charge_refunded(event: ProcessorEvent, processor: Processor) -> Effect
 
 async def dispute(event: ProcessorEvent, processor: Processor) -> Effect:
     """Book the current state of a dispute. Raises RetryLater."""
-    report = await _placed(event, await _ask(event, _refund_reports(processor).dispute_report(event.object_id, event.account)))
+    report = await _placed(
+        event, await _ask(event, _refund_reports(processor).dispute_report(event.object_id, event.account))
+    )
     if not _is_ours(event, report.subject):
         return NOT_OURS
     return _effect(

@@ -296,7 +296,9 @@ def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: st
     if live and not live_in_production:
         raise Refused("a live key is for live tenants in production only: nothing else may move real money")
     if live and url:
-        raise Refused("a live key is for Stripe itself: leave the URL empty, because the server there would receive the key")
+        raise Refused(
+            "a live key is for Stripe itself: leave the URL empty, because the server there would receive the key"
+        )
     if not live and live_in_production:
         raise Refused("a test key books nothing: a live tenant wants a live one")
     of_webhooks = secrets.get("webhookSecrets", [])

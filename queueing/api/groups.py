@@ -5,10 +5,10 @@ from datetime import datetime
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import answer, check_name, endpoint, read
 from queueing.broker import groups, traffic
 from queueing.broker.errors import BadRequest
 from queueing.models.broker import QUEUE_MODE
-from queueing.api.edge import answer, check_name, endpoint, read
 from registry.edge.parameters import Query, flag, offset_page, parse_time, whole
 from registry.tenants.access import Principal
 

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read, refuse
 from queueing.broker import dead_letters, manage, messages, traces
 from queueing.broker.errors import BadRequest
 from queueing.models.broker import QUEUE_MODE
-from queueing.api.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read, refuse
 from registry.edge.parameters import WHEN, Parameters, Query, Values, choice, offset_page
 from registry.tenants.access import Principal
 
@@ -92,7 +92,9 @@ async def retry(_request: HttpRequest, principal: Principal, partition: str, tra
 
 
 @endpoint("admin")
-async def make_dead_letter(request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+async def make_dead_letter(
+    request: HttpRequest, principal: Principal, partition: str, transaction: str
+) -> HttpResponse:
     body = read(request, _dead, empty=DeadBody())
     named = body.consumer_group
     group = check_name("consumerGroup", named) if named else MAKE_DEAD_LETTER.read(request)["consumerGroup"]

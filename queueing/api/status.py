@@ -5,11 +5,11 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import WHICH, answer, check_name, endpoint
 from queueing.broker import long_polls, statistics
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
-from queueing.api.edge import WHICH, answer, check_name, endpoint
 from registry.edge.parameters import WHEN, Query, Values, choice, invalid, offset_page, whole
 from registry.tenants.access import Principal
 

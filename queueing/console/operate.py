@@ -215,7 +215,9 @@ async def of_message(
     raise Http404
 
 
-def _make_dead_letter(visitor: Visitor, of: queries.PartitionPositions, message: queries.StoredMessage, back: str) -> Action:
+def _make_dead_letter(
+    visitor: Visitor, of: queries.PartitionPositions, message: queries.StoredMessage, back: str
+) -> Action:
     buried = {one.group for one in message.given_up}
     behind = [
         position.group for position in of.positions if position.cursor < message.seq and position.group not in buried

@@ -21,7 +21,10 @@ _verdicts = Cached(audit_chain.verify, fresh=FRESH, kept=KEPT)
     summary="Verify the tenant's audit trail",
     openapi_extra={
         "responses": {
-            200: {"description": "The result, and the head of the chain to store elsewhere", "content": {"application/json": {}}},
+            200: {
+                "description": "The result, and the head of the chain to store elsewhere",
+                "content": {"application/json": {}},
+            },
             **{
                 status: {"description": text, "content": {"application/problem+json": {}}}
                 for status, text in (

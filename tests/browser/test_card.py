@@ -1,4 +1,4 @@
-"""A card payment as a newcomer makes it in the demo: from the stream to the bank's page and back, by way of the sandbox Stripe."""
+"""A card payment in the demo, from the stream to the page of the bank and back, at the sandbox Stripe."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The card form of Stripe itself on the payment's page: its script from its host, as if that were here. Payments are real ones."""
+"""The card form of Stripe on the payment's page, with a stand-in for Stripe's script. Payments are real ones."""
 
 import pytest
 from playwright.async_api import Page, Route, expect

@@ -1,4 +1,4 @@
-"""What moves: a payment's page and a tenant's stream, over a line that breaks, and the demo's switches."""
+"""Live pages: a payment and a tenant's stream over lost connections, and the switches of the demo."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""How the pages look and read: in light, dark and on a phone, by keyboard, to a screen reader, and without JavaScript."""
+"""Appearance and accessibility of the pages: light, dark, phone, keyboard, screen reader, and without JavaScript."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A page of another site pushes to the queue with a key: the browser asks first, and lets the page read what comes."""
+"""A page of another origin pushes to the queue with a key: preflight, request and readable response."""
 
 from playwright.async_api import Page
 

@@ -1,4 +1,4 @@
-"""The queue console in a browser: what a person sees of queues that move, and what they do to them, with a reason."""
+"""The queue console in a browser: live figures, and guarded actions with a reason."""
 
 import os
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The whole way into the service in a browser, paid by card at Stripe's page; and how its pages look in each mode."""
+"""The sign-up in a browser, paid by card at Stripe's page, and the appearance of its pages in each mode."""
 
 import re
 from collections.abc import AsyncIterator
@@ -135,7 +135,9 @@ async def test_the_plans_page_looks_right_when_it_is_not_paid(page: Page, tmp_pa
 
 
 @pytest.mark.parametrize("address", ["/invitation/none", "/signup"])
-async def test_pages_without_a_next_step_look_right(page: Page, guard: Guard, settings: Any, tmp_path: Path, address: str):
+async def test_pages_without_a_next_step_look_right(
+    page: Page, guard: Guard, settings: Any, tmp_path: Path, address: str
+):
     settings.SIGN_UP = False
     guard.allowed += ["status of 404", "status of 403"]
 

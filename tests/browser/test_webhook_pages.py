@@ -1,4 +1,4 @@
-"""The pages of webhooks in a browser: an endpoint is made, fed, tested, repaired; what a person sees and does."""
+"""The pages of webhooks in a browser: create, test, disable, replay and delete."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every part is killed under load. What was accepted is booked once, sums agree, no message is lost, and nobody has to help."""
+"""Every part is killed under load: accepted payments are booked once, sums agree, no message is lost, and the service recovers by itself."""
 
 import asyncio
 import json

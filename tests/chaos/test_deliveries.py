@@ -1,4 +1,4 @@
-"""The judge of deliveries sees every fault that it is there for, and calls nothing a fault that is allowed."""
+"""The checks of deliveries report every fault, and report nothing that is allowed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""PostgreSQL is away under load: payments are accepted all the while, within a second, and end there once and in order."""
+"""PostgreSQL is unavailable under load: payments are accepted within a second, and stored once and in order afterwards."""
 
 import asyncio
 import os
@@ -131,7 +131,9 @@ async def the_metric_says(session: aiohttp.ClientSession, records: int) -> bool:
         return f'registry_spill_records{{kind="payment"}} {records}.0' in await response.text()
 
 
-async def test_during_an_outage_of_postgresql_the_contract_of_payments_holds(service: Service, session: aiohttp.ClientSession):
+async def test_during_an_outage_of_postgresql_the_contract_of_payments_holds(
+    service: Service, session: aiohttp.ClientSession
+):
     await warm(session)
     name, sender = str(uuid4()), Sent()
     batch: list[dict[str, Any]] = [{"correlationId": str(uuid4()), "amount": "2.00"} for _ in range(3)]
@@ -172,9 +174,7 @@ async def test_during_an_outage_of_postgresql_the_contract_of_payments_holds(ser
     assert {item["correlationId"] for item in batch} <= found.keys()
 
 
-async def test_a_silent_postgresql_delays_no_sender_by_a_second(
-    service: Service, session: aiohttp.ClientSession
-):
+async def test_a_silent_postgresql_delays_no_sender_by_a_second(service: Service, session: aiohttp.ClientSession):
     """What was under way may be committed once it goes on: then the spill stores nothing a second time."""
     await warm(session)
     sender = Sent()

@@ -1,4 +1,4 @@
-"""The service is told to stop, after all that was done to it."""
+"""The service is stopped after all other chaos tests."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What the API says of payments: one, a page, all of them as a stream."""
+"""Reading payments over the API: one payment, a page, and an export of all."""
 
 import asyncio
 import csv

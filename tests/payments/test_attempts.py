@@ -1,4 +1,4 @@
-"""An attempt is written down before it is sent: where to, when, and why there."""
+"""An attempt is stored before it is sent, with its processor, its time and the reason of the choice."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""How long a payment waits between its tries."""
+"""Delays between the attempts of a payment."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a problem that names the fault, and nothing is accepted."""
+"""Invalid requests get a problem that names the fault, and nothing is accepted."""
 
 import asyncio
 import json

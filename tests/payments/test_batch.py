@@ -1,4 +1,4 @@
-"""Up to a thousand payments in one call: one verdict per item, in order, and bad ones spoil no good ones."""
+"""Batches of up to a thousand payments: one result per item, in order; invalid items do not affect the others."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The test bed's own processor keeps the promises of contract section 4, or no test that uses it proves anything."""
+"""The processor of the test bed behaves as contract section 4 says; other tests rely on it."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Plans paid by Stripe: checkout, webhooks that may come late or twice, invoices that fail, the portal, and the end."""
+"""Plans paid at Stripe: checkout, late and repeated webhooks, failed invoices, the portal, cancellation."""
 
 import asyncio
 import re

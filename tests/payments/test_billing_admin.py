@@ -1,4 +1,4 @@
-"""Operators' pages of plans and subscriptions: what is offered, who pays, and a trial that is made longer with a reason."""
+"""Admin pages of plans and subscriptions."""
 
 from datetime import timedelta
 

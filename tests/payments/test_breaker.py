@@ -1,4 +1,4 @@
-"""The breaker by itself, in every order of events; then half open over HTTP, and shared between workers."""
+"""The circuit breaker: in every order of events, half open over HTTP, and shared between workers."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A sender may take back what no worker has begun, ask for later, and say what goes first."""
+"""Cancellation of queued payments, scheduled payments, and priorities."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

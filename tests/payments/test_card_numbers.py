@@ -1,4 +1,4 @@
-"""A card's number is found however it is written, and the other long numbers of real orders are not taken for one."""
+"""Detection of card numbers in any spelling, without false alarms for other long numbers of real orders."""
 
 import time
 from random import Random

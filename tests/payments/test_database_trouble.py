@@ -1,5 +1,5 @@
-"""PostgreSQL is read-only, lacks a table, has no room or a lock: what it accepts waits in order, what it cannot is 503, and
-nothing is set aside or dropped."""
+"""PostgreSQL is read-only, lacks a table, has a full disk or a lock: payments and pushes are spilled in order, other requests are 503, and
+nothing is quarantined or dropped."""
 
 import asyncio
 import time
@@ -343,9 +343,7 @@ async def test_during_a_lock_payments_are_spilled_within_a_second_and_other_tabl
     assert len(await stored(tenant)) == 11
 
 
-async def test_a_lock_on_rows_of_one_tenant_delays_no_other(
-    server: str, api: Api, tenant: Tenant
-):
+async def test_a_lock_on_rows_of_one_tenant_delays_no_other(server: str, api: Api, tenant: Tenant):
     neighbour = await in_thread(make_tenant, f"shop-{uuid4().hex[:12]}")
     took: list[float] = []
 
@@ -371,7 +369,9 @@ async def test_a_lock_on_rows_of_one_tenant_delays_no_other(
     assert set((await stored(tenant))[1:]) == set(mine)
 
 
-async def test_during_a_lock_on_processors_payments_that_name_one_are_accepted_within_a_second(api: Api, tenant: Tenant):
+async def test_during_a_lock_on_processors_payments_that_name_one_are_accepted_within_a_second(
+    api: Api, tenant: Tenant
+):
     await in_thread(make_processor, tenant, "default")
     items = [{"correlationId": str(uuid4()), "amount": "1.00", "processor": "default"} for _ in range(100)]
     await api.pay()  # the key is known, the names of processors are not

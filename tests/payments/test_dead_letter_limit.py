@@ -1,4 +1,4 @@
-"""Where trying ends: permanent declines at once, temporary ones at a limit, questions at another. Money never goes astray."""
+"""Limits of attempts and look-ups: permanent declines fail at once, others become dead letters, and no payment is booked twice."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Dead letters: replayed once, at the right place, with a reason on record."""
+"""Dead letters: replayed once, at the same processor if uncertain, with an audited reason."""
 
 import asyncio
 

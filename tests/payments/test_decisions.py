@@ -1,4 +1,4 @@
-"""What follows from an outcome, whatever the outcome and whatever went before."""
+"""Decisions after an outcome, for any outcome and any history."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

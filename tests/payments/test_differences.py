@@ -1,4 +1,4 @@
-"""What an operator does with a difference between books: once, with its reason on record, and never money twice."""
+"""Operators resolve differences of reconciliation: once, with an audited reason, and without booking money twice."""
 
 import asyncio
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""What is in doubt is asked about where it was sent, whether or not anything new may be sent there."""
+"""Uncertain payments are looked up at the processor they were sent to, also if nothing new may be sent there."""
 
 import pytest
 from django.db import connection

@@ -1,4 +1,4 @@
-"""Routing tried out: where payments would have gone under other rules, and exactly those rules put into force."""
+"""Dry runs of routing: the routes of past payments under edited rules, and activation of exactly those rules."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What follows when a subscription is not paid: every state and its step, every arrow, and what a tenant's keys notice of it."""
+"""Dunning of unpaid subscriptions: states, steps, transitions, and their effect on a tenant's keys."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4

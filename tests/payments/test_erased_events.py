@@ -1,4 +1,4 @@
-"""What Stripe told of a payment goes with it when the payment is erased: charges, refunds and disputes as well."""
+"""Events of Stripe about a payment, its refunds and disputes are erased with it."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""A tenant's stream: numbers without gaps, in the order of the commits, whoever writes at the same time."""
+"""A tenant's stream: numbers without gaps in the order of commits, with concurrent writers."""
 
 import asyncio
 import random

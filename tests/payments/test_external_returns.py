@@ -1,4 +1,4 @@
-"""What goes back of a booking that was taken into our books: written down there, whatever label it carries at Stripe."""
+"""Refunds and disputes of external bookings are stored with them, whatever label they have at Stripe."""
 
 import json
 from collections.abc import AsyncIterator
@@ -135,7 +135,9 @@ async def test_a_dispute_of_a_booking_taken_as_external_is_stored_with_it(tenant
     assert await is_sound(tenant)
 
 
-async def test_a_refund_waits_until_its_booking_is_taken_as_external_and_changes_no_other_payment(tenant, account, payment):
+async def test_a_refund_waits_until_its_booking_is_taken_as_external_and_changes_no_other_payment(
+    tenant, account, payment
+):
     intent = await account.books(**labels_of(tenant, payment))
     await account.can_refund(intent, 300)
 

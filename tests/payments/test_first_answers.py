@@ -1,4 +1,4 @@
-"""An answer once given is given for ever, whatever has changed at the tenant since: limits, processors, currency, plan."""
+"""A repeated request gets its first response, although limits, processors, currency or plan of the tenant changed since."""
 
 from typing import Any
 from uuid import uuid4

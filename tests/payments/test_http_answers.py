@@ -1,4 +1,4 @@
-"""Answers of a processor as the wire brings them: in pieces, without end, or longer than any that means something."""
+"""Responses of a processor on the wire: in pieces, endless, or too long."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a processor of kind http makes of trouble on the way: whether the payment can have arrived decides about money."""
+"""Errors of a processor of kind http: not booked if the payment cannot have arrived, unknown otherwise."""
 
 import asyncio
 from datetime import UTC, datetime

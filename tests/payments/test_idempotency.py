@@ -1,4 +1,4 @@
-"""The same id with the same content is the same payment, for ever and from anywhere; other content is a conflict."""
+"""Idempotency: the same id with the same content is the same payment; other content is a conflict."""
 
 import asyncio
 import os

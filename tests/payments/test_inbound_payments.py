@@ -165,7 +165,9 @@ async def test_while_stripe_fails_the_event_waits(server, api, tenant, stripe, w
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_the_look_up_and_the_outcome_of_the_event_are_one_transaction(server, api, tenant, stripe, work, monkeypatch):
+async def test_the_look_up_and_the_outcome_of_the_event_are_one_transaction(
+    server, api, tenant, stripe, work, monkeypatch
+):
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"])
     await arrives(server, stripe, about(intent))

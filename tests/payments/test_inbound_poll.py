@@ -51,9 +51,7 @@ async def test_an_event_that_was_never_delivered_is_fetched_once(tenant, stripe,
 
 
 @pytest.mark.parametrize(("days", "new"), [(29, 1), (31, 0)])
-async def test_after_a_long_pause_events_of_thirty_days_are_read(
-    tenant, stripe, account, days, new
-):
+async def test_after_a_long_pause_events_of_thirty_days_are_read(tenant, stripe, account, days, new):
     listened_to(stripe)
     await happens(stripe)
     stripe.all("event")[0]["created"] -= int(timedelta(days=days).total_seconds())

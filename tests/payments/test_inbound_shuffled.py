@@ -1,5 +1,4 @@
-"""The newest state of an object wins: whatever order its events come in, however often each, the payment ends the same, and
-whoever is told of payments by webhook is told the same.
+"""Events in any order and any number: the newest state of an object wins, and webhooks report the same.
 
 Each story is told at a Stripe of our own to as many payments as there are shuffles. Their events are the ones that it
 recorded; a seed per payment says in which order they arrive, which come twice, and which are there before the story's end.

@@ -95,7 +95,9 @@ async def age(tenant, seconds: float) -> None:
 # -- Done ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_is_handled_once_and_its_effects_are_committed_and_published(server, tenant, account, handler, work):
+async def test_an_event_is_handled_once_and_its_effects_are_committed_and_published(
+    server, tenant, account, handler, work
+):
     await arrive(server, account, object={"id": "th_1", "size": 3})
 
     verdicts = [await handled(work), await handled(work)]

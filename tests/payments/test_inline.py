@@ -109,7 +109,9 @@ async def test_a_switch_works_within_a_second_for_a_key_in_use(tenant, default, 
     assert time.monotonic() - switched < 1.5  # the second, and the answer of a busy machine
 
 
-async def test_a_caller_that_prefers_not_to_wait_gets_a_response_at_once_and_the_payment_settles_inline(inlined, default, api):
+async def test_a_caller_that_prefers_not_to_wait_gets_a_response_at_once_and_the_payment_settles_inline(
+    inlined, default, api
+):
     code, body, applied = await pay(api, Prefer="respond-async")
 
     assert (code, body["status"], applied) == (202, "queued", "respond-async")

@@ -1,4 +1,4 @@
-"""What no worker looks at by itself is asked about, and only what has an answer now is settled, by a worker."""
+"""The janitor looks up payments that no worker looks up by itself, and leaves those with a clear answer to a worker."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4

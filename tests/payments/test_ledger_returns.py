@@ -1,4 +1,4 @@
-"""The ledger's proof of what went back: damage of every kind to refunds, disputes and their lines is found."""
+"""The proof of the ledger finds every kind of damage to refunds, disputes and their lines."""
 
 from datetime import UTC, datetime
 from uuid import UUID

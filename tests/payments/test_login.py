@@ -1,4 +1,4 @@
-"""Signing in: whoever tries too often from one address is asked to wait, on the pages and in the admin alike."""
+"""Rate limit of sign-ins by address, on the pages and in the admin."""
 
 from collections.abc import AsyncIterator
 from ipaddress import ip_network

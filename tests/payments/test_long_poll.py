@@ -1,4 +1,4 @@
-"""The long poll of contract section 3: events after a sequence, the wait, who may ask, and hang-ups that leave nothing."""
+"""The long poll of contract section 3: events after a sequence, the wait, authorization, and clients that hang up."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""News of a payment at its processor make a worker look again: what waits goes back to work, once, and nothing else moves."""
+"""A reported change makes a waiting payment due once, and changes nothing else."""
 
 import asyncio
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Money is whole minor units: what is exactly representable goes through unchanged, everything else is refused."""
+"""Money in whole minor units: exactly representable amounts pass unchanged, others are refused."""
 
 import json
 from decimal import Decimal

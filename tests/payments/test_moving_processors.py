@@ -1,4 +1,4 @@
-"""A processor keeps its address while payments are under way or in doubt there: only there they can be asked about."""
+"""The address of a processor cannot change while payments are unsettled there, because they must be looked up there."""
 
 import pytest
 from django.test import Client
@@ -42,7 +42,9 @@ def url_of(processor: Processor) -> str:
 
 
 @pytest.mark.parametrize("state", [PROCESSING, UNCERTAIN, REQUIRES_ACTION])
-def test_the_address_cannot_change_while_payments_are_unsettled_there_and_their_number_is_shown(operator, acme, processor, state):
+def test_the_address_cannot_change_while_payments_are_unsettled_there_and_their_number_is_shown(
+    operator, acme, processor, state
+):
     make_payment(acme, status=state, processor=processor)
     make_payment(acme, status=state, processor=processor)
 

@@ -1,4 +1,4 @@
-"""Where several tenants share a processor, what one of them suffers costs the others nothing; nor does one payment its tenant."""
+"""Tenants that share a processor: trouble of one does not affect the others, nor does one payment affect its tenant."""
 
 import time
 
@@ -51,9 +51,7 @@ async def neighbour(picky, fallback):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-async def test_refusals_of_one_tenant_do_not_reroute_others(
-    tenant, neighbour, quick, worker, picky, fallback, status
-):
+async def test_refusals_of_one_tenant_do_not_reroute_others(tenant, neighbour, quick, worker, picky, fallback, status):
     picky.status = status
     refused = await accept(tenant, 3 * FAILURES, amount=SPOILED)
     await eventually(lambda: len(picky.received) >= FAILURES)

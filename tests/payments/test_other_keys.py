@@ -1,4 +1,4 @@
-"""Another secret key while payments are unsettled at a processor: only one of the account that they were sent to."""
+"""While payments are unsettled at a processor, its secret key can be replaced only by one of the same account."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any

@@ -1,4 +1,4 @@
-"""The dashboard's moving part: one answer for all who look, and switches that are written down."""
+"""The live part of the dashboard: one query for all viewers, and audited changes of sandbox processors."""
 
 import asyncio
 import re

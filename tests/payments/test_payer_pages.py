@@ -1,4 +1,4 @@
-"""The payment's page where its payer has something to do: what it shows, whom it lets in, and what coming back sets off."""
+"""The page of a payment that waits for its payer: its content, its policy, and the return of the payer."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit

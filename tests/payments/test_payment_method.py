@@ -1,4 +1,4 @@
-"""How a payment is to be paid is said by ids only: they are checked, kept, told, and card data comes no further than the door."""
+"""Payment methods are references only: validated, stored and returned; card data is refused."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Hot statements read what they name and nothing else, whatever the planner knows of the tables."""
+"""Plans of hot statements read only the rows they name, with any planner statistics."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

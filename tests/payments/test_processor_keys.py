@@ -1,4 +1,4 @@
-"""A processor's keys: checked, sealed, changed while the old ones still work, and never repeated by anybody."""
+"""Keys of a processor: validated, encrypted, rotated with an overlap, and never shown."""
 
 import json
 from io import StringIO

@@ -1,4 +1,4 @@
-"""A sandbox tenant can be emptied; a live one and its neighbours cannot lose a row."""
+"""A purge deletes a sandbox tenant's payments, and nothing of live or other tenants."""
 
 import asyncio
 from collections.abc import AsyncIterator

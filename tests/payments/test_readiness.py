@@ -1,4 +1,4 @@
-"""From sandbox to live: what is missing is named with what to do, and only with nothing missing does a tenant go live."""
+"""Going live: failed checks are named with instructions, and a tenant goes live only if all pass."""
 
 from typing import Any
 

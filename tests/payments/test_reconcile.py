@@ -1,4 +1,4 @@
-"""A processor's books against ours: each kind of difference is made and found, by windows and slices that can be taken up again."""
+"""Reconciliation: every kind of difference is found, by windows and slices that can be continued."""
 
 import asyncio
 import json

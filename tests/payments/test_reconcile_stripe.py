@@ -1,4 +1,4 @@
-"""Stripe's books against ours."""
+"""Reconciliation with Stripe."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Operators' pages of differences, of routing tried out and of the audit trail's proof."""
+"""Admin pages of differences, dry runs and the audit chain."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""Refunds in people's hands: on the payment's page, and in the operators' admin."""
+"""Refunds on the payment's page and in the admin."""
 
 import re
 from uuid import uuid4
@@ -210,7 +210,7 @@ def test_the_list_filters_refunds_that_wait_for_an_operator(operator, acme):
 # -- The payment's page ----------------------------------------------------------------------------------------
 
 
-async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  # noqa: F811 - the fixture
+async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
     address = f"/payments/{payment.correlation_id}"
@@ -244,7 +244,7 @@ async def test_the_form_of_the_page_sent_again_shows_the_payment(visiting: As, t
 
 
 @pytest.mark.parametrize("role", ["viewer", "stranger", "nobody"])
-async def test_viewers_other_tenants_and_visitors_neither_see_the_refund_form_nor_may_use_it(visiting: As, tenant, role):  # noqa: F811 - the fixture
+async def test_viewers_other_tenants_and_guests_have_no_refund_form(visiting: As, tenant, role):  # noqa: F811
     payment = await in_thread(paid, tenant)
     address = f"/payments/{payment.correlation_id}"
     people = {

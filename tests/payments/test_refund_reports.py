@@ -1,4 +1,4 @@
-"""Refunds and disputes by the processor's own word: booked once, reversed when they fail after all, the same in any order."""
+"""Refunds and disputes reported by the processor: booked once, reversed when they fail later, the same in any order."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Refunds while workers die, processors hang and everybody comes at once: each refund is sent once, and the sums always hold."""
+"""Refunds while workers die, processors hang and requests are concurrent: each is returned once, and the sums hold."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Refunds are refunds: owed when asked for, paid once by a worker, never more than was paid, in ledger and timeline."""
+"""Refunds: accepted as owed, returned once by a worker, never more than was paid, in ledger and timeline."""
 
 import asyncio
 from uuid import uuid4

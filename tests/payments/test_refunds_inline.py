@@ -63,7 +63,9 @@ async def _is_off(api: Api, payment: UUID) -> bool:
     return (status, said["status"]) == (202, "owed")
 
 
-async def test_a_hanging_refund_gets_a_response_in_time_and_is_settled_by_a_worker(api: Api, tenant, payment, monkeypatch):
+async def test_a_hanging_refund_gets_a_response_in_time_and_is_settled_by_a_worker(
+    api: Api, tenant, payment, monkeypatch
+):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.3)
     monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.1)
     await configure(tenant, "sandbox", refundHang=True)

@@ -1,4 +1,4 @@
-"""A new SECRET_KEY: what was signed and sealed under the old one lives on while that one is a fall-back, and not longer."""
+"""Rotation of SECRET_KEY: signatures and ciphertexts of the old key are valid while it is a fallback, and not longer."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which processor, and why: the choice by itself, and what becomes of it with several workers, tenants and outages."""
+"""Routing: the choice of a processor with its reason, with several workers, tenants and outages."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -316,9 +316,7 @@ async def test_a_slow_processor_is_left_for_a_faster_one_with_the_reason_written
 
 
 @pytest.mark.parametrize(("said", "taken_for"), [(10**12, LONGEST_SAID), (-5, 0)])
-async def test_a_reported_delay_beyond_any_number_is_accepted(
-    tenant, quick_polls, worker, default, said, taken_for
-):
+async def test_a_reported_delay_beyond_any_number_is_accepted(tenant, quick_polls, worker, default, said, taken_for):
     default.says_of_its_health(failing=True, min_response_ms=said)
     await accept(tenant)
 

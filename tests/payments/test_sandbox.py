@@ -1,4 +1,4 @@
-"""Processors of kind sandbox: their switches do what the demo promises, and their books are as strict as real ones."""
+"""Processors of kind sandbox: their switches, and bookings as strict as real ones."""
 
 from datetime import UTC, datetime
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Processors of kind sandbox give money back once per refund, get into trouble with it on command, and show their books."""
+"""Refunds of processors of kind sandbox: returned once, with trouble on request, and listed."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""Settling: at which processor and with which outcome, for all answers of processors."""
+"""Settling over HTTP: the processor and the outcome for every kind of response."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,9 +25,7 @@ async def test_an_accepted_payment_is_booked_at_the_cheaper_processor(api: Api, 
     assert not fallback.received
 
 
-async def test_a_payment_booked_without_a_response_stays_at_its_processor(
-    api: Api, worker, default, fallback
-):
+async def test_a_payment_booked_without_a_response_stays_at_its_processor(api: Api, worker, default, fallback):
     default.books_but_never_answers()
     payment = await api.pay()
     await eventually(lambda: default.booked)

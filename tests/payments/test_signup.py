@@ -1,4 +1,4 @@
-"""A tenant's way in: five steps that go on after a pause, take every form twice, and are nobody else's."""
+"""The sign-up: five steps that can be interrupted, repeated and seen by their founder only."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""A slow processor takes nobody's room and little of anybody's time: timetables in virtual time, against who knows them."""
+"""Slow processors in a simulation: they hold few slots and few payments, compared with an oracle."""
 
 import random
 

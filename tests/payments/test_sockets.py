@@ -1,4 +1,4 @@
-"""Contract section 3 over real websockets: who may listen, what is sent, resuming, bad messages, slow readers, a thousand at once."""
+"""Websockets of contract section 3: authorization, events, resume, bad messages, slow readers, many at once."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Payments that wait for PostgreSQL: stored once with the time they were accepted, conflicts set aside, and the stream as way in."""
+"""Spilled payments: stored once with their time of acceptance, conflicts quarantined, and intake by stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -73,7 +73,9 @@ async def reasons() -> list[str]:
     return [one.reason for one in await spill.quarantined(KIND)]
 
 
-async def test_all_fields_of_a_spilled_payment_are_stored_with_its_time_of_acceptance(tenant: Tenant, fresh_spill: Path):
+async def test_all_fields_of_a_spilled_payment_are_stored_with_its_time_of_acceptance(
+    tenant: Tenant, fresh_spill: Path
+):
     tomorrow = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     full = order(
         tenant, amount=2**53 + 1, description="Ação № 7", processor="default", scheduled_for=tomorrow, priority=9,
@@ -149,7 +151,9 @@ async def test_during_an_outage_no_caller_waits_and_spilled_ids_are_known(tenant
     assert [receipt.replayed for receipt in together if isinstance(receipt, Receipt)] == [False, True]
 
 
-async def test_ids_spilled_by_a_dead_process_are_known_to_the_process_that_takes_over(tenant: Tenant, no_database: None):
+async def test_ids_spilled_by_a_dead_process_are_known_to_the_process_that_takes_over(
+    tenant: Tenant, no_database: None
+):
     first = order(tenant)
     receipt = await intake.submit(first)
     await spill.loops.close()  # as a death leaves it: the folder stays, its lock is gone
@@ -267,7 +271,9 @@ async def test_with_intake_by_stream_a_worker_quarantines_other_content_under_a_
     assert [reason[:3] for reason in await reasons()] == ["409"]
 
 
-async def test_with_intake_by_stream_payments_are_stored_directly_without_redis(api: Api, tenant: Tenant, stream_intake: Any):
+async def test_with_intake_by_stream_payments_are_stored_directly_without_redis(
+    api: Api, tenant: Tenant, stream_intake: Any
+):
     stream_intake.SPILL_REDIS_URL = "redis://127.0.0.1:1/0"
 
     await api.pay()

@@ -1,4 +1,4 @@
-"""Payments at a processor of kind stripe, through the stripe library and over HTTP: what becomes of them, and of their intents."""
+"""Payments at a processor of kind stripe, through the stripe library and over HTTP, with their intents."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The processor of kind stripe by itself, before a Stripe that gets into trouble: what each answer proves."""
+"""The processor of kind stripe against a Stripe in trouble: the outcome of each response."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -145,9 +145,7 @@ async def test_after_a_replayed_response_the_intent_is_read(stripe, processor):
     assert len(stripe.all("payment_intent")) == 1
 
 
-async def test_a_500_stored_under_a_key_proves_nothing_and_its_replays_do_not_count_as_failures(
-    stripe, processor
-):
+async def test_a_500_stored_under_a_key_proves_nothing_and_its_replays_do_not_count_as_failures(stripe, processor):
     stripe.fails("error_kept", on=CREATE, times=1)
     mine = order("pm_card_visa")
 
@@ -293,7 +291,9 @@ async def test_an_intent_behind_the_first_pages_is_searched_for(stripe, processo
     assert [seen.path for seen in stripe.received("GET")][-1] == "/v1/payment_intents/search"
 
 
-async def test_an_intent_that_the_search_does_not_return_yet_is_found_further_down_the_list(stripe, processor, monkeypatch):
+async def test_an_intent_that_the_search_does_not_return_yet_is_found_further_down_the_list(
+    stripe, processor, monkeypatch
+):
     mine = order("pm_card_visa")
     await processor.send(mine, account(stripe))
     await others(stripe, processor, monkeypatch)

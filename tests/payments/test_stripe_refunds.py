@@ -1,4 +1,4 @@
-"""Refunds and disputes at Stripe, through its own library over HTTP: paid once, and booked from signed webhooks."""
+"""Refunds and disputes at Stripe through its library: returned once, and booked from signed webhooks."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -79,9 +79,7 @@ async def test_trouble_at_any_step_ends_in_exactly_one_refund(api: Api, stripe, 
     assert await sums(payment) == (400, 400)
 
 
-async def test_a_refund_whose_key_always_returns_500_is_requested_under_a_new_key(
-    api: Api, tenant, stripe, payment
-):
+async def test_a_refund_whose_key_always_returns_500_is_requested_under_a_new_key(api: Api, tenant, stripe, payment):
     await configure(tenant, "stripe", longestDelay=0.1)
     stripe.fails("error_kept", on="POST /v1/refunds", times=1)
 

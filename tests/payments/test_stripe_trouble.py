@@ -1,4 +1,4 @@
-"""Whatever goes wrong between us and Stripe, wherever a worker dies: one payment, one intent, paid once or not at all."""
+"""Errors between the service and Stripe, and dying workers: one payment has one intent, paid once or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -134,7 +134,9 @@ async def test_an_uncertain_payment_is_sent_to_no_other_processor(api: Api, tena
     [{"trouble": "rate_limit"}, {"trouble": "refuse", "status": 400}, {"trouble": "refuse", "status": 401}],
     ids=["429", "400", "401"],
 )
-async def test_errors_for_longer_than_the_longest_delay_do_not_end_uncertainty(api: Api, worker, tenant, stripe, trouble):
+async def test_errors_for_longer_than_the_longest_delay_do_not_end_uncertainty(
+    api: Api, worker, tenant, stripe, trouble
+):
     """It was booked. Nobody who is refused an answer about it may take that for a no, and pay a second time."""
     await configure(tenant, "stripe", longestDelay=0.2)
     await in_thread(make_processor, tenant, "dearer", fee="0.50")
@@ -188,9 +190,7 @@ def _manual(tenant) -> None:
     Processor.objects.filter(tenant=tenant).update(options={"capture": "manual"})
 
 
-async def test_a_partial_capture_elsewhere_is_not_booked_and_left_to_an_operator(
-    api: Api, tenant, stripe
-):
+async def test_a_partial_capture_elsewhere_is_not_booked_and_left_to_an_operator(api: Api, tenant, stripe):
     await in_thread(_manual, tenant)
     payment = await api.pay(paymentMethod="pm_card_visa")
     await settle_all(tenant, "requires_action")

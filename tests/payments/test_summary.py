@@ -1,4 +1,4 @@
-"""The summary is what one would count payment by payment, in any window, to the millisecond."""
+"""The summary equals a count of single payments in any window, to the millisecond."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Operators switch operations between queued and inline: for all, by tenant, with a reason; and see what is in effect."""
+"""Operators switch operations between queued and inline: for all or per tenant, with a reason."""
 
 import pytest
 from django.test import Client
@@ -103,7 +103,9 @@ def test_the_list_shows_the_effective_value_and_its_reason(operator, flag, queue
     ],
     ids=["queued", "inline", "named", "nobody", "named-alone", "inline-alone"],
 )
-def test_the_switch_of_refunds_applies_and_no_web_process_replaces_their_workers(operator, queue, fields, named, expected):
+def test_the_switch_of_refunds_applies_and_no_web_process_replaces_their_workers(
+    operator, queue, fields, named, expected
+):
     Flag.objects.all().delete()
     flag = Flag.objects.create(name="inline.refund", superusers=False, **fields)
     flag.tenants.set([make_tenant() for _ in range(named)])

@@ -1,4 +1,4 @@
-"""Amounts that people type: read as they were meant, or refused with both readings; never a tenth or a thousandth of it."""
+"""Amounts that people type: understood, or refused with both interpretations."""
 
 from decimal import Decimal
 

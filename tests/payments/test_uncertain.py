@@ -1,4 +1,4 @@
-"""Payments in doubt are settled at the same processor, with the same requestedAt, and booked once."""
+"""Uncertain payments are settled at the same processor with the same requestedAt, and booked once."""
 
 import asyncio
 import time

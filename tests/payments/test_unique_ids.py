@@ -1,4 +1,4 @@
-"""Ids that cannot have been meant to be unique are refused: the second thing under one would be taken for the first, and be lost."""
+"""Placeholder ids such as null are refused: a second payment under one would be taken for a repeat of the first."""
 
 from typing import Any
 from uuid import UUID, uuid4

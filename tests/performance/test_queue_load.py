@@ -1,4 +1,4 @@
-"""What the queue's benchmarks say rests on these: the load notices what came twice, out of order or not at all."""
+"""The load of the queue benchmarks notices repeated, unordered and missing messages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What readers say of their messages: fenced by the lease, forward only, with a limit to every failure."""
+"""Acks: fenced by the lease, the cursor only moves forward, failures are limited."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The database fails, is cut off, is restarted: an honest answer, nothing lost, order kept, nothing half done."""
+"""The message queue while the database fails or restarts: correct errors, no loss, order, nothing half done."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Options of a queue: by their names, checked, merged or replaced, and each one enforced."""
+"""Options of a queue: validated, merged or replaced, and each one applied."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Who may look at which queues in the console, who may act, and what is told to whom."""
+"""The queue console: permissions of members, guarded actions, and what viewers are shown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -239,9 +239,7 @@ async def test_dead_letters_of_another_queue_are_not_replayed_by_naming_them(
 # -- What is told --------------------------------------------------------------------------------------------
 
 
-async def test_viewers_do_not_see_encrypted_payloads(
-    visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_viewers_do_not_see_encrypted_payloads(visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({"k1": bytes(32)}, setting=crypto.SETTING))
     await mq.configure(queue, encrypted=True)
     await a_dead_letter(mq, queue)

@@ -48,7 +48,9 @@ async def test_a_drain_that_is_stopped_finishes_rows_in_flight_and_claims_no_mor
     assert {row.lease_id for row in await payments(tenant)} == {None}
 
 
-async def test_a_drain_that_is_stopped_gives_back_unfinished_rows_as_uncertain_and_due_at_once(tenant, processor, monkeypatch):
+async def test_a_drain_that_is_stopped_gives_back_unfinished_rows_as_uncertain_and_due_at_once(
+    tenant, processor, monkeypatch
+):
     monkeypatch.setattr(draining, "GRACE", 0.1)
     await configure(tenant, "default", hang=True)
     await seed(tenant, 10)

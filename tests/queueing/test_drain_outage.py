@@ -1,4 +1,4 @@
-"""Drains while PostgreSQL is read-only: no outcome of any work is lost, and no worker is taken for dead."""
+"""Drains while PostgreSQL is read-only: no outcome is lost, and no worker is declared dead."""
 
 import asyncio
 import math

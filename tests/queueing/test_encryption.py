@@ -1,4 +1,4 @@
-"""Payloads at rest: ciphertext, bound to their place, readable for those who may, with keys that rotate."""
+"""Encrypted payloads: bound to their message, decrypted for authorized readers, with rotating keys."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Which scope each address of the queue wants, as section 1 of its contract says, and that no address is missing there."""
+"""The scope that each route of the queue requires, as section 1 of its contract says, without a gap."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Maintenance: pushes wait in the spill in their order, pops get nothing, per tenant; and the same way while PostgreSQL is away."""
+"""Maintenance: pushes are buffered in order, pops return nothing, per tenant; the same during an outage of PostgreSQL."""
 
 import asyncio
 import time
@@ -108,9 +108,7 @@ async def test_a_pop_parked_before_maintenance_gets_nothing_either(admin, queue)
     assert await admin.data(queue) == [1]
 
 
-async def test_a_push_that_the_spill_accepts_in_part_has_a_result_for_each_message(
-    admin, queue, settings
-):
+async def test_a_push_that_the_spill_accepts_in_part_has_a_result_for_each_message(admin, queue, settings):
     """A 503 for all of it would have what was kept pushed once more, by every try."""
     await switch(admin, PUSHES, True)
     settings.SPILL_MAX_BYTES = 650_000  # 500 of these, which are appended together, and not the rest
@@ -306,9 +304,7 @@ async def test_with_a_key_every_buffered_payload_is_encrypted_and_stored_as_its_
     ]
 
 
-async def test_without_a_key_an_encrypted_queue_refuses_pushes(
-    admin, queue, appended, monkeypatch
-):
+async def test_without_a_key_an_encrypted_queue_refuses_pushes(admin, queue, appended, monkeypatch):
     await admin.configure(queue, encrypted=True)
     monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({}, setting=crypto.SETTING))
     await catalog.find(admin.tenant_id, queue)

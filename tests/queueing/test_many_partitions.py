@@ -1,4 +1,4 @@
-"""Queues of many partitions are dropped, and groups moved and deleted, though no single statement could do it in time."""
+"""Queues of many partitions are dropped, and groups moved and deleted, in slices that fit the statement timeout."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Messages looked at, dead letters replayed once and purged, traces."""
+"""Messages are listed and shown, dead letters replayed once and purged, traces stored."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Things that stay open between uses: opened once, replaced when they do not fit, closed when nobody uses them."""
+"""Kept resources: opened once, replaced when they do not fit, closed when idle."""
 
 import asyncio
 from typing import Self

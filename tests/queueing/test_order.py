@@ -1,4 +1,4 @@
-"""Whatever happens: each group sees every message of a partition in order, none is lost, none is left lying."""
+"""Each group receives every message of a partition in order and loses none, with any concurrency."""
 
 import asyncio
 import json

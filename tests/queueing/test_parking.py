@@ -1,4 +1,4 @@
-"""Long polls: they wait without a database connection and hear at once of what they wait for."""
+"""Long polls: they wait without a database connection and are woken at once."""
 
 import asyncio
 import os
@@ -200,9 +200,7 @@ async def test_a_message_that_becomes_due_while_the_next_due_time_is_read_is_not
     assert time.monotonic() - started < SOON
 
 
-async def test_a_pop_parked_for_one_partition_does_not_spin_while_another_is_due(
-    mq, queue, only_hints, monkeypatch
-):
+async def test_a_pop_parked_for_one_partition_does_not_spin_while_another_is_due(mq, queue, only_hints, monkeypatch):
     await made(mq, queue)
     await mq.push(queue, 1, partition="other")
     looks, look = 0, pop._claim_messages
@@ -253,7 +251,9 @@ async def push_without_a_word(mq, queue: str) -> None:
     await push_write.write(rows)
 
 
-async def test_without_redis_pushes_are_accepted_and_wake_parked_pops_of_their_own_process(mq, queue, only_hints, monkeypatch):
+async def test_without_redis_pushes_are_accepted_and_wake_parked_pops_of_their_own_process(
+    mq, queue, only_hints, monkeypatch
+):
     class Away:
         async def group_send(self, *_args):
             raise ConnectionError
@@ -330,7 +330,9 @@ async def other_process(tenant_id: int, queue: str):
 
 
 @pytest.mark.parametrize("what", ["group", "queue"])
-async def test_a_pop_parked_for_what_another_process_dropped_gets_messages_of_its_replacement(mq, queue, what, quick_recheck):
+async def test_a_pop_parked_for_what_another_process_dropped_gets_messages_of_its_replacement(
+    mq, queue, what, quick_recheck
+):
     async with parked(mq, queue, consumerGroup="g") as [poll]:
         with unheard():
             if what == "group":

@@ -1,4 +1,4 @@
-"""Plans that were made while the tables were empty read no more than what is named, once they have grown."""
+"""Plans made while the tables were empty read only the named rows once the tables have grown."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4

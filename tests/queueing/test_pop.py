@@ -1,4 +1,4 @@
-"""Messages out: the longest waiting partition first, each group by itself, what is not due stays unseen."""
+"""Pops: the partition that has waited longest first, each group by itself, only due messages."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

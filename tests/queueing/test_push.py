@@ -1,4 +1,4 @@
-"""Messages in: numbered under their partition's lock, once per transaction id, each judged on its own."""
+"""Pushes: numbered under the lock of the partition, once per transaction id, each with a result of its own."""
 
 import asyncio
 import threading
@@ -395,9 +395,7 @@ async def test_with_auto_ack_a_message_that_cannot_be_decrypted_becomes_a_dead_l
 @pytest.mark.parametrize(
     "id", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "undefined", "null"]
 )
-async def test_a_transaction_id_such_as_null_is_refused_because_a_second_message_with_it_would_be_lost(
-    mq, queue, id
-):
+async def test_a_transaction_id_such_as_null_is_refused_because_a_second_message_with_it_would_be_lost(mq, queue, id):
     item = {"queue": queue, "payload": 1, "transactionId": id}
 
     push = await mq.call("POST", "/api/v1/push", json={"items": [item]}, status=422)

@@ -1,4 +1,4 @@
-"""What no program should send: each gets the contract's words, nobody else suffers, nothing is stored half."""
+"""Invalid requests to the queue get the errors of the contract, affect no other request and store nothing."""
 
 import json
 from uuid import uuid4

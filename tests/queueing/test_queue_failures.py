@@ -1,4 +1,4 @@
-"""What failed is tried again so often and not more, alone, and what kills its readers is found."""
+"""Failed messages are retried up to their limit, alone, and messages that kill their readers are isolated."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Consumer groups over HTTP: real lag, deletion, subscription, seek; leases released, strangers see and change nothing."""
+"""Consumer groups over HTTP: lag, deletion, subscription and seek; other tenants see and change nothing."""
 
 import asyncio
 import subprocess
@@ -171,7 +171,9 @@ async def test_a_group_deleted_from_one_queue_stays_in_another(mq: Mq, admin: Mq
     assert list(left) == [queue]
 
 
-async def test_a_group_deleted_with_its_subscription_kept_starts_again_at_its_first_position(mq: Mq, admin: Mq, queue: str):
+async def test_a_group_deleted_with_its_subscription_kept_starts_again_at_its_first_position(
+    mq: Mq, admin: Mq, queue: str
+):
     await mq.push(queue, "before")
     await mq.pop(queue, consumerGroup="g", subscriptionMode="new")
     await mq.push(queue, "after")
@@ -184,7 +186,9 @@ async def test_a_group_deleted_with_its_subscription_kept_starts_again_at_its_fi
     assert (await standing(mq, "g", queue))["subscriptionMode"] == "new"
 
 
-async def test_deleting_a_group_requires_the_admin_scope_and_affects_no_other_tenant(mq: Mq, foreign: Mq, admin: Mq, queue: str):
+async def test_deleting_a_group_requires_the_admin_scope_and_affects_no_other_tenant(
+    mq: Mq, foreign: Mq, admin: Mq, queue: str
+):
     for one in (mq, foreign):
         await one.push(queue, 1)
         await one.pop(queue, consumerGroup="g")
@@ -419,7 +423,9 @@ async def test_a_saved_subscription_applies_when_the_group_joins_again(mq: Mq, a
         (QUEUE_MODE, {"subscriptionTimestamp": "2026-01-01T00:00:00Z"}, 400),
     ],
 )
-async def test_a_subscription_that_cannot_be_saved_is_explained(mq: Mq, queue: str, group: str, body: dict, status: int):
+async def test_a_subscription_that_cannot_be_saved_is_explained(
+    mq: Mq, queue: str, group: str, body: dict, status: int
+):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="g")
 

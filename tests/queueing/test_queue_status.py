@@ -1,4 +1,4 @@
-"""Status, analytics and metrics over HTTP: right figures, per tenant, cheap; what is about the machine wants the admin scope."""
+"""Status, analytics and metrics over HTTP: correct figures per tenant, at low cost; figures of the machine need the admin scope."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

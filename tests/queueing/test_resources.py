@@ -1,4 +1,4 @@
-"""Queues as things: what is in them, added up without counting; emptied, dropped, a message deleted."""
+"""Queues as resources: figures without counting rows; emptied, dropped, and single messages deleted."""
 
 from tests.conftest import eventually
 from tests.queueing.mq import all_of

@@ -1,4 +1,4 @@
-"""What goes when its time is over, and what never does."""
+"""Retention: which messages and partitions are deleted, and which never are."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""How many workers the work needs: more with depth and with age, fewer after a while of calm, within the limits."""
+"""The number of workers wanted: it grows with depth and age, shrinks after a calm period, within the limits."""
 
 import pytest
 

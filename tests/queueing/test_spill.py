@@ -1,4 +1,4 @@
-"""The spill, of either engine: durable, in order, once; a bad record alone; the dead are inherited; the way back to direct."""
+"""The spill with either engine: durable, in order, once; bad records quarantined; records of dead processes taken over."""
 
 import asyncio
 import os
@@ -201,7 +201,9 @@ async def test_bad_records_are_quarantined_with_their_reasons_and_delay_no_other
 @pytest.mark.parametrize("states", [
     ["08006", "25006", "3D000", "40001", "42P01"], ["53100", "53300", "55P03", "57P03", "58030", "XX000"],
 ], ids=" ".join)  # fmt: skip
-async def test_an_error_that_is_not_about_the_record_makes_it_wait_in_order_however_often_it_occurs(site: Site, states: list[str]):
+async def test_an_error_that_is_not_about_the_record_makes_it_wait_in_order_however_often_it_occurs(
+    site: Site, states: list[str]
+):
     queue = site.queue()
 
     for number, state in enumerate(states):

@@ -1,4 +1,4 @@
-"""The spill's files: whatever tears, flips or fills them, every whole record is found and no other one is made up."""
+"""The files of the spill: whole records survive torn writes, flipped bits and full disks, and no other record is read."""
 
 import asyncio
 import os
@@ -302,7 +302,9 @@ async def test_a_full_disk_returns_503_and_leaves_no_torn_record(tmp_path: Path)
     await heir.close()
 
 
-async def test_a_record_that_could_not_be_synced_is_refused_and_not_kept(engine: FileEngine, monkeypatch: pytest.MonkeyPatch):
+async def test_a_record_that_could_not_be_synced_is_refused_and_not_kept(
+    engine: FileEngine, monkeypatch: pytest.MonkeyPatch
+):
     await engine.append([record(b"kept")])
 
     with monkeypatch.context() as patch:

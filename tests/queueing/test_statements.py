@@ -1,4 +1,4 @@
-"""Statements of the message queue read what they name and nothing else, whatever the planner knows of the tables.
+"""Statements of the message queue read only the rows they name, with any planner statistics.
 
 Its functions have a test of their own: test_plans.py.
 """

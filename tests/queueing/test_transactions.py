@@ -1,4 +1,4 @@
-"""Acks and pushes that happen together or not at all, each ack fenced by its lease."""
+"""Transactions: acks and pushes together or not at all, each ack fenced by its lease."""
 
 import asyncio
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Webhooks in the admin: seen by those of the tenant, switched and delivered again with a reason, nothing else."""
+"""Webhooks in the admin: visible to members of the tenant, changed and replayed with a reason."""
 
 import pytest
 from django.test import Client

@@ -1,4 +1,4 @@
-"""The API of webhook endpoints: made, changed, tested and replayed by keys that may, and seen by nobody else's."""
+"""The API of webhook endpoints: created, changed, tested and replayed with the right scope, invisible to other tenants."""
 
 import base64
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Who has no key and no role: what receivers are told is not theirs, whatever else the open tenant shows; and secrets nobody reads."""
+"""Guests of the open tenant see no webhooks; secrets that cannot be decrypted are reported."""
 
 from typing import Any
 from uuid import uuid4

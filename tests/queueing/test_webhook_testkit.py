@@ -1,4 +1,4 @@
-"""The kit for receivers: passes one that behaves, and says of each that does not what it should have done."""
+"""The test kit for receivers: a correct one passes, and each fault has its failed check."""
 
 import asyncio
 from io import StringIO

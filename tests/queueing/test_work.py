@@ -133,7 +133,9 @@ async def test_tenants_take_turns_when_a_claim_is_too_small_for_all(tenant, proc
     assert {c.tenant_id for c in found} == {one.pk for one in (tenant, *others)}
 
 
-async def test_a_backlog_is_claimed_without_reading_the_tenants_with_due_rows_again(tenant, processor, claimers, monkeypatch):
+async def test_a_backlog_is_claimed_without_reading_the_tenants_with_due_rows_again(
+    tenant, processor, claimers, monkeypatch
+):
     await seed(tenant, 30)
     number, work = claimers[0]
     looks, real = [], work.due
@@ -306,7 +308,9 @@ async def test_an_outcome_under_a_lost_lease_is_refused(tenant, processor, claim
     assert lines == 3
 
 
-async def test_an_outcome_after_the_lease_expired_is_stored_if_no_worker_claimed_the_row_again(tenant, processor, claimers):
+async def test_an_outcome_after_the_lease_expired_is_stored_if_no_worker_claimed_the_row_again(
+    tenant, processor, claimers
+):
     [(one, first), *_] = claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)

@@ -102,9 +102,7 @@ async def test_a_stopped_worker_gives_back_hanging_rows_and_exits_in_time(tenant
         await all_settled_once(tenant, ids, default, fallback)
 
 
-async def test_payments_settle_while_valkey_is_emptied_and_restarted(
-    tenant, default, fallback, start, valkey
-):
+async def test_payments_settle_while_valkey_is_emptied_and_restarted(tenant, default, fallback, start, valkey):
     [worker] = await start()
     default.delays(30)
     ids = await accept(tenant, 200)

@@ -341,9 +341,7 @@ async def test_an_outage_of_the_database_refuses_no_cached_key(key, monkeypatch,
     await database.pools.close()  # it would wait before it connects again
 
 
-async def test_a_cached_key_waits_for_an_unavailable_database_only_once(
-    key, monkeypatch, quick_caches
-):
+async def test_a_cached_key_waits_for_an_unavailable_database_only_once(key, monkeypatch, quick_caches):
     monkeypatch.setattr(database.pools.get(), "timeout", 0.5)
     await access.authenticate(f"Bearer {key}")
 

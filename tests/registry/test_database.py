@@ -225,9 +225,7 @@ async def test_a_server_that_stops_responding_is_given_up_soon_after_its_timeout
     assert await database.fetch("SELECT 1") == [(1,)]
 
 
-async def test_repeatable_work_is_retried_up_to_the_limit_with_growing_delays(
-    settings, monkeypatch
-):
+async def test_repeatable_work_is_retried_up_to_the_limit_with_growing_delays(settings, monkeypatch):
     settings.DB_RETRY_ATTEMPTS, settings.DB_RETRY_BACKOFF, settings.DB_RETRY_MAX = 5, 10, 0.1
     monkeypatch.setattr(database, "RETRY_FIRST", 0.02)
     tries: list[float] = []

@@ -92,7 +92,9 @@ async def test_an_unavailable_server_is_known_to_all_callers_at_once_and_detecte
     assert await db_breaker.attempt(keep(2)) == []
 
 
-async def test_a_frozen_server_is_unavailable_within_a_second_and_available_when_it_continues(server: embedded.Postgres):
+async def test_a_frozen_server_is_unavailable_within_a_second_and_available_when_it_continues(
+    server: embedded.Postgres,
+):
     """Its connections are there, the kernel takes more of them, and nobody answers."""
     with frozen(server):
         started = time.monotonic()
@@ -134,7 +136,9 @@ async def sleeping(many: int) -> bool:
     return await database.fetch(asked) == [(many,)]
 
 
-async def test_a_probe_whose_session_was_terminated_does_not_report_the_server_as_unavailable(monkeypatch: pytest.MonkeyPatch):
+async def test_a_probe_whose_session_was_terminated_does_not_report_the_server_as_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """An administrator ends all sessions; those that begin afterwards work."""
     real, asked = db_breaker._is_read_only, 0
 

@@ -242,9 +242,7 @@ async def test_a_form_may_have_256_kib(server: str, more: int, expected: int):
 # -- Streams ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_interrupted_export_stops_reading_and_returns_its_connection(
-    api: Api, tenant, settings, monkeypatch
-):
+async def test_an_interrupted_export_stops_reading_and_returns_its_connection(api: Api, tenant, settings, monkeypatch):
     settings.BATCH_SIZE = 1
     await in_thread(lambda: make_payments(tenant, 400))
     reads = 0

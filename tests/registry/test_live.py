@@ -135,9 +135,7 @@ async def test_slow_reads_of_one_tenant_delay_no_readers_of_others(hub: live.Hub
     assert await waiting == [1]
 
 
-async def test_readers_of_one_feed_share_a_read_and_all_receive_everything_in_order(
-    hub: live.Hub, turnstile
-):
+async def test_readers_of_one_feed_share_a_read_and_all_receive_everything_in_order(hub: live.Hub, turnstile):
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
         waiting = [asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 20)) for _ in range(5)]
@@ -154,9 +152,7 @@ async def test_readers_of_one_feed_share_a_read_and_all_receive_everything_in_or
     assert await asyncio.gather(*waiting) == [list(range(1, 21))] * 5
 
 
-async def test_a_reader_cancelled_while_its_feed_opens_affects_no_other_and_leaves_no_feed(
-    hub: live.Hub, turnstile
-):
+async def test_a_reader_cancelled_while_its_feed_opens_affects_no_other_and_leaves_no_feed(hub: live.Hub, turnstile):
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
         gone, stays = (asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 1)) for _ in range(2))

@@ -185,9 +185,7 @@ def test_keys_are_redacted_anywhere(secret: str):
     assert secret not in around.sub(" ", str(shown))
 
 
-async def test_logs_of_normal_operation_and_of_failures_hold_no_secret(
-    api: Api, tenant, lines, settings, monkeypatch
-):
+async def test_logs_of_normal_operation_and_of_failures_hold_no_secret(api: Api, tenant, lines, settings, monkeypatch):
     """A payment's whole way, wrong keys, broken bodies, and a database that is away: then the log is searched."""
     monkeypatch.setattr(
         faults._LastLine, "at", -faults.LOG_INTERVAL

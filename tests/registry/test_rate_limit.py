@@ -157,9 +157,7 @@ async def test_a_batch_larger_than_the_limit_is_refused_permanently_and_consumes
     assert (await batch_of(limited, 5))[0] == 200
 
 
-async def test_a_batch_that_does_not_fit_now_consumes_nothing_and_fits_after_retry_after(
-    server: str, tenant: Tenant
-):
+async def test_a_batch_that_does_not_fit_now_consumes_nothing_and_fits_after_retry_after(server: str, tenant: Tenant):
     async with Api(server, await make_key(tenant, rate_limit="4/second")) as api:
         assert (await batch_of(api, 3))[0] == 200
         status, _, headers = await batch_of(api, 4)

@@ -117,7 +117,9 @@ async def test_health_looks_at_each_server_in_use(api: Api, trouble: Troubled, m
 LIMIT = parse("2/minute")
 
 
-async def test_without_redis_no_call_is_limited_or_delayed_and_the_log_says_it_once(trouble: Troubled, named: str, caplog):
+async def test_without_redis_no_call_is_limited_or_delayed_and_the_log_says_it_once(
+    trouble: Troubled, named: str, caplog
+):
     caplog.set_level(logging.WARNING, "registry")
     with trouble.of(named):
         started = time.monotonic()

@@ -95,7 +95,5 @@ def _words(found: DryRun, changed: list[str], activated: bool) -> str:
         for one in found.examples
     ]
     if activated:
-        lines.append(
-            f"In force now: {', '.join(changed)}." if changed else "Nothing to activate: no rule changes."
-        )
+        lines.append(f"In force now: {', '.join(changed)}." if changed else "Nothing to activate: no rule changes.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a payer sees at the sandbox, as plain HTTP."""
+"""The pages of the sandbox for payers, over plain HTTP."""
 
 import re
 from urllib.parse import parse_qs, urlsplit

@@ -1,4 +1,4 @@
-"""The sandbox's events: signed, retried, held back, doubled, shuffled, listed."""
+"""The sandbox's events: signed, retried, delayed, repeated, shuffled, listed."""
 
 import pytest
 import stripe as library
