@@ -4,11 +4,24 @@ import asyncio
 import logging
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
+from django.core.validators import validate_email
 
 from registry.models import Membership
 
 log = logging.getLogger(__name__)
+
+NO_ADDRESS = "This is not an e-mail address."
+LONGEST = 150  # characters of an address: it is the user name, too
+
+
+def is_address(text: str) -> bool:
+    try:
+        validate_email(text)
+    except ValidationError:
+        return False
+    return len(text) <= LONGEST
 
 
 async def send(addresses: list[str], subject: str, text: str) -> bool:

@@ -10,11 +10,10 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import subscriptions
+from payments.billing import mail, subscriptions
 from payments.billing.errors import StepRefused
 from payments.models import Plan, SignUp
 from payments.routing import accounts
@@ -65,13 +64,7 @@ def check_details(given: Details, *, signed_in: bool) -> dict[str, str]:
 
 
 def check_person(email: str, password: str) -> dict[str, str]:
-    wrong = {}
-    try:
-        validate_email(email)
-        if len(email) > 150:
-            raise ValidationError("")
-    except ValidationError:
-        wrong["email"] = "This is not an e-mail address."
+    wrong = {} if mail.is_address(email) else {"email": mail.NO_ADDRESS}
     try:
         if "\0" in password or len(password) > 1000:
             raise ValidationError(["This password cannot be used."])

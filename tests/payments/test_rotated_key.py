@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from payments.billing import invitations
-from payments.billing.errors import LinkWorthless
+from payments.billing.errors import InvitationInvalid
 from payments.models import Invitation
 from registry.data import database
 from registry.tenants import encryption
@@ -73,7 +73,7 @@ async def test_an_invitation_is_accepted(tenant, rotate):
         if good:
             assert await invitations.read(token) == invitation
         else:
-            with pytest.raises(LinkWorthless):
+            with pytest.raises(InvitationInvalid):
                 await invitations.read(token)
 
 
