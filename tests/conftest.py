@@ -68,7 +68,10 @@ FIRST = (
     "chaos/test_chaos",
     "chaos/test_queue",
     "chaos/test_outage",
-    "chaos/test_stop",
+    "chaos/test_deliveries",
+    "chaos/test_client",
+    "chaos/test_jobs",
+    "chaos/test_stop",  # it ends the service that all of them strike
     "registry/test_up",
     "browser/test_demo",
     "browser/",

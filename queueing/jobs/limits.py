@@ -43,12 +43,14 @@ async def allowed(conn: AsyncConnection, kinds: Sequence[str], quotas: Quotas) -
 
 
 UNLIMITED = 10**9
+BURST = 0.1  # seconds of a rate that one claim takes at once: claims are some milliseconds apart
 
 
 def _free(kind: Kind, wait: float) -> int:
     """How many more jobs of a kind may start now; `wait`: seconds until its rate allows the next one."""
     if kind.rate is not None:
-        return 0 if wait > 0 else min(1, kind.concurrency or 1)
+        starts = max(1, int(kind.rate * BURST))
+        return 0 if wait > 0 else min(starts, kind.concurrency or starts)
     return UNLIMITED if kind.concurrency is None else kind.concurrency
 
 

@@ -54,7 +54,7 @@ async def settle(tenant: Tenant, processors: list[Processor], times: list[dateti
     ]
     await intake.submit_many(orders)
     work = PaymentWork()
-    claims = await work.claim(WORKER, len(times))
+    claims = sorted(await work.claim(WORKER, len(times)), key=lambda claim: claim.amount)
     assert len(claims) == len(times)
     settlements = []
     for n, (claim, at) in enumerate(zip(claims, times, strict=True)):

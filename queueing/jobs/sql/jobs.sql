@@ -156,20 +156,31 @@ LEFT JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.
 WHERE j.id IS NULL OR j.cancel_requested;
 
 -- name: extend
--- Extend the leases of the jobs that this worker runs, if they are valid still.
+-- Extend the leases of the jobs that this worker runs, if they are valid still. Rows that are being settled need none.
+WITH held AS MATERIALIZED (
+    SELECT j.tenant_id, j.id
+    FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, job_id, attempt)
+    JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id
+    WHERE j.attempt = t.attempt AND j.lease_id = %(worker)s AND j.leased_until >= now()
+    FOR UPDATE OF j SKIP LOCKED
+)
 UPDATE queueing_job j SET leased_until = now() + make_interval(secs => %(lease)s)
-FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, job_id, attempt)
-WHERE j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
-  AND j.leased_until >= now();
+FROM held h WHERE j.tenant_id = h.tenant_id AND j.id = h.id;
 
 -- name: report
--- Write reports of progress of running jobs, and number their events.
-WITH moved AS (
+-- Write reports of progress of running jobs, and number their events. Locked in order, as outcomes are.
+WITH held AS MATERIALIZED (
+    SELECT j.tenant_id, j.id
+    FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[]) AS t (tenant_id, job_id)
+    JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id
+    ORDER BY j.tenant_id, j.id
+    FOR UPDATE OF j
+), moved AS (
     UPDATE queueing_job j
     SET progress_done = t.done, progress_total = t.total, progress_message = t.message, sequence = j.sequence + 1, changed_at = now()
     FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(done)b::bigint[], %(total)b::bigint[],
-        %(message)b::text[]) AS t (tenant_id, job_id, attempt, done, total, message)
-    WHERE j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
+        %(message)b::text[]) AS t (tenant_id, job_id, attempt, done, total, message), held h
+    WHERE h.tenant_id = t.tenant_id AND h.id = t.job_id AND j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
       AND j.leased_until >= now()
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
         j.progress_done, j.progress_total, j.progress_message
