@@ -689,7 +689,7 @@ def test_no_sql_stands_before_the_first_name_in_its_file():
 
 
 STATEMENT = re.compile(
-    r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|WITH \w+ AS( MATERIALIZED)?)\b"
+    r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|JOIN \w+|FOR UPDATE|WITH \w+ AS( MATERIALIZED)?)\b"
 )
 PYTHON_WITH_SQL = {
     "registry/servers/postgres.py",  # makes the database of an embedded server, before Django runs
@@ -732,7 +732,7 @@ def test_python_files_hold_no_sql():
     ("line", "sql"),
     [
         ("f(f'SELECT {x} FROM t')", True), ("X = 'INSERT INTO t VALUES (1)'", True), ("X = 'UPDATE t AS SET'", True),
-        ("X = 'WITH a AS MATERIALIZED (1)'", True), ("Payment.objects.extra(where=['1'])", True), ("RawSQL('1', ())", True),
+        ("X = 'WITH a AS MATERIALIZED (1)'", True), ("f(f'{q} FOR UPDATE')", True), ("J = 'LEFT JOIN t ON true'", True), ("Payment.objects.extra(where=['1'])", True), ("RawSQL('1', ())", True),
         ("conn.execute(f'NOTIFY {queue}')", False), ("'Select a plan'", False), ("conn.execute('SET LOCAL x = 0')", False),
     ],
 )  # fmt: skip

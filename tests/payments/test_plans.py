@@ -232,6 +232,7 @@ ASKED: dict[str, tuple] = {
     "refunds/known": (SQL["refunds"]["known"], {**ONE, "payment": 3, "public": named(5, "r"), "reference": "re_5"}, 10),
     "refunds/close": (SQL["refunds"]["close"], {"tenant": TENANT, "refund": 8600, "status": "failed", "code": "", "reference": ""}, 5),
     "refunds/stopped": (SQL["refunds"]["stopped"], {"tenant": TENANT, "refund": 8300}, 5),
+    "refunds/hold_stopped": (SQL["refunds"]["hold_stopped"], {"tenant": TENANT, "refund": 8300}, 5),
     "refunds/retry": (SQL["refunds"]["retry"], {"tenant": TENANT, "refund": 8300}, 5),
     "refunds/of_payment": (SQL["refunds"]["of_payment"], {**ONE, "public": None, "limit": 10}, 10),
     "janitor/payments": (SQL["janitor"]["payments"], JANITOR, 900, True),
@@ -312,7 +313,7 @@ NOT_HOT: dict[str, str] = {
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "outbound/owe_callbacks", "outbound/make_job_secrets", "reconciliation/begin"), INSERT),
-    **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/names", "export/own_processors",
+    **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/events_of", "export/own_processors",
         "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
 }  # fmt: skip
 

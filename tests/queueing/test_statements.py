@@ -131,6 +131,7 @@ ALL = "shows or adds up what a tenant or a queue has: it reads what it shows"
 CHORE = "a chore that goes through everything, a slice at a time"
 OPERATOR = "an operator's command, for all of a queue or group"
 INSERT = "adds a row, looks nothing up"
+PART = "a part of the statement of an export"
 
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("broker/push", "broker/claim", "broker/complete", "broker/reschedule"), OWN_TEST),
@@ -140,6 +141,7 @@ NOT_HOT: dict[str, str] = {
     **{f"{file}/{name}": ALL for file in ("browse", "statistics") for name in SQL[file]},
     **dict.fromkeys(("console/partitions", "console/count_partitions", "console/options", "console/open_among"), ALL),
     **{f"{file}/{name}": CHORE for file in ("rotation",) for name in SQL[file]},
+    **{f"export/{name}": PART for name in SQL["export"]},
     **dict.fromkeys((f"retention/{name}" for name in ("aged", "completed", "waited", "dropped", "remove_dead_letters", "remove_partition",
         "empty_partitions", "traffic_queues", "remove_traffic", "remove_traces", "tenants", "forget_ended")), CHORE),
     **dict.fromkeys(("broker/lock_partitions", "broker/set_cursors", "dead_letters/purge", *(f"manage/{name}" for name in ("configure",
