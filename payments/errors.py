@@ -32,7 +32,7 @@ class NotCapturable(PaymentError):
 
 
 class NotRefundable(PaymentError):
-    """Only a payment that succeeded, at a processor that can give money back, can be refunded."""
+    """Only a payment that succeeded, at a processor that supports refunds, can be refunded."""
 
     status = 409
 

@@ -6,8 +6,8 @@ from django.urls import path
 
 from payments.api import accept, batch, changes, events, payments  # noqa: F401 - the routes of two are ninja's
 from payments.billing import api as billing_api
-from payments.billing.login import Login
 from payments.billing.pages import plan, signup
+from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
 from payments.pages import payer
 from payments.pages import payments as payment_pages

@@ -2,8 +2,8 @@
 
 from django.urls import path
 
-from queueing.views import groups, machine, maintenance, messages, openapi, openapi_resources, plane, resources, status  # noqa: F401 - describe them
-from queueing.views.edge import route
+from queueing.api import groups, machine, maintenance, messages, openapi, openapi_resources, plane, resources, status  # noqa: F401 - describe them
+from queueing.api.edge import route
 
 urlpatterns = [
     path("api/v1/push", route(POST=plane.push)),
@@ -27,10 +27,10 @@ urlpatterns = [
     # Messages, dead letters, traces (section 1.3)
     path("api/v1/messages", route(GET=messages.browse)),
     path("api/v1/messages/<str:partition>/<path:transaction>/retry", route(POST=messages.retry)),
-    path("api/v1/messages/<str:partition>/<path:transaction>/dlq", route(POST=messages.bury)),
+    path("api/v1/messages/<str:partition>/<path:transaction>/dlq", route(POST=messages.make_dead_letter)),
     path("api/v1/messages/<str:partition>/<path:transaction>", route(GET=messages.detail, DELETE=messages.delete)),
-    path("api/v1/dlq", route(GET=messages.letters, DELETE=messages.purge)),
-    path("api/v1/dlq/<str:letter>/replay", route(POST=messages.replay)),
+    path("api/v1/dlq", route(GET=messages.list_dead_letters, DELETE=messages.purge)),
+    path("api/v1/dlq/<str:dead_letter>/replay", route(POST=messages.replay)),
     path("api/v1/traces", route(POST=messages.trace)),
     path("api/v1/traces/names", route(GET=messages.trace_names)),
     path("api/v1/traces/by-name/<path:name>", route(GET=messages.traces_named)),

@@ -44,7 +44,7 @@ INBOUND_HANDLED = Counter("registry_inbound_handled_total", "Inbound events by o
 INBOUND_SECONDS = Histogram(
     "registry_inbound_received_to_done_seconds", "Time from receipt of an inbound event to its outcome", buckets=_FAST
 )
-DIFFERENCES = Counter("registry_differences_total", "Found between processors' books and ours", ["kind"])
+DIFFERENCES = Counter("registry_differences_total", "Differences between processors' bookings and ours", ["kind"])
 JANITOR = Counter("registry_janitor_looks_total", "Payments and refunds that the janitor looked up", ["what", "answer"])
 AUDIT_PROOFS = Counter("registry_audit_proofs_total", "Proofs of the audit trail, sound and not", ["verdict"])
 LIVE_EVENTS = Counter("registry_live_events_total", "Events handed to sockets and long polls")

@@ -25,6 +25,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
+from hypothesis import HealthCheck
 from hypothesis import settings as settings_of_hypothesis
 from xdist.scheduler import LoadFileScheduling
 
@@ -48,7 +49,10 @@ from tests.factories import (
     make_tenant,
 )
 
-settings_of_hypothesis.register_profile("depth", max_examples=deep(30, 1000))
+# How long the generation of an example takes says something of a busy machine only.
+settings_of_hypothesis.register_profile(
+    "depth", max_examples=deep(30, 1000), suppress_health_check=[HealthCheck.too_slow]
+)
 settings_of_hypothesis.load_profile("depth")
 
 PATIENCE = 30.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time

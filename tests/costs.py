@@ -1,4 +1,4 @@
-"""A counter of what goes over the wire to PostgreSQL, by libpq's own trace. Which work is counted, test_costs.py says."""
+"""Counts statements, commits and round trips to PostgreSQL by libpq's own trace, for test_costs.py."""
 
 import os
 import re

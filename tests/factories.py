@@ -1,4 +1,4 @@
-"""Rows for tests, committed through Django's own connection: what the loop's connections are to see must be there."""
+"""Rows for tests, committed through Django's own connection, so that the connections of the loop see them."""
 
 import asyncio
 import select

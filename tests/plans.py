@@ -1,4 +1,4 @@
-"""Counts what statements read: index entries and rows of sequential scans, by plans of every age a table can have.
+"""Counts index entries and rows that plans of statements read, for plans made at any size of the tables.
 
 Nothing is left behind: one transaction fills the tables, every statement runs in a savepoint of it, all is rolled back.
 """

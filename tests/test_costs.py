@@ -272,7 +272,7 @@ def over(costs: Costs, limits: Costs = LIMITS) -> Costs:
 
 @pytest.mark.parametrize("rows", [1, 50])
 @pytest.mark.parametrize("work", WORK)
-async def test_a_batch_costs_no_more_than_it_did_however_many_rows_it_has(work, rows, tenant):
+async def test_a_batch_costs_no_more_than_its_limit_for_any_number_of_rows(work, rows, tenant):
     costs = await cheapest(work, tenant, rows)
 
     assert over(costs) == {}
@@ -280,7 +280,7 @@ async def test_a_batch_costs_no_more_than_it_did_however_many_rows_it_has(work, 
 
 
 @pytest.mark.parametrize("rows", [1, SHARED])
-async def test_events_whose_handlers_write_something_share_a_commit(rows, tenant):
+async def test_events_whose_handlers_write_share_a_commit(rows, tenant):
     limits = LIMITS | {"inbound events: settle": Cost(1 + 2 * rows, 1, 3 + 4 * rows)}
 
     assert over(await cheapest(handling_with_work, tenant, rows, limits), limits) == {}
@@ -299,7 +299,7 @@ async def test_statements_of_a_transaction_are_counted_and_its_beginning_and_end
     assert tap.cost == Cost(statements=2, commits=1, round_trips=6)
 
 
-async def test_what_is_sent_in_one_go_is_one_round_trip():
+async def test_statements_sent_together_are_one_round_trip():
     with tapped() as tap:
         async with database.connection() as conn:
             async with conn.pipeline():
@@ -312,7 +312,7 @@ async def test_what_is_sent_in_one_go_is_one_round_trip():
     assert tap.cost == Cost(statements=2, commits=1, round_trips=2)
 
 
-async def test_a_statement_by_itself_is_a_commit_and_a_hint_is_nothing():
+async def test_a_single_statement_is_a_commit_and_a_hint_is_not_counted():
     with tapped() as tap:
         for _ in range(3):  # the first prepares it
             await database.fetch("SELECT 1")

@@ -39,8 +39,8 @@ NOT_RUN = {
     f"{MANAGE}up": "serves until it is stopped: tests/registry/test_up.py runs it",
     f"{MANAGE}createsuperuser": "asks a person",
     f"{MANAGE}migrate --plan": "wants the database of a release before; `make lint` holds the migrations",
-    f"{MANAGE}spill replay ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
-    f"{MANAGE}spill drop ID…": "wants what was set aside: tests/queueing/test_spill.py runs it",
+    f"{MANAGE}spill replay ID…": "requires a quarantined write: tests/queueing/test_spill.py runs it",
+    f"{MANAGE}spill drop ID…": "requires a quarantined write: tests/queueing/test_spill.py runs it",
     f"{MANAGE}webhook test": "calls a receiver: tests/queueing/test_webhook_testkit.py runs it",
     ".venv/bin/python -m sandbox": "serves until it is stopped: tests/payments/stripe runs it",
     ".venv/bin/python -m tests.chaos": "takes half an hour",
@@ -103,7 +103,7 @@ def of(*starts: str) -> list[str]:
     return list(dict.fromkeys(one.text for one in ALL if one.text.startswith(starts) and one.why_not is None))
 
 
-def test_nothing_in_the_documents_is_left_out():
+def test_every_command_in_the_documents_is_tested_or_listed():
     known = ("make ", MANAGE, "curl ", *NOT_RUN)
     prefixed = re.compile(r"(?:[A-Z_]+=\S+ )+make run$|(?:\w+=.*;? ?)+$")  # settings before a command; variables
 
@@ -223,7 +223,7 @@ MANAGED = [text for text in SPOKEN if not re.match(r"(?:[A-Z_]+=\S+ )*make |\.ve
 
 
 @pytest.mark.parametrize("text", [one for one in MANAGED if "COMMAND" not in one])
-def test_a_command_within_a_sentence_is_one_that_there_is(text: str, capsys: pytest.CaptureFixture):
+def test_a_command_within_a_sentence_exists(text: str, capsys: pytest.CaptureFixture):
     for arguments in usages(text):
         if arguments[-1] == "…":
             arguments = [*arguments[:2], "--help"]

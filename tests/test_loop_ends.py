@@ -1,4 +1,4 @@
-"""Each way into the service that runs an event loop closes everything that the loop opened, and loses nothing of its last moment."""
+"""Every entry point that runs an event loop closes everything that the loop opened, and writes pending records."""
 
 import asyncio
 import os
@@ -101,7 +101,7 @@ def by_sync_twin(work: Work, _: pytest.MonkeyPatch) -> None:
     [by_lifespan, by_command, by_drain, by_chore, by_housekeeping, by_sync_twin],
     ids=lambda enter: enter.__name__,
 )
-def test_whoever_runs_a_loop_closes_all_it_opened_and_writes_down_its_last_moment(
+def test_every_entry_point_closes_all_resources_of_its_loop_and_writes_pending_records(
     enter: Entry, tenant: Tenant, key: str, monkeypatch: pytest.MonkeyPatch
 ):
     before = connections()
@@ -157,7 +157,7 @@ def none_is_left(*, beside: set[int]) -> bool:
     return not left
 
 
-def test_a_web_process_that_ends_hands_back_the_refund_that_it_has_in_hand(
+def test_a_web_process_that_ends_gives_back_the_refund_that_it_has_leased(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -105,7 +106,7 @@ PACKAGES = {  # of each app: each may import those before it; what composes an a
         "templatetags", "admin",
     ],
     "queueing": [
-        "models", "spill", "work", "broker", "templatetags", "outbound", "jobs", "views", "console", "admin", "demo",
+        "models", "spill", "work", "broker", "templatetags", "outbound", "jobs", "api", "console", "admin", "demo",
     ],
     "payments": [
         "states", "errors", "money", "models", "books", "processors", "routing", "intake", "settle", "api", "refunds",
@@ -144,7 +145,7 @@ def test_every_package_of_an_app_has_its_place_in_the_order(app: str):
     assert packages - COMPOSES - {"__init__"} == set(PACKAGES[app])
 
 
-def test_an_import_of_a_later_package_would_be_noticed():
+def test_the_search_finds_an_import_of_a_later_package():
     order, upward = {"app": ["low", "high"]}, ast.parse("def f():\n    from app.high import thing")
 
     assert set(upward_imports(order, {"app/low/module.py": upward})) == {("app.low", "app.high")}
@@ -298,7 +299,7 @@ def test_a_class_name_stands_for_one_thing():
     assert shared_names(trees) - TWO_SHAPES_OF_ONE_THING == set()
 
 
-def test_a_second_class_of_a_name_would_be_noticed():
+def test_the_search_finds_a_second_class_of_the_same_name():
     order = ast.parse("class Order: ...\nclass _Private: ...\nclass Command: ...")
 
     assert shared_names({"a.py": order, "b.py": order}) == {"Order"}
@@ -380,7 +381,7 @@ def test_the_search_for_blocking_calls_finds_them(line: str):
 # -- States ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_state_has_arrows_and_a_look_with_shape_colour_and_sentence():
+def test_every_state_has_transitions_and_a_look_with_shape_colour_and_sentence():
     assert set(ARROWS) == set(LOOKS) == set(Status)
     for look in LOOKS.values():
         assert look.shape
@@ -389,7 +390,7 @@ def test_every_state_has_arrows_and_a_look_with_shape_colour_and_sentence():
     assert len({look.shape for look in LOOKS.values()}) == len(LOOKS)  # colour alone tells nobody anything
 
 
-def test_every_state_of_a_refund_has_arrows_and_a_look_and_what_is_closed_changes_only_by_the_processors_word():
+def test_every_state_of_a_refund_has_transitions_and_a_look_and_only_reports_of_processors_change_closed_ones():
     assert set(REFUND_ARROWS) == set(REFUND_LOOKS) == set(RefundStatus)
     assert all(look.sentence.endswith(".") for look in REFUND_LOOKS.values())
     reached = set().union(*REFUND_ARROWS.values())
@@ -403,7 +404,7 @@ def test_every_states_colour_stands_in_the_style_sheet():
     assert [look.colour for look in LOOKS.values() if f"--{look.colour}" not in css] == []
 
 
-def test_every_state_can_be_reached_and_only_what_is_over_has_no_way_on_but_a_replay():
+def test_every_state_can_be_reached_and_only_final_ones_have_no_transition_but_a_replay():
     assert [status for status in Status if not sources_of(status)] == []
     assert {status for status, targets in ARROWS.items() if not targets - {Status.QUEUED}} == TERMINAL
     assert OPEN.isdisjoint(TERMINAL)
@@ -446,7 +447,7 @@ def is_running_loop(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("get_running_loop", "get_event_loop"))
 
 
-def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
+def test_resources_of_an_event_loop_are_kept_by_per_loop_alone():
     assert [
         f"{path}: {found}"
         for app in APPS
@@ -456,7 +457,7 @@ def test_what_belongs_to_an_event_loop_is_kept_by_per_loop_alone():
     ] == []
 
 
-def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
+def test_only_the_owner_of_a_loop_closes_its_resources():
     owners = {
         "registry/asgi.py", "registry/management/base.py", "registry/servers/supervisor.py",
         "registry/data/loop.py", "queueing/work/entry.py", "queueing/jobs/processes/child.py",
@@ -476,7 +477,7 @@ def test_only_the_owner_of_a_loop_closes_what_belongs_to_it():
     ["_pools: dict[asyncio.AbstractEventLoop, Pool] = {}", "pools[asyncio.get_running_loop()] = 1",
      "loop = get_running_loop()\nx = pools.get((loop, name))", "pools.pop(asyncio.get_running_loop(), None)"],
 )  # fmt: skip
-def test_a_dictionary_by_loops_would_be_noticed(code: str):
+def test_the_search_finds_a_dictionary_keyed_by_loops(code: str):
     assert list(kept_by_loop(ast.parse(code))) != []
 
 
@@ -507,7 +508,7 @@ def test_every_public_route_of_the_api_is_in_the_openapi_document():
     assert described <= lean
 
 
-ROUTES_IN = {"api", "pages", "views"}  # names of files, or of packages, that declare views
+ROUTES_IN = {"api", "pages"}  # names of files, or of packages, that declare views
 DECLARES_A_VIEW = re.compile(r"api\.(get|post|put|patch|delete)|lean|endpoint|page")
 
 
@@ -532,6 +533,19 @@ def test_views_are_declared_in_the_files_and_packages_named_for_them():
     assert found == set()
 
 
+def test_every_route_leads_to_a_view_in_those_files():
+    """Also where no decorator shows that something is a view, such as a class. Admins declare those of their pages."""
+    callbacks = [p.callback for _, p in routes(get_resolver().url_patterns)]
+    modules = {inspect.unwrap(getattr(callback, "view_class", callback)).__module__ for callback in callbacks}
+
+    ours = {name for name in modules if name.partition(".")[0] in APPS}
+    ours -= {
+        name for name in ours if name.startswith(("registry.edge.", "registry.operators."))
+    }  # the admins' own base
+    assert len(ours) > 8
+    assert {name for name in ours if not {*ROUTES_IN, "admin"} & set(name.split("."))} == set()
+
+
 def test_paths_are_declared_in_files_named_urls_and_by_admins():
     found = {
         path
@@ -551,6 +565,20 @@ def test_the_search_for_views_finds_them(decorator: str):
     [function] = ast.parse(f"@{decorator}\nasync def view(request): ...").body
 
     assert declares_a_view(function)
+
+
+def test_every_test_that_a_document_names_exists():
+    tests = {path.stem: path.read_text() for path in (PROJECT / "tests").rglob("*.py")}
+    named = {
+        name
+        for folder in ("docs", "tests", "bench", "client")
+        for path in (PROJECT / folder).rglob("*.md")
+        for name in re.findall(r"\btest_\w+", path.read_text())
+    }
+    defined = {name for text in tests.values() for name in re.findall(r"^\s*(?:async )?def (test_\w+)", text, re.M)}
+
+    assert named
+    assert named - defined - set(tests) == set()
 
 
 def test_every_setting_is_in_the_docs_and_nothing_else():
@@ -651,7 +679,7 @@ def test_every_sql_file_is_loaded_and_every_statement_in_it_is_used():
     assert unused == []
 
 
-def test_every_statement_says_no_more_than_its_file_holds():
+def test_no_sql_stands_before_the_first_name_in_its_file():
     """What stands before the first `-- name:` would never run."""
     stray = [
         path.name for path in sql_files() if re.sub(r"--[^\n]*", "", path.read_text().partition("-- name: ")[0]).strip()
@@ -661,7 +689,7 @@ def test_every_statement_says_no_more_than_its_file_holds():
 
 
 STATEMENT = re.compile(
-    r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|WITH \w+ AS( MATERIALIZED)?)\b"
+    r"\b(SELECT|INSERT INTO|UPDATE \w+( \w+)? SET|DELETE FROM|MERGE INTO|TRUNCATE|JOIN \w+|FOR UPDATE|WITH \w+ AS( MATERIALIZED)?)\b"
 )
 PYTHON_WITH_SQL = {
     "registry/servers/postgres.py",  # makes the database of an embedded server, before Django runs
@@ -704,7 +732,7 @@ def test_python_files_hold_no_sql():
     ("line", "sql"),
     [
         ("f(f'SELECT {x} FROM t')", True), ("X = 'INSERT INTO t VALUES (1)'", True), ("X = 'UPDATE t AS SET'", True),
-        ("X = 'WITH a AS MATERIALIZED (1)'", True), ("Payment.objects.extra(where=['1'])", True), ("RawSQL('1', ())", True),
+        ("X = 'WITH a AS MATERIALIZED (1)'", True), ("f(f'{q} FOR UPDATE')", True), ("J = 'LEFT JOIN t ON true'", True), ("Payment.objects.extra(where=['1'])", True), ("RawSQL('1', ())", True),
         ("conn.execute(f'NOTIFY {queue}')", False), ("'Select a plan'", False), ("conn.execute('SET LOCAL x = 0')", False),
     ],
 )  # fmt: skip
@@ -731,7 +759,7 @@ def lasting_lock(operation: Operation) -> bool:
     )
 
 
-def test_the_migration_linter_has_nothing_to_say():
+def test_the_migration_linter_finds_nothing():
     linter = MigrationLinter(
         str(PROJECT),
         no_cache=True,
@@ -773,7 +801,7 @@ def test_migrations_keep_no_existing_table_locked_for_long():
     ],
     ids=str,
 )
-def test_the_look_for_lasting_locks_finds_them(operation: Operation, locks: bool):
+def test_the_search_for_lasting_locks_finds_them(operation: Operation, locks: bool):
     assert lasting_lock(operation) is locks
 
 

@@ -17,6 +17,6 @@ from payments.admin import (  # noqa: F401 - each registers its pages
     switches,
     tenants,
 )
-from payments.billing.login import AdminLogin
+from payments.billing.pages.login import AdminLogin
 
 admin.site.login_form = AdminLogin

@@ -24,11 +24,11 @@ QUEUES = {PAYMENT: "payments", REFUND: "refunds"}  # whose workers do what the w
 def in_effect(flag: Flag) -> tuple[str, str]:
     """How the operation runs now, in a word, and why."""
     if flag.name not in QUEUES:
-        return "queued", "nothing obeys a switch of this name"
+        return "queued", "no operation uses a switch of this name"
     beating = Worker.objects.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
     workers = beating.filter(queue=QUEUES[flag.name]).count()
     if flag.name == PAYMENT and not workers and beating.filter(queue=inline.NAME).exists():
-        return "inline", "fall-back: no worker is alive, the web processes stand in for them"
+        return "inline", "fall-back: no worker is alive, the web processes do their work"
     if not workers:
         return _without_workers(flag)
     some = "1 worker" if workers == 1 else f"{workers} workers"

@@ -78,7 +78,7 @@ api.describe(
     {
         "tags": ["webhooks"],
         "operationId": "receive_billing_event",
-        "summary": "What the platform's own Stripe account calls about tenants' subscriptions",
+        "summary": "Receive events of the platform's own Stripe account about tenants' subscriptions",
         "security": [],
         "parameters": [
             {
@@ -91,10 +91,10 @@ api.describe(
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
         "responses": {
-            "200": {"description": "What it means is written down", "content": {"application/json": {}}},
+            "200": {"description": "Its effect is stored", "content": {"application/json": {}}},
             "400": _problem("Not signed by the platform's secret within five minutes, or not an event"),
             "413": _problem("Body above 1 MiB"),
-            "503": _problem("Stripe or the database is away; it is to come again"),
+            "503": _problem("Stripe or the database is unavailable; Stripe sends it again"),
         },
     },
 )

@@ -27,7 +27,7 @@ class NotReady(PaymentError):
     status = 409
 
 
-class LinkWorthless(PaymentError):
+class InvitationInvalid(PaymentError):
     """This link is invalid, has been used, or has expired."""
 
     status = 404

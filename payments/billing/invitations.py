@@ -8,13 +8,11 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
 from django.core import signing
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
 from payments.billing import limits, mail
-from payments.billing.errors import LinkWorthless, StepRefused
+from payments.billing.errors import InvitationInvalid, StepRefused
 from payments.billing.signup import check_person
 from payments.models import Invitation
 from payments.models.billing import INVITED_FOR
@@ -39,7 +37,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
     if wrong := _wrong(email, role):
         raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
     if settings.EMAIL_URL:  # without a mail server no e-mail is sent
-        await limits.count_by(str(tenant.pk), limits.LETTERS, "invitation by e-mail")
+        await limits.count_by(str(tenant.pk), limits.EMAILS, "invitation by e-mail")
     now = datetime.now(UTC)
     mine = Invitation.async_objects.filter(tenant=tenant)
     async with async_atomic():
@@ -54,7 +52,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
             actor=by, action="invitation.add" if fresh else "invitation.renew", target=target, tenant_id=tenant.pk,
             detail={"role": role},
         )  # fmt: skip
-    await mail.tell(
+    await mail.send(
         [email],
         f"{tenant.name} invites you",
         f"{by} invites you to {tenant.name} as {role}. This link is yours for {INVITED_FOR.days} days:\n\n{home}{link(found)}",
@@ -63,13 +61,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
 
 
 def _wrong(email: str, role: str) -> dict[str, str]:
-    wrong = {}
-    try:
-        validate_email(email)
-        if len(email) > 150:
-            raise ValidationError("")
-    except ValidationError:
-        wrong["email"] = "This is not an e-mail address."
+    wrong = {} if mail.is_address(email) else {"email": mail.NO_ADDRESS}
     if role not in Membership.Role.values:
         wrong["role"] = f"A role is one of {', '.join(Membership.Role.values)}."
     return wrong
@@ -89,20 +81,20 @@ async def of_tenant(tenant_id: int) -> list[Invitation]:
 
 
 async def read(token: str) -> Invitation:
-    """The open invitation behind a link. Raises LinkWorthless (404)."""
+    """The open invitation behind a link. Raises InvitationInvalid (404)."""
     try:
         tenant_id, pk = signing.loads(token, salt=SALT, max_age=INVITED_FOR)
     except (signing.BadSignature, ValueError, TypeError):
-        raise LinkWorthless from None
+        raise InvitationInvalid from None
     found = await Invitation.async_objects.select_related("tenant").filter(tenant_id=tenant_id, pk=pk).afirst()
     fresh = found is not None and datetime.now(UTC) - found.created_at < INVITED_FOR
     if found is None or not fresh or found.accepted_at or found.tenant.status != Tenant.Status.ACTIVE:
-        raise LinkWorthless
+        raise InvitationInvalid
     return found
 
 
 async def accept(*, invitation: Invitation, user: Any | None, password: str = "") -> Any:
-    """Accept: make the person a member; with `password`, create the person first. Raises LinkWorthless (404), StepRefused (422)."""
+    """Accept: make the person a member; with `password`, create the person first. Raises InvitationInvalid (404), StepRefused (422)."""
     if user is None:
         if wrong := check_person(invitation.email, password):
             raise StepRefused(errors=[{"field": f, "message": m} for f, m in wrong.items()])
@@ -116,7 +108,7 @@ async def accept(*, invitation: Invitation, user: Any | None, password: str = ""
                 tenant_id=invitation.tenant_id, pk=invitation.pk, accepted_at=None
             )
             if not await open_one.aupdate(accepted_at=datetime.now(UTC)):
-                raise LinkWorthless
+                raise InvitationInvalid
             if user.pk is None:
                 await user.async_save()
             await Membership.async_objects.aget_or_create(

@@ -14,7 +14,7 @@ from registry.errors import TooManyRequests
 SIGN_UPS: RateLimitItem = RateLimitItemPerHour(60)  # enough for a class of students behind one address
 CHANGES: RateLimitItem = RateLimitItemPerMinute(60)  # forms of the later steps
 LOGINS: RateLimitItem = RateLimitItemPerMinute(20)  # successful and failed ones
-LETTERS: RateLimitItem = RateLimitItemPerDay(
+EMAILS: RateLimitItem = RateLimitItemPerDay(
     50
 )  # invitations of one tenant by e-mail, to people who did not ask for one
 

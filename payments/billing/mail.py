@@ -4,14 +4,27 @@ import asyncio
 import logging
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
+from django.core.validators import validate_email
 
 from registry.models import Membership
 
 log = logging.getLogger(__name__)
 
+NO_ADDRESS = "This is not an e-mail address."
+LONGEST = 150  # characters of an address: it is the user name, too
 
-async def tell(addresses: list[str], subject: str, text: str) -> bool:
+
+def is_address(text: str) -> bool:
+    try:
+        validate_email(text)
+    except ValidationError:
+        return False
+    return len(text) <= LONGEST
+
+
+async def send(addresses: list[str], subject: str, text: str) -> bool:
     """Send an e-mail. Returns whether the mail server accepted it; never raises, because nothing may depend on it."""
     if not settings.EMAIL_URL or not addresses:
         return False
@@ -23,7 +36,7 @@ async def tell(addresses: list[str], subject: str, text: str) -> bool:
     return True
 
 
-async def tell_owners(tenant_id: int, subject: str, text: str) -> bool:
+async def send_to_owners(tenant_id: int, subject: str, text: str) -> bool:
     owners = Membership.async_objects.filter(tenant_id=tenant_id, role=Membership.Role.OWNER, user__is_active=True)
     addresses = [m.user.email async for m in owners.select_related("user") if m.user.email]
-    return await tell(addresses, subject, text)
+    return await send(addresses, subject, text)

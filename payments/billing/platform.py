@@ -156,12 +156,12 @@ def _offer_of(page: stripe.checkout.Session) -> str:
     return str(page.metadata.to_dict().get("registry_offer", "")) if page.metadata else ""
 
 
-async def came_back(*, tenant_id: int, session_id: str) -> bool:
+async def copy_checkout(*, tenant_id: int, session_id: str) -> bool:
     """Copy the subscription of a checkout the browser returned from. False if it is not this tenant's, or unpaid."""
-    return await came_back_any(session_id=session_id, tenants={tenant_id}) is not None
+    return await copy_checkout_of_any(session_id=session_id, tenants={tenant_id}) is not None
 
 
-async def came_back_any(*, session_id: str, tenants: set[int]) -> int | None:
+async def copy_checkout_of_any(*, session_id: str, tenants: set[int]) -> int | None:
     """The tenant among `tenants` that the checkout belongs to, after copying its subscription; None if none, or unpaid."""
     async with account() as client:
         try:

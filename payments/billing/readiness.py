@@ -193,7 +193,7 @@ async def _books(tenant: Tenant) -> Finding:
     except Unavailable as error:
         return False, f"whether the spill holds sandbox payments is unknown: {error.detail}"
     if waiting:
-        return False, "the spill holds sandbox payments: store them, or drop those that were set aside"
+        return False, "the spill holds sandbox payments: store them, or drop the quarantined ones"
     if await Payment.async_objects.filter(tenant_id=tenant.pk).aexists():
         return False, "empty the sandbox: its payments would stay in the live books"
     return True, "there are no sandbox payments"

@@ -10,11 +10,10 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import subscriptions
+from payments.billing import mail, subscriptions
 from payments.billing.errors import StepRefused
 from payments.models import Plan, SignUp
 from payments.routing import accounts
@@ -65,13 +64,7 @@ def check_details(given: Details, *, signed_in: bool) -> dict[str, str]:
 
 
 def check_person(email: str, password: str) -> dict[str, str]:
-    wrong = {}
-    try:
-        validate_email(email)
-        if len(email) > 150:
-            raise ValidationError("")
-    except ValidationError:
-        wrong["email"] = "This is not an e-mail address."
+    wrong = {} if mail.is_address(email) else {"email": mail.NO_ADDRESS}
     try:
         if "\0" in password or len(password) > 1000:
             raise ValidationError(["This password cannot be used."])
@@ -99,7 +92,7 @@ async def begin(*, id: UUID, given: Details, user: Any | None) -> tuple[SignUp, 
             raise _refused(await _taken(given, user)) from None
         if await _is_them(known, given, user):
             return known, known.user
-        raise _refused({"slug": "This sign-up is somebody else's. Please begin anew."}) from None
+        raise _refused({"slug": "This sign-up belongs to another person. Please start again."}) from None
 
 
 async def _make(id: UUID, given: Details, user: Any | None, digest: str) -> tuple[SignUp, Any]:
@@ -122,7 +115,7 @@ async def _taken(given: Details, user: Any | None) -> dict[str, str]:
     email = given["email"].lower()
     if user is None and await people().filter(username=email).aexists():
         wrong["email"] = "There is an account with this address. Sign in first, then come back here."
-    return wrong or {"slug": "Somebody was faster by a moment. Please send the form again."}
+    return wrong or {"slug": "Another request was faster. Please submit the form again."}
 
 
 async def _is_them(known: SignUp, given: Details, user: Any | None) -> bool:

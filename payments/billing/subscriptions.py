@@ -94,7 +94,7 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
         await Subscription.async_objects.filter(pk=tenant_id).aupdate(**fields)
         told = await _follow(found, now)
     if told:
-        await mail.tell_owners(tenant_id, *told)
+        await mail.send_to_owners(tenant_id, *told)
     return True
 
 
@@ -119,7 +119,7 @@ async def advance(tenant_id: int) -> None:
             found.status, found.past_due_since = status, since
         told = await _follow(found, now)
     if told:
-        await mail.tell_owners(tenant_id, *told)
+        await mail.send_to_owners(tenant_id, *told)
 
 
 async def _follow(subscription: Subscription, now: datetime) -> tuple[str, str] | None:

@@ -19,7 +19,6 @@ export.LEFT_OUT |= {
     "payments.Plan": "what the service offers to all",
 }
 
-_NAMES_ONE = SQL["names"]  # events without a handler have no payment id, but their body may
 _OVER = "t.closed IS NOT NULL"  # deliveries that are still due keep their content until they are sent
 
 erasure.PERSONAL |= {
@@ -45,7 +44,7 @@ erasure.OF_PAYMENTS |= {
     "payments.Payment": "t.id = ANY(%(payments)s)",
     "payments.Attempt": "t.payment_id = ANY(%(payments)s)",
     "payments.Refund": "t.payment_id = ANY(%(payments)s)",
-    "payments.InboundEvent": f"(t.payment_id = ANY(%(payments)s) OR (t.payment_id IS NULL AND {_NAMES_ONE}))",
+    "payments.InboundEvent": SQL["events_of"],
     "payments.DeadLetter": "t.payment_id = ANY(%(payments)s)",
     "payments.Difference": "t.payment_id = ANY(%(payments)s)",
     "queueing.WebhookDelivery": "t.subject = ANY(%(correlations)s)",

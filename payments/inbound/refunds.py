@@ -21,18 +21,22 @@ type Book = Callable[[AsyncConnection], Awaitable[Sequence[live.Event]]]
 
 async def refund(event: ProcessorEvent, processor: Processor) -> Effect:
     """Book the current state of a refund, also of one that was created at the processor. Raises RetryLater."""
-    return await _booking(event, [await _ask(event, _teller(processor).refund_report(event.object_id, event.account))])
+    return await _booking(
+        event, [await _ask(event, _refund_reports(processor).refund_report(event.object_id, event.account))]
+    )
 
 
 async def charge_refunded(event: ProcessorEvent, processor: Processor) -> Effect:
     """Book all refunds of the charge, for the event does not say which one changed. Raises RetryLater."""
-    report = await _ask(event, _teller(processor).refunds_of_charge(event.object_id, event.account))
+    report = await _ask(event, _refund_reports(processor).refunds_of_charge(event.object_id, event.account))
     return await _booking(event, report)
 
 
 async def dispute(event: ProcessorEvent, processor: Processor) -> Effect:
     """Book the current state of a dispute. Raises RetryLater."""
-    report = await _placed(event, await _ask(event, _teller(processor).dispute_report(event.object_id, event.account)))
+    report = await _placed(
+        event, await _ask(event, _refund_reports(processor).dispute_report(event.object_id, event.account))
+    )
     if not _is_ours(event, report.subject):
         return NOT_OURS
     return _effect(
@@ -111,9 +115,9 @@ async def _ask[T](event: ProcessorEvent, question: Awaitable[T]) -> T:
         raise RetryLater(f"{event.account.name} gave no clear answer ({error})", patient=True) from None
 
 
-def _teller(processor: Processor) -> ReportsRefunds:
+def _refund_reports(processor: Processor) -> ReportsRefunds:
     if not isinstance(processor, ReportsRefunds):
-        raise RetryLater(f"processors of kind {processor.kind} tell nothing of refunds")
+        raise RetryLater(f"processors of kind {processor.kind} do not report refunds")
     return processor
 
 

@@ -214,6 +214,6 @@ def _method_of(request: PaymentRequest, fault: Fault) -> dict[str, Any] | None:
         method[field] = value
     if request.off_session:
         if not method.get("paymentMethod"):
-            fault("offSession", "wants a paymentMethod: nobody is there to enter one")
+            fault("offSession", "requires a paymentMethod: no payer is present to enter one")
         method["offSession"] = True
     return method or None

@@ -219,7 +219,7 @@ async def _look_again_rows(confirmed: Confirmed) -> Done:
         rows=outcomes[True],
         lost=outcomes[None],
         warnings=[f"{outcomes[False]} still differ."] if outcomes[False] else [],
-        errors=[f"{silent} could not be asked about: no answer."] if silent else [],
+        errors=[f"{silent} could not be checked: no answer."] if silent else [],
     )
 
 

@@ -18,7 +18,6 @@ from registry.operators.decide import Done, Moved, decide, each
 from registry.operators.rows import guarded
 from registry.operators.switches import for_tenants
 
-STILL_STOPPED = f"{SQL['stopped']} FOR UPDATE OF r"
 SWITCH = f"inline.{inline.OPERATION}"
 
 
@@ -51,15 +50,15 @@ def _moved(tenant_id: int, public_id: UUID, *events: live.Event) -> Moved:
 
 async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[UUID, live.Event] | None:
     row = {"tenant": tenant_id, "refund": refund_id}
-    stopped = await database.rows(conn, SQL["stopped"], row)
-    if not stopped:
+    payments = await database.rows(conn, SQL["stopped"], row)
+    if not payments:
         return None
-    payment = await lock(conn, tenant_id, stopped[0][0])
+    payment = await lock(conn, tenant_id, payments[0][0])
     # Read again under both locks: a retry or a processor's report may have been committed meanwhile.
-    stopped = await database.rows(conn, STILL_STOPPED, row)
-    if not stopped:
+    held = await database.rows(conn, SQL["hold_stopped"], row)
+    if not held:
         return None
-    [(_, public_id, amount)] = stopped
+    [(public_id, amount)] = held
     return public_id, await _fail(conn, tenant_id, refund_id, payment.id, amount)
 
 

@@ -158,7 +158,7 @@ def renewed(processor: Processor, given: dict[str, Any]) -> dict[str, Any]:
 def must_stay(count: int, where: str) -> str:
     """Why a processor's URL or key cannot change while payments are unsettled there."""
     waiting = "1 payment is" if count == 1 else f"{count} payments are"
-    return f"{waiting} under way or in doubt here, and must be asked about {where}. "
+    return f"{waiting} under way or in doubt here, and must be looked up {where}. "
 
 
 async def _must_keep_account(processor: Processor, tenant: Tenant, given: dict[str, Any]) -> None:
@@ -296,7 +296,9 @@ def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: st
     if live and not live_in_production:
         raise Refused("a live key is for live tenants in production only: nothing else may move real money")
     if live and url:
-        raise Refused("a live key is for Stripe itself: leave the URL empty, whoever answers there would have the key")
+        raise Refused(
+            "a live key is for Stripe itself: leave the URL empty, because the server there would receive the key"
+        )
     if not live and live_in_production:
         raise Refused("a test key books nothing: a live tenant wants a live one")
     of_webhooks = secrets.get("webhookSecrets", [])

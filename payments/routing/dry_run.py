@@ -143,7 +143,7 @@ def _with(rule: Rule, field_name: str, text: str) -> Rule:
     option = field_name.removeprefix("options.")
     if option == field_name or option not in EDITED_OPTIONS:
         wanted = ", ".join(["fee", "enabled", *(f"options.{name}" for name in sorted(EDITED_OPTIONS))])
-        raise Refused(f"{rule.name}.{field_name} is nothing that routing reads; it reads {wanted}")
+        raise Refused(f"{rule.name}.{field_name} is not a setting of routing; these are: {wanted}")
     return msgspec.structs.replace(rule, options={**rule.options, option: _option(rule, option, text)})
 
 

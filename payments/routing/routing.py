@@ -119,7 +119,7 @@ def _is_meant(account: Account, wanted: str) -> bool:
 def _reason(accounts: Sequence[Pair], picked: _Pick, wanted: str, now: float) -> str:
     account, endpoint, trial = picked
     if endpoint.is_probe(account.id) or trial:
-        return f"probe: is {account.name} {'fast' if trial else 'well'} again?"
+        return f"probe: is {account.name} fast again?" if trial else f"probe: has {account.name} recovered?"
     if wanted:
         return "asked for by name"
     passed = [(a, e) for a, e in accounts if a.enabled and _is_meant(a, wanted) and a.fee_ppm < account.fee_ppm]

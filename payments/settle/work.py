@@ -220,7 +220,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
 
     async def give_back(self, items: Sequence[PaymentClaim]) -> None:
         """The sends may still succeed: the payments are in doubt from now on, and due at once."""
-        left = "The worker left before the answer came"
+        left = "The worker stopped before the answer arrived"
         await self.write_once([unknown(claim, "worker_left", left, 0, wait=0.0) for claim in items])
 
     # -- Background ----------------------------------------------------------------------------------------------

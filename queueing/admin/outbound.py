@@ -34,7 +34,7 @@ BELONGINGS.append(
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(TenantScoped):
-    list_display = ["name", "state", "told_of", "failing", "tenant", "created"]
+    list_display = ["name", "state", "event_types_of", "failing", "tenant", "created"]
     list_filter = [TenantFilter, "enabled", ("failing_since", admin.EmptyFieldListFilter)]
     list_select_related = ["tenant"]
     search_fields = ["url"]
@@ -42,7 +42,7 @@ class WebhookEndpointAdmin(TenantScoped):
     ordering = ["-id"]
     fields = (
         ("url", "description", "tenant"),
-        ("uuid", "told_of", "ordered"),
+        ("uuid", "event_types_of", "ordered"),
         ("state", "disabled_reason", "failing", "rest_until"),
         ("positions", "created", "changed_at"),
     )
@@ -61,7 +61,7 @@ class WebhookEndpointAdmin(TenantScoped):
         return pill(*ENDPOINTS[state_of(endpoint)])
 
     @admin.display(description="events")
-    def told_of(self, endpoint: WebhookEndpoint) -> str:
+    def event_types_of(self, endpoint: WebhookEndpoint) -> str:
         return wanted(endpoint.events)
 
     @admin.display(description="failing since", ordering="failing_since")

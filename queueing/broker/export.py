@@ -1,11 +1,13 @@
 """Export and erasure of a tenant's data in the queue's tables: what is exported, and what is personal."""
 
+from pathlib import Path
+
 from queueing.broker import crypto
+from registry.data import database
 from registry.tenants import erasure, export
 from registry.tenants.export import OWN, Row, Table
 
-_QUEUE_JOINS = """LEFT JOIN queueing_partition p ON p.tenant_id = t.tenant_id AND p.id = t.partition_id
-    LEFT JOIN queueing_queue q ON q.tenant_id = t.tenant_id AND q.id = p.queue_id"""
+SQL = database.statements(Path(__file__).parent / "sql" / "export.sql")
 
 
 def _decrypted(row: Row) -> Row:
@@ -16,9 +18,7 @@ def _decrypted(row: Row) -> Row:
     return row | {"payload": crypto.decrypt(row["payload"], key_id=row["key_id"], place=place), "key_id": None}
 
 
-_MESSAGE = Table(
-    where=OWN, joins=_QUEUE_JOINS, extra="'queue', q.name, 'partition', p.name", content=("payload",), unseal=_decrypted
-)
+_MESSAGE = Table(where=OWN, joins=SQL["joins"], extra=SQL["names"], content=("payload",), unseal=_decrypted)
 
 export.TABLES |= {
     "queueing.Message": _MESSAGE,

@@ -12,7 +12,7 @@ from registry.data import database
 
 log = logging.getLogger(__name__)
 
-KILLED = "its readers never came back: the lease lapsed on every try"
+KILLED = "no reader acked it: the lease expired on every try"
 
 
 async def dead_letter_poison(rows: Sequence[ClaimedRow], lease: UUID | None) -> None:

@@ -140,10 +140,10 @@ async def of_dead_letters(request: PageRequest, visitor: Visitor, queue: str) ->
 async def _replay(request: PageRequest, visitor: Visitor, queue: str) -> Action:
     given = asked(request).getlist("id")[:SELECTED]
     ids = [int(one) for one in given if one.isascii() and one.isdigit() and len(one) < 19]
-    return replay_letters(visitor, queue, await queries.still_open(visitor.tenant.pk, queue, ids))
+    return replay_dead_letters(visitor, queue, await queries.still_open(visitor.tenant.pk, queue, ids))
 
 
-def replay_letters(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Action:
+def replay_dead_letters(visitor: Visitor, queue: str, found: list[tuple[int, str]], *, back: str = "") -> Action:
     """Push these dead letters, (number, error), again."""
     tenant_id = visitor.tenant.pk
 
@@ -209,13 +209,15 @@ async def of_message(
     match asked(request)["do"]:
         case "replay":
             found = [(one.id, one.error) for one in message.given_up if one.ended_at is None]
-            return await confirm(request, visitor, replay_letters(visitor, of.queue, found, back=back))
+            return await confirm(request, visitor, replay_dead_letters(visitor, of.queue, found, back=back))
         case "bury":
-            return await confirm(request, visitor, _bury(visitor, of, message, back))
+            return await confirm(request, visitor, _make_dead_letter(visitor, of, message, back))
     raise Http404
 
 
-def _bury(visitor: Visitor, of: queries.PartitionPositions, message: queries.StoredMessage, back: str) -> Action:
+def _make_dead_letter(
+    visitor: Visitor, of: queries.PartitionPositions, message: queries.StoredMessage, back: str
+) -> Action:
     buried = {one.group for one in message.given_up}
     behind = [
         position.group for position in of.positions if position.cursor < message.seq and position.group not in buried

@@ -29,8 +29,8 @@ ENDPOINTS_AT_MOST = 100  # of a tenant: each event is written once per endpoint 
 LONGEST_DESCRIPTION = 200  # characters
 WORKER = "webhooks"  # the actor in the audit trail where no person acts
 
-GONE = "It answered 410: it wants nothing any more."
-OVERDUE = "It has taken nothing for 5 days. The last time: {error}."
+GONE = "The receiver answered 410 Gone: it accepts no more messages."
+OVERDUE = "No delivery succeeded for 5 days. Last error: {error}."
 TURNED_OFF = "Switched off by hand."
 
 

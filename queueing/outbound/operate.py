@@ -181,7 +181,9 @@ def _show_job_secret(request: PageRequest, visitor: Visitor) -> Action:
         messages.warning(request, JOB_SECRET.format(secret=secrets.newest))
         return Done(rows=1)
 
-    return _of_job_secret(visitor, "show", "Show the job secret", "Whoever knows it can sign like the service.", change)
+    return _of_job_secret(
+        visitor, "show", "Show the job secret", "Anyone who knows it can sign as the service.", change
+    )
 
 
 def _rotate_job_secret(request: PageRequest, visitor: Visitor) -> Action:

@@ -64,7 +64,7 @@ def fault_of(status: int) -> str:
         return ""
     if 300 <= status < 400:
         return f"answered {status}: redirects are not followed"
-    return f"answered {status}: it wants nothing any more" if status == GONE else f"answered {status}"
+    return f"answered {status}: the receiver accepts no more messages" if status == GONE else f"answered {status}"
 
 
 def words_for(problem: HttpError, *, within: float) -> str:
@@ -75,7 +75,7 @@ def words_for(problem: HttpError, *, within: float) -> str:
         case Disconnected():
             return f"the connection ended before the answer: {problem}"
         case BadAnswer():
-            return f"what came back is not HTTP: {problem}"
+            return f"the response is not HTTP: {problem}"
         case BadAddress():
             return f"not sent: {problem}"
         case NotSent():

@@ -203,7 +203,7 @@ def request_headers(found: WebhookDelivery, made: WebhookAttempt) -> dict[str, s
 def number(text: str, field: str = "cursor") -> int:
     """A cursor that a page returned, as a number. Raises Invalid (422)."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Invalid(errors=[{"field": field, "message": "is not one that a page before gave"}])
+        raise Invalid(errors=[{"field": field, "message": "is not a cursor of an earlier page"}])
     return int(text)
 
 

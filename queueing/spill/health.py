@@ -25,7 +25,7 @@ def sentence(now: spill.SpillState) -> str:
 
 async def _gauges() -> list[GaugeMetricFamily]:
     """Read at each scrape, because a command in another process may have dropped or replayed some."""
-    family = GaugeMetricFamily("registry_spill_set_aside", "Writes set aside, to replay or drop", labels=["kind"])
+    family = GaugeMetricFamily("registry_spill_set_aside", "Quarantined writes, to replay or drop", labels=["kind"])
     for now in await spill.state():
         family.add_metric([now.kind], now.quarantined)
     return [family]

@@ -11,7 +11,7 @@ from registry.operators.decide import Done
 from registry.operators.rows import guarded
 
 LABEL = "Stop, and replace by a new process"
-WARNING = "They claim nothing more, finish what they have in hand or give it back, and end. New ones start at once."
+WARNING = "They claim nothing more, finish their leased rows or give them back, and end. New ones start at once."
 
 stop = guarded(
     "worker.stop", label=LABEL, warning=WARNING, expects={"stop_requested": False}, sets={"stop_requested": True}

@@ -32,7 +32,7 @@ PROBE_EVERY = 0.2  # seconds between probes while the breaker is open
 POOL_LIMIT = 3.0  # seconds for the pool to reconnect before the probe starts over
 CLOSE_LIMIT = 1.0  # seconds for running probes at the end of a loop
 AWAY = Fault.LOST.value
-SILENT = "the database answers nothing"
+SILENT = "the database does not respond"
 READ_ONLY = database.statements(Path(__file__).parent / "sql" / "db_breaker.sql")["read_only"]
 
 

@@ -23,7 +23,7 @@ LOG_INTERVAL = 10.0  # seconds between two log lines about faults of the databas
 class Fault(enum.Enum):
     """The classes of errors. The values are messages for callers."""
 
-    ROLLED_BACK = "the database was asked for the same rows by too many at once"  # nothing was committed: retry at once
+    ROLLED_BACK = "too many concurrent changes of the same rows"  # nothing was committed: retry at once
     LOST = "the database cannot be reached"  # it may have been committed: retry at once only idempotent statements
     READ_ONLY = "the database is read-only"
     FULL = "the database has no room on its disk"

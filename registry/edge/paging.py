@@ -25,7 +25,7 @@ def read_cursor(cursor: str) -> tuple[datetime, int]:
             raise ValueError(number)
         return datetime.fromisoformat(at).astimezone(UTC), int(number)
     except (ValueError, OverflowError, binascii.Error):
-        raise Invalid(errors=[{"field": "cursor", "message": "is not one that a page before gave"}]) from None
+        raise Invalid(errors=[{"field": "cursor", "message": "is not a cursor of an earlier page"}]) from None
 
 
 def below(cursor: str | None) -> Q:

@@ -44,7 +44,7 @@ def check_key(idempotency_key: str) -> None:
     if len(idempotency_key) > KEY_LENGTH or not idempotency_key.isprintable():
         message = f"wants at most {KEY_LENGTH} printable characters"
     elif is_empty(idempotency_key.strip()) or is_no_value(idempotency_key):
-        message = "wants a name of its own for each thing that is asked for"
+        message = "must be unique for each request"
     else:
         return
     raise Invalid(errors=[{"field": "Idempotency-Key", "message": message}])

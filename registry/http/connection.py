@@ -131,11 +131,11 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._asked is not None and self._until_close:
             self._cut()
-        self._lost("the other side ended it")
+        self._lost("the server closed the connection")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost(repr(exc) if exc else "the other side ended it")
+        self._lost(repr(exc) if exc else "the server closed the connection")
 
     def _lost(self, why: str) -> None:
         self._fail(Disconnected(why))

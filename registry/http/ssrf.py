@@ -82,7 +82,7 @@ class Outside:
         async with asyncio.timeout(LOOKUP_WITHIN):
             found = await self.look_up(host, port)
         if not all(is_allowed(address, private=self.private) for address in found):
-            raise NotOutside(f"{host[:100]} does not lead to the public internet")
+            raise NotOutside(f"{host[:100]} is not a public address")
         return found
 
     async def look_up(self, host: str, port: int) -> Resolved:
@@ -126,7 +126,7 @@ async def checked(url: str, *, tls_only: bool) -> None:
     finally:
         outside.close()
     if fault:
-        raise Invalid("this is no address for deliveries", errors=[{"field": "url", "message": fault}])
+        raise Invalid("deliveries cannot be sent to this address", errors=[{"field": "url", "message": fault}])
 
 
 async def fault_of(url: str, outside: Outside, *, tls_only: bool) -> str:
@@ -138,5 +138,5 @@ async def fault_of(url: str, outside: Outside, *, tls_only: bool) -> str:
     except BadAddress as error:
         return str(error)
     except (OSError, UnicodeError):  # a time-out is an OSError too
-        return "this name leads nowhere; is it spelled right?"
+        return "this host name does not resolve; is it spelled correctly?"
     return ""

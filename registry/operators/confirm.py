@@ -121,7 +121,7 @@ def _report(request: HttpRequest, label: str, done: Done) -> None:
     for text in done.errors:
         messages.error(request, text)
     if done.lost:
-        lost = f"{label}: {done.lost:,} not done, somebody else was faster or a worker has moved on."
+        lost = f"{label}: {done.lost:,} not done: another operator or a worker changed them first."
         messages.warning(request, lost)
     if done.rows or not (done.lost or done.warnings or done.errors):
         messages.success(request, f"{label}: {done.rows:,} done.")

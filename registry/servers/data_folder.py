@@ -59,7 +59,7 @@ class DataFolder:
         folder = home_of_root() / f"registry-{hashlib.sha256(str(self.data).encode()).hexdigest()[:12]}"
         folder.mkdir(mode=0o711, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != 0:
-            raise EmbeddedError(f"{folder} belongs to somebody else")
+            raise EmbeddedError(f"{folder} belongs to another user")
         log.warning("%s is closed to user %s: the servers' data is in %s", self.data, self.account.name, folder)
         return folder
 

@@ -185,7 +185,7 @@ class Supervisor:
 
 def report(task: asyncio.Task) -> None:
     if not task.cancelled() and (error := task.exception()):
-        log.error("a duty of the supervisor failed", exc_info=error)
+        log.error("a task of the supervisor failed", exc_info=error)
 
 
 def show_panel(facts: dict[str, str]) -> None:

@@ -18,17 +18,20 @@ _verdicts = Cached(audit_chain.verify, fresh=FRESH, kept=KEPT)
 @api.get(
     "/audit/verify",
     tags=["audit"],
-    summary="Whether the tenant's audit trail is what was written",
+    summary="Verify the tenant's audit trail",
     openapi_extra={
         "responses": {
-            200: {"description": "The verdict, and the chain's head to be noted", "content": {"application/json": {}}},
+            200: {
+                "description": "The result, and the head of the chain to store elsewhere",
+                "content": {"application/json": {}},
+            },
             **{
                 status: {"description": text, "content": {"application/problem+json": {}}}
                 for status, text in (
                     (401, "No valid key"),
                     (403, "The key lacks the admin scope"),
                     (429, "Rate limit"),
-                    (503, "The database is away"),
+                    (503, "The database is unavailable"),
                 )
             },
         }

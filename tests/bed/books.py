@@ -1,4 +1,4 @@
-"""What a processor has booked and was asked: its own record, which ours must agree with. Knows nothing of HTTP."""
+"""A processor's own record of bookings and requests, with which our ledger must agree. Contains no HTTP."""
 
 from collections.abc import Iterator
 from datetime import datetime

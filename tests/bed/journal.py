@@ -1,4 +1,4 @@
-"""The journal: what the bed's jobs write down while they run, for whoever judges that they ran as they should.
+"""The journal: a file of the moments at which the bed's jobs start and end, for checks of their executions.
 
 Each line is one moment of one execution, written at once and whole, so that it is there whatever is killed next.
 """

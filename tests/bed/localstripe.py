@@ -1,4 +1,4 @@
-"""localstripe, somebody else's Stripe, as a child process: a second opinion on the wire format, 3-D Secure and signatures.
+"""localstripe, an independent implementation of Stripe, as a child process: a second opinion on the wire format and signatures.
 
 What it lacks, ours plays (tests/bed/stripe.py): idempotency keys, disputes, Connect, retried webhooks, unknown parameters in
 Stripe's words, confirming with a method, return URLs, listing of failures, faults. `python -m tests.bed.localstripe` runs it.

@@ -1,4 +1,4 @@
-"""One processor of kind `http`: books, answers, and every kind of trouble that a test may ask of it."""
+"""A processor of kind `http`: it books, responds, and fails in every way that a test requests."""
 
 import asyncio
 from collections.abc import Awaitable

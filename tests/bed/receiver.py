@@ -1,4 +1,4 @@
-"""A tenant's receiver of webhooks: keeps what it hears, answers as told, verifies with the library that tenants would use."""
+"""A tenant's receiver of webhooks: stores requests, responds as configured, verifies with the library that tenants would use."""
 
 import asyncio
 import json

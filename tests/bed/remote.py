@@ -1,4 +1,4 @@
-"""A processor of the bed in a process of its own, with the same words: for tests whose loop is blocked or killed."""
+"""A processor of the bed in a process of its own, with the same methods: for tests whose loop is blocked or killed."""
 
 import http.client
 import json

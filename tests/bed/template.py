@@ -1,4 +1,4 @@
-"""What is made once and copied: the test database of each process, a PostgreSQL, the data folder of a whole service.
+"""Originals that are made once and copied: the test database of each process, a PostgreSQL, the data folder of a whole service.
 
 Whoever comes first makes the original, under a lock; every other process of the run copies it.
 """

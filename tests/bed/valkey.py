@@ -1,4 +1,4 @@
-"""A Valkey of a test's own, and what one can get into: it answers and takes no writes, refuses clients, or says nothing."""
+"""A Valkey of a test's own, and its kinds of trouble: it refuses writes, refuses clients, or does not respond."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A card payment as a newcomer makes it in the demo: from the stream to the bank's page and back, by way of the sandbox Stripe."""
+"""A card payment in the demo, from the stream to the page of the bank and back, at the sandbox Stripe."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ async def choose_card(page: Page, amount: str = "42.00") -> None:
     await expect(page.get_by_role("heading", name="Pay by card")).to_be_visible()
 
 
-async def test_a_card_that_asks_its_holder_is_paid_with_on_three_pages(page: Page, stripe: SandboxStripe):
+async def test_a_card_that_requires_authentication_is_charged_over_three_pages(page: Page, stripe: SandboxStripe):
     await choose_card(page)
     await expect(page.locator("main")).to_contain_text("BRL 42.00")
     assert await audit(page) == []
@@ -64,7 +64,7 @@ async def test_a_card_that_asks_its_holder_is_paid_with_on_three_pages(page: Pag
     assert (intent["status"], intent["amount_received"]) == ("succeeded", 4200)
 
 
-async def test_a_payer_who_never_comes_back_has_paid_all_the_same(page: Page, stripe: SandboxStripe):
+async def test_a_payment_settles_although_the_payer_does_not_return(page: Page, stripe: SandboxStripe):
     await choose_card(page)
     await page.get_by_role("button", name="asks for 3-D Secure").click()
     shop = await page.context.new_page()

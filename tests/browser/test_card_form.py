@@ -1,4 +1,4 @@
-"""The card form of Stripe itself on the payment's page: its script from its host, as if that were here. Payments are real ones."""
+"""The card form of Stripe on the payment's page, with a stand-in for Stripe's script. Payments are real ones."""
 
 import pytest
 from playwright.async_api import Page, Route, expect
@@ -81,7 +81,7 @@ async def test_a_payer_authenticates_and_sees_the_payment_booked(page: Page, str
     await expect(page.locator("#action")).to_be_hidden()
 
 
-async def test_a_card_that_is_declined_is_said_beside_the_form_which_stays(page: Page, stripe, api: Api):
+async def test_a_declined_card_is_reported_beside_the_form(page: Page, stripe, api: Api):
     async def confirm(address: str) -> dict:
         return {"error": {"message": "Your card was declined."}}
 
@@ -98,7 +98,7 @@ async def test_a_card_that_is_declined_is_said_beside_the_form_which_stays(page:
     assert (await api.status(payment["correlationId"]))["sequence"] == 3
 
 
-async def test_a_script_that_does_not_come_is_said_in_words(page: Page, stripe, guard, api: Api):
+async def test_a_script_that_does_not_load_is_explained(page: Page, stripe, guard, api: Api):
     guard.allowed.append("net::ERR_FAILED")
     await page.unroute("https://js.stripe.com/**")
     await page.route("https://js.stripe.com/**", lambda route: route.abort())

@@ -1,4 +1,4 @@
-"""The demo as a newcomer meets it, on the whole service that `make run` starts: a card payment, a refund, its webhooks."""
+"""The demo as `make run` starts it: a card payment, a refund and its webhooks in a browser."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What moves: a payment's page and a tenant's stream, over a line that breaks, and the demo's switches."""
+"""Live pages: a payment and a tenant's stream over lost connections, and the switches of the demo."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ async def test_a_payment_page_changes_within_a_second_of_the_settling(page: Page
     assert await page.title() == "R$19.90 – succeeded"
 
 
-async def test_a_payment_page_that_lost_its_line_catches_up(page: Page, tenant, api: Api):
+async def test_a_payment_page_catches_up_after_a_lost_connection(page: Page, tenant, api: Api):
     payment = await api.pay()
     await page.goto(payment["liveUrl"])
     await is_live(page)
@@ -108,7 +108,7 @@ async def test_new_payments_arrive_and_change_in_place(page: Page, tenant, api: 
     await expect(page.locator("[data-total]")).to_have_text("7")
 
 
-async def test_a_stream_that_lost_its_line_misses_nothing(page: Page, tenant, api: Api, worker):
+async def test_a_stream_misses_nothing_after_a_lost_connection(page: Page, tenant, api: Api, worker):
     before = await pay_many(api, 3)
     await page.goto("/")
     await is_live(page)
@@ -123,7 +123,7 @@ async def test_a_stream_that_lost_its_line_misses_nothing(page: Page, tenant, ap
     await settles_to(page, dict.fromkeys(before + meanwhile + after, "succeeded"))
 
 
-async def test_a_stream_without_websockets_reads_the_rows_again(page: Page, tenant, api: Api, worker):
+async def test_without_websockets_a_list_reloads_its_rows(page: Page, tenant, api: Api, worker):
     await hurry(page)
     await page.add_init_script("line.blocked = true")
     before = await pay_many(api, 2)
@@ -159,7 +159,7 @@ async def test_rows_do_not_move_under_the_pointer(page: Page, tenant, api: Api):
     await expect(page.get_by_role("button", name="new")).to_have_count(0)
 
 
-async def test_a_filtered_table_takes_in_only_what_fits(page: Page, tenant, api: Api):
+async def test_a_filtered_table_adds_only_matching_rows(page: Page, tenant, api: Api):
     await page.goto("/?status=failed")
     await is_live(page)
     await pay_many(api, 2)
@@ -217,7 +217,7 @@ async def test_a_test_payment_is_sent_and_can_be_watched(page: Page, tenant, wor
     await expect(page.locator(".sentence")).to_contain_text("Booked at default,")
 
 
-async def test_the_figures_are_read_again_and_again(page: Page, tenant, api: Api, worker):
+async def test_the_figures_are_refreshed_periodically(page: Page, tenant, api: Api, worker):
     await hurry(page)
     await page.goto("/")
     await expect(page.locator(".numbers dd").first).to_have_text("0")

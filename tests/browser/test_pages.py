@@ -1,4 +1,4 @@
-"""How the pages look and read: in light, dark and on a phone, by keyboard, to a screen reader, and without JavaScript."""
+"""Appearance and accessibility of the pages: light, dark, phone, keyboard, screen reader, and without JavaScript."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ async def test_the_other_pages_look_right(page: Page, guard: Guard, tenant, tmp_
     await looks_right(page, address.split("/")[1], tmp_path)
 
 
-async def test_an_empty_dashboard_says_what_would_fill_it(page: Page, tenant, tmp_path: Path):
+async def test_an_empty_dashboard_has_instructions(page: Page, tenant, tmp_path: Path):
     await page.goto("/")
 
     await expect(page.get_by_role("heading", name="No payments yet")).to_be_visible()
@@ -65,7 +65,7 @@ async def test_an_empty_dashboard_says_what_would_fill_it(page: Page, tenant, tm
     await looks_right(page, "empty", tmp_path)
 
 
-async def test_every_state_is_a_word_with_a_shape_and_a_colour(page: Page, tenant):
+async def test_every_state_has_a_word_a_shape_and_a_colour(page: Page, tenant):
     payments = await one_of_each_state(tenant)
     await page.goto("/")
 
@@ -169,7 +169,7 @@ async def sign_in(page: Page, name: str, password: str) -> None:
     await page.get_by_role("button", name="Sign in").click()
 
 
-async def test_somebody_who_is_not_signed_in_is_sent_to_the_login(page: Page, tenant, settings):
+async def test_a_visitor_without_a_session_is_sent_to_the_login(page: Page, tenant, settings):
     settings.REGISTRY_OPEN_TENANT = ""
     await page.goto("/")
 
@@ -207,7 +207,7 @@ async def test_a_link_shows_its_payment_and_no_other(page: Page, guard: Guard, t
     assert (await page.goto(f"/payments/{other['correlationId']}/live?token={token}")).status == 404
 
 
-async def test_what_the_payment_says_is_never_markup(page: Page, tenant, api: Api):
+async def test_text_of_payments_is_never_markup(page: Page, tenant, api: Api):
     payment = await api.pay(description="<img src=x onerror=alert(1)><script>alert(2)</script>")
     await page.goto(payment["liveUrl"])
 
@@ -215,14 +215,14 @@ async def test_what_the_payment_says_is_never_markup(page: Page, tenant, api: Ap
 
 
 @pytest.mark.parametrize("query", ["status=nonsense", "from=yesterday", "id=123", "to=9999-99-99T00:00"])
-async def test_a_filter_that_makes_no_sense_is_said_in_words(page: Page, tenant, query: str):
+async def test_an_invalid_filter_is_explained(page: Page, tenant, query: str):
     response = await page.goto(f"/?{query}")
 
     assert response.status == 200
     await expect(page.locator(".error")).to_be_visible()
 
 
-async def test_a_database_that_is_away_is_said_and_looked_for_again(page: Page, guard: Guard, tenant, monkeypatch):
+async def test_an_outage_of_the_database_is_shown_and_the_page_reloads(page: Page, guard: Guard, tenant, monkeypatch):
     async def away(_: int) -> None:
         raise Unavailable
 

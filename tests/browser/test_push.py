@@ -1,4 +1,4 @@
-"""A page of another site pushes to the queue with a key: the browser asks first, and lets the page read what comes."""
+"""A page of another origin pushes to the queue with a key: preflight, request and readable response."""
 
 from playwright.async_api import Page
 
@@ -16,7 +16,7 @@ PUSH = """async ([url, key]) => {
 }"""
 
 
-async def test_a_page_of_another_site_may_push_and_reads_why_not(page: Page, guard: Guard, api: Api):
+async def test_a_page_of_another_origin_may_push_and_can_read_errors(page: Page, guard: Guard, api: Api):
     """`localhost` is another site than 127.0.0.1; this document of it has no policy of its own on whom it calls."""
     guard.allowed += ["outside: http://localhost", "status of 401", "status of 400", "status of 404"]  # 404: its icon
     await page.goto(api.address.replace("127.0.0.1", "localhost") + "/health/live")

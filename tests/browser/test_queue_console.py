@@ -1,4 +1,4 @@
-"""The queue console in a browser: what a person sees of queues that move, and what they do to them, with a reason."""
+"""The queue console in a browser: live figures, and guarded actions with a reason."""
 
 import os
 from collections.abc import AsyncIterator
@@ -93,7 +93,7 @@ async def test_the_console_looks_right(page: Page, tenant, mq: Mq, tmp_path: Pat
     await looks_right(page, "console-confirm", tmp_path, BRIEFLY)
 
 
-async def test_an_empty_console_says_what_would_fill_it(page: Page, tenant):
+async def test_an_empty_console_has_instructions(page: Page, tenant):
     await page.goto("/queues")
 
     await expect(page.get_by_role("heading", name="No queues yet")).to_be_visible()
@@ -143,7 +143,7 @@ async def test_a_push_is_seen_without_a_reload(page: Page, tenant, mq: Mq):
     assert REFRESH_EVERY in await page.evaluate("waits")
 
 
-async def test_what_somebody_types_stays_while_figures_change(page: Page, tenant, mq: Mq):
+async def test_typed_text_stays_while_figures_change(page: Page, tenant, mq: Mq):
     await hurry(page)
     await mq.push("orders", 1)
     await page.goto("/queues")
@@ -156,7 +156,7 @@ async def test_what_somebody_types_stays_while_figures_change(page: Page, tenant
     await expect(page.get_by_label("Name")).to_be_focused()
 
 
-async def test_a_line_that_is_down_is_said_and_comes_back(own_page: Page, guard: Guard, tenant, mq: Mq):
+async def test_a_lost_connection_is_shown_and_restored(own_page: Page, guard: Guard, tenant, mq: Mq):
     page = own_page
     await hurry(page)
     guard.allowed += ["Failed to load resource", "ERR_INTERNET_DISCONNECTED", "Failed to fetch"]
@@ -243,7 +243,7 @@ async def test_a_message_is_moved_to_the_dead_letters_and_replayed(page: Page, t
     assert [action for action, *_ in await entries()] == ["message.bury", "deadmessage.replay"]
 
 
-async def test_pops_are_stopped_and_go_on(page: Page, tenant, mq: Mq):
+async def test_pops_are_stopped_and_resumed(page: Page, tenant, mq: Mq):
     await mq.push("orders", 1)
     await page.goto("/queues")
     await page.get_by_role("link", name="Stop pops").click()
@@ -287,7 +287,7 @@ async def test_without_javascript_everything_can_be_read_and_done(plain: Page, t
     await expect(plain.get_by_role("heading", name="No dead letters")).to_be_visible()
 
 
-async def test_what_queues_say_is_never_markup(page: Page, tenant, mq: Mq):
+async def test_text_of_queues_is_never_markup(page: Page, tenant, mq: Mq):
     name, bad = "a/b?c#d%20<b>é\n", "<img src=x onerror=alert(1)>"
     await mq.push(name, {"text": bad}, partition=bad)
     await mq.ack((await mq.pop(namespace=name, consumerGroup=bad))["messages"][0], "dlq", error=bad)

@@ -1,4 +1,4 @@
-"""The whole way into the service in a browser, paid by card at Stripe's page; and how its pages look in each mode."""
+"""The sign-up in a browser, paid by card at Stripe's page, and the appearance of its pages in each mode."""
 
 import re
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ async def fill_in_details(page: Page) -> str:
     return slug
 
 
-async def test_the_whole_way_by_card(page: Page, stripe: SandboxStripe, guard: Guard):
+async def test_a_sign_up_by_card_from_the_first_page_to_the_last(page: Page, stripe: SandboxStripe, guard: Guard):
     slug = await fill_in_details(page)
     await page.get_by_label("E-mail address").fill("bob@example.com")
     await page.get_by_role("button", name="Invite").click()
@@ -78,7 +78,7 @@ async def test_the_whole_way_by_card(page: Page, stripe: SandboxStripe, guard: G
     assert found.status == Paid.TRIALING
 
 
-async def test_back_and_reload_lose_nothing(page: Page):
+async def test_going_back_and_reloading_lose_nothing(page: Page):
     await fill_in_details(page)
     await page.get_by_role("button", name="Continue").click()
     await page.get_by_label("Business").check()
@@ -135,7 +135,9 @@ async def test_the_plans_page_looks_right_when_it_is_not_paid(page: Page, tmp_pa
 
 
 @pytest.mark.parametrize("address", ["/invitation/none", "/signup"])
-async def test_dead_ends_look_right(page: Page, guard: Guard, settings: Any, tmp_path: Path, address: str):
+async def test_pages_without_a_next_step_look_right(
+    page: Page, guard: Guard, settings: Any, tmp_path: Path, address: str
+):
     settings.SIGN_UP = False
     guard.allowed += ["status of 404", "status of 403"]
 

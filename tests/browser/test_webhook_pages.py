@@ -1,4 +1,4 @@
-"""The pages of webhooks in a browser: an endpoint is made, fed, tested, repaired; what a person sees and does."""
+"""The pages of webhooks in a browser: create, test, disable, replay and delete."""
 
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ async def test_the_pages_look_right(page: Page, tenant, receiver, tmp_path: Path
     await looks_right(page, "webhooks-kit", tmp_path, BRIEFLY)
 
 
-async def test_an_empty_list_says_what_would_fill_it_and_a_form_keeps_what_was_wrong(page: Page, tenant, guard: Guard):
+async def test_an_empty_list_has_instructions_and_a_form_keeps_invalid_input(page: Page, tenant, guard: Guard):
     guard.allowed.append("422")
     await page.goto("/webhooks")
     await expect(page.get_by_role("heading", name="No endpoints yet")).to_be_visible()
@@ -91,11 +91,11 @@ async def test_an_empty_list_says_what_would_fill_it_and_a_form_keeps_what_was_w
         await page.get_by_role("button", name="Add").click()
 
     assert (await answer.value).status == 422
-    await expect(page.locator("#url-error")).to_have_text("169.254.169.254 does not lead to the public internet")
+    await expect(page.locator("#url-error")).to_have_text("169.254.169.254 is not a public address")
     await expect(page.get_by_label("Description")).to_have_value("the cloud's secrets")
 
 
-async def test_an_endpoint_is_made_tested_switched_and_deleted(page: Page, tenant, receiver):
+async def test_an_endpoint_is_created_tested_disabled_and_deleted(page: Page, tenant, receiver):
     await page.goto("/webhooks")
     await page.get_by_label("Address").fill(receiver.url)
     await page.get_by_role("button", name="Add").click()
@@ -137,7 +137,7 @@ async def expect_delivered(page: Page) -> None:
     raise AssertionError(await page.locator(".headline").inner_text())
 
 
-async def test_what_was_given_up_is_delivered_again_by_hand(page: Page, tenant, receiver):
+async def test_deliveries_that_were_given_up_are_replayed_by_hand(page: Page, tenant, receiver):
     receiver.answers(500)
     hook = await endpoint(tenant, receiver.url)
     await in_thread(make_payment, tenant)
@@ -157,7 +157,7 @@ async def test_what_was_given_up_is_delivered_again_by_hand(page: Page, tenant, 
     assert len(set(receiver.ids)) == 1
 
 
-async def test_the_kit_says_of_a_good_receiver_that_it_behaves(page: Page, tenant, receiver):
+async def test_the_test_of_a_correct_receiver_passes(page: Page, tenant, receiver):
     await page.goto("/webhooks/kit")
     secret = await page.get_by_label("Secret").input_value()
 
@@ -176,7 +176,7 @@ async def test_the_kit_says_of_a_good_receiver_that_it_behaves(page: Page, tenan
     assert receiver.calls == 24
 
 
-async def test_without_javascript_everything_reads_and_acts(plain: Page, tenant, receiver, server):
+async def test_without_javascript_everything_can_be_read_and_done_for_webhooks(plain: Page, tenant, receiver, server):
     hook = await endpoint(tenant, receiver.url)
     receiver.answers(503)
     await in_thread(make_payment, tenant)

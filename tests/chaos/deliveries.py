@@ -1,4 +1,4 @@
-"""What producers and readers of a queue wrote down, and what must hold of it. Who they are is in traffic.py."""
+"""Checks of what producers and readers of a queue recorded: no loss, order, no repetition after an ack. traffic.py runs them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""When jobs ran, as their functions wrote it down (tests/bed/journal.py), and what must hold of that."""
+"""Checks of the executions of jobs, as their functions recorded them (tests/bed/journal.py)."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator

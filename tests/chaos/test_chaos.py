@@ -1,4 +1,4 @@
-"""Every part is killed under load. What was accepted is booked once, sums agree, no message is lost, and nobody has to help."""
+"""Every part is killed under load: accepted payments are booked once, sums agree, no message is lost, and the service recovers by itself."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ async def more_payments(sender: Sender) -> None:
     await eventually(lambda: len(sender.accepted) >= enough, within=RETURN)
 
 
-async def test_who_is_in_doubt_stays_at_the_processor_while_others_change_roads(service: Service, sender: Sender):
+async def test_uncertain_payments_stay_at_their_processor_while_others_change_theirs(service: Service, sender: Sender):
     elsewhere = len(service.fallback.ids)
 
     async with sender.sending():

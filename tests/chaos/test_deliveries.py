@@ -1,4 +1,4 @@
-"""The judge of deliveries sees every fault that it is there for, and calls nothing a fault that is allowed."""
+"""The checks of deliveries report every fault, and report nothing that is allowed."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def verdict(made: Book) -> list[str]:
     return [fault.split(": ")[1].partition(" ")[2] for fault in faults(made, ["g"], lease=LEASE)]
 
 
-def test_all_delivered_once_and_in_order_is_no_fault():
+def test_messages_delivered_once_and_in_order_are_no_fault():
     made = book(A1, A2, A3)
     hand(made, 1, A1, A2)
     hand(made, 2, A3)
@@ -38,21 +38,21 @@ def test_all_delivered_once_and_in_order_is_no_fault():
 
 
 @pytest.mark.parametrize("says", [COMPLETED, DEAD])
-def test_a_dropped_message_is_seen(says: str):
+def test_a_dropped_message_is_a_fault(says: str):
     made = book(A1, A2, A3)
     hand(made, 1, A1, A3, says=says)
 
     assert verdict(made) == ["accepted and never delivered"]
 
 
-def test_a_message_dropped_for_one_group_only_is_seen():
+def test_a_message_dropped_for_one_group_is_a_fault():
     made = book(A1)
     hand(made, 1, A1)
 
     assert len([*faults(made, ["g", "other"], lease=LEASE)]) == 1
 
 
-def test_an_invented_message_is_seen():
+def test_an_invented_message_is_a_fault():
     made = book(A1)
     hand(made, 1, A1, A2)
 
@@ -60,7 +60,7 @@ def test_an_invented_message_is_seen():
 
 
 @pytest.mark.parametrize("hands", [[(A1, A3, A2)], [(A1,), (A3,), (A2,)]], ids=["in one hand", "over hands"])
-def test_swapped_messages_are_seen(hands: list[tuple[Message, ...]]):
+def test_swapped_messages_are_a_fault(hands: list[tuple[Message, ...]]):
     made = book(A1, A2, A3)
     for n, messages in enumerate(hands):
         hand(made, n, *messages)
@@ -76,7 +76,7 @@ def test_other_producers_and_other_partitions_have_an_order_of_their_own():
     assert verdict(made) == []
 
 
-def test_a_message_that_comes_again_after_it_was_done_is_seen():
+def test_a_message_delivered_again_after_its_ack_is_a_fault():
     made = book(A1)
     hand(made, 1, A1)
     hand(made, 9, A1)
@@ -85,7 +85,7 @@ def test_a_message_that_comes_again_after_it_was_done_is_seen():
 
 
 @pytest.mark.parametrize("success", [None, False])
-def test_a_message_that_comes_again_while_it_is_leased_is_seen(success: bool | None):
+def test_a_message_delivered_again_during_its_lease_is_a_fault(success: bool | None):
     made = book(A1)
     hand(made, 1, A1, success=success, again=True)
     hand(made, 2, A1)
@@ -94,7 +94,7 @@ def test_a_message_that_comes_again_while_it_is_leased_is_seen(success: bool | N
 
 
 @pytest.mark.parametrize("success", [None, False])
-def test_a_message_whose_lease_has_lapsed_may_come_again(success: bool | None):
+def test_a_message_may_be_delivered_again_after_its_lease_has_expired(success: bool | None):
     made = book(A1)
     hand(made, 1, A1, success=success, again=True)
     hand(made, 3.1, A1)
@@ -102,7 +102,7 @@ def test_a_message_whose_lease_has_lapsed_may_come_again(success: bool | None):
     assert verdict(made) == []
 
 
-def test_a_message_that_was_given_back_and_those_behind_it_may_come_again_at_once():
+def test_a_returned_message_and_those_behind_it_may_be_delivered_again_at_once():
     made = book(A1, A2)
     hand(made, 1, A1, A2, says=FAILED)
     hand(made, 1.3, A1, A2)
@@ -110,7 +110,7 @@ def test_a_message_that_was_given_back_and_those_behind_it_may_come_again_at_onc
     assert verdict(made) == []
 
 
-def test_an_ack_refused_under_a_living_lease_is_seen():
+def test_an_ack_refused_during_its_lease_is_a_fault():
     made = book(A1)
     hand(made, 1, A1, success=False)
     hand(made, 5, A1)
@@ -118,7 +118,7 @@ def test_an_ack_refused_under_a_living_lease_is_seen():
     assert verdict(made) == ["refused under a lease that was alive"]
 
 
-def test_an_answer_that_no_good_client_gets_is_seen():
+def test_an_unexpected_response_is_a_fault():
     made = book()
     made.surprises.append("400 no")
 

@@ -1,4 +1,4 @@
-"""The judge of executions sees every fault that it is there for, and calls nothing a fault that is allowed."""
+"""The checks of executions report every fault, and report nothing that is allowed."""
 
 from pathlib import Path
 

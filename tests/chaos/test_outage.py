@@ -1,4 +1,4 @@
-"""PostgreSQL is away under load: payments are accepted all the while, within a second, and end there once and in order."""
+"""PostgreSQL is unavailable under load: payments are accepted within a second, and stored once and in order afterwards."""
 
 import asyncio
 import os
@@ -92,7 +92,7 @@ async def warm(session: aiohttp.ClientSession) -> None:
     assert (await Sent().pay(session))[0] == 202
 
 
-async def test_stopped_under_load_every_202_is_there_once_in_order_and_none_took_a_second(
+async def test_when_postgresql_stops_under_load_every_202_is_stored_once_in_order_and_none_takes_a_second(
     service: Service, session: aiohttp.ClientSession
 ):
     senders = [Sent() for _ in range(SENDERS)]
@@ -131,7 +131,9 @@ async def the_metric_says(session: aiohttp.ClientSession, records: int) -> bool:
         return f'registry_spill_records{{kind="payment"}} {records}.0' in await response.text()
 
 
-async def test_while_it_is_away_the_contract_of_payments_holds(service: Service, session: aiohttp.ClientSession):
+async def test_during_an_outage_of_postgresql_the_contract_of_payments_holds(
+    service: Service, session: aiohttp.ClientSession
+):
     await warm(session)
     name, sender = str(uuid4()), Sent()
     batch: list[dict[str, Any]] = [{"correlationId": str(uuid4()), "amount": "2.00"} for _ in range(3)]
@@ -172,9 +174,7 @@ async def test_while_it_is_away_the_contract_of_payments_holds(service: Service,
     assert {item["correlationId"] for item in batch} <= found.keys()
 
 
-async def test_a_server_that_says_nothing_keeps_no_sender_for_a_second(
-    service: Service, session: aiohttp.ClientSession
-):
+async def test_a_silent_postgresql_delays_no_sender_by_a_second(service: Service, session: aiohttp.ClientSession):
     """What was under way may be committed once it goes on: then the spill stores nothing a second time."""
     await warm(session)
     sender = Sent()
@@ -197,7 +197,7 @@ async def test_a_server_that_says_nothing_keeps_no_sender_for_a_second(
     assert {times for _, _, times in found.values()} == {1}
 
 
-async def test_a_server_that_comes_back_read_only_gets_everything_once_it_takes_writes_and_says_so_in_few_lines(
+async def test_after_a_read_only_restart_everything_is_stored_once_writes_are_accepted_and_the_log_is_short(
     service: Service, session: aiohttp.ClientSession
 ):
     """As a standby does that is not promoted yet."""

@@ -23,7 +23,7 @@ async def traffic(service: Service) -> Traffic:
     return Traffic(service.url, service.key)
 
 
-async def test_what_a_killed_reader_had_in_hand_comes_to_others_once_its_lease_has_lapsed(
+async def test_messages_of_a_killed_reader_are_delivered_to_others_once_its_lease_has_expired(
     traffic: Traffic, tmp_path: Path
 ):
     notes = tmp_path / "notes"

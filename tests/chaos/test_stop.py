@@ -1,4 +1,4 @@
-"""The service is told to stop, after all that was done to it."""
+"""The service is stopped after all other chaos tests."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from tests.bed.running import EXIT_LIMIT, processes_naming
 from tests.chaos.service import Service
 
 
-async def test_told_to_stop_it_leaves_within_ten_seconds_and_leaves_nothing(service: Service):
+async def test_a_stopped_service_exits_within_ten_seconds_and_leaves_no_process(service: Service):
     started = time.monotonic()
     service.popen.terminate()
     status = await asyncio.to_thread(service.popen.wait, 6 * EXIT_LIMIT)

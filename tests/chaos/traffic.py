@@ -1,4 +1,4 @@
-"""Good clients of one queue: producers that send again until they are answered, readers that ack. deliveries.py judges.
+"""Well-behaved clients of one queue: producers that retry until they get a response, readers that ack. deliveries.py checks them.
 
 `python -m tests.chaos.traffic <url> <queue> <group> <file>` is a reader with messages in hand, for somebody to kill.
 """

@@ -1,4 +1,4 @@
-"""What must hold once the dust has settled: our books against the client's, the processors' and their own sums."""
+"""Checks after a storm: our ledger against the records of the client and of the processors, and its own sums."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Who is struck, how, and within how many seconds the service is whole again without anybody's help."""
+"""The processes that are killed, how, and the seconds until the service must have recovered by itself."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Books written by hand, ours and a processor's, and compared: for the tests of what differs and what is done about it."""
+"""Bookings of ours and of a processor, written by hand and compared: for tests of differences and their resolution."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""What tests of inbound webhooks share: an account that Stripe calls, deliveries over HTTP, and looks at what was kept."""
+"""Helpers for tests of inbound webhooks: an account at Stripe, deliveries over HTTP, stored rows."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Numbers as they stand in the texts of real orders, and cards as people write them; all drawn from one seeded generator."""
+"""Numbers as in the texts of real orders, and card numbers as people write them, from one seeded generator."""
 
 import string
 import uuid

@@ -1,4 +1,4 @@
-"""What tests of refunds share: booked payments, refunds as they stand, the sandbox's own books, a worker that pays refunds."""
+"""Helpers for tests of refunds: booked payments, rows of refunds, bookings of the sandbox, a worker."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A person at the pages: a browser without JavaScript, which sends the forms that it was shown."""
+"""A browser without JavaScript: it sends the forms of the pages that it was shown."""
 
 import re
 from collections.abc import Mapping

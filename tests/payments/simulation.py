@@ -1,4 +1,4 @@
-"""Routing in virtual time: the real choice, breakers, paces, slots and decisions; clock, database and processors are played."""
+"""Simulation of routing in virtual time: real choice, breakers, paces, slots and decisions; simulated clock, database and processors."""
 
 import heapq
 import itertools

@@ -1,4 +1,4 @@
-"""What the API says of payments: one, a page, all of them as a stream."""
+"""Reading payments over the API: one payment, a page, and an export of all."""
 
 import asyncio
 import csv
@@ -53,7 +53,7 @@ async def walk(api: Api, **query: Any) -> list[dict[str, Any]]:
 # -- One ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_answer_to_an_accepted_payment_says_where_to_look(api: Api):
+async def test_the_response_to_an_accepted_payment_has_its_addresses(api: Api):
     async with api.post("/payments", json={"amount": 19.9}) as response:
         said = await response.json()
 
@@ -82,7 +82,7 @@ async def test_the_status_of_a_queued_payment(api: Api):
     }
 
 
-async def test_the_detail_of_a_settled_payment_tells_its_story(api: Api, default):
+async def test_the_detail_of_a_settled_payment_has_its_history(api: Api, default):
     payment = await api.pay("100.00", description="a chair", metadata={"order": 7})
     async with at_work():
         status = await api.until(payment["correlationId"], "succeeded")
@@ -145,7 +145,7 @@ async def test_a_page_that_holds_exactly_the_rest_is_the_last(api: Api, tenant):
     assert (len(found["items"]), found["next"]) == (10, None)
 
 
-async def test_payments_that_arrive_meanwhile_do_not_shift_the_pages(api: Api, tenant):
+async def test_new_payments_do_not_shift_the_pages(api: Api, tenant):
     await have(tenant, 20)
     first = await page(api, limit=10)
     await api.pay()
@@ -219,7 +219,7 @@ async def test_a_date_alone_is_its_midnight_utc(api: Api, tenant, window, count)
 
 
 @pytest.mark.parametrize("text", ["2025-7-5", "2025-02-30", "20250715", "２０２５-07-15", "2025-07-15Z"])
-async def test_what_only_looks_like_a_date_is_422(api: Api, text):
+async def test_an_invalid_date_is_422(api: Api, text):
     async with api.get("/payments", params={"from": text}) as response:
         said = await response.json()
 
@@ -252,7 +252,7 @@ async def test_thousands_are_streamed_as_csv(api: Api, tenant):
     assert [row["amount"] for row in rows] == [f"{n / 100:.2f}" for n in range(3210, 0, -1)]
 
 
-async def test_a_stream_obeys_the_filters(api: Api, tenant):
+async def test_an_export_respects_the_filters(api: Api, tenant):
     for each in Status:
         await in_thread(make_payment, tenant, status=each)
 

@@ -1,4 +1,4 @@
-"""An attempt is written down before it is sent: where to, when, and why there."""
+"""An attempt is stored before it is sent, with its processor, its time and the reason of the choice."""
 
 from uuid import UUID
 
@@ -37,7 +37,7 @@ async def witness(tenant):
         yield processor
 
 
-async def test_what_is_sent_was_written_down_before(tenant, witness):
+async def test_an_attempt_is_stored_before_it_is_sent(tenant, witness):
     ids = await accept(tenant, 20)
     settled = await settle_all(tenant)
 
@@ -50,7 +50,7 @@ async def test_what_is_sent_was_written_down_before(tenant, witness):
     assert set(witness.states) == {("processing", 1, True, True)}
 
 
-async def test_a_repeat_is_written_down_too_with_the_first_ones_time(tenant, witness, monkeypatch):
+async def test_a_repeat_is_stored_too_with_the_time_of_the_first_attempt(tenant, witness, monkeypatch):
     monkeypatch.setattr(doubts, "REPEAT_AFTER", 0.0)
     witness.resets_connections(times=1, books=False)
 
@@ -64,7 +64,7 @@ async def test_a_repeat_is_written_down_too_with_the_first_ones_time(tenant, wit
     assert witness.states == [("processing", 1, True, True), ("uncertain", 2, True, True)]
 
 
-async def test_a_try_after_a_certain_refusal_has_a_time_of_its_own(tenant, witness):
+async def test_an_attempt_after_a_certain_refusal_has_its_own_time(tenant, witness):
     witness.answers(500, times=2)
 
     [one] = await accept(tenant)
@@ -76,7 +76,7 @@ async def test_a_try_after_a_certain_refusal_has_a_time_of_its_own(tenant, witne
     assert all(a.latency_ms is not None for a in made)
 
 
-async def test_nothing_is_sent_that_could_not_be_written_down(tenant, quick, worker, witness):
+async def test_a_payment_whose_attempt_cannot_be_stored_is_not_sent(tenant, quick, worker, witness):
     await database.fetch("CREATE SEQUENCE refused_attempts")
     no_more = "CHECK (number < 0 * nextval('refused_attempts')) NOT VALID"
     await database.fetch(f"ALTER TABLE payments_attempt ADD CONSTRAINT no_more {no_more}")

@@ -1,4 +1,4 @@
-"""How long a payment waits between its tries."""
+"""Delays between the attempts of a payment."""
 
 from datetime import timedelta
 
@@ -19,13 +19,13 @@ def test_the_wait_doubles_up_to_a_limit_and_its_upper_half_is_at_random(number):
 
 
 @given(st.integers(1, 300))
-def test_payments_that_failed_together_do_not_come_back_together(number):
+def test_payments_that_failed_together_are_not_retried_together(number):
     waits = {backoff(number) for _ in range(20)}
 
     assert len(waits) > 15
 
 
-async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(tenant, default):
+async def test_delays_between_attempts_at_a_failing_processor_grow(tenant, default):
     default.answers(500, times=3)
     [one] = await accept(tenant)
     due = []
@@ -43,7 +43,7 @@ async def test_tries_at_a_processor_that_fails_are_further_and_further_apart(ten
     assert [a.outcome for a in made] == [*["not_booked"] * 3, "booked"]
 
 
-async def test_who_has_waited_long_for_a_processor_is_looked_at_less_often(tenant, default):
+async def test_payments_that_waited_long_for_a_processor_are_claimed_less_often(tenant, default):
     """After an eighth of the time that it has waited, and never later than half a minute."""
     ages = {0: NO_ROUTE, 80: 10, 160: 20, 3600: 30}
     for age in ages:

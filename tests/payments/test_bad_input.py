@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a problem that names the fault, and nothing is accepted."""
+"""Invalid requests get a problem that names the fault, and nothing is accepted."""
 
 import asyncio
 import json
@@ -94,7 +94,7 @@ async def raw(api: Api, head: str, body: bytes = b"", *, read: int = 65536) -> b
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_what_is_not_json_is_400(api: Api, tenant, body):
+async def test_a_body_that_is_not_json_is_400(api: Api, tenant, body):
     status, said = await send(api, body)
 
     assert (status, said["title"]) == (400, "The body is not the JSON that is expected here")
@@ -154,7 +154,7 @@ async def test_a_body_above_64_kib_in_chunks_without_a_length_is_413(api: Api, t
     assert await accepted(tenant) == 0
 
 
-async def test_a_length_that_promises_too_much_is_413_before_anything_of_it_arrives(api: Api):
+async def test_a_content_length_above_the_limit_is_413_before_the_body_arrives(api: Api):
     answer = await raw(
         api, "POST /payments HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 99999999999\n\n"
     )
@@ -264,7 +264,7 @@ async def test_decimals_that_the_currency_does_not_have_are_422(api: Api, amount
         ("1e1", "BRL", "10.00"),
     ],
 )
-async def test_an_amount_is_told_with_the_decimals_of_its_currency(api: Api, amount, currency, text):
+async def test_an_amount_is_returned_with_the_decimals_of_its_currency(api: Api, amount, currency, text):
     payment = await api.pay(amount, currency=currency)
 
     assert payment["amount"] == text
@@ -324,7 +324,7 @@ async def test_a_missing_amount_is_named(api: Api):
     assert faults(said) == {"amount": "is required"}
 
 
-async def test_faults_of_a_body_with_a_number_out_of_range_are_told_too(api: Api):
+async def test_all_faults_are_named_beside_a_number_out_of_range(api: Api):
     status, said = await send(api, b'{"amount": 1e400, "metadata": {"a": 1e400}, "surprise": 1}')
 
     assert status == 422
@@ -387,7 +387,7 @@ async def test_a_field_that_is_not_acceptable_is_named(api: Api, tenant, field, 
     ],
     ids=lambda metadata: next(iter(metadata)),
 )
-async def test_metadata_comes_back_as_it_was_sent(api: Api, metadata):
+async def test_metadata_is_returned_as_it_was_sent(api: Api, metadata):
     payment = await api.pay(metadata=metadata)
 
     found = await api.detail(payment["correlationId"])
@@ -429,7 +429,7 @@ async def test_a_body_of_another_type_is_415(api: Api, path, kind):
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/json ;q=1"])
-async def test_json_by_any_spelling_of_its_type_is_read(api: Api, kind):
+async def test_every_spelling_of_the_content_type_of_json_is_accepted(api: Api, kind):
     async with api.post("/payments", data=b'{"amount": "1.00"}', headers={"Content-Type": kind}) as response:
         assert response.status == 202
 
@@ -484,7 +484,7 @@ async def test_a_method_that_an_address_does_not_take_is_405(api: Api, method, p
         ("colour=red", "colour"),
     ],
 )
-async def test_a_question_that_cannot_be_understood_is_422_by_name(api: Api, query, field):
+async def test_an_invalid_query_parameter_is_422_and_named(api: Api, query, field):
     async with api.get(f"/payments?{query}") as response:
         assert response.status == 422
         assert faults(await problem(response)).keys() == {field}
@@ -501,7 +501,7 @@ async def test_a_question_that_cannot_be_understood_is_422_by_name(api: Api, que
         ("currency=%00", "currency"),
     ],
 )
-async def test_a_window_that_cannot_be_understood_is_422_and_never_zeros(api: Api, query, field):
+async def test_an_invalid_window_is_422_and_never_zeros(api: Api, query, field):
     async with api.get(f"/payments-summary?{query}") as response:
         assert response.status == 422
         assert faults(await problem(response)).keys() == {field}
@@ -509,7 +509,7 @@ async def test_a_window_that_cannot_be_understood_is_422_and_never_zeros(api: Ap
 
 @pytest.mark.parametrize("end", ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00Z"])
 @pytest.mark.parametrize("side", ["from", "to"])
-async def test_a_window_may_reach_to_the_ends_of_time(api: Api, side, end, default):
+async def test_a_window_may_have_extreme_bounds(api: Api, side, end, default):
     async with api.get("/payments-summary", params={side: end}) as response:
         assert response.status == 200
         assert (await response.json())["default"]["totalRequests"] == 0
@@ -521,7 +521,7 @@ async def test_a_window_may_reach_to_the_ends_of_time(api: Api, side, end, defau
 @pytest.mark.parametrize(
     "prefer", ["wait=²", "wait=", "wait", "wait=-1", "wait=1e9", "wait=" + "9" * 5000, ",;=", "respond-async"]
 )
-async def test_a_preference_that_makes_no_sense_is_ignored_or_bounded(api: Api, prefer):
+async def test_an_invalid_preference_is_ignored_or_bounded(api: Api, prefer):
     head = f"POST /payments HTTP/1.1\nHost: localhost\nAuthorization: Bearer {api.key}\nContent-Type: application/json\nConnection: close\n"
     body = b'{"amount": "1.00", "scheduledFor": "2020-01-01T00:00:00Z"}'
 
@@ -537,7 +537,7 @@ async def test_a_preference_that_makes_no_sense_is_ignored_or_bounded(api: Api, 
 @pytest.mark.parametrize(
     "given", ["short", "x" * 65, "a b c d e f", "abc%0d%0aSet-Cookie: a=b", "<script>alert(1)", "üüüüüüüü"]
 )
-async def test_a_request_id_that_is_no_plain_word_is_replaced(api: Api, given):
+async def test_an_invalid_request_id_is_replaced(api: Api, given):
     answer = await raw(api, f"GET /health/live HTTP/1.1\nHost: localhost\nX-Request-Id: {given}\nConnection: close\n\n")
 
     assert b"x-request-id: " in answer.lower()
@@ -641,7 +641,7 @@ async def test_a_page_is_not_served_under_a_foreign_host(api: Api):
     ("method", "tail"),
     [("GET", ""), ("GET", "/status"), ("GET", "/events?wait=0"), ("POST", "/cancel"), ("GET", "/live?token=1.x")],
 )
-async def test_a_payment_of_another_tenant_looks_like_none(api: Api, stranger: Api, method, tail):
+async def test_a_payment_of_another_tenant_is_not_found(api: Api, stranger: Api, method, tail):
     theirs = (await stranger.pay())["correlationId"]
 
     found = await answer_without_id(api, method, theirs, tail)
@@ -670,7 +670,7 @@ async def test_a_link_of_one_payment_shows_no_other(api: Api, stranger: Api):
     ("body", "kind"),
     [(b"null", "null"), (b"[]", "an array"), (b'"x"', "a text"), (b"1", "a number"), (b"true", "a boolean")],
 )
-async def test_a_body_of_another_type_is_named_in_the_words_of_json(api: Api, body: bytes, kind: str):
+async def test_a_wrong_type_is_named_in_terms_of_json(api: Api, body: bytes, kind: str):
     status, said = await send(api, body)
 
     assert (status, said["errors"]) == (422, [{"field": "body", "message": f"wants an object, got {kind}"}])

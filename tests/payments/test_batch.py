@@ -1,4 +1,4 @@
-"""Up to a thousand payments in one call: one verdict per item, in order, and bad ones spoil no good ones."""
+"""Batches of up to a thousand payments: one result per item, in order; invalid items do not affect the others."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ async def test_an_item_without_an_id_is_given_one(api: Api):
     ],
     ids=lambda bad: bad[:40],
 )
-async def test_a_bad_item_spoils_no_good_ones(api: Api, tenant, bad):
+async def test_an_invalid_item_does_not_affect_the_others(api: Api, tenant, bad):
     good = [item(), item()]
 
     verdicts = await send(api, good[0], bad, good[1])
@@ -120,7 +120,7 @@ async def test_every_fault_of_an_item_is_named(api: Api):
     assert verdict["correlationId"] == "mine"
 
 
-async def test_an_id_of_another_tenant_is_free_here(api: Api, stranger: Api):
+async def test_an_id_used_by_another_tenant_is_free(api: Api, stranger: Api):
     one = item()
     await send(stranger, one | {"amount": "7.00"})
 
@@ -130,7 +130,7 @@ async def test_an_id_of_another_tenant_is_free_here(api: Api, stranger: Api):
     assert (await stranger.status(one["correlationId"]))["amount"] == "7.00"
 
 
-async def test_an_item_nested_too_deeply_spoils_no_other(api: Api):
+async def test_an_item_nested_too_deeply_does_not_affect_the_others(api: Api):
     deep = '{"amount":"1.00","description":"\\u0000","metadata":' + "[" * 3000 + "]" * 3000 + "}"
     body = f'{{"items":[{deep},{{"amount":"1.00"}}]}}'
 
@@ -142,7 +142,7 @@ async def test_an_item_nested_too_deeply_spoils_no_other(api: Api):
 
 
 @pytest.mark.parametrize(("size", "turns"), [(10, 0), (5000, 1)])
-async def test_other_requests_have_their_turn_before_a_large_item(tenant, size: int, turns: int):
+async def test_other_requests_are_served_before_a_large_item(tenant, size: int, turns: int):
     others: list[int] = []
     asyncio.get_running_loop().call_soon(others.append, 1)
 

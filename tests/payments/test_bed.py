@@ -1,4 +1,4 @@
-"""The test bed's own processor keeps the promises of contract section 4, or no test that uses it proves anything."""
+"""The processor of the test bed behaves as contract section 4 says; other tests rely on it."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ async def test_a_payment_is_booked_once(processor, caller):
     assert (processor.received, processor.duplicates) == (["a", "a"], 1)
 
 
-async def test_it_books_although_the_caller_has_hung_up(processor, caller):
+async def test_a_payment_is_booked_although_the_caller_has_hung_up(processor, caller):
     processor.delays(100)
 
     with pytest.raises(TimeoutError):
@@ -68,7 +68,7 @@ async def test_it_books_although_the_caller_has_hung_up(processor, caller):
     assert (early.status, late.status) == (404, 200)
 
 
-async def test_silence_after_the_booking(processor, caller):
+async def test_no_response_after_the_booking(processor, caller):
     processor.books_but_never_answers(times=1)
 
     with pytest.raises(TimeoutError):
@@ -83,7 +83,7 @@ async def test_silence_after_the_booking(processor, caller):
     ("resets_connections", aiohttp.ClientConnectionError),
     ("answers_garbage", aiohttp.ClientError),
 ])  # fmt: skip
-async def test_what_is_no_answer_may_be_booked_or_not(processor, caller, trouble, error):
+async def test_after_an_invalid_response_a_payment_may_be_booked_or_not(processor, caller, trouble, error):
     getattr(processor, trouble)(times=1)
     with pytest.raises(error):
         await pay(caller, correlationId="booked")
@@ -94,13 +94,13 @@ async def test_what_is_no_answer_may_be_booked_or_not(processor, caller, trouble
     assert list(processor.booked) == ["booked"]
 
 
-async def test_trouble_for_the_next_calls_only(processor, caller):
+async def test_trouble_may_be_limited_to_the_next_calls(processor, caller):
     processor.fails(times=2)
 
     assert [await pay(caller) for _ in range(3)] == [500, 500, 200]
 
 
-async def test_a_failing_processor_books_nothing_and_says_so(processor, caller):
+async def test_a_failing_processor_books_nothing_and_reports_it(processor, caller):
     processor.fails()
 
     status = await pay(caller)
@@ -110,14 +110,14 @@ async def test_a_failing_processor_books_nothing_and_says_so(processor, caller):
     assert (status, processor.booked, health) == (500, {}, {"failing": True, "minResponseTime": 0})
 
 
-async def test_an_overloaded_processor_says_when_to_come_again(processor, caller):
+async def test_an_overloaded_processor_sends_retry_after(processor, caller):
     processor.overloads(retry_after=3)
 
     async with caller.post("/payments", json=order()) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (429, "3")
 
 
-async def test_a_flapping_processor_fails_and_works_in_turn(processor, caller):
+async def test_a_flapping_processor_alternates_between_failure_and_success(processor, caller):
     processor.flaps(every=0.1)
 
     before = await pay(caller)
@@ -126,7 +126,7 @@ async def test_a_flapping_processor_fails_and_works_in_turn(processor, caller):
     assert (before, await pay(caller)) == (500, 200)
 
 
-async def test_health_is_told_to_one_caller_per_period_two_wait_the_fourth_is_refused(processor, caller):
+async def test_health_is_returned_to_one_caller_per_period_two_wait_and_the_fourth_is_refused(processor, caller):
     async def ask():
         async with caller.get("/payments/service-health") as answer:
             return answer.status
@@ -146,7 +146,7 @@ async def test_health_is_told_to_one_caller_per_period_two_wait_the_fourth_is_re
     {"requestedAt": "2025-07-15T12:34:56.789+00:00"},
     {"more": 1},
 ])  # fmt: skip
-async def test_an_order_that_is_not_to_the_letter_is_refused(processor, caller, changes):
+async def test_an_invalid_order_is_refused(processor, caller, changes):
     assert await pay(caller, **changes) == 400
     assert processor.received == []
 
@@ -160,7 +160,7 @@ async def test_the_summary_takes_both_ends_of_its_window(processor, caller):
     assert processor.books.summary(None, at - timedelta(milliseconds=1)) == (0, 0)
 
 
-async def test_another_process_is_driven_with_the_same_words():
+async def test_a_processor_in_another_process_has_the_same_methods():
     with RemoteProcessor() as processor:
         processor.answers(503, times=1)
         async with aiohttp.ClientSession(processor.url) as caller:

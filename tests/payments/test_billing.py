@@ -1,4 +1,4 @@
-"""Plans paid by Stripe: checkout, webhooks that may come late or twice, invoices that fail, the portal, and the end."""
+"""Plans paid at Stripe: checkout, late and repeated webhooks, failed invoices, the portal, cancellation."""
 
 import asyncio
 import re
@@ -71,7 +71,7 @@ async def subscribes(ann: Person, plan: Plan) -> str:
     async with database.own_connection():
         address = await platform.checkout(tenant=tenant, plan=plan, email="ann@example.com", back=here, done=here)
         session = (await pays(ann, address)).partition("session=")[2]
-        assert await platform.came_back(tenant_id=tenant.pk, session_id=session)
+        assert await platform.copy_checkout(tenant_id=tenant.pk, session_id=session)
     return slug
 
 
@@ -91,7 +91,7 @@ async def subscription(slug: str = "") -> Subscription:
 # -- Checkout ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_card_is_paid_with_at_stripe_and_the_plan_is_active(ann, stripe, plan):
+async def test_a_plan_paid_by_card_at_stripe_is_active(ann, stripe, plan):
     slug = await ann.begins()
     await ann.goes_to_payment(plan.slug)
     await ann.sends(do="card")
@@ -155,7 +155,7 @@ async def test_a_second_tab_ends_the_page_of_the_first(ann, stripe, plan):
     assert [one["items"]["data"][0]["price"]["unit_amount"] for one in stripe.all("subscription")] == [99900]
 
 
-async def test_a_page_that_is_open_for_the_same_plan_is_shown_again(ann, stripe, plan):
+async def test_an_open_checkout_page_of_the_same_plan_is_reused(ann, stripe, plan):
     first = await goes_to_stripe(ann, plan)
     await ann.opens(ann.at)
 
@@ -165,7 +165,7 @@ async def test_a_page_that_is_open_for_the_same_plan_is_shown_again(ann, stripe,
     assert len(stripe.all("checkout.session")) == 1
 
 
-async def test_who_paid_in_another_tab_is_not_sold_a_second_subscription(ann, stripe, plan):
+async def test_a_customer_who_paid_in_another_tab_gets_no_second_subscription(ann, stripe, plan):
     await pays(ann, await goes_to_stripe(ann, plan))
     await ann.opens(ann.at)
 
@@ -177,7 +177,7 @@ async def test_who_paid_in_another_tab_is_not_sold_a_second_subscription(ann, st
     assert not stripe.all("checkout.session", status="open")
 
 
-async def test_who_pays_while_another_page_is_made_is_not_left_with_that_page(ann, stripe, plan, monkeypatch):
+async def test_a_payment_while_another_checkout_page_is_created_expires_that_page(ann, stripe, plan, monkeypatch):
     first = await goes_to_stripe(ann, plan)
     look, ways = platform._pages, []
 
@@ -230,7 +230,7 @@ async def takes(ann: Person, slug: str, plan: Plan) -> str:
     return back
 
 
-async def test_a_trial_that_was_had_is_not_given_again(ann, stripe, plan):
+async def test_a_used_trial_is_not_given_again(ann, stripe, plan):
     await in_thread(lambda: Plan.objects.update(trial_days=14))
     slug = await subscribes(ann, plan)
     await ends_at_stripe(await subscription(slug))
@@ -242,7 +242,7 @@ async def test_a_trial_that_was_had_is_not_given_again(ann, stripe, plan):
     assert [one["status"] for one in stripe.all("subscription")] == ["canceled", "active"]
 
 
-async def test_a_paid_time_in_between_makes_no_trial_new(ann, stripe, plan):
+async def test_a_paid_period_does_not_renew_the_trial(ann, stripe, plan):
     await in_thread(lambda: Plan.objects.update(trial_days=14))
     slug = await subscribes(ann, plan)
     await ends_at_stripe(await subscription(slug))
@@ -272,7 +272,7 @@ async def test_a_trial_that_began_without_a_card_keeps_its_end_by_card(ann, stri
     assert (await subscription(slug)).trial_end == end
 
 
-async def test_the_way_back_is_not_believed(ann, stripe, plan):
+async def test_the_return_from_stripe_is_verified(ann, stripe, plan):
     await ann.founds(plan.slug)
     await ann.sends(do="card")
     session = link_to_stripe(ann).rpartition("/")[2]
@@ -283,7 +283,7 @@ async def test_the_way_back_is_not_believed(ann, stripe, plan):
     assert "Stripe has no payment yet" in ann.errors[0]
 
 
-async def test_somebody_elses_checkout_is_worth_nothing(ann, stripe, plan, server):
+async def test_a_checkout_of_another_customer_is_refused(ann, stripe, plan, server):
     async with Person(server) as bob:
         await bob.founds(plan.slug)
         await bob.sends(do="card")
@@ -296,7 +296,7 @@ async def test_somebody_elses_checkout_is_worth_nothing(ann, stripe, plan, serve
     assert not await in_thread(Subscription.objects.filter(tenant__slug=slug).exists)
 
 
-async def test_while_stripe_is_away_the_page_says_so_and_nothing_is_lost(ann, stripe, plan):
+async def test_while_stripe_is_unavailable_the_page_says_so_and_nothing_is_lost(ann, stripe, plan):
     await ann.founds(plan.slug)
     stripe.fails("error_before")
 
@@ -308,7 +308,7 @@ async def test_while_stripe_is_away_the_page_says_so_and_nothing_is_lost(ann, st
     assert link_to_stripe(ann).startswith(stripe.url)
 
 
-async def test_who_never_came_back_is_found_by_the_webhook(ann, stripe, plan, server):
+async def test_a_customer_who_did_not_return_is_activated_by_the_webhook(ann, stripe, plan, server):
     stripe.calls(f"{server}/webhooks/billing")
     slug = await ann.founds(plan.slug)
     await ann.sends(do="card")
@@ -324,7 +324,7 @@ async def test_who_never_came_back_is_found_by_the_webhook(ann, stripe, plan, se
 # -- Invoices that fail -----------------------------------------------------------------------------------------------------
 
 
-async def test_an_invoice_that_fails_reminds_and_one_that_is_paid_ends_it(ann, stripe, plan, server):
+async def test_a_failed_invoice_starts_reminders_and_a_paid_one_ends_them(ann, stripe, plan, server):
     slug = await subscribes(ann, plan)
     stripe.calls(f"{server}/webhooks/billing")
     name = (await subscription(slug)).stripe_subscription
@@ -346,7 +346,7 @@ async def test_an_invoice_that_fails_reminds_and_one_that_is_paid_ends_it(ann, s
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 1, 0, 2, 2)], ids=["in-order", "backwards", "doubled"])
-async def test_events_in_any_order_end_in_stripes_newest_state(ann, stripe, plan, order):
+async def test_events_in_any_order_end_in_the_newest_state_of_stripe(ann, stripe, plan, order):
     slug = await subscribes(ann, plan)
     found = await subscription(slug)
     await stripe.renews(found.stripe_subscription, paid=False)
@@ -359,7 +359,7 @@ async def test_events_in_any_order_end_in_stripes_newest_state(ann, stripe, plan
     assert (await subscription(slug)).status == Paid.ACTIVE
 
 
-async def test_a_slow_look_does_not_overwrite_a_later_one(ann, stripe, plan):
+async def test_a_slow_read_does_not_overwrite_a_later_one(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     found = await subscription(slug)
     newest = dict(stripe[found.stripe_subscription])
@@ -372,7 +372,7 @@ async def test_a_slow_look_does_not_overwrite_a_later_one(ann, stripe, plan):
     assert (first, second, (await subscription(slug)).status) == (True, False, Paid.UNPAID)
 
 
-async def test_an_old_subscription_that_ended_does_not_speak_for_the_new_one(ann, stripe, plan):
+async def test_an_ended_subscription_does_not_change_the_new_one(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     found = await subscription(slug)
     price = (await in_thread(Plan.objects.get, pk=plan.pk)).stripe_price
@@ -405,7 +405,7 @@ async def test_an_event_that_the_platforms_secret_did_not_sign_is_refused(stripe
     assert {delivery.status for delivery in stripe.deliveries} == {400}
 
 
-async def test_a_subscription_that_ended_says_nothing_of_the_free_plan_that_followed(ann, stripe, plan):
+async def test_an_ended_subscription_does_not_change_a_following_free_plan(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     await ends_at_stripe(await subscription(slug))
     free = await in_thread(lambda: Plan.objects.create(slug=f"free-{uuid4().hex[:6]}", name="Free"))
@@ -423,7 +423,7 @@ async def test_a_subscription_that_ended_says_nothing_of_the_free_plan_that_foll
     assert found.asked_at > old
 
 
-async def test_of_subscriptions_that_have_all_ended_the_one_we_know_is_copied(ann, stripe, plan):
+async def test_if_all_subscriptions_have_ended_the_known_one_is_copied(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     found = await subscription(slug)
     price = (await in_thread(Plan.objects.get, pk=plan.pk)).stripe_price
@@ -443,7 +443,7 @@ async def test_of_subscriptions_that_have_all_ended_the_one_we_know_is_copied(an
     assert (found.stripe_subscription, found.status) == (known, Paid.CANCELED)
 
 
-async def test_while_stripe_is_away_an_event_is_refused_so_that_it_comes_again(ann, stripe, plan, server):
+async def test_while_stripe_is_unavailable_an_event_is_refused_so_that_it_is_sent_again(ann, stripe, plan, server):
     slug = await subscribes(ann, plan)
     name = (await subscription(slug)).stripe_subscription
     stripe.calls(f"{server}/webhooks/billing", types=("customer.subscription.updated",))
@@ -459,7 +459,7 @@ async def test_while_stripe_is_away_an_event_is_refused_so_that_it_comes_again(a
     await eventually(noticed)
 
 
-async def test_an_event_of_nobody_we_know_is_taken_and_changes_nothing(stripe, server):
+async def test_an_event_of_an_unknown_customer_is_accepted_and_changes_nothing(stripe, server):
     stripe.calls(f"{server}/webhooks/billing")
 
     await stripe.tells("customer.subscription.updated", {"id": "sub_x", "object": "subscription", "customer": "cus_x"})
@@ -492,7 +492,7 @@ async def test_invoices_that_cannot_be_read_are_not_an_empty_list(ann, stripe, p
     assert (ann.code, "the invoices cannot be shown" in ann.page, "None yet." in ann.page) == (200, True, False)
 
 
-async def test_the_owner_ends_the_plan_with_a_reason_and_takes_it_back(ann, stripe, plan):
+async def test_the_owner_cancels_the_plan_with_a_reason_and_resumes_it(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     address = f"/plan?tenant={slug}"
     await ann.opens(address)
@@ -523,7 +523,7 @@ async def test_others_see_the_plan_and_change_nothing(ann, stripe, plan, role):
     assert (await subscription(slug)).cancel_at is None
 
 
-async def test_a_strangers_plan_is_not_there(ann, stripe, plan, server):
+async def test_the_plan_of_another_tenant_is_not_found(ann, stripe, plan, server):
     slug = await subscribes(ann, plan)
     async with Person(server) as bob:
         await bob.begins()
@@ -545,7 +545,7 @@ async def test_a_tenant_chooses_a_plan_later_on_its_own_page(ann, stripe, plan):
     assert (await subscription(slug)).status == Paid.ACTIVE
 
 
-async def test_the_way_back_while_billing_is_off_leads_to_the_plan_with_a_sentence(ann):
+async def test_the_return_while_billing_is_off_leads_to_the_plan_with_an_explanation(ann):
     await ann.begins()
 
     await ann.opens("/plan/paid?session=cs_test_1")
@@ -554,7 +554,7 @@ async def test_the_way_back_while_billing_is_off_leads_to_the_plan_with_a_senten
     assert "This service takes no subscriptions by card" in ann.page
 
 
-async def test_the_daily_look_finds_what_no_webhook_told(ann, stripe, plan):
+async def test_the_daily_check_finds_changes_without_a_webhook(ann, stripe, plan):
     slug = await subscribes(ann, plan)
     found = await subscription(slug)
     await stripe.renews(found.stripe_subscription, paid=False)
@@ -566,7 +566,7 @@ async def test_the_daily_look_finds_what_no_webhook_told(ann, stripe, plan):
     assert (await subscription(slug)).dunning == Dunning.NOTICE
 
 
-async def test_no_card_reaches_us(ann, stripe, plan):
+async def test_no_card_number_is_received(ann, stripe, plan):
     """Neither pages nor tables have a place for one: the card is Stripe's page's."""
     slug = await subscribes(ann, plan)
     await ann.opens(f"/plan?tenant={slug}")

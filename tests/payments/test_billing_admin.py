@@ -1,4 +1,4 @@
-"""Operators' pages of plans and subscriptions: what is offered, who pays, and a trial that is made longer with a reason."""
+"""Admin pages of plans and subscriptions."""
 
 from datetime import timedelta
 
@@ -34,7 +34,7 @@ def subscription(acme: Tenant) -> Subscription:
     )
 
 
-def test_the_list_says_who_pays_what_and_what_follows(operator, subscription):
+def test_the_list_shows_plan_state_and_next_step_of_each_subscription(operator, subscription):
     seen = text(operator.get(listing(Subscription)))
 
     assert "Gold" in seen and "past due" in seen and "live payments refused" in seen
@@ -52,7 +52,7 @@ def test_a_trial_is_made_longer_with_a_reason(operator, subscription):
     assert AuditEntry.objects.get(action="subscription.change").reason == WHY
 
 
-def test_what_stripe_keeps_is_not_changed_by_hand(operator, subscription):
+def test_a_subscription_at_stripe_is_not_changed_by_hand(operator, subscription):
     Subscription.objects.update(stripe_subscription="sub_1")
 
     operator.post(page(subscription), {"trial_end_0": "2030-01-01", "trial_end_1": "00:00:00", "reason": WHY})
@@ -97,5 +97,5 @@ def test_a_tenants_people_see_their_own_rows_only(subscription, acme, model):
     assert "acme" not in seen
 
 
-def test_plans_are_superusers_business(subscription, acme):
+def test_only_superusers_see_plans(subscription, acme):
     assert as_person(make_person("carl", tenant=acme)).get(listing(Plan)).status_code == 403

@@ -1,4 +1,4 @@
-"""The breaker by itself, in every order of events; then half open over HTTP, and shared between workers."""
+"""The circuit breaker: in every order of events, half open over HTTP, and shared between workers."""
 
 import asyncio
 import time
@@ -116,7 +116,7 @@ async def test_an_open_breaker_lets_a_single_payment_through_however_many_wait(
     assert most == 1
 
 
-async def test_payments_in_doubt_respect_the_open_breaker_too(tenant, quick, worker, default, monkeypatch):
+async def test_uncertain_payments_respect_the_open_breaker_too(tenant, quick, worker, default, monkeypatch):
     monkeypatch.setattr(decisions, "LONGEST_BACKOFF", 0.1)
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.6)
     default.says_of_its_health(failing=False)
@@ -183,7 +183,7 @@ def _answers(routes: RoutingTable, tenant, outcome: Outcome, count: int = 1) -> 
         endpoint.answered(0, account, payment, outcome, ms=100, now=time.monotonic())
 
 
-async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too(tables, tenant, default):
+async def test_a_breaker_opened_by_one_worker_opens_and_closes_in_the_others(tables, tenant, default):
     _mine, other = (_endpoint(routes, default) for routes in tables)
 
     _answers(tables[0], tenant, ILL, FAILURES)
@@ -197,7 +197,7 @@ async def test_what_opens_in_one_worker_opens_in_the_others_and_closes_there_too
     assert (opened, other.breaker.state) == (BreakerState.OPEN, BreakerState.CLOSED)
 
 
-async def test_a_worker_without_news_does_not_undo_what_another_saw(tables, tenant, default):
+async def test_a_worker_without_observations_does_not_overwrite_those_of_another(tables, tenant, default):
     mine, other = (_endpoint(routes, default) for routes in tables)
 
     _answers(tables[0], tenant, ILL, FAILURES)

@@ -1,4 +1,4 @@
-"""A sender may take back what no worker has begun, ask for later, and say what goes first."""
+"""Cancellation of queued payments, scheduled payments, and priorities."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ async def test_a_queued_payment_is_canceled_and_never_sent(api: Api, default):
     assert (await api.status(payment["correlationId"]))["status"] == "canceled"
 
 
-async def test_canceling_is_told_in_the_timeline(api: Api):
+async def test_canceling_is_an_event_of_the_timeline(api: Api):
     payment = await api.pay()
     await cancel(api, payment["correlationId"])
 
@@ -77,7 +77,7 @@ async def test_a_settled_payment_cannot_be_canceled(api: Api, default):
     )
 
 
-async def test_of_a_cancel_and_a_claim_at_the_same_time_one_wins(api: Api, quick, default):
+async def test_either_a_concurrent_cancel_or_claim_wins(api: Api, quick, default):
     names = [(await api.pay())["correlationId"] for _ in range(30)]
     backwards = names[::-1]  # the drain begins at the other end
 
@@ -110,7 +110,7 @@ async def an_hour_passes(tenant) -> None:
     await database.fetch(sql, [tenant.pk])
 
 
-async def test_a_scheduled_payment_says_when(api: Api):
+async def test_a_scheduled_payment_shows_its_time(api: Api):
     at = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=250_000)
     payment = await api.pay(scheduledFor=at.isoformat())
 
@@ -119,7 +119,7 @@ async def test_a_scheduled_payment_says_when(api: Api):
     assert datetime.fromisoformat(said["scheduledFor"]) == at
 
 
-async def test_a_time_that_has_passed_is_now(api: Api, default):
+async def test_a_scheduled_time_in_the_past_means_now(api: Api, default):
     payment = await api.pay(scheduledFor="2020-01-01T00:00:00Z")
 
     await settle_due()

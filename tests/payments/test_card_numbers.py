@@ -1,4 +1,4 @@
-"""A card's number is found however it is written, and the other long numbers of real orders are not taken for one."""
+"""Detection of card numbers in any spelling, without false alarms for other long numbers of real orders."""
 
 import time
 from random import Random
@@ -16,7 +16,7 @@ FALSE_ALARMS = 0.001
 
 
 @pytest.mark.parametrize("form", [*real.ALONE, real.beside_each_other], ids=lambda form: form.__name__)
-def test_one_in_a_thousand_of_other_numbers_at_most_is_taken_for_a_card(form):
+def test_at_most_one_in_a_thousand_other_numbers_is_detected_as_a_card(form):
     rng = Random(f"numbers of real orders: {form.__name__}")
 
     alarms = [text for text in (form(rng) for _ in range(SAMPLES // 4)) if holds_card(text)]
@@ -44,7 +44,7 @@ def test_a_card_is_found_in_every_writing_and_surrounding(rng):
 
 
 @given(rng=st.randoms())
-def test_a_line_of_a_boleto_is_no_card(rng):
+def test_the_line_of_a_boleto_is_not_a_card(rng):
     assert not holds_card(real.boleto(rng))
 
 
@@ -83,7 +83,7 @@ def test_a_line_of_a_boleto_is_no_card(rng):
         "imeisv: 3565108130856208",
     ],
 )
-def test_known_forms_are_no_cards(text):
+def test_known_formats_are_not_cards(text):
     assert not holds_card(text)
 
 
@@ -141,12 +141,12 @@ def test_cards_are_found_in_unusual_surroundings(text):
 @given(text=st.text(alphabet="0123456789 -.\n4242", max_size=3000))
 @example("1 " * 5000)
 @example("4242 " * 1000)
-def test_any_text_gets_an_answer(text):
+def test_any_text_is_classified(text):
     assert holds_card(text) in (True, False)
 
 
 @pytest.mark.parametrize("text", ["4 4\n", "1 1-", "12 3 ", "4 ", "1.23456 ", "4242 42 "])
-def test_a_long_text_keeps_nobody_waiting(text):
+def test_a_long_text_is_classified_quickly(text):
     long = text * (64_000 // len(text))
     began = time.process_time()
 

@@ -1,5 +1,5 @@
-"""PostgreSQL is read-only, lacks a table, has no room or a lock: what it accepts waits in order, what it cannot is 503, and
-nothing is set aside or dropped."""
+"""PostgreSQL is read-only, lacks a table, has a full disk or a lock: payments and pushes are spilled in order, other requests are 503, and
+nothing is quarantined or dropped."""
 
 import asyncio
 import time
@@ -81,7 +81,7 @@ async def health(api: Api) -> tuple[list[int], str]:
 # -- Read-only ---------------------------------------------------------------------------------------------
 
 
-async def test_while_it_is_read_only_payments_and_pushes_wait_reads_work_and_all_else_is_503(
+async def test_while_the_database_is_read_only_payments_and_pushes_are_spilled_reads_succeed_and_the_rest_is_503(
     api: Api, mq: Mq, tenant: Tenant
 ):
     before, queue = await api.pay(), fresh_name()
@@ -113,7 +113,7 @@ async def test_while_it_is_read_only_payments_and_pushes_wait_reads_work_and_all
     assert (after[0], (await health(api))[1]) == (200, "connected")
 
 
-async def test_what_is_stored_is_replayed_while_the_database_is_read_only(api: Api, tenant: Tenant):
+async def test_stored_payments_are_replayed_while_the_database_is_read_only(api: Api, tenant: Tenant):
     mine = {"correlationId": str(uuid4()), "amount": "7.00"}
     other = {**mine, "amount": "8.00"}
     new = {"correlationId": str(uuid4()), "amount": "9.00"}
@@ -133,7 +133,7 @@ async def test_what_is_stored_is_replayed_while_the_database_is_read_only(api: A
     assert len(await stored(tenant)) == 3
 
 
-async def test_a_key_that_was_not_used_for_long_reads_while_the_database_is_read_only(api: Api, tenant: Tenant):
+async def test_a_key_that_is_not_cached_can_read_while_the_database_is_read_only(api: Api, tenant: Tenant):
     assert await in_thread(lambda: ApiKey.objects.get(tenant=tenant).last_used_at) is None
 
     async with read_only():
@@ -142,7 +142,7 @@ async def test_a_key_that_was_not_used_for_long_reads_while_the_database_is_read
     assert status == 200
 
 
-async def test_an_outcome_that_arrives_while_it_is_read_only_is_written_when_it_takes_writes_again(
+async def test_an_outcome_during_a_read_only_period_is_written_once_writes_are_accepted_again(
     api: Api, quick: None, default: HttpProcessor
 ):
     """It is not asked for again."""
@@ -189,7 +189,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     refusals.set_writable(True)
 
 
-async def test_while_a_table_is_missing_payments_wait_and_the_statement_is_named(
+async def test_while_a_table_is_missing_payments_are_spilled_and_the_statement_is_named(
     api: Api, mq: Mq, tenant: Tenant, soon: None
 ):
     before, queue = await api.pay(), fresh_name()
@@ -223,7 +223,7 @@ async def sample(api: Api, name: str, value: float) -> bool:
     return any(line.startswith(name) and float(line.rsplit(" ", 1)[1]) == value for line in lines)
 
 
-async def test_a_statement_that_another_process_finds_refused_for_long_is_named_by_health(api: Api, soon: None):
+async def test_a_statement_refused_for_long_in_another_process_is_named_by_health(api: Api, soon: None):
     """Workers have no health of their own."""
     with pytest.raises(Exception, match="refuses the statement"):
         await database.fetch("SELEKT", repeatable=False)
@@ -236,7 +236,7 @@ async def test_a_statement_that_another_process_finds_refused_for_long_is_named_
     assert (await health(api))[1] == "the database refuses the statement: SELEKT is refused"
 
 
-async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_missing(
+async def test_a_session_is_checked_again_after_the_table_of_memberships_was_missing(
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(live_socket, "SESSION_RECHECK", 0.05)
@@ -257,7 +257,7 @@ async def test_a_session_is_looked_at_again_after_the_table_of_its_rights_was_mi
     assert (message.type, socket.close_code) == (aiohttp.WSMsgType.CLOSE, 4401)
 
 
-async def test_a_page_of_the_admin_says_that_the_database_is_away():
+async def test_a_page_of_the_admin_reports_an_outage_of_the_database():
     move = "ALTER TABLE {} RENAME TO {}"
 
     def look() -> Any:
@@ -281,7 +281,7 @@ CREATE TRIGGER no_room BEFORE INSERT ON payments_payment EXECUTE FUNCTION no_roo
 
 
 @pytest.mark.parametrize("page", ["/", "/queues", "/admin/"])
-async def test_a_page_of_who_is_signed_in_does_not_look_for_the_session_while_the_database_is_known_to_be_away(
+async def test_during_a_known_outage_a_page_does_not_read_the_session(
     server: str, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, page: str
 ):
     cookies = {settings.SESSION_COOKIE_NAME: await session_cookie(tenant)}
@@ -290,7 +290,7 @@ async def test_a_page_of_who_is_signed_in_does_not_look_for_the_session_while_th
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
 
-async def test_while_its_disk_is_full_payments_wait_and_health_says_so(api: Api, tenant: Tenant):
+async def test_while_its_disk_is_full_payments_are_spilled_and_health_reports_it(api: Api, tenant: Tenant):
     async with made_and_undone(FULL, "DROP FUNCTION no_room CASCADE"):
         during = [(await api.pay())["correlationId"] for _ in range(3)]
         statuses, said = await health(api)
@@ -311,7 +311,7 @@ def test_the_limits_of_a_slow_statement_leave_time_to_spill_within_a_second():
     assert db_breaker.PATIENCE + intake.SEPARATE_LIMIT + HANDOVER_LIMIT < 1
 
 
-async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(
+async def test_during_a_lock_payments_are_spilled_within_a_second_and_other_tables_are_not_affected(
     api: Api, mq: Mq, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("registry.edge.status.CHECK_TIMEOUT", 0.3)  # the checks of other dependencies wait for the lock
@@ -343,9 +343,7 @@ async def test_a_lock_lets_payments_wait_within_a_second_and_keeps_nobody_else(
     assert len(await stored(tenant)) == 11
 
 
-async def test_a_lock_on_one_tenants_rows_keeps_no_other_tenant_from_the_database(
-    server: str, api: Api, tenant: Tenant
-):
+async def test_a_lock_on_rows_of_one_tenant_delays_no_other(server: str, api: Api, tenant: Tenant):
     neighbour = await in_thread(make_tenant, f"shop-{uuid4().hex[:12]}")
     took: list[float] = []
 
@@ -371,7 +369,9 @@ async def test_a_lock_on_one_tenants_rows_keeps_no_other_tenant_from_the_databas
     assert set((await stored(tenant))[1:]) == set(mine)
 
 
-async def test_a_lock_on_processors_lets_payments_that_name_one_be_accepted_within_a_second(api: Api, tenant: Tenant):
+async def test_during_a_lock_on_processors_payments_that_name_one_are_accepted_within_a_second(
+    api: Api, tenant: Tenant
+):
     await in_thread(make_processor, tenant, "default")
     items = [{"correlationId": str(uuid4()), "amount": "1.00", "processor": "default"} for _ in range(100)]
     await api.pay()  # the key is known, the names of processors are not

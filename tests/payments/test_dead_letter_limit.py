@@ -1,4 +1,4 @@
-"""Where trying ends: permanent declines at once, temporary ones at a limit, questions at another. Money never goes astray."""
+"""Limits of attempts and look-ups: permanent declines fail at once, others become dead letters, and no payment is booked twice."""
 
 import pytest
 
@@ -35,7 +35,7 @@ async def test_a_permanent_decline_fails_without_another_try(tenant, default, fa
     assert not await letters(tenant)
 
 
-async def test_after_the_last_try_a_payment_fails_and_lies_with_the_dead_letters(tenant, default):
+async def test_after_the_last_attempt_a_payment_fails_and_is_a_dead_letter(tenant, default):
     default.answers(401)
 
     [one] = await accept(tenant)
@@ -63,7 +63,7 @@ async def test_a_dead_letter_that_is_replayed_settles(tenant, default):
     assert [a.outcome for a in await tries(one)] == [*["not_booked"] * 3, "booked"]
 
 
-async def test_after_the_last_question_a_payment_stays_in_doubt_and_goes_nowhere_else(
+async def test_after_the_last_look_up_a_payment_stays_uncertain_and_is_sent_to_no_other_processor(
     tenant, api: Api, default, fallback
 ):
     default.resets_connections(books=False)
@@ -81,7 +81,7 @@ async def test_after_the_last_question_a_payment_stays_in_doubt_and_goes_nowhere
     assert not fallback.received
 
 
-async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_sent(tenant, default, fallback):
+async def test_a_replayed_uncertain_payment_is_looked_up_where_it_was_sent(tenant, default, fallback):
     default.resets_connections()
     default.lookups_answer(500)
     [one] = await accept(tenant)
@@ -96,7 +96,7 @@ async def test_a_payment_in_doubt_that_is_replayed_is_asked_about_where_it_was_s
     assert not fallback.received
 
 
-async def test_a_replayed_payment_has_all_its_tries_again(api: Api, tenant, default):
+async def test_a_replayed_payment_has_all_attempts_again(api: Api, tenant, default):
     default.answers(401)
     refused = await api.pay()
     await settle_all(tenant, FAILED)
@@ -114,7 +114,7 @@ async def second_letter(tenant) -> bool:
     return len(await letters(tenant)) == 2
 
 
-async def test_an_outage_is_waited_out_beyond_the_limit_of_tries(tenant, default):
+async def test_an_outage_is_waited_for_beyond_the_limit_of_attempts(tenant, default):
     default.overloads(retry_after=0)
     [one] = await accept(tenant)
     await settle_until(tenant, lambda: tried_beyond_the_limit(one))
@@ -132,7 +132,7 @@ async def tried_beyond_the_limit(one) -> bool:
     return len(await tries(one)) > decisions.MAX_ATTEMPTS + 1
 
 
-async def test_an_outage_that_outlasts_all_patience_ends_with_the_dead_letters(tenant, default):
+async def test_after_the_longest_outage_a_payment_is_given_up_as_a_dead_letter(tenant, default):
     default.overloads(retry_after=0)
     [one] = await accept(tenant)
     await settle_until(tenant, lambda: tried_beyond_the_limit(one))

@@ -1,4 +1,4 @@
-"""Dead letters: replayed once, at the right place, with a reason on record."""
+"""Dead letters: replayed once, at the same processor if uncertain, with an audited reason."""
 
 import asyncio
 
@@ -49,7 +49,7 @@ def test_a_replay_is_an_event_with_the_next_number_of_the_stream(tenant):
     assert "maintenance" not in event.detail
 
 
-def test_a_payment_in_doubt_stays_in_doubt_and_is_due_at_once(tenant):
+def test_a_replayed_uncertain_payment_stays_uncertain_and_is_due_at_once(tenant):
     later = make_payment(tenant, status=UNCERTAIN, processor=make_processor(tenant))
     Payment.objects.filter(pk=later.pk).update(run_at="2099-01-01T00:00Z")
 
@@ -61,7 +61,7 @@ def test_a_payment_in_doubt_stays_in_doubt_and_is_due_at_once(tenant):
     assert PaymentEvent.objects.get(payment=later, sequence=3).status == UNCERTAIN
 
 
-def test_a_letter_is_replayed_once_whoever_asks_together(tenant):
+def test_concurrent_replays_of_a_dead_letter_count_once(tenant):
     letter = make_dead_letter(make_payment(tenant, status=FAILED))
 
     @sync_twin
@@ -77,7 +77,7 @@ def test_a_letter_is_replayed_once_whoever_asks_together(tenant):
     assert AuditEntry.objects.filter(action="deadletter.replay").count() == 1
 
 
-def test_a_payment_that_moved_on_is_left_alone_and_its_letter_stays_open(tenant):
+def test_a_payment_in_another_state_is_unchanged_and_its_dead_letter_stays_open(tenant):
     letter = make_dead_letter(make_payment(tenant, status=SUCCEEDED, processor=make_processor(tenant)))
 
     assert replay(letter) is False
@@ -88,13 +88,13 @@ def test_a_payment_that_moved_on_is_left_alone_and_its_letter_stays_open(tenant)
     assert not AuditEntry.objects.exists()
 
 
-def test_an_unknown_letter_is_a_false_and_no_error():
+def test_an_unknown_dead_letter_returns_false():
     assert sync_twin(dead_letters.replay)(dead_letter_id=404, actor="olga", reason="?") is False
     assert sync_twin(dead_letters.close)(dead_letter_id=404, actor="olga", reason="?") is False
 
 
 @pytest.mark.parametrize("status", [FAILED, UNCERTAIN])
-def test_closing_puts_the_letter_aside_and_leaves_the_payment(tenant, status):
+def test_closing_a_dead_letter_leaves_the_payment_unchanged(tenant, status):
     payment = make_payment(tenant, status=status)
     letter = make_dead_letter(payment)
 
@@ -107,7 +107,7 @@ def test_closing_puts_the_letter_aside_and_leaves_the_payment(tenant, status):
     assert Payment.objects.get(pk=payment.pk).sequence == payment.sequence
 
 
-def test_who_and_why_are_in_the_audit_trail_of_the_tenant(tenant):
+def test_operator_and_reason_are_in_the_audit_trail_of_the_tenant(tenant):
     payment = make_payment(tenant, status=FAILED)
 
     replay(make_dead_letter(payment))

@@ -1,4 +1,4 @@
-"""What follows from an outcome, whatever the outcome and whatever went before."""
+"""Decisions after an outcome, for any outcome and any history."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -67,7 +67,7 @@ def sound(settlement: Settlement) -> None:
 
 
 @given(claims(), outcomes)
-def test_a_first_send_ends_as_its_outcome_says_and_only_what_is_unknown_is_in_doubt(claim, outcome):
+def test_a_first_send_ends_by_its_outcome_and_only_an_unknown_one_is_uncertain(claim, outcome):
     settlement = decisions.after_send(claim, outcome, 5)
 
     sound(settlement)
@@ -78,7 +78,7 @@ def test_a_first_send_ends_as_its_outcome_says_and_only_what_is_unknown_is_in_do
 
 
 @given(claims(), outcomes.filter(lambda outcome: outcome.result is Result.NOT_BOOKED))
-def test_what_was_not_booked_is_tried_again_up_to_a_limit_and_an_outage_beyond_it(claim, outcome):
+def test_a_payment_that_was_not_booked_is_retried_up_to_a_limit_and_beyond_it_in_an_outage(claim, outcome):
     patient = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
 
     settlement = decisions.after_send(claim, outcome, 5)
@@ -96,7 +96,7 @@ def test_a_decline_is_final_and_no_dead_letter(claim, outcome):
 
 
 @given(claims(UNCERTAIN), outcomes)
-def test_only_what_is_certain_of_all_sends_ends_a_doubt_and_only_an_unknown_repeat_renews_it(claim, outcome):
+def test_only_an_outcome_certain_for_all_sends_ends_uncertainty_and_only_an_unknown_repeat_renews_it(claim, outcome):
     settlement = decisions.after_repeat(claim, outcome, 5)
 
     sound(settlement)
@@ -109,7 +109,7 @@ def test_only_what_is_certain_of_all_sends_ends_a_doubt_and_only_an_unknown_repe
 
 
 @given(claims(UNCERTAIN))
-def test_what_was_never_booked_is_due_at_once_anywhere(claim):
+def test_a_payment_that_was_never_booked_is_due_at_once_at_any_processor(claim):
     settlement = decisions.never_booked(claim, 5)
 
     sound(settlement)

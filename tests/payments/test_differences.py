@@ -1,4 +1,4 @@
-"""What an operator does with a difference between books: once, with its reason on record, and never money twice."""
+"""Operators resolve differences of reconciliation: once, with an audited reason, and without booking money twice."""
 
 import asyncio
 from uuid import uuid4
@@ -49,7 +49,7 @@ async def other_books(tenant):
     return await in_thread(make_processor, tenant, "fallback", fee="0.15")
 
 
-async def test_what_only_the_processor_has_is_booked_once_and_the_ledger_stays_sound(tenant, books):
+async def test_a_booking_only_at_the_processor_is_booked_once_and_the_ledger_stays_sound(tenant, books):
     failed = await in_thread(make_payment, tenant, status=FAILED, processor=books)
     await in_thread(lambda: book_there(books, correlation_id=failed.correlation_id))
     await compare(tenant)
@@ -73,7 +73,7 @@ async def test_what_only_the_processor_has_is_booked_once_and_the_ledger_stays_s
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, books, known):
+async def test_an_external_booking_is_no_longer_a_difference(tenant, books, known):
     payment = await in_thread(make_payment, tenant, status=CANCELED, processor=books) if known else None
     await in_thread(lambda: book_there(books, correlation_id=payment and payment.correlation_id))
     await compare(tenant)
@@ -85,7 +85,7 @@ async def test_what_was_booked_as_external_is_no_difference_any_more(tenant, boo
     assert [one.resolution for one in await in_thread(found)] == ["booked"]
 
 
-async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, books):
+async def test_an_external_booking_is_refunded_like_any_other(tenant, books):
     await in_thread(book_there, books)
     await compare(tenant)
     await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
@@ -99,7 +99,7 @@ async def test_what_was_booked_as_external_is_refunded_like_any_other(tenant, bo
     assert (await ledger.prove(tenant_id=tenant.pk)).sound
 
 
-async def test_an_external_booking_that_vanishes_there_is_missed_under_the_id_that_they_knew(tenant, books):
+async def test_an_external_booking_that_vanishes_is_missing_there_under_the_processors_id(tenant, books):
     correlation = await in_thread(book_there, books)
     await compare(tenant)
     await by_hand(operate.book, difference_id=(await the_difference("missing_here")).pk, actor="olga", reason=WHY)
@@ -142,7 +142,7 @@ async def test_only_what_is_missing_here_can_be_booked(tenant, books):
 
 
 @pytest.mark.parametrize("status", [QUEUED, PROCESSING, UNCERTAIN, REQUIRES_ACTION, SUCCEEDED])
-async def test_what_the_senders_own_payment_may_yet_become_is_not_booked_beside_it(tenant, books, status):
+async def test_a_booking_that_an_open_payment_may_still_settle_is_not_booked_as_external(tenant, books, status):
     payment = await in_thread(make_payment, tenant, status=FAILED, processor=books)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
     await compare(tenant)
@@ -180,7 +180,7 @@ async def somebody_waits() -> bool:
     return bool(await database.fetch(sql))
 
 
-async def test_looking_again_ends_a_difference_that_is_gone_and_leaves_one_that_stands(tenant, books):
+async def test_a_recheck_resolves_a_difference_that_is_gone_and_keeps_one_that_remains(tenant, books):
     payment = await in_thread(book_here, tenant, books)
     await compare(tenant)
     one = await the_difference("missing_there")
@@ -195,7 +195,7 @@ async def test_looking_again_ends_a_difference_that_is_gone_and_leaves_one_that_
     assert await in_thread(AuditEntry.objects.filter(action="difference.look_again").count) == 2
 
 
-async def test_looking_again_at_figures_takes_the_new_ones(tenant, books):
+async def test_a_recheck_updates_the_figures(tenant, books):
     payment = await in_thread(lambda: book_both(tenant, books, amount=1991))
     await compare(tenant)
     one = await the_difference("amount")
@@ -208,7 +208,7 @@ async def test_looking_again_at_figures_takes_the_new_ones(tenant, books):
     assert await by_hand(operate.look_again, difference_id=one.pk, actor="olga", reason=WHY) is True
 
 
-async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(tenant, books, worker):
+async def test_a_recheck_makes_a_worker_look_up_an_open_payment(tenant, books, worker):
     payment = await in_thread(
         lambda: make_payment(tenant, status=PROCESSING, processor=books, changed_at=timezone.now() - 2 * HOUR,
                              in_doubt_since=timezone.now() - HOUR, run_at=timezone.now() + 9 * HOUR)
@@ -222,7 +222,7 @@ async def test_looking_again_has_a_worker_look_at_a_payment_that_is_still_open(t
     assert await eventually(lambda: in_thread(Payment.objects.filter(pk=payment.pk, status=SUCCEEDED).exists))
 
 
-async def test_it_is_closed_once_with_a_note(tenant, books):
+async def test_a_difference_is_closed_once_with_a_note(tenant, books):
     await in_thread(book_there, books)
     await compare(tenant)
     one = await the_difference("missing_here")
@@ -248,7 +248,7 @@ async def test_a_payment_whose_booking_was_taken_into_the_books_is_not_sent_agai
     assert (await in_thread(Payment.objects.get, pk=payment.pk)).status == FAILED
 
 
-async def test_a_replay_waits_for_whoever_is_taking_the_booking_into_the_books(tenant, books):
+async def test_a_replay_waits_for_a_concurrent_booking(tenant, books):
     payment = await in_thread(make_payment, tenant, status=FAILED, processor=books)
     letter = await in_thread(make_dead_letter, payment)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
@@ -265,7 +265,7 @@ async def test_a_replay_waits_for_whoever_is_taking_the_booking_into_the_books(t
         await replay
 
 
-async def test_what_its_processor_does_not_show_any_more_is_not_booked(tenant, books):
+async def test_a_booking_that_its_processor_no_longer_shows_is_not_booked(tenant, books):
     await in_thread(book_there, books)
     await compare(tenant)
     one = await the_difference("missing_here")
@@ -277,7 +277,7 @@ async def test_what_its_processor_does_not_show_any_more_is_not_booked(tenant, b
     assert not await in_thread(Payment.objects.exists)
 
 
-async def test_only_what_the_processor_was_asked_about_is_booked(tenant, books, monkeypatch):
+async def test_only_the_booking_that_was_looked_up_is_booked(tenant, books, monkeypatch):
     """A comparison that finds other figures while the processor is asked."""
     await in_thread(book_there, books)
     await compare(tenant)
@@ -294,7 +294,7 @@ async def test_only_what_the_processor_was_asked_about_is_booked(tenant, books, 
     assert not await in_thread(Payment.objects.exists)
 
 
-async def test_a_difference_that_is_found_again_names_the_booking_of_now(tenant, books):
+async def test_a_difference_that_is_found_again_names_the_current_booking(tenant, books):
     correlation = await in_thread(book_there, books)
     await compare(tenant)
     await in_thread(SandboxBooking.objects.update, currency="USD")

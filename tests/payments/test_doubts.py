@@ -1,4 +1,4 @@
-"""What is in doubt is asked about where it was sent, whether or not anything new may be sent there."""
+"""Uncertain payments are looked up at the processor they were sent to, also if nothing new may be sent there."""
 
 import pytest
 from django.db import connection
@@ -37,7 +37,7 @@ async def one_in_doubt(tenant, default):
     return one
 
 
-async def test_a_payment_in_doubt_is_settled_at_a_processor_that_was_disabled_meanwhile(tenant, worker, default):
+async def test_an_uncertain_payment_is_settled_at_a_processor_that_was_disabled_meanwhile(tenant, worker, default):
     one = await one_in_doubt(tenant, default)
     await configure(tenant, "default", enabled=False)
     await eventually(lambda: knows_of_none(worker, tenant))
@@ -52,7 +52,7 @@ async def test_a_payment_in_doubt_is_settled_at_a_processor_that_was_disabled_me
     assert await ledger_lines(tenant) == 3
 
 
-async def test_a_payment_in_doubt_is_settled_at_the_only_processor_while_that_fails(tenant, worker, default):
+async def test_an_uncertain_payment_is_settled_at_the_only_processor_while_that_fails(tenant, worker, default):
     one = await one_in_doubt(tenant, default)
     default.fails()
     await eventually(lambda: has_no_route(worker, tenant))
@@ -69,7 +69,7 @@ async def test_a_payment_in_doubt_is_settled_at_the_only_processor_while_that_fa
     assert await ledger_lines(tenant) == 3
 
 
-async def test_what_a_disabled_processor_never_booked_is_free_to_go_and_waits_for_a_road(tenant, worker, default):
+async def test_a_payment_that_a_disabled_processor_never_booked_waits_for_another_processor(tenant, worker, default):
     await configure(tenant, "default", longestDelay=0.2)
     default.resets_connections(books=False)
     default.lookups_answer(500)
@@ -89,7 +89,7 @@ async def test_what_a_disabled_processor_never_booked_is_free_to_go_and_waits_fo
     assert (settled.processor, list(default.booked)) == ("default", [str(one)])
 
 
-async def test_a_first_send_that_its_worker_did_not_live_to_settle_is_asked_about_too(tenant, default):
+async def test_a_first_send_of_a_dead_worker_is_looked_up_too(tenant, default):
     default.books_but_never_answers(times=1)
     async with at_work() as dying:
         [one] = await accept(tenant)
@@ -111,7 +111,7 @@ async def test_a_first_send_that_its_worker_did_not_live_to_settle_is_asked_abou
     assert default.received == [str(one)]
 
 
-async def test_doubts_leave_the_room_that_a_tenant_has(tenant, default, monkeypatch):
+async def test_uncertain_payments_respect_the_limit_of_a_tenant(tenant, default, monkeypatch):
     """However many are in doubt, one claim takes no more of them than may be in flight."""
     await accept(tenant, 12)
     await database.fetch(

@@ -1,4 +1,4 @@
-"""Routing tried out: where payments would have gone under other rules, and exactly those rules put into force."""
+"""Dry runs of routing: the routes of past payments under edited rules, and activation of exactly those rules."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -77,7 +77,7 @@ async def test_fees_are_counted_by_currency(tenant, cheap):
     assert (found.before.fees, found.after.fees) == ({"BRL": 100, "USD": 100}, {"BRL": 200, "USD": 200})
 
 
-async def test_what_is_switched_off_gets_nothing_and_who_has_no_other_waits(tenant, cheap):
+async def test_a_disabled_processor_gets_nothing_and_payments_without_another_wait(tenant, cheap):
     await in_thread(sent, tenant, cheap, 3)
 
     found = await dry_run.run(tenant_id=tenant.pk, edits={"default.enabled": "false"})
@@ -86,7 +86,7 @@ async def test_what_is_switched_off_gets_nothing_and_who_has_no_other_waits(tena
     assert {example.after for example in found.examples} == {WAITS}
 
 
-async def test_who_asked_for_a_processor_by_name_stays_there(tenant, cheap, dear):
+async def test_payments_that_name_a_processor_stay_there(tenant, cheap, dear):
     await in_thread(sent, tenant, dear, 2, wanted_processor="fallback")
 
     found = await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0"})
@@ -94,7 +94,7 @@ async def test_who_asked_for_a_processor_by_name_stays_there(tenant, cheap, dear
     assert found.after.counts == {"fallback": 2}
 
 
-async def test_an_outage_then_is_an_outage_in_the_dry_run(tenant, cheap, dear):
+async def test_a_past_outage_is_an_outage_in_the_dry_run(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 5, every=0.01, outcome="not_booked", code="http_500")
     await in_thread(sent, tenant, dear, 3, at=0.2, every=0.01)
 
@@ -103,7 +103,7 @@ async def test_an_outage_then_is_an_outage_in_the_dry_run(tenant, cheap, dear):
     assert found.actual.counts == found.after.counts == {"default": 5, "fallback": 3}
 
 
-async def test_slow_answers_then_are_worth_a_dearer_fee_in_the_dry_run(tenant, cheap, dear):
+async def test_past_slow_responses_move_payments_in_the_dry_run(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 20, latency=1500, every=2)
     await in_thread(sent, tenant, dear, 1, at=60)
 
@@ -113,7 +113,7 @@ async def test_slow_answers_then_are_worth_a_dearer_fee_in_the_dry_run(tenant, c
     assert (await dry_run.run(tenant_id=tenant.pk, edits={"fallback.enabled": "false"})).after.counts == {"default": 21}
 
 
-async def test_an_answer_is_known_only_once_it_came(tenant, cheap, dear):
+async def test_a_response_is_considered_only_once_it_arrived(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 5, every=0.01, outcome="not_booked", latency=5000)
     await in_thread(sent, tenant, cheap, 1, at=1)
 
@@ -149,7 +149,7 @@ async def test_the_expected_success_is_the_share_that_each_processor_booked(tena
     assert (found.before.success, found.after.success) == (0.75, 1.0)
 
 
-async def test_a_processor_never_used_is_taken_for_as_good_as_the_others(tenant, cheap, dear):
+async def test_an_unused_processor_is_assumed_to_be_as_good_as_the_others(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 3)
     await in_thread(sent, tenant, cheap, 1, at=10, outcome="declined")
 
@@ -158,7 +158,7 @@ async def test_a_processor_never_used_is_taken_for_as_good_as_the_others(tenant,
     assert found.after.success == 0.75
 
 
-async def test_only_the_latest_payments_count_and_only_the_tenants(tenant, cheap):
+async def test_only_the_latest_payments_of_the_tenant_count(tenant, cheap):
     other = await in_thread(make_tenant)
     theirs = await in_thread(make_processor, other)
     await in_thread(sent, other, theirs, 3)
@@ -168,7 +168,7 @@ async def test_only_the_latest_payments_count_and_only_the_tenants(tenant, cheap
     assert (await dry_run.run(tenant_id=tenant.pk, edits={}, last=100)).payments == 5
 
 
-async def test_an_edited_switch_of_a_sandbox_is_how_it_answers(tenant, cheap, dear):
+async def test_edited_options_of_a_sandbox_apply_in_the_dry_run(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 4)
 
     slower = await dry_run.run(tenant_id=tenant.pk, edits={"default.options.delay": "900"})
@@ -203,14 +203,14 @@ async def test_the_same_dry_run_twice_has_the_same_result(tenant, cheap, dear):
         ({"default.fee": "1"}, "a share of the amount"),
         ({"default.fee": "x"}, "a share of the amount"),
         ({"default.enabled": "perhaps"}, "true or false"),
-        ({"default.url": "http://x"}, "nothing that routing reads"),
-        ({"default.options.secretKey": '"sk"'}, "nothing that routing reads"),
+        ({"default.url": "http://x"}, "not a setting of routing"),
+        ({"default.options.secretKey": '"sk"'}, "not a setting of routing"),
         ({"default.options.delay": "-1"}, "is a number"),
         ({"default.options.delay": "true"}, "is a number"),
         ({"default.options.failing": "1"}, "is true or false"),
     ],
 )
-async def test_an_edit_that_means_nothing_is_refused(tenant, cheap, edits, says):
+async def test_an_invalid_edit_is_refused(tenant, cheap, edits, says):
     with pytest.raises(Refused, match=says):
         await dry_run.run(tenant_id=tenant.pk, edits=edits)
 
@@ -224,7 +224,7 @@ async def test_a_dry_run_of_too_many_is_refused(tenant, last):
 # -- Activation -----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_activated_is_what_was_result(tenant, cheap, dear):
+async def test_the_activated_rules_are_those_of_the_result(tenant, cheap, dear):
     await in_thread(sent, tenant, cheap, 3)
     edits = {"default.fee": "0.12", "fallback.fee": "0.04", "default.enabled": "false"}
     found = await dry_run.run(tenant_id=tenant.pk, edits=edits)
@@ -321,6 +321,6 @@ def test_the_command_activates_with_a_reason_only(acme):
     assert str(Processor.objects.get(name="fallback").fee) == "0.030000"
 
 
-def test_the_command_refuses_what_is_no_edit(acme):
+def test_the_command_refuses_an_invalid_edit(acme):
     with pytest.raises(CommandError, match="--set wants"):
         run("acme", "--set", "cheaper")

@@ -1,4 +1,4 @@
-"""What follows when a subscription is not paid: every state and its step, every arrow, and what a tenant's keys notice of it."""
+"""Dunning of unpaid subscriptions: states, steps, transitions, and their effect on a tenant's keys."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -39,7 +39,7 @@ def days_ago(days: int) -> datetime:
     ],
     ids=str,
 )
-def test_every_state_has_its_step(status, since, step):
+def test_every_state_has_a_dunning_step(status, since, step):
     found = dunning.step_of(status, past_due_since=None if since is None else days_ago(since), now=NOW, grace=GRACE)
 
     assert found == step
@@ -51,7 +51,7 @@ def test_every_pair_of_steps_that_a_state_can_lead_to_is_an_arrow():
     } == set()
 
 
-def test_every_step_says_what_it_means_and_only_two_refuse_payments():
+def test_every_step_is_explained_and_only_two_refuse_payments():
     assert set(dunning.CONSEQUENCES) == set(Dunning)
     assert {step for step, means in dunning.CONSEQUENCES.items() if means.refused} == {
         Dunning.REFUSED,
@@ -61,7 +61,7 @@ def test_every_step_says_what_it_means_and_only_two_refuse_payments():
     assert all(len(means.refused) <= 200 for means in dunning.CONSEQUENCES.values())
 
 
-def test_every_word_of_stripes_is_known():
+def test_every_status_of_stripe_is_known():
     words = {"incomplete", "incomplete_expired", "trialing", "active", "past_due", "canceled", "unpaid", "paused"}
 
     assert set(dunning.STRIPE) == words
@@ -119,7 +119,7 @@ async def test_a_trial_that_goes_on_changes_nothing_and_writes_nothing(live, bus
     assert not await in_thread(AuditEntry.objects.exists)
 
 
-async def test_one_that_stripe_keeps_is_not_ended_by_our_calendar(live, business):
+async def test_a_subscription_at_stripe_is_not_ended_by_the_local_calendar(live, business):
     past = datetime.now(UTC) - timedelta(days=1)
     await subscribed(live, business, status=Paid.TRIALING, trial_end=past, stripe_subscription="sub_1")
 
@@ -127,7 +127,7 @@ async def test_one_that_stripe_keeps_is_not_ended_by_our_calendar(live, business
 
 
 @pytest.mark.parametrize("mode", ["live", "sandbox"])
-async def test_a_suspended_tenants_payments_are_refused_with_a_sentence_but_never_in_the_sandbox(
+async def test_payments_of_a_suspended_tenant_are_refused_with_an_explanation_but_never_in_the_sandbox(
     server, business, mode
 ):
     tenant = await in_thread(make_tenant, f"{mode}-{uuid4().hex[:10]}", mode=mode)
@@ -147,7 +147,7 @@ async def test_a_suspended_tenants_payments_are_refused_with_a_sentence_but_neve
         assert says["detail"] == dunning.CONSEQUENCES[Dunning.SUSPENDED].refused
 
 
-async def test_a_suspended_tenant_that_sends_what_was_accepted_again_is_answered_as_ever(server, live, business):
+async def test_a_suspended_tenant_that_repeats_an_accepted_payment_gets_it_as_before(server, live, business):
     async with Api(server, await make_key(live)) as before:
         paid = await before.pay("1.00")
     await subscribed(live, business, status=Paid.UNPAID)
@@ -202,7 +202,7 @@ async def test_every_step_is_in_the_audit_trail_once(live, business):
     assert trail == [("billing", "subscription.suspended", live.pk)]
 
 
-async def test_the_owner_gets_one_letter_per_step(live, business, settings, mailoutbox):
+async def test_the_owner_gets_one_email_per_step(live, business, settings, mailoutbox):
     settings.EMAIL_URL = "smtp://localhost"
 
     def make() -> None:
@@ -221,7 +221,7 @@ async def test_the_owner_gets_one_letter_per_step(live, business, settings, mail
     ]
 
 
-async def test_a_plan_taken_again_gives_no_second_trial(live, business):
+async def test_a_plan_chosen_again_gives_no_second_trial(live, business):
     past = datetime.now(UTC) - timedelta(days=1)
     await subscribed(live, business, status=Paid.CANCELED, trial_end=past)
 

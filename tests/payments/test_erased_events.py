@@ -1,4 +1,4 @@
-"""What Stripe told of a payment goes with it when the payment is erased: charges, refunds and disputes as well."""
+"""Events of Stripe about a payment, its refunds and disputes are erased with it."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -57,7 +57,7 @@ async def test_events_of_refunds_and_disputes_know_their_payment(tenant, payment
     assert [one.type for one in found if one.payment_id is None] == []
 
 
-async def test_all_that_stripe_told_of_a_payment_is_erased_with_it_and_nothing_of_another(tenant, stripe, payments):
+async def test_all_events_of_a_payment_are_erased_with_it_and_none_of_another(tenant, stripe, payments):
     erased, kept = (str(one).encode() for one in payments)
     intents = {one["metadata"]["registry_payment"].encode(): one["id"].encode() for one in stripe.all("payment_intent")}
     before = await events(tenant)

@@ -1,4 +1,4 @@
-"""A tenant's stream: numbers without gaps, in the order of the commits, whoever writes at the same time."""
+"""A tenant's stream: numbers without gaps in the order of commits, with concurrent writers."""
 
 import asyncio
 import random
@@ -56,7 +56,7 @@ async def _deadlocks() -> int:
     return (await database.fetch("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))[0][0]
 
 
-async def test_numbers_have_no_gaps_and_come_in_commit_order_however_many_write(tenants):
+async def test_numbers_have_no_gaps_and_follow_the_order_of_commits_of_concurrent_writers(tenants):
     before = await _deadlocks()
     readers = [Reader(tenant) for tenant in tenants]
     following = [asyncio.create_task(reader.follow()) for reader in readers]
@@ -82,7 +82,7 @@ async def _nothing_open(tenants) -> bool:
     return not any([await count(tenant, "queued", "processing", "uncertain") for tenant in tenants])
 
 
-async def test_a_payments_own_numbers_tell_its_story_in_order(tenants):
+async def test_the_sequence_of_a_payment_follows_its_history(tenants):
     tenant = tenants[0]
     async with at_work():
         await accept(tenant, 10)
@@ -98,7 +98,7 @@ async def test_a_payments_own_numbers_tell_its_story_in_order(tenants):
         assert told == [("queued", 1, 0), ("processing", 2, 1), ("succeeded", 3, 1)]
 
 
-async def test_whoever_is_first_has_it_the_canceler_or_the_worker(tenants):
+async def test_either_a_concurrent_cancel_or_a_worker_gets_the_payment(tenants):
     """Either it is canceled and never sent, or it is sent and settles; nothing in between."""
     tenant = tenants[0]
     ids = await accept(tenant, 60)

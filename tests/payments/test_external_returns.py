@@ -1,4 +1,4 @@
-"""What goes back of a booking that was taken into our books: written down there, whatever label it carries at Stripe."""
+"""Refunds and disputes of external bookings are stored with them, whatever label they have at Stripe."""
 
 import json
 from collections.abc import AsyncIterator
@@ -111,7 +111,7 @@ async def is_sound(tenant: Tenant) -> bool:
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["with the label of another payment", "without a label"])
-async def test_a_refund_of_a_booking_taken_as_external_is_written_down_there(tenant, account, payment, labelled):
+async def test_a_refund_of_a_booking_taken_as_external_is_stored_with_it(tenant, account, payment, labelled):
     intent = await account.books(**labels_of(tenant, payment) if labelled else {})
     external = await taken_in(tenant)
 
@@ -123,7 +123,7 @@ async def test_a_refund_of_a_booking_taken_as_external_is_written_down_there(ten
     assert await is_sound(tenant)
 
 
-async def test_a_dispute_of_a_booking_taken_as_external_is_written_down_there(tenant, account, payment):
+async def test_a_dispute_of_a_booking_taken_as_external_is_stored_with_it(tenant, account, payment):
     intent = await account.books(**labels_of(tenant, payment))
     external = await taken_in(tenant)
 
@@ -135,7 +135,9 @@ async def test_a_dispute_of_a_booking_taken_as_external_is_written_down_there(te
     assert await is_sound(tenant)
 
 
-async def test_until_it_is_taken_in_its_refund_waits_and_touches_no_other_payment(tenant, account, payment):
+async def test_a_refund_waits_until_its_booking_is_taken_as_external_and_changes_no_other_payment(
+    tenant, account, payment
+):
     intent = await account.books(**labels_of(tenant, payment))
     await account.can_refund(intent, 300)
 
@@ -148,7 +150,7 @@ async def test_until_it_is_taken_in_its_refund_waits_and_touches_no_other_paymen
     assert (await sums(external), await sums(payment)) == ((300, 300), (0, 0))
 
 
-async def test_a_refund_of_our_own_payment_is_still_written_down_there(tenant, account, payment):
+async def test_a_refund_of_our_own_payment_is_stored_with_that_payment(tenant, account, payment):
     [intent] = account.stripe.all("payment_intent")
 
     await account.can_refund(intent["id"], 300)
@@ -157,7 +159,7 @@ async def test_a_refund_of_our_own_payment_is_still_written_down_there(tenant, a
     assert await sums(payment) == (300, 300)
 
 
-async def test_what_others_gave_back_of_their_own_bookings_is_none_of_ours(tenant, account, payment):
+async def test_refunds_of_bookings_made_by_others_are_ignored(tenant, account, payment):
     await account.can_refund(await account.books(), 300)
 
     await account.tells()
@@ -166,7 +168,7 @@ async def test_what_others_gave_back_of_their_own_bookings_is_none_of_ours(tenan
     assert set(await rows(tenant, "status")) == {"done"}
 
 
-async def test_an_event_about_what_the_account_does_not_have_is_ignored_in_the_end(tenant, account):
+async def test_an_event_about_an_object_that_the_account_does_not_have_is_finally_ignored(tenant, account):
     for kind, id in (("refund.updated", "re_x"), ("charge.dispute.created", "du_x")):
         await account.hears_of(kind, id)
 

@@ -30,7 +30,7 @@ async def test_ten_payments_beside_a_flood_of_another_tenant_settle_long_before_
     assert left > FLOOD / 2
 
 
-async def test_the_flood_itself_is_not_held_up_by_those_who_only_wait_for_a_date(tenant):
+async def test_a_flood_is_not_delayed_by_tenants_with_scheduled_payments_only(tenant):
     """Hundreds of tenants with payments for next month have no share of the present."""
     many = [Tenant(slug=f"patient-{n}", name="patient") for n in range(200)]
     for one in await in_thread(Tenant.objects.bulk_create, many):
@@ -91,7 +91,7 @@ async def test_a_slow_processor_leaves_room_for_its_tenants_other_one(tenant, en
     assert held == 300
 
 
-async def test_a_dead_processor_of_one_tenant_costs_another_nothing(tenant):
+async def test_a_dead_processor_of_one_tenant_does_not_delay_another(tenant):
     unlucky = await in_thread(make_tenant)
     async with HttpProcessor() as dead:
         dead.answers(500)
@@ -118,7 +118,7 @@ async def test_a_backlog_for_a_processor_that_is_switched_off_lets_other_payment
         await until_count(tenant, 5, within=4.0)
 
 
-async def test_more_urgent_payments_of_a_tenant_go_first(tenant):
+async def test_more_urgent_payments_of_a_tenant_are_sent_first(tenant):
     await in_thread(make_processor, tenant, options={"delay": 30})
     await seed(tenant, 300, priority="n %% 10")
 

@@ -1,4 +1,4 @@
-"""An answer once given is given for ever, whatever has changed at the tenant since: limits, processors, currency, plan."""
+"""A repeated request gets its first response, although limits, processors, currency or plan of the tenant changed since."""
 
 from typing import Any
 from uuid import uuid4
@@ -111,7 +111,7 @@ async def test_item_by_item_in_a_batch(api: Api, tenant: Tenant):
     assert [one["status"] for one in verdicts] == ["replayed"] * 4 + ["invalid", "conflict"]
 
 
-async def test_a_blocked_tenants_batch_is_answered_for_what_was_taken_before(api: Api, tenant: Tenant):
+async def test_a_batch_of_a_blocked_tenant_returns_payments_accepted_before(api: Api, tenant: Tenant):
     items = [payment(), payment()]
     await send(api, *items)
     await change(tenant, api, mode="live", blocked="its plan is not paid")
@@ -125,7 +125,7 @@ async def test_a_blocked_tenants_batch_is_answered_for_what_was_taken_before(api
     assert alone == 403
 
 
-async def test_what_was_never_acceptable_is_named_in_full_as_before(api: Api, tenant: Tenant):
+async def test_faults_of_a_new_payment_are_all_named(api: Api, tenant: Tenant):
     await change(tenant, api, max_amount=100)
     body = payment(processor="nobody", metadata={str(n): n for n in range(51)})
 
@@ -155,7 +155,7 @@ async def test_a_refund_under_a_key_though_nothing_is_left_by_then(api: Api, ten
 @pytest.mark.parametrize(
     ("action", "asked"), [("capture", {"method": {"capture": True}}), ("cancel", {"canceling": True})]
 )
-async def test_what_was_taken_on_is_not_refused_when_it_is_asked_for_again_however_it_ended(
+async def test_an_accepted_payment_is_never_refused_when_it_is_repeated(
     api: Api, tenant: Tenant, action: str, asked: dict[str, Any], ended: Status
 ):
     mine = await in_thread(lambda: make_payment(tenant, status=ended, processor=make_processor(tenant), **asked))
@@ -168,7 +168,7 @@ async def test_what_was_taken_on_is_not_refused_when_it_is_asked_for_again_howev
 
 
 @pytest.mark.parametrize(("action", "ended"), [("capture", CANCELED), ("cancel", FAILED), ("capture", SUCCEEDED)])
-async def test_what_was_never_asked_for_is_refused_as_before(api: Api, tenant: Tenant, action: str, ended: Status):
+async def test_a_new_payment_is_refused_as_usual(api: Api, tenant: Tenant, action: str, ended: Status):
     mine = await in_thread(lambda: make_payment(tenant, status=ended, processor=make_processor(tenant)))
 
     async with api.post(f"/payments/{mine.correlation_id}/{action}") as response:

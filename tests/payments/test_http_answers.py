@@ -1,4 +1,4 @@
-"""Answers of a processor as the wire brings them: in pieces, without end, or longer than any that means something."""
+"""Responses of a processor on the wire: in pieces, endless, or too long."""
 
 import asyncio
 import json
@@ -94,7 +94,7 @@ async def test_an_answer_in_many_pieces_is_read_whole(framed):
 
 
 @pytest.mark.parametrize("framed", [with_length, chunked])
-async def test_an_answer_that_is_too_long_is_cut_and_proves_nothing(framed):
+async def test_a_response_that_is_too_long_is_truncated_and_proves_nothing(framed):
     body = json.dumps({"failing": True, "minResponseTime": 1, "message": "x" * TOO_LONG}).encode()
 
     async with heard(lambda: _at_once(framed(body))) as (client, account, _):
@@ -105,7 +105,7 @@ async def test_an_answer_that_is_too_long_is_cut_and_proves_nothing(framed):
     assert (sent.result, looked_up.result, health) == (Result.UNKNOWN, Result.UNKNOWN, None)
 
 
-async def test_an_answer_without_end_is_left_before_it_fills_the_memory():
+async def test_an_endless_response_is_aborted_before_it_fills_the_memory():
     async with heard(_endless) as (client, account, speech), asyncio.timeout(3):
         outcome = await client.send(ORDER, account)
 

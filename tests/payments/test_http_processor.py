@@ -1,4 +1,4 @@
-"""What a processor of kind http makes of trouble on the way: whether the payment can have arrived decides about money."""
+"""Errors of a processor of kind http: not booked if the payment cannot have arrived, unknown otherwise."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -30,14 +30,14 @@ def order() -> Order:
     "url",
     ["http://127.0.0.1:1", "http://nowhere.invalid", "http://user:word@127.0.0.1:1", "ftp://127.0.0.1", ""],
 )
-async def test_what_could_not_be_connected_to_has_not_booked(url):
+async def test_a_failed_connection_means_not_booked(url):
     async with HttpProcessor() as processor:
         outcome = await processor.send(order(), account(url))
 
     assert (outcome.result, outcome.healthy, outcome.outage) == (Result.NOT_BOOKED, False, True)
 
 
-async def test_an_answer_that_does_not_come_leaves_it_unknown(monkeypatch):
+async def test_a_missing_response_leaves_the_outcome_unknown(monkeypatch):
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.2)
 
     async with Server(hanging) as server, HttpProcessor() as processor:
@@ -47,7 +47,7 @@ async def test_an_answer_that_does_not_come_leaves_it_unknown(monkeypatch):
     assert len(server.requests) == 1
 
 
-async def test_who_waited_in_vain_for_a_connection_has_not_booked(monkeypatch):
+async def test_a_timeout_while_waiting_for_a_connection_means_not_booked(monkeypatch):
     monkeypatch.setattr(http, "CONNECTIONS", 1)
     monkeypatch.setattr(http, "SEND_TIMEOUT", 0.5)
 
@@ -67,7 +67,7 @@ async def test_who_waited_in_vain_for_a_connection_has_not_booked(monkeypatch):
     [(b"", "Disconnected"), (BOOKED[:-1], "Disconnected"), (b"garbage\r\n\r\n", "BadAnswer"), (OK, "garbage")],
     ids=["none", "broken off", "garbage", "no object"],
 )
-async def test_an_answer_that_is_none_leaves_it_unknown(answer, code):
+async def test_an_invalid_response_leaves_the_outcome_unknown(answer, code):
     async with Server(saying(answer, then_close=True)) as server, HttpProcessor() as processor:
         outcome = await processor.send(order(), account(server.url))
 
@@ -90,7 +90,7 @@ async def test_a_payment_on_a_connection_that_the_server_closes_is_unknown_and_n
     assert (len(server.requests), server.accepted) == (2, 1)
 
 
-async def test_a_question_on_a_connection_that_the_server_closes_is_asked_again():
+async def test_a_look_up_on_a_connection_that_the_server_closes_is_repeated():
     async with Server(closing_at_the_second) as server, HttpProcessor() as processor:
         await processor.send(order(), account(server.url))
         outcome = await processor.look_up(order(), account(server.url))
@@ -98,7 +98,7 @@ async def test_a_question_on_a_connection_that_the_server_closes_is_asked_again(
     assert (outcome.result, len(server.requests), server.accepted) == (Result.BOOKED, 3, 2)
 
 
-async def test_a_processor_that_is_left_keeps_no_connection():
+async def test_a_closed_processor_keeps_no_connection():
     async with Server(saying(BOOKED)) as server:
         async with HttpProcessor() as processor:
             outcomes = await asyncio.gather(*(processor.send(order(), account(server.url)) for _ in range(30)))
@@ -117,7 +117,7 @@ async def test_a_processor_that_is_left_keeps_no_connection():
         ("http://pay.example/" + "a" * 500, "more than 500"),
     ],
 )
-def test_an_address_that_could_not_be_called_is_refused_when_it_is_written_down(url, sentence):
+def test_an_invalid_address_is_refused_when_it_is_saved(url, sentence):
     with pytest.raises(accounts.Refused, match=sentence) as refused:
         accounts.check_url("http", url)
 

@@ -1,4 +1,4 @@
-"""The same id with the same content is the same payment, for ever and from anywhere; other content is a conflict."""
+"""Idempotency: the same id with the same content is the same payment; other content is a conflict."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ async def stored(tenant: Tenant) -> tuple[int, int]:
         )
 
 
-async def test_the_same_payment_again_is_answered_with_the_same_bytes(api: Api, tenant):
+async def test_a_repeated_payment_gets_the_same_bytes(api: Api, tenant):
     body = payment(description="a chair", metadata={"order": 7}, priority=3)
     first = await post(api, body)
 
@@ -74,7 +74,7 @@ async def test_a_payment_that_is_settled_replays_its_first_answer(api: Api, defa
         ({"scheduledFor": "2025-07-15T12:00:00Z"}, {"scheduledFor": "2025-07-15T09:00:00-03:00"}),
     ],
 )
-async def test_the_same_content_in_other_words_is_a_replay(api: Api, one, same):
+async def test_equivalent_content_is_a_replay(api: Api, one, same):
     body = payment()
     await post(api, body | one)
 
@@ -108,7 +108,7 @@ async def test_other_content_under_the_same_id_is_409(api: Api, tenant, default,
     assert await stored(tenant) == (1, 1)
 
 
-async def test_fifty_at_once_are_one_payment(api: Api, tenant):
+async def test_fifty_concurrent_requests_are_one_payment(api: Api, tenant):
     body = payment()
 
     answers = await asyncio.gather(*(post(api, body) for _ in range(50)))
@@ -118,7 +118,7 @@ async def test_fifty_at_once_are_one_payment(api: Api, tenant):
     assert await stored(tenant) == (1, 1)
 
 
-async def test_of_many_contents_at_once_one_wins_and_the_others_conflict(api: Api, tenant):
+async def test_of_many_concurrent_contents_one_wins_and_the_others_conflict(api: Api, tenant):
     bodies = [payment(amount=f"{n + 1}.00") for n in range(20)]
     name = bodies[0]["correlationId"]
 
@@ -130,7 +130,7 @@ async def test_of_many_contents_at_once_one_wins_and_the_others_conflict(api: Ap
     assert await stored(tenant) == (1, 1)
 
 
-async def test_one_in_flight_elsewhere_is_waited_for(api: Api, tenant):
+async def test_a_concurrent_insert_of_the_same_id_is_waited_for(api: Api, tenant):
     """Another process has written the row and not committed yet: neither an error nor a second row."""
     body = payment()
     async with database.connection() as elsewhere:
@@ -172,7 +172,7 @@ async def test_two_tenants_may_use_the_same_id(api: Api, stranger: Api):
 # -- The Idempotency-Key header ----------------------------------------------------------------------------------
 
 
-async def test_an_idempotency_key_stands_for_an_id(api: Api, tenant):
+async def test_an_idempotency_key_replaces_an_id(api: Api, tenant):
     first = await post(api, {"amount": "19.90"}, **{"Idempotency-Key": "order 4711"})
 
     again = await post(api, {"amount": 19.9}, **{"Idempotency-Key": "order 4711"})
@@ -223,7 +223,7 @@ asyncio.run(main())
 """
 
 
-async def test_another_process_knows_it_too(api: Api, tenant):
+async def test_another_process_replays_the_payment_too(api: Api, tenant):
     body = payment()
     await post(api, body)
     name = (await database.fetch("SELECT current_database()"))[0][0]
@@ -272,7 +272,7 @@ async def test_prefer_wait_of_a_replay_answers_at_once_with_what_is_settled(api:
     assert len(default.booked) == 1
 
 
-async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durable_payment(
+async def test_an_outage_while_the_caller_waits_does_not_turn_a_durable_payment_into_a_503(
     api: Api, tenant, monkeypatch
 ):
     """Whoever reads a 503 sends another payment, and this one is owed already."""
@@ -293,7 +293,7 @@ async def test_a_database_that_goes_away_while_one_waits_makes_no_503_of_a_durab
     assert await stored(tenant) == (1, 1)
 
 
-async def test_without_redis_one_who_waits_still_gets_the_settled_payment(api: Api, worker, default, monkeypatch):
+async def test_without_redis_a_waiting_caller_still_gets_the_settled_payment(api: Api, worker, default, monkeypatch):
     """The live message is a hint: the database tells a moment later."""
     nobody = RedisPubSubChannelLayer(hosts=["redis://127.0.0.1:1/0"])
     await end_loop()

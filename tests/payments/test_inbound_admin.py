@@ -38,7 +38,7 @@ def make_event(tenant, **fields) -> InboundEvent:
     )
 
 
-def test_the_list_says_what_came_of_events_and_links_their_payments(acme, operator):
+def test_the_list_shows_outcomes_of_events_and_links_their_payments(acme, operator):
     processor, payment = make_processor(acme, "cards"), make_payment(acme)
     make_event(acme, outcome="looked at again", payment_id=payment.pk, processor=processor)
     make_event(acme, type="charge.refunded", status="dead", error="gave up after 20 tries")

@@ -46,7 +46,7 @@ async def test_an_event_is_kept_byte_for_byte_with_its_headers(server, tenant, a
     assert headers["user-agent"].startswith("Python")
 
 
-async def test_what_would_let_somebody_in_is_not_kept_with_the_headers(server, tenant, account):
+async def test_credentials_are_not_stored_with_the_headers(server, tenant, account):
     body = json.dumps(event()).encode()
     headers = {"Stripe-Signature": sign(body, SECRET.encode()), "Cookie": "sessionid=1", "Authorization": "Bearer rk_1"}
 
@@ -56,7 +56,7 @@ async def test_what_would_let_somebody_in_is_not_kept_with_the_headers(server, t
     assert {"cookie", "authorization"} & set(kept) == set()
 
 
-async def test_the_same_event_is_answered_like_the_first_and_kept_once(server, tenant, account):
+async def test_a_repeated_event_gets_the_same_response_and_is_stored_once(server, tenant, account):
     sent = event()
 
     answers = [await deliver(server, account, sent) for _ in range(3)]
@@ -86,7 +86,7 @@ async def test_the_same_event_of_two_accounts_is_two(server, tenant, account, st
 
 
 @pytest.mark.parametrize("kind", ["balance.available", "v3.something.new", "charge.dispute.created"])
-async def test_any_type_is_kept_and_an_object_needs_no_id(server, tenant, account, kind):
+async def test_events_of_any_type_are_stored_and_objects_need_no_id(server, tenant, account, kind):
     status, _ = await deliver(server, account, event(kind, {"object": "balance"}))
 
     assert status == 200
@@ -94,7 +94,7 @@ async def test_any_type_is_kept_and_an_object_needs_no_id(server, tenant, accoun
 
 
 @pytest.mark.parametrize("signer", ["whsec_old", "whsec_new"])
-async def test_while_secrets_are_rotated_each_of_them_signs(server, tenant, signer):
+async def test_during_a_rotation_each_secret_verifies(server, tenant, signer):
     account = await account_of(tenant, "whsec_old", "whsec_new")
 
     status, _ = await deliver(server, account, event(), secrets=(signer,))
@@ -108,7 +108,7 @@ async def test_a_delivery_signed_with_two_secrets_needs_only_one_that_we_know(se
     assert status == 200
 
 
-async def test_a_secret_that_was_taken_away_signs_nothing_a_second_later(server, tenant, account):
+async def test_a_removed_secret_verifies_nothing_a_second_later(server, tenant, account):
     await deliver(server, account, event())
     await in_thread(seal_secrets, account, "whsec_new")
 
@@ -135,7 +135,7 @@ async def test_events_are_taken_for_tenants_whose_money_still_moves(server, tena
     assert status == 200
 
 
-async def test_a_body_of_almost_one_mebibyte_is_taken(server, tenant, account):
+async def test_a_body_of_almost_one_mebibyte_is_accepted(server, tenant, account):
     body = json.dumps(event(object={"id": "pi_1", "note": "x" * (LARGEST - 1000)})).encode()
 
     status, _ = await deliver(server, account, body)
@@ -157,7 +157,7 @@ async def test_a_body_of_more_than_one_mebibyte_is_not_read(server, tenant, acco
     assert (status, said["type"]) == (413, "urn:registry:problem:too-large")
 
 
-async def test_who_does_not_sign_makes_us_read_nothing(server, tenant, account):
+async def test_the_body_of_an_unsigned_request_is_not_read(server, tenant, account):
     """The answer does not wait for the body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(server.rpartition(":")[2]))
     writer.write(
@@ -171,7 +171,7 @@ async def test_who_does_not_sign_makes_us_read_nothing(server, tenant, account):
     assert first.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_a_thin_event_is_taken(server, tenant, account):
+async def test_a_thin_event_is_accepted(server, tenant, account):
     """Stripe's other format: the time is a text, and the object is not included."""
     thin = {"id": "evt_1", "object": "v2.core.event", "type": "v2.core.ping", "created": "2026-11-30T12:00:00.500Z"}
 
@@ -202,7 +202,7 @@ GOOD = b'{"id":"evt_1","type":"a.b","created":1}'
     ],
     ids=["none", "empty", "no time", "no digest", "only v0", "word", "negative", "not ASCII", "two times", "far", "many", "long"],
 )  # fmt: skip
-async def test_what_is_no_signature_is_refused_by_name(server, tenant, account, header, detail):
+async def test_an_invalid_signature_is_refused_with_the_reason(server, tenant, account, header, detail):
     stamp, _, digest = sign(GOOD, SECRET.encode()).removeprefix("t=").partition(",v1=")
     headers = {} if header is None else {"Stripe-Signature": header.format(now=stamp, right=digest)}
 
@@ -249,7 +249,7 @@ async def test_a_signature_of_another_body_time_or_secret_is_refused(server, ten
     assert await nothing_kept(tenant)
 
 
-async def test_an_address_that_nobody_has_is_answered_like_a_wrong_signature(server, tenant, account):
+async def test_an_unknown_address_gets_the_response_of_a_wrong_signature(server, tenant, account):
     addresses = (
         f"{tenant.slug}.unknown", f"nobody-{tenant.slug}.cards", tenant.slug, "..cards", f"{tenant.slug}.cards.x",
         f"{tenant.slug.upper()}.cards", f"{tenant.slug}.cards%00", "x" * 300,
@@ -263,7 +263,7 @@ async def test_an_address_that_nobody_has_is_answered_like_a_wrong_signature(ser
     assert await nothing_kept(tenant)
 
 
-async def test_an_account_without_secrets_takes_nothing_not_even_what_is_signed_with_an_empty_one(server, tenant):
+async def test_an_account_without_secrets_accepts_nothing_not_even_signed_with_an_empty_secret(server, tenant):
     account = await account_of(tenant)
     await in_thread(seal_secrets, account, "")
 
@@ -322,7 +322,7 @@ async def test_a_body_that_is_no_event_is_refused_though_it_is_signed(server, te
     assert await nothing_kept(tenant)
 
 
-async def test_texts_inside_may_contain_nul_for_the_body_is_kept_as_it_came(server, tenant, account):
+async def test_a_body_with_nul_in_its_texts_is_stored_unchanged(server, tenant, account):
     body = b'{"id":"evt_1","type":"a.b","created":1,"data":{"object":{"id":"x","note":"\\u0000"}}}'
 
     status, _ = await deliver(server, account, body)
@@ -331,14 +331,14 @@ async def test_texts_inside_may_contain_nul_for_the_body_is_kept_as_it_came(serv
     assert [bytes(kept) for kept in await rows(tenant, "body")] == [body]
 
 
-async def test_it_takes_nothing_but_post(server, account):
+async def test_only_post_is_accepted(server, account):
     path = f"{server}/webhooks/stripe/{account.tenant.slug}.cards"
 
     async with aiohttp.ClientSession() as session, session.get(path) as response:
         assert (response.status, response.headers["Allow"]) == (405, "POST")
 
 
-async def test_while_the_database_is_away_nothing_is_promised(server, tenant, account):
+async def test_while_the_database_is_unavailable_the_response_is_503(server, tenant, account):
     """Stripe sends refused events again; an event in the spill could be overtaken by the next one."""
     await deliver(server, account, event())
     db_breaker.current().away = True  # as after a probe that failed
@@ -349,7 +349,7 @@ async def test_while_the_database_is_away_nothing_is_promised(server, tenant, ac
     assert len(await rows(tenant)) == 1
 
 
-async def test_it_is_answered_only_once_it_is_committed(server, tenant, account):
+async def test_the_response_is_sent_after_the_commit(server, tenant, account):
     """A lock on the table delays the commit, and with it the answer."""
     async with database.transaction() as conn:
         await conn.execute("LOCK TABLE payments_inboundevent IN SHARE MODE")

@@ -51,7 +51,7 @@ async def timeline(api: Api, payment: dict) -> list[str]:
     return [step["status"] for step in (await api.detail(payment["correlationId"]))["timeline"]]
 
 
-async def test_stripes_own_webhook_settles_what_the_payer_agreed_to(server, api, worker, tenant, stripe):
+async def test_a_webhook_of_stripe_settles_a_payment_that_the_payer_authenticated(server, api, worker, tenant, stripe):
     """End to end: sent by Stripe, stored, handled, looked up, booked."""
     stripe.calls(f"{server}/webhooks/stripe/{tenant.slug}.stripe")
     inbound = InboundWork()
@@ -80,7 +80,7 @@ async def test_an_event_that_changes_nothing_leaves_no_trace_on_the_timeline(ser
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, tenant, stripe, work):
+async def test_an_old_event_makes_a_worker_read_the_current_state(server, api, tenant, stripe, work):
     payment, intent = await waiting_for_its_payer(api, stripe)
     old = about(intent)
     await stripe.authenticates(intent["id"])
@@ -92,7 +92,7 @@ async def test_an_old_event_makes_a_worker_look_at_what_is_newest(server, api, t
     assert await rows(tenant, "outcome") == ["looked at again"]
 
 
-async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(server, api, tenant, stripe, work):
+async def test_an_event_about_a_final_payment_changes_nothing_and_starts_no_look_up(server, api, tenant, stripe, work):
     payment = await api.pay(paymentMethod="pm_card_visa")
     await settle_one(api, payment, "succeeded")
     [intent] = stripe.all("payment_intent")
@@ -105,7 +105,7 @@ async def test_of_a_payment_that_is_over_there_is_nothing_new_and_nothing_asked(
     assert len(stripe.received()) == asked
 
 
-async def test_what_a_worker_has_in_hand_is_looked_at_later(server, api, tenant, stripe, work):
+async def test_a_payment_that_a_worker_has_leased_is_looked_up_later(server, api, tenant, stripe, work):
     payment = await api.pay(paymentMethod="pm_card_visa")
     await database.fetch(
         "UPDATE payments_payment SET status = 'processing', lease_id = 1, leased_until = now() + interval '1 minute'"
@@ -122,7 +122,7 @@ def labelled(tenant, correlation_id: str, **fields):
     return {"id": "pi_1", "object": "payment_intent", "metadata": metadata}
 
 
-async def test_an_event_of_a_payment_that_is_not_there_yet_is_not_lost(server, tenant, stripe, work):
+async def test_an_event_of_a_payment_that_is_not_stored_yet_is_retried(server, tenant, stripe, work):
     await arrives(server, stripe, about(labelled(tenant, str(uuid4()))))
 
     await handled(work)
@@ -143,7 +143,7 @@ async def test_an_event_of_a_payment_that_is_not_there_yet_is_not_lost(server, t
     ],
     ids=str,
 )
-async def test_what_others_made_at_the_same_account_is_not_ours(server, tenant, stripe, work, labels):
+async def test_payments_made_by_others_at_the_same_account_are_ignored(server, tenant, stripe, work, labels):
     labels = {**labels, "registry_tenant": str(tenant.pk)} if labels and "mine" in labels.values() else labels
     await arrives(server, stripe, about({"id": "pi_1", "object": "payment_intent", "metadata": labels}))
 
@@ -152,7 +152,7 @@ async def test_what_others_made_at_the_same_account_is_not_ours(server, tenant, 
     assert await rows(tenant, "status, outcome") == [("done", "not ours")]
 
 
-async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, tenant, stripe, work):
+async def test_while_stripe_fails_the_event_waits(server, api, tenant, stripe, work):
     payment, intent = await waiting_for_its_payer(api, stripe)
     stripe.fails("error_before", on="GET /v1/payment_intents/*")
     await arrives(server, stripe, about(intent))
@@ -165,7 +165,9 @@ async def test_while_stripe_gives_no_clear_answer_the_event_waits(server, api, t
     assert await timeline(api, payment) == ["queued", "processing", "requires_action"]
 
 
-async def test_the_look_and_the_events_end_are_one_transaction(server, api, tenant, stripe, work, monkeypatch):
+async def test_the_look_up_and_the_outcome_of_the_event_are_one_transaction(
+    server, api, tenant, stripe, work, monkeypatch
+):
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"])
     await arrives(server, stripe, about(intent))
@@ -186,7 +188,7 @@ async def looks_and_fails(conn, *, tenant_id: int, correlation_ids: list[UUID]):
     raise RuntimeError("the disk is full")
 
 
-async def test_an_action_that_changed_there_is_taken_over(server, api, tenant, stripe, work):
+async def test_a_changed_action_at_stripe_is_stored(server, api, tenant, stripe, work):
     """The payer failed to authenticate: now it waits for another method."""
     payment, intent = await waiting_for_its_payer(api, stripe)
     await stripe.authenticates(intent["id"], passed=False)

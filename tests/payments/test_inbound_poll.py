@@ -51,9 +51,7 @@ async def test_an_event_that_was_never_delivered_is_fetched_once(tenant, stripe,
 
 
 @pytest.mark.parametrize(("days", "new"), [(29, 1), (31, 0)])
-async def test_events_of_thirty_days_are_looked_for_where_nothing_was_read_for_longer(
-    tenant, stripe, account, days, new
-):
+async def test_after_a_long_pause_events_of_thirty_days_are_read(tenant, stripe, account, days, new):
     listened_to(stripe)
     await happens(stripe)
     stripe.all("event")[0]["created"] -= int(timedelta(days=days).total_seconds())
@@ -63,7 +61,7 @@ async def test_events_of_thirty_days_are_looked_for_where_nothing_was_read_for_l
     assert await poll.poll() == new
 
 
-async def test_what_is_fetched_is_the_event_as_it_was_listed(tenant, stripe, account):
+async def test_a_fetched_event_is_stored_as_it_was_listed(tenant, stripe, account):
     listened_to(stripe)
     await happens(stripe)
 
@@ -74,7 +72,7 @@ async def test_what_is_fetched_is_the_event_as_it_was_listed(tenant, stripe, acc
     assert json.loads(bytes(body))["data"] == event["data"]
 
 
-async def test_what_is_delivered_after_it_was_fetched_is_the_same_event(server, tenant, stripe, account):
+async def test_an_event_delivered_after_it_was_fetched_is_a_duplicate(server, tenant, stripe, account):
     listened_to(stripe)
     [late] = await happens(stripe)
     await poll.poll()
@@ -85,7 +83,7 @@ async def test_what_is_delivered_after_it_was_fetched_is_the_same_event(server, 
     assert await rows(tenant, "event_id, source") == [(late, "poll")]
 
 
-async def test_delivered_events_are_not_asked_for_again(server, tenant, stripe, account):
+async def test_delivered_events_are_not_fetched_again(server, tenant, stripe, account):
     stripe.calls(f"{server}/webhooks/stripe/{tenant.slug}.cards", secret=SECRET)
     [taken] = await happens(stripe)
 
@@ -118,7 +116,7 @@ async def test_a_long_list_is_read_to_its_end(tenant, stripe, account, monkeypat
     assert sorted(await rows(tenant)) == sorted(ids)
 
 
-async def test_a_pass_that_is_cut_off_goes_on_where_it_was(tenant, stripe, account, monkeypatch):
+async def test_an_interrupted_poll_continues(tenant, stripe, account, monkeypatch):
     """The list is newest first: older events must not be skipped because newer ones were read."""
     monkeypatch.setattr(poll, "PAGE", 2)
     listened_to(stripe)
@@ -134,7 +132,7 @@ async def test_a_pass_that_is_cut_off_goes_on_where_it_was(tenant, stripe, accou
     assert sorted(await rows(tenant)) == sorted([*ids, *later])
 
 
-async def test_a_cursor_that_the_processor_does_not_know_any_more_begins_anew(tenant, stripe, account):
+async def test_after_an_unknown_cursor_the_list_is_read_from_its_start(tenant, stripe, account):
     listened_to(stripe)
     [lost] = await happens(stripe)
     await database.fetch(
@@ -149,7 +147,7 @@ async def test_a_cursor_that_the_processor_does_not_know_any_more_begins_anew(te
     assert await rows(tenant) == [lost]
 
 
-async def test_one_accounts_trouble_is_kept_with_it_and_no_other_accounts(tenant, stripe, account):
+async def test_an_error_of_one_account_is_stored_with_it_and_affects_no_other(tenant, stripe, account):
     listened_to(stripe)
     await happens(stripe)
     broken = await account_of(tenant, name="broken", url=stripe.url)
@@ -163,7 +161,7 @@ async def test_one_accounts_trouble_is_kept_with_it_and_no_other_accounts(tenant
     assert errors[broken.pk] != ""
 
 
-async def test_accounts_that_are_switched_off_are_read_as_well(tenant, stripe, account):
+async def test_disabled_accounts_are_polled_too(tenant, stripe, account):
     """A disabled processor gets no new payments, but its payments can still be refunded and disputed."""
     listened_to(stripe)
     [lost] = await happens(stripe)

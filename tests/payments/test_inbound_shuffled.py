@@ -1,5 +1,4 @@
-"""The newest state of an object wins: whatever order its events come in, however often each, the payment ends the same, and
-whoever is told of payments by webhook is told the same.
+"""Events in any order and any number: the newest state of an object wins, and webhooks report the same.
 
 Each story is told at a Stripe of our own to as many payments as there are shuffles. Their events are the ones that it
 recorded; a seed per payment says in which order they arrive, which come twice, and which are there before the story's end.
@@ -185,7 +184,7 @@ def back(*amounts: int) -> list[tuple[str, int]]:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_shuffles_of_a_story_end_in_the_same_state_ledger_events_and_deliveries(
+async def test_shuffled_events_of_a_history_end_in_the_same_state_ledger_events_and_deliveries(
     bench: Bench,
     method: str | None,
     story: Callable[[Bench, str], Awaitable[None]],

@@ -95,7 +95,9 @@ async def age(tenant, seconds: float) -> None:
 # -- Done ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_is_handled_once_with_its_work_committed_and_told(server, tenant, account, handler, work):
+async def test_an_event_is_handled_once_and_its_effects_are_committed_and_published(
+    server, tenant, account, handler, work
+):
     await arrive(server, account, object={"id": "th_1", "size": 3})
 
     verdicts = [await handled(work), await handled(work)]
@@ -108,7 +110,7 @@ async def test_an_event_is_handled_once_with_its_work_committed_and_told(server,
     assert await rows(tenant, "status, outcome, error, attempt, lease_id") == [("done", "looked at", "", 1, None)]
 
 
-async def test_an_event_that_nobody_is_interested_in_is_done_and_kept(server, tenant, account, work):
+async def test_an_event_without_a_handler_is_done_and_kept(server, tenant, account, work):
     await arrive(server, account, "unheard.of")
 
     await handled(work)
@@ -116,7 +118,7 @@ async def test_an_event_that_nobody_is_interested_in_is_done_and_kept(server, te
     assert await rows(tenant, "status, outcome, length(body) > 0") == [("done", "ignored", True)]
 
 
-async def test_a_workers_drain_hears_of_events_and_handles_them(server, tenant, account, handler):
+async def test_a_drain_is_woken_by_events_and_handles_them(server, tenant, account, handler):
     work = InboundWork()
     drain = Drain(work)
     working = asyncio.create_task(drain.run(seconds=60))
@@ -132,7 +134,7 @@ async def test_a_workers_drain_hears_of_events_and_handles_them(server, tenant, 
     assert await written(tenant) == 1
 
 
-def test_the_handler_with_the_longest_beginning_is_asked(monkeypatch):
+def test_the_handler_with_the_longest_prefix_is_used(monkeypatch):
     first, second = object(), object()
     monkeypatch.setitem(HANDLERS, "thing.", first)
     monkeypatch.setitem(HANDLERS, "thing.part.", second)
@@ -145,7 +147,7 @@ def test_the_handler_with_the_longest_beginning_is_asked(monkeypatch):
 # -- Failed, and tried again ----------------------------------------------------------------------------------------
 
 
-async def test_work_that_fails_at_the_last_moment_is_not_written_and_its_event_is_due_again(
+async def test_effects_that_fail_at_the_commit_are_not_written_and_the_event_is_due_again(
     server, tenant, account, handler, work
 ):
     await arrive(server, account)
@@ -175,7 +177,7 @@ async def test_a_failed_event_is_not_hidden_behind_its_own_row(server, tenant, a
     assert await written(tenant) == 1
 
 
-async def test_a_worker_that_is_cut_off_between_work_and_done_has_written_neither(
+async def test_a_worker_interrupted_between_effects_and_outcome_has_written_neither(
     server, tenant, account, handler, work
 ):
     await arrive(server, account)
@@ -192,7 +194,7 @@ async def test_a_worker_that_is_cut_off_between_work_and_done_has_written_neithe
     assert await rows(tenant, "status, attempt") == [("done", 2)]
 
 
-async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when_its_lease_is_over(
+async def test_an_event_leased_by_a_dead_worker_is_handled_by_others_once_the_lease_expires(
     server, tenant, account, handler, work
 ):
     await arrive(server, account)
@@ -206,7 +208,7 @@ async def test_a_worker_that_died_with_an_event_in_hand_leaves_it_to_others_when
     assert await written(tenant) == 1
 
 
-async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(server, tenant, account, work):
+async def test_an_event_whose_handler_fails_affects_no_others_of_its_commit(server, tenant, account, work):
     handler = HANDLERS["thing."] = Handler()
     HANDLERS["thing.bad"] = bad = Handler()
     bad.error_after_writing = RuntimeError("not this one")
@@ -220,7 +222,7 @@ async def test_an_event_whose_work_fails_spoils_no_others_that_share_its_commit(
     assert (await written(tenant), handler.told, bad.told) == (2, 2, 0)
 
 
-async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_events_by(
+async def test_few_events_share_a_commit_because_they_lock_the_stream_of_the_tenant(
     server, tenant, account, handler, work
 ):
     for _ in range(13):
@@ -233,7 +235,7 @@ async def test_few_events_share_a_commit_for_they_hold_what_others_number_their_
     assert max(shared) <= 4
 
 
-async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, handler, work):
+async def test_a_worker_that_lost_the_lease_writes_nothing(server, tenant, account, handler, work):
     """Neither the effect nor the outcome: another worker has written both."""
     await arrive(server, account)
     [slow] = await work.claim(1, 10)
@@ -246,7 +248,7 @@ async def test_who_has_lost_the_lease_writes_nothing(server, tenant, account, ha
     assert (late, await written(tenant), handler.told) == (False, 1, 1)
 
 
-async def test_two_workers_never_have_the_same_event_in_hand(server, tenant, account, handler, work):
+async def test_two_workers_never_lease_the_same_event(server, tenant, account, handler, work):
     for _ in range(10):
         await arrive(server, account)
 
@@ -257,7 +259,7 @@ async def test_two_workers_never_have_the_same_event_in_hand(server, tenant, acc
     assert await written(tenant) == 10
 
 
-async def test_what_is_handed_back_is_due_at_once(server, tenant, account, handler, work):
+async def test_events_that_are_given_back_are_due_at_once(server, tenant, account, handler, work):
     await arrive(server, account)
     taken = await work.claim(1, 10)
 
@@ -289,7 +291,7 @@ async def test_an_event_that_fails_again_and_again_is_a_dead_letter_with_its_err
     (True, GIVE_UP_AFTER.total_seconds() + 1, "dead"),
     (False, 3600, "dead"),
 ])  # fmt: skip
-async def test_only_for_others_who_are_away_is_waited_longer_and_for_a_day_at_most(
+async def test_only_outages_of_others_extend_the_retries_to_a_day_at_most(
     server, tenant, account, handler, work, patient, seconds, status
 ):
     await arrive(server, account)
@@ -302,7 +304,7 @@ async def test_only_for_others_who_are_away_is_waited_longer_and_for_a_day_at_mo
     assert await rows(tenant, "status") == [status]
 
 
-async def test_tries_come_further_and_further_apart(server, tenant, account, handler, work):
+async def test_delays_between_tries_grow(server, tenant, account, handler, work):
     await arrive(server, account)
     handler.error = RetryLater("not yet")
     waits = []
@@ -317,7 +319,7 @@ async def test_tries_come_further_and_further_apart(server, tenant, account, han
 
 
 @pytest.mark.parametrize(("patient", "least", "most"), [(True, 290, 300), (False, 0, 0.1)])
-async def test_who_has_been_away_for_an_hour_is_asked_every_five_minutes(
+async def test_after_an_hour_of_outage_events_are_retried_every_five_minutes(
     server, tenant, account, handler, work, patient, least, most
 ):
     await arrive(server, account)
@@ -352,7 +354,7 @@ async def test_events_of_another_account_or_mode_are_kept_as_ignored_and_never_h
 
 
 @pytest.mark.parametrize("fields", [{"account": "acct_other"}, {"livemode": True}, {}], ids=str)
-async def test_events_of_types_that_nobody_handles_are_ignored_whosever_they_are(server, tenant, account, work, fields):
+async def test_events_of_types_without_a_handler_are_ignored_for_any_account(server, tenant, account, work, fields):
     await arrive(server, account, "unheard.of", **fields)
     if not fields:
         await in_thread(account.delete)
@@ -362,7 +364,7 @@ async def test_events_of_types_that_nobody_handles_are_ignored_whosever_they_are
     assert await rows(tenant, "status, outcome") == [("done", "ignored")]
 
 
-async def test_a_live_tenant_takes_no_test_events(server, tenant, account, handler, work):
+async def test_a_live_tenant_handles_no_test_events(server, tenant, account, handler, work):
     await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(mode="live"))
     await arrive(server, account)
 
@@ -406,7 +408,7 @@ async def labelled(tenant) -> dict:
     return {"id": "th_1", "metadata": metadata}
 
 
-async def test_an_event_about_a_payment_that_never_came_is_ignored_in_the_end(
+async def test_an_event_about_a_payment_that_never_arrives_is_finally_ignored(
     server, tenant, account, handler, work, monkeypatch
 ):
     monkeypatch.setattr(decisions, "MAX_TRIES", 3)
@@ -449,7 +451,7 @@ async def dead(server, tenant, account, work) -> int:
     return (await rows(tenant, "id"))[0]
 
 
-async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tenant, account, handler, work):
+async def test_a_dead_event_is_replayed_with_its_count_of_tries_reset(server, tenant, account, handler, work):
     number = await dead(server, tenant, account, work)
     await in_thread(lambda: type(account).objects.filter(pk=account.pk).update(options={"account": "acct_other"}))
     work.routes = type(work.routes)()  # the routing table is reloaded within half a second by itself
@@ -462,7 +464,7 @@ async def test_a_dead_event_is_replayed_with_its_tries_counted_anew(server, tena
     assert await rows(tenant, "status, error, attempt") == [("done", "", 2)]
 
 
-async def test_an_event_is_replayed_once_whoever_asks_together_and_who_did_is_on_record(
+async def test_concurrent_replays_of_an_event_count_once_and_record_the_operator(
     server, tenant, account, handler, work
 ):
     number = await dead(server, tenant, account, work)
@@ -489,7 +491,7 @@ async def test_an_event_that_is_still_due_is_not_replayed(server, tenant, accoun
     assert moved is False
 
 
-async def test_a_dead_event_can_be_put_aside_and_a_done_one_cannot(server, tenant, account, handler, work):
+async def test_a_dead_event_can_be_closed_and_a_done_one_cannot(server, tenant, account, handler, work):
     number = await dead(server, tenant, account, work)
     await arrive(server, account)
     await handled(work)
@@ -517,7 +519,7 @@ async def test_another_tenants_event_is_neither_replayed_nor_closed(server, tena
     assert await rows(tenant, "status") == ["dead"]
 
 
-async def test_what_was_done_long_ago_is_removed_in_slices_and_what_is_dead_stays(
+async def test_old_done_events_are_deleted_in_slices_and_dead_ones_stay(
     server, tenant, account, handler, work, monkeypatch
 ):
     monkeypatch.setattr(operate, "SLICE", 2)

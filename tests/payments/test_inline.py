@@ -72,13 +72,13 @@ async def test_a_queued_payment_waits_for_a_worker(tenant, default, api):
     assert default.received == []
 
 
-async def test_the_switch_is_the_tenants_own(inlined, default, stranger):
+async def test_the_switch_is_per_tenant(inlined, default, stranger):
     code, _, _ = await pay(stranger)
 
     assert code == 202
 
 
-async def test_the_switch_is_the_operations_own(tenant, default, api):
+async def test_the_switch_is_per_operation(tenant, default, api):
     await in_thread(switch, "refund", tenant)
 
     code, _, _ = await pay(api)
@@ -87,7 +87,7 @@ async def test_the_switch_is_the_operations_own(tenant, default, api):
 
 
 @pytest.mark.parametrize(("everyone", "expected"), [(True, 200), (False, 202)])
-async def test_yes_or_no_for_everyone_goes_before_a_tenants_name(tenant, default, api, everyone, expected):
+async def test_a_switch_for_everyone_overrides_that_of_a_tenant(tenant, default, api, everyone, expected):
     named = [] if everyone else [tenant]
     await in_thread(switch, "payment", *named, everyone=everyone)
 
@@ -109,26 +109,28 @@ async def test_a_switch_works_within_a_second_for_a_key_in_use(tenant, default, 
     assert time.monotonic() - switched < 1.5  # the second, and the answer of a busy machine
 
 
-async def test_who_prefers_not_to_wait_is_answered_at_once_and_paid_inline(inlined, default, api):
+async def test_a_caller_that_prefers_not_to_wait_gets_a_response_at_once_and_the_payment_settles_inline(
+    inlined, default, api
+):
     code, body, applied = await pay(api, Prefer="respond-async")
 
     assert (code, body["status"], applied) == (202, "queued", "respond-async")
     await api.until(body["correlationId"], "succeeded")
 
 
-async def test_who_prefers_to_wait_longer_is_told_so(inlined, default, api):
+async def test_the_response_says_which_longer_wait_was_applied(inlined, default, api):
     _, _, applied = await pay(api, Prefer="wait=9")
 
     assert applied == "wait=9"
 
 
-async def test_a_payment_for_later_is_the_workers(inlined, default, api):
+async def test_a_scheduled_payment_is_left_to_workers(inlined, default, api):
     accepted = await api.pay(scheduledFor="2027-01-01T00:00:00Z")
 
     assert accepted["status"] == "queued"
 
 
-async def test_the_same_payment_again_is_answered_as_it_was_settled(inlined, default, api):
+async def test_a_repeated_payment_returns_the_settled_one(inlined, default, api):
     body = {"correlationId": str(uuid4()), "amount": "19.90"}
     answers = []
 
@@ -143,7 +145,7 @@ async def test_the_same_payment_again_is_answered_as_it_was_settled(inlined, def
 # -- Where it cannot ---------------------------------------------------------------------------------------------
 
 
-async def test_without_a_processor_it_stays_queued_and_nobody_waits_for_it(inlined, api):
+async def test_without_a_processor_an_inline_payment_stays_queued_and_the_caller_does_not_wait(inlined, api):
     began = time.monotonic()
 
     code, body, applied = await pay(api)
@@ -152,7 +154,7 @@ async def test_without_a_processor_it_stays_queued_and_nobody_waits_for_it(inlin
     assert time.monotonic() - began < AT_ONCE
 
 
-async def test_what_finds_no_room_stays_queued_until_a_worker_takes_it(inlined, default, api, monkeypatch):
+async def test_payments_beyond_the_inline_limit_stay_queued_for_workers(inlined, default, api, monkeypatch):
     monkeypatch.setattr(inline.loops.get(), "limit", 1)
     default.delays(200)
 
@@ -165,7 +167,7 @@ async def test_what_finds_no_room_stays_queued_until_a_worker_takes_it(inlined, 
     assert default.duplicates == 0
 
 
-async def test_what_the_processor_refused_is_tried_again_by_a_worker_and_answered(inlined, default, worker, api):
+async def test_a_worker_retries_a_refused_inline_payment_and_the_caller_gets_the_result(inlined, default, worker, api):
     default.fails(times=1)
 
     code, body, _ = await pay(api)
@@ -184,7 +186,7 @@ async def test_a_processor_slower_than_the_wait_is_answered_202_and_booked_once(
     assert default.received == [body["correlationId"]]
 
 
-async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api, monkeypatch):
+async def test_while_the_database_is_slow_an_inline_payment_stays_queued(inlined, default, api, monkeypatch):
     monkeypatch.setattr(inline, "WAIT", 0.1)
     monkeypatch.setattr(work, "BY_ID", f"WITH slow AS MATERIALIZED (SELECT pg_sleep(0.4)) {work.BY_ID}, slow")
 
@@ -194,7 +196,7 @@ async def test_while_the_database_is_slow_it_stays_queued(inlined, default, api,
     await api.until(body["correlationId"], "succeeded")
 
 
-async def test_what_was_spilled_is_not_inline(inlined, default, api, settings, tmp_path, monkeypatch):
+async def test_a_spilled_payment_is_not_settled_inline(inlined, default, api, settings, tmp_path, monkeypatch):
     await spill.loops.close()
     settings.SPILL_FOLDER = tmp_path
     monkeypatch.setattr("payments.intake.intake.spill.blocked", _not_yours)
@@ -209,7 +211,7 @@ async def _not_yours(kind: str, tenants: set[int]) -> set[int]:
     return tenants
 
 
-async def test_a_process_told_to_stop_finishes_what_it_sends(inlined, default, api):
+async def test_a_stopped_process_finishes_payments_that_it_is_sending(inlined, default, api):
     default.delays(300)
     answer = asyncio.create_task(pay(api))
     await eventually(lambda: default.received)
@@ -229,7 +231,7 @@ async def test_a_worker_and_the_web_process_after_the_same_payments_book_each_on
     assert sorted(default.received) == sorted(body["correlationId"] for _, body, _ in answers)
 
 
-async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker):
+async def test_a_payment_that_a_worker_has_leased_is_not_sent_inline(inlined, default, worker):
     default.delays(200)
     [payment] = await accept(inlined)
     await eventually(lambda: default.received)
@@ -241,7 +243,7 @@ async def test_what_a_worker_has_in_hand_is_left_to_it(inlined, default, worker)
     assert len(await tries(payment)) == 1
 
 
-async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inlined, default):
+async def test_a_row_that_is_being_claimed_is_not_waited_for(inlined, default):
     [payment] = await accept(inlined)
 
     async with database.transaction() as claiming:
@@ -253,7 +255,7 @@ async def test_a_row_that_somebody_is_claiming_this_moment_is_not_waited_for(inl
     assert default.received == []
 
 
-async def test_one_process_asked_twice_for_a_payment_sends_it_once(inlined, default):
+async def test_two_inline_requests_for_one_payment_send_it_once(inlined, default):
     [payment] = await accept(inlined)
 
     came = await asyncio.gather(*(inline.send(inlined.pk, payment) for _ in range(20)))
@@ -295,20 +297,21 @@ async def web() -> AsyncIterator[Any]:
 
 
 async def test_a_web_process_killed_while_it_sends_leaves_a_payment_that_is_booked_once(inlined, default, key, web):
-    default.delays(400)
+    default.books_but_never_answers()  # it is still sending when it is killed
     address, process = await web()
     async with Api(address, key) as api:
         answer = asyncio.create_task(pay(api))
-        await eventually(lambda: default.received, within=20)
+        await eventually(lambda: default.booked, within=20)
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.gather(answer, return_exceptions=True)
+    [left] = await payments(inlined)
     default.recovers()
-    await eventually(lambda: default.booked)
 
     await database.fetch("UPDATE payments_payment SET leased_until = now() WHERE tenant_id = %s", [inlined.pk])
     [row] = await settle_all(inlined)
 
+    assert left.status == "processing"
     assert list(default.booked) == [str(row.correlation_id)]
     assert default.duplicates <= 1  # the worker's question after the booking, of the same id and time
     assert {one.requested_at for one in await tries(row.correlation_id)} == {row.requested_at}
@@ -332,7 +335,7 @@ async def test_without_a_worker_the_web_process_sends_what_is_queued(tenant, def
     await api.until(body["correlationId"], "succeeded")
 
 
-async def test_what_was_queued_before_is_sent_too_and_what_failed_again(tenant, default, watching):
+async def test_without_workers_queued_and_failed_payments_are_sent_too(tenant, default, watching):
     default.fails(times=1)
     await accept(tenant, 3)
 
@@ -341,21 +344,21 @@ async def test_what_was_queued_before_is_sent_too_and_what_failed_again(tenant, 
     assert sorted(default.booked) == sorted(str(row.correlation_id) for row in await payments(tenant))
 
 
-async def test_once_a_worker_is_back_the_web_process_leaves_the_queue_to_it(tenant, default, watching):
+async def test_a_web_process_stops_draining_once_a_worker_is_back(tenant, default, watching):
     await eventually(lambda: inline.standing_in())
 
     async with at_work():
         await eventually(lambda: not inline.standing_in())
 
 
-async def test_a_process_that_is_not_told_to_watch_stands_in_for_nobody(tenant, default, api):
+async def test_a_process_that_does_not_watch_the_workers_never_replaces_them(tenant, default, api):
     _, body, _ = await pay(api)
 
     assert not inline.standing_in()
     assert (await api.status(body["correlationId"]))["status"] == "queued"
 
 
-async def test_who_stands_in_is_seen_and_not_taken_for_a_worker(tenant, watching):
+async def test_a_web_process_in_place_of_workers_is_registered_and_not_counted_as_a_worker(tenant, watching):
     async def beats() -> bool:
         return await Worker.async_objects.filter(queue=inline.NAME).aexists()
 
@@ -365,7 +368,7 @@ async def test_who_stands_in_is_seen_and_not_taken_for_a_worker(tenant, watching
         await status.checks["workers"]()
 
 
-async def test_other_tenants_keys_say_nothing_of_this_ones_switch(inlined, default, server):
+async def test_the_switch_of_one_tenant_does_not_apply_to_another(inlined, default, server):
     other = await in_thread(make_tenant, f"third-{uuid4().hex[:8]}")
     async with Api(server, await make_key(other)) as api:
         code, _, _ = await pay(api)

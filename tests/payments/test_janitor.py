@@ -1,4 +1,4 @@
-"""What no worker looks at by itself is asked about, and only what has an answer now is settled, by a worker."""
+"""The janitor looks up payments that no worker looks up by itself, and leaves those with a clear answer to a worker."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -61,7 +61,7 @@ def changes(stripe) -> list[str]:
 # -- What waits for an action ------------------------------------------------------------------------------------
 
 
-async def test_what_still_waits_at_the_processor_is_left_alone_and_makes_no_event(tenant, stripe, waiting):
+async def test_a_payment_that_still_waits_at_the_processor_is_unchanged_and_has_no_event(tenant, stripe, waiting):
     before, asked = await statuses(waiting), changes(stripe)
 
     told = await clean(FIRST, [tenant.pk])
@@ -70,7 +70,7 @@ async def test_what_still_waits_at_the_processor_is_left_alone_and_makes_no_even
     assert (await statuses(waiting), changes(stripe)) == (before, asked)
 
 
-async def test_what_was_paid_meanwhile_is_settled_by_a_worker(tenant, stripe, waiting):
+async def test_a_payment_paid_meanwhile_is_settled_by_a_worker(tenant, stripe, waiting):
     await stripe.authenticates(stripe.all("payment_intent")[0]["id"])
     asked = changes(stripe)
 
@@ -82,7 +82,7 @@ async def test_what_was_paid_meanwhile_is_settled_by_a_worker(tenant, stripe, wa
     assert changes(stripe) == asked
 
 
-async def test_what_its_holder_refused_meanwhile_is_settled_by_a_worker(tenant, stripe, waiting):
+async def test_a_payment_refused_meanwhile_is_settled_by_a_worker(tenant, stripe, waiting):
     await stripe.authenticates(stripe.all("payment_intent")[0]["id"], passed=False)
 
     told = await clean(FIRST, [tenant.pk])
@@ -96,7 +96,7 @@ async def test_what_its_holder_refused_meanwhile_is_settled_by_a_worker(tenant, 
     [(timedelta(minutes=10), FIRST), (timedelta(hours=3), HOURLY), (timedelta(days=3), DAILY)],
     ids=["minutes", "hours", "days"],
 )
-async def test_the_older_it_is_the_less_often_it_is_asked_about(tenant, stripe, waiting, age_of_it, band):
+async def test_older_payments_are_looked_up_less_often(tenant, stripe, waiting, age_of_it, band):
     await age(waiting, age_of_it)
 
     asked = [one.name for one in BANDS if await clean(one, [tenant.pk])]
@@ -104,7 +104,7 @@ async def test_the_older_it_is_the_less_often_it_is_asked_about(tenant, stripe, 
     assert asked == [band.name]
 
 
-async def test_what_came_to_wait_just_now_is_not_asked_about(tenant, stripe, waiting):
+async def test_a_payment_that_has_just_begun_to_wait_is_not_looked_up(tenant, stripe, waiting):
     await age(waiting, timedelta(minutes=1))
 
     assert not await clean(FIRST, [tenant.pk])
@@ -151,7 +151,7 @@ async def given_up(tenant, books) -> Payment:
     return await in_thread(make)
 
 
-async def test_what_was_booked_after_all_is_settled(tenant, books, given_up):
+async def test_a_given_up_payment_that_was_booked_is_settled(tenant, books, given_up):
     await in_thread(lambda: book(books, given_up))
 
     told = await clean(HOURLY, [tenant.pk])
@@ -171,14 +171,14 @@ def book(processor, payment) -> None:
     )
 
 
-async def test_what_was_never_booked_is_made_due_once_its_doubt_is_over(tenant, books, given_up):
+async def test_a_payment_that_was_never_booked_is_due_once_its_longest_delay_is_over(tenant, books, given_up):
     told = await clean(HOURLY, [tenant.pk])
 
     assert told == {"not_booked": 1, "moved": 1}
     assert (await payment(given_up.correlation_id)).run_at <= timezone.now()
 
 
-async def test_what_stripe_never_made_is_paid_after_all_though_all_questions_were_asked(tenant, stripe):
+async def test_a_payment_that_stripe_never_created_is_paid_although_all_look_ups_were_used(tenant, stripe):
     """A look has to give its questions back: the first of them is too early to end a doubt."""
     await configure(tenant, "stripe", longestDelay=0.1)
     one = await in_thread(given_up_at_stripe, tenant, for_=timedelta(days=2))
@@ -190,7 +190,7 @@ async def test_what_stripe_never_made_is_paid_after_all_though_all_questions_wer
     assert [intent["amount_received"] for intent in stripe.all("payment_intent")] == [one.amount]
 
 
-async def test_what_is_given_up_again_has_one_dead_letter(tenant, stripe, monkeypatch):
+async def test_a_payment_given_up_again_has_one_dead_letter(tenant, stripe, monkeypatch):
     monkeypatch.setattr(decisions, "MAX_QUESTIONS", 2)
     one = await in_thread(given_up_at_stripe, tenant, for_=timedelta(hours=2))
     stripe.fails("error_before")
@@ -224,7 +224,7 @@ async def is_given_up_after(one: Payment, questions: int) -> bool:
     return now.attempt == MAX_QUESTIONS + questions and now.run_at.year == 9999
 
 
-async def test_what_may_still_be_booked_is_left_alone(tenant, books, given_up):
+async def test_a_payment_that_may_still_be_booked_is_unchanged(tenant, books, given_up):
     await in_thread(lambda: tenant.processors.update(options={"longestDelay": 9000}))
 
     told = await clean(HOURLY, [tenant.pk])
@@ -233,7 +233,7 @@ async def test_what_may_still_be_booked_is_left_alone(tenant, books, given_up):
     assert (await payment(given_up.correlation_id)).run_at.year == 9999
 
 
-async def test_what_workers_still_ask_about_is_theirs(tenant, books, given_up):
+async def test_payments_that_workers_still_look_up_are_left_to_them(tenant, books, given_up):
     await in_thread(lambda: Payment.objects.update(run_at=timezone.now() + timedelta(seconds=30)))
 
     assert not await clean(HOURLY, [tenant.pk])
@@ -255,7 +255,7 @@ async def refund(tenant, books) -> Refund:
     return await in_thread(make)
 
 
-async def test_a_refund_that_was_given_back_after_all_is_handed_to_a_worker(tenant, books, refund):
+async def test_a_refund_that_was_returned_is_left_to_a_worker(tenant, books, refund):
     await in_thread(lambda: give_back(books, refund))
 
     told = await clean(HOURLY, [tenant.pk])
@@ -288,7 +288,7 @@ async def test_a_refund_that_the_processor_does_not_know_is_left_to_an_operator(
 # -- On a schedule ---------------------------------------------------------------------------------------------------
 
 
-async def test_all_of_it_runs_on_a_schedule():
+async def test_all_chores_of_the_janitor_are_scheduled():
     wanted = {
         "janitor": 300, "janitor-hourly": 3600, "janitor-daily": 86400,
         "reconcile-hourly": 3600, "reconcile-daily": 86400, "prove-audit": 3600,

@@ -56,7 +56,7 @@ async def test_the_balance_is_what_is_owed_to_the_tenant(tenant, sandbox):
     assert await ledger.balance(tenant_id=tenant.pk) == {"BRL": 1890 + 9 + 1}
 
 
-async def test_what_did_not_succeed_has_no_lines(tenant, worker, default):
+async def test_payments_that_did_not_succeed_have_no_lines(tenant, worker, default):
     default.answers(402)
 
     await accept(tenant, 3)
@@ -83,7 +83,7 @@ def test_a_fee_is_rounded_half_up(units, parts_per_million):
 # -- All or nothing ------------------------------------------------------------------------------------------
 
 
-async def test_a_settling_that_is_killed_midway_leaves_neither_state_nor_lines_and_is_made_good(tenant):
+async def test_a_settlement_killed_halfway_leaves_neither_state_nor_lines_and_is_repeated(tenant):
     await in_thread(make_processor, tenant)
     async with at_work():
         await accept(tenant, 2)
@@ -117,7 +117,7 @@ async def _kill_the_waiting(conn) -> list:
     return await database.rows(conn, f"SELECT pg_terminate_backend(pid) {WAITING}")
 
 
-async def test_a_purge_in_the_middle_of_a_settling_takes_all_of_it_along(tenant):
+async def test_a_purge_during_a_settlement_deletes_all_of_it(tenant):
     await in_thread(make_processor, tenant)
     async with at_work():
         await accept(tenant, 2)
@@ -143,7 +143,7 @@ async def _purge_waits() -> bool:
     return (await database.fetch(sql))[0][0] > 0
 
 
-async def test_workers_that_settle_side_by_side_keep_the_sums(tenant):
+async def test_concurrent_workers_keep_the_sums(tenant):
     other = await in_thread(make_tenant)
     for one in (tenant, other):
         await in_thread(make_processor, one, "default", fee="0.033333")
@@ -239,7 +239,7 @@ async def test_the_proof_finds(tenant, sandbox, kind):
     assert {name for name in ("unbalanced", "missing", "strange", "rollups_off") if getattr(proof, name)} == expected
 
 
-async def test_one_tenants_damage_is_not_anothers(tenant, sandbox):
+async def test_damage_of_one_tenant_is_not_reported_for_another(tenant, sandbox):
     other = await in_thread(make_tenant)
     await database.fetch("DELETE FROM payments_ledgerentry WHERE tenant_id = %s", [tenant.pk])
 
@@ -278,7 +278,7 @@ async def long_ago(tenant, sandbox):
     return sandbox
 
 
-async def test_the_first_scheduled_proof_is_of_everything_and_written_down(tenant, sandbox):
+async def test_the_first_scheduled_proof_covers_everything_and_is_stored(tenant, sandbox):
     proof = await prove_next()
 
     [kept] = await proofs()
@@ -286,7 +286,7 @@ async def test_the_first_scheduled_proof_is_of_everything_and_written_down(tenan
     assert proof.payments == 3
 
 
-async def test_the_next_reads_only_what_is_new(tenant, long_ago):
+async def test_the_next_proof_reads_only_new_lines(tenant, long_ago):
     await accept(tenant, 2)
     await settle_all(tenant)
 
@@ -297,7 +297,7 @@ async def test_the_next_reads_only_what_is_new(tenant, long_ago):
 
 
 @pytest.mark.parametrize("kind", sorted(DAMAGE.keys() - {"a stray roll-up"}))
-async def test_a_proof_of_what_is_new_finds_in_it(tenant, long_ago, kind):
+async def test_a_proof_of_new_lines_finds_damage(tenant, long_ago, kind):
     sql, expected = DAMAGE[kind]
     await accept(tenant)
     newest = max(row.id for row in await settle_all(tenant))
@@ -319,7 +319,7 @@ async def test_new_lines_of_an_old_payment_are_found(tenant, long_ago):
     assert (proof.payments, proof.unbalanced) == (1, 1)
 
 
-async def test_after_an_unsound_proof_the_same_is_looked_at_again(tenant, long_ago):
+async def test_after_a_failed_proof_the_same_lines_are_checked_again(tenant, long_ago):
     await database.fetch(DAMAGE["a line twice"][0], {"payment": long_ago[0].id})
 
     verdicts = [(await prove_next()).sound for _ in range(2)]
@@ -327,7 +327,7 @@ async def test_after_an_unsound_proof_the_same_is_looked_at_again(tenant, long_a
     assert verdicts == [False, False]
 
 
-async def test_after_a_day_everything_is_proven_again_and_old_damage_found(tenant, long_ago):
+async def test_after_a_day_everything_is_checked_again_and_old_damage_is_found(tenant, long_ago):
     await database.fetch(DAMAGE["an altered amount"][0], {"payment": long_ago[0].id})
     before = await prove_next()
     await database.fetch("UPDATE payments_ledgerproof SET at = at - interval '1 day'")
@@ -355,14 +355,14 @@ async def verify(*arguments: str) -> tuple[int, str]:
     return await in_thread(run), out.getvalue()
 
 
-async def test_the_command_says_that_all_is_sound(tenant, sandbox):
+async def test_the_command_reports_a_sound_ledger(tenant, sandbox):
     code, text = await verify()
 
     assert code == 0
     assert text.startswith("Sound: 3 succeeded payments, 9 lines")
 
 
-async def test_the_command_exits_with_1_and_says_what_is_wrong(tenant, sandbox):
+async def test_the_command_exits_with_1_and_names_the_damage(tenant, sandbox):
     await database.fetch("DELETE FROM payments_ledgerentry WHERE payment_id = %s", [sandbox[0].id])
 
     code, text = await verify()

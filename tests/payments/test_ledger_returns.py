@@ -1,4 +1,4 @@
-"""The ledger's proof of what went back: damage of every kind to refunds, disputes and their lines is found."""
+"""The proof of the ledger finds every kind of damage to refunds, disputes and their lines."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -127,7 +127,7 @@ async def test_the_proof_finds(tenant, payment, kind):
 
 
 @pytest.mark.parametrize("kind", ["a refund's lines missing", "a dispute that holds back less than its lines"])
-async def test_the_scheduled_proof_finds_what_happened_since_to_an_old_payment(tenant, payment, kind):
+async def test_the_scheduled_proof_finds_new_lines_of_an_old_payment(tenant, payment, kind):
     async with database.own_connection():
         before = await ledger.prove_next()
     await database.fetch(
@@ -143,7 +143,7 @@ async def test_the_scheduled_proof_finds_what_happened_since_to_an_old_payment(t
     assert wrong(after) == DAMAGE[kind][1]
 
 
-async def test_a_purge_takes_refunds_disputes_and_the_sandboxs_books_along(tenant, payment):
+async def test_a_purge_deletes_refunds_disputes_and_bookings_of_the_sandbox(tenant, payment):
     await purge.purge(tenant_id=tenant.pk)
 
     for table in ("refund", "dispute", "ledgerentry", "paymentevent"):

@@ -1,4 +1,4 @@
-"""Signing in: whoever tries too often from one address is asked to wait, on the pages and in the admin alike."""
+"""Rate limit of sign-ins by address, on the pages and in the admin."""
 
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -36,7 +36,7 @@ async def signs_in(person: Person, password: str, at: str = "/login", address: s
     return person.code
 
 
-async def test_who_tries_too_often_waits_whether_the_password_is_right_or_not(olga):
+async def test_too_many_tries_must_wait_even_with_the_right_password(olga):
     wrong = [await signs_in(olga, "a guess") for _ in range(2)]
 
     right = await signs_in(olga, PASSWORD)
@@ -57,13 +57,13 @@ async def test_tries_in_the_admin_count_with_those_on_the_pages(olga):
 
 
 @pytest.mark.parametrize(("at", "leads_to"), [("/login", "/"), ("/admin/login/", "/admin/")])
-async def test_who_signs_in_now_and_then_notices_nothing(olga, at, leads_to):
+async def test_occasional_sign_ins_are_not_limited(olga, at, leads_to):
     await signs_in(olga, PASSWORD, at)
 
     assert olga.at == leads_to
 
 
-async def test_a_forged_address_does_not_make_anybody_else(olga):
+async def test_a_forged_address_header_does_not_avoid_the_limit(olga):
     """Where no proxy stands, whoever is on this machine is no proxy."""
     for number in range(2):
         await signs_in(olga, "a guess", address=f"203.0.113.{number}")

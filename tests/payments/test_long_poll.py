@@ -1,4 +1,4 @@
-"""The long poll of contract section 3: events after a sequence, the wait, who may ask, and hang-ups that leave nothing."""
+"""The long poll of contract section 3: events after a sequence, the wait, authorization, and clients that hang up."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ async def poll(api: Api, payment: dict, **query: object) -> dict:
         return await response.json()
 
 
-async def test_events_after_a_sequence_come_at_once_in_order_as_a_socket_would_send_them(api: Api, sandbox, worker):
+async def test_events_after_a_sequence_are_returned_at_once_in_order_as_over_a_socket(api: Api, sandbox, worker):
     payment = await api.pay()
     await api.until(payment["correlationId"], "succeeded")
 
@@ -43,7 +43,7 @@ async def test_events_after_a_sequence_come_at_once_in_order_as_a_socket_would_s
     }
 
 
-async def test_a_poll_that_waits_answers_as_soon_as_something_happens(api: Api, sandbox):
+async def test_a_waiting_poll_returns_at_the_next_event(api: Api, sandbox):
     payment = await api.pay()
     waiting = asyncio.create_task(poll(api, payment, after=1, wait=20))
     await eventually(lambda: live.hub().feeds)
@@ -56,7 +56,7 @@ async def test_a_poll_that_waits_answers_as_soon_as_something_happens(api: Api, 
     assert time.monotonic() - started < 2
 
 
-async def test_a_poll_answers_without_events_when_its_wait_is_over(api: Api):
+async def test_a_poll_returns_no_events_after_its_wait(api: Api):
     payment = await api.pay()
 
     started = time.monotonic()
@@ -79,7 +79,7 @@ async def test_a_reader_that_polls_on_sees_every_event_once(api: Api, sandbox):
     assert seen == [1, 2, 3]
 
 
-async def test_the_token_of_the_payments_link_is_enough(api: Api):
+async def test_the_token_of_the_payments_link_is_sufficient(api: Api):
     payment = await api.pay()
 
     async with aiohttp.ClientSession(api.address) as nobody:
@@ -93,7 +93,7 @@ async def test_the_token_of_the_payments_link_is_enough(api: Api):
 @pytest.mark.parametrize(
     "query", ["wait=0&token={tenant:x}.AAAAAAAAAAAAAAAAAAAA", "wait=0&token=zz", "wait=0&token=%00"]
 )
-async def test_a_wrong_token_is_404_and_says_no_more_than_for_a_payment_that_is_not_there(api: Api, tenant, query: str):
+async def test_a_wrong_token_gets_the_same_404_as_an_unknown_payment(api: Api, tenant, query: str):
     payment = await api.pay()
     bodies = []
 
@@ -106,7 +106,7 @@ async def test_a_wrong_token_is_404_and_says_no_more_than_for_a_payment_that_is_
     assert bodies[0][0] == 404
 
 
-async def test_another_tenant_polls_in_vain(api: Api, stranger: Api):
+async def test_another_tenant_cannot_poll_a_payment(api: Api, stranger: Api):
     payment = await api.pay()
 
     async with stranger.get(f"/payments/{payment['correlationId']}/events?wait=0") as response:
@@ -116,7 +116,7 @@ async def test_another_tenant_polls_in_vain(api: Api, stranger: Api):
 @pytest.mark.parametrize(
     "query", ["after=-1", "after=x", "after=99999999999", "wait=31", "wait=-1", "wait=1.5", "after=%C2%B2"]
 )
-async def test_numbers_that_are_none_or_out_of_range_are_422_by_name(api: Api, query: str):
+async def test_invalid_numbers_are_422_and_named(api: Api, query: str):
     payment = await api.pay()
 
     async with api.get(f"/payments/{payment['correlationId']}/events?{query}") as response:

@@ -1,4 +1,4 @@
-"""News of a payment at its processor make a worker look again: what waits goes back to work, once, and nothing else moves."""
+"""A reported change makes a waiting payment due once, and changes nothing else."""
 
 import asyncio
 from uuid import UUID
@@ -33,7 +33,7 @@ async def row(payment: Payment) -> tuple[str, int, bool, bool]:
     return (await database.fetch(sql, [payment.pk]))[0]
 
 
-async def test_what_requires_an_action_is_in_doubt_and_due_again_with_an_event(tenant):
+async def test_a_look_up_makes_a_payment_that_requires_an_action_due_with_an_event(tenant):
     payment = await in_thread(waiting, tenant, run_at=LATER)
 
     found = await look(tenant, payment)
@@ -46,7 +46,7 @@ async def test_what_requires_an_action_is_in_doubt_and_due_again_with_an_event(t
     assert [(e["sequence"], e["position"], e["status"]) for e in events][-1] == (3, 3, PROCESSING)
 
 
-async def test_what_is_uncertain_is_due_at_once_without_an_event(tenant):
+async def test_a_look_up_makes_an_uncertain_payment_due_without_an_event(tenant):
     payment = await in_thread(waiting, tenant, UNCERTAIN, run_at=LATER)
 
     found = await look(tenant, payment)
@@ -56,7 +56,7 @@ async def test_what_is_uncertain_is_due_at_once_without_an_event(tenant):
 
 
 @pytest.mark.parametrize("status", [QUEUED, SUCCEEDED, FAILED, CANCELED])
-async def test_what_is_at_no_processor_is_left_alone(tenant, status):
+async def test_a_payment_at_no_processor_is_not_looked_up(tenant, status):
     payment = await in_thread(waiting, tenant, status, run_at=LATER)
     before = await row(payment)
 
@@ -65,7 +65,7 @@ async def test_what_is_at_no_processor_is_left_alone(tenant, status):
     assert (found, await row(payment)) == (set(), before)
 
 
-async def test_another_tenants_payment_is_left_alone(tenant):
+async def test_a_payment_of_another_tenant_is_not_looked_up(tenant):
     stranger = await in_thread(make_tenant)
     payment = await in_thread(waiting, stranger)
 
@@ -75,7 +75,7 @@ async def test_another_tenants_payment_is_left_alone(tenant):
     assert (await row(payment))[0] == REQUIRES_ACTION
 
 
-async def test_news_that_come_ten_times_at_once_are_one_event(tenant):
+async def test_ten_concurrent_reports_are_one_event(tenant):
     payments = [await in_thread(make_payment, tenant, status=REQUIRES_ACTION) for _ in range(5)]
 
     await asyncio.gather(*(look(tenant, *payments) for _ in range(10)))
@@ -87,7 +87,7 @@ async def test_news_that_come_ten_times_at_once_are_one_event(tenant):
     assert [position for (position,) in positions] == list(range(1, 16))
 
 
-async def test_looks_without_news_leave_the_payment_waiting_with_all_of_its_tries(api: Api, worker, tenant):
+async def test_look_ups_without_a_change_leave_the_payment_waiting_with_all_of_its_tries(api: Api, worker, tenant):
     async with sandbox_stripe() as stripe:
         await in_thread(make_stripe, tenant, stripe.url)
         payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")

@@ -1,4 +1,4 @@
-"""Money is whole minor units: what is exactly representable goes through unchanged, everything else is refused."""
+"""Money in whole minor units: exactly representable amounts pass unchanged, others are refused."""
 
 import json
 from decimal import Decimal
@@ -32,7 +32,7 @@ def test_every_amount_survives_the_way_to_text_and_back(units, currency):
 @example(Decimal("9999999999999.99"), "BRL")
 @example(Decimal("10000000000000.00"), "BRL")
 @example(Decimal("1.5E+3"), "JPY")
-def test_an_amount_is_taken_exactly_or_not_at_all(amount, currency):
+def test_an_amount_is_accepted_exactly_or_not_at_all(amount, currency):
     wanted = exactly(amount, currency)
 
     try:
@@ -77,7 +77,7 @@ def json_number(text: str) -> Decimal | None:
 
 
 @given(units=st.integers(1, LARGEST), currency=currencies)
-def test_every_amount_that_we_tell_is_one_that_we_read(units, currency):
+def test_every_amount_in_a_response_is_a_valid_amount(units, currency):
     text = decimal_text(units, currency)
 
     assert minor_units(read_amount(text), currency) == units
@@ -123,7 +123,7 @@ def test_a_share_is_rounded_half_up_and_never_more_than_the_whole(units, ppm):
         ("1000000000000000", "JPY", "at most 999999999999999"),
     ],
 )
-def test_a_refused_amount_says_why(amount, currency, why):
+def test_a_refused_amount_is_explained(amount, currency, why):
     with pytest.raises(AmountRefused) as refused:
         minor_units(Decimal(amount), currency)
 

@@ -1,4 +1,4 @@
-"""A processor keeps its address while payments are under way or in doubt there: only there they can be asked about."""
+"""The address of a processor cannot change while payments are unsettled there, because they must be looked up there."""
 
 import pytest
 from django.test import Client
@@ -42,7 +42,9 @@ def url_of(processor: Processor) -> str:
 
 
 @pytest.mark.parametrize("state", [PROCESSING, UNCERTAIN, REQUIRES_ACTION])
-def test_the_address_stays_while_payments_are_unsettled_there_and_it_says_how_many(operator, acme, processor, state):
+def test_the_address_cannot_change_while_payments_are_unsettled_there_and_their_number_is_shown(
+    operator, acme, processor, state
+):
     make_payment(acme, status=state, processor=processor)
     make_payment(acme, status=state, processor=processor)
 
@@ -54,7 +56,7 @@ def test_the_address_stays_while_payments_are_unsettled_there_and_it_says_how_ma
     assert not AuditEntry.objects.exists()
 
 
-def test_the_address_moves_once_nothing_is_unsettled_there(operator, acme, processor):
+def test_the_address_can_change_once_nothing_is_unsettled_there(operator, acme, processor):
     for state in (QUEUED, SUCCEEDED, FAILED):
         make_payment(acme, status=state, processor=processor)
 
@@ -64,7 +66,7 @@ def test_the_address_moves_once_nothing_is_unsettled_there(operator, acme, proce
     assert url_of(processor) == ELSEWHERE
 
 
-def test_what_is_in_doubt_at_another_processor_or_tenant_holds_nobody_up(operator, acme, processor):
+def test_uncertain_payments_at_another_processor_or_tenant_do_not_matter(operator, acme, processor):
     make_payment(acme, status=UNCERTAIN, processor=make_processor(acme, "fallback"))
     stranger = make_tenant("other")
     make_payment(stranger, status=UNCERTAIN, processor=make_processor(stranger))
@@ -75,7 +77,7 @@ def test_what_is_in_doubt_at_another_processor_or_tenant_holds_nobody_up(operato
     assert url_of(processor) == ELSEWHERE
 
 
-def test_the_fee_may_change_while_payments_are_in_doubt(operator, acme, processor):
+def test_the_fee_may_change_while_payments_are_uncertain(operator, acme, processor):
     make_payment(acme, status=UNCERTAIN, processor=processor)
 
     said = change(operator, processor, fee="0.07")

@@ -1,4 +1,4 @@
-"""Where several tenants share a processor, what one of them suffers costs the others nothing; nor does one payment its tenant."""
+"""Tenants that share a processor: trouble of one does not affect the others, nor does one payment affect its tenant."""
 
 import time
 
@@ -51,9 +51,7 @@ async def neighbour(picky, fallback):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-async def test_what_one_tenant_is_refused_sends_no_other_elsewhere(
-    tenant, neighbour, quick, worker, picky, fallback, status
-):
+async def test_refusals_of_one_tenant_do_not_reroute_others(tenant, neighbour, quick, worker, picky, fallback, status):
     picky.status = status
     refused = await accept(tenant, 3 * FAILURES, amount=SPOILED)
     await eventually(lambda: len(picky.received) >= FAILURES)
@@ -101,7 +99,7 @@ def account(tenant: int) -> Account:
     )
 
 
-def test_an_address_that_fails_two_tenants_is_ill_for_all():
+def test_an_address_that_fails_for_two_tenants_is_failing_for_all():
     endpoint = EndpointCondition("p")
     endpoint.mark_shared()
 
@@ -114,7 +112,7 @@ def test_an_address_that_fails_two_tenants_is_ill_for_all():
     assert not endpoint.allows(3, 100)
 
 
-def test_when_an_address_is_well_again_accounts_that_failed_there_are_tried_at_once():
+def test_when_an_address_recovers_accounts_that_failed_there_are_tried_at_once():
     endpoint = EndpointCondition("p")
     endpoint.mark_shared()
     for tenant in (1, 2):
@@ -127,7 +125,7 @@ def test_when_an_address_is_well_again_accounts_that_failed_there_are_tried_at_o
     assert endpoint.is_probe(1)
 
 
-def test_a_second_tenant_at_an_address_does_not_inherit_what_the_first_one_suffered():
+def test_a_second_tenant_at_an_address_does_not_inherit_failures_of_the_first():
     endpoint = EndpointCondition("p")
     for payment in range(FAILURES):
         endpoint.answered(0, account(1), payment, ILL, ms=5, now=100)
@@ -140,7 +138,7 @@ def test_a_second_tenant_at_an_address_does_not_inherit_what_the_first_one_suffe
     assert not endpoint.allows(1, 100)
 
 
-def test_an_answer_that_says_nothing_does_not_hold_up_the_next_probe():
+def test_an_inconclusive_response_does_not_delay_the_next_probe():
     endpoint = EndpointCondition("p")
     for payment in range(FAILURES):
         endpoint.answered(0, account(1), payment, ILL, ms=5, now=100)
@@ -178,7 +176,7 @@ def test_payments_that_are_refused_at_once_hide_no_slow_processor():
 # -- Between workers -------------------------------------------------------------------------------------------
 
 
-async def test_whether_refunds_fail_or_work_says_nothing_of_payments(tenant, default):
+async def test_outcomes_of_refunds_do_not_affect_the_routing_of_payments(tenant, default):
     sends, refunds = RoutingTable(), RoutingTable()
     for routes in (sends, refunds):
         await routes.load({tenant.pk})

@@ -1,4 +1,4 @@
-"""Another secret key while payments are unsettled at a processor: only one of the account that they were sent to."""
+"""While payments are unsettled at a processor, its secret key can be replaced only by one of the same account."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -74,7 +74,7 @@ async def test_another_accounts_key_is_refused_while_payments_are_unsettled_ther
     assert await key_of(processor) == "sk_test_old"
 
 
-async def test_a_key_whose_account_nobody_tells_is_refused(tenant, processor, change):
+async def test_a_key_whose_account_is_unknown_is_refused(tenant, processor, change):
     await in_thread(make_payment, tenant, status=UNCERTAIN, processor=processor)
 
     with pytest.raises(accounts.Refused, match="does not say"):
@@ -93,7 +93,7 @@ async def test_a_new_key_of_the_same_account_is_taken(tenant, processor, registr
 
 
 @pytest.mark.parametrize("state", [SUCCEEDED, FAILED])
-async def test_once_nothing_is_unsettled_nobody_is_asked(tenant, processor, registrar, change, state):
+async def test_once_nothing_is_unsettled_the_account_is_not_checked(tenant, processor, registrar, change, state):
     await in_thread(make_payment, tenant, status=state, processor=processor)
 
     await change("sk_test_other")

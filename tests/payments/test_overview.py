@@ -1,4 +1,4 @@
-"""The dashboard's moving part: one answer for all who look, and switches that are written down."""
+"""The live part of the dashboard: one query for all viewers, and audited changes of sandbox processors."""
 
 import asyncio
 import re
@@ -56,7 +56,7 @@ async def look(guest: aiohttp.ClientSession) -> str:
 # -- One answer for all ----------------------------------------------------------------------------------------
 
 
-async def test_a_hundred_open_dashboards_cost_one_reading(guest, tenant, reads, monkeypatch):
+async def test_a_hundred_open_dashboards_cost_one_query(guest, tenant, reads, monkeypatch):
     monkeypatch.setattr(payments.overviews, "fresh", 60.0)
     monkeypatch.setattr(payments.overviews, "stale", 60.0)
 
@@ -94,7 +94,7 @@ async def trail(tenant: Tenant) -> list[AuditEntry]:
         return [entry async for entry in AuditEntry.async_objects.filter(tenant=tenant).order_by("id")]
 
 
-async def test_a_switch_is_written_into_the_audit_trail_with_what_it_was_before(guest, tenant):
+async def test_a_change_of_a_sandbox_is_in_the_audit_trail_with_its_previous_value(guest, tenant):
     await turn(guest, "fail")
     await turn(guest, "slow")
 
@@ -105,7 +105,7 @@ async def test_a_switch_is_written_into_the_audit_trail_with_what_it_was_before(
     ]
 
 
-async def test_a_switch_whose_entry_cannot_be_written_is_not_turned(guest, tenant):
+async def test_a_change_of_a_sandbox_that_cannot_be_recorded_is_not_made(guest, tenant):
     async with database.transaction() as conn:
         await conn.execute("LOCK TABLE registry_auditentry")
         turning = asyncio.create_task(turn(guest, "fail"))
@@ -124,7 +124,7 @@ async def entry_is_cut() -> bool:
     return bool(await database.fetch(sql))
 
 
-async def test_a_switch_shows_at_once_and_not_what_was_fresh_before(guest, tenant, monkeypatch):
+async def test_a_change_of_a_sandbox_is_shown_at_once_and_not_a_cached_value(guest, tenant, monkeypatch):
     monkeypatch.setattr(payments.overviews, "fresh", 60.0)
     monkeypatch.setattr(payments.overviews, "stale", 60.0)
     await look(guest)

@@ -1,4 +1,4 @@
-"""The payment's page where its payer has something to do: what it shows, whom it lets in, and what coming back sets off."""
+"""The page of a payment that waits for its payer: its content, its policy, and the return of the payer."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
@@ -67,7 +67,7 @@ async def test_stripes_script_is_on_the_page_with_the_keys_that_it_needs(api, st
     assert "unsafe" not in policy and "sk_test" not in html
 
 
-async def test_no_other_page_lets_stripe_in(api: Api, stripe, stripe_itself):
+async def test_no_other_page_allows_scripts_of_stripe(api: Api, stripe, stripe_itself):
     payment = await api.pay(paymentMethod="pm_card_visa")
     await settle_one(api, payment, "succeeded")
 
@@ -76,7 +76,7 @@ async def test_no_other_page_lets_stripe_in(api: Api, stripe, stripe_itself):
     assert "stripe.com" not in html + policy
 
 
-async def test_what_plays_stripe_has_a_page_of_its_own_and_needs_no_exception(api: Api, stripe):
+async def test_the_sandbox_of_stripe_has_its_own_page_and_needs_no_exception(api: Api, stripe):
     payment = await waiting(api)
 
     html, policy = await page_of(api, payment)
@@ -88,7 +88,7 @@ async def test_what_plays_stripe_has_a_page_of_its_own_and_needs_no_exception(ap
     assert "stripe.com" not in html + policy
 
 
-async def test_a_payment_that_waits_for_its_seller_asks_nothing_of_its_payer(api: Api, tenant, stripe):
+async def test_a_payment_that_waits_for_its_capture_asks_nothing_of_the_payer(api: Api, tenant, stripe):
     await configure(tenant, "stripe", capture="manual")
     payment = await waiting(api, "pm_card_visa")
 
@@ -98,7 +98,7 @@ async def test_a_payment_that_waits_for_its_seller_asks_nothing_of_its_payer(api
     assert "client_secret" not in html and "stripe.com" not in html
 
 
-async def test_a_payer_who_comes_back_has_the_payment_looked_at(api: Api, stripe):
+async def test_the_return_of_the_payer_starts_a_look_up(api: Api, stripe):
     payment = await waiting(api)
     await stripe.authenticates(stripe.all("payment_intent")[0]["id"])
 
@@ -108,7 +108,7 @@ async def test_a_payer_who_comes_back_has_the_payment_looked_at(api: Api, stripe
     await settle_one(api, payment, "succeeded")
 
 
-async def test_who_comes_back_without_having_done_anything_finds_the_payment_waiting(api: Api, stripe):
+async def test_a_payer_who_returns_without_paying_finds_the_payment_waiting(api: Api, stripe):
     payment = await waiting(api)
 
     await come_back(api, payment)
@@ -123,7 +123,7 @@ async def is_answered(payment: dict, number: int) -> bool:
     return [attempt.outcome for attempt in await tries(payment["correlationId"])][number - 1 :] == ["requires_action"]
 
 
-async def test_coming_back_wants_the_links_token(api: Api, stripe):
+async def test_returning_requires_the_token_of_the_link(api: Api, stripe):
     payment = await waiting(api)
 
     other = await waiting(api)
@@ -134,7 +134,7 @@ async def test_coming_back_wants_the_links_token(api: Api, stripe):
     assert (await api.status(payment["correlationId"]))["sequence"] == 3
 
 
-async def test_coming_back_to_what_is_settled_changes_nothing(api: Api, stripe):
+async def test_returning_to_a_settled_payment_changes_nothing(api: Api, stripe):
     payment = await api.pay(paymentMethod="pm_card_visa")
     settled = await settle_one(api, payment, "succeeded")
 
@@ -143,7 +143,7 @@ async def test_coming_back_to_what_is_settled_changes_nothing(api: Api, stripe):
     assert await api.status(payment["correlationId"]) == settled
 
 
-async def test_a_payer_cannot_have_a_payment_looked_at_without_end(api: Api, stripe, monkeypatch):
+async def test_a_payer_cannot_start_look_ups_without_limit(api: Api, stripe, monkeypatch):
     monkeypatch.setattr(payer, "LOOKS", 1)
     payment = await waiting(api)
 

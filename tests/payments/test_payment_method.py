@@ -1,4 +1,4 @@
-"""How a payment is to be paid is said by ids only: they are checked, kept, told, and card data comes no further than the door."""
+"""Payment methods are references only: validated, stored and returned; card data is refused."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ async def post(api: Api, **fields: Any) -> tuple[int, dict, str]:
         return response.status, json.loads(text), text
 
 
-async def test_the_ids_are_kept_and_told(api: Api):
+async def test_the_ids_are_stored_and_returned(api: Api):
     payment = await api.pay(paymentMethod="pm_1Abc", customer="cus_9", offSession=True)
 
     told = await api.detail(payment["correlationId"])
@@ -67,7 +67,7 @@ async def test_another_method_is_other_content(api: Api):
     ],
     ids=str,
 )
-async def test_what_is_no_id_is_refused_by_name(api: Api, tenant, fields, named):
+async def test_an_invalid_id_is_refused_and_named(api: Api, tenant, fields, named):
     status, said, _ = await post(api, **fields)
 
     assert (status, [error["field"] for error in said["errors"]]) == (422, [named])
@@ -114,7 +114,7 @@ async def test_a_cards_number_is_in_no_answer_no_log_and_no_table(api: Api, tena
     ],
     ids=str,
 )
-async def test_a_payment_with_other_long_numbers_is_taken(api: Api, fields):
+async def test_a_payment_with_other_long_numbers_is_accepted(api: Api, fields):
     status, _, text = await post(api, **fields)
 
     assert status == 202, text
@@ -134,7 +134,7 @@ async def test_a_payment_with_other_long_numbers_is_taken(api: Api, fields):
         "6062826786276634",
     ],
 )
-def test_cards_numbers_are_known_by_their_check_digit(text):
+def test_card_numbers_are_detected_by_their_check_digit(text):
     assert holds_card(text)
 
 
@@ -150,7 +150,7 @@ def test_cards_numbers_are_known_by_their_check_digit(text):
         "7 6205500000000000004 12",
     ],
 )
-def test_a_cards_number_is_known_beside_its_expiry_its_cvc_and_an_orders_number(text):
+def test_a_card_number_is_detected_beside_its_expiry_its_cvc_and_an_order_number(text):
     assert holds_card(text)
 
 
@@ -172,7 +172,7 @@ def test_a_cards_number_is_known_beside_its_expiry_its_cvc_and_an_orders_number(
         "52345678-1234-4234-9234-123456789012",
     ],
 )
-def test_other_numbers_are_none(text):
+def test_other_numbers_are_not_card_numbers(text):
     assert not holds_card(text)
 
 
@@ -196,7 +196,7 @@ def test_a_payment_without_a_method_has_the_fingerprint_it_always_had():
     assert fingerprint(NewPayment(**OLD)).hex() == "d222b5c43c52f021165ca4c5f15a5dd7"
 
 
-def test_what_was_spilled_without_a_method_is_read():
+def test_a_payment_spilled_without_a_method_is_read():
     row = msgspec.msgpack.encode({"order": OLD, "fingerprint": b"x", "at": AT})
 
     assert decode(row).payment.method is None
@@ -208,7 +208,7 @@ async def test_a_method_outlives_the_spill(tenant):
     assert decode(encode(Submission(payment, b"x", AT))).payment == payment
 
 
-async def test_a_method_is_written_down_as_it_was_given(tenant):
+async def test_a_method_is_stored_unchanged(tenant):
     payment = NewPayment(**{**OLD, "tenant_id": tenant.pk, "processor": ""}, method={"paymentMethod": "pm_1"})
 
     await submit(payment)

@@ -1,4 +1,4 @@
-"""A processor's keys: checked, sealed, changed while the old ones still work, and never repeated by anybody."""
+"""Keys of a processor: validated, encrypted, rotated with an overlap, and never shown."""
 
 import json
 from io import StringIO
@@ -44,7 +44,7 @@ def everything_written() -> str:
     return "".join(rows)
 
 
-def test_what_is_secret_among_the_options_is_sealed_and_the_rest_stays(acme):
+def test_secret_options_are_encrypted_and_the_others_stay(acme):
     said = add(f"secretKey={KEY}", f"webhookSecret={HOOK}", "publishableKey=pk_test_1")
 
     assert stored().options == {"publishableKey": "pk_test_1"}
@@ -77,7 +77,7 @@ def test_a_live_key_of_a_live_tenant_is_taken_in_production(acme, settings):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:12111", "https://stripe.example"])
-def test_a_live_key_goes_to_nobody_but_stripe(live, url):
+def test_a_live_key_is_sent_to_stripe_only(live, url):
     with pytest.raises(CommandError, match="leave the URL empty") as error:
         command("add", "acme", "cards", "--kind", "stripe", "--url", url, "--option", f"secretKey={LIVE}")
 
@@ -94,7 +94,7 @@ def test_a_live_key_is_not_given_to_a_processor_elsewhere(live):
     assert accounts.opened(stored()) == {"secretKey": KEY}
 
 
-def test_the_admin_moves_no_processor_with_a_live_key_elsewhere(live, operator):
+def test_the_admin_does_not_change_the_address_of_a_processor_with_a_live_key(live, operator):
     processor = make_stripe(live, "", name="cards", secrets={"secretKey": LIVE})
 
     page = operator.post(
@@ -135,12 +135,12 @@ def test_keys_that_cannot_be_used_are_refused(acme, options, complaint):
         add(*options)
 
 
-def test_kinds_without_keys_take_none(acme):
+def test_kinds_without_keys_accept_none(acme):
     with pytest.raises(CommandError, match="has no secrets"):
         add(f"secretKey={KEY}", kind="sandbox")
 
 
-def test_a_new_webhook_secret_stands_beside_the_ones_before_it(acme):
+def test_a_new_webhook_secret_is_added_to_the_older_ones(acme):
     add(f"secretKey={KEY}", f"webhookSecret={HOOK}")
 
     for number in range(3):
@@ -157,19 +157,19 @@ def sealed_by_a_lost_key(acme):
         return make_stripe(acme, "", name="cards", secrets={"secretKey": KEY, "webhookSecrets": [HOOK]})
 
 
-def test_secrets_that_cannot_be_opened_are_replaced_by_a_full_set(acme, sealed_by_a_lost_key):
+def test_secrets_that_cannot_be_decrypted_are_replaced_by_a_full_set(acme, sealed_by_a_lost_key):
     command("secrets", "acme", "cards", "--option", "secretKey=sk_test_new", "--option", "webhookSecret=whsec_new")
 
     assert accounts.opened(stored()) == {"secretKey": "sk_test_new", "webhookSecrets": ["whsec_new"]}
 
 
 @pytest.mark.parametrize("option", ["secretKey=sk_test_new", "webhookSecret=whsec_new"])
-def test_secrets_that_cannot_be_opened_are_not_replaced_by_halves(acme, sealed_by_a_lost_key, option):
+def test_secrets_that_cannot_be_decrypted_are_not_replaced_in_part(acme, sealed_by_a_lost_key, option):
     with pytest.raises(CommandError, match="give secretKey and webhookSecret together"):
         command("secrets", "acme", "cards", "--option", option)
 
 
-def test_secrets_that_cannot_be_opened_stay_while_payments_are_unsettled_there(acme, sealed_by_a_lost_key):
+def test_secrets_that_cannot_be_decrypted_stay_while_payments_are_unsettled_there(acme, sealed_by_a_lost_key):
     """Nobody can say any more whose key they were sent with."""
     make_payment(acme, status=UNCERTAIN, processor=sealed_by_a_lost_key)
 
@@ -184,7 +184,7 @@ def test_other_options_are_no_secrets(acme):
         command("secrets", "acme", "cards", "--option", "capture=manual")
 
 
-def test_the_list_of_processors_names_no_key(acme):
+def test_the_list_of_processors_shows_no_key(acme):
     add(f"secretKey={KEY}")
 
     said = command("list", "acme", "--json")
@@ -215,7 +215,7 @@ def fields(**more: str) -> dict[str, str]:
     }
 
 
-def test_the_admin_says_which_keys_there_are_and_not_what_they_are(acme, operator):
+def test_the_admin_shows_which_keys_exist_and_not_their_values(acme, operator):
     processor = make_stripe(acme, "", secrets={"secretKey": KEY, "webhookSecrets": [HOOK, "whsec_old"]})
 
     page = operator.get(reverse("admin:payments_processor_change", args=[processor.pk])).content.decode()
@@ -224,7 +224,7 @@ def test_the_admin_says_which_keys_there_are_and_not_what_they_are(acme, operato
     assert KEY not in page and HOOK not in page
 
 
-def test_the_admin_seals_what_is_entered_and_writes_it_nowhere_else(acme, operator):
+def test_the_admin_stores_entered_keys_encrypted_only(acme, operator):
     given = fields(tenant=str(acme.pk), name="cards", kind="stripe", secret_key=KEY, webhook_secret=HOOK, enabled="on")
 
     answer = operator.post(reverse("admin:payments_processor_add"), given)
@@ -234,7 +234,7 @@ def test_the_admin_seals_what_is_entered_and_writes_it_nowhere_else(acme, operat
     assert KEY not in everything_written() and HOOK not in everything_written()
 
 
-def test_secrets_among_the_admins_options_are_sealed_as_well(acme, operator):
+def test_secrets_among_options_entered_in_the_admin_are_encrypted_too(acme, operator):
     processor = make_stripe(acme, "", name="cards")
     options = json.dumps({"secretKey": KEY, "capture": "manual"})
 
@@ -245,7 +245,7 @@ def test_secrets_among_the_admins_options_are_sealed_as_well(acme, operator):
     assert KEY not in everything_written()
 
 
-def test_fields_left_empty_leave_the_keys(acme, operator):
+def test_empty_fields_keep_the_keys(acme, operator):
     processor = make_stripe(acme, "", name="cards", secrets={"secretKey": KEY})
 
     operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), fields(fee="0.07"))

@@ -1,4 +1,4 @@
-"""A sandbox tenant can be emptied; a live one and its neighbours cannot lose a row."""
+"""A purge deletes a sandbox tenant's payments, and nothing of live or other tenants."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def summary(api: Api) -> dict[str, Any]:
         return await response.json()
 
 
-async def test_everything_of_a_sandbox_tenant_goes(api: Api, tenant, default):
+async def test_a_purge_deletes_everything_of_a_sandbox_tenant(api: Api, tenant, default):
     for _ in range(3):
         await api.pay()
     await settle_all(tenant)
@@ -58,7 +58,7 @@ async def test_everything_of_a_sandbox_tenant_goes(api: Api, tenant, default):
     assert await summary(api) == {"default": {"totalRequests": 0, "totalAmount": 0}}
 
 
-async def test_other_tenants_keep_everything(api: Api, stranger: Api, tenant):
+async def test_a_purge_deletes_nothing_of_other_tenants(api: Api, stranger: Api, tenant):
     theirs = await stranger.pay()
 
     await purge(api)
@@ -75,7 +75,7 @@ async def test_a_purged_id_is_free_again(api: Api):
         assert "Idempotent-Replayed" not in response.headers
 
 
-async def test_the_streams_numbers_go_on_after_a_purge(api: Api, tenant):
+async def test_the_numbers_of_the_stream_continue_after_a_purge(api: Api, tenant):
     await api.pay()
     await api.pay()
     await purge(api)
@@ -100,7 +100,7 @@ async def test_a_live_tenant_cannot_be_purged(server: str):
     assert (await left(tenant))["Payment"] == 1
 
 
-async def test_a_tenant_that_has_just_gone_live_loses_nothing_to_what_was_heard_of_it_before(api: Api, tenant):
+async def test_a_tenant_that_has_just_gone_live_is_not_purged_by_a_cached_mode(api: Api, tenant):
     await api.pay()
     await in_thread(Tenant.objects.filter(pk=tenant.pk).update, mode="live")
 
@@ -110,7 +110,7 @@ async def test_a_tenant_that_has_just_gone_live_loses_nothing_to_what_was_heard_
     assert (await left(tenant))["Payment"] == 1
 
 
-async def test_a_purge_waits_for_a_tenant_that_goes_live_at_this_moment_and_then_takes_nothing(tenant):
+async def test_a_purge_waits_for_a_concurrent_go_live_and_then_deletes_nothing(tenant):
     await in_thread(make_payment, tenant)
 
     async with database.transaction() as conn:
@@ -230,7 +230,7 @@ async def test_a_sandbox_too_large_for_one_statement_is_emptied_by_one_call(larg
     assert set((await left(large)).values()) == {0}
 
 
-async def test_a_purge_that_runs_out_of_time_says_how_much_is_left_and_the_next_goes_on(api: Api, tenant, monkeypatch):
+async def test_a_purge_that_runs_out_of_time_returns_the_rest_and_the_next_continues(api: Api, tenant, monkeypatch):
     monkeypatch.setattr(purging, "SLICE", 2)
     monkeypatch.setattr(purging, "WITHIN", 0.0)
     for _ in range(5):
@@ -243,7 +243,7 @@ async def test_a_purge_that_runs_out_of_time_says_how_much_is_left_and_the_next_
     ]  # fmt: skip
 
 
-async def test_a_purge_that_was_cut_off_leaves_sums_that_agree(api: Api, tenant, default, monkeypatch):
+async def test_an_interrupted_purge_leaves_consistent_sums(api: Api, tenant, default, monkeypatch):
     monkeypatch.setattr(purging, "SLICE", 2)
     for _ in range(5):
         await api.pay()

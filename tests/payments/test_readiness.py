@@ -1,4 +1,4 @@
-"""From sandbox to live: what is missing is named with what to do, and only with nothing missing does a tenant go live."""
+"""Going live: failed checks are named with instructions, and a tenant goes live only if all pass."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ async def ready(tenant: Tenant, default: Any) -> Tenant:
     return tenant
 
 
-async def test_a_tenant_that_lacks_nothing_goes_live_once_and_it_is_recorded(ready):
+async def test_a_tenant_that_passes_all_checks_goes_live_once_and_it_is_recorded(ready):
     first, second = await go_live(ready), await go_live(ready)
 
     assert (first, second, await mode(ready)) == (True, False, "live")
@@ -54,7 +54,7 @@ async def test_a_tenant_that_lacks_nothing_goes_live_once_and_it_is_recorded(rea
     assert (entry.actor, entry.tenant_id) == ("olga", ready.pk)
 
 
-async def test_processors_that_only_play_are_switched_off_on_the_way(ready):
+async def test_sandbox_processors_are_disabled_when_going_live(ready):
     await in_thread(make_processor, ready, "toy")
 
     await go_live(ready)
@@ -123,7 +123,7 @@ def played(tenant: Tenant, default: Any) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-async def test_what_is_missing_is_named_and_the_tenant_stays_in_the_sandbox(ready, default, spoil, named):
+async def test_failed_checks_are_named_and_the_tenant_stays_in_the_sandbox(ready, default, spoil, named):
     await in_thread(spoil, ready, default)
 
     found = await missing(ready)
@@ -151,17 +151,17 @@ async def with_stripe(ready: Tenant) -> Any:
         yield stripe
 
 
-async def test_stripes_keys_are_tried(ready, with_stripe):
+async def test_keys_of_stripe_are_tested(ready, with_stripe):
     assert await missing(ready) == {}
 
 
-async def test_a_key_that_stripe_does_not_know_is_said(ready, with_stripe):
+async def test_a_key_unknown_to_stripe_is_reported(ready, with_stripe):
     with_stripe.sandbox.secret_key = "sk_test_another"
 
     assert await missing(ready) == {"keys": "stripe refuses its key"}
 
 
-async def test_an_account_without_the_secret_of_its_webhooks_is_said(ready, with_stripe):
+async def test_an_account_without_a_webhook_secret_is_reported(ready, with_stripe):
     from payments.routing import accounts
 
     def forget() -> None:
@@ -174,7 +174,7 @@ async def test_an_account_without_the_secret_of_its_webhooks_is_said(ready, with
     assert set(await missing(ready)) == {"secrets"}
 
 
-async def test_keys_that_nobody_can_read_are_findings_with_what_to_do(ready, with_stripe):
+async def test_keys_that_cannot_be_decrypted_are_reported_with_instructions(ready, with_stripe):
     await in_thread(Processor.objects.filter(name="stripe").update, secrets=b"sealed with another key altogether")
 
     found = await missing(ready)
@@ -183,7 +183,7 @@ async def test_keys_that_nobody_can_read_are_findings_with_what_to_do(ready, wit
     assert "SECRET_KEY_FALLBACKS" in found["secrets"]
 
 
-async def test_an_account_whose_key_nobody_can_read_is_not_left_on_in_production(ready, with_stripe, settings):
+async def test_an_account_whose_key_cannot_be_decrypted_is_not_enabled_in_production(ready, with_stripe, settings):
     settings.PRODUCTION = True
     await in_thread(Processor.objects.filter(name="stripe").update, secrets=b"sealed with another key altogether")
 
@@ -194,7 +194,7 @@ async def test_an_account_whose_key_nobody_can_read_is_not_left_on_in_production
 
 
 @pytest.mark.parametrize(("mode_before", "left"), [("sandbox", 0), ("live", 1)])
-async def test_the_owner_empties_the_sandbox_and_never_a_live_book(ready, server, mode_before, left):
+async def test_the_owner_purges_the_sandbox_and_never_a_live_tenant(ready, server, mode_before, left):
     await in_thread(make_payment, ready)
     await in_thread(lambda: Tenant.objects.filter(pk=ready.pk).update(mode=mode_before))
     async with Person(server) as olga:
@@ -210,7 +210,7 @@ async def test_the_owner_empties_the_sandbox_and_never_a_live_book(ready, server
 # -- The button and the command call the same ----------------------------------------------------------------------------
 
 
-async def test_the_command_refuses_with_everything_that_is_missing(ready, default):
+async def test_the_command_refuses_with_all_failed_checks(ready, default):
     await in_thread(no_owner, ready, default)
     await in_thread(no_plan, ready, default)
 
@@ -221,13 +221,13 @@ async def test_the_command_refuses_with_everything_that_is_missing(ready, defaul
     assert "choose a plan" in str(refused.value)
 
 
-async def test_the_command_lets_it_go_live(ready, capsys):
+async def test_the_command_makes_the_tenant_live(ready, capsys):
     await in_thread(call_command, "tenant", "live", ready.slug, "--json")
 
     assert await mode(ready) == "live"
 
 
-async def test_the_button_says_what_is_missing_and_goes_live_when_nothing_is(ready, default, server):
+async def test_the_page_shows_failed_checks_and_goes_live_when_there_are_none(ready, default, server):
     await in_thread(no_plan, ready, default)
     plan = await in_thread(Plan.objects.get)
     async with Person(server) as olga:

@@ -1,4 +1,4 @@
-"""A processor's books against ours: each kind of difference is made and found, by windows and slices that can be taken up again."""
+"""Reconciliation: every kind of difference is found, by windows and slices that can be continued."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def other_books(tenant):
 # -- What is found ---------------------------------------------------------------------------------------------
 
 
-async def test_books_that_agree_have_no_difference(tenant, books):
+async def test_equal_bookings_have_no_difference(tenant, books):
     for _ in range(3):
         await in_thread(book_both, tenant, books)
 
@@ -64,7 +64,7 @@ async def test_books_that_agree_have_no_difference(tenant, books):
     assert await in_thread(found) == []
 
 
-async def test_what_workers_settle_agrees(tenant, books, other_books, worker):
+async def test_payments_settled_by_workers_have_no_difference(tenant, books, other_books, worker):
     await accept(tenant, 20)
     await until_settled(tenant)
     now = datetime.now(UTC)
@@ -74,7 +74,7 @@ async def test_what_workers_settle_agrees(tenant, books, other_books, worker):
     assert (outcome.records, outcome.payments, outcome.differences) == (20, 20, 0)
 
 
-async def test_a_booking_of_a_payment_that_we_never_saw_is_missing_here(tenant, books):
+async def test_a_booking_of_an_unknown_payment_is_missing_here(tenant, books):
     correlation = await in_thread(book_there, books)
 
     await compare(tenant)
@@ -95,7 +95,7 @@ async def test_a_booking_of_a_payment_that_did_not_succeed_is_missing_here(tenan
 
 
 @pytest.mark.parametrize("status", [PROCESSING, UNCERTAIN, REQUIRES_ACTION])
-async def test_a_payment_on_its_way_is_no_difference_yet_and_one_that_stands_still_there_is(tenant, books, status):
+async def test_an_open_payment_is_no_difference_until_it_is_stuck(tenant, books, status):
     long_ago = timezone.now() - HOUR
     moving = await in_thread(
         lambda: make_payment(tenant, status=status, processor=books, created_at=long_ago, changed_at=timezone.now())
@@ -110,7 +110,7 @@ async def test_a_payment_on_its_way_is_no_difference_yet_and_one_that_stands_sti
     assert (await the_difference("missing_here")).our_status == status
 
 
-async def test_our_booking_that_the_processor_denies_is_missing_there(tenant, books):
+async def test_a_booking_that_the_processor_does_not_have_is_missing_there(tenant, books):
     payment = await in_thread(book_here, tenant, books)
 
     await compare(tenant)
@@ -132,7 +132,7 @@ async def test_figures_that_differ_are_found(tenant, books, kind, theirs):
     assert (one.their_amount, one.their_currency) == (theirs.get("amount", 1990), theirs.get("currency", "BRL"))
 
 
-async def test_a_refund_that_only_one_side_has_is_found(tenant, books):
+async def test_a_refund_on_one_side_only_is_a_difference(tenant, books):
     payment = await in_thread(book_both, tenant, books)
     await in_thread(give_back, books, payment, 500)
 
@@ -153,7 +153,7 @@ def give_back(processor, payment, amount: int) -> None:
     )
 
 
-async def test_what_two_processors_booked_is_a_duplicate_at_the_one_that_our_books_do_not_name(
+async def test_a_payment_booked_by_two_processors_is_a_duplicate_at_the_one_not_in_our_ledger(
     tenant, books, other_books
 ):
     payment = await in_thread(book_both, tenant, books)
@@ -177,7 +177,7 @@ def record(payment: Payment, reference: str) -> ProcessorRecord:
     )
 
 
-async def test_what_one_processor_booked_twice_is_a_duplicate(tenant, books):
+async def test_a_payment_booked_twice_by_one_processor_is_a_duplicate(tenant, books):
     payment = await in_thread(book_here, tenant, books)
     here, known, seen = await account(tenant), {}, set()
     twice = [record(payment, "pi_1"), record(payment, "pi_2")]
@@ -200,7 +200,7 @@ async def test_only_the_window_is_compared_its_end_excluded(tenant, books):
     assert (await the_difference("missing_there")).payment_id == first.pk
 
 
-async def test_a_booking_whose_time_differs_there_is_asked_about_before_it_is_missed(tenant, books):
+async def test_a_booking_with_another_time_there_is_looked_up_before_it_counts_as_missing(tenant, books):
     payment = await in_thread(book_here, tenant, books)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id, at=NOON + HOUR))
 
@@ -209,7 +209,7 @@ async def test_a_booking_whose_time_differs_there_is_asked_about_before_it_is_mi
     assert (outcome.payments, outcome.differences) == (1, 0)
 
 
-async def test_other_tenants_payments_are_not_looked_at(tenant, books, stranger):
+async def test_payments_of_other_tenants_are_not_compared(tenant, books, stranger):
     theirs = await in_thread(make_processor, await in_thread(lambda: _stranger()), "default")
     await in_thread(book_there, theirs)
 
@@ -227,7 +227,7 @@ def _stranger():
 # -- One way -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_processor_without_books_is_asked_about_our_payments_one_by_one(tenant, default, worker):
+async def test_at_a_processor_without_a_list_of_bookings_payments_are_looked_up_one_by_one(tenant, default, worker):
     ids = await accept(tenant, 5)
     await until_settled(tenant)
     del default.booked[str(ids[2])]
@@ -240,7 +240,7 @@ async def test_a_processor_without_books_is_asked_about_our_payments_one_by_one(
     assert (outcome.records, outcome.payments, one.correlation_id) == (0, 5, ids[2])
 
 
-async def test_of_many_only_a_sample_is_asked_about(tenant, default, monkeypatch):
+async def test_only_a_sample_of_many_payments_is_looked_up(tenant, default, monkeypatch):
     monkeypatch.setattr(comparison, "SAMPLE", 4)
     processor = await in_thread(lambda: tenant.processors.get())
     for _ in range(20):
@@ -273,13 +273,13 @@ async def test_a_window_is_compared_once(tenant, books):
     assert (await compare(tenant, again=True)).finished
 
 
-async def test_of_two_who_begin_at_once_one_compares(tenant, books):
+async def test_one_of_two_concurrent_comparisons_runs(tenant, books):
     outcomes = await asyncio.gather(*(compare(tenant) for _ in range(5)))
 
     assert sum(outcome is not None for outcome in outcomes) == 1
 
 
-async def test_it_goes_slice_by_slice_and_finds_the_same(tenant, books, monkeypatch):
+async def test_comparing_slice_by_slice_finds_the_same_differences(tenant, books, monkeypatch):
     monkeypatch.setattr(comparison, "SLICE", 2)
     for minute in range(7):
         at = NOON - timedelta(minutes=minute + 1)
@@ -305,7 +305,7 @@ class Torn(KINDS["sandbox"]):
             yield one
 
 
-async def test_a_comparison_that_broke_off_goes_on_where_it_was(tenant, books, monkeypatch):
+async def test_an_interrupted_comparison_continues(tenant, books, monkeypatch):
     monkeypatch.setattr(comparison, "SLICE", 2)
     monkeypatch.setitem(KINDS, "sandbox", Torn)
     Torn.left = 1
@@ -323,7 +323,7 @@ async def test_a_comparison_that_broke_off_goes_on_where_it_was(tenant, books, m
     assert (whole.finished, whole.payments, whole.records) == (True, 6, 6)
 
 
-async def test_who_was_taken_for_dead_writes_nothing_more(tenant, books):
+async def test_a_comparison_whose_lease_was_taken_over_writes_nothing_more(tenant, books):
     here = await account(tenant)
     late = await comparison._begin(here, MORNING, both_ways=True, again=False)
     await in_thread(Reconciliation.objects.update, leased_until=timezone.now() - HOUR)
@@ -348,7 +348,7 @@ async def test_a_difference_found_again_is_one_row(tenant, books):
     assert again.seen_at > first.seen_at
 
 
-async def test_a_difference_that_is_not_found_again_is_gone(tenant, books):
+async def test_a_difference_that_is_not_found_again_is_resolved(tenant, books):
     payment = await in_thread(book_here, tenant, books)
     await compare(tenant)
     await in_thread(lambda: book_there(books, correlation_id=payment.correlation_id))
@@ -359,7 +359,7 @@ async def test_a_difference_that_is_not_found_again_is_gone(tenant, books):
     assert one.resolution == "gone"
 
 
-async def test_what_an_operator_closed_stays_closed_as_long_as_it_is_the_same(tenant, books):
+async def test_a_closed_difference_stays_closed_while_it_is_unchanged(tenant, books):
     payment = await in_thread(lambda: book_both(tenant, books, amount=1991))
     await compare(tenant)
     one = await the_difference("amount")
@@ -413,7 +413,7 @@ async def test_the_latest_windows_of_all_processors_are_compared(tenant, books, 
     assert len(await in_thread(found)) == 2
 
 
-async def test_a_window_that_was_left_is_taken_up_with_the_latest(tenant, books):
+async def test_an_unfinished_window_is_compared_with_the_latest(tenant, books):
     yesterday = datetime.now(UTC) - timedelta(days=1)
     await comparison._begin(await account(tenant), Window(yesterday - HOUR, yesterday), both_ways=True, again=False)
     await in_thread(Reconciliation.objects.update, leased_until=None)
@@ -463,7 +463,7 @@ def test_the_command_fails_where_books_differ_and_lists_what_is_open():
         (("--since", "yesterday"), "wants a time in ISO 8601"),
     ],
 )
-def test_the_command_refuses_what_makes_no_sense(arguments, says):
+def test_the_command_refuses_invalid_arguments(arguments, says):
     make_processor(make_tenant("acme"))
 
     with pytest.raises(CommandError, match=says):

@@ -1,4 +1,4 @@
-"""Stripe's books against ours."""
+"""Reconciliation with Stripe."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -44,13 +44,13 @@ def intent_of(stripe, correlation_id: UUID):
     return next(i for i in stripe.all("payment_intent") if i["metadata"]["registry_payment"] == str(correlation_id))
 
 
-async def test_stripes_books_and_ours_agree(tenant, stripe, paid):
+async def test_bookings_at_stripe_and_here_agree(tenant, stripe, paid):
     outcome = await compare_now(tenant)
 
     assert (outcome.records, outcome.payments, outcome.differences) == (2, 2, 0)
 
 
-async def test_an_intent_of_somebody_else_at_stripe_is_missing_here_and_can_be_booked(tenant, stripe, paid):
+async def test_an_intent_made_by_others_at_stripe_is_missing_here_and_can_be_booked(tenant, stripe, paid):
     intent_of(stripe, paid[0])["metadata"] = {}
     await compare_now(tenant)
     kinds = {one.kind: one for one in await in_thread(found)}
@@ -64,7 +64,7 @@ async def test_an_intent_of_somebody_else_at_stripe_is_missing_here_and_can_be_b
     assert (again.records, again.differences) == (2, 0)
 
 
-async def test_a_refund_made_at_stripe_is_found(tenant, stripe, paid):
+async def test_a_refund_made_at_stripe_is_a_difference(tenant, stripe, paid):
     charge = stripe[intent_of(stripe, paid[1])["latest_charge"]]
     charge["amount_refunded"] = 300
 
@@ -102,7 +102,7 @@ async def test_a_second_intent_is_a_duplicate_also_where_it_stands_in_another_sl
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["by its name", "without one"])
-async def test_looking_again_at_a_duplicate_ends_it_only_once_the_second_booking_is_gone(tenant, stripe, paid, named):
+async def test_rechecking_a_duplicate_resolves_it_only_once_the_second_booking_is_gone(tenant, stripe, paid, named):
     await booked_twice(stripe, earlier=HOUR / 2)
     if not named:
         await in_thread(Attempt.objects.update, reference="")

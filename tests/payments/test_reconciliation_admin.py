@@ -1,4 +1,4 @@
-"""Operators' pages of differences, of routing tried out and of the audit trail's proof."""
+"""Admin pages of differences, dry runs and the audit chain."""
 
 import html
 import json
@@ -85,7 +85,7 @@ def test_resolved_ones_are_shown_on_demand(operator, acme, books):
     assert one.key[:8] in text(operator.get(listing(Difference), {"resolution": "all"}))
 
 
-def test_what_is_missing_here_is_booked_with_a_reason(operator, acme, books):
+def test_a_booking_missing_here_is_booked_with_a_reason(operator, acme, books):
     book_there(books)
     one = compare(acme)
 
@@ -96,7 +96,7 @@ def test_what_is_missing_here_is_booked_with_a_reason(operator, acme, books):
     assert AuditEntry.objects.get().action == "difference.book"
 
 
-def test_a_booking_that_its_processor_shows_no_more_holds_up_no_other(operator, acme, books):
+def test_a_booking_that_its_processor_no_longer_shows_does_not_stop_the_others(operator, acme, books):
     for _ in range(2):
         book_there(books)
     sync_twin(compare_books)(acme)
@@ -110,14 +110,14 @@ def test_a_booking_that_its_processor_shows_no_more_holds_up_no_other(operator, 
     assert Payment.objects.get().status == SUCCEEDED
 
 
-def test_what_cannot_be_booked_is_left_out(operator, acme, books):
+def test_bookings_that_cannot_be_booked_are_skipped(operator, acme, books):
     book_here(acme, books)
     one = compare(acme)
 
     assert "Nothing was changed" in said(choose(operator, "difference_book", one))
 
 
-def test_looking_again_says_what_still_differs(operator, acme, books):
+def test_a_recheck_shows_the_remaining_differences(operator, acme, books):
     payment = book_here(acme, books)
     one = compare(acme)
 
@@ -127,7 +127,7 @@ def test_looking_again_says_what_still_differs(operator, acme, books):
     assert Difference.objects.get().resolution == "gone"
 
 
-def test_it_is_closed_with_the_reason_as_its_note(operator, acme, books):
+def test_a_difference_is_closed_with_the_reason_as_its_note(operator, acme, books):
     book_there(books)
 
     confirm(operator, choose(operator, "difference_close", compare(acme)), reason=WHY)
@@ -216,7 +216,7 @@ def test_nothing_to_activate_is_offered_where_nothing_is_edited(operator, acme, 
     assert "Activate" not in text(answer)
 
 
-def test_the_rules_of_a_dry_run_are_put_into_force_with_a_reason(operator, acme, rules):
+def test_the_rules_of_a_dry_run_are_activated_with_a_reason(operator, acme, rules):
     cheap, dear = rules
     asked = operator.post(dry_run_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
 
@@ -229,7 +229,7 @@ def test_the_rules_of_a_dry_run_are_put_into_force_with_a_reason(operator, acme,
     assert AuditEntry.objects.get().reason == WHY
 
 
-def test_rules_that_somebody_changed_meanwhile_are_not_overwritten(operator, acme, rules):
+def test_rules_that_were_changed_meanwhile_are_not_overwritten(operator, acme, rules):
     cheap, dear = rules
     asked = operator.post(dry_run_page(acme), fill(cheap, dear, **{f"fee-{dear.pk}": "0.01"}))
     Processor.objects.filter(pk=cheap.pk).update(enabled=False)
@@ -250,7 +250,7 @@ def test_edits_that_were_tampered_with_are_refused(operator, acme, rules, edits)
     assert not AuditEntry.objects.exists()
 
 
-def test_who_operates_may_do_a_dry_run_and_only_an_owner_activates(member, acme, rules):
+def test_operators_may_do_a_dry_run_and_only_owners_activate_it(member, acme, rules):
     cheap, dear = rules
     edits = {f"fee-{dear.pk}": "0.01"}
 
@@ -266,7 +266,7 @@ def test_who_operates_may_do_a_dry_run_and_only_an_owner_activates(member, acme,
     assert "In force now" in said(owner.post(dry_run_page(acme), {**hidden(offered), "reason": WHY, "activate": "1"}))
 
 
-def test_another_tenants_routing_is_nobodys_business(member, rules):
+def test_the_routing_of_another_tenant_is_not_shown(member, rules):
     make_tenant("other")
 
     assert member.get(reverse("admin:payments_processor_dry_run", query={"tenant": "other"})).status_code == 404
@@ -279,7 +279,7 @@ def test_another_tenants_routing_is_nobodys_business(member, rules):
 PROOF = "admin:registry_auditentry_verify"
 
 
-def test_the_trail_says_whether_it_holds(operator, acme):
+def test_the_audit_page_shows_whether_the_chain_is_valid(operator, acme):
     write(acme, "a", "b")
     write(None, "c")
 
@@ -290,7 +290,7 @@ def test_the_trail_says_whether_it_holds(operator, acme):
     assert reverse(PROOF) in text(operator.get(listing(AuditEntry)))
 
 
-def test_the_trail_says_where_it_breaks(operator, acme):
+def test_the_audit_page_shows_where_the_chain_breaks(operator, acme):
     ids = write(acme, "a", "b")
     tamper("UPDATE registry_auditentry SET reason = '' WHERE id = %s", ids[1])
 

@@ -1,4 +1,4 @@
-"""Refunds in people's hands: on the payment's page, and in the operators' admin."""
+"""Refunds on the payment's page and in the admin."""
 
 import re
 from uuid import uuid4
@@ -75,7 +75,7 @@ def test_an_operator_refunds_a_payment_with_a_reason(operator, acme):
     assert entry.detail == {"refund": str(refund.public_id), "units": 500}
 
 
-def test_the_form_offers_what_is_left_and_says_what_is_wrong(operator, acme):
+def test_the_form_suggests_the_rest_and_names_errors(operator, acme):
     payment = paid(acme)
     make_refund(payment)
 
@@ -89,7 +89,7 @@ def test_the_form_offers_what_is_left_and_says_what_is_wrong(operator, acme):
     assert not AuditEntry.objects.exists()
 
 
-def test_a_cards_number_is_no_reason(operator, acme):
+def test_a_card_number_is_refused_as_a_reason(operator, acme):
     answer = text(refund_form(operator, paid(acme), reason="paid with 4242.4242.4242.4242"))
 
     assert "Looks like a card number" in answer
@@ -109,7 +109,7 @@ def test_a_form_that_is_sent_twice_is_one_refund(operator, acme):
 
 
 @pytest.mark.parametrize("amount", ["19.90", "15"], ids=["all of it", "more than is left then"])
-def test_a_form_that_is_sent_again_is_answered_as_the_first_time_though_less_is_left(operator, acme, amount):
+def test_a_form_that_is_sent_again_gets_the_first_response_although_less_can_be_refunded(operator, acme, amount):
     form = {"amount": amount, "reason": WHY, "key": "k1"}
     address = reverse("admin:payments_payment_refund", args=[paid(acme).pk])
 
@@ -122,7 +122,7 @@ def test_a_form_that_is_sent_again_is_answered_as_the_first_time_though_less_is_
     assert AuditEntry.objects.filter(action="payment.refund").count() == 1
 
 
-def test_without_its_audit_entry_no_refund_is_asked_for(operator, acme, monkeypatch):
+def test_without_its_audit_entry_no_refund_is_requested(operator, acme, monkeypatch):
     async def refuses(**_):
         raise RuntimeError("no entry, no action")
 
@@ -136,7 +136,7 @@ def test_without_its_audit_entry_no_refund_is_asked_for(operator, acme, monkeypa
 
 
 @pytest.mark.parametrize("role", ["viewer", None])
-def test_who_may_only_look_cannot_refund(acme, role):
+def test_viewers_cannot_refund(acme, role):
     payment = paid(acme)
     person = make_person(tenant=acme if role else make_tenant(), role=role or "owner")
     client = as_person(person)
@@ -162,7 +162,7 @@ def test_a_payments_page_shows_its_refunds_and_disputes(operator, acme):
 
 
 @pytest.mark.parametrize("status", [RefundStatus.OWED, RefundStatus.UNCERTAIN])
-def test_a_refund_that_workers_gave_up_is_retried_once(operator, acme, status):
+def test_a_stopped_refund_is_retried_once(operator, acme, status):
     refund = stopped(paid(acme), status)
 
     asked = choose(operator, "refund_retry", refund)
@@ -175,7 +175,7 @@ def test_a_refund_that_workers_gave_up_is_retried_once(operator, acme, status):
     assert "none of the selected rows is in a state for it" in said(choose(operator, "refund_retry", refund))
 
 
-def test_closing_one_frees_what_it_held(operator, acme):
+def test_closing_a_refund_releases_its_amount(operator, acme):
     payment = paid(acme)
     refund = stopped(payment, RefundStatus.UNCERTAIN)
 
@@ -187,7 +187,7 @@ def test_closing_one_frees_what_it_held(operator, acme):
     assert AuditEntry.objects.get().action == "refund.close"
 
 
-def test_one_that_a_worker_still_tries_is_not_the_operators(operator, acme):
+def test_a_refund_that_a_worker_still_tries_cannot_be_retried_or_closed(operator, acme):
     refund = make_refund(paid(acme))
 
     answer = choose(operator, "refund_close", refund)
@@ -197,7 +197,7 @@ def test_one_that_a_worker_still_tries_is_not_the_operators(operator, acme):
     assert refund.status == RefundStatus.OWED
 
 
-def test_the_list_finds_those_that_wait_for_an_operator(operator, acme):
+def test_the_list_filters_refunds_that_wait_for_an_operator(operator, acme):
     payment = paid(acme)
     waits, other = stopped(payment), make_refund(payment)
 
@@ -210,7 +210,7 @@ def test_the_list_finds_those_that_wait_for_an_operator(operator, acme):
 # -- The payment's page ----------------------------------------------------------------------------------------
 
 
-async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  # noqa: F811 - the fixture
+async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
     address = f"/payments/{payment.correlation_id}"
@@ -228,7 +228,7 @@ async def test_an_owner_refunds_from_the_payments_page(visiting: As, tenant):  #
 
 
 @pytest.mark.parametrize("amount", ["19.90", "15"], ids=["all of it", "more than is left then"])
-async def test_the_pages_form_sent_again_shows_the_payment_once_more(visiting: As, tenant, amount):  # noqa: F811
+async def test_the_form_of_the_page_sent_again_shows_the_payment(visiting: As, tenant, amount):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
     address = f"/payments/{payment.correlation_id}/refund?tenant={tenant.slug}"
@@ -244,7 +244,7 @@ async def test_the_pages_form_sent_again_shows_the_payment_once_more(visiting: A
 
 
 @pytest.mark.parametrize("role", ["viewer", "stranger", "nobody"])
-async def test_nobody_else_is_offered_that_or_may_do_it(visiting: As, tenant, role):  # noqa: F811 - the fixture
+async def test_viewers_other_tenants_and_guests_have_no_refund_form(visiting: As, tenant, role):  # noqa: F811
     payment = await in_thread(paid, tenant)
     address = f"/payments/{payment.correlation_id}"
     people = {
@@ -282,7 +282,7 @@ TOLD = {
 }
 
 
-def test_the_sentence_says_what_was_given_back():
+def test_the_sentence_shows_the_refunded_amount():
     assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. Refunded R$5.00."
 
 
@@ -297,7 +297,7 @@ def test_the_timeline_names_refunds_and_disputes():
     assert (dispute["word"], dispute["look"].colour) == ("Dispute opened", "amber")
 
 
-async def test_a_live_page_offers_it_as_soon_as_there_is_something_to_give_back(visiting: As, tenant):  # noqa: F811
+async def test_a_live_page_shows_the_refund_link_once_the_payment_is_refundable(visiting: As, tenant):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
     async with visiting(person) as visit:
@@ -310,7 +310,7 @@ async def test_a_live_page_offers_it_as_soon_as_there_is_something_to_give_back(
     assert "Refund…" in shown
 
 
-async def test_the_payers_own_link_offers_it_to_nobody(visiting: As, tenant):  # noqa: F811
+async def test_the_payers_link_shows_no_refund_form(visiting: As, tenant):  # noqa: F811
     payment = await in_thread(paid, tenant)
     person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
     link = token_of(tenant.pk, payment.correlation_id)

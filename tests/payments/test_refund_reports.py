@@ -1,4 +1,4 @@
-"""Refunds and disputes by the processor's own word: booked once, reversed when they fail after all, the same in any order."""
+"""Refunds and disputes reported by the processor: booked once, reversed when they fail later, the same in any order."""
 
 import asyncio
 import random
@@ -86,14 +86,14 @@ async def test_a_refund_made_at_the_processor_is_booked_once(tenant, payment, he
     assert await kinds(payment) == ["refund.returned"]
 
 
-async def test_fifty_deliveries_at_once_book_it_once(tenant, payment, hear):
+async def test_fifty_concurrent_reports_book_a_refund_once(tenant, payment, hear):
     changed = await asyncio.gather(*(hear(of_refund(tenant, payment)) for _ in range(50)))
 
     assert changed.count(True) == 1
     assert await sums(payment) == (400, 400)
 
 
-async def test_one_that_fails_after_it_was_returned_is_reversed_and_final(tenant, payment, hear):
+async def test_a_refund_that_fails_after_it_was_returned_is_reversed_and_final(tenant, payment, hear):
     report = of_refund(tenant, payment)
     await hear(report)
 
@@ -110,13 +110,13 @@ async def test_one_that_fails_after_it_was_returned_is_reversed_and_final(tenant
 
 
 @pytest.mark.parametrize("state", [{"pending": True}, {"failed": True}], ids=["on its way", "failed at once"])
-async def test_one_that_moved_no_money_is_not_booked(tenant, payment, hear, state):
+async def test_a_refund_that_moved_no_money_is_not_booked(tenant, payment, hear, state):
     changed = await hear(of_refund(tenant, payment, **state))
 
     assert (changed, await refunds_of(payment), await sums(payment)) == (False, [], (0, 0))
 
 
-async def test_what_others_gave_back_is_not_left_to_be_refunded(tenant, payment, hear):
+async def test_refunds_made_at_the_processor_reduce_the_refundable_amount(tenant, payment, hear):
     await hear(of_refund(tenant, payment, amount=400))
 
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
@@ -124,7 +124,7 @@ async def test_what_others_gave_back_is_not_left_to_be_refunded(tenant, payment,
     assert [one.amount for one in await refunds_of(payment)] == [400, 600]
 
 
-async def test_a_payment_that_is_not_booked_here_yet_is_for_later(tenant, sandbox, hear):
+async def test_a_report_about_a_payment_that_is_not_booked_yet_is_postponed(tenant, sandbox, hear):
     [waiting] = await accept(tenant)
 
     with pytest.raises(NotRefundable):
@@ -149,7 +149,7 @@ async def given_up(tenant, payment: UUID) -> UUID:
     return receipt.refund_id
 
 
-async def test_what_was_given_up_here_and_returned_there_is_booked_as_returned(tenant, payment, hear):
+async def test_a_refund_given_up_here_and_returned_at_the_processor_is_booked_as_returned(tenant, payment, hear):
     report = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
 
     changed = [await hear(report), await hear(report)]
@@ -161,7 +161,7 @@ async def test_what_was_given_up_here_and_returned_there_is_booked_as_returned(t
     assert await is_sound(tenant)
 
 
-async def test_what_was_given_up_here_and_failed_there_is_final(tenant, payment, hear):
+async def test_a_refund_given_up_here_and_failed_at_the_processor_is_final(tenant, payment, hear):
     report = of_refund(tenant, payment, refund_id=await given_up(tenant, payment))
 
     changed = [await hear(replace(report, failed=True)), await hear(report)]
@@ -174,7 +174,7 @@ async def test_what_was_given_up_here_and_failed_there_is_final(tenant, payment,
 # -- Ours, and both at once ------------------------------------------------------------------------------------
 
 
-async def test_news_of_our_own_refund_settles_it_whoever_is_first(tenant, payment, hear):
+async def test_a_report_of_our_own_refund_settles_it_before_or_after_the_worker(tenant, payment, hear):
     receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
 
     changed = await hear(of_refund(tenant, payment, refund_id=receipt.refund_id))
@@ -196,7 +196,7 @@ async def claimed() -> list[Any]:
         await work.close()
 
 
-async def test_news_after_the_workers_own_outcome_change_nothing(tenant, payment, hear):
+async def test_a_report_after_the_workers_outcome_changes_nothing(tenant, payment, hear):
     receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
     [one] = await pay_back(payment, "returned")
 
@@ -218,7 +218,7 @@ async def test_where_the_processor_lost_our_id_the_money_is_still_counted_once(t
     assert await is_sound(tenant)
 
 
-async def test_our_refund_and_theirs_at_the_same_moment_both_count(tenant, payment, hear):
+async def test_a_refund_here_and_one_at_the_processor_at_once_both_count(tenant, payment, hear):
     await asyncio.gather(
         *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=100) for _ in range(10)),
         *(hear(of_refund(tenant, payment, f"re_{n % 3}", amount=100)) for n in range(12)),
@@ -267,7 +267,7 @@ async def dispute_of(tenant) -> tuple:
     return row
 
 
-async def test_a_dispute_takes_the_money_back_until_it_is_won(tenant, payment, book_dispute):
+async def test_a_dispute_withdraws_the_money_until_it_is_won(tenant, payment, book_dispute):
     balances = [await ledger.balance(tenant_id=tenant.pk)]
     for report in (
         of_dispute(tenant, payment, "needs_response", 1000, 1),
@@ -284,7 +284,7 @@ async def test_a_dispute_takes_the_money_back_until_it_is_won(tenant, payment, b
     assert await is_sound(tenant)
 
 
-async def test_a_dispute_that_is_lost_keeps_what_it_took(tenant, payment, book_dispute):
+async def test_a_lost_dispute_keeps_the_money(tenant, payment, book_dispute):
     await book_dispute(of_dispute(tenant, payment, "needs_response", 1000, 1))
     await book_dispute(of_dispute(tenant, payment, "lost", 1000, 1))
 
@@ -300,7 +300,7 @@ async def test_an_inquiry_moves_no_money(tenant, payment, book_dispute):
     assert await kinds(payment) == ["dispute.opened", "dispute.closed"]
 
 
-async def test_a_dispute_that_was_over_and_begins_anew_takes_the_money(tenant, payment, book_dispute):
+async def test_a_reopened_dispute_withdraws_the_money(tenant, payment, book_dispute):
     over = of_dispute(tenant, payment, "warning_closed")
     anew = of_dispute(tenant, payment, "needs_response", 1000, 1)
 
@@ -340,7 +340,7 @@ async def test_disputes_that_arrive_shuffled_and_twice_always_end_the_same(tenan
     assert await is_sound(tenant)
 
 
-async def test_two_who_hear_of_a_dispute_at_once_write_it_once(tenant, payment, book_dispute):
+async def test_two_concurrent_reports_of_a_dispute_write_it_once(tenant, payment, book_dispute):
     report = of_dispute(tenant, payment, "needs_response", 1000, 1)
 
     changed = await asyncio.gather(*(book_dispute(report) for _ in range(20)))

@@ -1,4 +1,4 @@
-"""Refunds while workers die, processors hang and everybody comes at once: each refund is sent once, and the sums always hold."""
+"""Refunds while workers die, processors hang and requests are concurrent: each is returned once, and the sums hold."""
 
 import asyncio
 import random
@@ -96,7 +96,7 @@ async def _leases_lapse(tenant) -> None:
     await database.fetch("UPDATE payments_refund SET leased_until = now() WHERE tenant_id = %s", [tenant.pk])
 
 
-async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
+async def test_a_worker_that_lost_the_lease_of_a_refund_changes_nothing(tenant, payment):
     await refund(tenant, payment)
     late, next_one = refund_work.RefundWork(), refund_work.RefundWork()
     [old] = await late.claim(1, 10)
@@ -111,7 +111,7 @@ async def test_whoever_lost_the_lease_changes_nothing_any_more(tenant, payment):
     assert (await given_back(payment), await sums(payment)) == ([1000], (1000, 1000))
 
 
-async def test_a_worker_that_leaves_hands_its_refunds_back_in_doubt(tenant, payment, monkeypatch):
+async def test_a_stopped_worker_gives_back_its_refunds_as_uncertain(tenant, payment, monkeypatch):
     monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
     await refund(tenant, payment)
@@ -126,7 +126,7 @@ async def test_a_worker_that_leaves_hands_its_refunds_back_in_doubt(tenant, paym
     assert await given_back(payment) == [1000]
 
 
-async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, payment):
+async def test_a_refusal_of_a_repeat_proves_nothing_about_the_first_send(tenant, payment):
     """The first may still be on its way, and may be what the repeat is refused for."""
     await sent_without_an_answer(tenant, payment)
     await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
@@ -147,7 +147,7 @@ async def sent_without_an_answer(tenant, payment: UUID) -> None:
         await pay_back(payment, "uncertain")
 
 
-async def test_once_the_longest_delay_has_passed_a_refusal_is_one(tenant, payment):
+async def test_once_the_longest_delay_has_passed_a_refusal_is_final(tenant, payment):
     await configure(tenant, "sandbox", longestDelay=0.1)
     await sent_without_an_answer(tenant, payment)
     await configure(tenant, "sandbox", delay=0, refundDecline=1.0)
@@ -173,7 +173,7 @@ async def given_up(tenant, payment: UUID) -> int:
     return one.id
 
 
-async def test_after_the_last_try_it_is_an_operators_and_still_owed(tenant, payment):
+async def test_after_the_last_try_a_refund_waits_for_an_operator_and_is_still_owed(tenant, payment):
     await given_up(tenant, payment)
 
     [one] = await refunds_of(payment)
@@ -201,7 +201,7 @@ async def _retry(tenant, refund: int) -> bool:
     return await operate.retry(tenant_id=tenant.pk, refund_id=refund, actor="olga", reason="it was maintenance")
 
 
-async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
+async def test_either_a_concurrent_close_or_retry_wins(tenant, payment):
     refund = await given_up(tenant, payment)
 
     async def close() -> bool:
@@ -219,7 +219,7 @@ async def test_of_those_who_close_and_retry_at_once_one_wins(tenant, payment):
 # -- The processor's own word at the same moment ---------------------------------------------------------------
 
 
-async def test_outcomes_wait_for_whoever_books_the_processors_word_before_they_take_a_refund(tenant, sandbox):
+async def test_outcomes_wait_for_a_concurrent_report_before_they_lock_a_refund(tenant, sandbox):
     """That one has a payment and the stream in hand and then wants the refund: nobody may have taken that and want the stream."""
     returned, doubtful = await booked(tenant, 2)
     await asyncio.gather(refund(tenant, returned), refund(tenant, doubtful))
@@ -252,7 +252,7 @@ async def _somebody_waits() -> bool:
 # -- Everybody at once -----------------------------------------------------------------------------------------
 
 
-async def test_cancels_and_refunds_at_once_leave_one_of_both(tenant, sandbox):
+async def test_either_a_concurrent_cancel_or_refund_succeeds(tenant, sandbox):
     [one] = await accept(tenant)
 
     outcomes = await asyncio.gather(
@@ -312,7 +312,7 @@ async def test_events_of_refunds_are_numbered_without_gaps(tenant, sandbox):
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_happens_in_whatever_order_no_more_goes_back_than_came(tenant, sandbox, seed, monkeypatch):
+async def test_in_any_order_of_events_no_more_is_refunded_than_was_paid(tenant, sandbox, seed, monkeypatch):
     """Refunds of any size, a processor that fails, hangs and declines, workers that die: the sums hold after each step."""
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.05)
     dice = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Refunds are refunds: owed when asked for, paid once by a worker, never more than was paid, in ledger and timeline."""
+"""Refunds: accepted as owed, returned once by a worker, never more than was paid, in ledger and timeline."""
 
 import asyncio
 from uuid import uuid4
@@ -55,7 +55,7 @@ async def test_a_refund_is_owed_at_once_and_returned_by_a_worker(tenant, payment
     assert (await given_back(payment), await sums(payment)) == ([300], (300, 300))
 
 
-async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(tenant, payment):
+async def test_the_two_ledger_lines_of_a_refund_add_up_to_zero_and_reduce_the_balance(tenant, payment):
     before = await ledger.balance(tenant_id=tenant.pk)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     await pay_back(payment, "returned")
@@ -66,7 +66,7 @@ async def test_its_two_ledger_lines_add_up_to_zero_and_the_balance_is_smaller(te
     assert (before, after) == ({"BRL": 950}, {"BRL": 650})
 
 
-async def test_without_an_amount_all_that_is_left_is_refunded(tenant, payment):
+async def test_without_an_amount_the_remaining_amount_is_refunded(tenant, payment):
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
@@ -83,7 +83,7 @@ async def test_each_step_is_an_event_of_the_payment(tenant, payment):
     assert await kinds(payment) == ["refund.created", "refund.returned"]
 
 
-async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, payment):
+async def test_a_declined_refund_releases_its_amount(tenant, payment):
     await configure(tenant, "sandbox", refundDecline=1.0)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
 
@@ -94,7 +94,7 @@ async def test_a_refund_that_the_processor_declines_frees_what_it_held(tenant, p
     assert await kinds(payment) == ["refund.created", "refund.failed"]
 
 
-async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
+async def test_an_amount_above_the_rest_is_refused_with_the_rest(tenant, payment):
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=300)
 
     with pytest.raises(RefundTooLarge, match=r"at most 7\.00 BRL is left"):
@@ -109,7 +109,7 @@ async def test_more_than_is_left_is_refused_with_what_is_left(tenant, payment):
 # -- Trouble on the way ----------------------------------------------------------------------------------------
 
 
-async def test_while_the_processor_fails_the_debt_waits_and_is_paid_once_it_is_well(tenant, quick, payment):
+async def test_while_the_processor_fails_a_refund_waits_and_is_returned_once_it_recovers(tenant, quick, payment):
     await configure(tenant, "sandbox", refundFailing=True)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
     async with paying_back():
@@ -130,7 +130,7 @@ async def _tried(payment, times: int):
     return await eventually(reached)
 
 
-async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant, payment, monkeypatch):
+async def test_a_refund_without_a_response_is_looked_up_and_not_returned_again(tenant, payment, monkeypatch):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.2)
     await configure(tenant, "sandbox", refundHang=True)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=payment)
@@ -145,7 +145,7 @@ async def test_an_answer_that_never_came_is_looked_up_and_not_paid_again(tenant,
 # -- Many at once ----------------------------------------------------------------------------------------------
 
 
-async def test_of_fifty_full_refunds_at_once_exactly_one_is_owed(tenant, payment):
+async def test_of_fifty_concurrent_full_refunds_one_is_accepted(tenant, payment):
     outcomes = await asyncio.gather(
         *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=1000) for _ in range(50)),
         return_exceptions=True,
@@ -156,7 +156,7 @@ async def test_of_fifty_full_refunds_at_once_exactly_one_is_owed(tenant, payment
     assert len(await refunds_of(payment)) == 1
 
 
-async def test_of_fifty_partial_refunds_at_once_no_more_are_owed_than_fit(tenant, payment):
+async def test_of_fifty_concurrent_partial_refunds_no_more_are_accepted_than_fit(tenant, payment):
     outcomes = await asyncio.gather(
         *(refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=70) for _ in range(50)),
         return_exceptions=True,
@@ -168,7 +168,7 @@ async def test_of_fifty_partial_refunds_at_once_no_more_are_owed_than_fit(tenant
     assert [one.number for one in await refunds_of(payment)] == list(range(1, 15))
 
 
-async def test_the_same_key_at_once_is_one_refund(tenant, payment):
+async def test_concurrent_requests_with_one_key_are_one_refund(tenant, payment):
     receipts = await asyncio.gather(
         *(
             refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=10, idempotency_key="k")
@@ -184,7 +184,7 @@ async def test_the_same_key_at_once_is_one_refund(tenant, payment):
 # -- Over HTTP -------------------------------------------------------------------------------------------------
 
 
-async def test_asking_is_answered_202_with_the_refund_and_its_address(api: Api, payment):
+async def test_a_refund_request_returns_202_with_the_refund_and_its_address(api: Api, payment):
     status, said, headers = await ask(api, payment, {"amount": "3.00", "reason": "too large"})
 
     assert status == 202
@@ -194,21 +194,21 @@ async def test_asking_is_answered_202_with_the_refund_and_its_address(api: Api, 
     assert said["statusUrl"].endswith(f"/payments/{payment}/refunds/{said['id']}")
 
 
-async def test_whoever_waits_gets_the_refund_that_is_returned(api: Api, payment):
+async def test_a_caller_that_waits_gets_the_returned_refund(api: Api, payment):
     async with paying_back():
         status, said, headers = await ask(api, payment, Prefer="wait=5")
 
     assert (status, said["status"], headers["Preference-Applied"]) == (200, "returned", "wait=5")
 
 
-async def test_who_waits_in_vain_gets_what_is_owed(api: Api, payment, monkeypatch):
+async def test_a_caller_that_waits_too_short_gets_the_owed_refund(api: Api, payment, monkeypatch):
     monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.1)
     status, said, headers = await ask(api, payment, Prefer="wait=1")
 
     assert (status, said["status"], headers["Preference-Applied"]) == (202, "owed", "respond-async")
 
 
-async def test_its_address_and_the_list_show_where_it_stands(api: Api, payment):
+async def test_the_address_of_a_refund_and_the_list_show_its_state(api: Api, payment):
     _, first, _ = await ask(api, payment, {"amount": "3.00"})
     _, second, _ = await ask(api, payment, {"amount": "4.00"})
     await pay_back(payment, "returned")
@@ -222,7 +222,7 @@ async def test_its_address_and_the_list_show_where_it_stands(api: Api, payment):
     assert [item["id"] for item in listed["items"]] == [first["id"], second["id"]]
 
 
-async def test_the_payment_says_how_much_was_refunded_and_when(api: Api, payment):
+async def test_the_payment_shows_the_refunded_amount_and_time(api: Api, payment):
     await ask(api, payment, {"amount": "3.00"})
     await pay_back(payment, "returned")
 
@@ -247,7 +247,7 @@ async def test_the_same_key_and_content_replay_and_other_content_conflicts(api: 
     assert await sums(payment) == (300, 0)
 
 
-async def test_one_key_stands_for_one_payment(api: Api, tenant, sandbox):
+async def test_one_idempotency_key_belongs_to_one_payment(api: Api, tenant, sandbox):
     one, other = await booked(tenant, 2)
     await ask(api, one, **{"Idempotency-Key": "k1"})
 
@@ -274,7 +274,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_what_makes_no_sense_is_refused_by_name(api: Api, payment, case):
+async def test_invalid_fields_of_a_refund_are_named(api: Api, payment, case):
     body, expected, field = BAD[case]
 
     status, said, _ = await ask(api, payment, body)
@@ -284,7 +284,7 @@ async def test_what_makes_no_sense_is_refused_by_name(api: Api, payment, case):
     assert await refunds_of(payment) == []
 
 
-async def test_more_than_is_left_is_a_conflict(api: Api, payment):
+async def test_an_amount_above_the_rest_is_409(api: Api, payment):
     status, said, _ = await ask(api, payment, {"amount": "10.01"})
 
     assert (status, said["detail"]) == (409, "at most 10.00 BRL is left to refund")
@@ -299,7 +299,7 @@ async def test_only_a_payment_that_succeeded_can_be_refunded(api: Api, tenant, s
     assert (answer, said["detail"]) == (409, f"it is {status}; only a payment that succeeded can be refunded")
 
 
-async def test_a_processor_that_gives_nothing_back_is_said(api: Api, tenant, default):
+async def test_a_processor_without_refunds_is_reported(api: Api, tenant, default):
     [one] = await booked(tenant)
 
     status, said, _ = await ask(api, one)

@@ -44,14 +44,14 @@ async def test_an_inline_refund_is_answered_returned_and_needs_no_worker(api: Ap
     assert (await given_back(payment), await sums(payment)) == ([1000], (1000, 1000))
 
 
-async def test_whoever_does_not_want_to_wait_does_not(api: Api, payment):
+async def test_a_caller_that_prefers_not_to_wait_does_not_wait(api: Api, payment):
     status, said, _ = await ask(api, payment, Prefer="respond-async")
 
     assert (status, said["status"]) == (202, "owed")
     await until_all(payment, "returned")
 
 
-async def test_without_the_switch_it_is_the_workers(api: Api, tenant, payment, monkeypatch):
+async def test_without_the_switch_refunds_are_left_to_workers(api: Api, tenant, payment, monkeypatch):
     hasten_caches(monkeypatch)
     await in_thread(lambda: Flag.objects.get(name="inline.refund").tenants.clear())
     await eventually(lambda: _is_off(api, payment))
@@ -63,7 +63,9 @@ async def _is_off(api: Api, payment: UUID) -> bool:
     return (status, said["status"]) == (202, "owed")
 
 
-async def test_what_hangs_is_answered_in_time_and_settled_by_a_worker(api: Api, tenant, payment, monkeypatch):
+async def test_a_hanging_refund_gets_a_response_in_time_and_is_settled_by_a_worker(
+    api: Api, tenant, payment, monkeypatch
+):
     monkeypatch.setattr(sandbox_kind, "ANSWER_TIMEOUT", 0.3)
     monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
@@ -75,7 +77,7 @@ async def test_what_hangs_is_answered_in_time_and_settled_by_a_worker(api: Api, 
     assert await given_back(payment) == [1000]
 
 
-async def test_a_process_that_ends_hands_its_refunds_back(api: Api, tenant, payment, monkeypatch):
+async def test_a_process_that_ends_gives_back_its_refunds(api: Api, tenant, payment, monkeypatch):
     monkeypatch.setattr("queueing.work.drain.GRACE", 0.1)
     await configure(tenant, "sandbox", refundHang=True)
     await ask(api, payment, Prefer="respond-async")
@@ -88,7 +90,7 @@ async def test_a_process_that_ends_hands_its_refunds_back(api: Api, tenant, paym
     assert (await database.fetch("SELECT lease_id FROM payments_refund"))[0] == (None,)
 
 
-async def test_with_a_worker_beside_it_each_refund_is_paid_once(api: Api, payment):
+async def test_beside_a_worker_each_refund_is_returned_once(api: Api, payment):
     async with paying_back():
         answers = await asyncio.gather(*(ask(api, payment, {"amount": "0.50"}) for _ in range(20)))
 

@@ -27,7 +27,7 @@ async def test_the_payers_page_leads_back_to_the_shop_once_the_state_is_final(ap
     assert f'href="{SHOP}"' in await page_of(api, payment)
 
 
-async def test_another_return_url_is_no_other_content(api: Api) -> None:
+async def test_another_return_url_is_still_the_same_content(api: Api) -> None:
     first = await api.pay(returnUrl=SHOP)
     body = {"correlationId": first["correlationId"], "amount": "19.90", "returnUrl": "https://other.example/"}
 
@@ -39,14 +39,14 @@ async def test_another_return_url_is_no_other_content(api: Api) -> None:
 @pytest.mark.parametrize(
     "url", ["shop.example", "ftp://shop.example/", "javascript:alert(1)", "https://", "https://a b/"]
 )
-async def test_what_is_no_address_of_a_shop_is_refused(api: Api, url: str) -> None:
+async def test_an_invalid_return_url_is_refused(api: Api, url: str) -> None:
     async with api.post("/payments", json={"amount": "19.90", "returnUrl": url}) as response:
         refusal = await response.json()
 
     assert (response.status, [error["field"] for error in refusal["errors"]]) == (422, ["returnUrl"])
 
 
-async def test_a_live_tenants_shop_has_https(api: Api, tenant: Tenant) -> None:
+async def test_the_return_url_of_a_live_tenant_must_be_https(api: Api, tenant: Tenant) -> None:
     await Tenant.async_objects.filter(pk=tenant.pk).aupdate(mode="live")
 
     async with api.post("/payments", json={"amount": "19.90", "returnUrl": "http://shop.example/"}) as response:

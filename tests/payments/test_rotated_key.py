@@ -1,4 +1,4 @@
-"""A new SECRET_KEY: what was signed and sealed under the old one lives on while that one is a fall-back, and not longer."""
+"""Rotation of SECRET_KEY: signatures and ciphertexts of the old key are valid while it is a fallback, and not longer."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from payments.billing import invitations
-from payments.billing.errors import LinkWorthless
+from payments.billing.errors import InvitationInvalid
 from payments.models import Invitation
 from registry.data import database
 from registry.tenants import encryption
@@ -51,7 +51,7 @@ async def test_a_payers_link_opens_page_poll_and_socket(api: Api, rotate):
     assert (page.status, poll.status, said) == ((200, 200, 1) if good else (404, 404, NO_RIGHT))
 
 
-async def test_links_that_are_made_now_are_signed_with_the_new_key(api: Api, rotate, settings):
+async def test_new_links_are_signed_with_the_new_key(api: Api, rotate, settings):
     payment = await api.pay()
     rotate()
     again = await api.pay()
@@ -73,11 +73,11 @@ async def test_an_invitation_is_accepted(tenant, rotate):
         if good:
             assert await invitations.read(token) == invitation
         else:
-            with pytest.raises(LinkWorthless):
+            with pytest.raises(InvitationInvalid):
                 await invitations.read(token)
 
 
-def test_what_was_sealed_is_read(rotate):
+def test_encrypted_secrets_are_read(rotate):
     sealed = encryption.seal({"secretKey": "hush-hush"}, place="here")
 
     if rotate():
@@ -87,7 +87,7 @@ def test_what_was_sealed_is_read(rotate):
             encryption.unseal(sealed, place="here")
 
 
-async def test_who_is_signed_in_stays_so_on_sockets_and_pages(server: str, tenant, rotate):
+async def test_sessions_stay_valid_on_sockets_and_pages(server: str, tenant, rotate):
     """The socket first: it must not end the session that it cannot renew."""
     session = await in_thread(lambda: session_of(make_person(tenant=tenant)))
     good = rotate()
@@ -103,7 +103,7 @@ async def test_who_is_signed_in_stays_so_on_sockets_and_pages(server: str, tenan
     assert (listening, page.status) == ((True, 200) if good else (False, 302))
 
 
-def test_whoever_uses_the_key_knows_its_fall_backs():
+def test_every_use_of_the_key_considers_its_fallbacks():
     sources = [path for app in ("registry", "queueing", "payments") for path in (PROJECT / app).rglob("*.py")]
     users = {
         path: text for path in sources if re.search(r"settings\.SECRET_KEY\b|channels\.auth", text := path.read_text())

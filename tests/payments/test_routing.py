@@ -1,4 +1,4 @@
-"""Which processor, and why: the choice by itself, and what becomes of it with several workers, tenants and outages."""
+"""Routing: the choice of a processor with its reason, with several workers, tenants and outages."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -61,7 +61,7 @@ def endpoints(draw):
 
 
 @given(pairs(), st.sampled_from(["", "p0", "p3", "nobody"]))
-def test_what_is_chosen_may_be_sent_to(accounts, wanted):
+def test_a_chosen_processor_can_be_sent_to(accounts, wanted):
     able = [a.name for a, e in accounts if a.enabled and e.allows(a.id, NOW) and wanted in ("", a.name)]
 
     route = choose(accounts, wanted=wanted, now=NOW)
@@ -107,7 +107,7 @@ def test_every_choice_has_a_reason_that_names_what_was_passed_over(accounts):
 
 
 @given(st.lists(st.floats(1.0, 5000.0), min_size=1, max_size=60))
-def test_what_is_expected_was_measured_by_several_payments(measured):
+def test_an_expected_delay_needs_several_measured_payments(measured):
     endpoint, account = EndpointCondition("e"), _account("e")
 
     answers(endpoint, account, *sorted(measured, reverse=True))  # in the order in which they began
@@ -117,7 +117,7 @@ def test_what_is_expected_was_measured_by_several_payments(measured):
     assert endpoint.expected_ms(account.id, NOW) == (latest[0] if len(latest) == SEVERAL else 0)
 
 
-def test_one_slow_payment_is_no_slow_processor():
+def test_one_slow_payment_does_not_make_the_processor_slow():
     endpoint, account = EndpointCondition("e"), _account("e")
     answers(endpoint, account, *[5.0] * 20)
 
@@ -126,7 +126,7 @@ def test_one_slow_payment_is_no_slow_processor():
     assert not endpoint.is_slow(account, NOW)
 
 
-def test_a_payment_without_an_answer_says_nothing_once_a_later_one_was_answered():
+def test_a_payment_without_a_response_is_ignored_once_a_later_one_has_one():
     endpoint, account = EndpointCondition("e"), _account("e")
     for n in range(SEVERAL):
         endpoint.sent(account, NOW + n / 1000)
@@ -149,7 +149,7 @@ def test_answers_that_are_overdue_make_it_slow_before_patience_ends():
     assert endpoint.is_slow(account, NOW + OVERDUE_MS / 1000 + 0.001)
 
 
-def test_what_a_slow_processor_says_of_itself_is_tried_with_one_payment_and_then_believed():
+def test_a_report_of_a_slow_processor_is_tested_with_one_payment():
     endpoint, account, dear, other = (
         EndpointCondition("e"),
         _account("e"),
@@ -171,7 +171,7 @@ def test_what_a_slow_processor_says_of_itself_is_tried_with_one_payment_and_then
     assert choose(pairs, now=NOW + 5.2).account.name == "e"
 
 
-def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
+def test_a_patient_tenant_stays_at_the_cheap_processor():
     endpoint, account = EndpointCondition("e"), _account("e")
     answers(endpoint, account, *[2000.0] * SEVERAL)
     pairs = [
@@ -183,7 +183,7 @@ def test_a_tenant_who_is_patient_stays_where_it_is_cheap():
 
 
 @pytest.mark.parametrize("ill", ["slow", "failing"])
-def test_nothing_waits_for_the_place_of_a_probe(ill):
+def test_no_payment_waits_for_the_slot_of_a_probe(ill):
     endpoint, account, dear = EndpointCondition("e"), _account("e"), _account("dear", 90_000)
     if ill == "slow":
         answers(endpoint, account, *[5000.0] * SEVERAL)
@@ -208,12 +208,12 @@ def test_a_breaker_is_not_probed_with_a_payment_while_the_processor_says_that_it
     endpoint.health_reported(Health(failing=False, min_response_ms=10), NOW + 5)
 
     assert while_slow == ["dear"] * 5
-    assert choose(both, now=NOW + 5.1).reason == "probe: is e well again?"
+    assert choose(both, now=NOW + 5.1).reason == "probe: has e recovered?"
     endpoint.health_reported(Health(failing=False, min_response_ms=2000), NOW + 20)
     assert choose(alone, now=NOW + 20).account is account
 
 
-def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes_to_the_next():
+def test_a_payment_without_a_slot_waits_for_the_tenants_patience_and_then_uses_the_next_processor():
     pairs = [(_account("e"), EndpointCondition("e")), (_account("dear", 90_000), EndpointCondition("dear"))]
 
     def choice(waited: float, *full: str):
@@ -225,7 +225,7 @@ def test_what_finds_no_place_waits_as_long_as_its_tenants_patience_and_then_goes
     assert choice(0.31, "e", "dear") is None
 
 
-def test_who_is_patient_looks_for_a_place_long_before_patience_ends():
+def test_a_patient_payment_is_retried_for_a_slot_until_the_patience_ends():
     pairs = [(msgspec.structs.replace(_account("e"), patience_ms=60_000), EndpointCondition("e"))]
 
     looks, waited = 0, 0.0
@@ -261,7 +261,7 @@ async def known(name: str, tenant, **expected) -> None:
     await eventually(so)
 
 
-async def test_one_caller_asks_for_health_whoever_else_is_at_work(monkeypatch, default, quick_polls):
+async def test_one_caller_polls_the_health_however_many_workers_run(monkeypatch, default, quick_polls):
     tenants = [await in_thread(make_tenant) for _ in range(3)]
     for tenant in tenants:
         await in_thread(make_processor, tenant, "default", kind="http", url=default.url)
@@ -316,9 +316,7 @@ async def test_a_slow_processor_is_left_for_a_faster_one_with_the_reason_written
 
 
 @pytest.mark.parametrize(("said", "taken_for"), [(10**12, LONGEST_SAID), (-5, 0)])
-async def test_a_word_of_a_processor_that_no_number_holds_is_heard_all_the_same(
-    tenant, quick_polls, worker, default, said, taken_for
-):
+async def test_a_reported_delay_beyond_any_number_is_accepted(tenant, quick_polls, worker, default, said, taken_for):
     default.says_of_its_health(failing=True, min_response_ms=said)
     await accept(tenant)
 
@@ -365,7 +363,7 @@ async def test_payments_leave_a_processor_that_does_not_answer_long_before_it_do
     assert len(default.received) <= SEVERAL + 1
 
 
-async def test_what_finds_no_place_is_left_for_as_long_as_its_tenants_patience(tenant, default, fallback):
+async def test_a_payment_without_a_slot_stays_queued_for_the_tenants_patience(tenant, default, fallback):
     await in_thread(lambda: type(tenant).objects.update(patience=60_000))
     await accept(tenant, 6)
     work = PaymentWork(Slots(8, 8))
@@ -393,7 +391,7 @@ async def test_patience_with_a_payment_that_was_scheduled_begins_at_its_date(ten
     assert [claim.account.name for claim in claimed] == ["default"] * 4
 
 
-async def test_a_claim_that_fails_holds_no_places(tenant, default):
+async def test_a_failed_claim_holds_no_slots(tenant, default):
     await accept(tenant, 3)
     work = PaymentWork(Slots(8, 8))
 
@@ -404,7 +402,7 @@ async def test_a_claim_that_fails_holds_no_places(tenant, default):
     assert work.slots.free(tenant.pk, f"http:{default.url}") == 4
 
 
-async def test_while_all_are_down_nothing_is_sent_and_nothing_fails_and_then_everything_settles(
+async def test_during_an_outage_of_all_processors_payments_wait_and_then_settle(
     tenant, quick_polls, worker, default, fallback
 ):
     await accept(tenant)
@@ -460,7 +458,7 @@ async def _looked_at(tenant) -> bool:
     return postponed > 0
 
 
-async def test_a_payment_that_asks_for_a_processor_by_name_goes_nowhere_else(tenant, worker, default, fallback):
+async def test_a_payment_that_names_a_processor_is_sent_to_no_other(tenant, worker, default, fallback):
     [one] = await accept(tenant, processor="fallback")
     await until_settled(tenant)
 
@@ -468,7 +466,7 @@ async def test_a_payment_that_asks_for_a_processor_by_name_goes_nowhere_else(ten
     assert (await tries(one))[0].reason == "asked for by name"
 
 
-async def test_options_that_make_no_sense_stop_neither_their_tenant_nor_another(tenant, worker, default):
+async def test_invalid_options_stop_neither_their_tenant_nor_another(tenant, worker, default):
     careless = await in_thread(make_tenant)
     odd = {"delay": "soon", "decline": [], "longestDelay": "NaN"}
     await in_thread(make_processor, careless, "odd", options=odd)
@@ -520,7 +518,7 @@ async def _trend(key: str) -> float:
     return (await database.fetch("SELECT trend_ms FROM payments_endpoint WHERE key = %s", [key]))[0][0]
 
 
-async def test_whether_a_kind_is_polled_its_class_says(tenant, default, monkeypatch):
+async def test_the_class_of_a_kind_says_whether_it_is_polled(tenant, default, monkeypatch):
     await in_thread(make_processor, tenant, "silent", kind="http", url="http://127.0.0.1:1")
     await in_thread(make_processor, tenant, "own")
     await in_thread(make_processor, tenant, "odd", kind="nobody-knows")

@@ -1,4 +1,4 @@
-"""Processors of kind sandbox: their switches do what the demo promises, and their books are as strict as real ones."""
+"""Processors of kind sandbox: their switches, and bookings as strict as real ones."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -34,7 +34,7 @@ async def booked(processor) -> set:
     return {one for (one,) in await database.fetch(sql, [processor.pk])}
 
 
-async def test_it_books_what_it_is_sent(tenant, cheap, dear, worker):
+async def test_the_sandbox_books_payments(tenant, cheap, dear, worker):
     ids = await accept(tenant, 5)
     await until_settled(tenant)
 
@@ -42,7 +42,7 @@ async def test_it_books_what_it_is_sent(tenant, cheap, dear, worker):
     assert (await in_thread(SandboxBooking.objects.filter(processor_id=cheap.pk).count)) == 5
 
 
-async def test_failing_moves_payments_to_the_other_road(tenant, cheap, dear, worker):
+async def test_failures_move_payments_to_the_other_processor(tenant, cheap, dear, worker):
     await switch(tenant, "cheap", "fail")
 
     ids = await accept(tenant, 20)
@@ -54,7 +54,7 @@ async def test_failing_moves_payments_to_the_other_road(tenant, cheap, dear, wor
     assert set(outcomes) == {"not_booked"}
 
 
-async def test_slowness_moves_payments_to_the_quicker_road(tenant, cheap, dear, worker):
+async def test_slowness_moves_payments_to_the_quicker_processor(tenant, cheap, dear, worker):
     await switch(tenant, "cheap", "slower")
 
     [one] = await accept(tenant)
@@ -64,7 +64,7 @@ async def test_slowness_moves_payments_to_the_quicker_road(tenant, cheap, dear, 
     assert (await tries(one))[0].reason == "cheap needs 2000 ms, dear 0 ms"
 
 
-async def test_hanging_leaves_payments_in_doubt_and_a_look_up_finds_them(tenant, cheap, dear, worker, monkeypatch):
+async def test_hanging_makes_payments_uncertain_and_a_look_up_settles_them(tenant, cheap, dear, worker, monkeypatch):
     monkeypatch.setattr(sandbox, "ANSWER_TIMEOUT", 0.3)
     await switch(tenant, "cheap", "hang")
 
@@ -77,7 +77,7 @@ async def test_hanging_leaves_payments_in_doubt_and_a_look_up_finds_them(tenant,
     assert [a.code for a in await tries(one)] == ["timeout", "looked_up"]
 
 
-async def test_a_share_is_declined_for_good_and_the_same_ones_at_every_try(tenant, cheap, worker):
+async def test_a_share_is_declined_permanently_and_the_same_payments_at_every_try(tenant, cheap, worker):
     await configure(tenant, "cheap", decline=0.5)
 
     await accept(tenant, 60)
@@ -94,7 +94,7 @@ async def _all_done(tenant) -> bool:
     return not await count(tenant, "queued", "processing", "uncertain")
 
 
-async def test_what_stands_in_its_books_is_not_booked_again(tenant, cheap):
+async def test_a_payment_that_is_booked_is_not_booked_again(tenant, cheap):
     order = Order(correlation_id=uuid4(), amount=100, currency="BRL", requested_at=datetime.now(UTC))
     account = Account(
         id=cheap.pk,

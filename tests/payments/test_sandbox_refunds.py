@@ -1,4 +1,4 @@
-"""Processors of kind sandbox give money back once per refund, get into trouble with it on command, and show their books."""
+"""Refunds of processors of kind sandbox: returned once, with trouble on request, and listed."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -63,14 +63,14 @@ async def given_back(account: Account) -> list[int]:
     return [amount for (amount,) in await database.fetch(sql, [account.id])]
 
 
-def test_the_kind_gives_back_and_shows_its_books_and_http_does_neither():
+def test_the_kind_sandbox_refunds_and_lists_bookings_and_the_kind_http_does_neither():
     offers = {kind: (issubclass(KINDS[kind], CanRefund), issubclass(KINDS[kind], ShowsBooks)) for kind in KINDS}
 
     assert offers["sandbox"] == (True, True)
     assert offers["http"] == (False, False)
 
 
-async def test_a_refund_that_is_sent_twice_is_given_back_once(processor, account):
+async def test_a_refund_that_is_sent_twice_is_returned_once(processor, account):
     one = refund_order(await book(processor, account))
 
     outcomes = [await processor.refund(one, account) for _ in range(2)]
@@ -80,7 +80,7 @@ async def test_a_refund_that_is_sent_twice_is_given_back_once(processor, account
     assert await given_back(account) == [300]
 
 
-async def test_a_look_up_knows_what_was_given_back_and_nothing_else(processor, account):
+async def test_a_look_up_returns_refunds_that_were_returned_only(processor, account):
     one = refund_order(await book(processor, account))
     before = await processor.look_up_refund(one, account)
     sent = await processor.refund(one, account)
@@ -91,14 +91,14 @@ async def test_a_look_up_knows_what_was_given_back_and_nothing_else(processor, a
     assert after.reference == sent.reference
 
 
-async def test_what_was_never_booked_cannot_be_given_back(processor, account):
+async def test_a_payment_that_was_never_booked_cannot_be_refunded(processor, account):
     outcome = await processor.refund(refund_order(uuid4()), account)
 
     assert (outcome.result, outcome.code) == (Result.DECLINED, "no_such_payment")
     assert await given_back(account) == []
 
 
-async def test_failing_gives_nothing_back_and_says_so(processor, account):
+async def test_a_failing_sandbox_returns_no_refund_and_an_error(processor, account):
     failing = with_options(account, refundFailing=True)
 
     outcome = await processor.refund(refund_order(await book(processor, account)), failing)
@@ -107,7 +107,7 @@ async def test_failing_gives_nothing_back_and_says_so(processor, account):
     assert await given_back(account) == []
 
 
-async def test_hanging_gives_back_and_never_answers(processor, account, monkeypatch):
+async def test_a_hanging_sandbox_returns_the_refund_and_never_responds(processor, account, monkeypatch):
     monkeypatch.setattr(sandbox, "ANSWER_TIMEOUT", 0.3)
     hanging = with_options(account, refundHang=True)
 
@@ -126,7 +126,7 @@ async def test_a_share_is_declined_the_same_ones_at_every_try(processor, account
     assert [o.result for o in outcomes] == [Result.DECLINED, Result.DECLINED, Result.BOOKED]
 
 
-async def test_its_books_show_what_was_booked_in_the_window_and_given_back(processor, account, monkeypatch):
+async def test_bookings_and_refunds_of_a_window_are_listed(processor, account, monkeypatch):
     monkeypatch.setattr(sandbox, "RECORDS", 2)
     step = timedelta(milliseconds=1)
     inside = [await book(processor, account, at=NOON + n * step) for n in range(5)]

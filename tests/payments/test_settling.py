@@ -1,4 +1,4 @@
-"""Settling: at which processor and with which outcome, for all answers of processors."""
+"""Settling over HTTP: the processor and the outcome for every kind of response."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,9 +25,7 @@ async def test_an_accepted_payment_is_booked_at_the_cheaper_processor(api: Api, 
     assert not fallback.received
 
 
-async def test_a_processor_that_books_and_never_answers_is_asked_again_and_no_other(
-    api: Api, worker, default, fallback
-):
+async def test_a_payment_booked_without_a_response_stays_at_its_processor(api: Api, worker, default, fallback):
     default.books_but_never_answers()
     payment = await api.pay()
     await eventually(lambda: default.booked)
@@ -39,7 +37,7 @@ async def test_a_processor_that_books_and_never_answers_is_asked_again_and_no_ot
     assert not fallback.received
 
 
-async def test_a_settled_payment_tells_how_it_came_about(api: Api, worker, default, fallback):
+async def test_a_settled_payment_has_its_history(api: Api, worker, default, fallback):
     default.answers(500, times=1)
     payment = await api.pay("0.10", metadata={"order": "7"})
 
@@ -64,7 +62,7 @@ async def test_a_settled_payment_tells_how_it_came_about(api: Api, worker, defau
     assert (booking.amount, told["fee"], told["processor"]) == (10, "0.01", "default")
 
 
-async def test_a_payment_for_later_is_not_sent_before_its_time(api: Api, worker, default):
+async def test_a_scheduled_payment_is_not_sent_before_its_time(api: Api, worker, default):
     await api.pay()
     await eventually(lambda: len(default.booked) == 1)
     at = datetime.now(UTC) + timedelta(seconds=0.3)

@@ -1,4 +1,4 @@
-"""A tenant's way in: five steps that go on after a pause, take every form twice, and are nobody else's."""
+"""The sign-up: five steps that can be interrupted, repeated and seen by their founder only."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ def _generous(monkeypatch: pytest.MonkeyPatch) -> None:
     """All tests come from one address."""
     monkeypatch.setattr(limits, "SIGN_UPS", RateLimitItemPerHour(100_000))
     monkeypatch.setattr(limits, "CHANGES", RateLimitItemPerHour(100_000))
-    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(100_000))
+    monkeypatch.setattr(limits, "EMAILS", RateLimitItemPerDay(100_000))
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ async def bob(server: str) -> AsyncIterator[Person]:
 # -- The whole way --------------------------------------------------------------------------------------------------
 
 
-async def test_the_whole_way_without_javascript_ends_in_a_sandbox_that_takes_payments(ann):
+async def test_a_sign_up_without_javascript_ends_in_a_sandbox_that_accepts_payments(ann):
     slug = await ann.begins()
     await ann.goes_to_payment("free")
     await ann.sends(do="start")
@@ -95,7 +95,7 @@ async def test_a_trial_begins_without_a_card_where_billing_is_off(ann):
     assert 13 <= (found.trial_end - found.created_at).days <= 14
 
 
-async def test_a_plan_without_a_trial_wants_a_card(ann):
+async def test_a_plan_without_a_trial_requires_a_card(ann):
     await ann.founds("gold")
     await ann.sends(do="start")
 
@@ -103,7 +103,7 @@ async def test_a_plan_without_a_trial_wants_a_card(ann):
     assert not await in_thread(Subscription.objects.exists)
 
 
-async def test_a_card_where_billing_is_off_is_refused_with_a_sentence(ann):
+async def test_a_card_while_billing_is_off_is_refused_with_an_explanation(ann):
     await ann.founds("gold")
     await ann.sends(do="card")
 
@@ -134,7 +134,7 @@ async def test_a_card_where_billing_is_off_is_refused_with_a_sentence(ann):
     ],
     ids=lambda value: str(value)[:12].replace("\0", "0"),
 )
-async def test_a_field_that_is_wrong_says_so_in_place_and_nothing_is_lost(ann, field, value, sentence):
+async def test_an_invalid_field_is_marked_and_no_input_is_lost(ann, field, value, sentence):
     slug = f"shop-{uuid4().hex[:10]}"
     await ann.opens("/signup")
 
@@ -147,7 +147,7 @@ async def test_a_field_that_is_wrong_says_so_in_place_and_nothing_is_lost(ann, f
     assert not await in_thread(Tenant.objects.exists)
 
 
-async def test_a_name_that_is_taken_is_said_and_nothing_is_made(ann, bob):
+async def test_a_taken_name_is_reported_and_nothing_is_created(ann, bob):
     slug = await ann.begins()
     await bob.begins(slug, email="bob@example.com")
 
@@ -162,7 +162,7 @@ async def test_an_address_that_has_an_account_is_asked_to_sign_in(ann, bob):
     assert bob.errors == ["There is an account with this address. Sign in first, then come back here."]
 
 
-async def test_no_plan_chosen_is_said_beside_the_plans(ann):
+async def test_a_missing_choice_is_reported_beside_the_plans(ann):
     await ann.founds()
     await ann.sends(do="next")
 
@@ -199,7 +199,7 @@ async def test_the_first_form_sent_again_with_another_password_is_refused(ann, b
         **{**form, "csrfmiddlewaretoken": bob.hidden()["csrfmiddlewaretoken"], "password": "another long one"}
     )
 
-    assert bob.errors == ["This sign-up is somebody else's. Please begin anew."]
+    assert bob.errors == ["This sign-up belongs to another person. Please start again."]
 
 
 async def test_every_later_form_may_be_sent_twice(ann):
@@ -241,7 +241,7 @@ async def test_the_name_may_be_changed_on_the_way_back_and_the_slug_stays(ann):
     assert await in_thread(lambda: Tenant.objects.get().slug) == slug
 
 
-async def test_a_step_ahead_leads_to_the_one_that_was_reached(ann):
+async def test_a_later_step_redirects_to_the_current_one(ann):
     await ann.founds()
 
     await ann.opens(ann.at.replace("users", "live"))
@@ -252,7 +252,7 @@ async def test_a_step_ahead_leads_to_the_one_that_was_reached(ann):
 # -- After a pause, and by others -------------------------------------------------------------------------------------
 
 
-async def test_another_browser_goes_on_where_the_first_left_off(ann, bob):
+async def test_a_sign_up_can_be_continued_in_another_browser(ann, bob):
     slug = await ann.founds("business")
     await bob.opens("/login")
     await bob.sends("/login", username=f"{slug}@example.com", password=PASSWORD, next="/signup")
@@ -263,7 +263,7 @@ async def test_another_browser_goes_on_where_the_first_left_off(ann, bob):
 STEPS = ("details", "users", "plan", "payment", "paid", "live")
 
 
-async def test_a_sign_up_is_nobody_elses(ann, bob):
+async def test_a_sign_up_cannot_be_seen_by_others(ann, bob):
     await ann.founds("free")
     await ann.sends(do="start")
     await bob.founds()
@@ -312,7 +312,7 @@ async def test_a_founder_who_owns_the_tenant_no_longer_finds_no_step_of_its_sign
     assert not await in_thread(ApiKey.objects.exists) and not await in_thread(Invitation.objects.exists)
 
 
-async def test_a_founder_who_was_removed_begins_anew_instead_of_going_on(ann):
+async def test_a_removed_founder_starts_a_new_sign_up(ann):
     slug = await ann.founds()
     await in_thread(removed, slug)
 
@@ -329,7 +329,7 @@ async def test_without_signing_in_a_sign_up_leads_to_the_login(ann, bob):
     assert bob.at == "/login"
 
 
-async def test_who_is_signed_in_makes_a_tenant_without_a_second_account(ann, server):
+async def test_a_signed_in_user_creates_a_tenant_without_a_second_account(ann, server):
     first = await ann.begins()
     await ann.opens("/signup?new")
     slug = f"second-{uuid4().hex[:8]}"
@@ -345,7 +345,7 @@ async def test_the_login_leads_to_the_sign_up(ann):
     assert 'href="/signup"' in await ann.opens("/login")
 
 
-async def test_sign_up_can_be_closed(ann, settings):
+async def test_sign_up_can_be_disabled(ann, settings):
     settings.SIGN_UP = False
 
     await ann.opens("/signup")
@@ -353,7 +353,7 @@ async def test_sign_up_can_be_closed(ann, settings):
     assert (ann.code, ann.title) == (403, "Sign-up is closed")
 
 
-async def test_an_address_that_tries_too_often_is_asked_to_wait(ann, monkeypatch):
+async def test_an_address_with_too_many_tries_must_wait(ann, monkeypatch):
     monkeypatch.setattr(limits, "SIGN_UPS", RateLimitItemPerHour(2, namespace=uuid4().hex))
     codes = []
     for _ in range(3):
@@ -374,7 +374,7 @@ async def invited(ann: Person, email: str, role: str = "operator") -> str:
     return unescape(re.findall(r"/invitation/[^<\"]+", ann.page)[-1])
 
 
-async def test_who_is_invited_chooses_a_password_and_is_a_member(ann, bob):
+async def test_an_invited_person_chooses_a_password_and_becomes_a_member(ann, bob):
     slug = await ann.founds()
     path = await invited(ann, "Bob@example.com", "viewer")
     await bob.opens(path)
@@ -388,7 +388,7 @@ async def test_who_is_invited_chooses_a_password_and_is_a_member(ann, bob):
     assert (member.tenant.slug, member.role) == (slug, "viewer")
 
 
-async def test_an_invitation_is_worth_something_once(ann, bob, server):
+async def test_an_invitation_can_be_accepted_once(ann, bob, server):
     await ann.founds()
     path = await invited(ann, "bob@example.com")
     await bob.opens(path)
@@ -408,7 +408,7 @@ async def test_an_invitation_is_worth_something_once(ann, bob, server):
 
 
 @pytest.mark.parametrize("damage", ["forged", "old", "withdrawn"])
-async def test_a_link_that_is_forged_old_or_withdrawn_is_worth_nothing(ann, bob, damage):
+async def test_a_forged_expired_or_withdrawn_invitation_is_refused(ann, bob, damage):
     await ann.founds()
     path = await invited(ann, "bob@example.com")
     if damage == "forged":
@@ -444,7 +444,7 @@ async def test_an_invitation_is_for_its_address(ann, bob):
     ],
     ids=["address", "role"],
 )
-async def test_an_invitation_that_is_wrong_says_so_in_place(ann, fields, sentence):
+async def test_an_invalid_invitation_is_reported_beside_its_field(ann, fields, sentence):
     await ann.founds()
 
     await ann.sends(do="invite", **fields)
@@ -452,7 +452,7 @@ async def test_an_invitation_that_is_wrong_says_so_in_place(ann, fields, sentenc
     assert (ann.code, ann.errors) == (422, [sentence])
 
 
-async def test_invited_again_has_one_invitation_with_the_new_role(ann):
+async def test_a_repeated_invitation_replaces_the_role(ann):
     await ann.founds()
     await invited(ann, "bob@example.com", "viewer")
     await invited(ann, "BOB@example.com", "owner")
@@ -461,7 +461,7 @@ async def test_invited_again_has_one_invitation_with_the_new_role(ann):
     assert found == [("bob@example.com", "owner")]
 
 
-async def test_letters_are_sent_where_there_is_a_mail_server(ann, settings, mailoutbox):
+async def test_emails_are_sent_if_there_is_a_mail_server(ann, settings, mailoutbox):
     settings.EMAIL_URL = "smtp://localhost"
     await ann.founds()
     path = await invited(ann, "bob@example.com")
@@ -472,9 +472,9 @@ async def test_letters_are_sent_where_there_is_a_mail_server(ann, settings, mail
     assert path in letter.body
 
 
-async def test_a_tenant_sends_so_many_letters_a_day_and_no_more(ann, settings, mailoutbox, monkeypatch):
+async def test_a_tenant_sends_a_limited_number_of_emails_a_day(ann, settings, mailoutbox, monkeypatch):
     settings.EMAIL_URL = "smtp://localhost"
-    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(2, namespace=uuid4().hex))
+    monkeypatch.setattr(limits, "EMAILS", RateLimitItemPerDay(2, namespace=uuid4().hex))
     await ann.founds()
     for name in ("bob", "carol", "dave"):
         await ann.sends(do="invite", email=f"{name}@example.com", role="viewer")
@@ -484,8 +484,8 @@ async def test_a_tenant_sends_so_many_letters_a_day_and_no_more(ann, settings, m
     assert not await in_thread(Invitation.objects.filter(email="dave@example.com").exists)
 
 
-async def test_without_a_mail_server_no_letters_are_counted(ann, monkeypatch):
-    monkeypatch.setattr(limits, "LETTERS", RateLimitItemPerDay(0, namespace=uuid4().hex))
+async def test_without_a_mail_server_no_emails_are_counted(ann, monkeypatch):
+    monkeypatch.setattr(limits, "EMAILS", RateLimitItemPerDay(0, namespace=uuid4().hex))
     await ann.founds()
 
     await invited(ann, "bob@example.com")

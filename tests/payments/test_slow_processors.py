@@ -1,4 +1,4 @@
-"""A slow processor takes nobody's room and little of anybody's time: timetables in virtual time, against who knows them."""
+"""Slow processors in a simulation: they hold few slots and few payments, compared with an oracle."""
 
 import random
 
@@ -36,7 +36,7 @@ def bed(default: list[Phase], fallback: list[Phase] | None = None, *, says=truth
 
 
 @SAYS
-def test_when_the_cheaper_one_becomes_slow_half_a_second_of_payments_goes_there_at_most(says):
+def test_when_the_cheaper_processor_becomes_slow_it_gets_at_most_half_a_second_of_payments(says):
     played = bed([Phase(0), Phase(4, 2000)], says=says, seconds=9).run()
 
     assert len(played.sent_to("default", 4, 9)) <= RATE * 0.5
@@ -47,14 +47,14 @@ def test_when_the_cheaper_one_becomes_slow_half_a_second_of_payments_goes_there_
 
 
 @SAYS
-def test_fees_are_nearly_those_of_who_knows_the_timetable(says):
+def test_fees_are_nearly_those_of_an_oracle(says):
     played = bed([Phase(0), Phase(20, 2000), Phase(40)], says=says, seconds=60, rate=deep(100, 200)).run()
 
     assert played.fees_paid() == pytest.approx(played.fees_of_the_oracle(), rel=0.03)
     assert not played.booked_twice()
 
 
-def test_a_slow_one_gets_no_payment_while_it_says_itself_that_it_is_slow():
+def test_a_processor_that_reports_to_be_slow_gets_no_payments():
     played = bed([Phase(0), Phase(3, 2000)], seconds=25).run()
     said = 3 + 5.05  # a poll has asked it by then
 
@@ -62,20 +62,20 @@ def test_a_slow_one_gets_no_payment_while_it_says_itself_that_it_is_slow():
 
 
 @SAYS
-def test_one_that_is_slow_from_the_start_is_found_out(says):
+def test_a_processor_that_is_slow_from_the_start_is_detected(says):
     played = bed([Phase(0, 2000)], says=says, seconds=20).run()
 
     assert len(played.sent_to("default", 0, 20)) <= RATE * 0.5
     assert not played.open
 
 
-def test_a_jump_that_stays_within_patience_moves_hardly_anything():
+def test_a_delay_within_the_patience_moves_few_payments():
     played = bed([Phase(0), Phase(5, 200)], seconds=15).run()
 
     assert len(played.sent_to("fallback", 5, 15)) <= RATE * 0.25
 
 
-def test_a_patient_tenant_stays_where_it_is_cheap():
+def test_a_patient_tenant_keeps_the_cheap_processor():
     played = bed([Phase(0), Phase(5, 1000)], seconds=15, rate=100, patience=3000).run()
 
     assert len(played.sent_to("fallback", 0, 15)) <= 100
@@ -91,7 +91,7 @@ def test_when_both_are_slow_payments_go_to_the_faster_and_everything_settles():
 
 @SAYS
 @pytest.mark.parametrize("first", ["default", "fallback"])
-def test_while_all_are_slow_it_is_found_out_which_one_is_quick_again(first, says):
+def test_while_all_are_slow_recovery_of_one_is_detected(first, says):
     """The others have no payments that would tell: some are sent to see."""
     processors = [
         Played(name, [Phase(0), Phase(3, 3000), Phase(8)] if name == first else [Phase(0), Phase(3, 900)], says)
@@ -102,7 +102,7 @@ def test_while_all_are_slow_it_is_found_out_which_one_is_quick_again(first, says
     assert len(played.sent_to(first, 14, 20)) > 0.95 * 6 * 100
 
 
-def test_a_failing_one_is_left_and_taken_again():
+def test_a_failing_processor_is_avoided_and_used_again_after_its_recovery():
     played = bed([Phase(0), Phase(5, 5, True), Phase(15)], seconds=30).run()
 
     assert not played.open and not played.booked_twice()
@@ -110,7 +110,7 @@ def test_a_failing_one_is_left_and_taken_again():
     assert not played.sent_to("fallback", 15 + 5.05 + 0.5, 30)
 
 
-def test_the_dearer_one_that_failed_while_nobody_needed_it_is_used_when_the_cheaper_becomes_slow():
+def test_the_dearer_processor_is_used_although_it_failed_while_it_was_not_needed():
     """Its breaker opened long ago, and no payment was its probe since."""
     default = [Phase(0), Phase(2, 5, True), Phase(9), Phase(30, 2000)]
     played = bed(default, [Phase(0), Phase(3, 5, True), Phase(8)], seconds=40).run()
@@ -121,7 +121,7 @@ def test_the_dearer_one_that_failed_while_nobody_needed_it_is_used_when_the_chea
 
 
 @SAYS
-def test_several_tenants_who_share_it_learn_from_one_another(says):
+def test_tenants_that_share_a_processor_learn_from_one_another(says):
     tenants = dict.fromkeys(range(1, 21), RATE / 20)
     played = bed([Phase(0), Phase(4, 2000), Phase(14)], says=says, tenants=tenants, seconds=24).run()
 
@@ -139,7 +139,7 @@ def test_one_tenants_slow_payments_move_no_other_tenant():
 
 
 @SAYS
-def test_few_payments_are_learned_from_as_well(says):
+def test_a_few_payments_are_enough_to_learn_from(says):
     played = bed([Phase(0), Phase(60, 2000), Phase(120)], says=says, rate=2.0, seconds=180).run()
 
     assert len(played.sent_to("default", 60, 120)) <= 120 * 0.25
@@ -156,7 +156,7 @@ PHASES = st.lists(
 
 @settings(max_examples=deep(10, 250), deadline=None)
 @given(PHASES, PHASES, st.sampled_from([truth, silent, lies]), st.sampled_from([3.0, 40.0, 150.0]), st.integers(1, 3))
-def test_whatever_happens_every_payment_is_booked_once(default, fallback, says, rate, tenants):
+def test_every_payment_is_booked_once_in_any_scenario(default, fallback, says, rate, tenants):
     def timetable(phases: list[Phase]) -> list[Phase]:
         return [Phase(0), *sorted(phases, key=lambda phase: phase.at), Phase(15)]
 
@@ -182,7 +182,7 @@ def test_where_phases_last_longer_than_a_poll_fees_stay_near_the_oracles(seed):
     assert played.fees_paid() == pytest.approx(played.fees_of_the_oracle(), rel=0.04)
 
 
-def test_a_patient_tenant_with_one_processor_waits_for_a_place_no_longer_than_it_takes():
+def test_a_patient_tenant_with_one_processor_waits_no_longer_than_necessary_for_a_slot():
     only = Played("only", [Phase(0, 2000), Phase(5)])
     played = Bed([only], [0.07], {1: 60.0}, 10, patience=60_000, slots=40).run()
 
@@ -194,7 +194,7 @@ def test_a_patient_tenant_with_one_processor_waits_for_a_place_no_longer_than_it
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("abcd"), st.booleans()), max_size=400))
-def test_who_holds_places_never_holds_more_than_are_free(moves):
+def test_no_more_slots_are_held_than_are_free(moves):
     slots, held = Slots(60, 40), []
     for tenant, endpoint, takes in moves:
         if takes and slots.free(tenant, endpoint):

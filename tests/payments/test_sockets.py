@@ -1,4 +1,4 @@
-"""Contract section 3 over real websockets: who may listen, what is sent, resuming, bad messages, slow readers, a thousand at once."""
+"""Websockets of contract section 3: authorization, events, resume, bad messages, slow readers, many at once."""
 
 import asyncio
 import json
@@ -136,7 +136,7 @@ async def test_another_tenants_key_is_4401_for_a_payment_that_exists_as_for_one_
     assert codes == [NO_RIGHT, NO_RIGHT]
 
 
-async def test_another_tenants_stream_shows_nothing_of_ours(api: Api, stranger: Api, sandbox, worker):
+async def test_the_stream_of_another_tenant_shows_none_of_these_payments(api: Api, stranger: Api, sandbox, worker):
     async with stranger.ws_connect("/ws/payments") as ws:
         await ws.send_json({"type": "resume", "after": 0})
         await listening(ws)
@@ -276,7 +276,7 @@ async def test_a_session_does_not_open_the_stream_of_a_tenant_it_is_no_member_of
 # -- What is sent ---------------------------------------------------------------------------------------------
 
 
-async def test_every_change_of_a_payment_comes_in_order_with_the_object_of_its_status(api: Api, sandbox):
+async def test_every_change_of_a_payment_is_sent_in_order_with_its_status_object(api: Api, sandbox):
     payment = await api.pay("19.90")
     async with payers_socket(api, payment) as ws, at_work():
         messages = await read_until(ws, "succeeded")
@@ -365,7 +365,7 @@ async def test_resuming_sends_everything_after_the_sequence_in_order(api: Api, s
     assert [m["sequence"] for m in messages] == [2, 3]
 
 
-async def test_a_stream_resumed_again_and_again_while_payments_settle_misses_and_doubles_nothing(api: Api, sandbox):
+async def test_a_stream_resumed_repeatedly_while_payments_settle_misses_and_repeats_nothing(api: Api, sandbox):
     received: list[int] = []
     payments = 300
 
@@ -393,7 +393,7 @@ async def pay_many(api: Api, payments: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 50])
-async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Api, tenant, monkeypatch, after: int):
+async def test_changes_committed_during_a_resume_are_sent_once_after_it(api: Api, tenant, monkeypatch, after: int):
     """The read of the past is held open until the pump has passed new events by; none of them is lost or doubled."""
     await pay_many(api, 50)
     reading, go_on = asyncio.Event(), asyncio.Event()
@@ -421,7 +421,7 @@ async def test_what_commits_while_a_resume_reads_comes_once_and_after_it(api: Ap
     assert late["status"] == "queued"
 
 
-async def test_news_that_came_before_the_client_said_where_it_left_off_is_not_sent_twice(api: Api, tenant, monkeypatch):
+async def test_changes_before_the_clients_resume_message_are_not_sent_twice(api: Api, tenant, monkeypatch):
     monkeypatch.setattr(live_socket, "OPENING", 5)
     async with api.ws_connect("/ws/payments") as ws:
         await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)
@@ -436,7 +436,7 @@ async def test_news_that_came_before_the_client_said_where_it_left_off_is_not_se
         assert (await read(ws))["sequence"] == 51
 
 
-async def test_a_change_that_the_greeting_shows_already_is_not_sent_again(api: Api, tenant, monkeypatch):
+async def test_a_change_that_the_first_message_includes_is_not_sent_again(api: Api, tenant, monkeypatch):
     payment = await api.pay()
     real, calls = sockets.queries.status_of, 0
 
@@ -458,7 +458,7 @@ async def test_a_change_that_the_greeting_shows_already_is_not_sent_again(api: A
     assert (greeting["sequence"], greeting["payment"]["status"]) == (2, "canceled")
 
 
-async def test_a_client_that_hangs_up_in_the_middle_of_a_resume_leaves_no_subscription(api: Api, tenant, monkeypatch):
+async def test_a_client_that_hangs_up_during_a_resume_leaves_no_subscription(api: Api, tenant, monkeypatch):
     await pay_many(api, 50)
     reading, go_on = asyncio.Event(), asyncio.Event()
     real = events.STREAM.since
@@ -508,7 +508,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("frame", BAD.values(), ids=BAD.keys())
-async def test_a_bad_message_is_answered_with_an_error_and_4400(api: Api, frame: str):
+async def test_an_invalid_message_gets_an_error_and_4400(api: Api, frame: str):
     async with api.ws_connect("/ws/payments") as ws:
         await ws.send_str(frame)
         answer = await read(ws)
@@ -518,7 +518,7 @@ async def test_a_bad_message_is_answered_with_an_error_and_4400(api: Api, frame:
     assert len(answer["detail"]) < 400
 
 
-async def test_a_binary_frame_is_answered_with_an_error_and_4400(api: Api):
+async def test_a_binary_frame_gets_an_error_and_4400(api: Api):
     async with api.ws_connect("/ws/payments") as ws:
         await ws.send_bytes(b'{"type":"ping"}')
         answer = await read(ws)
@@ -527,7 +527,7 @@ async def test_a_binary_frame_is_answered_with_an_error_and_4400(api: Api):
     assert (answer["type"], code) == ("error", BAD_MESSAGE)
 
 
-async def test_too_many_messages_are_answered_with_an_error_and_4400(api: Api):
+async def test_too_many_messages_get_an_error_and_4400(api: Api):
     async with api.ws_connect("/ws/payments") as ws:
         for _ in range(live_socket.BURST + 20):
             await ws.send_str('{"type":"ping"}')
@@ -555,7 +555,7 @@ async def test_the_payers_socket_shows_its_payment_and_nothing_else(api: Api, me
 # -- Slow and many -----------------------------------------------------------------------------------------------
 
 
-async def test_a_socket_that_does_not_read_is_left_with_4408_and_holds_up_nobody(api: Api, tenant, monkeypatch):
+async def test_a_socket_that_does_not_read_is_closed_with_4408_and_delays_no_other(api: Api, tenant, monkeypatch):
     monkeypatch.setattr(live, "MAILBOX", 50)
     monkeypatch.setattr(live_socket, "SEND_TIMEOUT", 0.3)
     feeds = live.hub().feeds

@@ -1,4 +1,4 @@
-"""Payments that wait for PostgreSQL: stored once with the time they were accepted, conflicts set aside, and the stream as way in."""
+"""Spilled payments: stored once with their time of acceptance, conflicts quarantined, and intake by stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -73,7 +73,9 @@ async def reasons() -> list[str]:
     return [one.reason for one in await spill.quarantined(KIND)]
 
 
-async def test_everything_of_an_order_arrives_with_the_time_it_was_accepted(tenant: Tenant, fresh_spill: Path):
+async def test_all_fields_of_a_spilled_payment_are_stored_with_its_time_of_acceptance(
+    tenant: Tenant, fresh_spill: Path
+):
     tomorrow = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     full = order(
         tenant, amount=2**53 + 1, description="Ação № 7", processor="default", scheduled_for=tomorrow, priority=9,
@@ -92,7 +94,7 @@ async def test_everything_of_an_order_arrives_with_the_time_it_was_accepted(tena
     assert (one.created_at, two.created_at, two.correlation_id) == (ACCEPTED, ACCEPTED, second.correlation_id)
 
 
-async def test_what_was_committed_before_its_answer_was_lost_is_no_second_payment_and_nothing_to_look_at(
+async def test_a_payment_whose_commit_was_not_acknowledged_is_stored_once_and_not_quarantined(
     tenant: Tenant, fresh_spill: Path
 ):
     committed = order(tenant)
@@ -106,7 +108,7 @@ async def test_what_was_committed_before_its_answer_was_lost_is_no_second_paymen
     assert (await reasons(), again.replayed, again.created_at) == ([], True, receipt.created_at)
 
 
-async def test_other_content_under_a_known_id_is_set_aside_with_the_reason_and_a_bad_record_alone(
+async def test_other_content_under_a_known_id_and_bad_records_are_quarantined_with_the_reason(
     tenant: Tenant, fresh_spill: Path
 ):
     known = order(tenant)
@@ -135,7 +137,7 @@ async def test_a_clock_ahead_of_the_servers_does_not_delay_a_payment(tenant: Ten
     assert payment.created_at == payment.run_at
 
 
-async def test_while_it_is_away_nobody_waits_for_it_and_an_id_that_waits_is_known(tenant: Tenant, no_database: None):
+async def test_during_an_outage_no_caller_waits_and_spilled_ids_are_known(tenant: Tenant, no_database: None):
     first = order(tenant)
     other = order(tenant, correlation_id=first.correlation_id, amount=1)
 
@@ -149,7 +151,9 @@ async def test_while_it_is_away_nobody_waits_for_it_and_an_id_that_waits_is_know
     assert [receipt.replayed for receipt in together if isinstance(receipt, Receipt)] == [False, True]
 
 
-async def test_ids_that_a_dead_process_promised_are_known_to_its_heir(tenant: Tenant, no_database: None):
+async def test_ids_spilled_by_a_dead_process_are_known_to_the_process_that_takes_over(
+    tenant: Tenant, no_database: None
+):
     first = order(tenant)
     receipt = await intake.submit(first)
     await spill.loops.close()  # as a death leaves it: the folder stays, its lock is gone
@@ -163,7 +167,7 @@ async def test_ids_that_a_dead_process_promised_are_known_to_its_heir(tenant: Te
     assert (again.replayed, again.created_at) == (True, receipt.created_at)
 
 
-async def test_what_a_thread_spilled_on_a_loop_of_its_own_is_found_by_the_service(
+async def test_a_record_spilled_by_a_thread_on_its_own_loop_is_drained_by_the_service(
     tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     given = order(tenant)
@@ -191,7 +195,7 @@ async def _on_its_own(given: NewPayment) -> Receipt:
         await end_loop()
 
 
-async def test_a_full_spill_is_a_503_and_the_id_is_free_again(
+async def test_a_full_spill_returns_503_and_the_id_stays_free(
     settings, api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await api.pay()  # the key is known
@@ -233,7 +237,7 @@ async def _forget(redis: Redis) -> None:
         await redis.delete(*names)
 
 
-async def test_by_stream_a_payment_is_answered_before_it_is_in_postgresql_and_a_worker_carries_it_there(
+async def test_with_intake_by_stream_a_payment_is_accepted_before_a_worker_stores_it(
     api: Api, tenant: Tenant, stream_intake: Any
 ):
     answers = [await api.pay(amount) for amount in ("1.00", "2.00", "3.00")]
@@ -250,7 +254,7 @@ async def test_by_stream_a_payment_is_answered_before_it_is_in_postgresql_and_a_
     assert [payment.amount for payment in after] == [100, 200, 300]
 
 
-async def test_by_stream_other_content_under_a_known_id_is_found_by_the_worker_and_set_aside(
+async def test_with_intake_by_stream_a_worker_quarantines_other_content_under_a_known_id(
     api: Api, tenant: Tenant, stream_intake: Any
 ):
     name = (await api.pay("1.00"))["correlationId"]
@@ -267,7 +271,9 @@ async def test_by_stream_other_content_under_a_known_id_is_found_by_the_worker_a
     assert [reason[:3] for reason in await reasons()] == ["409"]
 
 
-async def test_without_its_redis_payments_go_to_postgresql_directly(api: Api, tenant: Tenant, stream_intake: Any):
+async def test_with_intake_by_stream_payments_are_stored_directly_without_redis(
+    api: Api, tenant: Tenant, stream_intake: Any
+):
     stream_intake.SPILL_REDIS_URL = "redis://127.0.0.1:1/0"
 
     await api.pay()
@@ -285,7 +291,7 @@ async def clean_books(tenant: Tenant) -> readiness.ReadinessCheck:
         return next(check for check in await readiness.look(tenant) if check.name == "books")
 
 
-async def test_a_tenant_does_not_go_live_while_its_play_payments_wait(tenant: Tenant, no_database: None):
+async def test_a_tenant_does_not_go_live_while_its_sandbox_payments_are_spilled(tenant: Tenant, no_database: None):
     other = await in_thread(make_tenant)
 
     await intake.submit(order(tenant))
@@ -295,7 +301,7 @@ async def test_a_tenant_does_not_go_live_while_its_play_payments_wait(tenant: Te
     assert "the spill holds sandbox payments" in mine.detail
 
 
-async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_until_they_are_dropped(
+async def test_quarantined_sandbox_payments_keep_a_tenant_from_going_live_until_they_are_dropped(
     tenant: Tenant, fresh_spill: Path
 ):
     await spill.append(KIND, tenant.pk, b"not a payment")
@@ -308,7 +314,7 @@ async def test_play_payments_that_were_set_aside_keep_a_tenant_from_going_live_u
     assert (before.ok, (await clean_books(tenant)).ok) == (False, True)
 
 
-async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+async def test_a_spilled_payment_is_not_reported_as_unknown(api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     """A server that takes no writes answers questions, and knows nothing of it yet."""
     stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     waiting = spilling.SpilledPayment(b"", ACCEPTED, "BRL", stored)
@@ -324,7 +330,7 @@ async def test_what_waits_is_not_called_unknown(api: Api, tenant: Tenant, monkey
     assert set(answers.values()) == {503, (503, "1")}
 
 
-async def test_what_is_not_durable_yet_is_no_answer_to_anybody(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+async def test_a_payment_that_is_not_durable_yet_is_not_confirmed(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     key = (tenant.pk, uuid4())
     durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     monkeypatch.setitem(spilling.waiting, key, spilling.SpilledPayment(b"", ACCEPTED, "BRL", durable))
@@ -338,7 +344,7 @@ async def test_what_is_not_durable_yet_is_no_answer_to_anybody(tenant: Tenant, m
 # -- Payments that name a processor ----------------------------------------------------------------------------------
 
 
-async def test_while_it_is_away_a_processor_that_was_known_is_taken_by_name_and_another_is_not(
+async def test_during_an_outage_a_cached_name_of_a_processor_is_accepted_and_another_is_not(
     api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await in_thread(make_processor, tenant, "mine")
@@ -352,7 +358,7 @@ async def test_while_it_is_away_a_processor_that_was_known_is_taken_by_name_and_
     assert nobody == 422
 
 
-async def test_while_it_is_away_and_nothing_is_known_of_the_processors_a_name_is_taken(
+async def test_during_an_outage_without_cached_processors_any_name_is_accepted(
     api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await api.pay()  # the key is known
@@ -365,7 +371,7 @@ async def test_while_it_is_away_and_nothing_is_known_of_the_processors_a_name_is
     assert {one["status"] for one in verdicts} == {"queued"}
 
 
-async def test_what_is_refused_only_for_now_is_not_refused_for_good_while_nobody_can_look_whether_it_was_accepted(
+async def test_during_an_outage_a_temporary_refusal_is_503_because_the_payment_may_have_been_accepted(
     api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(max_amount=100))
@@ -386,7 +392,7 @@ async def test_what_is_refused_only_for_now_is_not_refused_for_good_while_nobody
     assert "send it again" in verdicts[0]["error"]["detail"]
 
 
-async def test_what_waits_is_replayed_though_its_tenant_has_another_currency_by_now(
+async def test_a_spilled_payment_is_replayed_although_its_tenant_has_another_currency_now(
     api: Api, tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await api.pay()

@@ -22,26 +22,26 @@ from registry.models import Tenant
 from tests.factories import in_thread, make_payment
 
 
-def test_every_state_has_its_arrows_and_they_lead_to_states():
+def test_every_state_has_transitions_and_they_lead_to_states():
     assert set(ARROWS) == set(Status)
     assert all(target in Status for targets in ARROWS.values() for target in targets)
 
 
-def test_no_arrow_leads_to_its_own_state():
+def test_no_transition_leads_to_its_own_state():
     assert [state for state, targets in ARROWS.items() if state in targets] == []
 
 
-def test_no_arrow_leaves_an_end_but_the_replay_of_a_failed_payment():
+def test_no_transition_leaves_a_final_state_except_the_replay_of_a_failed_payment():
     leaving = {(state, target) for state in TERMINAL for target in ARROWS[state]}
 
     assert leaving == {(FAILED, QUEUED)}
 
 
-def test_money_that_was_booked_or_a_sender_who_canceled_are_final():
+def test_succeeded_and_canceled_are_final():
     assert ARROWS[Status.SUCCEEDED] == ARROWS[CANCELED] == frozenset()
 
 
-def test_what_may_be_at_a_processor_is_canceled_by_its_word_only():
+def test_a_payment_that_may_be_at_a_processor_is_canceled_only_by_the_processors_answer():
     """A payment that requires an action is looked at again first, and so in a worker's hands."""
     assert set(sources_of(CANCELED)) == {QUEUED, PROCESSING, UNCERTAIN}
 
@@ -60,11 +60,11 @@ def reachable(start: Status) -> set[Status]:
 
 
 @pytest.mark.parametrize("target", Status)
-def test_the_sources_of_a_state_are_its_arrows_backwards(target):
+def test_the_sources_of_a_state_are_its_transitions_backwards(target):
     assert set(sources_of(target)) == {state for state in Status if target in ARROWS[state]}
 
 
-def test_a_state_is_open_or_ended_or_waits_for_the_payer():
+def test_a_state_is_open_final_or_waits_for_the_payer():
     assert OPEN | TERMINAL | {REQUIRES_ACTION} == set(Status)
     assert not OPEN & TERMINAL
 
@@ -76,7 +76,7 @@ def test_every_state_has_a_look_of_its_own_without_colour():
 
 
 @pytest.mark.parametrize("status", Status)
-async def test_the_database_closes_exactly_the_payments_no_worker_has_work_with(tenant: Tenant, status: Status):
+async def test_the_database_closes_exactly_the_payments_without_work_left(tenant: Tenant, status: Status):
     payment = await in_thread(make_payment, tenant, status=status)
 
     async with database.own_connection():

@@ -1,4 +1,4 @@
-"""Payments at a processor of kind stripe, through the stripe library and over HTTP: what becomes of them, and of their intents."""
+"""Payments at a processor of kind stripe, through the stripe library and over HTTP, with their intents."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -27,7 +27,7 @@ async def ask(api: Api, verb: str, payment: dict) -> tuple[int, dict]:
         return response.status, await response.json(content_type=None)
 
 
-async def test_a_card_is_charged_once_and_the_intent_says_for_which_payment(api: Api, tenant, stripe):
+async def test_a_card_is_charged_once_and_the_intent_names_the_payment(api: Api, tenant, stripe):
     payment = await api.pay("19.90", paymentMethod="pm_card_visa", description="Two books")
 
     settled = await settle_one(api, payment, "succeeded")
@@ -40,7 +40,7 @@ async def test_a_card_is_charged_once_and_the_intent_says_for_which_payment(api:
     assert intent["metadata"]["registry_tenant"] == str(tenant.pk)
 
 
-async def test_the_fee_is_what_stripe_says_it_kept(api: Api, stripe):
+async def test_the_fee_is_that_of_stripe(api: Api, stripe):
     payment = await api.pay("100.00", paymentMethod="pm_card_visa")
 
     await settle_one(api, payment, "succeeded")
@@ -51,7 +51,7 @@ async def test_the_fee_is_what_stripe_says_it_kept(api: Api, stripe):
     assert transaction["fee"] != 500  # the account's share would be
 
 
-async def test_a_connected_account_is_paid_less_what_the_tenants_plan_leaves_with_us(api: Api, tenant, stripe):
+async def test_a_connected_account_receives_the_amount_less_the_fee_of_the_plan(api: Api, tenant, stripe):
     stripe.state.add({"id": "acct_shop", "object": "account"})
     await in_thread(subscribe, tenant, "0.02")
     await configure(tenant, "stripe", destination="acct_shop")
@@ -87,7 +87,7 @@ async def test_a_declined_card_fails_the_payment_with_its_reason_and_leaves_noth
     assert [intent["status"] for intent in stripe.all("payment_intent")] == ["canceled"]
 
 
-async def test_a_card_that_asks_its_holder_waits_and_is_booked_after_the_holder_agreed(api: Api, tenant, stripe):
+async def test_a_card_that_requires_authentication_waits_and_is_booked_afterwards(api: Api, tenant, stripe):
     payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
     waiting = await settle_one(api, payment, "requires_action")
     [intent] = stripe.all("payment_intent")
@@ -118,7 +118,7 @@ async def test_a_payment_without_a_method_waits_for_the_payer(api: Api, stripe):
     assert told["attempts"][0]["code"] == "requires_payment_method"
 
 
-async def test_an_authorized_payment_is_captured_when_its_sender_says_so(api: Api, tenant, stripe):
+async def test_an_authorized_payment_is_captured_on_request(api: Api, tenant, stripe):
     await configure(tenant, "stripe", capture="manual")
     payment = await api.pay("7.00", paymentMethod="pm_card_visa")
     await settle_one(api, payment, "requires_action")
@@ -135,7 +135,7 @@ async def test_an_authorized_payment_is_captured_when_its_sender_says_so(api: Ap
     assert len(stripe.received(f"POST /v1/payment_intents/{intent['id']}/capture")) == 1
 
 
-async def test_what_does_not_wait_for_a_capture_is_not_captured(api: Api, stripe):
+async def test_a_payment_that_does_not_wait_for_a_capture_is_not_captured(api: Api, stripe):
     payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
     await settle_one(api, payment, "requires_action")
 
@@ -159,7 +159,7 @@ async def test_a_payment_that_waits_is_canceled_at_stripe(api: Api, stripe, card
     assert (intent["status"], intent["cancellation_reason"]) == ("canceled", "requested_by_customer")
 
 
-async def test_a_cancel_that_comes_after_the_payer_paid_books_the_payment(api: Api, stripe):
+async def test_a_cancel_after_the_payer_paid_books_the_payment(api: Api, stripe):
     payment = await api.pay(paymentMethod="pm_card_threeDSecure2Required")
     await settle_one(api, payment, "requires_action")
     await stripe.authenticates(stripe.all("payment_intent")[0]["id"])

@@ -1,4 +1,4 @@
-"""The processor of kind stripe by itself, before a Stripe that gets into trouble: what each answer proves."""
+"""The processor of kind stripe against a Stripe in trouble: the outcome of each response."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -80,14 +80,14 @@ def said(outcome: Outcome) -> tuple[str, str]:
 # -- Sends ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_that_stripe_does_not_know_is_an_outage_and_no_payments_fault(stripe, processor):
+async def test_an_unknown_key_is_an_outage_and_not_an_error_of_the_payment(stripe, processor):
     outcome = await processor.send(order("pm_card_visa"), account(stripe, key="sk_test_other"))
 
     assert (outcome.result, outcome.outage, outcome.turned_away) == (Result.NOT_BOOKED, True, True)
     assert outcome.healthy  # others' keys are as good as before
 
 
-async def test_nobody_at_the_address_means_that_nothing_was_booked(stripe, processor):
+async def test_a_refused_connection_means_that_nothing_was_booked(stripe, processor):
     outcome = await processor.send(order("pm_card_visa"), account(stripe, url="http://127.0.0.1:9"))
 
     assert (said(outcome), outcome.outage) == (("not_booked", "no_connection"), True)
@@ -100,7 +100,7 @@ async def test_a_live_key_is_never_used_outside_production(stripe, processor):
     assert stripe.received() == []
 
 
-async def test_a_live_key_is_never_sent_to_anybody_but_stripe(stripe, processor, settings):
+async def test_a_live_key_is_never_sent_to_another_host(stripe, processor, settings):
     settings.PRODUCTION = True
     live = msgspec.structs.replace(account(stripe, key="sk_live_bed"), mode="live")
 
@@ -119,7 +119,7 @@ async def test_a_live_key_is_never_sent_to_anybody_but_stripe(stripe, processor,
         ("drop_after", ("unknown", "ServerDisconnectedError")),
     ],
 )
-async def test_what_each_kind_of_trouble_proves(stripe, processor, trouble, proved):
+async def test_each_kind_of_trouble_has_its_outcome(stripe, processor, trouble, proved):
     stripe.fails(trouble, on=CREATE)
 
     outcome = await processor.send(order("pm_card_visa"), account(stripe))
@@ -134,7 +134,7 @@ async def test_a_method_that_does_not_exist_is_a_decline_that_names_no_secret(st
     assert said(outcome) == ("declined", "resource_missing")
 
 
-async def test_the_answer_of_a_repeat_is_old_so_that_the_intent_is_asked_for(stripe, processor):
+async def test_after_a_replayed_response_the_intent_is_read(stripe, processor):
     mine = order(SECURE)
     first = await processor.send(mine, account(stripe))
     await stripe.authenticates(first.reference)
@@ -145,9 +145,7 @@ async def test_the_answer_of_a_repeat_is_old_so_that_the_intent_is_asked_for(str
     assert len(stripe.all("payment_intent")) == 1
 
 
-async def test_a_500_that_stripe_keeps_under_a_key_proves_nothing_and_its_replays_are_no_fault_of_today(
-    stripe, processor
-):
+async def test_a_500_stored_under_a_key_proves_nothing_and_its_replays_do_not_count_as_failures(stripe, processor):
     stripe.fails("error_kept", on=CREATE, times=1)
     mine = order("pm_card_visa")
 
@@ -158,7 +156,7 @@ async def test_a_500_that_stripe_keeps_under_a_key_proves_nothing_and_its_replay
     assert stripe.all("payment_intent") == []
 
 
-async def test_an_error_after_the_intent_was_made_says_nothing_of_the_intent(stripe, processor):
+async def test_an_error_after_the_intent_was_created_leaves_the_outcome_unknown(stripe, processor):
     """Else a payment whose declined intent could not be canceled yet would be sent again, to a second one."""
     stripe.fails("rate_limit", on="*/cancel", times=1)
     mine = order(DECLINED)
@@ -170,7 +168,7 @@ async def test_an_error_after_the_intent_was_made_says_nothing_of_the_intent(str
     assert said(later) == ("declined", "generic_decline")
 
 
-async def test_a_key_that_stripe_has_forgotten_is_not_used_again(stripe, processor):
+async def test_an_expired_idempotency_key_is_not_used_again(stripe, processor):
     outcome = await processor.send(
         order("pm_card_visa", requested_at=datetime.now(UTC) - timedelta(days=1)), account(stripe)
     )
@@ -179,7 +177,7 @@ async def test_a_key_that_stripe_has_forgotten_is_not_used_again(stripe, process
     assert stripe.received() == []
 
 
-async def test_off_session_a_saved_card_is_charged_and_one_that_asks_its_holder_is_declined(stripe, processor):
+async def test_off_session_a_saved_card_is_charged_and_one_that_requires_authentication_is_declined(stripe, processor):
     charged = await processor.send(order("pm_card_visa", method={"offSession": True}), account(stripe))
     asked = await processor.send(order(SECURE, method={"offSession": True}), account(stripe))
 
@@ -187,7 +185,7 @@ async def test_off_session_a_saved_card_is_charged_and_one_that_asks_its_holder_
     assert said(asked) == ("declined", "authentication_required")
 
 
-async def test_what_the_payer_has_to_do_is_told_with_what_the_page_needs(stripe, processor):
+async def test_a_required_action_has_the_data_that_the_page_needs(stripe, processor):
     outcome = await processor.send(order(SECURE), account(stripe, publishableKey="pk_test_bed"))
 
     [intent] = stripe.all("payment_intent")
@@ -226,7 +224,7 @@ async def enters(stripe: SandboxStripe, intent: str, card: str) -> int:
 # -- Looking up ----------------------------------------------------------------------------------------------
 
 
-async def test_what_was_never_made_is_not_there_yet(stripe, processor):
+async def test_an_intent_that_was_never_created_is_not_there_yet(stripe, processor):
     assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
 
 
@@ -242,7 +240,7 @@ async def test_what_was_never_made_is_not_there_yet(stripe, processor):
         ({"trouble": "drop_before"}, "ServerDisconnectedError"),
     ],
 )
-async def test_an_error_of_a_look_up_says_nothing_of_the_payment(stripe, processor, trouble, code, known):
+async def test_an_error_of_a_look_up_proves_nothing(stripe, processor, trouble, code, known):
     """Else "not booked" would be believed once the longest delay has passed, and the payment be sent a second time."""
     stripe.fails(**trouble)
 
@@ -256,7 +254,7 @@ async def test_an_error_of_a_look_up_says_nothing_of_the_payment(stripe, process
     [({"url": "http://127.0.0.1:9"}, "no_connection", False), ({"key": "sk_live_bed"}, "live_key_refused", True)],
     ids=["nobody there", "no usable key"],
 )
-async def test_a_look_up_that_cannot_be_made_says_nothing_either_and_keeps_the_breakers_word(
+async def test_a_look_up_that_cannot_be_made_proves_nothing_and_does_not_affect_the_breaker(
     stripe, processor, elsewhere, code, turned_away
 ):
     outcome = await processor.look_up(order("pm_card_visa"), account(stripe, **elsewhere))
@@ -282,7 +280,7 @@ async def test_an_intent_is_found_behind_many_others(stripe, processor, monkeypa
     assert [seen.path for seen in stripe.received("GET")] == ["/v1/payment_intents"] * 5
 
 
-async def test_behind_more_intents_than_are_listed_first_it_is_searched_for(stripe, processor, monkeypatch):
+async def test_an_intent_behind_the_first_pages_is_searched_for(stripe, processor, monkeypatch):
     mine = order("pm_card_visa")
     await processor.send(mine, account(stripe))
     await others(stripe, processor, monkeypatch)
@@ -293,7 +291,9 @@ async def test_behind_more_intents_than_are_listed_first_it_is_searched_for(stri
     assert [seen.path for seen in stripe.received("GET")][-1] == "/v1/payment_intents/search"
 
 
-async def test_what_a_search_does_not_know_yet_is_found_further_down_the_list(stripe, processor, monkeypatch):
+async def test_an_intent_that_the_search_does_not_return_yet_is_found_further_down_the_list(
+    stripe, processor, monkeypatch
+):
     mine = order("pm_card_visa")
     await processor.send(mine, account(stripe))
     await others(stripe, processor, monkeypatch)
@@ -302,7 +302,7 @@ async def test_what_a_search_does_not_know_yet_is_found_further_down_the_list(st
     assert said(await processor.look_up(mine, account(stripe))) == ("booked", "succeeded")
 
 
-async def test_a_list_that_was_read_to_its_end_says_that_it_is_not_there(stripe, processor, monkeypatch):
+async def test_an_intent_missing_in_the_whole_list_does_not_exist(stripe, processor, monkeypatch):
     await others(stripe, processor, monkeypatch)
 
     assert said(await processor.look_up(order("pm_card_visa"), account(stripe))) == ("not_booked", "not_there_yet")
@@ -352,7 +352,7 @@ async def test_the_applications_fee_is_one_that_stripe_takes_and_the_ledger_hold
     assert (intent["application_fee_amount"], outcome.fee) == (kept, fee)
 
 
-async def test_without_an_option_the_tenants_plan_says_what_the_application_keeps(stripe, processor):
+async def test_by_default_the_tenants_plan_sets_the_application_fee(stripe, processor):
     stripe.state.add({"id": "acct_shop", "object": "account"})
     connected = msgspec.structs.replace(account(stripe, destination="acct_shop"), plan_ppm=10_000)
 
@@ -387,7 +387,7 @@ def refund_order_of(reference: str, **fields: Any) -> RefundOrder:
     )
 
 
-async def test_a_refund_that_is_asked_for_twice_is_made_once(stripe, processor):
+async def test_a_refund_requested_twice_is_created_once(stripe, processor):
     owed = await refund_order(stripe, processor)
 
     first, again = [await processor.refund(owed, account(stripe)) for _ in range(2)]
@@ -434,7 +434,7 @@ async def test_a_refund_takes_the_money_from_the_connected_account_and_leaves_th
     assert [transfer["amount_reversed"] for transfer in stripe.all("transfer")] == [1990]
 
 
-async def test_more_than_was_paid_is_not_given_back(stripe, processor):
+async def test_more_than_was_paid_is_not_refunded(stripe, processor):
     owed = await refund_order(stripe, processor, amount=5000)
 
     assert (await processor.refund(owed, account(stripe))).result is Result.DECLINED
@@ -443,7 +443,7 @@ async def test_more_than_was_paid_is_not_given_back(stripe, processor):
 # -- Books ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_books_show_what_was_paid_in_a_window_with_our_ids(stripe, processor):
+async def test_the_bookings_of_a_window_have_our_ids(stripe, processor):
     mine, unpaid = order("pm_card_visa"), order(SECURE)
     booked = await processor.send(mine, account(stripe))
     await processor.send(unpaid, account(stripe))
@@ -465,7 +465,7 @@ OTHERS = pytest.mark.parametrize("other", [{"tenant": 2, "number": 8}, {"number"
 
 
 @OTHERS
-async def test_the_books_leave_out_what_another_of_our_accounts_booked_with_the_same_key(stripe, processor, other):
+async def test_the_bookings_exclude_those_of_another_account_with_the_same_key(stripe, processor, other):
     """A platform's tenants share its key. What is of another one must not be offered to this one as a booking to take."""
     there, mine = order("pm_card_visa", tenant_id=other.get("tenant", 1)), order("pm_card_visa")
     await processor.send(there, account(stripe, **other))
@@ -476,7 +476,7 @@ async def test_the_books_leave_out_what_another_of_our_accounts_booked_with_the_
     assert [one.reference for one in found] == [booked.reference]
 
 
-async def test_the_books_show_what_nobody_here_asked_for(stripe, processor):
+async def test_the_bookings_include_payments_made_by_others(stripe, processor):
     booked = await processor.send(order("pm_card_visa"), account(stripe))
     stripe[booked.reference]["metadata"] = {}
     now = datetime.now(UTC)
@@ -519,7 +519,7 @@ def test_amounts_are_in_the_units_that_stripe_counts(units, currency, amount):
 
 
 @pytest.mark.parametrize(("units", "currency"), [(1235, "KWD"), (1, "TND"), (550, "MGA")])
-def test_what_stripe_cannot_charge_exactly_is_refused(units, currency):
+def test_an_amount_that_stripe_cannot_charge_exactly_is_refused(units, currency):
     with pytest.raises(AmountRefused):
         to_stripe(units, currency)
 

@@ -1,4 +1,4 @@
-"""Refunds and disputes at Stripe, through its own library over HTTP: paid once, and booked from signed webhooks."""
+"""Refunds and disputes at Stripe through its library: returned once, and booked from signed webhooks."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -48,7 +48,7 @@ async def is_sound(tenant) -> bool:
     return (await ledger.prove(tenant_id=tenant.pk)).sound
 
 
-async def test_a_refund_is_paid_once_and_its_webhooks_change_nothing(api: Api, tenant, stripe, payment):
+async def test_a_refund_is_returned_once_and_its_webhooks_change_nothing(api: Api, tenant, stripe, payment):
     async with hearing(), paying_back():
         _, asked, _ = await ask(api, payment, {"amount": "4.00"})
         [returned] = await until_all(payment, "returned")
@@ -79,9 +79,7 @@ async def test_trouble_at_any_step_ends_in_exactly_one_refund(api: Api, stripe, 
     assert await sums(payment) == (400, 400)
 
 
-async def test_a_refund_whose_key_answers_nothing_but_a_500_is_asked_for_under_a_new_one(
-    api: Api, tenant, stripe, payment
-):
+async def test_a_refund_whose_key_always_returns_500_is_requested_under_a_new_key(api: Api, tenant, stripe, payment):
     await configure(tenant, "stripe", longestDelay=0.1)
     stripe.fails("error_kept", on="POST /v1/refunds", times=1)
 
@@ -131,7 +129,7 @@ async def test_a_refund_that_fails_days_later_is_reversed(api: Api, tenant, stri
     assert await is_sound(tenant)
 
 
-async def test_a_refund_on_its_way_is_never_given_up_however_often_nobody_answers(api: Api, tenant, stripe):
+async def test_a_pending_refund_is_never_given_up_however_often_a_look_up_fails(api: Api, tenant, stripe):
     payment = UUID((await api.pay("10.00", paymentMethod="pm_card_pendingRefund"))["correlationId"])
     await settle_all(tenant)
     async with paying_back():

@@ -1,4 +1,4 @@
-"""The summary is what one would count payment by payment, in any window, to the millisecond."""
+"""The summary equals a count of single payments in any window, to the millisecond."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -110,7 +110,7 @@ async def booked(tenant: Tenant) -> Tenant:
 @example(start=NOON + timedelta(milliseconds=-1), end=NOON + timedelta(hours=1, milliseconds=999))
 @example(start=NOON + timedelta(hours=1), end=NOON)
 @example(start=None, end=None)
-async def test_any_window_is_what_counting_one_by_one_gives(booked: Tenant, start, end):
+async def test_the_summary_of_any_window_equals_a_count_of_single_payments(booked: Tenant, start, end):
     wanted = await counted(booked, start, end)
 
     found = await summary.summary(tenant_id=booked.pk, start=start, end=end)
@@ -120,7 +120,7 @@ async def test_any_window_is_what_counting_one_by_one_gives(booked: Tenant, star
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(times=st.lists(moments, min_size=1, max_size=6), start=moments, end=moments)
-async def test_any_bookings_are_found_in_any_window(times, start, end):
+async def test_any_bookings_are_counted_in_any_window(times, start, end):
     tenant = await in_thread(make_tenant)
     processors = [await in_thread(make_processor, tenant, name) for name in ("default", "fallback")]
     await settle(tenant, processors, times)
@@ -137,7 +137,7 @@ async def ask(api: Api, **window: str) -> dict[str, Any]:
         return msgspec.json.decode(await response.read(), type=dict[str, dict[str, Decimal]])
 
 
-async def test_both_ends_belong_to_the_window_to_the_millisecond(api: Api, tenant):
+async def test_both_ends_of_the_window_are_included_to_the_millisecond(api: Api, tenant):
     processor = await in_thread(make_processor, tenant, "default")
     await settle(tenant, [processor], [NOON + timedelta(milliseconds=n) for n in (122, 123, 124, 455, 456, 457)])
 
@@ -167,7 +167,7 @@ async def test_amounts_are_numbers_and_processors_without_bookings_are_named(api
     assert '"fallback":{"totalRequests":0' in text
 
 
-async def test_a_currency_is_counted_for_itself(api: Api, tenant):
+async def test_each_currency_is_counted_separately(api: Api, tenant):
     processor = await in_thread(make_processor, tenant, "default")
     await settle(tenant, [processor], [NOON] * 2)
     await settle(tenant, [processor], [NOON] * 3, currency="JPY")
@@ -185,7 +185,7 @@ async def test_only_what_was_booked_counts(api: Api, tenant, default):
     assert (await ask(api))["default"]["totalRequests"] == 0
 
 
-async def test_the_summary_agrees_with_the_books_of_the_processors(api: Api, default, fallback):
+async def test_the_summary_agrees_with_the_bookings_of_the_processors(api: Api, default, fallback):
     for n in range(20):
         await api.pay(f"{n + 1}.37")
         if n % 4 == 3:  # in several claims: those of one share requestedAt
@@ -199,7 +199,7 @@ async def test_the_summary_agrees_with_the_books_of_the_processors(api: Api, def
             assert found[name] == {"totalRequests": number, "totalAmount": Decimal(amount) / 100}
 
 
-async def test_what_a_purge_removed_is_not_counted_and_what_came_later_is(api: Api, booked: Tenant):
+async def test_purged_payments_are_not_counted_and_later_ones_are(api: Api, booked: Tenant):
     async with api.post("/purge-payments") as response:
         assert response.status == 200
     processor = await in_thread(lambda: Processor.objects.get(tenant=booked, name="default"))
@@ -218,7 +218,7 @@ async def test_other_tenants_are_not_counted(server: str, booked: Tenant):
         assert await ask(stranger) == {"default": {"totalRequests": 0, "totalAmount": 0}}
 
 
-async def test_without_an_answer_of_the_database_there_are_no_zeros(api: Api, booked: Tenant):
+async def test_without_the_database_the_summary_is_an_error_and_not_zeros(api: Api, booked: Tenant):
     """A table is not there, so the question cannot be answered: the caller hears of it."""
 
     def out_of_the_way(name: str, other: str) -> None:

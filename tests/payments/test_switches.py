@@ -1,4 +1,4 @@
-"""Operators switch operations between queued and inline: for all, by tenant, with a reason; and see what is in effect."""
+"""Operators switch operations between queued and inline: for all or per tenant, with a reason."""
 
 import pytest
 from django.test import Client
@@ -38,7 +38,7 @@ def test_a_switch_is_set_for_everyone_and_recorded(operator, flag, action, every
 
 
 @pytest.mark.parametrize("operation", ["payment", "refund"])
-def test_a_tenant_is_switched_on_its_own_page_and_back(operator, flag, operation):
+def test_a_switch_of_a_tenant_is_changed_on_its_page_and_back(operator, flag, operation):
     acme, other = make_tenant("acme"), make_tenant("other")
     Flag.objects.filter(pk=flag.pk).update(name=f"inline.{operation}")
     flag.tenants.set([other])
@@ -65,7 +65,7 @@ def test_tenants_are_named_on_the_switchs_page_with_a_reason(operator, flag):
 
 
 @pytest.mark.parametrize("role", ["owner", "operator"])
-def test_a_tenants_own_people_do_not_see_switches(flag, role):
+def test_members_of_a_tenant_do_not_see_switches(flag, role):
     person = as_person(make_person(tenant=make_tenant("acme"), role=role))
 
     assert person.get(listing(Flag)).status_code == 403
@@ -76,12 +76,12 @@ def test_a_tenants_own_people_do_not_see_switches(flag, role):
     [
         ("payments", {}, "1 worker at work"),
         ("payments", {"everyone": True}, "switched on for everyone; 1 worker for what is left over"),
-        ("inline", {}, "fall-back: no worker is alive, the web processes stand in for them"),
+        ("inline", {}, "fall-back: no worker is alive, the web processes do their work"),
         ("", {"everyone": True}, "no worker is alive; what is accepted waits"),
     ],
     ids=["queued", "inline", "standing-in", "nobody"],
 )
-def test_the_list_says_what_is_in_effect_and_why(operator, flag, queue, fields, expected):
+def test_the_list_shows_the_effective_value_and_its_reason(operator, flag, queue, fields, expected):
     Flag.objects.filter(pk=flag.pk).update(**fields)
     if queue:
         Worker.objects.create(queue=queue, hostname="here", pid=1, heartbeat_at=timezone.now())
@@ -103,7 +103,9 @@ def test_the_list_says_what_is_in_effect_and_why(operator, flag, queue, fields, 
     ],
     ids=["queued", "inline", "named", "nobody", "named-alone", "inline-alone"],
 )
-def test_the_refunds_switch_is_obeyed_and_nobody_stands_in_for_their_workers(operator, queue, fields, named, expected):
+def test_the_switch_of_refunds_applies_and_no_web_process_replaces_their_workers(
+    operator, queue, fields, named, expected
+):
     Flag.objects.all().delete()
     flag = Flag.objects.create(name="inline.refund", superusers=False, **fields)
     flag.tenants.set([make_tenant() for _ in range(named)])
@@ -112,10 +114,10 @@ def test_the_refunds_switch_is_obeyed_and_nobody_stands_in_for_their_workers(ope
     assert expected in text(operator.get(listing(Flag)))
 
 
-def test_a_switch_that_nothing_obeys_says_so(operator, flag):
+def test_a_switch_without_effect_is_marked(operator, flag):
     Flag.objects.filter(pk=flag.pk).update(name="inline.dispute", everyone=True)
 
-    assert "nothing obeys a switch of this name" in text(operator.get(listing(Flag)))
+    assert "no operation uses a switch of this name" in text(operator.get(listing(Flag)))
 
 
 def test_the_list_names_the_tenants_that_are_inline(operator, flag):

@@ -1,4 +1,4 @@
-"""Amounts that people type: read as they were meant, or refused with both readings; never a tenth or a thousandth of it."""
+"""Amounts that people type: understood, or refused with both interpretations."""
 
 from decimal import Decimal
 
@@ -52,7 +52,7 @@ from tests.registry.test_admin import WHY, as_person, text
         ("1500.000", "KWD", 1_500_000),
     ],
 )
-def test_an_amount_is_read_as_it_was_meant(typed, currency, units):
+def test_a_typed_amount_is_understood(typed, currency, units):
     assert typed_amount(typed, currency) == units
 
 
@@ -70,7 +70,7 @@ def test_an_amount_is_read_as_it_was_meant(typed, currency, units):
         ("1234,500", "KWD", ("1234500.000", "1234.500")),
     ],
 )
-def test_what_may_be_thousands_or_decimals_is_refused_with_both_readings(typed, currency, readings):
+def test_an_ambiguous_separator_is_refused_with_both_interpretations(typed, currency, readings):
     with pytest.raises(AmountRefused) as refused:
         typed_amount(typed, currency)
 
@@ -88,7 +88,7 @@ def test_what_may_be_thousands_or_decimals_is_refused_with_both_readings(typed, 
         ("10000000000000.00", "BRL"), ("1..5", "BRL"), ("1/2", "BRL"), ("five", "BRL"),
     ],
 )  # fmt: skip
-def test_what_is_no_amount_of_the_currency_is_refused(typed, currency):
+def test_a_text_that_is_no_amount_of_the_currency_is_refused(typed, currency):
     with pytest.raises(AmountRefused):
         typed_amount(typed, currency)
 
@@ -98,7 +98,7 @@ def test_what_is_no_amount_of_the_currency_is_refused(typed, currency):
     currency=st.sampled_from(sorted(CURRENCIES)),
     locale=st.sampled_from(["en", "de", "pt_BR", "fr", "sv", "en_IN"]),
 )
-def test_an_amount_as_a_language_writes_it_is_read_back_or_refused(units, currency, locale):
+def test_an_amount_in_the_format_of_any_language_is_understood_or_refused(units, currency, locale):
     """Refused only where it is unclear; never another amount."""
     if locale == "en_IN" and currency != "INR":
         locale = "en"
@@ -118,7 +118,7 @@ def test_an_amount_as_a_language_writes_it_is_read_back_or_refused(units, curren
     typed=st.text(alphabet="0123456789.,' -", max_size=14),
     currency=st.sampled_from(["BRL", "JPY", "KWD", "CLF", "INR"]),
 )
-def test_a_text_is_read_as_digits_that_stand_in_it_or_refused(typed, currency):
+def test_any_text_is_understood_by_its_digits_or_refused(typed, currency):
     try:
         units = typed_amount(typed, currency)
     except AmountRefused:

@@ -1,4 +1,4 @@
-"""Payments in doubt are settled at the same processor, with the same requestedAt, and booked once."""
+"""Uncertain payments are settled at the same processor with the same requestedAt, and booked once."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ def requested_at(processor: HttpProcessor, correlation_id) -> set:
     return {request.requested_at for request in processor.requests if request.correlation_id == str(correlation_id)}
 
 
-async def test_what_was_booked_without_an_answer_is_looked_up_and_not_sent_again(tenant, worker, default, fallback):
+async def test_a_payment_booked_without_a_response_is_looked_up_and_not_sent_again(tenant, worker, default, fallback):
     default.books_but_never_answers(times=1)
 
     [one] = await accept(tenant)
@@ -56,7 +56,7 @@ async def test_what_was_booked_without_an_answer_is_looked_up_and_not_sent_again
     assert [(a.outcome, a.code) for a in await tries(one)] == [("unknown", "timeout"), ("booked", "looked_up")]
 
 
-async def test_a_look_up_that_answers_nonsense_leaves_the_question_to_a_repeat_at_the_same_place(
+async def test_after_an_invalid_look_up_the_payment_is_repeated_at_the_same_processor(
     tenant, worker, default, fallback
 ):
     default.books_but_never_answers(times=1)
@@ -84,7 +84,7 @@ async def test_a_look_up_that_answers_nonsense_leaves_the_question_to_a_repeat_a
     ],
     ids=["garbage", "reset", "bad gateway", "a web page", "redirect", "unavailable"],
 )
-async def test_an_answer_that_proves_nothing_is_asked_about_at_the_same_processor(
+async def test_after_an_inconclusive_response_the_payment_is_looked_up_at_the_same_processor(
     tenant, worker, default, fallback, trouble, monkeypatch
 ):
     monkeypatch.setattr(http, "SEND_TIMEOUT", 6.0)  # each of these is answered at once
@@ -102,7 +102,7 @@ async def test_an_answer_that_proves_nothing_is_asked_about_at_the_same_processo
     assert {row.requested_at for row in struck} == {default.booked[str(r.correlation_id)].requested_at for r in struck}
 
 
-async def test_a_booking_that_comes_after_the_time_out_is_found(tenant, worker, default, fallback):
+async def test_a_booking_after_the_timeout_is_found(tenant, worker, default, fallback):
     await configure(tenant, "default", longestDelay=2)
     default.delays(250)
 
@@ -115,7 +115,7 @@ async def test_a_booking_that_comes_after_the_time_out_is_found(tenant, worker, 
     assert not fallback.received
 
 
-async def test_only_after_its_longest_delay_may_a_payment_leave_a_processor_that_knows_nothing_of_it(
+async def test_a_payment_may_leave_a_processor_that_does_not_know_it_only_after_the_longest_delay(
     tenant, worker, default, fallback
 ):
     await configure(tenant, "default", longestDelay=0.4)
@@ -136,7 +136,7 @@ async def test_only_after_its_longest_delay_may_a_payment_leave_a_processor_that
     assert "never_booked" in {a.code for a in await tries(one)}
 
 
-async def test_a_repeat_without_an_answer_renews_the_wait(tenant, worker, default, fallback, monkeypatch):
+async def test_a_repeat_without_a_response_renews_the_longest_delay(tenant, worker, default, fallback, monkeypatch):
     monkeypatch.setattr(doubts, "REPEAT_AFTER", 0.1)  # the second pause is longer than the longest delay
     await configure(tenant, "default", longestDelay=0.15)
     default.never_answers()
@@ -155,7 +155,7 @@ async def test_a_repeat_without_an_answer_renews_the_wait(tenant, worker, defaul
     assert not default.booked
 
 
-async def test_a_processor_that_asks_for_time_gets_it(tenant, default):
+async def test_retry_after_of_a_processor_is_respected(tenant, default):
     default.overloads(retry_after=40, times=1)
     [one] = await accept(tenant)
 
@@ -184,7 +184,7 @@ async def test_while_processors_flap_every_payment_is_booked_once(tenant, worker
     assert {one for one, name in places.items() if name == "default"} == set(default.booked)
 
 
-async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, worker, default, fallback):
+async def test_a_refusal_of_a_repeat_proves_nothing_about_the_first_send(tenant, worker, default, fallback):
     default.books_but_never_answers(times=1)
     default.lookups_answer(404)
     [one] = await accept(tenant)
@@ -201,7 +201,7 @@ async def test_a_refusal_of_a_repeat_says_nothing_of_the_first_send(tenant, work
     assert not fallback.received
 
 
-async def test_a_worker_that_dies_leaves_its_payments_in_doubt_and_not_lost(tenant, default, fallback):
+async def test_payments_of_a_dead_worker_are_uncertain_and_not_lost(tenant, default, fallback):
     default.books_but_never_answers()
     async with at_work() as drain:
         [one] = await accept(tenant)
@@ -226,7 +226,7 @@ async def _leases_lapse(tenant) -> None:
 
 
 @pytest.mark.parametrize("step", [timedelta(days=1), timedelta(days=-1)], ids=["forward", "back"])
-async def test_a_clock_that_is_stepped_neither_doubles_nor_loses(tenant, worker, default, fallback, step):
+async def test_a_clock_step_neither_duplicates_nor_loses_payments(tenant, worker, default, fallback, step):
     default.never_answers()
     [one] = await accept(tenant)
     await until(tenant, UNCERTAIN)
@@ -249,7 +249,7 @@ async def _tried_more_than(one, number: int) -> bool:
     return len(await tries(one)) > number
 
 
-async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant, default, monkeypatch):
+async def test_a_worker_that_was_suspended_too_long_sends_nothing_more(tenant, default, monkeypatch):
     monkeypatch.setattr(PaymentWork, "send_within", 0.0)
 
     async with at_work():
@@ -260,7 +260,7 @@ async def test_a_worker_that_was_stopped_too_long_sends_nothing_any_more(tenant,
     assert {a.code for a in await tries(one) if a.outcome} == {"not_sent_in_time"}
 
 
-async def test_a_worker_that_dies_in_a_repeat_begins_the_doubt_anew(tenant, default, fallback):
+async def test_a_worker_that_dies_during_a_repeat_renews_the_longest_delay(tenant, default, fallback):
     """The repeat may still be on its way: the longest delay counts from its end and not from the first send's."""
     longest = 0.4
     await configure(tenant, "default", longestDelay=longest)
@@ -318,7 +318,7 @@ def _run(sql: str) -> None:
 
 
 @pytest.mark.parametrize("same_worker", [True, False], ids=["the same worker", "a new worker"])
-async def test_a_step_of_the_database_s_clock_does_not_end_a_doubt_early(
+async def test_a_step_of_the_databases_clock_does_not_shorten_the_longest_delay(
     steppable_clock, tenant, default, fallback, same_worker
 ):
     longest = 0.6

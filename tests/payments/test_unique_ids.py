@@ -1,4 +1,4 @@
-"""Ids that cannot have been meant to be unique are refused: the second thing under one would be taken for the first, and be lost."""
+"""Placeholder ids such as null are refused: a second payment under one would be taken for a repeat of the first."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,13 +27,13 @@ async def refusal(api: Api, path: str, body: Any, **headers: str) -> tuple[int, 
 
 
 @pytest.mark.parametrize("id", EMPTY)
-async def test_a_payment_does_not_go_by_it(api: Api, id: str):
+async def test_an_id_such_as_null_is_refused_for_a_payment(api: Api, id: str):
     for amount in ("19.90", "19.90", "7.00"):
         assert await refusal(api, "/payments", {"correlationId": id, "amount": amount}) == (422, ["correlationId"])
 
 
 @pytest.mark.parametrize("name", KEYS)
-async def test_a_payments_key_is_not_it(api: Api, name: str):
+async def test_an_idempotency_key_such_as_null_is_refused_for_a_payment(api: Api, name: str):
     answer = await refusal(api, "/payments", {"amount": "19.90"}, **{"Idempotency-Key": name})
 
     assert answer == (422, ["Idempotency-Key"])
@@ -44,7 +44,7 @@ async def test_beside_an_id_of_its_own_a_key_counts_for_nothing(api: Api):
         assert response.status == 202
 
 
-async def test_only_the_item_that_goes_by_it_is_invalid(api: Api):
+async def test_only_the_item_of_a_batch_with_an_id_such_as_null_is_invalid(api: Api):
     good, bad = item(), {"correlationId": NIL, "amount": "1.00"}
 
     verdicts = await send(api, good, bad, {**bad, "correlationId": MAX})
@@ -54,14 +54,14 @@ async def test_only_the_item_that_goes_by_it_is_invalid(api: Api):
     assert verdicts[1]["error"]["errors"][0]["field"] == "correlationId"
 
 
-async def test_every_other_fault_is_named_beside_it(api: Api):
+async def test_other_faults_are_named_beside_an_id_such_as_null(api: Api):
     status, fields = await refusal(api, "/payments", {"correlationId": NIL, "amount": "1.999", "processor": "nobody"})
 
     assert (status, set(fields)) == (422, {"correlationId", "amount", "processor"})
 
 
 @pytest.mark.parametrize("name", KEYS)
-async def test_a_refunds_key_is_not_it(api: Api, tenant, name: str):
+async def test_an_idempotency_key_such_as_null_is_refused_for_a_refund(api: Api, tenant, name: str):
     def paid() -> UUID:
         return make_payment(tenant, status=SUCCEEDED, processor=make_processor(tenant)).correlation_id
 
@@ -72,7 +72,7 @@ async def test_a_refunds_key_is_not_it(api: Api, tenant, name: str):
     assert (status, said["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
-async def test_a_sign_up_does_not_begin_under_it(server: str):
+async def test_an_id_such_as_null_is_refused_for_a_sign_up(server: str):
     async with Person(server) as ann:
         await ann.opens("/signup")
         await ann.sends(**ann.details(f"shop-{uuid4().hex[:10]}"), id=NIL)
@@ -81,5 +81,5 @@ async def test_a_sign_up_does_not_begin_under_it(server: str):
     assert not await in_thread(SignUp.objects.exists)
 
 
-def test_ids_that_only_look_alike_are_nobodys_business():
+def test_similar_ids_are_accepted():
     assert not any(map(is_empty, ("00000000-0000-0000-0000-000000000001", "0", "order 4711", "f" * 31, str(uuid4()))))

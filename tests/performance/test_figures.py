@@ -22,7 +22,7 @@ def test_a_quantile_is_a_value_that_was_measured():
     (Figure("lag", 3, "", 0, at_most=True), "missed by 3"),
     (Figure("memory", 90, "MiB"), ""),
 ])  # fmt: skip
-def test_a_verdict_says_how_far_the_target_is(figure, verdict):
+def test_a_verdict_has_the_distance_to_the_target(figure, verdict):
     assert figure.verdict == verdict
 
 

@@ -1,4 +1,4 @@
-"""What the queue's benchmarks say rests on these: the load notices what came twice, out of order or not at all."""
+"""The load of the queue benchmarks notices repeated, unordered and missing messages."""
 
 import json
 
@@ -17,7 +17,7 @@ def delivered(*numbers, producer=7, partition=3, group="g", at=1.0):
     return group, at, [payload(producer, partition, number) for number in numbers]
 
 
-def test_what_came_in_order_is_not_broken(run):
+def test_messages_in_order_are_no_violation(run):
     run.read = [
         delivered(0, 1),
         delivered(0, producer=8),
@@ -32,7 +32,7 @@ def test_what_came_in_order_is_not_broken(run):
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 1), (1, 0, 2), (0, 2, 3)], ids=["twice", "out of order", "one missing"])
-def test_what_came_twice_or_out_of_order_is_counted(run, numbers):
+def test_repeated_and_unordered_messages_are_counted(run, numbers):
     run.read = [delivered(*numbers)]
 
     run.look_back()

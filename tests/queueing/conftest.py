@@ -1,4 +1,4 @@
-"""What tests of the message queue begin with."""
+"""Fixtures of the tests of the message queue."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What tests of outbound webhooks share: endpoints, a drain that delivers, time moved in the database."""
+"""Helpers for tests of outbound webhooks: endpoints, a drain that delivers, and times changed in the database."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What readers say of their messages: fenced by the lease, forward only, with a limit to every failure."""
+"""Acks: fenced by the lease, the cursor only moves forward, failures are limited."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ FENCED = "Invalid or expired lease"
 # -- The fence ---------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_done_is_told_in_full(mq, queue):
+async def test_the_result_of_an_ack_is_complete(mq, queue):
     await mq.push(queue, 1, partition="p")
     [message] = (await mq.pop(queue))["messages"]
 
@@ -40,7 +40,7 @@ async def test_what_was_done_is_told_in_full(mq, queue):
 
 
 @pytest.mark.parametrize("status", ["completed", "success", "failed", "retry", "dlq"])
-async def test_an_ack_of_any_kind_counts_only_with_the_lease_that_is_alive(mq, queue, status):
+async def test_an_ack_of_any_status_requires_the_current_lease(mq, queue, status):
     await mq.push(queue, 1)
     popped = await mq.pop(queue)
     [message] = popped["messages"]
@@ -56,7 +56,7 @@ async def test_an_ack_of_any_kind_counts_only_with_the_lease_that_is_alive(mq, q
     assert await mq.data(queue) == [1]
 
 
-async def test_who_lost_the_lease_cannot_finish_for_the_one_who_has_it(mq, queue):
+async def test_a_reader_without_the_lease_cannot_ack_for_its_holder(mq, queue):
     await mq.push(queue, 1)
     first = await mq.pop(queue)
     await mq.lapse(first["leaseId"])
@@ -68,7 +68,7 @@ async def test_who_lost_the_lease_cannot_finish_for_the_one_who_has_it(mq, queue
     assert (late["error"], good["success"]) == (FENCED, True)
 
 
-async def test_the_lease_of_one_group_is_nothing_in_another(mq, queue):
+async def test_a_lease_of_one_group_is_invalid_in_another(mq, queue):
     await mq.push(queue, 1)
     [a] = (await mq.pop(queue, consumerGroup="a"))["messages"]
     await mq.pop(queue, consumerGroup="b")
@@ -78,7 +78,7 @@ async def test_the_lease_of_one_group_is_nothing_in_another(mq, queue):
     assert verdict["error"] == FENCED
 
 
-async def test_another_tenants_ack_is_of_something_unknown(mq, foreign, queue):
+async def test_an_ack_of_another_tenants_message_is_not_found(mq, foreign, queue):
     await mq.push(queue, 1)
     [message] = (await mq.pop(queue))["messages"]
 
@@ -92,7 +92,7 @@ async def test_another_tenants_ack_is_of_something_unknown(mq, foreign, queue):
 
 
 @pytest.mark.parametrize("status", ["failed", "retry", "dlq"])
-async def test_an_ack_whose_commit_is_not_answered_is_never_called_refused(mq, queue, monkeypatch, status):
+async def test_an_ack_whose_commit_is_not_confirmed_is_never_reported_as_refused(mq, queue, monkeypatch, status):
     """It went through: a second try would find its lease ended, and tell the reader the opposite."""
     await mq.configure(queue, retry_delay_ms=0)
     await mq.push(queue, 1)
@@ -118,7 +118,7 @@ async def test_an_ack_whose_commit_is_not_answered_is_never_called_refused(mq, q
 # -- The cursor --------------------------------------------------------------------------------------------------
 
 
-async def test_a_later_message_done_means_all_before_it_are(mq, queue):
+async def test_an_ack_of_a_message_completes_all_before_it(mq, queue):
     await mq.push(queue, 1, 2, 3)
     [_, two, _] = (popped := await mq.pop(queue, batch=3))["messages"]
 
@@ -142,7 +142,7 @@ async def test_an_ack_of_an_older_message_never_moves_the_cursor_back(mq, queue)
     assert await mq.data(queue, batch=3) == [3]
 
 
-async def test_what_was_not_handed_out_cannot_be_acked(mq, queue):
+async def test_a_message_that_was_not_leased_cannot_be_acked(mq, queue):
     pushed = await mq.push(queue, 1, 2)
     [one] = (await mq.pop(queue))["messages"]
 
@@ -154,7 +154,7 @@ async def test_what_was_not_handed_out_cannot_be_acked(mq, queue):
     assert await mq.data(queue) == [2]
 
 
-async def test_the_lease_ends_with_the_last_message_and_the_next_may_be_had(mq, queue):
+async def test_the_lease_ends_with_its_last_message_and_the_partition_can_be_leased_again(mq, queue):
     await mq.push(queue, 1, 2, 3)
     [one, two] = (await mq.pop(queue, batch=2))["messages"]
 
@@ -204,7 +204,7 @@ async def test_a_lease_never_gets_shorter(mq, queue):
     assert (await seconds_left(mq, lease))[0] > 90
 
 
-async def test_a_lease_that_lapsed_is_not_brought_back(mq, queue):
+async def test_an_expired_lease_cannot_be_extended(mq, queue):
     await mq.push(queue, 1)
     lease = (await mq.pop(queue))["leaseId"]
     await mq.lapse(lease)
@@ -215,7 +215,7 @@ async def test_a_lease_that_lapsed_is_not_brought_back(mq, queue):
     assert [v["error"] for v in verdicts] == ["Lease already expired", "Lease not found", "Lease not found"]
 
 
-async def test_acks_of_one_message_by_many_at_once_are_all_right(mq, queue):
+async def test_concurrent_acks_of_one_message_all_succeed(mq, queue):
     await mq.push(queue, 1)
     [one] = (await mq.pop(queue))["messages"]
 
@@ -226,7 +226,7 @@ async def test_acks_of_one_message_by_many_at_once_are_all_right(mq, queue):
     assert await mq.at_rest(queue)
 
 
-async def test_a_message_far_down_a_late_partition_can_be_finished_failed_and_given_up(mq, queue):
+async def test_a_message_far_behind_the_cursor_can_be_acked_failed_and_made_a_dead_letter(mq, queue):
     """Numbers beyond the smaller integers, of the message and of its partition, which others of a statement are within."""
     await mq.push(queue, 0)
     await mq.data(queue, autoAck=True)
@@ -249,7 +249,7 @@ async def test_a_message_far_down_a_late_partition_can_be_finished_failed_and_gi
     assert await mq.at_rest(queue)
 
 
-async def test_acks_of_several_partitions_at_once_hold_them_in_one_order(mq, queue):
+async def test_concurrent_acks_of_several_partitions_lock_them_in_one_order(mq, queue):
     """Two processes, each with acks of the same two partitions, the other way round: neither waits for the other."""
     for name in ("a", "b", "c", "d"):
         await mq.push(queue, 1, 2, 3, partition=name)  # the third keeps the lease alive

@@ -1,4 +1,4 @@
-"""The database fails, is cut off, is restarted: an honest answer, nothing lost, order kept, nothing half done."""
+"""The message queue while the database fails or restarts: correct errors, no loss, order, nothing half done."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ def database_away(monkeypatch):
     return leave
 
 
-async def test_without_the_database_pop_ack_extend_and_transaction_say_so_and_when_to_come_back(
+async def test_without_the_database_pop_ack_extend_and_transaction_return_503_with_retry_after(
     mq, queue, database_away
 ):
     await mq.push(queue, 1)
@@ -64,7 +64,7 @@ async def test_without_the_database_pop_ack_extend_and_transaction_say_so_and_wh
 
 
 @pytest.mark.parametrize("status", ["completed", "dlq"])
-async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_queue_is_called(
+async def test_a_committed_ack_is_confirmed_even_if_the_name_of_its_queue_cannot_be_read(
     mq, queue, monkeypatch, status
 ):
     await mq.push(queue, 1, partition="a")
@@ -91,7 +91,7 @@ async def test_an_ack_that_is_committed_is_told_even_if_nobody_can_say_what_its_
 # -- Another tenant's trouble --------------------------------------------------------------------------------------
 
 
-async def test_a_tenant_whose_rows_are_held_keeps_no_other_waiting(mq, foreign, queue):
+async def test_locked_rows_of_one_tenant_delay_no_other(mq, foreign, queue):
     for one in (mq, foreign):
         await one.push(queue, 1)
     [held] = (await mq.pop(queue))["messages"]
@@ -111,7 +111,7 @@ async def test_a_tenant_whose_rows_are_held_keeps_no_other_waiting(mq, foreign, 
     assert waited
 
 
-async def test_a_pop_that_the_database_keeps_waiting_keeps_no_other_tenants_waiting(mq, foreign, queue, monkeypatch):
+async def test_a_slow_pop_of_one_tenant_delays_no_other(mq, foreign, queue, monkeypatch):
     """A claim waits for no row: this one is held up on its way to the database."""
     for one in (mq, foreign):
         await one.push(queue, 1)
@@ -257,7 +257,7 @@ async def test_a_server_restarted_at_once_under_load_loses_nothing_and_keeps_the
 # -- Clients that hang up ------------------------------------------------------------------------------------------
 
 
-async def test_many_hung_up_at_any_moment_leave_nothing_half_done(mq, queue):
+async def test_clients_that_hang_up_at_any_moment_leave_nothing_half_done(mq, queue):
     """Pushes, pops, acks and long polls, each cancelled somewhere on its way."""
     dice = random.Random(5)
     await push.push(mq.tenant_id, "", [NewMessage(queue, b"0", partition=str(n)) for n in range(20)])
@@ -337,7 +337,7 @@ async def test_a_pop_that_is_cancelled_at_any_step_keeps_no_lease(mq, queue):
     assert row["attempt"] == 0
 
 
-async def test_a_pop_that_is_cancelled_while_it_puts_another_partition_right_keeps_no_lease(mq, queue, monkeypatch):
+async def test_a_pop_that_is_cancelled_while_it_reschedules_another_partition_keeps_no_lease(mq, queue, monkeypatch):
     """It has a message in hand, and found a partition where all had expired."""
     await mq.configure(queue, ttl_seconds=60)
     await mq.push(queue, "expired", partition="a")

@@ -1,4 +1,4 @@
-"""Options of a queue: by their names, checked, merged or replaced, and each one enforced."""
+"""Options of a queue: validated, merged or replaced, and each one applied."""
 
 import asyncio
 
@@ -43,7 +43,7 @@ def test_the_defaults_are_those_of_the_tables():
     }
 
 
-async def test_what_is_not_named_stays(mq, queue):
+async def test_options_that_are_not_named_keep_their_values(mq, queue):
     await configure(mq, queue, options={"leaseTime": 7, "retryLimit": 9}, namespace="n", task="t")
 
     done = await configure(mq, queue, options={"retryLimit": 1})
@@ -76,7 +76,7 @@ async def test_replace_sets_the_rest_to_the_defaults(mq, queue):
         ({"namespace": "n" * 256}, "namespace has 256 characters"),
     ],
 )
-async def test_what_cannot_be_is_refused_in_words_and_nothing_is_made(mq, queue, body, words):
+async def test_invalid_options_are_refused_with_an_explanation_and_no_queue_is_created(mq, queue, body, words):
     refused = await configure(mq, queue, status=400, **body)
 
     assert words in refused["error"]
@@ -100,7 +100,7 @@ async def test_the_client_of_the_contract_configures(server, api, key, mq, queue
 # -- Each option does what it says -------------------------------------------------------------------------------
 
 
-async def test_a_shorter_delay_counts_for_what_already_waits(mq, queue, options):
+async def test_a_shorter_delay_applies_to_waiting_messages(mq, queue, options):
     await options(delayedProcessing=600)
     await mq.pop(queue)
     await mq.push(queue, 1)
@@ -111,7 +111,7 @@ async def test_a_shorter_delay_counts_for_what_already_waits(mq, queue, options)
     assert await mq.data(queue) == [1]
 
 
-async def test_a_longer_delay_counts_for_what_already_waits(mq, queue, options):
+async def test_a_longer_delay_applies_to_waiting_messages(mq, queue, options):
     await options()
     await mq.pop(queue)
     await mq.push(queue, 1)
@@ -121,7 +121,7 @@ async def test_a_longer_delay_counts_for_what_already_waits(mq, queue, options):
     assert await mq.pop(queue) is None
 
 
-async def test_a_window_that_was_dropped_shows_what_waits(mq, queue, options):
+async def test_waiting_messages_are_delivered_once_the_window_is_removed(mq, queue, options):
     await options(windowBuffer=600)
     await mq.pop(queue)
     await mq.push(queue, 1)
@@ -132,7 +132,7 @@ async def test_a_window_that_was_dropped_shows_what_waits(mq, queue, options):
     assert await mq.data(queue) == [1]
 
 
-async def test_a_time_to_live_counts_for_what_already_waits(mq, queue, options):
+async def test_a_time_to_live_applies_to_waiting_messages(mq, queue, options):
     await options()
     await mq.pop(queue)
     await mq.push(queue, "old")
@@ -144,7 +144,7 @@ async def test_a_time_to_live_counts_for_what_already_waits(mq, queue, options):
     assert await mq.data(queue, batch=10) == ["new"]
 
 
-async def test_a_parked_reader_hears_that_the_delay_ended(mq, queue, options):
+async def test_a_parked_reader_is_woken_when_the_delay_is_removed(mq, queue, options):
     await options(delayedProcessing=600)
     await mq.pop(queue)
     await mq.push(queue, 1)
@@ -172,7 +172,7 @@ async def test_higher_priority_comes_first_within_a_namespace(mq):
     assert await mq.data("", namespace="n") == ["high"]
 
 
-async def test_a_lease_lasts_as_long_as_it_says(mq, queue, options):
+async def test_a_lease_lasts_for_its_lease_time(mq, queue, options):
     await options(leaseTime=60)
     await mq.push(queue, 1)
     await mq.pop(queue)
@@ -184,7 +184,7 @@ async def test_a_lease_lasts_as_long_as_it_says(mq, queue, options):
     assert (early, await mq.data(queue)) == ([], [1])
 
 
-async def test_the_limit_of_tries_and_the_delay_between_them_are_the_queues(mq, queue, options):
+async def test_the_retry_limit_and_the_retry_delay_are_options_of_the_queue(mq, queue, options):
     await options(retryLimit=1, retryDelay=600_000)
     await mq.push(queue, 1)
     [message] = (await mq.pop(queue))["messages"]
@@ -199,7 +199,7 @@ async def test_the_limit_of_tries_and_the_delay_between_them_are_the_queues(mq, 
     assert [payload for payload, _ in await mq.dead(queue)] == ["1"]
 
 
-async def test_without_dead_letters_what_is_out_of_tries_is_dropped(mq, queue, options):
+async def test_without_dead_letters_a_message_is_dropped_after_its_last_try(mq, queue, options):
     await options(retryLimit=0, deadLetterQueue=False)
     await mq.push(queue, 1, 2)
     await mq.ack((await mq.pop(queue))["messages"][0], "failed")
@@ -208,7 +208,7 @@ async def test_without_dead_letters_what_is_out_of_tries_is_dropped(mq, queue, o
     assert await mq.dead(queue) == []
 
 
-async def test_without_a_limit_a_message_is_tried_for_ever(mq, queue, options):
+async def test_without_a_limit_a_message_is_retried_for_ever(mq, queue, options):
     await options(retryLimit=0, retryDelay=0, dlqAfterMaxRetries=False)
     await mq.push(queue, 1)
 

@@ -1,4 +1,4 @@
-"""Who may look at which queues in the console, who may act, and what is told to whom."""
+"""The queue console: permissions of members, guarded actions, and what viewers are shown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -110,7 +110,7 @@ async def test_a_member_sees_all_pages_of_their_tenant(visiting: As, mq: Mq, que
     assert "bank details" in found[4][1]
 
 
-async def test_somebody_elses_queues_are_not_there(visiting: As, mq: Mq, foreign: Mq, queue: str, tenant):
+async def test_queues_of_another_tenant_are_not_found(visiting: As, mq: Mq, foreign: Mq, queue: str, tenant):
     pages = await pages_of(mq, queue)
     theirs = await in_thread(lambda: Tenant.objects.get(pk=foreign.tenant_id).slug)
 
@@ -135,7 +135,7 @@ async def test_a_superuser_chooses_a_tenant(visiting: As, mq: Mq, foreign: Mq, q
     assert f'value="{tenant.slug}"' in chosen[1]
 
 
-async def test_who_is_not_signed_in_goes_to_the_login(visiting: As, mq: Mq, queue: str):
+async def test_a_visitor_who_is_not_signed_in_is_sent_to_the_login(visiting: As, mq: Mq, queue: str):
     await mq.push(queue, 1)
 
     async with visiting() as visit:
@@ -147,7 +147,7 @@ async def test_who_is_not_signed_in_goes_to_the_login(visiting: As, mq: Mq, queu
 
 
 @pytest.mark.parametrize(("role", "status", "left"), [("viewer", 404, 1), ("operator", 302, 0), ("owner", 302, 0)])
-async def test_viewers_look_and_others_act(visiting: As, mq: Mq, queue: str, role: str, status: int, left: int):
+async def test_viewers_read_and_operators_act(visiting: As, mq: Mq, queue: str, role: str, status: int, left: int):
     number = await a_dead_letter(mq, queue)
 
     async with visiting(await member(mq.tenant_id, role)) as visit:
@@ -178,7 +178,7 @@ async def test_a_guest_of_the_open_tenant_sees_none_of_its_queues(
     assert set(found) == {404}
 
 
-async def test_nothing_is_done_without_a_reason_or_to_another_number_of_rows(visiting: As, mq: Mq, queue: str):
+async def test_an_action_requires_a_reason_and_the_confirmed_number_of_rows(visiting: As, mq: Mq, queue: str):
     await a_dead_letter(mq, queue)
 
     async with visiting(await member(mq.tenant_id, "operator")) as visit:
@@ -191,7 +191,7 @@ async def test_nothing_is_done_without_a_reason_or_to_another_number_of_rows(vis
     assert not await in_thread(AuditEntry.objects.exists)
 
 
-async def test_dead_letters_whose_replay_cannot_be_recorded_stay_where_they_are(mq: Mq, queue: str, monkeypatch):
+async def test_dead_letters_stay_open_when_their_replay_cannot_be_recorded(mq: Mq, queue: str, monkeypatch):
     number = int(await a_dead_letter(mq, queue))
     replay = {"tenant_id": mq.tenant_id, "numbers": [number], "actor": "olga", "reason": "the line is back"}
 
@@ -210,7 +210,7 @@ async def test_dead_letters_whose_replay_cannot_be_recorded_stay_where_they_are(
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00", "tomorrow", ""])
-async def test_a_group_is_not_moved_to_a_time_that_is_none(visiting: As, mq: Mq, queue: str, at: str):
+async def test_a_group_is_not_moved_to_an_invalid_time(visiting: As, mq: Mq, queue: str, at: str):
     await mq.push(queue, 1)
     await mq.data(queue, consumerGroup="g", autoAck=True)
 
@@ -239,9 +239,7 @@ async def test_dead_letters_of_another_queue_are_not_replayed_by_naming_them(
 # -- What is told --------------------------------------------------------------------------------------------
 
 
-async def test_who_only_looks_is_not_shown_what_is_encrypted(
-    visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_viewers_do_not_see_encrypted_payloads(visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({"k1": bytes(32)}, setting=crypto.SETTING))
     await mq.configure(queue, encrypted=True)
     await a_dead_letter(mq, queue)
@@ -256,7 +254,7 @@ async def test_who_only_looks_is_not_shown_what_is_encrypted(
     assert ["bank details" in page for page in shown] == [True, False, True]  # the list of messages decrypts nothing
 
 
-async def test_a_long_payload_is_cut(visiting: As, mq: Mq, queue: str):
+async def test_a_long_payload_is_truncated(visiting: As, mq: Mq, queue: str):
     [message] = await mq.push(queue, "x" * 3 * SHOWN_BYTES)
 
     async with visiting(await member(mq.tenant_id, "viewer")) as visit:
@@ -273,7 +271,7 @@ def test_numbers_of_a_payload_stay_as_they_were_written():
     )
 
 
-async def test_the_address_one_would_type_for_dead_letters_leads_there(visiting: As, mq: Mq, queue: str):
+async def test_the_obvious_address_of_dead_letters_redirects_to_them(visiting: As, mq: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.push(f"{queue}-b/dead", 1)
 
@@ -311,7 +309,7 @@ async def test_operators_end_dead_letters_in_the_admin_with_a_reason(
     assert (entry.action, entry.rows, entry.reason) == (action.replace("_", "."), 1, "the line is back")
 
 
-async def test_the_admin_lists_queues_and_groups_of_ones_own_tenants(visiting: As, mq: Mq, foreign: Mq, queue: str):
+async def test_the_admin_lists_queues_and_groups_of_the_members_tenants(visiting: As, mq: Mq, foreign: Mq, queue: str):
     await a_dead_letter(mq, queue)
     await a_dead_letter(foreign, f"{queue}-theirs")
 
@@ -327,7 +325,7 @@ async def test_the_admin_lists_queues_and_groups_of_ones_own_tenants(visiting: A
 # -- The demo ------------------------------------------------------------------------------------------------
 
 
-async def test_the_demo_gives_the_console_life(server: str, key: str, mq: Mq, monkeypatch: pytest.MonkeyPatch):
+async def test_the_demo_pushes_and_reads_messages(server: str, key: str, mq: Mq, monkeypatch: pytest.MonkeyPatch):
     quick = {"PUSH_EVERY": 0.02, "READ_EVERY": 0.02, "WORKING": (0, 0.02)}
     for name, value in {**quick, "FAILING": 1.0, "MOST_DEAD": 2}.items():
         monkeypatch.setattr(demo, name, value)
@@ -350,7 +348,7 @@ async def test_the_demo_gives_the_console_life(server: str, key: str, mq: Mq, mo
 # -- What it costs -------------------------------------------------------------------------------------------
 
 
-async def test_all_who_look_at_the_same_moment_share_one_reading(
+async def test_concurrent_views_share_one_query_of_the_figures(
     visiting: As, mq: Mq, queue: str, monkeypatch: pytest.MonkeyPatch
 ):
     await mq.push(queue, 1)
@@ -387,7 +385,7 @@ def queue_figures(pending: int, groups: int, *minutes: TrafficCounts) -> QueueFi
     return QueueFigures(QueueDepth(**fields), list(minutes), 0, 0, 0)
 
 
-def test_what_waited_is_counted_back_from_now():
+def test_past_backlogs_are_computed_from_the_current_one():
     of = queue_figures(4, 2, TrafficCounts(), TrafficCounts(pushed=5), TrafficCounts(pushed=3, completed=6, buried=2))
 
     assert of.history == [0, 5, 4]
@@ -400,7 +398,7 @@ def test_a_sparkline_stays_within_its_box():
     assert [float(y) for _, y in points] == [23, 1, 12]
 
 
-def test_a_minute_that_has_just_begun_is_not_drawn():
+def test_the_current_minute_is_not_drawn():
     point = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
     young = figures.Snapshot(
         point.replace(second=3), [point.replace(hour=11, minute=59), point], [], [TrafficCounts(pushed=60)] * 2

@@ -1,4 +1,4 @@
-"""Browsers of any site may use the queue with a key: every address answers their question first, and shares every answer."""
+"""CORS: pages of any origin may use the queue with a key; preflights are answered and responses are readable."""
 
 import re
 from typing import Any

@@ -35,7 +35,7 @@ async def workers() -> list[Worker]:
 # -- Stopping --------------------------------------------------------------------------------------------------
 
 
-async def test_told_to_stop_it_finishes_what_is_in_flight_and_claims_nothing_more(tenant, processor):
+async def test_a_drain_that_is_stopped_finishes_rows_in_flight_and_claims_no_more(tenant, processor):
     await configure(tenant, "default", delay=300)
     await seed(tenant, 30)
 
@@ -48,7 +48,9 @@ async def test_told_to_stop_it_finishes_what_is_in_flight_and_claims_nothing_mor
     assert {row.lease_id for row in await payments(tenant)} == {None}
 
 
-async def test_what_it_cannot_finish_in_time_it_hands_back_in_doubt_and_due_at_once(tenant, processor, monkeypatch):
+async def test_a_drain_that_is_stopped_gives_back_unfinished_rows_as_uncertain_and_due_at_once(
+    tenant, processor, monkeypatch
+):
     monkeypatch.setattr(draining, "GRACE", 0.1)
     await configure(tenant, "default", hang=True)
     await seed(tenant, 10)
@@ -67,7 +69,7 @@ async def test_what_it_cannot_finish_in_time_it_hands_back_in_doubt_and_due_at_o
     assert took < 3
 
 
-async def test_it_ends_by_itself_after_its_time(tenant, processor):
+async def test_a_drain_ends_after_its_run_time(tenant, processor):
     work = PaymentWork()
 
     async with asyncio.timeout(20):
@@ -80,7 +82,7 @@ async def test_it_ends_by_itself_after_its_time(tenant, processor):
 # -- Being seen ------------------------------------------------------------------------------------------------
 
 
-async def test_it_is_seen_while_it_is_at_work_and_gone_afterwards(tenant, processor, monkeypatch):
+async def test_a_drain_is_registered_as_a_worker_while_it_runs(tenant, processor, monkeypatch):
     monkeypatch.setattr(draining, "HEARTBEAT", 0.05)
     await configure(tenant, "default", delay=400)
     async with at_work(capacity=50):
@@ -103,7 +105,7 @@ async def test_it_is_seen_while_it_is_at_work_and_gone_afterwards(tenant, proces
     assert await workers() == []
 
 
-async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(tenant, processor):
+async def test_rows_of_a_worker_without_heartbeats_are_taken_over_long_before_its_leases_end(tenant, processor):
     ids = await accept(tenant, 5)
     silent = await Worker.async_objects.acreate(queue="payments", hostname="unplugged", pid=1)
     await database.release()
@@ -121,7 +123,7 @@ async def test_a_worker_that_fell_silent_is_replaced_long_before_its_leases_end(
     assert silent.id not in known
 
 
-async def test_a_drain_that_was_taken_for_dead_starts_anew(tenant, processor, monkeypatch):
+async def test_a_drain_whose_worker_was_removed_as_dead_ends(tenant, processor, monkeypatch):
     monkeypatch.setattr(draining, "HEARTBEAT", 0.05)
     work = PaymentWork()
     running = asyncio.create_task(Drain(work).run(seconds=600))
@@ -137,7 +139,7 @@ async def test_a_drain_that_was_taken_for_dead_starts_anew(tenant, processor, mo
 # -- Waking ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_payment_wakes_it_without_waiting_for_its_own_look(tenant, processor, monkeypatch):
+async def test_a_hint_wakes_a_drain_before_its_next_poll(tenant, processor, monkeypatch):
     monkeypatch.setattr(draining, "POLL", 600.0)
     async with at_work():
         await eventually(lambda: _listeners())
@@ -146,7 +148,7 @@ async def test_a_payment_wakes_it_without_waiting_for_its_own_look(tenant, proce
             await until_settled(tenant, within=20.0)
 
 
-async def test_without_the_hint_its_own_look_finds_the_payment(tenant, processor, monkeypatch):
+async def test_without_a_hint_the_next_poll_finds_the_payment(tenant, processor, monkeypatch):
     monkeypatch.setattr(draining, "RECONNECT", 0.2)
     async with at_work():
         await eventually(lambda: _listeners())
@@ -210,7 +212,7 @@ def _address() -> str:
     return f"{who}@{database_settings['HOST']}:{database_settings['PORT']}"
 
 
-async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, default, monkeypatch):
+async def test_a_drain_waits_during_an_outage_of_the_database_and_then_continues(tenant, default, monkeypatch):
     monkeypatch.setattr(database.pools.get(), "reconnect_timeout", PATIENCE_OF_THE_POOL)
     monkeypatch.setattr(draining, "RETRY", 0.1)
     default.delays(150)
@@ -234,7 +236,7 @@ async def test_while_the_database_is_away_it_waits_and_then_goes_on(tenant, defa
     assert (lines, total) == (450, 0)
 
 
-async def test_every_connection_cut_again_and_again_costs_nothing_but_time(tenant, processor):
+async def test_a_drain_whose_connections_are_cut_again_and_again_loses_nothing(tenant, processor):
     async with at_work(), at_work():
         for _ in range(4):
             await seed(tenant, 100)

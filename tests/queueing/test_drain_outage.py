@@ -1,4 +1,4 @@
-"""Drains while PostgreSQL is read-only: no outcome of any work is lost, and no worker is taken for dead."""
+"""Drains while PostgreSQL is read-only: no outcome is lost, and no worker is declared dead."""
 
 import asyncio
 import math
@@ -65,7 +65,7 @@ def gate() -> Gate:
     return Gate()
 
 
-async def test_a_refund_that_was_paid_is_written_down_and_neither_asked_about_nor_paid_again(
+async def test_a_refund_that_was_returned_is_stored_and_neither_looked_up_nor_returned_again(
     tenant: Tenant, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ):
     await in_thread(make_processor, tenant, "sandbox")
@@ -147,7 +147,7 @@ async def test_an_event_whose_work_cannot_be_written_is_tried_again_and_no_dead_
     assert work
 
 
-async def test_a_drain_that_begins_while_it_is_read_only_stops_when_it_is_told_to(tenant: Tenant):
+async def test_a_drain_that_starts_while_the_database_is_read_only_can_be_stopped(tenant: Tenant):
     async with read_only():
         mine = drain.Drain(PaymentWork())
         running = asyncio.create_task(mine.run(seconds=60))
@@ -159,7 +159,7 @@ async def test_a_drain_that_begins_while_it_is_read_only_stops_when_it_is_told_t
     assert not mine.worker_id
 
 
-async def test_after_an_outage_nobody_is_taken_for_dead_before_all_could_be_heard_again(tenant: Tenant):
+async def test_after_an_outage_no_worker_is_declared_dead_before_all_could_send_heartbeats(tenant: Tenant):
     async with at_work() as mine, read_only() as switch:
         await eventually(lambda: mine.worker_id)
         await in_thread(cut_all)
@@ -179,7 +179,7 @@ async def test_after_an_outage_nobody_is_taken_for_dead_before_all_could_be_hear
     assert spared
 
 
-async def test_after_a_heartbeat_that_had_to_wait_nobody_is_taken_for_dead_before_all_could_be_heard_again(
+async def test_after_a_delayed_heartbeat_no_worker_is_declared_dead_before_all_could_send_heartbeats(
     tenant: Tenant,
 ):
     """Here for a lock; while a server is suspended all heartbeats wait."""

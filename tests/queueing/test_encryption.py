@@ -1,4 +1,4 @@
-"""Payloads at rest: ciphertext, bound to their place, readable for those who may, with keys that rotate."""
+"""Encrypted payloads: bound to their message, decrypted for authorized readers, with rotating keys."""
 
 import io
 
@@ -32,7 +32,7 @@ def use(monkeypatch, *names):
     )
 
 
-async def test_what_is_stored_is_ciphertext_and_what_is_delivered_is_not(mq, queue, secret):
+async def test_payloads_are_stored_encrypted_and_delivered_decrypted(mq, queue, secret):
     [(payload, key_id)] = await rows(mq)
 
     assert SECRET.encode() not in payload
@@ -40,7 +40,7 @@ async def test_what_is_stored_is_ciphertext_and_what_is_delivered_is_not(mq, que
     assert await mq.data(queue) == [SECRET]
 
 
-async def test_the_same_payload_never_looks_the_same(mq, queue, secret):
+async def test_equal_payloads_have_different_ciphertexts(mq, queue, secret):
     await mq.push(queue, SECRET)
 
     (one, _), (two, _) = await rows(mq)
@@ -48,7 +48,7 @@ async def test_the_same_payload_never_looks_the_same(mq, queue, secret):
     assert one != two
 
 
-async def test_a_detail_and_a_dead_letter_show_it_to_who_may_read(mq, queue, secret):
+async def test_messages_and_dead_letters_show_the_payload_to_readers(mq, queue, secret):
     [message] = (await mq.pop(queue))["messages"]
     await mq.ack(message, "dlq")
 
@@ -61,7 +61,7 @@ async def test_a_detail_and_a_dead_letter_show_it_to_who_may_read(mq, queue, sec
     assert SECRET.encode() not in payload
 
 
-async def test_a_replay_encrypts_for_its_new_place(admin, queue, keys):
+async def test_a_replay_encrypts_the_payload_for_its_new_position(admin, queue, keys):
     await admin.configure(queue, encrypted=True)
     await admin.push(queue, SECRET)
     await admin.ack((await admin.pop(queue))["messages"][0], "dlq")
@@ -73,7 +73,7 @@ async def test_a_replay_encrypts_for_its_new_place(admin, queue, keys):
     assert await admin.data(queue) == [SECRET]
 
 
-async def test_payloads_that_changed_places_are_an_error_and_never_shown(mq, queue, secret):
+async def test_a_ciphertext_moved_to_another_message_is_an_error_and_never_shown(mq, queue, secret):
     [other] = await mq.push(queue, "another")
     await mq.sql(
         "UPDATE queueing_message m SET payload = o.payload FROM queueing_message o"
@@ -95,7 +95,7 @@ async def test_without_its_key_a_payload_is_an_error_that_names_the_key(mq, queu
     assert "'k1'" in told["error"]
 
 
-async def test_one_letter_that_cannot_be_read_does_not_hide_the_others(mq, queue, secret, monkeypatch):
+async def test_one_dead_letter_that_cannot_be_decrypted_does_not_hide_the_others(mq, queue, secret, monkeypatch):
     await mq.push("open" + queue, "plain")
     for name in (queue, "open" + queue):
         await mq.ack((await mq.pop(name))["messages"][0], "dlq")
@@ -106,7 +106,7 @@ async def test_one_letter_that_cannot_be_read_does_not_hide_the_others(mq, queue
     assert [(one["data"], bool(one["dataError"])) for one in letters] == [("plain", False), (None, True)]
 
 
-async def test_without_any_key_nothing_is_taken_and_nothing_configured(mq, queue, secret, monkeypatch):
+async def test_without_any_key_encrypted_queues_are_neither_configured_nor_pushed_to(mq, queue, secret, monkeypatch):
     use(monkeypatch)
 
     pushed = await mq.call("POST", "/api/v1/push", json={"items": [{"queue": queue, "payload": 1}]}, status=500)
@@ -120,7 +120,7 @@ async def test_without_any_key_nothing_is_taken_and_nothing_configured(mq, queue
 # -- Rotation ------------------------------------------------------------------------------------------------------
 
 
-async def test_everything_is_encrypted_anew_with_the_first_key(mq, queue, monkeypatch):
+async def test_a_rotation_encrypts_all_payloads_with_the_first_key(mq, queue, monkeypatch):
     use(monkeypatch, "old")
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, *range(5))
@@ -139,7 +139,7 @@ async def test_everything_is_encrypted_anew_with_the_first_key(mq, queue, monkey
     assert [one["data"] for one in (await mq.call("GET", "/api/v1/dlq"))["messages"]] == [0]
 
 
-async def test_what_was_broken_off_is_taken_up_and_done_twice_changes_nothing(mq, queue, monkeypatch):
+async def test_an_interrupted_rotation_continues_and_repeating_it_changes_nothing(mq, queue, monkeypatch):
     use(monkeypatch, "old")
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, *range(6))
@@ -161,7 +161,7 @@ async def test_what_was_broken_off_is_taken_up_and_done_twice_changes_nothing(mq
     assert await mq.data(queue, batch=9) == list(range(6))
 
 
-async def test_what_cannot_be_read_is_left_counted_and_named(mq, queue, monkeypatch):
+async def test_payloads_that_cannot_be_decrypted_are_left_counted_and_named(mq, queue, monkeypatch):
     use(monkeypatch, "lost")
     await mq.configure(queue, encrypted=True)
     await mq.push(queue, 1)
@@ -195,7 +195,7 @@ async def test_queues_are_listed_configured_and_deleted_by_command(mq, tenant, q
     assert await mq.sql("SELECT 1 FROM queueing_queue WHERE tenant_id = %s", mq.tenant_id) == []
 
 
-async def test_the_command_says_what_is_wrong(tenant, queue):
+async def test_the_command_explains_errors(tenant, queue):
     for words in (("configure", tenant.slug, queue, "leaseTime=0"), ("configure", tenant.slug, queue, "leaseTime"),
                   ("delete", tenant.slug, "none"), ("list", "nobody-here")):  # fmt: skip
         with pytest.raises(CommandError):

@@ -281,7 +281,7 @@ async def test_an_address_that_leads_inside_by_the_time_of_the_callback_gets_not
 
     [delivery] = await owed()
     assert (receiver.heard, delivery.status) == ([], "pending")
-    assert "does not lead to the public internet" in delivery.error
+    assert "is not a public address" in delivery.error
 
 
 async def test_a_callback_to_loopback_is_refused_where_private_addresses_are(

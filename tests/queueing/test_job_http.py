@@ -297,7 +297,7 @@ async def test_an_address_inside_is_refused_at_submission(api: Api, receiver: Re
 
     refusal = await call(api, receiver.url, status=422)
 
-    assert refusal["errors"][0]["message"] == "127.0.0.1 does not lead to the public internet"
+    assert refusal["errors"][0]["message"] == "127.0.0.1 is not a public address"
 
 
 async def test_an_address_that_leads_inside_by_the_time_it_is_called_gets_nothing(

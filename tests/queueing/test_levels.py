@@ -1,4 +1,4 @@
-"""Which scope each address of the queue wants, as section 1 of its contract says, and that no address is missing there."""
+"""The scope that each route of the queue requires, as section 1 of its contract says, without a gap."""
 
 import re
 
@@ -48,7 +48,7 @@ def routes() -> set[str]:
     }
 
 
-def test_every_address_has_its_level_here():
+def test_every_route_has_its_access_level_in_this_test():
     assert {operation.partition(" ")[2] for operation in READ | WRITE | ADMIN} == routes()
 
 

@@ -1,4 +1,4 @@
-"""Maintenance: pushes wait in the spill in their order, pops get nothing, per tenant; and the same way while PostgreSQL is away."""
+"""Maintenance: pushes are buffered in order, pops return nothing, per tenant; the same during an outage of PostgreSQL."""
 
 import asyncio
 import time
@@ -43,7 +43,7 @@ async def until_over(mq, many):
     await eventually(is_over)
 
 
-async def test_pushes_wait_and_come_in_their_order_when_it_is_over(admin, queue):
+async def test_pushes_are_buffered_and_stored_in_order_when_maintenance_ends(admin, queue):
     on = await switch(admin, PUSHES, True)
 
     answers = [(await admin.push(queue, n, partition="p"))[0] for n in range(5)]
@@ -59,7 +59,7 @@ async def test_pushes_wait_and_come_in_their_order_when_it_is_over(admin, queue)
     assert found[0]["producerSub"]
 
 
-async def test_what_comes_after_it_is_behind_what_waited(admin, queue):
+async def test_pushes_after_maintenance_are_stored_behind_buffered_ones(admin, queue):
     await switch(admin, PUSHES, True)
     await admin.push(queue, *range(50))
 
@@ -70,7 +70,7 @@ async def test_what_comes_after_it_is_behind_what_waited(admin, queue):
     assert await admin.data(queue, batch=99) == list(range(60))
 
 
-async def test_others_go_on_meanwhile(admin, foreign, queue):
+async def test_other_tenants_continue_during_maintenance(admin, foreign, queue):
     await switch(admin, PUSHES, True)
     await switch(admin, POPS, True)
     await admin.push(queue, "held")
@@ -83,7 +83,7 @@ async def test_others_go_on_meanwhile(admin, foreign, queue):
     await until_over(admin, 1)
 
 
-async def test_pops_get_nothing_until_it_is_over(admin, queue):
+async def test_pops_return_nothing_during_maintenance(admin, queue):
     await admin.push(queue, 1)
 
     on = await switch(admin, POPS, True)
@@ -94,7 +94,7 @@ async def test_pops_get_nothing_until_it_is_over(admin, queue):
     assert await admin.data(queue) == [1]
 
 
-async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
+async def test_a_pop_parked_before_maintenance_gets_nothing_either(admin, queue):
     await admin.push(queue, "first")
     await admin.data(queue, autoAck=True)
     parked = asyncio.create_task(admin.pop(queue, wait=True, timeout=60_000))
@@ -108,9 +108,7 @@ async def test_a_pop_that_was_parked_before_gets_nothing_either(admin, queue):
     assert await admin.data(queue) == [1]
 
 
-async def test_of_a_push_that_the_spill_takes_only_in_part_each_message_is_told_what_became_of_it(
-    admin, queue, settings
-):
+async def test_a_push_that_the_spill_accepts_in_part_has_a_result_for_each_message(admin, queue, settings):
     """A 503 for all of it would have what was kept pushed once more, by every try."""
     await switch(admin, PUSHES, True)
     settings.SPILL_MAX_BYTES = 650_000  # 500 of these, which are appended together, and not the rest
@@ -127,7 +125,7 @@ async def test_of_a_push_that_the_spill_takes_only_in_part_each_message_is_told_
     assert (len(full), drained) == (1, [])  # /health names a full spill for as long as it is full
 
 
-async def test_it_counts_what_waits(admin, queue):
+async def test_maintenance_mode_shows_the_number_of_buffered_messages(admin, queue):
     await switch(admin, PUSHES, True)
     await admin.push(queue, 1, 2)
 
@@ -138,7 +136,7 @@ async def test_it_counts_what_waits(admin, queue):
     await until_over(admin, 2)
 
 
-async def test_another_process_hears_of_it_within_a_second(admin):
+async def test_maintenance_takes_effect_in_another_process_within_a_second(admin):
     """What this process remembers was read before somebody else's switch."""
     assert (await maintenance.modes(admin.tenant_id)).push is False
     await admin.sql("INSERT INTO queueing_maintenance (tenant_id, push) VALUES (%s, true)", admin.tenant_id)
@@ -151,7 +149,7 @@ async def _is_on(tenant_id):
 
 
 @pytest.mark.parametrize("body", [{}, {"enabled": "yes"}, {"enabled": None}, {"enabled": 1}])
-async def test_it_wants_to_know_whether(admin, body):
+async def test_the_field_enabled_is_required(admin, body):
     refused = await admin.call("POST", PUSHES, json=body, status=400)
 
     assert refused["error"] == "enabled (boolean) is required"
@@ -177,7 +175,7 @@ async def test_a_push_that_was_buffered_twice_is_stored_once(admin, queue):
     assert await admin.data(queue, batch=9) == [1, 2]
 
 
-async def test_what_does_not_fit_is_set_aside_alone(admin, queue):
+async def test_only_messages_that_cannot_be_stored_are_quarantined(admin, queue):
     await admin.configure(queue, max_size=1)
     await switch(admin, PUSHES, True)
     await admin.push(queue, 1, 2)
@@ -204,7 +202,7 @@ async def away(mq, queue, monkeypatch):
     watching.away = False
 
 
-async def test_pushes_are_taken_and_stored_when_it_is_back(mq, queue, away):
+async def test_pushes_during_an_outage_are_accepted_and_stored_afterwards(mq, queue, away):
     started = time.monotonic()
     answers = await mq.push(queue, 1, 2)
     took = time.monotonic() - started
@@ -218,7 +216,7 @@ async def test_pushes_are_taken_and_stored_when_it_is_back(mq, queue, away):
     assert await mq.data(queue, batch=9) == ["warm", 1, 2]
 
 
-async def test_what_was_committed_before_its_answer_was_lost_is_stored_once(mq, queue, monkeypatch):
+async def test_a_push_whose_commit_was_not_acknowledged_is_stored_once(mq, queue, monkeypatch):
     """The commit went through, the connection did not come back with the answer."""
     write, lost = push_write.write, []
 
@@ -238,7 +236,7 @@ async def test_what_was_committed_before_its_answer_was_lost_is_stored_once(mq, 
     assert [m["transactionId"] for m in (await mq.pop(queue, batch=9))["messages"]] == [answer["transactionId"]]
 
 
-async def test_maintenance_that_began_meanwhile_holds_what_was_spilled_before(mq, queue, away, monkeypatch):
+async def test_maintenance_that_begins_during_an_outage_holds_pushes_spilled_before(mq, queue, away, monkeypatch):
     asked, modes = [], maintenance.modes
 
     async def noted(tenant_id, **options):
@@ -277,7 +275,7 @@ def appended(monkeypatch):
     return seen
 
 
-async def test_an_encrypted_queues_payload_is_encrypted_once_before_it_waits(keys, admin, queue, appended):
+async def test_a_payload_of_an_encrypted_queue_is_encrypted_once_before_it_is_buffered(keys, admin, queue, appended):
     await admin.configure(queue, encrypted=True)
     await switch(admin, PUSHES, True)
     await admin.push(queue, "a secret")
@@ -293,7 +291,7 @@ async def test_an_encrypted_queues_payload_is_encrypted_once_before_it_waits(key
     assert await admin.data(queue) == ["a secret"]
 
 
-async def test_with_a_key_whatever_waits_is_encrypted_and_stored_as_its_queue_wants(keys, admin, appended):
+async def test_with_a_key_every_buffered_payload_is_encrypted_and_stored_as_its_queue_requires(keys, admin, appended):
     await switch(admin, PUSHES, True)
     await admin.push("never-seen", "a secret")
 
@@ -306,9 +304,7 @@ async def test_with_a_key_whatever_waits_is_encrypted_and_stored_as_its_queue_wa
     ]
 
 
-async def test_without_a_key_an_encrypted_queue_takes_nothing_rather_than_plaintext(
-    admin, queue, appended, monkeypatch
-):
+async def test_without_a_key_an_encrypted_queue_refuses_pushes(admin, queue, appended, monkeypatch):
     await admin.configure(queue, encrypted=True)
     monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({}, setting=crypto.SETTING))
     await catalog.find(admin.tenant_id, queue)

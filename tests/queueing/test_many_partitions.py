@@ -1,4 +1,4 @@
-"""Queues of many partitions are dropped, and groups moved and deleted, though no single statement could do it in time."""
+"""Queues of many partitions are dropped, and groups moved and deleted, in slices that fit the statement timeout."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ async def test_a_queue_is_dropped_slice_by_slice(tenant: Tenant, orders: str):
     assert await manage.drop(tenant.pk, orders) is False
 
 
-async def test_a_drop_that_was_cut_off_goes_on_where_it_was(tenant: Tenant, orders: str):
+async def test_an_interrupted_drop_continues(tenant: Tenant, orders: str):
     await manage._drop_slice(tenant.pk, orders)
     left = await count("queueing_partition", tenant, "queue_id IS NOT NULL")
 

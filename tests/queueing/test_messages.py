@@ -1,4 +1,4 @@
-"""Messages looked at, dead letters replayed once and purged, traces."""
+"""Messages are listed and shown, dead letters replayed once and purged, traces stored."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -32,7 +32,7 @@ async def bury_one(mq, queue, payload=1, **fields):
 # -- Messages ------------------------------------------------------------------------------------------------------
 
 
-async def test_each_message_is_listed_with_where_it_stands(mq, queue):
+async def test_each_message_is_listed_with_its_state(mq, queue):
     await mq.push_items([{"queue": queue, "payload": n, "transactionId": str(n)} for n in range(5)])
     await mq.data(queue, autoAck=True)
     [dead, _] = (await mq.pop(queue, batch=2))["messages"]
@@ -79,13 +79,13 @@ async def test_the_last_hour_is_shown_unless_more_is_asked_for(mq, queue):
     )
 
 
-async def test_a_status_that_there_is_not_is_refused(mq):
+async def test_an_unknown_status_is_refused(mq):
     refused = await mq.call("GET", "/api/v1/messages", params={"status": "lost"}, status=400)
 
     assert "pending" in refused["error"]
 
 
-async def test_one_message_is_told_with_its_payload_queue_and_readers(mq, queue):
+async def test_a_message_is_shown_with_its_payload_queue_and_groups(mq, queue):
     await mq.push_items([{"queue": queue, "payload": {"n": 1}, "transactionId": "a/b c"}])
     [message] = (await mq.pop(queue, consumerGroup="g"))["messages"]
 
@@ -153,7 +153,7 @@ async def test_a_replay_keeps_partition_trace_and_sender(admin, queue):
     assert [again[n] for n in ("partition", "traceId", "producerSub")] == ["p", trace, message["producerSub"]]
 
 
-async def test_what_is_purged_or_somebody_elses_cannot_be_replayed(admin, foreign, queue):
+async def test_purged_or_foreign_dead_letters_cannot_be_replayed(admin, foreign, queue):
     await bury_one(foreign, queue)
     await bury_one(admin, queue)
     [theirs] = (await letters(foreign))["messages"]
@@ -166,7 +166,7 @@ async def test_what_is_purged_or_somebody_elses_cannot_be_replayed(admin, foreig
     assert (await letters(foreign))["total"] == 1
 
 
-async def test_a_message_is_retried_by_its_own_name(admin, queue):
+async def test_a_message_is_retried_by_its_id(admin, queue):
     message = await bury_one(admin, queue)
 
     done = await admin.call("POST", path_of(message, "/retry"), status=200)
@@ -184,7 +184,7 @@ async def test_a_message_that_is_not_dead_is_not_retried(admin, queue):
     assert await admin.data(queue, batch=9) == [1]
 
 
-async def test_a_message_is_given_up_by_hand(admin, queue):
+async def test_a_message_is_made_a_dead_letter_by_hand(admin, queue):
     first, _ = await admin.push(queue, 1, 2)
     await admin.data(queue, consumerGroup="g", batch=9)
     await admin.sql(
@@ -198,7 +198,7 @@ async def test_a_message_is_given_up_by_hand(admin, queue):
     assert await admin.data(queue, consumerGroup="g", batch=9) == [2]
 
 
-async def test_the_last_message_given_up_by_hand_leaves_its_readers_at_rest(admin, queue):
+async def test_after_its_last_message_became_a_dead_letter_by_hand_a_partition_is_not_due(admin, queue):
     [only] = await admin.push(queue, 1)
     await admin.pop(queue)
     await admin.sql(
@@ -212,13 +212,13 @@ async def test_the_last_message_given_up_by_hand_leaves_its_readers_at_rest(admi
     assert await admin.data(queue) == [2]
 
 
-async def test_what_nobody_reads_cannot_be_given_up(admin, queue):
+async def test_a_message_of_a_queue_without_groups_cannot_become_a_dead_letter(admin, queue):
     [only] = await admin.push(queue, 1)
 
     await admin.call("POST", path_of(only, "/dlq"), json={}, status=404)
 
 
-async def test_a_purge_does_not_bring_back_what_its_group_has_not_passed(admin, queue):
+async def test_a_purge_keeps_messages_before_the_cursor_from_being_delivered_again(admin, queue):
     """2 is dead while 1 is still in hand: its row is what keeps 2 from being delivered again."""
     await admin.push(queue, 1, 2, 3)
     popped = await admin.pop(queue, batch=2)
@@ -231,7 +231,7 @@ async def test_a_purge_does_not_bring_back_what_its_group_has_not_passed(admin, 
     assert await admin.data(queue, batch=9) == [1, 3]
 
 
-async def test_a_purge_deletes_what_its_group_has_passed_and_wants_a_queue(admin, queue):
+async def test_a_purge_deletes_dead_letters_behind_the_cursor_and_requires_a_queue(admin, queue):
     await bury_one(admin, queue)
     await bury_one(admin, "other" + queue)
 
@@ -256,7 +256,7 @@ async def test_a_key_without_admin_neither_replays_nor_purges(mq, queue):
 # -- Traces ----------------------------------------------------------------------------------------------------------
 
 
-async def test_traces_are_found_by_message_and_by_name(mq, queue):
+async def test_traces_are_listed_by_message_and_by_name(mq, queue):
     [pushed] = await mq.push(queue, 1)
     where = {"transactionId": pushed["transaction_id"], "partitionId": pushed["partition_id"]}
     for n, names in enumerate([["a", "b/c"], "a", None]):
@@ -273,7 +273,7 @@ async def test_traces_are_found_by_message_and_by_name(mq, queue):
     assert [(n["traceName"], n["traceCount"]) for n in names["traceNames"]] == [("a", 2), ("b/c", 1)]
 
 
-async def test_nobody_writes_or_reads_traces_of_somebody_elses_message(mq, foreign, queue):
+async def test_traces_of_another_tenants_message_are_neither_written_nor_read(mq, foreign, queue):
     [pushed] = await foreign.push(queue, 1)
     where = {"transactionId": pushed["transaction_id"], "partitionId": pushed["partition_id"]}
     await foreign.call("POST", "/api/v1/traces", json={**where, "data": 1, "traceNames": "a"}, status=201)

@@ -1,4 +1,4 @@
-"""Things that stay open between uses: opened once, replaced when they do not fit, closed when nobody uses them."""
+"""Kept resources: opened once, replaced when they do not fit, closed when idle."""
 
 import asyncio
 from typing import Self
@@ -22,7 +22,7 @@ class Thing:
         self.closed += 1
 
 
-async def test_those_who_want_the_same_thing_at_once_open_it_once():
+async def test_concurrent_callers_open_a_resource_once():
     opened: Opened[str, Thing] = Opened()
 
     things = await asyncio.gather(*(opened.get("a", Thing) for _ in range(5)))
@@ -31,7 +31,7 @@ async def test_those_who_want_the_same_thing_at_once_open_it_once():
     assert things[0].opened == 1
 
 
-async def test_what_does_not_fit_any_more_is_closed_and_replaced():
+async def test_a_resource_that_no_longer_fits_is_closed_and_replaced():
     opened: Opened[str, Thing] = Opened()
     before = await opened.get("a", lambda: Thing("old"))
 
@@ -40,7 +40,7 @@ async def test_what_does_not_fit_any_more_is_closed_and_replaced():
     assert (before.closed, after.name, after.closed) == (1, "new", 0)
 
 
-async def test_what_nobody_has_used_for_a_while_is_closed_and_nothing_else():
+async def test_only_idle_resources_are_closed():
     opened: Opened[str, Thing] = Opened(keep=0.05)
     idle = await opened.get("idle", Thing)
     await asyncio.sleep(0.06)
@@ -52,7 +52,7 @@ async def test_what_nobody_has_used_for_a_while_is_closed_and_nothing_else():
     assert await opened.get("idle", Thing) is not idle
 
 
-async def test_what_is_used_again_while_another_one_closes_stays_open():
+async def test_a_resource_that_is_used_while_another_one_closes_stays_open():
     class Slow(Thing):
         async def __aexit__(self, *_: object) -> None:
             assert await opened.get("again", Thing) is again
@@ -67,7 +67,7 @@ async def test_what_is_used_again_while_another_one_closes_stays_open():
     assert again.closed == 0
 
 
-async def test_in_the_end_everything_is_closed_once():
+async def test_closing_closes_every_resource_once():
     opened: Opened[str, Thing] = Opened()
     things = [await opened.get(name, Thing) for name in "abc"]
 
@@ -77,7 +77,7 @@ async def test_in_the_end_everything_is_closed_once():
     assert [thing.closed for thing in things] == [1, 1, 1]
 
 
-async def test_what_cannot_be_opened_is_tried_again_by_the_next():
+async def test_after_a_failed_opening_the_next_caller_tries_again():
     opened: Opened[str, Thing] = Opened()
 
     def broken() -> Thing:

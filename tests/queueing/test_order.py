@@ -1,4 +1,4 @@
-"""Whatever happens: each group sees every message of a partition in order, none is lost, none is left lying."""
+"""Each group receives every message of a partition in order and loses none, with any concurrency."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ async def test_a_message_pushed_while_a_group_joins_is_not_stuck(mq, queue):
     assert seen + await mq.data(queue, batch=10, consumerGroup="g") == [3]
 
 
-async def test_two_groups_of_one_partition_rest_and_wake_by_themselves(mq, queue):
+async def test_two_groups_of_one_partition_become_due_independently(mq, queue):
     await mq.push(queue, 1)
     for group in "gh":
         await mq.data(queue, consumerGroup=group)
@@ -301,7 +301,7 @@ async def test_any_schedule_of_pushes_pops_acks_failures_silences_and_seeks_keep
     assert await mq.at_rest(queue)
 
 
-async def test_an_ack_waits_for_a_seek_and_then_counts_for_nothing(mq, queue):
+async def test_an_ack_that_waits_for_a_seek_is_refused_afterwards(mq, queue):
     """A seek takes the leases away; whoever had one is too late, however close."""
     await mq.push(queue, 1, 2)
     [one] = (await mq.pop(queue))["messages"]

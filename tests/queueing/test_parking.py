@@ -1,4 +1,4 @@
-"""Long polls: they wait without a database connection and hear at once of what they wait for."""
+"""Long polls: they wait without a database connection and are woken at once."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ async def made(mq, queue: str) -> None:
 # -- Hints -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_push_wakes_who_waits(mq, queue, only_hints):
+async def test_a_push_wakes_a_parked_pop(mq, queue, only_hints):
     await made(mq, queue)
     async with parked(mq, queue) as [poll]:
         started = time.monotonic()
@@ -72,7 +72,7 @@ async def test_a_push_wakes_who_waits(mq, queue, only_hints):
         assert time.monotonic() - started < SOON
 
 
-async def test_a_push_into_a_queue_that_did_not_exist_wakes_who_waits(mq, queue, only_hints):
+async def test_a_push_that_creates_its_queue_wakes_a_parked_pop(mq, queue, only_hints):
     async with parked(mq, queue) as [poll]:
         await mq.push(queue, 1, partition="new")
 
@@ -80,7 +80,7 @@ async def test_a_push_into_a_queue_that_did_not_exist_wakes_who_waits(mq, queue,
             assert await poll == [1]
 
 
-async def test_who_waits_for_one_partition_is_woken_whoever_else_waits(mq, queue, only_hints):
+async def test_a_pop_parked_for_one_partition_is_woken_beside_other_parked_pops(mq, queue, only_hints):
     for partition in "ab":
         await mq.push(queue, 0, partition=partition)
         await mq.data(queue, partition, autoAck=True)
@@ -109,7 +109,7 @@ async def test_each_group_is_woken_and_of_each_as_many_as_there_are_messages(mq,
     assert found == [["a", "b"], ["a", "b"]]
 
 
-async def test_what_is_given_back_wakes_the_next_who_waits(mq, queue, only_hints):
+async def test_a_released_lease_wakes_the_next_parked_pop(mq, queue, only_hints):
     """Its reader asks for a retry: the partition is free again, and its messages are to be had."""
     await mq.configure(queue, retry_delay_ms=0)
     await mq.push(queue, 1)
@@ -126,7 +126,7 @@ async def test_what_is_given_back_wakes_the_next_who_waits(mq, queue, only_hints
             )
 
 
-async def test_a_partition_with_more_in_it_wakes_the_next_when_its_reader_is_done(mq, queue, only_hints):
+async def test_an_ack_in_a_partition_with_more_messages_wakes_the_next_parked_pop(mq, queue, only_hints):
     await mq.push(queue, 1, 2)
     [one] = (await mq.pop(queue))["messages"]
     async with parked(mq, queue) as [poll]:
@@ -138,7 +138,7 @@ async def test_a_partition_with_more_in_it_wakes_the_next_when_its_reader_is_don
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("way", ["ack", "transaction"])
-async def test_whoever_frees_a_partition_with_more_in_it_wakes_even_where_its_name_was_not_known(
+async def test_releasing_a_partition_with_more_messages_wakes_parked_pops_also_where_the_name_of_its_queue_is_not_cached(
     mq, queue, only_hints, way, known
 ):
     await mq.push(queue, 1, 2)
@@ -158,7 +158,7 @@ async def test_whoever_frees_a_partition_with_more_in_it_wakes_even_where_its_na
 # -- What becomes due by itself -----------------------------------------------------------------------------------
 
 
-async def test_a_delayed_message_is_had_when_its_time_has_come(mq, queue, only_hints):
+async def test_a_parked_pop_gets_a_delayed_message_once_its_delay_is_over(mq, queue, only_hints):
     await mq.configure(queue, delay_seconds=1)
     async with parked(mq, queue) as [poll]:
         pushed_at = time.monotonic()
@@ -168,7 +168,7 @@ async def test_a_delayed_message_is_had_when_its_time_has_come(mq, queue, only_h
         assert 0.9 < time.monotonic() - pushed_at < 1 + SOON
 
 
-async def test_a_retry_is_had_when_its_wait_is_over(mq, queue, only_hints):
+async def test_a_parked_pop_gets_a_failed_message_once_its_retry_delay_is_over(mq, queue, only_hints):
     await mq.configure(queue, retry_delay_ms=300)
     await mq.push(queue, 1)
     [one] = (await mq.pop(queue))["messages"]
@@ -180,7 +180,7 @@ async def test_a_retry_is_had_when_its_wait_is_over(mq, queue, only_hints):
         assert 0.25 < time.monotonic() - failed_at < 0.3 + SOON
 
 
-async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_through(
+async def test_a_message_that_becomes_due_while_the_next_due_time_is_read_is_not_missed(
     mq, queue, only_hints, monkeypatch
 ):
     await mq.configure(queue, retry_delay_ms=150)
@@ -200,9 +200,7 @@ async def test_what_becomes_due_while_the_next_time_is_asked_for_is_not_slept_th
     assert time.monotonic() - started < SOON
 
 
-async def test_who_waits_for_one_partition_does_not_spin_while_another_has_something_due(
-    mq, queue, only_hints, monkeypatch
-):
+async def test_a_pop_parked_for_one_partition_does_not_spin_while_another_is_due(mq, queue, only_hints, monkeypatch):
     await made(mq, queue)
     await mq.push(queue, 1, partition="other")
     looks, look = 0, pop._claim_messages
@@ -222,7 +220,7 @@ async def test_who_waits_for_one_partition_does_not_spin_while_another_has_somet
     assert looks < 30 * (time.monotonic() - started)
 
 
-async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, only_hints):
+async def test_a_parked_pop_takes_over_an_expired_lease(mq, queue, only_hints):
     await mq.push(queue, 1)
     popped = await mq.pop(queue)
     await mq.sql(
@@ -237,7 +235,7 @@ async def test_a_lease_that_ends_while_somebody_waits_is_taken_over(mq, queue, o
 # -- Without hints --------------------------------------------------------------------------------------------------
 
 
-async def test_without_redis_a_message_of_another_process_is_found_within_a_look(mq, queue, quick_recheck):
+async def test_without_redis_a_message_of_another_process_is_found_by_the_next_recheck(mq, queue, quick_recheck):
     """No hint at all: the row is there, as another process's push leaves it when Redis is away."""
     await made(mq, queue)
     async with parked(mq, queue) as [poll]:
@@ -253,7 +251,9 @@ async def push_without_a_word(mq, queue: str) -> None:
     await push_write.write(rows)
 
 
-async def test_pushes_go_on_while_redis_is_away_and_wake_at_home(mq, queue, only_hints, monkeypatch):
+async def test_without_redis_pushes_are_accepted_and_wake_parked_pops_of_their_own_process(
+    mq, queue, only_hints, monkeypatch
+):
     class Away:
         async def group_send(self, *_args):
             raise ConnectionError
@@ -267,7 +267,7 @@ async def test_pushes_go_on_while_redis_is_away_and_wake_at_home(mq, queue, only
             assert await poll == [1]
 
 
-async def test_another_process_wakes_ours(mq, queue, only_hints):
+async def test_a_push_in_another_process_wakes_parked_pops_of_this_one(mq, queue, only_hints):
     await made(mq, queue)
     async with other_process(mq.tenant_id, queue) as tell_to_push, parked(mq, queue) as [poll]:
         started = time.monotonic()
@@ -330,7 +330,9 @@ async def other_process(tenant_id: int, queue: str):
 
 
 @pytest.mark.parametrize("what", ["group", "queue"])
-async def test_who_waits_for_what_another_process_dropped_waits_for_what_is_made_anew(mq, queue, what, quick_recheck):
+async def test_a_pop_parked_for_what_another_process_dropped_gets_messages_of_its_replacement(
+    mq, queue, what, quick_recheck
+):
     async with parked(mq, queue, consumerGroup="g") as [poll]:
         with unheard():
             if what == "group":
@@ -355,7 +357,7 @@ def unheard():
 # -- Many, and none ---------------------------------------------------------------------------------------------------
 
 
-async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
+async def test_a_long_poll_returns_204_after_its_timeout(mq, queue):
     started = time.monotonic()
 
     assert await mq.pop(queue, wait=True, timeout=200) is None
@@ -365,7 +367,7 @@ async def test_after_its_time_a_long_poll_is_told_of_nothing(mq, queue):
 WAITING = deep(300, 1000)  # far more than there are connections
 
 
-async def test_many_wait_at_once_without_a_connection_and_each_gets_its_message(mq, queue, only_hints):
+async def test_many_parked_pops_use_no_connection_and_each_gets_its_message(mq, queue, only_hints):
     await made(mq, queue)
     polls_parked = long_polls.parked()
     target = Target(queue=queue)
@@ -393,7 +395,7 @@ async def test_a_client_that_disconnects_leaves_no_parked_long_poll(mq, queue):
     await eventually(lambda: long_polls.parked().count == 0)
 
 
-async def test_what_was_leased_for_somebody_who_hung_up_is_had_by_the_next_at_once(mq, queue):
+async def test_messages_leased_for_a_client_that_hung_up_go_to_the_next_pop_at_once(mq, queue):
     """The claim is held up in the database while its client goes away."""
     await made(mq, queue)
     lock = "LOCK TABLE queueing_consumer IN ACCESS EXCLUSIVE MODE"
@@ -418,7 +420,7 @@ async def waiting_for_the_table() -> bool:
     return rows[0][0] > 0
 
 
-async def test_five_hundred_who_hang_up_at_any_moment_leave_nothing_behind(mq, queue, monkeypatch):
+async def test_five_hundred_clients_that_hang_up_at_any_moment_leave_no_lease_and_no_parked_pop(mq, queue, monkeypatch):
     """A lease stays only where its answer was complete before the client hung up: the client may have received it."""
     await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n % 20}"} for n in range(200)])
     await mq.data(queue, "nowhere")

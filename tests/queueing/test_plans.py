@@ -1,4 +1,4 @@
-"""Plans that were made while the tables were empty read no more than what is named, once they have grown."""
+"""Plans made while the tables were empty read only the named rows once the tables have grown."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -98,7 +98,7 @@ async def broker(mq) -> AsyncIterator[Broker]:
         pass
 
 
-async def test_a_partition_that_is_named_is_found_among_all_that_wait(broker):
+async def test_a_pop_by_name_finds_its_partition_among_many_due_ones(broker):
     read = {}
 
     for name in ("claim", "complete", "reschedule", "push"):

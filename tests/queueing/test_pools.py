@@ -1,4 +1,4 @@
-"""Pools of workers: what each takes, and what it leaves to others while they live."""
+"""Pools of workers: the work that each takes, and leaves to others while those live."""
 
 import pytest
 

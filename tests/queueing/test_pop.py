@@ -1,4 +1,4 @@
-"""Messages out: the longest waiting partition first, each group by itself, what is not due stays unseen."""
+"""Pops: the partition that has waited longest first, each group by itself, only due messages."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,14 +15,14 @@ from tests.queueing.mq import all_of, blocked, fresh_name, holding, payloads
 # -- Leases ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_partition_in_hand_is_not_handed_out_again(mq, queue):
+async def test_a_leased_partition_is_not_leased_again(mq, queue):
     await mq.push(queue, 1, 2)
     await mq.pop(queue)
 
     assert await mq.pop(queue) is None
 
 
-async def test_a_lease_that_lapsed_is_taken_over_with_all_that_was_not_done(mq, queue):
+async def test_an_expired_lease_is_taken_over_with_all_messages_that_were_not_acked(mq, queue):
     await mq.push(queue, 1, 2, 3)
     popped = await mq.pop(queue, batch=3)
     await mq.ack(popped["messages"][0])
@@ -31,7 +31,7 @@ async def test_a_lease_that_lapsed_is_taken_over_with_all_that_was_not_done(mq, 
     assert await mq.data(queue, batch=3) == [2, 3]
 
 
-async def test_nothing_there_is_no_content(mq, queue):
+async def test_a_pop_of_an_empty_queue_returns_204(mq, queue):
     await mq.push(queue, 1)
     answers = [await mq.pop(name) for name in (queue, queue, f"{queue}-unknown")]
     there = await mq.pop(queue, "nowhere")
@@ -52,7 +52,7 @@ async def test_one_of_many_readers_at_once_gets_each_partition(mq, queue):
 ROUNDS = deep(10, 30)
 
 
-async def test_who_asks_for_the_queue_its_partition_or_its_namespace_at_once_never_shares_a_message(mq):
+async def test_concurrent_pops_by_queue_partition_and_namespace_never_get_the_same_message(mq):
     """All in one statement: the row's lock does not keep apart what one transaction does."""
     namespace, task = fresh_name("ns"), fresh_name("task")
     queue = f"{namespace}.{task}"
@@ -72,7 +72,7 @@ async def test_who_asks_for_the_queue_its_partition_or_its_namespace_at_once_nev
     assert seen == list(range(ROUNDS))
 
 
-async def test_read_at_most_once_a_message_is_done_when_it_is_handed_out(mq, queue):
+async def test_with_auto_ack_a_message_is_completed_when_it_is_popped(mq, queue):
     await mq.push(queue, 1, 2)
 
     popped = await mq.pop(queue, batch=2, autoAck=True)
@@ -109,14 +109,14 @@ async def test_the_batch_is_the_limit_of_all_partitions_together(mq, queue):
     assert payloads(second) == ["c0", "c1", "c2", "c3"]
 
 
-async def test_without_a_word_one_partition_is_handed_out_at_a_time(mq, queue):
+async def test_by_default_a_pop_leases_one_partition(mq, queue):
     for partition in "ab":
         await mq.push(queue, partition, partition=partition)
 
     assert [await mq.data(queue, batch=10) for _ in range(3)] == [["a"], ["b"], []]
 
 
-async def test_one_partition_may_be_asked_for_by_name(mq, queue):
+async def test_a_pop_may_name_a_partition(mq, queue):
     for partition in ("a", "b/c"):
         await mq.push(queue, partition, partition=partition)
 
@@ -182,7 +182,7 @@ async def test_of_a_namespace_the_queue_of_higher_priority_comes_first(mq):
     assert seen == ["high1", "high2", "middle1", "middle2", "low1", "low2"]
 
 
-async def test_a_task_is_asked_for_across_namespaces_and_with_one(mq):
+async def test_a_pop_by_task_covers_all_namespaces_or_one(mq):
     a, b, task = fresh_name("ns"), fresh_name("ns"), fresh_name("task")
     await mq.push(f"{a}.{task}", 1)
     await mq.push(f"{b}.{task}", 2)
@@ -194,7 +194,7 @@ async def test_a_task_is_asked_for_across_namespaces_and_with_one(mq):
     assert payloads(left) == [1]
 
 
-async def test_somewhere_has_to_be_named(mq):
+async def test_a_pop_must_name_a_queue_a_namespace_or_a_task(mq):
     body = await mq.call("GET", "/api/v1/pop", status=400)
 
     assert "namespace or task" in body["error"]
@@ -203,7 +203,7 @@ async def test_somewhere_has_to_be_named(mq):
 # -- What is not due -------------------------------------------------------------------------------------------------
 
 
-async def test_a_delayed_message_is_seen_when_its_time_has_come(mq, queue):
+async def test_a_delayed_message_is_delivered_once_its_delay_is_over(mq, queue):
     await mq.configure(queue, delay_seconds=60)
     await mq.push(queue, 1)
     early = await mq.data(queue)
@@ -213,7 +213,7 @@ async def test_a_delayed_message_is_seen_when_its_time_has_come(mq, queue):
     assert (early, await mq.data(queue)) == ([], [1])
 
 
-async def test_of_one_partition_only_what_has_waited_long_enough_is_seen(mq, queue):
+async def test_a_delay_applies_to_each_message_of_a_partition(mq, queue):
     await mq.configure(queue, delay_seconds=60)
     await mq.push(queue, 1)
     await mq.pop(queue)
@@ -228,7 +228,7 @@ async def test_of_one_partition_only_what_has_waited_long_enough_is_seen(mq, que
     assert (payloads(first), second, await mq.data(queue)) == ([1], None, [2])
 
 
-async def test_a_window_hides_a_partition_until_it_was_silent_for_so_long(mq, queue):
+async def test_a_window_hides_a_partition_until_it_has_received_nothing_for_that_long(mq, queue):
     await mq.configure(queue, window_seconds=60)
     await mq.push(queue, 1)
     await mq.age(queue, 59)
@@ -240,7 +240,7 @@ async def test_a_window_hides_a_partition_until_it_was_silent_for_so_long(mq, qu
     assert (busy, await mq.data(queue, batch=10)) == ([], [1, 2])
 
 
-async def test_what_is_past_its_time_to_live_is_not_delivered(mq, queue):
+async def test_an_expired_message_is_not_delivered(mq, queue):
     await mq.configure(queue, ttl_seconds=60)
     await mq.push(queue, "old")
     await mq.age(queue, 61)
@@ -253,7 +253,7 @@ async def test_what_is_past_its_time_to_live_is_not_delivered(mq, queue):
     assert await mq.at_rest(queue)
 
 
-async def test_a_partition_where_all_is_past_its_time_comes_to_rest(mq, queue):
+async def test_a_partition_with_expired_messages_only_is_no_longer_due(mq, queue):
     await mq.configure(queue, ttl_seconds=60)
     await mq.push(queue, 1, 2)
     await mq.pop(queue, consumerGroup="g")
@@ -265,7 +265,7 @@ async def test_a_partition_where_all_is_past_its_time_comes_to_rest(mq, queue):
     assert await mq.data(queue, consumerGroup="g") == [3]
 
 
-async def test_tries_of_a_message_that_expired_are_not_held_against_the_next(mq, queue):
+async def test_failures_of_an_expired_message_do_not_count_for_the_next_one(mq, queue):
     await mq.configure(queue, ttl_seconds=60, retry_limit=1, retry_delay_ms=0)
     await mq.push(queue, "old")
     [old] = (await mq.pop(queue))["messages"]
@@ -283,7 +283,7 @@ async def test_tries_of_a_message_that_expired_are_not_held_against_the_next(mq,
 # -- Groups ----------------------------------------------------------------------------------------------------------
 
 
-async def test_each_group_gets_all_at_its_own_pace(mq, queue):
+async def test_each_group_receives_all_messages_at_its_own_pace(mq, queue):
     await mq.push(queue, 1, 2, 3)
     a = await mq.pop(queue, batch=2, consumerGroup="a")
     await mq.ack_all(a["messages"])
@@ -296,7 +296,7 @@ async def test_each_group_gets_all_at_its_own_pace(mq, queue):
     assert await mq.data(queue, batch=10) == [1, 2, 3]
 
 
-async def test_a_group_that_wants_new_messages_gets_those_after_it_joined(mq, queue):
+async def test_groups_in_mode_new_start_at_their_join_time(mq, queue):
     await mq.push(queue, "old")
     for mode in ({"subscriptionMode": "new"}, {"subscriptionMode": "new-only"}, {"subscriptionFrom": "now"}):
         group = "-".join(mode.values())
@@ -320,7 +320,7 @@ async def test_a_group_may_begin_at_a_time(mq, queue):
     assert (seen, none) == (["new"], [])
 
 
-async def test_how_a_group_began_is_settled_when_it_joins(mq, queue):
+async def test_the_start_of_a_group_is_fixed_when_it_joins(mq, queue):
     await mq.push(queue, 1)
     await mq.data(queue, consumerGroup="g", subscriptionMode="new")
 
@@ -335,7 +335,7 @@ async def test_a_group_may_begin_with_everything_that_is_there(mq, queue, mode, 
     assert await mq.data(queue, batch=10, consumerGroup="g", subscriptionMode=mode) == [1, 2]
 
 
-async def test_readers_without_a_group_get_all_whatever_they_wish(mq, queue):
+async def test_readers_without_a_group_receive_all_messages_whatever_start_they_request(mq, queue):
     await mq.push(queue, 1)
 
     assert await mq.data(queue, subscriptionMode="new") == [1]
@@ -350,7 +350,7 @@ async def test_a_partition_made_after_a_group_joined_is_read_from_its_beginning(
     assert await mq.data(queue, consumerGroup="g") == [2]
 
 
-async def test_a_group_that_joins_while_a_partition_is_made_has_its_place_there(mq, queue):
+async def test_a_group_that_joins_while_a_partition_is_created_has_a_cursor_in_it(mq, queue):
     await mq.push(queue, 0, partition="made")
     hold = "SELECT FROM queueing_queue WHERE tenant_id = %s FOR UPDATE"
     async with holding(hold, mq.tenant_id):
@@ -366,7 +366,7 @@ async def test_a_group_that_joins_while_a_partition_is_made_has_its_place_there(
     }
 
 
-async def test_who_may_have_many_partitions_and_fills_one_takes_none_from_who_asks_at_the_same_moment(mq, queue):
+async def test_a_pop_of_many_partitions_that_fills_its_batch_from_one_leaves_the_others_to_concurrent_pops(mq, queue):
     await mq.push_items([{"queue": queue, "payload": n, "partition": f"p{n}"} for n in range(5)])
     found, _ = await sources.find(mq.tenant_id, Target(queue=queue), create=False)
 

@@ -1,4 +1,4 @@
-"""Messages in: numbered under their partition's lock, once per transaction id, each judged on its own."""
+"""Pushes: numbered under the lock of the partition, once per transaction id, each with a result of its own."""
 
 import asyncio
 import threading
@@ -40,7 +40,7 @@ async def test_each_message_gets_an_answer_in_the_order_of_its_request(mq, queue
     assert second["transaction_id"] == second["message_id"]
 
 
-async def test_nothing_to_push_is_no_fault(mq):
+async def test_an_empty_push_is_no_error(mq):
     assert await mq.push_items([]) == []
 
 
@@ -57,7 +57,7 @@ async def test_a_message_is_read_as_it_was_pushed(mq, queue):
     assert message["createdAt"].endswith("Z")
 
 
-async def test_the_server_says_who_pushed_and_not_the_sender(mq, queue):
+async def test_the_sender_of_a_message_is_set_by_the_server(mq, queue):
     await mq.push_items([{"queue": queue, "payload": 1, "producerSub": "somebody else"}])
 
     [message] = (await mq.pop(queue))["messages"]
@@ -65,7 +65,7 @@ async def test_the_server_says_who_pushed_and_not_the_sender(mq, queue):
     assert message["producerSub"] not in ("", None, "somebody else")
 
 
-async def test_queues_take_namespace_and_task_from_their_names(mq, queue):
+async def test_queues_get_namespace_and_task_from_their_names(mq, queue):
     await mq.push(f"{queue}.billing.eu", 1)
 
     [found] = await mq.sql("SELECT namespace, task FROM queueing_queue WHERE name = %s", f"{queue}.billing.eu")
@@ -95,7 +95,7 @@ async def test_a_message_that_is_committed_late_is_never_skipped(mq, queue):
     assert seen == ["early", "late"]
 
 
-async def test_numbers_of_a_partition_have_no_gap_and_times_never_go_back(mq, queue):
+async def test_numbers_of_a_partition_have_no_gaps_and_its_times_never_decrease(mq, queue):
     await all_of(*(mq.push(queue, *range(n, n + 3)) for n in range(0, 60, 3)))
 
     rows = await mq.sql(
@@ -115,7 +115,7 @@ async def test_messages_of_one_request_keep_their_order(mq, queue):
 # -- Once per transaction id ------------------------------------------------------------------------------------
 
 
-async def test_the_second_of_one_transaction_id_is_told_of_the_first(mq, queue):
+async def test_a_duplicate_transaction_id_returns_the_first_message(mq, queue):
     item = {"queue": queue, "payload": 1, "transactionId": "t"}
     [first] = await mq.push_items([item])
 
@@ -131,7 +131,7 @@ async def test_the_second_of_one_transaction_id_is_told_of_the_first(mq, queue):
     assert await mq.data(queue, batch=10) == [1]
 
 
-async def test_within_one_request_the_first_wins_and_later_ones_are_told_of_it(mq, queue):
+async def test_within_one_request_the_first_message_of_a_transaction_id_is_stored(mq, queue):
     item = {"queue": queue, "transactionId": "t"}
 
     verdicts = await mq.push_items([{**item, "payload": n} for n in range(3)])
@@ -147,7 +147,7 @@ async def test_another_partition_may_have_the_same_transaction_id(mq, queue):
     assert [v["status"] for v in verdicts] == ["queued", "queued"]
 
 
-async def test_of_eight_at_once_through_two_loops_one_is_queued_and_the_others_know_it(mq, queue):
+async def test_of_eight_concurrent_duplicates_through_two_loops_one_is_stored_and_the_others_return_it(mq, queue):
     """The loops are two processes as far as the database can see: each has its pool and its batches."""
     await mq.push(queue, "made")
     [[number]] = await mq.sql("SELECT max(id) FROM queueing_partition WHERE tenant_id = %s", mq.tenant_id)
@@ -186,7 +186,7 @@ def in_another_loop(tenant_id: int, items: list[NewMessage]) -> "asyncio.Future[
     return future
 
 
-async def test_partitions_that_many_pushes_want_at_once_are_made_together(mq, queue, monkeypatch):
+async def test_partitions_of_concurrent_pushes_are_created_together(mq, queue, monkeypatch):
     """One by one each would wait until those before it had held the queue's row and committed."""
     await mq.push(queue, "made")
     made, real = [], catalog._create_partitions
@@ -213,7 +213,7 @@ async def test_partitions_that_many_pushes_want_at_once_are_made_together(mq, qu
 # -- A bad one among good ones -----------------------------------------------------------------------------------
 
 
-async def test_what_the_database_refuses_fails_alone_in_a_shared_statement(mq, queue):
+async def test_only_the_message_that_the_database_refuses_fails_in_a_shared_statement(mq, queue):
     """A trace id that is no UUID never gets this far by HTTP; whatever else might, is its sender's trouble only."""
     await mq.push(queue, "made")
     bad = NewMessage(queue, b"0", transaction_id="x" * 300)  # longer than the column: views refuse it long before
@@ -231,7 +231,7 @@ async def test_what_the_database_refuses_fails_alone_in_a_shared_statement(mq, q
     assert await mq.data(queue, batch=10) == ["made", 1, 2]
 
 
-async def test_a_queue_dropped_meanwhile_is_made_anew(mq, queue):
+async def test_a_push_creates_a_queue_again_that_was_dropped_meanwhile(mq, queue):
     await mq.push(queue, "old")
     await mq.sql("UPDATE queueing_partition SET queue_id = NULL WHERE tenant_id = %s", mq.tenant_id)
     for table in ("consumer", "group", "queue"):
@@ -256,7 +256,7 @@ async def test_a_maximum_holds_exactly_under_twenty_pushers_at_once(mq, queue):
     assert len(await mq.data(queue, batch=100)) == 17
 
 
-async def test_a_maximum_counts_what_waits_and_not_what_is_done(mq, queue):
+async def test_a_maximum_counts_waiting_messages_and_not_completed_ones(mq, queue):
     await mq.configure(queue, max_size=2)
     await mq.push(queue, 1, 2)
     popped = await mq.pop(queue, batch=10)
@@ -279,7 +279,7 @@ async def test_a_duplicate_needs_no_room(mq, queue):
     assert other["status"] == "failed"
 
 
-async def test_a_maximum_that_was_set_a_moment_ago_counts_at_once(mq, queue):
+async def test_a_maximum_that_was_just_set_applies_at_once(mq, queue):
     """This process still remembers the queue without one."""
     await mq.push(queue, 1)
     await mq.configure(queue, max_size=2)
@@ -289,7 +289,7 @@ async def test_a_maximum_that_was_set_a_moment_ago_counts_at_once(mq, queue):
     assert [v["status"] for v in verdicts] == ["queued", "failed"]
 
 
-async def test_a_maximum_that_was_lowered_a_moment_ago_counts_at_once(mq, queue):
+async def test_a_maximum_that_was_just_lowered_applies_at_once(mq, queue):
     await mq.configure(queue, max_size=3)
     await mq.push(queue, 1)
     await mq.configure(queue, max_size=1)
@@ -302,7 +302,7 @@ async def test_a_maximum_that_was_lowered_a_moment_ago_counts_at_once(mq, queue)
 # -- At rest -----------------------------------------------------------------------------------------------------
 
 
-async def test_encryption_that_was_switched_on_a_moment_ago_counts_at_once(mq, queue, monkeypatch):
+async def test_encryption_that_was_just_enabled_applies_at_once(mq, queue, monkeypatch):
     monkeypatch.setattr(
         push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"k1": bytes(32)}, setting=push_rows.crypto.SETTING)
     )
@@ -317,7 +317,7 @@ async def test_encryption_that_was_switched_on_a_moment_ago_counts_at_once(mq, q
     assert payloads(await mq.pop(queue, batch=10)) == ["plain", "secret"]
 
 
-async def test_without_a_key_an_encrypted_queue_takes_nothing(mq, queue):
+async def test_without_a_key_pushes_to_an_encrypted_queue_are_refused(mq, queue):
     await mq.configure(queue, encrypted=True)
 
     body = await mq.call("POST", "/api/v1/push", json={"items": [{"queue": queue, "payload": 1}]}, status=500)
@@ -349,7 +349,7 @@ async def test_a_ciphertext_moved_elsewhere_is_not_readable_there(mq, queue, mon
     assert {row["lease"] for row in await mq.consumers(queue)} == {None}
 
 
-async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_readers(mq, queue, monkeypatch):
+async def test_a_message_that_cannot_be_decrypted_delays_no_other_partition(mq, queue, monkeypatch):
     """A key that was taken away too early: its partition waits, uncounted, until the key is back."""
     old, new = bytes(32), b"k" * 32
     monkeypatch.setattr(
@@ -374,7 +374,7 @@ async def test_what_cannot_be_decrypted_keeps_no_other_partition_from_its_reader
     assert {row["attempt"] for row in await mq.consumers(queue)} == {0}
 
 
-async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_dead_letter(mq, queue, monkeypatch):
+async def test_with_auto_ack_a_message_that_cannot_be_decrypted_becomes_a_dead_letter(mq, queue, monkeypatch):
     monkeypatch.setattr(
         push_rows.crypto, "_cipher", push_rows.crypto.Cipher({"old": bytes(32)}, setting=push_rows.crypto.SETTING)
     )
@@ -395,9 +395,7 @@ async def test_what_cannot_be_decrypted_and_is_read_at_most_once_is_kept_as_a_de
 @pytest.mark.parametrize(
     "id", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "undefined", "null"]
 )
-async def test_a_transaction_id_that_no_message_has_to_itself_is_refused_for_the_second_one_would_be_lost(
-    mq, queue, id
-):
+async def test_a_transaction_id_such_as_null_is_refused_because_a_second_message_with_it_would_be_lost(mq, queue, id):
     item = {"queue": queue, "payload": 1, "transactionId": id}
 
     push = await mq.call("POST", "/api/v1/push", json={"items": [item]}, status=422)

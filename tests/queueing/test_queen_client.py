@@ -53,7 +53,7 @@ def data(messages: list[dict[str, Any]]) -> list[Any]:
 # -- In and out ----------------------------------------------------------------------------------------------
 
 
-async def test_a_message_goes_in_and_comes_out_as_it_was(queen: Queen, queue: str):
+async def test_a_message_is_popped_as_it_was_pushed(queen: Queen, queue: str):
     payload = {"n": 1, "text": "grüße ✓", "deep": [{"a": None}, 1.5, True]}
     trace = str(uuid4())
 
@@ -84,7 +84,7 @@ async def test_a_batch_keeps_its_order(queen: Queen, queue: str):
     assert found == list(range(200))
 
 
-async def test_a_transaction_id_is_taken_once_and_the_callback_says_so(queen: Queen, queue: str):
+async def test_a_transaction_id_is_accepted_once_and_the_callback_reports_the_duplicate(queen: Queen, queue: str):
     seen: list[str] = []
 
     async def duplicate(items: list, _error: Exception) -> None:
@@ -97,7 +97,7 @@ async def test_a_transaction_id_is_taken_once_and_the_callback_says_so(queen: Qu
     assert data(await queen.queue(queue).batch(9).wait(False).pop()) == [1]
 
 
-async def test_partitions_are_apart(queen: Queen, queue: str):
+async def test_partitions_are_separate(queen: Queen, queue: str):
     for name in ("one", "two"):
         await queen.queue(queue).partition(name).push([{"data": f"{name} {n}"} for n in range(2)])
 
@@ -120,7 +120,7 @@ async def test_one_pop_takes_several_partitions_under_one_lease(queen: Queen, qu
     assert [one["success"] for one in acked["results"]] == [True] * 4
 
 
-async def test_a_long_poll_gets_what_is_pushed_meanwhile(queen: Queen, queue: str):
+async def test_a_long_poll_gets_a_message_pushed_while_it_waits(queen: Queen, queue: str):
     waiting = asyncio.create_task(queen.queue(queue).wait(True).timeout_millis(10_000).pop())
     await eventually(parked)
 
@@ -179,7 +179,7 @@ async def test_a_batch_consumer_gets_lists_and_acks_them_as_one(queen: Queen, qu
     assert await queen.queue(queue).wait(False).pop() == []
 
 
-async def test_what_a_handler_fails_at_comes_again_and_ends_in_the_dead_letters(queen: Queen, queue: str):
+async def test_a_message_whose_handler_fails_is_delivered_again_and_becomes_a_dead_letter(queen: Queen, queue: str):
     await queen.queue(queue).config({"retry_limit": 1, "retry_delay": 0}).create()
     await queen.queue(queue).push([{"data": "bad"}, {"data": "good"}])
     seen: list[str] = []
@@ -198,7 +198,7 @@ async def test_what_a_handler_fails_at_comes_again_and_ends_in_the_dead_letters(
     assert (data(dead["messages"]), dead["total"]) == (["bad"], 1)
 
 
-async def test_with_callbacks_acking_is_the_callers(queen: Queen, queue: str):
+async def test_with_callbacks_the_caller_acks(queen: Queen, queue: str):
     await queen.queue(queue).push({"data": 1})
     verdicts: list[dict] = []
 
@@ -228,7 +228,7 @@ async def test_a_lease_that_is_renewed_while_work_goes_on_is_kept(queen: Queen, 
     assert outcome == [[], True]
 
 
-async def test_messages_can_be_traced_while_they_are_worked_on(queen: Queen, queue: str):
+async def test_messages_can_be_traced_while_they_are_processed(queen: Queen, queue: str):
     await queen.queue(queue).push({"data": 1})
     seen: list[dict] = []
     answers: list[dict] = []
@@ -343,7 +343,7 @@ async def test_every_group_gets_every_message(queen: Queen, queue: str):
 
 
 @pytest.mark.parametrize(("mode", "since"), [("new", None), (None, "now"), ("new-only", None)])
-async def test_who_subscribes_to_what_is_new_gets_nothing_older(queen: Queen, queue: str, mode: str, since: str):
+async def test_a_subscription_to_new_messages_gets_no_older_ones(queen: Queen, queue: str, mode: str, since: str):
     await queen.queue(queue).push({"data": "old"})
 
     def reader() -> Any:
@@ -418,7 +418,7 @@ async def test_a_queue_is_made_with_options_listed_and_dropped(queen: Queen, que
     assert queue not in {found["name"] for found in (await queen.admin.list_queues())["queues"]}
 
 
-async def test_the_administrators_calls_find_their_addresses(queen: Queen, queue: str):
+async def test_the_calls_of_administrators_have_their_routes(queen: Queen, queue: str):
     await queen.queue(queue).push([{"data": 1}, {"data": 2}])
     [message] = await queen.queue(queue).wait(False).pop()
     where = message["partitionId"], message["transactionId"]
@@ -447,7 +447,7 @@ async def test_the_administrators_calls_find_their_addresses(queen: Queen, queue
     assert refreshed["success"] is True
 
 
-async def test_an_operators_key_sees_the_machine(server: str, tenant, worker):
+async def test_a_key_of_an_operator_sees_figures_of_the_machine(server: str, tenant, worker):
     await eventually(lambda: worker.worker_id)
     async with client(server, await make_key(tenant, "admin")) as queen:
         health, metrics = await queen.admin.health(), await queen.admin.get_system_metrics()
@@ -475,7 +475,7 @@ async def test_a_key_of_another_tenant_sees_nothing_and_a_wrong_one_is_refused(q
     assert "ours" not in str(listed)
 
 
-async def test_a_killer_message_does_not_hold_up_the_rest(queen: Queen, mq: Mq, queue: str):
+async def test_a_message_that_kills_its_readers_does_not_delay_the_rest(queen: Queen, mq: Mq, queue: str):
     """Its reader dies with it, again and again: the lease lapses and nobody acks."""
     await queen.queue(queue).config({"retry_limit": 1, "retry_delay": 0}).create()
     await queen.queue(queue).push([{"data": "killer"}, {"data": "fine"}])

@@ -1,4 +1,4 @@
-"""What no program should send: each gets the contract's words, nobody else suffers, nothing is stored half."""
+"""Invalid requests to the queue get the errors of the contract, affect no other request and store nothing."""
 
 import json
 from uuid import uuid4
@@ -145,7 +145,7 @@ async def test_a_pop_with_a_strange_query(mq, queue, query):
         ("consumerGroup=a%00b", "consumerGroup contains the character NUL"),
     ],
 )
-async def test_a_group_that_cannot_be(mq, queue, query, words):
+async def test_an_invalid_group(mq, queue, query, words):
     body = await mq.call("GET", f"/api/v1/pop/queue/{queue}?{query}", status=400)
 
     assert words in body["error"]
@@ -171,7 +171,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda n: n[:12])
-async def test_names_are_kept_as_they_are(mq, queue, name):
+async def test_names_are_stored_unchanged(mq, queue, name):
     from urllib.parse import quote
 
     from yarl import URL
@@ -209,7 +209,7 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda p: repr(p[:24]))
-async def test_a_payload_is_kept_byte_for_byte(mq, queue, payload):
+async def test_a_payload_is_stored_byte_for_byte(mq, queue, payload):
     body = b'{"items":[{"queue":"%s","payload":%s}]}' % (queue.encode(), payload)
     await mq.call("POST", PUSH, data=body, status=201)
 
@@ -219,7 +219,7 @@ async def test_a_payload_is_kept_byte_for_byte(mq, queue, payload):
     assert b'"data":' + payload + b"," in text
 
 
-async def test_no_payload_is_null(mq, queue):
+async def test_a_missing_payload_is_null(mq, queue):
     await mq.push_items([{"queue": queue}])
 
     assert await mq.data(queue) == [None]
@@ -236,7 +236,7 @@ async def test_a_name_with_half_a_character_is_refused(mq):
     assert (await refusal(mq, PUSH, b'{"items":[{"queue":"\\ud800"}]}')).startswith("Invalid JSON: ")
 
 
-async def test_nesting_without_end_hurts_nobody(mq, queue):
+async def test_deeply_nested_json_is_refused(mq, queue):
     deep = b"[" * 1_000_000 + b"]" * 1_000_000
 
     said = await refusal(mq, PUSH, b'{"items":[{"queue":"%s","payload":%s}]}' % (queue.encode(), deep))
@@ -269,7 +269,7 @@ async def test_a_large_message_below_the_limit_passes(mq, queue):
         "ffffffff-ffff-8fff-bfff-ffffffffffff",
     ],
 )
-async def test_an_ack_in_a_partition_that_is_not_there(mq, partition):
+async def test_an_ack_in_an_unknown_partition(mq, partition):
     for status in ("completed", "failed"):
         body = {"transactionId": "t", "partitionId": partition, "leaseId": str(uuid4()), "status": status}
         [verdict] = await mq.call("POST", ACK, json=body, status=200)
@@ -316,7 +316,7 @@ async def test_a_key_without_the_right_to_write_may_not(server, tenant, queue):
         await Mq(api, tenant.pk).call("POST", PUSH, json={"items": [{"queue": queue}]}, status=401)
 
 
-async def test_a_browser_of_any_site_may_ask(mq, queue):
+async def test_a_page_of_any_origin_may_call_the_api(mq, queue):
     async with mq.api.session.options(PUSH) as response:
         assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (204, "*")
     await mq.push(queue, 1)

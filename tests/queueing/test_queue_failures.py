@@ -1,4 +1,4 @@
-"""What failed is tried again so often and not more, alone, and what kills its readers is found."""
+"""Failed messages are retried up to their limit, alone, and messages that kill their readers are isolated."""
 
 import pytest
 
@@ -19,7 +19,7 @@ async def test_a_later_ack_never_passes_a_failed_one(mq, queue):
     assert await mq.data(queue, batch=5) == [1, 2, 3, 4]
 
 
-async def test_what_failed_is_tried_again_so_often_and_then_is_a_dead_letter(mq, queue):
+async def test_a_failed_message_is_retried_up_to_the_limit_and_then_becomes_a_dead_letter(mq, queue):
     await mq.configure(queue, retry_limit=2, retry_delay_ms=0)
     await mq.push(queue, "bad", "good")
 
@@ -33,7 +33,7 @@ async def test_what_failed_is_tried_again_so_often_and_then_is_a_dead_letter(mq,
     assert [row["lease"] is None for row in await mq.consumers(queue)] == [False]  # the good one is still in hand
 
 
-async def test_without_a_word_the_reason_is_that_tries_ran_out(mq, queue):
+async def test_by_default_the_error_of_a_dead_letter_says_that_its_tries_were_used_up(mq, queue):
     await mq.configure(queue, retry_limit=0)
     await mq.push(queue, "bad")
     [bad] = (await mq.pop(queue))["messages"]
@@ -43,7 +43,7 @@ async def test_without_a_word_the_reason_is_that_tries_ran_out(mq, queue):
     assert await mq.dead(queue) == [('"bad"', "Retries exhausted")]
 
 
-async def test_the_wait_before_the_next_try_is_kept(mq, queue):
+async def test_the_retry_delay_is_respected(mq, queue):
     await mq.configure(queue, retry_delay_ms=60_000)
     await mq.push(queue, 1)
     [one] = (await mq.pop(queue))["messages"]
@@ -55,7 +55,7 @@ async def test_the_wait_before_the_next_try_is_kept(mq, queue):
     assert (at_once, await mq.data(queue)) == ([], [1])
 
 
-async def test_to_give_a_message_back_is_no_failure(mq, queue):
+async def test_returning_a_message_does_not_count_as_a_failure(mq, queue):
     await mq.configure(queue, retry_limit=0)
     await mq.push(queue, 1)
 
@@ -67,7 +67,7 @@ async def test_to_give_a_message_back_is_no_failure(mq, queue):
     assert await mq.dead(queue) == []
 
 
-async def test_failures_of_one_message_are_not_held_against_the_next(mq, queue):
+async def test_failures_of_one_message_do_not_count_for_the_next_one(mq, queue):
     await mq.configure(queue, retry_limit=1, retry_delay_ms=0)
     await mq.push(queue, "a", "b")
     [a] = (await mq.pop(queue))["messages"]
@@ -94,7 +94,7 @@ async def test_a_queue_without_dead_letters_drops_what_is_out_of_tries(mq, queue
     assert await mq.data(queue) == ["good"]
 
 
-async def test_what_was_dropped_does_not_come_again_with_its_elders(mq, queue):
+async def test_a_dropped_message_is_not_delivered_again_with_older_ones(mq, queue):
     """The first of the batch is still in hand when the second is out of tries, and then its reader goes silent."""
     await mq.configure(queue, dead_letter_queue=False, retry_limit=0)
     await mq.push(queue, 1, 2, 3)
@@ -109,7 +109,7 @@ async def test_what_was_dropped_does_not_come_again_with_its_elders(mq, queue):
     assert payloads(first) + payloads(rest) == [1, 3]
 
 
-async def test_a_queue_may_try_without_end(mq, queue):
+async def test_a_queue_may_have_no_limit_of_tries(mq, queue):
     await mq.configure(queue, dead_letter_after_retries=False, retry_limit=0, retry_delay_ms=0)
     await mq.push(queue, "bad")
 
@@ -123,7 +123,7 @@ async def test_a_queue_may_try_without_end(mq, queue):
     assert await mq.dead(queue) == []
 
 
-async def test_dlq_gives_up_at_once_and_the_others_of_the_batch_go_on(mq, queue):
+async def test_the_status_dlq_makes_a_dead_letter_at_once_and_the_batch_continues(mq, queue):
     await mq.push(queue, 1, 2, 3)
     messages = (await mq.pop(queue, batch=3))["messages"]
 
@@ -136,7 +136,7 @@ async def test_dlq_gives_up_at_once_and_the_others_of_the_batch_go_on(mq, queue)
 
 
 @pytest.mark.parametrize("order", [(2, 1, 0), (2, 0, 1), (1, 2, 0), (0, 2, 1)])
-async def test_given_up_in_any_order_the_lease_ends_when_nothing_is_left(mq, queue, order):
+async def test_the_lease_ends_once_every_message_is_a_dead_letter_in_any_order(mq, queue, order):
     """One message is done, two are given up on, each in a call of its own."""
     await mq.push(queue, 0, 1, 2)
     messages = (await mq.pop(queue, batch=3))["messages"]
@@ -149,7 +149,7 @@ async def test_given_up_in_any_order_the_lease_ends_when_nothing_is_left(mq, que
     assert await mq.pop(queue) is None
 
 
-async def test_what_was_given_up_does_not_come_again_when_its_elders_do(mq, queue):
+async def test_a_dead_letter_is_not_delivered_again_with_older_messages(mq, queue):
     await mq.push(queue, 1, 2)
     [_, two] = (popped := await mq.pop(queue, batch=2))["messages"]
     await mq.ack(two, "dlq")
@@ -163,7 +163,7 @@ async def test_what_was_given_up_does_not_come_again_when_its_elders_do(mq, queu
     assert len(await mq.dead(queue)) == 1
 
 
-async def test_a_batch_over_many_partitions_is_judged_partition_by_partition(mq, queue):
+async def test_acks_of_many_partitions_are_decided_partition_by_partition(mq, queue):
     await mq.configure(queue, retry_delay_ms=0)
     for partition in "ab":
         await mq.push(queue, f"{partition}1", f"{partition}2", partition=partition)
@@ -187,14 +187,14 @@ async def test_a_bad_ack_in_a_batch_fails_alone(mq, queue):
     assert (wrong["success"], "undecided" in wrong["error"] or "status wants" in wrong["error"]) == (False, True)
 
 
-async def test_nothing_to_ack_is_no_fault(mq):
+async def test_an_empty_batch_of_acks_is_no_error(mq):
     assert await mq.ack_all([]) == []
 
 
 # -- Who goes silent -----------------------------------------------------------------------------------------------
 
 
-async def test_a_message_that_kills_its_readers_is_found_and_the_innocent_are_not_punished(mq, queue):
+async def test_a_message_that_kills_its_readers_is_isolated_and_the_others_are_delivered(mq, queue):
     await mq.push(queue, "a", "b", "killer", "d", "e")
     done: list[str] = []
     deaths = 0
@@ -213,7 +213,7 @@ async def test_a_message_that_kills_its_readers_is_found_and_the_innocent_are_no
     assert await mq.at_rest(queue)
 
 
-async def test_silence_and_failure_count_together(mq, queue):
+async def test_expired_leases_and_failures_are_counted_together(mq, queue):
     await mq.configure(queue, retry_limit=2, retry_delay_ms=0)
     await mq.push(queue, "bad")
     await mq.lapse((await mq.pop(queue))["leaseId"])
@@ -226,7 +226,7 @@ async def test_silence_and_failure_count_together(mq, queue):
     assert verdict["dlq"]
 
 
-async def test_a_killer_that_is_read_at_most_once_kills_once(mq, queue):
+async def test_a_message_that_kills_its_readers_is_delivered_once_with_auto_ack(mq, queue):
     await mq.push(queue, "killer", "next")
 
     first, second = await mq.data(queue, autoAck=True), await mq.data(queue, autoAck=True)

@@ -1,4 +1,4 @@
-"""Consumer groups over HTTP: real lag, deletion, subscription, seek; leases released, strangers see and change nothing."""
+"""Consumer groups over HTTP: lag, deletion, subscription and seek; other tenants see and change nothing."""
 
 import asyncio
 import subprocess
@@ -76,7 +76,7 @@ async def remove_messages(mq: Mq, queue: str) -> None:
     )
 
 
-async def test_slow_with_a_reader_is_lagging_and_slow_without_is_dead(mq: Mq, queue: str):
+async def test_a_slow_group_with_a_reader_is_lagging_and_one_without_is_dead(mq: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="read")
     await mq.pop(queue, consumerGroup="left", subscriptionMode="all")
@@ -92,7 +92,7 @@ async def test_slow_with_a_reader_is_lagging_and_slow_without_is_dead(mq: Mq, qu
     assert (left["state"], left["members"]) == ("Dead", 0)
 
 
-async def test_lagging_names_those_whose_oldest_message_has_waited_so_long(mq: Mq, queue: str):
+async def test_lagging_lists_groups_whose_oldest_message_has_waited_that_long(mq: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="slow")
     await mq.age(queue, 100)
@@ -108,7 +108,7 @@ async def test_lagging_names_those_whose_oldest_message_has_waited_so_long(mq: M
     assert asked_badly["error"]
 
 
-async def test_detail_says_partition_by_partition_who_reads_and_how_far(mq: Mq, queue: str):
+async def test_the_detail_of_a_group_has_the_reader_and_the_cursor_of_each_partition(mq: Mq, queue: str):
     await mq.push(queue, 1, 2, partition="a")
     await mq.push(queue, 3, partition="b")
     popped = await mq.pop(queue, "a", consumerGroup="g")
@@ -124,7 +124,7 @@ async def test_detail_says_partition_by_partition_who_reads_and_how_far(mq: Mq, 
     assert b["lastConsumedAt"] is None
 
 
-async def test_an_unknown_group_is_404_and_a_strangers_is_unknown(mq: Mq, foreign: Mq, queue: str):
+async def test_unknown_groups_and_those_of_other_tenants_are_404(mq: Mq, foreign: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="g")
 
@@ -138,7 +138,7 @@ async def test_an_unknown_group_is_404_and_a_strangers_is_unknown(mq: Mq, foreig
 # -- Deletion ------------------------------------------------------------------------------------------------
 
 
-async def test_a_deleted_group_joins_anew_as_its_next_pop_says(mq: Mq, admin: Mq, queue: str):
+async def test_a_deleted_group_joins_again_with_the_options_of_its_next_pop(mq: Mq, admin: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.data(queue, consumerGroup="g", autoAck=True)
 
@@ -159,7 +159,7 @@ async def test_deleting_a_group_ends_its_leases(mq: Mq, admin: Mq, queue: str):
     assert verdict["success"] is False
 
 
-async def test_deleted_from_one_queue_a_group_stays_in_the_other(mq: Mq, admin: Mq, queue: str):
+async def test_a_group_deleted_from_one_queue_stays_in_another(mq: Mq, admin: Mq, queue: str):
     for name in (queue, "other/with.slash"):
         await mq.push(name, 1)
         await mq.pop(name, consumerGroup="g")
@@ -171,7 +171,9 @@ async def test_deleted_from_one_queue_a_group_stays_in_the_other(mq: Mq, admin: 
     assert list(left) == [queue]
 
 
-async def test_with_its_subscription_kept_a_group_reads_again_from_where_it_had_begun(mq: Mq, admin: Mq, queue: str):
+async def test_a_group_deleted_with_its_subscription_kept_starts_again_at_its_first_position(
+    mq: Mq, admin: Mq, queue: str
+):
     await mq.push(queue, "before")
     await mq.pop(queue, consumerGroup="g", subscriptionMode="new")
     await mq.push(queue, "after")
@@ -184,7 +186,9 @@ async def test_with_its_subscription_kept_a_group_reads_again_from_where_it_had_
     assert (await standing(mq, "g", queue))["subscriptionMode"] == "new"
 
 
-async def test_deleting_wants_the_admin_scope_and_touches_no_stranger(mq: Mq, foreign: Mq, admin: Mq, queue: str):
+async def test_deleting_a_group_requires_the_admin_scope_and_affects_no_other_tenant(
+    mq: Mq, foreign: Mq, admin: Mq, queue: str
+):
     for one in (mq, foreign):
         await one.push(queue, 1)
         await one.pop(queue, consumerGroup="g")
@@ -215,7 +219,7 @@ asyncio.run(main())
 """
 
 
-async def test_another_process_that_remembers_the_group_joins_anew_as_well(mq: Mq, admin: Mq, queue: str):
+async def test_a_process_that_has_a_deleted_group_in_its_cache_joins_it_again(mq: Mq, admin: Mq, queue: str):
     await mq.push(queue, 1)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", OTHER_PROCESS, str(mq.tenant_id), queue,
@@ -251,7 +255,7 @@ async def environment() -> dict[str, str]:
 # -- Seek ------------------------------------------------------------------------------------------------------
 
 
-async def test_seek_to_the_end_skips_what_waits_and_releases_leases(mq: Mq, queue: str):
+async def test_a_seek_to_the_end_skips_waiting_messages_and_releases_leases(mq: Mq, queue: str):
     await mq.push(queue, 1, 2, partition="a")
     await mq.push(queue, 3, partition="b")
     [held] = (await mq.pop(queue, "a", consumerGroup="g"))["messages"]
@@ -267,7 +271,7 @@ async def test_seek_to_the_end_skips_what_waits_and_releases_leases(mq: Mq, queu
     assert await mq.data(queue, consumerGroup="g", batch=10) == ["new"]
 
 
-async def test_seek_to_a_time_delivers_what_came_from_then_on_again(mq: Mq, queue: str):
+async def test_a_seek_to_a_time_delivers_messages_from_that_time_on_again(mq: Mq, queue: str):
     await mq.push(queue, "old")
     await mq.age(queue, 3600)
     await mq.push(queue, "young")
@@ -280,7 +284,7 @@ async def test_seek_to_a_time_delivers_what_came_from_then_on_again(mq: Mq, queu
     assert await mq.data(queue, consumerGroup="g", batch=10) == ["young"]
 
 
-async def test_seek_moves_one_group_and_no_other(mq: Mq, queue: str):
+async def test_a_seek_moves_no_other_group(mq: Mq, queue: str):
     await mq.push(queue, 1)
 
     await mq.pop(queue, consumerGroup="moved")
@@ -290,7 +294,7 @@ async def test_seek_moves_one_group_and_no_other(mq: Mq, queue: str):
     assert await mq.data(queue, consumerGroup="moved") == []
 
 
-async def test_seek_of_one_partition_leaves_the_others(mq: Mq, queue: str):
+async def test_a_seek_in_one_partition_leaves_the_others(mq: Mq, queue: str):
     await mq.push(queue, "a", partition="a")
     await mq.push(queue, "b", partition="b/c")
     await mq.call("GET", f"/api/v1/pop/queue/{queue}/partition/none?consumerGroup=g", status=204)
@@ -303,7 +307,7 @@ async def test_seek_of_one_partition_leaves_the_others(mq: Mq, queue: str):
     assert await mq.data(queue, consumerGroup="g", batch=10, partitions=10) == ["a"]
 
 
-async def test_a_seek_back_wakes_who_is_parked(mq: Mq, queue: str):
+async def test_a_seek_back_wakes_parked_pops(mq: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.data(queue, consumerGroup="g", autoAck=True)
     waiting = asyncio.create_task(mq.data(queue, consumerGroup="g", wait=True, timeout=20_000))
@@ -319,7 +323,7 @@ def parked() -> int:
     return long_polls.parked().count
 
 
-async def test_a_seek_back_brings_replayed_dead_letters_again(mq: Mq, queue: str):
+async def test_a_seek_back_delivers_replayed_dead_letters_again(mq: Mq, queue: str):
     await mq.push(queue, 1)
     [message] = (await mq.pop(queue, consumerGroup="g"))["messages"]
     await mq.ack(message, "dlq")
@@ -333,7 +337,7 @@ async def test_a_seek_back_brings_replayed_dead_letters_again(mq: Mq, queue: str
     assert open_ones == [(1,)]
 
 
-async def test_seek_waits_for_a_push_that_is_under_way_and_skips_nothing_after_it(mq: Mq, queue: str):
+async def test_a_seek_waits_for_a_running_push_and_skips_nothing_after_it(mq: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="g")
     [[partition]] = await mq.sql(
@@ -360,7 +364,7 @@ async def test_seek_waits_for_a_push_that_is_under_way_and_skips_nothing_after_i
         ({"toEnd": "yes"}, "Expected `bool`, got `str` - at `$.toEnd`"),
     ],
 )
-async def test_a_seek_that_makes_no_sense_is_400(mq: Mq, queue: str, body: dict, error: str):
+async def test_an_invalid_seek_is_400(mq: Mq, queue: str, body: dict, error: str):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="g")
 
@@ -369,7 +373,7 @@ async def test_a_seek_that_makes_no_sense_is_400(mq: Mq, queue: str, body: dict,
     assert answer["error"] == error
 
 
-async def test_seek_knows_neither_strange_queues_nor_strange_groups(mq: Mq, foreign: Mq, queue: str):
+async def test_a_seek_of_an_unknown_queue_or_group_is_404(mq: Mq, foreign: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="g")
 
@@ -380,7 +384,7 @@ async def test_seek_knows_neither_strange_queues_nor_strange_groups(mq: Mq, fore
     assert (await standing(mq, "g", queue))["members"] == 1
 
 
-async def test_who_joins_when_all_messages_were_removed_hears_of_the_next(mq: Mq, queue: str):
+async def test_a_group_that_joins_after_all_messages_were_deleted_receives_the_next_one(mq: Mq, queue: str):
     await mq.push(queue, 1)
     await remove_messages(mq, queue)
 
@@ -394,7 +398,7 @@ async def test_who_joins_when_all_messages_were_removed_hears_of_the_next(mq: Mq
 # -- Subscription -----------------------------------------------------------------------------------------------
 
 
-async def test_a_noted_subscription_counts_when_the_group_begins_anew(mq: Mq, admin: Mq, queue: str):
+async def test_a_saved_subscription_applies_when_the_group_joins_again(mq: Mq, admin: Mq, queue: str):
     await mq.push(queue, "old")
     await mq.age(queue, 3600)
     await mq.push(queue, "young")
@@ -419,7 +423,9 @@ async def test_a_noted_subscription_counts_when_the_group_begins_anew(mq: Mq, ad
         (QUEUE_MODE, {"subscriptionTimestamp": "2026-01-01T00:00:00Z"}, 400),
     ],
 )
-async def test_a_subscription_that_cannot_be_noted_says_why(mq: Mq, queue: str, group: str, body: dict, status: int):
+async def test_a_subscription_that_cannot_be_saved_is_explained(
+    mq: Mq, queue: str, group: str, body: dict, status: int
+):
     await mq.push(queue, 1)
     await mq.pop(queue, consumerGroup="g")
 
@@ -428,7 +434,7 @@ async def test_a_subscription_that_cannot_be_noted_says_why(mq: Mq, queue: str, 
     assert answer["error"]
 
 
-async def test_a_refresh_writes_what_was_counted_now(mq: Mq, admin: Mq, queue: str, monkeypatch):
+async def test_a_refresh_writes_the_current_counts(mq: Mq, admin: Mq, queue: str, monkeypatch):
     monkeypatch.setattr(traffic, "FLUSH_EVERY", 600)
     await mq.push(queue, 1, 2)
 

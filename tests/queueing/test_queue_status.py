@@ -1,4 +1,4 @@
-"""Status, analytics and metrics over HTTP: right figures, per tenant, cheap; what is about the machine wants the admin scope."""
+"""Status, analytics and metrics over HTTP: correct figures per tenant, at low cost; figures of the machine need the admin scope."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ async def work(mq: Mq, queue: str) -> None:
 # -- Status ---------------------------------------------------------------------------------------------------
 
 
-async def test_status_counts_messages_by_where_they_are(mq: Mq, queue: str):
+async def test_the_status_counts_messages_by_state(mq: Mq, queue: str):
     await work(mq, queue)
 
     said = await mq.call("GET", STATUS, status=200)
@@ -125,7 +125,7 @@ async def test_one_queue_namespace_or_task_can_be_asked_about(mq: Mq):
     ],
 )
 @pytest.mark.parametrize("path", [STATUS, f"{STATUS}/analytics", f"{ANALYTICS}/queue-lag", f"{ANALYTICS}/queue-ops"])
-async def test_a_range_that_is_none_is_422(mq: Mq, path: str, query: str):
+async def test_an_invalid_range_is_422(mq: Mq, path: str, query: str):
     body = await mq.call("GET", f"{path}?{query}", status=422)
 
     assert body["errors"][0]["field"] == "from"
@@ -139,7 +139,7 @@ PER_TENANT = [
 
 
 @pytest.mark.parametrize("path", PER_TENANT)
-async def test_a_stranger_sees_nothing_of_a_tenants_queues(mq: Mq, foreign: Mq, path: str):
+async def test_another_tenant_sees_no_figures_of_the_queues(mq: Mq, foreign: Mq, path: str):
     await work(mq, "a-name-of-ours")
 
     async with foreign.api.get(path) as response:
@@ -149,7 +149,7 @@ async def test_a_stranger_sees_nothing_of_a_tenants_queues(mq: Mq, foreign: Mq, 
     assert "a-name-of-ours" not in text
 
 
-async def test_a_stranger_finds_no_single_queue(mq: Mq, foreign: Mq, queue: str):
+async def test_another_tenant_finds_no_single_queue(mq: Mq, foreign: Mq, queue: str):
     await mq.push(queue, 1)
 
     detail = await foreign.call("GET", f"{STATUS}/queues/{queue}", status=404)
@@ -161,7 +161,7 @@ async def test_a_stranger_finds_no_single_queue(mq: Mq, foreign: Mq, queue: str)
 # -- Queues ------------------------------------------------------------------------------------------------------
 
 
-async def test_queues_come_in_pages_with_their_number(mq: Mq):
+async def test_queues_are_listed_in_pages_with_a_total(mq: Mq):
     for name in ("a", "b", "c"):
         await mq.push(name, 1)
 
@@ -171,7 +171,7 @@ async def test_queues_come_in_pages_with_their_number(mq: Mq):
     assert page["pagination"] == {"limit": 2, "offset": 1, "total": 3}
 
 
-async def test_a_queue_nobody_reads_waits_as_a_whole_and_removed_messages_are_not_there(mq: Mq, queue: str):
+async def test_in_a_queue_without_groups_all_messages_wait_and_deleted_ones_are_not_counted(mq: Mq, queue: str):
     await mq.push(queue, 1, 2, 3)
     await mq.sql("DELETE FROM queueing_message WHERE seq = 1 AND tenant_id = %s", mq.tenant_id)
     await mq.sql("UPDATE queueing_partition SET removed = 1 WHERE tenant_id = %s", mq.tenant_id)
@@ -181,7 +181,7 @@ async def test_a_queue_nobody_reads_waits_as_a_whole_and_removed_messages_are_no
     assert one["messages"] == {"total": 2, "pending": 2, "processing": 0, "deadLetter": 0}
 
 
-async def test_what_waits_is_what_the_slowest_group_has_not_read(mq: Mq, queue: str):
+async def test_waiting_messages_are_those_that_the_slowest_group_has_not_acked(mq: Mq, queue: str):
     await mq.push(queue, 1, 2, 3)
     await mq.data(queue, batch=3, consumerGroup="quick", autoAck=True)
     await mq.data(queue, batch=1, consumerGroup="slow", autoAck=True)
@@ -193,7 +193,7 @@ async def test_what_waits_is_what_the_slowest_group_has_not_read(mq: Mq, queue: 
     assert 120 <= one["lag"]["seconds"] < 130
 
 
-async def test_one_queue_is_told_partition_by_partition(mq: Mq):
+async def test_a_queue_is_shown_partition_by_partition(mq: Mq):
     queue = "with/slash"
     await work(mq, queue)
 
@@ -209,7 +209,7 @@ async def test_one_queue_is_told_partition_by_partition(mq: Mq):
     assert sum(bucket["ingested"] for bucket in said["throughput"]) == 5
 
 
-async def test_the_latest_messages_of_all_partitions_come_first(mq: Mq, queue: str):
+async def test_the_latest_messages_of_all_partitions_are_first(mq: Mq, queue: str):
     for number in range(4):
         await mq.push(queue, number, partition=f"p{number % 2}")
     [last] = await mq.push_items([{"queue": queue, "payload": 9, "transactionId": "the last"}])
@@ -224,7 +224,7 @@ async def test_the_latest_messages_of_all_partitions_come_first(mq: Mq, queue: s
 
 
 @pytest.mark.parametrize("interval", ["minute", "hour", "day"])
-async def test_analytics_sum_by_the_interval_that_was_asked_for(mq: Mq, queue: str, interval: str):
+async def test_analytics_are_summed_by_the_requested_interval(mq: Mq, queue: str, interval: str):
     await work(mq, queue)
 
     said = await mq.call("GET", f"{STATUS}/analytics?interval={interval}", status=200)
@@ -234,13 +234,13 @@ async def test_analytics_sum_by_the_interval_that_was_asked_for(mq: Mq, queue: s
     assert said["topQueues"] == [{"name": queue, "ingested": 5, "processed": 1}]
 
 
-async def test_an_interval_nobody_knows_is_422(mq: Mq):
+async def test_an_unknown_interval_is_422(mq: Mq):
     body = await mq.call("GET", f"{STATUS}/analytics?interval=week", status=422)
 
     assert body["errors"][0]["field"] == "interval"
 
 
-async def test_lag_and_operations_are_told_queue_by_queue(mq: Mq, queue: str):
+async def test_lag_and_operations_are_shown_per_queue(mq: Mq, queue: str):
     await mq.push(queue, 1)
     await mq.age(queue, 60)
     await mq.data(queue, autoAck=True)
@@ -270,7 +270,7 @@ async def test_parked_long_polls_are_counted(mq: Mq, queue: str):
     assert await waiting == [2]
 
 
-async def test_retention_says_how_long_and_how_many_went(mq: Mq, queue: str):
+async def test_retention_shows_its_times_and_the_number_of_deleted_messages(mq: Mq, queue: str):
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, 1, 2)
     await mq.sql("UPDATE queueing_partition SET removed = 1 WHERE tenant_id = %s", mq.tenant_id)
@@ -293,28 +293,28 @@ MACHINE = [
 
 
 @pytest.mark.parametrize("path", MACHINE)
-async def test_what_is_about_the_machine_wants_a_key_that_may_read(mq: Mq, server: str, tenant, path: str):
+async def test_figures_of_the_machine_require_the_read_scope(mq: Mq, server: str, tenant, path: str):
     async with Api(server) as nobody, nobody.get(path) as response:
         assert response.status == 401
     async with Api(server, await make_key(tenant, "read")) as reader, reader.get(path) as response:
         assert response.status == 200
 
 
-async def test_buffers_say_what_waits_for_the_database(admin: Mq):
+async def test_buffers_show_the_records_that_wait_for_the_database(admin: Mq):
     said = await admin.call("GET", f"{STATUS}/buffers", status=200)
 
     assert (said["pending"], said["failed"], said["dbHealthy"]) == (0, 0, True)
     assert "payment" in {kind["kind"] for kind in said["kinds"]}
 
 
-async def test_postgres_tells_of_the_queues_tables(admin: Mq):
+async def test_the_postgresql_figures_are_of_the_queues_tables(admin: Mq):
     said = await admin.call("GET", f"{ANALYTICS}/postgres-stats", status=200)
 
     assert said["database"]["bytes"] > 0
     assert "queueing_message" in {table["name"] for table in said["tables"]}
 
 
-async def test_the_process_tells_of_itself(admin: Mq, worker):
+async def test_the_process_shows_its_own_figures(admin: Mq, worker):
     await eventually(lambda: worker.worker_id)
 
     [process] = (await admin.call("GET", f"{ANALYTICS}/system-metrics", status=200))["replicas"]
@@ -327,7 +327,7 @@ async def test_the_process_tells_of_itself(admin: Mq, worker):
 # -- Health and metrics ----------------------------------------------------------------------------------------------
 
 
-async def test_health_has_what_the_queues_clients_read(api: Api, worker):
+async def test_health_has_the_fields_that_clients_of_the_queue_read(api: Api, worker):
     await eventually(lambda: worker.worker_id)
 
     async with api.get("/health") as response:
@@ -364,14 +364,14 @@ DASHBOARD = [
 ]  # fmt: skip
 
 
-async def test_prometheus_has_what_dashboards_rely_on_beside_our_own(api: Api):
+async def test_prometheus_has_the_metrics_that_existing_dashboards_use(api: Api):
     found = await samples(api)
 
     assert [name for name in DASHBOARD if name not in found] == []
     assert "registry_database_pool_pool_size" in found
 
 
-async def test_the_services_counters_count(mq: Mq, queue: str):
+async def test_the_counters_of_the_service_increase(mq: Mq, queue: str):
     before = await samples(mq.api)
     await work(mq, queue)
 

@@ -73,7 +73,7 @@ async def workers_of_rq(valkey: embedded.Valkey) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["full", "no_answer"])
-async def test_a_worker_that_starts_beside_a_redis_in_trouble_does_everything_and_goes_back_to_it_by_itself(
+async def test_a_worker_started_while_redis_is_unavailable_does_all_work_and_returns_to_redis_by_itself(
     tenant, api, account, start: Processes, trouble: Troubled, valkey, name: str
 ):
     with trouble.of(name):
@@ -87,7 +87,7 @@ async def test_a_worker_that_starts_beside_a_redis_in_trouble_does_everything_an
     assert len(start.lines) <= 6, start.lines
 
 
-async def test_a_drain_that_ends_while_redis_is_full_is_followed_by_another(
+async def test_a_drain_that_ends_while_redis_is_full_is_started_again(
     tenant, api, account, start: Processes, trouble: Troubled, valkey
 ):
     [worker] = await start()
@@ -103,7 +103,7 @@ async def test_a_drain_that_ends_while_redis_is_full_is_followed_by_another(
 
 
 @pytest.mark.parametrize("name", ["full", "no_answer"])
-async def test_told_to_stop_while_redis_is_in_trouble_a_worker_and_its_child_are_gone_in_time(
+async def test_a_worker_stopped_while_redis_is_unavailable_exits_in_time_with_its_child(
     start: Processes, trouble: Troubled, name: str
 ):
     [before] = await start()  # by a job
@@ -120,7 +120,7 @@ async def test_told_to_stop_while_redis_is_in_trouble_a_worker_and_its_child_are
         assert not await alive()
 
 
-async def test_chores_are_done_and_nobody_restarts_while_redis_is_full(start: Processes, trouble: Troubled):
+async def test_chores_run_and_no_process_restarts_while_redis_is_full(start: Processes, trouble: Troubled):
     with trouble.of("full"):
         housekeeping = await start.run("worker", "--housekeeping", level="INFO")
         cron = await start.run("cron")
@@ -144,7 +144,7 @@ async def _stop(one: WorkerProcess) -> None:
     assert await asyncio.wait_for(one.process.wait(), LIMIT) == 0
 
 
-async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_becomes_of_the_others(monkeypatch):
+async def test_without_redis_each_chore_runs_at_its_interval_even_if_others_fail(monkeypatch):
     done: list[str] = []
 
     async def works() -> None:
@@ -165,7 +165,7 @@ async def test_without_redis_each_chore_is_done_at_its_own_times_whatever_become
     assert done[:5] == ["fails", "works", "works", "fails", "works"]
 
 
-async def test_without_redis_and_database_chores_say_so_once(monkeypatch, caplog):
+async def test_without_redis_and_database_chores_log_it_once(monkeypatch, caplog):
     tries: list[str] = []
 
     async def waits() -> None:
@@ -206,7 +206,7 @@ async def engine(valkey: embedded.Valkey, answer_limit: float) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("name", ["full", "read_only", "too_few_replicas", "not_permitted", "no_answer"])
-async def test_the_stream_soon_refuses_what_redis_does_not_take(
+async def test_the_stream_soon_refuses_records_that_redis_does_not_accept(
     engine: StreamEngine, trouble: Troubled, name: str, answer_limit: float
 ):
     record = Record("trouble", 1, datetime.now(UTC), b"before")
@@ -222,7 +222,7 @@ async def test_the_stream_soon_refuses_what_redis_does_not_take(
     await engine.append([record])
 
 
-async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes_later(
+async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_started_later(
     valkey: embedded.Valkey, trouble: Troubled
 ):
     """Its lock could not be taken, because a lock is a write: what had been accepted waited until somebody made room."""
@@ -243,7 +243,7 @@ async def test_a_stream_that_fills_redis_is_drained_also_by_a_process_that_comes
         await later.close()
 
 
-async def test_while_the_stream_takes_nothing_not_every_payment_waits_for_it(
+async def test_while_the_stream_refuses_records_not_every_payment_waits_for_it(
     valkey: embedded.Valkey, trouble: Troubled, answer_limit: float
 ):
     engine = SharedStreamEngine(valkey.url, "relayed", limit=10**6)

@@ -1,4 +1,4 @@
-"""Queues as things: what is in them, added up without counting; emptied, dropped, a message deleted."""
+"""Queues as resources: figures without counting rows; emptied, dropped, and single messages deleted."""
 
 from tests.conftest import eventually
 from tests.queueing.mq import all_of
@@ -49,7 +49,7 @@ async def test_a_message_is_completed_once_the_slowest_group_has_done_it(mq, que
     assert (found["completed"], found["pending"]) == (1, 2)
 
 
-async def test_failures_and_dead_letters_are_told_apart(mq, queue):
+async def test_failures_and_dead_letters_are_counted_separately(mq, queue):
     await mq.push(queue, 1, 2)
     await mq.ack((await mq.pop(queue))["messages"][0], "dlq")
     await mq.ack((await mq.pop(queue))["messages"][0], "failed")
@@ -68,7 +68,7 @@ async def test_a_lapsed_lease_is_pending_again(mq, queue):
     assert (await stats(mq, queue))["pending"] == 1
 
 
-async def test_partitions_tell_their_oldest_and_newest(mq, queue):
+async def test_partitions_show_their_oldest_and_newest_message(mq, queue):
     await mq.push(queue, 1, partition="a")
     await mq.age(queue, 100)
     await mq.push(queue, 2, partition="a")
@@ -98,7 +98,7 @@ async def test_namespaces_tasks_partitions_and_the_overview(mq):
     assert overview["lag"]["offset"]["max"] == 2
 
 
-async def test_depth_is_a_groups_own(mq, queue):
+async def test_depth_is_counted_per_group(mq, queue):
     await mq.push(queue, 1, 2, 3)
     await mq.push(queue, 4, partition="p")
     await mq.data(queue, "Default", consumerGroup="g", batch=3, autoAck=True)
@@ -110,7 +110,7 @@ async def test_depth_is_a_groups_own(mq, queue):
     assert nobodys["pending"] == nobodys["effectivePending"] == 4
 
 
-async def test_somebody_elses_queue_is_not_found(mq, foreign, queue):
+async def test_a_queue_of_another_tenant_is_not_found(mq, foreign, queue):
     await foreign.push(queue, 1)
 
     assert (await get(mq, f"queues/{queue}", status=404))["error"] == "Queue not found."
@@ -122,7 +122,7 @@ async def test_somebody_elses_queue_is_not_found(mq, foreign, queue):
 # -- Deleting ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_dropped_queue_is_gone_with_its_readers_and_begins_anew(admin, queue):
+async def test_a_dropped_queue_loses_its_groups_and_starts_empty_when_it_is_created_again(admin, queue):
     await admin.push(queue, 1, 2)
     await admin.pop(queue)
 
@@ -145,7 +145,7 @@ async def test_only_an_administrators_key_drops_and_empties(mq, queue):
     assert (await stats(mq, queue))["total"] == 1
 
 
-async def test_nobody_drops_or_empties_somebody_elses_queue(admin, foreign, queue):
+async def test_a_queue_of_another_tenant_is_neither_dropped_nor_emptied(admin, foreign, queue):
     await foreign.push(queue, 1)
 
     dropped = await admin.call("DELETE", f"/api/v1/resources/queues/{queue}", status=200)
@@ -203,7 +203,7 @@ async def test_messages_are_deleted_while_others_push(mq, queue):
     assert (await stats(mq, queue))["total"] == 20
 
 
-async def test_nobody_sees_or_deletes_somebody_elses_message(mq, foreign, queue):
+async def test_messages_of_another_tenant_are_neither_shown_nor_deleted(mq, foreign, queue):
     [pushed] = await foreign.push(queue, 1)
     path = f"/api/v1/messages/{pushed['partition_id']}/{pushed['transaction_id']}"
 

@@ -1,4 +1,4 @@
-"""What goes when its time is over, and what never does."""
+"""Retention: which messages and partitions are deleted, and which never are."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ async def left(mq, queue):
     return [payload for _, payloads in rows for payload in payloads or []]
 
 
-async def test_old_messages_go_and_young_ones_stay(mq, queue):
+async def test_old_messages_are_deleted_and_recent_ones_stay(mq, queue):
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, 1, 2)
     await mq.age(queue, 100)
@@ -38,7 +38,7 @@ async def test_old_messages_go_and_young_ones_stay(mq, queue):
 
 
 @pytest.mark.parametrize("options", [{}, {"retention_seconds": 60}, {"retention_enabled": True}])
-async def test_without_being_asked_to_nothing_goes(mq, queue, options):
+async def test_without_retention_nothing_is_deleted(mq, queue, options):
     await mq.configure(queue, **options)
     await mq.push(queue, 1)
     await mq.age(queue, 10**8)
@@ -48,7 +48,7 @@ async def test_without_being_asked_to_nothing_goes(mq, queue, options):
     assert await left(mq, queue) == ["1"]
 
 
-async def test_what_outlived_its_time_is_removed_though_retention_is_off(mq, queue):
+async def test_expired_messages_are_deleted_though_retention_is_off(mq, queue):
     await mq.configure(queue, ttl_seconds=60)
     await mq.push(queue, 1)
     await mq.age(queue, 100)
@@ -58,7 +58,7 @@ async def test_what_outlived_its_time_is_removed_though_retention_is_off(mq, que
     assert await left(mq, queue) == []
 
 
-async def test_a_slice_at_a_time_all_of_it_goes(mq, queue, monkeypatch):
+async def test_all_old_messages_are_deleted_slice_by_slice(mq, queue, monkeypatch):
     monkeypatch.setattr(retention, "SLICE", 7)
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, *range(50))
@@ -71,7 +71,7 @@ async def test_a_slice_at_a_time_all_of_it_goes(mq, queue, monkeypatch):
     assert await left(mq, queue) == []
 
 
-async def test_completed_goes_by_the_slowest_group(mq, queue):
+async def test_messages_are_completed_once_the_slowest_group_has_acked_them(mq, queue):
     await mq.configure(queue, retention_enabled=True, completed_retention_seconds=60)
     await mq.push(queue, 1, 2, 3)
     await mq.data(queue, consumerGroup="fast", batch=3, autoAck=True)
@@ -85,7 +85,7 @@ async def test_completed_goes_by_the_slowest_group(mq, queue):
     assert await mq.data(queue, consumerGroup="slow", batch=5) == [2, 3]
 
 
-async def test_without_a_reader_nothing_is_completed(mq, queue):
+async def test_without_groups_no_message_is_completed(mq, queue):
     await mq.configure(queue, retention_enabled=True, completed_retention_seconds=60)
     await mq.push(queue, 1)
     await mq.age(queue, 100)
@@ -93,7 +93,7 @@ async def test_without_a_reader_nothing_is_completed(mq, queue):
     assert await retention.completed() == 0
 
 
-async def test_what_waits_for_too_long_is_evicted_and_what_is_done_is_not(mq, queue):
+async def test_messages_that_waited_too_long_are_evicted_and_completed_ones_are_not(mq, queue):
     await mq.configure(queue, max_wait_seconds=60)
     await mq.push(queue, 1, 2)
     await mq.data(queue, autoAck=True)
@@ -107,7 +107,7 @@ async def test_what_waits_for_too_long_is_evicted_and_what_is_done_is_not(mq, qu
     assert await mq.data(queue, batch=5) == [3]
 
 
-async def test_readers_go_past_what_is_gone_and_come_to_rest(mq, queue):
+async def test_cursors_pass_deleted_messages_and_the_partition_is_not_due(mq, queue):
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, 1, 2)
     await mq.data(queue, consumerGroup="g", autoAck=True)
@@ -120,7 +120,7 @@ async def test_readers_go_past_what_is_gone_and_come_to_rest(mq, queue):
     assert await mq.data(queue, consumerGroup="g") == [3]
 
 
-async def test_what_somebody_has_in_hand_stays_until_he_is_done(mq, queue):
+async def test_leased_messages_stay_until_the_lease_ends(mq, queue):
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, 1, 2)
     [message] = (await mq.pop(queue))["messages"]
@@ -135,7 +135,7 @@ async def test_what_somebody_has_in_hand_stays_until_he_is_done(mq, queue):
     assert (while_leased, verdict["success"], afterwards) == (0, True, 2)
 
 
-async def test_a_lapsed_lease_keeps_nothing(mq, queue):
+async def test_an_expired_lease_keeps_no_messages(mq, queue):
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, 1)
     popped = await mq.pop(queue)
@@ -169,7 +169,7 @@ async def test_dead_letters_are_never_touched(mq, queue):
     assert await mq.dead(queue) == [('"dead"', "no")]
 
 
-async def test_a_reader_at_work_is_not_waited_for(mq, queue):
+async def test_retention_does_not_wait_for_a_running_pop(mq, queue):
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, 1)
     await mq.data(queue, consumerGroup="g")
@@ -183,7 +183,7 @@ async def test_a_reader_at_work_is_not_waited_for(mq, queue):
     assert await retention.by_age() == 1
 
 
-async def test_pushes_meanwhile_are_all_kept(mq, queue, monkeypatch):
+async def test_concurrent_pushes_are_all_kept(mq, queue, monkeypatch):
     monkeypatch.setattr(retention, "SLICE", 5)
     await mq.configure(queue, retention_enabled=True, retention_seconds=60)
     await mq.push(queue, *range(100))
@@ -194,7 +194,7 @@ async def test_pushes_meanwhile_are_all_kept(mq, queue, monkeypatch):
     assert sorted(map(int, await left(mq, queue))) == list(range(1000, 1030))
 
 
-async def test_what_stays_is_not_read(mq, queue):
+async def test_retention_does_not_read_messages_that_stay(mq, queue):
     """The price of a look is one row per partition, however many messages there are that stay."""
     await mq.configure(queue, retention_enabled=True, retention_seconds=600)
     await mq.push(queue, *range(2000))
@@ -217,7 +217,7 @@ def _rows_read(node, table):
 # -- What is left over ---------------------------------------------------------------------------------------------
 
 
-async def test_a_dropped_queues_messages_and_letters_go(mq, queue):
+async def test_messages_and_dead_letters_of_a_dropped_queue_are_deleted(mq, queue):
     await mq.push(queue, *range(20))
     await mq.ack((await mq.pop(queue))["messages"][0], "dlq")
     await mq.push("other-" + queue, 1)
@@ -234,7 +234,7 @@ async def test_a_dropped_queues_messages_and_letters_go(mq, queue):
     assert await mq.sql("SELECT count(*) FROM queueing_partition WHERE tenant_id = %s", mq.tenant_id) == [(1,)]
 
 
-async def test_an_empty_partition_goes_when_it_is_old_and_comes_back_with_a_push(mq, queue):
+async def test_an_old_empty_partition_is_deleted_and_created_again_by_a_push(mq, queue):
     await mq.configure(queue, retention_enabled=True, retention_seconds=1)
     await mq.push(queue, 1)
     await mq.data(queue, autoAck=True)
@@ -256,7 +256,7 @@ async def test_an_old_partition_that_holds_messages_stays(mq, queue):
     assert await retention.empty_partitions() == 0
 
 
-async def test_old_figures_go(mq, queue):
+async def test_old_statistics_are_deleted(mq, queue):
     await mq.push(queue, 1)
     await mq.sql(
         "INSERT INTO queueing_traffic (tenant_id, queue_id, minute) SELECT %s, q.id, now() - d * interval '1 day'"
@@ -282,5 +282,5 @@ async def test_old_figures_go(mq, queue):
     assert await mq.sql("SELECT count(*) FROM queueing_trace WHERE tenant_id = %s", mq.tenant_id) == [(2,)]
 
 
-async def test_cron_runs_them():
+async def test_cron_runs_the_chores_of_retention():
     assert {"retain-messages", "tidy-queues"} <= CHORES.keys()

@@ -1,4 +1,4 @@
-"""The spill, of either engine: durable, in order, once; a bad record alone; the dead are inherited; the way back to direct."""
+"""The spill with either engine: durable, in order, once; bad records quarantined; records of dead processes taken over."""
 
 import asyncio
 import os
@@ -123,7 +123,7 @@ def numbers(n: int, start: int = 0) -> list[bytes]:
 # -- Stored, in order, once --------------------------------------------------------------------------------------
 
 
-async def test_what_is_appended_while_the_database_is_away_is_stored_in_order_when_it_is_back(site: Site):
+async def test_records_appended_during_an_outage_of_the_database_are_stored_in_order_afterwards(site: Site):
     site.database.away = True
     queue = site.queue()
 
@@ -137,7 +137,7 @@ async def test_what_is_appended_while_the_database_is_away_is_stored_in_order_wh
     assert site.database.stored == numbers(1200)
 
 
-async def test_appends_of_the_same_moment_share_one_sync(site: Site, monkeypatch: pytest.MonkeyPatch):
+async def test_concurrent_appends_share_one_fsync(site: Site, monkeypatch: pytest.MonkeyPatch):
     queue = site.queue()
     calls: list[int] = []
     real = queue.engine.append
@@ -154,7 +154,7 @@ async def test_appends_of_the_same_moment_share_one_sync(site: Site, monkeypatch
     assert len(calls) <= 2
 
 
-async def test_the_tenant_the_time_and_the_bytes_arrive_as_they_were_given(site: Site):
+async def test_tenant_time_and_bytes_of_a_record_are_stored_unchanged(site: Site):
     got: list[Record] = []
 
     async def store(records: list[Record]) -> list[spill.StoreResult]:
@@ -171,7 +171,7 @@ async def test_the_tenant_the_time_and_the_bytes_arrive_as_they_were_given(site:
     assert got == [Record(site.kind, 2**62, at, bytes(range(256)))]
 
 
-async def test_nothing_is_left_behind_once_all_is_stored(site: Site):
+async def test_the_spill_is_empty_once_all_records_are_stored(site: Site):
     queue = site.queue()
     await append(queue, *numbers(10))
     await eventually(lambda: not queue.waiting)
@@ -184,7 +184,7 @@ async def test_nothing_is_left_behind_once_all_is_stored(site: Site):
 # -- Bad records -----------------------------------------------------------------------------------------------------
 
 
-async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobody_waiting(site: Site):
+async def test_bad_records_are_quarantined_with_their_reasons_and_delay_no_others(site: Site):
     queue = site.queue()
     site.database.away = True
     await append(queue, b"a", b"poison", b"b", b"refused", b"c")
@@ -201,7 +201,9 @@ async def test_bad_records_are_set_aside_alone_with_their_reasons_and_keep_nobod
 @pytest.mark.parametrize("states", [
     ["08006", "25006", "3D000", "40001", "42P01"], ["53100", "53300", "55P03", "57P03", "58030", "XX000"],
 ], ids=" ".join)  # fmt: skip
-async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_often(site: Site, states: list[str]):
+async def test_an_error_that_is_not_about_the_record_makes_it_wait_in_order_however_often_it_occurs(
+    site: Site, states: list[str]
+):
     queue = site.queue()
 
     for number, state in enumerate(states):
@@ -215,7 +217,7 @@ async def test_what_says_nothing_of_the_record_makes_it_wait_in_order_however_of
     assert await queue.engine.quarantined() == []
 
 
-async def test_a_record_that_is_too_large_for_a_row_is_set_aside_alone(site: Site):
+async def test_only_a_record_that_is_too_large_for_a_row_is_quarantined(site: Site):
     queue = site.queue()
     await append(queue, b"a", b"too large", b"b")
 
@@ -225,7 +227,7 @@ async def test_a_record_that_is_too_large_for_a_row_is_set_aside_alone(site: Sit
     assert [one.record.data for one in await queue.engine.quarantined() if one.record] == [b"too large"]
 
 
-async def test_a_fault_of_ours_sets_nothing_aside(site: Site, monkeypatch: pytest.MonkeyPatch):
+async def test_a_programming_error_quarantines_no_records(site: Site, monkeypatch: pytest.MonkeyPatch):
     """It would set all aside, one after the other."""
     real, broken = site.database.store, [True]
 
@@ -267,7 +269,7 @@ asyncio.run(main())
 """
 
 
-async def test_what_a_killed_process_left_is_taken_over_by_a_living_one_and_goes_first(site: Site):
+async def test_a_living_process_takes_over_the_records_of_a_killed_one_and_stores_them_first(site: Site):
     where = str(site.folder) if site.engine == "file" else settings.REDIS_URL
     process = subprocess.Popen(
         [sys.executable, "-c", DIES, site.engine, where, site.kind, str(HOLD)],
@@ -290,7 +292,7 @@ async def test_what_a_killed_process_left_is_taken_over_by_a_living_one_and_goes
     await eventually(lambda: not queue.waiting)
 
 
-async def test_at_the_end_of_a_process_what_can_be_stored_is_and_the_rest_is_kept_for_the_next(site: Site):
+async def test_a_process_that_ends_stores_what_it_can_and_keeps_the_rest_for_the_next(site: Site):
     first = site.queue()
     await append(first, b"stored")
     await first.close()
@@ -312,7 +314,7 @@ async def test_at_the_end_of_a_process_what_can_be_stored_is_and_the_rest_is_kep
     assert took < CLOSE_LIMIT + 1
 
 
-async def test_a_batch_that_was_stored_when_the_process_died_before_it_knew_is_seen_again_and_only_that(site: Site):
+async def test_only_the_batch_whose_commit_a_killed_process_did_not_see_is_stored_again(site: Site):
     """At least once: whoever stores must know what it has stored."""
     first = site.queue()
     site.database.away = True
@@ -333,7 +335,7 @@ async def test_a_batch_that_was_stored_when_the_process_died_before_it_knew_is_s
 # -- Turns -----------------------------------------------------------------------------------------------------------
 
 
-async def test_while_something_waits_a_write_is_not_let_past_it(site: Site):
+async def test_a_write_does_not_overtake_spilled_records(site: Site):
     queue = site.queue()
     before = await queue.is_clear()
     site.database.away = True
@@ -350,7 +352,7 @@ async def test_while_something_waits_a_write_is_not_let_past_it(site: Site):
     assert took < HANDOVER_LIMIT
 
 
-async def test_writers_without_pause_come_back_to_the_direct_way(site: Site):
+async def test_continuous_writers_return_to_direct_writes(site: Site):
     """Each looks whose turn it is: were nobody ever held, the spill would never be empty under load."""
     queue = site.queue()
     site.database.away = True
@@ -405,7 +407,7 @@ async def test_a_store_that_hangs_holds_a_writer_for_half_a_second_at_most(site:
 # -- Full --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_full_spill_answers_503_says_so_and_takes_again_when_drained(site: Site):
+async def test_a_full_spill_returns_503_and_accepts_records_again_once_it_is_drained(site: Site):
     queue = site.queue(limit=1000)
     site.database.away = True
     await append(queue, bytes(700))
@@ -423,7 +425,7 @@ async def test_a_full_spill_answers_503_says_so_and_takes_again_when_drained(sit
     assert again.refused == ""
 
 
-async def test_without_redis_the_stream_answers_503_within_a_second():
+async def test_without_redis_the_stream_returns_503_within_a_second():
     queue = SpillQueue("gone", StreamEngine("redis://127.0.0.1:1/0", "gone", limit=1000), Database().store)
 
     started = time.monotonic()
@@ -452,7 +454,7 @@ async def test_a_redis_that_lost_everything_is_written_and_read_again():
 # -- Seen and handled by people ------------------------------------------------------------------------------------------
 
 
-async def test_the_state_says_what_waits_since_when_and_whether_it_flows(site: Site):
+async def test_the_state_has_the_number_of_waiting_records_their_age_and_whether_they_are_drained(site: Site):
     queue = site.queue()
     site.database.away = True
     at = datetime(2026, 1, 1, tzinfo=UTC)
@@ -466,7 +468,7 @@ async def test_the_state_says_what_waits_since_when_and_whether_it_flows(site: S
     assert now.bytes > 6
 
 
-async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, capsys, tmp_path: Path):
+async def test_quarantined_records_are_listed_replayed_and_dropped_by_a_command(settings, capsys, tmp_path: Path):
     """The command only appends again; whoever drains takes it over."""
     settings.SPILL_FOLDER = tmp_path
     database = Database()
@@ -478,7 +480,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         await in_thread(call_command, "spill", "list")
         listed = capsys.readouterr().out
         first, second = [one.id for one in await spill.quarantined("commanded")]
-        with pytest.raises(CommandError, match="nothing was set aside as nope"):
+        with pytest.raises(CommandError, match="nothing is quarantined as nope"):
             await in_thread(call_command, "spill", "drop", "nope")
 
         await in_thread(call_command, "spill", "drop", first)
@@ -499,7 +501,7 @@ async def test_set_aside_is_listed_replayed_and_dropped_by_command(settings, cap
         del spill.KINDS["commanded"]
 
 
-async def test_a_kind_that_is_registered_later_drains_what_is_left_of_it(settings, tmp_path: Path):
+async def test_a_kind_that_is_registered_later_drains_the_records_left_of_it(settings, tmp_path: Path):
     settings.SPILL_FOLDER = tmp_path
     left = FileEngine(tmp_path, "later", limit=10**6)
     await left.append([Record("later", 7, datetime.now(UTC), b"left")])
@@ -530,7 +532,7 @@ def _takes_all(database: Database) -> Any:
 # -- The stream as the permanent way in -----------------------------------------------------------------------------------
 
 
-async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_and_by_another_when_that_dies():
+async def test_one_worker_drains_the_shared_stream_in_order_and_another_takes_over_when_it_dies():
     kind, database = "k" + "".join(chr(97 + int(d, 16)) for d in uuid4().hex[:12]), Database()
 
     def engine() -> SharedStreamEngine:
@@ -561,7 +563,7 @@ async def test_what_goes_to_the_shared_stream_is_carried_by_one_worker_in_order_
 # -- Whose it is -------------------------------------------------------------------------------------------------
 
 
-async def test_another_process_sees_whose_writes_wait_or_were_set_aside(site: Site):
+async def test_another_process_sees_which_tenants_have_waiting_or_quarantined_writes(site: Site):
     site.database.away = True
     queue, elsewhere = site.queue(), site.make()
     await append(queue, *numbers(3))

@@ -1,4 +1,4 @@
-"""The spill's files: whatever tears, flips or fills them, every whole record is found and no other one is made up."""
+"""The files of the spill: whole records survive torn writes, flipped bits and full disks, and no other record is read."""
 
 import asyncio
 import os
@@ -64,13 +64,13 @@ async def left_by_the_dead(root: Path, kind: str = "thing") -> FileEngine:
 
 @given(st.builds(Record, st.from_regex("[a-z]{1,20}", fullmatch=True), st.integers(-(2**63), 2**63 - 1),
                  st.datetimes(timezones=st.just(UTC)), st.binary()))  # fmt: skip
-def test_a_record_comes_back_as_it_went_in(given_record: Record):
+def test_a_record_is_read_as_it_was_appended(given_record: Record):
     assert unpack(pack(given_record)) == given_record
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=5))
-def test_torn_at_every_byte_all_whole_records_live_and_the_rest_is_cut(bodies: list[bytes]):
+def test_a_file_torn_at_any_byte_keeps_its_whole_records_and_the_rest_is_cut(bodies: list[bytes]):
     content = written(*bodies)
     ends = [len(written(*bodies[: n + 1])) for n in range(len(bodies))]
 
@@ -83,7 +83,7 @@ def test_torn_at_every_byte_all_whole_records_live_and_the_rest_is_cut(bodies: l
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=20), min_size=2, max_size=4), st.integers(0, 2**32))
-def test_a_flipped_bit_anywhere_costs_that_record_alone_and_what_is_left_of_it_is_kept(bodies: list[bytes], seed: int):
+def test_a_flipped_bit_damages_only_its_record_whose_bytes_are_kept(bodies: list[bytes], seed: int):
     content = written(*bodies)
     ends = [len(written(*bodies[: n + 1])) for n in range(len(bodies))]
     dice = Random(seed)
@@ -97,7 +97,7 @@ def test_a_flipped_bit_anywhere_costs_that_record_alone_and_what_is_left_of_it_i
         assert len(damaged(bytes(flipped))) == 1
 
 
-def test_a_record_inside_a_damaged_ones_data_is_not_taken_for_one():
+def test_bytes_like_a_record_inside_a_damaged_one_are_not_read_as_a_record():
     """Its sender cannot know the marker of the file it goes to."""
     forged = frame(bytes(8), pack(record(b"forged", tenant=1)))
     content = bytearray(written(forged, b"next"))
@@ -106,7 +106,7 @@ def test_a_record_inside_a_damaged_ones_data_is_not_taken_for_one():
     assert whole(bytes(content)) == [b"next"]
 
 
-def test_a_size_that_reached_the_disk_before_its_content_is_no_damage():
+def test_a_file_whose_size_was_written_before_its_content_is_not_damaged():
     content = written(b"one") + bytes(64)
 
     assert (whole(content), damaged(content)) == ([b"one"], [])
@@ -115,7 +115,7 @@ def test_a_size_that_reached_the_disk_before_its_content_is_no_damage():
 # -- The folder ---------------------------------------------------------------------------------------------
 
 
-async def test_what_is_settled_leaves_no_file(engine: FileEngine, tmp_path: Path):
+async def test_stored_records_leave_no_file(engine: FileEngine, tmp_path: Path):
     await engine.append([record(b"a"), record(b"b")])
 
     entries = await engine.batch(10)
@@ -143,7 +143,7 @@ async def test_segments_are_closed_by_size_and_drained_in_order(tmp_path: Path):
     assert (engine.bytes, list(tmp_path.glob("*"))) == (0, [])
 
 
-async def test_what_was_stored_before_a_death_is_not_stored_again(tmp_path: Path):
+async def test_records_stored_before_a_kill_are_not_stored_again(tmp_path: Path):
     engine = FileEngine(tmp_path, "thing", limit=10**7)
     await engine.append([record(b"%d" % n) for n in range(10)])
     entries = await engine.batch(4)
@@ -156,7 +156,7 @@ async def test_what_was_stored_before_a_death_is_not_stored_again(tmp_path: Path
     await heir.close()
 
 
-async def test_damage_is_set_aside_with_its_bytes_and_the_others_live(engine: FileEngine, tmp_path: Path):
+async def test_damaged_bytes_are_quarantined_and_other_records_are_stored(engine: FileEngine, tmp_path: Path):
     await engine.append([record(b"one"), record(b"two"), record(b"three")])
     [path] = tmp_path.glob("thing-*/0*")
     content = path.read_bytes()
@@ -173,7 +173,7 @@ async def test_damage_is_set_aside_with_its_bytes_and_the_others_live(engine: Fi
     assert "checksum" in kept.reason
 
 
-async def test_who_asks_how_old_it_is_does_not_stop_the_loop_while_another_thread_syncs(engine: FileEngine):
+async def test_reading_the_age_does_not_block_the_loop_while_another_thread_syncs(engine: FileEngine):
     await engine.append([record(b"waits")])
     held, let_go = threading.Event(), threading.Event()
 
@@ -193,7 +193,7 @@ async def test_who_asks_how_old_it_is_does_not_stop_the_loop_while_another_threa
     assert (answered_meanwhile, await asking) == (False, NOW)
 
 
-async def test_a_record_set_aside_twice_is_one(engine: FileEngine):
+async def test_a_record_quarantined_twice_is_kept_once(engine: FileEngine):
     for _ in range(2):
         await engine.append([record(b"bad")])
         entries = await engine.batch(10)
@@ -211,7 +211,7 @@ async def test_a_living_process_keeps_its_folder(engine: FileEngine, tmp_path: P
     assert await read(engine) == [b"mine"]
 
 
-async def test_only_one_of_several_heirs_gets_it_and_only_of_its_kind(tmp_path: Path):
+async def test_only_one_process_takes_over_a_folder_and_only_of_its_own_kind(tmp_path: Path):
     dead = FileEngine(tmp_path, "thing", limit=10**7)
     await dead.append([record(b"left")])
     await dead.close()
@@ -243,7 +243,7 @@ asyncio.run(main())
 """
 
 
-async def test_after_a_kill_in_the_middle_of_appends_everything_said_to_be_kept_is_there(tmp_path: Path):
+async def test_every_acknowledged_append_survives_a_kill(tmp_path: Path):
     process = subprocess.Popen([sys.executable, "-c", DIES, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE)
     assert process.stdout
     said = [int(process.stdout.readline()) for _ in range(50)]
@@ -285,7 +285,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_full_disk_is_a_503_and_leaves_no_torn_record(tmp_path: Path):
+async def test_a_full_disk_returns_503_and_leaves_no_torn_record(tmp_path: Path):
     done = await asyncio.create_subprocess_exec(
         sys.executable, "-c", FILLS, str(tmp_path), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -302,7 +302,9 @@ async def test_a_full_disk_is_a_503_and_leaves_no_torn_record(tmp_path: Path):
     await heir.close()
 
 
-async def test_what_could_not_be_synced_was_not_kept(engine: FileEngine, monkeypatch: pytest.MonkeyPatch):
+async def test_a_record_that_could_not_be_synced_is_refused_and_not_kept(
+    engine: FileEngine, monkeypatch: pytest.MonkeyPatch
+):
     await engine.append([record(b"kept")])
 
     with monkeypatch.context() as patch:
@@ -313,7 +315,7 @@ async def test_what_could_not_be_synced_was_not_kept(engine: FileEngine, monkeyp
     assert await read(engine) == [b"kept"]
 
 
-async def test_beyond_its_limit_the_spill_refuses_and_takes_again_once_it_is_drained(tmp_path: Path):
+async def test_a_spill_at_its_limit_refuses_records_and_accepts_them_again_once_it_is_drained(tmp_path: Path):
     engine = FileEngine(tmp_path, "thing", limit=2000)
     await engine.append([record(bytes(1500))])
 
@@ -327,7 +329,7 @@ async def test_beyond_its_limit_the_spill_refuses_and_takes_again_once_it_is_dra
     await engine.close()
 
 
-async def test_a_segment_that_cannot_be_cut_back_is_left_and_the_next_append_has_another(
+async def test_after_a_segment_that_cannot_be_truncated_the_next_append_starts_a_new_one(
     engine: FileEngine, monkeypatch: pytest.MonkeyPatch
 ):
     await engine.append([record(b"kept")])

@@ -1,4 +1,4 @@
-"""Acks and pushes that happen together or not at all, each ack fenced by its lease."""
+"""Transactions: acks and pushes together or not at all, each ack fenced by its lease."""
 
 import asyncio
 from uuid import uuid4
@@ -23,7 +23,7 @@ def onward() -> str:
     return fresh_name("onward")
 
 
-async def test_a_message_is_done_and_its_result_is_pushed_in_one(mq, queue, onward):
+async def test_a_transaction_acks_a_message_and_pushes_its_result(mq, queue, onward):
     await mq.push(queue, "in")
     [message] = (await mq.pop(queue))["messages"]
 
@@ -61,7 +61,7 @@ async def test_when_the_ack_is_refused_nothing_is_pushed(mq, queue, onward):
     assert await mq.data(queue) == ["in"]
 
 
-async def test_when_a_push_is_a_duplicate_nothing_is_acked_and_nothing_pushed(mq, queue, onward):
+async def test_when_a_push_is_a_duplicate_nothing_is_acked_or_pushed(mq, queue, onward):
     await mq.push(queue, "in")
     await mq.push_items([{"queue": onward, "payload": 0, "transactionId": "t"}])
     [message] = (await mq.pop(queue))["messages"]
@@ -74,7 +74,7 @@ async def test_when_a_push_is_a_duplicate_nothing_is_acked_and_nothing_pushed(mq
     assert (await mq.ack(message))["success"]
 
 
-async def test_the_required_lease_is_the_fence_of_acks_that_name_none(mq, queue, onward):
+async def test_the_required_lease_fences_acks_that_name_no_lease(mq, queue, onward):
     """Clients of 0.15 name the lease there only."""
     await mq.push(queue, "in")
     popped = await mq.pop(queue)
@@ -87,7 +87,7 @@ async def test_the_required_lease_is_the_fence_of_acks_that_name_none(mq, queue,
     assert await mq.data(onward, batch=10) == [2]
 
 
-async def test_a_required_lease_that_lapsed_refuses_all_even_without_an_ack(mq, queue, onward):
+async def test_an_expired_required_lease_refuses_the_transaction_even_without_acks(mq, queue, onward):
     await mq.push(queue, "in")
     popped = await mq.pop(queue)
     await mq.lapse(popped["leaseId"])
@@ -114,7 +114,7 @@ async def test_a_lease_taken_over_by_another_reader_fences_the_first_out(mq, que
 
 
 @pytest.mark.parametrize("status", ["failed", "dlq"])
-async def test_what_failed_in_a_transaction_goes_to_the_dead_letters_at_once(mq, queue, onward, status):
+async def test_a_failed_message_in_a_transaction_becomes_a_dead_letter_at_once(mq, queue, onward, status):
     await mq.push(queue, "bad", "good")
     [bad, good] = (await mq.pop(queue, batch=2))["messages"]
 
@@ -125,7 +125,7 @@ async def test_what_failed_in_a_transaction_goes_to_the_dead_letters_at_once(mq,
     assert (await mq.ack(good))["leaseReleased"]
 
 
-async def test_what_is_to_be_retried_comes_again_and_keeps_its_order(mq, queue):
+async def test_a_message_to_be_retried_is_delivered_again_in_order(mq, queue):
     await mq.push(queue, 1, 2)
     [one, two] = (await mq.pop(queue, batch=2))["messages"]
 
@@ -147,7 +147,7 @@ async def test_a_transaction_respects_the_maximum(mq, queue):
     assert "full" in more["error"]
 
 
-async def test_what_can_never_fit_is_not_called_full_and_what_happened_already_is_told_so(mq, queue):
+async def test_an_oversized_transaction_and_a_repeated_one_have_errors_of_their_own(mq, queue):
     await mq.configure(queue, max_size=2)
     done = {"type": "push", "items": [{"queue": queue, "payload": n, "transactionId": f"t{n}"} for n in (1, 2)]}
 
@@ -159,7 +159,7 @@ async def test_what_can_never_fit_is_not_called_full_and_what_happened_already_i
     assert "duplicate transactionId 't1'" in again["error"]
 
 
-async def test_a_maximum_set_a_moment_ago_is_not_overlooked_by_a_transaction(mq, queue):
+async def test_a_transaction_respects_a_maximum_that_was_just_set(mq, queue):
     await mq.push(queue, 1)
     await mq.configure(queue, max_size=1)
 
@@ -189,7 +189,7 @@ async def test_two_transactions_that_cross_each_other_both_happen(mq, queue, onw
     assert sorted(waiting) == sorted([*range(20), *range(20)])
 
 
-async def test_an_ack_waits_for_the_transaction_that_holds_its_lease_and_then_knows(mq, queue):
+async def test_an_ack_waits_for_the_transaction_that_holds_its_lease_and_sees_its_result(mq, queue):
     """The reader's lease lapses while its row is held: by the time the ack has it, it is another's."""
     await mq.push(queue, 1)
     popped = await mq.pop(queue)
@@ -203,7 +203,7 @@ async def test_an_ack_waits_for_the_transaction_that_holds_its_lease_and_then_kn
     assert answer["error"] == "Invalid or expired lease"
 
 
-async def test_many_partitions_are_pushed_to_and_acked_in_one(mq, queue, onward):
+async def test_a_transaction_pushes_to_and_acks_in_many_partitions(mq, queue, onward):
     for partition in "abc":
         await mq.push(queue, partition, partition=partition)
     messages = (await mq.pop(queue, batch=10, partitions=3))["messages"]

@@ -1,4 +1,4 @@
-"""Webhooks in the admin: seen by those of the tenant, switched and delivered again with a reason, nothing else."""
+"""Webhooks in the admin: visible to members of the tenant, changed and replayed with a reason."""
 
 import pytest
 from django.test import Client
@@ -37,7 +37,7 @@ async def operator(tenant):
     return await in_thread(make_person, tenant=tenant)
 
 
-async def test_an_operator_switches_an_endpoint_off_and_on_with_a_reason(hook, operator, tenant):
+async def test_an_operator_disables_and_enables_an_endpoint_with_a_reason(hook, operator, tenant):
     asking = await in_thread(post, operator, WebhookEndpoint, "endpoint_disable", hook.pk)
     await in_thread(post, operator, WebhookEndpoint, "endpoint_disable", hook.pk, seen="1", reason=WHY)
     off = await again(hook)
@@ -51,7 +51,7 @@ async def test_an_operator_switches_an_endpoint_off_and_on_with_a_reason(hook, o
     assert entries[1:] == [("endpoint.disable", WHY), ("endpoint.enable", WHY)]
 
 
-async def test_what_was_given_up_is_delivered_again_with_a_reason(hook, operator, tenant):
+async def test_deliveries_that_were_given_up_are_replayed_with_a_reason(hook, operator, tenant):
     await in_thread(make_payment, tenant)
     await fan_out()
     [one] = await deliveries(hook)

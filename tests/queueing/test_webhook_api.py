@@ -1,4 +1,4 @@
-"""The API of webhook endpoints: made, changed, tested and replayed by keys that may, and seen by nobody else's."""
+"""The API of webhook endpoints: created, changed, tested and replayed with the right scope, invisible to other tenants."""
 
 import base64
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ async def called(api: Api, method: str, path: str, status: int = 200, **json):
         return await response.json() if status != 204 else None
 
 
-async def test_an_endpoint_is_made_with_a_secret_that_is_shown_once(admin, tenant):
+async def test_an_endpoint_is_created_with_a_secret_that_is_shown_once(admin, tenant):
     made = await called(admin, "POST", "/webhook-endpoints", 201, url=NOWHERE, events=["payment.*", "refund.created"])
 
     seen = await called(admin, "GET", f"/webhook-endpoints/{made['id']}")
@@ -46,7 +46,7 @@ async def test_an_endpoint_is_made_with_a_secret_that_is_shown_once(admin, tenan
     assert (seen["state"], seen["waiting"], seen["dead"]) == ("active", 0, 0)
 
 
-async def test_the_secret_is_sealed_in_the_database(admin, tenant):
+async def test_the_secret_is_encrypted_in_the_database(admin, tenant):
     made = await called(admin, "POST", "/webhook-endpoints", 201, url=NOWHERE)
 
     [[kept]] = await database.fetch("SELECT secrets FROM queueing_webhookendpoint WHERE tenant_id = %s", [tenant.pk])
@@ -91,7 +91,7 @@ async def test_a_key_that_may_only_write_payments_touches_no_endpoint(api, tenan
     ],
     ids=lambda value: str(value)[:50],
 )
-async def test_what_is_not_acceptable_is_named(admin, body, field):
+async def test_invalid_fields_are_named(admin, body, field):
     async with admin.post("/webhook-endpoints", json=body) as response:
         problem = await response.json()
 
@@ -115,7 +115,7 @@ async def test_a_tenant_has_a_limited_number_of_endpoints(admin, tenant, monkeyp
     await called(admin, "POST", "/webhook-endpoints", 409, url=NOWHERE)
 
 
-async def test_another_tenants_endpoints_and_deliveries_are_not_there(admin, foreign, tenant):
+async def test_endpoints_and_deliveries_of_another_tenant_are_not_found(admin, foreign, tenant):
     hook = await endpoint(tenant, NOWHERE)
     await in_thread(make_payment, tenant, status=SUCCEEDED)
     await fan_out()
@@ -139,7 +139,7 @@ async def test_another_tenants_endpoints_and_deliveries_are_not_there(admin, for
     assert (await again(hook)).enabled
 
 
-async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(admin, tenant):
+async def test_a_deleted_endpoint_is_not_found_and_receives_nothing_more(admin, tenant):
     async with Receiver() as receiver:
         hook, other = await endpoint(tenant, receiver.url + "/gone"), await endpoint(tenant, receiver.url)
         await in_thread(make_payment, tenant)
@@ -153,7 +153,7 @@ async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(admin, tenant):
     assert {one.target for one in receiver.heard} == {"/hook"}
 
 
-async def test_a_new_address_begins_anew(admin, tenant):
+async def test_a_new_url_resets_the_failures_of_an_endpoint(admin, tenant):
     hook = await endpoint(tenant, NOWHERE)
     await database.fetch(
         "UPDATE queueing_webhookendpoint SET failing_since = now(), rest_until = now() + interval '1 h'"
@@ -240,7 +240,7 @@ async def test_deliveries_come_in_pages_the_newest_first_by_what_is_asked(admin,
 
 
 @pytest.mark.parametrize("query", ["status=lost", "from=yesterday", "cursor=x", "limit=0", "limit=9999"])
-async def test_a_filter_that_means_nothing_is_refused(admin, tenant, query):
+async def test_an_invalid_filter_is_refused(admin, tenant, query):
     hook = await endpoint(tenant, NOWHERE)
 
     await called(admin, "GET", f"/webhook-endpoints/{hook.uuid}/deliveries?{query}", 422)
@@ -261,7 +261,7 @@ async def test_a_delivery_is_replayed_under_its_own_id(admin, tenant):
     assert receiver.heard[0].body == receiver.heard[1].body
 
 
-async def test_what_is_still_to_be_delivered_is_not_replayed(admin, tenant):
+async def test_an_open_delivery_is_not_replayed(admin, tenant):
     hook = await endpoint(tenant, NOWHERE)
     await in_thread(make_payment, tenant)
     await fan_out()
@@ -272,7 +272,7 @@ async def test_what_is_still_to_be_delivered_is_not_replayed(admin, tenant):
     assert (await deliveries(hook))[0].tries_from == 0
 
 
-async def test_a_span_of_time_is_replayed_only_what_was_given_up_unless_asked(admin, tenant):
+async def test_a_replay_of_a_time_range_includes_delivered_messages_only_on_request(admin, tenant):
     hook = await endpoint(tenant, NOWHERE)
     for _ in range(3):
         await in_thread(make_payment, tenant)
@@ -292,7 +292,7 @@ async def test_a_span_of_time_is_replayed_only_what_was_given_up_unless_asked(ad
     assert {(one.status, one.tries_from) for one in await deliveries(hook)} == {("pending", 10)}
 
 
-async def test_a_month_old_delivery_goes_with_its_log_and_nothing_that_waits(tenant):
+async def test_closed_deliveries_are_deleted_with_their_log_after_a_month_and_open_ones_stay(tenant):
     from queueing.outbound.deliveries import trim
 
     async with Receiver() as receiver:

@@ -46,7 +46,7 @@ def heard_of(receiver: Receiver, payment) -> list[int]:
 # -- Order -----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_ordered_endpoint_hears_of_a_payment_one_event_after_the_other(tenant, receiver):
+async def test_an_ordered_endpoint_receives_the_events_of_a_payment_one_after_the_other(tenant, receiver):
     hook = await endpoint(tenant, receiver.url, ordered=True)
     one, other = [await in_thread(make_payment, tenant) for _ in range(2)]
     open_at_once: list[int] = []
@@ -110,7 +110,7 @@ async def test_once_the_one_before_is_given_up_the_next_goes_out(tenant, receive
 MANY = deep(15, 40)
 
 
-async def test_what_is_fanned_out_while_the_one_before_is_closed_is_not_forgotten(tenant, receiver):
+async def test_an_event_fanned_out_while_the_one_before_is_closed_is_delivered(tenant, receiver):
     """The race between a fan-out that holds a delivery back and the settlement that releases it."""
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)
@@ -123,7 +123,7 @@ async def test_what_is_fanned_out_while_the_one_before_is_closed_is_not_forgotte
     assert heard_of(receiver, payment) == list(range(1, MANY + 1))
 
 
-async def test_closing_waits_for_a_fan_out_that_is_under_way(tenant, receiver):
+async def test_closing_a_delivery_waits_for_a_running_fan_out(tenant, receiver):
     hook = await endpoint(tenant, receiver.url, ordered=True)
     payment = await in_thread(make_payment, tenant)
     await fan_out()
@@ -180,7 +180,7 @@ async def test_replays_of_an_ordered_endpoint_keep_the_order_too(tenant, receive
 # -- Neighbours ------------------------------------------------------------------------------------------------------
 
 
-async def test_endpoints_that_never_answer_hold_up_nobody(tenant, receiver):
+async def test_endpoints_that_never_answer_delay_no_others(tenant, receiver):
     def choose(heard):
         return Silence() if heard.target.startswith("/hook/dead") else response(200)
 
@@ -199,7 +199,7 @@ async def test_endpoints_that_never_answer_hold_up_nobody(tenant, receiver):
     assert 0 < silent <= 5 * 4
 
 
-async def test_a_long_backlog_of_one_does_not_keep_another_waiting(tenant, receiver):
+async def test_a_long_backlog_of_one_endpoint_does_not_delay_another(tenant, receiver):
     other = await in_thread(make_tenant, f"other-{uuid4().hex[:8]}")
     busy, quiet = await endpoint(tenant, f"{receiver.url}/busy"), await endpoint(other, f"{receiver.url}/quiet")
     payment = await in_thread(make_payment, tenant)
@@ -216,7 +216,7 @@ async def test_a_long_backlog_of_one_does_not_keep_another_waiting(tenant, recei
     assert before < 100
 
 
-async def test_a_disabled_endpoint_waits_and_goes_on_where_it_stopped(tenant, receiver):
+async def test_a_disabled_endpoint_continues_where_it_stopped_once_enabled(tenant, receiver):
     hook = await endpoint(tenant, receiver.url, enabled=False)
     await in_thread(make_payment, tenant)
     other = await endpoint(tenant, f"{receiver.url}/other")
@@ -234,7 +234,7 @@ async def test_a_disabled_endpoint_waits_and_goes_on_where_it_stopped(tenant, re
 # -- Workers that die -------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id_and_it_may_not_speak_for_it_any_more(
+async def test_a_delivery_of_a_dead_worker_is_sent_again_under_the_same_id_and_its_late_outcome_is_refused(
     tenant, receiver
 ):
     hook = await endpoint(tenant, receiver.url)
@@ -261,7 +261,7 @@ async def test_what_a_worker_sent_before_it_died_is_sent_again_under_the_same_id
     assert [made.number for made in await tries(standing)] == [2]
 
 
-async def test_a_worker_that_is_told_to_stop_hands_back_what_hangs_and_the_try_does_not_count(
+async def test_a_stopped_worker_gives_back_hanging_deliveries_and_the_attempt_does_not_count(
     tenant, receiver, monkeypatch
 ):
     monkeypatch.setattr("queueing.work.drain.GRACE", 0.05)
@@ -292,7 +292,7 @@ async def test_a_redirect_is_not_followed_wherever_it_leads(tenant, receiver):
     assert inside.calls == 0
 
 
-async def test_an_answer_that_drips_is_cut_off(tenant, monkeypatch):
+async def test_a_response_that_arrives_byte_by_byte_is_cut_off(tenant, monkeypatch):
     assert delivering_module.SEND_TIMEOUT == 15
     monkeypatch.setattr(delivering_module, "SEND_TIMEOUT", 0.2)
 
@@ -316,7 +316,7 @@ async def test_an_answer_that_drips_is_cut_off(tenant, monkeypatch):
     assert time.monotonic() - started < 5
 
 
-async def test_what_is_not_http_is_said_to_be_that(tenant):
+async def test_a_response_that_is_not_http_is_reported_as_such(tenant):
     async with Server(in_pieces(b"220 mail.example ESMTP\r\n")) as server:
         hook = await endpoint(tenant, server.url)
         await in_thread(make_payment, tenant)
@@ -324,10 +324,10 @@ async def test_what_is_not_http_is_said_to_be_that(tenant):
         async with delivering():
             failed = await until_tried(hook)
 
-    assert failed.error.startswith("what came back is not HTTP")
+    assert failed.error.startswith("the response is not HTTP")
 
 
-async def test_bytes_that_no_database_takes_are_kept_as_well_as_can_be(tenant, receiver):
+async def test_bytes_that_cannot_be_stored_are_replaced_in_the_log(tenant, receiver):
     receiver.answers(500, b"\0\xff\xfe no text", x_odd="caf\u00e9")
     hook = await endpoint(tenant, receiver.url)
     await in_thread(make_payment, tenant)
@@ -340,7 +340,7 @@ async def test_bytes_that_no_database_takes_are_kept_as_well_as_can_be(tenant, r
     assert "\0" not in made.body
 
 
-async def test_a_name_that_leads_inside_by_now_is_not_called(tenant, receiver, monkeypatch):
+async def test_a_host_name_that_now_resolves_to_a_private_address_is_not_called(tenant, receiver, monkeypatch):
     async def look_up(self: Outside, host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
@@ -351,11 +351,11 @@ async def test_a_name_that_leads_inside_by_now_is_not_called(tenant, receiver, m
     async with delivering(outside=Outside(private=False)):
         failed = await until_tried(hook)
 
-    assert failed.error == "no connection: shop.example does not lead to the public internet"
+    assert failed.error == "no connection: shop.example is not a public address"
     assert receiver.calls == 0
 
 
-async def test_a_tenant_that_went_live_is_not_told_in_the_clear(tenant, receiver):
+async def test_a_live_tenant_gets_no_deliveries_over_plain_http(tenant, receiver):
     hook = await endpoint(tenant, receiver.url)
     await database.fetch("UPDATE registry_tenant SET mode = 'live' WHERE id = %s", [tenant.pk])
     await in_thread(make_payment, tenant)
@@ -367,7 +367,7 @@ async def test_a_tenant_that_went_live_is_not_told_in_the_clear(tenant, receiver
     assert receiver.calls == 0
 
 
-async def test_secrets_that_cannot_be_read_are_a_failed_try_and_no_crash(tenant, receiver):
+async def test_secrets_that_cannot_be_decrypted_make_a_failed_attempt_and_no_crash(tenant, receiver):
     hook = await endpoint(tenant, receiver.url)
     await database.fetch("UPDATE queueing_webhookendpoint SET secrets = 'nonsense' WHERE id = %s", [hook.pk])
     await in_thread(make_payment, tenant)

@@ -1,4 +1,4 @@
-"""Who has no key and no role: what receivers are told is not theirs, whatever else the open tenant shows; and secrets nobody reads."""
+"""Guests of the open tenant see no webhooks; secrets that cannot be decrypted are reported."""
 
 from typing import Any
 from uuid import uuid4
@@ -55,7 +55,7 @@ async def test_a_guest_sees_none_of_the_pages(visiting: As, hook, delivery):  # 
     assert [code for code, _ in found] == [302, 404, 404]
 
 
-async def test_who_has_a_role_sees_the_pages_in_production_too(visiting: As, tenant, hook, settings):  # noqa: F811
+async def test_members_see_the_pages_in_production_too(visiting: As, tenant, hook, settings):  # noqa: F811
     settings.PRODUCTION = True
     person = await in_thread(make_person, tenant=tenant, role="viewer")
 
@@ -72,7 +72,7 @@ async def test_the_command_that_is_shown_has_a_key(visiting: As, tenant):  # noq
     assert "Bearer YOUR_KEY" in page
 
 
-async def test_a_secret_that_nobody_can_read_is_said_and_no_error(visiting: As, tenant, hook):  # noqa: F811
+async def test_a_secret_that_cannot_be_decrypted_is_reported_on_the_page_and_is_no_error(visiting: As, tenant, hook):  # noqa: F811
     await in_thread(WebhookEndpoint.objects.filter(pk=hook.pk).update, secrets=b"sealed with another key altogether")
     person = await in_thread(make_person, tenant=tenant, role="owner")
 

@@ -25,7 +25,7 @@ def test_the_schedule_is_that_of_standard_webhooks():
 
 
 @given(TRIES, ASKED, DRAWS)
-def test_no_try_comes_before_its_time_nor_much_later(tries: int, asked: float | None, draw: float):
+def test_no_attempt_is_early_or_much_too_late(tries: int, asked: float | None, draw: float):
     wait = wait_before(tries, asked=asked, draw=draw)
 
     assert wait is not None
@@ -34,17 +34,17 @@ def test_no_try_comes_before_its_time_nor_much_later(tries: int, asked: float | 
 
 
 @given(TRIES, DRAWS, st.floats(min_value=0, max_value=REST_AT_MOST))
-def test_nothing_is_tried_before_the_receiver_wants_it(tries: int, draw: float, asked: float):
+def test_no_attempt_is_made_before_the_time_in_retry_after(tries: int, draw: float, asked: float):
     assert wait_before(tries, asked=asked, draw=draw) >= asked
 
 
 @given(st.integers(min_value=len(SCHEDULE), max_value=10**6), ASKED)
-def test_after_the_last_try_there_is_none_whatever_the_receiver_asks(tries: int, asked: float | None):
+def test_after_the_last_attempt_there_is_none_even_if_the_receiver_asks(tries: int, asked: float | None):
     assert wait_before(tries, asked=asked) is None
 
 
 @given(TRIES, ASKED, DRAWS, DRAWS)
-def test_chance_only_spreads(tries: int, asked: float | None, one: float, other: float):
+def test_jitter_only_spreads_the_delays(tries: int, asked: float | None, one: float, other: float):
     low, high = sorted((one, other))
 
     assert wait_before(tries, asked=asked, draw=low) <= wait_before(tries, asked=asked, draw=high)
@@ -72,7 +72,7 @@ def test_retry_after_is_a_number_or_a_date(text: str | None, seconds: float | No
 
 
 @given(st.text(max_size=60))
-def test_no_retry_after_does_harm(text: str):
+def test_any_retry_after_header_is_safe(text: str):
     found = retry_after(text)
 
     assert found is None or found >= 0
@@ -82,7 +82,7 @@ def test_no_retry_after_does_harm(text: str):
 
 
 @given(st.sampled_from(TYPES))
-def test_everything_its_own_name_and_its_beginning_want_a_type(type: str):
+def test_a_filter_matches_all_types_a_type_or_a_prefix(type: str):
     assert wants(["*"], type)
     assert wants([type], type)
     assert wants(read_filters([type.partition(".")[0] + ".*"]), type)
@@ -93,7 +93,7 @@ def test_everything_its_own_name_and_its_beginning_want_a_type(type: str):
 @pytest.mark.parametrize(
     "filters", [[], ["payment"], ["payment.lost"], [""], ["pay*"], ["payment.succeeded", "x."]], ids=str
 )
-def test_a_filter_that_fits_nothing_is_refused(filters: list[str]):
+def test_a_filter_that_matches_no_type_is_refused(filters: list[str]):
     if filters in ([""], ["pay*"]):
         filters = [one.replace("*", "") or "." for one in filters]
 
@@ -123,7 +123,7 @@ def sent(limits: EndpointLimits, endpoint: int, clock, *, seconds: float, good: 
     limits.end(endpoint, seconds=seconds, good=good)
 
 
-def test_who_answers_well_and_quickly_gets_more_and_more(clock):
+def test_concurrency_grows_with_fast_successful_responses(clock):
     limits = EndpointLimits()
     for _ in range(100):
         sent(limits, 1, clock, seconds=0.01, good=True)
@@ -131,7 +131,7 @@ def test_who_answers_well_and_quickly_gets_more_and_more(clock):
     assert limits.free_by_endpoint() == {1: MOST}
 
 
-def test_each_failure_halves_the_room_down_to_one(clock):
+def test_each_failure_halves_the_concurrency_down_to_one(clock):
     limits = EndpointLimits()
     for _ in range(100):
         sent(limits, 1, clock, seconds=0.01, good=True)
@@ -143,7 +143,7 @@ def test_each_failure_halves_the_room_down_to_one(clock):
     assert rooms == [16, 8, 4, 2, 1, 1, 1]
 
 
-def test_what_is_in_flight_takes_from_the_room(clock):
+def test_deliveries_in_flight_count_against_the_concurrency(clock):
     limits = EndpointLimits()
     for _ in range(FIRST):
         limits.begin(1)
@@ -152,7 +152,7 @@ def test_what_is_in_flight_takes_from_the_room(clock):
     assert limits.full
 
 
-def test_one_that_keeps_us_waiting_is_slow_before_it_has_answered(clock):
+def test_an_endpoint_is_slow_before_its_late_response_arrives(clock):
     limits = EndpointLimits()
     for _ in range(100):
         sent(limits, 1, clock, seconds=0.01, good=True)
@@ -162,7 +162,7 @@ def test_one_that_keeps_us_waiting_is_slow_before_it_has_answered(clock):
     assert limits.free_by_endpoint() == {1: SLOW_MOST - 1}
 
 
-def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock):
+def test_slow_endpoints_share_a_part_of_the_slots_in_turn(clock):
     limits = EndpointLimits()
     for endpoint in range(500):
         limits.expect_failure(endpoint, 15.0)
@@ -180,7 +180,7 @@ def test_all_slow_ones_together_have_a_part_of_the_slots_and_wait_in_turn(clock)
     assert first.isdisjoint(second)
 
 
-def test_one_that_is_well_again_is_slow_no_longer(clock):
+def test_a_recovered_endpoint_is_no_longer_slow(clock):
     limits = EndpointLimits()
     limits.expect_failure(1, 15.0)
     sent(limits, 1, clock, seconds=0.01, good=True)
@@ -189,7 +189,7 @@ def test_one_that_is_well_again_is_slow_no_longer(clock):
     assert limits.free_by_endpoint() == {1: 3}
 
 
-def test_what_was_not_used_for_long_is_forgotten(clock):
+def test_endpoints_unused_for_long_are_forgotten(clock):
     limits = EndpointLimits()
     sent(limits, 1, clock, seconds=0.01, good=True)
     limits.begin(2)

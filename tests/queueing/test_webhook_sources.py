@@ -140,7 +140,7 @@ async def test_objects_of_different_sources_do_not_wait_for_each_other(tenant, j
     assert states == {("payment.queued", 1): "pending", ("job.finished", 1): "pending", ("job.finished", 2): "held"}
 
 
-async def test_a_fan_out_that_another_worker_did_meanwhile_makes_nothing_twice(tenant, jobs):
+async def test_a_fan_out_that_another_worker_has_done_creates_no_second_deliveries(tenant, jobs):
     """Both have read the same unread events; the second finds the position moved."""
     hook = await endpoint(tenant, "http://127.0.0.1:9999/hook")
     await finish(tenant, 1)

@@ -1,4 +1,4 @@
-"""The kit for receivers: passes one that behaves, and says of each that does not what it should have done."""
+"""The test kit for receivers: a correct one passes, and each fault has its failed check."""
 
 import asyncio
 from io import StringIO
@@ -43,7 +43,7 @@ async def test_a_receiver_that_verifies_as_the_library_does_passes_every_check(r
     assert [name for name, passed in found.items() if not passed] == []
 
 
-async def test_one_that_takes_everything_fails_what_must_be_refused(receiver):
+async def test_a_receiver_that_accepts_everything_fails_the_checks_of_refusals(receiver):
     receiver.answers(200)
 
     found = await results(receiver)
@@ -58,7 +58,7 @@ async def test_one_that_takes_everything_fails_what_must_be_refused(receiver):
     ]
 
 
-async def test_one_that_stumbles_over_repetition_is_told_so(receiver):
+async def test_a_receiver_that_fails_on_repeated_messages_fails_that_check(receiver):
     seen: set[str] = set()
 
     def choose(heard):
@@ -73,7 +73,7 @@ async def test_one_that_stumbles_over_repetition_is_told_so(receiver):
     assert [name for name, passed in found.items() if not passed] == ["the same message twice"]
 
 
-async def test_one_that_keeps_order_by_refusing_is_told_so(receiver):
+async def test_a_receiver_that_refuses_messages_out_of_order_fails_that_check(receiver):
     receiver.answers_by(lambda heard: response(409) if heard.data["sequence"] == 1 else verifying(heard))
 
     found = await results(receiver)
@@ -103,7 +103,7 @@ async def test_slow_answers_fail(receiver, monkeypatch):
     assert [name for name, passed in found.items() if not passed] == ["quick answers"]
 
 
-async def test_where_nobody_answers_the_first_check_says_so_and_is_the_last(receiver):
+async def test_without_a_receiver_the_first_check_fails_and_is_the_last(receiver):
     receiver.answers_by(lambda _: Reset())
 
     found = await results(receiver)
@@ -111,16 +111,16 @@ async def test_where_nobody_answers_the_first_check_says_so_and_is_the_last(rece
     assert found == {"a message, well signed": False}
 
 
-async def test_what_is_inside_is_not_called(receiver, settings):
+async def test_private_addresses_are_not_called(receiver, settings):
     settings.WEBHOOK_ALLOW_PRIVATE = False
 
     [only] = [one async for one in testkit.run(receiver.url, SECRET)]
 
-    assert only.happened == "127.0.0.1 does not lead to the public internet"
+    assert only.happened == "127.0.0.1 is not a public address"
     assert receiver.calls == 0
 
 
-async def test_what_is_no_address_is_refused():
+async def test_an_invalid_address_is_refused():
     with pytest.raises(BadAddress):
         [one async for one in testkit.run("http://user:x@127.0.0.1/", SECRET)]
 
@@ -130,7 +130,7 @@ async def test_what_is_no_address_is_refused():
     [(SECRET, True), ("whsec_", False), ("", False), (SECRET[6:], False), ("whsec_!!!", False), ("whsec_ü", False)],
     ids=["ours", "empty", "nothing", "without prefix", "no base64", "not ascii"],
 )
-def test_a_secret_is_known_by_its_form(text: str, good: bool):
+def test_the_form_of_a_secret_is_checked(text: str, good: bool):
     assert testkit.is_secret(text) is good
 
 
@@ -143,7 +143,7 @@ async def command(*arguments: str) -> str:
     return out.getvalue()
 
 
-async def test_the_command_is_content_with_a_receiver_that_behaves(receiver):
+async def test_the_command_succeeds_with_a_correct_receiver(receiver):
     out = await command(receiver.url, "--secret", SECRET)
 
     assert out.count("✓") == len(testkit.checks())
@@ -162,12 +162,12 @@ async def test_the_command_ends_with_1_where_a_check_fails(receiver):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["http://169.254.169.254/"], "does not lead to the public internet"),
+        (["http://169.254.169.254/"], "is not a public address"),
         (["ftp://shop.example/"], "begins with http"),
         (["http://127.0.0.1:9/", "--secret", "mine"], "--secret wants whsec_"),
     ],
     ids=["metadata", "no http", "no secret"],
 )
-async def test_the_command_refuses_in_a_sentence_what_it_cannot_call(arguments, words):
+async def test_the_command_explains_why_it_cannot_call_an_address(arguments, words):
     with pytest.raises(CommandError, match=words):
         await command(*arguments)

@@ -48,7 +48,7 @@ async def something_happens(tenant, **fields):
 # -- What is told ------------------------------------------------------------------------------------------------
 
 
-async def test_what_happens_to_a_payment_is_told_in_order_with_its_status_object(tenant, receiver):
+async def test_events_of_a_payment_are_delivered_in_order_with_its_status_object(tenant, receiver):
     hook = await endpoint(tenant, receiver.url)
     payment = await something_happens(tenant)
 
@@ -70,7 +70,7 @@ async def test_what_happens_to_a_payment_is_told_in_order_with_its_status_object
     }
 
 
-async def test_every_call_is_signed_as_standard_webhooks_has_it(tenant, receiver):
+async def test_every_delivery_is_signed_by_standard_webhooks(tenant, receiver):
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
 
@@ -85,7 +85,7 @@ async def test_every_call_is_signed_as_standard_webhooks_has_it(tenant, receiver
         Webhook("whsec_" + "A" * 32).verify(heard.body, heard.headers)
 
 
-async def test_an_endpoint_hears_only_what_it_asked_for(tenant, receiver):
+async def test_an_endpoint_receives_only_the_event_types_it_subscribes_to(tenant, receiver):
     wanting = await endpoint(tenant, receiver.url, "payment.queued", "refund.*")
     all_payments = await endpoint(tenant, receiver.url + "/all", "payment.*")
     nothing_of_this = await endpoint(tenant, receiver.url + "/none", "dispute.opened")
@@ -100,7 +100,7 @@ async def test_an_endpoint_hears_only_what_it_asked_for(tenant, receiver):
     assert (await again(nothing_of_this)).positions == (await again(wanting)).positions == {"payments": 2, "jobs": 0}
 
 
-async def test_a_new_endpoint_hears_of_what_happens_from_then_on(tenant, receiver):
+async def test_a_new_endpoint_receives_events_from_then_on(tenant, receiver):
     await something_happens(tenant)
     hook = await endpoint(tenant, receiver.url)
     later = await something_happens(tenant)
@@ -111,7 +111,7 @@ async def test_a_new_endpoint_hears_of_what_happens_from_then_on(tenant, receive
     assert {one.data["correlationId"] for one in receiver.heard} == {str(later.correlation_id)}
 
 
-async def test_another_tenants_events_are_not_told(tenant, receiver):
+async def test_events_of_another_tenant_are_not_delivered(tenant, receiver):
     other = await in_thread(make_tenant, f"other-{uuid4().hex[:8]}")
     mine, theirs = await endpoint(tenant, receiver.url + "/mine"), await endpoint(other, receiver.url + "/theirs")
     payment = await something_happens(tenant)
@@ -125,7 +125,7 @@ async def test_another_tenants_events_are_not_told(tenant, receiver):
     }
 
 
-async def test_a_payment_through_the_service_is_told_from_acceptance_to_booking(tenant, default, worker, receiver):
+async def test_a_payment_sends_webhooks_from_acceptance_to_booking(tenant, default, worker, receiver):
     hook = await endpoint(tenant, receiver.url)
 
     async with delivering():
@@ -137,7 +137,7 @@ async def test_a_payment_through_the_service_is_told_from_acceptance_to_booking(
     assert {one.data["correlationId"] for one in receiver.heard} == {str(accepted)}
 
 
-async def test_two_workers_owe_every_event_once(tenant, receiver):
+async def test_two_workers_create_one_delivery_per_event(tenant, receiver):
     hook = await endpoint(tenant, receiver.url)
     payment = await something_happens(tenant)
     await events(payment, 3, 59)
@@ -148,7 +148,7 @@ async def test_two_workers_owe_every_event_once(tenant, receiver):
     assert len({one.message_id for one in await deliveries(hook)}) == 59
 
 
-async def test_all_endpoints_of_a_tenant_hear_of_an_event_under_one_id(tenant, receiver):
+async def test_all_endpoints_of_a_tenant_receive_an_event_under_the_same_id(tenant, receiver):
     first, second = await endpoint(tenant, receiver.url + "/1"), await endpoint(tenant, receiver.url + "/2")
     await something_happens(tenant)
 
@@ -169,7 +169,7 @@ async def test_all_endpoints_of_a_tenant_hear_of_an_event_under_one_id(tenant, r
         (307, "answered 307: redirects are not followed"),
     ],
 )
-async def test_what_is_not_a_2xx_is_tried_again(tenant, receiver, status, words):
+async def test_a_response_other_than_2xx_is_retried(tenant, receiver, status, words):
     receiver.answers(status, b"no", location="http://127.0.0.1:1/elsewhere")
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -187,7 +187,7 @@ async def test_what_is_not_a_2xx_is_tried_again(tenant, receiver, status, words)
     assert len(set(receiver.ids)) == 1
 
 
-async def test_the_waits_grow_by_the_schedule_until_it_is_given_up(tenant, receiver):
+async def test_retry_delays_follow_the_schedule_until_the_delivery_is_given_up(tenant, receiver):
     receiver.answers(500)
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -206,7 +206,7 @@ async def test_the_waits_grow_by_the_schedule_until_it_is_given_up(tenant, recei
     assert [one.number for one in await tries(dead)] == list(range(1, 11))
 
 
-async def test_retry_after_puts_the_delivery_and_the_endpoint_off(tenant, receiver):
+async def test_retry_after_postpones_the_delivery_and_its_endpoint(tenant, receiver):
     receiver.answers_by(
         lambda heard: response(429, b"", retry_after="120") if heard.target == "/hook" else response(200)
     )
@@ -236,7 +236,7 @@ async def seconds_to_go_first(hook) -> float:
     return (await database.fetch(sql, [hook.pk]))[0][0]
 
 
-async def test_410_ends_it_at_once(tenant, receiver):
+async def test_a_response_410_ends_the_delivery_at_once(tenant, receiver):
     receiver.answers(410)
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -250,12 +250,12 @@ async def test_410_ends_it_at_once(tenant, receiver):
 
     standing = await again(hook)
     dead, note = await deliveries(hook)
-    assert standing.disabled_reason == "It answered 410: it wants nothing any more."
+    assert standing.disabled_reason == "The receiver answered 410 Gone: it accepts no more messages."
     assert (dead.status, dead.attempt) == ("dead", 1)
     assert (note.type, note.status) == ("endpoint.disabled", "noted")
 
 
-async def test_what_cannot_be_reached_is_said_in_words(tenant):
+async def test_an_unreachable_receiver_is_explained(tenant):
     async with Receiver() as receiver:
         url = receiver.url
     hook = await endpoint(tenant, url, "payment.succeeded")
@@ -268,7 +268,7 @@ async def test_what_cannot_be_reached_is_said_in_words(tenant):
     assert failed.answer is None
 
 
-async def test_a_huge_answer_is_cut_and_counts_all_the_same(tenant, receiver):
+async def test_a_large_response_is_truncated_and_counts_as_delivered(tenant, receiver):
     receiver.answers(200, b"x" * 300_000)
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -280,7 +280,7 @@ async def test_a_huge_answer_is_cut_and_counts_all_the_same(tenant, receiver):
     assert made.body == "x" * 2048
 
 
-async def test_an_answer_that_claims_to_be_compressed_is_kept_as_it_came(tenant, receiver):
+async def test_a_response_with_a_content_encoding_is_logged_as_received(tenant, receiver):
     receiver.answers(200, b"\x1f\x8b\x08\0 bomb", content_encoding="gzip")
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -294,7 +294,7 @@ async def test_an_answer_that_claims_to_be_compressed_is_kept_as_it_came(tenant,
     assert made.headers["content-encoding"] == "gzip"
 
 
-async def test_the_log_has_what_was_sent_and_what_came_back(tenant, receiver):
+async def test_the_log_has_the_request_and_the_response(tenant, receiver):
     receiver.answers(503, b"come back later", x_server="theirs", set_cookie="session=1")
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -311,7 +311,7 @@ async def test_the_log_has_what_was_sent_and_what_came_back(tenant, receiver):
     assert json.loads(failed.body) == receiver.heard[0].message
 
 
-async def test_five_days_of_nothing_but_failures_switch_an_endpoint_off(tenant, receiver):
+async def test_an_endpoint_is_disabled_after_five_days_of_failures(tenant, receiver):
     receiver.answers(500)
     hook = await endpoint(tenant, receiver.url, "payment.succeeded")
     await something_happens(tenant)
@@ -342,7 +342,7 @@ async def test_five_days_of_nothing_but_failures_switch_an_endpoint_off(tenant, 
     assert (await deliveries(hook))[-1].type == "endpoint.disabled"
 
 
-async def test_one_that_was_taken_ends_the_count_of_failures(tenant, receiver):
+async def test_a_successful_delivery_resets_the_count_of_failures(tenant, receiver):
     receiver.answers_by(lambda heard: response(500 if heard.type == "payment.queued" else 200))
     hook = await endpoint(tenant, receiver.url)
     await database.fetch(
@@ -366,7 +366,7 @@ async def test_one_that_was_taken_ends_the_count_of_failures(tenant, receiver):
     assert (await again(hook)).enabled
 
 
-async def test_the_verification_that_the_documentation_shows_takes_our_calls_and_no_forgeries(tenant, receiver):
+async def test_the_documented_verification_accepts_our_requests_and_refuses_forged_ones(tenant, receiver):
     text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
     shown: dict = {}
     exec(next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def verify" in block), shown)

@@ -67,7 +67,7 @@ async def test_no_row_is_claimed_twice_however_many_claim(tenant, processor, cla
     assert attempts == 600
 
 
-async def test_the_most_urgent_come_first_and_of_these_the_oldest(tenant, processor, claimers):
+async def test_rows_are_claimed_by_priority_and_then_by_age(tenant, processor, claimers):
     await seed(tenant, 20, priority="n %% 2", due="now() - make_interval(secs => n * 60)")
     number, work = claimers[0]
 
@@ -81,7 +81,7 @@ async def test_the_most_urgent_come_first_and_of_these_the_oldest(tenant, proces
     assert (first, second) == (set(ids[:5]), set(ids[5:15]))
 
 
-async def test_what_is_not_due_yet_is_left_alone(tenant, processor, claimers):
+async def test_rows_that_are_not_due_are_not_claimed(tenant, processor, claimers):
     await seed(tenant, 5, due="now() + interval '1 second'")
     await seed(tenant, 5)
 
@@ -90,7 +90,7 @@ async def test_what_is_not_due_yet_is_left_alone(tenant, processor, claimers):
     assert len(await claim(work, number)) == 5
 
 
-async def test_a_claim_is_shared_between_tenants_and_keeps_to_their_rooms(tenant, processor, claimers):
+async def test_a_claim_is_shared_between_tenants_and_respects_their_limits(tenant, processor, claimers):
     other, full = await in_thread(make_tenant), await in_thread(make_tenant)
     for one in (other, full):
         await in_thread(make_processor, one)
@@ -120,7 +120,7 @@ async def test_a_claim_is_never_larger_than_its_limit(tenant, processor, claimer
     assert shares == [33, 33, 34]
 
 
-async def test_tenants_take_turns_where_a_claim_is_too_small_for_all(tenant, processor, claimers):
+async def test_tenants_take_turns_when_a_claim_is_too_small_for_all(tenant, processor, claimers):
     others = [await in_thread(make_tenant) for _ in range(3)]
     for one in others:
         await in_thread(make_processor, one)
@@ -133,7 +133,9 @@ async def test_tenants_take_turns_where_a_claim_is_too_small_for_all(tenant, pro
     assert {c.tenant_id for c in found} == {one.pk for one in (tenant, *others)}
 
 
-async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tenant, processor, claimers, monkeypatch):
+async def test_a_backlog_is_claimed_without_reading_the_tenants_with_due_rows_again(
+    tenant, processor, claimers, monkeypatch
+):
     await seed(tenant, 30)
     number, work = claimers[0]
     looks, real = [], work.due
@@ -150,7 +152,7 @@ async def test_a_backlog_is_claimed_without_asking_again_whose_rows_are_due(tena
     assert (taken, len(looks)) == ([10, 10, 10, 0, 0], 2)
 
 
-async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_others(
+async def test_once_cached_tenants_have_no_due_rows_the_others_are_read_at_once(
     tenant, processor, claimers, monkeypatch
 ):
     monkeypatch.setattr(shares, "FRESH", 60.0)
@@ -171,7 +173,7 @@ async def test_when_nothing_is_left_of_remembered_tenants_it_looks_at_once_for_o
     assert {c.tenant_id for c in anew} == {other.pk}
 
 
-async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, monkeypatch):
+async def test_a_hint_soon_invalidates_the_cached_tenants(tenant, processor, claimers, monkeypatch):
     monkeypatch.setattr(shares, "FRESH", 60.0)
     monkeypatch.setattr(shares, "LEAST", 0.0)
     other = await in_thread(make_tenant)
@@ -189,7 +191,7 @@ async def test_a_hint_ends_what_is_remembered_soon(tenant, processor, claimers, 
     assert {c.tenant_id for c in after} == {tenant.pk, other.pk}
 
 
-async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant, processor, claimers, monkeypatch):
+async def test_frequent_hints_do_not_make_each_claim_read_the_tenants(tenant, processor, claimers, monkeypatch):
     monkeypatch.setattr(shares, "LEAST", 60.0)
     await seed(tenant, 30)
     number, work = claimers[0]
@@ -207,7 +209,7 @@ async def test_hints_that_come_thick_and_fast_do_not_make_each_claim_ask(tenant,
     assert len(looks) == 1
 
 
-async def test_until_idle_everything_that_is_due_is_done_and_nothing_waited_for(tenant, processor, claimers):
+async def test_run_until_idle_does_all_due_rows_and_waits_for_nothing(tenant, processor, claimers):
     await seed(tenant, 30)
     await seed(tenant, 3, due="now() + interval '1 hour'")
     _, work = claimers[0]
@@ -235,7 +237,7 @@ async def test_a_claim_that_fails_leaves_its_rows_free(tenant, processor, claime
 # -- Leases ----------------------------------------------------------------------------------------------------
 
 
-async def test_rows_whose_messages_fail_are_claimed_all_the_same(tenant, processor, claimers, monkeypatch):
+async def test_rows_are_claimed_although_their_live_messages_fail(tenant, processor, claimers, monkeypatch):
     await seed(tenant, 3)
     number, work = claimers[0]
 
@@ -247,7 +249,7 @@ async def test_rows_whose_messages_fail_are_claimed_all_the_same(tenant, process
     assert len(await claim(work, number)) == work.in_flight == 3
 
 
-async def test_a_leased_row_is_nobody_elses_until_its_lease_lapses(tenant, processor, claimers):
+async def test_a_leased_row_is_not_claimed_until_its_lease_expires(tenant, processor, claimers):
     [(one, first), (two, second), *_] = claimers
     await seed(tenant, 3)
     mine = await claim(first, one)
@@ -262,7 +264,7 @@ async def test_a_leased_row_is_nobody_elses_until_its_lease_lapses(tenant, proce
     assert {c.number for c in afterwards} == {2}
 
 
-async def test_a_lease_lasts_as_long_as_the_databases_clock_says(tenant, processor, claimers):
+async def test_leases_are_measured_by_the_clock_of_the_database(tenant, processor, claimers):
     [(one, first), *_] = claimers
     await seed(tenant, 1)
 
@@ -287,7 +289,7 @@ async def test_releasing_a_worker_frees_its_rows_and_no_others(tenant, processor
     assert {c.payment_id for c in freed} == {c.payment_id for c in mine}
 
 
-async def test_a_late_answer_of_a_lost_lease_changes_nothing(tenant, processor, claimers):
+async def test_an_outcome_under_a_lost_lease_is_refused(tenant, processor, claimers):
     [(one, first), (two, second), *_] = claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)
@@ -306,7 +308,9 @@ async def test_a_late_answer_of_a_lost_lease_changes_nothing(tenant, processor, 
     assert lines == 3
 
 
-async def test_an_answer_after_the_lease_lapsed_still_counts_if_nobody_took_over(tenant, processor, claimers):
+async def test_an_outcome_after_the_lease_expired_is_stored_if_no_worker_claimed_the_row_again(
+    tenant, processor, claimers
+):
     [(one, first), *_] = claimers
     [correlation] = await accept(tenant)
     [mine] = await claim(first, one)
@@ -316,7 +320,7 @@ async def test_an_answer_after_the_lease_lapsed_still_counts_if_nobody_took_over
     assert (await payment(tenant, correlation)).status == "succeeded"
 
 
-async def test_two_answers_of_the_same_claim_are_one(tenant, processor, claimers):
+async def test_two_outcomes_of_one_claim_are_stored_once(tenant, processor, claimers):
     """As when a worker gives back a row that it has just settled."""
     [(one, first), *_] = claimers
     [correlation] = await accept(tenant)
@@ -332,7 +336,7 @@ async def test_two_answers_of_the_same_claim_are_one(tenant, processor, claimers
 # -- Depth -------------------------------------------------------------------------------------------------------
 
 
-async def test_depth_tells_what_waits_what_is_held_and_what_is_for_later(tenant, processor, claimers):
+async def test_depth_counts_due_leased_and_scheduled_rows(tenant, processor, claimers):
     [(one, first), *_] = claimers
     await seed(tenant, 4, due="now() - interval '10 seconds'")
     await seed(tenant, 3, due="now() + interval '1 hour'")
@@ -344,7 +348,7 @@ async def test_depth_tells_what_waits_what_is_held_and_what_is_for_later(tenant,
     assert 10 <= depth.oldest < 20
 
 
-async def test_a_worker_that_is_taken_for_dead_loses_its_leases(tenant, processor, claimers):
+async def test_a_worker_declared_dead_loses_its_leases(tenant, processor, claimers):
     from queueing.models import Worker
     from queueing.work.drain import reap
 

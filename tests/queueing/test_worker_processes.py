@@ -54,7 +54,7 @@ async def test_several_workers_share_a_backlog_and_book_nothing_twice(tenant, de
     assert sum(share for _, share in shares) == 600
 
 
-async def test_kills_of_a_horse_and_of_another_ones_parent_lose_nothing(tenant, default, fallback, start):
+async def test_killing_one_workers_child_and_another_workers_parent_loses_nothing(tenant, default, fallback, start):
     one, other = await start(2)
     default.delays(2000)
     ids = await accept(tenant, 500)
@@ -80,7 +80,7 @@ def _lives(pid: int) -> bool:
     return parent_of(pid) != 0 and Path(f"/proc/{pid}/cmdline").read_bytes() != b""
 
 
-async def test_told_to_stop_a_worker_hands_back_what_hangs_and_is_gone_in_time(tenant, default, fallback, start):
+async def test_a_stopped_worker_gives_back_hanging_rows_and_exits_in_time(tenant, default, fallback, start):
     [worker] = await start()
     default.books_but_never_answers()
     ids = await accept(tenant, 20)
@@ -102,9 +102,7 @@ async def test_told_to_stop_a_worker_hands_back_what_hangs_and_is_gone_in_time(t
         await all_settled_once(tenant, ids, default, fallback)
 
 
-async def test_a_valkey_that_is_emptied_and_restarted_meanwhile_is_nobodys_business(
-    tenant, default, fallback, start, valkey
-):
+async def test_payments_settle_while_valkey_is_emptied_and_restarted(tenant, default, fallback, start, valkey):
     [worker] = await start()
     default.delays(30)
     ids = await accept(tenant, 200)

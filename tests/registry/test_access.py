@@ -122,7 +122,7 @@ async def test_a_key_may_do_what_its_scopes_say(server: str, tenant, scopes, rea
     ],
     ids=lambda header: header[:30],
 )
-async def test_what_is_no_key_is_401(server: str, key: str, header):
+async def test_an_invalid_key_is_401(server: str, key: str, header):
     header = header.format(key=key, KEY=key.upper(), prefix=key.split("_")[1])
 
     async with Api(server) as api, api.get("/payments", headers={"Authorization": header}) as response:
@@ -203,7 +203,7 @@ def use_until_refused(key: str, known: threading.Event) -> float:
     return asyncio.run(use())
 
 
-async def test_a_suspended_tenant_is_refused_and_an_active_one_again_let_in(api: Api, tenant, quick_caches):
+async def test_a_suspended_tenant_is_refused_and_accepted_again_once_active(api: Api, tenant, quick_caches):
     assert await answer(api) == 200
     await change(Tenant, of={"pk": tenant.pk}, status=Tenant.Status.SUSPENDED)
     await eventually(lambda: gone(api), within=A_SECOND)
@@ -244,7 +244,7 @@ async def last_used(tenant: Tenant) -> Any:
         return await ApiKey.async_objects.filter(tenant=tenant).values_list("last_used_at", flat=True).aget()
 
 
-async def test_the_last_use_of_a_key_is_noted_once_a_minute(api: Api, tenant):
+async def test_the_last_use_of_a_key_is_recorded_once_a_minute(api: Api, tenant):
     assert await last_used(tenant) is None
     await answer(api)
     first = await eventually(lambda: last_used(tenant))
@@ -259,7 +259,7 @@ async def test_the_last_use_of_a_key_is_noted_once_a_minute(api: Api, tenant):
     await eventually(noted)
 
 
-async def test_a_known_key_costs_no_query(tenant, key):
+async def test_a_cached_key_costs_no_query(tenant, key):
     await access.authenticate(f"Bearer {key}")
     before = database.statistics()["requests_num"]
 
@@ -286,14 +286,14 @@ async def test_an_open_tenant_may_be_made_later(server: str, monkeypatch, quick_
         await eventually(lambda: gone(api), within=A_SECOND)
 
 
-async def test_a_tenant_that_is_not_open_is_not_opened_by_the_setting(server: str, tenant, monkeypatch):
+async def test_the_setting_does_not_open_a_tenant_that_is_not_marked_open(server: str, tenant, monkeypatch):
     monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", tenant.slug)
 
     async with Api(server) as api:
         assert await answer(api) == 401
 
 
-async def test_a_wrong_key_is_not_let_in_as_the_open_tenant(server: str, monkeypatch):
+async def test_an_invalid_key_is_not_accepted_as_the_open_tenant(server: str, monkeypatch):
     await in_thread(make_tenant, "wide", open=True)
     monkeypatch.setattr(settings, "REGISTRY_OPEN_TENANT", "wide")
 
@@ -326,7 +326,7 @@ async def no_database() -> AsyncIterator[None]:
             await outside.execute(f'ALTER DATABASE "{here["NAME"]}" ALLOW_CONNECTIONS true')
 
 
-async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch, quick_caches):
+async def test_an_outage_of_the_database_refuses_no_cached_key(key, monkeypatch, quick_caches):
     monkeypatch.setattr(database.pools.get(), "timeout", 0.5)  # seconds; 30 otherwise
     known = await access.authenticate(f"Bearer {key}")
 
@@ -341,9 +341,7 @@ async def test_a_database_that_is_away_locks_out_no_known_key(key, monkeypatch, 
     await database.pools.close()  # it would wait before it connects again
 
 
-async def test_a_known_key_waits_once_for_a_database_that_is_away_and_not_again_and_again(
-    key, monkeypatch, quick_caches
-):
+async def test_a_cached_key_waits_for_an_unavailable_database_only_once(key, monkeypatch, quick_caches):
     monkeypatch.setattr(database.pools.get(), "timeout", 0.5)
     await access.authenticate(f"Bearer {key}")
 
@@ -398,7 +396,7 @@ def test_the_token_of_every_tenant_fits_and_shows_its_payment_alone(tenant_id: i
 
 
 @pytest.mark.parametrize("token", ["f" * 5000, "f" * 5000 + ".AAAA", "1." + "A" * 5000], ids=len)
-async def test_a_token_that_is_too_long_is_nobody_s_and_no_error(server: str, token: str):
+async def test_a_token_that_is_too_long_is_invalid_and_no_error(server: str, token: str):
     async with Api(server) as visitor:
         asked = await answer(visitor, path=f"/payments/{uuid4()}/events?wait=0&token={token}")
 

@@ -90,7 +90,7 @@ def issue(tenant, **fields) -> tuple[ApiKey, str]:
 # -- Guarded actions ---------------------------------------------------------------------------------
 
 
-def test_an_action_names_itself_and_counts_its_rows_before_it_does_anything(operator, acme):
+def test_an_action_shows_its_name_and_the_number_of_rows_before_it_runs(operator, acme):
     first, second = make_processor(acme), make_processor(acme, "fallback", enabled=False)
 
     asked = choose(operator, "processor_disable", first, second)
@@ -103,7 +103,7 @@ def test_an_action_names_itself_and_counts_its_rows_before_it_does_anything(oper
     assert not AuditEntry.objects.exists()
 
 
-def test_an_action_without_a_reason_is_not_done(operator, acme):
+def test_an_action_without_a_reason_does_not_run(operator, acme):
     processor = make_processor(acme)
 
     answer = confirm(operator, choose(operator, "processor_disable", processor), reason="  ")
@@ -112,7 +112,7 @@ def test_an_action_without_a_reason_is_not_done(operator, acme):
     assert Processor.objects.get(pk=processor.pk).enabled
 
 
-def test_an_action_with_a_reason_is_done_and_recorded(operator, acme):
+def test_an_action_with_a_reason_runs_and_is_recorded(operator, acme):
     processor = make_processor(acme)
 
     answer = confirm(operator, choose(operator, "processor_disable", processor))
@@ -130,7 +130,7 @@ def test_an_action_over_two_tenants_is_recorded_in_both(operator, acme, other):
     assert {(entry.tenant.slug, entry.rows) for entry in AuditEntry.objects.all()} == {("acme", 1), ("other", 1)}
 
 
-def test_when_the_number_of_rows_changed_meanwhile_it_asks_again(operator, acme):
+def test_an_action_asks_again_when_the_number_of_rows_changed(operator, acme):
     rows = [make_processor(acme), make_processor(acme, "fallback")]
     asked = choose(operator, "processor_disable", *rows)
     Processor.objects.filter(pk=rows[0].pk).update(enabled=False)
@@ -144,7 +144,7 @@ def test_when_the_number_of_rows_changed_meanwhile_it_asks_again(operator, acme)
     assert not Processor.objects.get(pk=rows[1].pk).enabled
 
 
-def test_a_race_lost_between_the_recount_and_the_update_is_said(operator, acme, monkeypatch):
+def test_a_race_lost_between_the_count_and_the_update_is_reported(operator, acme, monkeypatch):
     letter = make_dead_letter(make_payment(acme, status=FAILED))
     asked = choose(operator, "deadletter_close", letter)
 
@@ -157,10 +157,10 @@ def test_a_race_lost_between_the_recount_and_the_update_is_said(operator, acme, 
     monkeypatch.setattr(dead_letters, "close", somebody_else_is_faster)
     answer = confirm(operator, asked)
 
-    assert "1 not done, somebody else was faster" in said(answer)
+    assert "1 not done: another operator or a worker" in said(answer)
 
 
-def test_an_action_on_rows_that_are_not_in_the_state_for_it_says_so(operator, acme):
+def test_an_action_on_rows_in_the_wrong_state_is_explained(operator, acme):
     answer = choose(operator, "processor_enable", make_processor(acme))
 
     assert answer.status_code == 302
@@ -176,7 +176,7 @@ def test_an_action_works_from_the_rows_own_page_too(operator, acme):
     assert not Processor.objects.get(pk=processor.pk).enabled
 
 
-def test_nothing_can_be_deleted_here(operator, acme):
+def test_nothing_can_be_deleted_in_the_admin(operator, acme):
     payment = make_payment(acme)
     letter = make_dead_letter(payment)
     for row in (acme, payment, letter, make_processor(acme)):
@@ -185,7 +185,7 @@ def test_nothing_can_be_deleted_here(operator, acme):
         assert "delete_selected" not in text(operator.get(listing(type(row))))
 
 
-def test_every_action_of_the_admin_asks_why():
+def test_every_action_of_the_admin_requires_a_reason():
     for model, site in admin.site._registry.items():
         if model._meta.app_label in ("registry", "queueing", "payments"):
             for action in site.actions or []:
@@ -297,7 +297,7 @@ def test_a_processor_on_a_private_network_needs_no_dot_in_its_name(operator, acm
     assert "not an http address" in text(bad)
 
 
-def test_a_change_names_its_fields_and_never_what_is_in_the_options(operator, acme):
+def test_the_audit_entry_of_a_change_names_its_fields_without_values_of_options(operator, acme):
     row = make_processor(acme)
 
     operator.post(page(row), {"url": "", "fee": "0.07", "options": '{"token": "s3cret"}', "reason": WHY})
@@ -363,7 +363,7 @@ def test_the_mode_of_a_tenant_cannot_be_changed(operator, acme):
     assert (changed.name, changed.mode, changed.currency) == ("Acme", "sandbox", "BRL")
 
 
-def test_how_long_a_lower_fee_is_worth_waiting_is_shown_and_edited_on_the_tenants_page(operator, acme):
+def test_the_patience_of_a_tenant_is_shown_and_edited_on_its_page(operator, acme):
     fields = {"name": "Acme", "currency": "BRL", "settings": "{}", "reason": WHY}
 
     shown = text(operator.get(page(acme)))
@@ -380,7 +380,7 @@ def test_how_long_a_lower_fee_is_worth_waiting_is_shown_and_edited_on_the_tenant
 # -- Payments ----------------------------------------------------------------------------------------------
 
 
-def test_a_payments_page_tells_its_whole_story(operator, acme):
+def test_a_payments_page_has_its_whole_history(operator, acme):
     payment = make_payment(acme, status=SUCCEEDED, processor=make_processor(acme))
 
     seen = text(operator.get(page(payment)))
@@ -393,7 +393,7 @@ def test_a_payments_page_tells_its_whole_story(operator, acme):
     assert 'name="_save"' not in seen
 
 
-def test_a_payments_page_says_when_its_ledger_is_off(operator, acme):
+def test_a_payments_page_warns_of_an_unbalanced_ledger(operator, acme):
     payment = make_payment(acme, status=SUCCEEDED, processor=make_processor(acme))
     connection.cursor().execute("DELETE FROM payments_ledgerentry WHERE account = 'fees'")
 
@@ -439,7 +439,7 @@ def test_the_list_of_payments_keeps_to_one_tenant_and_never_counts_to_the_end(op
     assert "LIMIT 5000" in counts[0]
 
 
-def test_a_list_that_would_take_too_long_asks_for_a_narrower_question(operator, acme, monkeypatch):
+def test_a_list_that_times_out_asks_for_a_narrower_filter(operator, acme, monkeypatch):
     monkeypatch.setattr("registry.operators.lists.LOOK_LIMIT", 0.05)
     monkeypatch.setattr("payments.admin.lists.StatusFilter.queryset", lambda *_: slow())
 
@@ -524,7 +524,7 @@ def test_members_cannot_act_on_rows_of_others_by_naming_them(acme, other):
     assert letter.resolution == ""
 
 
-def test_viewers_look_and_cannot_act(acme):
+def test_viewers_see_rows_and_cannot_run_actions(acme):
     letter = make_dead_letter(make_payment(acme, status=FAILED))
     viewer = as_person(make_person(tenant=acme, role="viewer"))
 
@@ -535,7 +535,7 @@ def test_viewers_look_and_cannot_act(acme):
     assert letter.resolution == ""
 
 
-def test_who_operates_one_tenant_and_views_another_acts_in_the_first_only(acme, other):
+def test_an_operator_of_one_tenant_and_viewer_of_another_runs_actions_in_the_first_only(acme, other):
     person = make_person(tenant=acme, role="operator")
     Membership.objects.create(tenant=other, user=person, role="viewer")
     letters = [make_dead_letter(make_payment(tenant, status=FAILED)) for tenant in (acme, other)]
@@ -546,7 +546,7 @@ def test_who_operates_one_tenant_and_views_another_acts_in_the_first_only(acme, 
     assert list(DeadLetter.objects.order_by("id").values_list("resolution", flat=True)) == ["closed", ""]
 
 
-def test_owners_hand_out_keys_and_parts_of_their_own_tenant_only(acme, other):
+def test_owners_create_keys_and_memberships_of_their_own_tenant_only(acme, other):
     stranger = make_person(tenant=other)
     owner = as_person(make_person(tenant=acme, role="owner"))
     form = {"name": "", "scopes": ["read"], "rate_limit": "", "reason": WHY}
@@ -571,7 +571,7 @@ def test_operators_neither_make_keys_nor_change_memberships(acme):
 
 
 @pytest.mark.parametrize("model", [Endpoint, Worker])
-def test_what_all_tenants_share_is_for_superusers(acme, model):
+def test_settings_shared_by_all_tenants_are_for_superusers(acme, model):
     Worker.objects.create(queue="payments", hostname="host", pid=1)
 
     assert as_person(make_person(tenant=acme, role="owner")).get(listing(model)).status_code == 403
@@ -605,7 +605,7 @@ def test_the_audit_trail_can_be_read_and_not_written(operator, acme):
     assert operator.get(reverse("admin:registry_auditentry_add")).status_code == 403
 
 
-def test_a_person_removed_from_a_tenant_sees_it_no_more(operator, acme):
+def test_a_removed_member_no_longer_sees_the_tenant(operator, acme):
     person = make_person(tenant=acme)
     membership = Membership.objects.get(user=person)
 

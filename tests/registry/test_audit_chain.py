@@ -34,7 +34,7 @@ def tamper(sql: str, *parameters: object) -> None:
         assert cursor.rowcount > 0
 
 
-async def test_what_was_written_holds(tenant):
+async def test_an_unchanged_chain_is_valid(tenant):
     await in_thread(write, tenant, "a", "b", "c")
 
     verdict = await verify(tenant.pk)
@@ -74,7 +74,7 @@ async def test_each_tenant_has_a_chain_and_the_service_one(tenant):
         "tenant_id = NULL",
     ],
 )
-async def test_an_entry_that_was_changed_is_found(tenant, change):
+async def test_a_changed_entry_is_detected(tenant, change):
     ids = await in_thread(write, tenant, "a", "b", "c")
     await in_thread(tamper, f"UPDATE registry_auditentry SET {change} WHERE id = %s", ids[1])
 
@@ -84,7 +84,7 @@ async def test_an_entry_that_was_changed_is_found(tenant, change):
     assert "was changed" in verdict.fault
 
 
-async def test_entries_that_changed_places_are_found(tenant):
+async def test_reordered_entries_are_detected(tenant):
     ids = await in_thread(write, tenant, "a", "b", "c")
     swap = """UPDATE registry_auditlink SET entry_id = CASE entry_id WHEN %s THEN -%s ELSE %s END WHERE entry_id IN (%s, %s)"""
     await in_thread(tamper, swap, ids[0], ids[1], ids[0], ids[0], ids[1])
@@ -95,7 +95,7 @@ async def test_entries_that_changed_places_are_found(tenant):
     assert (verdict.sound, verdict.position) == (False, 1)
 
 
-async def test_an_entry_taken_from_the_middle_is_found(tenant):
+async def test_an_entry_removed_from_the_middle_is_detected(tenant):
     ids = await in_thread(write, tenant, "a", "b", "c")
     await in_thread(tamper, "DELETE FROM registry_auditentry WHERE id = %s", ids[1])
 
@@ -104,7 +104,7 @@ async def test_an_entry_taken_from_the_middle_is_found(tenant):
     assert (verdict.position, verdict.entry, verdict.fault) == (2, ids[1], "the entry is gone")
 
 
-async def test_an_entry_taken_with_its_link_is_found(tenant):
+async def test_an_entry_removed_with_its_link_is_detected(tenant):
     ids = await in_thread(write, tenant, "a", "b", "c")
     await in_thread(tamper, "DELETE FROM registry_auditentry WHERE id = %s", ids[1])
     await in_thread(tamper, "DELETE FROM registry_auditlink WHERE entry_id = %s", ids[1])
@@ -114,7 +114,7 @@ async def test_an_entry_taken_with_its_link_is_found(tenant):
     assert (verdict.entries, verdict.position, verdict.fault) == (1, 3, "links are missing before it")
 
 
-async def test_an_end_cut_off_is_shown_by_the_head(tenant):
+async def test_a_truncated_chain_is_detected_by_its_head(tenant):
     ids = await in_thread(write, tenant, "a", "b", "c")
     await in_thread(tamper, "DELETE FROM registry_auditentry WHERE id = %s", ids[2])
     await in_thread(tamper, "DELETE FROM registry_auditlink WHERE entry_id = %s", ids[2])
@@ -124,7 +124,7 @@ async def test_an_end_cut_off_is_shown_by_the_head(tenant):
     assert (verdict.entries, verdict.position, verdict.fault) == (2, 3, "the latest entries are gone")
 
 
-async def test_a_whole_trail_that_is_gone_is_shown_by_the_head(tenant):
+async def test_a_removed_chain_is_detected_by_its_head(tenant):
     await in_thread(write, tenant, "a")
     await in_thread(tamper, "DELETE FROM registry_auditentry WHERE tenant_id = %s", tenant.pk)
     await in_thread(tamper, "DELETE FROM registry_auditlink WHERE chain = %s", tenant.pk)
@@ -132,7 +132,7 @@ async def test_a_whole_trail_that_is_gone_is_shown_by_the_head(tenant):
     assert [verdict.fault for verdict in await verify_all()] == ["the latest entries are gone"]
 
 
-async def test_an_end_cut_off_together_with_its_head_is_shown_by_what_was_noted(tenant):
+async def test_a_chain_truncated_with_its_head_is_detected_by_a_noted_head(tenant):
     ids = await in_thread(write, tenant, "a", "b")
     before = await verify(tenant.pk)
     noted = Noted(before.entries, before.head)
@@ -147,7 +147,7 @@ async def test_an_end_cut_off_together_with_its_head_is_shown_by_what_was_noted(
     assert (await verify(tenant.pk, noted=noted)).fault == "it is not the entry that was noted"
 
 
-async def test_an_entry_slipped_past_the_trigger_is_found(tenant):
+async def test_an_entry_that_bypassed_the_trigger_is_detected(tenant):
     await in_thread(write, tenant, "a")
     slipped = "INSERT INTO registry_auditentry (tenant_id, actor, action, target, rows, reason, detail) VALUES (%s, 'm', 'x', 'y', 1, '', '{}')"
     await in_thread(tamper, slipped, tenant.pk)
@@ -155,7 +155,7 @@ async def test_an_entry_slipped_past_the_trigger_is_found(tenant):
     assert (await verify(tenant.pk)).fault == "an entry has no link"
 
 
-async def test_an_entry_of_the_service_itself_slipped_past_the_trigger_is_found():
+async def test_an_entry_of_the_service_that_bypassed_the_trigger_is_detected():
     await in_thread(write, None, "a")
     slipped = "INSERT INTO registry_auditentry (actor, action, target, rows, reason, detail) VALUES ('m', 'x', 'y', 1, '', '{}')"
     await in_thread(tamper, slipped)
@@ -163,7 +163,7 @@ async def test_an_entry_of_the_service_itself_slipped_past_the_trigger_is_found(
     assert (await verify(SERVICE)).fault == "an entry has no link"
 
 
-async def test_a_chain_that_was_given_to_another_tenant_is_found_at_both(tenant):
+async def test_a_chain_moved_to_another_tenant_is_detected_at_both(tenant):
     other = await in_thread(make_tenant)
     await in_thread(write, tenant, "a", "b")
     for table in ("registry_auditlink", "registry_audithead"):
@@ -193,7 +193,7 @@ async def test_a_tenant_with_a_trail_is_not_deleted(tenant):
         await in_thread(tenant.delete)
 
 
-async def test_what_was_rolled_back_leaves_no_hole(tenant):
+async def test_a_rolled_back_entry_leaves_no_gap(tenant):
     def half() -> None:
         write(tenant, "a")
         with pytest.raises(RuntimeError), transaction.atomic():
@@ -211,7 +211,7 @@ async def test_what_was_rolled_back_leaves_no_hole(tenant):
     assert (verdict.sound, verdict.entries) == (True, 2)
 
 
-async def test_fifty_who_write_at_once_are_all_in_the_chain(tenant):
+async def test_fifty_concurrent_entries_are_all_in_the_chain(tenant):
     async def one(number: int) -> None:
         async with database.own_connection(), async_atomic():
             await audit.record(actor=f"olga {number}", action="thing.do", target="x", tenant_id=tenant.pk)
@@ -222,7 +222,7 @@ async def test_fifty_who_write_at_once_are_all_in_the_chain(tenant):
     assert (verdict.sound, verdict.entries) == (True, 50)
 
 
-async def test_a_long_transaction_keeps_nobody_from_writing(tenant):
+async def test_a_long_transaction_blocks_no_other_writer(tenant):
     async with database.own_connection(), async_atomic():
         await audit.record(actor="slow", action="thing.do", target="x", tenant_id=tenant.pk)
         async with asyncio.timeout(5):
@@ -232,7 +232,7 @@ async def test_a_long_transaction_keeps_nobody_from_writing(tenant):
     assert (await verify(tenant.pk)).entries == 2
 
 
-async def test_who_writes_to_several_chains_in_any_order_meets_no_deadlock(tenant):
+async def test_writing_to_several_chains_in_any_order_does_not_deadlock(tenant):
     other = await in_thread(make_tenant)
     rounds = [(tenant, other), (other, tenant)] * 10
 
@@ -287,7 +287,7 @@ def test_the_command_fails_where_a_chain_breaks_and_says_where():
 
 
 @pytest.mark.parametrize("noted", ["2", "x:00", "2:00", "2:zz"])
-def test_a_noted_head_that_is_none_is_refused(noted):
+def test_an_invalid_noted_head_is_refused(noted):
     make_tenant("acme")
 
     with pytest.raises(CommandError, match="wants POSITION:DIGEST"):
@@ -297,7 +297,7 @@ def test_a_noted_head_that_is_none_is_refused(noted):
 # -- The API -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_tenant_sees_whether_its_own_chain_holds(server, tenant):
+async def test_a_tenant_sees_whether_its_own_chain_is_valid(server, tenant):
     other = await in_thread(make_tenant)
     await in_thread(write, other, "theirs", "theirs")
     await in_thread(write, tenant, "ours")
@@ -309,7 +309,7 @@ async def test_a_tenant_sees_whether_its_own_chain_holds(server, tenant):
     assert (response.status, said) == (200, {"sound": True, "entries": 1, "head": head})
 
 
-async def test_a_broken_chain_is_said_over_the_api_without_what_stands_in_it(server, tenant):
+async def test_the_api_reports_a_broken_chain_without_its_contents(server, tenant):
     ids = await in_thread(write, tenant, "a")
     await in_thread(tamper, "UPDATE registry_auditentry SET actor = 'mallory' WHERE id = %s", ids[0])
 

@@ -42,7 +42,7 @@ class Notebook:
             self.at_once -= 1
 
 
-async def test_many_at_once_share_one_statement():
+async def test_concurrent_submissions_share_one_statement():
     book = Notebook()
     batcher = Batcher(book.write)
 
@@ -52,7 +52,7 @@ async def test_many_at_once_share_one_statement():
     assert book.batches == [list(range(100))]
 
 
-async def test_what_comes_while_others_commit_goes_together_afterwards():
+async def test_submissions_during_a_commit_share_the_next_batch():
     book = Notebook()
     book.gate.clear()
     batcher = Batcher(book.write, in_flight=1)
@@ -66,7 +66,7 @@ async def test_what_comes_while_others_commit_goes_together_afterwards():
     assert book.batches == [[0], list(range(1, 50))]
 
 
-async def test_a_batch_has_at_most_so_many_rows_and_so_many_are_in_flight():
+async def test_rows_per_batch_and_batches_in_flight_are_limited():
     book = Notebook()
     book.gate.clear()
     batcher = Batcher(book.write, max_rows=10, in_flight=2)
@@ -81,7 +81,7 @@ async def test_a_batch_has_at_most_so_many_rows_and_so_many_are_in_flight():
     assert book.most_at_once == 2
 
 
-async def test_a_bad_row_fails_alone():
+async def test_only_the_bad_row_of_a_batch_fails():
     book = Notebook(bad=[7])
     batcher = Batcher(book.write)
 
@@ -91,7 +91,7 @@ async def test_a_bad_row_fails_alone():
     assert [result for n, result in enumerate(results) if n != 7] == [f"{n} written" for n in range(20) if n != 7]
 
 
-async def test_a_database_that_is_away_fails_all_at_once_and_is_not_asked_row_by_row():
+async def test_an_unavailable_database_fails_the_batch_at_once_without_trying_single_rows():
     book = Notebook(away=True)
     batcher = Batcher(book.write)
 
@@ -101,7 +101,7 @@ async def test_a_database_that_is_away_fails_all_at_once_and_is_not_asked_row_by
     assert len(book.batches) == 1
 
 
-async def test_after_a_failure_the_next_are_written():
+async def test_after_a_failure_the_next_batch_is_written():
     book = Notebook(away=True)
     batcher = Batcher(book.write)
     with pytest.raises(Unavailable):
@@ -111,7 +111,7 @@ async def test_after_a_failure_the_next_are_written():
     assert await batcher.submit(2) == "2 written"
 
 
-async def test_what_is_submitted_as_the_last_writer_ends_is_written_too():
+async def test_a_submission_made_as_the_last_writer_ends_is_written():
     batcher = Batcher(Notebook().write, in_flight=1)
 
     async with asyncio.timeout(5):
@@ -120,7 +120,7 @@ async def test_what_is_submitted_as_the_last_writer_ends_is_written_too():
     assert results == ["0 written", "1 written", "2 written"]
 
 
-async def test_callers_that_leave_take_nothing_with_them():
+async def test_rows_of_cancelled_callers_are_written():
     book = Notebook()
     book.gate.clear()
     batcher = Batcher(book.write)
@@ -145,7 +145,7 @@ async def test_callers_that_leave_take_nothing_with_them():
     rows=st.integers(1, 30),
     in_flight=st.integers(1, 3),
 )
-async def test_everybody_gets_their_own_result_whatever_the_order(steps, bad, rows, in_flight):
+async def test_each_caller_gets_its_own_result_in_any_order(steps, bad, rows, in_flight):
     book = Notebook(bad=bad)
     batcher = Batcher(book.write, max_rows=rows, in_flight=in_flight)
     futures = []
@@ -163,7 +163,7 @@ async def test_everybody_gets_their_own_result_whatever_the_order(steps, bad, ro
 # -- A batcher for each tenant -------------------------------------------------------------------------------------
 
 
-async def test_a_tenants_batcher_that_waits_keeps_no_other_tenants_waiting():
+async def test_a_waiting_batcher_of_one_tenant_delays_no_other():
     book, other = Notebook(), Notebook()
     book.gate.clear()
     books = iter([book, other])
@@ -180,7 +180,7 @@ async def test_a_tenants_batcher_that_waits_keeps_no_other_tenants_waiting():
     assert (book.batches, other.batches) == ([[1], [3]], [[2]])
 
 
-async def test_of_more_batchers_than_are_kept_only_those_at_work_are(monkeypatch):
+async def test_idle_batchers_beyond_the_limit_are_dropped(monkeypatch):
     monkeypatch.setattr(batching, "KEPT", 3)
     book = Notebook()
     book.gate.clear()
@@ -208,7 +208,7 @@ def order(tenant_id: int, n: int, **fields: object) -> NewPayment:
     )
 
 
-async def test_two_hundred_payments_of_an_instant_are_committed_together(tenant):
+async def test_two_hundred_concurrent_payments_are_committed_together(tenant):
     await asyncio.gather(*(intake.submit(order(tenant.pk, n)) for n in range(200)))
 
     commits = await database.fetch(
@@ -218,7 +218,7 @@ async def test_two_hundred_payments_of_an_instant_are_committed_together(tenant)
     assert commits[0][0] <= 3
 
 
-async def test_a_row_that_postgresql_refuses_fails_alone(tenant):
+async def test_only_a_row_that_postgresql_refuses_fails(tenant):
     good = [order(tenant.pk, n) for n in range(10)]
     bad = order(tenant.pk, 0, description="NUL \0 cannot be stored")
 
@@ -229,7 +229,7 @@ async def test_a_row_that_postgresql_refuses_fails_alone(tenant):
     assert stored[0][0] == 10
 
 
-async def test_when_a_writer_is_cancelled_nobody_waits_for_ever():
+async def test_no_caller_waits_for_ever_when_the_writer_is_cancelled():
     book = Notebook()
     book.gate.clear()
     batcher = Batcher(book.write)

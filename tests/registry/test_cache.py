@@ -52,7 +52,7 @@ def kept(shop: Shop, seconds: float = LONG, **options: Any) -> Cached[Any, str]:
 # -- One load for all ----------------------------------------------------------------------------------------
 
 
-async def test_one_who_hangs_up_takes_the_answer_from_nobody_else(shop):
+async def test_a_cancelled_caller_does_not_cancel_the_load_for_others(shop):
     shop.gate.clear()
     cached = kept(shop)
     first, second = (asyncio.create_task(cached.get("a")) for _ in range(2))
@@ -64,7 +64,7 @@ async def test_one_who_hangs_up_takes_the_answer_from_nobody_else(shop):
     assert shop.asked == ["a"]
 
 
-async def test_a_failure_is_told_to_those_who_wait_and_is_not_kept(shop):
+async def test_an_error_is_raised_in_waiting_callers_and_is_not_cached(shop):
     shop.errors = [RuntimeError("broken")]
     cached = kept(shop)
 
@@ -89,7 +89,7 @@ async def test_each_loop_loads_for_itself(shop):
 # -- How old it may be -----------------------------------------------------------------------------------------
 
 
-async def test_a_value_that_is_not_fresh_is_served_while_one_load_renews_it(shop):
+async def test_a_value_that_is_no_longer_fresh_is_served_while_one_load_renews_it(shop):
     cached = Cached(shop.load, fresh=0.0, stale=LONG)
     await cached.get("a")
     shop.gate.clear()
@@ -102,13 +102,13 @@ async def test_a_value_that_is_not_fresh_is_served_while_one_load_renews_it(shop
     assert served == ["a 1"] * 3
 
 
-async def test_a_value_that_is_stale_is_waited_for(shop):
+async def test_callers_wait_for_a_load_once_the_value_is_stale(shop):
     cached = kept(shop, 0.0)
 
     assert [await cached.get("a"), await cached.get("a")] == ["a 1", "a 2"]
 
 
-async def test_its_age_counts_from_the_beginning_of_its_load(shop):
+async def test_the_age_of_a_value_counts_from_the_beginning_of_its_load(shop):
     cached = kept(shop, 0.3)
     shop.gate.clear()
     first = asyncio.create_task(cached.get("a"))
@@ -118,7 +118,7 @@ async def test_its_age_counts_from_the_beginning_of_its_load(shop):
     assert (await first, await cached.get("a")) == ("a 1", "a 2")
 
 
-async def test_a_load_that_began_before_what_the_caller_knows_of_does_not_serve_him_nor_overwrite(shop):
+async def test_a_load_older_than_the_callers_knowledge_is_neither_served_nor_stored(shop):
     cached = kept(shop)
     shop.gate.clear()
     older = asyncio.create_task(cached.get("a"))
@@ -130,7 +130,7 @@ async def test_a_load_that_began_before_what_the_caller_knows_of_does_not_serve_
     assert (await older, await newer, cached.peek("a")) == ("a 1", "a 2", "a 2")
 
 
-async def test_what_is_forgotten_while_it_is_loaded_is_loaded_again(shop):
+async def test_a_value_forgotten_during_its_load_is_loaded_again(shop):
     cached = kept(shop)
     shop.gate.clear()
     before = asyncio.create_task(cached.get("a"))
@@ -146,7 +146,7 @@ async def test_what_is_forgotten_while_it_is_loaded_is_loaded_again(shop):
 # -- While the database is away ------------------------------------------------------------------------------------
 
 
-async def test_what_was_known_last_is_served_where_the_caller_wants_that_and_only_there(shop, away):
+async def test_the_last_value_is_served_during_an_outage_only_where_allowed(shop, away):
     lenient, strict = kept(shop, 0.0, while_away=True), kept(shop, 0.0)
     known = [await lenient.get("a"), await strict.get("a")]
     away()
@@ -159,7 +159,7 @@ async def test_what_was_known_last_is_served_where_the_caller_wants_that_and_onl
         await lenient.get("b")
 
 
-async def test_who_has_an_answer_of_his_own_does_not_ask_again_at_once(shop):
+async def test_a_caller_with_a_default_does_not_load_again_at_once(shop):
     shop.errors = [Unavailable()]
     cached = kept(shop, patient=False)
     for key in ("a", "b"):
@@ -172,7 +172,7 @@ async def test_who_has_an_answer_of_his_own_does_not_ask_again_at_once(shop):
 # -- What it keeps -------------------------------------------------------------------------------------------------
 
 
-async def test_invented_keys_evict_and_do_not_grow_it(shop):
+async def test_unknown_keys_evict_others_and_memory_does_not_grow(shop):
     cached = kept(shop, kept=3)
     for key in "abcd":
         await cached.get(key)
@@ -180,7 +180,7 @@ async def test_invented_keys_evict_and_do_not_grow_it(shop):
     assert [cached.peek(key) for key in "abcd"] == [None, "b 2", "c 3", "d 4"]
 
 
-async def test_invented_keys_evict_nothing_while_the_database_is_away(shop, away):
+async def test_unknown_keys_evict_nothing_during_an_outage(shop, away):
     cached = Cached(shop.load, fresh=0.0, stale=0.0, while_away=True, kept=3)
     await cached.get("a")
     away()
@@ -192,7 +192,7 @@ async def test_invented_keys_evict_nothing_while_the_database_is_away(shop, away
     assert await cached.get("a") == "a 1"
 
 
-async def test_secret_keys_are_not_in_memory(shop):
+async def test_secret_keys_are_stored_as_hashes(shop):
     cached = kept(shop, hashed=True)
     await cached.get("rk_secret")
 
@@ -200,7 +200,7 @@ async def test_secret_keys_are_not_in_memory(shop):
     assert (await cached.get("rk_secret"), shop.asked) == ("rk_secret 1", ["rk_secret"])
 
 
-async def test_the_end_of_the_loop_cancels_what_is_being_loaded(shop):
+async def test_the_end_of_the_loop_cancels_running_loads(shop):
     shop.gate.clear()
     cached = kept(shop)
     waiting = asyncio.create_task(cached.get("a"))
@@ -212,7 +212,7 @@ async def test_the_end_of_the_loop_cancels_what_is_being_loaded(shop):
         await waiting
 
 
-def test_facts_that_do_not_change_are_kept_in_bounds():
+def test_a_bounded_cache_evicts_its_oldest_entry():
     facts: Bounded[str, int] = Bounded(2)
     for number, name in enumerate("abc"):
         facts.put(name, number)
@@ -224,7 +224,7 @@ def test_facts_that_do_not_change_are_kept_in_bounds():
 # -- A change that this process made itself ------------------------------------------------------------------
 
 
-async def test_a_change_is_served_while_the_database_is_away_and_loaded_anew_when_it_is_back(shop, away):
+async def test_a_change_is_served_during_an_outage_and_loaded_again_afterwards(shop, away):
     cached = kept(shop, while_away=True)
     await cached.get("a")
 

@@ -7,7 +7,7 @@ from registry.tenants.encryption import Cipher, Undecipherable
 OLD, NEW = bytes(32), b"n" * 32
 
 
-def test_what_an_older_key_encrypted_is_still_read_and_new_texts_use_the_new_key():
+def test_texts_of_an_older_key_are_decrypted_and_new_ones_use_the_new_key():
     stored = Cipher({"old": OLD}, setting="KEYS").encrypt(b"text", key_id="old", place=(1,))
     rotated = Cipher({"new": NEW, "old": OLD}, setting="KEYS")
 
@@ -22,7 +22,7 @@ def test_a_key_that_was_removed_is_named_with_its_setting():
         Cipher({"new": NEW}, setting="KEYS").decrypt(stored, key_id="old", place=(1,))
 
 
-def test_parts_of_a_place_are_not_mistaken_for_each_other():
+def test_parts_of_the_associated_data_cannot_be_confused():
     cipher = Cipher({"k": OLD}, setting="KEYS")
     stored = cipher.encrypt(b"text", key_id="k", place=("a", "bc"))
 
@@ -30,5 +30,5 @@ def test_parts_of_a_place_are_not_mistaken_for_each_other():
         cipher.decrypt(stored, key_id="k", place=("ab", "c"))
 
 
-def test_without_keys_there_is_none_to_encrypt_with():
+def test_without_keys_encryption_is_refused():
     assert Cipher({}, setting="KEYS").current is None

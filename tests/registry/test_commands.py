@@ -78,14 +78,14 @@ def test_a_tenant_is_made_with_a_key_that_works():
     assert (principal.slug, principal.scopes) == ("acme", {"read", "write"})
 
 
-def test_people_get_words_and_the_key_once():
+def test_the_text_output_shows_the_key_once():
     words = run("tenant", "create", "acme")
 
     assert "Tenant acme is ready" in words
     assert "rk_" in words
 
 
-def test_a_tenant_made_twice_is_an_error_that_says_so():
+def test_creating_a_tenant_twice_is_an_error():
     run("tenant", "create", "acme")
 
     assert refused("tenant", "create", "acme") == "there is a tenant 'acme' already"
@@ -93,13 +93,13 @@ def test_a_tenant_made_twice_is_an_error_that_says_so():
 
 
 @pytest.mark.parametrize("slug", ["Acme", "a b", "-a", "x" * 64, "a/b"])
-def test_a_bad_slug_is_refused_with_what_it_wants(slug):
+def test_an_invalid_slug_is_refused_with_the_rule(slug):
     assert "lower-case letters, digits and hyphens" in refused("tenant", "create", "--", slug)
     assert not Tenant.objects.exists()
 
 
 @pytest.mark.parametrize("currency", ["REAL", "XXX", "ZZZ", "BR"])
-def test_a_currency_is_one_that_there_is(currency):
+def test_an_unknown_currency_is_refused(currency):
     assert "not an ISO 4217 currency" in refused("tenant", "create", "acme", "--currency", currency)
     assert not Tenant.objects.exists()
 
@@ -112,7 +112,7 @@ def test_tenants_are_listed():
     assert "alpha" in run("tenant", "list")
 
 
-def test_how_long_a_lower_fee_is_worth_waiting_is_a_setting_of_the_tenant():
+def test_the_patience_is_a_setting_of_the_tenant():
     run("tenant", "create", "alpha")
     run("tenant", "create", "beta", "--patience", "1000")
 
@@ -161,14 +161,14 @@ def test_a_key_has_the_scopes_expiry_and_limit_it_was_given():
         ("--scope", "root", "invalid choice"),
     ],
 )
-def test_a_key_with_senseless_options_is_refused(option, value, says):
+def test_a_key_with_invalid_options_is_refused(option, value, says):
     make_tenant("acme")
 
     assert says in refused("apikey", "create", "acme", option, value)
     assert not ApiKey.objects.exists()
 
 
-def test_a_key_for_nobody_is_refused():
+def test_a_key_of_an_unknown_tenant_is_refused():
     assert refused("apikey", "create", "nobody") == "there is no tenant 'nobody'; `tenant list` shows all"
 
 
@@ -184,7 +184,7 @@ def test_a_revoked_key_stops_working_and_can_be_revoked_once():
     assert AuditEntry.objects.filter(action="apikey.revoke").count() == 1
 
 
-def test_a_leaked_key_can_be_revoked_by_itself():
+def test_a_leaked_key_can_be_revoked_by_its_text():
     make_tenant("acme")
     made = run_json("apikey", "create", "acme")
 
@@ -258,14 +258,14 @@ def test_a_processor_is_added_with_fee_and_options():
         (["--kind", "sandbox", "--option", "delay"], "--option wants K=V"),
     ],
 )
-def test_a_processor_that_cannot_work_is_refused_with_the_reason(arguments, says):
+def test_an_invalid_processor_is_refused_with_the_reason(arguments, says):
     make_tenant("acme")
 
     assert says in refused("processor", "add", "acme", "default", *arguments)
     assert not Processor.objects.exists()
 
 
-def test_a_name_stands_for_one_processor_per_tenant():
+def test_names_of_processors_are_unique_per_tenant():
     make_processor(make_tenant("acme"))
     make_tenant("other")
 
@@ -291,7 +291,7 @@ def test_processors_are_listed_cheapest_first_with_their_breaker():
     assert "s3cret" not in listed
 
 
-def test_a_processor_is_switched_off_and_on_again():
+def test_a_processor_is_disabled_and_enabled_again():
     make_processor(make_tenant("acme"))
 
     assert run("processor", "disable", "acme", "default") == "default of acme is disabled."
@@ -311,7 +311,7 @@ def data(settings, tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_demo_is_prepared_once_and_then_found_again(data):
+def test_the_demo_is_prepared_once_and_reused(data):
     first = run_json("demo", "--prepare")
     second = run_json("demo", "--prepare", "--url", "http://127.0.0.1:9000/")
 
@@ -325,7 +325,7 @@ def test_the_demo_is_prepared_once_and_then_found_again(data):
     assert whose(first["apiKey"]) is not None
 
 
-def test_the_demos_secrets_are_for_its_owner_alone(data):
+def test_only_its_owner_can_read_the_secrets_of_the_demo(data):
     run("demo", "--prepare")
 
     assert stat.S_IMODE((data / "demo.json").stat().st_mode) == 0o600
@@ -341,7 +341,7 @@ def test_a_lost_file_costs_a_new_key_and_password(data):
     assert get_user_model().objects.get().check_password(second["password"])
 
 
-def test_a_password_that_was_changed_stays_and_is_not_told(data):
+def test_a_changed_password_stays_and_is_not_printed(data):
     run("demo", "--prepare")
     operator = get_user_model().objects.get()
     operator.set_password("my own choice, thanks")
@@ -358,7 +358,7 @@ def test_the_demo_leaves_a_live_tenant_alone(data):
     assert not Processor.objects.exists()
 
 
-def test_purchases_are_payments_that_the_api_takes():
+def test_purchases_are_valid_payments():
     for _ in range(300):
         body = shop.purchase()
         whole, cents = body["amount"].split(".")
@@ -408,7 +408,7 @@ class Till:
             server.server_close()
 
 
-def test_the_trickle_waits_for_the_service_sends_again_and_stops_when_told(data, monkeypatch):
+def test_the_demo_waits_for_the_service_retries_and_stops_on_sigterm(data, monkeypatch):
     monkeypatch.setattr(demo, "FIRST_WAIT", 0.05)
     till = Till()
     dying = socket.create_server(("127.0.0.1", 0))
@@ -444,7 +444,7 @@ def wait_for(question, seconds: float = 20) -> None:
 # -- What all of them share --------------------------------------------------------------------------------------
 
 
-def test_a_database_that_is_away_is_one_sentence(monkeypatch, settings):
+def test_an_unavailable_database_is_one_sentence(monkeypatch, settings):
     settings.DB_POOL_TIMEOUT = 1
     real = database.connection_parameters
     monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})

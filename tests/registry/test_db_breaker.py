@@ -51,7 +51,7 @@ async def never() -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_slow_statement_is_waited_for_only_by_those_who_have_nowhere_else_to_turn():
+async def test_only_callers_without_an_alternative_wait_for_a_slow_statement():
     slow = lambda: database.fetch("SELECT 1 FROM pg_sleep(0.9)")  # noqa: E731
     started = time.monotonic()
 
@@ -64,7 +64,7 @@ async def test_a_slow_statement_is_waited_for_only_by_those_who_have_nowhere_els
     assert not db_breaker.current().away
 
 
-async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_away():
+async def test_a_busy_loop_does_not_report_the_server_as_unavailable():
     """For longer than the server may take for its answer."""
     await database.fetch("SELECT 1")
     asyncio.get_running_loop().call_later(0.01, time.sleep, 0.6)
@@ -73,7 +73,7 @@ async def test_a_loop_that_is_busy_while_it_looks_does_not_take_the_server_for_a
     assert not db_breaker.current().away
 
 
-async def test_a_server_that_is_gone_is_known_to_all_at_once_and_found_back_by_itself(
+async def test_an_unavailable_server_is_known_to_all_callers_at_once_and_detected_when_it_returns(
     server: embedded.Postgres,
 ):
     server.ask_to_stop()
@@ -92,17 +92,19 @@ async def test_a_server_that_is_gone_is_known_to_all_at_once_and_found_back_by_i
     assert await db_breaker.attempt(keep(2)) == []
 
 
-async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_goes_on(server: embedded.Postgres):
+async def test_a_frozen_server_is_unavailable_within_a_second_and_available_when_it_continues(
+    server: embedded.Postgres,
+):
     """Its connections are there, the kernel takes more of them, and nobody answers."""
     with frozen(server):
         started = time.monotonic()
-        with pytest.raises(Unavailable, match="answers nothing"):
+        with pytest.raises(Unavailable, match="does not respond"):
             await db_breaker.attempt(keep(1))
         took = time.monotonic() - started
         await asyncio.sleep(3 * db_breaker.PROBE_EVERY)
         still = db_breaker.current().away
         started = time.monotonic()
-        with pytest.raises(Unavailable, match="answers nothing"):
+        with pytest.raises(Unavailable, match="does not respond"):
             await database.fetch("SELECT 1")  # of somebody who has nowhere else to turn
         read = time.monotonic() - started
     await eventually(lambda: not db_breaker.current().away)
@@ -111,13 +113,13 @@ async def test_a_server_that_is_frozen_is_away_within_a_second_and_back_when_it_
     assert await db_breaker.attempt(keep(2)) == []
 
 
-async def test_a_statement_under_way_at_a_server_that_froze_ends_once_that_is_known(server: embedded.Postgres):
+async def test_a_running_statement_at_a_frozen_server_ends_once_that_is_known(server: embedded.Postgres):
     """Nothing else would end it: the server's own time-out is frozen too, and it answers no cancellation."""
     under_way = asyncio.create_task(database.fetch("SELECT pg_sleep(60)", repeatable=False))
     await eventually(lambda: sleeping(1))
     with frozen(server):
         started = time.monotonic()
-        with pytest.raises(Unavailable, match="answers nothing"):
+        with pytest.raises(Unavailable, match="does not respond"):
             await db_breaker.attempt(keep(1))
         with pytest.raises(Unavailable, match="cannot be reached"):
             await under_way
@@ -134,7 +136,9 @@ async def sleeping(many: int) -> bool:
     return await database.fetch(asked) == [(many,)]
 
 
-async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(monkeypatch: pytest.MonkeyPatch):
+async def test_a_probe_whose_session_was_terminated_does_not_report_the_server_as_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """An administrator ends all sessions; those that begin afterwards work."""
     real, asked = db_breaker._is_read_only, 0
 
@@ -152,7 +156,7 @@ async def test_a_probe_whose_own_session_is_ended_does_not_make_the_server_away(
     assert (asked, db_breaker.current().away) == (2, False)
 
 
-async def test_where_neighbours_took_all_connections_a_lock_keeps_only_its_own_statement(server: embedded.Postgres):
+async def test_while_other_clients_hold_all_connections_a_lock_delays_only_its_own_statement(server: embedded.Postgres):
     """A refused connection says nothing of those that the pool has."""
     await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(4)))
     parameters = database.connection_parameters()
@@ -190,7 +194,7 @@ async def test_a_caller_waits_for_a_busy_pool_though_the_server_gives_no_more_co
     assert rows == [[(1,)]] * 6
 
 
-async def test_a_plan_of_before_a_migration_costs_one_connection_and_not_its_statement(
+async def test_a_plan_from_before_a_migration_costs_one_connection_and_no_statement(
     server: embedded.Postgres, settings: Any
 ):
     """PostgreSQL says so of a prepared statement whose columns have changed, as long as the session lives."""
@@ -215,7 +219,7 @@ async def write() -> None:
     await database.fetch("DROP TABLE never")
 
 
-async def test_writes_of_a_read_only_server_are_refused_at_once_and_reads_go_through():
+async def test_at_a_read_only_server_writes_are_refused_at_once_and_reads_succeed():
     async with read_only() as switch:
         with pytest.raises(Unavailable, match="read-only"):
             await db_breaker.attempt(write)
@@ -234,7 +238,7 @@ async def test_writes_of_a_read_only_server_are_refused_at_once_and_reads_go_thr
     assert (rows, still) == ([(1,)], True)
 
 
-async def test_no_connection_that_was_made_while_the_server_was_read_only_stays_in_the_pool():
+async def test_no_connection_opened_while_the_server_was_read_only_stays_in_the_pool():
     async with read_only() as switch:
         await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(5)))
         with pytest.raises(Unavailable):
@@ -248,7 +252,7 @@ async def test_no_connection_that_was_made_while_the_server_was_read_only_stays_
     assert states == [[("off",)]] * 8
 
 
-async def test_one_connection_of_yesterday_that_is_read_only_does_not_make_the_server_so():
+async def test_one_old_read_only_connection_does_not_make_the_server_read_only():
     """Nobody noticed while it was."""
     async with read_only() as switch:
         await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.05)") for _ in range(5)))
@@ -259,7 +263,7 @@ async def test_one_connection_of_yesterday_that_is_read_only_does_not_make_the_s
         await db_breaker.attempt(write)
 
 
-async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_that(
+async def test_a_server_that_returns_read_only_after_an_outage_is_known_as_read_only(
     server: embedded.Postgres,
 ):
     await database.fetch("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -285,7 +289,7 @@ async def test_a_server_that_comes_back_read_only_after_it_was_away_is_known_as_
 # -- What is logged ----------------------------------------------------------------------------------------
 
 
-async def test_a_change_of_state_is_one_line_and_what_follows_from_it_one_in_ten_seconds(
+async def test_a_change_of_state_is_one_log_line_and_its_consequences_are_one_in_ten_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(faults._LastLine, "at", -faults.LOG_INTERVAL)

@@ -93,13 +93,13 @@ def test_text_sorts_the_same_on_every_machine(running):
     assert ask(running, statement) == [("b", "C.UTF-8")]
 
 
-def test_valkey_keeps_what_it_is_told(running):
+def test_valkey_appends_every_write_to_a_file_that_is_synced_every_second(running):
     with redis.Redis.from_url(embedded.urls(running).redis_url) as client:
         assert client.config_get("append*")["appendonly"] == "yes"
         assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
 
 
-def test_nobody_gets_in_without_the_password(running):
+def test_connections_without_the_password_are_refused(running):
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(f"postgres://registry:wrong@127.0.0.1:{postgres(running).port}/registry")
     with pytest.raises(redis.AuthenticationError):
@@ -113,13 +113,13 @@ def test_passwords_are_in_one_private_file_and_on_no_command_line(running):
     assert not any(server.password.encode() in commands for server in embedded.servers(running))
 
 
-def test_ports_lie_below_those_that_clients_are_given(running):
+def test_ports_are_below_the_ephemeral_range(running):
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 
     assert all(server.port < lowest for server in embedded.servers(running))
 
 
-def test_running_servers_are_found_not_started_again(running):
+def test_running_servers_are_reused(running):
     before = [server.pid() for server in embedded.servers(running)]
 
     embedded.ensure(running)
@@ -140,7 +140,7 @@ def test_many_callers_at_once_start_one_pair(folder):
     assert ask(folder, "SELECT 1") == [(1,)]
 
 
-def test_servers_of_a_killed_owner_are_found_again(folder):
+def test_servers_of_a_killed_owner_are_reused(folder):
     embedded.stop(folder)
     owner = python(f"{USING}: print(1, flush=True); time.sleep(60)", folder)
     owner.stdout.readline()
@@ -168,7 +168,7 @@ def test_use_names_the_servers_in_the_environment_while_it_lasts(folder):
     assert "DATABASE_URL" not in os.environ
 
 
-def test_servers_of_the_users_own_are_left_to_the_user(tmp_path, monkeypatch):
+def test_servers_of_the_user_are_not_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgres://a@elsewhere/b")
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere/0")
 
@@ -177,7 +177,7 @@ def test_servers_of_the_users_own_are_left_to_the_user(tmp_path, monkeypatch):
         assert embedded.servers(tmp_path) == [] == list(tmp_path.iterdir())
 
 
-def test_looking_for_servers_in_a_folder_never_used_makes_nothing(tmp_path):
+def test_looking_for_servers_in_an_unused_folder_creates_nothing(tmp_path):
     assert (postgres(tmp_path).pids(), valkey(tmp_path).pid()) == ([], None)
     assert list(tmp_path.iterdir()) == []
 
@@ -192,7 +192,7 @@ def test_after_kill_9_of_both_nothing_committed_is_lost_and_the_address_stays(ru
     assert ask(running, "SELECT answer FROM kept") == [(42,)]
 
 
-def test_a_pid_file_of_somebody_else_is_no_obstacle(folder):
+def test_a_pid_file_of_another_process_is_ignored(folder):
     embedded.stop(folder)
     (folder / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{folder}/postgres\n0\n1\n\n\n")
 
@@ -201,7 +201,7 @@ def test_a_pid_file_of_somebody_else_is_no_obstacle(folder):
     assert ask(folder, "SELECT 1") == [(1,)]
 
 
-def test_a_server_whose_port_was_taken_moves_and_remembers(folder, monkeypatch):
+def test_a_server_whose_port_is_taken_uses_another_and_keeps_it(folder, monkeypatch):
     monkeypatch.setattr(valkey_module, "ANSWER_LIMIT", 0.2)  # seconds: this one accepts and never answers
     embedded.stop(folder)
     old = valkey(folder).port
@@ -225,7 +225,7 @@ def test_a_server_is_stopped_while_clients_are_connected(running):
     assert [server.pids() for server in embedded.servers(running)] == [[], []]
 
 
-def test_data_without_its_password_is_refused_not_overwritten(folder):
+def test_data_without_its_password_file_is_refused_and_not_overwritten(folder):
     embedded.stop(folder)
     kept = (folder / "embedded.json").read_bytes()
     (folder / "embedded.json").unlink()
@@ -236,7 +236,7 @@ def test_data_without_its_password_is_refused_not_overwritten(folder):
         (folder / "embedded.json").write_bytes(kept)
 
 
-def test_a_project_that_is_closed_to_the_servers_user_keeps_their_data_elsewhere(monkeypatch):
+def test_data_is_stored_elsewhere_when_the_servers_user_cannot_read_the_project(monkeypatch):
     """As root in a home that only root may enter. Anybody else runs the servers in the data folder itself."""
     closed, homes = new_folder(), new_folder()
     closed.chmod(0o700)
@@ -280,7 +280,7 @@ def test_an_old_postgres_on_the_path_is_refused_by_name(monkeypatch, tmp_path):
         binaries.find_postgres()
 
 
-def test_a_valkey_that_runs_and_says_nothing_keeps_no_command_from_its_work(monkeypatch):
+def test_a_suspended_valkey_is_not_restarted_and_delays_commands_only_briefly(monkeypatch):
     monkeypatch.setattr(valkey_module, "ANSWER_LIMIT", 0.1)
     monkeypatch.setattr(valkey_module, "TROUBLE_LIMIT", 0.2)
     monkeypatch.setattr(server_module, "TROUBLE_LIMIT", 0.2)

@@ -118,7 +118,7 @@ def test_every_table_is_exported_or_left_out_with_a_reason():
     assert not found & export.LEFT_OUT.keys()
 
 
-def test_what_is_named_for_export_and_erasure_exists():
+def test_tables_named_for_export_and_erasure_exist():
     known = {m._meta.label: {f.column for f in m._meta.concrete_fields} for m in all_models()}
     columns = {f"{label}.{column}" for label, found in known.items() for column in found}
 
@@ -197,13 +197,13 @@ def test_a_number_is_exported_as_it_was_written(acme):
     assert '{"n": 1.10, "big": 12345678901234567890.5}' in run("export", "acme")
 
 
-def test_what_is_no_text_is_exported_in_base64(acme):
+def test_binary_values_are_exported_in_base64(acme):
     push(acme, b"\xff\x00")
 
     assert exported("acme")["queueing.Message"][0]["payload"] == {"base64": "/wA="}
 
 
-def test_encrypted_messages_are_in_the_clear_only_where_asked(acme, settings, monkeypatch):
+def test_encrypted_messages_are_exported_decrypted_only_on_request(acme, settings, monkeypatch):
     monkeypatch.setattr(crypto, "_cipher", crypto.Cipher({"k1": b"k" * 32}, setting=crypto.SETTING))
     place = (acme.pk, "orders", "p", "t")
     push(acme, crypto.encrypt(b'{"a": 1}', key_id="k1", place=place), "k1")
@@ -215,7 +215,7 @@ def test_encrypted_messages_are_in_the_clear_only_where_asked(acme, settings, mo
     assert clear["queueing.Message"][0]["payload"] == '{"a": 1}'
 
 
-def test_a_zip_has_a_member_for_each_table_and_is_its_owners_alone(shop, tmp_path):
+def test_a_zip_has_a_member_per_table_and_is_readable_by_its_owner_only(shop, tmp_path):
     path = tmp_path / "acme.zip"
 
     run("export", "acme", "--output", str(path))
@@ -254,7 +254,7 @@ def test_nothing_is_erased_without_yes(shop):
     assert Tenant.objects.get().status == "active"
 
 
-def test_what_people_wrote_is_gone_and_the_books_are_as_they_were(shop):
+def test_texts_of_people_are_erased_and_the_ledger_is_unchanged(shop):
     before = (list(LedgerEntry.objects.values()), list(Rollup.objects.values()))
 
     erase()
@@ -274,7 +274,7 @@ def test_the_tenant_is_closed_and_its_keys_end(shop):
     assert ApiKey.objects.get().revoked_at is not None
 
 
-def test_the_audit_trail_stays_whole_and_tells_of_the_erasure(shop):
+def test_the_audit_trail_stays_valid_and_records_the_erasure(shop):
     erase()
 
     entry = AuditEntry.objects.get(action="tenant.erase")
@@ -283,7 +283,7 @@ def test_the_audit_trail_stays_whole_and_tells_of_the_erasure(shop):
     assert verify_sync(shop.pk).sound
 
 
-def test_people_of_this_tenant_alone_are_nobody_any_more_and_others_stay(shop):
+def test_accounts_of_this_tenant_only_are_anonymized_and_others_stay(shop):
     both = make_person("pete", tenant=shop, email="pete@example.com")
     Membership.objects.create(tenant=make_tenant("other"), user=both, role="viewer")
 
@@ -314,7 +314,7 @@ def test_erasing_again_changes_nothing(shop):
     assert AuditEntry.objects.filter(action="tenant.erase").count() == 1
 
 
-def test_an_erasure_that_was_cut_off_is_ended_by_the_next(shop, monkeypatch):
+def test_an_interrupted_erasure_is_completed_by_the_next(shop, monkeypatch):
     monkeypatch.setattr(erasure, "ROWS", 2)
     for _ in range(5):
         make_payment(shop, status=FAILED, description=SECRET)
@@ -337,7 +337,7 @@ def test_an_erasure_that_was_cut_off_is_ended_by_the_next(shop, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [QUEUED, REQUIRES_ACTION])
-def test_what_is_not_over_closes_the_tenant_and_keeps_it_whole_until_then(shop, status):
+def test_a_tenant_with_open_payments_is_closed_at_once_and_erased_once_they_are_final(shop, status):
     payment = make_payment(shop, status=status, description=SECRET)
 
     with pytest.raises(CommandError, match="has 1 payments that are not settled"):
@@ -350,7 +350,7 @@ def test_what_is_not_over_closes_the_tenant_and_keeps_it_whole_until_then(shop, 
     assert Payment.objects.get(pk=payment.pk).description == ""
 
 
-def test_a_subscription_that_goes_on_is_ended_first(shop):
+def test_an_active_subscription_must_be_ended_first(shop):
     plan = Plan.objects.create(slug="basic", name="Basic")
     Subscription.objects.create(tenant=shop, plan=plan, status="active", stripe_subscription="sub_1")
 
@@ -377,7 +377,7 @@ def test_single_payments_are_erased_and_the_tenant_goes_on(shop):
     assert AuditEntry.objects.get().detail["payments"] == [str(gone.correlation_id)]
 
 
-def test_what_is_still_to_be_sent_of_a_payment_stays_whole_until_it_is(shop):
+def test_open_deliveries_of_a_payment_stay_unchanged_until_they_are_sent(shop):
     payment = Payment.objects.get()
     waiting = deliver(shop, payment, status="pending", run_at=timezone.now() + timedelta(hours=1))
 
@@ -405,7 +405,7 @@ def unhandled(tenant, thing: dict) -> InboundEvent:
 
 
 @pytest.mark.parametrize("thing", THINGS.values(), ids=THINGS)
-def test_events_that_name_a_payment_are_erased_with_it_though_nobody_handled_them(shop, thing):
+def test_events_that_name_a_payment_are_erased_with_it_although_they_were_not_handled(shop, thing):
     payment = Payment.objects.get()
     Attempt.objects.update(reference="pi_1")
     event, another = unhandled(shop, thing), unhandled(shop, {"payment_intent": "pi_12", "name": SECRET})
@@ -438,7 +438,7 @@ def test_events_are_searched_a_few_at_a_time_however_few_name_the_payment(shop, 
     assert bytes(InboundEvent.objects.get(pk=event.pk).body) == b""
 
 
-def test_events_that_carry_our_own_name_of_a_payment_are_erased_with_it(shop):
+def test_events_with_the_id_of_a_payment_are_erased_with_it(shop):
     payment = Payment.objects.get()
     event = unhandled(shop, {"metadata": {"registry_payment": str(payment.correlation_id)}, "name": SECRET})
 
@@ -447,7 +447,7 @@ def test_events_that_carry_our_own_name_of_a_payment_are_erased_with_it(shop):
     assert bytes(InboundEvent.objects.get(pk=event.pk).body) == b""
 
 
-def test_a_payment_with_an_event_that_is_not_handled_is_not_over(shop):
+def test_a_payment_with_an_open_event_is_not_final(shop):
     payment = Payment.objects.get()
     Attempt.objects.update(reference="pi_1")
     event = unhandled(shop, THINGS["refund"])
@@ -461,7 +461,7 @@ def test_a_payment_with_an_event_that_is_not_handled_is_not_over(shop):
     assert bytes(InboundEvent.objects.get(pk=event.pk).body) == b""
 
 
-def test_an_event_that_is_not_handled_keeps_the_tenant_whole_until_it_is(shop):
+def test_an_open_event_delays_the_erasure_of_the_tenant(shop):
     event = unhandled(shop, THINGS["refund"])
     InboundEvent.objects.filter(pk=event.pk).update(status="received")
 
@@ -474,7 +474,7 @@ def test_an_event_that_is_not_handled_keeps_the_tenant_whole_until_it_is(shop):
     assert SECRET not in run("export", "acme")
 
 
-def test_a_payment_that_is_unknown_or_not_over_is_refused_and_nothing_erased(shop):
+def test_an_unknown_or_open_payment_is_refused_and_nothing_is_erased(shop):
     payment, standing = Payment.objects.get(), make_payment(shop)
 
     with pytest.raises(CommandError, match="has no payment"):

@@ -204,7 +204,7 @@ async def error_of(provoke: Provoke) -> psycopg.Error:
 @pytest.mark.parametrize(
     ("state", "provoke", "fault"), PROVOKED, ids=[f"{n}-{state}" for n, (state, *_) in enumerate(PROVOKED)]
 )
-async def test_an_error_is_repeated_waited_for_or_the_rows_own_by_its_class(
+async def test_the_class_of_an_error_says_whether_to_repeat_to_wait_or_to_refuse_the_row(
     state: str | None, provoke: Provoke, fault: Fault
 ):
     error = await error_of(provoke)
@@ -250,11 +250,11 @@ async def writes_of_a_batch_of_three(error: Exception) -> int:
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError(), TypeError()], ids=repr)
-def test_a_fault_of_ours_is_none_of_the_database_and_no_record_is_set_aside_for_it(error: Exception):
+def test_a_programming_error_is_not_an_outage_and_quarantines_no_record(error: Exception):
     assert faults.of(error) is None
     assert not faults.is_temporary(error)
     assert not is_bad(error)
 
 
-def test_a_pool_without_a_free_connection_is_busy_and_not_away():
+def test_a_pool_without_a_free_connection_is_busy_and_not_unavailable():
     assert faults.of(PoolTimeout()) is Fault.BUSY

@@ -78,7 +78,7 @@ async def test_requests_to_the_api_use_no_thread(api: Api, monkeypatch):
     assert threads == []
 
 
-async def test_every_answer_carries_a_request_id_and_the_callers_own_where_it_is_one(api: Api):
+async def test_every_response_has_a_request_id_the_callers_own_where_it_is_valid(api: Api):
     given = {"good": "abc-123_XYZ.0", "short": "abc", "strange": "a b c d e f g h", "long": "x" * 65}
     returned = {}
 
@@ -101,7 +101,7 @@ async def test_head_answers_like_get_without_the_body(api: Api):
             assert await head.read() == b""
 
 
-async def test_a_method_that_is_not_taken_is_405_and_says_which_are(api: Api):
+async def test_an_unsupported_method_is_405_with_allow(api: Api):
     for path, allowed in (("/payments", "GET, POST"), ("/payments/batch", "POST"), ("/payments-summary", "GET")):
         async with api.session.delete(path) as response:
             body = await response.json(content_type="application/problem+json")
@@ -113,7 +113,7 @@ async def test_a_method_that_is_not_taken_is_405_and_says_which_are(api: Api):
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/problem+json"])
-async def test_an_unknown_address_is_a_problem_for_programs(api: Api, accept: str | None):
+async def test_an_unknown_address_is_problem_json_for_programs(api: Api, accept: str | None):
     headers = {"Accept": accept} if accept else {}
 
     async with api.get("/payment", headers=headers, skip_auto_headers=["Accept"]) as response:
@@ -132,7 +132,7 @@ async def test_an_unknown_address_is_a_page_for_people(api: Api):
 
 
 @pytest.mark.parametrize("path", ["/admin/queues", "/admin/queues/", "/admin/queues/queues/0/"])
-async def test_the_task_queue_s_own_console_is_not_there_even_for_an_operator(path: str):
+async def test_the_console_of_rq_is_not_served_even_to_an_operator(path: str):
     """Its pages need scripts that our content policy forbids, and act without asking why."""
     visit = Client()
 
@@ -141,13 +141,13 @@ async def test_the_task_queue_s_own_console_is_not_there_even_for_an_operator(pa
     assert status == 404
 
 
-async def test_static_files_come_whatever_is_accepted(api: Api):
+async def test_static_files_are_served_for_any_accept_header(api: Api):
     async with api.get("/static/registry/app.css", headers={"Accept": "*/*"}) as response:
         assert response.status == 200
 
 
 @pytest.mark.parametrize("name", ["app.css", "table.js", "vendor/htmx.min.js"])
-async def test_static_text_is_compressed_for_those_who_accept_it(server: str, name: str):
+async def test_static_text_is_compressed_for_clients_that_accept_it(server: str, name: str):
     found = {}
     async with aiohttp.ClientSession(server, auto_decompress=False) as client:
         for accepted in ("gzip, br", "identity"):
@@ -201,7 +201,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_408(server: str, monkeypat
     assert b"connection: close" in answer.lower()
 
 
-async def test_a_client_that_hangs_up_in_its_body_leaves_nothing(api: Api, tenant):
+async def test_a_client_that_hangs_up_while_sending_its_body_leaves_nothing(api: Api, tenant):
     before = len(asyncio.all_tasks())
     for _ in range(50):
         async with line(api.address) as (_, writer):
@@ -214,7 +214,7 @@ async def test_a_client_that_hangs_up_in_its_body_leaves_nothing(api: Api, tenan
     assert await database.fetch("SELECT count(*) FROM payments_payment WHERE tenant_id = %s", (tenant.pk,)) == [(0,)]
 
 
-async def test_a_stranger_s_large_body_is_refused_before_it_is_read(server: str):
+async def test_a_large_body_without_a_valid_key_is_refused_before_it_is_read(server: str):
     """Not a byte of the body is sent: whoever waits for it here does not answer in time."""
     request = (
         "POST /payments/batch HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer rk_0123456789ab_SECRET\r\n"
@@ -242,9 +242,7 @@ async def test_a_form_may_have_256_kib(server: str, more: int, expected: int):
 # -- Streams ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_export_cut_off_midway_stops_reading_and_gives_its_connection_back(
-    api: Api, tenant, settings, monkeypatch
-):
+async def test_an_interrupted_export_stops_reading_and_returns_its_connection(api: Api, tenant, settings, monkeypatch):
     settings.BATCH_SIZE = 1
     await in_thread(lambda: make_payments(tenant, 400))
     reads = 0
@@ -286,7 +284,7 @@ def make_payments(tenant: Tenant, many: int) -> None:
 # -- Errors ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_unforeseen_error_is_a_500_that_tells_nothing_of_the_inside(api: Api, monkeypatch):
+async def test_an_unexpected_error_is_a_500_without_internals(api: Api, monkeypatch):
     async def broken(*_: object, **__: object) -> None:
         raise ValueError("secret detail of /srv/registry and rk_0123456789ab_SECRET")
 
@@ -302,7 +300,7 @@ async def test_an_unforeseen_error_is_a_500_that_tells_nothing_of_the_inside(api
 
 
 @pytest.mark.parametrize("path", ["", "/status"])
-async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_come_back(api: Api, path: str):
+async def test_a_read_without_the_database_is_503_with_retry_after(api: Api, path: str):
     """The ORM's way and the hot one, both with a database where nobody listens."""
     payment = await api.pay()
 
@@ -313,7 +311,7 @@ async def test_a_read_that_the_database_does_not_answer_is_503_and_says_when_to_
     assert "127.0.0.1" not in str(body)
 
 
-async def test_what_django_finds_suspicious_is_the_callers_fault_and_said_as_a_problem(server: str, settings):
+async def test_a_suspicious_operation_is_a_400_problem(server: str, settings):
     open_to_all = await in_thread(make_tenant, f"open-{uuid4().hex[:8]}", open=True)
     settings.REGISTRY_OPEN_TENANT = open_to_all.slug
 
@@ -395,6 +393,6 @@ async def test_a_second_request_on_the_same_connection_has_its_own_time(server: 
     assert (first[:12], second[:12], rest) == (b"HTTP/1.1 200", b"HTTP/1.1 200", b"")
 
 
-def test_the_limits_have_the_values_that_operators_were_told():
+def test_the_limits_have_the_documented_values():
     assert (heads.LIMIT, heads.FIELDS) == (65536, 200)
     assert (handler.BODY_TIMEOUT, protocol.HEAD_TIMEOUT, status.CHECK_TIMEOUT) == (20, 10.0, 2.0)

@@ -81,7 +81,7 @@ async def test_an_answer_without_length_ends_with_its_connection(answer):
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_some_answers_have_no_body_whatever_they_say(status):
+async def test_some_responses_have_no_body_whatever_their_headers(status):
     answer = f"HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n".encode()
 
     async with Server(saying(answer)) as server, Client(server.url) as client:
@@ -93,7 +93,7 @@ async def test_some_answers_have_no_body_whatever_they_say(status):
 
 @settings(max_examples=deep(20, 600), deadline=None)
 @given(name=st.sampled_from(sorted(FRAMINGS)), cuts=st.sets(st.integers(1, 60)))
-async def test_wherever_an_answer_is_cut_into_pieces_it_is_the_same(name, cuts):
+async def test_a_response_is_read_the_same_however_it_is_split(name, cuts):
     whole = FRAMINGS[name]
     ends = [0, *sorted(c for c in cuts if c < len(whole)), len(whole)]
     pieces = [whole[a:b] for a, b in pairwise(ends)]
@@ -133,7 +133,7 @@ async def test_a_body_above_the_limit_is_cut_and_its_connection_given_up(end):
 # -- What is sent --------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_says_what_is_needed_and_no_more():
+async def test_a_request_has_the_necessary_headers_only():
     async with Server(saying(OK)) as server, Client(f"{server.url}/base/", headers={"User-Agent": "Me"}) as client:
         await client.request("POST", "/pay", b"{}", limit=5)
 
@@ -153,7 +153,7 @@ async def test_a_redirect_is_an_answer_like_any_other():
 
 
 @pytest.mark.parametrize("path", ["/a\r\nX: y", "/a b", "/a\n", "/é", "no-slash", "/a\x00"])
-async def test_a_path_cannot_smuggle_anything(path):
+async def test_a_path_cannot_inject_anything_into_the_request(path):
     async with Server(saying(OK)) as server, Client(server.url) as client:
         with pytest.raises(NotSent):
             await client.request("GET", path, limit=5)
@@ -162,7 +162,7 @@ async def test_a_path_cannot_smuggle_anything(path):
 
 
 @pytest.mark.parametrize("header", [("X", "a\r\nY: b"), ("X\r\nY", "b"), ("X", "é\n"), ("", "x"), ("A:", "x")])
-async def test_a_header_cannot_smuggle_anything(header):
+async def test_a_header_cannot_inject_anything_into_the_request(header):
     with pytest.raises(ValueError, match="not a header"):
         Client("http://127.0.0.1:1", headers=dict([header]))
 
@@ -181,7 +181,7 @@ async def test_a_header_cannot_smuggle_anything(header):
         ("http://pay_1:9", Address(False, "pay_1", 9, "pay_1:9", "")),
     ],
 )
-def test_an_address_is_understood(url, expected):
+def test_addresses_are_parsed(url, expected):
     assert Address.parse(url) == expected
 
 
@@ -192,7 +192,7 @@ def test_an_address_is_understood(url, expected):
      "http://pay.example/#a", "http://pay.example/\r\nX: y", "http://pay .example", "http://pay\texample", "http://[::1",
      "http://a,b", "http://" + "ü" * 70],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_with_a_sentence(url):
+def test_an_invalid_address_is_refused_with_an_explanation(url):
     with pytest.raises(BadAddress, match=r"\w+ \w+") as refused:
         Address.parse(url)
 
@@ -208,7 +208,7 @@ async def test_names_and_addresses_of_both_kinds_are_reached(host):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid"])
-async def test_who_cannot_be_reached_has_seen_nothing(url):
+async def test_a_failed_connection_means_that_nothing_was_sent(url):
     async with Client(url) as client:
         with pytest.raises(NotConnected):
             await get(client)
@@ -245,7 +245,7 @@ async def test_the_connection_used_last_is_used_next_and_the_others_expire():
     assert (many, server.accepted) == (5, 5)
 
 
-async def test_a_server_that_wants_to_close_gets_no_second_request():
+async def test_a_connection_that_the_server_will_close_gets_no_second_request():
     answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
 
     async with Server(saying(answer)) as server, Client(server.url) as client:
@@ -255,7 +255,7 @@ async def test_a_server_that_wants_to_close_gets_no_second_request():
     assert (server.accepted, len(server.requests)) == (3, 3)
 
 
-async def test_closing_the_client_ends_what_is_under_way_and_what_waits():
+async def test_closing_the_client_cancels_running_and_waiting_requests():
     async with Server(hanging) as server:
         async with Client(server.url, connections=1) as client:
             calls = [asyncio.create_task(get(client)) for _ in range(3)]
@@ -321,7 +321,7 @@ async def test_an_answer_without_length_ends_with_its_connection_over_tls_too(tm
     assert answer.body == b"hello"
 
 
-async def test_a_certificate_that_nobody_vouches_for_ends_it_before_anything_is_sent(tmp_path):
+async def test_an_untrusted_certificate_ends_the_connection_before_anything_is_sent(tmp_path):
     shown, _ = certificate(tmp_path, LOOPBACK)
 
     async with Server(saying(OK), tls=shown) as server, Client(server.url) as client:
@@ -331,7 +331,7 @@ async def test_a_certificate_that_nobody_vouches_for_ends_it_before_anything_is_
         assert (server.requests, client.connections) == ([], 0)
 
 
-async def test_a_certificate_of_another_name_ends_it_before_anything_is_sent(tmp_path):
+async def test_a_certificate_of_another_name_ends_the_connection_before_anything_is_sent(tmp_path):
     shown, trusting = certificate(tmp_path, x509.DNSName("other.example"))
 
     async with Server(saying(OK), tls=shown) as server, Client(server.url, tls=trusting) as client:

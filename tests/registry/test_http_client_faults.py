@@ -18,7 +18,7 @@ async def post(client: Client, limit: float = 5.0):
 
 
 @pytest.mark.parametrize("answer", FRAMINGS.values(), ids=FRAMINGS.keys())
-async def test_an_answer_that_is_broken_off_anywhere_is_no_answer(answer):
+async def test_a_response_that_is_truncated_anywhere_is_an_error(answer):
     for end in range(len(answer)):
         async with Server(saying(answer[:end], then_close=True)) as server, Client(server.url) as client:
             with pytest.raises(Disconnected):
@@ -47,7 +47,7 @@ async def test_an_answer_that_is_broken_off_anywhere_is_no_answer(answer):
     ],
     ids=lambda garbage: repr(garbage[:40]),
 )
-async def test_what_is_not_http_is_an_error_and_the_connection_is_given_up(garbage):
+async def test_a_response_that_is_not_http_is_an_error_and_closes_the_connection(garbage):
     async with Server(saying(garbage)) as server, Client(server.url) as client:
         with pytest.raises(BadAnswer):
             await post(client)
@@ -56,7 +56,7 @@ async def test_what_is_not_http_is_an_error_and_the_connection_is_given_up(garba
         await eventually(lambda: not server.open)
 
 
-async def test_of_two_answers_to_one_request_the_second_is_nobodys():
+async def test_the_second_of_two_responses_to_one_request_is_discarded():
     other = OK.replace(b"hi", b"no")
 
     async with Server(saying(OK + other)) as server, Client(server.url) as client:
@@ -66,7 +66,7 @@ async def test_of_two_answers_to_one_request_the_second_is_nobodys():
     assert server.accepted == 3
 
 
-async def test_part_of_another_answer_behind_the_first_is_nobodys_either():
+async def test_bytes_after_the_response_are_discarded():
     async with Server(saying(OK + OK[:7])) as server, Client(server.url) as client:
         answers = [await post(client) for _ in range(2)]
 
@@ -74,7 +74,7 @@ async def test_part_of_another_answer_behind_the_first_is_nobodys_either():
     assert server.accepted == 2
 
 
-async def test_what_comes_without_a_question_closes_the_connection():
+async def test_bytes_on_an_idle_connection_close_it():
     speak = asyncio.Event()
 
     async def talk(reader, writer, server):
@@ -116,7 +116,7 @@ async def test_an_answer_that_trickles_in_does_not_prolong_its_time():
     assert 0.25 < took < 2
 
 
-async def test_an_answer_that_comes_too_late_is_not_the_next_ones():
+async def test_a_late_response_is_not_read_as_the_next_one():
     go = asyncio.Event()
 
     async def late(reader, writer, server):
@@ -136,7 +136,7 @@ async def test_an_answer_that_comes_too_late_is_not_the_next_ones():
     assert (answer.body, server.accepted) == (b"hi", 2)
 
 
-async def test_waiting_for_a_connection_counts_and_nothing_was_sent_meanwhile():
+async def test_waiting_for_a_connection_counts_towards_the_limit_and_nothing_is_sent():
     async with Server(hanging) as server, Client(server.url, connections=1) as client:
         first = asyncio.create_task(post(client, limit=0.5))
         await eventually(lambda: server.requests)
@@ -179,7 +179,7 @@ def crossing(times: int):
     return talk
 
 
-async def test_a_post_that_crosses_the_servers_goodbye_is_never_sent_again():
+async def test_a_post_on_a_connection_that_the_server_is_closing_is_never_sent_again():
     async with Server(crossing(1)) as server, Client(server.url) as client:
         await post(client)
         with pytest.raises(Disconnected):
@@ -188,7 +188,7 @@ async def test_a_post_that_crosses_the_servers_goodbye_is_never_sent_again():
         assert (len(server.requests), server.accepted) == (2, 1)
 
 
-async def test_a_get_that_crosses_the_servers_goodbye_is_repeated_once_on_a_new_connection():
+async def test_a_get_on_a_connection_that_the_server_is_closing_is_repeated_once_on_a_new_one():
     async with Server(crossing(5)) as server, Client(server.url) as client:
         await get(client)
         answer = await get(client)
@@ -207,7 +207,7 @@ async def test_a_get_is_not_repeated_when_a_new_connection_ends():
     assert len(server.requests) == 1
 
 
-async def test_a_get_is_not_repeated_when_its_answer_had_begun():
+async def test_a_get_is_not_repeated_once_its_response_has_begun():
     async def half(reader, writer, server):
         await server.hear(reader)
         writer.write(OK)
@@ -259,7 +259,7 @@ async def test_a_connection_closed_while_idle_is_not_used():
 # -- Cancellation ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_caller_that_is_cancelled_takes_its_connection_along():
+async def test_a_cancelled_caller_closes_its_connection():
     async with Server(hanging) as server, Client(server.url, connections=1) as client:
         call = asyncio.create_task(post(client))
         await eventually(lambda: server.requests)
@@ -274,7 +274,7 @@ async def test_a_caller_that_is_cancelled_takes_its_connection_along():
         second.cancel()
 
 
-async def test_a_caller_that_is_cancelled_in_the_queue_costs_nobody_a_connection():
+async def test_a_caller_cancelled_while_waiting_costs_no_connection():
     release = asyncio.Event()
 
     async def talk(reader, writer, server):
@@ -295,7 +295,7 @@ async def test_a_caller_that_is_cancelled_in_the_queue_costs_nobody_a_connection
     assert (after.body, server.accepted) == (b"hi", 1)
 
 
-async def test_a_connection_given_to_a_caller_in_the_moment_it_is_cancelled_is_not_lost():
+async def test_a_connection_assigned_to_a_caller_that_is_cancelled_is_not_lost():
     release = asyncio.Event()
 
     async def talk(reader, writer, server):
@@ -338,7 +338,7 @@ async def test_a_caller_that_is_cancelled_while_connecting_leaves_nothing_open(t
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_cancelling_at_any_turn_of_the_loop_leaves_the_pool_whole(turns):
+async def test_cancelling_at_any_step_of_the_loop_keeps_the_pool_consistent(turns):
     async with Server(saying(OK)) as server, Client(server.url, connections=2) as client:
         calls = [asyncio.create_task(post(client)) for _ in range(6)]
         for _ in range(turns):

@@ -49,7 +49,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- The name ------------------------------------------------------------------------------------------------------
 
 
-def test_the_database_says_it_and_always_the_same(forgotten):
+def test_the_identity_is_read_from_the_database_and_stays_the_same(forgotten):
     first = identity.name()
     identity.read_name.cache_clear()
 
@@ -57,7 +57,7 @@ def test_the_database_says_it_and_always_the_same(forgotten):
     assert identity.prefix() == f"registry:{first}"
 
 
-def test_every_database_has_its_own(forgotten):
+def test_every_database_has_its_own_identity(forgotten):
     make = (Path(migrations.__file__).parent / "sql" / "identity.sql").read_text()
     with psycopg.connect(**_superuser(), autocommit=True) as conn:
         conn.execute('DROP DATABASE IF EXISTS "test_second_service"')
@@ -79,7 +79,7 @@ def _superuser() -> dict:
     return {key: found[key] for key in ("host", "port", "user", "password") if key in found} | {"dbname": "postgres"}
 
 
-def test_while_the_database_is_away_the_data_folder_says_it(forgotten, monkeypatch):
+def test_during_an_outage_the_identity_is_read_from_the_data_folder(forgotten, monkeypatch):
     first = identity.name()
     identity.read_name.cache_clear()
     away(monkeypatch)
@@ -87,7 +87,7 @@ def test_while_the_database_is_away_the_data_folder_says_it(forgotten, monkeypat
     assert identity.name() == first
 
 
-def test_a_database_that_was_never_asked_and_is_away_stops_the_start_and_says_why(forgotten, monkeypatch):
+def test_without_a_stored_identity_an_unavailable_database_stops_the_start_with_an_explanation(forgotten, monkeypatch):
     away(monkeypatch)
 
     with pytest.raises(ImproperlyConfigured, match="was never asked from this data folder"):
@@ -95,14 +95,14 @@ def test_a_database_that_was_never_asked_and_is_away_stops_the_start_and_says_wh
 
 
 @pytest.mark.parametrize("command", ["worker", "cron"])
-def test_a_command_that_cannot_know_it_says_so_in_one_line(forgotten, monkeypatch, command):
+def test_a_command_without_an_identity_fails_with_one_line(forgotten, monkeypatch, command):
     away(monkeypatch)
 
     with pytest.raises(CommandError, match="was never asked from this data folder"):
         call_command(command)
 
 
-def test_the_data_folder_of_another_database_says_nothing(forgotten, monkeypatch):
+def test_the_data_folder_of_another_database_is_ignored(forgotten, monkeypatch):
     identity.name()
     identity.read_name.cache_clear()
 
@@ -113,7 +113,7 @@ def test_the_data_folder_of_another_database_says_nothing(forgotten, monkeypatch
             identity.name()
 
 
-def test_a_folder_that_cannot_be_written_is_no_obstacle(forgotten, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_tolerated(forgotten, monkeypatch):
     monkeypatch.setattr(settings, "REGISTRY_DATA", "/proc/nothing")
 
     assert identity.name()
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(forgotten, monkeypatch):
 # -- What carries it ---------------------------------------------------------------------------------------------------
 
 
-async def test_live_messages_of_another_service_are_not_heard(as_service, monkeypatch):
+async def test_live_messages_of_another_service_are_not_received(as_service, monkeypatch):
     as_service("one")
     ours = channels.OwnLayer(hosts=[settings.LIVE_REDIS_URL])
     as_service("two")
@@ -181,7 +181,7 @@ def test_jobs_of_another_service_are_not_run(as_service):
         ours.delete(delete_jobs=True)
 
 
-async def test_what_another_service_counts_against_a_limit_is_not_ours(as_service):
+async def test_calls_of_another_service_do_not_count_against_limits(as_service):
     limit = parse("1/minute")
     as_service("one")
     assert (await rates.count(limit, "login", "192.0.2.1"))[0]

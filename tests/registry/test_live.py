@@ -116,7 +116,7 @@ async def first_of(hub: live.Hub, shelf: Shelf, tenant: int, last: int) -> list[
         return await positions_read(subscription, last)
 
 
-async def test_a_tenant_whose_database_is_slow_keeps_no_other_tenants_readers_waiting(hub: live.Hub, turnstile):
+async def test_slow_reads_of_one_tenant_delay_no_readers_of_others(hub: live.Hub, turnstile):
     other = next(_tenants)
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
@@ -135,9 +135,7 @@ async def test_a_tenant_whose_database_is_slow_keeps_no_other_tenants_readers_wa
     assert await waiting == [1]
 
 
-async def test_readers_who_wait_for_the_same_feed_share_one_read_and_all_hear_everything_in_order(
-    hub: live.Hub, turnstile
-):
+async def test_readers_of_one_feed_share_a_read_and_all_receive_everything_in_order(hub: live.Hub, turnstile):
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
         waiting = [asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 20)) for _ in range(5)]
@@ -154,9 +152,7 @@ async def test_readers_who_wait_for_the_same_feed_share_one_read_and_all_hear_ev
     assert await asyncio.gather(*waiting) == [list(range(1, 21))] * 5
 
 
-async def test_a_reader_who_hangs_up_while_its_feed_opens_takes_it_from_nobody_and_leaves_none_behind(
-    hub: live.Hub, turnstile
-):
+async def test_a_reader_cancelled_while_its_feed_opens_affects_no_other_and_leaves_no_feed(hub: live.Hub, turnstile):
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
         gone, stays = (asyncio.create_task(first_of(hub, turnstile, turnstile.slow, 1)) for _ in range(2))
@@ -169,7 +165,7 @@ async def test_a_reader_who_hangs_up_while_its_feed_opens_takes_it_from_nobody_a
     assert hub.feeds == {}
 
 
-async def test_a_feed_that_nobody_waited_for_to_the_end_is_dropped(hub: live.Hub, turnstile, monkeypatch):
+async def test_a_feed_whose_readers_all_left_while_it_opened_is_dropped(hub: live.Hub, turnstile, monkeypatch):
     monkeypatch.setattr(live, "TICK", 0.05)
     async with database.transaction() as conn:
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [turnstile.slow])
@@ -184,7 +180,7 @@ async def test_a_feed_that_nobody_waited_for_to_the_end_is_dropped(hub: live.Hub
 # -- Order ---------------------------------------------------------------------------------------------------
 
 
-async def test_events_told_through_redis_arrive_in_order(hub: live.Hub, shelf: Shelf, tenant_id: int):
+async def test_events_published_through_redis_arrive_in_order(hub: live.Hub, shelf: Shelf, tenant_id: int):
     async with hub.subscribe(shelf, tenant_id) as subscription:
         for _ in range(20):
             live.publish(shelf.add(tenant_id, 5))
@@ -216,7 +212,7 @@ async def test_a_message_that_was_only_overtaken_costs_no_read(hub: live.Hub, sh
 
 @given(data=some.data())
 @limits(max_examples=deep(15, 400), deadline=None)
-async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_and_once(data):
+async def test_readers_get_all_events_once_in_order_although_messages_are_lost_repeated_and_shuffled(data):
     many = data.draw(some.integers(1, 30))
     arriving = data.draw(some.lists(some.integers(0, many - 1), max_size=60))
     tenant, shelf, hub = next(_tenants), Shelf(), live.Hub()
@@ -232,7 +228,7 @@ async def test_whatever_is_lost_doubled_and_shuffled_readers_get_all_in_order_an
         await hub.close()
 
 
-async def test_numbers_that_are_gone_for_good_do_not_hold_up_what_follows(hub: live.Hub, shelf: Shelf, tenant_id: int):
+async def test_deleted_numbers_do_not_delay_later_events(hub: live.Hub, shelf: Shelf, tenant_id: int):
     async with hub.subscribe(shelf, tenant_id) as subscription:
         shelf.add(tenant_id, 5)
         del shelf.events[tenant_id][1:4]  # purged before this process heard of them
@@ -286,7 +282,7 @@ async def test_with_redis_away_a_long_poll_gets_a_payments_event_from_postgresql
     assert [event["payment"]["status"] for event in events] == ["canceled"]
 
 
-async def test_telling_never_raises_and_never_waits_for_redis(settings):
+async def test_publishing_never_raises_and_never_waits_for_redis(settings):
     settings.CHANNEL_LAYERS = {
         "default": {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"], "prefix": "x"}}
     }
@@ -299,7 +295,7 @@ async def test_telling_never_raises_and_never_waits_for_redis(settings):
 # -- Readers ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_reader_that_falls_behind_is_told_and_holds_up_nobody(hub: live.Hub, shelf: Shelf, tenant_id: int):
+async def test_a_reader_that_falls_behind_is_notified_and_delays_no_other(hub: live.Hub, shelf: Shelf, tenant_id: int):
     async with hub.subscribe(shelf, tenant_id) as slow, hub.subscribe(shelf, tenant_id) as quick:
         for _ in range(live.MAILBOX + 1):
             hub.feeds["shelf", tenant_id].offer(shelf.add(tenant_id)[0])
@@ -342,7 +338,7 @@ async def test_two_streams_of_one_tenant_are_numbered_and_filled_apart(hub: live
     assert (shelf.reads, other.reads) == (1, 0)
 
 
-async def test_a_feed_goes_with_its_last_reader(hub: live.Hub, shelf: Shelf, tenant_id: int):
+async def test_a_feed_is_closed_with_its_last_reader(hub: live.Hub, shelf: Shelf, tenant_id: int):
     async with hub.subscribe(shelf, tenant_id):
         async with hub.subscribe(shelf, tenant_id, frozenset({"a"})):
             pass

@@ -91,7 +91,7 @@ async def test_an_error_in_a_request_is_logged_with_its_request_id_tenant_and_pa
     assert "ValueError: unforeseen" in event["exception"]
 
 
-async def test_an_error_in_a_workers_hands_is_logged_with_tenant_and_payment(api: Api, tenant, lines, monkeypatch):
+async def test_an_error_in_a_worker_is_logged_with_tenant_and_payment(api: Api, tenant, lines, monkeypatch):
     async def broken(*_: object) -> None:
         logging.getLogger("payments.processors").error("the processor is odd")
         raise ValueError("unforeseen")
@@ -148,7 +148,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize(("text", "secret"), SECRETS.values(), ids=SECRETS.keys())
-def test_secrets_in_messages_arguments_fields_and_errors_are_taken_out(lines: Lines, text: str, secret: str):
+def test_secrets_in_messages_arguments_fields_and_errors_are_redacted(lines: Lines, text: str, secret: str):
     log = logging.getLogger("some.room")
 
     log.warning(text)
@@ -166,7 +166,7 @@ def test_secrets_in_messages_arguments_fields_and_errors_are_taken_out(lines: Li
 @pytest.mark.parametrize(
     "name", ["password", "Authorization", "api_key", "apiKey", "secret_key", "token", "cardNumber", "Cookie"]
 )
-def test_fields_whose_names_say_secret_are_taken_out_however_deep(lines: Lines, name: str):
+def test_fields_with_secret_names_are_redacted_at_any_depth(lines: Lines, name: str):
     logging.getLogger("some.room").warning("x", extra={"outer": [{name: "hush-hush"}], name: "hush-hush"})
 
     assert "hush-hush" not in lines.text
@@ -176,7 +176,7 @@ def test_fields_whose_names_say_secret_are_taken_out_however_deep(lines: Lines, 
 @example(secret="postgres")
 @given(secret=some.text(some.characters(categories=["L", "N"], max_codepoint=127), min_size=8, max_size=40))
 @limits(max_examples=deep(20, 600), deadline=None)
-def test_no_key_passes_wherever_it_stands(secret: str):
+def test_keys_are_redacted_anywhere(secret: str):
     key = f"rk_0123456789ab_{secret}"
 
     shown = redaction.redact({"a": [f"x{key}y", {"b": (f"Bearer {key}", f"postgres://u:{secret}@h/d")}]})
@@ -185,9 +185,7 @@ def test_no_key_passes_wherever_it_stands(secret: str):
     assert secret not in around.sub(" ", str(shown))
 
 
-async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
-    api: Api, tenant, lines, settings, monkeypatch
-):
+async def test_logs_of_normal_operation_and_of_failures_hold_no_secret(api: Api, tenant, lines, settings, monkeypatch):
     """A payment's whole way, wrong keys, broken bodies, and a database that is away: then the log is searched."""
     monkeypatch.setattr(
         faults._LastLine, "at", -faults.LOG_INTERVAL
@@ -222,7 +220,7 @@ async def test_what_is_said_of_a_plain_life_and_of_trouble_holds_no_secret(
         assert secret not in lines.text
 
 
-def test_a_command_that_fails_says_no_password(tmp_path: Path):
+def test_a_failed_command_prints_no_password(tmp_path: Path):
     url = "postgres://registry:hush-hush@127.0.0.1:1/none"
     done = subprocess.run(
         [sys.executable, "manage.py", "migrate", "--check"],
@@ -236,7 +234,7 @@ def test_a_command_that_fails_says_no_password(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("text", "secret"), SECRETS.values(), ids=SECRETS.keys())
-def test_what_is_clean_stays_as_it_is_when_it_is_cleaned_again(text: str, secret: str):
+def test_redacting_twice_changes_nothing_more(text: str, secret: str):
     """`up` cleans lines that its parts have cleaned already."""
     once = redaction.redact(json.dumps({"event": redaction.redact(text)}))
 
@@ -258,14 +256,14 @@ def test_an_object_is_logged_as_its_repr_without_secrets(lines: Lines):
     assert lines.text.count("<ASGIRequest: POST '/payments/x/live?token=[redacted]'>") == 2
 
 
-def test_what_stays_readable_in_an_address():
+def test_the_readable_parts_of_an_address():
     text = "GET /payments?tenant=shop&status=queued&limit=5&cursor=abc HTTP/1.1"
 
     assert redaction.redact(text) == text.replace("abc", "[redacted]")
 
 
 @pytest.mark.parametrize("value", [None, True, 5, 1.5, "plain words: 12:30:45, 3.5 s", "0123456789abcdef", {"a": [1]}])
-def test_what_is_no_secret_is_left_as_it_is(value: object):
+def test_other_text_is_not_redacted(value: object):
     assert redaction.redact(value) == value
 
 
@@ -284,7 +282,7 @@ def all_routes() -> Iterator[str]:
         yield route
 
 
-async def test_links_and_invitations_are_in_no_line_of_a_refusal(server: str, lines):
+async def test_refused_links_and_invitations_are_not_logged(server: str, lines):
     """The addresses of refused calls: Django logs each with its request."""
     token, invited = "1a.QUJDREVGR0hJSktMTU5P", "guessed-badly"
     addresses = [f"/payments/{uuid4()}/{page}?token={token}" for page in ("live", "look")] + [f"/invitation/{invited}"]
@@ -299,7 +297,7 @@ async def test_links_and_invitations_are_in_no_line_of_a_refusal(server: str, li
     assert [secret for secret in (token, invited) if secret in lines.text] == []
 
 
-def test_what_a_part_writes_past_its_log_is_cleaned_when_it_is_passed_on(capfdbinary):
+def test_output_of_a_part_outside_its_log_is_redacted(capfdbinary):
     child.write_line(
         "web", f'{{"path": "/payments/x/live?token={TOKEN}", "other": "\udcff"}}'.encode(errors="surrogateescape")
     )
@@ -339,7 +337,7 @@ def test_a_server_that_is_started_by_hand_logs_through_our_formatter(logging_kep
 # -- What others say --------------------------------------------------------------------------------------------
 
 
-async def test_stripes_library_says_nothing_of_requests_that_went_well(lines: Lines):
+async def test_stripes_library_logs_no_successful_requests(lines: Lines):
     async with sandbox_stripe() as stripe, StripeProcessor() as processor:
         outcome = await processor.send(order("pm_card_visa"), account(stripe))
 
@@ -350,7 +348,7 @@ async def test_stripes_library_says_nothing_of_requests_that_went_well(lines: Li
 # -- How long ---------------------------------------------------------------------------------------------------
 
 
-def test_how_long_logs_are_kept_is_written_down_and_what_we_keep_ourselves_is_turned_over():
+def test_retention_of_logs_is_documented_and_own_log_files_are_rotated():
     policy = (PROJECT / "docs" / "operators" / "logs.md").read_text()
 
     for word in ("days", "journald", "logrotate", "LOG_LEVEL", "postgresql-%a.log", "secrets"):

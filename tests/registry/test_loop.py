@@ -30,7 +30,7 @@ class Journal:
         return PerLoop(lambda: [name], close=close, **options)
 
 
-async def test_a_loop_has_one_of_it_and_another_loop_has_another(declared):
+async def test_each_loop_has_a_resource_of_its_own(declared):
     resource = PerLoop(object)
 
     async def opened() -> object:
@@ -41,12 +41,12 @@ async def test_a_loop_has_one_of_it_and_another_loop_has_another(declared):
     assert await asyncio.to_thread(asyncio.run, opened()) is not resource.get()
 
 
-def test_without_a_running_loop_there_is_none(declared):
+def test_without_a_running_loop_there_is_no_resource(declared):
     with pytest.raises(RuntimeError):
         PerLoop(object).get()
 
 
-async def test_what_was_declared_last_closes_first_however_they_were_opened(declared):
+async def test_resources_are_closed_in_reverse_order_of_declaration(declared):
     journal = Journal()
     pool, batcher, unused = journal.resource("pool"), journal.resource("batcher"), journal.resource("unused")
     batcher.get()
@@ -58,7 +58,7 @@ async def test_what_was_declared_last_closes_first_however_they_were_opened(decl
     assert (pool.peek(), batcher.peek(), unused.peek()) == (None, None, None)
 
 
-async def test_all_are_told_to_stop_before_the_first_is_closed(declared):
+async def test_all_resources_are_stopped_before_the_first_is_closed(declared):
     journal = Journal()
     lower = journal.resource("lower", stop=lambda _: journal.closed.append("stop"))
     upper = journal.resource("upper")
@@ -69,7 +69,7 @@ async def test_all_are_told_to_stop_before_the_first_is_closed(declared):
     assert journal.closed == ["stop", "upper", "lower"]
 
 
-async def test_an_error_and_a_closer_that_hangs_are_logged_and_hide_no_other(declared, caplog):
+async def test_errors_and_hanging_closers_are_logged_and_the_others_are_closed(declared, caplog):
     journal = Journal()
 
     async def hangs(_: object) -> None:
@@ -89,7 +89,7 @@ async def test_an_error_and_a_closer_that_hangs_are_logged_and_hide_no_other(dec
     assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError, TimeoutError]
 
 
-async def test_what_a_last_write_opens_again_is_closed_before_what_it_stands_on(declared):
+async def test_a_resource_reopened_by_a_closer_is_closed_before_those_it_uses(declared):
     journal = Journal()
     pool = journal.resource("pool")
     again = [1]
@@ -102,7 +102,7 @@ async def test_what_a_last_write_opens_again_is_closed_before_what_it_stands_on(
     assert journal.closed == ["spill", "batcher", "pool"]
 
 
-async def test_what_is_opened_again_and_again_does_not_keep_the_loop_from_its_end(declared, caplog):
+async def test_a_resource_that_is_reopened_forever_does_not_block_the_end_of_the_loop(declared, caplog):
     stubborn = Journal().resource("stubborn", lambda: stubborn.get())
     stubborn.get()
 
@@ -111,7 +111,7 @@ async def test_what_is_opened_again_and_again_does_not_keep_the_loop_from_its_en
     assert "again and again" in caplog.text
 
 
-async def test_background_tasks_get_a_moment_and_are_cancelled_after_it(declared, monkeypatch):
+async def test_background_tasks_get_a_grace_period_and_are_then_cancelled(declared, monkeypatch):
     monkeypatch.setattr(loop, "FINISH_LIMIT", 0.05)
     tasks, done = PerLoop(Tasks, close=Tasks.close), []
 

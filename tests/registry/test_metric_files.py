@@ -41,7 +41,7 @@ def scraped(folder: Path) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
-def test_what_ended_processes_counted_stays_and_their_files_go(folder):
+def test_counts_of_ended_processes_stay_and_their_files_are_removed(folder):
     for _ in range(3):
         count_in_another_process(folder)
         fold(folder, is_alive=lambda _: False)
@@ -64,7 +64,7 @@ def test_a_living_process_keeps_its_files(folder):
     assert (found['paid_total{how="well"}'], found["sockets"]) == (6, 7)
 
 
-def test_a_file_that_was_cut_short_harms_nobody(folder):
+def test_a_truncated_file_is_ignored(folder):
     pid = count_in_another_process(folder)
     path = folder / f"counter_{pid}.db"
     path.write_bytes(path.read_bytes()[:40])

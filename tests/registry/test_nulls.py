@@ -92,7 +92,7 @@ def test_the_description_says_that_optional_fields_may_be_null():
 FIELDS = ("amount", "currency", "description", "metadata", "processor", "paymentMethod", "customer", "offSession")
 
 
-async def test_what_is_read_of_a_payment_can_be_sent_again(api: Api):
+async def test_the_fields_of_a_payment_that_was_read_can_be_sent_again(api: Api):
     payment = await api.pay()
     told = await api.detail(payment["correlationId"])
     again = {name: told[name] for name in FIELDS if name in told} | {"priority": None, "scheduledFor": None}
@@ -122,7 +122,7 @@ async def test_an_item_of_a_batch_may_have_nulls(api: Api):
         ({"amount": 1, "description": None, "unknown": None}, ["unknown"]),
     ],
 )
-async def test_beside_nulls_other_faults_are_named_and_they_are_not(api: Api, body, named):
+async def test_other_faults_are_named_and_nulls_are_not(api: Api, body, named):
     async with api.post("/payments", json=body) as response:
         said = await response.json()
 
@@ -141,7 +141,7 @@ class Outer(msgspec.Struct, rename="camel"):
     kept: dict[str, int | None] = {}
 
 
-def test_numbers_and_nulls_elsewhere_stay_as_they_were_written():
+def test_numbers_and_nulls_in_metadata_are_unchanged():
     body = b'{"amount": 1.10, "freeText": null, "inner": {"size": null}, "many": [{"size": null}], "kept": {"a": null}}'
 
     found = nulls.decode(msgspec.json.Decoder(Outer), body)

@@ -95,7 +95,7 @@ async def test_every_route_is_refused_without_a_key_but_those_that_are_listed(no
     assert {key: answer for key, (route, answer) in found.items() if not refused(answer, route)} == {}
 
 
-def test_the_description_says_which_operations_want_no_key():
+def test_the_description_names_the_operations_without_a_key():
     described = {
         (re.sub(r"\{\w+\}", "{}", path).strip("/"), tuple(map(tuple, operation.get("security", [{"key": []}]))))
         for path, methods in description.get_openapi_schema()["paths"].items()
@@ -106,7 +106,7 @@ def test_the_description_says_which_operations_want_no_key():
     assert {path for path, security in described if security == (("key",),)} & (AS_THE_OPEN_TENANT | PUBLIC) == set()
 
 
-async def test_what_is_listed_as_open_exists_and_wants_no_key(nobody: Api):
+async def test_routes_listed_as_public_exist_and_require_no_key(nobody: Api):
     known = dict(routes())
     bodies = {"data": b"{}", "headers": {"Content-Type": "application/json"}}
 
@@ -120,7 +120,7 @@ async def test_what_is_listed_as_open_exists_and_wants_no_key(nobody: Api):
 @pytest.mark.parametrize(
     "path", ["api/v1/push/", "api/v1//push", "API/v1/push", "api/v1/status/queues/a/b/", "queues/"]
 )
-async def test_an_address_written_otherwise_is_no_way_in(nobody: Api, path: str):
+async def test_another_spelling_of_an_address_gives_no_access(nobody: Api, path: str):
     for method in METHODS:
         assert (await said(nobody, method, path))[0] in (401, 404, 405)
 
@@ -153,7 +153,7 @@ async def test_the_sockets_without_a_key_are_those_of_payments(nobody: Api):
         assert socket.close_code in (4401, 4404)
 
 
-async def test_a_guest_of_a_sandbox_sees_payments_and_no_links_to_what_is_not_theirs(nobody: Api, open_tenant: Tenant):
+async def test_a_guest_of_a_sandbox_sees_payments_and_no_links_to_other_pages(nobody: Api, open_tenant: Tenant):
     async with nobody.get("/") as response:
         page = await response.text()
 
@@ -162,7 +162,7 @@ async def test_a_guest_of_a_sandbox_sees_payments_and_no_links_to_what_is_not_th
     assert [path for path in ("/queues", "/webhooks", "/plan") if f'href="{path}' in page] == []
 
 
-async def test_metrics_of_a_tenants_queues_want_its_key(nobody: Api):
+async def test_metrics_of_a_tenants_queues_require_its_key(nobody: Api):
     async with nobody.get("/metrics/prometheus") as response:
         text = await response.text()
 

@@ -33,7 +33,7 @@ async def entries() -> list[tuple[str, str]]:
     return [(one.action, one.reason) async for one in AuditEntry.async_objects.all()]
 
 
-async def test_a_decision_is_recorded_with_what_it_moved_and_then_wakes(tenant):
+async def test_a_decision_is_recorded_with_its_rows_and_then_wakes_workers(tenant):
     seen = []
 
     async def wake() -> None:
@@ -45,7 +45,7 @@ async def test_a_decision_is_recorded_with_what_it_moved_and_then_wakes(tenant):
     assert seen == [("suspended", [("t.suspend", WHY)])]
 
 
-async def test_a_decision_that_is_lost_records_nothing_and_wakes_nobody(tenant):
+async def test_a_lost_decision_records_nothing_and_wakes_no_worker(tenant):
     woken = []
 
     async def wake() -> None:
@@ -60,14 +60,14 @@ async def test_a_decision_that_is_lost_records_nothing_and_wakes_nobody(tenant):
     assert woken == [1]
 
 
-async def test_a_move_that_is_lost_on_the_way_is_rolled_back(tenant):
+async def test_a_decision_lost_halfway_is_rolled_back(tenant):
     moved = await decide(action="t.suspend", actor="olga", reason=WHY, move=suspending(tenant, and_then=Lost))
 
     assert moved == []
     assert (await status_of(tenant), await entries()) == ("active", [])
 
 
-async def test_what_cannot_be_recorded_is_not_done(tenant, monkeypatch):
+async def test_a_decision_that_cannot_be_recorded_is_not_made(tenant, monkeypatch):
     async def refuses(**_: object) -> None:
         raise RuntimeError
 
@@ -79,7 +79,7 @@ async def test_what_cannot_be_recorded_is_not_done(tenant, monkeypatch):
     assert await status_of(tenant) == "active"
 
 
-async def test_rows_that_are_lost_hold_up_none_of_the_others():
+async def test_rows_that_lost_a_race_do_not_stop_the_others():
     async def decision(number: int) -> bool:
         return number != 2
 

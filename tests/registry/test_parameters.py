@@ -98,7 +98,7 @@ async def caller(server: str, tenant) -> Any:
         yield Caller(api, ids)
 
 
-async def test_every_value_that_is_allowed_is_taken_and_no_other(caller: Caller):
+async def test_only_allowed_values_are_accepted(caller: Caller):
     wrong = []
     for method, path, operation in operations():
         for one in operation["parameters"]:
@@ -118,7 +118,7 @@ def quick(one: dict[str, Any], values: Iterator[str]) -> Iterator[str]:
     yield from (value for value in values if one["name"] != "wait" or value in ("0", "false", ""))
 
 
-async def test_what_is_needed_is_needed(caller: Caller):
+async def test_required_parameters_are_required(caller: Caller):
     needed = [
         (method, path, one["name"], operation)
         for method, path, operation in operations()
@@ -131,7 +131,7 @@ async def test_what_is_needed_is_needed(caller: Caller):
         assert await caller.status(method, path, operation, leave_out=name) in REFUSED
 
 
-async def test_a_pop_without_a_queue_says_that_it_wants_a_namespace_or_a_task(caller: Caller):
+async def test_a_pop_without_a_queue_requires_a_namespace_or_a_task(caller: Caller):
     [(_, _, operation)] = [one for one in operations() if one[1] == "/api/v1/pop"]
     said = {one["name"]: one.get("description", "") for one in operation["parameters"]}
 
@@ -172,7 +172,7 @@ async def test_no_operation_reads_a_parameter_that_is_not_described(caller: Call
     assert {name: unknown for name, names in asked.items() if (unknown := names - told[name])} == {}
 
 
-async def test_the_defaults_are_those_that_answers_show(caller: Caller):
+async def test_the_defaults_are_those_in_responses(caller: Caller):
     """Where an answer repeats what it took as the page."""
     shown = 0
     for method, path, operation in operations():
@@ -190,7 +190,7 @@ async def test_the_defaults_are_those_that_answers_show(caller: Caller):
     assert shown >= 3
 
 
-def test_a_parameter_says_what_it_takes():
+def test_a_parameter_describes_its_values():
     text, many, some_of, needed = Query(
         {"text": TEXT, "many": whole(5, least=1, capped=9), "some": choice("a", "b", default="a"), "needed": TEXT},
         needed=("needed",),
@@ -226,7 +226,7 @@ def test_a_time_is_read_in_utc(text: str):
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-01-02Z", "2026-02-30", "9999-12-31T23:59:59-01:00"])
-def test_another_text_is_no_time(text: str):
+def test_other_texts_are_not_times(text: str):
     for parse in (parse_time, parse_extended_time):
         with pytest.raises(ValueError):
             parse(text)

@@ -56,7 +56,7 @@ LARGE = 6_000_000  # bytes: more than the buffers of a connection hold
         "a chunk's extension", "many extensions",
     ],
 )  # fmt: skip
-async def test_what_is_beyond_64_kib_or_200_fields_is_431_at_once(server: str, request_: bytes):
+async def test_a_head_above_64_kib_or_200_fields_is_431_at_once(server: str, request_: bytes):
     answer = await all_of(server, request_, within=3)
 
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -76,7 +76,7 @@ async def test_what_is_beyond_64_kib_or_200_fields_is_431_at_once(server: str, r
     ],
     ids=["64 KiB", "200 headers", "a query", "empty lines"],
 )
-async def test_what_is_within_the_limits_is_served_however_it_arrives(server: str, request_: bytes):
+async def test_a_head_within_the_limits_is_served_however_it_is_split(server: str, request_: bytes):
     whole = await all_of(server, request_)
     async with line(server) as (reader, writer):
         for start in range(0, len(request_), 1500):
@@ -87,7 +87,7 @@ async def test_what_is_within_the_limits_is_served_however_it_arrives(server: st
     assert (status_of(whole), status_of(pieces)) == (200, 200)
 
 
-async def test_many_requests_in_one_packet_are_no_large_head(server: str):
+async def test_many_requests_in_one_packet_are_not_one_large_head(server: str):
     many = GET.replace(b"Connection: close\r\n", b"") + b"\r\n"
 
     answer = await all_of(server, many * 2000 + GET + b"\r\n", within=20)
@@ -111,7 +111,7 @@ async def test_a_trailer_is_no_header(server: str, key: str):
 
 
 @pytest.mark.parametrize("before", [GET + b"A: ", CHUNKED + b"\r\n1\r\n{\r\n0\r\nA: "], ids=["a header", "a trailer"])
-async def test_forty_megabytes_of_one_field_hold_nobody_up(server: str, api: Api, before: bytes):
+async def test_forty_megabytes_of_one_field_delay_no_other_request(server: str, api: Api, before: bytes):
     where = urlsplit(server)
 
     def attack() -> bytes:
@@ -144,7 +144,7 @@ async def test_a_handshake_within_the_limits_opens_its_socket(api: Api, more: di
     [HANDSHAKE.replace(b"GET", b"POST") + b"\r\n", HANDSHAKE + b"Content-Length: 3\r\n\r\nabc"],
     ids=["a method that is none", "a body"],
 )
-async def test_a_handshake_that_cannot_be_one_is_answered(server: str, request_: bytes):
+async def test_an_invalid_handshake_gets_a_response(server: str, request_: bytes):
     assert status_of(await all_of(server, request_)) in (400, 405)
 
 
@@ -296,7 +296,7 @@ async def test_python_reads_every_answer_that_is_given_before_its_body_was_read(
         assert (status, json.loads(answer)["status"]) == (expected, expected), path
 
 
-async def test_who_asks_first_is_told_before_the_body_and_sends_none(server: str, api: Api):
+async def test_a_client_that_expects_100_continue_is_refused_before_it_sends_the_body(server: str, api: Api):
     head = POST + b"Authorization: Bearer " + api.key.encode() + b"\r\nExpect: 100-continue\r\n"
 
     refused = await all_of(server, head + b"Content-Length: %d\r\n\r\n" % LARGE)
@@ -310,7 +310,7 @@ async def test_who_asks_first_is_told_before_the_body_and_sends_none(server: str
     assert (status_of(go_on), status_of(accepted)) == (100, 202)
 
 
-async def test_what_follows_an_early_answer_is_no_second_request(server: str):
+async def test_bytes_after_an_early_response_are_no_second_request(server: str):
     """It may be the rest of the first one's body: whoever wrote that must not ask in another's name."""
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 
@@ -333,7 +333,7 @@ async def test_an_answer_after_the_whole_body_leaves_the_connection_open(server:
 
 
 @pytest.mark.parametrize(("limit", "value"), [("DROP_BYTES", 1_000_000), ("DROP_TIME", 0.2)])
-async def test_a_body_that_nobody_wants_is_read_up_to_a_limit(server: str, monkeypatch, limit: str, value: float):
+async def test_an_unused_body_is_read_up_to_a_limit(server: str, monkeypatch, limit: str, value: float):
     monkeypatch.setattr(protocol, limit, value)
     ended = asyncio.Event()
 
@@ -374,7 +374,7 @@ async def test_connections_that_were_answered_early_are_forgotten(server: str, m
         ("/login", "gzip"),
     ],
 )
-async def test_a_coded_body_is_415_and_says_that_only_plain_ones_are_read(api: Api, path: str, coding: str):
+async def test_a_body_with_a_content_encoding_is_415_with_the_accepted_encoding(api: Api, path: str, coding: str):
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     async with aiohttp.ClientSession(api.address, headers={"Authorization": f"Bearer {api.key}"}) as session:
         # Handed over as pieces: the client leaves those as they are.
@@ -391,6 +391,6 @@ async def pieces(body: bytes) -> Any:
     yield body
 
 
-async def test_identity_is_no_coding(api: Api):
+async def test_the_content_encoding_identity_is_accepted(api: Api):
     async with api.post("/payments", json={"amount": 1}, headers={"Content-Encoding": "Identity"}) as response:
         assert response.status == 202

@@ -80,7 +80,7 @@ async def talk(packets: list[bytes]) -> tuple[list[Any], Line]:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(REQUESTS), max_size=4), st.booleans(), st.lists(st.integers(0, 40_000), max_size=8))
-def test_however_the_bytes_are_cut(requests: list[bytes], upgrade: bool, cuts: list[int]):
+def test_requests_are_parsed_the_same_however_they_are_split(requests: list[bytes], upgrade: bool, cuts: list[int]):
     stream = (UPGRADE if upgrade else b"") + b"".join(requests) + LAST
     places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     packets = [stream[start:end] for start, end in pairwise(places) if start < end]

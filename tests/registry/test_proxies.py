@@ -50,7 +50,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", CLIENT, "11.0.0.1", None])
-def test_who_is_no_proxy_of_ours_says_nothing_about_anybody(peer: str | None):
+def test_forwarding_headers_of_untrusted_proxies_are_ignored(peer: str | None):
     scope = seen(peer, **EVERYTHING)
 
     assert scope["client"] == ((peer, 4711) if peer else None)
@@ -58,14 +58,14 @@ def test_who_is_no_proxy_of_ours_says_nothing_about_anybody(peer: str | None):
     assert {name for name, _ in scope["headers"]} == {b"host", b"accept"}
 
 
-def test_nobody_is_believed_unless_the_setting_names_them(settings):
+def test_no_proxy_is_trusted_unless_the_setting_names_it(settings):
     settings.TRUSTED_PROXIES = ()
 
     assert address(seen("127.0.0.1", **EVERYTHING)) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("peer", [PROXY, "fd00::1", f"::ffff:{PROXY}"])
-def test_a_proxy_of_ours_names_address_scheme_and_host_and_nobody_reads_the_headers_again(peer: str):
+def test_a_trusted_proxy_sets_address_scheme_and_host_and_its_headers_are_removed(peer: str):
     scope = seen(peer, **EVERYTHING)
 
     assert (address(scope), scope["scheme"], host(scope)) == (CLIENT, "https", b"pay.example.com")
@@ -122,7 +122,7 @@ def test_a_websocket_has_a_scheme_of_its_own(said: str, expected: str):
 
 
 @pytest.mark.parametrize(("peer", "expected"), [(PROXY, (CLIENT, True)), ("127.0.0.1", ("127.0.0.1", False))])
-def test_django_sees_what_was_believed_and_nothing_else(peer: str, expected: tuple[str, bool]):
+def test_django_sees_only_the_trusted_values(peer: str, expected: tuple[str, bool]):
     """Sign-in limits count by this address; redirects to https and what a form's origin is compared with, by this scheme."""
     scope = seen(peer, **EVERYTHING) | {"method": "GET", "path": "/", "query_string": b""}
 
@@ -138,6 +138,6 @@ _hops = st.lists(
 
 
 @given(_hops)
-def test_what_a_visitor_writes_before_the_proxys_own_word_changes_nothing(forged: list[str]):
+def test_forwarding_headers_of_the_visitor_before_those_of_the_proxy_are_ignored(forged: list[str]):
     assert address(seen(x_forwarded_for=[*forged, CLIENT])) == CLIENT
     assert address(seen(forwarded=[*forged, f"for={CLIENT}"])) == CLIENT

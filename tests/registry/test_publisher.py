@@ -24,7 +24,7 @@ class Wire:
             raise ConnectionError
 
 
-async def test_the_first_goes_at_once_and_what_is_published_meanwhile_shares_the_next_message():
+async def test_the_first_event_is_sent_at_once_and_later_ones_share_the_next_message():
     wire = Wire()
     hints: Publisher[int] = Publisher(wire.send, interval=0.1)
     hints.publish([1])
@@ -37,7 +37,7 @@ async def test_the_first_goes_at_once_and_what_is_published_meanwhile_shares_the
     assert wire.sent == [[1], [2, 3, 4, 5]]
 
 
-async def test_what_cannot_be_sent_is_lost_and_the_next_is_sent():
+async def test_an_event_that_cannot_be_sent_is_dropped_and_the_next_is_sent():
     wire = Wire()
     hints: Publisher[int] = Publisher(wire.send, interval=0.0)
     hints.publish([0])
@@ -47,7 +47,7 @@ async def test_what_cannot_be_sent_is_lost_and_the_next_is_sent():
     await eventually(lambda: wire.sent == [[0], [1]], within=SOON)
 
 
-async def test_nothing_is_sent_where_nothing_is_published():
+async def test_nothing_is_sent_without_events():
     wire = Wire()
     hints: Publisher[int] = Publisher(wire.send)
     hints.publish([])
@@ -56,7 +56,7 @@ async def test_nothing_is_sent_where_nothing_is_published():
     assert wire.sent == []
 
 
-async def test_what_was_published_last_is_sent_at_the_end_of_the_loop():
+async def test_the_last_events_are_sent_at_the_end_of_the_loop():
     wire = Wire()
     hints: Publisher[int] = Publisher(wire.send)
     hints.publish([1])
@@ -67,7 +67,7 @@ async def test_what_was_published_last_is_sent_at_the_end_of_the_loop():
     assert wire.sent == [[1, 2]]
 
 
-async def test_a_message_that_hangs_does_not_keep_the_loop_from_its_end(monkeypatch):
+async def test_a_hanging_message_does_not_block_the_end_of_the_loop(monkeypatch):
     monkeypatch.setattr(loop, "FINISH_LIMIT", 0.05)
     wire = Wire()
     wire.gate.clear()

@@ -30,7 +30,7 @@ async def ask(api: Api, path: str = "/payments?limit=1") -> tuple[int, Mapping[s
         return response.status, response.headers
 
 
-async def test_every_answer_says_how_much_is_left(limited: Api):
+async def test_every_response_has_the_remaining_calls(limited: Api):
     headers = [(await ask(limited))[1] for _ in range(3)]
 
     assert [one["RateLimit-Limit"] for one in headers] == ["5"] * 3
@@ -38,7 +38,7 @@ async def test_every_answer_says_how_much_is_left(limited: Api):
     assert all(0 < int(one["RateLimit-Reset"]) <= 60 for one in headers)
 
 
-async def test_the_call_after_the_last_is_429_and_says_when_to_come_back(limited: Api):
+async def test_a_call_over_the_limit_is_429_with_retry_after(limited: Api):
     for _ in range(5):
         assert (await ask(limited))[0] == 200
 
@@ -51,7 +51,7 @@ async def test_the_call_after_the_last_is_429_and_says_when_to_come_back(limited
     assert response.headers["RateLimit-Remaining"] == "0"
 
 
-async def test_of_fifty_at_once_five_pass(limited: Api):
+async def test_of_fifty_concurrent_calls_five_pass(limited: Api):
     async def pay() -> int:
         async with limited.post("/payments", json={"amount": "1.00"}) as response:
             return response.status
@@ -61,7 +61,7 @@ async def test_of_fifty_at_once_five_pass(limited: Api):
     assert (statuses.count(202), statuses.count(429)) == (5, 45)
 
 
-async def test_after_the_time_that_was_named_calls_pass_again(server: str, tenant):
+async def test_after_the_time_in_retry_after_calls_pass_again(server: str, tenant):
     async with Api(server, await make_key(tenant, rate_limit="2/second")) as api:
         statuses = [(await ask(api))[0] for _ in range(4)]
         assert 429 in statuses
@@ -88,14 +88,14 @@ async def test_every_key_has_its_own_limit(limited: Api, server: str, tenant):
         assert (await ask(other))[0] == 200
 
 
-async def test_a_key_without_a_limit_is_told_of_none(api: Api):
+async def test_a_key_without_a_limit_gets_no_limit_headers(api: Api):
     status, headers = await ask(api)
 
     assert status == 200
     assert not [name for name in headers if name.lower().startswith("ratelimit")]
 
 
-async def test_a_refused_key_is_not_told_of_limits(server: str):
+async def test_a_refused_key_gets_no_limit_headers(server: str):
     async with Api(server, "rk_abc_def") as api:
         status, headers = await ask(api)
 
@@ -147,7 +147,7 @@ async def batch_of(api: Api, count: int) -> tuple[int, dict[str, Any], Mapping[s
         return response.status, await response.json(content_type=None), response.headers
 
 
-async def test_a_batch_larger_than_the_limit_is_refused_for_good_by_name_and_uses_nothing_up(limited: Api):
+async def test_a_batch_larger_than_the_limit_is_refused_permanently_and_consumes_nothing(limited: Api):
     for _ in range(3):
         status, said, headers = await batch_of(limited, 6)
         assert (status, "Retry-After" in headers) == (422, False)
@@ -157,9 +157,7 @@ async def test_a_batch_larger_than_the_limit_is_refused_for_good_by_name_and_use
     assert (await batch_of(limited, 5))[0] == 200
 
 
-async def test_a_batch_that_does_not_fit_now_uses_nothing_up_and_fits_when_it_is_told_to_come_back(
-    server: str, tenant: Tenant
-):
+async def test_a_batch_that_does_not_fit_now_consumes_nothing_and_fits_after_retry_after(server: str, tenant: Tenant):
     async with Api(server, await make_key(tenant, rate_limit="4/second")) as api:
         assert (await batch_of(api, 3))[0] == 200
         status, _, headers = await batch_of(api, 4)
@@ -176,6 +174,6 @@ async def test_a_batch_that_cannot_be_read_counts_as_one(limited: Api):
     assert (await ask(limited))[1]["RateLimit-Remaining"] == "3"
 
 
-async def test_a_key_is_not_made_with_a_limit_that_lets_nothing_pass(tenant: Tenant):
+async def test_a_key_is_not_created_with_a_limit_below_one(tenant: Tenant):
     with pytest.raises(ValueError, match="nothing pass"):
         await make_key(tenant, rate_limit="0/minute")

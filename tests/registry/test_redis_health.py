@@ -46,7 +46,7 @@ def named(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-async def test_a_write_tells_what_is_wrong_and_when_nothing_is(trouble: Troubled, named: str):
+async def test_a_probe_write_detects_trouble_and_its_end(trouble: Troubled, named: str):
     # A client too many may have its connection closed before it reads why.
     names = {named, *(("unreachable",) if named == "too_many_clients" else ())}
     before = await redis_health.probe(trouble.url), await asyncio.to_thread(redis_health.probe_sync, trouble.url)
@@ -81,7 +81,7 @@ async def test_redis_that_refuses_connections_cannot_be_reached():
         ("ERR something new", "refused"),
     ],
 )
-def test_answers_that_are_hard_to_provoke_have_names_too(answer: str, name: str):
+def test_rare_errors_have_names_too(answer: str, name: str):
     from redis._parsers import _RESP2Parser
 
     assert redis_health.trouble_of(_RESP2Parser.parse_error(answer)) == name
@@ -89,7 +89,7 @@ def test_answers_that_are_hard_to_provoke_have_names_too(answer: str, name: str)
 
 
 @pytest.mark.parametrize("name", ["full", "read_only", "no_answer"])
-async def test_health_and_a_metric_name_it(api: Api, trouble: Troubled, name: str):
+async def test_health_and_a_metric_name_the_trouble(api: Api, trouble: Troubled, name: str):
     with trouble.of(name):
         async with api.get("/health") as response:
             status, body = response.status, await response.json()
@@ -117,7 +117,9 @@ async def test_health_looks_at_each_server_in_use(api: Api, trouble: Troubled, m
 LIMIT = parse("2/minute")
 
 
-async def test_nobody_is_limited_or_held_up_and_the_log_says_it_once(trouble: Troubled, named: str, caplog):
+async def test_without_redis_no_call_is_limited_or_delayed_and_the_log_says_it_once(
+    trouble: Troubled, named: str, caplog
+):
     caplog.set_level(logging.WARNING, "registry")
     with trouble.of(named):
         started = time.monotonic()
@@ -130,7 +132,7 @@ async def test_nobody_is_limited_or_held_up_and_the_log_says_it_once(trouble: Tr
     assert len([line for line in caplog.messages if "Redis" in line]) == 1
 
 
-async def test_limits_count_again_soon_after(trouble: Troubled, monkeypatch):
+async def test_limits_apply_again_soon_after_the_trouble(trouble: Troubled, monkeypatch):
     with trouble.of("full"):
         assert await count_requests(LIMIT, "k") == {}
     monkeypatch.setattr(redis_health, "PAUSE", 0)
@@ -138,7 +140,7 @@ async def test_limits_count_again_soon_after(trouble: Troubled, monkeypatch):
     assert (await count_requests(LIMIT, "k"))["RateLimit-Remaining"] == "1"
 
 
-async def test_a_state_that_comes_and_goes_is_one_line_in_ten_seconds_and_the_last_one_is_told(caplog, monkeypatch):
+async def test_a_flapping_state_is_logged_once_in_ten_seconds_and_its_last_value_is_logged(caplog, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(redis_health.time, "monotonic", lambda: now[0])
     redis_health.reset()

@@ -25,7 +25,7 @@ async def made(tenant, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["a key", "a link's token", "a sealed secret"])
-async def test_a_secret_that_the_formatter_lets_pass_is_found(tenant, monkeypatch, kind: str):
+async def test_a_secret_in_the_log_is_found(tenant, monkeypatch, kind: str):
     secret = await made(tenant, kind)
     ours = secrecy._handler.formatter
     secrecy._handler.setFormatter(logging.Formatter("%(message)s"))  # one that cleans nothing
@@ -38,7 +38,7 @@ async def test_a_secret_that_the_formatter_lets_pass_is_found(tenant, monkeypatc
     assert secret in found[0]
 
 
-async def test_a_secret_that_is_cleaned_is_not_found(tenant):
+async def test_a_redacted_secret_is_not_found(tenant):
     key = await make_key(tenant)
 
     log.warning("it is %s", key)

@@ -91,7 +91,7 @@ BAD = {
 }
 
 
-def test_a_bad_value_stops_the_start_with_the_variables_name_and_what_it_wants(tmp_path: Path):
+def test_an_invalid_value_stops_the_start_with_the_name_of_the_variable_and_the_rule(tmp_path: Path):
     cases = [(name, value) for name, values in BAD.items() for value in values]
     # One process for all: a module that is not there yet is read anew by each import.
     script = """
@@ -118,7 +118,7 @@ for name, value in json.loads(sys.argv[1]):
         assert "hush-hush" not in line
 
 
-def test_proxies_are_named_by_address_or_network_and_nobody_is_one_by_default(tmp_path: Path):
+def test_proxies_are_named_by_address_or_network_and_there_are_none_by_default(tmp_path: Path):
     named = {"TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,fd00::/8"}
 
     none, some = together(tmp_path, [("s.TRUSTED_PROXIES", {}), ("[str(n) for n in s.TRUSTED_PROXIES]", named)])
@@ -126,7 +126,7 @@ def test_proxies_are_named_by_address_or_network_and_nobody_is_one_by_default(tm
     assert (none, some) == ("()", "['127.0.0.1/32', '10.0.0.0/8', 'fd00::/8']")
 
 
-def test_a_pool_that_could_serve_nobody_is_refused(tmp_path: Path):
+def test_a_pool_without_connections_is_refused(tmp_path: Path):
     alone = {"DB_POOL_MIN": "1", "DB_POOL_MAX": "1", "DB_POOL_OVERFLOW": "0"}
     said, single = together(tmp_path, [("0", {"DB_POOL_MIN": "9", "DB_POOL_MAX": "8"}), ("0", alone)])
 
@@ -137,13 +137,13 @@ def test_a_pool_that_could_serve_nobody_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "value"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("no", False), ("", False)]
 )
-def test_a_flag_knows_the_usual_words(monkeypatch, text: str, value: bool):
+def test_a_flag_accepts_the_usual_words(monkeypatch, text: str, value: bool):
     monkeypatch.setenv("SOME_FLAG", text)
 
     assert settings.flag("SOME_FLAG", False) is value
 
 
-def test_what_a_key_of_before_sealed_is_read_once_it_is_named(tmp_path: Path):
+def test_secrets_encrypted_with_an_older_key_are_read_once_that_is_a_fallback(tmp_path: Path):
     before, now = "b" * 40, "n" * 40
     environ = {**SAFE, "DJANGO_SETTINGS_MODULE": "registry.settings"}
 
@@ -178,7 +178,7 @@ def test_unsafe_values_are_refused_where_debugging_is_off(tmp_path: Path):
     assert allowed == "True"
 
 
-def test_a_host_that_others_reach_makes_everything_secure(tmp_path: Path):
+def test_a_public_host_enables_all_security_settings(tmp_path: Path):
     wanted = (
         "[s.DEBUG, s.SECURE_SSL_REDIRECT, s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SESSION_COOKIE_HTTPONLY]"
     )
@@ -189,7 +189,7 @@ def test_a_host_that_others_reach_makes_everything_secure(tmp_path: Path):
     assert production == "[False, True, True, True, True]"
 
 
-def test_browsers_are_bound_to_https_for_this_host_alone_unless_more_is_asked_for(tmp_path: Path):
+def test_hsts_covers_this_host_only_unless_configured(tmp_path: Path):
     hsts = "[s.SECURE_HSTS_SECONDS, s.SECURE_HSTS_INCLUDE_SUBDOMAINS, s.SECURE_HSTS_PRELOAD]"
     wide = {"HSTS_SUBDOMAINS": "1", "HSTS_PRELOAD": "1"}
 
@@ -212,7 +212,7 @@ def test_browsers_are_bound_to_https_for_this_host_alone_unless_more_is_asked_fo
     assert "HSTS_PRELOAD wants" in half and "HSTS_PRELOAD wants" in brief
 
 
-def test_a_production_environment_passes_djangos_deployment_check_without_a_word(tmp_path: Path):
+def test_a_production_environment_passes_djangos_deployment_check(tmp_path: Path):
     where = connection.settings_dict  # the models' checks ask the server for its version
     address = f"postgres://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"
     environ = {**PRODUCTION, "DATABASE_URL": address}
@@ -223,7 +223,7 @@ def test_a_production_environment_passes_djangos_deployment_check_without_a_word
     assert "no issues" in done.stdout
 
 
-def test_a_secret_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path):
+def test_a_secret_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path):
     without = {name: value for name, value in SAFE.items() if name != "SECRET_KEY"}
     script = ("-c", "from registry import settings; print(settings.SECRET_KEY)")
     with ThreadPoolExecutor(4) as threads:

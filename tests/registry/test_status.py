@@ -44,7 +44,7 @@ async def test_with_everything_well_every_dependency_is_named_and_ok(api: Api, w
     )
 
 
-async def test_without_redis_it_is_503_and_names_redis_alone(api: Api, working, monkeypatch):
+async def test_without_redis_health_is_503_and_names_redis_alone(api: Api, working, monkeypatch):
     monkeypatch.setattr(redis_health.settings, "REDIS_URL", "redis://:hush@127.0.0.1:1/0")
 
     code, body = await report(api, "/health/ready")
@@ -55,7 +55,7 @@ async def test_without_redis_it_is_503_and_names_redis_alone(api: Api, working, 
     assert "127.0.0.1" not in str(body)
 
 
-async def test_without_the_database_it_is_503_and_names_what_stands_on_it(api: Api):
+async def test_without_the_database_health_is_503_and_names_everything_that_needs_it(api: Api):
     async with unreachable():
         code, body = await report(api, "/health/ready")
 
@@ -64,14 +64,14 @@ async def test_without_the_database_it_is_503_and_names_what_stands_on_it(api: A
     assert "password" not in str(body)
 
 
-async def test_without_a_worker_it_is_503_and_names_the_workers(api: Api):
+async def test_without_a_worker_health_is_503_and_names_the_workers(api: Api):
     code, body = await report(api, "/health/ready")
 
     assert code == 503
     assert failing(body) == {"workers"}
 
 
-async def test_a_queue_that_cannot_be_read_is_503_and_named(api: Api, working, monkeypatch):
+async def test_health_is_503_and_names_a_queue_that_cannot_be_read(api: Api, working, monkeypatch):
     async def unreadable(self: table.WorkTable) -> None:
         raise RuntimeError("no such table")
 
@@ -82,7 +82,7 @@ async def test_a_queue_that_cannot_be_read_is_503_and_named(api: Api, working, m
     assert (code, failing(body)) == (503, {"queue"})
 
 
-async def test_a_dependency_that_hangs_does_not_hang_the_answer(api: Api, working, monkeypatch):
+async def test_a_hanging_dependency_does_not_block_the_health_check(api: Api, working, monkeypatch):
     monkeypatch.setattr(status, "CHECK_TIMEOUT", 0.2)
     monkeypatch.setitem(status.checks, "redis", lambda: asyncio.Event().wait())
 
@@ -92,7 +92,7 @@ async def test_a_dependency_that_hangs_does_not_hang_the_answer(api: Api, workin
     assert (code, failing(body)) == (503, {"redis"})
 
 
-async def test_the_process_is_alive_while_everything_else_is_away(api: Api, monkeypatch):
+async def test_the_process_is_alive_during_an_outage_of_everything_else(api: Api, monkeypatch):
     monkeypatch.setattr(redis_health.settings, "REDIS_URL", "redis://127.0.0.1:1/0")
 
     async with unreachable():
@@ -183,7 +183,7 @@ async def test_open_dead_letters_are_counted_and_resolved_ones_are_not(api: Api,
     assert found['registry_dead_letters{app="payments"}'] == 2
 
 
-async def test_open_differences_of_books_are_counted_by_kind(api: Api, tenant):
+async def test_open_differences_of_reconciliation_are_counted_by_kind(api: Api, tenant):
     processor = await in_thread(make_processor, tenant)
 
     def differ(key: str, resolution: str = "") -> None:
@@ -217,7 +217,7 @@ async def test_no_tenant_processor_payment_or_key_is_named_in_the_metrics(api: A
         assert name not in text
 
 
-async def test_the_metrics_come_while_the_database_is_away(api: Api):
+async def test_the_metrics_are_served_while_the_database_is_unavailable(api: Api):
     async with unreachable():
         found = await samples(api)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from registry.management.commands.up import refuse_strangers, warn_of_unknown_proxies
+from registry.management.commands.up import refuse_public_host, warn_of_unknown_proxies
 from registry.servers import embedded, supervisor
 from registry.servers.processes import free_port
 from tests.bed import template
@@ -121,13 +121,13 @@ def supervised(tmp_path_factory):
     running.close()
 
 
-def test_ready_is_one_line_on_stdout_once_the_web_answers(supervised):
+def test_ready_is_printed_once_on_stdout_when_the_web_process_responds(supervised):
     assert get(supervised.url()) == 200
     assert supervised.out.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_leaves_with_status_0_and_nothing_behind(supervise, number):
+def test_a_stopped_supervisor_exits_with_status_0_and_leaves_no_process(supervise, number):
     running = supervise("idle")
     running.url()
     pids = [running.number("web"), running.number("idle")]
@@ -158,7 +158,7 @@ def test_connections_wait_while_the_web_is_restarted(supervised):
     assert [get(url) for _ in range(3)] == [200, 200, 200]
 
 
-def test_a_part_that_dies_at_once_is_tried_ever_more_slowly(supervised):
+def test_a_part_that_dies_at_once_is_restarted_with_growing_pauses(supervised):
     for pause in ("0.2", "0.4", "0.8"):
         assert supervised.says(f"dying ended (status 3), starting it again in {pause} s")
 
@@ -174,7 +174,7 @@ def test_a_part_that_does_not_listen_is_killed(supervise):
     assert seconds < EXIT_LIMIT
 
 
-def test_what_a_killed_part_left_in_a_session_of_its_own_goes_too(supervise):
+def test_descendants_of_a_killed_part_in_a_session_of_their_own_are_killed(supervise):
     running = supervise("parent")
     child = running.number("parent", "child")
     os.kill(running.number("parent"), signal.SIGKILL)
@@ -206,7 +206,7 @@ def queue_wants(tmp_path):
     return want
 
 
-def test_workers_follow_what_the_queue_wants(supervise, queue_wants):
+def test_the_number_of_workers_follows_the_queue(supervise, queue_wants):
     running = supervise(workers=1)
     queue_wants(3)
     workers = [running.number(f"worker-{slot}") for slot in (1, 2, 3)]
@@ -227,7 +227,7 @@ def test_workers_stay_within_their_limits(supervise, queue_wants):
     assert "worker-4" not in running.log and "stopping worker-2" not in running.log
 
 
-def test_a_queue_nobody_can_ask_changes_nothing(supervise, queue_wants, tmp_path):
+def test_a_queue_that_cannot_be_read_changes_nothing(supervise, queue_wants, tmp_path):
     running = supervise(workers=1)
     queue_wants(2)
     second = running.number("worker-2")
@@ -269,7 +269,7 @@ def up(empty, monkeypatch):
 IMPATIENT = "import manage; from registry.servers import listening; listening.PORT_LIMIT = 0.1; manage.main()"
 
 
-def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, empty):
+def test_up_on_a_taken_port_is_explained_and_starts_nothing(up, empty):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         running = up("-c", IMPATIENT, "up", "--port", str(port))
@@ -279,39 +279,39 @@ def test_up_on_a_port_that_is_taken_says_so_and_starts_nothing(up, empty):
     assert {path.name for path in empty.iterdir()} == {"out", "log"}
 
 
-def test_up_for_others_without_the_name_that_they_call_it_by_says_so_and_starts_nothing(settings, monkeypatch):
+def test_up_on_a_public_address_without_allowed_hosts_is_refused_and_starts_nothing(settings, monkeypatch):
     settings.PRODUCTION = settings.DEBUG = False
     monkeypatch.setattr(supervisor, "run", lambda *_: pytest.fail("it runs"))
 
-    with pytest.raises(CommandError, match="set ALLOWED_HOSTS to the name that they call it by"):
+    with pytest.raises(CommandError, match="set ALLOWED_HOSTS to the host name that clients use"):
         call_command("up", "--host", "0.0.0.0", "--port", "0")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "", "pay.example.com"])
-def test_only_where_strangers_are_expected_they_are_let_in(settings, host):
+def test_a_public_host_is_refused_outside_production(settings, host):
     settings.PRODUCTION = settings.DEBUG = False
     with pytest.raises(CommandError):
-        refuse_strangers(host)
+        refuse_public_host(host)
     settings.PRODUCTION = True
-    refuse_strangers(host)
+    refuse_public_host(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
-def test_this_machine_is_no_stranger(settings, host):
+def test_a_loopback_host_is_allowed_outside_production(settings, host):
     settings.PRODUCTION = settings.DEBUG = False
 
-    refuse_strangers(host)
+    refuse_public_host(host)
 
 
 @pytest.mark.parametrize(
     ("production", "proxies", "warned"), [(True, (), True), (True, ("x",), False), (False, (), False)]
 )
-def test_a_production_service_whose_proxy_is_not_named_says_so(settings, caplog, production, proxies, warned):
+def test_production_without_trusted_proxies_is_warned_about(settings, caplog, production, proxies, warned):
     settings.PRODUCTION, settings.TRUSTED_PROXIES = production, proxies
 
     warn_of_unknown_proxies()
 
-    assert ("TRUSTED_PROXIES names no proxy" in caplog.text) == warned
+    assert ("TRUSTED_PROXIES is empty" in caplog.text) == warned
 
 
 MOMENTS = {
@@ -322,7 +322,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_up_told_to_stop_while_it_starts_leaves_nothing(up, empty, moment):
+def test_up_stopped_while_it_starts_leaves_nothing(up, empty, moment):
     running = up()
     running.until(lambda: MOMENTS[moment](empty))
 
@@ -332,7 +332,7 @@ def test_up_told_to_stop_while_it_starts_leaves_nothing(up, empty, moment):
     assert processes_naming(empty) == []
 
 
-def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(empty):
+def test_up_waits_for_a_database_of_the_user_and_can_be_stopped_meanwhile(empty):
     nowhere = f"127.0.0.1:{free_port()}"
     environ = clean_environment(
         REGISTRY_DATA=str(empty), DATABASE_URL=f"postgres://a@{nowhere}/b", REDIS_URL=f"redis://{nowhere}"
@@ -345,7 +345,7 @@ def test_up_waits_for_a_database_of_the_users_own_and_can_be_stopped_meanwhile(e
     assert status == 0 and seconds < EXIT_LIMIT
 
 
-def test_up_with_the_demo_says_where_to_go_and_payments_move(demo: Running):
+def test_up_with_the_demo_prints_the_address_and_payments_settle(demo: Running):
     """The first start of all: in an empty folder."""
     panel = demo.panel()
     url = demo.url()

@@ -123,7 +123,7 @@ async def paid(request: PageRequest) -> HttpResponse:
     mine = Membership.async_objects.filter(user_id=user.pk, role=Membership.Role.OWNER).select_related("tenant")
     owned = {m.tenant_id: m.tenant.slug async for m in mine}
     try:
-        tenant_id = await platform.came_back_any(session_id=session, tenants=set(owned))
+        tenant_id = await platform.copy_checkout_of_any(session_id=session, tenants=set(owned))
     except PaymentError as error:  # Stripe is away, or billing is off
         messages.warning(request, f"{error.detail} If you have paid, this page will show it once Stripe confirms it.")
         return redirect(reverse("plan"))

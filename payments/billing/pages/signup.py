@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from payments.billing import invitations, limits, platform, readiness, signup
-from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff, LinkWorthless, NotReady, StepRefused
+from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff, InvitationInvalid, NotReady, StepRefused
 from payments.billing.signup import Details, Step
 from payments.errors import LiveTenant
 from payments.models import Plan, SignUp, Subscription
@@ -267,7 +267,7 @@ async def paid(request: PageRequest, sign_up: SignUp) -> HttpResponse:
     session = request.GET.get("session", "")[:255]
     says = "Stripe has no payment yet. If you have paid, please reload this page in a moment."
     try:
-        if session and await platform.came_back(tenant_id=sign_up.pk, session_id=session):
+        if session and await platform.copy_checkout(tenant_id=sign_up.pk, session_id=session):
             await signup.go_on(sign_up, Step.LIVE)
             return _to(sign_up, Step.LIVE)
     except (BillingAway, BillingOff) as error:
@@ -332,7 +332,7 @@ async def invitation(request: PageRequest, token: str) -> HttpResponse:
             if known is None:
                 await alogin(request, member, backend=BACKEND)
             return redirect(f"/?{urlencode({'tenant': found.tenant.slug})}")
-    except LinkWorthless as error:
+    except InvitationInvalid as error:
         return render(request, "payments/signup/worthless.html", {"says": error.detail}, status=404)
     except TooManyRequests as error:
         return render(request, "payments/signup/wait.html", {"says": error.detail}, status=429)

@@ -39,10 +39,10 @@ CROSS JOIN LATERAL (
 ) known
 WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
 
--- name: names
--- A condition on an event `t`: its body has, in quotes, an id of one of the payments, ours or the processor's. Compares bytes,
--- because a received body need not be JSON that PostgreSQL accepts.
-EXISTS (
+-- name: events_of
+-- A condition on an event `t`: it belongs to one of the payments. Events without a handler have no payment id, but their body may
+-- have, in quotes, an id of one, ours or the processor's. Compares bytes, because a body need not be JSON that PostgreSQL accepts.
+(t.payment_id = ANY(%(payments)s) OR (t.payment_id IS NULL AND EXISTS (
     SELECT FROM unnest((
         SELECT array_agg(n.name) FROM (
             SELECT a.reference FROM payments_attempt a WHERE a.tenant_id = %(tenant)s AND a.payment_id = ANY(%(payments)s)
@@ -55,7 +55,7 @@ EXISTS (
         ) AS n (name) WHERE n.name <> ''
     )) AS known (name)
     WHERE position(convert_to('"' || known.name || '"', 'UTF8') IN t.body) > 0
-);
+)));
 
 -- name: own_processors
 -- A condition on a row `t` of the sandbox processor: it belongs to one of the tenant's processors.

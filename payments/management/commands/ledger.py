@@ -12,7 +12,7 @@ UNSOUND = 1  # exit code
 
 
 class Command(AsyncCommand):
-    help = "The ledger's proof, by hand; housekeeping does it every few minutes."
+    help = "Verify the ledger; housekeeping does it every few minutes."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)

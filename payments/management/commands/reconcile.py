@@ -80,7 +80,7 @@ def _money(units: int | None, currency: str) -> str:
 
 def _sentence(found: dict[str, Any]) -> str:
     way = "both ways" if found["bothWays"] else "a sample of ours, one by one"
-    ended = "" if found["finished"] else " It broke off; the next run takes it up."
+    ended = "" if found["finished"] else " It was interrupted; the next run continues."
     return (
         f"{found['processor']}: {found['payments']} payments of ours, {found['records']} records of theirs ({way}); "
         f"{found['differences']} differ, {found['unanswered']} without an answer.{ended}"

@@ -23,7 +23,7 @@ class Command(AsyncCommand):
             "--set", action="extend", nargs="+", default=[], metavar="NAME.FIELD=VALUE",
             help="such as default.fee=0.03, fallback.enabled=false, default.options.delay=300; repeatable",
         )  # fmt: skip
-        rehearse.add_argument("--activate", action="store_true", help="put the edits into force after the dry run")
+        rehearse.add_argument("--activate", action="store_true", help="activate the edits after the dry run")
         rehearse.add_argument("--reason", default="", help="the reason, for the audit trail; required by --activate")
         add_json(rehearse)
 
@@ -95,7 +95,5 @@ def _words(found: DryRun, changed: list[str], activated: bool) -> str:
         for one in found.examples
     ]
     if activated:
-        lines.append(
-            f"In force now: {', '.join(changed)}." if changed else "Nothing to put into force: no rule changes."
-        )
+        lines.append(f"In force now: {', '.join(changed)}." if changed else "Nothing to activate: no rule changes.")
     return "\n".join(lines)

@@ -124,7 +124,7 @@ def failure(error: Exception) -> Outcome:
     """The outcome of a request that failed with this error."""
     match error:
         case stripe.APIConnectionError() | aiohttp.ClientError() | OSError():
-            return _not_heard(error)
+            return _without_response(error)
         case stripe.CardError():
             return Outcome(Result.DECLINED, code=decline_code(error.error) or error.code or "card_declined")
         case stripe.RateLimitError():
@@ -154,7 +154,7 @@ def code_of(error: stripe.StripeError) -> str:
     return getattr(error.error, "code", None) or error.code or ""
 
 
-def _not_heard(error: Exception) -> Outcome:
+def _without_response(error: Exception) -> Outcome:
     cause = error.__cause__ if isinstance(error, stripe.APIConnectionError) else error
     if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return _away("no_connection")

@@ -225,12 +225,18 @@ SET status = %(status)s, code = %(code)s, reference = coalesce(nullif(%(referenc
 WHERE tenant_id = %(tenant)s AND id = %(refund)s;
 
 -- name: stopped
--- A refund that workers gave up.
-SELECT y.correlation_id, r.public_id, r.amount
+-- The payment of a refund that workers gave up.
+SELECT y.correlation_id
 FROM payments_refund r CROSS JOIN LATERAL (
     SELECT y.correlation_id FROM payments_payment y WHERE y.tenant_id = r.tenant_id AND y.id = r.payment_id OFFSET 0
 ) y
 WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NULL AND coalesce(r.closed, '') = '';
+
+-- name: hold_stopped
+-- Lock a refund that workers gave up. Its payment is locked before it.
+SELECT public_id, amount FROM payments_refund
+WHERE tenant_id = %(tenant)s AND id = %(refund)s AND stopped_at IS NOT NULL AND coalesce(closed, '') = ''
+FOR UPDATE;
 
 -- name: retry
 -- The status stays, so that a refund in doubt is looked up first. The attempt number only grows: it is the fence.

@@ -35,7 +35,7 @@ class Command(AsyncCommand):
             for one in kept
         ]
         lines = [f"{a['id']}  {a['kind']:<8} tenant {a['tenantId']}  {a['setAsideAt']}  {a['reason']}" for a in data]
-        self.report("\n".join(lines) or "Nothing was set aside.", data, as_json=json)
+        self.report("\n".join(lines) or "Nothing is quarantined.", data, as_json=json)
 
     async def do_replay(self, *, id: Sequence[str], all: bool, **_: Any) -> None:
         chosen = await chosen_of(id, all)
@@ -61,5 +61,5 @@ async def chosen_of(ids: Sequence[str], all: bool) -> dict[str, list[str]]:
     there = {kind: [one.id for one in kept] for kind, kept in (await found()).items()}
     unknown = set(ids) - {id for kept in there.values() for id in kept}
     if unknown:
-        raise CommandError(f"nothing was set aside as {', '.join(sorted(unknown))}")
+        raise CommandError(f"nothing is quarantined as {', '.join(sorted(unknown))}")
     return {kind: [id for id in kept if all or id in ids] for kind, kept in there.items()}

@@ -14,7 +14,7 @@ BROKEN = 1  # exit code
 
 
 class Command(AsyncCommand):
-    help = "The proof that the audit trail is what was written."
+    help = "Verify that the audit trail is unchanged."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -27,7 +27,7 @@ class Command(AsyncCommand):
 
     async def run(self, *, tenant: str, noted: Noted | None, json: bool, **_: Any) -> None:
         if noted and not tenant:
-            raise CommandError("--noted is of one chain: name its --tenant")
+            raise CommandError("--noted requires --tenant: each tenant has a chain of its own")
         verdicts = (
             [await audit_chain.verify((await tenant_named(tenant)).pk, noted=noted)]
             if tenant

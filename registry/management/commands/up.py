@@ -43,7 +43,7 @@ class Command(BaseCommand):
             pools=pools(options["pool"]),
             **{name: options[name] for name in names},
         )
-        refuse_strangers(plan.host)
+        refuse_public_host(plan.host)
         warn_of_unknown_proxies()
         try:
             listener = listening.listen(plan.host, plan.port)
@@ -59,20 +59,20 @@ class Command(BaseCommand):
             signal.signal(number, signal.SIG_IGN)
 
 
-def refuse_strangers(host: str) -> None:
+def refuse_public_host(host: str) -> None:
     """Raises CommandError when other machines could reach a service without production settings: a Host header is easily forged."""
     if settings.PRODUCTION or settings.DEBUG or is_loopback(host):
         return
     raise CommandError(
         f"--host {host or repr(host)} lets others in, but ALLOWED_HOSTS names this machine only, so that sign-up and webhooks "
-        "would be as open to them as to you: set ALLOWED_HOSTS to the name that they call it by"
+        "would be as open to them as to you: set ALLOWED_HOSTS to the host name that clients use"
     )
 
 
 def warn_of_unknown_proxies() -> None:
     """Warn when no proxy is trusted in production: without its word on TLS every page redirects to itself."""
     if settings.PRODUCTION and not settings.TRUSTED_PROXIES:
-        log.warning("TRUSTED_PROXIES names no proxy: nobody is believed to have been called by https")
+        log.warning("TRUSTED_PROXIES is empty: X-Forwarded-Proto is ignored, and every request counts as plain HTTP")
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Our own Stripe, the real library against it, and somebody who listens to its webhooks."""
+"""Fixtures: the sandbox Stripe, the real library against it, and a receiver of its webhooks."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

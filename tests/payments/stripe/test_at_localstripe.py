@@ -105,7 +105,7 @@ async def test_a_card_is_confirmed_and_booked(processor, account):
 
 
 @pytest.mark.parametrize(("passed", "becomes"), [(True, Result.BOOKED), (False, Result.CANCELED)])
-async def test_a_card_that_asks_its_holder_waits_until_they_answered(processor, account, theirs, passed, becomes):
+async def test_a_card_that_requires_authentication_waits_for_it(processor, account, theirs, passed, becomes):
     mine = order(await secure_card(theirs))
     waiting = await processor.send(mine, account)
     await authenticate(theirs, waiting, passed=passed)
@@ -126,7 +126,7 @@ async def test_an_authorized_amount_is_captured(processor, account):
     assert (held.action, captured.result) == ({"type": "capture"}, Result.BOOKED)
 
 
-async def test_what_waits_is_canceled(processor, account):
+async def test_a_waiting_payment_is_canceled(processor, account):
     mine = order()
     waiting = await processor.send(mine, account)
 
@@ -135,7 +135,7 @@ async def test_what_waits_is_canceled(processor, account):
     assert (waiting.result, canceled.result) == (Result.REQUIRES_ACTION, Result.CANCELED)
 
 
-async def test_money_goes_back_and_is_found_there(processor, account):
+async def test_a_refund_is_made_and_found_at_localstripe(processor, account):
     booked = await processor.send(order("pm_card_visa"), account)
     owed = refund_order_of(booked.reference, refund_id=uuid4())
 

@@ -90,7 +90,7 @@ async def made(played: Ours | Theirs, card: str, **more: Any) -> library.Payment
     return await played.client.payment_intents.create_async(asked)
 
 
-async def test_a_payment_is_made_authenticated_and_given_back(played):
+async def test_a_payment_is_created_authenticated_and_refunded(played):
     intents, refunds = played.client.payment_intents, played.client.refunds
     intent = await made(played, SECURE, metadata={"registry_payment": "a-1"})
     assert (intent.status, intent.metadata["registry_payment"]) == ("requires_confirmation", "a-1")
@@ -134,13 +134,13 @@ async def test_a_decline_is_a_card_error(played):
     assert declined.value.error.code == "card_declined"
 
 
-async def test_what_waits_is_canceled(played):
+async def test_a_waiting_payment_is_canceled(played):
     intent = await made(played, SECURE, confirm=True)
 
     assert (await played.client.payment_intents.cancel_async(intent.id)).status == "canceled"
 
 
-async def test_what_does_not_exist_is_missing(played):
+async def test_an_unknown_object_is_missing(played):
     with pytest.raises(library.InvalidRequestError) as missing:
         await played.client.payment_intents.retrieve_async("pi_nobodys")
 
@@ -175,7 +175,7 @@ async def test_localstripe_knows_no_idempotency_keys_and_ours_does(played):
     assert len(names) == (1 if isinstance(played, Ours) else 2)
 
 
-async def test_localstripe_gives_back_more_than_was_paid_and_ours_does_not(played):
+async def test_localstripe_refunds_more_than_was_paid_and_ours_does_not(played):
     intent = await made(played, VISA, confirm=True)
     asked = {"payment_intent": intent.id, "amount": 1500}
     await played.client.refunds.create_async(asked)

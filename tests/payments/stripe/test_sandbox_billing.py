@@ -68,7 +68,7 @@ async def test_an_open_invoice_can_be_paid_with_another_card(client, stripe: San
     assert stripe[subscription.id]["status"] == "active"
 
 
-async def test_a_subscription_that_is_left_ends_with_its_period(client, stripe: SandboxStripe):
+async def test_a_subscription_canceled_at_period_end_ends_with_its_period(client, stripe: SandboxStripe):
     subscription = await subscribed(client)
     await client.subscriptions.update_async(subscription.id, {"cancel_at_period_end": True})
 
@@ -143,7 +143,7 @@ async def test_the_portal_pays_what_is_open_with_another_card(client, http, stri
     assert re.search("<b>active</b>", html)
 
 
-async def test_a_destination_charge_leaves_the_share_of_the_connected_account_there(client, stripe: SandboxStripe):
+async def test_a_destination_charge_transfers_the_share_of_the_connected_account(client, stripe: SandboxStripe):
     from sandbox.connect import balance_of
 
     account = await client.accounts.create_async({"type": "express", "country": "BR"})

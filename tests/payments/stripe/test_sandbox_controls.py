@@ -22,7 +22,7 @@ async def told(http, path: str, **body) -> dict:
         return await answer.json()
 
 
-async def test_a_fault_is_set_and_seen_and_taken_away(client, http):
+async def test_a_fault_is_set_takes_effect_and_is_removed(client, http):
     await told(http, "faults", trouble="rate_limit", on="POST /v1/payment_intents")
     with pytest.raises(library.RateLimitError):
         await client.payment_intents.create_async(VISA)
@@ -33,7 +33,7 @@ async def test_a_fault_is_set_and_seen_and_taken_away(client, http):
     assert intent.status == "succeeded"
 
 
-async def test_what_was_received_is_listed_with_its_keys(client, http):
+async def test_received_requests_are_listed_with_their_keys(client, http):
     await client.payment_intents.create_async(VISA, {"idempotency_key": "k-1"})
 
     async with http.get("/sandbox/control/received") as answer:
@@ -71,12 +71,12 @@ async def test_the_publishable_key_controls_nothing(stripe: SandboxStripe, http)
         assert answer.status == 401
 
 
-async def test_a_control_that_nobody_knows_is_refused(http):
+async def test_an_unknown_control_is_refused(http):
     async with http.post("/sandbox/control/faults", json={"trouble": "earthquake"}) as answer:
         assert answer.status == 400
 
 
-async def test_what_no_client_of_stripe_sends_is_refused_as_everywhere(client, stripe: SandboxStripe):
+async def test_requests_beyond_the_limits_are_refused_and_the_server_continues(client, stripe: SandboxStripe):
     """Its server is ours: a head within limits, a body within limits, and an answer that can be read."""
     head = b"POST /v1/payment_intents HTTP/1.1\r\nHost: x\r\n"
     large_head = await all_of(stripe.url, head + b"A: " + b"x" * 70_000)
@@ -86,7 +86,7 @@ async def test_what_no_client_of_stripe_sends_is_refused_as_everywhere(client, s
     assert (await client.payment_intents.create_async(VISA)).status == "succeeded"
 
 
-async def test_half_a_body_is_no_request(client, http, stripe: SandboxStripe):
+async def test_a_truncated_body_is_refused(client, http, stripe: SandboxStripe):
     half = b"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nname=half"
     async with line(stripe.url) as (_, writer):
         writer.write(half)

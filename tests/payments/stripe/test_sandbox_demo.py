@@ -60,7 +60,7 @@ def prepare() -> None:
     call_command("demo", "--prepare", "--stripe", stdout=StringIO())
 
 
-def test_the_program_comes_back_with_its_keys_and_its_port(start: Start, data: Path):
+def test_the_program_restarts_with_its_keys_and_its_port(start: Start, data: Path):
     first = start()
     before = home.load(data / "stripe")
     first.send_signal(signal.SIGTERM)
@@ -72,7 +72,7 @@ def test_the_program_comes_back_with_its_keys_and_its_port(start: Start, data: P
     assert stat.S_IMODE(home.path(data / "stripe").stat().st_mode) == 0o600
 
 
-def test_a_port_that_somebody_took_meanwhile_is_given_up(start: Start, data: Path):
+def test_a_port_that_was_taken_meanwhile_is_replaced(start: Start, data: Path):
     with listen() as taken:
         home.save(data / "stripe", facts := home.fresh())
         facts.port = taken.getsockname()[1]
@@ -84,7 +84,7 @@ def test_a_port_that_somebody_took_meanwhile_is_given_up(start: Start, data: Pat
     assert now and now.port not in (0, facts.port) and now.secret_key == facts.secret_key
 
 
-def test_the_demo_has_a_processor_that_is_asked_for_by_name_only(start: Start, data: Path):
+def test_the_demo_has_a_processor_that_is_used_by_name_only(start: Start, data: Path):
     start()
 
     prepare()
@@ -96,7 +96,7 @@ def test_the_demo_has_a_processor_that_is_asked_for_by_name_only(start: Start, d
     assert WebhookEndpoint.objects.get(tenant__slug="demo").url == f"{facts.url}/sandbox/shop/hook"
 
 
-def test_a_sandbox_that_lost_its_folder_is_known_again(start: Start, data: Path):
+def test_a_sandbox_that_lost_its_folder_is_set_up_again(start: Start, data: Path):
     start()
     prepare()
     home.path(data / "stripe").unlink()
@@ -110,7 +110,7 @@ def test_a_sandbox_that_lost_its_folder_is_known_again(start: Start, data: Path)
     assert WebhookEndpoint.objects.get(tenant__slug="demo").url == f"{facts.url}/sandbox/shop/hook"
 
 
-async def test_the_shop_shows_what_it_was_told_and_takes_nothing_twice(http):
+async def test_the_shop_shows_received_webhooks_once(http):
     message = {"type": "payment.succeeded", "data": {"amount": "42.00", "currency": "BRL"}}
     for _ in range(2):
         async with http.post("/sandbox/shop/hook", json=message, headers={"webhook-id": "msg_1"}) as answer:
@@ -122,7 +122,7 @@ async def test_the_shop_shows_what_it_was_told_and_takes_nothing_twice(http):
     assert html.count("<b>payment.succeeded</b> 42.00 BRL") == 1
 
 
-async def test_the_shop_refuses_what_is_no_message(http):
+async def test_the_shop_refuses_invalid_messages(http):
     async with http.post("/sandbox/shop/hook", data=b"[]") as answer:
         assert answer.status == 400
 
@@ -138,14 +138,14 @@ def account(name: str, **options: Any) -> tuple[base.Account, EndpointCondition]
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("", "plain"), ("card", "card"), ("plain", "plain")])
-def test_only_who_asks_for_it_is_sent_there(wanted: str, chosen: str):
+def test_only_payments_that_name_it_are_sent_there(wanted: str, chosen: str):
     route = choose([account("card", onlyByName=True), account("plain")], wanted=wanted, now=0.0)
 
     assert route and route.account.name == chosen
     assert "card" not in route.reason
 
 
-def test_without_another_a_payment_waits():
+def test_without_another_processor_a_payment_waits():
     assert choose([account("card", onlyByName=True)], now=0.0) is None
 
 

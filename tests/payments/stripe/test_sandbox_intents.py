@@ -16,7 +16,7 @@ async def test_a_good_card_succeeds_at_once(client):
     assert (intent.status, intent.amount_received, intent.latest_charge.paid) == ("succeeded", 1990, True)
 
 
-async def test_what_it_cost_is_told_with_the_charge(client):
+async def test_the_fee_is_part_of_the_charge(client):
     params = {**VISA, "capture_method": "automatic", "expand": ["latest_charge.balance_transaction"]}
 
     intent = await client.payment_intents.create_async(params)
@@ -33,7 +33,7 @@ async def test_an_intent_without_a_method_waits_for_one(client):
     assert (created.status, confirmed.status) == ("requires_payment_method", "succeeded")
 
 
-async def test_a_card_that_must_be_authenticated_sends_its_holder_to_a_page(client, stripe: SandboxStripe):
+async def test_a_card_that_requires_authentication_redirects_to_a_page(client, stripe: SandboxStripe):
     intent = await client.payment_intents.create_async(SECURE)
 
     action = intent.next_action
@@ -41,7 +41,7 @@ async def test_a_card_that_must_be_authenticated_sends_its_holder_to_a_page(clie
     assert action.redirect_to_url.url.startswith(f"{stripe.url}/sandbox/3ds/{intent.id}?")
 
 
-async def test_once_its_holder_agreed_it_succeeds(client, stripe: SandboxStripe):
+async def test_after_authentication_the_intent_succeeds(client, stripe: SandboxStripe):
     intent = await client.payment_intents.create_async(SECURE)
 
     await stripe.authenticates(intent.id)
@@ -49,7 +49,7 @@ async def test_once_its_holder_agreed_it_succeeds(client, stripe: SandboxStripe)
     assert (await client.payment_intents.retrieve_async(intent.id)).status == "succeeded"
 
 
-async def test_a_holder_who_fails_leaves_the_intent_without_a_method(client, stripe: SandboxStripe):
+async def test_a_failed_authentication_removes_the_method_of_the_intent(client, stripe: SandboxStripe):
     intent = await client.payment_intents.create_async(SECURE)
 
     await stripe.authenticates(intent.id, passed=False)
@@ -59,7 +59,7 @@ async def test_a_holder_who_fails_leaves_the_intent_without_a_method(client, str
     assert intent.last_payment_error.code == "payment_intent_authentication_failure"
 
 
-async def test_nobody_can_be_asked_off_session(client):
+async def test_off_session_no_authentication_is_possible(client):
     with pytest.raises(library.CardError) as declined:
         await client.payment_intents.create_async({**SECURE, "off_session": True})
 
@@ -92,7 +92,7 @@ async def test_an_amount_that_is_held_can_be_captured_in_part(client):
     assert (captured.status, captured.amount_received) == ("succeeded", 1000)
 
 
-async def test_more_than_is_held_cannot_be_captured(client):
+async def test_more_than_is_authorized_cannot_be_captured(client):
     held = await client.payment_intents.create_async({**VISA, "capture_method": "manual"})
 
     with pytest.raises(library.InvalidRequestError) as refused:
@@ -101,7 +101,7 @@ async def test_more_than_is_held_cannot_be_captured(client):
     assert refused.value.error.code == "amount_too_large"
 
 
-async def test_what_waits_can_be_canceled_and_then_never_paid(client):
+async def test_a_waiting_intent_can_be_canceled_and_then_never_paid(client):
     waiting = await client.payment_intents.create_async(SECURE)
 
     canceled = await client.payment_intents.cancel_async(waiting.id)
@@ -112,7 +112,7 @@ async def test_what_waits_can_be_canceled_and_then_never_paid(client):
     assert refused.value.error.code == "payment_intent_unexpected_state"
 
 
-async def test_what_succeeded_cannot_be_canceled(client):
+async def test_a_succeeded_intent_cannot_be_canceled(client):
     intent = await client.payment_intents.create_async(VISA)
 
     with pytest.raises(library.InvalidRequestError) as refused:
@@ -151,7 +151,7 @@ async def test_an_intent_is_found_by_its_metadata(client):
         ({"customer": "cus_nobodys"}, "resource_missing"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_and_leaves_nothing_behind(client, stripe: SandboxStripe, wrong, code):
+async def test_an_invalid_request_is_refused_and_leaves_nothing_behind(client, stripe: SandboxStripe, wrong, code):
     with pytest.raises(library.InvalidRequestError) as refused:
         await client.payment_intents.create_async({**CARD, **wrong})
 

@@ -29,7 +29,7 @@ async def test_another_request_under_the_same_key_is_refused(client):
         await client.payment_intents.create_async({**VISA, "amount": 1991}, KEY)
 
 
-async def test_a_decline_is_what_its_key_says_from_then_on(client, stripe: SandboxStripe):
+async def test_a_decline_is_replayed_under_its_key(client, stripe: SandboxStripe):
     declined = {**VISA, "payment_method": "pm_card_chargeDeclined"}
     with pytest.raises(library.CardError):
         await client.payment_intents.create_async(declined, KEY)
@@ -40,7 +40,7 @@ async def test_a_decline_is_what_its_key_says_from_then_on(client, stripe: Sandb
     assert len(stripe.all("charge")) == 1
 
 
-async def test_a_request_that_was_wrong_leaves_its_key_free(client):
+async def test_an_invalid_request_does_not_use_its_key(client):
     with pytest.raises(library.InvalidRequestError):
         await client.payment_intents.create_async({**VISA, "amuont": 1}, KEY)
 
@@ -49,7 +49,7 @@ async def test_a_request_that_was_wrong_leaves_its_key_free(client):
     assert intent.status == "succeeded"
 
 
-async def test_a_key_in_use_is_said_to_be_in_use(client, stripe: SandboxStripe):
+async def test_a_key_in_use_is_a_conflict(client, stripe: SandboxStripe):
     stripe.fails("slow_after", times=1, seconds=0.3)
     first = asyncio.create_task(client.payment_intents.create_async(VISA, KEY))
     await eventually(lambda: stripe.all("charge"))
@@ -71,7 +71,7 @@ async def test_a_key_is_forgotten_after_a_day(client, stripe: SandboxStripe):
 
 
 @pytest.mark.parametrize("trouble, executed", [("drop_before", 0), ("drop_after", 1)])
-async def test_a_lost_connection_says_nothing_of_what_was_executed(client, stripe: SandboxStripe, trouble, executed):
+async def test_a_lost_connection_may_be_before_or_after_the_execution(client, stripe: SandboxStripe, trouble, executed):
     stripe.fails(trouble, on="POST /v1/payment_intents", times=1)
 
     with pytest.raises(library.APIConnectionError):
@@ -102,7 +102,7 @@ async def test_a_500_without_an_execution_can_be_kept_under_its_key_as_well(clie
 
 
 @pytest.mark.parametrize("trouble, error", [("error_before", library.APIError), ("rate_limit", library.RateLimitError)])
-async def test_what_was_refused_before_the_execution_can_be_tried_again(client, stripe: SandboxStripe, trouble, error):
+async def test_requests_refused_before_the_execution_can_be_repeated(client, stripe: SandboxStripe, trouble, error):
     stripe.fails(trouble, times=1)
     with pytest.raises(error):
         await client.payment_intents.create_async(VISA, KEY)
@@ -110,7 +110,7 @@ async def test_what_was_refused_before_the_execution_can_be_tried_again(client, 
     assert (await client.payment_intents.create_async(VISA, KEY)).status == "succeeded"
 
 
-async def test_what_was_received_can_be_looked_at(client, stripe: SandboxStripe):
+async def test_received_requests_can_be_read(client, stripe: SandboxStripe):
     await client.payment_intents.create_async({**CARD, "metadata": {"order": "7"}}, KEY)
 
     (seen,) = stripe.received("POST /v1/payment_intents")

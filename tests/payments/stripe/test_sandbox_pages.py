@@ -1,4 +1,4 @@
-"""What a payer sees at the sandbox, as plain HTTP."""
+"""The pages of the sandbox for payers, over plain HTTP."""
 
 import re
 from urllib.parse import parse_qs, urlsplit
@@ -10,7 +10,7 @@ BACK = "https://shop.example/back?order=7"
 SECURE = {**CARD, "payment_method": "pm_card_threeDSecure2Required", "confirm": True, "return_url": BACK}
 
 
-async def test_the_banks_page_offers_both_answers_and_no_script(client, http):
+async def test_the_page_of_the_bank_has_both_buttons_and_no_script(client, http):
     intent = await client.payment_intents.create_async(SECURE)
 
     async with http.get(intent.next_action.redirect_to_url.url) as answer:
@@ -21,7 +21,7 @@ async def test_the_banks_page_offers_both_answers_and_no_script(client, http):
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
-async def test_the_answer_leads_back_to_the_shop(client, http, stripe: SandboxStripe):
+async def test_the_buttons_lead_back_to_the_shop(client, http, stripe: SandboxStripe):
     intent = await client.payment_intents.create_async(SECURE)
     page = intent.next_action.redirect_to_url.url
 
@@ -73,7 +73,7 @@ async def test_a_declined_card_can_be_followed_by_another(client, http, stripe: 
     assert stripe[intent.id]["status"] == "succeeded"
 
 
-async def test_a_card_that_asks_leads_to_the_bank(client, http):
+async def test_a_card_that_requires_authentication_leads_to_the_page_of_the_bank(client, http):
     intent = await client.payment_intents.create_async(CARD)
     page = {"client_secret": intent.client_secret, "return_url": BACK}
 
@@ -85,7 +85,7 @@ async def test_a_card_that_asks_leads_to_the_bank(client, http):
     assert (answer.url.path, "Complete authentication" in html) == (f"/sandbox/3ds/{intent.id}", True)
 
 
-async def test_no_browser_is_sent_to_a_script(client, http):
+async def test_no_redirect_leads_to_a_script_url(client, http):
     intent = await client.payment_intents.create_async(CARD)
     page = {"client_secret": intent.client_secret, "return_url": "javascript:alert(1)"}
 

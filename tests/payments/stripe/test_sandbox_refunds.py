@@ -19,7 +19,7 @@ async def paid(client, card: str = "pm_card_visa") -> library.PaymentIntent:
     return await client.payment_intents.create_async({**VISA, "payment_method": card})
 
 
-async def test_a_payment_is_given_back_in_parts(client):
+async def test_a_payment_is_refunded_in_parts(client):
     intent = await paid(client)
 
     first = await client.refunds.create_async({"payment_intent": intent.id, "amount": 1000})
@@ -29,7 +29,7 @@ async def test_a_payment_is_given_back_in_parts(client):
     assert (await client.charges.retrieve_async(intent.latest_charge)).refunded
 
 
-async def test_more_than_is_left_is_refused(client):
+async def test_a_refund_above_the_rest_is_refused(client):
     intent = await paid(client)
     await client.refunds.create_async({"payment_intent": intent.id, "amount": 1000})
 
@@ -39,7 +39,7 @@ async def test_more_than_is_left_is_refused(client):
     assert refused.value.error.param == "amount"
 
 
-async def test_what_was_given_back_whole_is_not_given_back_again(client):
+async def test_a_fully_refunded_payment_is_not_refunded_again(client):
     intent = await paid(client)
     await client.refunds.create_async({"payment_intent": intent.id})
 
@@ -49,7 +49,7 @@ async def test_what_was_given_back_whole_is_not_given_back_again(client):
     assert refused.value.error.code == "charge_already_refunded"
 
 
-async def test_what_was_never_paid_is_not_given_back(client):
+async def test_an_unpaid_payment_is_not_refunded(client):
     intent = await client.payment_intents.create_async({"amount": 1990, "currency": "brl"})
 
     with pytest.raises(library.InvalidRequestError):

@@ -1,4 +1,4 @@
-"""The sandbox's events: signed, retried, held back, doubled, shuffled, listed."""
+"""The sandbox's events: signed, retried, delayed, repeated, shuffled, listed."""
 
 import pytest
 import stripe as library
@@ -17,7 +17,7 @@ VISA = {
 TYPES = {"payment_intent.created", "charge.succeeded", "payment_intent.succeeded"}
 
 
-async def test_what_happens_is_told_with_a_signature_that_the_library_accepts(client, listening):
+async def test_events_have_a_signature_that_the_library_accepts(client, listening):
     intent = await client.payment_intents.create_async(VISA, {"idempotency_key": "k-1"})
 
     await eventually(lambda: set(listening.types) == TYPES)
@@ -45,7 +45,7 @@ async def test_an_endpoint_that_fails_is_called_again(client, stripe: SandboxStr
     await eventually(lambda: not any(event["pending_webhooks"] for event in stripe.all("event")))
 
 
-async def test_events_can_be_held_back_doubled_and_shuffled(client, stripe: SandboxStripe, listening):
+async def test_events_can_be_delayed_repeated_and_shuffled(client, stripe: SandboxStripe, listening):
     stripe.webhooks.held, stripe.webhooks.copies = True, 3
     await client.payment_intents.create_async(VISA)
 
@@ -55,7 +55,7 @@ async def test_events_can_be_held_back_doubled_and_shuffled(client, stripe: Sand
     assert {listening.types.count(type_) for type_ in TYPES} == {3}
 
 
-async def test_what_nobody_took_is_listed_as_undelivered(client, stripe: SandboxStripe, listening):
+async def test_events_that_were_not_accepted_are_listed_as_undelivered(client, stripe: SandboxStripe, listening):
     stripe.webhooks.held = True
     await client.payment_intents.create_async(VISA)
 
@@ -73,7 +73,7 @@ async def test_events_are_listed_by_type(client):
     assert [event.type for event in listed.data] == ["charge.succeeded"]
 
 
-async def test_what_was_not_delivered_before_a_restart_is_delivered_after_it(tmp_path, listening, stripe):
+async def test_undelivered_events_are_delivered_after_a_restart(tmp_path, listening, stripe):
     from tests.bed.stripe import sandbox_stripe
     from tests.payments.stripe.conftest import client_of, close
 

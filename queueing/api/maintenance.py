@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import answer, endpoint, read
 from queueing.broker import buffer, maintenance
 from queueing.broker.errors import BadRequest
-from queueing.views.edge import answer, endpoint, read
 from registry.tenants.access import Principal
 
 

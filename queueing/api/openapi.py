@@ -4,19 +4,19 @@ from typing import Any
 
 import msgspec
 
-from queueing.views import groups, plane, status
+from queueing.api import groups, plane, status
 from registry.edge.api import api
 from registry.edge.parameters import Query
 
 _PROBLEMS = {
-    400: "Not what the contract says; `error` and `detail` name what is wrong",
+    400: "Invalid request; `error` and `detail` name the fault",
     401: "No valid key",
     403: "The key lacks the scope",
     404: "No such thing here",
     413: "Body above the limit",
     422: "A query parameter is not acceptable",
     429: "Rate limit",
-    503: "The database cannot take it at the moment; Retry-After says when to come back",
+    503: "The database is unavailable; Retry-After says when to try again",
 }
 _VARIABLE = {"type": "string", "minLength": 1}
 _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 503)
@@ -99,16 +99,16 @@ describe(
 
 _GROUP = "/api/v1/consumer-groups/{group}"
 
-describe("GET", "/api/v1/consumer-groups", "How every group stands in every queue")
+describe("GET", "/api/v1/consumer-groups", "The lag of every group in every queue")
 describe(
     "GET", "/api/v1/consumer-groups/lagging", "Groups whose oldest message has waited for too long",
     query=groups.LAGGING,
 )  # fmt: skip
 describe("GET", _GROUP, "How far a group has read, partition by partition", query=groups.DETAIL)
-describe("DELETE", _GROUP, "Forget a group (scope admin)", query=groups.DELETE)
-describe("DELETE", f"{_GROUP}/queues/{{queue}}", "Forget a group in one queue (scope admin)", query=groups.DELETE)
+describe("DELETE", _GROUP, "Delete a group (scope admin)", query=groups.DELETE)
+describe("DELETE", f"{_GROUP}/queues/{{queue}}", "Delete a group from one queue (scope admin)", query=groups.DELETE)
 describe("POST", f"{_GROUP}/subscription", "Set the start of a group's subscription", body=groups.SubscriptionBody)
-describe("POST", f"{_GROUP}/queues/{{queue}}/seek", "Put a group at a time or at the end", body=groups.SeekBody)
+describe("POST", f"{_GROUP}/queues/{{queue}}/seek", "Move a group to a time or to the end", body=groups.SeekBody)
 describe(
     "POST", f"{_GROUP}/queues/{{queue}}/partitions/{{partition}}/seek",
     "The same in one partition; to its end without a body", body=groups.SeekBody, optional=True,
@@ -119,7 +119,7 @@ describe("POST", "/api/v1/stats/refresh", "Write what this process has counted n
 # -- Status, analytics, metrics (section 1.5) ----------------------------------------------------------------------
 
 describe("GET", "/api/v1/status", "Throughput over time; messages, leases and dead letters now", query=status.SERIES)
-describe("GET", "/api/v1/status/queues", "A page of queues as they stand", query=status.QUEUES)
+describe("GET", "/api/v1/status/queues", "A page of queues with their figures", query=status.QUEUES)
 describe("GET", "/api/v1/status/queues/{queue}", "One queue with its partitions and traffic", query=status.QUEUE)
 describe(
     "GET", "/api/v1/status/queues/{queue}/messages", "A queue's latest messages, without payloads",
@@ -134,7 +134,7 @@ describe("GET", "/api/v1/analytics/queue-lag", "How long messages waited, queue 
 describe("GET", "/api/v1/analytics/queue-ops", "Traffic by queue", query=status.SERIES)
 describe("GET", "/api/v1/analytics/queue-parked-replicas", "Long polls that wait in this process", query=status.ABOUT)
 describe("GET", "/api/v1/analytics/retention", "How long messages are kept, queue by queue", query=status.ABOUT)
-describe("GET", "/api/v1/analytics/system-metrics", "The process that answers")
+describe("GET", "/api/v1/analytics/system-metrics", "The process that responds")
 describe("GET", "/api/v1/analytics/worker-metrics", "The workers that are alive")
 describe("GET", "/api/v1/analytics/postgres-stats", "PostgreSQL's own counters")
 api.describe(

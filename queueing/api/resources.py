@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read
 from queueing.broker import browse, manage
 from queueing.models.broker import QUEUE_MODE
-from queueing.views.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read
 from registry.edge.parameters import Query
 from registry.tenants.access import Principal
 

@@ -16,10 +16,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily
 
 from queueing import spill
+from queueing.api.edge import answer, endpoint
 from queueing.broker import long_polls, statistics
 from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
-from queueing.views.edge import answer, endpoint
 from registry.data import database
 from registry.edge import status
 from registry.edge.handler import lean
@@ -161,7 +161,10 @@ async def _machine() -> list[GaugeMetricFamily]:
         "queen_db_pool_idle": ("Those not in use", pool["idle"]),
         "queen_file_buffer_pending": ("Writes that wait for PostgreSQL", sum(one.records for one in spilled)),
         "queen_file_buffer_failed": ("Writes set aside", sum(one.quarantined for one in spilled)),
-        "queen_file_buffer_db_healthy": ("Whether the spill flows", int(all(one.draining for one in spilled))),
+        "queen_file_buffer_db_healthy": (
+            "Whether the spill is being drained",
+            int(all(one.draining for one in spilled)),
+        ),
         "registry_queue_parked_readers": ("Long polls that wait in this process", long_polls.parked().count),
     }
     families = [GaugeMetricFamily(name, text, value=value) for name, (text, value) in figures.items()]

@@ -5,11 +5,11 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import WHICH, answer, check_name, endpoint
 from queueing.broker import long_polls, statistics
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
-from queueing.views.edge import WHICH, answer, check_name, endpoint
 from registry.edge.parameters import WHEN, Query, Values, choice, invalid, offset_page, whole
 from registry.tenants.access import Principal
 
@@ -47,7 +47,7 @@ def _series(request: HttpRequest) -> tuple[About, Range]:
     return _about(asked), _range(asked)
 
 
-def _told(when: Range) -> dict[str, Any]:
+def _range_fields(when: Range) -> dict[str, Any]:
     return {
         "timeRange": {"from": when.start, "to": when.end},
         "bucketMinutes": when.minutes,
@@ -68,7 +68,7 @@ async def status(request: HttpRequest, principal: Principal) -> HttpResponse:
     dead = sorted((one for one in found if one.dead), key=lambda one: -one.dead)
     return answer(
         {
-            **_told(when),
+            **_range_fields(when),
             "throughput": [_point(at, one, when) for at, one in series.items()],
             "queues": [_summary(one) for one in found[:PAGE]],
             "messages": _messages(found, total),
@@ -198,7 +198,7 @@ async def queue(request: HttpRequest, principal: Principal, queue: str) -> HttpR
     summary = _summary(one)
     return answer(
         {
-            **_told(when),
+            **_range_fields(when),
             "queue": {key: summary[key] for key in ("id", "name", "namespace", "task", "createdAt", "lastActivity")},
             "totals": summary["messages"],
             "lag": summary["lag"],
@@ -234,7 +234,7 @@ async def analytics(request: HttpRequest, principal: Principal) -> HttpResponse:
     top = sorted(sums.items(), key=lambda item: (-item[1].pushed - item[1].completed, item[0]))[:10]
     return answer(
         {
-            **_told(when),
+            **_range_fields(when),
             "interval": interval,
             "throughput": {
                 "totalIngested": total.pushed,
@@ -255,7 +255,7 @@ async def queue_lag(request: HttpRequest, principal: Principal) -> HttpResponse:
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     return answer(
         {
-            **_told(when),
+            **_range_fields(when),
             "queues": [
                 {
                     "queue": one.name,
@@ -284,7 +284,7 @@ async def queue_ops(request: HttpRequest, principal: Principal) -> HttpResponse:
     by_queue = await statistics.traffic_by_queue(principal.tenant_id, about, when)
     return answer(
         {
-            **_told(when),
+            **_range_fields(when),
             "queues": [
                 {"queue": name, "timeSeries": [_point(at, one, when) for at, one in series.items()]}
                 for name, series in by_queue.items()

@@ -5,10 +5,10 @@ from datetime import datetime
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import answer, check_name, endpoint, read
 from queueing.broker import groups, traffic
 from queueing.broker.errors import BadRequest
 from queueing.models.broker import QUEUE_MODE
-from queueing.views.edge import answer, check_name, endpoint, read
 from registry.edge.parameters import Query, flag, offset_page, parse_time, whole
 from registry.tenants.access import Principal
 
@@ -17,7 +17,7 @@ YEARS = 10 * 366 * 86_400  # seconds; nothing lags longer
 
 LAGGING = Query({"minLagSeconds": whole(3600, capped=YEARS)})
 DETAIL = Query(offset_page(PAGE, most=PAGE, furthest=10**9))
-DELETE = Query({"deleteMetadata": flag("false: the subscription stays, and the group begins anew", default=True)})
+DELETE = Query({"deleteMetadata": flag("false: the subscription stays, and the group starts again", default=True)})
 
 
 class SubscriptionBody(msgspec.Struct, rename="camel"):

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read, refuse
 from queueing.broker import dead_letters, manage, messages, traces
 from queueing.broker.errors import BadRequest
 from queueing.models.broker import QUEUE_MODE
-from queueing.views.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name, endpoint, read, refuse
 from registry.edge.parameters import WHEN, Parameters, Query, Values, choice, offset_page
 from registry.tenants.access import Principal
 
@@ -22,9 +22,9 @@ def _paging(limit: int) -> Parameters:
 
 
 BROWSE = Query({**LISTED, **PARTITION, "status": choice(*messages.STATUSES, error=refuse), **WHEN, **_paging(200)})
-LETTERS = Query({"queue": NAME, **GROUP, **PARTITION, **WHEN, **_paging(100)})
+DEAD_LETTERS = Query({"queue": NAME, **GROUP, **PARTITION, **WHEN, **_paging(100)})
 PURGE = Query({"queue": NAME, **GROUP}, needed=("queue",))
-BURY = Query(GROUP)
+MAKE_DEAD_LETTER = Query(GROUP)
 TRACES_NAMED, TRACE_NAMES = Query(_paging(100)), Query(_paging(50))
 
 
@@ -92,10 +92,12 @@ async def retry(_request: HttpRequest, principal: Principal, partition: str, tra
 
 
 @endpoint("admin")
-async def bury(request: HttpRequest, principal: Principal, partition: str, transaction: str) -> HttpResponse:
+async def make_dead_letter(
+    request: HttpRequest, principal: Principal, partition: str, transaction: str
+) -> HttpResponse:
     body = read(request, _dead, empty=DeadBody())
     named = body.consumer_group
-    group = check_name("consumerGroup", named) if named else BURY.read(request)["consumerGroup"]
+    group = check_name("consumerGroup", named) if named else MAKE_DEAD_LETTER.read(request)["consumerGroup"]
     error = (body.error or "").replace("\0", "")[:10_000]
     name = check_name("transactionId", transaction)
     groups = await dead_letters.make(principal.tenant_id, partition, name, group=group, error=error)
@@ -106,9 +108,9 @@ async def bury(request: HttpRequest, principal: Principal, partition: str, trans
 
 
 @endpoint("read")
-async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
+async def list_dead_letters(request: HttpRequest, principal: Principal) -> HttpResponse:
     """A page of open dead letters with their payloads, latest first, and how many there are."""
-    asked = LETTERS.read(request)
+    asked = DEAD_LETTERS.read(request)
     filters = {
         "queue": asked["queue"],
         "group": asked["consumerGroup"],
@@ -122,8 +124,8 @@ async def letters(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 @endpoint("admin")
-async def replay(_request: HttpRequest, principal: Principal, letter: str) -> HttpResponse:
-    return answer(await dead_letters.replay(principal.tenant_id, letter))
+async def replay(_request: HttpRequest, principal: Principal, dead_letter: str) -> HttpResponse:
+    return answer(await dead_letters.replay(principal.tenant_id, dead_letter))
 
 
 @endpoint("admin")

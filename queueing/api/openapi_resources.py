@@ -1,7 +1,7 @@
 """Queues, messages, dead letters, traces and maintenance in the OpenAPI document."""
 
-from queueing.views import maintenance, messages, resources
-from queueing.views.openapi import describe
+from queueing.api import maintenance, messages, resources
+from queueing.api.openapi import describe
 
 # -- Configure and resources (contract section 1.2) ----------------------------------------------------------------
 
@@ -14,7 +14,7 @@ describe("DELETE", "/api/v1/queues/{queue}/clear", "Delete a queue's messages (s
 describe("GET", "/api/v1/resources/partitions", "Partitions and how many messages are in them", query=resources.LIST)
 describe("GET", "/api/v1/resources/namespaces", "Namespaces and their queues")
 describe("GET", "/api/v1/resources/tasks", "Tasks and their queues")
-describe("GET", "/api/v1/resources/overview", "All of the tenant's queues in one")
+describe("GET", "/api/v1/resources/overview", "Totals of all queues of the tenant")
 
 # -- Messages, dead letters, traces (section 1.3) ------------------------------------------------------------------
 
@@ -23,20 +23,20 @@ describe(
     "GET", "/api/v1/messages", "Messages, newest first, by default of the last hour",
     query=messages.BROWSE,
 )  # fmt: skip
-describe("GET", _MESSAGE, "A message with its payload and where its readers are")
+describe("GET", _MESSAGE, "A message with its payload and its state per group")
 describe("DELETE", _MESSAGE, "Delete a message")
 describe("POST", f"{_MESSAGE}/retry", "Replay the dead letter of a message, once (scope admin)")
 describe(
     "POST",
     f"{_MESSAGE}/dlq",
-    "Give a message up (scope admin)",
+    "Make a message a dead letter (scope admin)",
     body=messages.DeadBody,
     optional=True,
-    query=messages.BURY,
+    query=messages.MAKE_DEAD_LETTER,
 )
 describe(
     "GET", "/api/v1/dlq", "Dead letters with their payloads, latest first, and the total",
-    query=messages.LETTERS,
+    query=messages.DEAD_LETTERS,
 )  # fmt: skip
 describe(
     "DELETE",
@@ -44,7 +44,7 @@ describe(
     "Purge a queue's dead letters (scope admin)",
     query=messages.PURGE,
 )
-describe("POST", "/api/v1/dlq/{letter}/replay", "Push a dead letter again, once (scope admin)")
+describe("POST", "/api/v1/dlq/{dead_letter}/replay", "Push a dead letter again, once (scope admin)")
 describe("POST", "/api/v1/traces", "Write a trace", body=messages.TraceBody, good={201: "Its id"})
 describe("GET", "/api/v1/traces/names", "Names of traces", query=messages.TRACE_NAMES)
 describe("GET", "/api/v1/traces/by-name/{name}", "Traces of one name, latest first", query=messages.TRACES_NAMED)

@@ -8,6 +8,7 @@ import msgspec
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from queueing.api.edge import GROUP, NAME, answer, check_name, endpoint, read, refuse
 from queueing.broker import ack as acks
 from queueing.broker import buffer, leases
 from queueing.broker import pop as pops
@@ -18,7 +19,6 @@ from queueing.broker.errors import BadRequest
 from queueing.broker.ids import new_id
 from queueing.broker.push_rows import NewMessage
 from queueing.models.broker import QUEUE_MODE, Group
-from queueing.views.edge import GROUP, NAME, answer, check_name, endpoint, read, refuse
 from registry.edge.handler import until_disconnect
 from registry.edge.parameters import TIME, Parameter, Query, Values, choice, flag, parse_time, whole
 from registry.edge.unique import check_unique
