@@ -153,6 +153,12 @@ async def test_a_field_that_is_not_acceptable_is_named(
     assert [error["field"] for error in refusal["errors"]] == [field]
 
 
+async def test_an_input_may_have_numbers_of_any_size(api: Api) -> None:
+    job = await submit(api, kind="http", input={"url": "http://127.0.0.1:9999/", "body": 2**80})
+
+    assert (await get(api, f"/jobs/{job['id']}"))["input"]["body"] == 2**80
+
+
 @pytest.mark.parametrize("size", [65_600, 2**20])
 async def test_an_input_above_64_kib_is_too_large(api: Api, size: int) -> None:
     await submit(api, status=413, input={"text": "x" * size})
@@ -160,11 +166,13 @@ async def test_an_input_above_64_kib_is_too_large(api: Api, size: int) -> None:
 
 async def test_a_run_time_in_the_past_means_now(api: Api) -> None:
     past = await submit(api, runAt="2020-01-01T00:00:00Z")
+    before_time = await submit(api, runAt="0001-01-01T00:00:00+14:00")
     later = await submit(api, runAt="2030-01-01T00:00:00Z")
 
     await run()
 
-    assert (await get(api, f"/jobs/{past['id']}"))["status"] == "succeeded"
+    for job in (past, before_time):
+        assert (await get(api, f"/jobs/{job['id']}"))["status"] == "succeeded"
     assert (await get(api, f"/jobs/{later['id']}"))["status"] == "queued"
 
 
