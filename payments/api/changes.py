@@ -1,7 +1,5 @@
 """`POST /payments/{id}/cancel`, `…/capture` and `/purge-payments`: changes to payments that are accepted."""
 
-from datetime import UTC, datetime
-
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
@@ -11,10 +9,12 @@ from payments.errors import LiveTenant
 from payments.settle import lifecycle
 from payments.states import CANCELED
 from queueing.jobs import lifecycle as jobs
-from queueing.jobs import store, waiting
+from queueing.jobs import queries, store, waiting
 from queueing.jobs.requests import of_service
+from queueing.models import JobStatus
 from registry.data import database
 from registry.edge.api import api, described, json_response
+from registry.errors import Unavailable
 from registry.tenants.access import Principal, authorize
 
 PURGE = "payments.purge"  # the kind of job that empties a large sandbox
@@ -64,12 +64,18 @@ async def purge(request: HttpRequest) -> HttpResponse:
 
 
 async def _purge_by_job(principal: Principal, headers: dict[str, str]) -> HttpResponse:
-    """Empty a large sandbox by a job, which leaves payments that are accepted from now on. Wait for it for a while."""
-    asked = {"before": datetime.now(UTC)}
+    """Empty a large sandbox by a job, which leaves payments that are accepted from now on. Wait for it for a while.
+
+    Raises Unavailable (503) if the job ends otherwise than by success.
+    """
+    asked = {"before": await purging.clock()}
     job = await store.submit(of_service(PURGE, asked, tenant_id=principal.tenant_id))
     await database.release()  # for as long as it waits
     done = await jobs.finished(tenant_id=principal.tenant_id, uuid=job.id, within=purging.WITHIN)
     said = {"job": {"id": str(job.id), "statusUrl": f"{settings.REGISTRY_URL}/jobs/{job.id}"}}
     if done:
+        ended = await queries.job_of(principal.tenant_id, job.id)
+        if ended.status != JobStatus.SUCCEEDED:
+            raise Unavailable(f"the job that removes the payments is {ended.status}: {ended.error or 'call again'}")
         return json_response({"message": "All payments purged.", **said}, headers=headers)
     return json_response({"message": "A job removes the payments.", **said}, status=202, headers=headers)

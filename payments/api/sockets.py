@@ -10,12 +10,11 @@ from payments.books import events, queries
 from payments.states import Status
 from registry.data import live
 from registry.edge.api import ENCODER
-from registry.edge.live_socket import BadMessage, LiveSocket, Ping, Resume
+from registry.edge.live_socket import BadMessage, LiveSocket, Ping, Resume, Subscribe
 from registry.errors import Invalid, Unauthorized
 from registry.tenants import links
 from registry.tenants.sockets import tenant_authority
 
-SUBSCRIBED_IDS = 500
 LIST_LIMIT, LIST_AT_MOST = 50, 200  # payments of a list that names no limit, and of any
 
 
@@ -34,12 +33,6 @@ class List(msgspec.Struct, tag_field="type", tag="list", forbid_unknown_fields=T
     id: int | str
     filter: Filter | None = None
     limit: int | None = None
-
-
-class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe", forbid_unknown_fields=True):
-    """Only these payments from now on; an empty list means all."""
-
-    ids: list[UUID]
 
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -61,15 +54,15 @@ class PaymentsSocket(LiveSocket):
             case _:
                 await super().answer(message)
 
-    async def subscribe(self, ids: list[UUID]) -> None:
-        raise BadMessage("this socket shows one payment")
-
     async def list(self, message: List) -> None:
         raise BadMessage("this socket shows one payment")
 
 
 class PaymentSocket(PaymentsSocket):
     """One payment, for everybody who has its link. Events are numbered by the payment's sequence."""
+
+    async def subscribe(self, ids: list[UUID]) -> None:
+        raise BadMessage("this socket shows one payment")
 
     @property
     def recheck(self) -> float:
@@ -111,12 +104,6 @@ class StreamSocket(PaymentsSocket):
 
     async def authority(self) -> int:
         return await tenant_authority(self)
-
-    async def subscribe(self, ids: list[UUID]) -> None:
-        if len(ids) > SUBSCRIBED_IDS:
-            raise BadMessage(f"at most {SUBSCRIBED_IDS} ids")
-        self.reader.only = frozenset(map(str, ids)) or None
-        await self.send_message(ENCODER.encode({"type": "subscribed", "ids": ids}))
 
     async def list(self, message: List) -> None:
         limit = LIST_LIMIT if message.limit is None else message.limit

@@ -102,4 +102,10 @@ async def count(tenant_id: int, before: datetime | None = None) -> int:
     return int(found)
 
 
+async def clock() -> datetime:
+    """The time by the clock that payments are created by."""
+    [(now,)] = await database.fetch(SQL["purge_clock"])
+    return now
+
+
 purge_sync = sync_twin(purge)

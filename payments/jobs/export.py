@@ -30,7 +30,7 @@ class ExportInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     to: Moment | None = None
 
 
-@kind("payments.export", input=ExportInput, scope="read", runs="loop", timeout=TIMEOUT, tenant_concurrency=2)
+@kind("payments.export", input=ExportInput, runs="loop", timeout=TIMEOUT, tenant_concurrency=2)
 async def export(context: Context, asked: ExportInput) -> dict[str, int]:
     """Write payments into a file, with fees, refunds and metadata."""
     filters = PaymentFilters(asked.status, asked.processor, asked.from_, asked.to)

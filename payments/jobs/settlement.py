@@ -44,7 +44,10 @@ async def settlement(context: Context, asked: SettlementInput) -> dict[str, Any]
     first = asked.from_ or last
     if first > last:
         raise JobFailed("the first day is after the last", code="invalid_days")
-    sums = await _sums(context, first, last, zone)
+    try:
+        sums = await _sums(context, first, last, zone)
+    except OverflowError:  # the first or the last day of the calendar
+        raise JobFailed("there are no such days", code="invalid_days") from None
     rows = [_row(line, sums[line]) for line in sorted(sums)]
     async with context.file(f"settlement-{first}-{last}.csv", "text/csv; charset=utf-8") as file:
         await file.write(csv_head(COLUMNS))

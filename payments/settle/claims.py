@@ -1,6 +1,6 @@
 """Route due rows: each becomes a claim that holds a concurrency slot, or waits. No I/O; work.py reads and writes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -117,9 +117,21 @@ def divided(quotas: dict[int, int], routes: RoutingTable, division: Division, no
         "quotas": list(quotas.values()),
         "firsts": [included == (first is not None and first.name in parts) for first in firsts],
         "parts": list(parts),
-        "included": included,
-        "accounts": [account.id for accounts in pairs.values() for account, _ in accounts if account.name in parts],
+        **_accounts(quotas, routes, division),
     }
+
+
+def in_doubt(tenants: Collection[int], routes: RoutingTable, division: Division) -> dict[str, Any]:
+    """Parameters of the statement `in_doubt`: the payments of which accounts of these tenants are this worker's, or another's."""
+    if not division.is_divided("payments"):
+        return {"accounts": None, "included": False}
+    return _accounts(tenants, routes, division)
+
+
+def _accounts(tenants: Collection[int], routes: RoutingTable, division: Division) -> dict[str, Any]:
+    parts, included = division.parts("payments")
+    pairs = [pair for tenant in tenants for pair in routes.of(tenant)]
+    return {"included": included, "accounts": [account.id for account, _ in pairs if account.name in parts]}
 
 
 def free_by_tenant(free: dict[int, int], routes: RoutingTable, slots: Slots, limit: int, now: float) -> dict[int, int]:

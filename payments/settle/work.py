@@ -100,7 +100,9 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         if not self._narrow:
             return []
         free = [self.share_limit - self.in_flight_of[tenant] for tenant in self._narrow]
-        rows = await database.rows(conn, IN_DOUBT, {"tenants": list(self._narrow), "free": free, "limit": limit})
+        mine = claims.in_doubt(self._narrow, self.routes, self.division)
+        asked = {"tenants": list(self._narrow), "free": free, "limit": limit, **mine}
+        rows = await database.rows(conn, IN_DOUBT, asked)
         return self.route(rows).items
 
     async def take(self, conn: AsyncConnection, quotas: dict[int, int]) -> list[Row]:

@@ -7,16 +7,28 @@ import msgspec
 from queueing.jobs import secrets
 from queueing.jobs.decisions import JobClaim
 from queueing.jobs.kinds import Kind
-from queueing.jobs.processes import outcomes
+from queueing.jobs.processes import outcomes, output
 from queueing.jobs.processes.children import Children
-from queueing.jobs.processes.outcomes import Canceled, Interrupted, Outcome
+from queueing.jobs.processes.outcomes import Canceled, Failed, Interrupted, Outcome
 from queueing.jobs.processes.wire import Assignment
 from queueing.jobs.running import RunningJob
-from registry.data import database, faults
+from registry.data import database, db_breaker, faults
+from registry.data.faults import Fault
+from registry.errors import Unavailable
+
+OWN_FAULTS = (Fault.SLOW, Fault.MISSING, Fault.BROKEN)  # of a statement, where the database is available
 
 
 async def outcome_of(job: RunningJob, kind: Kind, children: Children) -> Outcome:
     """Run the function within its time limit. Raises CancelledError only if the worker stops."""
+    outcome = await _outcome_of(job, kind, children)
+    if isinstance(outcome, Canceled) and job.lost.is_set():
+        return Interrupted()  # nobody asked for it, unless the row says so: the lease may have ended by our clock only
+    return outcome
+
+
+async def _outcome_of(job: RunningJob, kind: Kind, children: Children) -> Outcome:
+    content = b"{}"
     try:
         content = secrets.whole(job.claim)
         if kind.runs == "process":
@@ -28,8 +40,25 @@ async def outcome_of(job: RunningJob, kind: Kind, children: Children) -> Outcome
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it did not reach a checkpoint in time
         return Canceled()
     except Exception as error:
-        # An error of the server is none of the job: another attempt is made, and this one does not count.
-        return Interrupted() if faults.is_temporary(error) else outcomes.of_error(error)
+        return Interrupted() if _is_outage(error) else _cleaned(outcomes.of_error(error), kind, content)
+
+
+def _cleaned(outcome: Outcome, kind: Kind, content: bytes) -> Outcome:
+    """Without the secrets of the input, which whoever was called may have repeated."""
+    if isinstance(outcome, Failed) and (hidden := output.secrets_in(kind, content)):
+        detail, trace = output.without(hidden, outcome.detail), output.without(hidden, outcome.traceback)
+        return msgspec.structs.replace(outcome, detail=detail, traceback=trace)
+    return outcome
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the database is at fault: then another attempt is made, and this one does not count. A statement that fails on a
+    database that is available would fail for ever."""
+    if not faults.is_temporary(error):
+        return False
+    cause = error.__cause__ if isinstance(error, Unavailable) else error
+    own = isinstance(cause, TimeoutError) or (cause is not None and faults.of(cause) in OWN_FAULTS)
+    return not own or db_breaker.current().away
 
 
 async def _on_loop(job: RunningJob, kind: Kind, content: bytes) -> Outcome:

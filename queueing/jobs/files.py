@@ -12,7 +12,7 @@ from django.core import signing
 from django.utils import timezone
 
 from queueing.jobs.errors import JobResultExpired
-from queueing.jobs.kinds import JobCanceled
+from queueing.jobs.kinds import LONGEST_TIMEOUT, JobCanceled
 from queueing.models import Job, JobFile
 from registry.data import database
 from registry.data.chores import chore
@@ -39,7 +39,7 @@ class JobFileWriter:
         self._pending, self._number = bytearray(), 0
 
     async def __aenter__(self) -> Self:
-        of_file = {"name": self.name, "content_type": self._content_type, "seconds": self._seconds}
+        of_file = {"name": self.name, "content_type": self._content_type, "seconds": LONGEST_TIMEOUT + self._seconds}
         await database.fetch(SQL["begin"], {**self._key, **of_file})
         return self
 
@@ -58,6 +58,8 @@ class JobFileWriter:
             self._pending += self._gzip.flush()
         if self._pending:
             await self._append(len(self._pending))
+        if not await database.fetch(SQL["end"], {**self._key, "seconds": self._seconds}):
+            raise JobCanceled
 
     async def _append(self, size: int) -> None:
         data = bytes(self._pending[:size])

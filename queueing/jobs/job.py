@@ -43,13 +43,14 @@ class JobReceipt(msgspec.Struct, frozen=True):
 
 
 _content = msgspec.msgpack.Encoder(order="deterministic")
+_input = msgspec.json.Encoder(order="deterministic")  # unlike MessagePack, JSON has whole numbers of more than 64 bits
 
 
 def fingerprint(job: NewJob) -> bytes:
     """A hash of the request, 16 bytes: the same under the same id is a replay. It is stored, so it must never change."""
     content = (
         job.kind,
-        msgspec.json.decode(job.content),
+        _input.encode(msgspec.json.decode(job.content)),
         job.priority,
         job.run_at,
         job.unique_key,

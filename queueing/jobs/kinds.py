@@ -98,7 +98,7 @@ class Context(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of job. Limits of the kind are upper limits of what a request may ask for, and its defaults."""
+    """A kind of job. `attempts` and `timeout` are those of a request that names none."""
 
     name: str
     function: Callable[[Context, Any], Any]
@@ -144,6 +144,19 @@ def kind[Function: Callable[[Any, Any], Any]](
         return function
 
     return register
+
+
+ADMIN_SCOPE = "admin"  # for what is known of no kind
+
+
+def scope_of(name: str) -> str:
+    """The scope that a kind needs; of one that is not registered any more the highest."""
+    return KINDS[name].scope if name in KINDS else ADMIN_SCOPE
+
+
+def is_guarded(name: str) -> bool:
+    """Whether files of the kind are only for those who may submit it: it needs more than `write`."""
+    return scope_of(name) not in ("read", DEFAULT_SCOPE)
 
 
 def named(name: str) -> Kind:

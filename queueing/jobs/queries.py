@@ -8,13 +8,14 @@ from uuid import UUID
 import msgspec
 from django.db.models.functions import Now
 
-from queueing.jobs import files
+from queueing.jobs import files, kinds
 from queueing.jobs.errors import JobResultExpired, JobUnfinished, UnknownJob
 from queueing.jobs.events import JobChange, status_body
 from queueing.models import JOB_CLOSED, Job, JobEvent, JobResult, JobSchedule, JobStatus
 from registry.data import database
 from registry.edge.api import iso
 from registry.edge.paging import below, cursor_after
+from registry.tenants.access import Principal
 
 TIMELINE_SHOWN = 500  # events of one job, the latest
 
@@ -83,14 +84,15 @@ def shown(job: Any) -> dict[str, Any]:
     )
 
 
-async def detail(tenant_id: int, uuid: UUID) -> dict[str, Any]:
+async def detail(principal: Principal, uuid: UUID) -> dict[str, Any]:
     """A job with its request and its timeline. Raises UnknownJob (404)."""
-    return await described(await job_of(tenant_id, uuid))
+    job = await job_of(principal.tenant_id, uuid)
+    return await described(job, privileged=principal.allows(kinds.scope_of(job.kind)))
 
 
-async def described(job: Job) -> dict[str, Any]:
-    """A job with its request and its timeline."""
-    file = await files.file_of(job)
+async def described(job: Job, *, privileged: bool) -> dict[str, Any]:
+    """A job with its request and its timeline. `privileged`: for somebody who may submit jobs of its kind."""
+    file = await files.file_of(job) if privileged or not kinds.is_guarded(job.kind) else None
     return {
         **shown(job),
         **({"file": files.shown(job, file)} if file else {}),

@@ -20,6 +20,7 @@ from registry.tenants.access import Principal
 
 LARGEST_INPUT = 64 * 1024  # bytes
 LATEST_RUN = timedelta(days=3653)  # from now
+EARLIEST_RUN = datetime(2000, 1, 1, tzinfo=UTC)  # an earlier time means this one: some have no equivalent in UTC
 RESULT_TTL = 7 * 24 * 3600  # seconds
 LONGEST_TTL = 366 * 24 * 3600  # seconds
 MOST_ATTEMPTS = 100
@@ -64,7 +65,8 @@ BATCH = msgspec.json.Decoder(JobBatch)
 async def checked(request: JobRequest, principal: Principal, idempotency_key: str = "") -> NewJob:
     """The requested job. Raises Invalid (422) with all faults, JobInputTooLarge (413), Forbidden (403)."""
     job = await prepared(request, principal, id=new_id(principal, idempotency_key), faults=_faults_of(request))
-    return msgspec.structs.replace(job, run_at=request.run_at, unique_key=request.unique_key)
+    run_at = request.run_at and max(request.run_at, EARLIEST_RUN)
+    return msgspec.structs.replace(job, run_at=run_at, unique_key=request.unique_key)
 
 
 async def prepared(options: JobOptions, principal: Principal, *, id: UUID, faults: Faults) -> NewJob:

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from uuid import UUID
 
 from queueing.jobs.decisions import JobClaim, Progress
 from queueing.jobs.files import JobFileWriter
 from queueing.jobs.kinds import JobCanceled, JobLog
+from queueing.jobs.processes.outcomes import storable
 
 log = logging.getLogger("queueing.jobs")
 
@@ -16,6 +18,12 @@ CANCEL_GRACE = 5.0  # seconds from a request to cancel until the function is int
 REPORT_EVERY = 1.0  # seconds between stored reports of progress of one job
 REPORT_SHARE = 0.01  # of the job's age: a long job stores its progress less often, about 100 times in ten times its age
 LONGEST_MESSAGE = 200  # characters of a report
+MOST = 2**63 - 1  # that a report counts
+
+
+CURRENT: ContextVar["RunningJob | None"] = ContextVar(
+    "running job", default=None
+)  # also in tasks that its function starts
 
 
 class RunningJob:
@@ -31,6 +39,7 @@ class RunningJob:
         self.lost = asyncio.Event()  # the lease has ended: whatever it still does is refused
         self.leased_until = time.monotonic() + lease
         self.task: asyncio.Task | None = None
+        self._interruption: asyncio.TimerHandle | None = None
         self._progress: Progress | None = None
         self._began = self._reported_at = time.monotonic()
 
@@ -63,7 +72,8 @@ class RunningJob:
     # -- For the worker ------------------------------------------------------------------------------------------
 
     def note(self, done: int, total: int | None, message: str) -> None:
-        self._progress = Progress(int(done), None if total is None else int(total), message[:LONGEST_MESSAGE])
+        counted = None if total is None else _bounded(total)
+        self._progress = Progress(_bounded(done), counted, storable(message)[:LONGEST_MESSAGE])
 
     def take_progress(self) -> Progress | None:
         """The latest report that was not taken before."""
@@ -83,16 +93,25 @@ class RunningJob:
         """Ask the function to end; interrupt it after CANCEL_GRACE."""
         if not self.cancelled:
             self.stop_requested.set()
-            asyncio.get_running_loop().call_later(CANCEL_GRACE, self._interrupt)
+            self._interruption = asyncio.get_running_loop().call_later(CANCEL_GRACE, self._interrupt)
 
     def lose(self) -> None:
         """The lease has ended."""
         self.lost.set()
         self.cancel()
 
+    def ended(self) -> None:
+        """The function has ended: what its task does now is to write the outcome."""
+        if self._interruption:
+            self._interruption.cancel()
+
     def _interrupt(self) -> None:
         if self.task and not self.task.done():
             self.task.cancel()
+
+
+def _bounded(number: float) -> int:
+    return max(-MOST, min(int(number), MOST))
 
 
 class RunningJobs:
@@ -108,9 +127,13 @@ class RunningJobs:
         return iter(list(self._jobs.values()))
 
     def add(self, job: RunningJob) -> None:
+        """An earlier attempt that runs here still has lost its lease: it would not be claimed otherwise."""
+        if former := self._jobs.get(job.claim.key):
+            former.lose()
         self._jobs[job.claim.key] = job
 
     def remove(self, job: RunningJob) -> None:
+        job.ended()
         if self._jobs.get(job.claim.key) is job:
             del self._jobs[job.claim.key]
 

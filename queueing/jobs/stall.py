@@ -17,7 +17,7 @@ import psycopg
 
 from queueing.jobs import decisions
 from queueing.jobs.decisions import JobSettlement
-from queueing.jobs.running import RunningJob, RunningJobs
+from queueing.jobs.running import CURRENT, RunningJob, RunningJobs
 from registry.data import arrays
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 STALLED_AFTER = 5.0  # seconds without a turn of the loop
 TICK_EVERY = 0.5  # seconds between signs of life of the loop, and between looks at them
 WRITE_LIMIT = 3  # seconds for the connection of the thread, which has none open
+KILL_LIMIT = 2.0 * WRITE_LIMIT  # seconds for that and for the statement, which may wait for a lock of the blocked loop
 
 
 class LoopGuard:
@@ -66,7 +67,11 @@ class LoopGuard:
                 self._replace(asyncio.current_task(loop), parameters)
 
     def _replace(self, task: asyncio.Task[Any] | None, parameters: dict[str, Any]) -> None:
-        outcomes = [_outcome(job, blocks=job.task is task) for job in self._jobs]
+        killing = threading.Timer(KILL_LIMIT, _kill)
+        killing.daemon = True
+        killing.start()
+        culprit = _culprit(task, list(self._jobs))
+        outcomes = [_outcome(job, blocks=job is culprit) for job in self._jobs]
         log.error(
             "a job blocked the event loop: this worker process is replaced",
             extra={"jobs": [str(outcome.claim.uuid) for outcome in outcomes if not outcome.uncounted]},
@@ -80,7 +85,19 @@ class LoopGuard:
         except Exception:  # then their leases end by themselves
             log.exception("jobs could not be given back")
         finally:
-            os.kill(os.getpid(), signal.SIGKILL)
+            _kill()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _culprit(task: asyncio.Task[Any] | None, jobs: Sequence[RunningJob]) -> RunningJob | None:
+    """The job to which the task belongs that has the loop: its own, or one that its function started. A job that runs alone is
+    the culprit in any case."""
+    if len(jobs) == 1:
+        return jobs[0]
+    return task.get_context().get(CURRENT) if task else None
 
 
 def _outcome(job: RunningJob, *, blocks: bool) -> JobSettlement:

@@ -17,7 +17,7 @@ from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.execution import outcome_of
 from queueing.jobs.kinds import KINDS
 from queueing.jobs.processes.children import Children
-from queueing.jobs.running import RunningJob, RunningJobs
+from queueing.jobs.running import CURRENT, RunningJob, RunningJobs
 from queueing.jobs.schedules import ticking
 from queueing.jobs.stall import TICK_EVERY, LoopGuard
 from queueing.models import JobStatus
@@ -126,6 +126,12 @@ class JobWork(Work[JobClaim, JobSettlement]):
             if not (claim.over or claim.cut_off):
                 telemetry.JOB_WAIT.labels(claim.kind).observe((claim.started_at - claim.run_at).total_seconds())
 
+    def release(self, items: Sequence[JobClaim]) -> None:
+        super().release(items)
+        kinds = [KINDS[item.kind] for item in items]
+        if any(kind.runs == "process" or limits.has_limits(kind) for kind in kinds):
+            self.wake()  # the next one may start now: looks every POLL seconds would leave the place empty
+
     # -- Running -----------------------------------------------------------------------------------------------
 
     def in_doubt(self, item: JobClaim) -> bool:
@@ -141,6 +147,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
         telemetry.TENANT.set(claim.tenant_id)
         job = RunningJob(claim, lease=self.lease)
         job.task = asyncio.current_task()
+        CURRENT.set(job)
         self.running.add(job)
         began = time.monotonic()
         try:
@@ -191,7 +198,13 @@ class JobWork(Work[JobClaim, JobSettlement]):
     # -- Background ----------------------------------------------------------------------------------------------
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._watch, ticking.tick, *([self._tick] if self._guard else [])]
+        return [self._expire, self._watch, ticking.tick, *([self._tick] if self._guard else [])]
+
+    async def _expire(self) -> None:
+        """End what has lost its lease. Apart from `_watch`, which may wait for the database."""
+        await asyncio.sleep(WATCH_EVERY)
+        for job in self.running.expired():
+            job.lose()
 
     async def _tick(self) -> None:
         assert self._guard
@@ -203,8 +216,6 @@ class JobWork(Work[JobClaim, JobSettlement]):
     async def _watch(self) -> None:
         """Extend leases, notice requests to cancel and lost leases, store reports of progress."""
         await asyncio.sleep(WATCH_EVERY)
-        for job in self.running.expired():
-            job.lose()
         jobs = list(self.running)
         if not jobs:
             return

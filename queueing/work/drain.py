@@ -89,6 +89,8 @@ class Drain:
     async def _run(self, seconds: float) -> None:
         if not await self._register():
             return
+        with contextlib.suppress(Unavailable):  # then the first heartbeat looks
+            await database.faults_as_unavailable(self._look_at_others)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self.stop)
         background = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.work.background())]
@@ -237,7 +239,8 @@ class Drain:
     async def _look_at_others(self) -> None:
         """Learn which pools have living workers, and whether this worker is asked to stop."""
         columns = ("id", "pool", "takes", "stop_requested")
-        living = [row async for row in Worker.async_objects.all().alive().values_list(*columns)]
+        async with database.own_connection():
+            living = [row async for row in Worker.async_objects.all().alive().values_list(*columns)]
         self.work.division = pools.division(self.pool, self.takes, [(pool, takes) for _, pool, takes, _ in living])
         if any(asked for id, *_, asked in living if id == self.worker_id):
             log.info("asked to stop", extra={"worker": self.worker_id})

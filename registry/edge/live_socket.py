@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 from urllib.parse import parse_qs
+from uuid import UUID
 
 import msgspec
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -26,6 +27,7 @@ KEY_RECHECK = 0.5  # seconds; the key's cache answers, not the database
 SESSION_RECHECK = 15.0  # seconds
 LARGEST_FRAME = 16 * 1024  # bytes from a client
 MESSAGES_PER_SECOND, BURST = 10, 50  # from a client
+SUBSCRIBED_IDS = 500
 READ_AT_ONCE = 500  # events per read of a resume
 
 
@@ -33,6 +35,12 @@ class Resume(msgspec.Struct, tag_field="type", tag="resume", forbid_unknown_fiel
     """Send again everything above this number."""
 
     after: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe", forbid_unknown_fields=True):
+    """Only these subjects from now on; an empty list means all."""
+
+    ids: list[UUID]
 
 
 class Ping(msgspec.Struct, tag_field="type", tag="ping", forbid_unknown_fields=True):
@@ -211,6 +219,13 @@ class LiveSocket(AsyncWebsocketConsumer):
                 await self.send_message(b'{"type":"pong"}')
             case Resume(after=after):
                 await self._resume(after)
+
+    async def subscribe(self, ids: list[UUID]) -> None:
+        """Send events of these subjects only; for sockets of a whole tenant."""
+        if len(ids) > SUBSCRIBED_IDS:
+            raise BadMessage(f"at most {SUBSCRIBED_IDS} ids")
+        self.reader.only = frozenset(map(str, ids)) or None
+        await self.send_message(ENCODER.encode({"type": "subscribed", "ids": ids}))
 
     async def _resume(self, after: int) -> None:
         try:

@@ -43,9 +43,13 @@ class Principal:
     blocked: str = ""  # why its payments are refused where it is live
     inline: frozenset[str] = frozenset()  # operations that the web process carries out itself: registry.models.Flag
 
+    def allows(self, scope: str) -> bool:
+        """Whether the key has `scope`; `admin` includes all."""
+        return scope in self.scopes or "admin" in self.scopes
+
     def require(self, scope: str) -> None:
-        """Raises Forbidden (403) unless the key has `scope`; `admin` includes all."""
-        if scope not in self.scopes and "admin" not in self.scopes:
+        """Raises Forbidden (403) unless the key has `scope`."""
+        if not self.allows(scope):
             raise Forbidden(f"this key has no {scope} scope")
 
 

@@ -1,5 +1,6 @@
 """The kinds of jobs of payments, each run on real payments."""
 
+import asyncio
 import csv
 import gzip
 import io
@@ -14,12 +15,13 @@ from payments.books import purge
 from payments.models import DeadLetter, Payment
 from payments.states import Status
 from queueing.jobs.work import JobWork
-from queueing.models import Job
+from queueing.models import Job, Worker
+from registry.data import database
 from registry.models import Tenant
-from tests.conftest import Api, make_key
+from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor
 from tests.payments.refunding import booked, draining, paying_back, refunds_of, until_all
-from tests.queueing.test_jobs import get, run, submit
+from tests.queueing.test_jobs import get, post, run, submit
 from tests.settling import accept
 
 
@@ -103,6 +105,31 @@ async def test_a_large_sandbox_is_emptied_by_a_job(
     assert await purge.count(tenant.pk) == 0
 
 
+async def test_a_purge_whose_job_does_not_succeed_says_so(
+    api: Api, tenant: Tenant, sandbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "AT_ONCE", 5)
+    await accept(tenant, 20)
+    await Worker.async_objects.acreate(queue="jobs", hostname="h", pid=1)  # one that never claims anything
+    await database.release()
+
+    async def canceled() -> bool:
+        found = (await get(api, "/jobs?kind=payments.purge"))["items"]
+        return bool(found) and bool(await post(api, f"/jobs/{found[0]['id']}/cancel"))
+
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(_status_of_purge(api))
+        await eventually(canceled)
+
+    assert asked.result() == 503
+    assert await purge.count(tenant.pk) == 20
+
+
+async def _status_of_purge(api: Api) -> int:
+    async with api.post("/purge-payments") as response:
+        return response.status
+
+
 async def test_many_refunds_are_accepted_once_each_and_refusals_are_named(
     api: Api, tenant: Tenant, sandbox: Any
 ) -> None:
@@ -156,6 +183,14 @@ async def test_a_reconciliation_names_what_each_processor_counted(api: Api, tena
 
     assert [one["processor"] for one in result] == ["default"]
     assert result[0]["differences"] == 0
+
+
+async def test_a_settlement_report_of_days_that_do_not_exist_fails_at_once(api: Api, sandbox: Any) -> None:
+    job = await submit(api, kind="reports.settlement", input={"from": "9999-12-31", "to": "9999-12-31"})
+    await run()
+
+    failed = await get(api, f"/jobs/{job['id']}")
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "invalid_days")
 
 
 async def test_a_settlement_report_adds_up_by_day_processor_and_currency(

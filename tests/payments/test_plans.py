@@ -193,7 +193,7 @@ ASKED: dict[str, tuple] = {
     "settle/take": (work.PAYMENTS.take, TAKE, 40),
     "settle/take_divided": (work.TAKE_DIVIDED, {**TAKE, "firsts": [True], "parts": ["p1"], "included": True, "accounts": [TENANT + 1]}, 60),
     "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
-    "settle/in_doubt": (work.IN_DOUBT, {"limit": 10, "tenants": [TENANT], "free": [10]}, 60),
+    "settle/in_doubt": (work.IN_DOUBT, {"limit": 10, "tenants": [TENANT], "free": [10], "accounts": None, "included": False}, 60),
     "settle/abandon": (SQL["settle"]["abandon"], {"tenants": [TENANT]}, 2100),
     "settle/postpone": (SQL["settle"]["postpone"], {"seconds": 1.0, **keys(8501, 8502, payment=...)}, 10),
     "settle/wait": (SQL["settle"]["wait"], {"seconds": [0.1, 0.1], "tenant": [TENANT] * 2, "payment": [8501, 8502]}, 10),
@@ -314,7 +314,7 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "outbound/owe_callbacks", "outbound/make_job_secrets", "reconciliation/begin"), INSERT),
     **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/events_of", "export/own_processors",
-        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake"), PART),
+        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake", "purge/purge_clock"), PART),
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from queueing.models import Job, JobEvent, JobStatus
 from registry.data import database
+from registry.models import Tenant
 from registry.servers.processes import signal_process
 from tests.conftest import Api, eventually
 from tests.queueing.test_jobs import get, post, submit
@@ -142,3 +143,28 @@ async def test_a_canceled_process_is_killed_and_a_time_limit_kills_what_hangs(ap
     failed = await until(api, hanging["id"], "failed")
 
     assert failed["error"]["code"] == "timed_out"
+
+
+async def test_a_job_that_blocks_the_loop_in_a_task_of_its_own_is_the_one_that_fails(api: Api, start) -> None:
+    await start()
+    other = await submit(api, kind="test.wait", input={"seconds": 8.0})
+    await until(api, other["id"], "running")
+    blocking = await submit(api, kind="test.stall", input={"seconds": 60.0}, maxAttempts=1)
+
+    failed = await until(api, blocking["id"], "failed")
+    done = await until(api, other["id"], "succeeded")
+
+    assert (failed["error"]["code"], done["attempts"]) == ("blocked_the_loop", 1)
+
+
+async def test_a_worker_whose_loop_is_blocked_is_replaced_though_a_lock_keeps_its_outcomes_waiting(
+    api: Api, start, tenant: Tenant
+) -> None:
+    [worker] = await start()
+    horse = worker.horse
+    blocking = await submit(api, kind="test.block", input={"seconds": 60.0})
+    await until(api, blocking["id"], "running")
+
+    async with database.transaction() as conn:
+        await conn.execute("SELECT FROM queueing_jobstream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
+        await eventually(lambda: worker.horse not in (0, horse), within=25.0)

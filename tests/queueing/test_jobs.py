@@ -153,6 +153,12 @@ async def test_a_field_that_is_not_acceptable_is_named(
     assert [error["field"] for error in refusal["errors"]] == [field]
 
 
+async def test_an_input_may_have_numbers_of_any_size(api: Api) -> None:
+    job = await submit(api, kind="http", input={"url": "http://127.0.0.1:9999/", "body": 2**80})
+
+    assert (await get(api, f"/jobs/{job['id']}"))["input"]["body"] == 2**80
+
+
 @pytest.mark.parametrize("size", [65_600, 2**20])
 async def test_an_input_above_64_kib_is_too_large(api: Api, size: int) -> None:
     await submit(api, status=413, input={"text": "x" * size})
@@ -160,11 +166,13 @@ async def test_an_input_above_64_kib_is_too_large(api: Api, size: int) -> None:
 
 async def test_a_run_time_in_the_past_means_now(api: Api) -> None:
     past = await submit(api, runAt="2020-01-01T00:00:00Z")
+    before_time = await submit(api, runAt="0001-01-01T00:00:00+14:00")
     later = await submit(api, runAt="2030-01-01T00:00:00Z")
 
     await run()
 
-    assert (await get(api, f"/jobs/{past['id']}"))["status"] == "succeeded"
+    for job in (past, before_time):
+        assert (await get(api, f"/jobs/{job['id']}"))["status"] == "succeeded"
     assert (await get(api, f"/jobs/{later['id']}"))["status"] == "queued"
 
 
@@ -400,3 +408,35 @@ async def test_an_attempt_that_an_outage_of_the_database_ended_does_not_count(ap
 
     assert (queued["status"], queued["attempts"]) == ("queued", 0)
     assert (await get(api, f"/jobs/{job['id']}"))["status"] == "succeeded"
+
+
+async def test_a_websocket_lists_jobs_and_narrows_itself_to_some(api: Api) -> None:
+    first, second = await submit(api), await submit(api, kind="test.secret")
+    async with api.ws_connect("/ws/jobs") as socket:
+        await socket.send_json({"type": "list", "id": 7, "filter": {"kind": "test.secret"}, "limit": 10})
+        listed = await until_type(socket, "list")
+        await socket.send_json({"type": "subscribe", "ids": [second["id"]]})
+        await until_type(socket, "subscribed")
+        await post(api, f"/jobs/{first['id']}/cancel")
+        await post(api, f"/jobs/{second['id']}/cancel")
+        seen = await until_type(socket, "job")
+
+    assert (listed["id"], listed["total"], [job["id"] for job in listed["items"]]) == (7, 1, [second["id"]])
+    assert (seen["job"]["id"], seen["job"]["status"]) == (second["id"], "canceled")
+
+
+async def until_type(socket: Any, type: str) -> dict[str, Any]:
+    """The next message of this type."""
+    while (message := await socket.receive_json())["type"] != type:
+        pass
+    return message
+
+
+@pytest.mark.parametrize("message", [{"type": "list"}, {"type": "list", "id": 1, "limit": 0}, {"type": "subscribe"}])
+async def test_a_websocket_closes_after_a_message_that_is_not_in_the_contract(api: Api, message: dict[str, Any]) -> None:
+    async with api.ws_connect("/ws/jobs") as socket:
+        await socket.send_json(message)
+        await until_type(socket, "error")
+        await socket.receive()
+
+        assert socket.close_code == 4400

@@ -112,6 +112,26 @@ async def test_a_payment_in_doubt_is_its_processor_s_pool_s(tenant: Tenant, defa
     assert claimed == (0, [payment])
 
 
+async def test_a_payment_in_doubt_is_its_processor_s_pool_s_though_nothing_can_be_sent(
+    tenant: Tenant, default, fallback
+) -> None:
+    [payment] = await accept(tenant, 1)
+    first, rest, pool = PaymentWork(), PaymentWork(), PaymentWork()
+    rest.division = Division(reserved=frozenset({"payments/default"}))
+    pool.division = Division(frozenset({"payments/default"}))
+    async with database.own_connection():
+        [claim] = await first.claim(1, 10)
+        await first.give_back([claim])
+        taken = []
+        for work in (rest, pool):
+            await work.routes.load({tenant.pk})
+            work._narrow = {tenant.pk: 0}
+            async with database.transaction() as conn:
+                taken.append([one.correlation_id for one in await work.claim_first(conn, 10)])
+
+    assert taken == [[], [payment]]
+
+
 async def test_workers_of_no_pool_do_its_work_again_once_its_last_worker_is_gone(tenant: Tenant, default) -> None:
     await Worker.async_objects.acreate(queue="payments", hostname="h", pid=1, pool="own", takes=["payments"])
     await database.release()

@@ -2,6 +2,9 @@
 -- Lock the tenant as a sandbox until the caller's transaction ends: going live and purging wait for each other.
 SELECT id FROM registry_tenant WHERE id = %(tenant)s AND mode = 'sandbox' FOR SHARE;
 
+-- name: purge_clock
+SELECT now();
+
 -- name: purge_page
 -- The next payments to be removed, oldest first. It includes payments that another purge is removing: only an empty page
 -- is the end.

@@ -71,13 +71,18 @@ RETURNING tenant_id, payment_id, position, sequence, at;
 
 -- name: in_doubt
 -- Claim payments with unknown outcome even when every processor of the tenant is unavailable: a status look-up needs no route.
--- By their own partial index; in the normal flow a claim updates none of its columns, so that the update is HOT.
+-- By their own partial index; in the normal flow a claim updates none of its columns, so that the update is HOT. `accounts`: where
+-- payments are divided between pools, as in `take_divided`; NULL: they are not.
 SELECT {columns}
 FROM unnest(%(tenants)s::bigint[], %(free)s::bigint[]) AS t (tenant_id, free)
 CROSS JOIN LATERAL (
     SELECT * FROM payments_payment p
     WHERE p.tenant_id = t.tenant_id AND p.in_doubt_since IS NOT NULL AND p.closed IS NULL
       AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+      AND (%(accounts)s::bigint[] IS NULL OR %(included)s = coalesce((
+          SELECT d.processor_id = ANY(%(accounts)s::bigint[]) FROM payments_attempt d
+          WHERE d.tenant_id = p.tenant_id AND d.payment_id = p.id AND d.number = p.attempt
+      ), false))
     ORDER BY p.run_at, p.id
     LIMIT greatest(t.free, 0)
     FOR UPDATE SKIP LOCKED

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from queueing.jobs import events, files, lifecycle, queries
 from queueing.jobs.errors import JobResultExpired, UnknownJob
-from queueing.jobs.kinds import KINDS
+from queueing.jobs.kinds import KINDS, scope_of
 from queueing.jobs.queries import JobFilters
 from queueing.models import JobStatus
 from registry.data import live
@@ -56,14 +56,14 @@ async def browse(request: HttpRequest) -> HttpResponse:
 )
 async def detail(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
-    return json_response(await queries.detail(principal.tenant_id, job_id(id)), headers=headers)
+    return json_response(await queries.detail(principal, job_id(id)), headers=headers)
 
 
 @api.get(
     "/jobs/{id}/result",
     tags=TAG,
     summary="What a job returned",
-    openapi_extra=described("The result: any JSON", 404, 409, keyless=False),
+    openapi_extra=described("The result: any JSON", 404, 409, 410, keyless=False),
 )
 async def result(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "read")
@@ -97,7 +97,7 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     uuid = job_id(id)
     status = await lifecycle.cancel(tenant_id=principal.tenant_id, uuid=uuid)
-    body = await queries.detail(principal.tenant_id, uuid)
+    body = await queries.detail(principal, uuid)
     return json_response(body, status=202 if status == JobStatus.RUNNING else 200, headers=headers)
 
 
@@ -110,8 +110,9 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponse:
 async def retry(request: HttpRequest, id: str) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     uuid = job_id(id)
+    principal.require(scope_of((await queries.job_of(principal.tenant_id, uuid)).kind))
     await lifecycle.retry(tenant_id=principal.tenant_id, uuid=uuid)
-    return json_response(await queries.detail(principal.tenant_id, uuid), status=202, headers=headers)
+    return json_response(await queries.detail(principal, uuid), status=202, headers=headers)
 
 
 @api.get(

@@ -1,13 +1,40 @@
 """`/ws/jobs`: the events of all jobs of a tenant, or of one job, with the resume rules of payments."""
 
+from datetime import datetime
+from typing import Annotated, Any
 from uuid import UUID
+
+import msgspec
 
 from queueing.jobs import events, queries
 from queueing.jobs.errors import UnknownJob
+from queueing.jobs.queries import JobFilters
+from queueing.models import JobStatus
 from registry.data import database, live
 from registry.edge.api import ENCODER
-from registry.edge.live_socket import LiveSocket
+from registry.edge.live_socket import BadMessage, LiveSocket, Ping, Resume, Subscribe
 from registry.tenants.sockets import tenant_authority
+
+LIST_LIMIT, LIST_AT_MOST = 50, 200  # jobs of a list that names no limit, and of any
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class ListedJobs(msgspec.Struct, forbid_unknown_fields=True):
+    """What a list shows, as in `GET /jobs`."""
+
+    status: JobStatus | None = None
+    kind: str | None = None
+    from_: _Moment | None = msgspec.field(name="from", default=None)
+    to: _Moment | None = None
+
+
+class ListJobs(msgspec.Struct, tag_field="type", tag="list", forbid_unknown_fields=True):
+    """A page of jobs over the socket."""
+
+    id: int | str
+    filter: ListedJobs = msgspec.field(default_factory=ListedJobs)
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIST_AT_MOST)] = LIST_LIMIT
 
 
 class JobsSocket(LiveSocket):
@@ -16,6 +43,27 @@ class JobsSocket(LiveSocket):
 
     stream = events.STREAM
     kind = b"job"
+    decoder = msgspec.json.Decoder(Resume | ListJobs | Subscribe | Ping)
+
+    async def answer(self, message: Any) -> None:
+        match message:
+            case Subscribe() | ListJobs() if self.query("job"):
+                raise BadMessage("this socket shows one job")
+            case Subscribe(ids=ids):
+                await self.subscribe(ids)
+            case ListJobs():
+                await self.send_page(message)
+            case _:
+                await super().answer(message)
+
+    async def send_page(self, message: ListJobs) -> None:
+        wanted = message.filter
+        if "\0" in (wanted.kind or ""):
+            raise BadMessage("kind contains NUL")
+        filters = JobFilters(wanted.status, wanted.kind, wanted.from_, wanted.to)
+        page = await queries.page_of(self.tenant_id, filters, limit=message.limit)
+        found = {"type": "list", "id": message.id, "items": page["items"], "total": page["total"]}
+        await self.send_message(ENCODER.encode(found))
 
     async def authority(self) -> int:
         tenant_id = await tenant_authority(self, keyless=False)

@@ -32,7 +32,7 @@ async def submit(request: HttpRequest) -> HttpResponse:
     job = await checked(read(request, JOB), principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
     receipt = await store.submit(job)
     if receipt.at_work:
-        return json_response(await queries.detail(principal.tenant_id, receipt.id), headers=headers)
+        return json_response(await queries.detail(principal, receipt.id), headers=headers)
     if receipt.replayed:
         headers = {**headers, "Idempotent-Replayed": "true"}
     answer = accepted(job, receipt)

@@ -11,6 +11,7 @@ from queueing.jobs import addresses
 from queueing.jobs.addresses import Faults
 from queueing.jobs.http_clients import CLIENTS
 from queueing.jobs.kinds import LONGEST_TIMEOUT, Context, JobFailed, JobRetry, kind
+from queueing.jobs.processes.output import texts_in, without
 from queueing.outbound import job_secret, signing
 from queueing.outbound.outcomes import words_for
 from queueing.outbound.retries import retry_after
@@ -78,7 +79,7 @@ async def send(context: Context, request: HttpCall) -> dict[str, Any]:
     answer = await _answer(context, request)
     if 200 <= answer.status < 300:
         return {"status": answer.status, "headers": _headers(answer), "body": _body(answer.body)}
-    raise _refused(answer)
+    raise _refused(answer, request)
 
 
 async def _answer(context: Context, request: HttpCall) -> Answer:
@@ -107,8 +108,10 @@ def _unanswered(error: HttpError) -> JobFailed | JobRetry:
     return JobRetry(detail, code="no_answer")
 
 
-def _refused(answer: Answer) -> JobFailed | JobRetry:
-    code, said = f"http_{answer.status}", answer.body[:SHOWN].decode(errors="replace").replace("\0", "\ufffd").strip()
+def _refused(answer: Answer, request: HttpCall) -> JobFailed | JobRetry:
+    # The secrets that it repeats are hidden before the text is cut: a part of one would not be found.
+    said = without(texts_in(request.headers), answer.body.decode(errors="replace"))[:SHOWN].strip()
+    code = f"http_{answer.status}"
     detail = f"answered {answer.status}: {said}" if said else f"answered {answer.status}"
     if answer.status >= 500 or answer.status in PASSING:
         asked = retry_after(answer.header("retry-after")) or 0.0

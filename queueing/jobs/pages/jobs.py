@@ -141,7 +141,7 @@ async def _context(visitor: Visitor, job: Job) -> dict[str, Any]:
     tenant = {"tenant": visitor.tenant.slug}
     return {
         "visitor": visitor,
-        "job": {**await queries.described(job), "handedBack": job.handed_back},
+        "job": {**await queries.described(job, privileged=visitor.may_act), "handedBack": job.handed_back},
         "title": kind.title if kind else "",
         "input": job.input,
         "result": await queries.result_of(job),

@@ -12,6 +12,8 @@ LONGEST_ERROR, LONGEST_TRACEBACK = (
     1000,
     16_000,
 )  # characters that are stored; of a traceback the end, which names the error
+LONGEST_CODE = 50  # characters
+LONGEST_AFTER = 366 * 24 * 3600.0  # seconds until another attempt at most
 MIB = 2**20
 
 
@@ -60,9 +62,9 @@ def of_error(error: BaseException) -> Failed | Canceled:
         case JobCanceled():
             return Canceled()
         case JobFailed():
-            return Failed(error.code, cut(error.detail), permanent=True)
+            return Failed(_code(error.code), cut(error.detail), permanent=True)
         case JobRetry():
-            return Failed(error.code, cut(error.detail), after=error.after)
+            return Failed(_code(error.code), cut(error.detail), after=_seconds(error.after))
         case MemoryError():
             return Failed("out_of_memory", "asked for more memory than its limit", trace(error))
     return Failed("error", cut("".join(traceback.format_exception_only(error)).strip()), trace(error))
@@ -94,9 +96,28 @@ def of_exit(status: int) -> Failed:
     return process_died(f"signal {number}, {name}{hint}")
 
 
-def cut(text: str) -> str:
-    return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
+def storable(text: object) -> str:
+    """The text as PostgreSQL can store it: without NUL, and without halves of surrogate pairs."""
+    return str(text).encode(errors="replace").decode().replace("\0", "\ufffd")
+
+
+def cut(text: object) -> str:
+    shown = storable(text)
+    return shown if len(shown) <= LONGEST_ERROR else shown[: LONGEST_ERROR - 1] + "…"
 
 
 def trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+    return storable("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
+
+
+def _code(code: object) -> str:
+    return storable(code)[:LONGEST_CODE]
+
+
+def _seconds(after: object) -> float:
+    """What a function asked for as a number that a time can be put off by; 0 for what is none."""
+    try:
+        seconds = float(after)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return min(seconds, LONGEST_AFTER) if seconds > 0 else 0.0

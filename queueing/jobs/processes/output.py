@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from queueing.jobs.kinds import KINDS
+from queueing.jobs.kinds import KINDS, Kind
 from queueing.jobs.processes.wire import Assignment, LogLine
 from registry.redaction import HIDDEN, redact, redact_text
 
@@ -35,14 +35,12 @@ class Output:
             "attempt": assignment.attempt,
             "tenant": assignment.tenant_id,
         }
-        self._secrets = list(_secrets_in(assignment))
+        self._secrets = secrets_in(KINDS.get(assignment.kind), assignment.input)
         self._lines, self._characters = LINES_LIMIT, OUTPUT_LIMIT
 
     def clean(self, text: str) -> str:
         """`text` without secrets: those of the job's input, and what looks like one."""
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
-        return redact_text(text)
+        return redact_text(without(self._secrets, text))
 
     def record(self, line: LogLine) -> None:
         """Log a record of the process's own log."""
@@ -103,21 +101,28 @@ def _handle(attributes: dict[str, Any]) -> None:
         logger.handle(logging.makeLogRecord(attributes))
 
 
-def _secrets_in(assignment: Assignment) -> Iterator[str]:
-    """The texts in fields of the input that the kind declares secret."""
-    kind = KINDS.get(assignment.kind)
-    if kind and kind.secret:
-        with suppress(msgspec.DecodeError):  # the child reports it
-            given = msgspec.json.decode(assignment.input, type=dict[str, Any])
-            for name in kind.secret:
-                yield from _texts(given.get(name))
+def secrets_in(kind: Kind | None, content: bytes) -> list[str]:
+    """The texts in fields of the input that the kind declares secret, the longest first: one may be a part of another."""
+    if not kind or not kind.secret:
+        return []
+    with suppress(msgspec.DecodeError):  # whoever runs the function reports it
+        given = msgspec.json.decode(content, type=dict[str, Any])
+        return sorted((text for name in kind.secret for text in texts_in(given.get(name))), key=len, reverse=True)
+    return []
 
 
-def _texts(value: Any) -> Iterator[str]:
+def without(secrets: Iterable[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts in it that are long enough to be a secret."""
     if isinstance(value, dict):
         value = [*value.values()]
     if isinstance(value, list):
         for one in value:
-            yield from _texts(one)
+            yield from texts_in(one)
     elif isinstance(value, str) and len(value) >= SHORTEST_SECRET:
         yield value

@@ -12,7 +12,7 @@ from django_async_backend.db.transaction import async_atomic
 from queueing.jobs import secrets, store
 from queueing.jobs.errors import TooManySchedules, UnknownSchedule
 from queueing.jobs.job import JobReceipt, NewJob
-from queueing.jobs.kinds import KINDS
+from queueing.jobs.kinds import scope_of
 from queueing.jobs.requests import new_id, prepared
 from queueing.jobs.schedules import timing
 from queueing.jobs.schedules.requests import NAME, ScheduleRequest
@@ -75,6 +75,8 @@ async def save(*, principal: Principal, name: str, request: ScheduleRequest) -> 
     faults, first = await asyncio.to_thread(timing.examine, Timing(request.cron, request.timezone), now)
     job = await prepared(request, principal, id=schedule_id(tenant_id, name), faults=faults)
     async with async_atomic():
+        if former := await JobSchedule.async_objects.of(tenant_id).filter(name=name).select_for_update().afirst():
+            principal.require(scope_of(former.kind))
         saved = await orm.statement(SQL["save"], _columns(name, request, job, first))
         if not saved:
             raise TooManySchedules
@@ -106,7 +108,8 @@ def _columns(name: str, request: ScheduleRequest, job: NewJob, first: datetime |
 
 
 async def delete(*, principal: Principal, name: str) -> None:
-    """Delete the schedule; its jobs stay. Raises UnknownSchedule (404)."""
+    """Delete the schedule; its jobs stay. Raises UnknownSchedule (404), Forbidden (403)."""
+    principal.require(scope_of((await schedule_of(principal.tenant_id, name)).kind))
     async with async_atomic():
         await remove(tenant_id=principal.tenant_id, name=name)
         await _record(principal, "schedule.delete", name)
@@ -119,16 +122,17 @@ async def remove(*, tenant_id: int, name: str) -> None:
 
 
 async def pause(*, principal: Principal, name: str) -> None:
-    """Submit no more jobs; what is open goes on. Raises UnknownSchedule (404)."""
+    """Submit no more jobs; what is open goes on. Raises UnknownSchedule (404), Forbidden (403)."""
     await _switch(principal, name, paused=True)
 
 
 async def resume(*, principal: Principal, name: str) -> None:
-    """Go on with the next due time: those that passed meanwhile submit nothing. Raises UnknownSchedule (404)."""
+    """Go on with the next due time: those that passed meanwhile submit nothing. Raises UnknownSchedule (404), Forbidden (403)."""
     await _switch(principal, name, paused=False)
 
 
 async def _switch(principal: Principal, name: str, *, paused: bool) -> None:
+    principal.require(scope_of((await schedule_of(principal.tenant_id, name)).kind))
     async with async_atomic():
         if await switch(tenant_id=principal.tenant_id, name=name, paused=paused):
             await _record(principal, "schedule.pause" if paused else "schedule.resume", name)
@@ -154,8 +158,7 @@ async def run(*, principal: Principal, name: str, idempotency_key: str = "") -> 
     Raises UnknownSchedule (404), Forbidden (403), JobConflict (409), Unavailable (503).
     """
     found = await schedule_of(principal.tenant_id, name)
-    if kind := KINDS.get(found.kind):
-        principal.require(kind.scope)
+    principal.require(scope_of(found.kind))
     job = job_of(found, id=new_id(principal, idempotency_key))
     receipt = await store.submit(job)
     async with async_atomic():

@@ -1,5 +1,6 @@
 -- name: begin
--- The file of a new attempt replaces the one of an earlier attempt. Its chunks are removed with the file's next expiry.
+-- The file of a new attempt replaces the one of an earlier attempt. Its chunks are removed with the file's next expiry, which no
+-- attempt that still writes reaches.
 INSERT INTO queueing_jobfile (tenant_id, job_id, attempt, name, content_type, expires_at)
 VALUES (%(tenant)s, %(job)s, %(attempt)s, %(name)s, %(content_type)s, now() + make_interval(secs => %(seconds)s))
 ON CONFLICT (tenant_id, job_id) DO UPDATE
@@ -16,6 +17,12 @@ WITH file AS (
 INSERT INTO queueing_jobfilechunk (tenant_id, job_id, attempt, number, data)
 SELECT tenant_id, job_id, attempt, %(number)s, %(data)b FROM file
 RETURNING number;
+
+-- name: end
+-- The file is whole: its time begins.
+UPDATE queueing_jobfile SET expires_at = now() + make_interval(secs => %(seconds)s)
+WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND attempt = %(attempt)s
+RETURNING size;
 
 -- name: chunk
 SELECT data FROM queueing_jobfilechunk

@@ -109,7 +109,7 @@ WITH input AS MATERIALIZED (
     ) AS t (tenant_id, job_id, attempt, status, wait, code, error, traceback, result, uncounted, done, total, message)
     WHERE tenant_id BETWEEN 1 AND 9223372036854775807
 ), held AS MATERIALIZED (
-    SELECT j.tenant_id, j.id, CASE WHEN i.status = 'queued' AND j.cancel_requested THEN 'canceled' ELSE i.status END AS next
+    SELECT j.tenant_id, j.id, j.attempt, CASE WHEN i.status = 'queued' AND j.cancel_requested THEN 'canceled' ELSE i.status END AS next
     FROM input i JOIN queueing_job j ON j.tenant_id = i.tenant_id AND j.id = i.job_id
     WHERE j.lease_id = %(worker)s AND j.attempt = i.attempt AND j.status = 'running' AND j.leased_until >= now()
     ORDER BY j.tenant_id, j.id
@@ -124,7 +124,7 @@ WITH input AS MATERIALIZED (
         progress_done = coalesce(i.done, j.progress_done), progress_total = CASE WHEN i.done IS NULL THEN j.progress_total ELSE i.total END,
         progress_message = coalesce(i.message, j.progress_message)
     FROM input i, held h
-    WHERE h.tenant_id = i.tenant_id AND h.id = i.job_id AND j.tenant_id = h.tenant_id AND j.id = h.id
+    WHERE h.tenant_id = i.tenant_id AND h.id = i.job_id AND h.attempt = i.attempt AND j.tenant_id = h.tenant_id AND j.id = h.id
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
         j.finished_at, j.result_ttl, j.callback_url, j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message, i.result
 ), results AS (

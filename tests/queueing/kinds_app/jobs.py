@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import msgspec
+import psycopg
 
 from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
 from registry.errors import Unavailable
@@ -47,7 +48,9 @@ async def fail(context: Context, task: Task) -> None:
 
 @kind("test.secret", input=Task, runs="loop", secret=("headers",))
 async def secret(context: Context, task: Task) -> dict[str, str]:
-    """Return the secret that it was given."""
+    """Return the secret that it was given, or fail by it."""
+    if task.text == "fail":
+        raise ValueError(f"{task.headers['X-Key']} is wrong")
     return task.headers
 
 
@@ -62,6 +65,8 @@ async def one(context: Context, task: Task) -> str:
 @kind("test.admin", input=Task, runs="loop", scope="admin")
 async def admin(context: Context, task: Task) -> str:
     """For keys with the scope admin."""
+    if task.text == "fail":
+        raise JobFailed("as asked")
     return task.text
 
 
@@ -119,3 +124,31 @@ async def away(context: Context, task: Task) -> str:
     if len(CALLS) == 1:
         raise Unavailable("the database is away")
     return "done"
+
+
+@kind("test.garbled", input=Task, runs="loop")
+async def garbled(context: Context, task: Task) -> None:
+    """Report and raise what PostgreSQL cannot store."""
+    context.progress(2**70, -(2**70), "a\0\ud800")
+    match task.text:
+        case "fails":
+            raise JobFailed(ValueError("a\0\ud800"), code=7)  # type: ignore[arg-type]
+        case "retry":
+            raise JobRetry("a\0\ud800", code="x\0", after=float("inf"))
+    raise ValueError("a\0\ud800")
+
+
+@kind("test.slow", input=Task, runs="loop")
+async def slow(context: Context, task: Task) -> None:
+    """Ask the database for more than it does within its time limit."""
+    raise Unavailable("the database did not answer in time") from psycopg.errors.QueryCanceled()
+
+
+@kind("test.stall", input=Task, runs="loop", attempts=2)
+async def stall(context: Context, task: Task) -> None:
+    """Block the event loop in a task of its own."""
+
+    async def part() -> None:
+        time.sleep(task.seconds)
+
+    await asyncio.create_task(part())
