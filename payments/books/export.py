@@ -23,7 +23,13 @@ _NAMES_ONE = SQL["names"]  # events without a handler have no payment id, but th
 _OVER = "t.closed IS NOT NULL"  # deliveries that are still due keep their content until they are sent
 
 erasure.PERSONAL |= {
-    "payments.Payment": {"description": "''", "metadata": "NULL", "method": "NULL", "fingerprint": "''::bytea"},
+    "payments.Payment": {
+        "description": "''",
+        "metadata": "NULL",
+        "method": "NULL",
+        "return_url": "''",
+        "fingerprint": "''::bytea",
+    },
     "payments.Attempt": {"action": "NULL"},
     "payments.Refund": {"reason": "''", "actor": "''", "fingerprint": "''::bytea"},
     "payments.InboundEvent": {"body": "''::bytea", "headers": "'{}'", "error": "''"},

@@ -67,6 +67,7 @@ class Stored(NamedTuple):
     scheduled_for: datetime | None
     priority: int
     action: dict[str, Any] | None
+    return_url: str
 
 
 async def _stored(tenant_id: int, correlation_id: UUID) -> Stored | None:
@@ -98,6 +99,7 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         "code": payment.code or None,
         "scheduledFor": iso(payment.scheduled_for) if payment.scheduled_for else None,
         "priority": payment.priority,
+        "returnUrl": payment.return_url or None,
         "attempts": [_attempt(*row) for row in await database.fetch(SQL["attempts"], of)],
         "timeline": [_event(*row) for row in await database.fetch(SQL["timeline"], of)],
     }

@@ -17,6 +17,8 @@ from payments.routing import accounts
 from registry.edge.cards import CARD, holds_card
 from registry.edge.unique import check_key, check_unique
 from registry.errors import Invalid, Problem
+from registry.http.client import BadAddress
+from registry.http.ssrf import parted
 from registry.models import Tenant
 from registry.tenants.access import Principal
 
@@ -53,6 +55,7 @@ async def check(request: PaymentRequest, principal: Principal, idempotency_key: 
     except Invalid as error:
         faults += error.errors
     payment = new_payment(request, principal.tenant_id, named, principal.currency, faults)
+    _check_return_url(request, principal, faults)
     fixed = len(faults)
     await _check_settings(request, payment, principal, faults)
     return CheckedRequest(
@@ -154,7 +157,17 @@ def new_payment(
         scheduled_for=request.scheduled_for,
         priority=request.priority,
         method=method,
+        return_url=request.return_url,
     )
+
+
+def _check_return_url(request: PaymentRequest, principal: Principal, faults: Faults) -> None:
+    """The rules for addresses of webhooks, except that it is not looked up: the payer's browser goes there."""
+    if request.return_url:
+        try:
+            parted(request.return_url, tls_only=principal.mode == Tenant.Mode.LIVE)
+        except BadAddress as error:
+            faults.append({"field": "returnUrl", "message": str(error)})
 
 
 def _amount(request: PaymentRequest, currency: str, fault: Fault) -> int:

@@ -23,6 +23,7 @@ class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_for: datetime | None = None
     priority: int = 0
     method: dict[str, Any] | None = None  # payment method: references only, never card data
+    return_url: str = ""  # no part of the content: the same payment with another one is a replay
 
 
 class Receipt(msgspec.Struct, frozen=True):

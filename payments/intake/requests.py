@@ -51,6 +51,9 @@ class PaymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     priority: Annotated[int, Meta(ge=0, le=9, description="9 is the highest")] = 0
     payment_method: Annotated[str, Meta(description="kind stripe: a saved payment method, pm_…")] | None = None
     customer: Annotated[str, Meta(description="kind stripe: whose it is, cus_…")] | None = None
+    return_url: Annotated[
+        str, Meta(max_length=2000, description="where the payer goes back to; https:// for live tenants")
+    ] = ""
     off_session: Annotated[bool, Meta(description="kind stripe: the payer is not there to confirm")] = False
 
 

@@ -74,6 +74,7 @@ def _columns(batch: Sequence[Submission]) -> dict[str, Any]:
         "priority": Bigints([p.priority for p in payments]),
         "at": unless_empty([one.at for one in batch]),
         "method": Texts([_json(p.method) if p.method else None for p in payments]),
+        "return_url": Texts([p.return_url for p in payments]),
     }
 
 

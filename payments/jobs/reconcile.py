@@ -10,6 +10,7 @@ from payments.reconciliation import comparison
 from payments.reconciliation.comparison import SETTLED_AFTER, Window
 from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
 
+NAME = "payments.reconcile"
 TIMEOUT = 3600.0  # seconds
 LONGEST = timedelta(days=400)
 
@@ -28,21 +29,25 @@ class ReconcileInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Window(self.from_ or until - timedelta(days=1), until)
 
 
-@kind("payments.reconcile", input=ReconcileInput, runs="loop", timeout=TIMEOUT, tenant_concurrency=1)
+@kind(NAME, input=ReconcileInput, runs="loop", timeout=TIMEOUT, tenant_concurrency=1)
 async def reconcile(context: Context, asked: ReconcileInput) -> list[dict[str, Any]]:
     """Compare processors' books with ours."""
     window = asked.window()
-    if not timedelta(0) < window.until - window.since <= LONGEST:
-        raise JobFailed(f"the window has to end after it begins, within {LONGEST.days} days", code="invalid_window")
+    if window.since >= window.until:
+        raise JobFailed("the window ends before it begins", code="invalid_window")
+    if window.until - window.since > LONGEST:
+        raise JobFailed(f"the window is longer than {LONGEST.days} days", code="invalid_window")
     accounts = [one for one in await comparison.accounts_of(context.tenant_id) if asked.processor in (None, one.name)]
     if not accounts:
-        raise JobFailed("there is no such processor", code="unknown_processor")
+        named = f" named {asked.processor}" if asked.processor else ""
+        raise JobFailed(f"there is no processor{named}", code="unknown_processor")
     compared = []
     for number, account in enumerate(accounts):
         context.progress(number, len(accounts), account.name)
         outcome = await comparison.reconcile(account, window, again=True)
         if outcome is None:
             raise JobRetry(f"{account.name} is being compared for this window already", code="compared_now")
-        compared.append({"processor": account.name, **msgspec.to_builtins(outcome)})
+        both_ways = comparison.shows_books(account)
+        compared.append({"processor": account.name, "bothWays": both_ways, **msgspec.to_builtins(outcome)})
     context.progress(len(accounts), len(accounts))
     return compared

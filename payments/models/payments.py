@@ -112,6 +112,9 @@ class Payment(WorkRow):
         max_length=63, default="", help_text="requested by name; empty: chosen by routing"
     )
     method = models.JSONField(null=True, help_text="payment method of the request: references, never card data")
+    return_url = models.CharField(
+        max_length=2000, db_default="", default="", blank=True, help_text="where the payer goes back to"
+    )
 
     status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
     sequence = models.IntegerField(default=1, help_text="number of its latest event")

@@ -1,6 +1,7 @@
 """Template filters for payments: amounts, states, times. The wording of states is in payments/states.py."""
 
 from decimal import Decimal
+from typing import Any
 
 from babel.numbers import format_currency
 from django import template
@@ -52,6 +53,12 @@ BREAKERS = {
 def money(amount: str | Decimal, currency: str) -> str:
     """ "19.90" and "BRL" as R$19.90."""
     return format_currency(Decimal(amount), currency, locale="en")
+
+
+@register.filter
+def settled(payment: dict[str, Any]) -> bool:
+    """Whether its state is final."""
+    return payment["status"] in TERMINAL
 
 
 @register.filter

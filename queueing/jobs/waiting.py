@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Self
 
+from rich.console import Console
+from rich.progress import Progress
+
 from queueing.jobs import store
 from queueing.jobs.job import JobReceipt, NewJob
 from queueing.jobs.work import JOBS, JobWork
@@ -38,6 +41,20 @@ async def finish(jobs: Sequence[NewJob], *, report: Report) -> list[Job]:
                 return rows
             await worker.start_unless_another_lives()
             await asyncio.sleep(LOOK_EVERY)
+
+
+async def finish_shown(jobs: Sequence[NewJob], *, label: str) -> list[Job]:
+    """`finish` with a progress bar on stderr, which adds up the progress of all jobs."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def report(rows: Sequence[Job]) -> None:
+            over, total = [row for row in rows if row.closed], sum(row.progress_total or 0 for row in rows)
+            done = sum(row.progress_done or 0 for row in rows)
+            shown = f"{label}: {len(over)} of {len(rows)} jobs" if len(rows) > 1 else label
+            bar.update(task, completed=done, total=total or None, description=shown)
+
+        return await finish(jobs, report=report)
 
 
 async def _rows(tenants: Collection[int], receipts: Sequence[JobReceipt]) -> list[Job]:

@@ -172,7 +172,7 @@ FOUND = {
 }  # fmt: skip
 ACCEPTED = {
     **keys(1, 2, fingerprint=b"", amount=1990, currency="BRL", description="", metadata=None, wanted="", run_at=None, priority=0, at=AT,
-        method=None), "correlation": [named(1), named(20000)],
+        method=None, return_url=""), "correlation": [named(1), named(20000)],
 }  # fmt: skip
 RECEIVED = {
     **keys(1, 2, type="t", object="", created=1, account="", livemode=False, body=b"", headers="{}", source="delivery"),

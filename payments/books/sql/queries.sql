@@ -1,7 +1,7 @@
 -- name: payment
 -- One payment by its correlation id, with the processor that booked it or is being tried, and what its payer has to do.
 SELECT p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, p.changed_at, p.sequence,
-    p.id, p.created_at, p.description, p.method, p.metadata, p.fee, p.refunded, p.code, p.scheduled_for, p.priority, a.action
+    p.id, p.created_at, p.description, p.method, p.metadata, p.fee, p.refunded, p.code, p.scheduled_for, p.priority, a.action, p.return_url
 FROM payments_payment p
 LEFT JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt
 LEFT JOIN payments_processor r ON r.id = coalesce(p.processor_id, a.processor_id)

@@ -6,13 +6,14 @@ WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(correlation)b::uuid[], %(fingerprint)b::bytea[], %(amount)b::bigint[],
         %(currency)b::text[], %(description)b::text[], %(metadata)b::text[], %(wanted)b::text[],
-        %(run_at)b::timestamptz[], %(priority)b::bigint[], %(at)b::timestamptz[], %(method)b::text[]
-    ) AS t (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata, wanted, run_at, priority, at, method)
+        %(run_at)b::timestamptz[], %(priority)b::bigint[], %(at)b::timestamptz[], %(method)b::text[], %(return_url)b::text[]
+    ) AS t (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata, wanted, run_at, priority, at, method,
+        return_url)
 ), accepted AS (
     INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,
-        wanted_processor, method, scheduled_for, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
+        wanted_processor, method, return_url, scheduled_for, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
     SELECT tenant_id, correlation_id, fingerprint, amount, currency, description, metadata::jsonb,
-        wanted, method::jsonb, run_at, coalesce(run_at, least(at, now())), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
+        wanted, method::jsonb, return_url, run_at, coalesce(run_at, least(at, now())), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
     FROM input
     ON CONFLICT (tenant_id, correlation_id) DO NOTHING
     RETURNING tenant_id, id, correlation_id, created_at

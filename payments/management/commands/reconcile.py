@@ -8,10 +8,13 @@ import msgspec
 from django.core.management.base import CommandError, CommandParser
 from django.utils.dateparse import parse_datetime
 
+from payments.jobs.reconcile import NAME, ReconcileInput
 from payments.models import Difference
 from payments.money import decimal_text
-from payments.reconciliation import comparison
-from payments.reconciliation.comparison import Window
+from payments.reconciliation.comparison import SETTLED_AFTER
+from queueing.jobs import queries, waiting
+from queueing.jobs.requests import of_service
+from queueing.models import JobStatus
 from registry.management.base import AsyncCommand, add_json, tenant_named
 
 DIFFERENT = 1  # exit code
@@ -37,23 +40,15 @@ class Command(AsyncCommand):
         self, *, tenant: str, processor: str, since: datetime | None, until: datetime | None, json: bool, **_: Any
     ) -> None:
         owner = await tenant_named(tenant)
-        until = until or datetime.now(UTC) - comparison.SETTLED_AFTER
-        window = Window(since or until - timedelta(days=1), until)
-        if window.since >= window.until:
-            raise CommandError("the window ends before it begins")
-        accounts = [one for one in await comparison.accounts_of(owner.pk) if processor in ("", one.name)]
-        if not accounts:
-            raise CommandError(f"{tenant} has no processor{f' named {processor}' if processor else 's'}")
-        data = [await self._compared(account, window) for account in accounts]
+        until = until or datetime.now(UTC) - SETTLED_AFTER
+        asked = ReconcileInput(from_=since or until - timedelta(days=1), to=until, processor=processor or None)
+        [job] = await waiting.finish_shown([of_service(NAME, asked, tenant_id=owner.pk)], label="comparing")
+        if job.status != JobStatus.SUCCEEDED:
+            raise CommandError(job.error or f"the comparison was {job.status}")
+        data = msgspec.json.decode(await queries.result(owner.pk, job.uuid))
         self.report("\n".join(map(_sentence, data)), data, as_json=json)
         if any(one["differences"] or one["unanswered"] or not one["finished"] for one in data):
             raise SystemExit(DIFFERENT)
-
-    async def _compared(self, account: Any, window: Window) -> dict[str, Any]:
-        outcome = await comparison.reconcile(account, window, again=True)
-        if outcome is None:
-            raise CommandError(f"{account.name} is being compared for this window by somebody else")
-        return {"processor": account.name, "bothWays": comparison.shows_books(account), **msgspec.to_builtins(outcome)}
 
     async def do_list(self, *, tenant: str, json: bool, **_: Any) -> None:
         owner = await tenant_named(tenant)

@@ -5,8 +5,6 @@ from typing import Any
 
 import msgspec
 from django.core.management.base import CommandError, CommandParser
-from rich.console import Console
-from rich.progress import Progress
 
 from queueing.broker import browse, crypto, manage, rotation
 from queueing.jobs import queries, waiting
@@ -70,15 +68,7 @@ class Command(AsyncCommand):
             of_service(queue_rotate.NAME, KeyRotation(key=key), tenant_id=tenant, unique_key=f"to {key}")
             for tenant in await rotation.tenants()
         ]
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("re-encrypting", total=None)
-
-            def report(jobs: Sequence[Job]) -> None:
-                over, total = [job for job in jobs if job.closed], sum(job.progress_total or 0 for job in jobs)
-                done = sum(job.progress_done or 0 for job in jobs)
-                bar.update(task, completed=done, total=total or None, description=f"{len(over)} of {len(jobs)} tenants")
-
-            return await waiting.finish(wanted, report=report)
+        return await waiting.finish_shown(wanted, label="re-encrypting")
 
     async def _result(self, job: Job) -> RotationResult:
         return msgspec.json.decode(await queries.result(job.tenant_id, job.uuid), type=RotationResult)
