@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
 import registry.currencies
+from registry.data.creation import in_one_step
 
 TABLES = Path(__file__).parent / "sql" / "tables.sql"
 EVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -1158,3 +1159,4 @@ class Migration(migrations.Migration):
         migrations.RunSQL(TABLES.read_text(), migrations.RunSQL.noop),
         migrations.RunPython(offer_plans, migrations.RunPython.noop),
     ]
+    operations = in_one_step(operations)

@@ -6,6 +6,8 @@ from django.db import migrations, models
 from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
+from registry.data.creation import in_one_step
+
 TABLES = Path(__file__).parent / "sql" / "tables.sql"
 FUNCTIONS = Path(__file__).parents[1] / "broker" / "sql" / "functions.sql"
 
@@ -621,3 +623,4 @@ class Migration(migrations.Migration):
             "DROP FUNCTION queueing_push, queueing_rest, queueing_complete, queueing_claim",
         ),
     ]
+    operations = in_one_step(operations)

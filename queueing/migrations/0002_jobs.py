@@ -8,6 +8,8 @@ import django_async_backend.db.models.base
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
+from registry.data.creation import in_one_step
+
 TABLES = Path(__file__).parent / "sql" / "jobs.sql"
 
 
@@ -501,3 +503,4 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(TABLES.read_text(), migrations.RunSQL.noop),
     ]
+    operations = in_one_step(operations)

@@ -46,6 +46,7 @@ class AsyncCommand(BaseCommand):
     def report(self, text: str, data: Any, *, as_json: bool) -> None:
         """Print `data` as one line of JSON, or `text`."""
         self.stdout.write(json.dumps(data) if as_json else text)
+        self.stdout.flush()  # who reads it need not wait for the command's end
 
 
 def service_name() -> str:

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from django_async_backend.db.models.base import AsyncModelMixin
 
 import registry.currencies
+from registry.data.creation import in_one_step
 
 SQL = Path(__file__).parent / "sql"
 SWITCHES = ("inline.payment", "inline.refund")  # both queued at first
@@ -356,3 +357,4 @@ class Migration(migrations.Migration):
         migrations.RunSQL((SQL / "identity.sql").read_text(), migrations.RunSQL.noop),
         migrations.RunPython(make_switches, migrations.RunPython.noop),
     ]
+    operations = in_one_step(operations)

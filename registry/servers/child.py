@@ -142,11 +142,10 @@ def write_line(name: str, line: bytes) -> None:
 
 
 class Keeper:
-    """Keeps one part running until told to stop."""
+    """Keeps one part running until told to stop. `on_line` takes the lines of its stdout in place of the log."""
 
-    def __init__(self, part: Part, environ: dict[str, str]) -> None:
-        self.part = part
-        self.environ = environ
+    def __init__(self, part: Part, environ: dict[str, str], on_line: Callable[[bytes], None] | None = None) -> None:
+        self.part, self.environ, self.on_line = part, environ, on_line
         self.process: Process | None = None
         self.stopping = asyncio.Event()
         self.task = asyncio.create_task(self.keep())
@@ -170,7 +169,7 @@ class Keeper:
     async def live_once(self) -> tuple[float, str]:
         """Start it and wait for its end. Returns its lifetime in seconds and how it ended."""
         try:
-            self.process = Process(self.part, self.environ)
+            self.process = Process(self.part, self.environ, self.on_line)
         except OSError as error:  # no memory or no process ids: both are temporary
             return 0.0, str(error)
         status = await self.process.ended()

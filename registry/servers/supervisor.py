@@ -48,6 +48,7 @@ class Supervisor:
     keepers: dict[str, Keeper] = field(default_factory=dict)
     groups: list[WorkerGroup] = field(default_factory=list)
     helpers: set[int] = field(default_factory=set)  # short-lived commands: not to be reaped as orphans
+    demo_shown: bool = False
 
     async def run(self) -> None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # children of a killed part become ours, not init's
@@ -116,8 +117,8 @@ class Supervisor:
             await asyncio.sleep(PROBE_EVERY)
         print(f"ready {self.plan.address}", flush=True)
         if self.plan.demo:
-            await self.show_demo()
-            self.keepers["demo"] = Keeper(manage("demo", "demo", "--url", self.plan.local_address), self.environ)
+            demo = manage("demo", "demo", "--stripe", "--json", "--url", self.plan.local_address)
+            self.keepers["demo"] = Keeper(demo, self.environ, on_line=self.show_demo)
 
     async def is_ready(self) -> bool:
         if not all(keeper.alive for keeper in self.everybody()):
@@ -128,20 +129,15 @@ class Supervisor:
         except (OSError, TimeoutError):
             return False
 
-    async def show_demo(self) -> None:
-        said: list[bytes] = []
-        prepare = manage("demo", "demo", "--prepare", "--stripe", "--json", "--url", self.plan.local_address)
-        status = await self.run_helper(prepare, said.append)
-        try:
-            facts = json.loads(said[-1])
-        except (IndexError, ValueError):
-            log.error("the demo could not be prepared (status %d)", status)
-            return
-        show_panel(facts)
+    def show_demo(self, line: bytes) -> None:
+        """Show the facts that the demo prints each time it starts, once."""
+        if not self.demo_shown:
+            show_panel(json.loads(line))
+            self.demo_shown = True
 
-    async def run_helper(self, part: Part, on_line: Callable[[bytes], None] | None = None) -> int:
+    async def run_helper(self, part: Part) -> int:
         """Run a short-lived command; it is killed when this task is cancelled. Returns its exit status."""
-        process = Process(part, self.environ, on_line)
+        process = Process(part, self.environ)
         self.helpers.add(process.pid)
         try:
             return await process.ended()

@@ -115,7 +115,7 @@ BEGIN
         FROM unnest(tenants, partitions, groups) AS u (t, p, g)
         JOIN queueing_consumer c ON c.tenant_id = u.t AND c.partition_id = u.p AND c.group_id = u.g
         JOIN queueing_partition p ON p.id = u.p AND p.tenant_id + 0 = u.t
-        JOIN queueing_queue q ON q.tenant_id = u.t AND q.id = p.queue_id
+        JOIN queueing_queue q ON q.tenant_id + 0 = u.t AND q.id = p.queue_id
         WHERE u.p = ANY(held) AND c.lease_id IS NULL AND coalesce(c.due_at <= clock_timestamp() + interval '1 second', false)
         FOR UPDATE OF c SKIP LOCKED
     ), next AS (
