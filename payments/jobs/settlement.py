@@ -66,12 +66,12 @@ async def _sums(context: Context, first: date, last: date, zone: ZoneInfo) -> di
     while after is not None:
         context.progress(read, None, "ledger entries read")
         rows = await database.fetch(SQL["slice"], {**asked, "after": after}, prepare=False)
-        for day, processor, currency, *amounts, _ in rows:
+        for day, processor, currency, *amounts, _, _ in rows:
             if day is not None:
                 sums[day, processor or "", currency] = [
                     a + b for a, b in zip(sums[day, processor or "", currency], amounts, strict=True)
                 ]
-        after, read = rows[0][-1], read + SLICE
+        after, read = rows[0][-1], read + rows[0][-2]
     return sums
 
 

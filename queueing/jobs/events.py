@@ -65,7 +65,7 @@ def status_body(change: JobChange) -> dict[str, Any]:
     }
     if change.done is not None:
         body["progress"] = {"done": change.done, "total": change.total, "message": change.message}
-    if change.code or change.detail:
+    if change.code:  # a detail alone is a remark, such as who queued it again
         body["error"] = {"code": change.code, "detail": change.detail}
     return body
 

@@ -44,7 +44,7 @@ async def _depth_of(kind: str) -> Depth:
 PROCESSES = max(2, os.cpu_count() or 1)  # child processes of a worker at once
 
 JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of))
-DIVIDED.add("jobs")
+DIVIDED["jobs"] = KINDS.__contains__
 
 type JobShare = tuple[int, str]  # tenant, kind
 

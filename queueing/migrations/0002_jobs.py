@@ -5,7 +5,6 @@ from pathlib import Path
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import django_async_backend.db.models.base
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
 from registry.data.creation import in_one_step
@@ -14,8 +13,6 @@ TABLES = Path(__file__).parent / "sql" / "jobs.sql"
 
 
 class Migration(migrations.Migration):
-    atomic = False  # indexes of existing tables are made concurrently
-
     dependencies = [
         ("queueing", "0001_initial"),
         ("registry", "0001_initial"),
@@ -61,28 +58,6 @@ class Migration(migrations.Migration):
             name="takes",
             field=models.JSONField(
                 db_default=[], default=list, help_text="what its pool takes: kinds of work, and parts of them"
-            ),
-        ),
-        AddIndexConcurrently(
-            model_name="webhookdelivery",
-            index=models.Index(
-                condition=models.Q(("callback_url__gt", "")), fields=["tenant", "-id"], name="webhook_delivery_callback"
-            ),
-        ),
-        AddIndexConcurrently(
-            model_name="webhookdelivery",
-            index=models.Index(
-                condition=models.Q(("callback_url__gt", "")),
-                fields=["subject", "id", "tenant"],
-                name="webhook_delivery_of_job",
-            ),
-        ),
-        AddIndexConcurrently(
-            model_name="webhookendpoint",
-            index=models.Index(
-                condition=models.Q(("callback", False), ("deleted_at", None)),
-                fields=["tenant", "id"],
-                name="webhook_endpoint_subscribed",
             ),
         ),
         migrations.CreateModel(

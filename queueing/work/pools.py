@@ -5,13 +5,14 @@ would send to one processor now (`payments/stripe`).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from queueing.work.table import TABLES
 
 LARGEST = 100  # workers of a pool
-DIVIDED: set[str] = set()  # kinds of work that have parts, by queue: registered by those that look at the division
+# Kinds of work that have parts, by queue: whether there may be a part of this name. Registered by the work.
+DIVIDED: dict[str, Callable[[str], bool]] = {}
 _FORM = re.compile(r"([a-z0-9][a-z0-9-]{0,30})=([^:]+):([0-9]+)-([0-9]+)")
 
 
@@ -48,7 +49,7 @@ def _read(text: str) -> WorkerPool:
     name, takes, minimum, maximum = found[1], tuple(found[2].split(",")), int(found[3]), int(found[4])
     for one in takes:
         queue, slash, part = one.partition("/")
-        if queue not in TABLES or (slash and (queue not in DIVIDED or not part)):
+        if queue not in TABLES or (slash and not (queue in DIVIDED and DIVIDED[queue](part))):
             known = ", ".join([*sorted(TABLES), *(f"{queue}/…" for queue in sorted(DIVIDED))])
             raise InvalidPool(f"{text!r}: {one!r} is no kind of work; there are {known}")
     if not (1 <= maximum <= LARGEST and minimum <= maximum):

@@ -1,10 +1,13 @@
-"""Tables that a migration creates in one step: Django renders all models that hang together anew for each, which takes most of the
-time of a first start."""
+"""Operations of migrations: tables created in one step, and indexes that are made beside writes.
+
+For each created table Django renders all related models anew, which takes most of the time of a first start.
+"""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
+from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import CreateModel
 from django.db.migrations.operations.base import Operation, OperationCategory
@@ -52,3 +55,15 @@ class CreateModels(Operation):
     ) -> None:
         for one in reversed(self.operations):
             one.database_backwards(app_label, schema_editor, from_state, to_state)
+
+
+class AddIndexRepeatably(AddIndexConcurrently):
+    """Make an index without blocking writes. What a migration that was cut off has left of it is dropped first."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        schema_editor.remove_index(model, self.index, concurrently=True)  # type: ignore[call-arg]  # PostgreSQL: IF EXISTS
+        super().database_forwards(app_label, schema_editor, from_state, to_state)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -64,7 +65,18 @@ def names(name: str) -> list[str]:
     found = [one.strip() for one in os.environ.get(name, "").split(",") if one.strip()]
     if wrong := [one for one in found if not all(part.isidentifier() for part in one.split("."))]:
         raise ImproperlyConfigured(f"{name} wants names of Python packages separated by commas, not {wrong[0]!r}")
+    if missing := [one for one in found if not _exists(one)]:
+        raise ImproperlyConfigured(
+            f"{name}: there is no package {missing[0]} on the Python path (PYTHONPATH, or installed)"
+        )
     return found
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it
+        return False
 
 
 def mailer(address: str) -> dict[str, Any]:

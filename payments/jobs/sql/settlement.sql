@@ -14,5 +14,5 @@ WITH entries AS MATERIALIZED (
     WHERE at >= %(start)s AND at < %(until)s
     GROUP BY 1, 2, 3
 )
-SELECT s.day, r.name, s.currency, s.gross, s.fees, s.refunds, s.disputes, s.net, (SELECT max(id) FROM entries)
+SELECT s.day, r.name, s.currency, s.gross, s.fees, s.refunds, s.disputes, s.net, (SELECT count(*) FROM entries), (SELECT max(id) FROM entries)
 FROM (SELECT 1) one LEFT JOIN sums s ON true LEFT JOIN payments_processor r ON r.tenant_id = %(tenant)s AND r.id = s.processor_id;

@@ -119,7 +119,9 @@ def _submit_command(request: HttpRequest) -> str:
 @page("GET", "HEAD", "POST")
 async def job(request: PageRequest, uuid: UUID) -> HttpResponse:
     """One job: its state, progress, timeline, input and result; for htmx the part that changes."""
-    visitor = await known(request)
+    visitor = await visitor_of(request)
+    if visitor is None:
+        return await nowhere(request)
     found = await _job(visitor, uuid)
     if "do" in asked(request):
         if not visitor.may_act:

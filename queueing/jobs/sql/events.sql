@@ -1,7 +1,9 @@
 -- name: since
 -- A tenant's job events after a number, in the form that `events.from_row` reads. Numbers follow commit order.
 SELECT e.tenant_id, e.job_id, e.position, j.uuid, j.kind, e.status, e.attempt, j.created_at,
-    CASE WHEN e.attempt > 0 THEN j.started_at END,
+    (SELECT s.at FROM queueing_jobevent s
+     WHERE s.job_id = e.job_id AND s.tenant_id = e.tenant_id AND s.sequence <= e.sequence AND s.status = 'running' AND s.progress IS NULL
+     ORDER BY s.sequence DESC LIMIT 1),
     CASE WHEN e.status IN ('succeeded', 'failed', 'canceled') THEN e.at END, e.at, e.sequence, e.code, e.detail,
     (e.progress->>'done')::bigint, (e.progress->>'total')::bigint, coalesce(e.progress->>'message', '')
 FROM (
@@ -14,7 +16,9 @@ ORDER BY e.position;
 
 -- name: of_job
 SELECT e.tenant_id, e.job_id, e.position, j.uuid, j.kind, e.status, e.attempt, j.created_at,
-    CASE WHEN e.attempt > 0 THEN j.started_at END,
+    (SELECT s.at FROM queueing_jobevent s
+     WHERE s.job_id = e.job_id AND s.tenant_id = e.tenant_id AND s.sequence <= e.sequence AND s.status = 'running' AND s.progress IS NULL
+     ORDER BY s.sequence DESC LIMIT 1),
     CASE WHEN e.status IN ('succeeded', 'failed', 'canceled') THEN e.at END, e.at, e.sequence, e.code, e.detail,
     (e.progress->>'done')::bigint, (e.progress->>'total')::bigint, coalesce(e.progress->>'message', '')
 FROM queueing_job j JOIN queueing_jobevent e ON e.job_id = j.id AND e.tenant_id + 0 = j.tenant_id
