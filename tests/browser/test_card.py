@@ -82,12 +82,14 @@ async def test_a_card_is_chosen_without_javascript(plain: Page, stripe: SandboxS
     stripe.webhooks.listeners.clear()  # so that nobody tells the service before the payer asks it to look
     card = plain.get_by_role("link", name="Choose a card")
     await plain.goto("/")
-    await plain.get_by_role("button", name="Pay by card").click()
+    async with plain.expect_navigation():  # a reload while a page is being left would fail
+        await plain.get_by_role("button", name="Pay by card").click()
     await reloaded_until(plain, card)
     await card.click()
 
     await plain.get_by_role("button", name="succeeds").click()
-    await plain.get_by_role("button", name="I have done that").click()
+    async with plain.expect_navigation():
+        await plain.get_by_role("button", name="I have done that").click()
 
     await reloaded_until(plain, plain.locator("[data-pill-here] .pill", has_text="succeeded"))
     assert stripe.all("payment_intent")[0]["status"] == "succeeded"

@@ -433,7 +433,9 @@ async def until_type(socket: Any, type: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("message", [{"type": "list"}, {"type": "list", "id": 1, "limit": 0}, {"type": "subscribe"}])
-async def test_a_websocket_closes_after_a_message_that_is_not_in_the_contract(api: Api, message: dict[str, Any]) -> None:
+async def test_a_websocket_closes_after_a_message_that_is_not_in_the_contract(
+    api: Api, message: dict[str, Any]
+) -> None:
     async with api.ws_connect("/ws/jobs") as socket:
         await socket.send_json(message)
         await until_type(socket, "error")
