@@ -6,8 +6,9 @@ from uuid import UUID
 
 from registry_client import AsyncClient, Message, NewMessage, Retry
 from tests.chaos.service import RETURN, Service
+from tests.chaos.traffic import OPTIONS, until_answered
 from tests.chaos.victims import VICTIMS
-from tests.conftest import eventually
+from tests.conftest import Api, eventually
 
 STRIKES = 2
 PATIENT = Retry(budget=RETURN)
@@ -16,6 +17,9 @@ WEB = next(victim for victim in VICTIMS if victim.name == "web")
 
 
 async def test_a_client_submits_watches_and_consumes_while_the_web_process_is_killed(service: Service):
+    async with Api(service.url, service.key) as api:
+        # A message whose pop was answered into the void comes again once its lease has ended.
+        await until_answered(api.session, "POST", "/api/v1/configure", json={"queue": "clients", "options": OPTIONS})
     async with AsyncClient(service.url, service.key, retry=PATIENT, reconnect=PATIENT) as client:
         watching = asyncio.create_task(watch(client, numbers := []))
         consuming = asyncio.create_task(client.queue.consume("clients", noting(seen := []), wait=1.0))
