@@ -52,6 +52,6 @@ CHECKS: PerLoop[AddressChecks] = PerLoop(AddressChecks, close=AddressChecks.clos
 
 
 async def faults_of(url: str, *, mode: str, field: str) -> Faults:
-    """What is wrong with the URL, under the name of its field. Live tenants need https."""
+    """Faults of a URL, named by its field. Live tenants need https."""
     fault = await CHECKS.get().fault(url, tls_only=mode == Tenant.Mode.LIVE)
     return [{"field": field, "message": fault}] if fault else []

@@ -57,7 +57,7 @@ class Progress(NamedTuple):
 
 
 class JobSettlement(NamedTuple):
-    """What is written of an attempt."""
+    """The outcome of an attempt, as it is stored."""
 
     claim: JobClaim
     status: JobStatus

@@ -50,7 +50,7 @@ class HttpCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def check(principal: Principal, request: HttpCall) -> Faults:
-    """What is wrong with the address, the headers and the body."""
+    """Faults of the input: of its address, headers and body."""
     faults = await addresses.faults_of(request.url, mode=principal.mode, field="url")
     if request.body is not None and request.method in ("GET", "HEAD"):
         faults.append({"field": "body", "message": f"a {request.method} request has none"})

@@ -33,7 +33,7 @@ class WebhookReplay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
 
 async def check(principal: Principal, asked: WebhookReplay) -> Faults:
-    """What is wrong with the endpoint."""
+    """Faults of the input: an endpoint that does not exist."""
     try:
         await queries.endpoint_of(principal.tenant_id, asked.endpoint)
     except UnknownWebhookEndpoint as error:

@@ -50,7 +50,7 @@ class Consumer:
                 self._stop.wait(pause)
 
     def _batch(self) -> None:
-        """Pop once, handle what came, and report all of it in one request."""
+        """Pop one batch of messages, handle them, and acknowledge all of them in one request."""
         options = self._options
         messages = self._queue.pop(
             self._name,
