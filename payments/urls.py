@@ -9,11 +9,12 @@ from payments.billing import api as billing_api
 from payments.billing.pages import plan, signup
 from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
-from payments.pages import payer
+from payments.pages import home, payer, payment
 from payments.pages import payments as payment_pages
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
 from payments.refunds import pages as refund_pages
 from registry.edge.handler import by_method
+from registry.edge.navigation import EVERYBODY, NavigationEntry, register
 
 api = [
     path("payments", by_method(POST=accept.accept, GET=payments.browse), name="payments"),
@@ -22,13 +23,14 @@ api = [
     path("webhooks/stripe/<str:account>", inbound_api.accept, name="webhooks_stripe"),
 ]
 pages = [
-    path("", payment_pages.dashboard, name="dashboard"),
-    path("overview", payment_pages.overview, name="overview"),
-    path("payments/<uuid:correlation_id>/live", payment_pages.payment_live, name="payment_live"),
+    path("", home.home, name="home"),
+    path("overview", home.overview, name="overview"),
+    path("payments/list", payment_pages.payments, name="payment_list"),
+    path("payments/<uuid:correlation_id>/live", payment.payment_live, name="payment_live"),
     path("payments/<uuid:correlation_id>/look", payer.payment_look, name="payment_look"),
     path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
-    path("processors/<slug:name>/behaviour", payment_pages.set_behaviour, name="set_behaviour"),
-    path("test-payment", payment_pages.send_test_payment, name="send_test_payment"),
+    path("processors/<slug:name>/behaviour", home.set_behaviour, name="set_behaviour"),
+    path("test-payment", home.send_test_payment, name="send_test_payment"),
     path("signup", signup.start, name="signup"),
     path("signup/<uuid:id>/details", signup.details, name="signup_details"),
     path("signup/<uuid:id>/users", signup.users, name="signup_users"),
@@ -42,3 +44,9 @@ pages = [
     path("login", Login.as_view(extra_context={"sign_up": settings.SIGN_UP}), name="login"),
     path("logout", LogoutView.as_view(next_page="/login"), name="logout"),
 ]
+
+register(
+    NavigationEntry(label="Home", path="/", order=0, below=("/overview", "/test-payment"), shown_to=EVERYBODY),
+    NavigationEntry(label="Payments", path="/payments/list", order=10, below=("/payments",), shown_to=EVERYBODY),
+    NavigationEntry(label="Plan", path="/plan", group="Account", order=20),
+)

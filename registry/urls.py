@@ -11,6 +11,7 @@ from queueing.outbound import urls as webhook_pages
 from registry.edge import static_files, status
 from registry.edge.api import api
 from registry.edge.handler import lean
+from registry.edge.navigation import EVERYBODY, NavigationEntry, register
 from registry.tenants import api as tenants_api  # noqa: F401 - its routes are ninja's
 
 
@@ -21,6 +22,7 @@ def _lean(patterns: list) -> list:
     return patterns
 
 
+handler404 = "registry.edge.pages.not_found"
 urlpatterns = [
     *payments.api,
     *queueing.urlpatterns,
@@ -39,3 +41,5 @@ urlpatterns = [
     *_lean(api.urls[0]),
     path("admin/", admin.site.urls),
 ]
+
+register(NavigationEntry(label="API", path="/docs", group="Developers", order=90, shown_to=EVERYBODY, tenant=False))

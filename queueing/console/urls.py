@@ -3,6 +3,7 @@
 from django.urls import path, register_converter
 
 from queueing.console import pages
+from registry.edge.navigation import NavigationEntry, register
 
 
 class QueueName:
@@ -27,3 +28,9 @@ urlpatterns = [
     path("partitions/<uuid:partition>", pages.partition, name="queue_partition"),
     path("partitions/<uuid:partition>/messages/<int:seq>", pages.message, name="queue_message"),
 ]
+
+register(
+    NavigationEntry(
+        label="Queues", path="/queues", group="Operations", order=20, below=("/dead-letters", "/partitions")
+    )
+)

@@ -8,6 +8,7 @@ from queueing.jobs.pages import jobs as job_pages
 from queueing.jobs.pages import schedules as schedule_pages
 from queueing.jobs.pages import workers as worker_pages
 from registry.edge.handler import by_method
+from registry.edge.navigation import NavigationEntry, register
 
 api = [
     path("jobs", by_method(POST=submit.submit, GET=jobs.browse), name="jobs"),
@@ -28,3 +29,5 @@ pages = [
     path("workers", worker_pages.workers, name="workers"),
 ]
 websocket_urlpatterns = [path("ws/jobs", JobsSocket.as_asgi())]
+
+register(NavigationEntry(label="Jobs", path="/jobs/list", group="Operations", order=30, below=("/jobs", "/workers")))

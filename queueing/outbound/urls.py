@@ -3,6 +3,7 @@
 from django.urls import path
 
 from queueing.outbound import api, pages  # noqa: F401 - the API's routes are ninja's
+from registry.edge.navigation import NavigationEntry, register
 
 urlpatterns = [
     path("webhooks", pages.endpoints, name="webhooks"),
@@ -11,3 +12,5 @@ urlpatterns = [
     path("webhooks/<uuid:uuid>", pages.endpoint, name="webhook_endpoint"),
     path("webhooks/deliveries/<int:number>", pages.delivery, name="webhook_delivery"),
 ]
+
+register(NavigationEntry(label="Webhooks", path="/webhooks", group="Developers", order=20))

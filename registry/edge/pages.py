@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
@@ -69,6 +70,8 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
                 return HttpResponseNotAllowed(methods)
             try:
                 response = await view(request, *args, **kwargs)
+            except Http404:
+                response = await _not_found(request)
             except Exception as error:
                 if (refused := away(request, error)) is None:
                     raise
@@ -80,6 +83,22 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
         return answer
 
     return wrap
+
+
+async def _not_found(request: HttpRequest) -> HttpResponse:
+    """The page of an unknown address, with the visitor's navigation."""
+    visitor = None
+    try:
+        visitor = await visitor_of(request, guests=True, strict=False)
+    except Exception as error:
+        if database.unavailable(error) is None:
+            raise
+    return render(request, "404.html", {"visitor": visitor}, status=404)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler of addresses without a page, which it calls in a thread."""
+    return async_to_sync(_not_found)(request)
 
 
 async def known(request: HttpRequest, *, guests: bool = False) -> Visitor:

@@ -13,6 +13,7 @@ from registry.models import Membership, Tenant
 
 SUPERUSER = "superuser"  # a role that no membership gives
 MAY_ACT = frozenset({Membership.Role.OWNER, Membership.Role.OPERATOR, SUPERUSER})
+MAY_OWN = frozenset({Membership.Role.OWNER, SUPERUSER})
 GUEST = "guest of the open tenant"  # in the audit trail
 CHOICES = 50  # tenants in a superuser's menu, beside their own; others by `?tenant=`
 
@@ -42,24 +43,31 @@ class Visitor:
         """Whether the visitor may change state."""
         return self.role in MAY_ACT
 
+    @property
+    def may_own(self) -> bool:
+        """Whether the visitor may change what belongs to the tenant itself: keys, members, plan, settings."""
+        return self.role in MAY_OWN
 
-async def visitor_of(request: HttpRequest, *, guests: bool = False) -> Visitor | None:
+
+async def visitor_of(request: HttpRequest, *, guests: bool = False, strict: bool = True) -> Visitor | None:
     """The visitor at the tenant that `?tenant=` names, else at their first one; None for a visitor without a tenant.
 
     `guests`: visitors without a role may see the open tenant, as keyless calls may on `/payments*` (contract section 7).
-    Raises Http404 for a tenant of others, the same as for one that does not exist.
+    Raises Http404 for a tenant of others, the same as for one that does not exist; if not `strict`, their first one is taken.
     """
     user = await request.auser()
     roles = await _roles(user.pk) if user.is_authenticated else {}
-    if guests and (guest := await _open_tenant()) and guest not in roles:
-        roles[guest] = ""
     wanted = request.GET.get("tenant")
+    if guests and (guest := await _open_tenant()) and guest not in roles and (not roles or wanted == guest.slug):
+        roles[guest] = ""
     if user.is_authenticated and user.is_superuser:
         roles = dict.fromkeys([*roles, *await _any_tenants(wanted)], SUPERUSER)
     tenant = next((t for t in roles if not wanted or t.slug == wanted), None)
     if tenant is None:
-        if wanted and (roles or user.is_authenticated):
+        if strict and wanted and (roles or user.is_authenticated):
             raise Http404
+        tenant = None if strict else next(iter(roles), None)
+    if tenant is None:
         return None
     return Visitor(
         tenant=tenant,

@@ -31,14 +31,6 @@ class Confirmed:
 type Perform = Callable[[Confirmed], Awaitable[Done]]
 
 
-SECTIONS = {
-    "jobs": "jobs",
-    "workers": "jobs",
-    "webhooks": "webhooks",
-    "payments": "payments",
-}  # by first word of addresses
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """An action that changes state: what its confirmation page shows, and what it does."""
@@ -61,12 +53,6 @@ class Action:
     entered: Mapping[str, str] = field(default_factory=dict)  # values of these fields
     wrong: Mapping[str, str] = field(default_factory=dict)  # and their errors
     severe: bool = False  # cannot be undone
-
-    @property
-    def section(self) -> str:
-        """The part of the console that it belongs to, by the address to go back to: it stands out in the navigation."""
-        first = self.back.lstrip("/").partition("?")[0].partition("/")[0]
-        return SECTIONS.get(first, "queues")
 
     @property
     def counted(self) -> str:

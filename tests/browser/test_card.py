@@ -68,7 +68,7 @@ async def test_a_payment_settles_although_the_payer_does_not_return(page: Page, 
     await choose_card(page)
     await page.get_by_role("button", name="asks for 3-D Secure").click()
     shop = await page.context.new_page()
-    await shop.goto("/")
+    await shop.goto("/payments/list")
     await shop.locator("#payments a").first.click()
     await expect(shop.locator("[data-pill-here] .pill")).to_contain_text("requires action")
 

@@ -97,7 +97,7 @@ async def settles_to(page: Page, wanted: dict[str, str]) -> None:
 
 async def test_new_payments_arrive_and_change_in_place(page: Page, tenant, api: Api):
     first = await pay_many(api, 3)
-    await page.goto("/")
+    await page.goto("/payments/list")
     await is_live(page)
     await page.mouse.move(5, 5)
     more = await pay_many(api, 4)
@@ -110,7 +110,7 @@ async def test_new_payments_arrive_and_change_in_place(page: Page, tenant, api: 
 
 async def test_a_stream_misses_nothing_after_a_lost_connection(page: Page, tenant, api: Api, worker):
     before = await pay_many(api, 3)
-    await page.goto("/")
+    await page.goto("/payments/list")
     await is_live(page)
     await block(page)
     meanwhile = await pay_many(api, 12)
@@ -127,7 +127,7 @@ async def test_without_websockets_a_list_reloads_its_rows(page: Page, tenant, ap
     await hurry(page)
     await page.add_init_script("line.blocked = true")
     before = await pay_many(api, 2)
-    await page.goto("/")
+    await page.goto("/payments/list")
     await expect(page.locator("[data-live=polling]")).to_be_visible()
     more = await pay_many(api, 2)
 
@@ -136,7 +136,7 @@ async def test_without_websockets_a_list_reloads_its_rows(page: Page, tenant, ap
 
 
 async def test_the_first_payment_fills_an_empty_page(page: Page, tenant, api: Api, worker):
-    await page.goto("/")
+    await page.goto("/payments/list")
     await is_live(page)
     (payment,) = await pay_many(api, 1)
 
@@ -145,7 +145,7 @@ async def test_the_first_payment_fills_an_empty_page(page: Page, tenant, api: Ap
 
 async def test_rows_do_not_move_under_the_pointer(page: Page, tenant, api: Api):
     await pay_many(api, 10)
-    await page.goto("/")
+    await page.goto("/payments/list")
     await is_live(page)
     row = page.locator("tbody tr").nth(2)
     await row.hover()
@@ -160,10 +160,10 @@ async def test_rows_do_not_move_under_the_pointer(page: Page, tenant, api: Api):
 
 
 async def test_a_filtered_table_adds_only_matching_rows(page: Page, tenant, api: Api):
-    await page.goto("/?status=failed")
+    await page.goto("/payments/list?status=failed")
     await is_live(page)
     await pay_many(api, 2)
-    await page.goto("/?status=queued")
+    await page.goto("/payments/list?status=queued")
     await is_live(page)
     (more,) = await pay_many(api, 1)
 
@@ -185,7 +185,6 @@ async def test_a_processor_that_fails_shows_breaker_and_rerouting(page: Page, te
     traffic = asyncio.create_task(trickle(api))
     try:
         await page.goto("/")
-        await expect(page.locator("tbody tr .where", has_text="default").first).to_be_visible()
         await page.locator("#switch-default-fail").click()
 
         await expect(page.locator("#switch-default-fail")).to_have_attribute("aria-pressed", "true")
@@ -193,10 +192,13 @@ async def test_a_processor_that_fails_shows_breaker_and_rerouting(page: Page, te
             page.locator('#processor-default[data-breaker="open"], #processor-default[data-breaker="half_open"]')
         ).to_be_visible()
         await expect(page.locator("#announce")).to_contain_text("default:")
+
+        await page.goto("/payments/list")
         await expect(
             page.locator("tbody tr", has_text="succeeded").locator(".where", has_text="fallback").first
         ).to_be_visible()
 
+        await page.goto("/")
         await page.locator("#switch-default-work").click()
         await expect(page.locator('#processor-default[data-breaker="closed"]')).to_be_visible(timeout=15_000)
     finally:

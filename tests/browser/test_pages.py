@@ -26,16 +26,18 @@ async def one_of_each_state(tenant: Tenant) -> list[Any]:
     return [await in_thread(make_payment, tenant, status=status, processor=processor) for status in Status]
 
 
-async def test_the_dashboard_looks_right(page: Page, tenant, api: Api, tmp_path: Path):
+async def test_the_home_and_the_list_of_payments_look_right(page: Page, tenant, api: Api, tmp_path: Path):
     async with at_work():
         for one in await pay_many(api, 30):
             await api.until(one, "succeeded")
     await one_of_each_state(tenant)
     await page.goto("/")
-    await expect(page.locator("[data-live=live]")).to_be_visible()
     await expect(page.locator("canvas")).to_have_count(2)
+    await looks_right(page, "home", tmp_path)
 
-    await looks_right(page, "dashboard", tmp_path)
+    await page.goto("/payments/list")
+    await expect(page.locator("[data-live=live]")).to_be_visible()
+    await looks_right(page, "payments", tmp_path)
 
 
 async def test_the_payment_page_looks_right(page: Page, tenant, api: Api, worker, tmp_path: Path):
@@ -57,8 +59,8 @@ async def test_the_other_pages_look_right(page: Page, guard: Guard, tenant, tmp_
     await looks_right(page, address.split("/")[1], tmp_path)
 
 
-async def test_an_empty_dashboard_has_instructions(page: Page, tenant, tmp_path: Path):
-    await page.goto("/")
+async def test_an_empty_list_has_instructions(page: Page, tenant, tmp_path: Path):
+    await page.goto("/payments/list")
 
     await expect(page.get_by_role("heading", name="No payments yet")).to_be_visible()
     await expect(page.locator("pre")).to_contain_text("curl http://")
@@ -67,7 +69,7 @@ async def test_an_empty_dashboard_has_instructions(page: Page, tenant, tmp_path:
 
 async def test_every_state_has_a_word_a_shape_and_a_colour(page: Page, tenant):
     payments = await one_of_each_state(tenant)
-    await page.goto("/")
+    await page.goto("/payments/list")
 
     for payment in payments:
         pill = page.locator(f'tr[data-id="{payment.correlation_id}"] .pill')
@@ -100,6 +102,16 @@ async def test_the_theme_switch_is_kept(page: Page, tenant):
 async def test_everything_is_reached_with_the_keyboard(page: Page, tenant, api: Api):
     payment = await api.pay()
     await page.goto("/")
+    assert await reached_by_tab(page) >= {"switch-default-work", "switch-fallback-hang", "amount"}
+
+    await page.goto("/payments/list")
+    reached = await reached_by_tab(page)
+    assert reached >= {"status", "to", "id", "Copy the id"}
+    assert f"/payments/{payment['correlationId']}/live?tenant={tenant.slug}" in reached
+
+
+async def reached_by_tab(page: Page) -> set[str]:
+    """Ids, addresses or names of what has the focus, one after the other; the first is the link that skips the navigation."""
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     reached = set()
@@ -110,9 +122,7 @@ async def test_everything_is_reached_with_the_keyboard(page: Page, tenant, api: 
                 "document.activeElement.id || document.activeElement.getAttribute('href') || document.activeElement.ariaLabel"
             )
         )
-
-    assert reached >= {"switch-default-work", "switch-fallback-hang", "amount", "status", "to", "id", "Copy the id"}
-    assert f"/payments/{payment['correlationId']}/live?tenant={tenant.slug}" in reached
+    return reached
 
 
 async def test_an_id_is_copied_whole(own_page: Page, tenant, api: Api):
@@ -132,7 +142,7 @@ async def test_without_javascript_payments_can_be_read_paged_and_filtered(plain:
     ids = await pay_many(api, 30)
     for one in ids:
         await api.until(one, "succeeded")
-    await plain.goto("/")
+    await plain.goto("/payments/list")
     await expect(plain.locator("tbody tr")).to_have_count(25)
     await plain.get_by_role("link", name="Older").click()
     await expect(plain.locator("tbody tr")).to_have_count(5)
@@ -183,7 +193,7 @@ async def test_a_member_sees_their_own_tenant_and_no_other(page: Page, guard: Gu
     await in_thread(make_person, "ana", tenant=tenant, role="viewer", password="correct horse battery")
     await sign_in(page, "ana", "correct horse battery")
 
-    await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Home", exact=True)).to_be_visible()
     await expect(page.get_by_text("66.60")).to_have_count(0)
     await expect(page.get_by_role("button", name="fail")).to_have_count(0)  # viewers look on
     guard.allowed.append("status of 404")
@@ -216,7 +226,7 @@ async def test_text_of_payments_is_never_markup(page: Page, tenant, api: Api):
 
 @pytest.mark.parametrize("query", ["status=nonsense", "from=yesterday", "id=123", "to=9999-99-99T00:00"])
 async def test_an_invalid_filter_is_explained(page: Page, tenant, query: str):
-    response = await page.goto(f"/?{query}")
+    response = await page.goto(f"/payments/list?{query}")
 
     assert response.status == 200
     await expect(page.locator(".error")).to_be_visible()
@@ -240,7 +250,7 @@ async def test_an_outage_of_the_database_is_shown_and_the_page_reloads(page: Pag
         await expect(page.get_by_role("heading", name="The database is unavailable")).to_be_visible()
         await expect(page.locator('meta[http-equiv="refresh"]')).to_have_attribute("content", "1")
 
-    await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Home", exact=True)).to_be_visible()
 
 
 # -- The README's pictures -------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ async def test_the_pages_of_payments_and_of_queues_lead_to_each_other(page: Page
     await expect(page.get_by_role("heading", name="Queues", level=1)).to_be_visible()
     await page.get_by_role("link", name="Payments", exact=True).click()
 
-    await expect(page.get_by_role("heading", name="Payments, live")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Payments", exact=True)).to_be_visible()
 
 
 async def test_the_first_view_is_light(own_page: Page, tenant, mq: Mq):

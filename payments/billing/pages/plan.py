@@ -14,11 +14,10 @@ from payments.errors import PaymentError
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.edge.pages import PageRequest, known, page
-from registry.edge.viewer import SUPERUSER, Visitor
+from registry.edge.viewer import Visitor
 from registry.models import Membership, Tenant
 from registry.tenants import audit
 
-MAY_OWN = frozenset({Membership.Role.OWNER, SUPERUSER})
 LONGEST_REASON = 500  # characters, as in the admin
 
 
@@ -41,7 +40,7 @@ async def plan(request: PageRequest) -> HttpResponse:
 
 
 async def _act(request: PageRequest, visitor: Visitor) -> HttpResponse:
-    if visitor.role not in MAY_OWN:
+    if not visitor.may_own:
         raise Http404
     found = await _subscription(visitor)
     here = f"{reverse('plan')}?{urlencode({'tenant': visitor.tenant.slug})}"
@@ -144,7 +143,7 @@ async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **
     invoices, unread = await _invoices(found)
     context = {
         "visitor": visitor,
-        "may_own": visitor.role in MAY_OWN,
+        "may_own": visitor.may_own,
         "subscription": found,
         "look": LOOKS[found.status] if found else None,
         "banner": await banner(visitor.tenant),
