@@ -277,7 +277,7 @@ async def audit(page: Page, *rules: str) -> list[str]:
         await page.evaluate(AXE)
     options = {"runOnly": list(rules or LEVELS), "reporter": "no-passes"}
     found = await page.evaluate("(options) => axe.run(options)", options)
-    return [f"{v['id']}: {n['target']} {n['failureSummary']}" for v in found["violations"] for n in v["nodes"]]
+    return [f"{v['id']}: {n['target']} {n.get('failureSummary', '')}" for v in found["violations"] for n in v["nodes"]]
 
 
 async def fits(page: Page) -> bool:
