@@ -13,6 +13,8 @@ from payments.pages import home, payer, payment
 from payments.pages import payments as payment_pages
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
 from payments.refunds import pages as refund_pages
+from payments.routing.pages import processors as processor_pages
+from payments.routing.pages import simulation as routing_pages
 from registry.edge.handler import by_method
 from registry.edge.navigation import EVERYBODY, NavigationEntry, register
 
@@ -29,6 +31,9 @@ pages = [
     path("payments/<uuid:correlation_id>/live", payment.payment_live, name="payment_live"),
     path("payments/<uuid:correlation_id>/look", payer.payment_look, name="payment_look"),
     path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
+    path("processors", processor_pages.processors, name="processors"),
+    path("processors/<slug:name>", processor_pages.processor, name="processor"),
+    path("routing", routing_pages.simulation, name="routing"),
     path("processors/<slug:name>/behaviour", home.set_behaviour, name="set_behaviour"),
     path("test-payment", home.send_test_payment, name="send_test_payment"),
     path("signup", signup.start, name="signup"),
@@ -48,5 +53,6 @@ pages = [
 register(
     NavigationEntry(label="Home", path="/", order=0, below=("/overview", "/test-payment"), shown_to=EVERYBODY),
     NavigationEntry(label="Payments", path="/payments/list", order=10, below=("/payments",), shown_to=EVERYBODY),
+    NavigationEntry(label="Processors", path="/processors", group="Operations", order=10, below=("/routing",)),
     NavigationEntry(label="Plan", path="/plan", group="Account", order=20),
 )

@@ -52,6 +52,11 @@ class Processor(AsyncModelMixin, models.Model):
     options = models.JSONField(default=dict, blank=True)
     secrets = models.BinaryField(null=True, editable=False, help_text="keys, encrypted: registry.tenants.encryption")
     enabled = models.BooleanField(default=True)
+    public_only = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="its address must be on the public internet: it was entered by a merchant, not by an operator of the service",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

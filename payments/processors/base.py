@@ -114,6 +114,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     sealed: bytes | None = None
     plan_ppm: int = 0  # the platform's share by the tenant's plan, in parts per million of the amount (Stripe Connect)
     patience_ms: int = 300  # the tenant's patience: how long to wait for a lower fee
+    public_only: bool = False  # connect to addresses on the public internet only
 
     @property
     def secrets(self) -> dict[str, Any]:

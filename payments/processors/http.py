@@ -7,6 +7,7 @@ from payments.money import decimal_text
 from payments.processors.base import Account, Health, Order, Outcome, Result
 from registry.edge.api import iso
 from registry.http.client import Client, HttpError, NotSent
+from registry.http.ssrf import Outside
 
 SEND_TIMEOUT = 6.0  # seconds; longer than the slowest answer that still books (5 s)
 LOOK_UP_TIMEOUT = 3.0  # seconds
@@ -30,23 +31,30 @@ class HttpProcessor:
     polled: ClassVar[bool] = True
 
     async def __aenter__(self) -> Self:
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[tuple[str, bool], Client] = {}
+        self._outside: Outside | None = None
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for client in self._clients.values():
             await client.close()
+        if self._outside is not None:
+            self._outside.close()
 
     def _client(self, account: Account) -> Client:
         """Raises BadAddress."""
-        client = self._clients.get(account.url)
+        which = account.url, account.public_only
+        client = self._clients.get(which)
         if client is None:
-            client = self._clients[account.url] = Client(
+            if account.public_only and self._outside is None:
+                self._outside = Outside()
+            client = self._clients[which] = Client(
                 account.url,
                 connections=CONNECTIONS,
                 keep_alive=KEEP_ALIVE,
                 largest_body=LARGEST_ANSWER,
                 headers={"Content-Type": "application/json", "User-Agent": "Registry"},
+                resolve=self._outside.resolve if account.public_only and self._outside else None,
             )
         return client
 

@@ -1,21 +1,17 @@
 """A tenant's accounts at processors: add, enable, disable, change their secrets. The kinds are in payments/processors/."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_slug
 from django_async_backend.db.transaction import async_atomic
 
-from payments.errors import PaymentError
 from payments.models import Processor
+from payments.routing.checks import Refused, check_fee, check_kind, check_name, check_secrets, check_url
 from registry.data import database
 from registry.data.cache import Cached
 from registry.data.loop import sync_twin
 from registry.errors import Unavailable
-from registry.http.client import Address, BadAddress
 from registry.models import Tenant
 from registry.tenants import audit
 from registry.tenants.encryption import Sealed, seal, unseal
@@ -24,14 +20,8 @@ if TYPE_CHECKING:
     from payments.processors.base import Account
 
 SQL = database.statements(Path(__file__).parent / "sql" / "accounts.sql")
-LIVE_KEYS = ("sk_live_", "rk_live_")
-TEST_KEYS = ("sk_test_", "rk_test_")
 SECRET_OPTIONS = frozenset({"secretKey", "webhookSecret", "webhookSecrets"})  # encrypted, never stored in `options`
 SECRETS_KEPT = 3  # webhook secrets: the newest, and those before it
-
-
-class Refused(PaymentError):
-    """The processor cannot be added that way."""
 
 
 async def add(
@@ -43,14 +33,21 @@ async def add(
     url: str = "",
     fee: Decimal | str = "0",
     options: dict[str, Any] | None = None,
+    public_only: bool = False,
 ) -> Processor:
-    """Add a processor; the secrets among the options are encrypted. Raises Refused (422) for a bad name, kind, URL, fee or key."""
+    """Add a processor; the secrets among the options are encrypted. Raises Refused (422) for a bad name, kind, URL, fee or key.
+
+    `public_only`: its address must be on the public internet, at each connection. Set where a merchant enters it: the
+    service would otherwise call its own network for them.
+    """
     check_name(name)
     check_kind(kind)
     check_url(kind, url)
     public, secrets = split_options(options or {})
     check_secrets(kind, tenant, secrets, url=url)
-    processor = Processor(tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=public)
+    processor = Processor(
+        tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=public, public_only=public_only
+    )
     async with async_atomic():
         if await Processor.async_objects.filter(tenant=tenant, name=name).aexists():
             raise Refused(f"{tenant.slug} has a processor named {name} already")
@@ -60,6 +57,48 @@ async def add(
             await Processor.async_objects.filter(pk=processor.pk).aupdate(secrets=processor.secrets)
         await _record("processor.add", processor, actor, kind=kind, url=url, fee=str(processor.fee))
     return processor
+
+
+async def change(
+    *,
+    tenant: Tenant,
+    name: str,
+    actor: str,
+    fee: Decimal | str,
+    url: str | None = None,
+    options: dict[str, Any],
+    public_only: bool = False,
+) -> list[str]:
+    """Change a processor's fee, URL and options; an option that is None is removed. Returns what has changed.
+
+    `public_only` as in `add`; it is about another URL only.
+    Raises Refused (422) for an unknown name or a bad value, and for another URL while payments are unsettled there.
+    """
+    share = check_fee(fee)
+    async with async_atomic():
+        mine = Processor.async_objects.filter(tenant=tenant, name=name)
+        processor = await mine.select_for_update().afirst()
+        if processor is None:
+            raise Refused(f"{tenant.slug} has no processor named {name}")
+        before = {"fee": processor.fee, "url": processor.url, "options": _options_of(processor)}
+        address = processor.url if url is None else url
+        after = {
+            "fee": share,
+            "url": address,
+            "options": {key: value for key, value in {**before["options"], **options}.items() if value is not None},
+        }
+        if address != processor.url:
+            check_url(processor.kind, address)
+            if count := await unsettled_at(processor):
+                raise Refused(
+                    f"{must_stay(count, 'at this address')}Disable this processor and add a new one with the other address."
+                )
+        if changed := [key for key in before if before[key] != after[key]]:
+            moved = {"public_only": public_only} if "url" in changed else {}
+            await mine.aupdate(**after, **moved)
+            detail = {key: f"{before[key]} → {after[key]}" for key in changed}
+            await _record("processor.change", processor, actor, **detail)
+    return changed
 
 
 async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> bool:
@@ -203,12 +242,18 @@ def account_of(processor: Processor, tenant: Tenant, secrets: bytes | None) -> "
         kind=processor.kind,
         url=processor.url,
         fee_ppm=0,
-        options=processor.options if isinstance(processor.options, dict) else {},
+        options=_options_of(processor),
         enabled=processor.enabled,
         endpoint=processor.endpoint,
         mode=tenant.mode,
         sealed=secrets,
+        public_only=processor.public_only,
     )
+
+
+def _options_of(processor: Processor) -> dict[str, Any]:
+    """An administrator may have typed anything."""
+    return processor.options if isinstance(processor.options, dict) else {}
 
 
 # -- Secrets -------------------------------------------------------------------------------------------
@@ -244,78 +289,6 @@ def sealed(processor: Processor, secrets: dict[str, Any]) -> bytes:
 def opened(processor: Processor) -> dict[str, Any]:
     """Raises registry.tenants.encryption.Sealed."""
     return unseal(processor.secrets, place=f"processor {processor.pk}")
-
-
-# -- Checks --------------------------------------------------------------------------------------------
-
-
-def check_name(name: str) -> None:
-    try:
-        validate_slug(name)
-    except ValidationError:
-        raise Refused(f"a name has letters, digits, hyphens and underscores, got {name!r}") from None
-    if len(name) > 63:
-        raise Refused("a name has at most 63 characters")
-
-
-def check_kind(kind: str) -> None:
-    from payments.processors import KINDS  # here: a kind may import a client that is slow to load
-
-    if kind not in KINDS:
-        raise Refused(f"there is no kind {kind!r}; there are: {', '.join(sorted(KINDS))}")
-
-
-def check_url(kind: str, url: str) -> None:
-    """Kind http wants an address; names without a dot are fine, they are usual on private networks."""
-    if not url:
-        if kind == "http":
-            raise Refused("kind http wants a URL, such as http://127.0.0.1:8001")
-        return
-    try:
-        Address.parse(url)
-    except BadAddress as error:
-        raise Refused(f"not an http address: {error}") from None
-    if len(url) > 500:
-        raise Refused("not an http address: it has more than 500 characters")
-
-
-def check_secrets(kind: str, tenant: Tenant, secrets: dict[str, Any], *, url: str) -> None:
-    """Raises Refused. Kind stripe needs a key of the tenant's mode; a live key only in production and for Stripe's own URL. A live
-    tenant in production needs a kind that moves money. No message repeats a secret."""
-    live_in_production = settings.PRODUCTION and tenant.mode == Tenant.Mode.LIVE
-    if kind == "sandbox" and live_in_production:
-        raise Refused("kind sandbox moves no money: a live tenant wants kind http or stripe")
-    if kind != "stripe":
-        if secrets:
-            raise Refused(f"kind {kind} has no secrets; only kind stripe has")
-        return
-    key = secrets.get("secretKey")
-    if not isinstance(key, str) or not key.startswith((*LIVE_KEYS, *TEST_KEYS)) or not key.isascii():
-        raise Refused("kind stripe wants --option secretKey=sk_test_…, the account's secret or restricted key")
-    live = key.startswith(LIVE_KEYS)
-    if live and not live_in_production:
-        raise Refused("a live key is for live tenants in production only: nothing else may move real money")
-    if live and url:
-        raise Refused(
-            "a live key is for Stripe itself: leave the URL empty, because the server there would receive the key"
-        )
-    if not live and live_in_production:
-        raise Refused("a test key books nothing: a live tenant wants a live one")
-    of_webhooks = secrets.get("webhookSecrets", [])
-    if not all(isinstance(one, str) and one.startswith("whsec_") for one in of_webhooks):
-        raise Refused("a webhook secret begins with whsec_")
-
-
-def check_fee(fee: Decimal | str) -> Decimal:
-    """A share of the amount: at least 0, below 1, at most six decimals."""
-    try:
-        share = Decimal(fee)
-        fits = 0 <= share < 1 and share == round(share, 6)
-    except InvalidOperation:
-        fits = False
-    if not fits:
-        raise Refused(f"a fee is a share of the amount from 0 to below 1, such as 0.05, got {fee}")
-    return share
 
 
 async def _record(action: str, processor: Processor, actor: str, **detail: str) -> None:

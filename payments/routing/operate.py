@@ -1,23 +1,32 @@
 """Guarded actions on processors and on the circuit breakers of their endpoints."""
 
 from django.db.models.functions import Now
+from django.http import HttpResponse
 
-from payments.models import Endpoint
+from payments.models import Endpoint, Processor
+from queueing.templatetags.queues import address
+from registry.edge.pages import PageRequest
+from registry.edge.viewer import Visitor
+from registry.operators.confirm import Action, confirm, recorded
+from registry.operators.decide import Done
 from registry.operators.rows import guarded
 
 Breaker = Endpoint.Breaker
 
+OFF = "No new payments are sent to it; uncertain payments are still looked up there. Other processors take over."
+ON = "Payments may be sent there again, by fee and health."
+
 DISABLE = guarded(
     "processor.disable",
     label="Disable: send nothing new",
-    warning="No new payments are sent to it; uncertain payments are still looked up there. Other processors take over.",
+    warning=OFF,
     expects={"enabled": True},
     sets={"enabled": False},
 )
 ENABLE = guarded(
     "processor.enable",
     label="Enable",
-    warning="Payments may be sent there again, by fee and health.",
+    warning=ON,
     expects={"enabled": False},
     sets={"enabled": True},
 )
@@ -38,3 +47,27 @@ OPEN_BREAKER = guarded(
     expects={"breaker__in": [Breaker.CLOSED, Breaker.HALF_OPEN]},
     sets={"breaker": Breaker.OPEN, "breaker_changed_at": Now()},
 )
+
+
+async def confirm_switch(
+    request: PageRequest, visitor: Visitor, processor: Processor, *, enabled: bool
+) -> HttpResponse:
+    """Switch a merchant's processor on or off, on the console's confirmation page."""
+    expected = Processor.async_objects.filter(tenant_id=visitor.tenant.pk, pk=processor.pk, enabled=not enabled)
+
+    async def change() -> Done:
+        rows = await expected.aupdate(enabled=enabled)
+        return Done(rows=rows, lost=1 - rows)
+
+    action = Action(
+        name="processor.enable" if enabled else "processor.disable",
+        label="Switch on" if enabled else "Switch off",
+        warning=ON if enabled else OFF,
+        perform=recorded(change, tenant_id=visitor.tenant.pk),
+        count=await expected.acount(),
+        noun="processor",
+        target=f"processor {processor.name}",
+        back=address("processor", processor.name, tenant=visitor.tenant.slug),
+        fields=[("do", "enable" if enabled else "disable")],
+    )
+    return await confirm(request, visitor, action)

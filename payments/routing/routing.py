@@ -266,7 +266,7 @@ def _polled(account: Account) -> bool:
 def _account(row: database.Row) -> Account:
     names = (
         "id", "tenant_id", "name", "kind", "url", "fee_ppm", "options", "enabled", "endpoint", "mode", "sealed", "plan_ppm",
-        "patience_ms",
+        "patience_ms", "public_only",
     )  # fmt: skip
     fields = dict(zip(names, row, strict=True))
     if not isinstance(

@@ -1,7 +1,7 @@
 -- name: accounts
 SELECT p.id, p.tenant_id, p.name, p.kind, rtrim(p.url, '/'), (p.fee * 1000000)::bigint, p.options, p.enabled,
     p.kind || ':' || coalesce(nullif(p.url, ''), p.id::text), t.mode, p.secrets,
-    coalesce((l.fee_share * 1000000)::bigint, 0), t.patience
+    coalesce((l.fee_share * 1000000)::bigint, 0), t.patience, p.public_only
 FROM payments_processor p JOIN registry_tenant t ON t.id = p.tenant_id
 LEFT JOIN payments_subscription s ON s.tenant_id = p.tenant_id LEFT JOIN payments_plan l ON l.id = s.plan_id
 WHERE p.tenant_id = ANY(%(tenants)s::bigint[])

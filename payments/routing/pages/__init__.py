@@ -1,0 +1,1 @@
+"""Pages of processors and of routing."""
