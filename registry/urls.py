@@ -8,8 +8,8 @@ from queueing import urls as queueing
 from queueing.console import urls as queue_pages
 from queueing.jobs import urls as jobs
 from queueing.outbound import urls as webhook_pages
-from registry.edge import static_files, status
-from registry.edge.api import api
+from registry.edge import reference, static_files, status
+from registry.edge.api import OperationGroup, api
 from registry.edge.handler import lean
 from registry.edge.navigation import EVERYBODY, NavigationEntry, register
 from registry.tenants import api as tenants_api  # noqa: F401 - its routes are ninja's
@@ -23,6 +23,27 @@ def _lean(patterns: list) -> list:
 
 
 handler404 = "registry.edge.pages.not_found"
+
+# The groups of the OpenAPI document and of /docs, in their order.
+api.groups = (
+    OperationGroup("payments", "Payments", "Create payments, follow them, capture or cancel them, export them."),
+    OperationGroup("refunds", "Refunds", "Refund a payment in part or in full."),
+    OperationGroup("live", "Live updates", "Long polls: the events of a payment or a job after a sequence number."),
+    OperationGroup("webhooks", "Webhooks", "Endpoints of yours that Registry calls, and their deliveries."),
+    OperationGroup("inbound", "Inbound webhooks", "Addresses that Stripe calls."),
+    OperationGroup("jobs", "Jobs", "Background jobs: submit, follow, cancel, retry, read the result."),
+    OperationGroup("schedules", "Schedules", "Jobs that are submitted by the clock."),
+    OperationGroup("queue", "Message queue", "Push, pop and acknowledge messages."),
+    OperationGroup("consumer-groups", "Consumer groups", "How far each group has read, and where it reads next."),
+    OperationGroup(
+        "queues", "Queues and messages", "Configure queues; look at messages, partitions and traces; maintenance."
+    ),
+    OperationGroup("dead-letters", "Dead letters", "Messages that were given up: look at them, replay or delete them."),
+    OperationGroup("queue-status", "Queue figures", "Throughput, lag and storage of the message queue."),
+    OperationGroup("audit", "Audit", "The tenant's audit log."),
+    OperationGroup("service", "Service", "Health, metrics and this description."),
+)
+
 urlpatterns = [
     *payments.api,
     *queueing.urlpatterns,
@@ -33,7 +54,7 @@ urlpatterns = [
     path("health/ready", status.ready),
     path("metrics", status.metrics),
     path("openapi.json", status.openapi),
-    path("docs", status.docs, name="docs"),
+    path("docs", reference.docs, name="docs"),
     *queue_pages.urlpatterns,
     *webhook_pages.urlpatterns,
     *jobs.pages,

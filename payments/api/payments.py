@@ -145,3 +145,6 @@ api.describe(
         },
     },
 )
+
+
+api.add_examples(__file__)

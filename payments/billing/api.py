@@ -76,7 +76,7 @@ api.describe(
     "/webhooks/billing",
     "post",
     {
-        "tags": ["webhooks"],
+        "tags": ["inbound"],
         "operationId": "receive_billing_event",
         "summary": "Receive events of the platform's own Stripe account about tenants' subscriptions",
         "security": [],

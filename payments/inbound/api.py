@@ -48,7 +48,7 @@ api.describe(
     "/webhooks/stripe/{account}",
     "post",
     {
-        "tags": ["webhooks"],
+        "tags": ["inbound"],
         "operationId": "receive_stripe_event",
         "summary": "Receive an event of Stripe: 200 once it is durable, also when it is delivered again",
         "security": [],

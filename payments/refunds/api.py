@@ -66,7 +66,7 @@ api.describe(
     "/payments/{id}/refunds",
     "post",
     {
-        "tags": ["payments"],
+        "tags": ["refunds"],
         "operationId": "refund_payment",
         "security": KEYLESS,
         "summary": "Refund a part of a payment, or all that is left of it",
@@ -139,7 +139,7 @@ async def _closed(tenant_id: int, current: dict[str, Any], within: float) -> dic
 
 @api.get(
     "/payments/{id}/refunds",
-    tags=["payments"],
+    tags=["refunds"],
     summary="All refunds of a payment, oldest first",
     openapi_extra=described("Its refunds", 404),
 )
@@ -154,7 +154,7 @@ async def refund_list(request: HttpRequest, id: str) -> HttpResponse:
 
 @api.get(
     "/payments/{id}/refunds/{refund_id}",
-    tags=["payments"],
+    tags=["refunds"],
     summary="The status of a refund",
     openapi_extra=described("The refund", 404),
 )

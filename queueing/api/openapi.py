@@ -19,6 +19,19 @@ _PROBLEMS = {
     503: "The database is unavailable; Retry-After says when to try again",
 }
 _VARIABLE = {"type": "string", "minLength": 1}
+_TAGS = {  # of an operation by the beginning of its path; "queue" for all others
+    "/api/v1/consumer-groups": "consumer-groups",
+    "/api/v1/dlq": "dead-letters",
+    "/api/v1/status": "queue-status",
+    "/api/v1/analytics": "queue-status",
+    "/api/v1/stats": "queue-status",
+    "/api/v1/configure": "queues",
+    "/api/v1/resources": "queues",
+    "/api/v1/queues": "queues",
+    "/api/v1/messages": "queues",
+    "/api/v1/traces": "queues",
+    "/api/v1/system": "queues",
+}
 _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 503)
 
 
@@ -31,12 +44,11 @@ def describe(
     body: type[msgspec.Struct] | None = None,
     optional: bool = False,
     good: dict[int, str] | None = None,
-    tag: str = "queue",
 ) -> None:
     """Put a route into the document. `path` has its variables in braces; `optional`: the body may be left out."""
     variables = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     operation: dict[str, Any] = {
-        "tags": [tag],
+        "tags": [next((tag for start, tag in _TAGS.items() if path.startswith(start)), "queue")],
         "operationId": f"{method.lower()}_{path.strip('/').replace('/', '_').translate(_PLAIN)}",
         "summary": summary,
         "parameters": [
@@ -151,3 +163,6 @@ api.describe(
         },
     },
 )
+
+
+api.add_examples(__file__)

@@ -300,3 +300,6 @@ async def replay_range(request: HttpRequest, id: str) -> HttpResponse:
         )
         await record(principal, "delivery.replay", f"webhook endpoint {endpoint.uuid}", rows=done)
     return json_response({"replayed": done}, status=202, headers=headers)
+
+
+api.add_examples(__file__)

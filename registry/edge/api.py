@@ -1,15 +1,17 @@
 """JSON responses, problem details (RFC 9457), and the API object with the OpenAPI document."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.operation import Operation
 
-from registry.edge import nulls
+from registry.edge import examples, nulls
 from registry.edge.parameters import Query
 from registry.errors import Problem
 
@@ -87,6 +89,14 @@ def _own_schema(kind: Any) -> dict[str, Any]:
     return kind.json_schema
 
 
+class OperationGroup(NamedTuple):
+    """A group of operations in the document and on /docs: its tag, its title, and a sentence about it."""
+
+    tag: str
+    title: str
+    text: str
+
+
 class Api(NinjaAPI):
     """The API and its OpenAPI document. Ordinary routes are ninja's; hot routes are plain views, described by hand."""
 
@@ -101,6 +111,12 @@ class Api(NinjaAPI):
         )
         self.plain: dict[str, dict[str, Any]] = {}
         self.schemas: dict[str, Any] = {}
+        self.examples: dict[str, examples.OperationExample] = {}  # by "METHOD /path"
+        self.groups: Sequence[OperationGroup] = ()
+
+    def add_examples(self, module: str) -> None:
+        """Read `examples.json` beside this module: one example for each of its package's operations."""
+        self.examples.update(examples.read(Path(module).with_name("examples.json")))
 
     def describe(self, path: str, method: str, operation: dict[str, Any], *structs: type[msgspec.Struct]) -> None:
         """Put a plain view into the OpenAPI document, with the schemas of its structs."""
@@ -119,11 +135,21 @@ class Api(NinjaAPI):
         schema = super().get_openapi_schema(path_prefix="", **more)
         for path, operations in self.plain.items():
             schema["paths"].setdefault(path, {}).update(operations)
+        for path, operations in schema["paths"].items():
+            schema["paths"][path] = {m: self._with_example(m, path, one) for m, one in operations.items()}
         components = schema.setdefault("components", {})
         components.setdefault("schemas", {}).update({name: nulls.allow(one) for name, one in self.schemas.items()})
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
+        schema["tags"] = [
+            {"name": group.tag, "description": group.text, "x-title": group.title} for group in self.groups
+        ]
         return schema
+
+    def _with_example(self, method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+        example = self.examples.get(f"{method.upper()} {path}")
+        operation = examples.without_default(operation)
+        return examples.shown(operation, example) if example else operation
 
 
 api = Api()

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -205,39 +204,6 @@ async def openapi(request: HttpRequest) -> HttpResponse:
     return json_response(api.get_openapi_schema())
 
 
-async def docs(request: HttpRequest) -> HttpResponse:
-    """The OpenAPI document as a page; it loads nothing from other servers."""
-    schema = api.get_openapi_schema()
-    context = {"description": schema["info"]["description"], "operations": list(_operations(schema))}
-    return await asyncio.to_thread(render, request, "registry/docs.html", context)
-
-
-def _operations(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path, methods in schema["paths"].items():
-        for method, operation in methods.items():
-            yield {
-                "path": path,
-                "method": method.upper(),
-                "summary": operation.get("summary", ""),
-                "parameters": [parameter["name"] for parameter in operation.get("parameters", [])],
-                "fields": list(_fields(schema, operation)),
-                "answers": [(status, answer["description"]) for status, answer in operation["responses"].items()],
-            }
-
-
-def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    named = schema["components"]["schemas"].get(body.get("$ref", "").rpartition("/")[2], {})
-    for name, field in named.get("properties", {}).items():
-        kinds = [field, *field.get("anyOf", [])]
-        yield {
-            "name": name,
-            "type": " or ".join(dict.fromkeys(k["type"] for k in kinds if k.get("type") not in (None, "null"))),
-            "required": name in named.get("required", []),
-            "description": next((k["description"] for k in kinds if "description" in k), ""),
-        }
-
-
 # -- Their description in the OpenAPI document -----------------------------------------------------------------------------------
 
 
@@ -255,3 +221,6 @@ _describe("/health/live", "Whether the process serves at all", "application/json
 _describe("/health/ready", "Whether requests can be served", "application/json", may_fail=True)
 _describe("/metrics", "Metrics as Prometheus reads them", "text/plain")
 _describe("/openapi.json", "This document", "application/json")
+
+
+api.add_examples(__file__)

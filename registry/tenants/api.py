@@ -44,3 +44,6 @@ async def verify(request: HttpRequest) -> HttpResponse:
     if not verdict.sound:
         said |= {"brokenAt": verdict.position, "fault": verdict.fault}
     return json_response(said, headers=headers)
+
+
+api.add_examples(__file__)

@@ -190,3 +190,6 @@ api.describe(
         "responses": described("A page", 422, keyless=False)["responses"],
     },
 )
+
+
+api.add_examples(__file__)

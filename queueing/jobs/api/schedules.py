@@ -14,7 +14,7 @@ from registry.edge.parameters import WORD, Query, whole
 from registry.tenants import access
 from registry.tenants.access import authorize
 
-TAG = ["jobs"]
+TAG = ["schedules"]
 LIST_LIMIT, PAGE_AT_MOST = 100, 500  # items of a page
 LIST = Query({"limit": whole(LIST_LIMIT, least=1, most=PAGE_AT_MOST), "cursor": WORD.saying("`next` of a page")})
 
