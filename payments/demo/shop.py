@@ -36,7 +36,9 @@ STRIPE = "stripe"  # the processor's name; the sandbox Stripe sends its webhooks
 STRIPE_LIMIT = 15.0  # seconds for the Stripe sandbox to start; it usually takes half a second
 SHOP, SHOP_EVENTS = "The demo's shop", ["payment.succeeded", "payment.requires_action", "refund.", "dispute."]
 STRIPE_PAUSE = 0.1  # seconds between two checks whether it has started
-SCOPES = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
+SCOPES = [
+    scope.value for scope in (ApiKey.Scope.READ, ApiKey.Scope.WRITE, ApiKey.Scope.ADMIN)
+]  # for every example of the documents
 
 
 class NotADemo(PaymentError):
@@ -137,7 +139,8 @@ async def _stripe(tenant: Tenant, facts: home.Facts) -> None:
 
 async def _is_usable(plain: str, tenant: Tenant) -> bool:
     prefix = plain.split("_")[1] if plain.count("_") >= 2 else ""
-    return await ApiKey.async_objects.usable().filter(prefix=prefix, tenant=tenant).aexists()
+    key = await ApiKey.async_objects.usable().filter(prefix=prefix, tenant=tenant).afirst()
+    return key is not None and set(SCOPES) <= set(key.scopes)
 
 
 def _login(password: str) -> str:

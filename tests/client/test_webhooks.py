@@ -101,6 +101,16 @@ def test_an_unknown_type_is_an_event_with_its_data():
     assert event.data["correlationId"] == str(ID)
 
 
+@pytest.mark.parametrize("type", ["payment.held", "job.paused", "refund.updated", "dispute.won"])
+def test_a_new_type_of_a_known_object_is_an_event_with_its_data(type: str):
+    secret, status = signing.new_secret(), type.partition(".")[2]
+
+    event = webhook(secret).verify(*message(type, secret, status=status))
+
+    assert isinstance(event, OtherEvent)
+    assert (event.type, event.data["status"]) == (type, status)
+
+
 def test_each_of_several_secrets_verifies_during_a_rotation():
     old, new, foreign = (signing.new_secret() for _ in range(3))
 

@@ -14,12 +14,13 @@ import msgspec
 from registry_client._responses import decode_bytes
 from registry_client.errors import WebhookRefused
 from registry_client.models.common import Time
-from registry_client.models.jobs import Job
-from registry_client.models.payments import Payment
+from registry_client.models.jobs import Job, JobStatus
+from registry_client.models.payments import Payment, PaymentStatus
 
 TOLERANCE = 300.0  # seconds that a message may be old or ahead
 LONGEST_TIME = 12  # digits
 PREFIX = "whsec_"
+REFUND_EVENTS, DISPUTE_EVENTS = ("created", "returned", "failed"), ("opened", "updated", "closed")
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,14 +154,15 @@ def _event(message_id: str, body: bytes) -> Event:
     message = decode_bytes(body, _Message)
     known: Any = {"id": message_id, "type": message.type, "timestamp": message.timestamp}
     data = bytes(message.data)
-    match message.type.partition(".")[0]:
-        case "payment":
+    noun, _, what = message.type.partition(".")
+    match noun:
+        case "payment" if what in PaymentStatus:
             return PaymentEvent(data=decode_bytes(data, Payment), **known)
-        case "refund":
+        case "refund" if what in REFUND_EVENTS:
             return RefundEvent(data=decode_bytes(data, RefundedPayment), **known)
-        case "dispute":
+        case "dispute" if what in DISPUTE_EVENTS:
             return DisputeEvent(data=decode_bytes(data, DisputedPayment), **known)
-        case "job":
+        case "job" if what in JobStatus:
             return JobEvent(data=decode_bytes(data, Job), **known)
         case _:
             return OtherEvent(data=decode_bytes(data, object), **known)
