@@ -17,7 +17,7 @@ import pytest
 from django.core.management import call_command, get_commands, load_command_class
 
 import bench.__main__ as benchmarks
-from payments.states import FAILED, SUCCEEDED
+from payments.states import FAILED, SUCCEEDED, Status
 from queueing.jobs.work import JobWork
 from registry.data.loop import sync_twin
 from registry.models import Tenant
@@ -118,6 +118,38 @@ def test_every_command_in_the_documents_is_tested_or_listed():
         start for start in NOT_RUN if not any(start in text for text in [*SPOKEN, *(one.text for one in ALL)])
     ] == []
     assert len(ALL) > 40 and len(SPOKEN) > 20
+
+
+def slug(title: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).strip().replace(" ", "-")
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_exist():
+    broken = []
+    for file in FILES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", file.read_text(), flags=re.M | re.S)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            there = (file.parent / name).resolve() if name else file
+            headings = (
+                [slug(one) for one in re.findall(r"^#+ (.*)", there.read_text(), re.M)]
+                if anchor and there.is_file()
+                else []
+            )
+            if not there.exists() or (anchor and anchor not in headings):
+                broken.append(f"{file.relative_to(PROJECT)}: {target}")
+
+    assert broken == []
+
+
+def test_the_glossary_is_in_order_and_has_every_state():
+    words, states = (PROJECT / "docs" / "glossary.md").read_text().split("## States")
+    rows = [slug(re.sub(r"\[([^]]*)\]\S*", r"\1", one)) for one in re.findall(r"^\| ([^|]+) \|", words, re.M)][1:]
+
+    assert rows == sorted(rows) and len(rows) == len(set(rows))
+    assert set(re.findall(r"^\| `(\w+)`", states, re.M)) == set(Status.values)
 
 
 # -- make --------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The message queue's benchmarks, one module per figure of the README's table, and their common load generator."""
+"""The message queue's benchmarks, one module per figure of the table in docs/figures.md, and their common load generator."""

@@ -325,6 +325,17 @@ def test_the_demo_is_prepared_once_and_reused(data):
     assert whose(first["apiKey"]) is not None
 
 
+def test_the_key_of_the_demo_may_do_all_that_the_documents_show(data):
+    first = run_json("demo", "--prepare")
+    ApiKey.objects.update(scopes=["read", "write"])  # as the demo of an earlier version made it
+
+    second = run_json("demo", "--prepare")
+
+    assert second["apiKey"] != first["apiKey"]
+    assert ApiKey.objects.latest("pk").scopes == ["read", "write", "admin"]
+    assert run_json("demo", "--prepare")["apiKey"] == second["apiKey"]
+
+
 def test_only_its_owner_can_read_the_secrets_of_the_demo(data):
     run("demo", "--prepare")
 
