@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 from playwright.async_api import Page, expect
 
 from registry.edge import reference
 from registry.edge.api import api as description
+from registry.errors import Unavailable
 from tests.browser.conftest import MODES, looks_right
 from tests.conftest import Api
 from tests.registry.test_examples import ORDER
@@ -109,6 +112,27 @@ async def test_the_contents_stay_at_the_side_and_fold_on_a_phone(own_page: Page)
     await folded.get_by_text("Contents").click()
     await folded.get_by_text("Refunds").click()
     await expect(own_page.get_by_role("heading", name="Refunds")).to_be_in_viewport()
+
+
+async def test_every_link_within_the_page_leads_to_something(page: Page):
+    await page.goto("/docs")
+
+    lost = await page.evaluate("""[...document.querySelectorAll("main a[href^='#']")].map((one) => one.hash.slice(1))
+        .filter((name) => !document.getElementById(name))""")
+
+    assert lost == []
+
+
+async def test_the_reference_is_there_while_the_database_is_away(page: Page, monkeypatch: pytest.MonkeyPatch):
+    async def away(*_: Any, **__: Any) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(reference, "visitor_of", away)
+
+    response = await page.goto("/docs")
+
+    assert response.status == 200
+    await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
 
 
 async def test_the_example_of_an_error_is_what_the_service_answers(api: Api):
