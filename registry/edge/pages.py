@@ -87,13 +87,17 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
 
 async def _not_found(request: HttpRequest) -> HttpResponse:
     """The page of an unknown address, with the visitor's navigation."""
-    visitor = None
+    return render(request, "404.html", {"visitor": await anybody(request)}, status=404)
+
+
+async def anybody(request: HttpRequest) -> Visitor | None:
+    """The visitor of a page for everybody; None for one without a tenant, and while the database is away."""
     try:
-        visitor = await visitor_of(request, guests=True, strict=False)
+        return await visitor_of(request, guests=True, strict=False)
     except Exception as error:
-        if database.unavailable(error) is None:
+        if not isinstance(error, Unavailable) and database.unavailable(error) is None:
             raise
-    return render(request, "404.html", {"visitor": visitor}, status=404)
+        return None
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -14,11 +14,8 @@ from django.shortcuts import render
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from registry.data import database
 from registry.edge.api import PROBLEMS, api
-from registry.edge.pages import KEY_HEADER, address_of, page
-from registry.edge.viewer import Visitor, visitor_of
-from registry.errors import Unavailable
+from registry.edge.pages import KEY_HEADER, address_of, anybody, page
 
 type Schema = dict[str, Any]
 
@@ -36,17 +33,8 @@ PROBLEM = {
 @page("GET", "HEAD")
 async def docs(request: HttpRequest) -> HttpResponse:
     """The reference of the HTTP API. It is answered without the database, too; then without the visitor's navigation."""
-    context = {**_reference(address_of(request)), "visitor": await _visitor(request)}
+    context = {**_reference(address_of(request)), "visitor": await anybody(request)}
     return await asyncio.to_thread(render, request, "registry/docs.html", context)
-
-
-async def _visitor(request: HttpRequest) -> Visitor | None:
-    try:
-        return await visitor_of(request, guests=True)
-    except Exception as error:
-        if isinstance(error, Unavailable) or database.unavailable(error):
-            return None
-        raise
 
 
 @lru_cache(ADDRESSES)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from registry.edge import reference
+from registry.edge import pages, reference
 from registry.edge.api import api as description
 from registry.errors import Unavailable
 from tests.browser.conftest import MODES, looks_right
@@ -127,7 +127,7 @@ async def test_the_reference_is_there_while_the_database_is_away(page: Page, mon
     async def away(*_: Any, **__: Any) -> None:
         raise Unavailable
 
-    monkeypatch.setattr(reference, "visitor_of", away)
+    monkeypatch.setattr(pages, "visitor_of", away)
 
     response = await page.goto("/docs")
 
